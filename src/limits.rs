@@ -1,0 +1,29 @@
+//! Every bound of the server, its unit and why it has that value.
+//!
+//! Imports nothing; anyone may read it. A bound that an operator can change is a *default* here and a field
+//! of [`ServerConfig`](crate::server::ServerConfig) there.
+
+/// Bytes of a frame header at most: 2, plus 8 of extended length, plus 4 of masking key (RFC 6455 §5.2).
+pub const FRAME_HEADER_BYTES_MAX: usize = 14;
+
+/// Payload bytes of a control frame at most (RFC 6455 §5.5).
+pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
+
+/// Bytes of an opening handshake, request line and headers together. Browsers send 400 to 800; cookies and
+/// bearer tokens make the rest.
+pub const HANDSHAKE_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of the request target in an opening handshake.
+pub const REQUEST_TARGET_BYTES_MAX: usize = 2 * 1024;
+
+/// Header fields of an opening handshake. Browsers send 12 to 20, proxies add a handful.
+pub const HANDSHAKE_HEADERS_MAX: usize = 64;
+
+/// Bytes of one message from a peer, whole, by default. Larger ones end the connection with 1009.
+pub const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// Bytes of a topic's name.
+pub const TOPIC_NAME_BYTES_MAX: usize = 255;
+
+/// Topics that one connection may subscribe to.
+pub const CONN_TOPICS_MAX: usize = 128;
