@@ -1,0 +1,3 @@
+//! Load generator for WebSocket push servers.
+
+fn main() {}

@@ -1,0 +1,5 @@
+//! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
+
+pub mod limits;
+pub mod proto;
+pub mod simd;

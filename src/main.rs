@@ -1,0 +1,3 @@
+//! The `ringfeed` binary.
+
+fn main() {}
