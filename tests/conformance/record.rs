@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use crate::report::{EXCEPTIONS, Report};
+use crate::report::{EXCEPTIONS, Report, dotted};
 use crate::support::repository;
 
 /// Writes `results/<date>.md`, over an earlier one of the same day.
@@ -30,9 +30,9 @@ pub(crate) fn write(roles: &[(&str, &Report)]) {
     }
     page.push_str("\n## Exceptions\n\n");
     for exception in EXCEPTIONS {
-        let cases: Vec<String> = exception.cases.iter().map(u32::to_string).collect();
         let (behavior, reason) = (exception.behavior, exception.reason);
-        writeln!(page, "- {} {behavior}: {reason}.", cases.join(".")).expect("a string takes all");
+        writeln!(page, "- {} {behavior}: {reason}.", dotted(exception.cases))
+            .expect("a string takes all");
     }
     let path = repository("tests/conformance/results").join(date + ".md");
     std::fs::write(&path, page).expect("the results directory can be written to");
