@@ -1,4 +1,5 @@
-//! Child processes that cannot outlive their test: ended by id on drop, waited for with a deadline.
+//! Child processes that cannot outlive their test: ended by id on drop, waited for with a deadline. When a test
+//! fails, what its processes wrote to standard error is shown.
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +14,8 @@ pub(crate) struct Process {
     name: String,
     lines: Receiver<String>,
     errors: Arc<Mutex<String>>,
+    /// Disconnected once standard error is closed and all of it is in `errors`.
+    errors_open: Receiver<()>,
 }
 
 impl Process {
@@ -41,12 +44,17 @@ impl Process {
         });
         let errors = Arc::new(Mutex::new(String::new()));
         let kept = Arc::clone(&errors);
-        thread::spawn(move || keep_text(stderr, &kept));
+        let (open, errors_open) = channel();
+        thread::spawn(move || {
+            keep_text(stderr, &kept);
+            drop(open);
+        });
         Process {
             child,
             name: name.to_owned(),
             lines,
             errors,
+            errors_open,
         }
     }
 
@@ -65,17 +73,26 @@ impl Process {
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
                 panic!(
-                    "{}: no line on standard output within {patience:?}\n{}",
-                    self.name,
-                    self.errors()
+                    "{}: no line on standard output within {patience:?}",
+                    self.name
                 )
             }
         }
     }
 
-    /// What came on standard error so far.
-    pub(crate) fn errors(&self) -> String {
-        self.errors.lock().expect("no reader panics").clone()
+    /// All that came on standard error, of a program that has ended.
+    ///
+    /// # Panics
+    /// When something it started holds standard error open for `patience`.
+    pub(crate) fn all_errors(&self, patience: Duration) -> String {
+        let closed = self.errors_open.recv_timeout(patience);
+        assert_eq!(
+            closed,
+            Err(RecvTimeoutError::Disconnected),
+            "{}: standard error is still open",
+            self.name
+        );
+        self.errors_so_far()
     }
 
     /// Sends SIGTERM.
@@ -110,7 +127,7 @@ impl Process {
     /// Waits for the program to succeed and returns what is left of its standard output.
     ///
     /// # Panics
-    /// When it fails or takes longer than `patience`; the message carries both of its outputs.
+    /// When it fails or takes longer than `patience`; the message carries what it printed.
     pub(crate) fn succeed(mut self, patience: Duration) -> String {
         let deadline = Instant::now() + patience;
         let mut output = String::new();
@@ -119,12 +136,7 @@ impl Process {
             output.push('\n');
         }
         let status = self.wait(deadline.saturating_duration_since(Instant::now()));
-        assert!(
-            status.success(),
-            "{} failed: {status}\n{output}{}",
-            self.name,
-            self.errors()
-        );
+        assert!(status.success(), "{} failed: {status}\n{output}", self.name);
         output
     }
 
@@ -136,9 +148,13 @@ impl Process {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!("{} takes too long\n{output}{}", self.name, self.errors())
+                panic!("{} takes too long\n{output}", self.name)
             }
         }
+    }
+
+    fn errors_so_far(&self) -> String {
+        self.errors.lock().expect("no reader panics").clone()
     }
 }
 
@@ -148,7 +164,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
-            eprintln!("--- standard error of {}:\n{}", self.name, self.errors());
+            // It has ended; only what it started could keep this open, and is not worth waiting for.
+            let _ = self.errors_open.recv_timeout(Duration::from_secs(1));
+            eprintln!(
+                "--- standard error of {}:\n{}",
+                self.name,
+                self.errors_so_far()
+            );
         }
     }
 }

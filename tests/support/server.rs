@@ -36,7 +36,7 @@ impl Server {
         let (mut data, mut control) = (None, None);
         loop {
             let Some(line) = process.next_line(PATIENCE) else {
-                panic!("the server ended before it was ready\n{}", process.errors());
+                panic!("the server ended before it was ready");
             };
             if let Some(address) = line.strip_prefix("listening on ws://") {
                 data = Some(
@@ -70,6 +70,11 @@ impl Server {
     /// The URL of `path` on the control port.
     pub(crate) fn control_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.control)
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Sends SIGTERM; the server goes on until its connections are closed.
