@@ -4,4 +4,6 @@ pub mod buf;
 pub mod limits;
 pub mod proto;
 pub mod ring;
+pub mod server;
 pub mod simd;
+pub mod topics;

@@ -27,3 +27,15 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
 /// Topics that one connection may subscribe to.
 pub const CONN_TOPICS_MAX: usize = 128;
+
+/// Topics whose order one home shard keeps. About 100 bytes each.
+pub const HOME_TOPICS_MAX: usize = 1_000_000;
+
+/// Parcels in the queue from one shard, or from the control plane, to a shard.
+pub const MESH_QUEUE_PARCELS: usize = 4096;
+
+/// Parcels that may wait for room in such a queue before publications are refused.
+pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
+
+/// Parcels that a shard takes from one queue in one turn, so that a turn stays short whatever is published.
+pub const MESH_PARCELS_PER_TURN: usize = 1024;

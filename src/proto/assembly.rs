@@ -32,17 +32,11 @@ pub(super) enum Part {
 impl Part {
     /// Places a frame after what came before: `open` is the kind of the fragmented message that is unfinished.
     #[inline]
-    pub(super) fn next(
-        open: Option<MessageKind>,
-        opcode: Opcode,
-        fin: bool,
-    ) -> Result<Part, ProtocolError> {
+    pub(super) fn next(open: Option<MessageKind>, opcode: Opcode, fin: bool) -> Result<Part, ProtocolError> {
         use MessageKind::{Binary, Text};
         match (open, opcode, fin) {
             (_, Opcode::Close | Opcode::Ping | Opcode::Pong, true) => Ok(Part::Control),
-            (_, Opcode::Close | Opcode::Ping | Opcode::Pong, false) => {
-                Err(ProtocolError::ControlFragmented)
-            }
+            (_, Opcode::Close | Opcode::Ping | Opcode::Pong, false) => Err(ProtocolError::ControlFragmented),
             (None, Opcode::Text, true) => Ok(Part::Whole(Text)),
             (None, Opcode::Text, false) => Ok(Part::First(Text)),
             (None, Opcode::Binary, true) => Ok(Part::Whole(Binary)),

@@ -159,32 +159,20 @@ impl fmt::Display for HandshakeError {
             Self::Malformed => "malformed HTTP request; speak plain HTTP/1.1 here (not TLS)",
             Self::TargetInvalid => "the request target must be a path that starts with '/'",
             Self::TargetTooLong => "the request target is too long; shorten the path or the query",
-            Self::HeadTooLarge => {
-                "the request's headers are too large; send fewer or smaller cookies"
-            }
+            Self::HeadTooLarge => "the request's headers are too large; send fewer or smaller cookies",
             Self::TooManyHeaders => "the request has too many header fields; send fewer",
             Self::HttpVersionUnsupported => "use HTTP/1.1",
             Self::MethodNotAllowed => "use GET",
             Self::NotAnUpgrade => "this is a WebSocket endpoint; connect with a WebSocket client",
             Self::HostMissing => "send a Host header",
-            Self::UpgradeMissing => {
-                "send 'Upgrade: websocket'; a proxy on the way may have removed it"
-            }
-            Self::ConnectionMissing => {
-                "send 'Connection: Upgrade'; a proxy on the way may have removed it"
-            }
+            Self::UpgradeMissing => "send 'Upgrade: websocket'; a proxy on the way may have removed it",
+            Self::ConnectionMissing => "send 'Connection: Upgrade'; a proxy on the way may have removed it",
             Self::VersionUnsupported => "send 'Sec-WebSocket-Version: 13'",
             Self::KeyInvalid => "send a Sec-WebSocket-Key of 16 random bytes in base64",
-            Self::HeaderRepeated => {
-                "send Host, Origin, Sec-WebSocket-Key and Sec-WebSocket-Version once each"
-            }
+            Self::HeaderRepeated => "send Host, Origin, Sec-WebSocket-Key and Sec-WebSocket-Version once each",
             Self::HeaderNotText => "a header value has bytes that are not UTF-8; encode them",
-            Self::SubprotocolsInvalid => {
-                "Sec-WebSocket-Protocol must be a comma-separated list of tokens"
-            }
-            Self::ExtensionsInvalid => {
-                "Sec-WebSocket-Extensions must be as in RFC 6455 section 9.1"
-            }
+            Self::SubprotocolsInvalid => "Sec-WebSocket-Protocol must be a comma-separated list of tokens",
+            Self::ExtensionsInvalid => "Sec-WebSocket-Extensions must be as in RFC 6455 section 9.1",
             Self::BodyUnexpected => "send the opening handshake without a body",
         })
     }
@@ -222,10 +210,7 @@ impl fmt::Display for ClientHandshakeError {
             Self::Malformed => "the server's answer is not HTTP/1.1",
             Self::HeadTooLarge => "the server's answer has too large headers",
             Self::Status(status) => {
-                return write!(
-                    f,
-                    "the server answered with HTTP status {status} instead of 101"
-                );
+                return write!(f, "the server answered with HTTP status {status} instead of 101");
             }
             Self::UpgradeMissing => "the server's answer lacks 'Upgrade: websocket'",
             Self::ConnectionMissing => "the server's answer lacks 'Connection: Upgrade'",
