@@ -1,6 +1,8 @@
 //! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
 
 pub mod buf;
+pub mod conn;
+pub mod gateway;
 pub mod limits;
 pub mod proto;
 pub mod ring;

@@ -39,3 +39,6 @@ pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
 
 /// Parcels that a shard takes from one queue in one turn, so that a turn stays short whatever is published.
 pub const MESH_PARCELS_PER_TURN: usize = 1024;
+
+/// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
+pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;
