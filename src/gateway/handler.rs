@@ -149,6 +149,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Subscriptions of the connection, with those asked for in this call.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions
+    }
+
     /// Whether [`close`](Self::close) was called.
     pub(crate) fn is_closed(&self) -> bool {
         self.is_closed
