@@ -1,6 +1,7 @@
 //! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
 
 pub mod buf;
+pub mod control;
 pub mod limits;
 pub mod proto;
 pub mod ring;
