@@ -1,7 +1,9 @@
 //! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
 
 pub mod buf;
+pub mod conn;
 pub mod control;
+pub mod gateway;
 pub mod limits;
 pub mod proto;
 pub mod ring;

@@ -55,3 +55,6 @@ pub const CONTROL_BODY_MS: u64 = 30_000;
 
 /// Bytes of the head of a request to the control port. Bearer tokens and tracing headers fit four times over.
 pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
+pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;

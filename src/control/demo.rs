@@ -82,8 +82,12 @@ impl Sample {
 fn encode(before: &Sample, now: &Sample) -> String {
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     let rate = |before: u64, now: u64| if seconds > 0.0 { now.saturating_sub(before) as f64 / seconds } else { 0.0 };
-    let shares: Vec<String> =
-        now.cpus.iter().zip(&before.cpus).map(|(now, before)| format!("{:.1}", now.busy_percent_since(*before))).collect();
+    let shares: Vec<String> = now
+        .cpus
+        .iter()
+        .zip(&before.cpus)
+        .map(|(now, before)| format!("{:.1}", now.busy_percent_since(*before)))
+        .collect();
     let (all, cores) = shares.split_first().map_or(("0.0", &[][..]), |(all, cores)| (all.as_str(), cores));
     format!(
         concat!(

@@ -101,7 +101,8 @@ pub(super) struct Network {
 pub(super) fn network(dev: &str) -> Network {
     let mut network = Network::default();
     for (name, figures) in dev.lines().filter_map(|line| line.split_once(':')) {
-        let figure = |place| figures.split_ascii_whitespace().nth(place).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let figure =
+            |place| figures.split_ascii_whitespace().nth(place).and_then(|text| text.parse().ok()).unwrap_or(0);
         let (received_bytes, sent_bytes): (u64, u64) = (figure(0), figure(8));
         if name.trim() == "lo" {
             network.loopback_bytes += sent_bytes;

@@ -19,8 +19,7 @@ use super::process;
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
 
-const OPENMETRICS: HeaderValue =
-    HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
 /// One number that every shard has: its name, what it is, and where.
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);

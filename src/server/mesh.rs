@@ -147,7 +147,8 @@ impl<A> Mesh<A> {
 
     /// Sends `publication` to every other shard.
     pub(super) fn send_all(&mut self, publication: &Publication) {
-        for to in (0..self.links.len()).filter(|to| *to != self.shard) {
+        let shard = self.shard;
+        for to in (0..self.links.len()).filter(|to| *to != shard) {
             self.send(to, Parcel::Deliver(publication.clone()));
         }
     }

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+pub use crate::conn::CloseCause;
+
 /// A number that one thread writes and others may read.
 #[derive(Debug, Default)]
 pub struct Cell(AtomicU64);
@@ -28,64 +30,6 @@ impl Cell {
     /// The value.
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// Why a connection ended, as logs and metrics name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum CloseCause {
-    /// The peer sent a Close frame.
-    Peer,
-    /// The peer went away without one: end of stream, reset, or no longer reachable.
-    PeerLost,
-    /// The peer broke the protocol.
-    Protocol,
-    /// The opening handshake was not a valid upgrade, or was refused.
-    Refused,
-    /// The opening handshake took too long.
-    HandshakeTimeout,
-    /// A plain HTTP request was answered.
-    Answered,
-    /// No sign of life: neither a pong nor anything else.
-    PingTimeout,
-    /// It did not read as fast as its topics are published.
-    SlowConsumer,
-    /// The application closed it.
-    Application,
-    /// The server is stopping.
-    Drain,
-}
-
-impl CloseCause {
-    /// All of them.
-    pub const ALL: [CloseCause; 10] = [
-        CloseCause::Peer,
-        CloseCause::PeerLost,
-        CloseCause::Protocol,
-        CloseCause::Refused,
-        CloseCause::HandshakeTimeout,
-        CloseCause::Answered,
-        CloseCause::PingTimeout,
-        CloseCause::SlowConsumer,
-        CloseCause::Application,
-        CloseCause::Drain,
-    ];
-
-    /// The value of the metric's label.
-    pub fn label(self) -> &'static str {
-        match self {
-            CloseCause::Peer => "peer",
-            CloseCause::PeerLost => "peer_lost",
-            CloseCause::Protocol => "protocol",
-            CloseCause::Refused => "refused",
-            CloseCause::HandshakeTimeout => "handshake_timeout",
-            CloseCause::Answered => "answered",
-            CloseCause::PingTimeout => "ping_timeout",
-            CloseCause::SlowConsumer => "slow_consumer",
-            CloseCause::Application => "application",
-            CloseCause::Drain => "drain",
-        }
     }
 }
 
@@ -135,20 +79,5 @@ impl ShardMetrics {
     /// Connections ended because of `cause`.
     pub fn closed(&self, cause: CloseCause) -> &Cell {
         &self.closed[cause as usize]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn each_cause_has_a_place_of_its_own() {
-        let metrics = ShardMetrics::default();
-        for (index, cause) in CloseCause::ALL.into_iter().enumerate() {
-            assert_eq!(cause as usize, index);
-            metrics.closed(cause).add(1);
-        }
-        assert!(metrics.closed.iter().all(|cell| cell.get() == 1));
     }
 }

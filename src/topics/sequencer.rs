@@ -49,15 +49,15 @@ impl Sequencer {
     /// # Errors
     /// [`TooManyTopics`] if the topic is new and [`HOME_TOPICS_MAX`] are kept.
     pub fn next(&mut self, topic: &TopicName) -> Result<Position, TooManyTopics> {
-        let offset = match self.offsets.get_mut(topic) {
-            Some(offset) => {
-                *offset += 1;
-                *offset
-            }
-            None if self.offsets.len() == HOME_TOPICS_MAX => return Err(TooManyTopics),
-            None => *self.offsets.entry(topic.clone()).or_insert(1),
-        };
-        Ok(Position { epoch: self.epoch, offset })
+        if let Some(offset) = self.offsets.get_mut(topic) {
+            *offset += 1;
+            return Ok(Position { epoch: self.epoch, offset: *offset });
+        }
+        if self.offsets.len() == HOME_TOPICS_MAX {
+            return Err(TooManyTopics);
+        }
+        self.offsets.insert(topic.clone(), 1);
+        Ok(Position { epoch: self.epoch, offset: 1 })
     }
 }
 
