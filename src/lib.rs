@@ -2,6 +2,7 @@
 
 pub mod buf;
 pub mod conn;
+pub mod control;
 pub mod gateway;
 pub mod limits;
 pub mod proto;

@@ -40,6 +40,22 @@ pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
 /// Parcels that a shard takes from one queue in one turn, so that a turn stays short whatever is published.
 pub const MESH_PARCELS_PER_TURN: usize = 1024;
 
+/// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
+pub const PUBLISH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Connections to the control port at once: publishers, scrapers, probes. Later ones wait in the listener's backlog.
+pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
+
+/// Milliseconds that a connection to the control port may rest between two requests, or take to send a request's head.
+/// As long as the usual HTTP servers, so that publishers with connection pools seldom find theirs closed.
+pub const CONTROL_HEAD_MS: u64 = 75_000;
+
+/// Milliseconds that the body of a publication may take to come.
+pub const CONTROL_BODY_MS: u64 = 30_000;
+
+/// Bytes of the head of a request to the control port. Bearer tokens and tracing headers fit four times over.
+pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
+
 /// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
 pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;
 
