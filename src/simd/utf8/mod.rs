@@ -33,7 +33,7 @@ impl Utf8Stream {
     /// [`InvalidUtf8`] as soon as no continuation could make the text valid (RFC 6455 §8.1).
     pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
         let rest = self.complete_pending(piece)?;
-        let (whole, unfinished) = rest.split_at(rest.len() - unfinished_len(rest));
+        let (whole, unfinished) = split_unfinished(rest);
         validate(whole)?;
         self.keep_pending(unfinished)
     }
@@ -101,28 +101,17 @@ impl Utf8Stream {
     }
 }
 
-/// How many bytes at the end of `bytes` may be the beginning of a sequence that is not whole: 0 to 3.
-fn unfinished_len(bytes: &[u8]) -> usize {
-    let last_three = bytes.iter().rev().take(3);
-    let lead = last_three
-        .enumerate()
-        .find(|(_, byte)| !is_continuation(**byte));
-    match lead {
-        Some((following, byte)) if sequence_len(*byte) > following + 1 => following + 1,
-        _ => 0,
-    }
-}
-
-/// Whether `byte` is a second or later one of a sequence.
-fn is_continuation(byte: u8) -> bool {
-    byte & 0b1100_0000 == 0b1000_0000
-}
-
-/// How long the sequence is that begins with `lead`, going by its leading ones only.
-fn sequence_len(lead: u8) -> usize {
-    match lead.leading_ones() {
-        0 => 1,
-        ones => ones as usize,
+/// Parts `bytes` before the last character, if that is one of several bytes and may lack some.
+///
+/// A character that lacks none may be parted off, too, if it is no longer than three bytes.
+fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let is_continuation = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+    let mut last_three = bytes.iter().rev().take(3);
+    match last_three.position(|byte| !is_continuation(byte)) {
+        Some(following) if !bytes[bytes.len() - 1 - following].is_ascii() => {
+            bytes.split_at(bytes.len() - 1 - following)
+        }
+        _ => (bytes, &[]),
     }
 }
 
