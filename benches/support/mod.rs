@@ -20,7 +20,7 @@ const TURN: Duration = Duration::from_micros(200);
 
 /// One of the two things compared.
 pub(crate) trait Contender {
-    /// The work that is timed. It is called many times in a row on the same value.
+    /// The work that is timed.
     fn work(&mut self);
 
     /// Panics unless all the work so far was done right. Called after each turn, and not timed.
@@ -62,30 +62,34 @@ impl Comparisons {
 
     /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and how many times
     /// as fast the candidate is.
-    pub(crate) fn compare(
+    ///
+    /// Both are made in several copies that are used in rotation, see [`copies`].
+    pub(crate) fn compare<B: Contender, C: Contender>(
         &mut self,
         row: &str,
         bytes: usize,
-        mut baseline: impl Contender,
-        mut candidate: impl Contender,
+        baseline: impl Fn(usize) -> B,
+        candidate: impl Fn(usize) -> C,
     ) {
-        let (pairs, calls) = if self.measures {
-            (PAIRS, calls_per_turn(&mut baseline))
+        let mut baseline: Vec<B> = (0..copies(bytes)).map(baseline).collect();
+        let mut candidate: Vec<C> = (0..copies(bytes)).map(candidate).collect();
+        let (pairs, rounds) = if self.measures {
+            (PAIRS, rounds_per_turn(&mut baseline))
         } else {
             (1, 2)
         };
         let mut baseline_seconds = Vec::new();
         let mut candidate_seconds = Vec::new();
         for _ in 0..pairs {
-            baseline_seconds.push(turn(&mut baseline, calls).as_secs_f64());
-            candidate_seconds.push(turn(&mut candidate, calls).as_secs_f64());
+            baseline_seconds.push(turn(&mut baseline, rounds).as_secs_f64());
+            candidate_seconds.push(turn(&mut candidate, rounds).as_secs_f64());
         }
         let mut ratios: Vec<f64> = baseline_seconds
             .iter()
             .zip(&candidate_seconds)
             .map(|(b, c)| b / c)
             .collect();
-        let gigabytes = bytes as f64 * f64::from(calls) / 1e9;
+        let gigabytes = (bytes * rounds * copies(bytes)) as f64 / 1e9;
         self.line(&format!(
             "{row:<28} {:>16.2} {:>16.2}   {:>5.2} ({:.2} to {:.2})",
             gigabytes / quantile(&mut baseline_seconds, 0.5),
@@ -113,22 +117,30 @@ impl Comparisons {
     }
 }
 
-/// How many calls make a turn: doubled until they last long enough.
-fn calls_per_turn(contender: &mut impl Contender) -> u32 {
-    let mut calls = 1;
-    while turn(contender, calls) < TURN {
-        calls *= 2;
-    }
-    calls
+/// How many copies of a work of `bytes` bytes are used in rotation: enough for small ones not to read what the processor is
+/// still busy writing, which would be slow and unlike real work, and few enough for them to stay in the first-level cache.
+fn copies(bytes: usize) -> usize {
+    (8192 / bytes).clamp(1, 16)
 }
 
-fn turn(contender: &mut impl Contender, calls: u32) -> Duration {
+/// How many rounds make a turn: doubled until they last long enough.
+fn rounds_per_turn(copies: &mut [impl Contender]) -> usize {
+    let mut rounds = 1;
+    while turn(copies, rounds) < TURN {
+        rounds *= 2;
+    }
+    rounds
+}
+
+fn turn(copies: &mut [impl Contender], rounds: usize) -> Duration {
     let start = Instant::now();
-    for _ in 0..calls {
-        black_box(&mut *contender).work();
+    for _ in 0..rounds {
+        for contender in &mut *copies {
+            black_box(contender).work();
+        }
     }
     let elapsed = start.elapsed();
-    contender.check();
+    copies.iter().for_each(Contender::check);
     elapsed
 }
 

@@ -10,8 +10,11 @@ pub(crate) struct PlacedBytes {
 
 impl PlacedBytes {
     /// A copy of `bytes`, the first of them `offset` bytes behind the beginning of a page of 4 KiB.
+    ///
+    /// Copies that are used in rotation do well not to share an offset, since the cache would keep only a few of them.
     pub(crate) fn new(bytes: &[u8], offset: usize) -> Self {
         const PAGE_BYTES: usize = 4096;
+        let offset = offset % PAGE_BYTES;
         let mut storage = vec![0; PAGE_BYTES + offset + bytes.len()];
         let start = storage.as_ptr().align_offset(PAGE_BYTES) + offset;
         let range = start..start + bytes.len();
