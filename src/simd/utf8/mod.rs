@@ -120,6 +120,7 @@ fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
 ///
 /// # Errors
 /// [`InvalidUtf8`] if it is not UTF-8.
+#[inline]
 pub fn validate(bytes: &[u8]) -> Result<(), InvalidUtf8> {
     simdutf8::basic::from_utf8(bytes)
         .map(drop)
@@ -130,6 +131,7 @@ pub fn validate(bytes: &[u8]) -> Result<(), InvalidUtf8> {
 ///
 /// # Errors
 /// [`InvalidUtf8`] if it is not UTF-8. Part of the text may then be masked still.
+#[inline]
 pub fn unmask_and_validate(bytes: &mut [u8], key: [u8; 4]) -> Result<(), InvalidUtf8> {
     if bytes.len() > CHUNK_BYTES {
         let mut stream = Utf8Stream::default();
