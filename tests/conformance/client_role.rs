@@ -16,32 +16,18 @@ pub(crate) fn run(set: &CaseSet) -> Report {
     let peers = json!({ "url": "ws://127.0.0.1:0" });
     suite::run_chunks(set, "client", |dir, cases| {
         let server = suite::start("fuzzingserver", dir, cases, &peers);
-        run_all_cases(SocketAddr::from((
-            Ipv4Addr::LOCALHOST,
-            announced_port(&server),
-        )));
+        run_all_cases(SocketAddr::from((Ipv4Addr::LOCALHOST, announced_port(&server))));
     })
 }
 
 fn run_all_cases(server: SocketAddr) {
     let count = client_session::run(server, "/getCaseCount", Messages::Collect);
-    let count: usize = count
-        .first()
-        .and_then(|text| text.parse().ok())
-        .expect("the number of cases, as text");
+    let count: usize = count.first().and_then(|text| text.parse().ok()).expect("the number of cases, as text");
     for case in 1..=count {
-        client_session::run(
-            server,
-            &format!("/runCase?case={case}&agent={AGENT}"),
-            Messages::Echo,
-        );
+        client_session::run(server, &format!("/runCase?case={case}&agent={AGENT}"), Messages::Echo);
     }
     // The suite writes its reports before it closes this connection.
-    client_session::run(
-        server,
-        &format!("/updateReports?agent={AGENT}"),
-        Messages::Collect,
-    );
+    client_session::run(server, &format!("/updateReports?agent={AGENT}"), Messages::Collect);
 }
 
 fn announced_port(server: &Process) -> u16 {

@@ -8,8 +8,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use ringfeed::proto::{
-    ClientHandshake, CloseCode, Decoder, Event, Message, MessageKind, Opcode, ProtocolError, Role,
-    encode_close, encode_frame, encode_message,
+    ClientHandshake, CloseCode, Decoder, Event, Message, MessageKind, Opcode, ProtocolError, Role, encode_close,
+    encode_frame, encode_message,
 };
 
 use crate::support::PATIENCE;
@@ -32,19 +32,12 @@ pub(crate) enum Messages {
 /// When there is no connection, or the server falls silent for [`PATIENCE`].
 pub(crate) fn run(server: SocketAddr, target: &str, messages: Messages) -> Vec<String> {
     let stream = TcpStream::connect(server).expect("the suite accepts");
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a timeout can be set");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     stream.set_nodelay(true).expect("an option can be set");
     let mut session = Session {
         stream,
         decoder: Decoder::new(Role::Client, MESSAGE_BYTES_MAX),
-        answers: Answers {
-            messages,
-            output: Vec::new(),
-            collected: Vec::new(),
-            is_closing: false,
-        },
+        answers: Answers { messages, output: Vec::new(), collected: Vec::new(), is_closing: false },
     };
     let early = session.shake_hands(server, target);
     session.serve(early);
@@ -71,15 +64,10 @@ impl Session {
         let handshake = ClientHandshake::new(*b"sixteen byte key");
         let mut request = Vec::new();
         handshake.encode_request(&mut request, &server.to_string(), target, &[], &[]);
-        self.stream
-            .write_all(&request)
-            .expect("the suite reads the request");
+        self.stream.write_all(&request).expect("the suite reads the request");
         let mut input = Vec::new();
         loop {
-            if let Some((_, used)) = handshake
-                .decode_response(&input)
-                .expect("the suite accepts the handshake")
-            {
+            if let Some((_, used)) = handshake.decode_response(&input).expect("the suite accepts the handshake") {
                 return input.split_off(used);
             }
             let mut chunk = [0; 4096];
@@ -129,21 +117,11 @@ impl Answers {
             Event::Message(message) if self.messages == Messages::Echo => {
                 encode_message(&mut self.output, message, Some(MASK));
             }
-            Event::Message(Message {
-                kind: MessageKind::Text,
-                payload,
-            }) => {
-                self.collected
-                    .push(String::from_utf8(payload.to_vec()).expect("the decoder checks text"));
+            Event::Message(Message { kind: MessageKind::Text, payload }) => {
+                self.collected.push(String::from_utf8(payload.to_vec()).expect("the decoder checks text"));
             }
-            Event::Message(Message {
-                kind: MessageKind::Binary,
-                ..
-            })
-            | Event::Pong(_) => {}
-            Event::Ping(payload) => {
-                encode_frame(&mut self.output, Opcode::Pong, payload, Some(MASK))
-            }
+            Event::Message(Message { kind: MessageKind::Binary, .. }) | Event::Pong(_) => {}
+            Event::Ping(payload) => encode_frame(&mut self.output, Opcode::Pong, payload, Some(MASK)),
             Event::Close(frame) => self.close(frame.code, ""),
         }
     }

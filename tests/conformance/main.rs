@@ -44,11 +44,5 @@ fn full_set_in_both_roles() {
 fn accept(role: &str, report: &Report, set: &CaseSet) {
     println!("{role}\n{}", report.table());
     let findings = report.findings(set.case_count, EXCEPTIONS);
-    assert!(
-        findings.is_empty(),
-        "{role}: {} findings\n{}\n{}",
-        findings.len(),
-        report.table(),
-        findings.join("\n")
-    );
+    assert!(findings.is_empty(), "{role}: {} findings\n{}\n{}", findings.len(), report.table(), findings.join("\n"));
 }

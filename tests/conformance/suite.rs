@@ -41,15 +41,14 @@ pub(crate) const FAST: CaseSet = CaseSet {
     chunks: &[
         &["1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"],
         &[
-            "9.1.1", "9.1.2", "9.1.3", "9.2.1", "9.2.2", "9.2.3", "9.3.4", "9.3.9", "9.4.4",
-            "9.4.9", "9.5.4", "9.5.6", "9.6.4", "9.6.6", "9.7.*", "9.8.*",
+            "9.1.1", "9.1.2", "9.1.3", "9.2.1", "9.2.2", "9.2.3", "9.3.4", "9.3.9", "9.4.4", "9.4.9", "9.5.4", "9.5.6",
+            "9.6.4", "9.6.6", "9.7.*", "9.8.*",
         ],
         &[
-            "12.1.1", "12.1.4", "12.1.7", "12.1.11", "12.2.1", "12.2.4", "12.2.7", "12.2.11",
-            "12.3.1", "12.3.4", "12.3.7", "12.3.11", "12.4.1", "12.4.4", "12.4.7", "12.4.11",
-            "12.5.1", "12.5.4", "12.5.7", "12.5.11", "13.1.1", "13.1.4", "13.1.7", "13.1.11",
-            "13.2.1", "13.2.4", "13.2.7", "13.2.11", "13.3.1", "13.3.4", "13.3.7", "13.3.11",
-            "13.4.1", "13.4.4", "13.4.7", "13.4.11", "13.5.1", "13.5.4", "13.5.7", "13.5.11",
+            "12.1.1", "12.1.4", "12.1.7", "12.1.11", "12.2.1", "12.2.4", "12.2.7", "12.2.11", "12.3.1", "12.3.4",
+            "12.3.7", "12.3.11", "12.4.1", "12.4.4", "12.4.7", "12.4.11", "12.5.1", "12.5.4", "12.5.7", "12.5.11",
+            "13.1.1", "13.1.4", "13.1.7", "13.1.11", "13.2.1", "13.2.4", "13.2.7", "13.2.11", "13.3.1", "13.3.4",
+            "13.3.7", "13.3.11", "13.4.1", "13.4.4", "13.4.7", "13.4.11", "13.5.1", "13.5.4", "13.5.7", "13.5.11",
             "13.6.1", "13.6.4", "13.6.7", "13.6.11", "13.7.1", "13.7.4", "13.7.7", "13.7.11",
         ],
     ],
@@ -85,15 +84,10 @@ pub(crate) fn run_chunks(set: &CaseSet, role: &str, run: impl Fn(&Path, &[&str])
     thread::scope(|scope| {
         for _ in 0..CHUNKS_AT_ONCE {
             scope.spawn(|| {
-                while let Some((number, cases)) =
-                    { chunks.lock().expect("no chunk panics holding it").next() }
-                {
+                while let Some((number, cases)) = { chunks.lock().expect("no chunk panics holding it").next() } {
                     let dir = empty_dir(root.join(number.to_string()));
                     run(&dir, cases);
-                    report
-                        .lock()
-                        .expect("no chunk panics holding it")
-                        .read(&dir.join("index.json"));
+                    report.lock().expect("no chunk panics holding it").read(&dir.join("index.json"));
                 }
             });
         }
@@ -107,23 +101,14 @@ pub(crate) fn start(mode: &str, dir: &Path, cases: &[&str], peers: &Value) -> Pr
     let mut specification = json!({
         "outdir": dir, "cases": cases, "exclude-cases": [], "exclude-agent-cases": {},
     });
-    let entries = peers
-        .as_object()
-        .expect("entries of a specification")
-        .clone();
-    specification
-        .as_object_mut()
-        .expect("written as an object above")
-        .extend(entries);
+    let entries = peers.as_object().expect("entries of a specification").clone();
+    specification.as_object_mut().expect("written as an object above").extend(entries);
     let path = dir.join("specification.json");
-    std::fs::write(&path, specification.to_string())
-        .expect("a chunk's directory can be written to");
+    std::fs::write(&path, specification.to_string()).expect("a chunk's directory can be written to");
 
     let mut command = Command::new(install().join("venv/bin/python"));
     command.arg(repository("tests/conformance/suite/wstest.py"));
-    command
-        .args(["--mode", mode, "--webport", "0", "--spec"])
-        .arg(path);
+    command.args(["--mode", mode, "--webport", "0", "--spec"]).arg(path);
     Process::start(&format!("wstest {mode}"), command)
 }
 
@@ -133,9 +118,7 @@ fn install() -> &'static Path {
     INSTALLED.get_or_init(|| {
         let dir = target_dir("conformance").join("suite");
         let mut command = Command::new("bash");
-        command
-            .arg(repository("tests/conformance/suite/install.sh"))
-            .arg(&dir);
+        command.arg(repository("tests/conformance/suite/install.sh")).arg(&dir);
         Process::start("install.sh", command).succeed(INSTALL_PATIENCE);
         dir
     })

@@ -23,9 +23,7 @@ pub(crate) fn expect_live_page(url: &str) {
             "\n!!! SKIPPED: the browser test needs {CHROMIUM}, and only root may install it.\n\
              !!! As root: apt-get update && apt-get install --no-install-recommends chromium\n\n"
         );
-        std::io::stderr()
-            .write_all(skipped.as_bytes())
-            .expect("standard error is open");
+        std::io::stderr().write_all(skipped.as_bytes()).expect("standard error is open");
         return;
     }
     println!("{}", BROWSER_DRIVER.run(&[CHROMIUM, url]));
@@ -33,21 +31,13 @@ pub(crate) fn expect_live_page(url: &str) {
 
 /// Installs Chromium if we may; whether we may.
 fn install() -> bool {
-    let id = Command::new("id")
-        .arg("-u")
-        .output()
-        .expect("id can be run");
+    let id = Command::new("id").arg("-u").output().expect("id can be run");
     if id.stdout.trim_ascii() != b"0" {
         return false;
     }
-    for arguments in [
-        &["update", "-q"][..],
-        &["install", "-y", "-q", "--no-install-recommends", "chromium"],
-    ] {
+    for arguments in [&["update", "-q"][..], &["install", "-y", "-q", "--no-install-recommends", "chromium"]] {
         let mut command = Command::new("apt-get");
-        command
-            .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
         Process::start("apt-get", command).succeed(INSTALL_PATIENCE);
     }
     true

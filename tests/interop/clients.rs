@@ -50,20 +50,10 @@ pub(crate) static PYTHON: LazyLock<Client> = LazyLock::new(|| {
         venv.args(["-m", "venv", "--clear"]).arg(&environment);
         Process::start("python3 -m venv", venv).succeed(INSTALL_PATIENCE);
         let mut pip = Command::new(environment.join("bin/pip"));
-        pip.args([
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--requirement",
-        ])
-        .arg(&requirements);
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
         Process::start("pip install", pip).succeed(INSTALL_PATIENCE);
     });
-    Client {
-        name: "client.py",
-        program: environment.join("bin/python"),
-        script: repository("tests/interop/client.py"),
-    }
+    Client { name: "client.py", program: environment.join("bin/python"), script: repository("tests/interop/client.py") }
 });
 
 /// Node.js with the package `ws`.
@@ -77,16 +67,11 @@ fn node(script: &'static str) -> Client {
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(install_node_modules);
     let script_path = repository("tests/interop").join(script);
-    Client {
-        name: script,
-        program: PathBuf::from("node"),
-        script: script_path,
-    }
+    Client { name: script, program: PathBuf::from("node"), script: script_path }
 }
 
 fn install_node_modules() {
-    let sources =
-        ["package.json", "package-lock.json"].map(|name| repository("tests/interop").join(name));
+    let sources = ["package.json", "package-lock.json"].map(|name| repository("tests/interop").join(name));
     unless_installed(&node_modules(), &sources.each_ref(), || {
         let directory = target_dir("interop/node");
         for source in &sources {
@@ -94,8 +79,7 @@ fn install_node_modules() {
             fs::copy(source, directory.join(name)).expect("the target directory can be written to");
         }
         let mut npm = Command::new("npm");
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&directory);
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&directory);
         Process::start("npm ci", npm).succeed(INSTALL_PATIENCE);
     });
 }
@@ -107,10 +91,8 @@ fn node_modules() -> PathBuf {
 /// Runs `install` unless it has run to its end in `directory`, with the same `sources`.
 fn unless_installed(directory: &Path, sources: &[&PathBuf], install: impl FnOnce()) {
     let stamp = directory.join(".installed-from");
-    let wanted: String = sources
-        .iter()
-        .map(|source| fs::read_to_string(source).expect("a file of the repository"))
-        .collect();
+    let wanted: String =
+        sources.iter().map(|source| fs::read_to_string(source).expect("a file of the repository")).collect();
     if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
         return;
     }

@@ -32,10 +32,7 @@ impl Response {
 
 /// `GET path`, read until the server closes.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Response {
-    exchange(
-        address,
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
-    )
+    exchange(address, format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes())
 }
 
 /// `POST path` with a body, read until the server closes.
@@ -56,12 +53,8 @@ pub(crate) fn post(address: SocketAddr, path: &str, content_type: &str, body: &[
 /// When there is no whole answer within [`PATIENCE`].
 pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     let mut stream = TcpStream::connect(address).expect("the server accepts");
-    stream
-        .set_read_timeout(Some(PATIENCE))
-        .expect("a timeout can be set");
-    stream
-        .write_all(request)
-        .expect("the server reads the request");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream.write_all(request).expect("the server reads the request");
     read_response(stream)
 }
 
@@ -73,14 +66,9 @@ pub(crate) fn read_response(mut stream: TcpStream) -> Response {
         assert!(!bytes.is_empty(), "no answer: {error}");
     }
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n");
-    let end =
-        end.unwrap_or_else(|| panic!("not an HTTP answer: {:?}", String::from_utf8_lossy(&bytes)));
+    let end = end.unwrap_or_else(|| panic!("not an HTTP answer: {:?}", String::from_utf8_lossy(&bytes)));
     let head = String::from_utf8(bytes[..end].to_vec()).expect("a head of text");
     let status = head.get(9..12).and_then(|digits| digits.parse().ok());
     let status = status.unwrap_or_else(|| panic!("not a status line: {head:?}"));
-    Response {
-        status,
-        head,
-        body: bytes[end + 4..].to_vec(),
-    }
+    Response { status, head, body: bytes[end + 4..].to_vec() }
 }

@@ -2,10 +2,7 @@
 //!
 //! Every child is ended by its own id when its handle is dropped, and every wait has a deadline. Knows nothing
 //! of WebSockets: each test brings a client of its own, and not one of those is the server's.
-#![allow(
-    dead_code,
-    reason = "each test binary compiles this module and uses its own part of it"
-)]
+#![allow(dead_code, reason = "each test binary compiles this module and uses its own part of it")]
 
 pub(crate) mod http;
 pub(crate) mod process;

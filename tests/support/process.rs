@@ -29,9 +29,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .unwrap_or_else(|error| {
-                panic!("{name}: cannot start {:?}: {error}", command.get_program())
-            });
+            .unwrap_or_else(|error| panic!("{name}: cannot start {:?}: {error}", command.get_program()));
         let stdout = child.stdout.take().expect("stdout is piped");
         let stderr = child.stderr.take().expect("stderr is piped");
         let (sender, lines) = channel();
@@ -49,13 +47,7 @@ impl Process {
             keep_text(stderr, &kept);
             drop(open);
         });
-        Process {
-            child,
-            name: name.to_owned(),
-            lines,
-            errors,
-            errors_open,
-        }
+        Process { child, name: name.to_owned(), lines, errors, errors_open }
     }
 
     /// The process id.
@@ -72,10 +64,7 @@ impl Process {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
-                panic!(
-                    "{}: no line on standard output within {patience:?}",
-                    self.name
-                )
+                panic!("{}: no line on standard output within {patience:?}", self.name)
             }
         }
     }
@@ -86,22 +75,14 @@ impl Process {
     /// When something it started holds standard error open for `patience`.
     pub(crate) fn all_errors(&self, patience: Duration) -> String {
         let closed = self.errors_open.recv_timeout(patience);
-        assert_eq!(
-            closed,
-            Err(RecvTimeoutError::Disconnected),
-            "{}: standard error is still open",
-            self.name
-        );
+        assert_eq!(closed, Err(RecvTimeoutError::Disconnected), "{}: standard error is still open", self.name);
         self.errors_so_far()
     }
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
         let id = self.child.id().to_string();
-        let status = Command::new("kill")
-            .args(["-TERM", &id])
-            .status()
-            .expect("kill can be run");
+        let status = Command::new("kill").args(["-TERM", &id]).status().expect("kill can be run");
         assert!(status.success(), "{}: no process {id} to end", self.name);
     }
 
@@ -115,11 +96,7 @@ impl Process {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 return status;
             }
-            assert!(
-                Instant::now() < deadline,
-                "{}: still running after {patience:?}",
-                self.name
-            );
+            assert!(Instant::now() < deadline, "{}: still running after {patience:?}", self.name);
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -141,10 +118,7 @@ impl Process {
     }
 
     fn next_line_before(&self, deadline: Instant, output: &str) -> Option<String> {
-        match self
-            .lines
-            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-        {
+        match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
             Err(RecvTimeoutError::Timeout) => {
@@ -166,11 +140,7 @@ impl Drop for Process {
         if thread::panicking() {
             // It has ended; only what it started could keep this open, and is not worth waiting for.
             let _ = self.errors_open.recv_timeout(Duration::from_secs(1));
-            eprintln!(
-                "--- standard error of {}:\n{}",
-                self.name,
-                self.errors_so_far()
-            );
+            eprintln!("--- standard error of {}:\n{}", self.name, self.errors_so_far());
         }
     }
 }
@@ -178,8 +148,6 @@ impl Drop for Process {
 fn keep_text(mut source: impl Read, kept: &Mutex<String>) {
     let mut chunk = [0; 4096];
     while let Ok(count @ 1..) = source.read(&mut chunk) {
-        kept.lock()
-            .expect("no reader panics")
-            .push_str(&String::from_utf8_lossy(&chunk[..count]));
+        kept.lock().expect("no reader panics").push_str(&String::from_utf8_lossy(&chunk[..count]));
     }
 }

@@ -22,15 +22,7 @@ impl Server {
     /// When the server ends first or says nothing for [`PATIENCE`].
     pub(crate) fn start(flags: &[&str]) -> Server {
         let mut command = ringfeed();
-        command.args([
-            "serve",
-            "--listen",
-            "127.0.0.1:0",
-            "--control",
-            "127.0.0.1:0",
-            "--shards",
-            "2",
-        ]);
+        command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--shards", "2"]);
         command.args(flags);
         let process = Process::start("ringfeed", command);
         let (mut data, mut control) = (None, None);
@@ -39,25 +31,13 @@ impl Server {
                 panic!("the server ended before it was ready");
             };
             if let Some(address) = line.strip_prefix("listening on ws://") {
-                data = Some(
-                    address
-                        .parse()
-                        .expect("an address after listening on ws://"),
-                );
+                data = Some(address.parse().expect("an address after listening on ws://"));
             } else if let Some(address) = line.strip_prefix("control on http://") {
-                control = Some(
-                    address
-                        .parse()
-                        .expect("an address after control on http://"),
-                );
+                control = Some(address.parse().expect("an address after control on http://"));
             } else if line == "ready" {
                 let data = data.expect("the data address is printed before ready");
                 let control = control.expect("the control address is printed before ready");
-                return Server {
-                    process,
-                    data,
-                    control,
-                };
+                return Server { process, data, control };
             }
         }
     }

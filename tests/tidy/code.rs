@@ -16,29 +16,18 @@ pub(crate) fn misplaced_unsafe(path: &str, text: &str) -> Vec<String> {
         line.split(|character: char| !character.is_alphanumeric() && character != '_')
             .any(|word| word == "unsafe" || (word == "unsafe_code" && line.contains("allow")))
     });
-    lines
-        .map(|(index, _)| format!("line {}: unsafe outside {UNSAFE_HOMES:?}", index + 1))
-        .collect()
+    lines.map(|(index, _)| format!("line {}: unsafe outside {UNSAFE_HOMES:?}", index + 1)).collect()
 }
 
 /// A finding when the file does not start with its description.
 pub(crate) fn missing_header(text: &str) -> Vec<String> {
-    if text.starts_with("//! ") {
-        Vec::new()
-    } else {
-        vec!["does not start with a //! description".to_owned()]
-    }
+    if text.starts_with("//! ") { Vec::new() } else { vec!["does not start with a //! description".to_owned()] }
 }
 
 /// Findings for marks of unfinished work.
 pub(crate) fn leftovers(text: &str) -> Vec<String> {
     // Written in two halves, so that this file is not a finding itself.
-    let marks = [
-        concat!("TO", "DO"),
-        concat!("FIX", "ME"),
-        concat!("db", "g!("),
-        concat!("unimple", "mented!("),
-    ];
+    let marks = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("db", "g!("), concat!("unimple", "mented!(")];
     let found = text.lines().enumerate().flat_map(|(index, line)| {
         let in_line = marks.iter().filter(move |mark| line.contains(**mark));
         in_line.map(move |mark| format!("line {}: {mark}", index + 1))
@@ -48,13 +37,8 @@ pub(crate) fn leftovers(text: &str) -> Vec<String> {
 
 /// Findings for lines wider than [`COLUMNS_MAX`].
 pub(crate) fn long_lines(text: &str) -> Vec<String> {
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.chars().count() > COLUMNS_MAX);
-    lines
-        .map(|(index, line)| format!("line {}: {} columns", index + 1, line.chars().count()))
-        .collect()
+    let lines = text.lines().enumerate().filter(|(_, line)| line.chars().count() > COLUMNS_MAX);
+    lines.map(|(index, line)| format!("line {}: {} columns", index + 1, line.chars().count())).collect()
 }
 
 /// The Rust source `text` with comments and the content of literals taken out; lines keep their numbers.
@@ -74,11 +58,7 @@ pub(crate) fn code_only(text: &str) -> String {
             code.push(first);
             rest = &rest[first.len_utf8()..];
         } else {
-            code.extend(
-                rest[..length]
-                    .chars()
-                    .filter(|character| *character == '\n'),
-            );
+            code.extend(rest[..length].chars().filter(|character| *character == '\n'));
             rest = &rest[length..];
         }
     }
@@ -128,9 +108,7 @@ fn raw_string(rest: &str) -> usize {
     }
     let end = format!("\"{}", "#".repeat(hashes));
     let content = 2 + hashes;
-    rest[content..]
-        .find(&end)
-        .map_or(rest.len(), |index| content + index + end.len())
+    rest[content..].find(&end).map_or(rest.len(), |index| content + index + end.len())
 }
 
 /// Bytes of the character literal at the front of `rest`; 0 when the quote starts a lifetime.
@@ -138,9 +116,7 @@ fn character(rest: &str) -> usize {
     let mut characters = rest.char_indices().skip(1);
     match (characters.next(), characters.next()) {
         (Some((_, '\\')), Some((escaped, _))) => {
-            let end = rest[escaped + 1..]
-                .find('\'')
-                .map_or(rest.len(), |index| escaped + 1 + index);
+            let end = rest[escaped + 1..].find('\'').map_or(rest.len(), |index| escaped + 1 + index);
             (end + 1).min(rest.len())
         }
         (Some(_), Some((index, '\''))) => index + 1,
@@ -162,10 +138,7 @@ mod tests {
             (r###"f(r#"a " b"#, c)"###, "f(, c)"),
             (r##"f(br"a\", c)"##, "f(b, c)"),
             ("for r in x", "for r in x"),
-            (
-                "fn f<'a>(x: &'a str) -> char { 'x' }",
-                "fn f<'a>(x: &'a str) -> char {  }",
-            ),
+            ("fn f<'a>(x: &'a str) -> char { 'x' }", "fn f<'a>(x: &'a str) -> char {  }"),
             (r"['\'', '\n', '\u{7f}', '/']", "[, , , ]"),
         ];
         for (text, code) in rows {
@@ -178,15 +151,9 @@ mod tests {
         let text = "fn f() {\n    unsafe { g() }\n}\n";
         let finding = ["line 2: unsafe outside [\"src/simd/\", \"src/buf/\", \"src/ring/\"]"];
         assert_eq!(misplaced_unsafe("src/conn/mod.rs", text), finding);
-        assert_eq!(
-            misplaced_unsafe("src/buffer.rs", "#![allow(unsafe_code)]").len(),
-            1
-        );
+        assert_eq!(misplaced_unsafe("src/buffer.rs", "#![allow(unsafe_code)]").len(), 1);
         assert_eq!(misplaced_unsafe("src/ring/mod.rs", text), [""; 0]);
-        assert_eq!(
-            misplaced_unsafe("src/lib.rs", "//! unsafe\n#![deny(unsafe_code)]\n"),
-            [""; 0]
-        );
+        assert_eq!(misplaced_unsafe("src/lib.rs", "//! unsafe\n#![deny(unsafe_code)]\n"), [""; 0]);
     }
 
     #[test]
@@ -198,14 +165,8 @@ mod tests {
 
     #[test]
     fn leftovers_are_found() {
-        let text = format!(
-            "a\n// {}{} later\nlet x = {}{}y);\n",
-            "TO", "DO", "db", "g!("
-        );
-        let findings = [
-            format!("line 2: {}", concat!("TO", "DO")),
-            format!("line 3: {}", concat!("db", "g!(")),
-        ];
+        let text = format!("a\n// {}{} later\nlet x = {}{}y);\n", "TO", "DO", "db", "g!(");
+        let findings = [format!("line 2: {}", concat!("TO", "DO")), format!("line 3: {}", concat!("db", "g!("))];
         assert_eq!(leftovers(&text), findings);
         assert_eq!(leftovers("all done\n"), [""; 0]);
     }
@@ -213,9 +174,6 @@ mod tests {
     #[test]
     fn long_lines_are_found() {
         let (fits, wide) = ("é".repeat(COLUMNS_MAX), "é".repeat(COLUMNS_MAX + 1));
-        assert_eq!(
-            long_lines(&format!("{fits}\n{wide}\n")),
-            ["line 2: 121 columns"]
-        );
+        assert_eq!(long_lines(&format!("{fits}\n{wide}\n")), ["line 2: 121 columns"]);
     }
 }

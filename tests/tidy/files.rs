@@ -7,9 +7,7 @@ use std::path::Path;
 const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "__pycache__"];
 
 /// Names that end like this are text.
-const TEXT: [&str; 11] = [
-    "rs", "py", "sh", "js", "md", "toml", "json", "lock", "html", "txt", "run",
-];
+const TEXT: [&str; 11] = ["rs", "py", "sh", "js", "md", "toml", "json", "lock", "html", "txt", "run"];
 
 /// A text file of the repository.
 pub(crate) struct File {
@@ -27,17 +25,12 @@ impl File {
 
     /// Whether the name ends with a dot and `extension`.
     pub(crate) fn has_extension(&self, extension: &str) -> bool {
-        self.path
-            .strip_suffix(extension)
-            .is_some_and(|stem| stem.ends_with('.'))
+        self.path.strip_suffix(extension).is_some_and(|stem| stem.ends_with('.'))
     }
 
     /// Whether somebody programmed this.
     pub(crate) fn is_code(&self) -> bool {
-        self.path == ".ci/run"
-            || ["rs", "py", "sh", "js"]
-                .iter()
-                .any(|extension| self.has_extension(extension))
+        self.path == ".ci/run" || ["rs", "py", "sh", "js"].iter().any(|extension| self.has_extension(extension))
     }
 }
 
@@ -60,24 +53,15 @@ fn root() -> &'static Path {
 fn collect(directory: &Path, files: &mut Vec<File>) {
     for entry in fs::read_dir(directory).expect("the repository can be read") {
         let path = entry.expect("the repository can be read").path();
-        let name = path
-            .file_name()
-            .expect("an entry has a name")
-            .to_string_lossy();
+        let name = path.file_name().expect("an entry has a name").to_string_lossy();
         if path.is_dir() {
             if !SKIPPED.contains(&&*name) {
                 collect(&path, files);
             }
         } else if TEXT.contains(&name.rsplit('.').next().unwrap_or_default()) {
-            let path_from_root = path
-                .strip_prefix(root())
-                .expect("found below the root")
-                .to_string_lossy();
+            let path_from_root = path.strip_prefix(root()).expect("found below the root").to_string_lossy();
             let text = fs::read_to_string(&path).expect("a source file is UTF-8");
-            files.push(File {
-                path: path_from_root.into_owned(),
-                text,
-            });
+            files.push(File { path: path_from_root.into_owned(), text });
         }
     }
 }

@@ -15,18 +15,10 @@ const MODULES: &[(&str, &[&str])] = &[
     ("conn", &["proto", "buf"]),
     ("topics", &["buf"]),
     ("gateway", &["proto", "buf", "topics"]),
-    (
-        "server",
-        &["simd", "proto", "buf", "ring", "conn", "topics", "gateway"],
-    ),
+    ("server", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway"]),
     ("control", &["proto", "buf", "topics", "gateway", "server"]),
     ("client", &["proto", "buf"]),
-    (
-        "cli",
-        &[
-            "simd", "proto", "buf", "ring", "topics", "gateway", "server", "control", "client",
-        ],
-    ),
+    ("cli", &["simd", "proto", "buf", "ring", "topics", "gateway", "server", "control", "client"]),
 ];
 
 /// What the load generator may use of the library: the floors a server's behaviour cannot hide in.
@@ -39,17 +31,13 @@ pub(crate) fn upward_imports(path: &str, text: &str) -> Vec<String> {
         return Vec::new();
     }
     let Some((_, allowed)) = MODULES.iter().find(|(name, _)| *name == module) else {
-        return vec![format!(
-            "module {module} has no floor yet: add it to the table in tests/tidy/layers.rs"
-        )];
+        return vec![format!("module {module} has no floor yet: add it to the table in tests/tidy/layers.rs")];
     };
     let code = code_only(text);
     let mut findings = climbing(path, &code);
     for imported in roots(&code, "crate") {
         if imported != module && imported != "limits" && !allowed.contains(&imported.as_str()) {
-            findings.push(format!(
-                "{module} must not import {imported}, only {allowed:?} and limits"
-            ));
+            findings.push(format!("{module} must not import {imported}, only {allowed:?} and limits"));
         }
     }
     findings
@@ -59,35 +47,20 @@ pub(crate) fn upward_imports(path: &str, text: &str) -> Vec<String> {
 pub(crate) fn foreign_imports(text: &str) -> Vec<String> {
     let imported = roots(&code_only(text), "ringfeed").into_iter();
     let foreign = imported.filter(|name| !LOAD_GENERATOR.contains(&name.as_str()));
-    foreign
-        .map(|name| format!("the load generator must not import {name}, only {LOAD_GENERATOR:?}"))
-        .collect()
+    foreign.map(|name| format!("the load generator must not import {name}, only {LOAD_GENERATOR:?}")).collect()
 }
 
 /// Findings for `super` that leaves the module without naming the one it enters.
 fn climbing(path: &str, code: &str) -> Vec<String> {
-    let is_top = path.matches('/').count() == 1
-        || path.ends_with("/mod.rs") && path.matches('/').count() == 2;
-    let climbs =
-        |line: &str| line.contains("super::super::") || is_top && line.starts_with("use super::");
+    let is_top = path.matches('/').count() == 1 || path.ends_with("/mod.rs") && path.matches('/').count() == 2;
+    let climbs = |line: &str| line.contains("super::super::") || is_top && line.starts_with("use super::");
     let lines = code.lines().enumerate().filter(|(_, line)| climbs(line));
-    lines
-        .map(|(index, _)| {
-            format!(
-                "line {}: name the module from the root, with crate::",
-                index + 1
-            )
-        })
-        .collect()
+    lines.map(|(index, _)| format!("line {}: name the module from the root, with crate::", index + 1)).collect()
 }
 
 fn module_of(path: &str) -> &str {
     let below = path.strip_prefix("src/").unwrap_or(path);
-    below
-        .split('/')
-        .next()
-        .unwrap_or(below)
-        .trim_end_matches(".rs")
+    below.split('/').next().unwrap_or(below).trim_end_matches(".rs")
 }
 
 /// The first names after `root::` wherever it stands in `code`: of `crate::a::b` it is `a`, of
@@ -96,8 +69,7 @@ fn roots(code: &str, root: &str) -> Vec<String> {
     let path_start = format!("{root}::");
     let mut names = Vec::new();
     for (index, _) in code.match_indices(&path_start) {
-        let is_longer_word =
-            code[..index].ends_with(|before: char| before.is_alphanumeric() || before == '_');
+        let is_longer_word = code[..index].ends_with(|before: char| before.is_alphanumeric() || before == '_');
         let rest = &code[index + path_start.len()..];
         if is_longer_word {
             continue;
@@ -133,9 +105,7 @@ fn group_heads(group: &str) -> Vec<String> {
 
 fn head(path: &str) -> Option<String> {
     let path = path.trim_start();
-    let end = path
-        .find(|character: char| !character.is_alphanumeric() && character != '_')
-        .unwrap_or(path.len());
+    let end = path.find(|character: char| !character.is_alphanumeric() && character != '_').unwrap_or(path.len());
     (end > 0).then(|| path[..end].to_owned())
 }
 
@@ -155,11 +125,7 @@ mod tests {
         ];
         for text in upward {
             let finding = r#"conn must not import server, only ["proto", "buf"] and limits"#;
-            assert_eq!(
-                upward_imports("src/conn/recv.rs", text),
-                [finding],
-                "{text}"
-            );
+            assert_eq!(upward_imports("src/conn/recv.rs", text), [finding], "{text}");
         }
     }
 
@@ -168,45 +134,26 @@ mod tests {
         let text = "//! See [`crate::server`].\nuse crate::{buf, limits::A, proto};\nuse crate::conn::B;\n\
                     use super::C;\nuse mycrate::server;\nmod tests {\n    use super::*;\n}\n";
         assert_eq!(upward_imports("src/conn/recv.rs", text), [""; 0]);
-        assert_eq!(
-            upward_imports("src/lib.rs", "pub use crate::server::Server;"),
-            [""; 0]
-        );
+        assert_eq!(upward_imports("src/lib.rs", "pub use crate::server::Server;"), [""; 0]);
     }
 
     #[test]
     fn siblings_do_not_know_each_other() {
-        assert_eq!(
-            upward_imports("src/topics/table.rs", "use crate::conn::Conn;").len(),
-            1
-        );
-        assert_eq!(
-            upward_imports("src/conn/mod.rs", "use crate::topics::Table;").len(),
-            1
-        );
+        assert_eq!(upward_imports("src/topics/table.rs", "use crate::conn::Conn;").len(), 1);
+        assert_eq!(upward_imports("src/conn/mod.rs", "use crate::topics::Table;").len(), 1);
     }
 
     #[test]
     fn climbing_out_of_a_module_is_found() {
         let finding = ["line 1: name the module from the root, with crate::"];
-        assert_eq!(
-            upward_imports("src/conn/recv.rs", "use super::super::server::Shard;"),
-            finding
-        );
-        assert_eq!(
-            upward_imports("src/conn/mod.rs", "use super::server::Shard;"),
-            finding
-        );
-        assert_eq!(
-            upward_imports("src/limits.rs", "use super::server::Shard;"),
-            finding
-        );
+        assert_eq!(upward_imports("src/conn/recv.rs", "use super::super::server::Shard;"), finding);
+        assert_eq!(upward_imports("src/conn/mod.rs", "use super::server::Shard;"), finding);
+        assert_eq!(upward_imports("src/limits.rs", "use super::server::Shard;"), finding);
     }
 
     #[test]
     fn a_module_without_a_floor_is_found() {
-        let finding =
-            ["module attic has no floor yet: add it to the table in tests/tidy/layers.rs"];
+        let finding = ["module attic has no floor yet: add it to the table in tests/tidy/layers.rs"];
         assert_eq!(upward_imports("src/attic/mod.rs", ""), finding);
     }
 

@@ -17,50 +17,29 @@ fn check(concerns: impl Fn(&File) -> bool, rule: impl Fn(&File) -> Vec<String>) 
     assert!(!files.is_empty(), "the rule looks at no file at all");
     let findings: Vec<String> = files
         .iter()
-        .flat_map(|file| {
-            rule(file)
-                .into_iter()
-                .map(move |finding| format!("{}: {finding}", file.path))
-        })
+        .flat_map(|file| rule(file).into_iter().map(move |finding| format!("{}: {finding}", file.path)))
         .collect();
-    assert!(
-        findings.is_empty(),
-        "{} findings\n{}",
-        findings.len(),
-        findings.join("\n")
-    );
+    assert!(findings.is_empty(), "{} findings\n{}", findings.len(), findings.join("\n"));
 }
 
 #[test]
 fn imports_go_down_only() {
-    check(
-        |file| file.is_below("src/"),
-        |file| layers::upward_imports(&file.path, &file.text),
-    );
+    check(|file| file.is_below("src/"), |file| layers::upward_imports(&file.path, &file.text));
 }
 
 #[test]
 fn the_load_generator_uses_the_lower_floors() {
-    check(
-        |file| file.is_below("loadgen/src/"),
-        |file| layers::foreign_imports(&file.text),
-    );
+    check(|file| file.is_below("loadgen/src/"), |file| layers::foreign_imports(&file.text));
 }
 
 #[test]
 fn unsafe_stays_where_it_belongs() {
-    check(
-        |file| file.has_extension("rs"),
-        |file| code::misplaced_unsafe(&file.path, &file.text),
-    );
+    check(|file| file.has_extension("rs"), |file| code::misplaced_unsafe(&file.path, &file.text));
 }
 
 #[test]
 fn every_source_file_says_what_it_is() {
-    check(
-        |file| file.has_extension("rs"),
-        |file| code::missing_header(&file.text),
-    );
+    check(|file| file.has_extension("rs"), |file| code::missing_header(&file.text));
 }
 
 #[test]
@@ -75,24 +54,15 @@ fn lines_fit_the_page() {
 
 #[test]
 fn links_between_pages_lead_somewhere() {
-    check(
-        |file| file.has_extension("md"),
-        |file| pages::dead_links(&file.path, &file.text, files::exists),
-    );
+    check(|file| file.has_extension("md"), |file| pages::dead_links(&file.path, &file.text, files::exists));
 }
 
 #[test]
 fn the_map_names_every_module() {
-    check(
-        |file| file.path == "src/lib.rs",
-        |file| pages::unnamed_modules(&file.text),
-    );
+    check(|file| file.path == "src/lib.rs", |file| pages::unnamed_modules(&file.text));
 }
 
 #[test]
 fn lock_files_name_no_host() {
-    check(
-        |file| file.path.ends_with("package-lock.json"),
-        |file| pages::named_hosts(&file.text),
-    );
+    check(|file| file.path.ends_with("package-lock.json"), |file| pages::named_hosts(&file.text));
 }

@@ -22,34 +22,16 @@ pub(crate) fn dead_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) 
 
 /// Findings for public modules that no row of the module table names.
 pub(crate) fn unnamed_modules(text: &str) -> Vec<String> {
-    let rows: Vec<&str> = text
-        .lines()
-        .filter(|line| line.starts_with("//! |"))
-        .collect();
-    let modules = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
-    let unnamed =
-        modules.filter(|module| !rows.iter().any(|row| row.contains(&format!("`{module}`"))));
-    unnamed
-        .map(|module| format!("no row of the module table names `{module}`"))
-        .collect()
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("//! |")).collect();
+    let modules = text.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'));
+    let unnamed = modules.filter(|module| !rows.iter().any(|row| row.contains(&format!("`{module}`"))));
+    unnamed.map(|module| format!("no row of the module table names `{module}`")).collect()
 }
 
 /// Findings for lines of a package lock that say where packages came from: each machine has its own source.
 pub(crate) fn named_hosts(text: &str) -> Vec<String> {
-    let lines = text
-        .lines()
-        .enumerate()
-        .filter(|(_, line)| line.contains("\"resolved\""));
-    lines
-        .map(|(index, _)| {
-            format!(
-                "line {}: install with omit-lockfile-registry-resolved",
-                index + 1
-            )
-        })
-        .collect()
+    let lines = text.lines().enumerate().filter(|(_, line)| line.contains("\"resolved\""));
+    lines.map(|(index, _)| format!("line {}: install with omit-lockfile-registry-resolved", index + 1)).collect()
 }
 
 /// The targets of inline links outside code blocks.
@@ -89,29 +71,20 @@ mod tests {
         let exists = |path: &str| ["docs/a.md", "src/lib.rs", "docs"].contains(&path);
         let text = "[a](a.md#part) [lib](../src/lib.rs) [web](https://example.org/x) [here](#part) [d](.)\n\
                     [gone](b.md) and [out](../../etc/passwd \"title\")\n```\n[code](c.md)\n```\n";
-        let findings = [
-            "the link to b.md leads nowhere",
-            "the link to ../../etc/passwd leads nowhere",
-        ];
+        let findings = ["the link to b.md leads nowhere", "the link to ../../etc/passwd leads nowhere"];
         assert_eq!(dead_links("docs/page.md", text, exists), findings);
     }
 
     #[test]
     fn a_module_missing_from_the_table_is_found() {
         let text = "//! | [`proto`] | frames |\n//! About `simd`.\npub mod proto;\npub mod simd;\nmod private;\n";
-        assert_eq!(
-            unnamed_modules(text),
-            ["no row of the module table names `simd`"]
-        );
+        assert_eq!(unnamed_modules(text), ["no row of the module table names `simd`"]);
     }
 
     #[test]
     fn a_named_host_is_found() {
         let finding = ["line 2: install with omit-lockfile-registry-resolved"];
-        assert_eq!(
-            named_hosts("{\n  \"resolved\": \"https://example.org/ws.tgz\"\n}"),
-            finding
-        );
+        assert_eq!(named_hosts("{\n  \"resolved\": \"https://example.org/ws.tgz\"\n}"), finding);
         assert_eq!(named_hosts("{ \"version\": \"8.23.0\" }"), [""; 0]);
     }
 }

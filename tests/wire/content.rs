@@ -24,9 +24,7 @@ impl Numbers {
     }
 
     fn bytes(&mut self, count: usize) -> Vec<u8> {
-        let mut bytes: Vec<u8> = (0..count.div_ceil(8))
-            .flat_map(|_| self.next().to_le_bytes())
-            .collect();
+        let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| self.next().to_le_bytes()).collect();
         bytes.truncate(count);
         bytes
     }
@@ -34,9 +32,7 @@ impl Numbers {
     /// Text of `count` characters with one to four bytes each.
     fn text(&mut self, count: usize) -> String {
         let alphabet = ['a', 'z', ' ', 'é', 'ß', '€', '語', '🦀'];
-        (0..count)
-            .map(|_| alphabet[self.below(alphabet.len())])
-            .collect()
+        (0..count).map(|_| alphabet[self.below(alphabet.len())]).collect()
     }
 }
 
@@ -55,12 +51,7 @@ fn exchange(server: &Server, frames: Vec<u8>, packet_bytes: usize) -> (u8, Vec<u
 }
 
 /// One message in fragments of at most `fragment_bytes_max`, sizes at random, some empty.
-fn fragments(
-    opcode: u8,
-    payload: &[u8],
-    fragment_bytes_max: usize,
-    numbers: &mut Numbers,
-) -> Vec<u8> {
+fn fragments(opcode: u8, payload: &[u8], fragment_bytes_max: usize, numbers: &mut Numbers) -> Vec<u8> {
     let (mut frames, mut rest, mut opcode) = (Vec::new(), payload, opcode);
     while rest.len() > fragment_bytes_max {
         let (fragment, behind) = rest.split_at(numbers.below(fragment_bytes_max + 1));
@@ -74,11 +65,7 @@ fn fragments(
 fn expect_same(got: (u8, Vec<u8>), opcode: u8, payload: &[u8], name: &str) {
     assert_eq!(got.0, opcode, "{name}");
     assert_eq!(got.1.len(), payload.len(), "{name}: length");
-    let difference = got
-        .1
-        .iter()
-        .zip(payload)
-        .position(|(got, sent)| got != sent);
+    let difference = got.1.iter().zip(payload).position(|(got, sent)| got != sent);
     assert_eq!(difference, None, "{name}: first byte that differs");
 }
 
@@ -86,26 +73,7 @@ fn expect_same(got: (u8, Vec<u8>), opcode: u8, payload: &[u8], name: &str) {
 fn every_length_of_header_keeps_the_content() {
     let server = Server::start(&["--echo"]);
     let mut numbers = Numbers(1);
-    for length in [
-        0,
-        1,
-        2,
-        7,
-        8,
-        124,
-        125,
-        126,
-        127,
-        128,
-        4095,
-        4096,
-        4097,
-        65_534,
-        65_535,
-        65_536,
-        65_537,
-        1 << 20,
-    ] {
+    for length in [0, 1, 2, 7, 8, 124, 125, 126, 127, 128, 4095, 4096, 4097, 65_534, 65_535, 65_536, 65_537, 1 << 20] {
         let payload = numbers.bytes(length);
         let echo = exchange(&server, frame(FIN | BINARY, &payload), usize::MAX);
         expect_same(echo, BINARY, &payload, &format!("{length} bytes"));
@@ -118,19 +86,9 @@ fn the_largest_message_keeps_its_content() {
     let mut numbers = Numbers(2);
     let length = ringfeed::limits::MESSAGE_BYTES_MAX as usize;
     let payload = numbers.bytes(length);
-    expect_same(
-        exchange(&server, frame(FIN | BINARY, &payload), usize::MAX),
-        BINARY,
-        &payload,
-        "one frame",
-    );
+    expect_same(exchange(&server, frame(FIN | BINARY, &payload), usize::MAX), BINARY, &payload, "one frame");
     let frames = fragments(BINARY, &payload, 300_000, &mut numbers);
-    expect_same(
-        exchange(&server, frames, 100_000),
-        BINARY,
-        &payload,
-        "fragments",
-    );
+    expect_same(exchange(&server, frames, 100_000), BINARY, &payload, "fragments");
 }
 
 #[test]
@@ -141,12 +99,7 @@ fn text_in_fragments_that_cut_characters_keeps_its_content() {
         let text = numbers.text(characters);
         let frames = fragments(TEXT, text.as_bytes(), fragment_bytes_max, &mut numbers);
         let name = format!("{characters} characters, fragments up to {fragment_bytes_max}");
-        expect_same(
-            exchange(&server, frames, 1400),
-            TEXT,
-            text.as_bytes(),
-            &name,
-        );
+        expect_same(exchange(&server, frames, 1400), TEXT, text.as_bytes(), &name);
     }
 }
 
@@ -157,12 +110,7 @@ fn packets_cut_anywhere_keep_the_content() {
     for packet_bytes in [1, 2, 3, 5, 7, 11, 13] {
         let payload = numbers.bytes(700);
         let frames = fragments(BINARY, &payload, 200, &mut numbers);
-        expect_same(
-            exchange(&server, frames, packet_bytes),
-            BINARY,
-            &payload,
-            &format!("packets of {packet_bytes}"),
-        );
+        expect_same(exchange(&server, frames, packet_bytes), BINARY, &payload, &format!("packets of {packet_bytes}"));
     }
 }
 
@@ -178,18 +126,10 @@ fn many_messages_at_once_come_back_in_order() {
         .collect();
     let mut peer = Peer::open(server.data, "/echo");
     let mut sender = peer.sender();
-    let input: Vec<u8> = messages
-        .iter()
-        .flat_map(|message| frame(FIN | BINARY, message))
-        .collect();
+    let input: Vec<u8> = messages.iter().flat_map(|message| frame(FIN | BINARY, message)).collect();
     let sending = thread::spawn(move || sender.write_all(&input).expect("the server reads"));
     for (index, message) in messages.iter().enumerate() {
-        expect_same(
-            peer.next_message(),
-            BINARY,
-            message,
-            &format!("message {index}"),
-        );
+        expect_same(peer.next_message(), BINARY, message, &format!("message {index}"));
     }
     sending.join().expect("all is sent");
 }
@@ -205,10 +145,7 @@ fn pings_between_fragments_change_nothing() {
         peer.send(&frame(opcode, fragment));
         peer.send(&frame(FIN | PING, &fragment[..8]));
         let pong = peer.next_frame().expect("a pong");
-        assert_eq!(
-            (pong.first_byte, &pong.payload[..]),
-            (FIN | PONG, &fragment[..8])
-        );
+        assert_eq!((pong.first_byte, &pong.payload[..]), (FIN | PONG, &fragment[..8]));
         opcode = CONTINUATION;
     }
     peer.send(&frame(FIN | CONTINUATION, b""));

@@ -1,8 +1,6 @@
 //! `/feed/…` on the wire: one publication is one message, subscribers only listen, and each ends on its own.
 
-use crate::peer::{
-    BINARY, CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, close_payload, frame, upgrade_request,
-};
+use crate::peer::{BINARY, CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, close_payload, frame, upgrade_request};
 use crate::support::http;
 use crate::support::server::Server;
 
@@ -10,12 +8,7 @@ const PLAIN: &str = "text/plain";
 const OCTETS: &str = "application/octet-stream";
 
 fn publish(server: &Server, topic: &str, content_type: &str, payload: &[u8]) {
-    let response = http::post(
-        server.control,
-        &format!("/publish/{topic}"),
-        content_type,
-        payload,
-    );
+    let response = http::post(server.control, &format!("/publish/{topic}"), content_type, payload);
     assert_eq!(response.status, 200, "{}", response.head);
 }
 
@@ -42,13 +35,7 @@ fn a_subscriber_hears_its_topics_and_no_other() {
     let server = Server::start(&[]);
     let mut both = Peer::open(server.data, "/feed/left,right");
     let mut left = Peer::open(server.data, "/feed/left");
-    for (topic, payload) in [
-        ("right", "1"),
-        ("elsewhere", "2"),
-        ("left", "3"),
-        ("right", "4"),
-        ("left", "5"),
-    ] {
+    for (topic, payload) in [("right", "1"), ("elsewhere", "2"), ("left", "3"), ("right", "4"), ("left", "5")] {
         publish(&server, topic, PLAIN, payload.as_bytes());
     }
     for expected in ["3", "5"] {
@@ -57,10 +44,7 @@ fn a_subscriber_hears_its_topics_and_no_other() {
     // The two topics need not keep an order between them, but each has one.
     let mut heard: Vec<Vec<u8>> = (0..4).map(|_| both.next_message().1).collect();
     let position = |payload: &[u8]| heard.iter().position(|message| message == payload);
-    assert!(
-        position(b"1") < position(b"4") && position(b"3") < position(b"5"),
-        "{heard:?}"
-    );
+    assert!(position(b"1") < position(b"4") && position(b"3") < position(b"5"), "{heard:?}");
     heard.sort();
     assert_eq!(heard, [b"1", b"3", b"4", b"5"]);
 }
@@ -84,13 +68,7 @@ fn a_subscriber_may_ping_and_close() {
     let server = Server::start(&[]);
     let mut subscriber = Peer::open(server.data, "/feed/control");
     subscriber.send(&frame(FIN | PING, b"there?"));
-    assert_eq!(
-        subscriber.next_frame(),
-        Some(Frame {
-            first_byte: FIN | PONG,
-            payload: b"there?".to_vec()
-        })
-    );
+    assert_eq!(subscriber.next_frame(), Some(Frame { first_byte: FIN | PONG, payload: b"there?".to_vec() }));
     subscriber.send(&frame(FIN | PONG, b""));
     publish(&server, "control", PLAIN, b"yes");
     assert_eq!(subscriber.next_message(), (TEXT, b"yes".to_vec()));
@@ -103,11 +81,7 @@ fn a_subscriber_may_ping_and_close() {
 fn a_subscriber_that_breaks_the_protocol_is_closed_alone() {
     let server = Server::start(&[]);
     let mut listener = Peer::open(server.data, "/feed/broken");
-    for (input, code) in [
-        (frame(FIN | 3, b""), 1002),
-        (vec![FIN | PING, 0], 1002),
-        (frame(FIN | CLOSE, b"x"), 1002),
-    ] {
+    for (input, code) in [(frame(FIN | 3, b""), 1002), (vec![FIN | PING, 0], 1002), (frame(FIN | CLOSE, b"x"), 1002)] {
         let mut subscriber = Peer::open(server.data, "/feed/broken");
         subscriber.send(&input);
         subscriber.expect_close(code);
@@ -122,10 +96,6 @@ fn a_feed_needs_a_topic() {
     let server = Server::start(&[]);
     for target in ["/feed", "/feed/"] {
         let response = http::exchange(server.data, upgrade_request(target).as_bytes());
-        assert!(
-            [400, 404].contains(&response.status),
-            "{target}: {}",
-            response.head
-        );
+        assert!([400, 404].contains(&response.status), "{target}: {}", response.head);
     }
 }

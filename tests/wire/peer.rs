@@ -34,14 +34,9 @@ impl Peer {
     /// A TCP connection and nothing more.
     pub(crate) fn connect(server: SocketAddr) -> Peer {
         let stream = TcpStream::connect(server).expect("the server accepts");
-        stream
-            .set_read_timeout(Some(PATIENCE))
-            .expect("a timeout can be set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
-        Peer {
-            stream,
-            input: Vec::new(),
-        }
+        Peer { stream, input: Vec::new() }
     }
 
     /// An open WebSocket.
@@ -74,18 +69,10 @@ impl Peer {
     /// Reads the head of the server's answer, which must be 101, and returns it.
     pub(crate) fn expect_accepted(&mut self) -> String {
         let end = loop {
-            if let Some(index) = self
-                .input
-                .windows(4)
-                .position(|window| window == b"\r\n\r\n")
-            {
+            if let Some(index) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
                 break index + 4;
             }
-            assert!(
-                self.read_more(),
-                "closed within the handshake: {:?}",
-                String::from_utf8_lossy(&self.input)
-            );
+            assert!(self.read_more(), "closed within the handshake: {:?}", String::from_utf8_lossy(&self.input));
         };
         let head: Vec<u8> = self.input.drain(..end).collect();
         let head = String::from_utf8(head).expect("a head of text");
@@ -100,11 +87,7 @@ impl Peer {
                 return Some(frame);
             }
             if !self.read_more() {
-                assert!(
-                    self.input.is_empty(),
-                    "closed within a frame: {:?}",
-                    self.input
-                );
+                assert!(self.input.is_empty(), "closed within a frame: {:?}", self.input);
                 return None;
             }
         }
@@ -113,15 +96,8 @@ impl Peer {
     /// Reads frames as fragments of one message up to its end; the first byte's opcode and all the payload.
     pub(crate) fn next_message(&mut self) -> (u8, Vec<u8>) {
         let first = self.next_frame().expect("a message");
-        let (opcode, mut is_final, mut payload) = (
-            first.first_byte & 0x0f,
-            first.first_byte & FIN,
-            first.payload,
-        );
-        assert!(
-            opcode == TEXT || opcode == BINARY,
-            "not a message: opcode {opcode}"
-        );
+        let (opcode, mut is_final, mut payload) = (first.first_byte & 0x0f, first.first_byte & FIN, first.payload);
+        assert!(opcode == TEXT || opcode == BINARY, "not a message: opcode {opcode}");
         while is_final == 0 {
             let next = self.next_frame().expect("the rest of a message");
             assert_eq!(next.first_byte & 0x0f, CONTINUATION);
@@ -133,23 +109,11 @@ impl Peer {
 
     /// Expects a close frame with `code` next, before anything else.
     pub(crate) fn expect_close(&mut self, code: u16) {
-        let frame = self
-            .next_frame()
-            .unwrap_or_else(|| panic!("closed without a close frame, not with {code}"));
-        assert_eq!(
-            frame.first_byte,
-            FIN | CLOSE,
-            "not a close frame: {frame:?}"
-        );
-        let got = frame
-            .payload
-            .first_chunk()
-            .map(|bytes| u16::from_be_bytes(*bytes));
+        let frame = self.next_frame().unwrap_or_else(|| panic!("closed without a close frame, not with {code}"));
+        assert_eq!(frame.first_byte, FIN | CLOSE, "not a close frame: {frame:?}");
+        let got = frame.payload.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
         assert_eq!(got, Some(code), "{frame:?}");
-        assert!(
-            std::str::from_utf8(&frame.payload[2..]).is_ok(),
-            "a reason that is not text: {frame:?}"
-        );
+        assert!(std::str::from_utf8(&frame.payload[2..]).is_ok(), "a reason that is not text: {frame:?}");
     }
 
     /// Expects that the server closes the TCP connection in order, sending nothing any more.
@@ -161,13 +125,7 @@ impl Peer {
     pub(crate) fn expect_echo(&mut self, text: &str) {
         self.send(&frame(FIN | TEXT, text.as_bytes()));
         let echo = self.next_frame().expect("an echo");
-        assert_eq!(
-            echo,
-            Frame {
-                first_byte: FIN | TEXT,
-                payload: text.as_bytes().to_vec()
-            }
-        );
+        assert_eq!(echo, Frame { first_byte: FIN | TEXT, payload: text.as_bytes().to_vec() });
     }
 
     /// Whether there was more to read. A reset counts as an end: who is still sending has no right to better.
@@ -187,12 +145,7 @@ impl Peer {
 /// A masked frame with the shortest length field for its payload.
 pub(crate) fn frame(first_byte: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame_header(first_byte, payload.len() as u64);
-    bytes.extend(
-        payload
-            .iter()
-            .enumerate()
-            .map(|(index, byte)| byte ^ MASKING_KEY[index % 4]),
-    );
+    bytes.extend(payload.iter().enumerate().map(|(index, byte)| byte ^ MASKING_KEY[index % 4]));
     bytes
 }
 
@@ -242,18 +195,12 @@ fn take_frame(input: &mut Vec<u8>) -> Option<Frame> {
         126..=0xffff => 4,
         _ => 10,
     };
-    assert_eq!(
-        start, shortest,
-        "length {length} is not in its shortest form"
-    );
+    assert_eq!(start, shortest, "length {length} is not in its shortest form");
     let end = start + usize::try_from(length).expect("a length this machine can hold");
     if input.len() < end {
         return None;
     }
     let payload = input[start..end].to_vec();
     input.drain(..end);
-    Some(Frame {
-        first_byte,
-        payload,
-    })
+    Some(Frame { first_byte, payload })
 }

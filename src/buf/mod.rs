@@ -1,0 +1,15 @@
+//! Memory that more than one party looks at: encoded frames shared by many connections, the receive buffers that the
+//! kernel fills, and the queue from one shard to another.
+//!
+//! Knows nothing of sockets or of WebSocket.
+#![allow(unsafe_code)]
+
+mod conn_id;
+mod recv_ring;
+mod shared;
+mod spsc;
+
+pub use conn_id::ConnId;
+pub use recv_ring::{Received, RecvRing};
+pub use shared::SharedFrame;
+pub use spsc::{Consumer, Producer, queue};

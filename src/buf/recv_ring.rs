@@ -1,0 +1,171 @@
+//! Receive buffers that the kernel picks from as data arrives.
+//!
+//! A ring of large buffers shared by all connections of a shard, consumed incrementally (`IOU_PBUF_RING_INC`): each
+//! receive takes the next piece of the buffer at the head, so small messages lie side by side in memory that is warm,
+//! and an idle connection holds none. Knows the layout of the ring, but never talks to the kernel: `ring` registers it.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+/// The kernel wants the ring of entries on a page boundary.
+const PAGE: usize = 4096;
+
+/// A piece of a receive buffer, filled by the kernel and lent to whoever handles the completion.
+///
+/// Give it back with [`RecvRing::release`] when its bytes have been used: exactly once.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Received {
+    buffer_id: u16,
+    offset: u32,
+    len: u32,
+    /// The kernel has used this buffer up, and it can be offered again after this piece.
+    last: bool,
+}
+
+/// A ring of receive buffers, memory and entries.
+pub struct RecvRing {
+    entries: *mut BufRingEntry,
+    memory: *mut u8,
+    count: u16,
+    buffer_bytes: u32,
+    /// Entries published so far, modulo 2^16: the tail that the kernel reads.
+    tail: u16,
+    /// How far each buffer has been consumed.
+    consumed: Box<[u32]>,
+}
+
+impl RecvRing {
+    /// `count` buffers of `buffer_bytes` each, all offered. `count` is a power of two, at most 32,768.
+    ///
+    /// The memory is touched only as data arrives.
+    pub fn new(count: u16, buffer_bytes: u32) -> RecvRing {
+        assert!(count.is_power_of_two() && count <= 32_768, "the kernel takes a power of two up to 32,768");
+        let (entries, memory) = (Self::entries_layout(count), Self::memory_layout(count, buffer_bytes));
+        // SAFETY: neither layout has size zero, since `count` is at least 1.
+        let (entries, memory) = unsafe { (allocate(entries).cast(), allocate(memory)) };
+        let consumed = vec![0; usize::from(count)].into_boxed_slice();
+        let mut ring = RecvRing { entries, memory, count, buffer_bytes, tail: 0, consumed };
+        (0..count).for_each(|buffer_id| ring.offer(buffer_id));
+        ring
+    }
+
+    /// Where the entries lie, for registering with the kernel.
+    pub fn entries_address(&self) -> u64 {
+        self.entries as u64
+    }
+
+    /// How many buffers there are.
+    pub fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// Notes that the kernel put `len` bytes into buffer `buffer_id`, after what it put there before.
+    /// `last`: it will put no more there (the completion lacked `IORING_CQE_F_BUF_MORE`).
+    pub fn fill(&mut self, buffer_id: u16, len: u32, last: bool) -> Received {
+        let offset = self.consumed[usize::from(buffer_id)];
+        assert!(offset + len <= self.buffer_bytes, "the kernel wrote past a receive buffer");
+        self.consumed[usize::from(buffer_id)] = offset + len;
+        Received { buffer_id, offset, len, last }
+    }
+
+    /// The bytes of `piece`.
+    pub fn bytes(&mut self, piece: &Received) -> &mut [u8] {
+        let start = usize::from(piece.buffer_id) * self.buffer_bytes as usize + piece.offset as usize;
+        // SAFETY: `fill` checked that the piece lies inside its buffer, and `count` buffers lie inside `memory`. The
+        // kernel has written these bytes and won't again before `release` offers the buffer anew. Pieces do not
+        // overlap, and `&mut self` keeps others out while the slice lives.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.add(start), piece.len as usize) }
+    }
+
+    /// Takes a used piece back; a buffer that the kernel has used up is offered again.
+    ///
+    /// Pieces of one buffer must come back in the order they were filled, which handling completions in order does.
+    pub fn release(&mut self, piece: Received) {
+        if piece.last {
+            self.consumed[usize::from(piece.buffer_id)] = 0;
+            self.offer(piece.buffer_id);
+        }
+    }
+
+    /// Publishes a whole buffer at the tail of the ring.
+    fn offer(&mut self, buffer_id: u16) {
+        let index = usize::from(self.tail & (self.count - 1));
+        // SAFETY: `index` < `count` entries; the kernel reads entries between its head and the published tail only,
+        // and this one is not among them: there are `count` buffers, and this one is not offered at the moment.
+        let entry = unsafe { &mut *self.entries.add(index) };
+        // SAFETY: `buffer_id` < `count`, so the buffer lies inside `memory`.
+        entry.set_addr(unsafe { self.memory.add(usize::from(buffer_id) * self.buffer_bytes as usize) } as u64);
+        entry.set_len(self.buffer_bytes);
+        entry.set_bid(buffer_id);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the tail lies in the first entry, which is ours and aligned; the kernel only reads it. The release
+        // store makes the entry visible before the tail that covers it.
+        let tail = unsafe { AtomicU16::from_ptr(BufRingEntry::tail(self.entries).cast_mut()) };
+        tail.store(self.tail, Ordering::Release);
+    }
+
+    fn entries_layout(count: u16) -> Layout {
+        Layout::from_size_align(usize::from(count) * size_of::<BufRingEntry>(), PAGE).expect("a small power of two")
+    }
+
+    fn memory_layout(count: u16, buffer_bytes: u32) -> Layout {
+        Layout::from_size_align(usize::from(count) * buffer_bytes as usize, PAGE).expect("fits the address space")
+    }
+}
+
+/// # Safety
+/// `layout` must not have size zero.
+unsafe fn allocate(layout: Layout) -> *mut u8 {
+    // SAFETY: the caller's duty.
+    let memory = unsafe { alloc_zeroed(layout) };
+    if memory.is_null() {
+        handle_alloc_error(layout);
+    }
+    memory
+}
+
+impl Drop for RecvRing {
+    fn drop(&mut self) {
+        // SAFETY: both were allocated in `new` with these layouts and are freed only here. The owner of the kernel's
+        // ring unregisters the buffers and ends the receives before it drops this (see `ring::uring`).
+        unsafe {
+            dealloc(self.entries.cast(), Self::entries_layout(self.count));
+            dealloc(self.memory, Self::memory_layout(self.count, self.buffer_bytes));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stands in for the kernel: writes `data` where it would, and completes.
+    fn arrive(ring: &mut RecvRing, buffer_id: u16, data: &[u8], last: bool) -> Received {
+        let piece = ring.fill(buffer_id, data.len() as u32, last);
+        ring.bytes(&piece).copy_from_slice(data);
+        piece
+    }
+
+    #[test]
+    fn pieces_of_a_buffer_lie_one_after_the_other() {
+        let mut ring = RecvRing::new(2, 16);
+        let first = arrive(&mut ring, 0, b"hello ", false);
+        let second = arrive(&mut ring, 0, b"world", true);
+        assert_eq!(ring.bytes(&first), b"hello ");
+        assert_eq!(ring.bytes(&second), b"world");
+        ring.release(first);
+        assert_eq!(ring.tail, 2);
+        ring.release(second);
+        assert_eq!(ring.tail, 3, "a buffer is offered again after its last piece");
+        let again = arrive(&mut ring, 0, b"0123456789abcdef", true);
+        assert_eq!(ring.bytes(&again), b"0123456789abcdef");
+    }
+
+    #[test]
+    #[should_panic(expected = "past a receive buffer")]
+    fn a_piece_past_the_buffer_is_refused() {
+        RecvRing::new(1, 16).fill(0, 17, true);
+    }
+}

@@ -1,0 +1,108 @@
+//! The shard's line to the kernel: io_uring and nothing else.
+//!
+//! [`Ring`] is everything a shard asks of the kernel, as a trait, so that a seeded fake can stand in for the real
+//! [`Uring`]. Knows nothing of WebSocket, connections or topics: sockets are direct descriptors here, and a
+//! [`Token`] tells the caller which of its operations completed.
+//!
+//! Memory that the kernel reads or writes after a call returns is owned by the ring until the completion: frames of
+//! [`submit_send`](Ring::submit_send), receive buffers. [`send_now`](Ring::send_now) borrows instead, since the kernel
+//! is done with those bytes when it returns.
+#![allow(unsafe_code)]
+
+mod completion;
+mod errno;
+mod event;
+mod probe;
+mod token;
+mod uring;
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+pub use completion::Completion;
+pub use errno::Errno;
+pub use event::Event;
+pub use probe::{KERNEL_NEEDED, StartError};
+pub use token::{Op, Token};
+pub use uring::{RingAddress, Uring, UringConfig};
+
+use crate::buf::{Received, SharedFrame};
+
+/// A socket in the ring's own file table. It needs no slot in the process's table and no reference count per call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Direct(pub u32);
+
+/// One send of [`Ring::send_now`].
+#[derive(Clone, Copy, Debug)]
+pub struct SendNow<'a> {
+    /// The socket.
+    pub socket: Direct,
+    /// All that should go.
+    pub bytes: &'a [u8],
+    /// Names this send should it not go whole.
+    pub token: Token,
+}
+
+/// Which half of a connection to shut down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shutdown {
+    /// No more sends: the peer sees the end of the stream.
+    Write,
+    /// Neither sends nor receives: operations waiting on the socket complete.
+    Both,
+}
+
+/// What a shard asks of the kernel.
+///
+/// `submit_*` queues an operation; it reaches the kernel with the next [`send_now`](Self::send_now) or
+/// [`wait`](Self::wait), and its completions come out of `wait`, in the kernel's order.
+pub trait Ring {
+    /// How another ring reaches this one.
+    type Address: Clone + Send + 'static;
+
+    /// Accepts connections of `listener` into direct descriptors until an error: one completion each, with the
+    /// descriptor as its value. A completion without `more` ended it; submit it again.
+    fn submit_accept(&mut self, listener: BorrowedFd<'_>, token: Token);
+
+    /// Receives from `socket` until its end or an error: one completion for each piece, in [`Completion::received`].
+    /// A completion without `more` ended it: value 0 is the peer's end of stream, [`Errno::NoBuffers`] means that
+    /// buffers were scarce and it should be submitted again.
+    fn submit_recv(&mut self, socket: Direct, token: Token);
+
+    /// Sends all of `frame` after its first `skip` bytes, however long that takes. Completes once, with the bytes sent
+    /// or the error. At most one at a time for a socket: a stream has one order.
+    fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token);
+
+    /// Sends each without waiting. What went whole leaves no trace; for the rest a completion is put into `incomplete`:
+    /// the bytes that went, or the error ([`Errno::WouldBlock`] if the socket was full). At most one for a socket in one
+    /// call.
+    fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>);
+
+    /// Shuts `socket` down. Completes only if that failed.
+    fn submit_shutdown(&mut self, socket: Direct, how: Shutdown, token: Token);
+
+    /// Closes `socket` and frees its descriptor. Completes once.
+    fn submit_close(&mut self, socket: Direct, token: Token);
+
+    /// Ends the operation that was submitted with `target`, which then completes with [`Errno::Canceled`] if it had not
+    /// already. Does not complete itself.
+    fn submit_cancel(&mut self, target: Token);
+
+    /// Completes each time `event` was notified, until cancelled.
+    fn submit_watch(&mut self, event: &Event, token: Token);
+
+    /// Wakes the shard at `target`: a completion with `token` appears there. Completes here only if that failed.
+    fn submit_doorbell(&mut self, target: &Self::Address, token: Token);
+
+    /// How other rings reach this one.
+    fn address(&self) -> Self::Address;
+
+    /// Submits what is queued, waits for a completion or until `timeout` passed, and appends what completed.
+    fn wait(&mut self, timeout: Duration, completions: &mut Vec<Completion>);
+
+    /// The bytes of a received piece.
+    fn received(&mut self, piece: &Received) -> &mut [u8];
+
+    /// Gives a piece back when its bytes have been used. Each piece once, in the order of the completions.
+    fn release(&mut self, piece: Received);
+}

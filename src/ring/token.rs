@@ -1,0 +1,112 @@
+//! The 64 bits that travel with an operation and come back with its completion.
+
+use crate::buf::ConnId;
+
+/// What kind of operation a completion belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Op {
+    /// A connection was accepted.
+    Accept = 1,
+    /// Bytes were received.
+    Recv = 2,
+    /// A send that may wait ended.
+    Send = 3,
+    /// A reply sent at once did not go whole.
+    Reply = 4,
+    /// A publication sent at once did not go whole.
+    Publish = 5,
+    /// A shutdown failed.
+    Shutdown = 6,
+    /// A descriptor was closed.
+    Close = 7,
+    /// Another shard has put something into a queue of ours.
+    Doorbell = 8,
+    /// An event that another thread notifies.
+    Wake = 9,
+    /// A cancellation found nothing to cancel.
+    Cancel = 10,
+}
+
+impl Op {
+    const ALL: [Op; 10] = [
+        Op::Accept,
+        Op::Recv,
+        Op::Send,
+        Op::Reply,
+        Op::Publish,
+        Op::Shutdown,
+        Op::Close,
+        Op::Doorbell,
+        Op::Wake,
+        Op::Cancel,
+    ];
+}
+
+/// Names one operation: kind (8 bits), tag (24 bits), slot (32 bits).
+///
+/// For an operation of a connection, tag and slot are its [`ConnId`]: a completion that arrives after the slot was
+/// given to another connection is told apart by the generation. A send that ends within the call
+/// ([`Ring::send_now`](super::Ring::send_now)) needs no generation, and carries the index of its bytes as the tag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(u64);
+
+impl Token {
+    /// A token from its parts.
+    pub fn new(op: Op, tag: u32, slot: u32) -> Token {
+        debug_assert!(tag < 1 << 24, "a tag has 24 bits");
+        Token(u64::from(op as u8) << 56 | u64::from(tag) << 32 | u64::from(slot))
+    }
+
+    /// An operation of a connection.
+    pub fn of_conn(op: Op, id: ConnId) -> Token {
+        Token::new(op, id.generation, id.slot)
+    }
+
+    /// The kind of operation.
+    pub fn op(self) -> Op {
+        let code = (self.0 >> 56) as u8;
+        Op::ALL[usize::from(code) - 1]
+    }
+
+    /// The 24 bits between kind and slot.
+    pub fn tag(self) -> u32 {
+        (self.0 >> 32) as u32 & 0xff_ffff
+    }
+
+    /// The slot.
+    pub fn slot(self) -> u32 {
+        self.0 as u32
+    }
+
+    /// The connection of an operation made with [`of_conn`](Self::of_conn).
+    pub fn conn_id(self) -> ConnId {
+        ConnId { slot: self.slot(), generation: self.tag() }
+    }
+
+    /// As the kernel carries it.
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// From a completion of an operation submitted with [`to_bits`](Self::to_bits).
+    pub(super) fn from_bits(bits: u64) -> Token {
+        Token(bits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_come_back() {
+        for (index, op) in Op::ALL.into_iter().enumerate() {
+            assert_eq!(op as usize, index + 1);
+            for (tag, slot) in [(0, 0), (0xff_ffff, u32::MAX), (0x12_3456, 0x789a_bcde)] {
+                let token = Token::from_bits(Token::new(op, tag, slot).to_bits());
+                assert_eq!((token.op(), token.tag(), token.slot()), (op, tag, slot));
+            }
+        }
+    }
+}
