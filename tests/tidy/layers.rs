@@ -14,7 +14,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ring", &["buf"]),
     ("conn", &["proto", "buf"]),
     ("topics", &["buf"]),
-    ("gateway", &["proto", "buf", "topics"]),
+    ("gateway", &["proto", "buf", "conn", "topics"]),
     ("server", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway"]),
     ("control", &["proto", "buf", "topics", "gateway", "server"]),
     ("client", &["proto", "buf"]),
@@ -50,12 +50,43 @@ pub(crate) fn foreign_imports(text: &str) -> Vec<String> {
     foreign.map(|name| format!("the load generator must not import {name}, only {LOAD_GENERATOR:?}")).collect()
 }
 
-/// Findings for `super` that leaves the module without naming the one it enters.
+/// Findings for paths of `super` that climb to the crate's root, where what they import has no name in the code.
 fn climbing(path: &str, code: &str) -> Vec<String> {
-    let is_top = path.matches('/').count() == 1 || path.ends_with("/mod.rs") && path.matches('/').count() == 2;
-    let climbs = |line: &str| line.contains("super::super::") || is_top && line.starts_with("use super::");
-    let lines = code.lines().enumerate().filter(|(_, line)| climbs(line));
-    lines.map(|(index, _)| format!("line {}: name the module from the root, with crate::", index + 1)).collect()
+    let mut findings = Vec::new();
+    let mut open_braces = Vec::new();
+    for (index, character) in code.char_indices() {
+        let before = &code[..index];
+        match character {
+            '{' => open_braces.push(opens_module(before)),
+            '}' => _ = open_braces.pop(),
+            's' if !before.ends_with("super::") => {
+                let inner_modules = open_braces.iter().filter(|is_module| **is_module).count();
+                if climbed_floors(&code[index..]) >= file_depth(path) + inner_modules {
+                    let line = before.matches('\n').count() + 1;
+                    findings.push(format!("line {line}: name the module from the root, with crate::"));
+                }
+            }
+            _ => {}
+        }
+    }
+    findings
+}
+
+/// How many modules a file's items are in: one for `src/conn/mod.rs`, two for `src/conn/recv.rs`.
+fn file_depth(path: &str) -> usize {
+    let parts = path.matches('/').count();
+    if path.ends_with("/mod.rs") { parts - 1 } else { parts }
+}
+
+/// How many times `super::` stands at the front of `code`.
+fn climbed_floors(code: &str) -> usize {
+    (code.len() - code.trim_start_matches("super::").len()) / "super::".len()
+}
+
+/// Whether the brace behind `before` opens a module.
+fn opens_module(before: &str) -> bool {
+    let mut words = before.split_whitespace().rev();
+    words.next().is_some() && words.next() == Some("mod")
 }
 
 fn module_of(path: &str) -> &str {
@@ -145,10 +176,31 @@ mod tests {
 
     #[test]
     fn climbing_out_of_a_module_is_found() {
-        let finding = ["line 1: name the module from the root, with crate::"];
-        assert_eq!(upward_imports("src/conn/recv.rs", "use super::super::server::Shard;"), finding);
-        assert_eq!(upward_imports("src/conn/mod.rs", "use super::server::Shard;"), finding);
-        assert_eq!(upward_imports("src/limits.rs", "use super::server::Shard;"), finding);
+        let rows = [
+            ("src/conn/recv.rs", "use super::super::server::Shard;"),
+            ("src/conn/mod.rs", "use super::server::Shard;"),
+            ("src/limits.rs", "fn f() { super::server::start() }"),
+            ("src/limits.rs", "mod tests {\n use super::super::server::Shard;\n}"),
+            ("src/simd/mask/x86.rs", "use super::super::super::server;"),
+        ];
+        for (path, text) in rows {
+            let findings = upward_imports(path, text);
+            assert_eq!(findings.len(), 1, "{path}: {text}");
+            assert!(findings[0].ends_with("name the module from the root, with crate::"), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn climbing_within_a_module_is_fine() {
+        let rows = [
+            ("src/conn/recv.rs", "use super::Outbox;\nmod tests {\n use super::super::Outbox;\n}"),
+            ("src/conn/mod.rs", "mod tests {\n use super::*;\n}"),
+            ("src/limits.rs", "fn f() {}\nmod tests {\n use super::*;\n}"),
+            ("src/simd/mask/x86.rs", "use super::super::Kernel;"),
+        ];
+        for (path, text) in rows {
+            assert_eq!(upward_imports(path, text), [""; 0], "{path}: {text}");
+        }
     }
 
     #[test]
