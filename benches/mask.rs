@@ -15,13 +15,9 @@ const HEADER_BYTES: usize = 8;
 
 fn main() {
     let mut comparisons = Comparisons::from_command_line("mask");
-    for (place, offset) in [
-        ("at the start of a page", 0),
-        ("behind a header of 8 bytes", HEADER_BYTES),
-    ] {
-        let title = format!(
-            "unmask n bytes in place, {place}, against memcpy of n bytes from there to an aligned buffer"
-        );
+    for (place, offset) in [("at the start of a page", 0), ("behind a header of 8 bytes", HEADER_BYTES)] {
+        let title =
+            format!("unmask n bytes in place, {place}, against memcpy of n bytes from there to an aligned buffer");
         comparisons.table(&title, "memcpy", "unmask");
         for size in SIZES {
             let payload: Vec<u8> = (0..size).map(|index| (index * 31) as u8).collect();
@@ -47,10 +43,7 @@ impl Copy {
     /// The target begins at a cache line half a page away, where addresses that look the same do not slow the copy down.
     fn new(payload: &[u8], offset: usize) -> Self {
         let nothing = vec![0; payload.len()];
-        Self {
-            source: PlacedBytes::new(payload, offset),
-            target: PlacedBytes::new(&nothing, offset / 64 * 64 + 2048),
-        }
+        Self { source: PlacedBytes::new(payload, offset), target: PlacedBytes::new(&nothing, offset / 64 * 64 + 2048) }
     }
 }
 
@@ -73,11 +66,7 @@ struct Unmask {
 
 impl Unmask {
     fn new(payload: &[u8], offset: usize) -> Self {
-        Self {
-            payload: payload.to_vec(),
-            bytes: PlacedBytes::new(payload, offset),
-            is_masked: false,
-        }
+        Self { payload: payload.to_vec(), bytes: PlacedBytes::new(payload, offset), is_masked: false }
     }
 }
 
@@ -89,11 +78,7 @@ impl Contender for Unmask {
 
     fn check(&self) {
         let key = if self.is_masked { KEY } else { [0; 4] };
-        let mut expected = self
-            .payload
-            .iter()
-            .zip(key.iter().cycle())
-            .map(|(byte, key)| byte ^ key);
+        let mut expected = self.payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key);
         assert!(self.bytes.iter().all(|byte| Some(*byte) == expected.next()));
     }
 }

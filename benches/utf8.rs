@@ -21,28 +21,14 @@ type Character = fn(u32) -> char;
 
 const TEXTS: [(&str, Character); 4] = [
     ("ASCII", ascii),
-    ("2 % accents", |random| {
-        if random % 50 == 0 {
-            'é'
-        } else {
-            ascii(random)
-        }
-    }),
-    ("CJK", |random| {
-        char::from_u32(0x4e00 + random % 0x5000).expect("an ideograph")
-    }),
-    ("emoji", |random| {
-        char::from_u32(0x1f600 + random % 0x50).expect("an emoticon")
-    }),
+    ("2 % accents", |random| if random % 50 == 0 { 'é' } else { ascii(random) }),
+    ("CJK", |random| char::from_u32(0x4e00 + random % 0x5000).expect("an ideograph")),
+    ("emoji", |random| char::from_u32(0x1f600 + random % 0x50).expect("an emoticon")),
 ];
 
 fn main() {
     let mut comparisons = Comparisons::from_command_line("utf8");
-    comparisons.table(
-        "unmask_and_validate against unmask, then validate",
-        "two passes",
-        "one pass",
-    );
+    comparisons.table("unmask_and_validate against unmask, then validate", "two passes", "one pass");
     compare_texts(&mut comparisons, two_passes);
     comparisons.table(
         "unmask_and_validate against validate alone, of text that was never masked",

@@ -5,8 +5,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use ringfeed::proto::{
-    CloseCode, FrameHeader, Message, Opcode, Role, encode_close, encode_fragment, encode_frame,
-    encode_message,
+    CloseCode, FrameHeader, Message, Opcode, Role, encode_close, encode_fragment, encode_frame, encode_message,
 };
 
 #[path = "proto/support.rs"]
@@ -31,8 +30,7 @@ struct Control {
 }
 
 fn any_control() -> impl Strategy<Value = Control> {
-    (any::<bool>(), vec(any::<u8>(), 0..=125))
-        .prop_map(|(is_ping, payload)| Control { is_ping, payload })
+    (any::<bool>(), vec(any::<u8>(), 0..=125)).prop_map(|(is_ping, payload)| Control { is_ping, payload })
 }
 
 fn any_cuts() -> impl Strategy<Value = Vec<(Index, Option<Control>)>> {

@@ -43,21 +43,13 @@ impl Comparisons {
         let records = measures && has_flag("--record");
         let report = machine_facts();
         print!("{report}");
-        Self {
-            name,
-            measures,
-            records,
-            report,
-        }
+        Self { name, measures, records, report }
     }
 
     /// Begins a table: `title` says in full what is compared with what.
     pub(crate) fn table(&mut self, title: &str, baseline: &str, candidate: &str) {
         self.line(&format!("\n{title}"));
-        self.line(&format!(
-            "{:<28} {baseline:>16} {candidate:>16}   ratio (quartiles)",
-            "median GB/s"
-        ));
+        self.line(&format!("{:<28} {baseline:>16} {candidate:>16}   ratio (quartiles)", "median GB/s"));
     }
 
     /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and how many times
@@ -73,22 +65,14 @@ impl Comparisons {
     ) {
         let mut baseline: Vec<B> = (0..copies(bytes)).map(baseline).collect();
         let mut candidate: Vec<C> = (0..copies(bytes)).map(candidate).collect();
-        let (pairs, rounds) = if self.measures {
-            (PAIRS, rounds_per_turn(&mut baseline))
-        } else {
-            (1, 2)
-        };
+        let (pairs, rounds) = if self.measures { (PAIRS, rounds_per_turn(&mut baseline)) } else { (1, 2) };
         let mut baseline_seconds = Vec::new();
         let mut candidate_seconds = Vec::new();
         for _ in 0..pairs {
             baseline_seconds.push(turn(&mut baseline, rounds).as_secs_f64());
             candidate_seconds.push(turn(&mut candidate, rounds).as_secs_f64());
         }
-        let mut ratios: Vec<f64> = baseline_seconds
-            .iter()
-            .zip(&candidate_seconds)
-            .map(|(b, c)| b / c)
-            .collect();
+        let mut ratios: Vec<f64> = baseline_seconds.iter().zip(&candidate_seconds).map(|(b, c)| b / c).collect();
         let gigabytes = (bytes * rounds * copies(bytes)) as f64 / 1e9;
         self.line(&format!(
             "{row:<28} {:>16.2} {:>16.2}   {:>5.2} ({:.2} to {:.2})",
@@ -104,9 +88,7 @@ impl Comparisons {
     pub(crate) fn finish(self) {
         if self.records {
             let file = format!("{}-{}-{}.txt", date(), file_name(&cpu_model()), self.name);
-            let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-                .join("benches/results")
-                .join(file);
+            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(file);
             std::fs::write(&path, self.report).expect("the directory of the results is writable");
         }
     }
@@ -168,29 +150,20 @@ fn date() -> String {
 
 fn cpu_model() -> String {
     let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu_info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(
-        || output_of("uname", &["-m"]),
-        |(_, model)| model.to_owned(),
-    )
+    let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| output_of("uname", &["-m"]), |(_, model)| model.to_owned())
 }
 
 /// What a command prints, or "unknown" where there is no such command.
 fn output_of(command: &str, arguments: &[&str]) -> String {
     match Command::new(command).args(arguments).output() {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
+        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
         _ => "unknown".to_owned(),
     }
 }
 
 /// `text` in small letters, digits and dashes.
 fn file_name(text: &str) -> String {
-    let words = text
-        .split(|letter: char| !letter.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }

@@ -73,14 +73,7 @@ mod tests {
     fn state_by_event() {
         let states = [None, Some(MessageKind::Text), Some(MessageKind::Binary)];
         let mut rows = vec![format!("{:17}", "") + &states.map(|state| cell(&state)).concat()];
-        for opcode in [
-            Opcode::Continuation,
-            Opcode::Text,
-            Opcode::Binary,
-            Opcode::Close,
-            Opcode::Ping,
-            Opcode::Pong,
-        ] {
+        for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong] {
             for (fin, suffix) in [(false, ""), (true, ", fin")] {
                 let outcomes = states.map(|state| match Part::next(state, opcode, fin) {
                     Ok(part) => cell(&part),

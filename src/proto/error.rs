@@ -255,21 +255,9 @@ mod tests {
 
     #[test]
     fn close_codes_are_told_apart() {
-        assert_eq!(
-            ProtocolError::ReservedOpcode.close_code(),
-            CloseCode::PROTOCOL_ERROR
-        );
-        assert_eq!(
-            ProtocolError::TextNotUtf8.close_code(),
-            CloseCode::INVALID_PAYLOAD
-        );
-        assert_eq!(
-            ProtocolError::CloseReasonNotUtf8.close_code(),
-            CloseCode::INVALID_PAYLOAD
-        );
-        assert_eq!(
-            ProtocolError::MessageTooBig.close_code(),
-            CloseCode::MESSAGE_TOO_BIG
-        );
+        assert_eq!(ProtocolError::ReservedOpcode.close_code(), CloseCode::PROTOCOL_ERROR);
+        assert_eq!(ProtocolError::TextNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::CloseReasonNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::MessageTooBig.close_code(), CloseCode::MESSAGE_TOO_BIG);
     }
 }

@@ -10,8 +10,6 @@ use crate::limits;
 pub struct ServerConfig {
     /// The data port: WebSockets. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
-    /// The control port: publishing, metrics, health. Port 0 lets the kernel choose.
-    pub control: SocketAddr,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
     /// Connections in all; 0 is as many as `RLIMIT_NOFILE` allows.
@@ -26,15 +24,12 @@ pub struct ServerConfig {
     pub keep_alive: KeepAliveConfig,
     /// Time for peers to answer their Close frames when the server stops.
     pub drain_timeout_ms: u64,
-    /// Publish this host's own figures to the topic `demo` each second.
-    pub demo: bool,
 }
 
 impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
-            control: SocketAddr::from(([127, 0, 0, 1], 8001)),
             shards: 0,
             connections_max: 0,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
@@ -46,7 +41,6 @@ impl Default for ServerConfig {
                 idle_timeout_ms: 0,
             },
             drain_timeout_ms: limits::DRAIN_TIMEOUT_MS,
-            demo: false,
         }
     }
 }

@@ -108,7 +108,9 @@ mod tests {
     #[test]
     fn a_long_sleep_loses_none() {
         let mut wheel = Wheel::new(0);
-        (0..2000).for_each(|n| drop(wheel.set(id(n), u64::from(n) * 7)));
+        for n in 0..2000 {
+            wheel.set(id(n), u64::from(n) * 7);
+        }
         assert_eq!(due(&mut wheel, 1_000_000), (0..2000).collect::<Vec<_>>());
         wheel.set(id(5), 1_000_100);
         assert_eq!(wheel.next_ms(), Some(1_000_100));

@@ -1,8 +1,6 @@
 //! Where the length of a frame changes its form, both ways and masked or not; and what a decoder holds meanwhile.
 
-use ringfeed::proto::{
-    Decoder, Event, FrameHeader, MessageKind, Opcode, Role, encode_fragment, encode_frame,
-};
+use ringfeed::proto::{Decoder, Event, FrameHeader, MessageKind, Opcode, Role, encode_fragment, encode_frame};
 
 use crate::support::Seen::{Binary, Text};
 use crate::support::{ROLES, decode_cut, feed, frame};
@@ -12,16 +10,7 @@ const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 #[test]
 fn lengths_at_their_boundaries() {
     // (payload bytes, header bytes without a masking key)
-    let rows = [
-        (0, 2),
-        (1, 2),
-        (125, 2),
-        (126, 4),
-        (127, 4),
-        (65535, 4),
-        (65536, 10),
-        (65537, 10),
-    ];
+    let rows = [(0, 2), (1, 2), (125, 2), (126, 4), (127, 4), (65535, 4), (65536, 10), (65537, 10)];
     for (payload_len, header_len) in rows {
         let payload: Vec<u8> = (0..payload_len).map(|index| (index % 251) as u8).collect();
         for role in ROLES {
@@ -31,17 +20,9 @@ fn lengths_at_their_boundaries() {
             };
             let mut bytes = Vec::new();
             encode_frame(&mut bytes, Opcode::Binary, &payload, mask);
-            assert_eq!(
-                bytes,
-                frame(role, 0x82, &payload),
-                "{payload_len}, {role:?}"
-            );
+            assert_eq!(bytes, frame(role, 0x82, &payload), "{payload_len}, {role:?}");
             let header_len = header_len + mask.map_or(0, |key| key.len());
-            assert_eq!(
-                bytes.len(),
-                header_len + payload.len(),
-                "{payload_len}, {role:?}"
-            );
+            assert_eq!(bytes.len(), header_len + payload.len(), "{payload_len}, {role:?}");
 
             let header = FrameHeader {
                 fin: true,
@@ -52,19 +33,11 @@ fn lengths_at_their_boundaries() {
             };
             assert_eq!(FrameHeader::decode(&bytes), Ok(Some((header, header_len))));
             for short in 0..header_len {
-                assert_eq!(
-                    FrameHeader::decode(&bytes[..short]),
-                    Ok(None),
-                    "{payload_len}, {short}"
-                );
+                assert_eq!(FrameHeader::decode(&bytes[..short]), Ok(None), "{payload_len}, {short}");
             }
             for cut in (0..bytes.len().min(20)).chain([bytes.len() - 1, bytes.len()]) {
                 let seen = decode_cut(role, MESSAGE_BYTES_MAX, &bytes, &[cut]);
-                assert_eq!(
-                    seen,
-                    [Binary(payload.clone())],
-                    "{payload_len}, {role:?}, {cut}"
-                );
+                assert_eq!(seen, [Binary(payload.clone())], "{payload_len}, {role:?}, {cut}");
             }
         }
     }
@@ -85,11 +58,7 @@ fn fragments_are_encoded_with_their_own_first_byte() {
     for (opcode, fin, first) in rows {
         let mut bytes = Vec::new();
         encode_fragment(&mut bytes, opcode, fin, b"payload", None);
-        assert_eq!(
-            bytes,
-            frame(Role::Client, first, b"payload"),
-            "{opcode:?}, {fin}"
-        );
+        assert_eq!(bytes, frame(Role::Client, first, b"payload"), "{opcode:?}, {fin}");
     }
 }
 
@@ -138,10 +107,7 @@ fn a_delivered_message_is_let_go_by_the_next_call() {
     feed(&mut decoder, &bytes[..100], &mut Vec::new());
     let mut rest = bytes[100..].to_vec();
     let mut input = rest.as_mut_slice();
-    assert!(matches!(
-        decoder.decode(&mut input),
-        Ok(Some(Event::Message(_)))
-    ));
+    assert!(matches!(decoder.decode(&mut input), Ok(Some(Event::Message(_)))));
     assert!(decoder.held_bytes() >= 5000);
     assert!(!decoder.is_mid_message());
     assert_eq!(decoder.decode(&mut input), Ok(None));
@@ -157,11 +123,7 @@ fn memory_follows_what_came_not_what_was_announced() {
     feed(&mut decoder, &[1; 10], &mut seen);
     assert_eq!(seen, []);
     assert!(decoder.is_mid_message());
-    assert!(
-        decoder.held_bytes() < 512,
-        "{} bytes held",
-        decoder.held_bytes()
-    );
+    assert!(decoder.held_bytes() < 512, "{} bytes held", decoder.held_bytes());
 }
 
 #[test]
@@ -171,17 +133,9 @@ fn an_end_lets_go_of_an_unfinished_message() {
     for (name, first, payload) in rows {
         let mut decoder = Decoder::new(Role::Server, MESSAGE_BYTES_MAX);
         let mut seen = Vec::new();
-        feed(
-            &mut decoder,
-            &frame(Role::Server, 0x02, &[1; 5000]),
-            &mut seen,
-        );
+        feed(&mut decoder, &frame(Role::Server, 0x02, &[1; 5000]), &mut seen);
         assert!(decoder.held_bytes() >= 5000);
-        feed(
-            &mut decoder,
-            &frame(Role::Server, first, payload),
-            &mut seen,
-        );
+        feed(&mut decoder, &frame(Role::Server, first, payload), &mut seen);
         assert_eq!((decoder.held_bytes(), seen.len()), (0, 1), "{name}");
         assert!(!decoder.is_mid_message());
     }

@@ -14,17 +14,9 @@ fn check(name: &str, role: Role, bytes: &[u8], expected: &[Seen]) {
     let decode = |cuts: &[usize]| decode_cut(role, MESSAGE_BYTES_MAX, bytes, cuts);
     assert_eq!(decode(&[]), expected, "{name}, {role:?}, whole");
     let every_byte: Vec<usize> = (1..bytes.len()).collect();
-    assert_eq!(
-        decode(&every_byte),
-        expected,
-        "{name}, {role:?}, byte by byte"
-    );
+    assert_eq!(decode(&every_byte), expected, "{name}, {role:?}, byte by byte");
     for split in 0..=bytes.len() {
-        assert_eq!(
-            decode(&[split]),
-            expected,
-            "{name}, {role:?}, split at {split}"
-        );
+        assert_eq!(decode(&[split]), expected, "{name}, {role:?}, split at {split}");
     }
 }
 
@@ -35,10 +27,7 @@ type Row<'a> = (&'a str, &'a [(u8, &'a [u8])], &'a [Seen]);
 fn check_frames(rows: &[Row<'_>]) {
     for (name, frames, expected) in rows {
         for role in ROLES {
-            let bytes: Vec<u8> = frames
-                .iter()
-                .flat_map(|&(first, payload)| frame(role, first, payload))
-                .collect();
+            let bytes: Vec<u8> = frames.iter().flat_map(|&(first, payload)| frame(role, first, payload)).collect();
             check(name, role, &bytes, expected);
         }
     }
@@ -180,27 +169,12 @@ fn reserved_bits_and_opcodes() {
     for role in ROLES {
         for rsv in [0x40, 0x20, 0x10, 0x70] {
             for first in [0x81, 0x01, 0x89, 0x88] {
-                check(
-                    "reserved bit",
-                    role,
-                    &frame(role, first | rsv, b"x"),
-                    &[Failed(ReservedBits)],
-                );
+                check("reserved bit", role, &frame(role, first | rsv, b"x"), &[Failed(ReservedBits)]);
             }
         }
         for opcode in (3..=7).chain(11..=15) {
-            check(
-                "reserved opcode",
-                role,
-                &frame(role, 0x80 | opcode, b"x"),
-                &[Failed(ReservedOpcode)],
-            );
-            check(
-                "reserved opcode, not fin",
-                role,
-                &frame(role, opcode, b"x"),
-                &[Failed(ReservedOpcode)],
-            );
+            check("reserved opcode", role, &frame(role, 0x80 | opcode, b"x"), &[Failed(ReservedOpcode)]);
+            check("reserved opcode, not fin", role, &frame(role, opcode, b"x"), &[Failed(ReservedOpcode)]);
         }
     }
 }
@@ -292,11 +266,7 @@ fn text_that_is_not_utf8() {
         for role in ROLES {
             check(name, role, &frame(role, 0x81, payload), expected);
             for cut in 0..=payload.len() {
-                let fragments = [
-                    frame(role, 0x01, &payload[..cut]),
-                    frame(role, 0x80, &payload[cut..]),
-                ]
-                .concat();
+                let fragments = [frame(role, 0x01, &payload[..cut]), frame(role, 0x80, &payload[cut..])].concat();
                 check(name, role, &fragments, expected);
             }
         }

@@ -4,8 +4,8 @@
 use ringfeed::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
 use ringfeed::proto::HandshakeError::{self, *};
 use ringfeed::proto::{
-    Accepted, ClientHandshake, ClientHandshakeError, ExtensionOffer, Upgrade, accept_key,
-    decode_request_head, encode_accept, encode_refusal, encode_response,
+    Accepted, ClientHandshake, ClientHandshakeError, ExtensionOffer, Upgrade, accept_key, decode_request_head,
+    encode_accept, encode_refusal, encode_response,
 };
 
 /// The handshake of RFC 6455 §1.2, from the request line on; rows replace parts of it.
@@ -43,11 +43,7 @@ fn check(name: &str, request: &[u8], expected: Result<(), HandshakeError>) {
     let expected = expected.map(|()| Some(request.len()));
     assert_eq!(request_outcome(request), expected, "{name}");
     let with_frames = [request, b"\x81\x80\0\0\0\0"].concat();
-    assert_eq!(
-        request_outcome(&with_frames),
-        expected,
-        "{name}, with a frame after it"
-    );
+    assert_eq!(request_outcome(&with_frames), expected, "{name}, with a frame after it");
     for len in 0..request.len() {
         match request_outcome(&request[..len]) {
             Ok(None) => {}
@@ -60,11 +56,7 @@ fn check(name: &str, request: &[u8], expected: Result<(), HandshakeError>) {
 fn check_replaced(rows: &[(&str, &str, &str, Result<(), HandshakeError>)]) {
     for (name, text, replacement, expected) in rows {
         assert!(REQUEST.contains(text), "{name}");
-        check(
-            name,
-            REQUEST.replacen(text, replacement, 1).as_bytes(),
-            *expected,
-        );
+        check(name, REQUEST.replacen(text, replacement, 1).as_bytes(), *expected);
     }
 }
 
@@ -227,44 +219,24 @@ fn what_a_request_says() {
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-a\r\n\
          Sec-WebSocket-Extensions: x-b; c=\"d\"\r\nTwice: 1\r\nTwice: 2\r\nOrigin:",
     );
-    let Ok(Some((head, _))) = decode_request_head(request.as_bytes()) else {
-        panic!("no head")
-    };
-    assert_eq!(
-        (head.method, head.path, head.query),
-        ("GET", "/chat", Some("room=1"))
-    );
+    let Ok(Some((head, _))) = decode_request_head(request.as_bytes()) else { panic!("no head") };
+    assert_eq!((head.method, head.path, head.query), ("GET", "/chat", Some("room=1")));
     assert_eq!(head.header("host"), Some("server.example.com"));
     assert_eq!(head.header("Cookie"), None);
     assert_eq!(head.header("Twice"), None);
-    assert_eq!(
-        head.headers().next(),
-        Some(("Host", &b"server.example.com"[..]))
-    );
+    assert_eq!(head.headers().next(), Some(("Host", &b"server.example.com"[..])));
     assert_eq!(head.headers().count(), 11);
 
     let upgrade = Upgrade::from_request(&head).expect("an upgrade");
     assert_eq!(upgrade.key, "dGhlIHNhbXBsZSBub25jZQ==");
     assert_eq!(upgrade.host, "server.example.com");
     assert_eq!(upgrade.origin, Some("http://example.com"));
-    assert_eq!(
-        upgrade.subprotocols().collect::<Vec<_>>(),
-        ["chat", "superchat"]
-    );
+    assert_eq!(upgrade.subprotocols().collect::<Vec<_>>(), ["chat", "superchat"]);
     let extensions: Vec<_> = upgrade.extensions().cloned().collect();
     let expected = [
-        ExtensionOffer {
-            name: "permessage-deflate",
-            params: vec![("client_max_window_bits", None)],
-        },
-        ExtensionOffer {
-            name: "x-a",
-            params: vec![],
-        },
-        ExtensionOffer {
-            name: "x-b",
-            params: vec![("c", Some("d"))],
-        },
+        ExtensionOffer { name: "permessage-deflate", params: vec![("client_max_window_bits", None)] },
+        ExtensionOffer { name: "x-a", params: vec![] },
+        ExtensionOffer { name: "x-b", params: vec![("c", Some("d"))] },
     ];
     assert_eq!(extensions, expected);
 }
@@ -278,26 +250,18 @@ fn targets() {
         ("/a%20b?c=d?e", "/a%20b", Some("c=d?e")),
         ("http://host", "/", None),
         ("WS://host:80/feed/a?b", "/feed/a", Some("b")),
-        (
-            "/redirect?to=http://host/",
-            "/redirect",
-            Some("to=http://host/"),
-        ),
+        ("/redirect?to=http://host/", "/redirect", Some("to=http://host/")),
     ];
     for (target, path, query) in rows {
         let request = format!("GET {target} HTTP/1.1\r\n\r\n");
-        let Ok(Some((head, _))) = decode_request_head(request.as_bytes()) else {
-            panic!("{target}")
-        };
+        let Ok(Some((head, _))) = decode_request_head(request.as_bytes()) else { panic!("{target}") };
         assert_eq!((head.path, head.query), (path, query), "{target}");
     }
 }
 
 #[test]
 fn the_answer_is_that_of_the_rfc() {
-    let Ok(Some((head, _))) = decode_request_head(REQUEST.as_bytes()) else {
-        panic!("no head")
-    };
+    let Ok(Some((head, _))) = decode_request_head(REQUEST.as_bytes()) else { panic!("no head") };
     let upgrade = Upgrade::from_request(&head).expect("an upgrade");
     let mut out = Vec::new();
     encode_accept(&mut out, &upgrade, Some("chat"), None);
@@ -306,27 +270,15 @@ fn the_answer_is_that_of_the_rfc() {
     let mut out = Vec::new();
     encode_accept(&mut out, &upgrade, None, Some("permessage-deflate"));
     let answer = String::from_utf8_lossy(&out);
-    assert!(
-        answer.ends_with("\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"),
-        "{answer}"
-    );
+    assert!(answer.ends_with("\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"), "{answer}");
     assert!(!answer.contains("Sec-WebSocket-Protocol"), "{answer}");
-    assert_eq!(
-        accept_key("dGhlIHNhbXBsZSBub25jZQ=="),
-        "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-    );
+    assert_eq!(accept_key("dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
 }
 
 #[test]
 #[should_panic(expected = "one line of text")]
 fn a_header_cannot_be_broken_apart() {
-    encode_response(
-        &mut Vec::new(),
-        200,
-        "text/plain",
-        b"",
-        &[("X", "a\r\nSet-Cookie: b")],
-    );
+    encode_response(&mut Vec::new(), 200, "text/plain", b"", &[("X", "a\r\nSet-Cookie: b")]);
 }
 
 /// Fields of an HTTP head.
@@ -399,11 +351,7 @@ fn check_response(name: &str, response: &str, expected: Result<Accepted, ClientH
     let response = response.as_bytes();
     assert_eq!(handshake.decode_response(response), expected, "{name}");
     let with_frames = [response, b"\x81\x00"].concat();
-    assert_eq!(
-        handshake.decode_response(&with_frames),
-        expected,
-        "{name}, with a frame after it"
-    );
+    assert_eq!(handshake.decode_response(&with_frames), expected, "{name}, with a frame after it");
     for len in 0..response.len() {
         match handshake.decode_response(&response[..len]) {
             Ok(None) => {}
@@ -465,16 +413,8 @@ fn client_and_server_agree() {
     let handshake = ClientHandshake::new([0xa5; 16]);
     let mut request = Vec::new();
     let cookie = [("Cookie", "session=1")];
-    handshake.encode_request(
-        &mut request,
-        "[::1]:8000",
-        "/feed/a?b",
-        &["one", "two"],
-        &cookie,
-    );
-    let Ok(Some((head, consumed))) = decode_request_head(&request) else {
-        panic!("no head")
-    };
+    handshake.encode_request(&mut request, "[::1]:8000", "/feed/a?b", &["one", "two"], &cookie);
+    let Ok(Some((head, consumed))) = decode_request_head(&request) else { panic!("no head") };
     assert_eq!(consumed, request.len());
     assert_eq!((head.path, head.query), ("/feed/a", Some("b")));
     assert_eq!(head.header("Cookie"), Some("session=1"));
@@ -484,13 +424,8 @@ fn client_and_server_agree() {
 
     let mut response = Vec::new();
     encode_accept(&mut response, &upgrade, Some("two"), None);
-    let accepted = Accepted {
-        subprotocol: Some("two".into()),
-    };
-    assert_eq!(
-        handshake.decode_response(&response),
-        Ok(Some((accepted, response.len())))
-    );
+    let accepted = Accepted { subprotocol: Some("two".into()) };
+    assert_eq!(handshake.decode_response(&response), Ok(Some((accepted, response.len()))));
 }
 
 #[test]

@@ -46,12 +46,7 @@ pub(crate) fn feed(decoder: &mut Decoder, piece: &[u8], seen: &mut Vec<Seen>) {
 }
 
 /// Feeds `bytes`, cut at these offsets, to a new decoder.
-pub(crate) fn decode_cut(
-    role: Role,
-    message_bytes_max: u32,
-    bytes: &[u8],
-    cuts: &[usize],
-) -> Vec<Seen> {
+pub(crate) fn decode_cut(role: Role, message_bytes_max: u32, bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
     let mut decoder = Decoder::new(role, message_bytes_max);
     let mut seen = Vec::new();
     let mut start = 0;
@@ -84,12 +79,7 @@ pub(crate) fn frame(role: Role, first: u8, payload: &[u8]) -> Vec<u8> {
         Role::Server => {
             let key = [0x37, 0xfa, 0x21, 0x3d];
             bytes.extend(key);
-            bytes.extend(
-                payload
-                    .iter()
-                    .zip(key.iter().cycle())
-                    .map(|(byte, key)| byte ^ key),
-            );
+            bytes.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
         }
         Role::Client => bytes.extend(payload),
     }

@@ -74,12 +74,8 @@ fn every_kernel_follows_the_formula_for_all_lengths_alignments_and_phases() {
                     mask_by_formula(&mut expected.0[start..start + length], phase);
                     let is_ascii = expected.0[start..start + length].is_ascii();
                     let mut found = original.clone();
-                    let verdict =
-                        kernel.unmask_is_ascii(&mut found.0[start..start + length], KEY, phase);
-                    let case = format!(
-                        "{} length {length} start {start} phase {phase}",
-                        kernel.name()
-                    );
+                    let verdict = kernel.unmask_is_ascii(&mut found.0[start..start + length], KEY, phase);
+                    let case = format!("{} length {length} start {start} phase {phase}", kernel.name());
                     assert_eq!(found.0, expected.0, "{case}");
                     assert_eq!(verdict, is_ascii, "{case}");
                 }
@@ -103,10 +99,7 @@ fn every_kernel_notices_one_high_bit_at_each_position() {
                     let mut arena = masked.clone();
                     let bytes = &mut arena.0[start..start + length];
                     bytes[position] ^= 0x80;
-                    assert!(
-                        !kernel.unmask_is_ascii(bytes, KEY, phase),
-                        "{case} position {position}"
-                    );
+                    assert!(!kernel.unmask_is_ascii(bytes, KEY, phase), "{case} position {position}");
                 }
             }
         }
@@ -121,11 +114,7 @@ fn bytes_around_the_payload_have_no_say_in_the_verdict() {
             let bytes = &mut arena.0[7..7 + length];
             bytes.fill(b'a');
             mask_by_formula(bytes, 2);
-            assert!(
-                kernel.unmask_is_ascii(bytes, KEY, 2),
-                "{} length {length}",
-                kernel.name()
-            );
+            assert!(kernel.unmask_is_ascii(bytes, KEY, 2), "{} length {length}", kernel.name());
         }
     });
 }

@@ -44,11 +44,7 @@ pub(super) trait Vector: Copy {
 /// # Safety
 /// This CPU has the instructions of `V`.
 #[inline(always)]
-pub(super) unsafe fn unmask_is_ascii<V: Vector>(
-    bytes: &mut [u8],
-    key: [u8; 4],
-    phase: usize,
-) -> bool {
+pub(super) unsafe fn unmask_is_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     let length = bytes.len();
     if length < V::BYTES {
         return scalar::unmask_is_ascii(bytes, key, phase);

@@ -1,10 +1,10 @@
 //! The vectors of x86-64 and a kernel for each: SSE2, AVX2 and AVX-512.
 
 use core::arch::x86_64::{
-    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi32,
-    _mm_storeu_si128, _mm_xor_si128, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256,
-    _mm256_set1_epi32, _mm256_storeu_si256, _mm256_xor_si256, _mm512_loadu_si512,
-    _mm512_movepi8_mask, _mm512_or_si512, _mm512_set1_epi32, _mm512_storeu_si512, _mm512_xor_si512,
+    __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi32, _mm_storeu_si128,
+    _mm_xor_si128, _mm256_loadu_si256, _mm256_movemask_epi8, _mm256_or_si256, _mm256_set1_epi32, _mm256_storeu_si256,
+    _mm256_xor_si256, _mm512_loadu_si512, _mm512_movepi8_mask, _mm512_or_si512, _mm512_set1_epi32, _mm512_storeu_si512,
+    _mm512_xor_si512,
 };
 
 use super::choose::Kernel;
@@ -12,9 +12,7 @@ use super::vector::{self, Vector};
 
 /// The kernels this CPU can run, best first.
 pub(super) fn kernels() -> impl Iterator<Item = &'static dyn Kernel> {
-    [Avx512::detect(), Avx2::detect(), Sse2::detect()]
-        .into_iter()
-        .flatten()
+    [Avx512::detect(), Avx2::detect(), Sse2::detect()].into_iter().flatten()
 }
 
 /// 64 bytes at a time. A value proves that this CPU has AVX-512 F and BW.
@@ -135,16 +133,7 @@ macro_rules! vector {
     };
 }
 
-vector!(
-    __m128i,
-    16,
-    _mm_set1_epi32,
-    _mm_loadu_si128,
-    _mm_storeu_si128,
-    _mm_xor_si128,
-    _mm_or_si128,
-    _mm_movemask_epi8
-);
+vector!(__m128i, 16, _mm_set1_epi32, _mm_loadu_si128, _mm_storeu_si128, _mm_xor_si128, _mm_or_si128, _mm_movemask_epi8);
 vector!(
     __m256i,
     32,

@@ -44,12 +44,7 @@ impl Utf8Stream {
     ///
     /// # Errors
     /// As for [`feed`](Self::feed). Part of the piece may then be masked still.
-    pub fn unmask_and_feed(
-        &mut self,
-        piece: &mut [u8],
-        key: [u8; 4],
-        phase: usize,
-    ) -> Result<(), InvalidUtf8> {
+    pub fn unmask_and_feed(&mut self, piece: &mut [u8], key: [u8; 4], phase: usize) -> Result<(), InvalidUtf8> {
         for chunk in piece.chunks_mut(CHUNK_BYTES) {
             let is_ascii = mask::unmask_is_ascii(chunk, key, phase);
             if !is_ascii || self.pending_len > 0 {
@@ -65,11 +60,7 @@ impl Utf8Stream {
     /// [`InvalidUtf8`] if it ended in the middle of a sequence.
     pub fn finish(&mut self) -> Result<(), InvalidUtf8> {
         let unfinished = std::mem::take(self);
-        if unfinished.pending_len == 0 {
-            Ok(())
-        } else {
-            Err(InvalidUtf8)
-        }
+        if unfinished.pending_len == 0 { Ok(()) } else { Err(InvalidUtf8) }
     }
 
     /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the answer.
@@ -122,9 +113,7 @@ fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
 /// [`InvalidUtf8`] if it is not UTF-8.
 #[inline]
 pub fn validate(bytes: &[u8]) -> Result<(), InvalidUtf8> {
-    simdutf8::basic::from_utf8(bytes)
-        .map(drop)
-        .map_err(|_| InvalidUtf8)
+    simdutf8::basic::from_utf8(bytes).map(drop).map_err(|_| InvalidUtf8)
 }
 
 /// Unmasks a whole text in place, from phase 0, and validates it on the way.

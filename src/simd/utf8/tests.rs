@@ -34,17 +34,9 @@ const INVALID: &[(&str, &[u8], usize)] = &[
     ("first surrogate, U+D800", &[0xed, 0xa0, 0x80], 1),
     ("last surrogate, U+DFFF", &[0xed, 0xbf, 0xbf], 1),
     ("above U+10FFFF", &[0xf4, 0x90, 0x80, 0x80], 1),
-    (
-        "lead of a range never assigned, F5",
-        &[0xf5, 0x80, 0x80, 0x80],
-        0,
-    ),
+    ("lead of a range never assigned, F5", &[0xf5, 0x80, 0x80, 0x80], 0),
     ("lead of five bytes", &[0xf8, 0x88, 0x80, 0x80, 0x80], 0),
-    (
-        "lead of six bytes",
-        &[0xfc, 0x84, 0x80, 0x80, 0x80, 0x80],
-        0,
-    ),
+    ("lead of six bytes", &[0xfc, 0x84, 0x80, 0x80, 0x80, 0x80], 0),
     ("FE", &[0xfe], 0),
     ("FF", &[0xff], 0),
     ("two bytes cut after one", &[0xc3], 1),
@@ -57,31 +49,16 @@ const INVALID: &[(&str, &[u8], usize)] = &[
     ("three bytes broken by ASCII", &[0xe6, 0xb0, b'a'], 2),
     ("four bytes broken by ASCII", &[0xf0, 0x9f, 0x98, b'a'], 3),
     ("four bytes broken by a lead", &[0xf0, 0x9f, 0xf0, 0x9f], 2),
-    (
-        "the text of Autobahn 6.4",
-        b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited",
-        12,
-    ),
+    ("the text of Autobahn 6.4", b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5\xf4\x90\x80\x80edited", 12),
 ];
 
 /// Lengths of ASCII around a case: none, and enough for each code path of the validator and each edge of a chunk.
-const PADDING: [usize; 10] = [
-    0,
-    1,
-    62,
-    64,
-    129,
-    CHUNK_BYTES - 3,
-    CHUNK_BYTES - 2,
-    CHUNK_BYTES - 1,
-    CHUNK_BYTES,
-    CHUNK_BYTES + 60,
-];
+const PADDING: [usize; 10] =
+    [0, 1, 62, 64, 129, CHUNK_BYTES - 3, CHUNK_BYTES - 2, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 60];
 
 /// Whether some continuation could make `bytes` valid, according to the standard library.
 fn is_viable(bytes: &[u8]) -> bool {
-    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
-        || std::str::from_utf8(bytes).is_ok()
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none()) || std::str::from_utf8(bytes).is_ok()
 }
 
 /// Feeds the pieces between the `cuts`, plainly and masked, and checks each answer against the standard library's.
@@ -89,23 +66,11 @@ fn check_pieces(text: &[u8], cuts: &[usize]) {
     let (mut plain, mut fused) = (Utf8Stream::default(), Utf8Stream::default());
     let mut masked = text.to_vec();
     mask::unmask(&mut masked, KEY, 0);
-    let edges: Vec<usize> = [0]
-        .into_iter()
-        .chain(cuts.iter().copied())
-        .chain([text.len()])
-        .collect();
+    let edges: Vec<usize> = [0].into_iter().chain(cuts.iter().copied()).chain([text.len()]).collect();
     for edge in edges.windows(2) {
         let (start, end) = (edge[0], edge[1]);
-        let expected = if is_viable(&text[..end]) {
-            Ok(())
-        } else {
-            Err(InvalidUtf8)
-        };
-        assert_eq!(
-            plain.feed(&text[start..end]),
-            expected,
-            "{text:x?} cut at {cuts:?}: {start}..{end}"
-        );
+        let expected = if is_viable(&text[..end]) { Ok(()) } else { Err(InvalidUtf8) };
+        assert_eq!(plain.feed(&text[start..end]), expected, "{text:x?} cut at {cuts:?}: {start}..{end}");
         let piece = &mut masked[start..end];
         assert_eq!(
             fused.unmask_and_feed(piece, KEY, start),
@@ -118,16 +83,8 @@ fn check_pieces(text: &[u8], cuts: &[usize]) {
     }
     assert_eq!(masked, text);
     let expected = std::str::from_utf8(text).map(drop).map_err(|_| InvalidUtf8);
-    assert_eq!(
-        plain.finish(),
-        expected,
-        "{text:x?} cut at {cuts:?}, at the end"
-    );
-    assert_eq!(
-        fused.finish(),
-        expected,
-        "masked {text:x?} cut at {cuts:?}, at the end"
-    );
+    assert_eq!(plain.finish(), expected, "{text:x?} cut at {cuts:?}, at the end");
+    assert_eq!(fused.finish(), expected, "masked {text:x?} cut at {cuts:?}, at the end");
 }
 
 /// Checks the functions for whole texts.
@@ -148,10 +105,7 @@ fn padded(case: &[u8], before: usize, after: usize) -> Vec<u8> {
 }
 
 fn all_cases() -> impl Iterator<Item = &'static [u8]> {
-    VALID
-        .iter()
-        .map(|(_, case)| *case)
-        .chain(INVALID.iter().map(|(_, case, _)| *case))
+    VALID.iter().map(|(_, case)| *case).chain(INVALID.iter().map(|(_, case, _)| *case))
 }
 
 #[test]
