@@ -57,10 +57,20 @@ fn a_subscriber_that_speaks_is_closed_alone() {
         let mut speaker = Peer::open(server.data, "/feed/quiet");
         speaker.send(&frame(FIN | opcode, payload));
         speaker.expect_close(1008);
+        speaker.send(&frame(FIN | CLOSE, &close_payload(1008, b"")));
         speaker.expect_end();
     }
     publish(&server, "quiet", PLAIN, b"still here");
     assert_eq!(listener.next_message(), (TEXT, b"still here".to_vec()));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_a_farewell_is_let_go_all_the_same() {
+    let server = Server::start(&[]);
+    let mut speaker = Peer::open(server.data, "/feed/quiet");
+    speaker.send(&frame(FIN | TEXT, b"hello"));
+    speaker.expect_close(1008);
+    speaker.expect_end();
 }
 
 #[test]
