@@ -21,11 +21,10 @@ async function main(executablePath, url) {
         const problems = [];
         page.on('pageerror', (error) => problems.push(error));
         await page.goto(url, { timeout: PATIENCE });
-        await page.waitForFunction(() => {
-            const isConnected = document.querySelector('#status')?.textContent.trim() === 'connected';
-            return isConnected && document.querySelectorAll('#messages .message').length >= 2;
-        }, null, { timeout: PATIENCE });
-        const texts = await page.locator('#messages .message').allTextContents();
+        await page.locator('#status', { hasText: /^\s*connected\s*$/ }).waitFor({ timeout: PATIENCE });
+        const messages = page.locator('#messages .message');
+        await messages.nth(1).waitFor({ timeout: PATIENCE });
+        const texts = await messages.allTextContents();
         if (texts.some((text) => text.trim() === '')) {
             throw new Error(`a message without text: ${JSON.stringify(texts)}`);
         }
