@@ -155,16 +155,12 @@ impl Decoder {
     fn release_delivered(&mut self, input: &mut &mut [u8]) {
         if let Some(partial) = &mut self.partial {
             partial.release_delivered();
+            if partial.is_empty() {
+                self.partial = None;
+            }
         }
-        self.drop_empty_partial();
         if self.ended {
             self.end(input);
-        }
-    }
-
-    fn drop_empty_partial(&mut self) {
-        if self.partial.as_ref().is_some_and(|partial| partial.is_empty()) {
-            self.partial = None;
         }
     }
 
@@ -184,9 +180,7 @@ impl Decoder {
             take_front(input, header_len);
             return Ok(Some(header));
         }
-        let header = self.partial.get_or_insert_default().next_header(input)?;
-        self.drop_empty_partial();
-        Ok(header)
+        self.partial.get_or_insert_default().next_header(input)
     }
 
     /// Checks what a header by itself can't tell, and places the frame in its message.

@@ -243,11 +243,14 @@ impl Payload {
 
 impl PartialMessage {
     fn append(&mut self, piece: Piece<'_>) -> Result<(), ProtocolError> {
-        if let Some(key) = piece.masking_key {
-            unmask(piece.bytes, key, piece.phase);
-        }
-        if self.kind == MessageKind::Text {
-            self.utf8.feed(piece.bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
+        let not_utf8 = |_| ProtocolError::TextNotUtf8;
+        match (self.kind, piece.masking_key) {
+            (MessageKind::Text, Some(key)) => {
+                self.utf8.unmask_and_feed(piece.bytes, key, piece.phase).map_err(not_utf8)?;
+            }
+            (MessageKind::Text, None) => self.utf8.feed(piece.bytes).map_err(not_utf8)?,
+            (MessageKind::Binary, Some(key)) => unmask(piece.bytes, key, piece.phase),
+            (MessageKind::Binary, None) => {}
         }
         self.bytes.extend_from_slice(piece.bytes);
         Ok(())
