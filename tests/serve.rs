@@ -117,6 +117,8 @@ fn bad_publications_are_refused() {
     assert_eq!(refused("/publish/topic", "text/plain", b"\xff"), 400);
     assert_eq!(refused("/publish/topic", "application/json", b"{\"a\":\"\xc3\"}"), 400);
     assert_eq!(refused("/publish/topic", "application/octet-stream", b"\xff"), 200);
+    let too_large = vec![b'x'; ringfeed::limits::PUBLISH_BYTES_MAX + 1];
+    assert_eq!(refused("/publish/topic", "text/plain", &too_large), 413);
     assert!([400, 404].contains(&refused("/publish/", "text/plain", b"x")));
     assert_eq!(refused(&format!("/publish/{}", "x".repeat(1000)), "text/plain", b"x"), 400);
     assert_eq!(refused("/nowhere", "text/plain", b"x"), 404);

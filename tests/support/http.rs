@@ -54,7 +54,8 @@ pub(crate) fn post(address: SocketAddr, path: &str, content_type: &str, body: &[
 pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     let mut stream = TcpStream::connect(address).expect("the server accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
-    stream.write_all(request).expect("the server reads the request");
+    // A server that refuses a request need not read all of it; what counts is its answer.
+    let _ = stream.write_all(request);
     read_response(stream)
 }
 

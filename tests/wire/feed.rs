@@ -16,7 +16,7 @@ fn publish(server: &Server, topic: &str, content_type: &str, payload: &[u8]) {
 fn a_publication_is_one_message_of_its_kind() {
     let server = Server::start(&[]);
     let mut subscriber = Peer::open(server.data, "/feed/kinds");
-    let large = vec![b'x'; 100_000];
+    let large = vec![b'x'; ringfeed::limits::PUBLISH_BYTES_MAX];
     let rows: [(&str, u8, &[u8]); 5] = [
         (PLAIN, TEXT, "grüße".as_bytes()),
         (OCTETS, BINARY, b"\x00\xff\xfe"),
@@ -108,4 +108,45 @@ fn a_feed_needs_a_topic() {
         let response = http::exchange(server.data, upgrade_request(target).as_bytes());
         assert!([400, 404].contains(&response.status), "{target}: {}", response.head);
     }
+}
+
+/// How many connections were closed since they did not read, over all shards.
+fn closed_as_slow_consumers(server: &Server) -> u64 {
+    let metrics = http::get(server.control, "/metrics");
+    let lines = metrics.text().lines().filter(|line| {
+        line.starts_with("ringfeed_connections_closed_total{") && line.contains(r#"reason="slow_consumer""#)
+    });
+    let counts: Vec<u64> = lines
+        .map(|line| line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a metric's value"))
+        .collect();
+    assert!(!counts.is_empty(), "no such metric:\n{}", metrics.text());
+    counts.iter().sum()
+}
+
+/// Bytes of a publication that floods a subscriber.
+const FLOOD_BYTES: usize = 256 << 10;
+
+/// So many of them: more than the socket buffers of both ends and the outbox hold together.
+const PUBLICATIONS: usize = 256;
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_alone() {
+    let server = Server::start(&[]);
+    let mut stalled = Peer::open(server.data, "/feed/flood");
+    let mut listener = Peer::open(server.data, "/feed/flood");
+    let payload = vec![b'x'; FLOOD_BYTES];
+    for number in 0..PUBLICATIONS {
+        publish(&server, "flood", OCTETS, &payload);
+        let (opcode, message) = listener.next_message();
+        assert_eq!((opcode, message.len()), (BINARY, payload.len()), "publication {number}");
+    }
+    assert_eq!(closed_as_slow_consumers(&server), 1);
+    // What it was sent before is in order; only the last may be cut.
+    let heard = stalled.whole_frames_until_end();
+    assert!(heard.len() < PUBLICATIONS, "it was sent all of {PUBLICATIONS}");
+    for frame in heard {
+        assert_eq!((frame.first_byte, frame.payload.len()), (FIN | BINARY, payload.len()));
+    }
+    publish(&server, "flood", PLAIN, b"still here");
+    assert_eq!(listener.next_message(), (TEXT, b"still here".to_vec()));
 }

@@ -235,3 +235,17 @@ fn peers_that_vanish_at_any_point_disturb_nobody() {
         neighbour.expect_echo("a frame was cut");
     }
 }
+
+/// An operation on a connection that has ended must not reach the one that has its descriptor now.
+#[test]
+fn the_end_of_a_connection_does_not_touch_its_successor() {
+    let server = Server::start(&["--echo"]);
+    for _ in 0..300 {
+        let mut predecessor = Peer::open(server.data, "/echo");
+        predecessor.send_byte_by_byte(&frame(FIN | 3, b"x"));
+        drop(predecessor);
+        let mut successor = Peer::open(server.data, "/echo");
+        successor.expect_echo("first");
+        successor.expect_echo("second");
+    }
+}

@@ -93,6 +93,12 @@ impl Peer {
         }
     }
 
+    /// All frames up to the end of the connection, which may come within one more.
+    pub(crate) fn whole_frames_until_end(&mut self) -> Vec<Frame> {
+        while self.read_more() {}
+        std::iter::from_fn(|| take_frame(&mut self.input)).collect()
+    }
+
     /// Reads frames as fragments of one message up to its end; the first byte's opcode and all the payload.
     pub(crate) fn next_message(&mut self) -> (u8, Vec<u8>) {
         let first = self.next_frame().expect("a message");
