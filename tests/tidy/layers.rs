@@ -18,7 +18,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("server", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway"]),
     ("control", &["proto", "buf", "topics", "gateway", "server"]),
     ("client", &["proto", "buf"]),
-    ("cli", &["simd", "proto", "buf", "ring", "topics", "gateway", "server", "control", "client"]),
+    ("cli", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway", "server", "control", "client"]),
 ];
 
 /// What the load generator may use of the library: the floors a server's behaviour cannot hide in.
