@@ -1,1 +1,52 @@
-//! RFC 6455 as a sans-IO state machine, both roles.
+//! RFC 6455 as a sans-IO core, both roles: bytes in, events out; messages in, bytes out.
+//!
+//! ```text
+//!              decode_request_head ─► Upgrade::from_request ─► encode_accept | encode_refusal
+//! opening      (http)                 (handshake)
+//! handshake    ClientHandshake::encode_request ─► ClientHandshake::decode_response
+//!              (handshake_client)
+//!
+//! frames in    &mut [u8] ─► Decoder::decode ─► Event::{Message, Ping, Pong, Close}
+//!                           (decoder: a whole frame is returned in place, without a copy)
+//!                              │ cut or fragmented
+//!                              └► partial (its memory) · assembly (what may follow what)
+//!
+//! frames out   encode_frame, encode_fragment, encode_message, encode_close ─► Vec<u8>
+//!              (encoder)
+//! ```
+//!
+//! It knows nothing of sockets, time, connections or topics. What the peer did wrong is a small `Copy` error
+//! whose one map to the wire is here too: [`ProtocolError::close_code`], [`HandshakeError::status`].
+
+mod assembly;
+mod close;
+mod decoder;
+mod encoder;
+mod error;
+mod extensions;
+mod frame;
+mod handshake;
+mod handshake_client;
+mod http;
+mod message;
+mod partial;
+
+pub use close::{CloseCode, CloseFrame};
+pub use decoder::{Decoder, Event};
+pub use encoder::{encode_close, encode_fragment, encode_frame, encode_message};
+pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
+pub use extensions::ExtensionOffer;
+pub use frame::{FrameHeader, Opcode};
+pub use handshake::{Upgrade, accept_key, encode_accept, encode_refusal, encode_response};
+pub use handshake_client::{Accepted, ClientHandshake};
+pub use http::{RequestHead, decode_request_head};
+pub use message::{Message, MessageKind};
+
+/// Which side of the connection *we* are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// We accepted the connection: what we receive must be masked, what we send must not (RFC 6455 §5.1).
+    Server,
+    /// We opened the connection: what we receive must not be masked, what we send must (RFC 6455 §5.1).
+    Client,
+}

@@ -27,10 +27,16 @@ impl Utf8Stream {
 
 /// Validates a whole text.
 pub fn validate(bytes: &[u8]) -> Result<(), InvalidUtf8> {
-    simdutf8::basic::from_utf8(bytes).map(drop).map_err(|_| InvalidUtf8)
+    simdutf8::basic::from_utf8(bytes)
+        .map(drop)
+        .map_err(|_| InvalidUtf8)
 }
 
 /// Unmasks a whole text in place and validates it in the same pass.
 pub fn unmask_and_validate(bytes: &mut [u8], key: [u8; 4]) -> Result<(), InvalidUtf8> {
-    if super::mask::unmask_is_ascii(bytes, key, 0) { Ok(()) } else { validate(bytes) }
+    if super::mask::unmask_is_ascii(bytes, key, 0) {
+        Ok(())
+    } else {
+        validate(bytes)
+    }
 }

@@ -1,0 +1,240 @@
+//! What the peer did wrong, and the one map from that to the wire.
+//!
+//! Every error is small and `Copy` and holds no text from the peer. `Display` is a short sentence fit for the
+//! peer to read: a close reason, or the body of an HTTP answer.
+
+use std::{error, fmt};
+
+use super::CloseCode;
+
+/// The peer broke RFC 6455 after the opening handshake: the connection must fail (§7.1.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// A reserved bit is set that no extension gave a meaning to (§5.2).
+    ReservedBits,
+    /// The opcode is none of those defined (§5.2).
+    ReservedOpcode,
+    /// The payload's length isn't in its shortest form (§5.2).
+    LengthNotMinimal,
+    /// The top bit of a 64-bit length is set (§5.2).
+    LengthTooLarge,
+    /// A client's frame isn't masked (§5.1).
+    NotMasked,
+    /// A server's frame is masked (§5.1).
+    Masked,
+    /// A control frame is fragmented (§5.5).
+    ControlFragmented,
+    /// A control frame has more than 125 bytes of payload (§5.5).
+    ControlTooLong,
+    /// A continuation frame came while no message was unfinished (§5.4).
+    UnexpectedContinuation,
+    /// A new message began before the one before it was finished (§5.4).
+    ExpectedContinuation,
+    /// The message is larger than this end takes (§7.4.1, §10.4).
+    MessageTooBig,
+    /// A text message isn't UTF-8 (§8.1).
+    TextNotUtf8,
+    /// A close frame has a payload of one byte, no room for a code (§5.5.1).
+    ClosePayloadTooShort,
+    /// A close frame has a code that must not be sent (§7.4).
+    CloseCodeInvalid,
+    /// The reason in a close frame isn't UTF-8 (§5.5.1, §8.1).
+    CloseReasonNotUtf8,
+}
+
+impl ProtocolError {
+    /// The code to close the connection with (RFC 6455 §7.4.1).
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::ReservedBits
+            | Self::ReservedOpcode
+            | Self::LengthNotMinimal
+            | Self::LengthTooLarge
+            | Self::NotMasked
+            | Self::Masked
+            | Self::ControlFragmented
+            | Self::ControlTooLong
+            | Self::UnexpectedContinuation
+            | Self::ExpectedContinuation
+            | Self::ClosePayloadTooShort
+            | Self::CloseCodeInvalid => CloseCode::PROTOCOL_ERROR,
+            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::ReservedBits => "reserved bit set without an extension that defines it",
+            Self::ReservedOpcode => "reserved opcode",
+            Self::LengthNotMinimal => "payload length not in its shortest form",
+            Self::LengthTooLarge => "payload length has its top bit set",
+            Self::NotMasked => "a client must mask its frames",
+            Self::Masked => "a server must not mask its frames",
+            Self::ControlFragmented => "fragmented control frame",
+            Self::ControlTooLong => "control frame longer than 125 bytes",
+            Self::UnexpectedContinuation => "continuation frame without a message to continue",
+            Self::ExpectedContinuation => "new message inside a fragmented one",
+            Self::MessageTooBig => "message too big",
+            Self::TextNotUtf8 => "text message is not valid UTF-8",
+            Self::ClosePayloadTooShort => "close frame with a payload of one byte",
+            Self::CloseCodeInvalid => "close code that must not be sent",
+            Self::CloseReasonNotUtf8 => "close reason is not valid UTF-8",
+        })
+    }
+}
+
+impl error::Error for ProtocolError {}
+
+/// A client's opening handshake that the server refuses (RFC 6455 §4.2), or that is no WebSocket handshake at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandshakeError {
+    /// What came isn't an HTTP/1 request (RFC 9112 §3, §5).
+    Malformed,
+    /// The request target is neither a path nor an absolute URI (RFC 9112 §3.2).
+    TargetInvalid,
+    /// The request target is longer than [`REQUEST_TARGET_BYTES_MAX`](crate::limits::REQUEST_TARGET_BYTES_MAX).
+    TargetTooLong,
+    /// The request is longer than [`HANDSHAKE_BYTES_MAX`](crate::limits::HANDSHAKE_BYTES_MAX).
+    HeadTooLarge,
+    /// There are more header fields than [`HANDSHAKE_HEADERS_MAX`](crate::limits::HANDSHAKE_HEADERS_MAX).
+    TooManyHeaders,
+    /// Not HTTP/1.1 (RFC 6455 §4.1 item 2).
+    HttpVersionUnsupported,
+    /// The method isn't GET (RFC 6455 §4.1 item 2).
+    MethodNotAllowed,
+    /// An ordinary GET that doesn't ask for a WebSocket: the caller may have a page for it.
+    NotAnUpgrade,
+    /// No `Host` field (RFC 6455 §4.2.1 item 2).
+    HostMissing,
+    /// The `Upgrade` field doesn't name `websocket` (RFC 6455 §4.2.1 item 3).
+    UpgradeMissing,
+    /// The `Connection` field doesn't name `upgrade` (RFC 6455 §4.2.1 item 4).
+    ConnectionMissing,
+    /// `Sec-WebSocket-Version` isn't 13 (RFC 6455 §4.2.1 item 6, §4.4).
+    VersionUnsupported,
+    /// `Sec-WebSocket-Key` isn't 16 bytes in base64 (RFC 6455 §4.2.1 item 5).
+    KeyInvalid,
+    /// A field that may be there once is there twice.
+    HeaderRepeated,
+    /// A field that this server must read isn't text.
+    HeaderNotText,
+    /// `Sec-WebSocket-Protocol` isn't a list of tokens (RFC 6455 §4.1 item 10).
+    SubprotocolsInvalid,
+    /// `Sec-WebSocket-Extensions` doesn't follow its grammar (RFC 6455 §9.1).
+    ExtensionsInvalid,
+    /// The request announces a body, which would be taken for frames.
+    BodyUnexpected,
+}
+
+impl HandshakeError {
+    /// The HTTP status to refuse the request with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::Malformed
+            | Self::TargetInvalid
+            | Self::HostMissing
+            | Self::UpgradeMissing
+            | Self::ConnectionMissing
+            | Self::KeyInvalid
+            | Self::HeaderRepeated
+            | Self::HeaderNotText
+            | Self::SubprotocolsInvalid
+            | Self::ExtensionsInvalid
+            | Self::BodyUnexpected => 400,
+            Self::MethodNotAllowed => 405,
+            Self::TargetTooLong => 414,
+            Self::NotAnUpgrade | Self::VersionUnsupported => 426,
+            Self::HeadTooLarge | Self::TooManyHeaders => 431,
+            Self::HttpVersionUnsupported => 505,
+        }
+    }
+}
+
+impl fmt::Display for HandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "malformed HTTP request; speak plain HTTP/1.1 here (not TLS)",
+            Self::TargetInvalid => "the request target must be a path that starts with '/'",
+            Self::TargetTooLong => "the request target is too long; shorten the path or the query",
+            Self::HeadTooLarge => {
+                "the request's headers are too large; send fewer or smaller cookies"
+            }
+            Self::TooManyHeaders => "the request has too many header fields; send fewer",
+            Self::HttpVersionUnsupported => "use HTTP/1.1",
+            Self::MethodNotAllowed => "use GET",
+            Self::NotAnUpgrade => "this is a WebSocket endpoint; connect with a WebSocket client",
+            Self::HostMissing => "send a Host header",
+            Self::UpgradeMissing => {
+                "send 'Upgrade: websocket'; a proxy on the way may have removed it"
+            }
+            Self::ConnectionMissing => {
+                "send 'Connection: Upgrade'; a proxy on the way may have removed it"
+            }
+            Self::VersionUnsupported => "send 'Sec-WebSocket-Version: 13'",
+            Self::KeyInvalid => "send a Sec-WebSocket-Key of 16 random bytes in base64",
+            Self::HeaderRepeated => {
+                "send Host, Origin, Sec-WebSocket-Key and Sec-WebSocket-Version once each"
+            }
+            Self::HeaderNotText => "a header value has bytes that are not UTF-8; encode them",
+            Self::SubprotocolsInvalid => {
+                "Sec-WebSocket-Protocol must be a comma-separated list of tokens"
+            }
+            Self::ExtensionsInvalid => {
+                "Sec-WebSocket-Extensions must be as in RFC 6455 section 9.1"
+            }
+            Self::BodyUnexpected => "send the opening handshake without a body",
+        })
+    }
+}
+
+impl error::Error for HandshakeError {}
+
+/// A server's answer to our opening handshake that doesn't open a WebSocket (RFC 6455 §4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientHandshakeError {
+    /// What came isn't an HTTP/1.1 response (RFC 9112 §4).
+    Malformed,
+    /// The response is longer than [`HANDSHAKE_BYTES_MAX`](crate::limits::HANDSHAKE_BYTES_MAX) or has more fields than
+    /// [`HANDSHAKE_HEADERS_MAX`](crate::limits::HANDSHAKE_HEADERS_MAX).
+    HeadTooLarge,
+    /// The server answered with this HTTP status instead of 101.
+    Status(u16),
+    /// The `Upgrade` field isn't `websocket`.
+    UpgradeMissing,
+    /// The `Connection` field doesn't name `upgrade`.
+    ConnectionMissing,
+    /// `Sec-WebSocket-Accept` isn't the answer to our key.
+    AcceptMismatch,
+    /// The server chose a subprotocol that we did not offer.
+    SubprotocolNotOffered,
+    /// The server chose an extension that we did not offer.
+    ExtensionNotOffered,
+    /// A field that may be there once is there twice.
+    HeaderRepeated,
+}
+
+impl fmt::Display for ClientHandshakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Malformed => "the server's answer is not HTTP/1.1",
+            Self::HeadTooLarge => "the server's answer has too large headers",
+            Self::Status(status) => {
+                return write!(
+                    f,
+                    "the server answered with HTTP status {status} instead of 101"
+                );
+            }
+            Self::UpgradeMissing => "the server's answer lacks 'Upgrade: websocket'",
+            Self::ConnectionMissing => "the server's answer lacks 'Connection: Upgrade'",
+            Self::AcceptMismatch => "the server's Sec-WebSocket-Accept does not answer our key",
+            Self::SubprotocolNotOffered => "the server chose a subprotocol that was not offered",
+            Self::ExtensionNotOffered => "the server chose an extension that was not offered",
+            Self::HeaderRepeated => "the server's answer repeats a header that may be there once",
+        })
+    }
+}
+
+impl error::Error for ClientHandshakeError {}

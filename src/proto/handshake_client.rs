@@ -1,0 +1,157 @@
+//! The opening handshake as the client sees it: RFC 6455 §4.1. Has no source of randomness: the key is given.
+
+use std::cell::OnceCell;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::handshake::{VERSION, encode_header};
+use super::http::{lists, values};
+use super::{ClientHandshakeError, accept_key};
+use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX};
+
+/// One opening handshake: a request, then the server's answer to it.
+#[derive(Clone, Debug)]
+pub struct ClientHandshake {
+    key: String,
+    accept: String,
+    /// What the request offered; empty until it is encoded.
+    subprotocols_offered: OnceCell<Vec<String>>,
+}
+
+/// What the server agreed to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The subprotocol it chose from those offered.
+    pub subprotocol: Option<String>,
+}
+
+impl ClientHandshake {
+    /// A handshake with this nonce, which must be random and new for each connection (RFC 6455 §4.1 item 7).
+    pub fn new(key_bytes: [u8; 16]) -> Self {
+        let key = STANDARD.encode(key_bytes);
+        let accept = accept_key(&key);
+        Self {
+            key,
+            accept,
+            subprotocols_offered: OnceCell::new(),
+        }
+    }
+
+    /// Appends the request. `host` is the URL's authority, with the port unless it is the scheme's own; `target` is
+    /// its path and query, `/` at least; `subprotocols` are offered best first.
+    ///
+    /// # Panics
+    /// If called twice, or if an argument would break the request apart: blanks or control characters in `target`,
+    /// control characters elsewhere.
+    pub fn encode_request(
+        &self,
+        out: &mut Vec<u8>,
+        host: &str,
+        target: &str,
+        subprotocols: &[&str],
+        extra_headers: &[(&str, &str)],
+    ) {
+        let is_target =
+            target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
+        assert!(
+            is_target,
+            "a request target is a path of printable ASCII, percent-encoded"
+        );
+        let offered = subprotocols.iter().map(ToString::to_string).collect();
+        assert!(
+            self.subprotocols_offered.set(offered).is_ok(),
+            "one handshake is one request"
+        );
+
+        out.extend_from_slice(format!("GET {target} HTTP/1.1\r\n").as_bytes());
+        encode_header(out, "Host", host);
+        encode_header(out, "Upgrade", "websocket");
+        encode_header(out, "Connection", "Upgrade");
+        encode_header(out, "Sec-WebSocket-Key", &self.key);
+        encode_header(out, "Sec-WebSocket-Version", VERSION);
+        if !subprotocols.is_empty() {
+            encode_header(out, "Sec-WebSocket-Protocol", &subprotocols.join(", "));
+        }
+        for (name, value) in extra_headers {
+            encode_header(out, name, value);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    /// Decodes the server's answer at the front of `input`; the `usize` is its length in bytes. What follows it are
+    /// frames that the server sent early: they belong to the decoder.
+    ///
+    /// `Ok(None)`: the answer is not whole; nothing is consumed, call again with more after what is there.
+    ///
+    /// # Errors
+    /// [`Status`](ClientHandshakeError::Status) for any answer but 101; otherwise what RFC 6455 §4.1 finds wrong with it.
+    pub fn decode_response(
+        &self,
+        input: &[u8],
+    ) -> Result<Option<(Accepted, usize)>, ClientHandshakeError> {
+        let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
+        let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];
+        let mut response = httparse::Response::new(&mut headers);
+        let head_len = match response.parse(input) {
+            Ok(httparse::Status::Complete(head_len)) => head_len,
+            Ok(httparse::Status::Partial) if input.len() < HANDSHAKE_BYTES_MAX => return Ok(None),
+            Ok(httparse::Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+                return Err(ClientHandshakeError::HeadTooLarge);
+            }
+            Err(_) => return Err(ClientHandshakeError::Malformed),
+        };
+        match response.code {
+            Some(101) => {}
+            Some(status) => return Err(ClientHandshakeError::Status(status)),
+            None => return Err(ClientHandshakeError::Malformed),
+        }
+        if response.version != Some(1) {
+            return Err(ClientHandshakeError::Malformed);
+        }
+        let accepted = self.check(response.headers)?;
+        Ok(Some((accepted, head_len)))
+    }
+
+    /// The list of RFC 6455 §4.1 "once the client's opening handshake has been sent", items 2 to 6.
+    fn check(&self, headers: &[httparse::Header<'_>]) -> Result<Accepted, ClientHandshakeError> {
+        if !lists(headers, "Upgrade", "websocket") {
+            return Err(ClientHandshakeError::UpgradeMissing);
+        }
+        if !lists(headers, "Connection", "upgrade") {
+            return Err(ClientHandshakeError::ConnectionMissing);
+        }
+        if single(headers, "Sec-WebSocket-Accept")? != Some(self.accept.as_bytes()) {
+            return Err(ClientHandshakeError::AcceptMismatch);
+        }
+        if values(headers, "Sec-WebSocket-Extensions").any(|value| !value.is_empty()) {
+            return Err(ClientHandshakeError::ExtensionNotOffered);
+        }
+        let subprotocol = single(headers, "Sec-WebSocket-Protocol")?
+            .map(|chosen| {
+                self.offered(chosen)
+                    .ok_or(ClientHandshakeError::SubprotocolNotOffered)
+            })
+            .transpose()?;
+        Ok(Accepted { subprotocol })
+    }
+
+    fn offered(&self, chosen: &[u8]) -> Option<String> {
+        let mut offered = self.subprotocols_offered.get()?.iter();
+        offered
+            .find(|offered| offered.as_bytes() == chosen)
+            .cloned()
+    }
+}
+
+/// The value of a field that can be there once.
+fn single<'a>(
+    headers: &[httparse::Header<'a>],
+    name: &str,
+) -> Result<Option<&'a [u8]>, ClientHandshakeError> {
+    let mut values = values(headers, name);
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        (_, Some(_)) => Err(ClientHandshakeError::HeaderRepeated),
+    }
+}

@@ -1,0 +1,163 @@
+//! The head of an HTTP/1 request, within bounds. The grammar is httparse's; the bounds are `limits`'.
+//!
+//! Knows nothing of WebSockets. Keeps no state: the caller keeps the bytes and asks again with more of them.
+
+use super::HandshakeError;
+use super::extensions::elements;
+use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
+
+/// A request line and header fields, borrowed from the input.
+#[derive(Clone, Debug)]
+pub struct RequestHead<'a> {
+    /// The method, as it was sent: `GET`.
+    pub method: &'a str,
+    /// The path, from its `/` up to the query; not percent-decoded.
+    pub path: &'a str,
+    /// What is after the `?`; not percent-decoded.
+    pub query: Option<&'a str>,
+    /// HTTP/1.1 or later, rather than HTTP/1.0.
+    pub(super) is_http_1_1: bool,
+    headers: Vec<httparse::Header<'a>>,
+}
+
+impl<'a> RequestHead<'a> {
+    /// The header fields in order: name as it was sent, value without the blanks around it.
+    pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        self.headers
+            .iter()
+            .map(|header| (header.name, header.value))
+    }
+
+    /// The value of a field that can be there once, in any case of `name`.
+    ///
+    /// `None` when the field isn't there, and also when it is there more than once or isn't UTF-8: what can be read
+    /// in two ways is not read at all.
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        self.single(name).ok().flatten()
+    }
+
+    /// As [`header`](Self::header), but says why a value can't be read.
+    pub(super) fn single(&self, name: &str) -> Result<Option<&'a str>, HandshakeError> {
+        let mut values = self.values(name);
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value.map(Some),
+            (Some(_), Some(_)) => Err(HandshakeError::HeaderRepeated),
+        }
+    }
+
+    /// The values of all fields of this name.
+    pub(super) fn values(
+        &self,
+        name: &str,
+    ) -> impl Iterator<Item = Result<&'a str, HandshakeError>> {
+        values(&self.headers, name)
+            .map(|value| std::str::from_utf8(value).map_err(|_| HandshakeError::HeaderNotText))
+    }
+
+    /// Whether a list-valued field has this element, in any case.
+    pub(super) fn lists(&self, name: &str, element: &str) -> bool {
+        lists(&self.headers, name, element)
+    }
+}
+
+/// Decodes the request head at the front of `input`; the `usize` is its length in bytes. What follows it are frames
+/// that the client sent early: they belong to the decoder.
+///
+/// `Ok(None)`: the head is not whole; nothing is consumed, call again with more after what is there.
+///
+/// # Errors
+/// [`Malformed`](HandshakeError::Malformed), [`TargetInvalid`](HandshakeError::TargetInvalid),
+/// [`HttpVersionUnsupported`](HandshakeError::HttpVersionUnsupported), and as soon as a bound is passed
+/// [`TargetTooLong`](HandshakeError::TargetTooLong), [`HeadTooLarge`](HandshakeError::HeadTooLarge) or
+/// [`TooManyHeaders`](HandshakeError::TooManyHeaders).
+pub fn decode_request_head(
+    input: &[u8],
+) -> Result<Option<(RequestHead<'_>, usize)>, HandshakeError> {
+    let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
+    let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut headers);
+    let status = request.parse(input);
+
+    // The target's bound comes first, so that the answer doesn't depend on how much of the rest has come.
+    let target_len = request
+        .path
+        .map_or_else(|| unfinished_target_len(input), str::len);
+    if target_len > REQUEST_TARGET_BYTES_MAX {
+        return Err(HandshakeError::TargetTooLong);
+    }
+    let head_len = match status {
+        Ok(httparse::Status::Complete(head_len)) => head_len,
+        Ok(httparse::Status::Partial) if input.len() < HANDSHAKE_BYTES_MAX => return Ok(None),
+        Ok(httparse::Status::Partial) => return Err(HandshakeError::HeadTooLarge),
+        Err(httparse::Error::TooManyHeaders) => return Err(HandshakeError::TooManyHeaders),
+        Err(httparse::Error::Version) => return Err(HandshakeError::HttpVersionUnsupported),
+        Err(_) => return Err(HandshakeError::Malformed),
+    };
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
+    else {
+        return Err(HandshakeError::Malformed);
+    };
+    let (path, query) = split_target(target)?;
+    let head = RequestHead {
+        method,
+        path,
+        query,
+        is_http_1_1: minor >= 1,
+        headers: request.headers.to_vec(),
+    };
+    Ok(Some((head, head_len)))
+}
+
+/// Bytes of the target so far, while its end hasn't come.
+fn unfinished_target_len(input: &[u8]) -> usize {
+    let after_method = input.iter().position(|&byte| byte == b' ');
+    after_method.map_or(0, |space| input.len() - space - 1)
+}
+
+/// Path and query of a request target: a path, or an absolute URI, which servers must take as well (RFC 9112
+/// §3.2.2, RFC 6455 §4.2.1 item 1).
+fn split_target(target: &str) -> Result<(&str, Option<&str>), HandshakeError> {
+    let path_and_query = match target.split_once("://") {
+        Some((scheme, rest)) if is_scheme(scheme) => match rest.find(['/', '?']) {
+            Some(authority_len) => &rest[authority_len..],
+            None => "/",
+        },
+        _ => target,
+    };
+    let (path, query) = match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    };
+    match path {
+        _ if path_and_query.contains('#') => Err(HandshakeError::TargetInvalid),
+        "" => Err(HandshakeError::TargetInvalid),
+        _ if !path.starts_with('/') => Err(HandshakeError::TargetInvalid),
+        _ => Ok((path, query)),
+    }
+}
+
+fn is_scheme(scheme: &str) -> bool {
+    ["http", "https", "ws", "wss"]
+        .iter()
+        .any(|known| scheme.eq_ignore_ascii_case(known))
+}
+
+/// The values of all fields of this name, in any case.
+pub(super) fn values<'a>(
+    headers: &[httparse::Header<'a>],
+    name: &str,
+) -> impl Iterator<Item = &'a [u8]> {
+    headers
+        .iter()
+        .filter(move |header| header.name.eq_ignore_ascii_case(name))
+        .map(|header| header.value)
+}
+
+/// Whether a list-valued field has this element, in any case. Fields of one name are one list (RFC 9110 §5.3).
+pub(super) fn lists(headers: &[httparse::Header<'_>], name: &str, element: &str) -> bool {
+    values(headers, name)
+        .filter_map(|value| std::str::from_utf8(value).ok())
+        .flat_map(elements)
+        .any(|listed| listed.eq_ignore_ascii_case(element))
+}
