@@ -1,0 +1,110 @@
+//! Reads posted publications: HTTP at its barest, pipelined on a connection that is kept open.
+
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use ringfeed::proto::{Opcode, decode_request_head, encode_frame};
+
+/// Bytes taken from the socket with one read: all that a driver has in flight.
+const READ_BYTES: usize = 256 * 1024;
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
+/// The connection that publications are posted on.
+pub(crate) struct Posts {
+    stream: TcpStream,
+    buffer: Box<[u8]>,
+    /// What was read and is not a whole request yet.
+    input: Vec<u8>,
+    /// Frames of the requests read last.
+    run: Vec<u8>,
+    answers: Vec<u8>,
+}
+
+impl Posts {
+    pub(crate) fn new(stream: TcpStream) -> std::io::Result<Posts> {
+        stream.set_nodelay(true)?;
+        let buffer = vec![0; READ_BYTES].into_boxed_slice();
+        Ok(Posts { stream, buffer, input: Vec::new(), run: Vec::new(), answers: Vec::new() })
+    }
+
+    pub(crate) fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Reads once, and joins the publications that are whole into one run of frames, which may be empty.
+    ///
+    /// # Errors
+    /// If the publisher left or posted something else.
+    pub(crate) fn read(&mut self) -> Result<&[u8], Box<dyn Error>> {
+        let len = self.stream.read(&mut self.buffer)?;
+        if len == 0 {
+            return Err("the publisher left".into());
+        }
+        self.input.extend_from_slice(&self.buffer[..len]);
+        self.run.clear();
+        let mut used = 0;
+        while let Some((body, len)) = next_body(&self.input[used..])? {
+            encode_frame(&mut self.run, Opcode::Text, body, None);
+            self.answers.extend_from_slice(ANSWER);
+            used += len;
+        }
+        self.input.drain(..used);
+        Ok(&self.run)
+    }
+
+    /// Answers all that was read since the last time.
+    pub(crate) fn answer(&mut self) -> std::io::Result<()> {
+        self.stream.write_all(&self.answers)?;
+        self.answers.clear();
+        Ok(())
+    }
+}
+
+/// The body of the request at the front of `input`, and the length of the request; `None` if it is not whole.
+fn next_body(input: &[u8]) -> Result<Option<(&[u8], usize)>, Box<dyn Error>> {
+    let Some((head, head_len)) = decode_request_head(input).map_err(|error| error.to_string())? else {
+        return Ok(None);
+    };
+    let body_len: usize = head.header("Content-Length").ok_or("a request without Content-Length")?.parse()?;
+    let len = head_len + body_len;
+    Ok(input.get(head_len..len).map(|body| (body, len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const REQUEST: &[u8] = b"POST /publish/t HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+
+    #[test]
+    fn a_body_is_found_only_when_the_request_is_whole() {
+        for cut in 1..REQUEST.len() {
+            assert!(next_body(&REQUEST[..cut]).unwrap().is_none(), "{cut}");
+        }
+        assert_eq!(next_body(REQUEST).unwrap(), Some((&b"hello"[..], REQUEST.len())));
+        assert!(next_body(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").is_err());
+    }
+
+    #[test]
+    fn what_lies_there_together_becomes_one_run() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut publisher = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut posts = Posts::new(listener.accept().unwrap().0).unwrap();
+        let both = [REQUEST, REQUEST, &REQUEST[..10]].concat();
+        publisher.write_all(&both).unwrap();
+        assert_eq!(posts.read().unwrap(), b"\x81\x05hello\x81\x05hello");
+        posts.answer().unwrap();
+        publisher.write_all(&REQUEST[10..]).unwrap();
+        assert_eq!(posts.read().unwrap(), b"\x81\x05hello");
+        posts.answer().unwrap();
+        let mut answers = vec![0; 3 * ANSWER.len()];
+        publisher.read_exact(&mut answers).unwrap();
+        assert_eq!(answers, ANSWER.repeat(3));
+        drop(publisher);
+        assert!(posts.read().is_err());
+    }
+}
