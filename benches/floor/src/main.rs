@@ -92,7 +92,7 @@ impl Floor {
     fn publish(&mut self) {
         let Some(posts) = &mut self.posts else { return };
         match posts.read() {
-            Ok(run) if run.is_empty() => {}
+            Ok([]) => {}
             Ok(run) => self.subscribers.retain(|subscriber| send(subscriber, run, SendFlags::NOSIGNAL).is_ok()),
             Err(_) => return self.posts = None,
         }

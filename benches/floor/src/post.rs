@@ -45,10 +45,10 @@ impl Posts {
         self.input.extend_from_slice(&self.buffer[..len]);
         self.run.clear();
         let mut used = 0;
-        while let Some((body, len)) = next_body(&self.input[used..])? {
-            encode_frame(&mut self.run, Opcode::Text, body, None);
+        while let Some(post) = Post::decode(&self.input[used..])? {
+            encode_frame(&mut self.run, Opcode::Text, post.body, None);
             self.answers.extend_from_slice(ANSWER);
-            used += len;
+            used += post.len;
         }
         self.input.drain(..used);
         Ok(&self.run)
@@ -62,14 +62,24 @@ impl Posts {
     }
 }
 
-/// The body of the request at the front of `input`, and the length of the request; `None` if it is not whole.
-fn next_body(input: &[u8]) -> Result<Option<(&[u8], usize)>, Box<dyn Error>> {
-    let Some((head, head_len)) = decode_request_head(input).map_err(|error| error.to_string())? else {
-        return Ok(None);
-    };
-    let body_len: usize = head.header("Content-Length").ok_or("a request without Content-Length")?.parse()?;
-    let len = head_len + body_len;
-    Ok(input.get(head_len..len).map(|body| (body, len)))
+/// One request.
+#[derive(Debug, PartialEq, Eq)]
+struct Post<'a> {
+    body: &'a [u8],
+    /// Bytes of all of it.
+    len: usize,
+}
+
+impl<'a> Post<'a> {
+    /// The request at the front of `input`; `None` if it is not whole.
+    fn decode(input: &'a [u8]) -> Result<Option<Post<'a>>, Box<dyn Error>> {
+        let Some((head, head_len)) = decode_request_head(input).map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let body_len: usize = head.header("Content-Length").ok_or("a request without Content-Length")?.parse()?;
+        let len = head_len + body_len;
+        Ok(input.get(head_len..len).map(|body| Post { body, len }))
+    }
 }
 
 #[cfg(test)]
@@ -83,10 +93,10 @@ mod tests {
     #[test]
     fn a_body_is_found_only_when_the_request_is_whole() {
         for cut in 1..REQUEST.len() {
-            assert!(next_body(&REQUEST[..cut]).unwrap().is_none(), "{cut}");
+            assert!(Post::decode(&REQUEST[..cut]).unwrap().is_none(), "{cut}");
         }
-        assert_eq!(next_body(REQUEST).unwrap(), Some((&b"hello"[..], REQUEST.len())));
-        assert!(next_body(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").is_err());
+        assert_eq!(Post::decode(REQUEST).unwrap(), Some(Post { body: b"hello", len: REQUEST.len() }));
+        assert!(Post::decode(b"POST / HTTP/1.1\r\nHost: a\r\n\r\n").is_err());
     }
 
     #[test]
