@@ -27,3 +27,86 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
 /// Topics that one connection may subscribe to.
 pub const CONN_TOPICS_MAX: usize = 128;
+
+/// Topics whose order one home shard keeps. About 100 bytes each.
+pub const HOME_TOPICS_MAX: usize = 1_000_000;
+
+/// Parcels in the queue from one shard, or from the control plane, to a shard.
+pub const MESH_QUEUE_PARCELS: usize = 4096;
+
+/// Parcels that may wait for room in such a queue before publications are refused.
+pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
+
+/// Parcels that a shard takes from one queue in one turn, so that a turn stays short whatever is published.
+pub const MESH_PARCELS_PER_TURN: usize = 1024;
+
+/// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
+pub const PUBLISH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Connections to the control port at once: publishers, scrapers, probes. Later ones wait in the listener's backlog.
+pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
+
+/// Milliseconds that a connection to the control port may rest between two requests, or take to send a request's head.
+/// As long as the usual HTTP servers, so that publishers with connection pools seldom find theirs closed.
+pub const CONTROL_HEAD_MS: u64 = 75_000;
+
+/// Milliseconds that the body of a publication may take to come.
+pub const CONTROL_BODY_MS: u64 = 30_000;
+
+/// Bytes of the head of a request to the control port. Bearer tokens and tracing headers fit four times over.
+pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
+pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;
+
+/// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
+/// to tell those that are too many.
+pub const SPARE_DESCRIPTORS: u32 = 64;
+
+/// Receive buffers of a shard; together with [`RECV_BUFFER_BYTES`] 4 MiB, touched only as data arrives.
+pub const RECV_BUFFERS: u16 = 64;
+
+/// Bytes of a receive buffer. Many small receives lie side by side in one.
+pub const RECV_BUFFER_BYTES: u32 = 64 * 1024;
+
+/// Bytes of replies that are collected before they are sent, within a turn.
+pub const REPLIES_BYTES: usize = 256 * 1024;
+
+/// Bytes that may wait in an outbox, by default, before a publication more makes its reader a slow consumer.
+pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of replies that wait in an outbox before its connection is no longer read, until half of them have left. So a
+/// peer that sends and does not read is held back by its own socket.
+pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
+
+/// Time for an opening handshake to come whole, by default, in milliseconds.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+
+/// Silence after which a peer is pinged, by default, in milliseconds. Below the 30 to 60 seconds after which common
+/// proxies give a connection up.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+
+/// Time to answer a ping, by default, in milliseconds.
+pub const PONG_TIMEOUT_MS: u64 = 10_000;
+
+/// Time for the peer to answer our Close frame, in milliseconds.
+pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
+
+/// Time for the peer to end its half of the stream after we have ended ours, in milliseconds. Closing at once would reset
+/// the connection if anything was left unread, and the peer might never see the Close frame.
+pub const LINGER_MS: u64 = 2_000;
+
+/// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
+pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
+
+/// Resolution of timers, in milliseconds.
+pub const TICK_MS: u64 = 50;
+
+/// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
+pub const ACCEPT_RETRY_MS: u64 = 200;
+
+/// Connections that the kernel keeps for a shard until they are accepted (the kernel caps it at `net.core.somaxconn`).
+pub const ACCEPT_BACKLOG: i32 = 4096;
+
+/// Time that a segment may stay unacknowledged before the kernel gives a peer up (`TCP_USER_TIMEOUT`), in milliseconds.
+pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;

@@ -69,10 +69,7 @@ impl<'a> CloseFrame<'a> {
     pub(super) fn decode(payload: &'a [u8]) -> Result<Self, ProtocolError> {
         let Some((code, reason)) = payload.split_first_chunk::<2>() else {
             return match payload {
-                [] => Ok(Self {
-                    code: None,
-                    reason: "",
-                }),
+                [] => Ok(Self { code: None, reason: "" }),
                 _ => Err(ProtocolError::ClosePayloadTooShort),
             };
         };
@@ -81,10 +78,7 @@ impl<'a> CloseFrame<'a> {
             return Err(ProtocolError::CloseCodeInvalid);
         }
         let reason = std::str::from_utf8(reason).map_err(|_| ProtocolError::CloseReasonNotUtf8)?;
-        Ok(Self {
-            code: Some(code),
-            reason,
-        })
+        Ok(Self { code: Some(code), reason })
     }
 }
 
@@ -94,13 +88,8 @@ mod tests {
 
     #[test]
     fn sendable_codes_are_those_of_the_registry() {
-        let refused = [
-            0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
-        ];
-        let allowed = [
-            1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999,
-            4000, 4999,
-        ];
+        let refused = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535];
+        let allowed = [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999];
         for code in refused {
             assert!(!CloseCode(code).is_sendable(), "{code}");
         }

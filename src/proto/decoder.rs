@@ -79,12 +79,7 @@ impl Decoder {
     /// A decoder at the start of a connection's frames. `message_bytes_max` bounds a message's payload, all
     /// fragments together.
     pub fn new(role: Role, message_bytes_max: u32) -> Self {
-        Self {
-            partial: None,
-            message_bytes_max,
-            role,
-            ended: false,
-        }
+        Self { partial: None, message_bytes_max, role, ended: false }
     }
 
     /// Takes bytes from the front of `*input`, unmasking them in place, and returns the next event.
@@ -98,18 +93,11 @@ impl Decoder {
     /// # Errors
     /// Whatever the peer did wrong, as early as it shows; [`ProtocolError::close_code`] is what to close with.
     #[inline]
-    pub fn decode<'s, 'i: 's>(
-        &'s mut self,
-        input: &mut &'i mut [u8],
-    ) -> Result<Option<Event<'s>>, ProtocolError> {
+    pub fn decode<'s, 'i: 's>(&'s mut self, input: &mut &'i mut [u8]) -> Result<Option<Event<'s>>, ProtocolError> {
         match self.advance(input) {
             Ok(Found::InInput(event)) => Ok(Some(event)),
             Ok(Found::Nothing) => Ok(None),
-            Ok(Found::InPartial) => self
-                .partial
-                .as_deref()
-                .and_then(Partial::delivered)
-                .transpose(),
+            Ok(Found::InPartial) => self.partial.as_deref().and_then(Partial::delivered).transpose(),
             Err(error) => {
                 self.end(input);
                 Err(error)
@@ -120,9 +108,7 @@ impl Decoder {
     /// Bytes of memory held for an unfinished frame or message, or for the event that the last call returned; 0 when
     /// idle. The decoder's own 16 bytes are not counted.
     pub fn held_bytes(&self) -> usize {
-        self.partial
-            .as_ref()
-            .map_or(0, |partial| partial.held_bytes())
+        self.partial.as_ref().map_or(0, |partial| partial.held_bytes())
     }
 
     /// Whether a message has begun, that is its first frame's header has come, and has not ended.
@@ -131,9 +117,7 @@ impl Decoder {
     }
 
     fn open_message(&self) -> Option<MessageKind> {
-        self.partial
-            .as_ref()
-            .and_then(|partial| partial.open_message())
+        self.partial.as_ref().and_then(|partial| partial.open_message())
     }
 
     /// Finds the next event. What it returns borrows nothing from `self`, so that `decode` can act on an error.
@@ -158,10 +142,7 @@ impl Decoder {
                         let payload = take_front(input, header.payload_len as usize);
                         return self.control_in_place(&header, payload, input);
                     }
-                    part => self
-                        .partial
-                        .get_or_insert_default()
-                        .begin_payload(&header, part),
+                    part => self.partial.get_or_insert_default().begin_payload(&header, part),
                 }
             }
             if let Some(found) = self.on_payload(input)? {
@@ -182,19 +163,13 @@ impl Decoder {
     }
 
     fn drop_empty_partial(&mut self) {
-        if self
-            .partial
-            .as_ref()
-            .is_some_and(|partial| partial.is_empty())
-        {
+        if self.partial.as_ref().is_some_and(|partial| partial.is_empty()) {
             self.partial = None;
         }
     }
 
     fn is_in_payload(&self) -> bool {
-        self.partial
-            .as_ref()
-            .is_some_and(|partial| partial.is_in_payload())
+        self.partial.as_ref().is_some_and(|partial| partial.is_in_payload())
     }
 
     /// Takes a header off the input; `None` when the input ends before the header does.
@@ -235,10 +210,7 @@ impl Decoder {
     /// Checks that the message stays within its bound with `more` bytes.
     #[inline]
     fn check_message_len(&self, more: u64) -> Result<(), ProtocolError> {
-        let so_far = self
-            .partial
-            .as_ref()
-            .map_or(0, |partial| partial.message_len());
+        let so_far = self.partial.as_ref().map_or(0, |partial| partial.message_len());
         if so_far as u64 + more > u64::from(self.message_bytes_max) {
             return Err(ProtocolError::MessageTooBig);
         }
@@ -263,10 +235,7 @@ impl Decoder {
     }
 
     /// Hands payload to the partial; `None` when a header comes next.
-    fn on_payload<'i>(
-        &mut self,
-        input: &mut &'i mut [u8],
-    ) -> Result<Option<Found<'i>>, ProtocolError> {
+    fn on_payload<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Found<'i>>, ProtocolError> {
         match self.partial.get_or_insert_default().on_payload(input)? {
             Progress::FragmentFinished => Ok(None),
             Progress::InputUsedUp => Ok(Some(Found::Nothing)),

@@ -25,20 +25,8 @@ pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Opt
 /// # Panics
 /// If it is a control frame that has more than 125 bytes of payload or isn't `fin` (RFC 6455 §5.5).
 #[inline]
-pub fn encode_fragment(
-    out: &mut Vec<u8>,
-    opcode: Opcode,
-    fin: bool,
-    payload: &[u8],
-    mask: Option<[u8; 4]>,
-) {
-    let header = FrameHeader {
-        fin,
-        rsv1: false,
-        opcode,
-        masking_key: mask,
-        payload_len: payload.len() as u64,
-    };
+pub fn encode_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[u8], mask: Option<[u8; 4]>) {
+    let header = FrameHeader { fin, rsv1: false, opcode, masking_key: mask, payload_len: payload.len() as u64 };
     out.reserve(FRAME_HEADER_BYTES_MAX + payload.len());
     header.encode(out);
     let payload_start = out.len();
@@ -63,12 +51,7 @@ pub fn encode_message(out: &mut Vec<u8>, message: Message<'_>, mask: Option<[u8;
 ///
 /// Without a code the frame is empty, for then there is no place for a reason (RFC 6455 §5.5.1); so it is with a
 /// code that must not be sent, such as [`NO_STATUS`](CloseCode::NO_STATUS) (§7.4.1).
-pub fn encode_close(
-    out: &mut Vec<u8>,
-    code: Option<CloseCode>,
-    reason: &str,
-    mask: Option<[u8; 4]>,
-) {
+pub fn encode_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str, mask: Option<[u8; 4]>) {
     let Some(code) = code.filter(|code| code.is_sendable()) else {
         return encode_frame(out, Opcode::Close, &[], mask);
     };
@@ -94,11 +77,7 @@ mod tests {
     #[test]
     fn appends_after_what_is_there() {
         let mut out = b"before".to_vec();
-        encode_message(
-            &mut out,
-            Message::text("Hello"),
-            Some([0x37, 0xfa, 0x21, 0x3d]),
-        );
+        encode_message(&mut out, Message::text("Hello"), Some([0x37, 0xfa, 0x21, 0x3d]));
         // The masked "Hello" of RFC 6455 §5.7.
         assert_eq!(out, b"before\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58");
     }

@@ -159,32 +159,20 @@ impl fmt::Display for HandshakeError {
             Self::Malformed => "malformed HTTP request; speak plain HTTP/1.1 here (not TLS)",
             Self::TargetInvalid => "the request target must be a path that starts with '/'",
             Self::TargetTooLong => "the request target is too long; shorten the path or the query",
-            Self::HeadTooLarge => {
-                "the request's headers are too large; send fewer or smaller cookies"
-            }
+            Self::HeadTooLarge => "the request's headers are too large; send fewer or smaller cookies",
             Self::TooManyHeaders => "the request has too many header fields; send fewer",
             Self::HttpVersionUnsupported => "use HTTP/1.1",
             Self::MethodNotAllowed => "use GET",
             Self::NotAnUpgrade => "this is a WebSocket endpoint; connect with a WebSocket client",
             Self::HostMissing => "send a Host header",
-            Self::UpgradeMissing => {
-                "send 'Upgrade: websocket'; a proxy on the way may have removed it"
-            }
-            Self::ConnectionMissing => {
-                "send 'Connection: Upgrade'; a proxy on the way may have removed it"
-            }
+            Self::UpgradeMissing => "send 'Upgrade: websocket'; a proxy on the way may have removed it",
+            Self::ConnectionMissing => "send 'Connection: Upgrade'; a proxy on the way may have removed it",
             Self::VersionUnsupported => "send 'Sec-WebSocket-Version: 13'",
             Self::KeyInvalid => "send a Sec-WebSocket-Key of 16 random bytes in base64",
-            Self::HeaderRepeated => {
-                "send Host, Origin, Sec-WebSocket-Key and Sec-WebSocket-Version once each"
-            }
+            Self::HeaderRepeated => "send Host, Origin, Sec-WebSocket-Key and Sec-WebSocket-Version once each",
             Self::HeaderNotText => "a header value has bytes that are not UTF-8; encode them",
-            Self::SubprotocolsInvalid => {
-                "Sec-WebSocket-Protocol must be a comma-separated list of tokens"
-            }
-            Self::ExtensionsInvalid => {
-                "Sec-WebSocket-Extensions must be as in RFC 6455 section 9.1"
-            }
+            Self::SubprotocolsInvalid => "Sec-WebSocket-Protocol must be a comma-separated list of tokens",
+            Self::ExtensionsInvalid => "Sec-WebSocket-Extensions must be as in RFC 6455 section 9.1",
             Self::BodyUnexpected => "send the opening handshake without a body",
         })
     }
@@ -222,10 +210,7 @@ impl fmt::Display for ClientHandshakeError {
             Self::Malformed => "the server's answer is not HTTP/1.1",
             Self::HeadTooLarge => "the server's answer has too large headers",
             Self::Status(status) => {
-                return write!(
-                    f,
-                    "the server answered with HTTP status {status} instead of 101"
-                );
+                return write!(f, "the server answered with HTTP status {status} instead of 101");
             }
             Self::UpgradeMissing => "the server's answer lacks 'Upgrade: websocket'",
             Self::ConnectionMissing => "the server's answer lacks 'Connection: Upgrade'",
@@ -238,3 +223,41 @@ impl fmt::Display for ClientHandshakeError {
 }
 
 impl error::Error for ClientHandshakeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sentence_fits_a_close_frame() {
+        let errors = [
+            ProtocolError::ReservedBits,
+            ProtocolError::ReservedOpcode,
+            ProtocolError::LengthNotMinimal,
+            ProtocolError::LengthTooLarge,
+            ProtocolError::NotMasked,
+            ProtocolError::Masked,
+            ProtocolError::ControlFragmented,
+            ProtocolError::ControlTooLong,
+            ProtocolError::UnexpectedContinuation,
+            ProtocolError::ExpectedContinuation,
+            ProtocolError::MessageTooBig,
+            ProtocolError::TextNotUtf8,
+            ProtocolError::ClosePayloadTooShort,
+            ProtocolError::CloseCodeInvalid,
+            ProtocolError::CloseReasonNotUtf8,
+        ];
+        for error in errors {
+            assert!(error.to_string().len() <= 123, "{error:?}");
+            assert!(error.close_code().is_sendable(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn close_codes_are_told_apart() {
+        assert_eq!(ProtocolError::ReservedOpcode.close_code(), CloseCode::PROTOCOL_ERROR);
+        assert_eq!(ProtocolError::TextNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::CloseReasonNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::MessageTooBig.close_code(), CloseCode::MESSAGE_TOO_BIG);
+    }
+}

@@ -18,16 +18,10 @@ pub struct ExtensionOffer<'a> {
 pub(super) struct InvalidList;
 
 /// Appends the offers of one `Sec-WebSocket-Extensions` field to `offers`.
-pub(super) fn decode_extensions<'a>(
-    value: &'a str,
-    offers: &mut Vec<ExtensionOffer<'a>>,
-) -> Result<(), InvalidList> {
+pub(super) fn decode_extensions<'a>(value: &'a str, offers: &mut Vec<ExtensionOffer<'a>>) -> Result<(), InvalidList> {
     for element in elements(value) {
         let mut parts = element.split(';').map(str::trim_ascii);
-        let name = parts
-            .next()
-            .filter(|name| is_token(name))
-            .ok_or(InvalidList)?;
+        let name = parts.next().filter(|name| is_token(name)).ok_or(InvalidList)?;
         let params = parts.map(decode_param).collect::<Result<_, _>>()?;
         offers.push(ExtensionOffer { name, params });
     }
@@ -35,10 +29,7 @@ pub(super) fn decode_extensions<'a>(
 }
 
 /// Appends the tokens of one list-valued field to `tokens`.
-pub(super) fn decode_tokens<'a>(
-    value: &'a str,
-    tokens: &mut Vec<&'a str>,
-) -> Result<(), InvalidList> {
+pub(super) fn decode_tokens<'a>(value: &'a str, tokens: &mut Vec<&'a str>) -> Result<(), InvalidList> {
     for token in elements(value) {
         if !is_token(token) {
             return Err(InvalidList);
@@ -52,26 +43,16 @@ pub(super) fn decode_tokens<'a>(
 ///
 /// Commas are not looked for in quotes: no element here can hold one, for even a quoted value must be a token.
 pub(super) fn elements(value: &str) -> impl Iterator<Item = &str> {
-    value
-        .split(',')
-        .map(str::trim_ascii)
-        .filter(|element| !element.is_empty())
+    value.split(',').map(str::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// A parameter: `name`, `name=value` or `name="value"`.
 fn decode_param(param: &str) -> Result<(&str, Option<&str>), InvalidList> {
     let (name, value) = match param.split_once('=') {
         None => (param, None),
-        Some((name, value)) => (
-            name.trim_ascii_end(),
-            Some(unquote(value.trim_ascii_start())?),
-        ),
+        Some((name, value)) => (name.trim_ascii_end(), Some(unquote(value.trim_ascii_start())?)),
     };
-    if is_token(name) && value.is_none_or(is_token) {
-        Ok((name, value))
-    } else {
-        Err(InvalidList)
-    }
+    if is_token(name) && value.is_none_or(is_token) { Ok((name, value)) } else { Err(InvalidList) }
 }
 
 fn unquote(value: &str) -> Result<&str, InvalidList> {
@@ -99,37 +80,16 @@ mod tests {
         assert_eq!(decode_extensions(value, &mut offers), Ok(()));
         let deflate = ExtensionOffer {
             name: "permessage-deflate",
-            params: vec![
-                ("client_max_window_bits", None),
-                ("server_max_window_bits", Some("10")),
-            ],
+            params: vec![("client_max_window_bits", None), ("server_max_window_bits", Some("10"))],
         };
-        let plain = ExtensionOffer {
-            name: "x-plain",
-            params: vec![("a", Some("b"))],
-        };
+        let plain = ExtensionOffer { name: "x-plain", params: vec![("a", Some("b"))] };
         assert_eq!(offers, [deflate, plain]);
     }
 
     #[test]
     fn offers_outside_the_grammar() {
-        for value in [
-            ";a",
-            "a;",
-            "a;b=",
-            "a b",
-            "a;=b",
-            "a;b=\"c",
-            "a;b=\"\\c\"",
-            "a;b=\"c,d\"",
-            "é",
-            "a;b=\"",
-        ] {
-            assert_eq!(
-                decode_extensions(value, &mut Vec::new()),
-                Err(InvalidList),
-                "{value}"
-            );
+        for value in [";a", "a;", "a;b=", "a b", "a;=b", "a;b=\"c", "a;b=\"\\c\"", "a;b=\"c,d\"", "é", "a;b=\""] {
+            assert_eq!(decode_extensions(value, &mut Vec::new()), Err(InvalidList), "{value}");
         }
     }
 }

@@ -109,13 +109,7 @@ impl FrameHeader {
             (Some(*key), after_key)
         };
 
-        let header = FrameHeader {
-            fin,
-            rsv1: first & RSV1 != 0,
-            opcode,
-            masking_key,
-            payload_len,
-        };
+        let header = FrameHeader { fin, rsv1: first & RSV1 != 0, opcode, masking_key, payload_len };
         Ok(Some((header, input.len() - after_key.len())))
     }
 
@@ -127,21 +121,13 @@ impl FrameHeader {
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         assert!(
-            !self.opcode.is_control()
-                || (self.fin && self.payload_len <= CONTROL_PAYLOAD_BYTES_MAX as u64),
+            !self.opcode.is_control() || (self.fin && self.payload_len <= CONTROL_PAYLOAD_BYTES_MAX as u64),
             "a control frame is one frame of at most 125 bytes"
         );
-        assert!(
-            self.payload_len >> 63 == 0,
-            "the top bit of a payload length is reserved"
-        );
+        assert!(self.payload_len >> 63 == 0, "the top bit of a payload length is reserved");
         let fin = if self.fin { FIN } else { 0 };
         let rsv1 = if self.rsv1 { RSV1 } else { 0 };
-        let masked = if self.masking_key.is_some() {
-            MASKED
-        } else {
-            0
-        };
+        let masked = if self.masking_key.is_some() { MASKED } else { 0 };
 
         out.push(fin | rsv1 | self.opcode as u8);
         match self.payload_len {

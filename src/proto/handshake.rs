@@ -60,9 +60,7 @@ impl<'a> Upgrade<'a> {
         if head.single("Sec-WebSocket-Version")? != Some(VERSION) {
             return Err(HandshakeError::VersionUnsupported);
         }
-        let key = head
-            .single("Sec-WebSocket-Key")?
-            .ok_or(HandshakeError::KeyInvalid)?;
+        let key = head.single("Sec-WebSocket-Key")?.ok_or(HandshakeError::KeyInvalid)?;
         check_key(key)?;
         check_no_body(head)?;
         Ok(Self {
@@ -94,22 +92,15 @@ fn check_key(key: &str) -> Result<(), HandshakeError> {
 
 /// A GET's body has no meaning (RFC 9110 §9.3.1), and after an upgrade its bytes would be taken for frames.
 fn check_no_body(head: &RequestHead<'_>) -> Result<(), HandshakeError> {
-    let is_empty = head
-        .single("Content-Length")?
-        .is_none_or(|length| length == "0");
+    let is_empty = head.single("Content-Length")?.is_none_or(|length| length == "0");
     let is_chunked = head.values("Transfer-Encoding").next().is_some();
-    if is_empty && !is_chunked {
-        Ok(())
-    } else {
-        Err(HandshakeError::BodyUnexpected)
-    }
+    if is_empty && !is_chunked { Ok(()) } else { Err(HandshakeError::BodyUnexpected) }
 }
 
 fn subprotocols<'a>(head: &RequestHead<'a>) -> Result<Vec<&'a str>, HandshakeError> {
     let mut tokens = Vec::new();
     for value in head.values("Sec-WebSocket-Protocol") {
-        decode_tokens(value?, &mut tokens)
-            .map_err(|InvalidList| HandshakeError::SubprotocolsInvalid)?;
+        decode_tokens(value?, &mut tokens).map_err(|InvalidList| HandshakeError::SubprotocolsInvalid)?;
     }
     Ok(tokens)
 }
@@ -117,8 +108,7 @@ fn subprotocols<'a>(head: &RequestHead<'a>) -> Result<Vec<&'a str>, HandshakeErr
 fn extensions<'a>(head: &RequestHead<'a>) -> Result<Vec<ExtensionOffer<'a>>, HandshakeError> {
     let mut offers = Vec::new();
     for value in head.values("Sec-WebSocket-Extensions") {
-        decode_extensions(value?, &mut offers)
-            .map_err(|InvalidList| HandshakeError::ExtensionsInvalid)?;
+        decode_extensions(value?, &mut offers).map_err(|InvalidList| HandshakeError::ExtensionsInvalid)?;
     }
     Ok(offers)
 }
@@ -128,12 +118,7 @@ fn extensions<'a>(head: &RequestHead<'a>) -> Result<Vec<ExtensionOffer<'a>>, Han
 ///
 /// # Panics
 /// If `subprotocol` or `extensions` has control characters in it.
-pub fn encode_accept(
-    out: &mut Vec<u8>,
-    upgrade: &Upgrade<'_>,
-    subprotocol: Option<&str>,
-    extensions: Option<&str>,
-) {
+pub fn encode_accept(out: &mut Vec<u8>, upgrade: &Upgrade<'_>, subprotocol: Option<&str>, extensions: Option<&str>) {
     encode_status_line(out, 101);
     encode_header(out, "Upgrade", "websocket");
     encode_header(out, "Connection", "Upgrade");
@@ -174,29 +159,16 @@ pub fn encode_refusal(out: &mut Vec<u8>, error: HandshakeError) {
     let extra_headers: &[(&str, &str)] = match error.status() {
         405 => &[("Allow", "GET")],
         // Who sends Upgrade must name it in Connection (RFC 9110 §7.8).
-        426 => &[
-            ("Connection", "Upgrade"),
-            ("Upgrade", "websocket"),
-            ("Sec-WebSocket-Version", VERSION),
-        ],
+        426 => &[("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION)],
         _ => &[],
     };
     let body = format!("{error}\n");
-    encode_response(
-        out,
-        error.status(),
-        "text/plain; charset=utf-8",
-        body.as_bytes(),
-        extra_headers,
-    );
+    encode_response(out, error.status(), "text/plain; charset=utf-8", body.as_bytes(), extra_headers);
 }
 
 /// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455 §4.2.2 item 5.4).
 pub fn accept_key(key: &str) -> String {
-    let digest = Sha1::new()
-        .chain_update(key)
-        .chain_update(ACCEPT_GUID)
-        .finalize();
+    let digest = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
     STANDARD.encode(digest)
 }
 
@@ -207,10 +179,7 @@ fn encode_status_line(out: &mut Vec<u8>, status: u16) {
 /// Appends one header field.
 pub(super) fn encode_header(out: &mut Vec<u8>, name: &str, value: &str) {
     let has_control = |text: &str| text.bytes().any(|byte| byte.is_ascii_control());
-    assert!(
-        !has_control(name) && !has_control(value),
-        "a header field is one line of text"
-    );
+    assert!(!has_control(name) && !has_control(value), "a header field is one line of text");
     for part in [name, ": ", value, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }

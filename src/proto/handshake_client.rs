@@ -31,11 +31,7 @@ impl ClientHandshake {
     pub fn new(key_bytes: [u8; 16]) -> Self {
         let key = STANDARD.encode(key_bytes);
         let accept = accept_key(&key);
-        Self {
-            key,
-            accept,
-            subprotocols_offered: OnceCell::new(),
-        }
+        Self { key, accept, subprotocols_offered: OnceCell::new() }
     }
 
     /// Appends the request. `host` is the URL's authority, with the port unless it is the scheme's own; `target` is
@@ -52,17 +48,10 @@ impl ClientHandshake {
         subprotocols: &[&str],
         extra_headers: &[(&str, &str)],
     ) {
-        let is_target =
-            target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
-        assert!(
-            is_target,
-            "a request target is a path of printable ASCII, percent-encoded"
-        );
+        let is_target = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
+        assert!(is_target, "a request target is a path of printable ASCII, percent-encoded");
         let offered = subprotocols.iter().map(ToString::to_string).collect();
-        assert!(
-            self.subprotocols_offered.set(offered).is_ok(),
-            "one handshake is one request"
-        );
+        assert!(self.subprotocols_offered.set(offered).is_ok(), "one handshake is one request");
 
         out.extend_from_slice(format!("GET {target} HTTP/1.1\r\n").as_bytes());
         encode_header(out, "Host", host);
@@ -86,10 +75,7 @@ impl ClientHandshake {
     ///
     /// # Errors
     /// [`Status`](ClientHandshakeError::Status) for any answer but 101; otherwise what RFC 6455 §4.1 finds wrong with it.
-    pub fn decode_response(
-        &self,
-        input: &[u8],
-    ) -> Result<Option<(Accepted, usize)>, ClientHandshakeError> {
+    pub fn decode_response(&self, input: &[u8]) -> Result<Option<(Accepted, usize)>, ClientHandshakeError> {
         let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
         let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];
         let mut response = httparse::Response::new(&mut headers);
@@ -128,27 +114,19 @@ impl ClientHandshake {
             return Err(ClientHandshakeError::ExtensionNotOffered);
         }
         let subprotocol = single(headers, "Sec-WebSocket-Protocol")?
-            .map(|chosen| {
-                self.offered(chosen)
-                    .ok_or(ClientHandshakeError::SubprotocolNotOffered)
-            })
+            .map(|chosen| self.offered(chosen).ok_or(ClientHandshakeError::SubprotocolNotOffered))
             .transpose()?;
         Ok(Accepted { subprotocol })
     }
 
     fn offered(&self, chosen: &[u8]) -> Option<String> {
         let mut offered = self.subprotocols_offered.get()?.iter();
-        offered
-            .find(|offered| offered.as_bytes() == chosen)
-            .cloned()
+        offered.find(|offered| offered.as_bytes() == chosen).cloned()
     }
 }
 
 /// The value of a field that can be there once.
-fn single<'a>(
-    headers: &[httparse::Header<'a>],
-    name: &str,
-) -> Result<Option<&'a [u8]>, ClientHandshakeError> {
+fn single<'a>(headers: &[httparse::Header<'a>], name: &str) -> Result<Option<&'a [u8]>, ClientHandshakeError> {
     let mut values = values(headers, name);
     match (values.next(), values.next()) {
         (value, None) => Ok(value),

@@ -23,9 +23,7 @@ pub struct RequestHead<'a> {
 impl<'a> RequestHead<'a> {
     /// The header fields in order: name as it was sent, value without the blanks around it.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.headers
-            .iter()
-            .map(|header| (header.name, header.value))
+        self.headers.iter().map(|header| (header.name, header.value))
     }
 
     /// The value of a field that can be there once, in any case of `name`.
@@ -47,12 +45,8 @@ impl<'a> RequestHead<'a> {
     }
 
     /// The values of all fields of this name.
-    pub(super) fn values(
-        &self,
-        name: &str,
-    ) -> impl Iterator<Item = Result<&'a str, HandshakeError>> {
-        values(&self.headers, name)
-            .map(|value| std::str::from_utf8(value).map_err(|_| HandshakeError::HeaderNotText))
+    pub(super) fn values(&self, name: &str) -> impl Iterator<Item = Result<&'a str, HandshakeError>> {
+        values(&self.headers, name).map(|value| std::str::from_utf8(value).map_err(|_| HandshakeError::HeaderNotText))
     }
 
     /// Whether a list-valued field has this element, in any case.
@@ -71,18 +65,14 @@ impl<'a> RequestHead<'a> {
 /// [`HttpVersionUnsupported`](HandshakeError::HttpVersionUnsupported), and as soon as a bound is passed
 /// [`TargetTooLong`](HandshakeError::TargetTooLong), [`HeadTooLarge`](HandshakeError::HeadTooLarge) or
 /// [`TooManyHeaders`](HandshakeError::TooManyHeaders).
-pub fn decode_request_head(
-    input: &[u8],
-) -> Result<Option<(RequestHead<'_>, usize)>, HandshakeError> {
+pub fn decode_request_head(input: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, HandshakeError> {
     let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
     let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut headers);
     let status = request.parse(input);
 
     // The target's bound comes first, so that the answer doesn't depend on how much of the rest has come.
-    let target_len = request
-        .path
-        .map_or_else(|| unfinished_target_len(input), str::len);
+    let target_len = request.path.map_or_else(|| unfinished_target_len(input), str::len);
     if target_len > REQUEST_TARGET_BYTES_MAX {
         return Err(HandshakeError::TargetTooLong);
     }
@@ -94,18 +84,11 @@ pub fn decode_request_head(
         Err(httparse::Error::Version) => return Err(HandshakeError::HttpVersionUnsupported),
         Err(_) => return Err(HandshakeError::Malformed),
     };
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
-    else {
+    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(HandshakeError::Malformed);
     };
     let (path, query) = split_target(target)?;
-    let head = RequestHead {
-        method,
-        path,
-        query,
-        is_http_1_1: minor >= 1,
-        headers: request.headers.to_vec(),
-    };
+    let head = RequestHead { method, path, query, is_http_1_1: minor >= 1, headers: request.headers.to_vec() };
     Ok(Some((head, head_len)))
 }
 
@@ -138,20 +121,12 @@ fn split_target(target: &str) -> Result<(&str, Option<&str>), HandshakeError> {
 }
 
 fn is_scheme(scheme: &str) -> bool {
-    ["http", "https", "ws", "wss"]
-        .iter()
-        .any(|known| scheme.eq_ignore_ascii_case(known))
+    ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
 /// The values of all fields of this name, in any case.
-pub(super) fn values<'a>(
-    headers: &[httparse::Header<'a>],
-    name: &str,
-) -> impl Iterator<Item = &'a [u8]> {
-    headers
-        .iter()
-        .filter(move |header| header.name.eq_ignore_ascii_case(name))
-        .map(|header| header.value)
+pub(super) fn values<'a>(headers: &[httparse::Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 /// Whether a list-valued field has this element, in any case. Fields of one name are one list (RFC 9110 §5.3).

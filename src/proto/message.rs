@@ -24,18 +24,12 @@ pub struct Message<'a> {
 impl<'a> Message<'a> {
     /// A text message.
     pub fn text(text: &'a str) -> Self {
-        Self {
-            kind: MessageKind::Text,
-            payload: text.as_bytes(),
-        }
+        Self { kind: MessageKind::Text, payload: text.as_bytes() }
     }
 
     /// A binary message.
     pub fn binary(payload: &'a [u8]) -> Self {
-        Self {
-            kind: MessageKind::Binary,
-            payload,
-        }
+        Self { kind: MessageKind::Binary, payload }
     }
 
     /// The text of a text message, `None` for a binary one.

@@ -25,16 +25,9 @@ pub(super) struct Partial {
 #[derive(Debug)]
 enum Position {
     /// Into a frame header, of which these bytes have come: none at a frame boundary.
-    Header {
-        bytes: [u8; FRAME_HEADER_BYTES_MAX],
-        len: usize,
-    },
+    Header { bytes: [u8; FRAME_HEADER_BYTES_MAX], len: usize },
     /// Into the payload of a control frame, which has come as far as `bytes`.
-    Control {
-        opcode: Opcode,
-        payload: Payload,
-        bytes: Vec<u8>,
-    },
+    Control { opcode: Opcode, payload: Payload, bytes: Vec<u8> },
     /// Into the payload of a frame of `message`; `last` when the message ends with it.
     Data { payload: Payload, last: bool },
     /// Into a header; a control frame was handed over and can go.
@@ -45,10 +38,7 @@ enum Position {
 
 impl Default for Position {
     fn default() -> Self {
-        Position::Header {
-            bytes: [0; FRAME_HEADER_BYTES_MAX],
-            len: 0,
-        }
+        Position::Header { bytes: [0; FRAME_HEADER_BYTES_MAX], len: 0 }
     }
 }
 
@@ -100,10 +90,7 @@ impl Partial {
 
     /// Whether the next byte belongs to a payload, so that [`Partial::on_payload`] takes it.
     pub(super) fn is_in_payload(&self) -> bool {
-        matches!(
-            self.position,
-            Position::Control { .. } | Position::Data { .. }
-        )
+        matches!(self.position, Position::Control { .. } | Position::Data { .. })
     }
 
     /// The kind of the message that is unfinished.
@@ -113,9 +100,7 @@ impl Partial {
 
     /// Bytes of the unfinished message that have come.
     pub(super) fn message_len(&self) -> usize {
-        self.message
-            .as_ref()
-            .map_or(0, |message| message.bytes.len())
+        self.message.as_ref().map_or(0, |message| message.bytes.len())
     }
 
     /// Bytes of memory held, this struct included.
@@ -126,19 +111,13 @@ impl Partial {
             | Position::AfterControl { bytes, .. }
             | Position::AfterMessage { bytes, .. } => bytes.capacity(),
         };
-        let in_message = self
-            .message
-            .as_ref()
-            .map_or(0, |message| message.bytes.capacity());
+        let in_message = self.message.as_ref().map_or(0, |message| message.bytes.capacity());
         size_of::<Self>() + at_position + in_message
     }
 
     /// Decodes the header that begins with the bytes held and goes on in `input`, and takes it off. `None`: all of
     /// `input` belongs to it and is held now.
-    pub(super) fn next_header(
-        &mut self,
-        input: &mut &mut [u8],
-    ) -> Result<Option<FrameHeader>, ProtocolError> {
+    pub(super) fn next_header(&mut self, input: &mut &mut [u8]) -> Result<Option<FrameHeader>, ProtocolError> {
         let Position::Header { bytes, len } = &mut self.position else {
             unreachable!("the decoder asks for a header only where one is due");
         };
@@ -157,33 +136,15 @@ impl Partial {
 
     /// The payload of this frame comes next.
     pub(super) fn begin_payload(&mut self, header: &FrameHeader, part: Part) {
-        let payload = Payload {
-            masking_key: header.masking_key,
-            len: header.payload_len,
-            received: 0,
-        };
+        let payload = Payload { masking_key: header.masking_key, len: header.payload_len, received: 0 };
         if let Part::Whole(kind) | Part::First(kind) = part {
-            let message = PartialMessage {
-                kind,
-                bytes: Vec::new(),
-                utf8: Utf8Stream::default(),
-            };
+            let message = PartialMessage { kind, bytes: Vec::new(), utf8: Utf8Stream::default() };
             self.message = Some(message);
         }
         self.position = match part {
-            Part::Control => Position::Control {
-                opcode: header.opcode,
-                payload,
-                bytes: Vec::new(),
-            },
-            Part::Whole(_) | Part::Last => Position::Data {
-                payload,
-                last: true,
-            },
-            Part::First(_) | Part::Middle => Position::Data {
-                payload,
-                last: false,
-            },
+            Part::Control => Position::Control { opcode: header.opcode, payload, bytes: Vec::new() },
+            Part::Whole(_) | Part::Last => Position::Data { payload, last: true },
+            Part::First(_) | Part::Middle => Position::Data { payload, last: false },
         };
     }
 
@@ -216,9 +177,7 @@ impl Partial {
                     (true, true) => self.on_message_finished(),
                 }
             }
-            Position::Header { .. }
-            | Position::AfterControl { .. }
-            | Position::AfterMessage { .. } => {
+            Position::Header { .. } | Position::AfterControl { .. } | Position::AfterMessage { .. } => {
                 unreachable!("the decoder hands payload on only where some is due")
             }
         }
@@ -239,12 +198,7 @@ impl Partial {
     }
 
     fn on_message_finished(&mut self) -> Result<Progress, ProtocolError> {
-        let Some(PartialMessage {
-            kind,
-            bytes,
-            mut utf8,
-        }) = self.message.take()
-        else {
+        let Some(PartialMessage { kind, bytes, mut utf8 }) = self.message.take() else {
             unreachable!("a data frame belongs to a message");
         };
         if kind == MessageKind::Text {
@@ -258,10 +212,7 @@ impl Partial {
     pub(super) fn delivered(&self) -> Option<Result<Event<'_>, ProtocolError>> {
         match &self.position {
             Position::AfterControl { opcode, bytes } => Some(Event::control(*opcode, bytes)),
-            Position::AfterMessage { kind, bytes } => Some(Ok(Event::Message(Message {
-                kind: *kind,
-                payload: bytes,
-            }))),
+            Position::AfterMessage { kind, bytes } => Some(Ok(Event::Message(Message { kind: *kind, payload: bytes }))),
             Position::Header { .. } | Position::Control { .. } | Position::Data { .. } => None,
         }
     }
@@ -282,11 +233,7 @@ impl Payload {
         let bytes = take_front(input, outstanding.min(input.len()));
         let phase = (self.received & 3) as usize;
         self.received += bytes.len() as u64;
-        Piece {
-            bytes,
-            masking_key: self.masking_key,
-            phase,
-        }
+        Piece { bytes, masking_key: self.masking_key, phase }
     }
 
     fn is_whole(&self) -> bool {
@@ -300,9 +247,7 @@ impl PartialMessage {
             unmask(piece.bytes, key, piece.phase);
         }
         if self.kind == MessageKind::Text {
-            self.utf8
-                .feed(piece.bytes)
-                .map_err(|_| ProtocolError::TextNotUtf8)?;
+            self.utf8.feed(piece.bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
         }
         self.bytes.extend_from_slice(piece.bytes);
         Ok(())

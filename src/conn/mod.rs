@@ -1,0 +1,59 @@
+//! One connection after it was accepted, still sans-IO: bytes in, messages out, what waits to be sent, how it ends.
+//!
+//! Never sees the ring and never looks at a clock: the shard hands it bytes and the time, and asks what is next. It
+//! knows nothing of topics; the shard joins the two.
+
+mod close;
+mod outbox;
+mod recv;
+mod timers;
+
+pub use close::CloseCause;
+pub use outbox::{Outbox, OutboxFull};
+pub use recv::Next;
+pub use timers::{KeepAlive, KeepAliveConfig, Pulse};
+
+use crate::proto::{Decoder, Role};
+
+/// How far the conversation with the peer has come.
+///
+/// ```text
+/// Handshake ──► Open ──► Closing ──► Ended
+///     │          └──────────────────► ▲
+///     └───────────────────────────────┘
+/// ```
+#[derive(Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The opening handshake has not come whole; holds what has come when more than one receive is needed.
+    Handshake(Vec<u8>),
+    /// Messages go both ways.
+    Open,
+    /// We have sent a Close frame, and wait for the peer's. Its messages are of no interest any more.
+    Closing,
+    /// There is nothing more to say or to hear.
+    Ended,
+}
+
+/// The conversation with one peer.
+#[derive(Debug)]
+pub struct Connection {
+    /// How far it has come.
+    pub phase: Phase,
+    /// What waits to be sent.
+    pub outbox: Outbox,
+    /// Signs of life.
+    pub keep_alive: KeepAlive,
+    decoder: Decoder,
+}
+
+impl Connection {
+    /// A connection that was accepted at `now_ms`. Messages beyond `message_bytes_max` end it.
+    pub fn new(message_bytes_max: u32, now_ms: u64) -> Connection {
+        Connection {
+            phase: Phase::Handshake(Vec::new()),
+            outbox: Outbox::default(),
+            keep_alive: KeepAlive::new(now_ms),
+            decoder: Decoder::new(Role::Server, message_bytes_max),
+        }
+    }
+}

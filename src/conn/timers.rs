@@ -1,0 +1,112 @@
+//! Signs of life.
+
+/// When to ask a silent peer for a sign of life, and when to give it up. 0 turns a thing off.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAliveConfig {
+    /// A peer that was silent for this long is pinged.
+    pub ping_interval_ms: u64,
+    /// A peer that is silent for this long after a ping is lost.
+    pub pong_timeout_ms: u64,
+    /// A peer that was silent for this long is lost, pinged or not.
+    pub idle_timeout_ms: u64,
+}
+
+/// When a peer was last heard of.
+#[derive(Clone, Copy, Debug)]
+pub struct KeepAlive {
+    last_recv_ms: u64,
+    /// A ping was sent since, at this time; 0 if none.
+    pinged_ms: u64,
+}
+
+/// What a look at the clock means for a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// Nothing to do before this time.
+    Wait {
+        /// When to look again.
+        until_ms: u64,
+    },
+    /// Ping it now.
+    Ping {
+        /// When to look again.
+        until_ms: u64,
+    },
+    /// It is lost.
+    Lost,
+}
+
+impl KeepAlive {
+    /// A peer that was heard of at `now_ms`.
+    pub fn new(now_ms: u64) -> KeepAlive {
+        KeepAlive { last_recv_ms: now_ms, pinged_ms: 0 }
+    }
+
+    /// Bytes came, of whatever kind.
+    pub fn on_recv(&mut self, now_ms: u64) {
+        *self = KeepAlive::new(now_ms);
+    }
+
+    /// The time has come that was asked for.
+    pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig) -> Pulse {
+        let give_up_ms = [
+            (config.idle_timeout_ms > 0).then(|| self.last_recv_ms + config.idle_timeout_ms),
+            (self.pinged_ms > 0).then(|| self.pinged_ms + config.pong_timeout_ms),
+        ];
+        let give_up_ms = give_up_ms.into_iter().flatten().min().unwrap_or(u64::MAX);
+        if now_ms >= give_up_ms {
+            return Pulse::Lost;
+        }
+        if config.ping_interval_ms == 0 || self.pinged_ms > 0 {
+            return Pulse::Wait { until_ms: give_up_ms };
+        }
+        let ping_ms = self.last_recv_ms + config.ping_interval_ms;
+        if now_ms < ping_ms {
+            return Pulse::Wait { until_ms: ping_ms.min(give_up_ms) };
+        }
+        self.pinged_ms = now_ms.max(1);
+        Pulse::Ping { until_ms: (now_ms + config.pong_timeout_ms).min(give_up_ms) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONFIG: KeepAliveConfig = KeepAliveConfig { ping_interval_ms: 25, pong_timeout_ms: 10, idle_timeout_ms: 0 };
+
+    #[test]
+    fn a_silent_peer_is_pinged_and_then_lost() {
+        let mut peer = KeepAlive::new(100);
+        assert_eq!(peer.on_timer(112, &CONFIG), Pulse::Wait { until_ms: 125 });
+        assert_eq!(peer.on_timer(125, &CONFIG), Pulse::Ping { until_ms: 135 });
+        assert_eq!(peer.on_timer(130, &CONFIG), Pulse::Wait { until_ms: 135 });
+        assert_eq!(peer.on_timer(135, &CONFIG), Pulse::Lost);
+    }
+
+    #[test]
+    fn any_bytes_are_a_sign_of_life() {
+        let mut peer = KeepAlive::new(100);
+        peer.on_timer(125, &CONFIG);
+        peer.on_recv(134);
+        assert_eq!(peer.on_timer(135, &CONFIG), Pulse::Wait { until_ms: 159 });
+    }
+
+    #[test]
+    fn idle_ones_are_lost_also_without_pings() {
+        let config = KeepAliveConfig { ping_interval_ms: 0, idle_timeout_ms: 40, ..CONFIG };
+        let mut peer = KeepAlive::new(100);
+        assert_eq!(peer.on_timer(120, &config), Pulse::Wait { until_ms: 140 });
+        assert_eq!(peer.on_timer(140, &config), Pulse::Lost);
+        let config = KeepAliveConfig { idle_timeout_ms: 30, ..CONFIG };
+        let mut peer = KeepAlive::new(100);
+        assert_eq!(peer.on_timer(125, &config), Pulse::Ping { until_ms: 130 });
+        assert_eq!(peer.on_timer(130, &config), Pulse::Lost);
+    }
+
+    #[test]
+    fn nothing_is_asked_of_a_peer_when_all_is_off() {
+        let config = KeepAliveConfig { ping_interval_ms: 0, ..CONFIG };
+        assert_eq!(KeepAlive::new(5).on_timer(6, &config), Pulse::Wait { until_ms: u64::MAX });
+    }
+}

@@ -1,0 +1,34 @@
+//! Responses. Each is a whole body: nothing here streams.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+
+/// A response with all of its body.
+pub(super) type Answer = Response<Full<Bytes>>;
+
+/// What JSON is served as.
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What plain text is served as.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// A response with this body.
+pub(super) fn answer(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// A response of one or more lines of text, without the last newline.
+pub(super) fn text(status: StatusCode, text: impl std::fmt::Display) -> Answer {
+    answer(status, TEXT, format!("{text}\n"))
+}
+
+/// `answer` with one more header field.
+pub(super) fn with_header(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+    answer.headers_mut().insert(name, HeaderValue::from_static(value));
+    answer
+}

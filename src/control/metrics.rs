@@ -1,0 +1,184 @@
+//! `GET /metrics`: the shards' numbers and the process's own as OpenMetrics text, which Prometheus reads.
+//!
+//! Nothing is counted here; each scrape reads what the shards have counted.
+
+use std::fmt;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hyper::StatusCode;
+use hyper::header::HeaderValue;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeCounterValue, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use super::answer::{Answer, answer};
+use super::process;
+use crate::server::metrics::Cell;
+use crate::server::{CloseCause, ShardMetrics, Status};
+
+const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+
+/// One number that every shard has: its name, what it is, and where.
+type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
+
+/// Numbers that go up and down.
+const GAUGES: [Row; 6] = [
+    ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
+    ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
+    ("ringfeed_topics", "Topics with subscribers on the shard", |shard| &shard.topics),
+    ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
+    ("ringfeed_outbox_bytes", "Bytes waiting for sockets that are behind", |shard| &shard.outbox_bytes),
+    ("ringfeed_outbox_connections", "Connections whose socket is behind", |shard| &shard.outbox_connections),
+];
+
+/// Numbers that only grow. The format appends `_total` to their names.
+const COUNTERS: [Row; 11] = [
+    ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
+    ("ringfeed_accept_stalls", "Times that no descriptor was free for a connection", |shard| &shard.accept_stalls),
+    ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
+    ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
+    ("ringfeed_deliveries", "Messages handed to sockets or outboxes", |shard| &shard.deliveries),
+    ("ringfeed_messages_received", "Messages received from peers", |shard| &shard.messages_received),
+    ("ringfeed_bytes_received", "Bytes received from peers", |shard| &shard.bytes_received),
+    ("ringfeed_bytes_sent", "Bytes handed to sockets", |shard| &shard.bytes_sent),
+    ("ringfeed_recv_buffers_scarce", "Times that receive buffers were scarce", |shard| &shard.recv_buffers_scarce),
+    ("ringfeed_pings", "Pings sent", |shard| &shard.pings),
+    ("ringfeed_turns", "Turns of the shard's loop", |shard| &shard.turns),
+];
+
+/// Answers a scrape. `started` is when the process did.
+pub(super) async fn get(status: &Status, started: SystemTime) -> Answer {
+    let process = Process {
+        resident_bytes: process::resident_bytes().await,
+        cpu_time: process::cpu_time(),
+        started: started.duration_since(UNIX_EPOCH).unwrap_or_default(),
+    };
+    match encode(status.clone(), process) {
+        Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
+        Err(fmt::Error) => unreachable!("a string takes whatever is written"),
+    }
+}
+
+fn encode(status: Status, process: Process) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+    registry.register("ringfeed_build", "What is running", version);
+    registry.register_collector(Box::new(Shards(status)));
+    registry.register_collector(Box::new(process));
+    let mut body = String::new();
+    text::encode(&mut body, &registry)?;
+    Ok(body)
+}
+
+/// The shards' numbers.
+#[derive(Debug)]
+struct Shards(Status);
+
+impl Collector for Shards {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, cell) in GAUGES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (shard, metrics) in self.0.shards.iter().enumerate() {
+                family.encode_family(&[("shard", shard)])?.encode_gauge(&cell(metrics).get())?;
+            }
+        }
+        for (name, help, cell) in COUNTERS {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (shard, metrics) in self.0.shards.iter().enumerate() {
+                encode_counter(&mut family.encode_family(&[("shard", shard)])?, cell(metrics).get())?;
+            }
+        }
+        self.encode_closed(encoder)
+    }
+}
+
+impl Shards {
+    fn encode_closed(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("ringfeed_connections_closed", "Connections ended, by reason");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (shard, metrics) in self.0.shards.iter().enumerate() {
+            let shard = shard.to_string();
+            for cause in CloseCause::ALL {
+                let labels = [("shard", shard.as_str()), ("reason", cause.label())];
+                encode_counter(&mut family.encode_family(&labels)?, metrics.closed(cause).get())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The process's own numbers, named as Prometheus's client libraries name them.
+#[derive(Debug)]
+struct Process {
+    resident_bytes: u64,
+    cpu_time: Duration,
+    /// Since the Unix epoch.
+    started: Duration,
+}
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("process_resident_memory_bytes", "Memory of the process that is in RAM");
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&self.resident_bytes)?;
+        let (name, help) = ("process_start_time_seconds", "When the process started, since the Unix epoch");
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&self.started.as_secs_f64())?;
+        let (name, help) = ("process_cpu_seconds", "CPU time of the process, user and kernel");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encode_counter(&mut metric, self.cpu_time.as_secs_f64())
+    }
+}
+
+fn encode_counter(metric: &mut MetricEncoder<'_>, value: impl EncodeCounterValue) -> fmt::Result {
+    metric.encode_counter(&value, None::<&Exemplar<NoLabelSet, u64>>)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded() -> String {
+        let process = Process {
+            resident_bytes: 4096,
+            cpu_time: Duration::from_millis(2500),
+            started: Duration::from_secs(1_700_000_000),
+        };
+        encode(Status::new(2), process).unwrap()
+    }
+
+    #[test]
+    fn every_number_is_there_for_every_shard() {
+        let text = encoded();
+        let gauges = GAUGES.iter().map(|(name, ..)| name.to_string());
+        let counters = COUNTERS.iter().map(|(name, ..)| format!("{name}_total"));
+        for name in gauges.chain(counters) {
+            for shard in ["0", "1"] {
+                let line = format!("\n{name}{{shard=\"{shard}\"}} 0\n");
+                assert!(text.contains(&line), "{line} is missing in\n{text}");
+            }
+        }
+        for cause in CloseCause::ALL {
+            let reason = cause.label();
+            let line = format!("\nringfeed_connections_closed_total{{shard=\"1\",reason=\"{reason}\"}} 0\n");
+            assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_process_and_the_build_are_described() {
+        let text = encoded();
+        let version = concat!("ringfeed_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
+        let lines = [
+            version,
+            "process_resident_memory_bytes 4096",
+            "process_cpu_seconds_total 2.5",
+            "process_start_time_seconds 1700000000.0",
+        ];
+        for line in lines {
+            assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+}

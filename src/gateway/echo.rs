@@ -1,0 +1,18 @@
+//! `/echo`: every message comes back as it is.
+
+use super::{Accept, Context, Handler, Refusal, Request};
+use crate::proto::Message;
+
+/// Sends each message back. For conformance suites and benchmarks.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Echo;
+
+impl Handler for Echo {
+    fn on_open(&mut self, _conn: &mut Context<'_>, _request: &Request<'_>) -> Result<Accept, Refusal> {
+        Ok(Accept::default())
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        conn.send(message);
+    }
+}

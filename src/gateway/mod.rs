@@ -1,0 +1,16 @@
+//! Application protocols over messages: what a path of the data port means.
+//!
+//! A [`Handler`] is told of connections and messages, and answers through its [`Context`]: bytes for the peer at once,
+//! and [`Command`]s for the shard. It never sees a socket, and runs to completion.
+
+mod echo;
+mod feed;
+mod handler;
+mod page;
+mod routes;
+
+pub use echo::Echo;
+pub use feed::Feed;
+pub use handler::{Accept, Command, Context, Handler, Refusal, Request, TooManySubscriptions};
+pub use page::answer_plain_get;
+pub use routes::{RouteError, Routes};

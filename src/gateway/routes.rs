@@ -1,0 +1,90 @@
+//! Which handler a path belongs to.
+
+use std::fmt;
+
+use super::Handler;
+
+/// Handlers by path: an exact one (`/echo`), or a prefix that ends in `/` (`/feed/`).
+#[derive(Default)]
+pub struct Routes {
+    routes: Vec<(String, Box<dyn Handler>)>,
+}
+
+/// A path that can't be a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RouteError {
+    /// It does not begin with `/`, or is `/` itself, which is the page's.
+    Invalid(String),
+    /// It is there twice.
+    Repeated(String),
+}
+
+impl Routes {
+    /// Adds a handler for `path`.
+    pub fn add(&mut self, path: &str, handler: Box<dyn Handler>) -> Result<(), RouteError> {
+        if !path.starts_with('/') || path == "/" {
+            return Err(RouteError::Invalid(path.to_owned()));
+        }
+        if self.routes.iter().any(|(route, _)| route == path) {
+            return Err(RouteError::Repeated(path.to_owned()));
+        }
+        self.routes.push((path.to_owned(), handler));
+        Ok(())
+    }
+
+    /// The route of `path`, and what follows its prefix. The longest prefix wins.
+    pub fn find<'p>(&self, path: &'p str) -> Option<(u8, &'p str)> {
+        let matching = self.routes.iter().enumerate().filter_map(|(index, (route, _))| {
+            let rest = path.strip_prefix(route.as_str())?;
+            (rest.is_empty() || route.ends_with('/')).then_some((index as u8, rest))
+        });
+        matching.min_by_key(|(_, rest)| rest.len())
+    }
+
+    /// The handler of a route.
+    pub fn handler(&mut self, route: u8) -> &mut dyn Handler {
+        self.routes[usize::from(route)].1.as_mut()
+    }
+}
+
+impl fmt::Display for RouteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RouteError::Invalid(path) => {
+                write!(f, "'{path}' can't be a route: it must begin with / and be more than /")
+            }
+            RouteError::Repeated(path) => write!(f, "the route '{path}' is there twice"),
+        }
+    }
+}
+
+impl std::error::Error for RouteError {}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Echo, Feed};
+    use super::*;
+
+    #[test]
+    fn the_longest_prefix_wins() {
+        let mut routes = Routes::default();
+        routes.add("/feed/", Box::new(Feed)).unwrap();
+        routes.add("/feed/private/", Box::new(Feed)).unwrap();
+        routes.add("/echo", Box::new(Echo)).unwrap();
+        assert_eq!(routes.find("/feed/a,b"), Some((0, "a,b")));
+        assert_eq!(routes.find("/feed/private/a"), Some((1, "a")));
+        assert_eq!(routes.find("/echo"), Some((2, "")));
+        assert_eq!(routes.find("/echo/more"), None);
+        assert_eq!(routes.find("/feed"), None);
+        assert_eq!(routes.find("/"), None);
+    }
+
+    #[test]
+    fn bad_routes_are_refused() {
+        let mut routes = Routes::default();
+        routes.add("/echo", Box::new(Echo)).unwrap();
+        assert_eq!(routes.add("/echo", Box::new(Echo)), Err(RouteError::Repeated("/echo".into())));
+        assert_eq!(routes.add("echo", Box::new(Echo)), Err(RouteError::Invalid("echo".into())));
+        assert_eq!(routes.add("/", Box::new(Echo)), Err(RouteError::Invalid("/".into())));
+    }
+}

@@ -1,0 +1,312 @@
+//! From shard to shard, and from the control plane to shards.
+//!
+//! Each pair has a queue of its own, so what one sends another arrives in order. A shard that sleeps is woken by a
+//! doorbell: at most one for a target and turn, and none while the target is awake.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use crate::buf::{Consumer, Producer, queue};
+use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS};
+use crate::proto::MessageKind;
+use crate::ring::{Event, Op, Ring, Token};
+use crate::topics::{Position, Publication, TopicName};
+
+/// What travels between shards.
+#[derive(Debug)]
+pub(super) enum Parcel {
+    /// To a topic's home shard: give it the next place in the topic's order.
+    Publish(Publish),
+    /// From a topic's home shard: for the subscribers there.
+    Deliver(Publication),
+    /// From the control plane: leave gracefully.
+    Drain,
+}
+
+/// A message on its way to its topic's home shard.
+#[derive(Debug)]
+pub(super) struct Publish {
+    pub(super) topic: TopicName,
+    pub(super) kind: MessageKind,
+    pub(super) payload: Bytes,
+    /// Where the outcome is wanted.
+    pub(super) reply: Option<oneshot::Sender<Result<Position, PublishError>>>,
+}
+
+/// Why a publication was refused. Nobody received it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishError {
+    /// The queues between shards are full. Later, not broken.
+    Busy,
+    /// The topic is new, and no more topics are kept.
+    TooManyTopics,
+    /// The server is stopping.
+    Stopping,
+}
+
+impl fmt::Display for PublishError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PublishError::Busy => "publications arrive faster than they can be passed on: try again later",
+            PublishError::TooManyTopics => "too many topics: publish to fewer, or run more shards",
+            PublishError::Stopping => "the server is stopping: publish to another one",
+        })
+    }
+}
+
+impl std::error::Error for PublishError {}
+
+/// Whether a shard sleeps and wants to be woken: set by the shard before it waits, taken by whoever wakes it.
+#[derive(Clone, Debug, Default)]
+struct Asleep(Arc<AtomicBool>);
+
+impl Asleep {
+    /// After putting something into a queue of that shard: whether it must be woken, which is asked of one sender only.
+    fn take(&self) -> bool {
+        // Pairs with the fence in `Mesh::may_sleep`: either this sees the shard asleep, or the shard sees the parcel.
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+/// The way to another shard.
+struct Link<A> {
+    queue: Producer<Parcel>,
+    /// What found the queue full, in order.
+    backlog: VecDeque<Parcel>,
+    asleep: Asleep,
+    address: A,
+    /// Something was sent in this turn.
+    sent: bool,
+}
+
+/// A shard's end of the mesh. `A` is how rings reach each other.
+pub(super) struct Mesh<A> {
+    shard: usize,
+    /// By shard; none to itself.
+    links: Vec<Option<Link<A>>>,
+    /// From the control plane, then from each other shard.
+    incoming: Vec<Consumer<Parcel>>,
+    asleep: Asleep,
+}
+
+/// The control plane's end of the mesh: how messages are published from outside the shards.
+pub struct Publisher {
+    shards: Vec<(Producer<Parcel>, Asleep, Event)>,
+}
+
+/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
+pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, Vec<Mesh<A>>) {
+    let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
+    let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
+    let mut shards = Vec::new();
+    for (asleep, event) in asleep.iter().zip(events) {
+        let (producer, consumer) = queue(MESH_QUEUE_PARCELS);
+        incoming.push(vec![consumer]);
+        shards.push((producer, asleep.clone(), event.clone()));
+    }
+    let mut link = |from: usize, to: usize| {
+        if from == to {
+            return None;
+        }
+        let (queue, consumer) = queue(MESH_QUEUE_PARCELS);
+        incoming[to].push(consumer);
+        let (asleep, address) = (asleep[to].clone(), addresses[to].clone());
+        Some(Link { queue, backlog: VecDeque::new(), asleep, address, sent: false })
+    };
+    let count = addresses.len();
+    let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
+    let ends = links.into_iter().zip(incoming).zip(asleep).enumerate();
+    let meshes = ends.map(|(shard, ((links, incoming), asleep))| Mesh { shard, links, incoming, asleep }).collect();
+    (Publisher { shards }, meshes)
+}
+
+impl<A> Mesh<A> {
+    /// How many shards there are.
+    pub(super) fn shard_count(&self) -> usize {
+        self.links.len()
+    }
+
+    /// Which of them this is.
+    pub(super) fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// Sends `parcel` to another shard. It leaves with [`flush`](Self::flush).
+    pub(super) fn send(&mut self, to: usize, parcel: Parcel) {
+        let link = self.links[to].as_mut().expect("a shard does not send to itself");
+        link.sent = true;
+        link.backlog.push_back(parcel);
+        link.push_backlog();
+    }
+
+    /// Sends `publication` to every other shard.
+    pub(super) fn send_all(&mut self, publication: &Publication) {
+        let shard = self.shard;
+        for to in (0..self.links.len()).filter(|to| *to != shard) {
+            self.send(to, Parcel::Deliver(publication.clone()));
+        }
+    }
+
+    /// Whether some shard is so far behind that nothing more should be published.
+    pub(super) fn is_congested(&self) -> bool {
+        self.links.iter().flatten().any(|link| link.backlog.len() >= MESH_BACKLOG_PARCELS_MAX)
+    }
+
+    /// Appends what has arrived, at most [`MESH_PARCELS_PER_TURN`] from each, in each one's order.
+    pub(super) fn receive(&mut self, parcels: &mut Vec<Parcel>) {
+        for queue in &mut self.incoming {
+            parcels.extend(std::iter::from_fn(|| queue.pop()).take(MESH_PARCELS_PER_TURN));
+        }
+    }
+
+    /// At the end of a turn: wakes the sleepers among those that were sent something.
+    pub(super) fn flush<R: Ring<Address = A>>(&mut self, ring: &mut R) {
+        for link in self.links.iter_mut().flatten() {
+            link.push_backlog();
+            if std::mem::take(&mut link.sent) && link.asleep.take() {
+                ring.submit_doorbell(&link.address, Token::new(Op::Doorbell, 0, self.shard as u32));
+            }
+        }
+    }
+
+    /// Before waiting: whether there is nothing to do, so that the shard may sleep until it is woken. Call
+    /// [`woke`](Self::woke) afterwards.
+    pub(super) fn may_sleep(&self) -> bool {
+        self.asleep.0.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `Asleep::take`.
+        fence(Ordering::SeqCst);
+        self.incoming.iter().all(Consumer::is_empty) && self.links.iter().flatten().all(|link| link.backlog.is_empty())
+    }
+
+    /// After waiting: nobody needs to wake this shard now.
+    pub(super) fn woke(&self) {
+        self.asleep.0.store(false, Ordering::Relaxed);
+    }
+}
+
+impl<A> Link<A> {
+    /// Moves into the queue what fits.
+    fn push_backlog(&mut self) {
+        while let Some(parcel) = self.backlog.pop_front() {
+            if let Err(parcel) = self.queue.push(parcel) {
+                self.backlog.push_front(parcel);
+                return;
+            }
+            self.sent = true;
+        }
+    }
+}
+
+impl Publisher {
+    /// Publishes to `topic`. Text must be valid UTF-8; subscribers are sent it as it is.
+    ///
+    /// The receiver yields the publication's place in the topic's order, once it has one.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] here or from the receiver, and the others from the receiver. A receiver that fails means
+    /// that the shard has stopped.
+    pub fn publish(
+        &mut self,
+        topic: TopicName,
+        kind: MessageKind,
+        payload: Bytes,
+    ) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
+        let (reply, outcome) = oneshot::channel();
+        let home = topic.home(self.shards.len());
+        self.send(home, Parcel::Publish(Publish { topic, kind, payload, reply: Some(reply) }))?;
+        Ok(outcome)
+    }
+
+    /// Tells all shards to leave gracefully: accept nobody, close everybody with 1001, and end.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`]: some queue was full; call again.
+    pub fn drain(&mut self) -> Result<(), PublishError> {
+        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::Drain))
+    }
+
+    fn send(&mut self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
+        let (queue, asleep, event) = &mut self.shards[shard];
+        queue.push(parcel).map_err(|_| PublishError::Busy)?;
+        if asleep.take() {
+            event.notify();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn publish(publisher: &mut Publisher, payload: &'static str) -> Result<(), PublishError> {
+        let topic = TopicName::new("a").unwrap();
+        publisher.publish(topic, MessageKind::Text, Bytes::from(payload)).map(drop)
+    }
+
+    fn payloads(mesh: &mut Mesh<()>) -> Vec<Bytes> {
+        let mut parcels = Vec::new();
+        mesh.receive(&mut parcels);
+        let payload = |parcel| match parcel {
+            Parcel::Publish(publish) => publish.payload,
+            other => panic!("{other:?}"),
+        };
+        parcels.into_iter().map(payload).collect()
+    }
+
+    fn message(payload: &'static str) -> Parcel {
+        let topic = TopicName::new("a").unwrap();
+        Parcel::Publish(Publish { topic, kind: MessageKind::Text, payload: Bytes::from(payload), reply: None })
+    }
+
+    #[test]
+    fn everybody_reaches_everybody_in_order() {
+        let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 3], &events);
+        publish(&mut publisher, "from control").unwrap();
+        let home = TopicName::new("a").unwrap().home(3);
+        for from in (0..3).filter(|from| *from != home) {
+            meshes[from].send(home, message("1"));
+            meshes[from].send(home, message("2"));
+        }
+        assert_eq!(payloads(&mut meshes[home]), ["from control", "1", "2", "1", "2"]);
+    }
+
+    #[test]
+    fn a_full_queue_keeps_the_order_and_says_so() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (_, mut meshes) = join(&[(); 2], &events);
+        for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
+            meshes[0].send(1, message("early"));
+        }
+        assert!(meshes[0].is_congested());
+        assert!(!meshes[0].may_sleep(), "what waits for room must be tried again");
+        meshes[0].send(1, message("last"));
+        let mut received = Vec::new();
+        while received.last().is_none_or(|payload| payload != "last") {
+            received.append(&mut payloads(&mut meshes[1]));
+            meshes[0].links[1].as_mut().unwrap().push_backlog();
+        }
+        assert_eq!(received.len(), MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX + 1);
+        assert!(meshes[0].may_sleep());
+    }
+
+    #[test]
+    fn a_sleeper_is_woken_once_and_whoever_is_awake_is_not() {
+        let events = [Event::new().unwrap()];
+        let (mut publisher, meshes) = join(&[()], &events);
+        publish(&mut publisher, "awake").unwrap();
+        assert!(!meshes[0].may_sleep(), "something has arrived");
+        assert!(publisher.shards[0].1.take(), "the first sender wakes it");
+        assert!(!publisher.shards[0].1.take(), "the second need not");
+        assert!(!meshes[0].may_sleep());
+        meshes[0].woke();
+        assert!(!publisher.shards[0].1.take());
+    }
+}

@@ -1,0 +1,83 @@
+//! What a shard counts.
+//!
+//! Each number is written by its shard only and read by the control plane, so no read-modify-write is needed: a relaxed
+//! load and store on a line that nobody else writes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use crate::conn::CloseCause;
+
+/// A number that one thread writes and others may read.
+#[derive(Debug, Default)]
+pub struct Cell(AtomicU64);
+
+impl Cell {
+    /// Adds `count`. By the owning shard only.
+    pub(super) fn add(&self, count: u64) {
+        self.set(self.get().wrapping_add(count));
+    }
+
+    /// Takes `count` off. By the owning shard only.
+    pub(super) fn sub(&self, count: u64) {
+        self.set(self.get().wrapping_sub(count));
+    }
+
+    /// Sets the value. By the owning shard only.
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// The numbers of one shard.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct ShardMetrics {
+    /// Connections now, in any state. Gauge.
+    pub connections: Cell,
+    /// Of these, upgraded to WebSocket and not closing. Gauge.
+    pub websockets: Cell,
+    /// Connections accepted.
+    pub accepted: Cell,
+    /// Connections ended, by [`CloseCause`].
+    pub closed: [Cell; CloseCause::ALL.len()],
+    /// Times that accepting stopped since the table of descriptors was full.
+    pub accept_stalls: Cell,
+    /// Topics with subscribers here. Gauge.
+    pub topics: Cell,
+    /// Subscriptions here. Gauge.
+    pub subscriptions: Cell,
+    /// Publications that were given their offset here.
+    pub publications: Cell,
+    /// Publications that were refused here.
+    pub publications_refused: Cell,
+    /// Messages handed to subscribers' sockets or outboxes.
+    pub deliveries: Cell,
+    /// Messages received from peers.
+    pub messages_received: Cell,
+    /// Bytes received from peers.
+    pub bytes_received: Cell,
+    /// Bytes handed to sockets.
+    pub bytes_sent: Cell,
+    /// Bytes waiting in outboxes. Gauge.
+    pub outbox_bytes: Cell,
+    /// Connections with something in their outbox. Gauge.
+    pub outbox_connections: Cell,
+    /// Times that receive buffers were scarce.
+    pub recv_buffers_scarce: Cell,
+    /// Pings sent.
+    pub pings: Cell,
+    /// Turns of the loop.
+    pub turns: Cell,
+}
+
+impl ShardMetrics {
+    /// Connections ended because of `cause`.
+    pub fn closed(&self, cause: CloseCause) -> &Cell {
+        &self.closed[cause as usize]
+    }
+}

@@ -1,0 +1,50 @@
+//! Where state meets the kernel: shards, their listeners, the mesh between them, and how they start and stop.
+
+mod accept;
+mod close;
+mod config;
+mod listener;
+mod mesh;
+pub mod metrics;
+mod publish;
+mod receive;
+mod send;
+mod shard;
+mod slot;
+mod start;
+mod timers;
+mod wheel;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use config::ServerConfig;
+pub use mesh::{PublishError, Publisher};
+pub use metrics::{CloseCause, ShardMetrics};
+pub use start::{ServeError, Server, ServerBuilder};
+
+/// What the rest of the process may know of the running shards.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// By shard.
+    pub shards: Arc<[ShardMetrics]>,
+    draining: Arc<AtomicBool>,
+}
+
+impl Status {
+    /// The status of `shards` shards that have not counted anything.
+    pub fn new(shards: usize) -> Status {
+        let shards = (0..shards).map(|_| ShardMetrics::default()).collect();
+        Status { shards, draining: Arc::new(AtomicBool::new(false)) }
+    }
+
+    /// Whether the server is leaving: new connections should go elsewhere.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Says that the server is leaving.
+    pub fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,136 @@
+//! Names of topics.
+
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use percent_encoding::percent_decode_str;
+
+use crate::limits::TOPIC_NAME_BYTES_MAX;
+
+/// A valid topic name: 1 to 255 bytes of ASCII letters, digits and `-._~:@$!*#&+=()/`, where `/` separates segments
+/// that are not empty, `.` or `..`.
+///
+/// Clones share the text.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TopicName(Arc<str>);
+
+/// Why a text is not a topic name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameError {
+    /// It has no bytes.
+    Empty,
+    /// It is longer than [`TOPIC_NAME_BYTES_MAX`].
+    TooLong,
+    /// It has a character that names may not have.
+    Character,
+    /// A segment between slashes is empty, `.` or `..`.
+    Segment,
+}
+
+impl TopicName {
+    /// Checks `text`.
+    pub fn new(text: &str) -> Result<TopicName, NameError> {
+        if text.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if text.len() > TOPIC_NAME_BYTES_MAX {
+            return Err(NameError::TooLong);
+        }
+        if !text.bytes().all(is_allowed) {
+            return Err(NameError::Character);
+        }
+        if text.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+            return Err(NameError::Segment);
+        }
+        Ok(TopicName(text.into()))
+    }
+
+    /// Checks a name from a URL's path, where it may be percent-encoded.
+    pub fn from_path(path: &str) -> Result<TopicName, NameError> {
+        TopicName::new(&percent_decode_str(path).decode_utf8().map_err(|_| NameError::Character)?)
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Which of `shards` is this topic's home: the one that orders it.
+    pub fn home(&self, shards: usize) -> usize {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        (hasher.finish() % shards as u64) as usize
+    }
+}
+
+fn is_allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~:@$!*#&+=()/".contains(&byte)
+}
+
+impl fmt::Display for TopicName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for NameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NameError::Empty => "a topic name is missing",
+            NameError::TooLong => "a topic name has at most 255 bytes",
+            NameError::Character => "a topic name has only ASCII letters, digits and -._~:@$!*#&+=()/",
+            NameError::Segment => "a topic name has no segment that is empty, '.' or '..'",
+        })
+    }
+}
+
+impl std::error::Error for NameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_checked() {
+        let long = "x".repeat(TOPIC_NAME_BYTES_MAX + 1);
+        let rows = [
+            ("prices", Ok(())),
+            ("prices/EUR:USD", Ok(())),
+            ("user#42", Ok(())),
+            (&long[1..], Ok(())),
+            ("", Err(NameError::Empty)),
+            (&long, Err(NameError::TooLong)),
+            ("a,b", Err(NameError::Character)),
+            ("a b", Err(NameError::Character)),
+            ("a\0", Err(NameError::Character)),
+            ("é", Err(NameError::Character)),
+            ("/a", Err(NameError::Segment)),
+            ("a/", Err(NameError::Segment)),
+            ("a//b", Err(NameError::Segment)),
+            ("../etc", Err(NameError::Segment)),
+            ("a/./b", Err(NameError::Segment)),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(TopicName::new(text).map(drop), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_decoded_before_they_are_checked() {
+        assert_eq!(TopicName::from_path("user%2342").unwrap().as_str(), "user#42");
+        assert_eq!(TopicName::from_path("%2e%2e/etc"), Err(NameError::Segment));
+        assert_eq!(TopicName::from_path("a%2Cb"), Err(NameError::Character));
+        assert_eq!(TopicName::from_path("%ff"), Err(NameError::Character));
+    }
+
+    #[test]
+    fn a_home_is_the_same_for_everybody_and_homes_are_spread() {
+        let homes: Vec<usize> = (0..1000).map(|n| TopicName::new(&format!("t{n}")).unwrap().home(4)).collect();
+        assert_eq!(homes[7], TopicName::new("t7").unwrap().home(4));
+        for shard in 0..4 {
+            let count = homes.iter().filter(|home| **home == shard).count();
+            assert!((150..350).contains(&count), "shard {shard} has {count} of 1000");
+        }
+    }
+}

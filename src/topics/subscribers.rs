@@ -1,0 +1,109 @@
+//! The subscribers of one topic on one shard.
+
+use roaring::RoaringBitmap;
+use smallvec::SmallVec;
+
+/// Sets up to this size are kept in place.
+const FEW: usize = 4;
+
+/// A set of slots, iterated in ascending order. Small sets lie in place, large ones in a compressed bitmap.
+#[derive(Clone, Debug)]
+pub enum Subscribers {
+    /// Up to four, sorted.
+    Few(SmallVec<[u32; FEW]>),
+    /// More.
+    Many(RoaringBitmap),
+}
+
+impl Subscribers {
+    /// The empty set.
+    pub fn new() -> Subscribers {
+        Subscribers::Few(SmallVec::new())
+    }
+
+    /// Adds `slot`; `false` if it was there.
+    pub fn insert(&mut self, slot: u32) -> bool {
+        match self {
+            Subscribers::Many(bitmap) => bitmap.insert(slot),
+            Subscribers::Few(few) => match few.binary_search(&slot) {
+                Ok(_) => false,
+                Err(index) if few.len() < FEW => {
+                    few.insert(index, slot);
+                    true
+                }
+                Err(_) => {
+                    *self = Subscribers::Many(few.iter().copied().chain([slot]).collect());
+                    true
+                }
+            },
+        }
+    }
+
+    /// Takes `slot` out; `false` if it was not there.
+    pub fn remove(&mut self, slot: u32) -> bool {
+        match self {
+            Subscribers::Few(few) => few.binary_search(&slot).map(|index| few.remove(index)).is_ok(),
+            Subscribers::Many(bitmap) => {
+                let removed = bitmap.remove(slot);
+                // Half full before it moves back, so that one subscriber coming and going does not rebuild the set.
+                if bitmap.len() <= FEW as u64 / 2 {
+                    *self = Subscribers::Few(bitmap.iter().collect());
+                }
+                removed
+            }
+        }
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        match self {
+            Subscribers::Few(few) => few.len(),
+            Subscribers::Many(bitmap) => bitmap.len() as usize,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The slots in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = u32> {
+        let (few, many) = match self {
+            Subscribers::Few(few) => (Some(few.iter().copied()), None),
+            Subscribers::Many(bitmap) => (None, Some(bitmap.iter())),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten())
+    }
+}
+
+impl Default for Subscribers {
+    fn default() -> Self {
+        Subscribers::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_sorted_set(steps in prop::collection::vec((any::<bool>(), 0u32..12), 0..200)) {
+            let (mut subscribers, mut model) = (Subscribers::new(), BTreeSet::new());
+            for (insert, slot) in steps {
+                if insert {
+                    prop_assert_eq!(subscribers.insert(slot), model.insert(slot));
+                } else {
+                    prop_assert_eq!(subscribers.remove(slot), model.remove(&slot));
+                }
+                prop_assert_eq!(subscribers.len(), model.len());
+                prop_assert!(subscribers.iter().eq(model.iter().copied()));
+            }
+        }
+    }
+}
