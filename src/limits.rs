@@ -22,6 +22,10 @@ pub const HANDSHAKE_HEADERS_MAX: usize = 64;
 /// Bytes of one message from a peer, whole, by default. Larger ones end the connection with 1009.
 pub const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
+/// Bytes of a message that a subscriber of a raw feed sends, which is then told that feeds are read-only: there is no
+/// reason to hold more for it.
+pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
+
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 

@@ -144,3 +144,134 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, on_loopback: bool, reques
         Route::Publish(path) => publish::post(state, path, request).await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use http_body_util::{BodyExt, Full};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+    use crate::control::fake::Shards;
+
+    /// Answers one request without a body.
+    fn ask(state: &State, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, Option<String>, String) {
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::new())).unwrap();
+        tokio_uring::start(async {
+            let (parts, body) = respond(state, true, request).await.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            let allow = parts.headers.get(ALLOW).map(|value| value.to_str().unwrap().to_owned());
+            (parts.status.as_u16(), allow, String::from_utf8(body.to_vec()).unwrap())
+        })
+    }
+
+    #[test]
+    fn each_path_has_its_methods_and_its_answer() {
+        let rows = [
+            ("GET", "/", 200, None, "POST /publish/<topic>"),
+            ("GET", "/healthz", 200, None, "ok\n"),
+            ("HEAD", "/healthz", 200, None, "ok\n"),
+            ("GET", "/readyz", 200, None, "ready\n"),
+            ("GET", "/metrics", 200, None, "ringfeed_connections{"),
+            ("POST", "/publish/a", 200, None, "\"offset\":"),
+            ("POST", "/publish/a?x", 200, None, "\"offset\":"),
+            ("POST", "/publish/", 400, None, "missing"),
+            ("GET", "/publish/a", 405, Some("POST"), "use POST\n"),
+            ("PUT", "/publish/a", 405, Some("POST"), "use POST\n"),
+            ("POST", "/metrics", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
+            ("GET", "/publish", 404, None, "POST /publish/<topic>"),
+            ("GET", "/healthz/", 404, None, "/healthz"),
+        ];
+        let state = Shards::default().state();
+        for (method, target, status, allow, text) in rows {
+            let (got, got_allow, body) = ask(&state, method, target, &[]);
+            assert_eq!((got, got_allow.as_deref()), (status, allow), "{method} {target}");
+            assert!(body.contains(text), "{method} {target}: {body}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_leaves_is_alive_but_not_ready() {
+        let state = Shards::default().state();
+        state.status.set_draining();
+        assert_eq!(ask(&state, "GET", "/readyz", &[]).0, 503);
+        assert_eq!(ask(&state, "GET", "/healthz", &[]).0, 200);
+        assert_eq!(ask(&state, "POST", "/publish/a", &[]).0, 503);
+    }
+
+    #[test]
+    fn what_a_foreign_page_asks_is_refused_before_anything_is_done() {
+        let shards = Shards::default();
+        let state = shards.state();
+        assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "https://example.org")]).0, 403);
+        assert_eq!(ask(&state, "GET", "/metrics", &[("host", "example.org")]).0, 403);
+        assert!(shards.published.borrow().is_empty());
+        assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "http://localhost:3000")]).0, 200);
+    }
+
+    /// Runs `client` against a control port for `shards`.
+    fn with_connection<F: Future<Output = ()>>(shards: &Shards, client: impl FnOnce(TcpStream) -> F) {
+        let state = Rc::new(shards.state());
+        tokio_uring::start(async {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let serving = tokio::task::spawn_local(Listener::new(listener).unwrap().run(state));
+            client(TcpStream::connect(address).await.unwrap()).await;
+            serving.abort();
+        });
+    }
+
+    /// Reads until `count` answers have come, told by their last line.
+    async fn read_answers(stream: &mut TcpStream, count: usize) -> String {
+        let mut text = Vec::new();
+        while String::from_utf8_lossy(&text).matches("\"}\n").count() < count {
+            assert_ne!(stream.read_buf(&mut text).await.unwrap(), 0, "{}", String::from_utf8_lossy(&text));
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[test]
+    fn requests_of_one_connection_are_answered_in_order() {
+        let shards = Shards::default();
+        with_connection(&shards, async |mut stream| {
+            let request = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\nhi";
+            stream.write_all(request.repeat(3).as_bytes()).await.unwrap();
+            let text = read_answers(&mut stream, 3).await;
+            let places: Vec<_> = [1, 2, 3].map(|offset| text.find(&format!("{{\"offset\":{offset},"))).to_vec();
+            assert!(places.is_sorted() && places[0].is_some(), "{text}");
+            // The connection is kept.
+            stream.write_all(request.as_bytes()).await.unwrap();
+            assert!(read_answers(&mut stream, 1).await.contains("\"offset\":4,"));
+        });
+        assert_eq!(shards.published.borrow().len(), 4);
+    }
+
+    #[test]
+    fn a_body_that_is_too_long_ends_the_connection() {
+        with_connection(&Shards::default(), async |mut stream| {
+            let request = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\nhi";
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = String::new();
+            stream.read_to_string(&mut text).await.unwrap();
+            assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("connection: close"), "{text}");
+        });
+    }
+
+    #[test]
+    fn a_head_that_is_too_long_is_refused() {
+        with_connection(&Shards::default(), async |mut stream| {
+            let request =
+                format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(CONTROL_HEAD_BYTES_MAX));
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut text = Vec::new();
+            // What was not read may make the kernel reset the connection after the answer.
+            while stream.read_buf(&mut text).await.is_ok_and(|len| len > 0) {}
+            assert!(text.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&text));
+        });
+    }
+}

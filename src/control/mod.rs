@@ -14,6 +14,8 @@
 
 mod answer;
 mod demo;
+#[cfg(test)]
+mod fake;
 mod guard;
 mod host;
 mod http;
@@ -94,18 +96,23 @@ pub async fn serve(control: Control, shards_ended: impl Future<Output = ()>) -> 
     if control.demo {
         tasks.spawn_local(demo::run(state.clone()));
     }
+    Ok(until_ended(&state, shards_ended, async || signals.next().await).await)
+}
+
+/// Waits for the end, and starts it at the first signal.
+async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut signaled: impl AsyncFnMut()) -> Ended {
     let mut shards_ended = pin!(shards_ended);
     tokio::select! {
-        () = &mut shards_ended => return Ok(Ended::ShardsEnded),
-        () = signals.next() => {}
+        () = &mut shards_ended => return Ended::ShardsEnded,
+        () = signaled() => {}
     }
     let drained = async {
-        drain(&state).await;
+        drain(state).await;
         shards_ended.await;
     };
     tokio::select! {
-        () = drained => Ok(Ended::ShardsEnded),
-        () = signals.next() => Ok(Ended::Interrupted),
+        () = drained => Ended::ShardsEnded,
+        () = signaled() => Ended::Interrupted,
     }
 }
 
@@ -134,5 +141,66 @@ impl Signals {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use fake::Shards;
+
+    /// What `until_ended` returns when this many signals come at once.
+    fn ended_after(shards: &Shards, state: &State, signals: u32) -> Ended {
+        let mut left = signals;
+        let signaled = async || match left {
+            0 => pending().await,
+            _ => left -= 1,
+        };
+        let drained = shards.drained.clone();
+        let shards_ended = async move {
+            while signals > 0 && !drained.get() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio_uring::start(until_ended(state, shards_ended, signaled))
+    }
+
+    #[test]
+    fn without_a_signal_the_shards_are_left_alone() {
+        let shards = Shards::default();
+        let state = shards.state();
+        assert_eq!(ended_after(&shards, &state, 0), Ended::ShardsEnded);
+        assert!(!shards.drained.get() && !state.status.is_draining());
+    }
+
+    #[test]
+    fn a_signal_drains_however_busy_the_shards_are() {
+        let shards = Shards::default();
+        shards.drain_refusals.set(3);
+        let state = shards.state();
+        assert_eq!(ended_after(&shards, &state, 1), Ended::ShardsEnded);
+        assert!(shards.drained.get() && state.status.is_draining());
+    }
+
+    #[test]
+    fn a_second_signal_ends_it_at_once() {
+        let shards = Shards::default();
+        shards.drain_refusals.set(u32::MAX);
+        let state = shards.state();
+        assert_eq!(ended_after(&shards, &state, 2), Ended::Interrupted);
+        assert!(!shards.drained.get());
+    }
+
+    #[test]
+    fn who_leaves_publishes_no_more() {
+        let shards = Shards::default();
+        let state = shards.state();
+        state.status.set_draining();
+        let topic = crate::topics::TopicName::new("a").unwrap();
+        let publish = state.publish(topic, crate::proto::MessageKind::Text, bytes::Bytes::new());
+        assert_eq!(tokio_uring::start(publish), Err(PublishError::Stopping));
+        assert!(shards.published.borrow().is_empty());
     }
 }

@@ -48,7 +48,7 @@ impl<R: Ring> Shard<'_, R> {
             self.generations.push(0);
         }
         let id = ConnId { slot, generation: self.generations[entry.key()] };
-        entry.insert(Slot::new(id, socket, Connection::new(self.config.message_bytes_max, self.now_ms)));
+        entry.insert(Slot::new(id, socket, Connection::new(self.now_ms)));
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
         self.submit_recv(slot);

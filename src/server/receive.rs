@@ -28,6 +28,7 @@ struct Hearing<'a> {
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
     commands: &'a mut Vec<Command>,
+    message_bytes_max: u32,
     messages: u64,
     /// The handshake was accepted.
     is_opened: bool,
@@ -67,6 +68,7 @@ impl<R: Ring> Shard<'_, R> {
             routes: &mut self.routes,
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
+            message_bytes_max: self.config.message_bytes_max,
             messages: 0,
             is_opened: false,
         };
@@ -178,9 +180,11 @@ impl Hearing<'_> {
         let request = Request { rest, head, upgrade: &upgrade };
         match self.routes.handler(route).on_open(&mut context, &request) {
             Ok(accept) => {
-                let phase = if context.is_closed() { Phase::Closing } else { Phase::Open };
+                let is_closed = context.is_closed();
                 self.accept(route, &upgrade, &accept, &first_out);
-                self.slot.conn.phase = phase;
+                if is_closed {
+                    self.slot.conn.phase = Phase::Closing;
+                }
                 Heard::GoOn
             }
             Err(refusal) => {
@@ -193,6 +197,9 @@ impl Hearing<'_> {
     fn accept(&mut self, route: u8, upgrade: &Upgrade<'_>, accept: &Accept, first_out: &[u8]) {
         encode_accept(self.out, upgrade, accept.subprotocol.as_deref(), None);
         self.out.extend_from_slice(first_out);
+        let message_bytes_max =
+            accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max));
+        self.slot.conn.open(message_bytes_max);
         self.slot.route = Some(route);
         self.is_opened = true;
     }

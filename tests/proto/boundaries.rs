@@ -142,6 +142,18 @@ fn an_end_lets_go_of_an_unfinished_message() {
 }
 
 #[test]
+fn a_close_frame_lets_go_of_an_unfinished_message_at_once() {
+    let mut decoder = Decoder::new(Role::Server, MESSAGE_BYTES_MAX);
+    feed(&mut decoder, &frame(Role::Server, 0x02, &[1; 5000]), &mut Vec::new());
+    let mut close = frame(Role::Server, 0x88, b"\x03\xe8");
+    let (first, mut rest) = close.split_at_mut(7);
+    feed(&mut decoder, first, &mut Vec::new());
+    assert!(matches!(decoder.decode(&mut rest), Ok(Some(Event::Close(_)))));
+    assert!(decoder.held_bytes() < 512, "{} bytes held", decoder.held_bytes());
+    assert!(!decoder.is_mid_message());
+}
+
+#[test]
 fn mid_message_is_from_the_first_header_to_the_last_byte() {
     let mut decoder = Decoder::new(Role::Client, MESSAGE_BYTES_MAX);
     let mut seen = Vec::new();

@@ -117,11 +117,8 @@ fn requests_that_are_no_http() {
         ("a fragment in the target", "?room", "#room", Err(TargetInvalid)),
         ("an unknown scheme", "/chat", "ftp://server/chat", Err(TargetInvalid)),
     ]);
-    check(
-        "TLS",
-        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        Err(Malformed),
-    );
+    let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 "[..], &[0xa5; 3000]].concat();
+    check("TLS", &hello, Err(Malformed));
 }
 
 #[test]

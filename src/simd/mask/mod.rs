@@ -27,7 +27,7 @@ pub fn unmask(bytes: &mut [u8], key: [u8; 4], phase: usize) {
     unmask_is_ascii(bytes, key, phase);
 }
 
-/// As [`unmask`], and says whether all of the *unmasked* bytes are ASCII. No bytes are.
+/// As [`unmask`], and says whether all of the *unmasked* bytes are ASCII. An empty slice is.
 #[inline]
 pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     if bytes.len() <= SHORT_BYTES {
