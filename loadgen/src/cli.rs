@@ -72,6 +72,9 @@ pub(crate) struct FanoutOptions {
     /// Publications under way at a time: the next goes out when every subscriber has got the oldest
     #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: u32,
+    /// Connections to publish on, in turn. With one, subscribers must see its order; with several, all the same order
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) publishers: u32,
     /// Publications per second, sent on schedule whether or not the server keeps up
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,

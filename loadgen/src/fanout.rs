@@ -1,4 +1,4 @@
-//! One publisher, many subscribers: every publication must reach every subscriber once, in order and unchanged.
+//! Few publishers, many subscribers: every publication must reach every subscriber once, in order and unchanged.
 //!
 //! Every subscriber gets the same bytes, so checking a delivery is one comparison with the publication that this
 //! subscriber waits for. Only when they differ the payload's stamp is read, to name the fault.
@@ -36,14 +36,15 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     pin::to_cpu(common.cpu)?;
     let subscribers = options.connections;
     let mut keys = MaskingKeys::new();
-    let (publisher, publishing) = Publisher::connect(&options.publish, &mut keys)?;
-    let mut sockets = Sockets::new(subscribers + 1)?;
-    let mut fanout = Fanout::new(publisher, subscribers, common.size, keys);
+    let publishers = (0..options.publishers).map(|_| Publisher::connect(&options.publish, &mut keys));
+    let (publishers, publishing): (Vec<_>, Vec<_>) = publishers.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let mut sockets = Sockets::new(subscribers + options.publishers)?;
+    let mut fanout = Fanout::new(publishers, subscribers, common.size, keys);
     for index in 0..subscribers {
         let connected = connect::web_socket(&common.url, index, &mut fanout.keys)?;
         sockets.add(connected, &mut fanout)?;
     }
-    sockets.add(publishing, &mut fanout)?;
+    publishing.into_iter().try_for_each(|connected| sockets.add(connected, &mut fanout))?;
 
     let pace = || options.rate.map_or(Pace::in_flight(options.in_flight), Pace::rate);
     fanout.run_for(common.warmup, pace(), &mut sockets);
@@ -57,7 +58,7 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
         scenario: "fanout",
         url: common.url.to_string(),
         payload_bytes: common.size,
-        load: pace().to_string(),
+        load: format!("{}, {} publishers", pace(), options.publishers),
         unit: "deliveries",
         counts,
         latencies,
@@ -66,10 +67,11 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     }))
 }
 
-/// The run: subscribers are sockets 0 and up, the publisher is the socket after them.
+/// The run: subscribers are sockets 0 and up, publishers are the sockets after them.
 struct Fanout {
     decoders: Vec<Decoder>,
-    publisher: Publisher,
+    publishers: Vec<Publisher>,
+    /// A publisher is gone, and with it messages that were to be published.
     publisher_ended: bool,
     keys: MaskingKeys,
     payload: Vec<u8>,
@@ -77,16 +79,16 @@ struct Fanout {
 }
 
 impl Fanout {
-    fn new(publisher: Publisher, subscribers: u32, payload_bytes: u32, keys: MaskingKeys) -> Fanout {
+    fn new(publishers: Vec<Publisher>, subscribers: u32, payload_bytes: u32, keys: MaskingKeys) -> Fanout {
         let mut payload = vec![0; payload_bytes as usize];
         payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
         Fanout {
             decoders: (0..subscribers).map(|_| frames::decoder()).collect(),
-            publisher,
+            deliveries: Deliveries::new(subscribers, publishers.len() == 1),
+            publishers,
             publisher_ended: false,
             keys,
             payload,
-            deliveries: Deliveries::new(subscribers),
         }
     }
 
@@ -103,7 +105,7 @@ impl Fanout {
             }
             if Instant::now() < end {
                 self.publish_due(&mut pace, sockets);
-            } else if self.deliveries.window.is_empty() && self.publisher.is_answered() {
+            } else if self.deliveries.window.is_empty() && self.publishers.iter().all(Publisher::is_answered) {
                 return;
             }
             let timeout = pace.next_due_in(self.deliveries.clock_ns()).map_or(TURN, |due| due.min(TURN));
@@ -112,13 +114,14 @@ impl Fanout {
     }
 
     fn publish_due(&mut self, pace: &mut Pace, sockets: &mut Sockets) {
-        let publisher_socket = self.decoders.len() as u32;
         let now_ns = self.deliveries.clock_ns();
         while let Some(intended_ns) = pace.take_due(self.deliveries.window.len(), now_ns) {
             let sequence = self.deliveries.window.next_sequence();
             payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: intended_ns });
             self.deliveries.publish(&self.payload, intended_ns);
-            self.publisher.publish(&self.payload, sockets.out(publisher_socket), &mut self.keys);
+            let publisher = (sequence % self.publishers.len() as u64) as usize;
+            let out = sockets.out((self.decoders.len() + publisher) as u32);
+            self.publishers[publisher].publish(&self.payload, out, &mut self.keys);
         }
     }
 }
@@ -126,11 +129,12 @@ impl Fanout {
 impl Observer for Fanout {
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
         let now_ns = self.deliveries.clock_ns();
+        let subscribers = self.decoders.len();
         match self.decoders.get_mut(socket as usize) {
             Some(decoder) => frames::read(decoder, bytes, &mut self.keys, out, |message, _, _| {
                 self.deliveries.on_message(socket, message.payload, now_ns);
             }),
-            None => self.publisher.on_bytes(bytes, out, &mut self.keys),
+            None => self.publishers[socket as usize - subscribers].on_bytes(bytes, out, &mut self.keys),
         }
     }
 
@@ -150,7 +154,7 @@ struct Deliveries {
     window: Window,
     /// Subscribers that are still there.
     subscribers: u32,
-    /// Sequence number that each subscriber gets next; `None` once it is gone.
+    /// Position that each subscriber gets next; `None` once it is gone.
     next: Vec<Option<u64>>,
     /// Deliveries to each subscriber in the measured part.
     counts: Vec<u64>,
@@ -161,10 +165,10 @@ struct Deliveries {
 }
 
 impl Deliveries {
-    fn new(subscribers: u32) -> Deliveries {
+    fn new(subscribers: u32, one_publisher: bool) -> Deliveries {
         Deliveries {
             start: Instant::now(),
-            window: Window::default(),
+            window: Window::new(one_publisher),
             subscribers,
             next: vec![Some(0); subscribers as usize],
             counts: vec![0; subscribers as usize],
@@ -201,30 +205,30 @@ impl Deliveries {
         }
     }
 
-    fn deliver(&mut self, subscriber: u32, sequence: u64, now_ns: u64) {
-        let intended_ns = self.window.settle(sequence);
+    fn deliver(&mut self, subscriber: u32, position: u64, now_ns: u64) {
+        let intended_ns = self.window.settle(position);
         self.latencies.record(now_ns.saturating_sub(intended_ns));
         self.counts[subscriber as usize] += 1;
-        self.next[subscriber as usize] = Some(sequence + 1);
+        self.next[subscriber as usize] = Some(position + 1);
         self.last_progress_ns = now_ns;
     }
 
-    /// Names what came instead of publication `next`.
+    /// Names what came instead of what is at position `next`.
     fn on_unexpected(&mut self, subscriber: u32, next: u64, payload: &[u8], now_ns: u64) {
-        match payload::read(payload) {
-            Some(Stamp { sequence, .. }) if sequence < next => self.faults.late(subscriber, sequence),
-            Some(Stamp { sequence, .. }) if self.window.matches(sequence, payload) => {
-                for skipped in next..sequence {
-                    self.faults.skip(subscriber, skipped);
+        let stamp = payload::read(payload).filter(|stamp| stamp.sequence < self.window.next_sequence());
+        match (stamp, self.window.find(payload)) {
+            (_, Some(position)) if position >= next => {
+                for skipped in next..position {
+                    self.faults.skip(subscriber, self.window.sequence_at(skipped));
                     self.window.settle(skipped);
                 }
-                self.deliver(subscriber, sequence, now_ns);
+                self.deliver(subscriber, position, now_ns);
             }
-            _ => {
+            (Some(Stamp { sequence, .. }), _) => self.faults.late(subscriber, sequence),
+            (None, _) => {
                 self.faults.corrupt(subscriber, payload);
-                // It came in the place of the next one. If nothing is awaited, it came out of nowhere.
-                if next < self.window.next_sequence() {
-                    self.window.settle(next);
+                // If nothing is awaited, it came out of nowhere.
+                if self.window.settle_unknown(next) {
                     self.next[subscriber as usize] = Some(next + 1);
                 }
             }
@@ -251,12 +255,9 @@ impl Deliveries {
     fn abandon(&mut self, subscriber: u32) {
         let Some(next) = self.next[subscriber as usize].take() else { return };
         self.subscribers -= 1;
-        let awaited = next..self.window.next_sequence();
-        if !awaited.is_empty() {
-            self.faults.given_up(subscriber, awaited.end - awaited.start);
-        }
-        for sequence in awaited {
-            self.window.settle(sequence);
+        let missing = self.window.abandon(next);
+        if missing > 0 {
+            self.faults.given_up(subscriber, missing);
         }
     }
 }
@@ -273,7 +274,7 @@ mod tests {
 
     /// Two subscribers, `published` publications under way; subscriber 0 gets `received`.
     fn receive(published: u64, received: &[Vec<u8>]) -> Deliveries {
-        let mut deliveries = Deliveries::new(2);
+        let mut deliveries = Deliveries::new(2, true);
         (0..published).for_each(|sequence| deliveries.publish(&message(sequence), sequence * 10));
         received.iter().for_each(|payload| deliveries.on_message(0, payload, 1000));
         deliveries

@@ -105,10 +105,12 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     ServerPlan { name: "Ringfeed", command, publish: Publish::Post }
 }
 
+/// With many in flight, each comes from a publisher of its own, since HTTP answers a publisher's requests one by one.
 fn fanout(connections: u32, size: u32, in_flight: u32, servers: Vec<usize>) -> Case {
+    let load = format!("--connections {connections} --size {size} --in-flight {in_flight} --publishers {in_flight}");
     Case {
         name: format!("fanout, {connections} subscribers, {size} B, {in_flight} in flight"),
-        load: words(&format!("--connections {connections} --size {size} --in-flight {in_flight}")),
+        load: words(&load),
         scenario: Scenario::Fanout,
         servers,
     }

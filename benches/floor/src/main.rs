@@ -2,17 +2,18 @@
 //!
 //! One thread. Subscribers are accepted and kept in a list; for what is posted, the list is walked with send(2), and
 //! nothing else is done: no topics, no outbox, no history, no reading from subscribers, no timers. It does not survive
-//! a subscriber that stops reading: the send waits. Publications that are on the posting connection together
-//! go out as one run of frames, one send for each socket.
+//! a subscriber that stops reading: the send waits. All publications that have been posted by the time it looks go out as
+//! one run of frames, one send for each socket.
 //!
 //! Prints the same lines as `ringfeed serve`, so that both are started and driven alike.
 
-mod post;
+mod publisher;
 mod subscriber;
 
 use std::error::Error;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -20,7 +21,7 @@ use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{SendFlags, send};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use post::Posts;
+use publisher::Publisher;
 
 /// Fan-out with plain send(2), and nothing else.
 #[derive(Parser)]
@@ -48,7 +49,9 @@ struct Floor {
     control: TcpListener,
     /// In the order they were accepted.
     subscribers: Vec<TcpStream>,
-    posts: Option<Posts>,
+    publishers: Vec<Publisher>,
+    /// Frames of the publications that go out together.
+    run: Vec<u8>,
 }
 
 impl Floor {
@@ -60,44 +63,52 @@ impl Floor {
         println!("listening on ws://{}", listener.local_addr()?);
         println!("control on http://{}", control.local_addr()?);
         println!("ready");
-        Ok(Floor { listener, control, subscribers: Vec::new(), posts: None })
+        Ok(Floor { listener, control, subscribers: Vec::new(), publishers: Vec::new(), run: Vec::new() })
     }
 
     /// Until it is killed.
     fn run(mut self) -> Result<(), Box<dyn Error>> {
         loop {
-            let [subscriber, publisher, posted] = self.wait()?;
+            let Ready { subscriber, publisher, posted } = self.wait()?;
+            self.publish(&posted);
             if subscriber {
                 self.subscribers.push(subscriber::accept(&self.listener)?);
             }
             if publisher {
-                self.posts = Some(Posts::new(self.control.accept()?.0)?);
-            }
-            if posted {
-                self.publish();
+                self.publishers.push(Publisher::new(self.control.accept()?.0)?);
             }
         }
     }
 
-    /// Which of the three has something to read: listener, control listener, the posting connection.
-    fn wait(&self) -> io::Result<[bool; 3]> {
-        let mut fds = vec![PollFd::new(&self.listener, PollFlags::IN), PollFd::new(&self.control, PollFlags::IN)];
-        fds.extend(self.posts.as_ref().map(|posts| PollFd::new(posts.stream(), PollFlags::IN)));
+    fn wait(&self) -> io::Result<Ready> {
+        let listeners = [self.listener.as_fd(), self.control.as_fd()];
+        let publishers = self.publishers.iter().map(|publisher| publisher.stream().as_fd());
+        let mut fds: Vec<PollFd> =
+            listeners.into_iter().chain(publishers).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
         poll(&mut fds, None)?;
-        let ready = |index: usize| fds.get(index).is_some_and(|fd| !fd.revents().is_empty());
-        Ok([ready(0), ready(1), ready(2)])
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [subscriber, publisher] = [ready.next(), ready.next()].map(Option::unwrap_or_default);
+        Ok(Ready { subscriber, publisher, posted: ready.collect() })
     }
 
-    /// Sends what is posted to everybody, and answers. A publisher that leaves makes room for the next.
-    fn publish(&mut self) {
-        let Some(posts) = &mut self.posts else { return };
-        match posts.read() {
-            Ok([]) => {}
-            Ok(run) => self.subscribers.retain(|subscriber| send(subscriber, run, SendFlags::NOSIGNAL).is_ok()),
-            Err(_) => return self.posts = None,
+    /// Sends all that is posted to everybody, and answers. Publishers that left are forgotten.
+    fn publish(&mut self, posted: &[bool]) {
+        self.run.clear();
+        let mut posted = posted.iter();
+        let run = &mut self.run;
+        self.publishers.retain_mut(|publisher| posted.next() != Some(&true) || publisher.read(run).is_ok());
+        if run.is_empty() {
+            return;
         }
-        if posts.answer().is_err() {
-            self.posts = None;
-        }
+        self.subscribers.retain(|subscriber| send(subscriber, run, SendFlags::NOSIGNAL).is_ok());
+        self.publishers.retain_mut(|publisher| publisher.answer().is_ok());
     }
+}
+
+/// What has something to read.
+struct Ready {
+    subscriber: bool,
+    publisher: bool,
+    /// By publisher.
+    posted: Vec<bool>,
 }

@@ -11,51 +11,52 @@ const READ_BYTES: usize = 256 * 1024;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// The connection that publications are posted on.
-pub(crate) struct Posts {
+/// A connection that publications are posted on.
+pub(crate) struct Publisher {
     stream: TcpStream,
     buffer: Box<[u8]>,
     /// What was read and is not a whole request yet.
     input: Vec<u8>,
-    /// Frames of the requests read last.
-    run: Vec<u8>,
+    /// Answers to what was read last.
     answers: Vec<u8>,
 }
 
-impl Posts {
-    pub(crate) fn new(stream: TcpStream) -> std::io::Result<Posts> {
+impl Publisher {
+    pub(crate) fn new(stream: TcpStream) -> std::io::Result<Publisher> {
         stream.set_nodelay(true)?;
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        Ok(Posts { stream, buffer, input: Vec::new(), run: Vec::new(), answers: Vec::new() })
+        Ok(Publisher { stream, buffer, input: Vec::new(), answers: Vec::new() })
     }
 
     pub(crate) fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Reads once, and joins the publications that are whole into one run of frames, which may be empty.
+    /// Reads once, and appends the publications that are whole to `run`, as frames.
     ///
     /// # Errors
     /// If the publisher left or posted something else.
-    pub(crate) fn read(&mut self) -> Result<&[u8], Box<dyn Error>> {
+    pub(crate) fn read(&mut self, run: &mut Vec<u8>) -> Result<(), Box<dyn Error>> {
         let len = self.stream.read(&mut self.buffer)?;
         if len == 0 {
             return Err("the publisher left".into());
         }
         self.input.extend_from_slice(&self.buffer[..len]);
-        self.run.clear();
         let mut used = 0;
         while let Some(post) = Post::decode(&self.input[used..])? {
-            encode_frame(&mut self.run, Opcode::Text, post.body, None);
+            encode_frame(run, Opcode::Text, post.body, None);
             self.answers.extend_from_slice(ANSWER);
             used += post.len;
         }
         self.input.drain(..used);
-        Ok(&self.run)
+        Ok(())
     }
 
     /// Answers all that was read since the last time.
     pub(crate) fn answer(&mut self) -> std::io::Result<()> {
+        if self.answers.is_empty() {
+            return Ok(());
+        }
         self.stream.write_all(&self.answers)?;
         self.answers.clear();
         Ok(())
@@ -102,19 +103,22 @@ mod tests {
     #[test]
     fn what_lies_there_together_becomes_one_run() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let mut publisher = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let mut posts = Posts::new(listener.accept().unwrap().0).unwrap();
+        let mut poster = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut publisher = Publisher::new(listener.accept().unwrap().0).unwrap();
+        let mut run = Vec::new();
         let both = [REQUEST, REQUEST, &REQUEST[..10]].concat();
-        publisher.write_all(&both).unwrap();
-        assert_eq!(posts.read().unwrap(), b"\x81\x05hello\x81\x05hello");
-        posts.answer().unwrap();
-        publisher.write_all(&REQUEST[10..]).unwrap();
-        assert_eq!(posts.read().unwrap(), b"\x81\x05hello");
-        posts.answer().unwrap();
+        poster.write_all(&both).unwrap();
+        publisher.read(&mut run).unwrap();
+        assert_eq!(run, b"\x81\x05hello\x81\x05hello");
+        publisher.answer().unwrap();
+        poster.write_all(&REQUEST[10..]).unwrap();
+        publisher.read(&mut run).unwrap();
+        assert_eq!(run, b"\x81\x05hello".repeat(3));
+        publisher.answer().unwrap();
         let mut answers = vec![0; 3 * ANSWER.len()];
-        publisher.read_exact(&mut answers).unwrap();
+        poster.read_exact(&mut answers).unwrap();
         assert_eq!(answers, ANSWER.repeat(3));
-        drop(publisher);
-        assert!(posts.read().is_err());
+        drop(poster);
+        assert!(publisher.read(&mut run).is_err());
     }
 }
