@@ -1,6 +1,7 @@
 //! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
 
 pub mod buf;
+pub mod client;
 pub mod conn;
 pub mod control;
 pub mod gateway;

@@ -8,11 +8,12 @@
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! ```
 //!
-//! Connections are `http`'s, and which requests a browser may make is `guard`'s. With `demo` there is a publisher inside,
+//! Connections are `http`'s (with `batch`), and which requests a browser may make is `guard`'s. With `demo` there is a publisher inside,
 //! which reads this host's figures (`demo`, `host`). It never touches a shard's state: what it wants goes through the [`Publisher`],
 //! what it knows comes from the [`Status`].
 
 mod answer;
+mod batch;
 mod demo;
 #[cfg(test)]
 mod fake;
