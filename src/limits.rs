@@ -22,6 +22,10 @@ pub const HANDSHAKE_HEADERS_MAX: usize = 64;
 /// Bytes of one message from a peer, whole, by default. Larger ones end the connection with 1009.
 pub const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
+/// Bytes of a message that a subscriber of a raw feed sends, which is then told that feeds are read-only: there is no
+/// reason to hold more for it.
+pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
+
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
@@ -59,7 +63,8 @@ pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
 pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;
 
-/// Bytes of answers on one connection to the control port after which they leave, though more requests are there already.
+/// Bytes of answers on one connection to the control port after which they leave, though more requests are there
+/// already.
 pub const CONTROL_OUTPUT_BYTES: usize = 64 * 1024;
 
 /// Milliseconds that our client gives a server to resolve, connect and answer the opening handshake.
@@ -68,7 +73,8 @@ pub const CLIENT_CONNECT_MS: u64 = 10_000;
 /// Milliseconds that our client waits for the other half of a closing handshake, and for the end of the stream.
 pub const CLIENT_CLOSE_MS: u64 = 5_000;
 
-/// Milliseconds that our client waits at most before its second attempt to connect; each further one may wait twice as long.
+/// Milliseconds that our client waits at most before its second attempt to connect; each further one may wait twice
+/// as long.
 pub const CLIENT_RETRY_FIRST_MS: u64 = 500;
 
 /// Milliseconds that our client waits at most before any attempt to connect.
@@ -76,3 +82,55 @@ pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
 
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;
+
+/// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
+/// to tell those that are too many.
+pub const SPARE_DESCRIPTORS: u32 = 64;
+
+/// Receive buffers of a shard; together with [`RECV_BUFFER_BYTES`] 4 MiB, touched only as data arrives.
+pub const RECV_BUFFERS: u16 = 64;
+
+/// Bytes of a receive buffer. Many small receives lie side by side in one.
+pub const RECV_BUFFER_BYTES: u32 = 64 * 1024;
+
+/// Bytes of replies that are collected before they are sent, within a turn.
+pub const REPLIES_BYTES: usize = 256 * 1024;
+
+/// Bytes that may wait in an outbox, by default, before a publication more makes its reader a slow consumer.
+pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of replies that wait in an outbox before its connection is no longer read, until half of them have left. So a
+/// peer that sends and does not read is held back by its own socket.
+pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
+
+/// Time for an opening handshake to come whole, by default, in milliseconds.
+pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+
+/// Silence after which a peer is pinged, by default, in milliseconds. Below the 30 to 60 seconds after which common
+/// proxies give a connection up.
+pub const PING_INTERVAL_MS: u64 = 25_000;
+
+/// Time to answer a ping, by default, in milliseconds.
+pub const PONG_TIMEOUT_MS: u64 = 10_000;
+
+/// Time for the peer to answer our Close frame, in milliseconds.
+pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
+
+/// Time for the peer to end its half of the stream after we have ended ours, in milliseconds. Closing at once would reset
+/// the connection if anything was left unread, and the peer might never see the Close frame.
+pub const LINGER_MS: u64 = 2_000;
+
+/// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
+pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
+
+/// Resolution of timers, in milliseconds.
+pub const TICK_MS: u64 = 50;
+
+/// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
+pub const ACCEPT_RETRY_MS: u64 = 200;
+
+/// Connections that the kernel keeps for a shard until they are accepted (the kernel caps it at `net.core.somaxconn`).
+pub const ACCEPT_BACKLOG: i32 = 4096;
+
+/// Time that a segment may stay unacknowledged before the kernel gives a peer up (`TCP_USER_TIMEOUT`), in milliseconds.
+pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;

@@ -61,7 +61,8 @@ impl Peer {
         self.stream.write_all(bytes).await.unwrap();
     }
 
-    /// Everything that the client still sends, as text. A close frame is answered unless `closing`, then the connection ends.
+    /// Everything that the client still sends, as text. A close frame is answered unless `closing`, then the
+    /// connection ends.
     pub(super) async fn finish(mut self, closing: bool) -> Vec<String> {
         let mut events = Vec::new();
         loop {

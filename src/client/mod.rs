@@ -7,8 +7,8 @@
 //! publish         ─► one POST to a control port (hyper)
 //! ```
 //!
-//! Everything here runs within [`tokio_uring::start`]. It does not speak TLS, so `wss` and `https` are refused with a word on
-//! what to do.
+//! Everything here runs within [`tokio_uring::start`]. It does not speak TLS, so `wss` and `https` are refused with
+//! a word on what to do.
 //!
 //! ```no_run
 //! use ringfeed::client::{Client, Options};
@@ -126,8 +126,8 @@ impl Client {
     /// Opens a WebSocket to `url`, like `ws://127.0.0.1:8000/feed/demo`.
     ///
     /// # Errors
-    /// What is wrong with the URL; that no address of the host could be reached; what RFC 6455 §4.1 finds wrong with the
-    /// server's answer; or that all of it took longer than [`CLIENT_CONNECT_MS`].
+    /// What is wrong with the URL; that no address of the host could be reached; what RFC 6455 §4.1 finds wrong with
+    /// the server's answer; or that all of it took longer than [`CLIENT_CONNECT_MS`].
     pub async fn connect(url: &str, options: Options) -> Result<Client, ClientError> {
         let endpoint = Endpoint::parse(url, Scheme::Ws)?;
         let connect = Client::connect_to(&endpoint, &options);
@@ -167,7 +167,8 @@ impl Client {
         self.closed.as_ref()
     }
 
-    /// The next message; `None` after the peer closed, which is answered. Pings are answered here too, so call this all the time.
+    /// The next message; `None` after the peer closed, which is answered. Pings are answered here too, so call this
+    /// all the time.
     ///
     /// A call that is dropped before it is done, as `select!` does, loses nothing.
     ///
@@ -253,8 +254,8 @@ impl Client {
         }
     }
 
-    /// After both close frames, or instead of the peer's: it is for the server to end the TCP connection first (RFC 6455
-    /// §7.1.1), within [`CLIENT_CLOSE_MS`].
+    /// After both close frames, or instead of the peer's: it is for the server to end the TCP connection first (RFC
+    /// 6455 §7.1.1), within [`CLIENT_CLOSE_MS`].
     async fn finish(&mut self) {
         let ended = async {
             self.transport.flush().await?;

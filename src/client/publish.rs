@@ -16,8 +16,8 @@ use super::connect::connect_to_any;
 use super::url::{Endpoint, Scheme};
 use crate::limits::CLIENT_CONNECT_MS;
 
-/// Publishes `payload` by a POST to `url`, like `http://127.0.0.1:8001/publish/demo`, and returns the server's answer: the
-/// publication's place in the topic's order as JSON.
+/// Publishes `payload` by a POST to `url`, like `http://127.0.0.1:8001/publish/demo`, and returns the server's
+/// answer: the publication's place in the topic's order as JSON.
 ///
 /// # Errors
 /// What is wrong with the URL; that the host could not be reached; or that and why the server refused.

@@ -20,8 +20,9 @@ pub struct Sub {
     pub once: bool,
 }
 
-/// Prints each message to `output` as a line: text as it is, binary as `base64:` and its payload in base64. Connects again when
-/// the connection is lost or closed; what is published meanwhile is missed, and standard error says when that was.
+/// Prints each message to `output` as a line: text as it is, binary as `base64:` and its payload in base64.
+/// Connects again when the connection is lost or closed; what is published meanwhile is missed, and standard error
+/// says when that was.
 ///
 /// # Errors
 /// What trying again would not help, and with `once` whatever ends the connection but a close frame.

@@ -1,7 +1,7 @@
 //! One TCP stream on tokio-uring, with a buffer for each direction.
 //!
-//! A read or write that has been handed to the kernel is kept here until it is done, so that a caller who gives up waiting
-//! loses neither bytes nor their order. At most one of each is in flight.
+//! A read or write that has been handed to the kernel is kept here until it is done, so that a caller who gives up
+//! waiting loses neither bytes nor their order. At most one of each is in flight.
 
 use std::future::Future;
 use std::io;
@@ -111,8 +111,8 @@ impl Transport {
 
 impl Drop for Transport {
     fn drop(&mut self) {
-        // An operation in flight keeps the socket open until it is done: this makes it so. It fails only when the peer has
-        // ended the connection already.
+        // An operation in flight keeps the socket open until it is done: this makes it so. It fails only when the
+        // peer has ended the connection already.
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }

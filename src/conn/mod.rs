@@ -47,13 +47,19 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was accepted at `now_ms`. Messages beyond `message_bytes_max` end it.
-    pub fn new(message_bytes_max: u32, now_ms: u64) -> Connection {
+    /// A connection that was accepted at `now_ms`.
+    pub fn new(now_ms: u64) -> Connection {
         Connection {
             phase: Phase::Handshake(Vec::new()),
             outbox: Outbox::default(),
             keep_alive: KeepAlive::new(now_ms),
-            decoder: Decoder::new(Role::Server, message_bytes_max),
+            decoder: Decoder::new(Role::Server, 0),
         }
+    }
+
+    /// The opening handshake was accepted. Messages beyond `message_bytes_max` end the connection from now on.
+    pub fn open(&mut self, message_bytes_max: u32) {
+        self.phase = Phase::Open;
+        self.decoder = Decoder::new(Role::Server, message_bytes_max);
     }
 }

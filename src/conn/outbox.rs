@@ -42,9 +42,9 @@ impl Outbox {
         waiting.frames.push_back(frame);
     }
 
-    /// Puts `frame` last, unless more than `bytes_max` would wait then.
+    /// Puts `frame` last, unless more than `bytes_max` would wait then. Where nothing waits, a frame of any size may.
     pub fn push_bounded(&mut self, frame: SharedFrame, bytes_max: usize) -> Result<(), OutboxFull> {
-        if self.bytes() + frame.len() > bytes_max {
+        if !self.is_empty() && self.bytes() + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
         self.push(frame);
@@ -133,6 +133,8 @@ mod tests {
 
     #[test]
     fn the_bound_counts_all_that_waits() {
+        let mut outbox = Outbox::default();
+        assert_eq!(outbox.push_bounded(frame(11), 10), Ok(()), "whatever its size, the first may wait");
         let mut outbox = Outbox::default();
         assert_eq!(outbox.push_bounded(frame(6), 10), Ok(()));
         assert_eq!(outbox.push_bounded(frame(5), 10), Err(OutboxFull));

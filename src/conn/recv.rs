@@ -70,8 +70,8 @@ mod tests {
     const MASK: Option<[u8; 4]> = Some([1, 2, 3, 4]);
 
     fn open() -> Connection {
-        let mut conn = Connection::new(1024, 0);
-        conn.phase = Phase::Open;
+        let mut conn = Connection::new(0);
+        conn.open(1024);
         conn
     }
 

@@ -1,8 +1,9 @@
 //! A connection whose answers wait for the next read, so that those to pipelined requests leave in one write.
 //!
-//! hyper flushes after each answer, which costs a system call each. Its own remedy, `pipeline_flush`, flushes only when
-//! nothing unread is left, and so never answers what stands before half a request or a malformed one. Here the answers leave
-//! when hyper wants to *read*: then it has answered all it has, and may wait. What is left leaves before the end of the connection.
+//! hyper flushes after each answer, which costs a system call each. Its own remedy, `pipeline_flush`, flushes only
+//! when nothing unread is left, and so never answers what stands before half a request or a malformed one. Here the
+//! answers leave when hyper wants to *read*: then it has answered all it has, and may wait. What is left leaves
+//! before the end of the connection.
 
 use std::io;
 use std::pin::Pin;

@@ -1,7 +1,7 @@
 //! `/feed/<topic>[,<topic>…]`: the raw feed. Each publication is one message, its payload verbatim.
 
 use super::{Accept, Context, Handler, Refusal, Request};
-use crate::limits::CONN_TOPICS_MAX;
+use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
 use crate::proto::{CloseCode, Message};
 use crate::topics::{NameError, TopicName};
 
@@ -16,7 +16,7 @@ impl Handler for Feed {
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics on one connection: open another for the rest");
             conn.subscribe(topic).map_err(|_| Refusal::new(400, too_many()))?;
         }
-        Ok(Accept::default())
+        Ok(Accept { message_bytes_max: Some(FEED_MESSAGE_BYTES_MAX), ..Accept::default() })
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, _message: Message<'_>) {

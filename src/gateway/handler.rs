@@ -48,6 +48,8 @@ pub struct Request<'a> {
 pub struct Accept {
     /// One of those that the request offers.
     pub subprotocol: Option<String>,
+    /// Bytes of one message from this peer, if that should be less than the server's bound.
+    pub message_bytes_max: Option<u32>,
 }
 
 /// The peer is not welcome.
@@ -147,6 +149,11 @@ impl<'a> Context<'a> {
             encode_close(self.out, Some(code), reason, None);
             self.is_closed = true;
         }
+    }
+
+    /// Subscriptions of the connection, with those asked for in this call.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions
     }
 
     /// Whether [`close`](Self::close) was called.

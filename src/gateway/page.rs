@@ -1,6 +1,6 @@
 //! The small page that shows a feed in the browser, and what other plain GETs are told.
 
-use crate::proto::{RequestHead, encode_response};
+use crate::proto::{HandshakeError, RequestHead, encode_refusal, encode_response};
 
 /// Subscribes to a feed and shows it live.
 const PAGE: &str = include_str!("page.html");
@@ -21,10 +21,7 @@ pub fn answer_plain_get(out: &mut Vec<u8>, head: &RequestHead<'_>, is_websocket_
     let text = "text/plain; charset=utf-8";
     match head.path {
         "/" => encode_response(out, 200, "text/html; charset=utf-8", PAGE.as_bytes(), PAGE_HEADERS),
-        _ if is_websocket_path => {
-            let upgrade = [("Upgrade", "websocket"), ("Sec-WebSocket-Version", "13")];
-            encode_response(out, 426, text, b"this is a WebSocket: connect with a WebSocket client\n", &upgrade);
-        }
+        _ if is_websocket_path => encode_refusal(out, HandshakeError::NotAnUpgrade),
         _ => encode_response(out, 404, text, b"nothing here: the feed of a topic is at /feed/<topic>\n", &[]),
     }
 }

@@ -48,3 +48,46 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every state against every frame, written out.
+    const TABLE: &str = "\
+                          None                   Some(Text)             Some(Binary)
+        Continuation      UnexpectedContinuation Middle                 Middle
+        Continuation, fin UnexpectedContinuation Last                   Last
+        Text              First(Text)            ExpectedContinuation   ExpectedContinuation
+        Text, fin         Whole(Text)            ExpectedContinuation   ExpectedContinuation
+        Binary            First(Binary)          ExpectedContinuation   ExpectedContinuation
+        Binary, fin       Whole(Binary)          ExpectedContinuation   ExpectedContinuation
+        Close             ControlFragmented      ControlFragmented      ControlFragmented
+        Close, fin        Control                Control                Control
+        Ping              ControlFragmented      ControlFragmented      ControlFragmented
+        Ping, fin         Control                Control                Control
+        Pong              ControlFragmented      ControlFragmented      ControlFragmented
+        Pong, fin         Control                Control                Control";
+
+    #[test]
+    fn state_by_event() {
+        let states = [None, Some(MessageKind::Text), Some(MessageKind::Binary)];
+        let mut rows = vec![format!("{:17}", "") + &states.map(|state| cell(&state)).concat()];
+        for opcode in [Opcode::Continuation, Opcode::Text, Opcode::Binary, Opcode::Close, Opcode::Ping, Opcode::Pong] {
+            for (fin, suffix) in [(false, ""), (true, ", fin")] {
+                let outcomes = states.map(|state| match Part::next(state, opcode, fin) {
+                    Ok(part) => cell(&part),
+                    Err(error) => cell(&error),
+                });
+                rows.push(format!("{:17}", format!("{opcode:?}{suffix}")) + &outcomes.concat());
+            }
+        }
+        let expected: Vec<_> = TABLE.lines().map(str::trim).collect();
+        let seen: Vec<_> = rows.iter().map(|row| row.trim()).collect();
+        assert_eq!(seen, expected, "\n{}", rows.join("\n"));
+    }
+
+    fn cell(value: &impl std::fmt::Debug) -> String {
+        format!(" {:22}", format!("{value:?}"))
+    }
+}

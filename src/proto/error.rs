@@ -223,3 +223,41 @@ impl fmt::Display for ClientHandshakeError {
 }
 
 impl error::Error for ClientHandshakeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sentence_fits_a_close_frame() {
+        let errors = [
+            ProtocolError::ReservedBits,
+            ProtocolError::ReservedOpcode,
+            ProtocolError::LengthNotMinimal,
+            ProtocolError::LengthTooLarge,
+            ProtocolError::NotMasked,
+            ProtocolError::Masked,
+            ProtocolError::ControlFragmented,
+            ProtocolError::ControlTooLong,
+            ProtocolError::UnexpectedContinuation,
+            ProtocolError::ExpectedContinuation,
+            ProtocolError::MessageTooBig,
+            ProtocolError::TextNotUtf8,
+            ProtocolError::ClosePayloadTooShort,
+            ProtocolError::CloseCodeInvalid,
+            ProtocolError::CloseReasonNotUtf8,
+        ];
+        for error in errors {
+            assert!(error.to_string().len() <= 123, "{error:?}");
+            assert!(error.close_code().is_sendable(), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn close_codes_are_told_apart() {
+        assert_eq!(ProtocolError::ReservedOpcode.close_code(), CloseCode::PROTOCOL_ERROR);
+        assert_eq!(ProtocolError::TextNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::CloseReasonNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::MessageTooBig.close_code(), CloseCode::MESSAGE_TOO_BIG);
+    }
+}

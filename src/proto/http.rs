@@ -72,7 +72,11 @@ pub fn decode_request_head(input: &[u8]) -> Result<Option<(RequestHead<'_>, usiz
     let status = request.parse(input);
 
     // The target's bound comes first, so that the answer doesn't depend on how much of the rest has come.
-    let target_len = request.path.map_or_else(|| unfinished_target_len(input), str::len);
+    let target_len = match (request.path, &status) {
+        (Some(target), _) => target.len(),
+        (None, Ok(_)) => unfinished_target_len(input),
+        (None, Err(_)) => 0,
+    };
     if target_len > REQUEST_TARGET_BYTES_MAX {
         return Err(HandshakeError::TargetTooLong);
     }

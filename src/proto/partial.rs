@@ -135,7 +135,7 @@ impl Partial {
     }
 
     /// The payload of this frame comes next.
-    pub(super) fn begin_payload(&mut self, header: &FrameHeader, part: Part) {
+    pub(super) fn begin_payload(&mut self, header: FrameHeader, part: Part) {
         let payload = Payload { masking_key: header.masking_key, len: header.payload_len, received: 0 };
         if let Part::Whole(kind) | Part::First(kind) = part {
             let message = PartialMessage { kind, bytes: Vec::new(), utf8: Utf8Stream::default() };
@@ -243,11 +243,14 @@ impl Payload {
 
 impl PartialMessage {
     fn append(&mut self, piece: Piece<'_>) -> Result<(), ProtocolError> {
-        if let Some(key) = piece.masking_key {
-            unmask(piece.bytes, key, piece.phase);
-        }
-        if self.kind == MessageKind::Text {
-            self.utf8.feed(piece.bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
+        let not_utf8 = |_| ProtocolError::TextNotUtf8;
+        match (self.kind, piece.masking_key) {
+            (MessageKind::Text, Some(key)) => {
+                self.utf8.unmask_and_feed(piece.bytes, key, piece.phase).map_err(not_utf8)?;
+            }
+            (MessageKind::Text, None) => self.utf8.feed(piece.bytes).map_err(not_utf8)?,
+            (MessageKind::Binary, Some(key)) => unmask(piece.bytes, key, piece.phase),
+            (MessageKind::Binary, None) => {}
         }
         self.bytes.extend_from_slice(piece.bytes);
         Ok(())

@@ -1,13 +1,27 @@
 //! Where state meets the kernel: shards, their listeners, the mesh between them, and how they start and stop.
 
+mod accept;
+mod close;
+mod config;
+mod listener;
 mod mesh;
 pub mod metrics;
+mod publish;
+mod receive;
+mod send;
+mod shard;
+mod slot;
+mod start;
+mod timers;
+mod wheel;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use config::ServerConfig;
 pub use mesh::{PublishError, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
+pub use start::{ServeError, Server, ServerBuilder};
 
 /// What the rest of the process may know of the running shards.
 #[derive(Clone, Debug)]

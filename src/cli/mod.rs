@@ -1,0 +1,86 @@
+//! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
+
+mod serve;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+/// Exit code for input that can't be used.
+const BAD_INPUT: u8 = 2;
+
+/// A WebSocket push server for Linux on io_uring.
+#[derive(Debug, Parser)]
+#[command(name = "ringfeed", version, arg_required_else_help = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(serve::ServeArguments),
+}
+
+/// Runs what the process was asked to.
+pub fn run() -> ExitCode {
+    start_logging();
+    match parse(std::env::args_os()) {
+        Ok(Arguments { command: Command::Serve(arguments) }) => serve::run(arguments),
+        Err(exit_code) => exit_code,
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, ExitCode> {
+    Arguments::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            print!("{error}");
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            eprint!("{error}");
+            ExitCode::from(BAD_INPUT)
+        }
+        _ => bad_input(&one_line(&error)),
+    })
+}
+
+/// What clap says before it goes on about usage.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    format!("{}: see `ringfeed --help`", first.trim_start_matches("error: "))
+}
+
+fn bad_input(text: &str) -> ExitCode {
+    eprintln!("ringfeed: {text}");
+    ExitCode::from(BAD_INPUT)
+}
+
+/// Logs go to standard error; `RUST_LOG` chooses what, warnings by default.
+fn start_logging() {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_flag_is_one_line() {
+        let error = Arguments::try_parse_from(["ringfeed", "serve", "--nonsense"]).unwrap_err();
+        assert_eq!(one_line(&error), "unexpected argument '--nonsense' found: see `ringfeed --help`");
+    }
+}

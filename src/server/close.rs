@@ -1,0 +1,111 @@
+//! Connections end, in three steps so that nothing is closed while the kernel still holds memory of ours:
+//! [`terminate`](Shard::terminate), [`join`](Shard::join), [`on_close`](Shard::on_close).
+
+use super::metrics::CloseCause;
+use super::send::change_outbox;
+use super::shard::Shard;
+use super::slot::Stage;
+use crate::buf::ConnId;
+use crate::conn::{Outbox, Phase};
+use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
+use crate::proto::{CloseCode, encode_close};
+use crate::ring::{Op, Ring, Shutdown, Token};
+
+impl<R: Ring> Shard<'_, R> {
+    /// We have sent a Close frame; the peer has some seconds to answer it.
+    pub(super) fn await_close(&mut self, slot: u32, cause: CloseCause) {
+        self.slot(slot).conn.phase = Phase::Closing;
+        self.leave(slot, cause);
+        self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
+    }
+
+    /// The conversation is over; what was said last still leaves.
+    pub(super) fn finish(&mut self, slot: u32, cause: CloseCause) {
+        if !self.is_serving(slot) {
+            return;
+        }
+        self.leave(slot, cause);
+        let entry = self.slot(slot);
+        entry.conn.phase = Phase::Ended;
+        entry.stage = Stage::Flushing;
+        self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
+        self.mark_dirty(slot);
+    }
+
+    /// Our half of the stream has ended; the peer has a moment to end its own.
+    pub(super) fn set_linger(&mut self, slot: u32) {
+        self.set_deadline(slot, self.now_ms + LINGER_MS);
+    }
+
+    /// The server is stopping.
+    pub(super) fn close_for_drain(&mut self, slot: u32) {
+        match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
+            (Stage::Serving, Phase::Open) => {
+                let start = self.begin_reply(slot);
+                encode_close(&mut self.replies.bytes, Some(CloseCode::GOING_AWAY), "the server is stopping", None);
+                self.end_reply(slot, start);
+                self.await_close(slot, CloseCause::Drain);
+            }
+            (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
+            _ => {}
+        }
+    }
+
+    /// The handler no longer knows the connection, and its subscriptions end. Only the first time counts.
+    fn leave(&mut self, slot: u32, cause: CloseCause) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.cause.is_some() {
+            return;
+        }
+        entry.cause = Some(cause);
+        let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
+        self.metrics.closed(cause).add(1);
+        self.metrics.subscriptions.sub(subscriptions.len() as u64);
+        subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot));
+        self.metrics.topics.set(self.topics.len() as u64);
+        if let Some(route) = route {
+            self.metrics.websockets.sub(1);
+            self.routes.handler(route).on_close(id, cause);
+        }
+    }
+
+    /// Ends the connection at once. What waits to be sent is dropped; operations in the kernel are awaited.
+    pub(super) fn terminate(&mut self, slot: u32, cause: CloseCause) {
+        if self.slot(slot).has_reply {
+            // The reply must not be submitted after the descriptor was closed and given to somebody else.
+            self.send_replies();
+        }
+        if matches!(self.slot(slot).stage, Stage::Terminating | Stage::Closing) {
+            return;
+        }
+        self.leave(slot, cause);
+        let entry = &mut self.slots[slot as usize];
+        entry.conn.phase = Phase::Ended;
+        entry.stage = Stage::Terminating;
+        change_outbox(entry, self.metrics, |outbox| *outbox = Outbox::default());
+        if entry.has_operations() {
+            self.ring.submit_shutdown(entry.socket, Shutdown::Both, Token::of_conn(Op::Shutdown, entry.id));
+        }
+        self.join(slot);
+    }
+
+    /// Closes a terminated connection's descriptor as soon as the kernel holds no operation of it.
+    pub(super) fn join(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.stage == Stage::Terminating && !entry.has_operations() {
+            entry.stage = Stage::Closing;
+            self.ring.submit_close(entry.socket, Token::of_conn(Op::Close, entry.id));
+        }
+    }
+
+    /// The descriptor is closed: the slot is free for another connection.
+    pub(super) fn on_close(&mut self, id: ConnId) {
+        let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
+        self.slots.remove(slot as usize);
+        self.generations[slot as usize] = id.next().generation;
+        self.metrics.connections.set(self.slots.len() as u64);
+        if self.accept_retry_ms.is_some() {
+            self.submit_accept();
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! How a server is to run.
+
+use std::net::SocketAddr;
+
+use crate::conn::KeepAliveConfig;
+use crate::limits;
+
+/// Everything that an operator can choose. The default is a server on loopback that is safe to run.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The data port: WebSockets. Port 0 lets the kernel choose.
+    pub listen: SocketAddr,
+    /// How many shards; 0 is one for each CPU that the process may use.
+    pub shards: usize,
+    /// Connections in all; 0 is as many as `RLIMIT_NOFILE` allows.
+    pub connections_max: usize,
+    /// Bytes of one message from a peer.
+    pub message_bytes_max: u32,
+    /// Bytes that may wait for a connection before a publication more ends it.
+    pub outbox_bytes_max: usize,
+    /// Time for an opening handshake.
+    pub handshake_timeout_ms: u64,
+    /// Pings, and when a peer is given up.
+    pub keep_alive: KeepAliveConfig,
+    /// Time for peers to answer their Close frames when the server stops.
+    pub drain_timeout_ms: u64,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        ServerConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            shards: 0,
+            connections_max: 0,
+            message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
+            keep_alive: KeepAliveConfig {
+                ping_interval_ms: limits::PING_INTERVAL_MS,
+                pong_timeout_ms: limits::PONG_TIMEOUT_MS,
+                idle_timeout_ms: 0,
+            },
+            drain_timeout_ms: limits::DRAIN_TIMEOUT_MS,
+        }
+    }
+}

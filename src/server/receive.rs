@@ -1,0 +1,245 @@
+//! Bytes come in: first the opening handshake, then messages for the handler.
+
+use super::metrics::CloseCause;
+use super::shard::Shard;
+use super::slot::{Slot, Stage};
+use crate::buf::Received;
+use crate::conn::{Next, Phase};
+use crate::gateway::{Accept, Command, Context, Refusal, Request, Routes, answer_plain_get};
+use crate::proto::{
+    HandshakeError, RequestHead, Upgrade, decode_request_head, encode_accept, encode_refusal, encode_response,
+};
+use crate::ring::{Completion, Errno, Ring};
+
+/// How the conversation goes on after some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// Until more bytes come.
+    GoOn,
+    /// The handler has closed it: the peer's Close frame is awaited.
+    Closed,
+    /// It is over.
+    Over(CloseCause),
+}
+
+/// What takes part in a conversation: all that is needed to deal with bytes while they lie in the ring's memory.
+struct Hearing<'a> {
+    slot: &'a mut Slot,
+    routes: &'a mut Routes,
+    out: &'a mut Vec<u8>,
+    commands: &'a mut Vec<Command>,
+    message_bytes_max: u32,
+    messages: u64,
+    /// The handshake was accepted.
+    is_opened: bool,
+}
+
+impl<R: Ring> Shard<'_, R> {
+    pub(super) fn on_recv(&mut self, mut completion: Completion) {
+        let slot = self.find(completion.token.conn_id());
+        if let Some(piece) = completion.received.take() {
+            if let Some(slot) = slot {
+                self.metrics.bytes_received.add(u64::from(completion.result.unwrap_or(0)));
+                let start = self.begin_reply(slot);
+                let (heard, is_opened) = self.hear(slot, &piece);
+                self.end_reply(slot, start);
+                if is_opened {
+                    self.on_opened(slot);
+                }
+                self.on_heard(slot, heard);
+            }
+            self.ring.release(piece);
+        }
+        if let Some(slot) = slot.filter(|_| !completion.more) {
+            self.slot(slot).is_receiving = false;
+            self.on_recv_ended(slot, completion.result);
+        }
+    }
+
+    /// Hands a received piece to the conversation: what became of it, and whether this opened it.
+    fn hear(&mut self, slot: u32, piece: &Received) -> (Heard, bool) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.stage != Stage::Serving {
+            return (Heard::GoOn, false);
+        }
+        entry.conn.keep_alive.on_recv(self.now_ms);
+        let mut hearing = Hearing {
+            slot: entry,
+            routes: &mut self.routes,
+            out: &mut self.replies.bytes,
+            commands: &mut self.commands,
+            message_bytes_max: self.config.message_bytes_max,
+            messages: 0,
+            is_opened: false,
+        };
+        let heard = hearing.hear(self.ring.received(piece));
+        self.metrics.messages_received.add(hearing.messages);
+        (heard, hearing.is_opened)
+    }
+
+    /// The handshake was accepted.
+    fn on_opened(&mut self, slot: u32) {
+        self.metrics.websockets.add(1);
+        self.watch_life(slot);
+    }
+
+    fn on_heard(&mut self, slot: u32, heard: Heard) {
+        self.apply_commands(slot);
+        match heard {
+            Heard::GoOn => {}
+            Heard::Closed => self.await_close(slot, CloseCause::Application),
+            Heard::Over(cause) => self.finish(slot, cause),
+        }
+    }
+
+    /// The kernel has ended a receive.
+    fn on_recv_ended(&mut self, slot: u32, result: Result<u32, Errno>) {
+        match self.slot(slot).stage {
+            Stage::Terminating => self.join(slot),
+            Stage::Closing => {}
+            Stage::Serving | Stage::Flushing | Stage::Lingering => match result {
+                Ok(0) => self.on_end_of_stream(slot),
+                Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
+                Ok(_) | Err(_) => self.resume_recv(slot, result == Err(Errno::NoBuffers)),
+            },
+        }
+    }
+
+    fn resume_recv(&mut self, slot: u32, was_scarce: bool) {
+        if was_scarce {
+            self.metrics.recv_buffers_scarce.add(1);
+        }
+        if !self.slot(slot).is_paused {
+            self.submit_recv(slot);
+        }
+    }
+
+    fn on_end_of_stream(&mut self, slot: u32) {
+        // What is being flushed may still be wanted: the peer has ended only its half.
+        if self.slot(slot).stage != Stage::Flushing {
+            self.terminate(slot, CloseCause::PeerLost);
+        }
+    }
+
+    fn apply_commands(&mut self, slot: u32) {
+        let mut commands = std::mem::take(&mut self.commands);
+        commands.drain(..).for_each(|command| self.apply(slot, command));
+        self.commands = commands;
+    }
+}
+
+impl Hearing<'_> {
+    fn hear(&mut self, input: &mut [u8]) -> Heard {
+        match &mut self.slot.conn.phase {
+            Phase::Handshake(held) => {
+                let held = std::mem::take(held);
+                self.hear_handshake(held, input)
+            }
+            Phase::Open | Phase::Closing => self.hear_frames(input),
+            Phase::Ended => Heard::GoOn,
+        }
+    }
+
+    /// Takes the opening handshake, `held` from earlier receives and `input`, and whatever frames follow it.
+    fn hear_handshake(&mut self, mut held: Vec<u8>, input: &mut [u8]) -> Heard {
+        let whole = if held.is_empty() {
+            input
+        } else {
+            held.extend_from_slice(input);
+            &mut held[..]
+        };
+        let (heard, head_len) = match decode_request_head(whole) {
+            Ok(Some((head, head_len))) => (self.hear_request(&head), head_len),
+            Ok(None) => {
+                self.slot.conn.phase = Phase::Handshake(whole.to_vec());
+                return Heard::GoOn;
+            }
+            Err(error) => (self.refuse(error), 0),
+        };
+        match heard {
+            Heard::GoOn => self.hear_frames(&mut whole[head_len..]),
+            other => other,
+        }
+    }
+
+    fn hear_request(&mut self, head: &RequestHead<'_>) -> Heard {
+        let route = self.routes.find(head.path);
+        let upgrade = match (Upgrade::from_request(head), route) {
+            (Ok(upgrade), _) => upgrade,
+            (Err(HandshakeError::NotAnUpgrade), route) => {
+                answer_plain_get(self.out, head, route.is_some());
+                return self.over(CloseCause::Answered);
+            }
+            (Err(error), _) => return self.refuse(error),
+        };
+        let Some((route, rest)) = route else {
+            return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
+        };
+        let mut first_out = Vec::new();
+        let mut context = Context::new(self.slot.id, &mut first_out, self.commands, 0);
+        let request = Request { rest, head, upgrade: &upgrade };
+        match self.routes.handler(route).on_open(&mut context, &request) {
+            Ok(accept) => {
+                let is_closed = context.is_closed();
+                self.accept(route, &upgrade, &accept, &first_out);
+                if is_closed {
+                    self.slot.conn.phase = Phase::Closing;
+                }
+                Heard::GoOn
+            }
+            Err(refusal) => {
+                self.commands.clear();
+                self.refuse_with(refusal)
+            }
+        }
+    }
+
+    fn accept(&mut self, route: u8, upgrade: &Upgrade<'_>, accept: &Accept, first_out: &[u8]) {
+        encode_accept(self.out, upgrade, accept.subprotocol.as_deref(), None);
+        self.out.extend_from_slice(first_out);
+        let message_bytes_max =
+            accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max));
+        self.slot.conn.open(message_bytes_max);
+        self.slot.route = Some(route);
+        self.is_opened = true;
+    }
+
+    fn refuse(&mut self, error: HandshakeError) -> Heard {
+        encode_refusal(self.out, error);
+        self.over(CloseCause::Refused)
+    }
+
+    fn refuse_with(&mut self, refusal: Refusal) -> Heard {
+        let body = format!("{}\n", refusal.text);
+        encode_response(self.out, refusal.status, "text/plain; charset=utf-8", body.as_bytes(), &[]);
+        self.over(CloseCause::Refused)
+    }
+
+    fn over(&mut self, cause: CloseCause) -> Heard {
+        self.slot.conn.phase = Phase::Ended;
+        Heard::Over(cause)
+    }
+
+    fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+        let mut subscriptions = self.slot.subscriptions.len();
+        loop {
+            match self.slot.conn.next(&mut input, self.out) {
+                Next::NeedBytes => break,
+                Next::Handled => {}
+                Next::End(cause) => return Heard::Over(cause),
+                Next::Message(message) => {
+                    self.messages += 1;
+                    let route = self.slot.route.expect("an open connection has a handler");
+                    let mut context = Context::new(self.slot.id, self.out, self.commands, subscriptions);
+                    self.routes.handler(route).on_message(&mut context, message);
+                    subscriptions = context.subscriptions();
+                    if context.is_closed() {
+                        self.slot.conn.phase = Phase::Closing;
+                    }
+                }
+            }
+        }
+        // Only now: the bytes after a Close frame of ours may already hold the peer's.
+        if self.slot.conn.phase == Phase::Closing { Heard::Closed } else { Heard::GoOn }
+    }
+}

@@ -1,0 +1,202 @@
+//! Bytes go out: replies of a turn, and what waits in outboxes. Publications are in [`publish`](super::publish).
+
+use std::ops::Range;
+
+use super::metrics::{CloseCause, ShardMetrics};
+use super::shard::Shard;
+use super::slot::{Slot, Stage};
+use crate::buf::SharedFrame;
+use crate::conn::Outbox;
+use crate::limits::{RECV_PAUSE_BYTES, REPLIES_BYTES};
+use crate::ring::{Completion, Errno, Op, Ring, SendNow, Shutdown, Token};
+
+/// What this turn has to say to single peers, collected to leave in one go.
+#[derive(Debug, Default)]
+pub(super) struct Replies {
+    /// The bytes of all, one after the other.
+    pub(super) bytes: Vec<u8>,
+    /// Whose they are: at most one range for a connection.
+    ranges: Vec<(u32, Range<usize>)>,
+}
+
+/// Changes an outbox and keeps the count of what waits.
+pub(super) fn change_outbox<T>(slot: &mut Slot, metrics: &ShardMetrics, change: impl FnOnce(&mut Outbox) -> T) -> T {
+    let outbox = &mut slot.conn.outbox;
+    let (was_empty, bytes_before) = (outbox.is_empty(), outbox.bytes());
+    let result = change(outbox);
+    metrics.outbox_bytes.sub(bytes_before as u64);
+    metrics.outbox_bytes.add(outbox.bytes() as u64);
+    metrics.outbox_connections.sub(u64::from(!was_empty));
+    metrics.outbox_connections.add(u64::from(!outbox.is_empty()));
+    result
+}
+
+impl<R: Ring> Shard<'_, R> {
+    /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for `slot`.
+    /// Returns where it begins.
+    pub(super) fn begin_reply(&mut self, slot: u32) -> usize {
+        if self.slot(slot).has_reply {
+            self.send_replies();
+        }
+        self.replies.bytes.len()
+    }
+
+    /// Ends what [`begin_reply`](Self::begin_reply) began at `start`.
+    pub(super) fn end_reply(&mut self, slot: u32, start: usize) {
+        let end = self.replies.bytes.len();
+        if start == end {
+            return;
+        }
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_behind() {
+            let frame = SharedFrame::new(self.replies.bytes.split_off(start));
+            change_outbox(entry, self.metrics, |outbox| outbox.push(frame));
+            self.mark_dirty(slot);
+            self.pause_if_flooded(slot);
+            return;
+        }
+        entry.has_reply = true;
+        self.replies.ranges.push((slot, start..end));
+        if end > REPLIES_BYTES {
+            self.send_replies();
+        }
+    }
+
+    /// Sends all collected replies. What a socket does not take goes to its outbox.
+    pub(super) fn send_replies(&mut self) {
+        if self.replies.ranges.is_empty() {
+            return;
+        }
+        let Replies { mut bytes, mut ranges } = std::mem::take(&mut self.replies);
+        let mut incomplete = std::mem::take(&mut self.incomplete);
+        let slots = &mut self.slots;
+        let sends = ranges.iter().enumerate().map(|(index, (slot, range))| {
+            let entry = &mut slots[*slot as usize];
+            entry.has_reply = false;
+            let token = Token::new(Op::Reply, index as u32, *slot);
+            SendNow { socket: entry.socket, bytes: &bytes[range.clone()], token }
+        });
+        self.ring.send_now(sends, &mut incomplete);
+        self.metrics.bytes_sent.add(bytes.len() as u64);
+        for completion in incomplete.drain(..) {
+            let (slot, range) = ranges[completion.token.tag() as usize].clone();
+            self.on_reply_incomplete(slot, &bytes[range], completion.result);
+        }
+        self.incomplete = incomplete;
+        bytes.clear();
+        if bytes.capacity() > 4 * REPLIES_BYTES {
+            bytes = Vec::new();
+        }
+        ranges.clear();
+        self.replies = Replies { bytes, ranges };
+    }
+
+    fn on_reply_incomplete(&mut self, slot: u32, reply: &[u8], result: Result<u32, Errno>) {
+        match result {
+            Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
+            _ => {
+                let rest = &reply[result.unwrap_or(0) as usize..];
+                self.put_back(slot, SharedFrame::new(rest.to_vec()), 0);
+                self.pause_if_flooded(slot);
+            }
+        }
+    }
+
+    /// Puts the rest of a send that did not go whole before all else that waits.
+    pub(super) fn put_back(&mut self, slot: u32, frame: SharedFrame, skip: usize) {
+        self.metrics.bytes_sent.sub((frame.len() - skip) as u64);
+        let entry = &mut self.slots[slot as usize];
+        if matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+            change_outbox(entry, self.metrics, |outbox| outbox.push_front(frame, skip));
+            self.mark_dirty(slot);
+        }
+    }
+
+    /// Holds a peer back that sends and does not read: its own socket fills up.
+    fn pause_if_flooded(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES && !entry.is_paused {
+            entry.is_paused = true;
+            if entry.is_receiving {
+                self.ring.submit_cancel(Token::of_conn(Op::Recv, entry.id));
+            }
+        }
+    }
+
+    fn resume_if_drained(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_paused && entry.conn.outbox.bytes() <= RECV_PAUSE_BYTES / 2 {
+            entry.is_paused = false;
+            if !entry.is_receiving {
+                self.submit_recv(slot);
+            }
+        }
+    }
+
+    /// At the end of a turn: sends what waits, and goes on with endings that waited for it.
+    pub(super) fn settle_dirty(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for slot in dirty.drain(..) {
+            if let Some(entry) = self.slots.get_mut(slot as usize) {
+                entry.is_dirty = false;
+                self.settle(slot);
+            }
+        }
+        self.dirty = dirty;
+    }
+
+    fn settle(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_sending || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+            return;
+        }
+        match entry.conn.outbox.next_run() {
+            Some((run, skip)) => self.submit_send(slot, run, skip),
+            None if entry.stage == Stage::Flushing => self.submit_shutdown(slot),
+            None => {}
+        }
+    }
+
+    fn submit_send(&mut self, slot: u32, run: SharedFrame, skip: usize) {
+        let entry = &mut self.slots[slot as usize];
+        entry.is_sending = true;
+        entry.sending_bytes = (run.len() - skip) as u32;
+        self.ring.submit_send(entry.socket, run, skip, Token::of_conn(Op::Send, entry.id));
+    }
+
+    pub(super) fn on_send(&mut self, completion: Completion) {
+        let slot = self.find(completion.token.conn_id()).expect("a slot is kept while the kernel sends for it");
+        let entry = &mut self.slots[slot as usize];
+        entry.is_sending = false;
+        if entry.stage == Stage::Terminating {
+            return self.join(slot);
+        }
+        // Waiting sends go whole or fail; a part is what went before the failure.
+        if completion.result != Ok(entry.sending_bytes) {
+            return self.terminate(slot, CloseCause::PeerLost);
+        }
+        self.metrics.bytes_sent.add(u64::from(entry.sending_bytes));
+        change_outbox(entry, self.metrics, Outbox::on_sent);
+        self.resume_if_drained(slot);
+        self.mark_dirty(slot);
+    }
+
+    /// A send that should have told at once how far it came completed later: nobody knows what the peer has.
+    pub(super) fn on_send_untold(&mut self, slot: u32) {
+        if self.slots.contains(slot as usize) {
+            self.terminate(slot, CloseCause::PeerLost);
+        }
+    }
+
+    /// Ends our half of the stream: all has been said.
+    fn submit_shutdown(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        entry.stage = Stage::Lingering;
+        self.ring.submit_shutdown(entry.socket, Shutdown::Write, Token::of_conn(Op::Shutdown, entry.id));
+        // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
+        if !entry.is_receiving {
+            self.submit_recv(slot);
+        }
+        self.set_linger(slot);
+    }
+}

@@ -1,0 +1,246 @@
+//! THE loop: one thread, one ring, one listener, one slab of connections.
+//!
+//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens in
+//! a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
+//! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
+//! [`timers`](super::timers), [`publish`](super::publish).
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use super::ServerConfig;
+use super::mesh::{Mesh, Parcel};
+use super::metrics::ShardMetrics;
+use super::send::Replies;
+use super::slot::{Slot, Stage};
+use super::wheel::Wheel;
+use crate::buf::ConnId;
+use crate::gateway::{Command, Routes};
+use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
+use crate::topics::{Epoch, Sequencer, Topics};
+
+/// Without timers a shard looks at the clock this often, which costs nothing worth saving.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// Everything a shard is made of.
+pub(super) struct ShardParts<R: Ring> {
+    pub(super) ring: R,
+    pub(super) listener: OwnedFd,
+    pub(super) wake: Event,
+    pub(super) mesh: Mesh<R::Address>,
+    pub(super) routes: Routes,
+    pub(super) config: ServerConfig,
+    /// Connections that this shard may have.
+    pub(super) connections_max: usize,
+    pub(super) epoch: Epoch,
+}
+
+/// A shard. `R` is the kernel, or what stands in for it.
+pub(super) struct Shard<'m, R: Ring> {
+    pub(super) ring: R,
+    pub(super) config: ServerConfig,
+    pub(super) metrics: &'m ShardMetrics,
+    pub(super) routes: Routes,
+    pub(super) mesh: Mesh<R::Address>,
+    pub(super) topics: Topics,
+    pub(super) sequencer: Sequencer,
+
+    pub(super) slots: Slab<Slot>,
+    /// The generation that each slot's next connection gets.
+    pub(super) generations: Vec<u32>,
+    pub(super) connections_max: usize,
+    pub(super) wheel: Wheel,
+    pub(super) now_ms: u64,
+
+    pub(super) listener: OwnedFd,
+    pub(super) is_accepting: bool,
+    /// When to accept again, if the kernel had no room.
+    pub(super) accept_retry_ms: Option<u64>,
+    /// When the shard ends whatever is left; it is leaving.
+    pub(super) drain_deadline_ms: Option<u64>,
+    wake: Event,
+
+    pub(super) replies: Replies,
+    /// Connections that have something to send or to end, once the turn's sends have been made.
+    pub(super) dirty: Vec<u32>,
+    pub(super) fan_out: u32,
+    pub(super) commands: Vec<Command>,
+    pub(super) incomplete: Vec<Completion>,
+    completions: Vec<Completion>,
+    parcels: Vec<Parcel>,
+    due: Vec<(ConnId, u64)>,
+}
+
+impl<'m, R: Ring> Shard<'m, R> {
+    /// A shard that accepts from its first turn on.
+    pub(super) fn new(parts: ShardParts<R>, metrics: &'m ShardMetrics) -> Shard<'m, R> {
+        let mut shard = Shard {
+            ring: parts.ring,
+            config: parts.config,
+            metrics,
+            routes: parts.routes,
+            mesh: parts.mesh,
+            topics: Topics::default(),
+            sequencer: Sequencer::new(parts.epoch),
+            slots: Slab::new(),
+            generations: Vec::new(),
+            connections_max: parts.connections_max,
+            wheel: Wheel::new(0),
+            now_ms: 0,
+            listener: parts.listener,
+            is_accepting: false,
+            accept_retry_ms: None,
+            drain_deadline_ms: None,
+            wake: parts.wake,
+            replies: Replies::default(),
+            dirty: Vec::new(),
+            fan_out: 0,
+            commands: Vec::new(),
+            incomplete: Vec::new(),
+            completions: Vec::new(),
+            parcels: Vec::new(),
+            due: Vec::new(),
+        };
+        shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
+        shard.submit_accept();
+        shard
+    }
+
+    /// Runs until the shard was told to leave, and has.
+    pub(super) fn run(&mut self) {
+        let start = Instant::now();
+        while !self.has_left() {
+            self.wait();
+            self.turn(start.elapsed().as_millis() as u64);
+        }
+    }
+
+    /// Waits until something completes or a timer is due.
+    fn wait(&mut self) {
+        let timeout = if self.mesh.may_sleep() { self.until_next_timer() } else { Duration::ZERO };
+        self.ring.wait(timeout, &mut self.completions);
+        self.mesh.woke();
+    }
+
+    fn until_next_timer(&mut self) -> Duration {
+        let times = [self.wheel.next_ms(), self.accept_retry_ms, self.drain_deadline_ms];
+        let next_ms = times.into_iter().flatten().min();
+        next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
+    }
+
+    /// One turn: all that has happened until `now_ms`, and all that follows from it.
+    fn turn(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+        self.metrics.turns.add(1);
+        let mut completions = std::mem::take(&mut self.completions);
+        completions.drain(..).for_each(|completion| self.on_completion(completion));
+        self.completions = completions;
+        self.on_parcels();
+        self.on_time();
+        self.send_replies();
+        self.send_publications();
+        self.settle_dirty();
+        self.mesh.flush(&mut self.ring);
+    }
+
+    fn on_completion(&mut self, completion: Completion) {
+        match completion.token.op() {
+            Op::Accept => self.on_accept(completion),
+            Op::Recv => self.on_recv(completion),
+            Op::Send => self.on_send(completion),
+            // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
+            Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
+            Op::Shutdown => {} // The peer was quicker: its end is seen by the receive.
+            Op::Close => self.on_close(completion.token.conn_id()),
+            Op::Doorbell => {} // What it announces is looked for in every turn.
+            Op::Wake => self.on_wake(completion),
+            Op::Cancel => {}
+        }
+    }
+
+    fn on_wake(&mut self, completion: Completion) {
+        self.wake.clear();
+        if !completion.more {
+            self.ring.submit_watch(&self.wake, completion.token);
+        }
+    }
+
+    fn on_parcels(&mut self) {
+        let mut parcels = std::mem::take(&mut self.parcels);
+        self.mesh.receive(&mut parcels);
+        for parcel in parcels.drain(..) {
+            match parcel {
+                Parcel::Publish(publish) => self.sequence(publish),
+                Parcel::Deliver(publication) => self.topics.stage(&publication),
+                Parcel::Drain => self.drain(),
+            }
+        }
+        self.parcels = parcels;
+    }
+
+    fn on_time(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.take_due(self.now_ms, &mut due);
+        due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
+        self.due = due;
+        if self.accept_retry_ms.is_some_and(|retry_ms| self.now_ms >= retry_ms) {
+            self.submit_accept();
+        }
+    }
+
+    /// Leaves gracefully: accepts nobody any more, and sends everybody a Close frame.
+    fn drain(&mut self) {
+        if self.drain_deadline_ms.is_some() {
+            return;
+        }
+        self.drain_deadline_ms = Some(self.now_ms + self.config.drain_timeout_ms);
+        self.stop_accepting();
+        let all: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
+        all.into_iter().for_each(|slot| self.close_for_drain(slot));
+    }
+
+    fn has_left(&self) -> bool {
+        self.drain_deadline_ms.is_some_and(|deadline_ms| self.slots.is_empty() || self.now_ms >= deadline_ms)
+    }
+
+    /// The slot of a connection, if it is still that connection's.
+    pub(super) fn find(&self, id: ConnId) -> Option<u32> {
+        self.slots.get(id.slot as usize).is_some_and(|slot| slot.id == id).then_some(id.slot)
+    }
+
+    pub(super) fn slot(&mut self, slot: u32) -> &mut Slot {
+        &mut self.slots[slot as usize]
+    }
+
+    /// Has the connection looked at when the turn's sends have been made.
+    pub(super) fn mark_dirty(&mut self, slot: u32) {
+        let marked = &mut self.slots[slot as usize].is_dirty;
+        if !std::mem::replace(marked, true) {
+            self.dirty.push(slot);
+        }
+    }
+
+    pub(super) fn listener_token() -> Token {
+        Token::new(Op::Accept, 0, 0)
+    }
+
+    pub(super) fn submit_accept(&mut self) {
+        self.accept_retry_ms = None;
+        if !self.is_accepting && self.drain_deadline_ms.is_none() {
+            self.is_accepting = true;
+            self.ring.submit_accept(self.listener.as_fd(), Self::listener_token());
+        }
+    }
+
+    /// Whether a failed operation of this connection means that its peer is gone.
+    pub(super) fn is_fatal(error: Errno) -> bool {
+        !error.is_temporary() && error != Errno::Canceled
+    }
+
+    /// Whether the connection's conversation goes on.
+    pub(super) fn is_serving(&self, slot: u32) -> bool {
+        self.slots[slot as usize].stage == Stage::Serving
+    }
+}

@@ -1,0 +1,94 @@
+//! A connection's place on its shard: the conversation, and which of its operations the kernel holds.
+
+use smallvec::SmallVec;
+
+use crate::buf::ConnId;
+use crate::conn::{CloseCause, Connection};
+use crate::ring::Direct;
+use crate::topics::TopicId;
+
+/// How far a connection is from its end, as the kernel sees it.
+///
+/// ```text
+/// Serving ──► Flushing ──► Lingering ──► Terminating ──► Closing
+///    └────────────┴────────────────────────► ▲
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// The conversation goes on.
+    Serving,
+    /// The conversation is over; what was said last is being sent, then our half of the stream ends.
+    Flushing,
+    /// Our half of the stream has ended; what still comes is thrown away until the peer's has.
+    Lingering,
+    /// The socket is shut down, and operations of the kernel are awaited before it can be closed.
+    Terminating,
+    /// The kernel holds nothing of ours any more; the descriptor is being closed.
+    Closing,
+}
+
+/// One connection of a shard.
+#[derive(Debug)]
+pub(super) struct Slot {
+    pub(super) id: ConnId,
+    pub(super) socket: Direct,
+    pub(super) conn: Connection,
+    /// Its handler, once it is known.
+    pub(super) route: Option<u8>,
+    pub(super) stage: Stage,
+    /// Why the conversation ended, once it has.
+    pub(super) cause: Option<CloseCause>,
+    /// A receive is armed: the kernel will complete it.
+    pub(super) is_receiving: bool,
+    /// It should not be received from, since too much waits to be sent.
+    pub(super) is_paused: bool,
+    /// A send that may wait is in the kernel.
+    pub(super) is_sending: bool,
+    /// How many bytes that send is for.
+    pub(super) sending_bytes: u32,
+    /// Something is among the replies of this turn.
+    pub(super) has_reply: bool,
+    /// It is among those to settle at the end of the turn.
+    pub(super) is_dirty: bool,
+    /// The fan-out that last sent to it: one send for a socket in each.
+    pub(super) fan_out: u32,
+    /// The tick of its one valid timer.
+    pub(super) timer_tick: u64,
+    /// When its present state has lasted too long; not used while messages go both ways.
+    pub(super) deadline_ms: u64,
+    pub(super) subscriptions: SmallVec<[TopicId; 4]>,
+}
+
+impl Slot {
+    /// A connection that was just accepted, and is not yet received from.
+    pub(super) fn new(id: ConnId, socket: Direct, conn: Connection) -> Slot {
+        Slot {
+            id,
+            socket,
+            conn,
+            route: None,
+            stage: Stage::Serving,
+            cause: None,
+            is_receiving: false,
+            is_paused: false,
+            is_sending: false,
+            sending_bytes: 0,
+            has_reply: false,
+            is_dirty: false,
+            fan_out: 0,
+            timer_tick: 0,
+            deadline_ms: 0,
+            subscriptions: SmallVec::new(),
+        }
+    }
+
+    /// Whether bytes must queue, since others wait before them.
+    pub(super) fn is_behind(&self) -> bool {
+        self.is_sending || !self.conn.outbox.is_empty()
+    }
+
+    /// Whether the kernel holds an operation of this socket.
+    pub(super) fn has_operations(&self) -> bool {
+        self.is_receiving || self.is_sending
+    }
+}

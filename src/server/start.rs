@@ -1,0 +1,268 @@
+//! From a configuration to running shards.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::sync::oneshot;
+
+use super::mesh::{self, Mesh, Publisher};
+use super::shard::{Shard, ShardParts};
+use super::{ServerConfig, Status, listener};
+use crate::gateway::{Handler, RouteError, Routes};
+use crate::limits::{RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
+use crate::ring::{Event, Ring, RingAddress, StartError, Uring, UringConfig};
+use crate::topics::Epoch;
+
+/// Makes a handler on a shard's thread.
+type Factory = Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
+
+/// A server that is being put together.
+pub struct ServerBuilder {
+    config: ServerConfig,
+    routes: Vec<(String, Factory)>,
+}
+
+/// A running server: its shards accept and serve, each on a thread of its own, until they were told to drain
+/// ([`Publisher::drain`]) and have. Dropping this does not stop them.
+pub struct Server {
+    /// The data port, with the number that the kernel chose if 0 was asked for.
+    pub address: SocketAddr,
+    /// How to publish from outside the shards, and to stop them.
+    pub publisher: Publisher,
+    /// What the shards count.
+    pub status: Status,
+    /// Resolves, with an error that means nothing, when the last shard has ended.
+    pub ended: oneshot::Receiver<()>,
+}
+
+/// Why a server could not be started. Its text names the remedy.
+#[derive(Debug)]
+pub enum ServeError {
+    /// A route that can't be.
+    Route(RouteError),
+    /// The address can't be listened on.
+    Listen(SocketAddr, io::Error),
+    /// A ring could not be set up.
+    Ring(StartError),
+    /// The kernel refused something else, named first.
+    Kernel(&'static str, io::Error),
+}
+
+/// What a shard's thread is given.
+struct Seat {
+    shard: usize,
+    cpu: Option<usize>,
+    listener: OwnedFd,
+    wake: Event,
+    routes: Arc<[(String, Factory)]>,
+    config: ServerConfig,
+    connections_max: u32,
+    status: Status,
+    epoch: Epoch,
+    /// Dropped when the thread ends.
+    _ended: Arc<oneshot::Sender<()>>,
+}
+
+/// A shard's ring, as its thread announces it.
+type Ready = (usize, Result<RingAddress, StartError>);
+
+impl Server {
+    /// A server with `config` and no routes yet.
+    pub fn builder(config: ServerConfig) -> ServerBuilder {
+        ServerBuilder { config, routes: Vec::new() }
+    }
+}
+
+impl ServerBuilder {
+    /// Has `path` served by handlers that `factory` makes, one for each shard, on its thread. A path that ends in `/`
+    /// stands for all that begin with it.
+    pub fn route<H: Handler + 'static>(mut self, path: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
+        self.routes.push((path.to_owned(), Box::new(move || Box::new(factory()))));
+        self
+    }
+
+    /// Listens and starts the shards. When this returns, connections are accepted.
+    ///
+    /// # Errors
+    /// [`ServeError`]; nothing is left running then.
+    pub fn start(self) -> Result<Server, ServeError> {
+        let ServerBuilder { config, routes } = self;
+        make_routes(&routes).map_err(ServeError::Route)?;
+        let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
+        let count = if config.shards == 0 { cpus.len() } else { config.shards };
+        let connections_max = connections_max(&config, count)?;
+        let (address, listeners) =
+            listener::listen(config.listen, count).map_err(|error| ServeError::Listen(config.listen, error))?;
+        let events: Vec<Event> = (0..count)
+            .map(|_| Event::new())
+            .collect::<io::Result<_>>()
+            .map_err(|error| ServeError::Kernel("making an eventfd", error))?;
+        let status = Status::new(count);
+        let (ended_sender, ended) = oneshot::channel();
+        let (routes, ended_sender) = (Arc::from(routes), Arc::new(ended_sender));
+        let epoch = Epoch::new(RandomState::new().hash_one(std::process::id()));
+        let (ready_sender, ready) = mpsc::channel();
+        let mut starts = Vec::new();
+        for (shard, listener) in listeners.into_iter().enumerate() {
+            let seat = Seat {
+                shard,
+                cpu: (count <= cpus.len()).then(|| cpus[shard]),
+                listener,
+                wake: events[shard].clone(),
+                routes: Arc::clone(&routes),
+                config: config.clone(),
+                connections_max,
+                status: status.clone(),
+                epoch,
+                _ended: Arc::clone(&ended_sender),
+            };
+            starts.push(seat.spawn(ready_sender.clone())?);
+        }
+        let addresses = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
+        let (publisher, meshes) = mesh::join(&addresses, &events);
+        for (start, mesh) in starts.into_iter().zip(meshes) {
+            start.send(mesh).expect("a shard with a ring waits for its mesh");
+        }
+        Ok(Server { address, publisher, status, ended })
+    }
+}
+
+impl Seat {
+    /// Starts the shard's thread: it announces its ring, waits for the mesh, and serves.
+    fn spawn(self, ready: mpsc::Sender<Ready>) -> Result<mpsc::Sender<Mesh<RingAddress>>, ServeError> {
+        let (start, mesh) = mpsc::channel();
+        thread::Builder::new()
+            .name(format!("shard-{}", self.shard))
+            .spawn(move || {
+                let _guard = AbortOnPanic;
+                self.run(&ready, &mesh);
+            })
+            .map_err(|error| ServeError::Kernel("starting a thread", error))?;
+        Ok(start)
+    }
+
+    fn run(self, ready: &mpsc::Sender<Ready>, mesh: &mpsc::Receiver<Mesh<RingAddress>>) {
+        if let Some(cpu) = self.cpu {
+            pin(cpu);
+        }
+        let ring = Uring::new(UringConfig {
+            descriptors: self.connections_max + SPARE_DESCRIPTORS,
+            recv_buffers: RECV_BUFFERS,
+            recv_buffer_bytes: RECV_BUFFER_BYTES,
+        });
+        let ring = match ring {
+            Ok(ring) => {
+                let _ = ready.send((self.shard, Ok(ring.address())));
+                ring
+            }
+            Err(error) => {
+                let _ = ready.send((self.shard, Err(error)));
+                return;
+            }
+        };
+        // No mesh comes when another shard could not start.
+        let Ok(mesh) = mesh.recv() else { return };
+        let parts = ShardParts {
+            ring,
+            listener: self.listener,
+            wake: self.wake,
+            mesh,
+            routes: make_routes(&self.routes).expect("the routes were made once already"),
+            config: self.config,
+            connections_max: self.connections_max as usize,
+            epoch: self.epoch,
+        };
+        Shard::new(parts, &self.status.shards[self.shard]).run();
+    }
+}
+
+/// A shard that panicked leaves its connections dead and its topics without an order: the process must not go on.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
+fn make_routes(factories: &[(String, Factory)]) -> Result<Routes, RouteError> {
+    let mut routes = Routes::default();
+    factories.iter().try_for_each(|(path, factory)| routes.add(path, factory()))?;
+    Ok(routes)
+}
+
+/// Connections of each shard: what was asked for, or what `RLIMIT_NOFILE` allows after the soft limit was raised to the
+/// hard one.
+fn connections_max(config: &ServerConfig, shards: usize) -> Result<u32, ServeError> {
+    let limit = getrlimit(Resource::Nofile);
+    let descriptors = u32::try_from(limit.maximum.unwrap_or(u64::MAX)).unwrap_or(u32::MAX).min(DESCRIPTORS_MAX);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .map_err(|error| ServeError::Kernel("raising RLIMIT_NOFILE to its hard limit", error.into()))?;
+    match config.connections_max.div_ceil(shards) {
+        0 => Ok(descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1)),
+        wanted => {
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+            let needed = wanted.saturating_add(SPARE_DESCRIPTORS);
+            if needed > descriptors {
+                return Err(ServeError::Ring(StartError::TooManyFiles(needed)));
+            }
+            Ok(wanted)
+        }
+    }
+}
+
+/// The kernel's own bound on a ring's table of descriptors (`IORING_MAX_FIXED_FILES`).
+const DESCRIPTORS_MAX: u32 = 1 << 20;
+
+fn allowed_cpus() -> io::Result<Vec<usize>> {
+    let set = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect())
+}
+
+/// Keeps the calling thread on `cpu`. Where that is forbidden the shard runs wherever the kernel puts it.
+fn pin(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &set) {
+        tracing::warn!(cpu, %error, "a shard could not be pinned");
+    }
+}
+
+/// The shards' rings in order, or why one could not start.
+fn collect_addresses(ready: &mpsc::Receiver<Ready>, count: usize) -> Result<Vec<RingAddress>, StartError> {
+    let mut addresses = vec![None; count];
+    for (shard, address) in ready.iter().take(count) {
+        addresses[shard] = Some(address?);
+    }
+    Ok(addresses.into_iter().map(|address| address.expect("each shard announces itself")).collect())
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::Route(error) => error.fmt(f),
+            ServeError::Ring(error) => error.fmt(f),
+            ServeError::Kernel(what, error) => write!(f, "{what} failed: {error}"),
+            ServeError::Listen(address, error) => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::AddrInUse => ": stop what listens there, or choose another port with --listen",
+                    io::ErrorKind::AddrNotAvailable => ": this host has no such address",
+                    io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
+                    _ => "",
+                };
+                write!(f, "cannot listen on {address}: {error}{remedy}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}

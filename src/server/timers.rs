@@ -1,0 +1,71 @@
+//! Time passes: handshakes that take too long, silent peers, endings that get no answer.
+
+use super::metrics::CloseCause;
+use super::shard::Shard;
+use super::slot::Stage;
+use crate::buf::ConnId;
+use crate::conn::{Phase, Pulse};
+use crate::proto::{CloseCode, Opcode, encode_close, encode_frame, encode_response};
+use crate::ring::Ring;
+
+impl<R: Ring> Shard<'_, R> {
+    /// The connection's present state must not last longer than this.
+    pub(super) fn set_deadline(&mut self, slot: u32, deadline_ms: u64) {
+        self.slot(slot).deadline_ms = deadline_ms;
+        self.set_timer(slot, deadline_ms);
+    }
+
+    /// Has the connection looked at then, and no longer at the time set before.
+    fn set_timer(&mut self, slot: u32, at_ms: u64) {
+        let entry = &mut self.slots[slot as usize];
+        entry.timer_tick = self.wheel.set(entry.id, at_ms);
+    }
+
+    /// Messages go both ways from now on: signs of life are what counts.
+    pub(super) fn watch_life(&mut self, slot: u32) {
+        let now_ms = self.now_ms;
+        let pulse = self.slots[slot as usize].conn.keep_alive.on_timer(now_ms, &self.config.keep_alive);
+        match pulse {
+            Pulse::Wait { until_ms } => self.set_timer(slot, until_ms),
+            Pulse::Ping { until_ms } => {
+                self.reply_with(slot, |out| encode_frame(out, Opcode::Ping, b"", None));
+                self.metrics.pings.add(1);
+                self.set_timer(slot, until_ms);
+            }
+            Pulse::Lost => {
+                let code = Some(CloseCode::POLICY_VIOLATION);
+                self.reply_with(slot, |out| encode_close(out, code, "no sign of life: answer pings", None));
+                self.finish(slot, CloseCause::PingTimeout);
+            }
+        }
+    }
+
+    pub(super) fn on_timer(&mut self, id: ConnId, tick: u64) {
+        let Some(slot) = self.find(id) else { return };
+        let now_ms = self.now_ms;
+        let entry = self.slot(slot);
+        if entry.timer_tick != tick {
+            return;
+        }
+        match (entry.stage, &entry.conn.phase) {
+            (Stage::Terminating | Stage::Closing, _) => {}
+            (Stage::Serving, Phase::Open) => self.watch_life(slot),
+            _ if now_ms < entry.deadline_ms => {
+                let deadline_ms = entry.deadline_ms;
+                self.set_timer(slot, deadline_ms);
+            }
+            (Stage::Serving, Phase::Handshake(_)) => {
+                let text = "text/plain; charset=utf-8";
+                self.reply_with(slot, |out| encode_response(out, 408, text, b"the handshake took too long\n", &[]));
+                self.finish(slot, CloseCause::HandshakeTimeout);
+            }
+            _ => self.terminate(slot, CloseCause::PeerLost),
+        }
+    }
+
+    fn reply_with(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.begin_reply(slot);
+        encode(&mut self.replies.bytes);
+        self.end_reply(slot, start);
+    }
+}

@@ -1,0 +1,59 @@
+//! Which kernel this process masks with: found on first use, kept ever after.
+
+use std::sync::OnceLock;
+
+use super::scalar::Scalar;
+
+/// The environment variable that names the kernel to use.
+const VARIABLE: &str = "RINGFEED_SIMD";
+
+/// One way to mask. A value of an implementing type is the proof that this CPU can run it: each is handed out only by a
+/// constructor that has asked the CPU.
+pub(super) trait Kernel: Sync {
+    /// How `RINGFEED_SIMD` and the logs call it.
+    fn name(&self) -> &'static str;
+
+    /// Does what [`unmask_is_ascii`](super::unmask_is_ascii) promises, for any length.
+    fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool;
+}
+
+/// The kernel of this process.
+#[inline]
+pub(super) fn kernel() -> &'static dyn Kernel {
+    static CHOSEN: OnceLock<&'static dyn Kernel> = OnceLock::new();
+    *CHOSEN.get_or_init(|| choose(std::env::var(VARIABLE).ok().as_deref()))
+}
+
+/// The kernel with the `wanted` name, or else the best there is.
+fn choose(wanted: Option<&str>) -> &'static dyn Kernel {
+    let kernels = available();
+    let named = kernels.iter().find(|kernel| Some(kernel.name()) == wanted);
+    *named.unwrap_or(&kernels[0])
+}
+
+/// All that this CPU can run, best first. The scalar twin is always the last, and the only one under Miri, which interprets
+/// few vector instructions.
+pub(super) fn available() -> Vec<&'static dyn Kernel> {
+    let mut kernels: Vec<&'static dyn Kernel> = Vec::new();
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    kernels.extend(super::x86::kernels());
+    #[cfg(all(target_arch = "aarch64", not(miri)))]
+    kernels.extend(super::neon::kernels());
+    kernels.push(&Scalar);
+    kernels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{available, choose};
+
+    #[test]
+    fn a_name_chooses_among_the_kernels_there_are_and_no_name_the_best() {
+        let best = available()[0].name();
+        assert_eq!(choose(None).name(), best);
+        assert_eq!(choose(Some("no such kernel")).name(), best);
+        for kernel in available() {
+            assert_eq!(choose(Some(kernel.name())).name(), kernel.name());
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Masking (RFC 6455 §5.3): exclusive or with a four-byte key that repeats, in place.
+//!
+//! Masking and unmasking are the same operation. Any length, any alignment and any phase will do: a payload that arrives
+//! in pieces is unmasked piece by piece, each with the phase at which it begins.
+//!
+//! One walk over the bytes both unmasks and notices bytes that are not ASCII. The verdict costs nothing next to the
+//! stores, which is why no kernel exists without it.
+
+mod choose;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+pub mod scalar;
+#[cfg(test)]
+mod tests;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+/// Up to this many bytes the scalar twin, inlined, is faster than a call through the chosen kernel.
+const SHORT_BYTES: usize = 64;
+
+/// Applies `key` to `bytes` in place; `phase` is the offset of `bytes[0]` within the payload, of which only the remainder
+/// modulo 4 matters (RFC 6455 §5.3).
+#[inline]
+pub fn unmask(bytes: &mut [u8], key: [u8; 4], phase: usize) {
+    unmask_is_ascii(bytes, key, phase);
+}
+
+/// As [`unmask`], and says whether all of the *unmasked* bytes are ASCII. An empty slice is.
+#[inline]
+pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+    if bytes.len() <= SHORT_BYTES {
+        scalar::unmask_is_ascii(bytes, key, phase)
+    } else {
+        choose::kernel().unmask_is_ascii(bytes, key, phase)
+    }
+}
+
+/// The name of the masking kernel this process uses: `avx512`, `avx2`, `sse2`, `neon` or `scalar`.
+pub fn kernel_name() -> &'static str {
+    choose::kernel().name()
+}
+
+/// The key as the number that masks four bytes in little-endian order, the first of them at `phase`.
+#[inline]
+fn key_at(key: [u8; 4], phase: usize) -> u32 {
+    u32::from_le_bytes(key).rotate_right(8 * (phase & 3) as u32)
+}

@@ -1,0 +1,145 @@
+//! One table of cases, run over every kernel this CPU has and over the public functions, and judged by the formula of
+//! RFC 6455 §5.3, byte by byte.
+
+use super::choose::{Kernel, available};
+
+const LENGTH_MAX: usize = 257;
+const ALIGNMENTS: usize = 64;
+const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// Large enough for each length at each alignment, with room on both sides to see that it stays untouched.
+#[repr(align(64))]
+#[derive(Clone)]
+struct Arena([u8; ALIGNMENTS + LENGTH_MAX + 64]);
+
+impl Arena {
+    /// Bytes with no period that a kernel could get right by accident.
+    fn patterned() -> Self {
+        let mut state = 1_u32;
+        Self(std::array::from_fn(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        }))
+    }
+
+    /// Nothing but ASCII once unmasked with [`KEY`], from `phase`, beginning at `start`.
+    fn masked_ascii(start: usize, phase: usize) -> Self {
+        let mut arena = Self::patterned();
+        arena.0.iter_mut().for_each(|byte| *byte &= 0x7f);
+        mask_by_formula(&mut arena.0[start..], phase);
+        arena
+    }
+}
+
+/// "transformed-octet-i = original-octet-i XOR masking-key-octet-j, where j = i MOD 4".
+fn mask_by_formula(bytes: &mut [u8], phase: usize) {
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte ^= KEY[(phase + index) % 4];
+    }
+}
+
+/// The public function, tested as if it were a kernel.
+struct Public;
+
+impl Kernel for Public {
+    fn name(&self) -> &'static str {
+        "public"
+    }
+
+    fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        super::unmask_is_ascii(bytes, key, phase)
+    }
+}
+
+/// Calls `test` with each kernel this CPU can run, and names the others.
+fn for_each_kernel(test: impl Fn(&dyn Kernel)) {
+    let kernels = available();
+    for missing in ["avx512", "avx2", "sse2", "neon"] {
+        if !kernels.iter().any(|kernel| kernel.name() == missing) {
+            println!("skipped: this CPU has no {missing}");
+        }
+    }
+    kernels.into_iter().for_each(&test);
+    test(&Public);
+}
+
+#[test]
+fn every_kernel_follows_the_formula_for_all_lengths_alignments_and_phases() {
+    let original = Arena::patterned();
+    for_each_kernel(|kernel| {
+        for length in 0..=LENGTH_MAX {
+            for start in 0..ALIGNMENTS {
+                for phase in 0..4 {
+                    let mut expected = original.clone();
+                    mask_by_formula(&mut expected.0[start..start + length], phase);
+                    let is_ascii = expected.0[start..start + length].is_ascii();
+                    let mut found = original.clone();
+                    let verdict = kernel.unmask_is_ascii(&mut found.0[start..start + length], KEY, phase);
+                    let case = format!("{} length {length} start {start} phase {phase}", kernel.name());
+                    assert_eq!(found.0, expected.0, "{case}");
+                    assert_eq!(verdict, is_ascii, "{case}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_kernel_notices_one_high_bit_at_each_position() {
+    for_each_kernel(|kernel| {
+        for start in 0..ALIGNMENTS {
+            let phase = start + 1;
+            let masked = Arena::masked_ascii(start, phase);
+            for length in 0..=LENGTH_MAX {
+                let case = format!("{} length {length} start {start}", kernel.name());
+                let mut arena = masked.clone();
+                let bytes = &mut arena.0[start..start + length];
+                assert!(kernel.unmask_is_ascii(bytes, KEY, phase), "{case}");
+                for position in 0..length {
+                    let mut arena = masked.clone();
+                    let bytes = &mut arena.0[start..start + length];
+                    bytes[position] ^= 0x80;
+                    assert!(!kernel.unmask_is_ascii(bytes, KEY, phase), "{case} position {position}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn bytes_around_the_payload_have_no_say_in_the_verdict() {
+    for_each_kernel(|kernel| {
+        for length in 0..=LENGTH_MAX {
+            let mut arena = Arena([0xff; _]);
+            let bytes = &mut arena.0[7..7 + length];
+            bytes.fill(b'a');
+            mask_by_formula(bytes, 2);
+            assert!(kernel.unmask_is_ascii(bytes, KEY, 2), "{} length {length}", kernel.name());
+        }
+    });
+}
+
+#[test]
+fn a_payload_unmasked_in_pieces_is_the_payload_unmasked_at_once() {
+    let mut whole = vec![0x5a; 1000];
+    mask_by_formula(&mut whole, 0);
+    for cut in 0..whole.len() {
+        let mut pieces = vec![0x5a; 1000];
+        let (first, second) = pieces.split_at_mut(cut);
+        super::unmask(first, KEY, 0);
+        super::unmask(second, KEY, cut);
+        assert_eq!(pieces, whole, "cut at {cut}");
+    }
+}
+
+#[test]
+fn the_phase_counts_modulo_four_up_to_the_largest() {
+    for phase in [4, 1 << 32, usize::MAX] {
+        for length in [3, 40, 200] {
+            let (mut found, mut expected) = (vec![0x11; length], vec![0x11; length]);
+            super::unmask(&mut found, KEY, phase);
+            mask_by_formula(&mut expected, phase % 4);
+            assert_eq!(found, expected, "phase {phase} length {length}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! UTF-8 validation (RFC 6455 §8.1, RFC 3629), of a text that is whole and of one that arrives in pieces.
+//!
+//! The validating itself is done by the `simdutf8` crate. Here is what it leaves out: sequences split between two pieces,
+//! failing as soon as no continuation could help, and unmasking on the way. The text is never stored.
+
+#[cfg(test)]
+mod tests;
+
+use super::mask;
+
+/// How much is unmasked before it is validated. Little enough to be in the second-level cache still, which is as good as the
+/// first since validation is slower than either; enough for the ends of the chunks not to matter. A multiple of 4, so
+/// that each chunk begins at the same phase of the key.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// The bytes seen so far can't be the beginning of any valid UTF-8 text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidUtf8;
+
+/// Validates one text that arrives in pieces, split anywhere.
+///
+/// Its size is four bytes. After an error, and after [`finish`](Self::finish), it is ready for the next text.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Utf8Stream {
+    /// An unfinished sequence at the end of what was fed: up to three bytes, which some continuation would make valid.
+    pending: [u8; 3],
+    pending_len: u8,
+}
+
+impl Utf8Stream {
+    /// Takes the next piece, which may be empty.
+    ///
+    /// # Errors
+    /// [`InvalidUtf8`] as soon as no continuation could make the text valid (RFC 6455 §8.1).
+    pub fn feed(&mut self, piece: &[u8]) -> Result<(), InvalidUtf8> {
+        let rest = self.complete_pending(piece)?;
+        let (whole, unfinished) = split_unfinished(rest);
+        validate(whole)?;
+        self.keep_pending(unfinished)
+    }
+
+    /// Unmasks the next piece in place and takes it, as [`unmask`](mask::unmask) and then [`feed`](Self::feed) would, but
+    /// touches memory once if the piece is ASCII, and while it is still in the cache if it is not.
+    ///
+    /// # Errors
+    /// As for [`feed`](Self::feed). Part of the piece may then be masked still.
+    pub fn unmask_and_feed(&mut self, piece: &mut [u8], key: [u8; 4], phase: usize) -> Result<(), InvalidUtf8> {
+        for chunk in piece.chunks_mut(CHUNK_BYTES) {
+            let is_ascii = mask::unmask_is_ascii(chunk, key, phase);
+            if !is_ascii || self.pending_len > 0 {
+                self.feed(chunk)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The text ended.
+    ///
+    /// # Errors
+    /// [`InvalidUtf8`] if it ended in the middle of a sequence.
+    pub fn finish(&mut self) -> Result<(), InvalidUtf8> {
+        let unfinished = std::mem::take(self);
+        if unfinished.pending_len == 0 { Ok(()) } else { Err(InvalidUtf8) }
+    }
+
+    /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the answer.
+    fn complete_pending<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], InvalidUtf8> {
+        while self.pending_len > 0
+            && let [next, rest @ ..] = piece
+        {
+            let pending_len = usize::from(self.pending_len);
+            let mut sequence = [0; 4];
+            sequence[..pending_len].copy_from_slice(&self.pending[..pending_len]);
+            sequence[pending_len] = *next;
+            *self = Self::default();
+            self.keep_pending(&sequence[..=pending_len])?;
+            piece = rest;
+        }
+        Ok(piece)
+    }
+
+    /// Makes `sequence`, of one character at most, the pending one, unless it is whole.
+    fn keep_pending(&mut self, sequence: &[u8]) -> Result<(), InvalidUtf8> {
+        match std::str::from_utf8(sequence) {
+            Ok(_) => Ok(()),
+            Err(error) if error.error_len().is_some() => Err(InvalidUtf8),
+            Err(_) => {
+                self.pending[..sequence.len()].copy_from_slice(sequence);
+                self.pending_len = sequence.len() as u8;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Parts `bytes` before the last character, if that is one of several bytes and may lack some.
+///
+/// A character that lacks none may be parted off, too, if it is no longer than three bytes.
+fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let is_continuation = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
+    let mut last_three = bytes.iter().rev().take(3);
+    match last_three.position(|byte| !is_continuation(byte)) {
+        Some(following) if !bytes[bytes.len() - 1 - following].is_ascii() => {
+            bytes.split_at(bytes.len() - 1 - following)
+        }
+        _ => (bytes, &[]),
+    }
+}
+
+/// Validates a whole text.
+///
+/// # Errors
+/// [`InvalidUtf8`] if it is not UTF-8.
+#[inline]
+pub fn validate(bytes: &[u8]) -> Result<(), InvalidUtf8> {
+    simdutf8::basic::from_utf8(bytes).map(drop).map_err(|_| InvalidUtf8)
+}
+
+/// Unmasks a whole text in place, from phase 0, and validates it on the way.
+///
+/// # Errors
+/// [`InvalidUtf8`] if it is not UTF-8. Part of the text may then be masked still.
+#[inline]
+pub fn unmask_and_validate(bytes: &mut [u8], key: [u8; 4]) -> Result<(), InvalidUtf8> {
+    if bytes.len() > CHUNK_BYTES {
+        let mut stream = Utf8Stream::default();
+        stream.unmask_and_feed(bytes, key, 0)?;
+        stream.finish()
+    } else if mask::unmask_is_ascii(bytes, key, 0) {
+        Ok(())
+    } else {
+        validate(bytes)
+    }
+}

@@ -1,0 +1,219 @@
+//! RFC 6455 as properties: what is encoded comes out as it went in, however it is fragmented, interleaved with
+//! control frames, masked and cut on the way; and no input whatsoever depends on how it is cut.
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use ringfeed::proto::{
+    CloseCode, FrameHeader, Message, Opcode, Role, encode_close, encode_fragment, encode_frame, encode_message,
+};
+
+#[path = "proto/support.rs"]
+mod support;
+use support::{ROLES, Seen, decode_cut, frame};
+
+const MESSAGE_BYTES_MAX: u32 = 1 << 20;
+
+/// One step of what a peer sends.
+#[derive(Clone, Debug)]
+enum Sent {
+    /// A text, cut at these places into fragments; a control frame may follow each fragment but the last.
+    Text(String, Vec<(Index, Option<Control>)>),
+    Binary(Vec<u8>, Vec<(Index, Option<Control>)>),
+    Control(Control),
+}
+
+#[derive(Clone, Debug)]
+struct Control {
+    is_ping: bool,
+    payload: Vec<u8>,
+}
+
+fn any_control() -> impl Strategy<Value = Control> {
+    (any::<bool>(), vec(any::<u8>(), 0..=125)).prop_map(|(is_ping, payload)| Control { is_ping, payload })
+}
+
+fn any_cuts() -> impl Strategy<Value = Vec<(Index, Option<Control>)>> {
+    vec((any::<Index>(), proptest::option::of(any_control())), 0..4)
+}
+
+fn any_sent() -> impl Strategy<Value = Sent> {
+    prop_oneof![
+        (any::<String>(), any_cuts()).prop_map(|(text, cuts)| Sent::Text(text, cuts)),
+        (vec(any::<u8>(), 0..300), any_cuts()).prop_map(|(bytes, cuts)| Sent::Binary(bytes, cuts)),
+        any_control().prop_map(Sent::Control),
+    ]
+}
+
+fn any_role() -> impl Strategy<Value = Role> {
+    proptest::sample::select(&ROLES[..])
+}
+
+/// A masking key where the peer of `role` must use one.
+fn mask_to(role: Role, key: u32) -> Option<[u8; 4]> {
+    match role {
+        Role::Server => Some(key.to_ne_bytes()),
+        Role::Client => None,
+    }
+}
+
+/// Offsets within `len` bytes, in order.
+fn offsets(cuts: &[Index], len: usize) -> Vec<usize> {
+    let mut offsets: Vec<usize> = cuts.iter().map(|cut| cut.index(len + 1)).collect();
+    offsets.sort_unstable();
+    offsets
+}
+
+impl Control {
+    fn encode(&self, out: &mut Vec<u8>, mask: Option<[u8; 4]>) -> Seen {
+        if self.is_ping {
+            encode_frame(out, Opcode::Ping, &self.payload, mask);
+            Seen::Ping(self.payload.clone())
+        } else {
+            encode_frame(out, Opcode::Pong, &self.payload, mask);
+            Seen::Pong(self.payload.clone())
+        }
+    }
+}
+
+impl Sent {
+    /// Appends the frames to `out` and what must be seen of them to `seen`.
+    fn encode(&self, out: &mut Vec<u8>, mask: Option<[u8; 4]>, seen: &mut Vec<Seen>) {
+        match self {
+            Sent::Control(control) => seen.push(control.encode(out, mask)),
+            Sent::Text(text, cuts) if cuts.is_empty() => {
+                encode_message(out, Message::text(text), mask);
+                seen.push(Seen::Text(text.clone()));
+            }
+            Sent::Binary(bytes, cuts) if cuts.is_empty() => {
+                encode_message(out, Message::binary(bytes), mask);
+                seen.push(Seen::Binary(bytes.clone()));
+            }
+            Sent::Text(text, cuts) => {
+                encode_fragments(out, Opcode::Text, text.as_bytes(), cuts, mask, seen);
+                seen.push(Seen::Text(text.clone()));
+            }
+            Sent::Binary(bytes, cuts) => {
+                encode_fragments(out, Opcode::Binary, bytes, cuts, mask, seen);
+                seen.push(Seen::Binary(bytes.clone()));
+            }
+        }
+    }
+}
+
+fn encode_fragments(
+    out: &mut Vec<u8>,
+    first_opcode: Opcode,
+    payload: &[u8],
+    cuts: &[(Index, Option<Control>)],
+    mask: Option<[u8; 4]>,
+    seen: &mut Vec<Seen>,
+) {
+    let places: Vec<Index> = cuts.iter().map(|(place, _)| *place).collect();
+    let mut opcode = first_opcode;
+    let mut start = 0;
+    for (end, (_, control)) in offsets(&places, payload.len()).into_iter().zip(cuts) {
+        encode_fragment(out, opcode, false, &payload[start..end], mask);
+        seen.extend(control.as_ref().map(|control| control.encode(out, mask)));
+        opcode = Opcode::Continuation;
+        start = end;
+    }
+    encode_fragment(out, opcode, true, &payload[start..], mask);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_sent_is_seen(
+        role in any_role(),
+        key in any::<u32>(),
+        sent in vec(any_sent(), 0..6),
+        close in proptest::option::of((1000u16..=1003, "\\PC{0,60}")),
+        cuts in vec(any::<Index>(), 0..12),
+    ) {
+        let mask = mask_to(role, key);
+        let (mut bytes, mut expected) = (Vec::new(), Vec::new());
+        for step in &sent {
+            step.encode(&mut bytes, mask, &mut expected);
+        }
+        if let Some((code, reason)) = &close {
+            // A reason of at most 120 bytes is not cut.
+            let reason: String = reason.chars().take(30).collect();
+            encode_close(&mut bytes, Some(CloseCode(*code)), &reason, mask);
+            expected.push(Seen::Close(Some(*code), reason));
+        }
+        let seen = decode_cut(role, MESSAGE_BYTES_MAX, &bytes, &offsets(&cuts, bytes.len()));
+        prop_assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn cuts_do_not_matter_to_damaged_frames(
+        role in any_role(),
+        sent in vec(any_sent(), 1..5),
+        damage in (any::<Index>(), any::<u8>()),
+        message_bytes_max in prop_oneof![Just(100u32), Just(MESSAGE_BYTES_MAX)],
+        cuts in vec(any::<Index>(), 0..12),
+    ) {
+        let mut bytes = Vec::new();
+        for step in &sent {
+            step.encode(&mut bytes, mask_to(role, 0x1234_5678), &mut Vec::new());
+        }
+        let (place, byte) = damage;
+        let place = place.index(bytes.len());
+        bytes[place] = byte;
+        let whole = decode_cut(role, message_bytes_max, &bytes, &[]);
+        let cut = decode_cut(role, message_bytes_max, &bytes, &offsets(&cuts, bytes.len()));
+        prop_assert_eq!(cut, whole);
+    }
+
+    #[test]
+    fn cuts_do_not_matter_to_any_bytes(
+        role in any_role(),
+        bytes in vec(any::<u8>(), 0..200),
+        cuts in vec(any::<Index>(), 0..12),
+    ) {
+        let whole = decode_cut(role, MESSAGE_BYTES_MAX, &bytes, &[]);
+        let cut = decode_cut(role, MESSAGE_BYTES_MAX, &bytes, &offsets(&cuts, bytes.len()));
+        prop_assert_eq!(cut, whole);
+    }
+
+    /// The judge is the standard library, on the whole text.
+    #[test]
+    fn text_is_seen_if_and_only_if_it_is_utf8(
+        role in any_role(),
+        mut bytes in any::<String>().prop_map(String::into_bytes),
+        damage in vec((any::<Index>(), any::<u8>()), 0..3),
+        fragment_cut in any::<Index>(),
+        cuts in vec(any::<Index>(), 0..6),
+    ) {
+        for (place, byte) in damage {
+            if !bytes.is_empty() {
+                let place = place.index(bytes.len());
+                bytes[place] = byte;
+            }
+        }
+        let (first, last) = bytes.split_at(fragment_cut.index(bytes.len() + 1));
+        let wire = [frame(role, 0x01, first), frame(role, 0x80, last)].concat();
+        let seen = decode_cut(role, MESSAGE_BYTES_MAX, &wire, &offsets(&cuts, wire.len()));
+        let expected = match String::from_utf8(bytes) {
+            Ok(text) => Seen::Text(text),
+            Err(_) => Seen::Failed(ringfeed::proto::ProtocolError::TextNotUtf8),
+        };
+        prop_assert_eq!(seen, [expected]);
+    }
+
+    #[test]
+    fn headers_come_back(
+        fin in any::<bool>(),
+        rsv1 in any::<bool>(),
+        opcode in prop_oneof![Just(Opcode::Continuation), Just(Opcode::Text), Just(Opcode::Binary)],
+        masking_key in any::<Option<[u8; 4]>>(),
+        payload_len in prop_oneof![0u64..300, 65_000u64..66_000, 0u64..(1 << 63)],
+    ) {
+        let header = FrameHeader { fin, rsv1, opcode, masking_key, payload_len };
+        let mut bytes = Vec::new();
+        header.encode(&mut bytes);
+        prop_assert_eq!(FrameHeader::decode(&bytes), Ok(Some((header, bytes.len()))));
+    }
+}

@@ -1,0 +1,10 @@
+//! RFC 6455 as tables: bytes in, what must be seen. One `check` per table touches the API.
+
+#[path = "proto/boundaries.rs"]
+mod boundaries;
+#[path = "proto/frames.rs"]
+mod frames;
+#[path = "proto/handshakes.rs"]
+mod handshakes;
+#[path = "proto/support.rs"]
+mod support;
