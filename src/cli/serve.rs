@@ -7,9 +7,13 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::bad_input;
+use crate::conn::KeepAliveConfig;
 use crate::control::{self, Control, Ended};
 use crate::gateway::{Echo, Feed};
 use crate::server::{Server, ServerConfig};
+
+/// The longest time that may be asked for: a day.
+const TIME_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Serves WebSocket subscribers and takes publications.
 #[derive(Args, Debug)]
@@ -33,6 +37,26 @@ pub(super) struct ServeArguments {
     /// Bytes that may wait for a slow subscriber before it is disconnected
     #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().outbox_bytes_max)]
     outbox_bytes_max: usize,
+    /// Time for an opening handshake to come whole
+    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().handshake_timeout_ms,
+        value_parser = clap::value_parser!(u64).range(1..=TIME_MS_MAX))]
+    handshake_timeout_ms: u64,
+    /// Silence after which a client is pinged; 0: never
+    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.ping_interval_ms,
+        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
+    ping_interval_ms: u64,
+    /// Time to answer a ping
+    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.pong_timeout_ms,
+        value_parser = clap::value_parser!(u64).range(1..=TIME_MS_MAX))]
+    pong_timeout_ms: u64,
+    /// Silence after which a client is disconnected, pinged or not; 0: never
+    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.idle_timeout_ms,
+        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
+    idle_timeout_ms: u64,
+    /// Time for clients to answer their Close frames when the server stops
+    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().drain_timeout_ms,
+        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
+    drain_timeout_ms: u64,
     /// Serve /echo, which sends every message back
     #[arg(long)]
     echo: bool,
@@ -49,7 +73,13 @@ impl ServeArguments {
             connections_max: self.max_connections.map_or(0, |count| count as usize),
             message_bytes_max: self.message_bytes_max,
             outbox_bytes_max: self.outbox_bytes_max,
-            ..ServerConfig::default()
+            handshake_timeout_ms: self.handshake_timeout_ms,
+            keep_alive: KeepAliveConfig {
+                ping_interval_ms: self.ping_interval_ms,
+                pong_timeout_ms: self.pong_timeout_ms,
+                idle_timeout_ms: self.idle_timeout_ms,
+            },
+            drain_timeout_ms: self.drain_timeout_ms,
         }
     }
 }

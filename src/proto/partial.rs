@@ -135,7 +135,7 @@ impl Partial {
     }
 
     /// The payload of this frame comes next.
-    pub(super) fn begin_payload(&mut self, header: &FrameHeader, part: Part) {
+    pub(super) fn begin_payload(&mut self, header: FrameHeader, part: Part) {
         let payload = Payload { masking_key: header.masking_key, len: header.payload_len, received: 0 };
         if let Part::Whole(kind) | Part::First(kind) = part {
             let message = PartialMessage { kind, bytes: Vec::new(), utf8: Utf8Stream::default() };

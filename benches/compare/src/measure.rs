@@ -1,0 +1,104 @@
+//! One run: a fresh server, the load generator, its report.
+
+use std::error::Error;
+use std::fmt;
+use std::path::Path;
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::plan::{Case, Publish, Scenario, ServerPlan};
+use crate::server::Server;
+
+/// The CPU that the load generator runs on.
+const CLIENT_CPU: &str = "1";
+
+/// One run of one server.
+pub(crate) struct Measurement {
+    pub(crate) case: String,
+    pub(crate) round: u32,
+    pub(crate) server: &'static str,
+    pub(crate) report: Report,
+}
+
+/// What is used of the report that `loadgen` writes.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) count: u64,
+    pub(crate) per_second: f64,
+    pub(crate) latency: Latency,
+    pub(crate) slowest_share: f64,
+    pub(crate) client_cpus: f64,
+    pub(crate) server: ServerCost,
+}
+
+#[derive(Clone, Deserialize)]
+pub(crate) struct Latency {
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) p999_us: f64,
+    pub(crate) max_us: f64,
+}
+
+#[derive(Clone, Deserialize)]
+pub(crate) struct ServerCost {
+    pub(crate) cpus: f64,
+    pub(crate) cpu_ns_each: f64,
+    pub(crate) per_cpu_second: f64,
+    pub(crate) resident_bytes: u64,
+}
+
+/// Starts `plan`, drives it with `case`, and ends it.
+///
+/// # Errors
+/// If the server or the load generator can't be started, or a message was lost or wrong.
+pub(crate) fn run(
+    case: &Case,
+    round: u32,
+    plan: &ServerPlan,
+    binaries: &Path,
+    duration: &str,
+) -> Result<Measurement, Box<dyn Error>> {
+    let server = Server::start(plan)?;
+    let mut loadgen = Command::new(binaries.join("loadgen"));
+    loadgen.arg(case.scenario.name()).args(addresses(case.scenario, plan, &server)?).args(&case.load);
+    loadgen.args(["--duration", duration, "--warmup", "500ms", "--cpu", CLIENT_CPU]);
+    loadgen.args(["--server-pid", &server.pid().to_string()]);
+    let json = std::env::temp_dir().join(format!("compare-{}.json", std::process::id()));
+    let output = loadgen.arg("--json").arg(&json).output()?;
+    if !output.status.success() {
+        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        return Err(format!("{}, {}: {said}{complained}", case.name, plan.name).into());
+    }
+    let report = serde_json::from_slice(&std::fs::read(&json)?)?;
+    std::fs::remove_file(&json)?;
+    Ok(Measurement { case: case.name.clone(), round, server: plan.name, report })
+}
+
+fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<Vec<String>, Box<dyn Error>> {
+    let listening = server.listening()?;
+    Ok(match (scenario, plan.publish) {
+        (Scenario::Echo, _) => vec!["--url".to_owned(), format!("{listening}/echo")],
+        (Scenario::Fanout, Publish::Post) => fanout(listening, format!("{}/publish/bench", server.control()?)),
+        (Scenario::Fanout, Publish::WebSocket) => fanout(listening, format!("{listening}/publish")),
+    })
+}
+
+fn fanout(listening: &str, publish: String) -> Vec<String> {
+    vec!["--url".to_owned(), format!("{listening}/feed/bench"), "--publish".to_owned(), publish]
+}
+
+impl fmt::Display for Measurement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Measurement { case, round, server, report } = self;
+        write!(
+            f,
+            "{case}, round {}, {server}: {:.0} ns each, {:.0} a CPU second, p50 {:.0} us, p99.9 {:.0} us",
+            round + 1,
+            report.server.cpu_ns_each,
+            report.server.per_cpu_second,
+            report.latency.p50_us,
+            report.latency.p999_us
+        )
+    }
+}

@@ -1,0 +1,152 @@
+//! What is compared: servers, and the cases they run.
+
+use std::path::Path;
+
+/// A program that serves, and how it is reached.
+pub(crate) struct ServerPlan {
+    pub(crate) name: &'static str,
+    /// Program and arguments. It prints `listening on ws://…`, perhaps `control on http://…`, then `ready`.
+    pub(crate) command: Vec<String>,
+    pub(crate) publish: Publish,
+}
+
+/// How publications get into a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// `POST /publish/bench` on the control address.
+    Post,
+    /// A message on a WebSocket at `/publish`.
+    WebSocket,
+}
+
+/// One kind of load.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    /// Arguments of `loadgen`, without addresses and durations.
+    pub(crate) load: Vec<String>,
+    pub(crate) scenario: Scenario,
+    /// Indices of the servers that take part. The first is the one that others are compared with.
+    pub(crate) servers: Vec<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scenario {
+    Fanout,
+    Echo,
+}
+
+impl Scenario {
+    /// As `loadgen` calls it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Scenario::Fanout => "fanout",
+            Scenario::Echo => "echo",
+        }
+    }
+
+    /// What is counted, one of them.
+    pub(crate) fn unit(self) -> &'static str {
+        match self {
+            Scenario::Fanout => "delivery",
+            Scenario::Echo => "round trip",
+        }
+    }
+}
+
+/// A whole comparison.
+pub(crate) struct Plan {
+    pub(crate) name: &'static str,
+    pub(crate) servers: Vec<ServerPlan>,
+    pub(crate) cases: Vec<Case>,
+}
+
+impl Plan {
+    /// Ringfeed against the bare loop: few and many subscribers, small and large messages, one and many in flight.
+    pub(crate) fn floor(binaries: &Path) -> Plan {
+        let floor = ServerPlan { name: "floor", command: vec![path(binaries, "floor")], publish: Publish::Post };
+        let mut cases = Vec::new();
+        for connections in [1_000, 10_000] {
+            for size in [64, 1024] {
+                for in_flight in [1, 16] {
+                    cases.push(fanout(connections, size, in_flight, vec![0, 1]));
+                }
+            }
+        }
+        Plan { name: "floor", servers: vec![ringfeed(binaries), floor], cases }
+    }
+
+    /// Ringfeed against other servers, each the fastest way it offers.
+    pub(crate) fn peers(binaries: &Path, peers: &Path) -> Plan {
+        let script = |script: &str| path(Path::new("benches/peers"), script);
+        let node_module = |module: &str| path(peers, &format!("node/node_modules/{module}"));
+        let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket };
+        let servers = vec![
+            ringfeed(binaries),
+            peer("Bun", vec![node_module(".bin/bun"), script("bun.js")]),
+            peer("ws", vec!["node".to_owned(), script("ws.js"), node_module("ws")]),
+            peer("tokio-tungstenite", vec![path(peers, "release/tokio-tungstenite")]),
+            peer("fastwebsockets", vec![path(peers, "release/fastwebsockets")]),
+        ];
+        let mut cases = Vec::new();
+        for size in [64, 1024] {
+            for in_flight in [1, 16] {
+                cases.push(fanout(1_000, size, in_flight, vec![0, 1, 2]));
+            }
+        }
+        cases.push(echo(200, 64, vec![0, 1, 2, 3, 4]));
+        Plan { name: "peers", servers, cases }
+    }
+}
+
+fn ringfeed(binaries: &Path) -> ServerPlan {
+    let serve = "serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --shards 1 --echo";
+    let mut command = vec![path(binaries, "ringfeed")];
+    command.extend(serve.split(' ').map(str::to_owned));
+    ServerPlan { name: "Ringfeed", command, publish: Publish::Post }
+}
+
+/// With many in flight, each comes from a publisher of its own, since HTTP answers a publisher's requests one by one.
+fn fanout(connections: u32, size: u32, in_flight: u32, servers: Vec<usize>) -> Case {
+    let load = format!("--connections {connections} --size {size} --in-flight {in_flight} --publishers {in_flight}");
+    Case {
+        name: format!("fanout, {connections} subscribers, {size} B, {in_flight} in flight"),
+        load: words(&load),
+        scenario: Scenario::Fanout,
+        servers,
+    }
+}
+
+fn echo(connections: u32, size: u32, servers: Vec<usize>) -> Case {
+    Case {
+        name: format!("echo, {connections} connections, {size} B"),
+        load: words(&format!("--connections {connections} --size {size}")),
+        scenario: Scenario::Echo,
+        servers,
+    }
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+fn path(directory: &Path, file: &str) -> String {
+    directory.join(file).display().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_case_compares_at_least_two_servers_and_has_a_name_of_its_own() {
+        for plan in [Plan::floor(Path::new("bin")), Plan::peers(Path::new("bin"), Path::new("peers"))] {
+            let mut names: Vec<&str> = plan.cases.iter().map(|case| case.name.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), plan.cases.len());
+            for case in &plan.cases {
+                assert!(case.servers.len() >= 2 && case.servers.iter().all(|index| *index < plan.servers.len()));
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Writes what was measured: a table of ratios for people, all runs as CSV, and where and how it was.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::measure::Measurement;
+use crate::plan::{Case, Plan};
+use crate::statistics::{Spread, median, ratios, runs};
+
+/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, and prints the table.
+///
+/// # Errors
+/// If nothing was measured or the files can't be written.
+pub(crate) fn write(plan: &Plan, measurements: &[Measurement], directory: &Path) -> Result<(), Box<dyn Error>> {
+    if measurements.is_empty() {
+        return Err("no case has that name".into());
+    }
+    let place = Place::here()?;
+    let name = format!("{}-{}-{}", place.date, place.cpu_slug(), plan.name);
+    let text = format!("# {}: {}\n\n{}\n{}", plan.name, place.date, place.text(), tables(plan, measurements));
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join(format!("{name}.md")), &text)?;
+    fs::write(directory.join(format!("{name}.csv")), csv(measurements))?;
+    print!("{text}");
+    Ok(())
+}
+
+/// Where and when it was measured.
+struct Place {
+    date: String,
+    cpu: String,
+    cpus: usize,
+    kernel: String,
+    commit: String,
+    steering: String,
+    command: String,
+}
+
+impl Place {
+    fn here() -> Result<Place, Box<dyn Error>> {
+        let cpu_info = fs::read_to_string("/proc/cpuinfo")?;
+        let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        Ok(Place {
+            date: said("date", &["+%F"])?,
+            cpu: model.map_or("unknown CPU", |(_, model)| model).to_owned(),
+            cpus: std::thread::available_parallelism()?.get(),
+            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            commit: said("git", &["describe", "--always", "--dirty"])?,
+            steering: fs::read_to_string("/sys/class/net/lo/queues/rx-0/rps_cpus")?.trim().to_owned(),
+            command: command_line(std::env::args()),
+        })
+    }
+
+    fn cpu_slug(&self) -> String {
+        let words = self.cpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        words.collect::<Vec<_>>().join("-").to_lowercase()
+    }
+
+    fn text(&self) -> String {
+        let Place { cpu, cpus, kernel, commit, steering, command, .. } = self;
+        let steering = match steering.trim_start_matches('0') {
+            "" => "off: the sender's core also does the receiver's half of TCP".to_owned(),
+            mask => format!("loopback's receive work goes to CPU mask {mask}, as a network card would have it"),
+        };
+        format!(
+            "- {cpu}, {cpus} CPUs, Linux {kernel}; server on CPU 0, load generator on CPU 1, both on this machine\n\
+             - steering {steering}\n- commit {commit}\n- command `{command}`\n"
+        )
+    }
+}
+
+/// Our own arguments, the program without its directory.
+fn command_line(arguments: impl Iterator<Item = String>) -> String {
+    let shorten = |word: String| word.rsplit('/').next().unwrap_or_default().to_owned();
+    arguments.map(shorten).collect::<Vec<_>>().join(" ")
+}
+
+/// What `program` prints, in one line.
+fn said(program: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
+    let output = Command::new(program).args(arguments).output()?;
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn tables(plan: &Plan, measurements: &[Measurement]) -> String {
+    let measured = |case: &&Case| measurements.iter().any(|run| run.case == case.name);
+    plan.cases.iter().filter(measured).map(|case| table(plan, case, measurements)).collect()
+}
+
+/// Medians of each server, and the ratio of the first server's CPU time to each other's.
+fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
+    let unit = case.scenario.unit();
+    let first = plan.servers[case.servers[0]].name;
+    let mut text = format!("\n## {}\n\n", case.name);
+    let columns = [
+        "server",
+        &format!("CPU ns per {unit}"),
+        "per CPU second",
+        &format!("CPU of {first} to this (min to max)"),
+        "per second",
+        "p50 us",
+        "p99 us",
+        "p99.9 us",
+        "slowest",
+        "RSS MB",
+        "server CPU",
+        "client CPU",
+    ];
+    let _ = writeln!(text, "| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()));
+    for server in case.servers.iter().map(|index| plan.servers[*index].name) {
+        let middle = |figure: fn(&Measurement) -> f64| {
+            median(runs(measurements, &case.name, server).map(figure)).unwrap_or(f64::NAN)
+        };
+        let spread = Spread::of(&ratios(measurements, &case.name, [first, server], |run| run.server.cpu_ns_each));
+        let ratio = match spread {
+            Some(Spread { median, min, max }) if server != first => format!("{median:.3} ({min:.3} to {max:.3})"),
+            _ => "1".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "| {server} | {:.0} | {:.0} | {ratio} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} |",
+            middle(|run| run.report.server.cpu_ns_each),
+            middle(|run| run.report.server.per_cpu_second),
+            middle(|run| run.report.per_second),
+            middle(|run| run.report.latency.p50_us),
+            middle(|run| run.report.latency.p99_us),
+            middle(|run| run.report.latency.p999_us),
+            middle(|run| run.report.slowest_share),
+            middle(|run| run.report.server.resident_bytes as f64 / 1e6),
+            middle(|run| run.report.server.cpus),
+            middle(|run| run.report.client_cpus),
+        );
+    }
+    text
+}
+
+fn csv(measurements: &[Measurement]) -> String {
+    let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
+                    slowest_share,server_cpus,client_cpus,resident_bytes\n"
+        .to_owned();
+    for Measurement { case, round, server, report } in measurements {
+        let (cost, latency) = (&report.server, &report.latency);
+        let _ = writeln!(
+            text,
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{}",
+            report.count,
+            cost.cpu_ns_each,
+            cost.per_cpu_second,
+            report.per_second,
+            latency.p50_us,
+            latency.p99_us,
+            latency.p999_us,
+            latency.max_us,
+            report.slowest_share,
+            cost.cpus,
+            report.client_cpus,
+            cost.resident_bytes,
+        );
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_kept_without_the_directories_of_one_machine() {
+        let words = ["/home/me/target/release/compare", "peers", "--peers", "/home/me/target/peers"];
+        assert_eq!(command_line(words.map(str::to_owned).into_iter()), "compare peers --peers peers");
+    }
+
+    #[test]
+    fn file_names_are_plain() {
+        let place = Place {
+            date: "2030-01-31".to_owned(),
+            cpu: "Intel(R) Xeon(R) CPU @ 2.20GHz".to_owned(),
+            cpus: 2,
+            kernel: "6.18.0".to_owned(),
+            commit: "abc".to_owned(),
+            steering: "0".to_owned(),
+            command: "compare floor".to_owned(),
+        };
+        assert_eq!(place.cpu_slug(), "intel-r-xeon-r-cpu-2-20ghz");
+        assert!(place.text().contains("steering off"));
+        assert!(Place { steering: "2".to_owned(), ..place }.text().contains("CPU mask 2"));
+    }
+}

@@ -1,0 +1,103 @@
+//! A server under test: started on its own CPU, reached by the addresses it prints, ended when dropped.
+
+use std::error::Error;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use crate::plan::ServerPlan;
+
+/// The CPU that servers run on.
+const SERVER_CPU: &str = "0";
+
+/// A server that is ready.
+pub(crate) struct Server {
+    child: Child,
+    addresses: Addresses,
+}
+
+/// What a server prints.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Addresses {
+    /// `ws://host:port`.
+    listening: Option<String>,
+    /// `http://host:port`.
+    control: Option<String>,
+}
+
+impl Server {
+    /// Starts it and waits until it is ready.
+    ///
+    /// # Errors
+    /// If it can't be started, or ends before it is ready.
+    pub(crate) fn start(plan: &ServerPlan) -> Result<Server, Box<dyn Error>> {
+        // taskset becomes the program, so its process id is the server's.
+        let mut child = Command::new("taskset")
+            .args(["-c", SERVER_CPU])
+            .args(&plan.command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("can't start taskset: {error}"))?;
+        let output = BufReader::new(child.stdout.take().ok_or("no output to read")?);
+        let mut server = Server { child, addresses: Addresses::default() };
+        server.addresses =
+            read_addresses(output).ok_or_else(|| format!("{} ended before it was ready", plan.command.join(" ")))?;
+        Ok(server)
+    }
+
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `ws://host:port`.
+    pub(crate) fn listening(&self) -> Result<&str, Box<dyn Error>> {
+        Ok(self.addresses.listening.as_deref().ok_or("the server printed no address to connect to")?)
+    }
+
+    /// `http://host:port`.
+    pub(crate) fn control(&self) -> Result<&str, Box<dyn Error>> {
+        Ok(self.addresses.control.as_deref().ok_or("the server printed no address to publish at")?)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only if it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Up to the line `ready`; `None` if that does not come.
+fn read_addresses(output: impl BufRead) -> Option<Addresses> {
+    let mut addresses = Addresses::default();
+    for line in output.lines() {
+        let line = line.ok()?;
+        if line == "ready" {
+            return Some(addresses);
+        }
+        match line.split_once(" on ") {
+            Some(("listening", address)) => addresses.listening = Some(address.to_owned()),
+            Some(("control", address)) => addresses.control = Some(address.to_owned()),
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_up_to_ready() {
+        let output = "a banner\nlistening on ws://127.0.0.1:1\ncontrol on http://127.0.0.1:2\nready\nlistening on x\n";
+        let expected = Addresses {
+            listening: Some("ws://127.0.0.1:1".to_owned()),
+            control: Some("http://127.0.0.1:2".to_owned()),
+        };
+        assert_eq!(read_addresses(output.as_bytes()), Some(expected));
+        assert_eq!(read_addresses(&b"listening on ws://127.0.0.1:1\n"[..]), None);
+    }
+}

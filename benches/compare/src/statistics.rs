@@ -1,0 +1,95 @@
+//! Medians, and ratios of runs that stood side by side.
+
+use crate::measure::{Measurement, Report};
+
+/// The middle value; of an even number the mean of the two in the middle. `None` of nothing.
+pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => None,
+        len if len % 2 == 1 => Some(values[middle]),
+        _ => Some((values[middle - 1] + values[middle]) / 2.0),
+    }
+}
+
+/// Middle, smallest and largest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
+}
+
+impl Spread {
+    pub(crate) fn of(values: &[f64]) -> Option<Spread> {
+        let median = median(values.iter().copied())?;
+        let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Some(Spread { median, min, max })
+    }
+}
+
+/// Runs of one server in one case.
+pub(crate) fn runs<'m>(
+    measurements: &'m [Measurement],
+    case: &'m str,
+    server: &'m str,
+) -> impl Iterator<Item = &'m Measurement> {
+    measurements.iter().filter(move |run| run.case == case && run.server == server)
+}
+
+/// `figure` of `server` divided by that of `other` in the same round, for each round that both have run.
+pub(crate) fn ratios(
+    measurements: &[Measurement],
+    case: &str,
+    [server, other]: [&str; 2],
+    figure: impl Fn(&Report) -> f64,
+) -> Vec<f64> {
+    runs(measurements, case, server)
+        .filter_map(|run| {
+            let beside = runs(measurements, case, other).find(|beside| beside.round == run.round)?;
+            Some(figure(&run.report) / figure(&beside.report))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Latency, ServerCost};
+
+    fn measurement(round: u32, server: &'static str, cpu_ns_each: f64) -> Measurement {
+        let report = Report {
+            count: 1,
+            per_second: 1.0,
+            latency: Latency { p50_us: 1.0, p99_us: 1.0, p999_us: 1.0, max_us: 1.0 },
+            slowest_share: 1.0,
+            client_cpus: 1.0,
+            server: ServerCost { cpus: 1.0, cpu_ns_each, per_cpu_second: 1e9 / cpu_ns_each, resident_bytes: 1 },
+        };
+        Measurement { case: "case".to_owned(), round, server, report }
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median([]), None);
+        assert_eq!(median([5.0, 1.0, 3.0]), Some(3.0));
+        assert_eq!(median([4.0, 1.0, 3.0, 2.0]), Some(2.5));
+        assert_eq!(Spread::of(&[5.0, 1.0, 3.0]), Some(Spread { median: 3.0, min: 1.0, max: 5.0 }));
+    }
+
+    #[test]
+    fn ratios_pair_runs_of_the_same_round() {
+        let runs = [
+            measurement(0, "a", 20.0),
+            measurement(0, "b", 10.0),
+            measurement(1, "b", 100.0),
+            measurement(1, "a", 150.0),
+            measurement(2, "a", 7.0),
+        ];
+        assert_eq!(ratios(&runs, "case", ["a", "b"], |report| report.server.cpu_ns_each), [2.0, 1.5]);
+        assert!(ratios(&runs, "another", ["a", "b"], |report| report.server.cpu_ns_each).is_empty());
+    }
+}

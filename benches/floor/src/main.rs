@@ -1,0 +1,114 @@
+//! What fan-out costs at least with plain system calls.
+//!
+//! One thread. Subscribers are accepted and kept in a list; for what is posted, the list is walked with send(2), and
+//! nothing else is done: no topics, no outbox, no history, no reading from subscribers, no timers. It does not survive
+//! a subscriber that stops reading: the send waits. All publications that have been posted by the time it looks go out as
+//! one run of frames, one send for each socket.
+//!
+//! Prints the same lines as `ringfeed serve`, so that both are started and driven alike.
+
+mod publisher;
+mod subscriber;
+
+use std::error::Error;
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::process::ExitCode;
+
+use clap::Parser;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SendFlags, send};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use publisher::Publisher;
+
+/// Fan-out with plain send(2), and nothing else.
+#[derive(Parser)]
+struct Arguments {
+    /// Where subscribers connect
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Where publications are posted
+    #[arg(long, default_value = "127.0.0.1:0")]
+    control: SocketAddr,
+}
+
+fn main() -> ExitCode {
+    match Floor::start(&Arguments::parse()).and_then(Floor::run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("floor: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+struct Floor {
+    listener: TcpListener,
+    control: TcpListener,
+    /// In the order they were accepted.
+    subscribers: Vec<TcpStream>,
+    publishers: Vec<Publisher>,
+    /// Frames of the publications that go out together.
+    run: Vec<u8>,
+}
+
+impl Floor {
+    fn start(arguments: &Arguments) -> Result<Floor, Box<dyn Error>> {
+        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+        let listener = TcpListener::bind(arguments.listen)?;
+        let control = TcpListener::bind(arguments.control)?;
+        println!("listening on ws://{}", listener.local_addr()?);
+        println!("control on http://{}", control.local_addr()?);
+        println!("ready");
+        Ok(Floor { listener, control, subscribers: Vec::new(), publishers: Vec::new(), run: Vec::new() })
+    }
+
+    /// Until it is killed.
+    fn run(mut self) -> Result<(), Box<dyn Error>> {
+        loop {
+            let Ready { subscriber, publisher, posted } = self.wait()?;
+            self.publish(&posted);
+            if subscriber {
+                self.subscribers.push(subscriber::accept(&self.listener)?);
+            }
+            if publisher {
+                self.publishers.push(Publisher::new(self.control.accept()?.0)?);
+            }
+        }
+    }
+
+    fn wait(&self) -> io::Result<Ready> {
+        let listeners = [self.listener.as_fd(), self.control.as_fd()];
+        let publishers = self.publishers.iter().map(|publisher| publisher.stream().as_fd());
+        let mut fds: Vec<PollFd> =
+            listeners.into_iter().chain(publishers).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        poll(&mut fds, None)?;
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let [subscriber, publisher] = [ready.next(), ready.next()].map(Option::unwrap_or_default);
+        Ok(Ready { subscriber, publisher, posted: ready.collect() })
+    }
+
+    /// Sends all that is posted to everybody, and answers. Publishers that left are forgotten.
+    fn publish(&mut self, posted: &[bool]) {
+        self.run.clear();
+        let mut posted = posted.iter();
+        let run = &mut self.run;
+        self.publishers.retain_mut(|publisher| posted.next() != Some(&true) || publisher.read(run).is_ok());
+        if run.is_empty() {
+            return;
+        }
+        self.subscribers.retain(|subscriber| send(subscriber, run, SendFlags::NOSIGNAL).is_ok());
+        self.publishers.retain_mut(|publisher| publisher.answer().is_ok());
+    }
+}
+
+/// What has something to read.
+struct Ready {
+    subscriber: bool,
+    publisher: bool,
+    /// By publisher.
+    posted: Vec<bool>,
+}

@@ -1,0 +1,25 @@
+// Bun's built-in WebSocket server: publish to a topic, and echo. Uncompressed, and nothing done per message besides.
+const server = Bun.serve({
+  hostname: "127.0.0.1",
+  port: 0,
+  fetch(request, server) {
+    const path = new URL(request.url).pathname;
+    if (server.upgrade(request, { data: path })) return undefined;
+    return new Response("WebSocket only", { status: 426 });
+  },
+  websocket: {
+    perMessageDeflate: false,
+    idleTimeout: 0,
+    backpressureLimit: 64 * 1024 * 1024,
+    open(socket) {
+      if (socket.data.startsWith("/feed/")) socket.subscribe("bench");
+    },
+    message(socket, message) {
+      if (socket.data === "/publish") server.publish("bench", message);
+      else socket.send(message);
+    },
+  },
+});
+
+console.log(`listening on ws://127.0.0.1:${server.port}`);
+console.log("ready");

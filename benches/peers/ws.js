@@ -1,0 +1,23 @@
+// npm's ws on Node: a loop over all subscribers for a publication, as its documentation has it, and echo.
+// Argument: where the module is.
+const { WebSocketServer } = require(require("node:path").resolve(process.argv[2]));
+
+const subscribers = new Set();
+const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: false }, () => {
+  console.log(`listening on ws://127.0.0.1:${server.address().port}`);
+  console.log("ready");
+});
+
+server.on("connection", (socket, request) => {
+  if (request.url.startsWith("/feed/")) {
+    subscribers.add(socket);
+    socket.on("close", () => subscribers.delete(socket));
+  } else if (request.url === "/publish") {
+    socket.on("message", (message, binary) => {
+      for (const subscriber of subscribers) subscriber.send(message, { binary });
+    });
+  } else {
+    socket.on("message", (message, binary) => socket.send(message, { binary }));
+  }
+  socket.on("error", () => socket.terminate());
+});

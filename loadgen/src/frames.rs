@@ -1,0 +1,63 @@
+//! What a server's frames ask of a client, besides the messages themselves: pings are answered, a close ends it.
+
+use ringfeed::proto::{Decoder, Event, Message, Opcode, Role, encode_frame};
+
+use crate::masking_keys::MaskingKeys;
+
+/// Payload bytes of a message at most. Far above what a run sends, so that a wrong length is reported as one.
+const MESSAGE_BYTES_MAX: u32 = 1 << 30;
+
+/// A decoder for what a server sends.
+pub(crate) fn decoder() -> Decoder {
+    Decoder::new(Role::Client, MESSAGE_BYTES_MAX)
+}
+
+/// Shows the messages in `bytes` to `on_message` and puts pongs into `out`.
+///
+/// # Errors
+/// Says why the connection has ended: the server closed it or broke the protocol.
+pub(crate) fn read(
+    decoder: &mut Decoder,
+    mut bytes: &mut [u8],
+    keys: &mut MaskingKeys,
+    out: &mut Vec<u8>,
+    mut on_message: impl FnMut(Message<'_>, &mut Vec<u8>, &mut MaskingKeys),
+) -> Result<(), String> {
+    while let Some(event) = decoder.decode(&mut bytes).map_err(|error| format!("protocol error: {error}"))? {
+        match event {
+            Event::Message(message) => on_message(message, out, keys),
+            Event::Ping(payload) => encode_frame(out, Opcode::Pong, payload, Some(keys.next())),
+            Event::Pong(_) => {}
+            Event::Close(close) => {
+                let code = close.code.map_or("no code".to_owned(), |code| code.0.to_string());
+                return Err(format!("the server closed it: {code} {}", close.reason));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use ringfeed::proto::{CloseCode, encode_close, encode_message};
+
+    use super::*;
+
+    #[test]
+    fn messages_are_shown_pings_answered_and_a_close_told() {
+        let mut bytes = Vec::new();
+        encode_message(&mut bytes, Message::text("one"), None);
+        encode_frame(&mut bytes, Opcode::Ping, b"here?", None);
+        encode_message(&mut bytes, Message::binary(b"two"), None);
+        encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
+        let (mut out, mut seen) = (Vec::new(), Vec::new());
+        let mut keys = MaskingKeys::new();
+        let ended = read(&mut decoder(), &mut bytes, &mut keys, &mut out, |message, _, _| {
+            seen.push(message.payload.to_vec());
+        });
+        assert_eq!(ended.unwrap_err(), "the server closed it: 1001 bye");
+        assert_eq!(seen, [b"one", b"two"]);
+        let mut server = Decoder::new(Role::Server, 100);
+        assert_eq!(server.decode(&mut &mut out[..]), Ok(Some(Event::Pong(b"here?"))));
+    }
+}

@@ -1,0 +1,77 @@
+//! What a process costs, as the kernel counts it.
+
+use std::fs;
+use std::time::Duration;
+
+use crate::error::Error;
+
+/// CPU time and memory of one process at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// CPU time of all its threads so far, to the nanosecond.
+    pub(crate) cpu: Duration,
+    /// Resident memory, bytes.
+    pub(crate) resident_bytes: u64,
+}
+
+impl Usage {
+    /// Of the process `pid`.
+    ///
+    /// # Errors
+    /// If there is no such process.
+    pub(crate) fn of(pid: u32) -> Result<Usage, Error> {
+        read_usage(pid).ok_or_else(|| Error::new(format!("no process {pid} on this machine to measure")))
+    }
+
+    /// Of this process.
+    pub(crate) fn own() -> Result<Usage, Error> {
+        Usage::of(std::process::id())
+    }
+}
+
+/// Sums over threads, since only there the kernel tells nanoseconds. A thread that ended takes its time with it; the
+/// servers measured here keep theirs.
+fn read_usage(pid: u32) -> Option<Usage> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    let times = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
+    let cpu = times.filter_map(|text| parse_schedstat(&text)).sum();
+    let resident_bytes = parse_status(&fs::read_to_string(format!("/proc/{pid}/status")).ok()?)?;
+    Some(Usage { cpu, resident_bytes })
+}
+
+/// The first number is the time on a CPU, in nanoseconds.
+fn parse_schedstat(text: &str) -> Option<Duration> {
+    text.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
+}
+
+/// The line `VmRSS:  1234 kB`, in bytes.
+fn parse_status(text: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_kernels_files_are_understood() {
+        assert_eq!(parse_schedstat("7527051 120 1\n"), Some(Duration::from_nanos(7_527_051)));
+        assert_eq!(parse_status("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2 << 20));
+        assert_eq!(parse_status("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn work_shows_in_our_own_usage() {
+        let before = Usage::own().unwrap();
+        let mut work = std::iter::repeat_with(|| Usage::own().unwrap()).take(100_000);
+        let after = work.find(|usage| usage.cpu > before.cpu).expect("reading files takes time");
+        assert!(after.resident_bytes > 0);
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_an_error() {
+        assert!(Usage::of(u32::MAX).is_err());
+    }
+}

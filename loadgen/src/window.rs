@@ -1,0 +1,218 @@
+//! Publications that some subscriber has not got yet.
+//!
+//! Each has a *position*: its place in the order that subscribers see, from 0. One publisher's messages must be seen in
+//! the order it sent them. With several publishers the server chooses, and the first subscriber that gets a message
+//! shows the choice; all others must then see the same.
+
+use std::collections::VecDeque;
+
+/// A publication under way.
+#[derive(Debug)]
+struct Publication {
+    /// Its place in the order of publishing, for people.
+    sequence: u64,
+    payload: Box<[u8]>,
+    /// Nanoseconds since the start of the run.
+    intended_ns: u64,
+    /// Subscribers that have not got it yet.
+    awaited: u32,
+}
+
+/// All publications that somebody still waits for, and those between them.
+#[derive(Debug)]
+pub(crate) struct Window {
+    /// Those that somebody has got, in that order.
+    ordered: VecDeque<Publication>,
+    /// Position of the first of them.
+    first: u64,
+    /// Those that nobody has got, in the order of publishing.
+    unseen: VecDeque<Publication>,
+    /// How many have ever been published.
+    published: u64,
+    /// The order of publishing is the one that subscribers must see.
+    one_publisher: bool,
+}
+
+impl Window {
+    /// Nothing is under way yet.
+    pub(crate) fn new(one_publisher: bool) -> Window {
+        Window { ordered: VecDeque::new(), first: 0, unseen: VecDeque::new(), published: 0, one_publisher }
+    }
+
+    /// Sequence number that the next publication gets.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.published
+    }
+
+    /// How many are under way.
+    pub(crate) fn len(&self) -> usize {
+        self.ordered.len() + self.unseen.len()
+    }
+
+    /// Whether nobody waits for anything.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds the next publication, awaited by `subscribers`, at least one.
+    pub(crate) fn push(&mut self, payload: &[u8], intended_ns: u64, subscribers: u32) {
+        let (sequence, payload) = (self.published, payload.into());
+        self.unseen.push_back(Publication { sequence, payload, intended_ns, awaited: subscribers });
+        self.published += 1;
+    }
+
+    /// Whether `payload` is exactly what comes at `position`. The first to get a message there decides it.
+    pub(crate) fn matches(&mut self, position: u64, payload: &[u8]) -> bool {
+        if let Some(publication) = self.index(position).map(|index| &self.ordered[index]) {
+            return *publication.payload == *payload;
+        }
+        let candidates = if self.one_publisher { 1 } else { self.unseen.len() };
+        let found = self.unseen.iter().take(candidates).position(|unseen| *unseen.payload == *payload);
+        match found {
+            Some(index) if position == self.end() => {
+                self.order(index);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The position of `payload`, wherever it is under way. If nobody has got it, it takes the next position; with one
+    /// publisher, after all that were published before it.
+    pub(crate) fn find(&mut self, payload: &[u8]) -> Option<u64> {
+        if let Some(index) = self.ordered.iter().position(|publication| *publication.payload == *payload) {
+            return Some(self.first + index as u64);
+        }
+        let index = self.unseen.iter().position(|unseen| *unseen.payload == *payload)?;
+        if self.one_publisher {
+            (0..index).for_each(|_| self.order(0));
+            self.order(0);
+        } else {
+            self.order(index);
+        }
+        Some(self.end() - 1)
+    }
+
+    /// The sequence number of the publication at `position`, which is under way.
+    pub(crate) fn sequence_at(&self, position: u64) -> u64 {
+        self.ordered[self.index(position).expect("a position that somebody has seen")].sequence
+    }
+
+    /// A subscriber has got what is at `position`, or never will. Returns its intended time.
+    pub(crate) fn settle(&mut self, position: u64) -> u64 {
+        let index = self.index(position).expect("a subscriber settles what it still waits for, once");
+        let publication = &mut self.ordered[index];
+        let intended_ns = publication.intended_ns;
+        publication.awaited -= 1;
+        self.forget_settled();
+        intended_ns
+    }
+
+    /// A subscriber got something unknown in the place of what is at `position`. Returns whether anything is awaited there.
+    pub(crate) fn settle_unknown(&mut self, position: u64) -> bool {
+        if position == self.end() && !self.unseen.is_empty() {
+            self.order(0);
+        }
+        let is_awaited = self.index(position).is_some();
+        if is_awaited {
+            self.settle(position);
+        }
+        is_awaited
+    }
+
+    /// A subscriber that has got everything before `position` waits no more. Returns how many it has not got.
+    pub(crate) fn abandon(&mut self, position: u64) -> u64 {
+        let seen = self.index(position).unwrap_or(self.ordered.len());
+        let not_got = self.ordered.iter_mut().skip(seen).chain(&mut self.unseen);
+        let count = not_got.map(|publication| publication.awaited -= 1).count();
+        self.unseen.retain(|publication| publication.awaited > 0);
+        self.forget_settled();
+        count as u64
+    }
+
+    /// Gives the unseen publication at `index` the next position.
+    fn order(&mut self, index: usize) {
+        self.ordered.extend(self.unseen.remove(index));
+    }
+
+    fn forget_settled(&mut self) {
+        while self.ordered.front().is_some_and(|oldest| oldest.awaited == 0) {
+            self.ordered.pop_front();
+            self.first += 1;
+        }
+    }
+
+    /// The position that the next unseen publication takes.
+    fn end(&self) -> u64 {
+        self.first + self.ordered.len() as u64
+    }
+
+    fn index(&self, position: u64) -> Option<usize> {
+        let index = usize::try_from(position.checked_sub(self.first)?).ok()?;
+        (index < self.ordered.len()).then_some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `a`, `b` and `c` are under way to two subscribers.
+    fn window(one_publisher: bool) -> Window {
+        let mut window = Window::new(one_publisher);
+        [b"a", b"b", b"c"].into_iter().zip([100, 200, 300]).for_each(|(payload, ns)| window.push(payload, ns, 2));
+        window
+    }
+
+    #[test]
+    fn a_publication_leaves_when_every_subscriber_has_it() {
+        let mut window = window(true);
+        assert!(window.matches(0, b"a") && window.matches(1, b"b"));
+        assert_eq!([window.settle(0), window.settle(1), window.settle(1)], [100, 200, 200]);
+        assert_eq!(window.len(), 3, "the newer waits for the older");
+        window.settle(0);
+        assert_eq!((window.len(), window.next_sequence()), (1, 3));
+        assert!(!window.matches(0, b"a") && window.matches(2, b"c"));
+    }
+
+    #[test]
+    fn one_publishers_order_is_the_order() {
+        let mut window = window(true);
+        assert!(!window.matches(0, b"b"), "b is not first");
+        assert!(!window.matches(1, b"a"), "there is no second before a first");
+        assert_eq!(window.find(b"b"), Some(1));
+        assert!(window.matches(0, b"a") && window.matches(1, b"b") && window.matches(2, b"c"));
+    }
+
+    #[test]
+    fn of_several_publishers_the_first_to_arrive_decides_for_all() {
+        let mut window = window(false);
+        assert!(window.matches(0, b"c"));
+        assert!(!window.matches(0, b"a"), "c is first for everybody");
+        assert!(window.matches(1, b"a"));
+        assert_eq!((window.find(b"c"), window.find(b"b"), window.find(b"x")), (Some(0), Some(2), None));
+        assert_eq!([0, 1, 2].map(|position| window.sequence_at(position)), [2, 0, 1]);
+    }
+
+    #[test]
+    fn whoever_leaves_is_waited_for_no_more() {
+        let mut window = window(true);
+        assert!(window.matches(0, b"a"));
+        window.settle(0);
+        assert_eq!((window.abandon(1), window.len()), (2, 3));
+        assert_eq!((window.abandon(0), window.len()), (3, 0));
+        window.push(b"d", 400, 1);
+        assert_eq!(window.abandon(1), 1);
+        assert!(window.is_empty());
+    }
+
+    #[test]
+    fn something_unknown_takes_a_place_only_where_something_is_awaited() {
+        let mut window = window(true);
+        assert!(window.settle_unknown(0));
+        assert!(window.matches(0, b"a"), "the other subscriber still waits for it");
+        window.settle(0);
+        assert!(!window.settle_unknown(5));
+        assert_eq!(window.len(), 2);
+    }
+}

@@ -1,0 +1,44 @@
+//! A real browser, Debian's Chromium, on the page that the server shows.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use crate::clients::BROWSER_DRIVER;
+use crate::support::process::Process;
+
+const CHROMIUM: &str = "/usr/bin/chromium";
+
+/// How long installing it may take: some 100 MB.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
+
+/// Opens `url` and expects that it says it is connected, and shows messages as they come.
+///
+/// Without Chromium, and without the right to install it, says so and expects nothing.
+pub(crate) fn expect_live_page(url: &str) {
+    if !Path::new(CHROMIUM).exists() && !install() {
+        // Not by eprintln!, which the test harness keeps to itself while a test succeeds.
+        let skipped = format!(
+            "\n!!! SKIPPED: the browser test needs {CHROMIUM}, and only root may install it.\n\
+             !!! As root: apt-get update && apt-get install --no-install-recommends chromium\n\n"
+        );
+        std::io::stderr().write_all(skipped.as_bytes()).expect("standard error is open");
+        return;
+    }
+    println!("{}", BROWSER_DRIVER.run(&[CHROMIUM, url]));
+}
+
+/// Installs Chromium if we may; whether we may.
+fn install() -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id can be run");
+    if id.stdout.trim_ascii() != b"0" {
+        return false;
+    }
+    for arguments in [&["update", "-q"][..], &["install", "-y", "-q", "--no-install-recommends", "chromium"]] {
+        let mut command = Command::new("apt-get");
+        command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+        Process::start("apt-get", command).succeed(INSTALL_PATIENCE);
+    }
+    true
+}

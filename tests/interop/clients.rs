@@ -1,0 +1,101 @@
+//! The foreign clients as programs: installed below the target directory on first use, then started.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Once};
+use std::time::Duration;
+
+use crate::support::process::Process;
+use crate::support::{repository, target_dir};
+
+/// How long loading packages may take.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
+
+/// How long one scenario may take.
+const SCENARIO_PATIENCE: Duration = Duration::from_secs(180);
+
+/// A program that plays the scenarios.
+pub(crate) struct Client {
+    name: &'static str,
+    program: PathBuf,
+    script: PathBuf,
+}
+
+impl Client {
+    /// Starts the program with `arguments`.
+    pub(crate) fn start(&self, arguments: &[&str]) -> Process {
+        let mut command = Command::new(&self.program);
+        command.arg(&self.script).args(arguments);
+        // Where Node.js looks for packages; Python does not care.
+        command.env("NODE_PATH", node_modules());
+        Process::start(self.name, command)
+    }
+
+    /// Runs the program with `arguments` and returns what it printed.
+    ///
+    /// # Panics
+    /// When it fails, with both of its outputs.
+    pub(crate) fn run(&self, arguments: &[&str]) -> String {
+        self.start(arguments).succeed(SCENARIO_PATIENCE)
+    }
+}
+
+/// Python with the package `websockets`.
+pub(crate) static PYTHON: LazyLock<Client> = LazyLock::new(|| {
+    let environment = target_dir("interop").join("python");
+    let requirements = repository("tests/interop/requirements.txt");
+    unless_installed(&environment, &[&requirements], || {
+        let mut venv = Command::new("python3");
+        venv.args(["-m", "venv", "--clear"]).arg(&environment);
+        Process::start("python3 -m venv", venv).succeed(INSTALL_PATIENCE);
+        let mut pip = Command::new(environment.join("bin/pip"));
+        pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
+        Process::start("pip install", pip).succeed(INSTALL_PATIENCE);
+    });
+    Client { name: "client.py", program: environment.join("bin/python"), script: repository("tests/interop/client.py") }
+});
+
+/// Node.js with the package `ws`.
+pub(crate) static NODE: LazyLock<Client> = LazyLock::new(|| node("client.js"));
+
+/// Node.js with the package `playwright-core`, which steers a browser.
+pub(crate) static BROWSER_DRIVER: LazyLock<Client> = LazyLock::new(|| node("browser.js"));
+
+/// Node.js running `script`, with what `package-lock.json` names.
+fn node(script: &'static str) -> Client {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(install_node_modules);
+    let script_path = repository("tests/interop").join(script);
+    Client { name: script, program: PathBuf::from("node"), script: script_path }
+}
+
+fn install_node_modules() {
+    let sources = ["package.json", "package-lock.json"].map(|name| repository("tests/interop").join(name));
+    unless_installed(&node_modules(), &sources.each_ref(), || {
+        let directory = target_dir("interop/node");
+        for source in &sources {
+            let name = source.file_name().expect("a file has a name");
+            fs::copy(source, directory.join(name)).expect("the target directory can be written to");
+        }
+        let mut npm = Command::new("npm");
+        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&directory);
+        Process::start("npm ci", npm).succeed(INSTALL_PATIENCE);
+    });
+}
+
+fn node_modules() -> PathBuf {
+    target_dir("interop/node").join("node_modules")
+}
+
+/// Runs `install` unless it has run to its end in `directory`, with the same `sources`.
+fn unless_installed(directory: &Path, sources: &[&PathBuf], install: impl FnOnce()) {
+    let stamp = directory.join(".installed-from");
+    let wanted: String =
+        sources.iter().map(|source| fs::read_to_string(source).expect("a file of the repository")).collect();
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return;
+    }
+    install();
+    fs::write(stamp, wanted).expect("the target directory can be written to");
+}

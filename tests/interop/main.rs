@@ -1,0 +1,101 @@
+//! The real binary and clients that are not ours: Python's `websockets`, npm's `ws`, and a real browser.
+//!
+//! A mistake that the server's codec and our own clients share would cancel out; these share nothing with it.
+//! Each scenario is a function of `client.py` and `client.js`; here is only who is started when.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod browser;
+mod clients;
+
+use clients::{Client, NODE, PYTHON};
+use support::PATIENCE;
+use support::server::Server;
+
+/// Runs a scenario that needs `/echo` and nothing more.
+fn check_echo(client: &Client, scenario: &str) {
+    let server = Server::start(&["--echo"]);
+    client.run(&[scenario, &server.ws_url("/echo")]);
+}
+
+fn check_feed(client: &Client) {
+    let server = Server::start(&[]);
+    client.run(&["feed", &server.ws_url(""), &server.control_url("")]);
+}
+
+/// On SIGTERM everybody connected is told 1001, and the server ends well.
+fn check_drain(client: &Client) {
+    let server = Server::start(&["--echo"]);
+    let process = client.start(&["drain", &server.ws_url("")]);
+    assert_eq!(process.next_line(PATIENCE).as_deref(), Some("connected"));
+    server.terminate();
+    process.succeed(PATIENCE);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn python_echo() {
+    check_echo(&PYTHON, "echo");
+}
+
+#[test]
+fn python_ping() {
+    check_echo(&PYTHON, "ping");
+}
+
+#[test]
+fn python_close() {
+    check_echo(&PYTHON, "close");
+}
+
+#[test]
+fn python_disconnect() {
+    check_echo(&PYTHON, "disconnect");
+}
+
+#[test]
+fn python_feed() {
+    check_feed(&PYTHON);
+}
+
+#[test]
+fn python_drain() {
+    check_drain(&PYTHON);
+}
+
+#[test]
+fn node_echo() {
+    check_echo(&NODE, "echo");
+}
+
+#[test]
+fn node_ping() {
+    check_echo(&NODE, "ping");
+}
+
+#[test]
+fn node_close() {
+    check_echo(&NODE, "close");
+}
+
+#[test]
+fn node_disconnect() {
+    check_echo(&NODE, "disconnect");
+}
+
+#[test]
+fn node_feed() {
+    check_feed(&NODE);
+}
+
+#[test]
+fn node_drain() {
+    check_drain(&NODE);
+}
+
+#[test]
+fn browser_shows_the_demo() {
+    let server = Server::start(&["--demo"]);
+    browser::expect_live_page(&format!("http://{}/", server.data));
+}

@@ -1,0 +1,127 @@
+//! `ringfeed serve` as an operator meets it: what it prints, how it ends, and what its control port answers.
+
+mod support;
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use support::PATIENCE;
+use support::http::{self, Response};
+use support::process::Process;
+use support::server::{Server, ringfeed};
+
+/// Runs the binary with `arguments`, which must be refused; returns what it says about it.
+fn refusal(arguments: &[&str]) -> String {
+    let mut command = ringfeed();
+    command.args(arguments);
+    let mut process = Process::start("ringfeed", command);
+    let printed = process.next_line(PATIENCE);
+    let status = process.wait(PATIENCE);
+    assert_eq!(status.code(), Some(2), "{arguments:?}");
+    assert_eq!(printed, None, "{arguments:?}: nothing belongs on standard output");
+    process.all_errors(PATIENCE)
+}
+
+#[test]
+fn bad_arguments_are_refused_by_name() {
+    let rows: [(&[&str], &str); 6] = [
+        (&["serve", "--nonsense"], "--nonsense"),
+        (&["nonsense"], "nonsense"),
+        (&["serve", "--listen", "nowhere"], "nowhere"),
+        (&["serve", "--listen", "127.0.0.1:99999"], "127.0.0.1:99999"),
+        (&["serve", "--shards", "0"], "0"),
+        (&["serve", "--shards", "many"], "many"),
+    ];
+    for (arguments, culprit) in rows {
+        let message = refusal(arguments);
+        assert!(message.contains(culprit), "{arguments:?}: {message}");
+        assert!(!message.contains("panicked"), "{arguments:?}: {message}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_refused_in_one_line() {
+    let holder = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let taken = holder.local_addr().expect("a bound socket has an address").to_string();
+    let rows = [["--listen", &taken, "--control", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--control", &taken]];
+    for flags in rows {
+        let message = refusal(&[&["serve"], &flags[..]].concat());
+        assert_eq!(message.trim_end().lines().count(), 1, "{flags:?}: {message}");
+        assert!(message.contains(&taken), "{flags:?}: {message}");
+    }
+}
+
+#[test]
+fn two_servers_cannot_share_a_port() {
+    let server = Server::start(&[]);
+    let message = refusal(&["serve", "--listen", &server.data.to_string(), "--control", "127.0.0.1:0"]);
+    assert!(message.contains(&server.data.to_string()), "{message}");
+}
+
+#[test]
+fn either_signal_ends_an_idle_server_in_order() {
+    for signal in ["-TERM", "-INT"] {
+        let server = Server::start(&["--echo"]);
+        let status = Command::new("kill").args([signal, &server.id().to_string()]).status();
+        assert!(status.expect("kill can be run").success());
+        assert_eq!(server.wait().code(), Some(0), "{signal}");
+    }
+}
+
+#[test]
+fn health_and_metrics_are_there_from_the_start() {
+    let server = Server::start(&[]);
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(http::get(server.control, path).status, 200, "{path}");
+    }
+    let metrics = http::get(server.control, "/metrics");
+    let content_type = metrics.header("Content-Type").expect("a content type");
+    assert!(content_type.contains("text"), "{content_type}");
+    assert!(metrics.text().lines().any(|line| line.starts_with("# TYPE ringfeed_")), "{}", metrics.text());
+}
+
+#[test]
+fn the_data_port_shows_a_page() {
+    let server = Server::start(&[]);
+    let page = http::get(server.data, "/");
+    assert_eq!(page.status, 200);
+    assert!(page.header("Content-Type").is_some_and(|value| value.starts_with("text/html")), "{}", page.head);
+}
+
+/// Offset and epoch of a publication's answer.
+fn offset_and_epoch(response: &Response) -> (u64, String) {
+    assert_eq!(response.status, 200, "{}", response.head);
+    let answer: serde_json::Value = serde_json::from_slice(&response.body).expect("an answer in JSON");
+    let offset = answer["offset"].as_u64().expect("a numeric offset");
+    (offset, answer["epoch"].as_str().expect("an epoch of text").to_owned())
+}
+
+#[test]
+fn publications_of_a_topic_are_numbered_one_by_one() {
+    let server = Server::start(&[]);
+    let publish =
+        |topic: &str| offset_and_epoch(&http::post(server.control, &format!("/publish/{topic}"), "text/plain", b"x"));
+    let (first, epoch) = publish("one");
+    assert!(!epoch.is_empty());
+    for step in 1..=20 {
+        assert_eq!(publish("one"), (first + step, epoch.clone()));
+    }
+    assert_eq!(publish("another").0, first, "each topic counts for itself");
+}
+
+#[test]
+fn bad_publications_are_refused() {
+    let server = Server::start(&[]);
+    let refused =
+        |path: &str, content_type: &str, body: &[u8]| http::post(server.control, path, content_type, body).status;
+    assert_eq!(refused("/publish/topic", "text/plain", b"\xff"), 400);
+    assert_eq!(refused("/publish/topic", "application/json", b"{\"a\":\"\xc3\"}"), 400);
+    assert_eq!(refused("/publish/topic", "application/octet-stream", b"\xff"), 200);
+    let too_large = vec![b'x'; ringfeed::limits::PUBLISH_BYTES_MAX + 1];
+    assert_eq!(refused("/publish/topic", "text/plain", &too_large), 413);
+    assert!([400, 404].contains(&refused("/publish/", "text/plain", b"x")));
+    assert_eq!(refused(&format!("/publish/{}", "x".repeat(1000)), "text/plain", b"x"), 400);
+    assert_eq!(refused("/nowhere", "text/plain", b"x"), 404);
+    assert_eq!(http::get(server.control, "/publish/topic").status, 405);
+    assert_eq!(http::get(server.control, "/nowhere").status, 404);
+}

@@ -1,0 +1,74 @@
+//! The real `ringfeed` binary, on ports the system chooses.
+
+use std::net::SocketAddr;
+use std::process::{Command, ExitStatus};
+
+use super::PATIENCE;
+use super::process::Process;
+
+/// A running server. Dropping it ends it.
+pub(crate) struct Server {
+    process: Process,
+    /// Where WebSockets are served.
+    pub data: SocketAddr,
+    /// Where publications are posted and metrics read.
+    pub control: SocketAddr,
+}
+
+impl Server {
+    /// Starts `ringfeed serve` with two shards, free ports and `flags`; returns once it has said `ready`.
+    ///
+    /// # Panics
+    /// When the server ends first or says nothing for [`PATIENCE`].
+    pub(crate) fn start(flags: &[&str]) -> Server {
+        let mut command = ringfeed();
+        command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--shards", "2"]);
+        command.args(flags);
+        let process = Process::start("ringfeed", command);
+        let (mut data, mut control) = (None, None);
+        loop {
+            let Some(line) = process.next_line(PATIENCE) else {
+                panic!("the server ended before it was ready");
+            };
+            if let Some(address) = line.strip_prefix("listening on ws://") {
+                data = Some(address.parse().expect("an address after listening on ws://"));
+            } else if let Some(address) = line.strip_prefix("control on http://") {
+                control = Some(address.parse().expect("an address after control on http://"));
+            } else if line == "ready" {
+                let data = data.expect("the data address is printed before ready");
+                let control = control.expect("the control address is printed before ready");
+                return Server { process, data, control };
+            }
+        }
+    }
+
+    /// The WebSocket URL of `path`, which starts with a slash.
+    pub(crate) fn ws_url(&self, path: &str) -> String {
+        format!("ws://{}{path}", self.data)
+    }
+
+    /// The URL of `path` on the control port.
+    pub(crate) fn control_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.control)
+    }
+
+    /// The process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends SIGTERM; the server goes on until its connections are closed.
+    pub(crate) fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits for the end of a server that was told to stop.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.process.wait(PATIENCE)
+    }
+}
+
+/// The binary under test, without arguments yet.
+pub(crate) fn ringfeed() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_ringfeed"))
+}

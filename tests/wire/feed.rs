@@ -1,0 +1,152 @@
+//! `/feed/…` on the wire: one publication is one message, subscribers only listen, and each ends on its own.
+
+use crate::peer::{BINARY, CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, close_payload, frame, upgrade_request};
+use crate::support::http;
+use crate::support::server::Server;
+
+const PLAIN: &str = "text/plain";
+const OCTETS: &str = "application/octet-stream";
+
+fn publish(server: &Server, topic: &str, content_type: &str, payload: &[u8]) {
+    let response = http::post(server.control, &format!("/publish/{topic}"), content_type, payload);
+    assert_eq!(response.status, 200, "{}", response.head);
+}
+
+#[test]
+fn a_publication_is_one_message_of_its_kind() {
+    let server = Server::start(&[]);
+    let mut subscriber = Peer::open(server.data, "/feed/kinds");
+    let large = vec![b'x'; ringfeed::limits::PUBLISH_BYTES_MAX];
+    let rows: [(&str, u8, &[u8]); 5] = [
+        (PLAIN, TEXT, "grüße".as_bytes()),
+        (OCTETS, BINARY, b"\x00\xff\xfe"),
+        (PLAIN, TEXT, b""),
+        (OCTETS, BINARY, b""),
+        (PLAIN, TEXT, &large),
+    ];
+    for (content_type, opcode, payload) in rows {
+        publish(&server, "kinds", content_type, payload);
+        assert_eq!(subscriber.next_message(), (opcode, payload.to_vec()));
+    }
+}
+
+#[test]
+fn a_subscriber_hears_its_topics_and_no_other() {
+    let server = Server::start(&[]);
+    let mut both = Peer::open(server.data, "/feed/left,right");
+    let mut left = Peer::open(server.data, "/feed/left");
+    for (topic, payload) in [("right", "1"), ("elsewhere", "2"), ("left", "3"), ("right", "4"), ("left", "5")] {
+        publish(&server, topic, PLAIN, payload.as_bytes());
+    }
+    for expected in ["3", "5"] {
+        assert_eq!(left.next_message(), (TEXT, expected.as_bytes().to_vec()));
+    }
+    // The two topics need not keep an order between them, but each has one.
+    let mut heard: Vec<Vec<u8>> = (0..4).map(|_| both.next_message().1).collect();
+    let position = |payload: &[u8]| heard.iter().position(|message| message == payload);
+    assert!(position(b"1") < position(b"4") && position(b"3") < position(b"5"), "{heard:?}");
+    heard.sort();
+    assert_eq!(heard, [b"1", b"3", b"4", b"5"]);
+}
+
+#[test]
+fn a_subscriber_that_speaks_is_closed_alone() {
+    let server = Server::start(&[]);
+    let mut listener = Peer::open(server.data, "/feed/quiet");
+    for (opcode, payload) in [(TEXT, &b"hello"[..]), (BINARY, b""), (TEXT, b"")] {
+        let mut speaker = Peer::open(server.data, "/feed/quiet");
+        speaker.send(&frame(FIN | opcode, payload));
+        speaker.expect_close(1008);
+        speaker.send(&frame(FIN | CLOSE, &close_payload(1008, b"")));
+        speaker.expect_end();
+    }
+    publish(&server, "quiet", PLAIN, b"still here");
+    assert_eq!(listener.next_message(), (TEXT, b"still here".to_vec()));
+}
+
+#[test]
+fn a_peer_that_does_not_answer_a_farewell_is_let_go_all_the_same() {
+    let server = Server::start(&[]);
+    let mut speaker = Peer::open(server.data, "/feed/quiet");
+    speaker.send(&frame(FIN | TEXT, b"hello"));
+    speaker.expect_close(1008);
+    speaker.expect_end();
+}
+
+#[test]
+fn a_subscriber_may_ping_and_close() {
+    let server = Server::start(&[]);
+    let mut subscriber = Peer::open(server.data, "/feed/control");
+    subscriber.send(&frame(FIN | PING, b"there?"));
+    assert_eq!(subscriber.next_frame(), Some(Frame { first_byte: FIN | PONG, payload: b"there?".to_vec() }));
+    subscriber.send(&frame(FIN | PONG, b""));
+    publish(&server, "control", PLAIN, b"yes");
+    assert_eq!(subscriber.next_message(), (TEXT, b"yes".to_vec()));
+    subscriber.send(&frame(FIN | CLOSE, &close_payload(1000, b"")));
+    subscriber.expect_close(1000);
+    subscriber.expect_end();
+}
+
+#[test]
+fn a_subscriber_that_breaks_the_protocol_is_closed_alone() {
+    let server = Server::start(&[]);
+    let mut listener = Peer::open(server.data, "/feed/broken");
+    for (input, code) in [(frame(FIN | 3, b""), 1002), (vec![FIN | PING, 0], 1002), (frame(FIN | CLOSE, b"x"), 1002)] {
+        let mut subscriber = Peer::open(server.data, "/feed/broken");
+        subscriber.send(&input);
+        subscriber.expect_close(code);
+        subscriber.expect_end();
+    }
+    publish(&server, "broken", PLAIN, b"whole");
+    assert_eq!(listener.next_message(), (TEXT, b"whole".to_vec()));
+}
+
+#[test]
+fn a_feed_needs_a_topic() {
+    let server = Server::start(&[]);
+    for target in ["/feed", "/feed/"] {
+        let response = http::exchange(server.data, upgrade_request(target).as_bytes());
+        assert!([400, 404].contains(&response.status), "{target}: {}", response.head);
+    }
+}
+
+/// How many connections were closed since they did not read, over all shards.
+fn closed_as_slow_consumers(server: &Server) -> u64 {
+    let metrics = http::get(server.control, "/metrics");
+    let lines = metrics.text().lines().filter(|line| {
+        line.starts_with("ringfeed_connections_closed_total{") && line.contains(r#"reason="slow_consumer""#)
+    });
+    let counts: Vec<u64> = lines
+        .map(|line| line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a metric's value"))
+        .collect();
+    assert!(!counts.is_empty(), "no such metric:\n{}", metrics.text());
+    counts.iter().sum()
+}
+
+/// Bytes of a publication that floods a subscriber.
+const FLOOD_BYTES: usize = 256 << 10;
+
+/// So many of them: more than the socket buffers of both ends and the outbox hold together.
+const PUBLICATIONS: usize = 256;
+
+#[test]
+fn a_subscriber_that_does_not_read_is_closed_alone() {
+    let server = Server::start(&[]);
+    let mut stalled = Peer::open(server.data, "/feed/flood");
+    let mut listener = Peer::open(server.data, "/feed/flood");
+    let payload = vec![b'x'; FLOOD_BYTES];
+    for number in 0..PUBLICATIONS {
+        publish(&server, "flood", OCTETS, &payload);
+        let (opcode, message) = listener.next_message();
+        assert_eq!((opcode, message.len()), (BINARY, payload.len()), "publication {number}");
+    }
+    assert_eq!(closed_as_slow_consumers(&server), 1);
+    // What it was sent before is in order; only the last may be cut.
+    let heard = stalled.whole_frames_until_end();
+    assert!(heard.len() < PUBLICATIONS, "it was sent all of {PUBLICATIONS}");
+    for frame in heard {
+        assert_eq!((frame.first_byte, frame.payload.len()), (FIN | BINARY, payload.len()));
+    }
+    publish(&server, "flood", PLAIN, b"still here");
+    assert_eq!(listener.next_message(), (TEXT, b"still here".to_vec()));
+}
