@@ -116,8 +116,8 @@ pub const PONG_TIMEOUT_MS: u64 = 10_000;
 /// Time for the peer to answer our Close frame, in milliseconds.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
-/// Time for the peer to end its half of the stream after we have ended ours, in milliseconds. Closing at once would reset
-/// the connection if anything was left unread, and the peer might never see the Close frame.
+/// Time for the peer to end its half of the stream after we have ended ours, in milliseconds. Closing at once would
+/// reset the connection if anything was left unread, and the peer might never see the Close frame.
 pub const LINGER_MS: u64 = 2_000;
 
 /// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.

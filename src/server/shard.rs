@@ -1,7 +1,7 @@
 //! THE loop: one thread, one ring, one listener, one slab of connections.
 //!
-//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens in
-//! a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
+//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
+//! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
 //! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
 //! [`timers`](super::timers), [`publish`](super::publish).
 
