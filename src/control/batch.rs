@@ -5,8 +5,8 @@
 //! answers leave when hyper wants to *read*: then it has answered all it has, and may wait. What is left leaves
 //! before the end of the connection.
 //!
-//! The end waits for the client, too: closing a socket with something unread resets the connection, and the client might
-//! never see the answer that said why its request was not read to the end.
+//! The end waits for the client, too: closing a socket with something unread resets the connection, and the client
+//! might never see the answer that said why its request was not read to the end.
 
 use std::future::Future;
 use std::io;
