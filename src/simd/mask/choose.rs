@@ -15,6 +15,12 @@ pub(super) trait Kernel: Sync {
 
     /// Does what [`unmask_is_ascii`](super::unmask_is_ascii) promises, for any length.
     fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool;
+
+    /// Does what [`unmask_is_utf8`](super::unmask_is_utf8) promises, for any length. A kernel without a validator to fuse
+    /// with takes a second pass over what is not ASCII.
+    fn unmask_is_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        self.unmask_is_ascii(bytes, key, phase) || simdutf8::basic::from_utf8(bytes).is_ok()
+    }
 }
 
 /// The kernel of this process.
