@@ -1,7 +1,7 @@
 //! THE loop: one thread, one ring, one listener, one slab of connections.
 //!
-//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens in
-//! a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
+//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
+//! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
 //! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
 //! [`timers`](super::timers), [`publish`](super::publish).
 
@@ -152,7 +152,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Send => self.on_send(completion),
             // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
-            Op::Shutdown => {} // The peer was quicker: its end is seen by the receive.
+            Op::Shutdown => self.on_shutdown(completion.token.conn_id()),
             Op::Close => self.on_close(completion.token.conn_id()),
             Op::Doorbell => {} // What it announces is looked for in every turn.
             Op::Wake => self.on_wake(completion),
