@@ -152,7 +152,8 @@ fn the_phase_counts_modulo_four_up_to_the_largest() {
 /// validator, and several of each.
 const TEXT_LENGTHS: [usize; 10] = [0, 1, 31, 64, 65, 257, 300, 600, 850, 1500];
 
-/// Checks that `kernel`, given `text` masked, unmasks it, judges it as the standard library does, and touches nothing else.
+/// Checks that `kernel`, given `text` masked, unmasks it, judges it as the standard library does, and touches nothing
+/// else.
 fn check_text(kernel: &dyn Kernel, text: &[u8], start: usize, phase: usize) {
     let mut expected = AlignedText([0xff; _]);
     expected.0[start..start + text.len()].copy_from_slice(text);

@@ -6,8 +6,8 @@
 //!                                ascii_len ^   judged_len ^      unmasked_len ^
 //! ```
 //!
-//! The `simdutf8` validator computes more than it loads, so that most of the unmasking disappears in its shadow. It must
-//! not read what was stored a moment ago: its loads straddle the stores, and would have to wait for both of them.
+//! The `simdutf8` validator computes more than it loads, so that most of the unmasking disappears in its shadow. It
+//! must not read what was stored a moment ago: its loads straddle the stores, and would have to wait for both of them.
 
 use simdutf8::basic::imp::ChunkedUtf8Validator;
 

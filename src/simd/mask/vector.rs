@@ -7,8 +7,8 @@
 //!   tail                                          |-------|       last vector, wherever the payload ends
 //! ```
 //!
-//! Head and tail may overlap the middle. They are loaded and unmasked before the middle is written and stored after it, so
-//! each byte is unmasked from what was received, never twice. That leaves no odd bytes to loop over.
+//! Head and tail may overlap the middle. They are loaded and unmasked before the middle is written and stored after it,
+//! so each byte is unmasked from what was received, never twice. That leaves no odd bytes to loop over.
 
 use super::{key_at, scalar};
 
@@ -89,8 +89,9 @@ unsafe fn walk<V: Vector, const STOPS: bool>(bytes: &mut [u8], key: [u8; 4], pha
     let middle_phase = phase.wrapping_add(middle_offset);
     let tail_phase = phase.wrapping_add(tail_offset);
 
-    // SAFETY: the caller vouches for the instructions. Every access lies within `bytes`: the head because `length` is at
-    // least `V::BYTES`, the tail because it ends at `length`, the middle because each step checks that it ends there, too.
+    // SAFETY: the caller vouches for the instructions. Every access lies within `bytes`: the head because `length` is
+    // at least `V::BYTES`, the tail because it ends at `length`, the middle because each step checks that it ends
+    // there, too.
     unsafe {
         let head = V::load(start).xor(V::splat(key_at(key, phase)));
         let tail = V::load(start.add(tail_offset)).xor(V::splat(key_at(key, tail_phase)));
