@@ -65,12 +65,13 @@ pub trait Ring {
     fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token);
 
     /// Sends each without waiting. What went whole leaves no trace; for the rest a completion is put into `incomplete`:
-    /// the bytes that went, or the error ([`Errno::WouldBlock`] if the socket was full). At most one for a socket in one
-    /// call.
+    /// the bytes that went, or the error ([`Errno::WouldBlock`] if the socket was full). At most one for a socket in
+    /// one call.
     fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>);
 
-    /// Ends our half of the stream: the peer reads the end of it after all that was sent. Completes once. The kernel does
-    /// this on a worker thread, so the descriptor must not be closed before: the shutdown might reach its next owner.
+    /// Ends our half of the stream: the peer reads the end of it after all that was sent. Completes once. The kernel
+    /// does this on a worker thread, so the descriptor must not be closed before: the shutdown might reach its next
+    /// owner.
     fn submit_shutdown(&mut self, socket: Direct, token: Token);
 
     /// Closes `socket` and frees its descriptor. Completes once.

@@ -32,8 +32,8 @@ pub(super) fn change_outbox<T>(slot: &mut Slot, metrics: &ShardMetrics, change: 
 }
 
 impl<R: Ring> Shard<'_, R> {
-    /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for `slot`.
-    /// Returns where it begins.
+    /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for
+    /// `slot`. Returns where it begins.
     pub(super) fn begin_reply(&mut self, slot: u32) -> usize {
         if self.slot(slot).has_reply {
             self.send_replies();

@@ -105,8 +105,8 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     ServerPlan { name: "Ringfeed", command, publish: Publish::Post }
 }
 
-/// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one publisher
-/// one by one, so whether sixteen come from one or from sixteen is a different load.
+/// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one
+/// publisher one by one, so whether sixteen come from one or from sixteen is a different load.
 const IN_FLIGHT: [(u32, u32); 3] = [(1, 1), (16, 16), (16, 1)];
 
 fn fanout(connections: u32, size: u32, in_flight: u32, publishers: u32, servers: Vec<usize>) -> Case {

@@ -10,7 +10,8 @@ use crate::measure::Measurement;
 use crate::plan::{Case, Plan};
 use crate::statistics::{Spread, median, ratios, runs};
 
-/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, with `-no-steering` at the end if so, and prints the table.
+/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, with `-no-steering` at the end if so, and prints the
+/// table.
 ///
 /// # Errors
 /// If nothing was measured or the files can't be written.

@@ -1,7 +1,7 @@
 //! Masking (RFC 6455 §5.3): exclusive or with a four-byte key that repeats, in place.
 //!
-//! Masking and unmasking are the same operation. Any length, any alignment and any phase will do: a payload that arrives
-//! in pieces is unmasked piece by piece, each with the phase at which it begins.
+//! Masking and unmasking are the same operation. Any length, any alignment and any phase will do: a payload that
+//! arrives in pieces is unmasked piece by piece, each with the phase at which it begins.
 //!
 //! One walk over the bytes both unmasks and notices bytes that are not ASCII. The verdict costs nothing next to the
 //! stores, which is why no kernel exists without it.
@@ -25,8 +25,8 @@ const SHORT_BYTES: usize = 64;
 /// Up to this many bytes two passes over a text that is not ASCII are as fast as one.
 const SHORT_TEXT_BYTES: usize = 256;
 
-/// Applies `key` to `bytes` in place; `phase` is the offset of `bytes[0]` within the payload, of which only the remainder
-/// modulo 4 matters (RFC 6455 §5.3).
+/// Applies `key` to `bytes` in place; `phase` is the offset of `bytes[0]` within the payload, of which only the
+/// remainder modulo 4 matters (RFC 6455 §5.3).
 #[inline]
 pub fn unmask(bytes: &mut [u8], key: [u8; 4], phase: usize) {
     unmask_is_ascii(bytes, key, phase);

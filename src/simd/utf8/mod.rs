@@ -1,16 +1,16 @@
 //! UTF-8 validation (RFC 6455 §8.1, RFC 3629), of a text that is whole and of one that arrives in pieces.
 //!
-//! The validating itself is done by the `simdutf8` crate. Here is what it leaves out: sequences split between two pieces,
-//! failing as soon as no continuation could help, and unmasking on the way. The text is never stored.
+//! The validating itself is done by the `simdutf8` crate. Here is what it leaves out: sequences split between two
+//! pieces, failing as soon as no continuation could help, and unmasking on the way. The text is never stored.
 
 #[cfg(test)]
 mod tests;
 
 use super::mask;
 
-/// How much of a text is judged at a time. Little enough to be in the second-level cache still where judging takes a second
-/// pass, which is as good as the first since validation is slower than either; enough for the ends of the chunks not to
-/// matter. A multiple of 4, so that each chunk begins at the same phase of the key.
+/// How much of a text is judged at a time. Little enough to be in the second-level cache still where judging takes a
+/// second pass, which is as good as the first since validation is slower than either; enough for the ends of the chunks
+/// not to matter. A multiple of 4, so that each chunk begins at the same phase of the key.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The bytes seen so far can't be the beginning of any valid UTF-8 text.
@@ -39,8 +39,8 @@ impl Utf8Stream {
         self.keep_pending(unfinished)
     }
 
-    /// Unmasks the next piece in place and takes it, as [`unmask`](mask::unmask) and then [`feed`](Self::feed) would, but
-    /// touches memory once, or while it is still in the cache.
+    /// Unmasks the next piece in place and takes it, as [`unmask`](mask::unmask) and then [`feed`](Self::feed) would,
+    /// but touches memory once, or while it is still in the cache.
     ///
     /// # Errors
     /// As for [`feed`](Self::feed). Part of the piece may then be masked still.
@@ -75,7 +75,8 @@ impl Utf8Stream {
         if unfinished.pending_len == 0 { Ok(()) } else { Err(InvalidUtf8) }
     }
 
-    /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the answer.
+    /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the
+    /// answer.
     fn complete_pending<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], InvalidUtf8> {
         while self.pending_len > 0
             && let [next, rest @ ..] = piece
