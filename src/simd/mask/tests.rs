@@ -172,14 +172,12 @@ struct AlignedText([u8; ALIGNMENTS + 1500 + 64]);
 
 /// Checks `text` with each of its bytes broken in turn: by a letter, which is right in ASCII only, and by a lead byte.
 fn check_broken_everywhere(kernel: &dyn Kernel, text: &str) {
-    for start in [0, 8, 31] {
-        check_text(kernel, text.as_bytes(), start, 3);
-        for position in 0..text.len() {
-            for other in [b'a', 0xc3] {
-                let mut broken = text.as_bytes().to_vec();
-                broken[position] = other;
-                check_text(kernel, &broken, start, position);
-            }
+    check_text(kernel, text.as_bytes(), 8, 3);
+    for position in 0..text.len() {
+        for other in [b'a', 0xc3] {
+            let mut broken = text.as_bytes().to_vec();
+            broken[position] = other;
+            check_text(kernel, &broken, position % ALIGNMENTS, position);
         }
     }
 }

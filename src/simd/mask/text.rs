@@ -11,7 +11,7 @@
 
 use simdutf8::basic::imp::ChunkedUtf8Validator;
 
-use super::vector::{self, Vector, Walk};
+use super::vector::{Vector, Walk};
 use super::{key_at, scalar};
 
 /// What the validator takes at a time.
@@ -42,12 +42,25 @@ pub(super) unsafe fn unmask_rest_is_utf8<V: Vector, U: ChunkedUtf8Validator>(
         let mut validator = U::new();
         while unmasked_len < vectors_len {
             let next_len = vectors_len.min(unmasked_len + BLOCK_BYTES);
-            vector::unmask_vectors(&mut bytes[unmasked_len..next_len], key);
+            unmask_vectors(&mut bytes[unmasked_len..next_len], key);
             let ready = (unmasked_len - judged_len) / VALIDATOR_BYTES * VALIDATOR_BYTES;
             validator.update_from_chunks(&bytes[judged_len..judged_len + ready]);
             judged_len += ready;
             unmasked_len = next_len;
         }
         validator.finalize(Some(&bytes[judged_len..])).is_ok()
+    }
+}
+
+/// Unmasks `bytes`, a whole number of vectors, beginning with the least significant byte of `key`.
+///
+/// # Safety
+/// This CPU has the instructions of `V`.
+#[inline(always)]
+unsafe fn unmask_vectors<V: Vector>(bytes: &mut [u8], key: V) {
+    for vector in bytes.chunks_exact_mut(V::BYTES) {
+        let start = vector.as_mut_ptr();
+        // SAFETY: the caller vouches for the instructions, and `vector` has `V::BYTES` bytes.
+        unsafe { V::load(start).xor(key).store(start) };
     }
 }

@@ -56,6 +56,7 @@ pub(super) unsafe fn unmask_is_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], 
 ///
 /// # Safety
 /// This CPU has the instructions of `V`.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn unmask_while_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> Walk {
     // SAFETY: the caller vouches for the instructions.
@@ -65,6 +66,7 @@ pub(super) unsafe fn unmask_while_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4
 /// How far a walk came.
 pub(super) struct Walk {
     /// How many bytes from the front are unmasked.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "elsewhere no walk stops early"))]
     pub(super) unmasked_len: usize,
     /// How many of those are known to be ASCII. As many as there are bytes if, and only if, all of them are.
     pub(super) ascii_len: usize,
@@ -122,18 +124,5 @@ unsafe fn walk<V: Vector, const STOPS: bool>(bytes: &mut [u8], key: [u8; 4], pha
         head.store(start);
         tail.store(start.add(tail_offset));
         Walk { unmasked_len: length, ascii_len: if seen.or(tail).is_ascii() { length } else { ascii_len } }
-    }
-}
-
-/// Unmasks `bytes`, a whole number of vectors, beginning with the least significant byte of `key`.
-///
-/// # Safety
-/// This CPU has the instructions of `V`.
-#[inline(always)]
-pub(super) unsafe fn unmask_vectors<V: Vector>(bytes: &mut [u8], key: V) {
-    for vector in bytes.chunks_exact_mut(V::BYTES) {
-        let start = vector.as_mut_ptr();
-        // SAFETY: the caller vouches for the instructions, and `vector` has `V::BYTES` bytes.
-        unsafe { V::load(start).xor(key).store(start) };
     }
 }
