@@ -12,3 +12,4 @@ mod feed;
 mod frames;
 mod handshake;
 mod peer;
+mod timers;
