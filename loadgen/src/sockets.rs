@@ -97,7 +97,7 @@ impl Sockets {
             match completion.token.op() {
                 Op::Recv => self.on_recv(completion, observer),
                 Op::Send => self.on_send(completion, observer),
-                // Only a failure completes, and then the socket has ended already.
+                // The peer sees the end of the stream, and its own end comes as a receive.
                 Op::Shutdown => {}
                 op => unreachable!("{op:?} was never submitted"),
             }
