@@ -168,8 +168,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// Takes what was sent to this shard. Where a publisher was answered, it is let run before the fan-out begins: what it
-    /// publishes next joins this turn, which matters when it shares the shard's CPU and would wait out the fan-out.
+    /// Takes what was sent to this shard. Where a publisher was answered, it is let run before the fan-out begins: what
+    /// it publishes next joins this turn, which matters when it shares the shard's CPU and would wait out the fan-out.
     fn on_parcels(&mut self) {
         for _ in 0..PUBLISHER_ROUNDS_MAX {
             if !self.take_parcels() {
