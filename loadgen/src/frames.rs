@@ -28,6 +28,7 @@ pub(crate) fn read(
             Event::Message(message) => on_message(message, out, keys),
             Event::Ping(payload) => encode_frame(out, Opcode::Pong, payload, Some(keys.next())),
             Event::Pong(_) => {}
+            Event::Deflated(_) => unreachable!("compression is not offered"),
             Event::Close(close) => {
                 let code = close.code.map_or("no code".to_owned(), |code| code.0.to_string());
                 return Err(format!("the server closed it: {code} {}", close.reason));

@@ -8,7 +8,7 @@ use crate::support::server::Server;
 
 /// Runs `set` against a server of its own.
 pub(crate) fn run(set: &CaseSet) -> Report {
-    let server = Server::start(&["--echo"]);
+    let server = Server::start(&["--echo", "--deflate", "on"]);
     let peers = json!({ "servers": [{ "agent": AGENT, "url": server.ws_url("/echo") }] });
     suite::run_chunks(set, "server", |dir, cases| {
         suite::start("fuzzingclient", dir, cases, &peers).succeed(CHUNK_PATIENCE);
