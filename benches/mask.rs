@@ -40,7 +40,8 @@ struct Copy {
 }
 
 impl Copy {
-    /// The target begins at a cache line half a page away, where addresses that look the same do not slow the copy down.
+    /// The target begins at a cache line half a page away, where addresses that look the same do not slow the copy
+    /// down.
     fn new(payload: &[u8], offset: usize) -> Self {
         let nothing = vec![0; payload.len()];
         Self { source: PlacedBytes::new(payload, offset), target: PlacedBytes::new(&nothing, offset / 64 * 64 + 2048) }

@@ -3,8 +3,9 @@
 #
 #   benches/steer.sh COMMAND...
 #
-# Without it the core that sends on loopback also does the receiver's half of TCP, and a third to a half of what a server
-# seems to cost is really its clients'. Needs root. Both settings are put back afterwards, however the command ends.
+# Without it the core that sends on loopback also does the receiver's half of TCP, and a third to a half of what a
+# server seems to cost is really its clients'. Needs root. Both settings are put back afterwards, however the command
+# ends.
 set -euo pipefail
 
 steering=/sys/class/net/lo/queues/rx-0/rps_cpus

@@ -9,8 +9,8 @@ use ringfeed::simd::utf8::InvalidUtf8;
 use ringfeed::simd::{mask, utf8};
 use support::{Comparisons, Contender};
 
-/// Swaps each text of this bench with another valid one of the same shape, so that every call finds masked text and leaves
-/// valid text, and yet none needs a fresh copy.
+/// Swaps each text of this bench with another valid one of the same shape, so that every call finds masked text and
+/// leaves valid text, and yet none needs a fresh copy.
 const KEY: [u8; 4] = [1; 4];
 const SIZES: [usize; 7] = [16, 64, 125, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
 /// The header of a masked frame with a 16-bit length (RFC 6455 §5.2), and so where most large payloads begin.

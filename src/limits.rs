@@ -80,6 +80,26 @@ pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
 pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;
 
+/// Bytes of answers on one connection to the control port after which they leave, though more requests are there
+/// already.
+pub const CONTROL_OUTPUT_BYTES: usize = 64 * 1024;
+
+/// Milliseconds that our client gives a server to resolve, connect and answer the opening handshake.
+pub const CLIENT_CONNECT_MS: u64 = 10_000;
+
+/// Milliseconds that our client waits for the other half of a closing handshake, and for the end of the stream.
+pub const CLIENT_CLOSE_MS: u64 = 5_000;
+
+/// Milliseconds that our client waits at most before its second attempt to connect; each further one may wait twice
+/// as long.
+pub const CLIENT_RETRY_FIRST_MS: u64 = 500;
+
+/// Milliseconds that our client waits at most before any attempt to connect.
+pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
+
+/// Bytes that our client reads at once.
+pub const CLIENT_READ_BYTES: usize = 64 * 1024;
+
 /// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
 /// to tell those that are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;
@@ -113,8 +133,8 @@ pub const PONG_TIMEOUT_MS: u64 = 10_000;
 /// Time for the peer to answer our Close frame, in milliseconds.
 pub const CLOSE_TIMEOUT_MS: u64 = 5_000;
 
-/// Time for the peer to end its half of the stream after we have ended ours, in milliseconds. Closing at once would reset
-/// the connection if anything was left unread, and the peer might never see the Close frame.
+/// Time for the peer to end its half of the stream after we have ended ours, in milliseconds. Closing at once would
+/// reset the connection if anything was left unread, and the peer might never see the Close frame.
 pub const LINGER_MS: u64 = 2_000;
 
 /// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
@@ -131,3 +151,7 @@ pub const ACCEPT_BACKLOG: i32 = 4096;
 
 /// Time that a segment may stay unacknowledged before the kernel gives a peer up (`TCP_USER_TIMEOUT`), in milliseconds.
 pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;
+
+/// How often, in one turn, publishers that were answered are let run to publish more, before the fan-out begins. Each
+/// takes some ten microseconds where they share the shard's CPU, and less than one where they do not.
+pub const PUBLISHER_ROUNDS_MAX: usize = 32;

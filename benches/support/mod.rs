@@ -1,11 +1,12 @@
 //! A harness that compares two things in one process: it lets them take turns, many times, and reports medians.
 //!
-//! Taking turns is what makes a ratio mean something on a machine that is never quite idle: both sides of a pair meet the
-//! same neighbours and the same clock frequency, and the ratio is the median over the pairs. Absolute numbers are for
-//! orientation.
+//! Taking turns is what makes a ratio mean something on a machine that is never quite idle: both sides of a pair meet
+//! the same neighbours and the same clock frequency, and the ratio is the median over the pairs. Absolute numbers are
+//! for orientation.
 //!
-//! `cargo bench` measures. With `-- --record` it also writes what it printed to `benches/results/`. Without the `--bench`
-//! that cargo adds, as under `cargo test --benches`, everything runs just often enough to see that the answers are right.
+//! `cargo bench` measures. With `-- --record` it also writes what it printed to `benches/results/`. Without the
+//! `--bench` that cargo adds, as under `cargo test --benches`, everything runs just often enough to see that the
+//! answers are right.
 
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -52,8 +53,8 @@ impl Comparisons {
         self.line(&format!("{:<28} {baseline:>16} {candidate:>16}   ratio (quartiles)", "median GB/s"));
     }
 
-    /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and how many times
-    /// as fast the candidate is.
+    /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and how many
+    /// times as fast the candidate is.
     ///
     /// Both are made in several copies that are used in rotation, see [`copies`].
     pub(crate) fn compare<B: Contender, C: Contender>(
@@ -99,8 +100,9 @@ impl Comparisons {
     }
 }
 
-/// How many copies of a work of `bytes` bytes are used in rotation: enough for small ones not to read what the processor is
-/// still busy writing, which would be slow and unlike real work, and few enough for them to stay in the first-level cache.
+/// How many copies of a work of `bytes` bytes are used in rotation: enough for small ones not to read what the
+/// processor is still busy writing, which would be slow and unlike real work, and few enough for them to stay in the
+/// first-level cache.
 fn copies(bytes: usize) -> usize {
     (8192 / bytes).clamp(1, 16)
 }

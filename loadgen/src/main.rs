@@ -1,8 +1,9 @@
 //! Load generator for WebSocket push servers.
 //!
 //! The picture: [`cli`] reads the flags, [`fanout`] and [`echo`] are the two scenarios, each one loop over one ring on
-//! one thread. What they share: [`connect`] opens connections, [`sockets`] moves their bytes, [`payload`] says what a message carries, [`faults`]
-//! names what went wrong, [`process`] reads what the server and this program cost, [`report`] prints it.
+//! one thread. What they share: [`connect`] opens connections, [`sockets`] moves their bytes, [`payload`] says what a
+//! message carries, [`faults`] names what went wrong, [`process`] reads what the server and this program cost,
+//! [`report`] prints it.
 //!
 //! Exit code 0: measured and every message was right. 1: measured, and something was wrong with the messages; the
 //! report names it. 2: could not measure.

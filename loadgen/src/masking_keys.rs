@@ -1,7 +1,7 @@
 //! Masking keys for what we send (RFC 6455 §5.3).
 
-/// A fresh key for every frame. The RFC wants them unpredictable, against proxies between a browser and a server; a load
-/// generator has neither, so a fast generator with a fixed start is enough and runs are alike.
+/// A fresh key for every frame. The RFC wants them unpredictable, against proxies between a browser and a server; a
+/// load generator has neither, so a fast generator with a fixed start is enough and runs are alike.
 pub(crate) struct MaskingKeys(u64);
 
 impl MaskingKeys {

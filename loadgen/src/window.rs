@@ -108,7 +108,8 @@ impl Window {
         intended_ns
     }
 
-    /// A subscriber got something unknown in the place of what is at `position`. Returns whether anything is awaited there.
+    /// A subscriber got something unknown in the place of what is at `position`. Returns whether anything is awaited
+    /// there.
     pub(crate) fn settle_unknown(&mut self, position: u64) -> bool {
         if position == self.end() && !self.unseen.is_empty() {
             self.order(0);

@@ -93,7 +93,8 @@ fn encode(before: &Sample, now: &Sample) -> String {
         concat!(
             r#"{{"type":"host","time_ms":{},"cpu":{{"busy_percent":{},"cores_percent":[{}]}},"load":{:.2},"#,
             r#""memory":{{"used_bytes":{},"total_bytes":{}}},"#,
-            r#""network":{{"received_bytes_per_second":{:.0},"sent_bytes_per_second":{:.0},"loopback_bytes_per_second":{:.0}}},"#,
+            r#""network":{{"received_bytes_per_second":{:.0},"sent_bytes_per_second":{:.0},"#,
+            r#""loopback_bytes_per_second":{:.0}}},"#,
             r#""server":{{"connections":{},"deliveries":{},"deliveries_per_second":{:.1}}}}}"#,
         ),
         now.time.as_millis(),

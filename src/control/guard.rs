@@ -1,13 +1,14 @@
 //! Which requests may have been made by a web page, and are therefore refused.
 //!
-//! The control port asks for no password when it listens on loopback: whoever can run a program on this host may publish. A web
-//! page in a browser on this host is not such a program, though its script can send requests here. Two rules keep
-//! it out, and both look only at what browsers themselves write into a request:
+//! The control port asks for no password when it listens on loopback: whoever can run a program on this host may
+//! publish. A web page in a browser on this host is not such a program, though its script can send requests here.
+//! Two rules keep it out, and both look only at what browsers themselves write into a request:
 //!
 //! - Browsers name the page's origin in `Origin` on every POST. Only pages served from this host may publish.
-//! - A page's own origin may be made to *resolve* to 127.0.0.1 after the page has loaded (DNS rebinding). To the browser
-//!   the control port is then the page's own server, whose answers it may read and to which a GET carries no `Origin`.
-//!   What gives it away is `Host`, which still has the page's name; so on loopback a name is refused, unless it is `localhost`.
+//! - A page's own origin may be made to *resolve* to 127.0.0.1 after the page has loaded (DNS rebinding). To the
+//!   browser the control port is then the page's own server, whose answers it may read and to which a GET carries
+//!   no `Origin`. What gives it away is `Host`, which still has the page's name; so on loopback a name is refused,
+//!   unless it is `localhost`.
 
 use std::net::IpAddr;
 

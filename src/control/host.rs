@@ -163,11 +163,11 @@ mod tests {
     #[test]
     fn loopback_is_counted_apart() {
         let dev = "\
-Inter-|   Receive                                                |  Transmit
- face |bytes    packets errs drop fifo frame compressed multicast|bytes    packets errs drop fifo colls carrier compressed
-    lo:     700       1    0    0    0     0          0         0      700       1    0    0    0     0       0          0
-  eth0:1000000001     2    0    0    0     0          0         0      200       3    0    0    0     0       0          0
-  eth1:       5       2    0    0    0     0          0         0        6       3    0    0    0     0       0          0
+Inter-| Receive                                     | Transmit
+ face |bytes packets errs drop fifo frame comp multi|bytes packets errs drop fifo colls carrier comp
+    lo: 700       1    0    0    0     0    0     0   700       1    0    0    0     0       0    0
+  eth0:1000000001 2    0    0    0     0    0     0   200       3    0    0    0     0       0    0
+  eth1:   5       2    0    0    0     0    0     0     6       3    0    0    0     0       0    0
 ";
         let expected = Network { received_bytes: 1_000_000_006, sent_bytes: 206, loopback_bytes: 700 };
         assert_eq!(network(dev), expected);

@@ -1,7 +1,7 @@
 //! Connections to the control port, and which request goes where.
 //!
 //! The protocol is hyper's, HTTP/1.1 with keep-alive and pipelining: requests of one connection are answered one after
-//! the other, and what is answered in one go leaves in one write.
+//! the other, and their answers leave together ([`Batched`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -15,11 +15,12 @@ use hyper::header::ALLOW;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, text, with_header};
+use super::batch::Batched;
 use super::{State, guard, metrics, publish};
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
 
@@ -77,11 +78,13 @@ async fn serve(stream: TcpStream, state: Rc<State>, on_loopback: bool, place: Ow
     });
     // A connection that fails is the client's affair: it knows.
     let _ = http1::Builder::new()
+        // Who has sent a whole request is answered, though nothing more will come. Otherwise hyper would read after
+        // each request only to find that out, and drop what has been published without a word.
+        .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(CONTROL_HEAD_MS))
         .max_header_size(CONTROL_HEAD_BYTES_MAX)
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(Batched::new(stream), service)
         .await;
     drop(place);
 }
@@ -154,6 +157,7 @@ mod tests {
 
     use super::*;
     use crate::control::fake::Shards;
+    use crate::limits::PUBLISH_BYTES_MAX;
 
     /// Answers one request without a body.
     fn ask(state: &State, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, Option<String>, String) {
@@ -251,27 +255,45 @@ mod tests {
         assert_eq!(shards.published.borrow().len(), 4);
     }
 
-    #[test]
-    fn a_body_that_is_too_long_ends_the_connection() {
-        with_connection(&Shards::default(), async |mut stream| {
-            let request = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999\r\n\r\nhi";
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut text = String::new();
-            stream.read_to_string(&mut text).await.unwrap();
-            assert!(text.starts_with("HTTP/1.1 413 ") && text.contains("connection: close"), "{text}");
+    /// Sends these bytes and returns the statuses of the answers, until the connection ends.
+    fn statuses(shards: &Shards, sent: &str) -> Vec<u16> {
+        let mut text = Vec::new();
+        with_connection(shards, async |mut stream| {
+            stream.write_all(sent.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            stream.read_to_end(&mut text).await.unwrap();
         });
+        let text = String::from_utf8(text).unwrap();
+        let statuses = text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap());
+        statuses.collect()
+    }
+
+    fn post(path: &str, body_bytes: usize) -> String {
+        let body = "x".repeat(body_bytes);
+        format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {body_bytes}\r\n\r\n{body}")
     }
 
     #[test]
-    fn a_head_that_is_too_long_is_refused() {
-        with_connection(&Shards::default(), async |mut stream| {
-            let request =
-                format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(CONTROL_HEAD_BYTES_MAX));
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut text = Vec::new();
-            // What was not read may make the kernel reset the connection after the answer.
-            while stream.read_buf(&mut text).await.is_ok_and(|len| len > 0) {}
-            assert!(text.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&text));
-        });
+    fn every_answer_arrives_whatever_stands_around_its_request() {
+        let good = post("/publish/a", 2);
+        let unfinished = "GET / HTTP/1.1\r\nHo".to_owned();
+        let no_http = "\u{16}\u{3}\u{1}\r\n\r\n".to_owned();
+        let endless = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(4 * CONTROL_HEAD_BYTES_MAX));
+        let rows: [(&[&String], &[u16]); 9] = [
+            (&[&good, &good, &good], &[200, 200, 200]),
+            (&[&good, &unfinished], &[200]),
+            (&[&no_http], &[400]),
+            (&[&good, &no_http], &[200, 400]),
+            (&[&endless], &[431]),
+            (&[&good, &post("/publish/full", 100_000), &good], &[200, 507, 200]),
+            // Bodies that nobody wants are not waited for: the connection ends.
+            (&[&good, &post("/nothing", 1_000_000)], &[200, 404]),
+            (&[&good, &post("/publish/a,b", 1_000_000)], &[200, 400]),
+            (&[&good, &post("/publish/a", PUBLISH_BYTES_MAX + 1), &good], &[200, 413]),
+        ];
+        for (row, (requests, expected)) in rows.into_iter().enumerate() {
+            let sent: String = requests.iter().map(|request| request.as_str()).collect();
+            assert_eq!(statuses(&Shards::default(), &sent), expected, "row {row}");
+        }
     }
 }

@@ -8,11 +8,12 @@
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! ```
 //!
-//! Connections are `http`'s, and which requests a browser may make is `guard`'s. With `demo` there is a publisher inside,
-//! which reads this host's figures (`demo`, `host`). It never touches a shard's state: what it wants goes through the [`Publisher`],
-//! what it knows comes from the [`Status`].
+//! Connections are `http`'s (with `batch`), and which requests a browser may make is `guard`'s. With `demo` there
+//! is a publisher inside, which reads this host's figures (`demo`, `host`). It never touches a shard's state: what
+//! it wants goes through the [`Publisher`], what it knows comes from the [`Status`].
 
 mod answer;
+mod batch;
 mod demo;
 #[cfg(test)]
 mod fake;
@@ -81,8 +82,8 @@ impl State {
 
 /// Serves until `shards_ended` resolves. Call it within [`tokio_uring::start`].
 ///
-/// The first SIGTERM or SIGINT makes the shards drain; meanwhile HTTP is still answered, with 503 where it should not be
-/// relied on. The second ends this at once.
+/// The first SIGTERM or SIGINT makes the shards drain; meanwhile HTTP is still answered, with 503 where it should
+/// not be relied on. The second ends this at once.
 ///
 /// # Errors
 /// What the kernel says of the listener or of watching signals, at the start.

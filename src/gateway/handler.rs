@@ -16,8 +16,8 @@ use crate::topics::TopicName;
 ///
 /// Each shard has a handler of its own, made by the factory given to
 /// [`ServerBuilder::route`](crate::server::ServerBuilder::route), so nothing needs to be shared or locked. Calls run to
-/// completion on the shard's thread: whatever takes long belongs elsewhere. A connection is known by its [`ConnId`], which
-/// is unique on its shard for as long as it is open.
+/// completion on the shard's thread: whatever takes long belongs elsewhere. A connection is known by its [`ConnId`],
+/// which is unique on its shard for as long as it is open.
 pub trait Handler {
     /// A peer asks to open a WebSocket. What is sent from here follows the answer to the handshake.
     ///

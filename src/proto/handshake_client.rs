@@ -87,7 +87,8 @@ impl ClientHandshake {
     /// `Ok(None)`: the answer is not whole; nothing is consumed, call again with more after what is there.
     ///
     /// # Errors
-    /// [`Status`](ClientHandshakeError::Status) for any answer but 101; otherwise what RFC 6455 §4.1 finds wrong with it.
+    /// [`Status`](ClientHandshakeError::Status) for any answer but 101; otherwise what RFC 6455 §4.1 finds wrong with
+    /// it.
     pub fn decode_response(&self, input: &[u8]) -> Result<Option<(Accepted, usize)>, ClientHandshakeError> {
         let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
         let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];

@@ -43,15 +43,6 @@ pub struct SendNow<'a> {
     pub token: Token,
 }
 
-/// Which half of a connection to shut down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shutdown {
-    /// No more sends: the peer sees the end of the stream.
-    Write,
-    /// Neither sends nor receives: operations waiting on the socket complete.
-    Both,
-}
-
 /// What a shard asks of the kernel.
 ///
 /// `submit_*` queues an operation; it reaches the kernel with the next [`send_now`](Self::send_now) or
@@ -74,12 +65,14 @@ pub trait Ring {
     fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token);
 
     /// Sends each without waiting. What went whole leaves no trace; for the rest a completion is put into `incomplete`:
-    /// the bytes that went, or the error ([`Errno::WouldBlock`] if the socket was full). At most one for a socket in one
-    /// call.
+    /// the bytes that went, or the error ([`Errno::WouldBlock`] if the socket was full). At most one for a socket in
+    /// one call.
     fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>);
 
-    /// Shuts `socket` down. Completes only if that failed.
-    fn submit_shutdown(&mut self, socket: Direct, how: Shutdown, token: Token);
+    /// Ends our half of the stream: the peer reads the end of it after all that was sent. Completes once. The kernel
+    /// does this on a worker thread, so the descriptor must not be closed before: the shutdown might reach its next
+    /// owner.
+    fn submit_shutdown(&mut self, socket: Direct, token: Token);
 
     /// Closes `socket` and frees its descriptor. Completes once.
     fn submit_close(&mut self, socket: Direct, token: Token);

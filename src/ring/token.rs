@@ -16,7 +16,7 @@ pub enum Op {
     Reply = 4,
     /// A publication sent at once did not go whole.
     Publish = 5,
-    /// A shutdown failed.
+    /// Our half of a stream was ended.
     Shutdown = 6,
     /// A descriptor was closed.
     Close = 7,

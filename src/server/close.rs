@@ -9,7 +9,7 @@ use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
 use crate::proto::{CloseCode, encode_close};
-use crate::ring::{Op, Ring, Shutdown, Token};
+use crate::ring::{Op, Ring, Token};
 
 impl<R: Ring> Shard<'_, R> {
     /// We have sent a Close frame; the peer has some seconds to answer it.
@@ -28,13 +28,28 @@ impl<R: Ring> Shard<'_, R> {
         let entry = self.slot(slot);
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Flushing;
+        entry.is_settled = cause == CloseCause::Peer;
         self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
         self.mark_dirty(slot);
     }
 
-    /// Our half of the stream has ended; the peer has a moment to end its own.
-    pub(super) fn set_linger(&mut self, slot: u32) {
+    /// All has been said: ends our half of the stream, and gives the peer a moment to end its own.
+    pub(super) fn submit_shutdown(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        entry.stage = Stage::Lingering;
+        entry.is_shutting = true;
+        self.ring.submit_shutdown(entry.socket, Token::of_conn(Op::Shutdown, entry.id));
+        // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
+        if !entry.is_receiving {
+            self.submit_recv(slot);
+        }
         self.set_deadline(slot, self.now_ms + LINGER_MS);
+    }
+
+    pub(super) fn on_shutdown(&mut self, id: ConnId) {
+        let slot = self.find(id).expect("a slot is kept while the kernel ends its stream");
+        self.slot(slot).is_shutting = false;
+        self.join(slot);
     }
 
     /// The server is stopping.
@@ -69,7 +84,8 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Ends the connection at once. What waits to be sent is dropped; operations in the kernel are awaited.
+    /// Ends the connection at once. What waits to be sent is dropped; operations in the kernel are
+    /// cancelled and awaited.
     pub(super) fn terminate(&mut self, slot: u32, cause: CloseCause) {
         if self.slot(slot).has_reply {
             // The reply must not be submitted after the descriptor was closed and given to somebody else.
@@ -83,8 +99,10 @@ impl<R: Ring> Shard<'_, R> {
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Terminating;
         change_outbox(entry, self.metrics, |outbox| *outbox = Outbox::default());
-        if entry.has_operations() {
-            self.ring.submit_shutdown(entry.socket, Shutdown::Both, Token::of_conn(Op::Shutdown, entry.id));
+        for (op, is_in_kernel) in [(Op::Recv, entry.is_receiving), (Op::Send, entry.is_sending)] {
+            if is_in_kernel {
+                self.ring.submit_cancel(Token::of_conn(op, entry.id));
+            }
         }
         self.join(slot);
     }

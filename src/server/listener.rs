@@ -9,8 +9,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::limits::{ACCEPT_BACKLOG, TCP_USER_TIMEOUT_MS};
 
-/// One listener for each of `count` shards; the kernel spreads connections over them by hash (`SO_REUSEPORT`). With port
-/// 0 it also chooses the port.
+/// One listener for each of `count` shards; the kernel spreads connections over them by hash (`SO_REUSEPORT`). With
+/// port 0 it also chooses the port.
 ///
 /// # Errors
 /// `EADDRINUSE` also when the port is another process's whose sockets would let themselves be joined: connections would

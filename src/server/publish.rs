@@ -81,8 +81,8 @@ impl<R: Ring> Shard<'_, R> {
         self.sequencer.next(topic).map_err(|_| PublishError::TooManyTopics)
     }
 
-    /// Sends what this turn brought to all subscribers: the same bytes to each, in slot order, without waiting. Those who
-    /// are behind get it into their outbox.
+    /// Sends what this turn brought to all subscribers: the same bytes to each, in slot order, without waiting. Those
+    /// who are behind get it into their outbox.
     pub(super) fn send_publications(&mut self) {
         let runs = self.topics.take_runs();
         if runs.is_empty() {

@@ -8,7 +8,7 @@ use super::slot::{Slot, Stage};
 use crate::buf::SharedFrame;
 use crate::conn::Outbox;
 use crate::limits::{RECV_PAUSE_BYTES, REPLIES_BYTES};
-use crate::ring::{Completion, Errno, Op, Ring, SendNow, Shutdown, Token};
+use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
 
 /// What this turn has to say to single peers, collected to leave in one go.
 #[derive(Debug, Default)]
@@ -32,8 +32,8 @@ pub(super) fn change_outbox<T>(slot: &mut Slot, metrics: &ShardMetrics, change: 
 }
 
 impl<R: Ring> Shard<'_, R> {
-    /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for `slot`.
-    /// Returns where it begins.
+    /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for
+    /// `slot`. Returns where it begins.
     pub(super) fn begin_reply(&mut self, slot: u32) -> usize {
         if self.slot(slot).has_reply {
             self.send_replies();
@@ -152,8 +152,9 @@ impl<R: Ring> Shard<'_, R> {
         }
         match entry.conn.outbox.next_run() {
             Some((run, skip)) => self.submit_send(slot, run, skip),
-            None if entry.stage == Stage::Flushing => self.submit_shutdown(slot),
-            None => {}
+            None if entry.stage == Stage::Serving => {}
+            None if entry.is_settled => self.terminate(slot, CloseCause::Peer),
+            None => self.submit_shutdown(slot),
         }
     }
 
@@ -186,17 +187,5 @@ impl<R: Ring> Shard<'_, R> {
         if self.slots.contains(slot as usize) {
             self.terminate(slot, CloseCause::PeerLost);
         }
-    }
-
-    /// Ends our half of the stream: all has been said.
-    fn submit_shutdown(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        entry.stage = Stage::Lingering;
-        self.ring.submit_shutdown(entry.socket, Shutdown::Write, Token::of_conn(Op::Shutdown, entry.id));
-        // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
-        if !entry.is_receiving {
-            self.submit_recv(slot);
-        }
-        self.set_linger(slot);
     }
 }

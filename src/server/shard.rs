@@ -1,7 +1,7 @@
 //! THE loop: one thread, one ring, one listener, one slab of connections.
 //!
-//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens in
-//! a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
+//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
+//! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
 //! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
 //! [`timers`](super::timers), [`publish`](super::publish).
 
@@ -18,6 +18,7 @@ use super::slot::{Slot, Stage};
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::gateway::{Command, Routes};
+use crate::limits::PUBLISHER_ROUNDS_MAX;
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
 use crate::topics::{Epoch, Sequencer, Topics};
@@ -158,7 +159,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Send => self.on_send(completion),
             // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
-            Op::Shutdown => {} // The peer was quicker: its end is seen by the receive.
+            Op::Shutdown => self.on_shutdown(completion.token.conn_id()),
             Op::Close => self.on_close(completion.token.conn_id()),
             Op::Doorbell => {} // What it announces is looked for in every turn.
             Op::Wake => self.on_wake(completion),
@@ -173,17 +174,34 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
+    /// Takes what was sent to this shard. Where a publisher was answered, it is let run before the fan-out begins: what it
+    /// publishes next joins this turn, which matters when it shares the shard's CPU and would wait out the fan-out.
     fn on_parcels(&mut self) {
+        for _ in 0..PUBLISHER_ROUNDS_MAX {
+            if !self.take_parcels() {
+                return;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Whether a publisher was answered.
+    fn take_parcels(&mut self) -> bool {
         let mut parcels = std::mem::take(&mut self.parcels);
         self.mesh.receive(&mut parcels);
+        let mut is_answered = false;
         for parcel in parcels.drain(..) {
             match parcel {
-                Parcel::Publish(publish) => self.sequence(publish),
+                Parcel::Publish(publish) => {
+                    is_answered |= publish.reply.is_some();
+                    self.sequence(publish);
+                }
                 Parcel::Deliver(publication) => self.topics.stage(&publication),
                 Parcel::Drain => self.drain(),
             }
         }
         self.parcels = parcels;
+        is_answered
     }
 
     fn on_time(&mut self) {

@@ -11,7 +11,8 @@ use crate::topics::TopicId;
 ///
 /// ```text
 /// Serving ──► Flushing ──► Lingering ──► Terminating ──► Closing
-///    └────────────┴────────────────────────► ▲
+///    │            │                            ▲
+///    └────────────┴────────────────────────────┘
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -21,7 +22,7 @@ pub(super) enum Stage {
     Flushing,
     /// Our half of the stream has ended; what still comes is thrown away until the peer's has.
     Lingering,
-    /// The socket is shut down, and operations of the kernel are awaited before it can be closed.
+    /// The kernel's operations on the socket are being cancelled and awaited, so that it can be closed.
     Terminating,
     /// The kernel holds nothing of ours any more; the descriptor is being closed.
     Closing,
@@ -44,7 +45,9 @@ pub(super) struct Slot {
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
     pub(super) is_sending: bool,
-    /// How many bytes that send is for.
+    /// The end of our half of the stream is in the kernel.
+    pub(super) is_shutting: bool,
+    /// How many bytes the send in the kernel is for.
     pub(super) sending_bytes: u32,
     /// Something is among the replies of this turn.
     pub(super) has_reply: bool,
@@ -54,6 +57,8 @@ pub(super) struct Slot {
     pub(super) fan_out: u32,
     /// The tick of its one valid timer.
     pub(super) timer_tick: u64,
+    /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
+    pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
     pub(super) deadline_ms: u64,
     pub(super) subscriptions: SmallVec<[TopicId; 4]>,
@@ -72,11 +77,13 @@ impl Slot {
             is_receiving: false,
             is_paused: false,
             is_sending: false,
+            is_shutting: false,
             sending_bytes: 0,
             has_reply: false,
             is_dirty: false,
             fan_out: 0,
             timer_tick: 0,
+            is_settled: false,
             deadline_ms: 0,
             subscriptions: SmallVec::new(),
         }
@@ -89,6 +96,6 @@ impl Slot {
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.is_receiving || self.is_sending
+        self.is_receiving || self.is_sending || self.is_shutting
     }
 }

@@ -1,7 +1,7 @@
 //! The timers of a shard: one wheel for all its connections.
 //!
-//! Adding is a push and nothing is ever taken out: who set a timer anew ignores the old one when it fires. Knows nothing
-//! of what the timers mean.
+//! Adding is a push and nothing is ever taken out: who set a timer anew ignores the old one when it fires. Knows
+//! nothing of what the timers mean.
 
 use crate::buf::ConnId;
 use crate::limits::TICK_MS;

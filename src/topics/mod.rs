@@ -1,7 +1,7 @@
 //! Publish and subscribe of one shard, pure: names, who subscribed, what is to go out, and the order of a topic.
 //!
-//! Knows connections only as slots of a slab, and hands them out in slot order: walking sockets in that order is a third
-//! cheaper than at random once there are tens of thousands. Never touches a socket and never looks at a clock.
+//! Knows connections only as slots of a slab, and hands them out in slot order: walking sockets in that order is a
+//! third cheaper than at random once there are tens of thousands. Never touches a socket and never looks at a clock.
 
 mod name;
 mod sequencer;

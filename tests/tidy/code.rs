@@ -35,36 +35,57 @@ pub(crate) fn leftovers(text: &str) -> Vec<String> {
     found.collect()
 }
 
-/// Findings for lines wider than [`COLUMNS_MAX`]. Rows of tables in comments cannot be broken, so they may be.
-pub(crate) fn long_lines(text: &str) -> Vec<String> {
-    let is_table_row = |line: &str| line.trim_start().starts_with("//! |") && line.ends_with('|');
+/// Findings for lines wider than [`COLUMNS_MAX`]. In Rust, what cannot be broken may be wider: a row of a table in a
+/// comment, and the content of a literal.
+pub(crate) fn long_lines(is_rust: bool, text: &str) -> Vec<String> {
+    let breakable = if is_rust { strip(text, true) } else { text.to_owned() };
+    let is_table_row = |line: &str| line.starts_with("//! |") && line.ends_with('|');
     let is_long = |line: &str| line.chars().count() > COLUMNS_MAX && !is_table_row(line);
-    let lines = text.lines().enumerate().filter(|(_, line)| is_long(line));
+    let lines = breakable.lines().enumerate().filter(|(_, line)| is_long(line));
     lines.map(|(index, line)| format!("line {}: {} columns", index + 1, line.chars().count())).collect()
 }
 
-/// The Rust source `text` with comments and the content of literals taken out; lines keep their numbers.
+/// The Rust source `text` with comments and literals taken out; lines keep their numbers.
 pub(crate) fn code_only(text: &str) -> String {
+    strip(text, false)
+}
+
+fn strip(text: &str, keeps_comments: bool) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let length = match first {
-            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
-            '/' if rest.starts_with("/*") => block_comment(rest),
-            '"' => string(rest),
-            'r' if !ends_in_word(&code) => raw_string(rest),
-            '\'' => character(rest),
-            _ => 0,
-        };
-        if length == 0 {
-            code.push(first);
-            rest = &rest[first.len_utf8()..];
+        let comment = comment(rest);
+        let stripped = if comment > 0 { comment } else { literal(rest, &code) };
+        let length = stripped.max(first.len_utf8());
+        if stripped == 0 || comment > 0 && keeps_comments {
+            code.push_str(&rest[..length]);
         } else {
             code.extend(rest[..length].chars().filter(|character| *character == '\n'));
-            rest = &rest[length..];
         }
+        rest = &rest[length..];
     }
     code
+}
+
+/// Bytes of the comment at the front of `rest`; 0 when there is none.
+fn comment(rest: &str) -> usize {
+    if rest.starts_with("//") {
+        rest.find('\n').unwrap_or(rest.len())
+    } else if rest.starts_with("/*") {
+        block_comment(rest)
+    } else {
+        0
+    }
+}
+
+/// Bytes of the literal at the front of `rest`, which follows `code`; 0 when there is none.
+fn literal(rest: &str, code: &str) -> usize {
+    match rest.as_bytes()[0] {
+        b'"' => string(rest),
+        b'r' if !ends_in_word(code) => raw_string(rest),
+        b'\'' => character(rest),
+        _ => 0,
+    }
 }
 
 fn ends_in_word(code: &str) -> bool {
@@ -176,8 +197,13 @@ mod tests {
     #[test]
     fn long_lines_are_found() {
         let (fits, wide) = ("é".repeat(COLUMNS_MAX), "é".repeat(COLUMNS_MAX + 1));
-        assert_eq!(long_lines(&format!("{fits}\n{wide}\n")), ["line 2: 121 columns"]);
-        assert_eq!(long_lines(&format!("//! | {wide} |\n")), [""; 0]);
-        assert_eq!(long_lines(&format!("//! {wide} |\n")).len(), 1);
+        assert_eq!(long_lines(false, &format!("{fits}\n{wide}\n")), ["line 2: 121 columns"]);
+        assert_eq!(long_lines(false, &format!("f(\"{wide}\")")).len(), 1);
+        for long in [&wide, &format!("// \"{wide}\""), &format!("//! {wide} |"), &format!("f(\"\", {wide})")] {
+            assert_eq!(long_lines(true, long).len(), 1, "{long}");
+        }
+        for unbreakable in [&format!("f(\"{wide}\")"), &format!("f(\"\n{wide}\n\")"), &format!("//! | {wide} |")] {
+            assert_eq!(long_lines(true, unbreakable), [""; 0], "{unbreakable}");
+        }
     }
 }

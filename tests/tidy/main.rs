@@ -49,7 +49,7 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn lines_fit_the_page() {
-    check(File::is_code, |file| code::long_lines(&file.text));
+    check(File::is_code, |file| code::long_lines(file.has_extension("rs"), &file.text));
 }
 
 #[test]

@@ -18,6 +18,7 @@ use clap::{Parser, ValueEnum};
 
 use measure::Measurement;
 use plan::Plan;
+use results::Place;
 
 /// Runs servers in alternation under the load generator.
 #[derive(Debug, Parser)]
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let place = Place::here()?;
     let binaries = std::env::current_exe()?.parent().ok_or("no directory of binaries")?.to_owned();
     let plan = match arguments.plan {
         PlanName::Floor => Plan::floor(&binaries),
@@ -76,5 +78,5 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    results::write(&plan, &measurements, &arguments.results)
+    results::write(&place, &plan, &measurements, &arguments.results)
 }

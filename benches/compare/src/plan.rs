@@ -61,14 +61,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Ringfeed against the bare loop: few and many subscribers, small and large messages, one and many in flight.
+    /// Ringfeed against the bare loop: fewer and more subscribers, small and large messages, one and many in flight.
     pub(crate) fn floor(binaries: &Path) -> Plan {
         let floor = ServerPlan { name: "floor", command: vec![path(binaries, "floor")], publish: Publish::Post };
         let mut cases = Vec::new();
         for connections in [1_000, 10_000] {
             for size in [64, 1024] {
-                for in_flight in [1, 16] {
-                    cases.push(fanout(connections, size, in_flight, vec![0, 1]));
+                for (in_flight, publishers) in IN_FLIGHT {
+                    cases.push(fanout(connections, size, in_flight, publishers, vec![0, 1]));
                 }
             }
         }
@@ -89,8 +89,8 @@ impl Plan {
         ];
         let mut cases = Vec::new();
         for size in [64, 1024] {
-            for in_flight in [1, 16] {
-                cases.push(fanout(1_000, size, in_flight, vec![0, 1, 2]));
+            for (in_flight, publishers) in IN_FLIGHT {
+                cases.push(fanout(1_000, size, in_flight, publishers, vec![0, 1, 2]));
             }
         }
         cases.push(echo(200, 64, vec![0, 1, 2, 3, 4]));
@@ -105,11 +105,15 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     ServerPlan { name: "Ringfeed", command, publish: Publish::Post }
 }
 
-/// With many in flight, each comes from a publisher of its own, since HTTP answers a publisher's requests one by one.
-fn fanout(connections: u32, size: u32, in_flight: u32, servers: Vec<usize>) -> Case {
-    let load = format!("--connections {connections} --size {size} --in-flight {in_flight} --publishers {in_flight}");
+/// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one
+/// publisher one by one, so whether sixteen come from one or from sixteen is a different load.
+const IN_FLIGHT: [(u32, u32); 3] = [(1, 1), (16, 16), (16, 1)];
+
+fn fanout(connections: u32, size: u32, in_flight: u32, publishers: u32, servers: Vec<usize>) -> Case {
+    let from = if publishers == 1 { "one publisher".to_owned() } else { format!("{publishers} publishers") };
+    let load = format!("--connections {connections} --size {size} --in-flight {in_flight} --publishers {publishers}");
     Case {
-        name: format!("fanout, {connections} subscribers, {size} B, {in_flight} in flight"),
+        name: format!("fanout, {connections} subscribers, {size} B, {in_flight} in flight from {from}"),
         load: words(&load),
         scenario: Scenario::Fanout,
         servers,

@@ -10,16 +10,21 @@ use crate::measure::Measurement;
 use crate::plan::{Case, Plan};
 use crate::statistics::{Spread, median, ratios, runs};
 
-/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, and prints the table.
+/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, with `-no-steering` at the end if so, and prints the
+/// table.
 ///
 /// # Errors
 /// If nothing was measured or the files can't be written.
-pub(crate) fn write(plan: &Plan, measurements: &[Measurement], directory: &Path) -> Result<(), Box<dyn Error>> {
+pub(crate) fn write(
+    place: &Place,
+    plan: &Plan,
+    measurements: &[Measurement],
+    directory: &Path,
+) -> Result<(), Box<dyn Error>> {
     if measurements.is_empty() {
         return Err("no case has that name".into());
     }
-    let place = Place::here()?;
-    let name = format!("{}-{}-{}", place.date, place.cpu_slug(), plan.name);
+    let name = place.file_name(plan.name);
     let text = format!("# {}: {}\n\n{}\n{}", plan.name, place.date, place.text(), tables(plan, measurements));
     fs::create_dir_all(directory)?;
     fs::write(directory.join(format!("{name}.md")), &text)?;
@@ -29,7 +34,7 @@ pub(crate) fn write(plan: &Plan, measurements: &[Measurement], directory: &Path)
 }
 
 /// Where and when it was measured.
-struct Place {
+pub(crate) struct Place {
     date: String,
     cpu: String,
     cpus: usize,
@@ -40,7 +45,11 @@ struct Place {
 }
 
 impl Place {
-    fn here() -> Result<Place, Box<dyn Error>> {
+    /// This machine, now. Ask before measuring: the commit is the one that is measured.
+    ///
+    /// # Errors
+    /// If the system does not tell.
+    pub(crate) fn here() -> Result<Place, Box<dyn Error>> {
         let cpu_info = fs::read_to_string("/proc/cpuinfo")?;
         let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Place {
@@ -59,11 +68,20 @@ impl Place {
         words.collect::<Vec<_>>().join("-").to_lowercase()
     }
 
+    fn is_steered(&self) -> bool {
+        self.steering.bytes().any(|digit| digit != b'0')
+    }
+
+    fn file_name(&self, plan: &str) -> String {
+        let suffix = if self.is_steered() { "" } else { "-no-steering" };
+        format!("{}-{}-{plan}{suffix}", self.date, self.cpu_slug())
+    }
+
     fn text(&self) -> String {
         let Place { cpu, cpus, kernel, commit, steering, command, .. } = self;
-        let steering = match steering.trim_start_matches('0') {
-            "" => "off: the sender's core also does the receiver's half of TCP".to_owned(),
-            mask => format!("loopback's receive work goes to CPU mask {mask}, as a network card would have it"),
+        let steering = match self.is_steered() {
+            true => format!("on: loopback's receive work goes to CPU mask {steering}, as a network card would have it"),
+            false => "off: the sender's core also does the receiver's half of TCP".to_owned(),
         };
         format!(
             "- {cpu}, {cpus} CPUs, Linux {kernel}; server on CPU 0, load generator on CPU 1, both on this machine\n\
@@ -183,8 +201,10 @@ mod tests {
             steering: "0".to_owned(),
             command: "compare floor".to_owned(),
         };
-        assert_eq!(place.cpu_slug(), "intel-r-xeon-r-cpu-2-20ghz");
+        assert_eq!(place.file_name("floor"), "2030-01-31-intel-r-xeon-r-cpu-2-20ghz-floor-no-steering");
         assert!(place.text().contains("steering off"));
-        assert!(Place { steering: "2".to_owned(), ..place }.text().contains("CPU mask 2"));
+        let steered = Place { steering: "2".to_owned(), ..place };
+        assert_eq!(steered.file_name("peers"), "2030-01-31-intel-r-xeon-r-cpu-2-20ghz-peers");
+        assert!(steered.text().contains("CPU mask 2"));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! One thread. Subscribers are accepted and kept in a list; for what is posted, the list is walked with send(2), and
 //! nothing else is done: no topics, no outbox, no history, no reading from subscribers, no timers. It does not survive
-//! a subscriber that stops reading: the send waits. All publications that have been posted by the time it looks go out as
-//! one run of frames, one send for each socket.
+//! a subscriber that stops reading: the send waits. All publications that have been posted by the time it looks go out
+//! as one run of frames, one send for each socket.
 //!
 //! Prints the same lines as `ringfeed serve`, so that both are started and driven alike.
 

@@ -15,6 +15,12 @@ pub(super) trait Kernel: Sync {
 
     /// Does what [`unmask_is_ascii`](super::unmask_is_ascii) promises, for any length.
     fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool;
+
+    /// Does what [`unmask_is_utf8`](super::unmask_is_utf8) promises, for any length. A kernel without a validator to
+    /// fuse with takes a second pass over what is not ASCII.
+    fn unmask_is_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        self.unmask_is_ascii(bytes, key, phase) || simdutf8::basic::from_utf8(bytes).is_ok()
+    }
 }
 
 /// The kernel of this process.
@@ -31,8 +37,8 @@ fn choose(wanted: Option<&str>) -> &'static dyn Kernel {
     *named.unwrap_or(&kernels[0])
 }
 
-/// All that this CPU can run, best first. The scalar twin is always the last, and the only one under Miri, which interprets
-/// few vector instructions.
+/// All that this CPU can run, best first. The scalar twin is always the last, and the only one under Miri, which
+/// interprets few vector instructions.
 pub(super) fn available() -> Vec<&'static dyn Kernel> {
     let mut kernels: Vec<&'static dyn Kernel> = Vec::new();
     #[cfg(all(target_arch = "x86_64", not(miri)))]

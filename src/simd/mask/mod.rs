@@ -1,7 +1,7 @@
 //! Masking (RFC 6455 §5.3): exclusive or with a four-byte key that repeats, in place.
 //!
-//! Masking and unmasking are the same operation. Any length, any alignment and any phase will do: a payload that arrives
-//! in pieces is unmasked piece by piece, each with the phase at which it begins.
+//! Masking and unmasking are the same operation. Any length, any alignment and any phase will do: a payload that
+//! arrives in pieces is unmasked piece by piece, each with the phase at which it begins.
 //!
 //! One walk over the bytes both unmasks and notices bytes that are not ASCII. The verdict costs nothing next to the
 //! stores, which is why no kernel exists without it.
@@ -12,6 +12,8 @@ mod neon;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod text;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 mod vector;
 #[cfg(target_arch = "x86_64")]
@@ -20,8 +22,11 @@ mod x86;
 /// Up to this many bytes the scalar twin, inlined, is faster than a call through the chosen kernel.
 const SHORT_BYTES: usize = 64;
 
-/// Applies `key` to `bytes` in place; `phase` is the offset of `bytes[0]` within the payload, of which only the remainder
-/// modulo 4 matters (RFC 6455 §5.3).
+/// Up to this many bytes two passes over a text that is not ASCII are as fast as one.
+const SHORT_TEXT_BYTES: usize = 256;
+
+/// Applies `key` to `bytes` in place; `phase` is the offset of `bytes[0]` within the payload, of which only the
+/// remainder modulo 4 matters (RFC 6455 §5.3).
 #[inline]
 pub fn unmask(bytes: &mut [u8], key: [u8; 4], phase: usize) {
     unmask_is_ascii(bytes, key, phase);
@@ -34,6 +39,16 @@ pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
         scalar::unmask_is_ascii(bytes, key, phase)
     } else {
         choose::kernel().unmask_is_ascii(bytes, key, phase)
+    }
+}
+
+/// As [`unmask`], and says whether all of the *unmasked* bytes together are UTF-8.
+#[inline]
+pub(super) fn unmask_is_utf8(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+    if bytes.len() <= SHORT_TEXT_BYTES {
+        unmask_is_ascii(bytes, key, phase) || simdutf8::basic::from_utf8(bytes).is_ok()
+    } else {
+        choose::kernel().unmask_is_utf8(bytes, key, phase)
     }
 }
 

@@ -49,6 +49,10 @@ impl Kernel for Public {
     fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
         super::unmask_is_ascii(bytes, key, phase)
     }
+
+    fn unmask_is_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        super::unmask_is_utf8(bytes, key, phase)
+    }
 }
 
 /// Calls `test` with each kernel this CPU can run, and names the others.
@@ -142,4 +146,88 @@ fn the_phase_counts_modulo_four_up_to_the_largest() {
             assert_eq!(found, expected, "phase {phase} length {length}");
         }
     }
+}
+
+/// Lengths around which the path of a text differs: the shortest, a vector, a step of the walk, a block ahead of the
+/// validator, and several of each.
+const TEXT_LENGTHS: [usize; 10] = [0, 1, 31, 64, 65, 257, 300, 600, 850, 1500];
+
+/// Checks that `kernel`, given `text` masked, unmasks it, judges it as the standard library does, and touches nothing
+/// else.
+fn check_text(kernel: &dyn Kernel, text: &[u8], start: usize, phase: usize) {
+    let mut expected = AlignedText([0xff; _]);
+    expected.0[start..start + text.len()].copy_from_slice(text);
+    let mut found = AlignedText(expected.0);
+    let bytes = &mut found.0[start..start + text.len()];
+    mask_by_formula(bytes, phase);
+    let verdict = kernel.unmask_is_utf8(bytes, KEY, phase);
+    let name = kernel.name();
+    assert_eq!(verdict, std::str::from_utf8(text).is_ok(), "{name} start {start} phase {phase} {text:x?}");
+    assert!(found.0 == expected.0, "{name} start {start} phase {phase} {text:x?}");
+}
+
+/// Large enough for the longest text at each alignment, with room on both sides.
+#[repr(align(64))]
+struct AlignedText([u8; ALIGNMENTS + 1500 + 64]);
+
+/// Checks `text` with each of its bytes broken in turn: by a letter, which is right in ASCII only, and by a lead byte.
+fn check_broken_everywhere(kernel: &dyn Kernel, text: &str) {
+    check_text(kernel, text.as_bytes(), 8, 3);
+    for position in 0..text.len() {
+        for other in [b'a', 0xc3] {
+            let mut broken = text.as_bytes().to_vec();
+            broken[position] = other;
+            check_text(kernel, &broken, position % ALIGNMENTS, position);
+        }
+    }
+}
+
+/// A text of `length` bytes: `ascii_len` of ASCII, then `character` again and again, then ASCII where it would not fit.
+fn turning_text(length: usize, ascii_len: usize, character: &str) -> String {
+    let mut text = "a".repeat(ascii_len) + &character.repeat((length - ascii_len) / character.len());
+    text.extend(std::iter::repeat_n('z', length - text.len()));
+    text
+}
+
+#[test]
+fn every_kernel_judges_text_with_any_byte_broken() {
+    for_each_kernel(|kernel| {
+        for length in TEXT_LENGTHS {
+            check_broken_everywhere(kernel, &turning_text(length, length, "a"));
+            check_broken_everywhere(kernel, &turning_text(length, 0, "水"));
+            check_broken_everywhere(kernel, &turning_text(length, 0, "😀"));
+            check_broken_everywhere(kernel, &turning_text(length, length / 2, "aaaaaaaaaaaaaaaaaaaaaaaaaaaé"));
+        }
+    });
+}
+
+#[test]
+fn every_kernel_judges_one_character_whole_or_cut_at_each_position() {
+    for_each_kernel(|kernel| {
+        for length in TEXT_LENGTHS {
+            for character in ["é", "水", "😀"] {
+                for position in 0..length {
+                    let mut text = vec![b'a'; length];
+                    let end = length.min(position + character.len());
+                    text[position..end].copy_from_slice(&character.as_bytes()[..end - position]);
+                    check_text(kernel, &text, position % ALIGNMENTS, position);
+                    text[end - 1] = b'a';
+                    check_text(kernel, &text, position % ALIGNMENTS, position);
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn every_kernel_judges_text_of_all_lengths_and_alignments_that_turns_from_ascii_to_other_text() {
+    for_each_kernel(|kernel| {
+        for length in (0..LENGTH_MAX).chain([600, 1100, 1363, 1500]) {
+            for start in 0..ALIGNMENTS {
+                let text = turning_text(length, start * length / ALIGNMENTS, "水");
+                check_text(kernel, text.as_bytes(), start, length);
+                check_text(kernel, &text.as_bytes()[..length - length.min(1)], start, length);
+            }
+        }
+    });
 }

@@ -7,10 +7,13 @@
 //!   tail                                          |-------|       last vector, wherever the payload ends
 //! ```
 //!
-//! Head and tail may overlap the middle. They are loaded and unmasked before the middle is written and stored after it, so
-//! each byte is unmasked from what was received, never twice. That leaves no odd bytes to loop over.
+//! Head and tail may overlap the middle. They are loaded and unmasked before the middle is written and stored after it,
+//! so each byte is unmasked from what was received, never twice. That leaves no odd bytes to loop over.
 
 use super::{key_at, scalar};
+
+/// How many vectors of the middle are unmasked between two looks at what was seen: enough for the looks not to show.
+const STEP_VECTORS: usize = 8;
 
 /// A register of bytes.
 ///
@@ -45,9 +48,40 @@ pub(super) trait Vector: Copy {
 /// This CPU has the instructions of `V`.
 #[inline(always)]
 pub(super) unsafe fn unmask_is_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe { walk::<V, false>(bytes, key, phase) }.ascii_len == bytes.len()
+}
+
+/// Unmasks `bytes` as long as they are ASCII, and a little more where they cease to be.
+///
+/// # Safety
+/// This CPU has the instructions of `V`.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+pub(super) unsafe fn unmask_while_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> Walk {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe { walk::<V, true>(bytes, key, phase) }
+}
+
+/// How far a walk came.
+pub(super) struct Walk {
+    /// How many bytes from the front are unmasked.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "elsewhere no walk stops early"))]
+    pub(super) unmasked_len: usize,
+    /// How many of those are known to be ASCII. As many as there are bytes if, and only if, all of them are.
+    pub(super) ascii_len: usize,
+}
+
+/// Unmasks `bytes`: all of them, or, if `STOPS`, until the first step that finds something other than ASCII.
+///
+/// # Safety
+/// This CPU has the instructions of `V`.
+#[inline(always)]
+unsafe fn walk<V: Vector, const STOPS: bool>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> Walk {
     let length = bytes.len();
     if length < V::BYTES {
-        return scalar::unmask_is_ascii(bytes, key, phase);
+        let is_ascii = scalar::unmask_is_ascii(bytes, key, phase);
+        return Walk { unmasked_len: length, ascii_len: if is_ascii { length } else { 0 } };
     }
     let start = bytes.as_mut_ptr();
     let tail_offset = length - V::BYTES;
@@ -55,26 +89,31 @@ pub(super) unsafe fn unmask_is_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], 
     let middle_phase = phase.wrapping_add(middle_offset);
     let tail_phase = phase.wrapping_add(tail_offset);
 
-    // SAFETY: the caller vouches for the instructions. Every access lies within `bytes`: the head because `length` is at
-    // least `V::BYTES`, the tail because it ends at `length`, the middle because each step checks that it ends there, too.
+    // SAFETY: the caller vouches for the instructions. Every access lies within `bytes`: the head because `length` is
+    // at least `V::BYTES`, the tail because it ends at `length`, the middle because each step checks that it ends
+    // there, too.
     unsafe {
         let head = V::load(start).xor(V::splat(key_at(key, phase)));
         let tail = V::load(start.add(tail_offset)).xor(V::splat(key_at(key, tail_phase)));
         let middle_key = V::splat(key_at(key, middle_phase));
 
-        let mut seen = head.or(tail);
+        let mut seen = head;
+        let mut ascii_len = 0;
         let mut offset = middle_offset;
-        while offset + 4 * V::BYTES <= length {
-            let first = V::load(start.add(offset)).xor(middle_key);
-            let second = V::load(start.add(offset + V::BYTES)).xor(middle_key);
-            let third = V::load(start.add(offset + 2 * V::BYTES)).xor(middle_key);
-            let fourth = V::load(start.add(offset + 3 * V::BYTES)).xor(middle_key);
-            seen = seen.or(first.or(second).or(third.or(fourth)));
-            first.store(start.add(offset));
-            second.store(start.add(offset + V::BYTES));
-            third.store(start.add(offset + 2 * V::BYTES));
-            fourth.store(start.add(offset + 3 * V::BYTES));
-            offset += 4 * V::BYTES;
+        while offset + STEP_VECTORS * V::BYTES <= length {
+            for _ in 0..STEP_VECTORS {
+                let unmasked = V::load(start.add(offset)).xor(middle_key);
+                seen = seen.or(unmasked);
+                unmasked.store(start.add(offset));
+                offset += V::BYTES;
+            }
+            if STOPS {
+                if !seen.is_ascii() {
+                    head.store(start);
+                    return Walk { unmasked_len: offset, ascii_len };
+                }
+                ascii_len = offset;
+            }
         }
         while offset < tail_offset {
             let unmasked = V::load(start.add(offset)).xor(middle_key);
@@ -84,6 +123,6 @@ pub(super) unsafe fn unmask_is_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], 
         }
         head.store(start);
         tail.store(start.add(tail_offset));
-        seen.is_ascii()
+        Walk { unmasked_len: length, ascii_len: if seen.or(tail).is_ascii() { length } else { ascii_len } }
     }
 }

@@ -7,20 +7,25 @@ use core::arch::x86_64::{
     _mm512_xor_si512,
 };
 
+use simdutf8::basic::imp::x86::avx2::ChunkedUtf8ValidatorImp as Avx2Validator;
+
 use super::choose::Kernel;
-use super::vector::{self, Vector};
+use super::text;
+use super::vector::{self, Vector, Walk};
 
 /// The kernels this CPU can run, best first.
 pub(super) fn kernels() -> impl Iterator<Item = &'static dyn Kernel> {
     [Avx512::detect(), Avx2::detect(), Sse2::detect()].into_iter().flatten()
 }
 
-/// 64 bytes at a time. A value proves that this CPU has AVX-512 F and BW.
+/// 64 bytes at a time. A value proves that this CPU has AVX-512 F and BW, and AVX2 for the validator.
 struct Avx512(());
 
 impl Avx512 {
     fn detect() -> Option<&'static dyn Kernel> {
-        let present = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+        let present = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx2");
         present.then_some(&Avx512(()))
     }
 
@@ -28,6 +33,21 @@ impl Avx512 {
     fn run(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
         // SAFETY: this function is compiled for, and only callable with, the instructions of `__m512i`.
         unsafe { vector::unmask_is_ascii::<__m512i>(bytes, key, phase) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx2")]
+    fn run_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        // SAFETY: this function is compiled for, and only callable with, the instructions of `__m512i`.
+        let walk = unsafe { vector::unmask_while_ascii::<__m512i>(bytes, key, phase) };
+        walk.ascii_len == bytes.len() || self.run_utf8_rest(bytes, walk, key, phase)
+    }
+
+    /// Never inlined, since the validator needs a stack frame, which ASCII would pay for.
+    #[target_feature(enable = "avx512f,avx512bw,avx2")]
+    #[inline(never)]
+    fn run_utf8_rest(&self, bytes: &mut [u8], walk: Walk, key: [u8; 4], phase: usize) -> bool {
+        // SAFETY: this function is compiled for, and only callable with, the instructions of `__m512i` and AVX2.
+        unsafe { text::unmask_rest_is_utf8::<__m512i, Avx2Validator>(bytes, walk, key, phase) }
     }
 }
 
@@ -39,6 +59,11 @@ impl Kernel for Avx512 {
     fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
         // SAFETY: `self` exists, so `detect` has found AVX-512 F and BW.
         unsafe { self.run(bytes, key, phase) }
+    }
+
+    fn unmask_is_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        // SAFETY: `self` exists, so `detect` has found AVX-512 F and BW and AVX2.
+        unsafe { self.run_utf8(bytes, key, phase) }
     }
 }
 
@@ -55,6 +80,21 @@ impl Avx2 {
         // SAFETY: this function is compiled for, and only callable with, the instructions of `__m256i`.
         unsafe { vector::unmask_is_ascii::<__m256i>(bytes, key, phase) }
     }
+
+    #[target_feature(enable = "avx2")]
+    fn run_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        // SAFETY: this function is compiled for, and only callable with, the instructions of `__m256i`.
+        let walk = unsafe { vector::unmask_while_ascii::<__m256i>(bytes, key, phase) };
+        walk.ascii_len == bytes.len() || self.run_utf8_rest(bytes, walk, key, phase)
+    }
+
+    /// Never inlined, since the validator needs a stack frame, which ASCII would pay for.
+    #[target_feature(enable = "avx2")]
+    #[inline(never)]
+    fn run_utf8_rest(&self, bytes: &mut [u8], walk: Walk, key: [u8; 4], phase: usize) -> bool {
+        // SAFETY: this function is compiled for, and only callable with, the instructions of `__m256i` and AVX2.
+        unsafe { text::unmask_rest_is_utf8::<__m256i, Avx2Validator>(bytes, walk, key, phase) }
+    }
 }
 
 impl Kernel for Avx2 {
@@ -65,6 +105,11 @@ impl Kernel for Avx2 {
     fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
         // SAFETY: `self` exists, so `detect` has found AVX2.
         unsafe { self.run(bytes, key, phase) }
+    }
+
+    fn unmask_is_utf8(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
+        // SAFETY: `self` exists, so `detect` has found AVX2.
+        unsafe { self.run_utf8(bytes, key, phase) }
     }
 }
 
@@ -90,7 +135,10 @@ impl Kernel for Sse2 {
 
 /// Implements [`Vector`] for a register, given its size and the intrinsics by their role.
 macro_rules! vector {
-    ($register:ty, $bytes:literal, $splat:ident, $load:ident, $store:ident, $xor:ident, $or:ident, $high_bits:ident) => {
+    (
+        $register:ty, $bytes:literal,
+        $splat:ident, $load:ident, $store:ident, $xor:ident, $or:ident, $high_bits:ident
+    ) => {
         impl Vector for $register {
             const BYTES: usize = $bytes;
 

@@ -1,16 +1,16 @@
 //! UTF-8 validation (RFC 6455 §8.1, RFC 3629), of a text that is whole and of one that arrives in pieces.
 //!
-//! The validating itself is done by the `simdutf8` crate. Here is what it leaves out: sequences split between two pieces,
-//! failing as soon as no continuation could help, and unmasking on the way. The text is never stored.
+//! The validating itself is done by the `simdutf8` crate. Here is what it leaves out: sequences split between two
+//! pieces, failing as soon as no continuation could help, and unmasking on the way. The text is never stored.
 
 #[cfg(test)]
 mod tests;
 
 use super::mask;
 
-/// How much is unmasked before it is validated. Little enough to be in the second-level cache still, which is as good as the
-/// first since validation is slower than either; enough for the ends of the chunks not to matter. A multiple of 4, so
-/// that each chunk begins at the same phase of the key.
+/// How much of a text is judged at a time. Little enough to be in the second-level cache still where judging takes a
+/// second pass, which is as good as the first since validation is slower than either; enough for the ends of the chunks
+/// not to matter. A multiple of 4, so that each chunk begins at the same phase of the key.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 /// The bytes seen so far can't be the beginning of any valid UTF-8 text.
@@ -39,19 +39,31 @@ impl Utf8Stream {
         self.keep_pending(unfinished)
     }
 
-    /// Unmasks the next piece in place and takes it, as [`unmask`](mask::unmask) and then [`feed`](Self::feed) would, but
-    /// touches memory once if the piece is ASCII, and while it is still in the cache if it is not.
+    /// Unmasks the next piece in place and takes it, as [`unmask`](mask::unmask) and then [`feed`](Self::feed) would,
+    /// but touches memory once, or while it is still in the cache.
     ///
     /// # Errors
     /// As for [`feed`](Self::feed). Part of the piece may then be masked still.
     pub fn unmask_and_feed(&mut self, piece: &mut [u8], key: [u8; 4], phase: usize) -> Result<(), InvalidUtf8> {
-        for chunk in piece.chunks_mut(CHUNK_BYTES) {
-            let is_ascii = mask::unmask_is_ascii(chunk, key, phase);
-            if !is_ascii || self.pending_len > 0 {
-                self.feed(chunk)?;
-            }
+        piece.chunks_mut(CHUNK_BYTES).try_for_each(|chunk| self.unmask_and_feed_chunk(chunk, key, phase))
+    }
+
+    fn unmask_and_feed_chunk(&mut self, chunk: &mut [u8], key: [u8; 4], phase: usize) -> Result<(), InvalidUtf8> {
+        let mut fed = 0;
+        while self.pending_len > 0 && fed < chunk.len() {
+            let next = &mut chunk[fed..=fed];
+            mask::unmask(next, key, phase.wrapping_add(fed));
+            self.feed(next)?;
+            fed += 1;
         }
-        Ok(())
+        let rest = &mut chunk[fed..];
+        let rest_phase = phase.wrapping_add(fed);
+        let (whole, unfinished) = rest.split_at_mut(rest.len() - unfinished_len_of_masked(rest, key, rest_phase));
+        if !mask::unmask_is_utf8(whole, key, rest_phase) {
+            return Err(InvalidUtf8);
+        }
+        mask::unmask(unfinished, key, rest_phase.wrapping_add(whole.len()));
+        self.keep_pending(unfinished)
     }
 
     /// The text ended.
@@ -63,7 +75,8 @@ impl Utf8Stream {
         if unfinished.pending_len == 0 { Ok(()) } else { Err(InvalidUtf8) }
     }
 
-    /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the answer.
+    /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the
+    /// answer.
     fn complete_pending<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], InvalidUtf8> {
         while self.pending_len > 0
             && let [next, rest @ ..] = piece
@@ -107,6 +120,16 @@ fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
+/// How many bytes [`split_unfinished`] will part off `bytes` once they are unmasked.
+fn unfinished_len_of_masked(bytes: &[u8], key: [u8; 4], phase: usize) -> usize {
+    let start = bytes.len().saturating_sub(3);
+    let mut last_three = [0; 3];
+    let last_three = &mut last_three[..bytes.len() - start];
+    last_three.copy_from_slice(&bytes[start..]);
+    mask::unmask(last_three, key, phase.wrapping_add(start));
+    split_unfinished(last_three).1.len()
+}
+
 /// Validates a whole text.
 ///
 /// # Errors
@@ -126,9 +149,9 @@ pub fn unmask_and_validate(bytes: &mut [u8], key: [u8; 4]) -> Result<(), Invalid
         let mut stream = Utf8Stream::default();
         stream.unmask_and_feed(bytes, key, 0)?;
         stream.finish()
-    } else if mask::unmask_is_ascii(bytes, key, 0) {
+    } else if mask::unmask_is_utf8(bytes, key, 0) {
         Ok(())
     } else {
-        validate(bytes)
+        Err(InvalidUtf8)
     }
 }

@@ -4,7 +4,11 @@ use std::error::Error;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio_tungstenite::accept_async;
+use tokio_tungstenite::accept_async_with_config;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+
+/// Its own default of 128 KiB is filled with zeros before each read, which costs more than the read.
+const READ_BUFFER_BYTES: usize = 4096;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -22,7 +26,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn echo(stream: TcpStream) -> Result<(), tokio_tungstenite::tungstenite::Error> {
-    let mut socket = accept_async(stream).await?;
+    let mut socket =
+        accept_async_with_config(stream, Some(WebSocketConfig::default().read_buffer_size(READ_BUFFER_BYTES))).await?;
     while let Some(message) = socket.next().await {
         let message = message?;
         if message.is_text() || message.is_binary() {

@@ -1,0 +1,122 @@
+//! What a client needs of a URL. The grammar is the `http` crate's.
+
+use hyper::Uri;
+
+use super::UrlError;
+
+/// What a URL must begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scheme {
+    /// `ws://`, port 80 by default (RFC 6455 §3).
+    Ws,
+    /// `http://`, port 80 by default.
+    Http,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Scheme::Ws => "ws",
+            Scheme::Http => "http",
+        }
+    }
+
+    /// The same with TLS.
+    fn secure_name(self) -> &'static str {
+        match self {
+            Scheme::Ws => "wss",
+            Scheme::Http => "https",
+        }
+    }
+}
+
+/// Where to connect to and what to ask for there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
+    /// A name or an address, IPv6 without brackets.
+    pub(super) host: String,
+    pub(super) port: u16,
+    /// For the `Host` field: the host as it stands in the URL, and the port if it does.
+    pub(super) authority: String,
+    /// Path and query.
+    pub(super) target: String,
+}
+
+impl Endpoint {
+    /// Takes `url` apart.
+    pub(super) fn parse(url: &str, scheme: Scheme) -> Result<Endpoint, UrlError> {
+        let uri: Uri = url.parse().map_err(|_| UrlError::Invalid)?;
+        let found = uri.scheme_str().ok_or(UrlError::Invalid)?;
+        if found.eq_ignore_ascii_case(scheme.secure_name()) {
+            return Err(UrlError::Tls);
+        }
+        if !found.eq_ignore_ascii_case(scheme.name()) {
+            return Err(UrlError::Scheme(scheme.name()));
+        }
+        let authority = uri.authority().ok_or(UrlError::Invalid)?;
+        if authority.as_str().contains('@') {
+            return Err(UrlError::Credentials);
+        }
+        let target = match uri.query() {
+            Some(query) => format!("{}?{query}", uri.path()),
+            None => uri.path().to_owned(),
+        };
+        let is_clean = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
+        let has_port_or_none = authority.port_u16().is_some() || authority.as_str() == authority.host();
+        if !is_clean || !has_port_or_none || authority.host().is_empty() {
+            return Err(UrlError::Invalid);
+        }
+        Ok(Endpoint {
+            host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
+            port: authority.port_u16().unwrap_or(80),
+            authority: authority.to_string(),
+            target,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let rows = [
+            ("ws://127.0.0.1:8000/feed/demo", ("127.0.0.1", 8000, "127.0.0.1:8000", "/feed/demo")),
+            ("ws://[::1]:8000/feed/a?since=b:1", ("::1", 8000, "[::1]:8000", "/feed/a?since=b:1")),
+            ("WS://example.org", ("example.org", 80, "example.org", "/")),
+            ("ws://example.org?x", ("example.org", 80, "example.org", "/?x")),
+            ("ws://example.org/a#b", ("example.org", 80, "example.org", "/a")),
+        ];
+        for (url, (host, port, authority, target)) in rows {
+            let endpoint = Endpoint::parse(url, Scheme::Ws).unwrap();
+            let Endpoint { host: got_host, port: got_port, authority: got_authority, target: got_target } = &endpoint;
+            let got = (got_host.as_str(), *got_port, got_authority.as_str(), got_target.as_str());
+            assert_eq!(got, (host, port, authority, target), "{url}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        let rows = [
+            ("wss://example.org/", UrlError::Tls),
+            ("http://example.org/", UrlError::Scheme("ws")),
+            ("ws://user@example.org/", UrlError::Credentials),
+            ("ws://user:password@example.org/", UrlError::Credentials),
+            ("127.0.0.1:8000", UrlError::Invalid),
+            ("/feed/demo", UrlError::Invalid),
+            ("ws://", UrlError::Invalid),
+            ("ws:///feed", UrlError::Invalid),
+            ("ws://example.org:port/", UrlError::Invalid),
+            ("ws://example.org:99999/", UrlError::Invalid),
+            ("ws://example.org/é", UrlError::Invalid),
+            ("ws://example.org/a b", UrlError::Invalid),
+            ("", UrlError::Invalid),
+        ];
+        for (url, expected) in rows {
+            assert_eq!(Endpoint::parse(url, Scheme::Ws), Err(expected), "{url}");
+        }
+        assert_eq!(Endpoint::parse("https://example.org/", Scheme::Http), Err(UrlError::Tls));
+        assert!(Endpoint::parse("http://example.org/publish/a", Scheme::Http).is_ok());
+    }
+}
