@@ -27,9 +27,7 @@ impl Connection {
     ) -> Next<'s> {
         let message_bytes_max = self.decoder.message_bytes_max();
         let event = match self.decoder.decode(input) {
-            Ok(Some(Event::Deflated(message))) if self.phase == Phase::Open => {
-                inflater.inflate(message, message_bytes_max).map(|message| Some(Event::Message(message)))
-            }
+            Ok(Some(event)) if self.phase == Phase::Open => inflater.inflate_event(event, message_bytes_max).map(Some),
             other => other,
         };
         match event {

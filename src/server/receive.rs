@@ -81,7 +81,9 @@ impl<R: Ring> Shard<'_, R> {
         };
         let heard = hearing.hear(self.ring.received(piece));
         self.metrics.messages_received.add(hearing.messages);
-        (heard, hearing.is_opened)
+        let is_opened = hearing.is_opened;
+        self.count_deflate();
+        (heard, is_opened)
     }
 
     /// The handshake was accepted.

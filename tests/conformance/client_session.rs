@@ -115,9 +115,7 @@ impl Session {
         let mut input = bytes;
         loop {
             let event = match self.decoder.decode(&mut input) {
-                Ok(Some(Event::Deflated(message))) => {
-                    self.inflater.inflate(message, MESSAGE_BYTES_MAX).map(|message| Some(Event::Message(message)))
-                }
+                Ok(Some(event)) => self.inflater.inflate_event(event, MESSAGE_BYTES_MAX).map(Some),
                 other => other,
             };
             match event {

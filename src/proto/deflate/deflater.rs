@@ -2,7 +2,7 @@
 
 use flate2::{Compress, Compression, FlushCompress};
 
-use super::{FLUSH_TAIL, WindowBits};
+use super::{DeflateTotals, FLUSH_TAIL, WindowBits};
 use crate::limits::{DEFLATE_BYTES_MIN, DEFLATE_LEVEL};
 use crate::proto::{Message, encode_deflated, encode_message};
 
@@ -35,12 +35,18 @@ pub struct Deflater {
     /// By window, from the smallest; made when first needed.
     streams: [Option<Compress>; WINDOWS],
     output: Vec<u8>,
+    totals: DeflateTotals,
 }
 
 impl Deflater {
     /// A deflater that has not allocated anything.
     pub fn new(config: DeflateConfig) -> Self {
-        Self { config, streams: Default::default(), output: Vec::new() }
+        Self { config, streams: Default::default(), output: Vec::new(), totals: DeflateTotals::default() }
+    }
+
+    /// What was compressed so far, also where it did not become smaller.
+    pub fn totals(&self) -> DeflateTotals {
+        self.totals
     }
 
     /// The window to compress a message with for a peer that asks for `window`; `None` where it is best sent as it is.
@@ -66,6 +72,7 @@ impl Deflater {
         // Room for all that is worth having. A stream that had more to say is cut off, and seen below to be too long.
         self.output.reserve(payload.len() + FLUSH_TAIL.len());
         stream.compress_vec(payload, &mut self.output, FlushCompress::Sync).expect("compressing can't fail");
+        self.totals.add(payload.len(), self.output.len());
         let deflated = self.output.strip_suffix(&FLUSH_TAIL)?;
         (deflated.len() < payload.len()).then_some(deflated)
     }

@@ -2,9 +2,9 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{FLUSH_TAIL, WindowBits};
+use super::{DeflateTotals, FLUSH_TAIL, WindowBits};
 use crate::limits::{INFLATE_FREE_BYTES, INFLATE_KEEP_BYTES, INFLATE_RATIO_MAX};
-use crate::proto::{Message, MessageKind, ProtocolError};
+use crate::proto::{Event, Message, MessageKind, ProtocolError};
 use crate::simd::utf8;
 
 /// An empty block that says it is the last. Only where it is understood as such has the message ended between two blocks.
@@ -19,12 +19,34 @@ const USUAL_RATIO: usize = 4;
 pub struct Inflater {
     stream: Decompress,
     output: Vec<u8>,
+    totals: DeflateTotals,
 }
 
 impl Inflater {
     /// An inflater, which has not allocated anything for messages.
     pub fn new() -> Self {
-        Self { stream: Decompress::new_with_window_bits(false, WindowBits::MAX.get()), output: Vec::new() }
+        Self {
+            stream: Decompress::new_with_window_bits(false, WindowBits::MAX.get()),
+            output: Vec::new(),
+            totals: DeflateTotals::default(),
+        }
+    }
+
+    /// What was inflated so far, as far as it could be.
+    pub fn totals(&self) -> DeflateTotals {
+        self.totals
+    }
+
+    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else.
+    ///
+    /// # Errors
+    /// As [`inflate`](Self::inflate).
+    #[inline]
+    pub fn inflate_event<'e>(&'e mut self, event: Event<'e>, bytes_max: u32) -> Result<Event<'e>, ProtocolError> {
+        match event {
+            Event::Deflated(message) => self.inflate(message, bytes_max).map(Event::Message),
+            other => Ok(other),
+        }
     }
 
     /// Inflates a message. What is returned lies in the inflater; text is valid UTF-8.
@@ -41,7 +63,9 @@ impl Inflater {
         // Not quite as RFC 7692 §7.2.3.6 has it, but some peers send nothing at all for an empty message.
         if !deflated.payload.is_empty() {
             let by_ratio = deflated.payload.len().saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES);
-            self.inflate_blocks(deflated.payload, by_ratio.min(bytes_max as usize))?;
+            let outcome = self.inflate_blocks(deflated.payload, by_ratio.min(bytes_max as usize));
+            self.totals.add(deflated.payload.len(), self.output.len());
+            outcome?;
         }
         if deflated.kind == MessageKind::Text {
             utf8::validate(&self.output).map_err(|_| ProtocolError::TextNotUtf8)?;

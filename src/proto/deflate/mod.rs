@@ -15,11 +15,13 @@
 mod deflater;
 mod inflater;
 mod params;
+mod totals;
 
 pub use deflater::{DeflateConfig, Deflater};
 pub use inflater::Inflater;
 pub use params::{DeflateOffer, DeflateParams, WindowBits};
 pub(super) use params::{InvalidAnswer, NAME};
+pub use totals::DeflateTotals;
 
 /// What a sender strips from the end of a compressed message, and a receiver puts back (RFC 7692 §7.2.1, §7.2.2).
 const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
