@@ -58,7 +58,10 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
         scenario: "fanout",
         url: common.url.to_string(),
         payload_bytes: common.size,
-        load: format!("{}, {} publishers", pace(), options.publishers),
+        load: match options.publishers {
+            1 => format!("{} from one publisher", pace()),
+            several => format!("{} from {several} publishers", pace()),
+        },
         unit: "deliveries",
         counts,
         latencies,

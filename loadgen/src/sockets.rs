@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ringfeed::buf::ConnId;
 use ringfeed::buf::SharedFrame;
-use ringfeed::ring::{Completion, Direct, Errno, Op, Ring, SendNow, Shutdown, Token, Uring, UringConfig};
+use ringfeed::ring::{Completion, Direct, Errno, Op, Ring, SendNow, Token, Uring, UringConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::connect::Connected;
@@ -146,7 +146,7 @@ impl Sockets {
     fn close(&mut self, number: u32, reason: &str, observer: &mut impl Observer) {
         let socket = &mut self.sockets[number as usize];
         if !std::mem::replace(&mut socket.closed, true) {
-            self.ring.submit_shutdown(Direct(number), Shutdown::Both, token(Op::Shutdown, number));
+            self.ring.submit_shutdown(Direct(number), token(Op::Shutdown, number));
             observer.on_closed(number, reason);
         }
     }

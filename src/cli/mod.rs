@@ -1,6 +1,8 @@
 //! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
 
+mod publish;
 mod serve;
+mod subscribe;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -22,13 +24,19 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Sub(subscribe::SubArguments),
+    Pub(publish::PubArguments),
 }
 
 /// Runs what the process was asked to.
 pub fn run() -> ExitCode {
     start_logging();
     match parse(std::env::args_os()) {
-        Ok(Arguments { command: Command::Serve(arguments) }) => serve::run(arguments),
+        Ok(Arguments { command }) => match command {
+            Command::Serve(arguments) => serve::run(arguments),
+            Command::Sub(arguments) => subscribe::run(arguments),
+            Command::Pub(arguments) => publish::run(arguments),
+        },
         Err(exit_code) => exit_code,
     }
 }

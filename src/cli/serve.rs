@@ -119,13 +119,12 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(server) => server,
         Err(error) => return bad_input(&error.to_string()),
     };
-    if let Err(error) = announce(&server, &control) {
-        return bad_input(&format!("writing to standard output failed: {error}"));
-    }
-    let Server { publisher, status, ended, .. } = server;
+    let Server { address, publisher, status, ended } = server;
+    let control_address = control.local_addr();
     let control = Control { listener: control, publisher, status, demo: arguments.demo };
+    let announce = || announce(address, control_address?);
     let shards_ended = async { drop(ended.await) };
-    match tokio_uring::start(control::serve(control, shards_ended)) {
+    match tokio_uring::start(control::serve(control, announce, shards_ended)) {
         Ok(Ended::ShardsEnded) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::FAILURE,
         Err(error) => bad_input(&format!("the control plane could not start: {error}")),
@@ -137,10 +136,10 @@ fn in_use(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// One line for each address, then `ready`.
-fn announce(server: &Server, control: &TcpListener) -> io::Result<()> {
+fn announce(data: SocketAddr, control: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "listening on ws://{}", server.address)?;
-    writeln!(out, "control on http://{}", control.local_addr()?)?;
+    writeln!(out, "listening on ws://{data}")?;
+    writeln!(out, "control on http://{control}")?;
     writeln!(out, "ready")?;
     out.flush()
 }

@@ -80,14 +80,19 @@ impl State {
     }
 }
 
-/// Serves until `shards_ended` resolves. Call it within [`tokio_uring::start`].
+/// Serves until `shards_ended` resolves. Call it within [`tokio_uring::start`]. `on_ready` is called when HTTP is
+/// answered and signals are heeded.
 ///
 /// The first SIGTERM or SIGINT makes the shards drain; meanwhile HTTP is still answered, with 503 where it should
 /// not be relied on. The second ends this at once.
 ///
 /// # Errors
-/// What the kernel says of the listener or of watching signals, at the start.
-pub async fn serve(control: Control, shards_ended: impl Future<Output = ()>) -> io::Result<Ended> {
+/// What the kernel says of the listener or of watching signals, and what `on_ready` says, at the start.
+pub async fn serve(
+    control: Control,
+    on_ready: impl FnOnce() -> io::Result<()>,
+    shards_ended: impl Future<Output = ()>,
+) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
     let state = Rc::new(State::new(Box::new(control.publisher), control.status));
@@ -97,6 +102,7 @@ pub async fn serve(control: Control, shards_ended: impl Future<Output = ()>) -> 
     if control.demo {
         tasks.spawn_local(demo::run(state.clone()));
     }
+    on_ready()?;
     Ok(until_ended(&state, shards_ended, async || signals.next().await).await)
 }
 

@@ -136,8 +136,7 @@ impl Kernel for Sse2 {
 /// Implements [`Vector`] for a register, given its size and the intrinsics by their role.
 macro_rules! vector {
     (
-        $register:ty, $bytes:literal,
-        $splat:ident, $load:ident, $store:ident, $xor:ident, $or:ident, $high_bits:ident
+        $register:ty, $bytes:literal, $splat:ident, $load:ident, $store:ident, $xor:ident, $or:ident, $high_bits:ident
     ) => {
         impl Vector for $register {
             const BYTES: usize = $bytes;
