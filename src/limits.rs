@@ -27,7 +27,7 @@ pub const MESSAGE_BYTES_MAX: u32 = 16 * 1024 * 1024;
 pub const INFLATE_RATIO_MAX: usize = 200;
 
 /// Bytes that a compressed message may inflate to whatever it was compressed to.
-pub const INFLATE_FREE_BYTES: usize = 64 * 1024;
+pub const INFLATE_FREE_BYTES: usize = 1024 * 1024;
 
 /// Bytes of an inflated message whose memory a shard keeps for the next one.
 pub const INFLATE_KEEP_BYTES: usize = 256 * 1024;
