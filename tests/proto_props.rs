@@ -5,12 +5,13 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use ringfeed::proto::{
-    CloseCode, FrameHeader, Message, Opcode, Role, encode_close, encode_fragment, encode_frame, encode_message,
+    CloseCode, DeflateConfig, Deflater, FrameHeader, Inflater, Message, MessageKind, Opcode, Role, WindowBits,
+    encode_close, encode_fragment, encode_frame, encode_message,
 };
 
 #[path = "proto/support.rs"]
 mod support;
-use support::{ROLES, Seen, decode_cut, frame};
+use support::{ROLES, Seen, decode_cut, decode_deflated_cut, frame};
 
 const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 
@@ -121,6 +122,21 @@ fn encode_fragments(
     encode_fragment(out, opcode, true, &payload[start..], mask);
 }
 
+/// A compressed binary message, cut at these offsets into frames, as the peer of `role` sends it.
+fn deflated_fragments(role: Role, deflated: &[u8], cuts: &[usize]) -> Vec<u8> {
+    let ends = cuts.iter().copied().chain([deflated.len()]);
+    let mut start = 0;
+    let mut wire = Vec::new();
+    for (index, end) in ends.enumerate() {
+        let fin = if index == cuts.len() { 0x80 } else { 0 };
+        // Only the first frame says what the message is, and that it is compressed (RFC 7692 §6.1).
+        let first = if index == 0 { 0x42 } else { 0 };
+        wire.extend(frame(role, fin | first, &deflated[start..end]));
+        start = end;
+    }
+    wire
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -201,6 +217,36 @@ proptest! {
             Err(_) => Seen::Failed(ringfeed::proto::ProtocolError::TextNotUtf8),
         };
         prop_assert_eq!(seen, [expected]);
+    }
+
+    #[test]
+    fn what_is_compressed_is_inflated(
+        role in any_role(),
+        // Pieces that return, so that there is something to refer back to.
+        payload in (vec(vec(any::<u8>(), 1..40), 1..8), vec(any::<Index>(), 0..120))
+            .prop_map(|(pieces, order)| order.iter().flat_map(|index| index.get(&pieces).clone()).collect::<Vec<u8>>()),
+        level in 1u8..=9,
+        window in (8u8..=15).prop_map(|bits| WindowBits::new(bits).unwrap()),
+        fragment_cuts in vec(any::<Index>(), 0..4),
+        cuts in vec(any::<Index>(), 0..12),
+    ) {
+        let mut deflater = Deflater::new(DeflateConfig { level, bytes_min: 0 });
+        let deflated = deflater.window_for(payload.len(), window).and_then(|window| deflater.deflate(&payload, window));
+        let Some(deflated) = deflated else { return Ok(()) };
+        prop_assert!(deflated.len() < payload.len());
+        let wire = deflated_fragments(role, deflated, &offsets(&fragment_cuts, deflated.len()));
+        let seen = decode_deflated_cut(role, MESSAGE_BYTES_MAX, &wire, &offsets(&cuts, wire.len()));
+        prop_assert_eq!(&seen, &[Seen::Deflated(MessageKind::Binary, deflated.to_vec())]);
+        let mut inflater = Inflater::new();
+        prop_assert_eq!(inflater.inflate(Message::binary(deflated), MESSAGE_BYTES_MAX), Ok(Message::binary(&payload)));
+    }
+
+    #[test]
+    fn inflating_any_bytes_ends(payload in vec(any::<u8>(), 0..300), bytes_max in 0u32..100_000) {
+        let mut inflater = Inflater::new();
+        if let Ok(message) = inflater.inflate(Message::binary(&payload), bytes_max) {
+            prop_assert!(message.payload.len() <= bytes_max as usize);
+        }
     }
 
     #[test]

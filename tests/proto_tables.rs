@@ -1,7 +1,9 @@
-//! RFC 6455 as tables: bytes in, what must be seen. One `check` per table touches the API.
+//! RFC 6455 and RFC 7692 as tables: bytes in, what must be seen. One `check` per table touches the API.
 
 #[path = "proto/boundaries.rs"]
 mod boundaries;
+#[path = "proto/deflate.rs"]
+mod deflate;
 #[path = "proto/frames.rs"]
 mod frames;
 #[path = "proto/handshakes.rs"]

@@ -1,4 +1,6 @@
-// Bun's built-in WebSocket server: publish to a topic, and echo. Uncompressed, and nothing done per message besides.
+// Bun's built-in WebSocket server: publish to a topic, and echo, and nothing done per message besides. Compressed with
+// --deflate, by the compressor that all connections share.
+const deflate = process.argv.includes("--deflate");
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: 0,
@@ -8,15 +10,15 @@ const server = Bun.serve({
     return new Response("WebSocket only", { status: 426 });
   },
   websocket: {
-    perMessageDeflate: false,
+    perMessageDeflate: deflate,
     idleTimeout: 0,
     backpressureLimit: 64 * 1024 * 1024,
     open(socket) {
       if (socket.data.startsWith("/feed/")) socket.subscribe("bench");
     },
     message(socket, message) {
-      if (socket.data === "/publish") server.publish("bench", message);
-      else socket.send(message);
+      if (socket.data === "/publish") server.publish("bench", message, deflate);
+      else socket.send(message, deflate);
     },
   },
 });

@@ -1,9 +1,11 @@
 // npm's ws on Node: a loop over all subscribers for a publication, as its documentation has it, and echo.
-// Argument: where the module is.
+// Arguments: where the module is, and --deflate to compress, at Ringfeed's level.
 const { WebSocketServer } = require(require("node:path").resolve(process.argv[2]));
 
+const perMessageDeflate = process.argv.includes("--deflate") && { zlibDeflateOptions: { level: 2 } };
+
 const subscribers = new Set();
-const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate: false }, () => {
+const server = new WebSocketServer({ host: "127.0.0.1", port: 0, perMessageDeflate }, () => {
   console.log(`listening on ws://127.0.0.1:${server.address().port}`);
   console.log("ready");
 });

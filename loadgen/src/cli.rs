@@ -42,6 +42,9 @@ pub(crate) struct CommonOptions {
     /// Payload bytes of a message
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..))]
     pub(crate) size: u32,
+    /// Have messages compressed both ways; the server must agree
+    #[arg(long)]
+    pub(crate) deflate: bool,
     /// How long to measure: 5s, 500ms, 1m
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub(crate) duration: Duration,

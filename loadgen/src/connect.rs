@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ringfeed::proto::ClientHandshake;
+use ringfeed::proto::{ClientHandshake, DeflateOffer, DeflateParams};
 use socket2::{Domain, Socket, Type};
 
 use crate::error::Error;
@@ -24,17 +24,28 @@ pub(crate) struct Connected {
     pub(crate) socket: OwnedFd,
     /// Bytes that came with the server's answer.
     pub(crate) early: Vec<u8>,
+    /// How messages may be compressed, if that was agreed on.
+    pub(crate) deflate: Option<DeflateParams>,
 }
 
-/// Opens a WebSocket. `index` counts the connections to this target, and chooses the source address.
+/// Opens a WebSocket. `index` counts the connections to this target, and chooses the source address. With `deflate`
+/// messages may be compressed.
 ///
 /// # Errors
-/// If the server can't be reached or refuses the upgrade.
-pub(crate) fn web_socket(target: &WebSocketTarget, index: u32, keys: &mut MaskingKeys) -> Result<Connected, Error> {
+/// If the server can't be reached, refuses the upgrade, or does not agree to compression.
+pub(crate) fn web_socket(
+    target: &WebSocketTarget,
+    index: u32,
+    deflate: bool,
+    keys: &mut MaskingKeys,
+) -> Result<Connected, Error> {
     let fail = |what: String| Error::new(format!("{target}: connection {index}: {what}"));
     let WebSocketTarget(Target { authority, path }) = target;
     let mut stream = tcp(&target.0, index)?;
-    let handshake = ClientHandshake::new(keys.handshake_key());
+    let mut handshake = ClientHandshake::new(keys.handshake_key());
+    if deflate {
+        handshake = handshake.with_deflate(DeflateOffer::default());
+    }
     let mut request = Vec::new();
     handshake.encode_request(&mut request, authority, path, &[], &[]);
     stream.write_all(&request).map_err(|error| fail(format!("can't send the handshake: {error}")))?;
@@ -46,8 +57,11 @@ pub(crate) fn web_socket(target: &WebSocketTarget, index: u32, keys: &mut Maskin
             Ok(len) => answer.extend_from_slice(&piece[..len]),
             Err(error) => return Err(fail(format!("no answer to the handshake: {error}"))),
         }
-        if let Some((_, len)) = handshake.decode_response(&answer).map_err(|error| fail(error.to_string()))? {
-            return Ok(Connected { socket: stream.into(), early: answer.split_off(len) });
+        if let Some((accepted, len)) = handshake.decode_response(&answer).map_err(|error| fail(error.to_string()))? {
+            if deflate && accepted.deflate.is_none() {
+                return Err(fail("the server does not compress: switch it on there".to_owned()));
+            }
+            return Ok(Connected { socket: stream.into(), early: answer.split_off(len), deflate: accepted.deflate });
         }
     }
 }
@@ -57,7 +71,7 @@ pub(crate) fn web_socket(target: &WebSocketTarget, index: u32, keys: &mut Maskin
 /// # Errors
 /// If the server can't be reached.
 pub(crate) fn plain(target: &Target) -> Result<Connected, Error> {
-    tcp(target, 0).map(|stream| Connected { socket: stream.into(), early: Vec::new() })
+    tcp(target, 0).map(|stream| Connected { socket: stream.into(), early: Vec::new(), deflate: None })
 }
 
 fn tcp(target: &Target, index: u32) -> Result<TcpStream, Error> {
@@ -100,7 +114,7 @@ mod tests {
     fn a_server_that_is_not_there_is_one_clear_line() {
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let target = format!("ws://{address}/").parse().unwrap();
-        let error = web_socket(&target, 0, &mut MaskingKeys::new()).err().unwrap().to_string();
+        let error = web_socket(&target, 0, false, &mut MaskingKeys::new()).err().unwrap().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("refused"), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{Decoder, Message, MessageKind, Opcode, encode_frame};
+use ringfeed::proto::{Decoder, DeflateConfig, Deflater, Inflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::cli::EchoOptions;
 use crate::connect;
@@ -35,7 +35,10 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     let mut sockets = Sockets::new(options.connections)?;
     let mut echo = Echo::new(options);
     for index in 0..options.connections {
-        let connected = connect::web_socket(&common.url, index, &mut echo.keys)?;
+        let connected = connect::web_socket(&common.url, index, common.deflate, &mut echo.keys)?;
+        if let Some(params) = connected.deflate {
+            echo.trips.deflate_within(params.client_window);
+        }
         sockets.add(connected, &mut echo)?;
     }
 
@@ -61,6 +64,7 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
 
 struct Echo {
     decoders: Vec<Decoder>,
+    inflater: Inflater,
     keys: MaskingKeys,
     trips: Trips,
 }
@@ -69,7 +73,8 @@ impl Echo {
     fn new(options: &EchoOptions) -> Echo {
         let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
         Echo {
-            decoders: (0..options.connections).map(|_| frames::decoder()).collect(),
+            decoders: (0..options.connections).map(|_| frames::decoder(options.common.deflate)).collect(),
+            inflater: Inflater::new(),
             keys: MaskingKeys::new(),
             trips: Trips::new(options.connections, options.pipeline, options.common.size, kind),
         }
@@ -98,7 +103,7 @@ impl Observer for Echo {
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
         let now_ns = self.trips.clock_ns();
         let decoder = &mut self.decoders[socket as usize];
-        frames::read(decoder, bytes, &mut self.keys, out, |message, out, keys| {
+        frames::read(decoder, &mut self.inflater, bytes, &mut self.keys, out, |message, out, keys| {
             self.trips.on_message(socket, message, now_ns);
             self.trips.send_due(socket, now_ns, out, keys);
         })
@@ -113,6 +118,8 @@ impl Observer for Echo {
 struct Trips {
     start: Instant,
     kind: MessageKind,
+    /// What is sent is compressed with this, within a window that suits all connections.
+    deflate: Option<(Deflater, WindowBits)>,
     conns: Vec<Conn>,
     /// New messages are sent as old ones come back.
     sending: bool,
@@ -168,6 +175,7 @@ impl Trips {
         Trips {
             start: Instant::now(),
             kind,
+            deflate: None,
             conns: (0..connections).map(|index| Conn::new(index, pipeline, payload_bytes)).collect(),
             sending: false,
             under_way: 0,
@@ -176,6 +184,13 @@ impl Trips {
             faults: Faults::default(),
             last_progress_ns: 0,
         }
+    }
+
+    /// Has messages compressed from now on, for a connection with this window as for all before.
+    fn deflate_within(&mut self, window: WindowBits) {
+        let config = DeflateConfig { bytes_min: 0, ..DeflateConfig::default() };
+        let (_, smallest) = self.deflate.get_or_insert_with(|| (Deflater::new(config), window));
+        *smallest = window.min(*smallest);
     }
 
     /// Forgets what the warm-up counted, but not its faults.
@@ -192,16 +207,16 @@ impl Trips {
     /// Fills the pipeline of `conn` up again, unless the time is over.
     fn send_due(&mut self, conn: u32, now_ns: u64, out: &mut Vec<u8>, keys: &mut MaskingKeys) {
         let conn = &mut self.conns[conn as usize];
-        let opcode = match self.kind {
-            MessageKind::Text => Opcode::Text,
-            MessageKind::Binary => Opcode::Binary,
-        };
         while self.sending && !conn.closed && conn.next_sent - conn.next_back < conn.pipeline.len() as u64 {
             let sequence = conn.next_sent;
             let place = conn.place(sequence);
             payload::write_stamp(&mut place.payload, Stamp { sequence, time_ns: now_ns });
             place.sent_ns = now_ns;
-            encode_frame(out, opcode, &place.payload, Some(keys.next()));
+            let (message, mask) = (Message { kind: self.kind, payload: &place.payload }, Some(keys.next()));
+            match &mut self.deflate {
+                Some((deflater, window)) => deflater.encode_message(out, message, *window, mask),
+                None => encode_message(out, message, mask),
+            }
             conn.next_sent += 1;
             self.under_way += 1;
         }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::Decoder;
+use ringfeed::proto::{Decoder, Inflater};
 
 use crate::cli::FanoutOptions;
 use crate::connect;
@@ -39,9 +39,9 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let publishers = (0..options.publishers).map(|_| Publisher::connect(&options.publish, &mut keys));
     let (publishers, publishing): (Vec<_>, Vec<_>) = publishers.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let mut sockets = Sockets::new(subscribers + options.publishers)?;
-    let mut fanout = Fanout::new(publishers, subscribers, common.size, keys);
+    let mut fanout = Fanout::new(publishers, options, keys);
     for index in 0..subscribers {
-        let connected = connect::web_socket(&common.url, index, &mut fanout.keys)?;
+        let connected = connect::web_socket(&common.url, index, common.deflate, &mut fanout.keys)?;
         sockets.add(connected, &mut fanout)?;
     }
     publishing.into_iter().try_for_each(|connected| sockets.add(connected, &mut fanout))?;
@@ -73,6 +73,7 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
 /// The run: subscribers are sockets 0 and up, publishers are the sockets after them.
 struct Fanout {
     decoders: Vec<Decoder>,
+    inflater: Inflater,
     publishers: Vec<Publisher>,
     /// A publisher is gone, and with it messages that were to be published.
     publisher_ended: bool,
@@ -82,11 +83,13 @@ struct Fanout {
 }
 
 impl Fanout {
-    fn new(publishers: Vec<Publisher>, subscribers: u32, payload_bytes: u32, keys: MaskingKeys) -> Fanout {
-        let mut payload = vec![0; payload_bytes as usize];
+    fn new(publishers: Vec<Publisher>, options: &FanoutOptions, keys: MaskingKeys) -> Fanout {
+        let (subscribers, common) = (options.connections, &options.common);
+        let mut payload = vec![0; common.size as usize];
         payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
         Fanout {
-            decoders: (0..subscribers).map(|_| frames::decoder()).collect(),
+            decoders: (0..subscribers).map(|_| frames::decoder(common.deflate)).collect(),
+            inflater: Inflater::new(),
             deliveries: Deliveries::new(subscribers, publishers.len() == 1),
             publishers,
             publisher_ended: false,
@@ -134,10 +137,13 @@ impl Observer for Fanout {
         let now_ns = self.deliveries.clock_ns();
         let subscribers = self.decoders.len();
         match self.decoders.get_mut(socket as usize) {
-            Some(decoder) => frames::read(decoder, bytes, &mut self.keys, out, |message, _, _| {
+            Some(decoder) => frames::read(decoder, &mut self.inflater, bytes, &mut self.keys, out, |message, _, _| {
                 self.deliveries.on_message(socket, message.payload, now_ns);
             }),
-            None => self.publishers[socket as usize - subscribers].on_bytes(bytes, out, &mut self.keys),
+            None => {
+                let publisher = &mut self.publishers[socket as usize - subscribers];
+                publisher.on_bytes(bytes, &mut self.inflater, out, &mut self.keys)
+            }
         }
     }
 

@@ -1,33 +1,40 @@
 //! What a server's frames ask of a client, besides the messages themselves: pings are answered, a close ends it.
 
-use ringfeed::proto::{Decoder, Event, Message, Opcode, Role, encode_frame};
+use ringfeed::proto::{Decoder, Event, Inflater, Message, Opcode, Role, encode_frame};
 
 use crate::masking_keys::MaskingKeys;
 
 /// Payload bytes of a message at most. Far above what a run sends, so that a wrong length is reported as one.
 const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 
-/// A decoder for what a server sends.
-pub(crate) fn decoder() -> Decoder {
-    Decoder::new(Role::Client, MESSAGE_BYTES_MAX)
+/// A decoder for what a server sends, compressed or not if `deflate` was agreed on.
+pub(crate) fn decoder(deflate: bool) -> Decoder {
+    let mut decoder = Decoder::new(Role::Client, MESSAGE_BYTES_MAX);
+    if deflate {
+        decoder.allow_deflated();
+    }
+    decoder
 }
 
-/// Shows the messages in `bytes` to `on_message` and puts pongs into `out`.
+/// Shows the messages in `bytes` to `on_message`, inflated, and puts pongs into `out`.
 ///
 /// # Errors
 /// Says why the connection has ended: the server closed it or broke the protocol.
 pub(crate) fn read(
     decoder: &mut Decoder,
+    inflater: &mut Inflater,
     mut bytes: &mut [u8],
     keys: &mut MaskingKeys,
     out: &mut Vec<u8>,
     mut on_message: impl FnMut(Message<'_>, &mut Vec<u8>, &mut MaskingKeys),
 ) -> Result<(), String> {
-    while let Some(event) = decoder.decode(&mut bytes).map_err(|error| format!("protocol error: {error}"))? {
-        match event {
+    let broken = |error| format!("protocol error: {error}");
+    while let Some(event) = decoder.decode(&mut bytes).map_err(broken)? {
+        match inflater.inflate_event(event, MESSAGE_BYTES_MAX).map_err(broken)? {
             Event::Message(message) => on_message(message, out, keys),
             Event::Ping(payload) => encode_frame(out, Opcode::Pong, payload, Some(keys.next())),
             Event::Pong(_) => {}
+            Event::Deflated(_) => unreachable!("it was inflated"),
             Event::Close(close) => {
                 let code = close.code.map_or("no code".to_owned(), |code| code.0.to_string());
                 return Err(format!("the server closed it: {code} {}", close.reason));
@@ -39,7 +46,7 @@ pub(crate) fn read(
 
 #[cfg(test)]
 mod tests {
-    use ringfeed::proto::{CloseCode, encode_close, encode_message};
+    use ringfeed::proto::{CloseCode, encode_close, encode_deflated, encode_message};
 
     use super::*;
 
@@ -48,11 +55,13 @@ mod tests {
         let mut bytes = Vec::new();
         encode_message(&mut bytes, Message::text("one"), None);
         encode_frame(&mut bytes, Opcode::Ping, b"here?", None);
-        encode_message(&mut bytes, Message::binary(b"two"), None);
+        // A block that is not compressed (RFC 7692 §7.2.3.3).
+        encode_deflated(&mut bytes, Message::binary(b"\x00\x03\x00\xfc\xfftwo\x00"), None);
         encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
         let (mut out, mut seen) = (Vec::new(), Vec::new());
         let mut keys = MaskingKeys::new();
-        let ended = read(&mut decoder(), &mut bytes, &mut keys, &mut out, |message, _, _| {
+        let (mut decoder, mut inflater) = (decoder(true), Inflater::new());
+        let ended = read(&mut decoder, &mut inflater, &mut bytes, &mut keys, &mut out, |message, _, _| {
             seen.push(message.payload.to_vec());
         });
         assert_eq!(ended.unwrap_err(), "the server closed it: 1001 bye");

@@ -1,10 +1,14 @@
-//! What a message carries: its sequence number, its time and a check over the two, as text, then filler up to its size.
+//! What a message carries: its sequence number, its time and a check over the two, as text, then filler up to its size:
+//! quotes of a market as JSON, so that it compresses as a feed's messages do.
 //!
 //! A receiver compares a message with what it expects byte by byte, and reads the stamp only when they differ, to say
 //! which fault it is. ASCII throughout, so that the same bytes pass as text and as binary messages.
 
 /// Hexadecimal digits: 16 of sequence, 16 of time, 8 of check.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = 40;
+
+/// Bytes of a quote.
+const QUOTE_BYTES: usize = 71;
 
 /// What is written at the front of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +23,9 @@ pub(crate) struct Stamp {
 pub(crate) fn write(payload: &mut [u8], stamp: Stamp) {
     let (front, filler) = payload.split_at_mut(PAYLOAD_BYTES_MIN);
     write_stamp(front, stamp);
-    filler.iter_mut().enumerate().for_each(|(index, byte)| *byte = filler_byte(index));
+    for (index, chunk) in filler.chunks_mut(QUOTE_BYTES).enumerate() {
+        chunk.copy_from_slice(&quote(index).as_bytes()[..chunk.len()]);
+    }
 }
 
 /// Overwrites the stamp of a message made by [`write`].
@@ -34,13 +40,19 @@ pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
     let (front, filler) = payload.split_at_checked(PAYLOAD_BYTES_MIN)?;
     let stamp = Stamp { sequence: read_hex(&front[..16])?, time_ns: read_hex(&front[16..32])? };
     let intact = read_hex(&front[32..])? == u64::from(check(stamp))
-        && filler.iter().enumerate().all(|(index, byte)| *byte == filler_byte(index));
+        && filler.chunks(QUOTE_BYTES).enumerate().all(|(index, chunk)| quote(index).as_bytes().starts_with(chunk));
     intact.then_some(stamp)
 }
 
-/// Letters, with a period that no power of two divides.
-fn filler_byte(index: usize) -> u8 {
-    b'a' + (index % 23) as u8
+/// Piece `index` of the filler, different for each: [`QUOTE_BYTES`] of ASCII.
+fn quote(index: usize) -> String {
+    const SYMBOLS: [&str; 8] = ["ACME", "BOLT", "CORE", "DUNE", "ECHO", "FLUX", "GRID", "HALO"];
+    let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let digits = |shift: u32, bound: u64| (mixed >> shift) % bound;
+    let symbol = SYMBOLS[digits(61, 8) as usize];
+    let side = if digits(60, 2) == 0 { "bid" } else { "ask" };
+    let (id, whole, cents, size) = (digits(30, 10_000_000), digits(20, 1000), digits(10, 100), digits(40, 10_000));
+    format!(r#"{{"id":{id:07},"symbol":"{symbol}","price":{whole:03}.{cents:02},"size":{size:04},"side":"{side}"}},"#)
 }
 
 /// Mixes both numbers, so that a changed digit of either changes it.
@@ -89,6 +101,11 @@ mod tests {
                 assert_eq!(read(&payload), Some(stamp));
             }
         }
+    }
+
+    #[test]
+    fn quotes_are_of_one_length() {
+        assert!((0..1000).all(|index| quote(index).len() == QUOTE_BYTES && quote(index).is_ascii()));
     }
 
     #[test]

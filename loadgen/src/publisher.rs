@@ -1,6 +1,6 @@
 //! Publishes: encodes a message the way the server takes it, and watches the answers.
 
-use ringfeed::proto::{Decoder, Opcode, encode_frame};
+use ringfeed::proto::{Decoder, Inflater, Opcode, encode_frame};
 
 use crate::connect::{self, Connected};
 use crate::error::Error;
@@ -38,8 +38,8 @@ impl Publisher {
                 Ok((publisher, connect::plain(target)?))
             }
             PublishTarget::WebSocket(target) => {
-                let connected = connect::web_socket(target, 0, keys)?;
-                Ok((Publisher::WebSocket(frames::decoder()), connected))
+                let connected = connect::web_socket(target, 0, false, keys)?;
+                Ok((Publisher::WebSocket(frames::decoder(false)), connected))
             }
         }
     }
@@ -64,6 +64,7 @@ impl Publisher {
     pub(crate) fn on_bytes(
         &mut self,
         bytes: &mut [u8],
+        inflater: &mut Inflater,
         out: &mut Vec<u8>,
         keys: &mut MaskingKeys,
     ) -> Result<(), String> {
@@ -76,7 +77,7 @@ impl Publisher {
                 }
                 Ok(())
             }
-            Publisher::WebSocket(decoder) => frames::read(decoder, bytes, keys, out, |_, _, _| {}),
+            Publisher::WebSocket(decoder) => frames::read(decoder, inflater, bytes, keys, out, |_, _, _| {}),
         }
     }
 
@@ -143,9 +144,9 @@ mod tests {
             publisher.publish(b"a", &mut out, &mut keys);
             publisher.publish(b"b", &mut out, &mut keys);
             let (mut front, mut back) = (answers[..cut].to_vec(), answers[cut..].to_vec());
-            publisher.on_bytes(&mut front, &mut out, &mut keys).unwrap();
+            publisher.on_bytes(&mut front, &mut Inflater::new(), &mut out, &mut keys).unwrap();
             assert!(!publisher.is_answered());
-            publisher.on_bytes(&mut back, &mut out, &mut keys).unwrap();
+            publisher.on_bytes(&mut back, &mut Inflater::new(), &mut out, &mut keys).unwrap();
             assert!(publisher.is_answered());
         }
     }
@@ -155,8 +156,8 @@ mod tests {
         let refusal = answer_len(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
         assert_eq!(refusal, "refused with 503 Service Unavailable");
         assert!(answer_len(b"HTTP/1.1 200 OK\r\n\r\n").unwrap_err().contains("Content-Length"));
-        let unasked =
-            http().on_bytes(&mut b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(), &mut Vec::new(), &mut MaskingKeys::new());
+        let mut answer = b"HTTP/1.1 204 No Content\r\n\r\n".to_vec();
+        let unasked = http().on_bytes(&mut answer, &mut Inflater::new(), &mut Vec::new(), &mut MaskingKeys::new());
         assert_eq!(unasked.unwrap_err(), "an answer to no request");
     }
 }

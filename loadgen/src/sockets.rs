@@ -228,7 +228,7 @@ mod tests {
     fn connect(sockets: &mut Sockets, echo: &mut Echo, early: &[u8]) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        sockets.add(Connected { socket: socket.into(), early: early.to_vec() }, echo).unwrap();
+        sockets.add(Connected { socket: socket.into(), early: early.to_vec(), deflate: None }, echo).unwrap();
         listener.accept().unwrap().0
     }
 

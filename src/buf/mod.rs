@@ -11,5 +11,5 @@ mod spsc;
 
 pub use conn_id::ConnId;
 pub use recv_ring::{Received, RecvRing};
-pub use shared::SharedFrame;
+pub use shared::{LazyFrame, SharedFrame};
 pub use spsc::{Consumer, Producer, queue};

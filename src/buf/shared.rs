@@ -1,7 +1,7 @@
 //! Encoded frames that many connections send from the same bytes.
 
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Immutable bytes ready for the wire: one frame, or several in a row.
 ///
@@ -29,6 +29,18 @@ impl SharedFrame {
     }
 }
 
+/// A frame that is made when somebody first wants it, once for all who share it.
+#[derive(Debug, Default)]
+pub struct LazyFrame(OnceLock<Option<SharedFrame>>);
+
+impl LazyFrame {
+    /// The frame, made by `make` if nobody has asked for it yet; `None` if whoever made it found it not worth having.
+    /// Who asks meanwhile waits, since it could only make the same.
+    pub fn get_or_make(&self, make: impl FnOnce() -> Option<SharedFrame>) -> Option<&SharedFrame> {
+        self.0.get_or_init(make).as_ref()
+    }
+}
+
 impl Deref for SharedFrame {
     type Target = [u8];
 
@@ -45,6 +57,16 @@ mod tests {
     fn a_single_frame_is_not_copied() {
         let frame = SharedFrame::new(vec![1, 2, 3]);
         assert_eq!(SharedFrame::join(std::slice::from_ref(&frame)).as_ptr(), frame.as_ptr());
+    }
+
+    #[test]
+    fn a_lazy_frame_is_made_once() {
+        let (made, not_worth_it) = (LazyFrame::default(), LazyFrame::default());
+        let again = || panic!("it was made already");
+        let first = made.get_or_make(|| Some(SharedFrame::new(vec![1]))).unwrap().as_ptr();
+        assert_eq!(made.get_or_make(again).unwrap().as_ptr(), first);
+        assert!(not_worth_it.get_or_make(|| None).is_none());
+        assert!(not_worth_it.get_or_make(again).is_none());
     }
 
     #[test]

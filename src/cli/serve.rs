@@ -4,12 +4,13 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::bad_input;
 use crate::conn::KeepAliveConfig;
 use crate::control::{self, Control, Ended};
 use crate::gateway::{Echo, Feed};
+use crate::proto::DeflateConfig;
 use crate::server::{Server, ServerConfig};
 
 /// The longest time that may be asked for: a day.
@@ -37,6 +38,16 @@ pub(super) struct ServeArguments {
     /// Bytes that may wait for a slow subscriber before it is disconnected
     #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().outbox_bytes_max)]
     outbox_bytes_max: usize,
+    /// Compress messages for clients that offer permessage-deflate, and take compressed ones
+    #[arg(long, value_name = "WHETHER", value_enum, default_value_t = Switch::Off)]
+    deflate: Switch,
+    /// How hard to compress: 1, the fastest, to 9, the smallest
+    #[arg(long, value_name = "LEVEL", default_value_t = DeflateConfig::default().level,
+        value_parser = clap::value_parser!(u8).range(1..=9))]
+    deflate_level: u8,
+    /// Bytes of a message from which on it is compressed
+    #[arg(long, value_name = "BYTES", default_value_t = DeflateConfig::default().bytes_min)]
+    deflate_bytes_min: usize,
     /// Time for an opening handshake to come whole
     #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().handshake_timeout_ms,
         value_parser = clap::value_parser!(u64).range(1..=TIME_MS_MAX))]
@@ -65,6 +76,13 @@ pub(super) struct ServeArguments {
     demo: bool,
 }
 
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Switch {
+    On,
+    Off,
+}
+
 impl ServeArguments {
     fn config(&self) -> ServerConfig {
         ServerConfig {
@@ -73,6 +91,8 @@ impl ServeArguments {
             connections_max: self.max_connections.map_or(0, |count| count as usize),
             message_bytes_max: self.message_bytes_max,
             outbox_bytes_max: self.outbox_bytes_max,
+            deflate: (self.deflate == Switch::On)
+                .then_some(DeflateConfig { level: self.deflate_level, bytes_min: self.deflate_bytes_min }),
             handshake_timeout_ms: self.handshake_timeout_ms,
             keep_alive: KeepAliveConfig {
                 ping_interval_ms: self.ping_interval_ms,

@@ -39,8 +39,8 @@ use tokio::time::timeout;
 
 use crate::limits::{CLIENT_CLOSE_MS, CLIENT_CONNECT_MS, MESSAGE_BYTES_MAX};
 use crate::proto::{
-    ClientHandshake, CloseCode, Decoder, Event, Message, MessageKind, Opcode, ProtocolError, Role, encode_close,
-    encode_frame, encode_message,
+    ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateOffer, DeflateParams, Deflater, Event, Inflater,
+    Message, MessageKind, Opcode, ProtocolError, Role, WindowBits, encode_close, encode_frame, encode_message,
 };
 use transport::Transport;
 use url::{Endpoint, Scheme};
@@ -56,11 +56,13 @@ pub struct Options {
     pub subprotocols: Vec<String>,
     /// Bytes of the largest message to take. Larger ones end the connection with 1009.
     pub message_bytes_max: u32,
+    /// Whether to offer compression (permessage-deflate), and how to compress what is sent if the server agrees.
+    pub deflate: Option<DeflateConfig>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { subprotocols: Vec::new(), message_bytes_max: MESSAGE_BYTES_MAX }
+        Options { subprotocols: Vec::new(), message_bytes_max: MESSAGE_BYTES_MAX, deflate: None }
     }
 }
 
@@ -95,10 +97,27 @@ pub struct Closed {
 pub struct Client {
     transport: Transport,
     decoder: Decoder,
+    /// What the server agreed to compress with.
+    compression: Option<Compression>,
     subprotocol: Option<String>,
     /// We have sent a close frame: nothing may follow it.
     close_sent: bool,
     closed: Option<Closed>,
+}
+
+/// Both directions of permessage-deflate.
+struct Compression {
+    inflater: Inflater,
+    deflater: Deflater,
+    /// How far back what we compress may refer.
+    window: WindowBits,
+}
+
+impl Compression {
+    fn new(config: DeflateConfig, params: DeflateParams) -> Compression {
+        let (inflater, deflater) = (Inflater::new(), Deflater::new(config));
+        Compression { inflater, deflater, window: params.client_window }
+    }
 }
 
 /// An [`Event`] that borrows nothing.
@@ -115,6 +134,7 @@ impl Received {
             Event::Message(Message { kind, payload }) => {
                 Received::Message(OwnedMessage { kind, payload: payload.to_vec() })
             }
+            Event::Deflated(_) => unreachable!("what is compressed was inflated before"),
             Event::Ping(payload) => Received::Ping(payload.to_vec()),
             Event::Pong(_) => Received::Pong,
             Event::Close(frame) => Received::Close(Closed { code: frame.code, reason: frame.reason.to_owned() }),
@@ -137,7 +157,10 @@ impl Client {
 
     async fn connect_to(endpoint: &Endpoint, options: &Options) -> Result<Client, ClientError> {
         let mut transport = Transport::connect(endpoint).await?;
-        let handshake = ClientHandshake::new(random());
+        let handshake = match options.deflate {
+            Some(_) => ClientHandshake::new(random()).with_deflate(DeflateOffer::default()),
+            None => ClientHandshake::new(random()),
+        };
         let subprotocols: Vec<&str> = options.subprotocols.iter().map(String::as_str).collect();
         handshake.encode_request(&mut transport.output, &endpoint.authority, &endpoint.target, &subprotocols, &[]);
         transport.flush().await?;
@@ -145,9 +168,15 @@ impl Client {
             // What is not a response is refused as soon as that shows, even if nothing more comes.
             if let Some((accepted, head_len)) = handshake.decode_response(transport.input())? {
                 transport.consume(head_len);
+                let mut decoder = Decoder::new(Role::Client, options.message_bytes_max);
+                let agreed = options.deflate.zip(accepted.deflate);
+                if agreed.is_some() {
+                    decoder.allow_deflated();
+                }
                 return Ok(Client {
                     transport,
-                    decoder: Decoder::new(Role::Client, options.message_bytes_max),
+                    decoder,
+                    compression: agreed.map(|(config, params)| Compression::new(config, params)),
                     subprotocol: accepted.subprotocol,
                     close_sent: false,
                     closed: None,
@@ -210,7 +239,11 @@ impl Client {
         if self.close_sent {
             return Err(std::io::Error::from(std::io::ErrorKind::BrokenPipe).into());
         }
-        encode_message(&mut self.transport.output, message, Some(random()));
+        let (output, mask) = (&mut self.transport.output, Some(random()));
+        match &mut self.compression {
+            Some(Compression { deflater, window, .. }) => deflater.encode_message(output, message, *window, mask),
+            None => encode_message(output, message, mask),
+        }
         self.transport.flush().await
     }
 
@@ -233,7 +266,13 @@ impl Client {
         let input = self.transport.input();
         let input_len = input.len();
         let mut rest = input;
-        let event = self.decoder.decode(&mut rest);
+        let message_bytes_max = self.decoder.message_bytes_max();
+        let event = match (self.decoder.decode(&mut rest), &mut self.compression) {
+            (Ok(Some(event)), Some(Compression { inflater, .. })) => {
+                inflater.inflate_event(event, message_bytes_max).map(Some)
+            }
+            (event, _) => event,
+        };
         let received = event.map(|event| event.map(Received::new));
         let consumed = input_len - rest.len();
         self.transport.consume(consumed);

@@ -13,7 +13,7 @@ pub use outbox::{Outbox, OutboxFull};
 pub use recv::Next;
 pub use timers::{KeepAlive, KeepAliveConfig, Pulse};
 
-use crate::proto::{Decoder, Role};
+use crate::proto::{Decoder, Role, WindowBits};
 
 /// How far the conversation with the peer has come.
 ///
@@ -43,6 +43,8 @@ pub struct Connection {
     pub outbox: Outbox,
     /// Signs of life.
     pub keep_alive: KeepAlive,
+    /// How far back what is compressed for this peer may refer; `None` when compression was not agreed on.
+    pub deflate_window: Option<WindowBits>,
     decoder: Decoder,
 }
 
@@ -53,13 +55,19 @@ impl Connection {
             phase: Phase::Handshake(Vec::new()),
             outbox: Outbox::default(),
             keep_alive: KeepAlive::new(now_ms),
+            deflate_window: None,
             decoder: Decoder::new(Role::Server, 0),
         }
     }
 
-    /// The opening handshake was accepted. Messages beyond `message_bytes_max` end the connection from now on.
-    pub fn open(&mut self, message_bytes_max: u32) {
+    /// The opening handshake was accepted. Messages beyond `message_bytes_max` end the connection from now on. With
+    /// `deflate_window` they may be compressed, both ways.
+    pub fn open(&mut self, message_bytes_max: u32, deflate_window: Option<WindowBits>) {
         self.phase = Phase::Open;
+        self.deflate_window = deflate_window;
         self.decoder = Decoder::new(Role::Server, message_bytes_max);
+        if deflate_window.is_some() {
+            self.decoder.allow_deflated();
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Received bytes become messages; pings and Close frames are answered on the way.
 
 use super::{CloseCause, Connection, Phase};
-use crate::proto::{CloseFrame, Event, Message, Opcode, encode_close, encode_frame};
+use crate::proto::{CloseFrame, Event, Inflater, Message, Opcode, encode_close, encode_frame};
 
 /// What the next bytes brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,13 +17,23 @@ pub enum Next<'a> {
 }
 
 impl Connection {
-    /// Takes the next frame from the front of `input`; answers to the peer are appended to `out`. Call again until it
-    /// needs bytes or is over.
-    pub fn next<'s, 'i: 's>(&'s mut self, input: &mut &'i mut [u8], out: &mut Vec<u8>) -> Next<'s> {
-        match self.decoder.decode(input) {
+    /// Takes the next frame from the front of `input`; answers to the peer are appended to `out`. A compressed message
+    /// is inflated, and then lies in `inflater`. Call again until it needs bytes or is over.
+    pub fn next<'s, 'i: 's>(
+        &'s mut self,
+        input: &mut &'i mut [u8],
+        inflater: &'s mut Inflater,
+        out: &mut Vec<u8>,
+    ) -> Next<'s> {
+        let message_bytes_max = self.decoder.message_bytes_max();
+        let event = match self.decoder.decode(input) {
+            Ok(Some(event)) if self.phase == Phase::Open => inflater.inflate_event(event, message_bytes_max).map(Some),
+            other => other,
+        };
+        match event {
             Ok(None) => Next::NeedBytes,
             Ok(Some(Event::Message(message))) if self.phase == Phase::Open => Next::Message(message),
-            Ok(Some(Event::Message(_) | Event::Pong(_))) => Next::Handled,
+            Ok(Some(Event::Message(_) | Event::Deflated(_) | Event::Pong(_))) => Next::Handled,
             Ok(Some(Event::Ping(payload))) => {
                 // After a Close frame nothing more may be sent (RFC 6455 §5.5.1).
                 if self.phase == Phase::Open {
@@ -71,15 +81,16 @@ mod tests {
 
     fn open() -> Connection {
         let mut conn = Connection::new(0);
-        conn.open(1024);
+        conn.open(1024, None);
         conn
     }
 
     /// Feeds `input` whole; the texts received, what was answered, and how it ended.
     fn feed(conn: &mut Connection, mut input: Vec<u8>) -> (Vec<String>, Vec<u8>, Option<CloseCause>) {
         let (mut rest, mut texts, mut out) = (&mut input[..], Vec::new(), Vec::new());
+        let mut inflater = Inflater::new();
         loop {
-            match conn.next(&mut rest, &mut out) {
+            match conn.next(&mut rest, &mut inflater, &mut out) {
                 Next::Message(message) => texts.push(message.as_str().unwrap().to_owned()),
                 Next::Handled => {}
                 Next::NeedBytes => return (texts, out, None),

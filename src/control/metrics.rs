@@ -35,12 +35,22 @@ const GAUGES: [Row; 6] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 11] = [
+const COUNTERS: [Row; 19] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_accept_stalls", "Times that no descriptor was free for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
     ("ringfeed_deliveries", "Messages handed to sockets or outboxes", |shard| &shard.deliveries),
+    ("ringfeed_deliveries_deflated", "Deliveries to subscribers that take compressed ones", |shard| {
+        &shard.deliveries_deflated
+    }),
+    ("ringfeed_deflate_messages", "Messages compressed", |shard| &shard.deflate_messages),
+    ("ringfeed_deflate_input_bytes", "Bytes of compressed messages before", |shard| &shard.deflate_bytes_in),
+    ("ringfeed_deflate_output_bytes", "Bytes of compressed messages after", |shard| &shard.deflate_bytes_out),
+    ("ringfeed_deflate_shared", "Publications found compressed already", |shard| &shard.deflate_shared),
+    ("ringfeed_inflate_messages", "Messages inflated", |shard| &shard.inflate_messages),
+    ("ringfeed_inflate_input_bytes", "Bytes of inflated messages before", |shard| &shard.inflate_bytes_in),
+    ("ringfeed_inflate_output_bytes", "Bytes of inflated messages after", |shard| &shard.inflate_bytes_out),
     ("ringfeed_messages_received", "Messages received from peers", |shard| &shard.messages_received),
     ("ringfeed_bytes_received", "Bytes received from peers", |shard| &shard.bytes_received),
     ("ringfeed_bytes_sent", "Bytes handed to sockets", |shard| &shard.bytes_sent),
@@ -91,11 +101,22 @@ impl Collector for Shards {
                 encode_counter(&mut family.encode_family(&[("shard", shard)])?, cell(metrics).get())?;
             }
         }
+        self.encode_deflate_time(&mut encoder)?;
         self.encode_closed(encoder)
     }
 }
 
 impl Shards {
+    fn encode_deflate_time(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("ringfeed_deflate_seconds", "Time spent on compressing publications");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (shard, metrics) in self.0.shards.iter().enumerate() {
+            let time = Duration::from_nanos(metrics.deflate_nanoseconds.get());
+            encode_counter(&mut family.encode_family(&[("shard", shard)])?, time.as_secs_f64())?;
+        }
+        Ok(())
+    }
+
     fn encode_closed(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (name, help) = ("ringfeed_connections_closed", "Connections ended, by reason");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -159,6 +180,7 @@ mod tests {
                 assert!(text.contains(&line), "{line} is missing in\n{text}");
             }
         }
+        assert!(text.contains("\nringfeed_deflate_seconds_total{shard=\"1\"} 0.0\n"), "{text}");
         for cause in CloseCause::ALL {
             let reason = cause.label();
             let line = format!("\nringfeed_connections_closed_total{{shard=\"1\",reason=\"{reason}\"}} 0\n");

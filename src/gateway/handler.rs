@@ -7,7 +7,9 @@ use bytes::Bytes;
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::limits::CONN_TOPICS_MAX;
-use crate::proto::{CloseCode, Message, MessageKind, RequestHead, Upgrade, encode_close, encode_message};
+use crate::proto::{
+    CloseCode, Deflater, Message, MessageKind, RequestHead, Upgrade, WindowBits, encode_close, encode_message,
+};
 use crate::topics::TopicName;
 
 /// What happens on the connections of a path.
@@ -88,20 +90,24 @@ pub struct TooManySubscriptions;
 pub struct Context<'a> {
     id: ConnId,
     out: &'a mut Vec<u8>,
+    /// What compresses for this peer, and how far back it may refer.
+    deflate: Option<(&'a mut Deflater, WindowBits)>,
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
     is_closed: bool,
 }
 
 impl<'a> Context<'a> {
-    /// A context that appends frames to `out` and what is asked of the shard to `commands`.
+    /// A context that appends frames to `out`, compressed where `deflate` says so, and what is asked of the shard to
+    /// `commands`.
     pub(crate) fn new(
         id: ConnId,
         out: &'a mut Vec<u8>,
+        deflate: Option<(&'a mut Deflater, WindowBits)>,
         commands: &'a mut Vec<Command>,
         subscriptions: usize,
     ) -> Context<'a> {
-        Context { id, out, commands, subscriptions, is_closed: false }
+        Context { id, out, deflate, commands, subscriptions, is_closed: false }
     }
 
     /// Which connection this is.
@@ -112,8 +118,10 @@ impl<'a> Context<'a> {
     /// Sends `message` to this peer. It leaves at the end of the turn, in one send with whatever else there is for the
     /// peer. After [`close`](Self::close) it is ignored.
     pub fn send(&mut self, message: Message<'_>) {
-        if !self.is_closed {
-            encode_message(self.out, message, None);
+        match &mut self.deflate {
+            _ if self.is_closed => {}
+            Some((deflater, window)) => deflater.encode_message(self.out, message, *window, None),
+            None => encode_message(self.out, message, None),
         }
     }
 

@@ -3,7 +3,7 @@
 //! A message that is one frame and whole in the input is returned where it lies, unmasked in place, without a copy
 //! or an allocation; so is a control frame. Anything cut or fragmented goes through a [`Partial`], boxed, so that
 //! the decoder of an idle connection is 16 bytes and nothing else. It sends nothing: to answer a ping or a close is
-//! the caller's.
+//! the caller's. Nor does it inflate: a compressed message is handed over as it is.
 
 use super::assembly::Part;
 use super::partial::{Partial, Progress, take_front};
@@ -16,6 +16,10 @@ use crate::simd::utf8;
 pub enum Event<'a> {
     /// A whole message, its fragments joined.
     Message(Message<'a>),
+    /// A whole message as it was compressed (RFC 7692 §6.2), text not validated:
+    /// [`Inflater::inflate`](super::Inflater::inflate) does both. Only after
+    /// [`allow_deflated`](Decoder::allow_deflated).
+    Deflated(Message<'a>),
     /// A ping of at most 125 bytes: answer with a pong of the same payload (RFC 6455 §5.5.2).
     Ping(&'a [u8]),
     /// A pong of at most 125 bytes, asked for or not (RFC 6455 §5.5.3).
@@ -59,11 +63,13 @@ pub struct Decoder {
     partial: Option<Box<Partial>>,
     message_bytes_max: u32,
     role: Role,
+    /// Messages may be compressed, which RSV1 tells.
+    is_deflate_allowed: bool,
     /// After a close frame or an error: nothing more is read.
     ended: bool,
 }
 
-const _: () = assert!(size_of::<Decoder>() <= 24);
+const _: () = assert!(size_of::<Decoder>() <= 16);
 
 /// Where the next event is.
 enum Found<'i> {
@@ -79,7 +85,13 @@ impl Decoder {
     /// A decoder at the start of a connection's frames. `message_bytes_max` bounds a message's payload, all
     /// fragments together.
     pub fn new(role: Role, message_bytes_max: u32) -> Self {
-        Self { partial: None, message_bytes_max, role, ended: false }
+        Self { partial: None, message_bytes_max, role, is_deflate_allowed: false, ended: false }
+    }
+
+    /// permessage-deflate was agreed on: the peer may send messages compressed, none of which may be larger, compressed,
+    /// than any other.
+    pub fn allow_deflated(&mut self) {
+        self.is_deflate_allowed = true;
     }
 
     /// Takes bytes from the front of `*input`, unmasking them in place, and returns the next event.
@@ -103,6 +115,11 @@ impl Decoder {
                 Err(error)
             }
         }
+    }
+
+    /// The bound on a message's payload, which holds for a compressed one also once it is inflated.
+    pub fn message_bytes_max(&self) -> u32 {
+        self.message_bytes_max
     }
 
     /// Bytes of memory held for an unfinished frame or message, or for the event that the last call returned; 0 when
@@ -172,6 +189,9 @@ impl Decoder {
         match part {
             Part::Whole(kind) if is_in_input => {
                 let payload = take_front(input, header.payload_len as usize);
+                if header.rsv1 {
+                    return Ok(Some(deflated_in_place(kind, payload, header.masking_key)));
+                }
                 message_in_place(kind, payload, header.masking_key).map(Some)
             }
             Part::Control if is_in_input => {
@@ -205,7 +225,7 @@ impl Decoder {
     /// Checks what a header by itself can't tell, and places the frame in its message.
     #[inline]
     fn check(&self, header: FrameHeader) -> Result<Part, ProtocolError> {
-        if header.rsv1 {
+        if header.rsv1 && !self.may_be_deflated(header.opcode) {
             return Err(ProtocolError::ReservedBits);
         }
         match (self.role, header.masking_key) {
@@ -218,6 +238,12 @@ impl Decoder {
             self.check_message_len(header.payload_len)?;
         }
         Ok(part)
+    }
+
+    /// Whether a frame may begin a compressed message (RFC 7692 §6.1).
+    #[inline]
+    fn may_be_deflated(&self, opcode: Opcode) -> bool {
+        self.is_deflate_allowed && matches!(opcode, Opcode::Text | Opcode::Binary)
     }
 
     /// Checks that the message stays within its bound with `more` bytes.
@@ -288,6 +314,14 @@ fn message_in_place(
         (MessageKind::Binary, None) => {}
     }
     Ok(Found::InInput(Event::Message(Message { kind, payload })))
+}
+
+/// An unfragmented compressed message that is whole in the input.
+fn deflated_in_place(kind: MessageKind, payload: &mut [u8], masking_key: Option<[u8; 4]>) -> Found<'_> {
+    if let Some(key) = masking_key {
+        unmask(payload, key, 0);
+    }
+    Found::InInput(Event::Deflated(Message { kind, payload }))
 }
 
 fn discard(input: &mut &mut [u8]) {

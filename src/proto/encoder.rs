@@ -27,24 +27,21 @@ pub fn encode_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], mask: Opt
 #[inline]
 pub fn encode_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, payload: &[u8], mask: Option<[u8; 4]>) {
     let header = FrameHeader { fin, rsv1: false, opcode, masking_key: mask, payload_len: payload.len() as u64 };
-    out.reserve(FRAME_HEADER_BYTES_MAX + payload.len());
-    header.encode(out);
-    let payload_start = out.len();
-    out.extend_from_slice(payload);
-    if let Some(key) = mask {
-        // Masking is its own inverse (RFC 6455 §5.3).
-        unmask(&mut out[payload_start..], key, 0);
-    }
+    encode(out, header, payload);
 }
 
 /// Appends a message as one frame.
 #[inline]
 pub fn encode_message(out: &mut Vec<u8>, message: Message<'_>, mask: Option<[u8; 4]>) {
-    let opcode = match message.kind {
-        MessageKind::Text => Opcode::Text,
-        MessageKind::Binary => Opcode::Binary,
-    };
-    encode_frame(out, opcode, message.payload, mask);
+    encode_frame(out, opcode(message.kind), message.payload, mask);
+}
+
+/// Appends a message whose payload is compressed already as one frame, and says that it is: RSV1 is set (RFC 7692 §6).
+/// Only for a peer with which permessage-deflate was agreed on.
+pub fn encode_deflated(out: &mut Vec<u8>, deflated: Message<'_>, mask: Option<[u8; 4]>) {
+    let payload_len = deflated.payload.len() as u64;
+    let header = FrameHeader { fin: true, rsv1: true, opcode: opcode(deflated.kind), masking_key: mask, payload_len };
+    encode(out, header, deflated.payload);
 }
 
 /// Appends a close frame. The reason is cut at a character boundary to fit (123 bytes).
@@ -59,6 +56,26 @@ pub fn encode_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str, ma
     payload.extend_from_slice(&code.0.to_be_bytes());
     payload.extend_from_slice(cut(reason, CONTROL_PAYLOAD_BYTES_MAX - CLOSE_CODE_BYTES).as_bytes());
     encode_frame(out, Opcode::Close, &payload, mask);
+}
+
+#[inline]
+fn encode(out: &mut Vec<u8>, header: FrameHeader, payload: &[u8]) {
+    out.reserve(FRAME_HEADER_BYTES_MAX + payload.len());
+    header.encode(out);
+    let payload_start = out.len();
+    out.extend_from_slice(payload);
+    if let Some(key) = header.masking_key {
+        // Masking is its own inverse (RFC 6455 §5.3).
+        unmask(&mut out[payload_start..], key, 0);
+    }
+}
+
+#[inline]
+fn opcode(kind: MessageKind) -> Opcode {
+    match kind {
+        MessageKind::Text => Opcode::Text,
+        MessageKind::Binary => Opcode::Binary,
+    }
 }
 
 /// The longest beginning of `text` that is at most `bytes_max` long and ends between two characters.

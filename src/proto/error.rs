@@ -34,6 +34,8 @@ pub enum ProtocolError {
     MessageTooBig,
     /// A text message isn't UTF-8 (§8.1).
     TextNotUtf8,
+    /// A compressed message can't be inflated (RFC 7692 §7.2.2).
+    DeflateInvalid,
     /// A close frame has a payload of one byte, no room for a code (§5.5.1).
     ClosePayloadTooShort,
     /// A close frame has a code that must not be sent (§7.4).
@@ -58,7 +60,7 @@ impl ProtocolError {
             | Self::ExpectedContinuation
             | Self::ClosePayloadTooShort
             | Self::CloseCodeInvalid => CloseCode::PROTOCOL_ERROR,
-            Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::TextNotUtf8 | Self::DeflateInvalid | Self::CloseReasonNotUtf8 => CloseCode::INVALID_PAYLOAD,
             Self::MessageTooBig => CloseCode::MESSAGE_TOO_BIG,
         }
     }
@@ -79,6 +81,7 @@ impl fmt::Display for ProtocolError {
             Self::ExpectedContinuation => "new message inside a fragmented one",
             Self::MessageTooBig => "message too big",
             Self::TextNotUtf8 => "text message is not valid UTF-8",
+            Self::DeflateInvalid => "compressed message that can't be inflated",
             Self::ClosePayloadTooShort => "close frame with a payload of one byte",
             Self::CloseCodeInvalid => "close code that must not be sent",
             Self::CloseReasonNotUtf8 => "close reason is not valid UTF-8",
@@ -200,6 +203,8 @@ pub enum ClientHandshakeError {
     SubprotocolNotOffered,
     /// The server chose an extension that we did not offer.
     ExtensionNotOffered,
+    /// The server's parameters for permessage-deflate don't keep to our offer (RFC 7692 §7.1).
+    DeflateParamsInvalid,
     /// A field that may be there once is there twice.
     HeaderRepeated,
 }
@@ -217,6 +222,7 @@ impl fmt::Display for ClientHandshakeError {
             Self::AcceptMismatch => "the server's Sec-WebSocket-Accept does not answer our key",
             Self::SubprotocolNotOffered => "the server chose a subprotocol that was not offered",
             Self::ExtensionNotOffered => "the server chose an extension that was not offered",
+            Self::DeflateParamsInvalid => "the server's parameters for permessage-deflate do not keep to the offer",
             Self::HeaderRepeated => "the server's answer repeats a header that may be there once",
         })
     }
@@ -243,6 +249,7 @@ mod tests {
             ProtocolError::ExpectedContinuation,
             ProtocolError::MessageTooBig,
             ProtocolError::TextNotUtf8,
+            ProtocolError::DeflateInvalid,
             ProtocolError::ClosePayloadTooShort,
             ProtocolError::CloseCodeInvalid,
             ProtocolError::CloseReasonNotUtf8,
@@ -257,6 +264,7 @@ mod tests {
     fn close_codes_are_told_apart() {
         assert_eq!(ProtocolError::ReservedOpcode.close_code(), CloseCode::PROTOCOL_ERROR);
         assert_eq!(ProtocolError::TextNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
+        assert_eq!(ProtocolError::DeflateInvalid.close_code(), CloseCode::INVALID_PAYLOAD);
         assert_eq!(ProtocolError::CloseReasonNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
         assert_eq!(ProtocolError::MessageTooBig.close_code(), CloseCode::MESSAGE_TOO_BIG);
     }

@@ -5,6 +5,8 @@ use std::cell::OnceCell;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::deflate::{DeflateOffer, DeflateParams, InvalidAnswer, NAME};
+use super::extensions::{ExtensionOffer, InvalidList, decode_extensions};
 use super::handshake::{VERSION, encode_header};
 use super::http::{lists, values};
 use super::{ClientHandshakeError, accept_key};
@@ -15,6 +17,7 @@ use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX};
 pub struct ClientHandshake {
     key: String,
     accept: String,
+    deflate_offered: Option<DeflateOffer>,
     /// What the request offered; empty until it is encoded.
     subprotocols_offered: OnceCell<Vec<String>>,
 }
@@ -24,6 +27,8 @@ pub struct ClientHandshake {
 pub struct Accepted {
     /// The subprotocol it chose from those offered.
     pub subprotocol: Option<String>,
+    /// Whether and how messages may be compressed.
+    pub deflate: Option<DeflateParams>,
 }
 
 impl ClientHandshake {
@@ -31,7 +36,12 @@ impl ClientHandshake {
     pub fn new(key_bytes: [u8; 16]) -> Self {
         let key = STANDARD.encode(key_bytes);
         let accept = accept_key(&key);
-        Self { key, accept, subprotocols_offered: OnceCell::new() }
+        Self { key, accept, deflate_offered: None, subprotocols_offered: OnceCell::new() }
+    }
+
+    /// Offers permessage-deflate (RFC 7692) as well.
+    pub fn with_deflate(self, offer: DeflateOffer) -> Self {
+        Self { deflate_offered: Some(offer), ..self }
     }
 
     /// Appends the request. `host` is the URL's authority, with the port unless it is the scheme's own; `target` is
@@ -61,6 +71,9 @@ impl ClientHandshake {
         encode_header(out, "Sec-WebSocket-Version", VERSION);
         if !subprotocols.is_empty() {
             encode_header(out, "Sec-WebSocket-Protocol", &subprotocols.join(", "));
+        }
+        if let Some(offer) = self.deflate_offered {
+            encode_header(out, "Sec-WebSocket-Extensions", &offer.to_string());
         }
         for (name, value) in extra_headers {
             encode_header(out, name, value);
@@ -111,19 +124,40 @@ impl ClientHandshake {
         if single(headers, "Sec-WebSocket-Accept")? != Some(self.accept.as_bytes()) {
             return Err(ClientHandshakeError::AcceptMismatch);
         }
-        if values(headers, "Sec-WebSocket-Extensions").any(|value| !value.is_empty()) {
-            return Err(ClientHandshakeError::ExtensionNotOffered);
-        }
         let subprotocol = single(headers, "Sec-WebSocket-Protocol")?
             .map(|chosen| self.offered(chosen).ok_or(ClientHandshakeError::SubprotocolNotOffered))
             .transpose()?;
-        Ok(Accepted { subprotocol })
+        Ok(Accepted { subprotocol, deflate: self.check_extensions(headers)? })
+    }
+
+    fn check_extensions(
+        &self,
+        headers: &[httparse::Header<'_>],
+    ) -> Result<Option<DeflateParams>, ClientHandshakeError> {
+        let chosen = extensions(headers)?;
+        match (&chosen[..], self.deflate_offered) {
+            ([], _) => Ok(None),
+            ([answer], Some(offer)) if answer.name == NAME => {
+                let params = offer.check(answer);
+                params.map(Some).map_err(|InvalidAnswer| ClientHandshakeError::DeflateParamsInvalid)
+            }
+            _ => Err(ClientHandshakeError::ExtensionNotOffered),
+        }
     }
 
     fn offered(&self, chosen: &[u8]) -> Option<String> {
         let mut offered = self.subprotocols_offered.get()?.iter();
         offered.find(|offered| offered.as_bytes() == chosen).cloned()
     }
+}
+
+fn extensions<'a>(headers: &[httparse::Header<'a>]) -> Result<Vec<ExtensionOffer<'a>>, ClientHandshakeError> {
+    let mut extensions = Vec::new();
+    for value in values(headers, "Sec-WebSocket-Extensions") {
+        let value = std::str::from_utf8(value).map_err(|_| ClientHandshakeError::Malformed)?;
+        decode_extensions(value, &mut extensions).map_err(|InvalidList| ClientHandshakeError::Malformed)?;
+    }
+    Ok(extensions)
 }
 
 /// The value of a field that can be there once.

@@ -1,4 +1,4 @@
-//! RFC 6455 as a sans-IO core, both roles: bytes in, events out; messages in, bytes out.
+//! RFC 6455 and RFC 7692 as a sans-IO core, both roles: bytes in, events out; messages in, bytes out.
 //!
 //! ```text
 //!              decode_request_head ─► Upgrade::from_request ─► encode_accept | encode_refusal
@@ -6,13 +6,16 @@
 //! handshake    ClientHandshake::encode_request ─► ClientHandshake::decode_response
 //!              (handshake_client)
 //!
-//! frames in    &mut [u8] ─► Decoder::decode ─► Event::{Message, Ping, Pong, Close}
+//! frames in    &mut [u8] ─► Decoder::decode ─► Event::{Message, Deflated, Ping, Pong, Close}
 //!                           (decoder: a whole frame is returned in place, without a copy)
 //!                              │ cut or fragmented
 //!                              └► partial (its memory) · assembly (what may follow what)
 //!
-//! frames out   encode_frame, encode_fragment, encode_message, encode_close ─► Vec<u8>
+//! frames out   encode_frame, encode_fragment, encode_message, encode_deflated, encode_close ─► Vec<u8>
 //!              (encoder)
+//!
+//! compression  Inflater, Deflater, and what is agreed on in the handshake
+//!              (deflate)
 //! ```
 //!
 //! It knows nothing of sockets, time, connections or topics. What the peer did wrong is a small `Copy` error
@@ -21,6 +24,7 @@
 mod assembly;
 mod close;
 mod decoder;
+mod deflate;
 mod encoder;
 mod error;
 mod extensions;
@@ -33,7 +37,8 @@ mod partial;
 
 pub use close::{CloseCode, CloseFrame};
 pub use decoder::{Decoder, Event};
-pub use encoder::{encode_close, encode_fragment, encode_frame, encode_message};
+pub use deflate::{DeflateConfig, DeflateOffer, DeflateParams, DeflateTotals, Deflater, Inflater, WindowBits};
+pub use encoder::{encode_close, encode_deflated, encode_fragment, encode_frame, encode_message};
 pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;
 pub use frame::{FrameHeader, Opcode};

@@ -33,7 +33,7 @@ enum Position {
     /// Into a header; a control frame was handed over and can go.
     AfterControl { opcode: Opcode, bytes: Vec<u8> },
     /// Into a header; a message was handed over and can go.
-    AfterMessage { kind: MessageKind, bytes: Vec<u8> },
+    AfterMessage { kind: MessageKind, is_deflated: bool, bytes: Vec<u8> },
 }
 
 impl Default for Position {
@@ -55,6 +55,8 @@ struct Payload {
 struct PartialMessage {
     kind: MessageKind,
     bytes: Vec<u8>,
+    /// It is compressed, so that nothing can be said of its text yet.
+    is_deflated: bool,
     /// Where the validation of a text stands.
     utf8: Utf8Stream,
 }
@@ -138,8 +140,8 @@ impl Partial {
     pub(super) fn begin_payload(&mut self, header: FrameHeader, part: Part) {
         let payload = Payload { masking_key: header.masking_key, len: header.payload_len, received: 0 };
         if let Part::Whole(kind) | Part::First(kind) = part {
-            let message = PartialMessage { kind, bytes: Vec::new(), utf8: Utf8Stream::default() };
-            self.message = Some(message);
+            let (bytes, utf8) = (Vec::new(), Utf8Stream::default());
+            self.message = Some(PartialMessage { kind, bytes, is_deflated: header.rsv1, utf8 });
         }
         self.position = match part {
             Part::Control => Position::Control { opcode: header.opcode, payload, bytes: Vec::new() },
@@ -198,13 +200,13 @@ impl Partial {
     }
 
     fn on_message_finished(&mut self) -> Result<Progress, ProtocolError> {
-        let Some(PartialMessage { kind, bytes, mut utf8 }) = self.message.take() else {
+        let Some(PartialMessage { kind, bytes, is_deflated, mut utf8 }) = self.message.take() else {
             unreachable!("a data frame belongs to a message");
         };
-        if kind == MessageKind::Text {
+        if kind == MessageKind::Text && !is_deflated {
             utf8.finish().map_err(|_| ProtocolError::TextNotUtf8)?;
         }
-        self.position = Position::AfterMessage { kind, bytes };
+        self.position = Position::AfterMessage { kind, is_deflated, bytes };
         Ok(Progress::EventFinished)
     }
 
@@ -212,7 +214,10 @@ impl Partial {
     pub(super) fn delivered(&self) -> Option<Result<Event<'_>, ProtocolError>> {
         match &self.position {
             Position::AfterControl { opcode, bytes } => Some(Event::control(*opcode, bytes)),
-            Position::AfterMessage { kind, bytes } => Some(Ok(Event::Message(Message { kind: *kind, payload: bytes }))),
+            Position::AfterMessage { kind, is_deflated, bytes } => {
+                let message = Message { kind: *kind, payload: bytes };
+                Some(Ok(if *is_deflated { Event::Deflated(message) } else { Event::Message(message) }))
+            }
             Position::Header { .. } | Position::Control { .. } | Position::Data { .. } => None,
         }
     }
@@ -244,13 +249,11 @@ impl Payload {
 impl PartialMessage {
     fn append(&mut self, piece: Piece<'_>) -> Result<(), ProtocolError> {
         let not_utf8 = |_| ProtocolError::TextNotUtf8;
-        match (self.kind, piece.masking_key) {
-            (MessageKind::Text, Some(key)) => {
-                self.utf8.unmask_and_feed(piece.bytes, key, piece.phase).map_err(not_utf8)?;
-            }
-            (MessageKind::Text, None) => self.utf8.feed(piece.bytes).map_err(not_utf8)?,
-            (MessageKind::Binary, Some(key)) => unmask(piece.bytes, key, piece.phase),
-            (MessageKind::Binary, None) => {}
+        match (self.kind == MessageKind::Text && !self.is_deflated, piece.masking_key) {
+            (true, Some(key)) => self.utf8.unmask_and_feed(piece.bytes, key, piece.phase).map_err(not_utf8)?,
+            (true, None) => self.utf8.feed(piece.bytes).map_err(not_utf8)?,
+            (false, Some(key)) => unmask(piece.bytes, key, piece.phase),
+            (false, None) => {}
         }
         self.bytes.extend_from_slice(piece.bytes);
         Ok(())

@@ -5,6 +5,7 @@ use super::metrics::CloseCause;
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
+use super::variant::variant_of;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
@@ -74,9 +75,10 @@ impl<R: Ring> Shard<'_, R> {
         }
         entry.cause = Some(cause);
         let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
+        let variant = variant_of(&entry.conn);
         self.metrics.closed(cause).add(1);
         self.metrics.subscriptions.sub(subscriptions.len() as u64);
-        subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot));
+        subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot, variant));
         self.metrics.topics.set(self.topics.len() as u64);
         if let Some(route) = route {
             self.metrics.websockets.sub(1);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::conn::KeepAliveConfig;
 use crate::limits;
+use crate::proto::DeflateConfig;
 
 /// Everything that an operator can choose. The default is a server on loopback that is safe to run.
 #[derive(Clone, Debug)]
@@ -18,6 +19,8 @@ pub struct ServerConfig {
     pub message_bytes_max: u32,
     /// Bytes that may wait for a connection before a publication more ends it.
     pub outbox_bytes_max: usize,
+    /// How to compress for peers that offer it; `None` declines.
+    pub deflate: Option<DeflateConfig>,
     /// Time for an opening handshake.
     pub handshake_timeout_ms: u64,
     /// Pings, and when a peer is given up.
@@ -34,6 +37,7 @@ impl Default for ServerConfig {
             connections_max: 0,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             keep_alive: KeepAliveConfig {
                 ping_interval_ms: limits::PING_INTERVAL_MS,

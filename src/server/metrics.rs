@@ -57,6 +57,24 @@ pub struct ShardMetrics {
     pub publications_refused: Cell,
     /// Messages handed to subscribers' sockets or outboxes.
     pub deliveries: Cell,
+    /// Of these, to subscribers with which compression was agreed on.
+    pub deliveries_deflated: Cell,
+    /// Publications whose compressed bytes were there already, made by another shard or for other subscribers.
+    pub deflate_shared: Cell,
+    /// Messages compressed here, whether that made them smaller or not.
+    pub deflate_messages: Cell,
+    /// Bytes of these before.
+    pub deflate_bytes_in: Cell,
+    /// Bytes of these after.
+    pub deflate_bytes_out: Cell,
+    /// Time spent on compressing publications.
+    pub deflate_nanoseconds: Cell,
+    /// Messages inflated here.
+    pub inflate_messages: Cell,
+    /// Bytes of these before.
+    pub inflate_bytes_in: Cell,
+    /// Bytes of these after.
+    pub inflate_bytes_out: Cell,
     /// Messages received from peers.
     pub messages_received: Cell,
     /// Bytes received from peers.

@@ -13,6 +13,7 @@ mod shard;
 mod slot;
 mod start;
 mod timers;
+mod variant;
 mod wheel;
 
 use std::sync::Arc;

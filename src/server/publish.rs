@@ -1,16 +1,19 @@
 //! Publications: given their order at the topic's home, passed on to the other shards, and fanned out to subscribers.
 
+use std::sync::Arc;
+
 use super::mesh::{Parcel, Publish, PublishError};
 use super::metrics::CloseCause;
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
+use super::variant::{encode, variant_of};
 use crate::buf::SharedFrame;
 use crate::gateway::Command;
 use crate::limits::FRAME_HEADER_BYTES_MAX;
 use crate::proto::{Message, encode_message};
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
-use crate::topics::{Position, Publication, Run, TopicName};
+use crate::topics::{Position, Publication, Run, TopicName, Variant};
 
 impl<R: Ring> Shard<'_, R> {
     /// Does what the handler of `slot` asked for.
@@ -23,7 +26,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn subscribe(&mut self, slot: u32, topic: &TopicName) {
-        if let Some(id) = self.topics.subscribe(topic, slot) {
+        let variant = variant_of(&self.slot(slot).conn);
+        if let Some(id) = self.topics.subscribe(topic, slot, variant) {
             self.slot(slot).subscriptions.push(id);
             self.metrics.subscriptions.add(1);
             self.metrics.topics.set(self.topics.len() as u64);
@@ -32,10 +36,10 @@ impl<R: Ring> Shard<'_, R> {
 
     fn unsubscribe(&mut self, slot: u32, topic: &TopicName) {
         let Some(id) = self.topics.find(topic) else { return };
-        let subscriptions = &mut self.slots[slot as usize].subscriptions;
-        if let Some(index) = subscriptions.iter().position(|subscribed| *subscribed == id) {
-            subscriptions.swap_remove(index);
-            self.topics.unsubscribe(id, slot);
+        let entry = &mut self.slots[slot as usize];
+        if let Some(index) = entry.subscriptions.iter().position(|subscribed| *subscribed == id) {
+            entry.subscriptions.swap_remove(index);
+            self.topics.unsubscribe(id, slot, variant_of(&entry.conn));
             self.metrics.subscriptions.sub(1);
             self.metrics.topics.set(self.topics.len() as u64);
         }
@@ -58,7 +62,8 @@ impl<R: Ring> Shard<'_, R> {
             Ok(position) => {
                 let mut bytes = Vec::with_capacity(payload.len() + FRAME_HEADER_BYTES_MAX);
                 encode_message(&mut bytes, Message { kind, payload: &payload }, None);
-                let publication = Publication { topic, position, frame: SharedFrame::new(bytes) };
+                let lazy_frames = self.config.deflate.map(|_| Arc::default());
+                let publication = Publication { topic, position, frame: SharedFrame::new(bytes), lazy_frames };
                 self.mesh.send_all(&publication);
                 self.topics.stage(&publication);
                 self.metrics.publications.add(1);
@@ -84,10 +89,12 @@ impl<R: Ring> Shard<'_, R> {
     /// Sends what this turn brought to all subscribers: the same bytes to each, in slot order, without waiting. Those
     /// who are behind get it into their outbox.
     pub(super) fn send_publications(&mut self) {
-        let runs = self.topics.take_runs();
+        let (deflater, metrics) = (&mut self.deflater, self.metrics);
+        let runs = self.topics.take_runs(|publication, variant| encode(publication, variant, deflater, metrics));
         if runs.is_empty() {
             return;
         }
+        self.count_deflate();
         self.fan_out = self.fan_out.wrapping_add(1);
         let mut incomplete = std::mem::take(&mut self.incomplete);
         let behind = self.fan_out(&runs, &mut incomplete);
@@ -104,14 +111,17 @@ impl<R: Ring> Shard<'_, R> {
     /// Submits the runs; returns which subscribers were behind, and on which run.
     fn fan_out(&mut self, runs: &[Run], incomplete: &mut Vec<Completion>) -> Vec<(u32, usize)> {
         let (slots, topics, fan_out) = (&mut self.slots, &self.topics, self.fan_out);
-        let (mut behind, mut deliveries, mut bytes_sent) = (Vec::new(), 0, 0);
+        let (mut behind, mut deliveries, mut deflated, mut bytes_sent) = (Vec::new(), 0, 0, 0);
         let targets = runs
             .iter()
             .enumerate()
-            .flat_map(|(index, run)| topics.subscribers(run.topic).iter().map(move |slot| (index, run, slot)));
+            .flat_map(|(index, run)| topics.subscribers(run.topic, run.variant).map(move |slot| (index, run, slot)));
         let sends = targets.filter_map(|(index, run, slot)| {
             let entry = &mut slots[slot as usize];
             deliveries += run.messages as u64;
+            if run.variant != Variant::PLAIN {
+                deflated += run.messages as u64;
+            }
             // One send for a socket at a time: were a first one cut short, a second would not follow its bytes.
             if entry.is_behind() || entry.fan_out == fan_out {
                 behind.push((slot, index));
@@ -127,6 +137,7 @@ impl<R: Ring> Shard<'_, R> {
         });
         self.ring.send_now(sends, incomplete);
         self.metrics.deliveries.add(deliveries);
+        self.metrics.deliveries_deflated.add(deflated);
         self.metrics.bytes_sent.add(bytes_sent);
         behind
     }

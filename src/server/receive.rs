@@ -7,7 +7,8 @@ use crate::buf::Received;
 use crate::conn::{Next, Phase};
 use crate::gateway::{Accept, Command, Context, Refusal, Request, Routes, answer_plain_get};
 use crate::proto::{
-    HandshakeError, RequestHead, Upgrade, decode_request_head, encode_accept, encode_refusal, encode_response,
+    DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head, encode_accept,
+    encode_refusal, encode_response,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -28,6 +29,9 @@ struct Hearing<'a> {
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
     commands: &'a mut Vec<Command>,
+    inflater: &'a mut Inflater,
+    deflater: &'a mut Deflater,
+    is_deflate_on: bool,
     message_bytes_max: u32,
     messages: u64,
     /// The handshake was accepted.
@@ -68,13 +72,18 @@ impl<R: Ring> Shard<'_, R> {
             routes: &mut self.routes,
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
+            inflater: &mut self.inflater,
+            deflater: &mut self.deflater,
+            is_deflate_on: self.config.deflate.is_some(),
             message_bytes_max: self.config.message_bytes_max,
             messages: 0,
             is_opened: false,
         };
         let heard = hearing.hear(self.ring.received(piece));
         self.metrics.messages_received.add(hearing.messages);
-        (heard, hearing.is_opened)
+        let is_opened = hearing.is_opened;
+        self.count_deflate();
+        (heard, is_opened)
     }
 
     /// The handshake was accepted.
@@ -176,12 +185,14 @@ impl Hearing<'_> {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
         };
         let mut first_out = Vec::new();
-        let mut context = Context::new(self.slot.id, &mut first_out, self.commands, 0);
+        let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions())).flatten();
+        let deflate = params.map(|params| (&mut *self.deflater, params.server_window));
+        let mut context = Context::new(self.slot.id, &mut first_out, deflate, self.commands, 0);
         let request = Request { rest, head, upgrade: &upgrade };
         match self.routes.handler(route).on_open(&mut context, &request) {
             Ok(accept) => {
                 let is_closed = context.is_closed();
-                self.accept(route, &upgrade, &accept, &first_out);
+                self.accept(route, &upgrade, &accept, params, &first_out);
                 if is_closed {
                     self.slot.conn.phase = Phase::Closing;
                 }
@@ -194,12 +205,20 @@ impl Hearing<'_> {
         }
     }
 
-    fn accept(&mut self, route: u8, upgrade: &Upgrade<'_>, accept: &Accept, first_out: &[u8]) {
-        encode_accept(self.out, upgrade, accept.subprotocol.as_deref(), None);
+    fn accept(
+        &mut self,
+        route: u8,
+        upgrade: &Upgrade<'_>,
+        accept: &Accept,
+        deflate: Option<DeflateParams>,
+        first_out: &[u8],
+    ) {
+        let extensions = deflate.map(|params| params.to_string());
+        encode_accept(self.out, upgrade, accept.subprotocol.as_deref(), extensions.as_deref());
         self.out.extend_from_slice(first_out);
         let message_bytes_max =
             accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max));
-        self.slot.conn.open(message_bytes_max);
+        self.slot.conn.open(message_bytes_max, deflate.map(|params| params.server_window));
         self.slot.route = Some(route);
         self.is_opened = true;
     }
@@ -223,14 +242,16 @@ impl Hearing<'_> {
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
         let mut subscriptions = self.slot.subscriptions.len();
         loop {
-            match self.slot.conn.next(&mut input, self.out) {
+            let deflate_window = self.slot.conn.deflate_window;
+            match self.slot.conn.next(&mut input, self.inflater, self.out) {
                 Next::NeedBytes => break,
                 Next::Handled => {}
                 Next::End(cause) => return Heard::Over(cause),
                 Next::Message(message) => {
                     self.messages += 1;
                     let route = self.slot.route.expect("an open connection has a handler");
-                    let mut context = Context::new(self.slot.id, self.out, self.commands, subscriptions);
+                    let deflate = deflate_window.map(|window| (&mut *self.deflater, window));
+                    let mut context = Context::new(self.slot.id, self.out, deflate, self.commands, subscriptions);
                     self.routes.handler(route).on_message(&mut context, message);
                     subscriptions = context.subscriptions();
                     if context.is_closed() {

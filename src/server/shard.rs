@@ -19,6 +19,7 @@ use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::gateway::{Command, Routes};
 use crate::limits::PUBLISHER_ROUNDS_MAX;
+use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
 use crate::topics::{Epoch, Sequencer, Topics};
 
@@ -47,6 +48,9 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) mesh: Mesh<R::Address>,
     pub(super) topics: Topics,
     pub(super) sequencer: Sequencer,
+    /// Both serve all connections, one message after the other.
+    pub(super) inflater: Inflater,
+    pub(super) deflater: Deflater,
 
     pub(super) slots: Slab<Slot>,
     /// The generation that each slot's next connection gets.
@@ -79,6 +83,8 @@ impl<'m, R: Ring> Shard<'m, R> {
     pub(super) fn new(parts: ShardParts<R>, metrics: &'m ShardMetrics) -> Shard<'m, R> {
         let mut shard = Shard {
             ring: parts.ring,
+            inflater: Inflater::new(),
+            deflater: Deflater::new(parts.config.deflate.unwrap_or_default()),
             config: parts.config,
             metrics,
             routes: parts.routes,

@@ -13,7 +13,21 @@ pub use sequencer::{Epoch, Position, Sequencer, TooManyTopics};
 pub use subscribers::Subscribers;
 pub use table::{Run, TopicId, Topics};
 
-use crate::buf::SharedFrame;
+use std::sync::Arc;
+
+use crate::buf::{LazyFrame, SharedFrame};
+
+/// How many encodings besides the plain one a publication can have.
+pub const LAZY_FRAMES: usize = 8;
+
+/// Which encoding of each publication a subscriber is sent: the plain frame, or one that the server gives a meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant(pub u8);
+
+impl Variant {
+    /// [`Publication::frame`].
+    pub const PLAIN: Variant = Variant(0);
+}
 
 /// One message of a topic, in its order, encoded for the wire.
 #[derive(Clone, Debug)]
@@ -22,6 +36,8 @@ pub struct Publication {
     pub topic: TopicName,
     /// Its place in the topic's order.
     pub position: Position,
-    /// The message as one frame: what every subscriber is sent.
+    /// The message as one frame: what every subscriber of the plain variant is sent.
     pub frame: SharedFrame,
+    /// Its other encodings, shared by all shards; `None` where nobody can want one.
+    pub lazy_frames: Option<Arc<[LazyFrame; LAZY_FRAMES]>>,
 }

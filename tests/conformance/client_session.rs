@@ -1,15 +1,15 @@
 //! A blocking client on the standard library's TCP and [`ringfeed::proto`], as small as a client can be: the
 //! one under test in the client role.
 //!
-//! It answers pings, echoes messages when asked to, and leaves closing the connection to the server, which
+//! It offers compression, answers pings, echoes messages when asked to, and leaves closing the connection to the server, which
 //! RFC 6455 §7.1.1 asks of a client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use ringfeed::proto::{
-    ClientHandshake, CloseCode, Decoder, Event, Message, MessageKind, Opcode, ProtocolError, Role, encode_close,
-    encode_frame, encode_message,
+    Accepted, ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateOffer, Deflater, Event, Inflater, Message,
+    MessageKind, Opcode, ProtocolError, Role, WindowBits, encode_close, encode_frame, encode_message,
 };
 
 use crate::support::PATIENCE;
@@ -37,7 +37,15 @@ pub(crate) fn run(server: SocketAddr, target: &str, messages: Messages) -> Vec<S
     let mut session = Session {
         stream,
         decoder: Decoder::new(Role::Client, MESSAGE_BYTES_MAX),
-        answers: Answers { messages, output: Vec::new(), collected: Vec::new(), is_closing: false },
+        inflater: Inflater::new(),
+        answers: Answers {
+            messages,
+            deflater: Deflater::new(DeflateConfig::default()),
+            deflate_window: None,
+            output: Vec::new(),
+            collected: Vec::new(),
+            is_closing: false,
+        },
     };
     let early = session.shake_hands(server, target);
     session.serve(early);
@@ -47,12 +55,16 @@ pub(crate) fn run(server: SocketAddr, target: &str, messages: Messages) -> Vec<S
 struct Session {
     stream: TcpStream,
     decoder: Decoder,
+    inflater: Inflater,
     answers: Answers,
 }
 
 /// What the client wants to say; apart from the decoder, so that an event may borrow from that meanwhile.
 struct Answers {
     messages: Messages,
+    deflater: Deflater,
+    /// For what is sent compressed; `None` when the server did not agree to that.
+    deflate_window: Option<WindowBits>,
     output: Vec<u8>,
     collected: Vec<String>,
     is_closing: bool,
@@ -61,19 +73,28 @@ struct Answers {
 impl Session {
     /// Returns the bytes that came behind the server's answer.
     fn shake_hands(&mut self, server: SocketAddr, target: &str) -> Vec<u8> {
-        let handshake = ClientHandshake::new(*b"sixteen byte key");
+        let handshake = ClientHandshake::new(*b"sixteen byte key").with_deflate(DeflateOffer::default());
         let mut request = Vec::new();
         handshake.encode_request(&mut request, &server.to_string(), target, &[], &[]);
         self.stream.write_all(&request).expect("the suite reads the request");
         let mut input = Vec::new();
         loop {
-            if let Some((_, used)) = handshake.decode_response(&input).expect("the suite accepts the handshake") {
+            let answer = handshake.decode_response(&input).expect("the suite accepts the handshake");
+            if let Some((accepted, used)) = answer {
+                self.on_accepted(&accepted);
                 return input.split_off(used);
             }
             let mut chunk = [0; 4096];
             let count = self.stream.read(&mut chunk).expect("the suite answers");
             assert!(count > 0, "the suite closed within the handshake");
             input.extend_from_slice(&chunk[..count]);
+        }
+    }
+
+    fn on_accepted(&mut self, accepted: &Accepted) {
+        if let Some(params) = accepted.deflate {
+            self.answers.deflate_window = Some(params.client_window);
+            self.decoder.allow_deflated();
         }
     }
 
@@ -93,7 +114,11 @@ impl Session {
     fn on_bytes(&mut self, bytes: &mut [u8]) {
         let mut input = bytes;
         loop {
-            match self.decoder.decode(&mut input) {
+            let event = match self.decoder.decode(&mut input) {
+                Ok(Some(event)) => self.inflater.inflate_event(event, MESSAGE_BYTES_MAX).map(Some),
+                other => other,
+            };
+            match event {
                 Ok(Some(event)) => self.answers.on_event(event),
                 Ok(None) => break,
                 Err(error) => {
@@ -114,15 +139,21 @@ impl Answers {
             return;
         }
         match event {
-            Event::Message(message) if self.messages == Messages::Echo => {
-                encode_message(&mut self.output, message, Some(MASK));
-            }
+            Event::Message(message) if self.messages == Messages::Echo => self.send(message),
             Event::Message(Message { kind: MessageKind::Text, payload }) => {
                 self.collected.push(String::from_utf8(payload.to_vec()).expect("the decoder checks text"));
             }
             Event::Message(Message { kind: MessageKind::Binary, .. }) | Event::Pong(_) => {}
             Event::Ping(payload) => encode_frame(&mut self.output, Opcode::Pong, payload, Some(MASK)),
             Event::Close(frame) => self.close(frame.code, ""),
+            Event::Deflated(_) => unreachable!("it was inflated"),
+        }
+    }
+
+    fn send(&mut self, message: Message<'_>) {
+        match self.deflate_window {
+            Some(window) => self.deflater.encode_message(&mut self.output, message, window, Some(MASK)),
+            None => encode_message(&mut self.output, message, Some(MASK)),
         }
     }
 

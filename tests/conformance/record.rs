@@ -19,7 +19,9 @@ pub(crate) fn write(roles: &[(&str, &Report)]) {
     for (role, report) in roles {
         write!(page, "\n## Ringfeed as {role}\n\n{}", report.table()).expect("a string takes all");
     }
-    page.push_str("\n## Exceptions\n\n");
+    if !EXCEPTIONS.is_empty() {
+        page.push_str("\n## Exceptions\n\n");
+    }
     for exception in EXCEPTIONS {
         let (behavior, reason) = (exception.behavior, exception.reason);
         writeln!(page, "- {} {behavior}: {reason}.", dotted(exception.cases)).expect("a string takes all");

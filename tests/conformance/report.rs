@@ -23,18 +23,7 @@ pub(crate) struct Exception {
 }
 
 /// What is not as it should be yet.
-pub(crate) const EXCEPTIONS: &[Exception] = &[
-    Exception {
-        cases: &[12],
-        behavior: "UNIMPLEMENTED",
-        reason: "permessage-deflate (RFC 7692) is not built yet, so it is never negotiated",
-    },
-    Exception {
-        cases: &[13],
-        behavior: "UNIMPLEMENTED",
-        reason: "permessage-deflate (RFC 7692) is not built yet, so its parameters are not either",
-    },
-];
+pub(crate) const EXCEPTIONS: &[Exception] = &[];
 
 /// The number of a case, two or three parts, ordered as the suite orders them.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -9,7 +9,7 @@ use crate::support::server::Server;
 
 /// Runs `set` against a server of its own.
 pub(crate) fn run(set: &CaseSet) -> Report {
-    let server = Server::start(&["--echo"]);
+    let server = Server::start(&["--echo", "--deflate", "on"]);
     let options = json!({ "serverConnectionDropTimeout": PATIENCE.as_secs() });
     let peers = json!({ "servers": [{ "agent": AGENT, "url": server.ws_url("/echo"), "options": options }] });
     suite::run_chunks(set, "server", |dir, cases| {

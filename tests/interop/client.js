@@ -10,19 +10,19 @@ const WebSocket = require('ws');
 
 const PATIENCE = 60_000;
 
-// No compression is asked for: it is not built yet.
+// Compression has a scenario of its own.
 const OPTIONS = { perMessageDeflate: false, maxPayload: 0 };
 
 // A WebSocket whose messages can be awaited one by one, as text or as a Buffer.
 class Client {
-    static async open(url) {
-        const client = new Client(url);
+    static async open(url, options) {
+        const client = new Client(url, options);
         await withPatience(client.opened, `opening ${url}`);
         return client;
     }
 
-    constructor(url) {
-        this.ws = new WebSocket(url, OPTIONS);
+    constructor(url, options) {
+        this.ws = new WebSocket(url, { ...OPTIONS, ...options });
         this.messages = [];
         this.waiting = null;
         this.ws.on('message', (data, isBinary) => {
@@ -155,6 +155,38 @@ async function feed(url, control) {
     }));
 }
 
+// Compressed both ways, with windows of all sizes, all comes as it was sent.
+async function deflate(url, control) {
+    const documents = [10, 127, 128, 1000, 5000, 40_000, 300_000].map((size) => {
+        const rows = Array.from({ length: size / 40 + 1 }, () => ({ id: randomBytes(4).toString('hex'), name: 'grüße' }));
+        return JSON.stringify(rows);
+    });
+    const offers = [{}, { serverMaxWindowBits: 9 }, { serverMaxWindowBits: 12, clientMaxWindowBits: 10 },
+        { serverNoContextTakeover: true, clientNoContextTakeover: true }];
+    const subscribers = await Promise.all(offers.map(async (offer) => {
+        const perMessageDeflate = { threshold: 0, ...offer };
+        const client = await Client.open(`${url}/echo`, { perMessageDeflate });
+        assert.match(client.ws.extensions, /permessage-deflate/);
+        for (const message of [...documents, '', Buffer.alloc(0), randomBytes(70_000)]) {
+            await client.expectEcho(message);
+        }
+        client.ws.close();
+        await withPatience(client.closed, 'the end');
+        return Client.open(`${url}/feed/js-deflate`, { perMessageDeflate });
+    }));
+    for (const body of documents) {
+        const answer = await fetch(`${control}/publish/js-deflate`, { method: 'POST', body });
+        assert.equal(answer.status, 200);
+    }
+    for (const client of subscribers) {
+        for (const document of documents) {
+            assert.equal(await client.next(), document);
+        }
+        client.ws.close();
+        await withPatience(client.closed, 'the end');
+    }
+}
+
 // Says `connected` when a hundred are there, then expects the server's farewell on each.
 async function drain(url) {
     const clients = await Promise.all(Array.from({ length: 100 }, (_, index) => {
@@ -167,7 +199,7 @@ async function drain(url) {
 }
 
 const [scenario, ...parameters] = process.argv.slice(2);
-const scenarios = { echo, ping, close, disconnect, feed, drain };
+const scenarios = { echo, ping, close, disconnect, feed, deflate, drain };
 scenarios[scenario](...parameters).catch((error) => {
     console.error(error);
     process.exit(1);

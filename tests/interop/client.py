@@ -14,8 +14,9 @@ import urllib.parse
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 
-# No compression is asked for: it is not built yet. Nothing is bounded on this side.
+# Compression has a scenario of its own. Nothing is bounded on this side.
 OPTIONS = {"compression": None, "max_size": None, "open_timeout": 30, "ping_interval": None}
 PATIENCE = 60
 
@@ -121,6 +122,42 @@ async def feed(url, control):
         await ws.close()
 
 
+async def deflate(url, control):
+    """Compressed both ways, with windows of all sizes, all comes as it was sent; plain neighbours get the same."""
+    numbers = random.Random(2)
+    documents = [document(numbers, size) for size in (10, 127, 128, 300, 1000, 5000, 40_000, 300_000)]
+    windows = [(None, None), (None, True), (15, 15), (12, 12), (9, 9), (9, None)]
+    subscribers = [await connect(url + "/feed/deflate", **OPTIONS)]
+    for server_bits, client_bits in windows:
+        options = {**OPTIONS, "extensions": [ClientPerMessageDeflateFactory(
+            server_max_window_bits=server_bits, client_max_window_bits=client_bits)]}
+        async with connect(url + "/echo", **options) as ws:
+            assert ws.protocol.extensions, "compression was declined"
+            for message in [*documents, "", b"", numbers.randbytes(70_000)]:
+                await ws.send(message)
+                assert await ws.recv() == message, "a message of %d came back changed" % len(message)
+            await ws.send(documents)
+            assert await ws.recv() == "".join(documents)
+        subscribers.append(await connect(url + "/feed/deflate", **options))
+    address = urllib.parse.urlsplit(control)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    for text in documents:
+        await post(reader, writer, address.netloc, "deflate", text)
+    for ws in subscribers:
+        for text in documents:
+            assert await asyncio.wait_for(ws.recv(), PATIENCE) == text
+        await ws.close()
+    writer.close()
+
+
+def document(numbers, size):
+    """JSON of that many characters, or a few more."""
+    text = "["
+    while len(text) < size:
+        text += '{"id": %d, "name": "grüße %s"},' % (numbers.randrange(10**9), numbers.choice("abcdefgh") * 3)
+    return text + "null]"
+
+
 async def hear(ws, expected):
     """Expects these publications: each topic in its order, the topics in any order among themselves."""
     heard = [await ws.recv() for _ in expected]
@@ -145,19 +182,23 @@ async def publish(control, plan):
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     offsets = {}
     for topic, number in plan:
-        body = payload(topic, number)
-        kind = "text/plain" if isinstance(body, str) else "application/octet-stream"
-        body = body.encode() if isinstance(body, str) else body
-        head = "POST /publish/%s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
-        writer.write((head % (topic, address.netloc, kind, len(body))).encode() + body)
-        answer_head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        assert answer_head.startswith("http/1.1 200"), answer_head
-        length = int(answer_head.split("content-length:")[1].split("\r\n")[0])
-        answer = (await reader.readexactly(length)).decode()
-        offset = int(answer.split('"offset":')[1].split(",")[0].strip("} "))
+        offset = await post(reader, writer, address.netloc, topic, payload(topic, number))
         assert offset == offsets.get(topic, offset - 1) + 1, "offset %d of %s" % (offset, topic)
         offsets[topic] = offset
     writer.close()
+
+
+async def post(reader, writer, host, topic, body):
+    """Publishes one message and returns its offset."""
+    kind = "text/plain" if isinstance(body, str) else "application/octet-stream"
+    body = body.encode() if isinstance(body, str) else body
+    head = "POST /publish/%s HTTP/1.1\r\nHost: %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    writer.write((head % (topic, host, kind, len(body))).encode() + body)
+    answer_head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    assert answer_head.startswith("http/1.1 200"), answer_head
+    length = int(answer_head.split("content-length:")[1].split("\r\n")[0])
+    answer = (await reader.readexactly(length)).decode()
+    return int(answer.split('"offset":')[1].split(",")[0].strip("} "))
 
 
 async def drain(url):
@@ -174,5 +215,5 @@ async def drain(url):
 
 
 if __name__ == "__main__":
-    scenario = {f.__name__: f for f in (echo, ping, close, disconnect, feed, drain)}[sys.argv[1]]
+    scenario = {f.__name__: f for f in (echo, ping, close, disconnect, feed, deflate, drain)}[sys.argv[1]]
     asyncio.run(scenario(*sys.argv[2:]))

@@ -19,6 +19,12 @@ fn check_echo(client: &Client, scenario: &str) {
     client.run(&[scenario, &server.ws_url("/echo")]);
 }
 
+/// Compression with all that the client can ask for.
+fn check_deflate(client: &Client) {
+    let server = Server::start(&["--echo", "--deflate", "on"]);
+    client.run(&["deflate", &server.ws_url(""), &server.control_url("")]);
+}
+
 fn check_feed(client: &Client) {
     let server = Server::start(&[]);
     client.run(&["feed", &server.ws_url(""), &server.control_url("")]);
@@ -60,6 +66,11 @@ fn python_feed() {
 }
 
 #[test]
+fn python_deflate() {
+    check_deflate(&PYTHON);
+}
+
+#[test]
 fn python_drain() {
     check_drain(&PYTHON);
 }
@@ -90,12 +101,20 @@ fn node_feed() {
 }
 
 #[test]
+fn node_deflate() {
+    check_deflate(&NODE);
+}
+
+#[test]
 fn node_drain() {
     check_drain(&NODE);
 }
 
 #[test]
 fn browser_shows_the_demo() {
-    let server = Server::start(&["--demo"]);
-    browser::expect_live_page(&format!("http://{}/", server.data));
+    // Browsers offer compression, so one server agrees to it.
+    for flags in [&["--demo"][..], &["--demo", "--deflate", "on", "--deflate-bytes-min", "1"]] {
+        let server = Server::start(flags);
+        browser::expect_live_page(&format!("http://{}/", server.data));
+    }
 }

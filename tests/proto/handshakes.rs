@@ -4,8 +4,8 @@
 use ringfeed::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
 use ringfeed::proto::HandshakeError::{self, *};
 use ringfeed::proto::{
-    Accepted, ClientHandshake, ClientHandshakeError, ExtensionOffer, Upgrade, accept_key, decode_request_head,
-    encode_accept, encode_refusal, encode_response,
+    Accepted, ClientHandshake, ClientHandshakeError, DeflateOffer, DeflateParams, ExtensionOffer, Upgrade, WindowBits,
+    accept_key, decode_request_head, encode_accept, encode_refusal, encode_response,
 };
 
 /// The handshake of RFC 6455 §1.2, from the request line on; rows replace parts of it.
@@ -365,6 +365,7 @@ fn answers() {
     let chat = || {
         Ok(Accepted {
             subprotocol: Some("chat".into()),
+            deflate: None,
         })
     };
     let accept = "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
@@ -372,7 +373,7 @@ fn answers() {
     let long_field = format!("A: {}\r\n", "b".repeat(HANDSHAKE_BYTES_MAX));
     let rows: &[(&str, &str, &str, Result<Accepted, ClientHandshakeError>)] = &[
         ("as in the RFC", "", "", chat()),
-        ("no subprotocol", protocol, "", Ok(Accepted { subprotocol: None })),
+        ("no subprotocol", protocol, "", Ok(Accepted { subprotocol: None, deflate: None })),
         ("no reason phrase", " Switching Protocols", "", chat()),
         ("any case", "Upgrade: websocket", "upgrade: WebSocket", chat()),
         ("a list", "Connection: Upgrade", "Connection: keep-alive, upgrade", chat()),
@@ -421,8 +422,51 @@ fn client_and_server_agree() {
 
     let mut response = Vec::new();
     encode_accept(&mut response, &upgrade, Some("two"), None);
-    let accepted = Accepted { subprotocol: Some("two".into()) };
+    let accepted = Accepted { subprotocol: Some("two".into()), deflate: None };
     assert_eq!(handshake.decode_response(&response), Ok(Some((accepted, response.len()))));
+}
+
+#[test]
+fn client_and_server_agree_on_compression() {
+    let offer = DeflateOffer { server_window: WindowBits::new(11).expect("8 to 15") };
+    let handshake = ClientHandshake::new([0xa5; 16]).with_deflate(offer);
+    let mut request = Vec::new();
+    handshake.encode_request(&mut request, "a", "/", &[], &[]);
+    let Ok(Some((head, _))) = decode_request_head(&request) else { panic!("no head") };
+    let upgrade = Upgrade::from_request(&head).expect("an upgrade");
+    let params = DeflateParams::accept(upgrade.extensions()).expect("a valid offer");
+    assert_eq!((params.server_window.get(), params.client_window.get()), (11, 15));
+
+    let mut response = Vec::new();
+    encode_accept(&mut response, &upgrade, None, Some(&params.to_string()));
+    let accepted = Accepted { subprotocol: None, deflate: Some(params) };
+    assert_eq!(handshake.decode_response(&response), Ok(Some((accepted, response.len()))));
+    response.clear();
+    encode_accept(&mut response, &upgrade, None, None);
+    let declined = Accepted { subprotocol: None, deflate: None };
+    assert_eq!(handshake.decode_response(&response), Ok(Some((declined, response.len()))));
+}
+
+#[test]
+fn extensions_that_do_not_keep_to_the_offer() {
+    use ClientHandshakeError::{DeflateParamsInvalid, ExtensionNotOffered, Malformed};
+    let handshake = ClientHandshake::new(*NONCE).with_deflate(DeflateOffer::default());
+    handshake.encode_request(&mut Vec::new(), "a", "/", &["chat"], &[]);
+    let good = "permessage-deflate; server_no_context_takeover";
+    let rows = [
+        ("permessage-deflate".to_owned(), DeflateParamsInvalid),
+        (format!("{good}; server_max_window_bits=7"), DeflateParamsInvalid),
+        (format!("{good}; x"), DeflateParamsInvalid),
+        (format!("{good}, {good}"), ExtensionNotOffered),
+        (format!("{good}, x"), ExtensionNotOffered),
+        ("x".to_owned(), ExtensionNotOffered),
+        (format!("{good};"), Malformed),
+    ];
+    for (extensions, expected) in rows {
+        let field = format!("Sec-WebSocket-Extensions: {extensions}\r\n\r\n");
+        let response = RESPONSE.replacen("\r\n\r\n", &format!("\r\n{field}"), 1);
+        assert_eq!(handshake.decode_response(response.as_bytes()), Err(expected), "{extensions}");
+    }
 }
 
 #[test]

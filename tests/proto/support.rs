@@ -11,6 +11,7 @@ pub(crate) const ROLES: [Role; 2] = [Role::Server, Role::Client];
 pub(crate) enum Seen {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(MessageKind, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<u16>, String),
@@ -24,6 +25,7 @@ impl From<Event<'_>> for Seen {
                 MessageKind::Text => Seen::Text(message.as_str().expect("checked text").into()),
                 MessageKind::Binary => Seen::Binary(message.payload.to_vec()),
             },
+            Event::Deflated(message) => Seen::Deflated(message.kind, message.payload.to_vec()),
             Event::Ping(payload) => Seen::Ping(payload.to_vec()),
             Event::Pong(payload) => Seen::Pong(payload.to_vec()),
             Event::Close(close) => Seen::Close(close.code.map(|code| code.0), close.reason.into()),
@@ -47,7 +49,17 @@ pub(crate) fn feed(decoder: &mut Decoder, piece: &[u8], seen: &mut Vec<Seen>) {
 
 /// Feeds `bytes`, cut at these offsets, to a new decoder.
 pub(crate) fn decode_cut(role: Role, message_bytes_max: u32, bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
+    decode_cut_by(Decoder::new(role, message_bytes_max), bytes, cuts)
+}
+
+/// Feeds `bytes`, cut at these offsets, to a new decoder with which permessage-deflate was agreed on.
+pub(crate) fn decode_deflated_cut(role: Role, message_bytes_max: u32, bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
     let mut decoder = Decoder::new(role, message_bytes_max);
+    decoder.allow_deflated();
+    decode_cut_by(decoder, bytes, cuts)
+}
+
+fn decode_cut_by(mut decoder: Decoder, bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
     let mut seen = Vec::new();
     let mut start = 0;
     for &cut in cuts.iter().chain([&bytes.len()]) {

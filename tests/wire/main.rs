@@ -8,6 +8,7 @@
 mod support;
 
 mod content;
+mod deflate;
 mod feed;
 mod frames;
 mod handshake;

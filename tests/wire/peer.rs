@@ -5,8 +5,10 @@ use std::net::{SocketAddr, TcpStream};
 
 use crate::support::PATIENCE;
 
-/// `FIN` and the opcodes, as first bytes of a frame (RFC 6455 §5.2).
+/// `FIN`, the reserved bits and the opcodes, as first bytes of a frame (RFC 6455 §5.2).
 pub(crate) const FIN: u8 = 0x80;
+pub(crate) const RSV1: u8 = 0x40;
+const RSV: u8 = 0x70;
 pub(crate) const CONTINUATION: u8 = 0;
 pub(crate) const TEXT: u8 = 1;
 pub(crate) const BINARY: u8 = 2;
@@ -28,6 +30,8 @@ pub(crate) struct Frame {
 pub(crate) struct Peer {
     stream: TcpStream,
     input: Vec<u8>,
+    /// RSV1 may be set: compression was agreed on.
+    is_deflated: bool,
 }
 
 impl Peer {
@@ -36,7 +40,7 @@ impl Peer {
         let stream = TcpStream::connect(server).expect("the server accepts");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
-        Peer { stream, input: Vec::new() }
+        Peer { stream, input: Vec::new(), is_deflated: false }
     }
 
     /// An open WebSocket.
@@ -45,6 +49,19 @@ impl Peer {
         peer.send(upgrade_request(target).as_bytes());
         peer.expect_accepted();
         peer
+    }
+
+    /// An open WebSocket with which permessage-deflate was offered, with these parameters, and agreed on; and what the
+    /// server said to it.
+    pub(crate) fn open_deflated(server: SocketAddr, target: &str, params: &str) -> (Peer, String) {
+        let offer = format!("\r\nSec-WebSocket-Extensions: permessage-deflate{params}\r\n\r\n");
+        let mut peer = Peer::connect(server);
+        peer.send(upgrade_request(target).replace("\r\n\r\n", &offer).as_bytes());
+        let head = peer.expect_accepted();
+        let answer = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "));
+        let answer = answer.unwrap_or_else(|| panic!("compression was declined: {head}")).to_owned();
+        peer.is_deflated = true;
+        (peer, answer)
     }
 
     /// Sends `bytes` in one write.
@@ -83,7 +100,7 @@ impl Peer {
     /// The next frame; `None` when the server has closed.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         loop {
-            if let Some(frame) = take_frame(&mut self.input) {
+            if let Some(frame) = self.take_frame() {
                 return Some(frame);
             }
             if !self.read_more() {
@@ -96,7 +113,7 @@ impl Peer {
     /// All frames up to the end of the connection, which may come within one more.
     pub(crate) fn whole_frames_until_end(&mut self) -> Vec<Frame> {
         while self.read_more() {}
-        std::iter::from_fn(|| take_frame(&mut self.input)).collect()
+        std::iter::from_fn(|| self.take_frame()).collect()
     }
 
     /// Reads frames as fragments of one message up to its end; the first byte's opcode and all the payload.
@@ -132,6 +149,13 @@ impl Peer {
         self.send(&frame(FIN | TEXT, text.as_bytes()));
         let echo = self.next_frame().expect("an echo");
         assert_eq!(echo, Frame { first_byte: FIN | TEXT, payload: text.as_bytes().to_vec() });
+    }
+
+    fn take_frame(&mut self) -> Option<Frame> {
+        let frame = take_frame(&mut self.input)?;
+        let allowed = if self.is_deflated { RSV1 } else { 0 };
+        assert_eq!(frame.first_byte & RSV & !allowed, 0, "a reserved bit is set");
+        Some(frame)
     }
 
     /// Whether there was more to read. A reset counts as an end: who is still sending has no right to better.
@@ -189,7 +213,6 @@ pub(crate) fn upgrade_request(target: &str) -> String {
 /// Takes a whole frame off the front of `input` and holds it to what a server may send (RFC 6455 §5.1, §5.2).
 fn take_frame(input: &mut Vec<u8>) -> Option<Frame> {
     let [first_byte, second_byte] = *input.first_chunk()?;
-    assert_eq!(first_byte & 0x70, 0, "a reserved bit is set");
     assert_eq!(second_byte & 0x80, 0, "a server must not mask");
     let (length, start) = match second_byte {
         126 => (u64::from(u16::from_be_bytes(*input[2..].first_chunk()?)), 4),

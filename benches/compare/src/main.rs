@@ -48,6 +48,8 @@ enum PlanName {
     Floor,
     /// Ringfeed against other servers
     Peers,
+    /// Ringfeed with compression against itself without, and against other servers that compress
+    Deflate,
 }
 
 fn main() -> ExitCode {
@@ -66,6 +68,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let plan = match arguments.plan {
         PlanName::Floor => Plan::floor(&binaries),
         PlanName::Peers => Plan::peers(&binaries, &arguments.peers),
+        PlanName::Deflate => Plan::deflate(&binaries, &arguments.peers),
     };
     let mut measurements: Vec<Measurement> = Vec::new();
     for case in plan.cases.iter().filter(|case| case.name.contains(&arguments.case)) {

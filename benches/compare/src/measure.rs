@@ -62,6 +62,9 @@ pub(crate) fn run(
     let server = Server::start(plan)?;
     let mut loadgen = Command::new(binaries.join("loadgen"));
     loadgen.arg(case.scenario.name()).args(addresses(case.scenario, plan, &server)?).args(&case.load);
+    if plan.deflate {
+        loadgen.arg("--deflate");
+    }
     loadgen.args(["--duration", duration, "--warmup", "500ms", "--cpu", CLIENT_CPU]);
     loadgen.args(["--server-pid", &server.pid().to_string()]);
     let json = std::env::temp_dir().join(format!("compare-{}.json", std::process::id()));

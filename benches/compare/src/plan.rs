@@ -8,6 +8,8 @@ pub(crate) struct ServerPlan {
     /// Program and arguments. It prints `listening on ws://…`, perhaps `control on http://…`, then `ready`.
     pub(crate) command: Vec<String>,
     pub(crate) publish: Publish,
+    /// Clients have messages compressed.
+    pub(crate) deflate: bool,
 }
 
 /// How publications get into a server.
@@ -63,7 +65,12 @@ pub(crate) struct Plan {
 impl Plan {
     /// Ringfeed against the bare loop: fewer and more subscribers, small and large messages, one and many in flight.
     pub(crate) fn floor(binaries: &Path) -> Plan {
-        let floor = ServerPlan { name: "floor", command: vec![path(binaries, "floor")], publish: Publish::Post };
+        let floor = ServerPlan {
+            name: "floor",
+            command: vec![path(binaries, "floor")],
+            publish: Publish::Post,
+            deflate: false,
+        };
         let mut cases = Vec::new();
         for connections in [1_000, 10_000] {
             for size in [64, 1024] {
@@ -77,13 +84,11 @@ impl Plan {
 
     /// Ringfeed against other servers, each the fastest way it offers.
     pub(crate) fn peers(binaries: &Path, peers: &Path) -> Plan {
-        let script = |script: &str| path(Path::new("benches/peers"), script);
-        let node_module = |module: &str| path(peers, &format!("node/node_modules/{module}"));
-        let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket };
+        let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false };
         let servers = vec![
             ringfeed(binaries),
-            peer("Bun", vec![node_module(".bin/bun"), script("bun.js")]),
-            peer("ws", vec!["node".to_owned(), script("ws.js"), node_module("ws")]),
+            peer("Bun", bun(peers)),
+            peer("ws", ws(peers)),
             peer("tokio-tungstenite", vec![path(peers, "release/tokio-tungstenite")]),
             peer("fastwebsockets", vec![path(peers, "release/fastwebsockets")]),
         ];
@@ -96,13 +101,48 @@ impl Plan {
         cases.push(echo(200, 64, vec![0, 1, 2, 3, 4]));
         Plan { name: "peers", servers, cases }
     }
+
+    /// What compression costs: Ringfeed with it against itself without, and against other servers that compress.
+    pub(crate) fn deflate(binaries: &Path, peers: &Path) -> Plan {
+        let compressing = |plan: ServerPlan, name, flags: &str| {
+            let command = plan.command.into_iter().chain(words(flags)).collect();
+            ServerPlan { name, command, deflate: true, ..plan }
+        };
+        let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false };
+        let servers = vec![
+            compressing(ringfeed(binaries), "Ringfeed, compressed", "--deflate on"),
+            ringfeed(binaries),
+            compressing(peer("Bun", bun(peers)), "Bun, compressed", "--deflate"),
+            compressing(peer("ws", ws(peers)), "ws, compressed", "--deflate"),
+        ];
+        let cases = vec![
+            fanout(10_000, 1024, 1, 1, vec![0, 1]),
+            fanout(1_000, 1024, 1, 1, vec![0, 1, 2, 3]),
+            fanout(1_000, 1024, 16, 16, vec![0, 1, 2, 3]),
+            fanout(1_000, 16_384, 1, 1, vec![0, 1, 2, 3]),
+            echo(200, 1024, vec![0, 1, 2, 3]),
+        ];
+        Plan { name: "deflate", servers, cases }
+    }
+}
+
+fn bun(peers: &Path) -> Vec<String> {
+    vec![node_module(peers, ".bin/bun"), path(Path::new("benches/peers"), "bun.js")]
+}
+
+fn ws(peers: &Path) -> Vec<String> {
+    vec!["node".to_owned(), path(Path::new("benches/peers"), "ws.js"), node_module(peers, "ws")]
+}
+
+fn node_module(peers: &Path, module: &str) -> String {
+    path(peers, &format!("node/node_modules/{module}"))
 }
 
 fn ringfeed(binaries: &Path) -> ServerPlan {
     let serve = "serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --shards 1 --echo";
     let mut command = vec![path(binaries, "ringfeed")];
     command.extend(serve.split(' ').map(str::to_owned));
-    ServerPlan { name: "Ringfeed", command, publish: Publish::Post }
+    ServerPlan { name: "Ringfeed", command, publish: Publish::Post, deflate: false }
 }
 
 /// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one
@@ -143,7 +183,8 @@ mod tests {
 
     #[test]
     fn every_case_compares_at_least_two_servers_and_has_a_name_of_its_own() {
-        for plan in [Plan::floor(Path::new("bin")), Plan::peers(Path::new("bin"), Path::new("peers"))] {
+        let (binaries, peers) = (Path::new("bin"), Path::new("peers"));
+        for plan in [Plan::floor(binaries), Plan::peers(binaries, peers), Plan::deflate(binaries, peers)] {
             let mut names: Vec<&str> = plan.cases.iter().map(|case| case.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();

@@ -1,0 +1,199 @@
+//! Compressed messages to plain ones: RFC 7692 §7.2.2.
+
+use flate2::{Decompress, FlushDecompress, Status};
+
+use super::{DeflateTotals, FLUSH_TAIL, WindowBits};
+use crate::limits::{INFLATE_FREE_BYTES, INFLATE_KEEP_BYTES, INFLATE_RATIO_MAX};
+use crate::proto::{Event, Message, MessageKind, ProtocolError};
+use crate::simd::utf8;
+
+/// An empty block that says it is the last. Only where it is understood as such has the message ended between two blocks.
+const LAST_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
+
+/// Room for what comes out is made for this many times what goes in, at first: JSON shrinks to a third or a fifth.
+const USUAL_RATIO: usize = 4;
+
+/// Inflates whole messages, each by itself. Takes any window that a peer may use; 48 KB of memory, besides that of the
+/// message inflated last. One serves any number of connections.
+#[derive(Debug)]
+pub struct Inflater {
+    stream: Decompress,
+    output: Vec<u8>,
+    totals: DeflateTotals,
+}
+
+impl Inflater {
+    /// An inflater, which has not allocated anything for messages.
+    pub fn new() -> Self {
+        Self {
+            stream: Decompress::new_with_window_bits(false, WindowBits::MAX.get()),
+            output: Vec::new(),
+            totals: DeflateTotals::default(),
+        }
+    }
+
+    /// What was inflated so far, as far as it could be.
+    pub fn totals(&self) -> DeflateTotals {
+        self.totals
+    }
+
+    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else.
+    ///
+    /// # Errors
+    /// As [`inflate`](Self::inflate).
+    #[inline]
+    pub fn inflate_event<'e>(&'e mut self, event: Event<'e>, bytes_max: u32) -> Result<Event<'e>, ProtocolError> {
+        match event {
+            Event::Deflated(message) => self.inflate(message, bytes_max).map(Event::Message),
+            other => Ok(other),
+        }
+    }
+
+    /// Inflates a message. What is returned lies in the inflater; text is valid UTF-8.
+    ///
+    /// # Errors
+    /// [`DeflateInvalid`](ProtocolError::DeflateInvalid), RFC 7692 §7.2.2;
+    /// [`MessageTooBig`](ProtocolError::MessageTooBig) beyond `bytes_max`, and beyond
+    /// [`INFLATE_RATIO_MAX`] times what came; [`TextNotUtf8`](ProtocolError::TextNotUtf8), RFC 6455 §8.1.
+    pub fn inflate(&mut self, deflated: Message<'_>, bytes_max: u32) -> Result<Message<'_>, ProtocolError> {
+        self.output.clear();
+        if self.output.capacity() > INFLATE_KEEP_BYTES {
+            self.output = Vec::new();
+        }
+        // Not quite as RFC 7692 §7.2.3.6 has it, but some peers send nothing at all for an empty message.
+        if !deflated.payload.is_empty() {
+            let by_ratio = deflated.payload.len().saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES);
+            let outcome = self.inflate_blocks(deflated.payload, by_ratio.min(bytes_max as usize));
+            self.totals.add(deflated.payload.len(), self.output.len());
+            outcome?;
+        }
+        if deflated.kind == MessageKind::Text {
+            utf8::validate(&self.output).map_err(|_| ProtocolError::TextNotUtf8)?;
+        }
+        Ok(Message { kind: deflated.kind, payload: &self.output })
+    }
+
+    fn inflate_blocks(&mut self, deflated: &[u8], bytes_max: usize) -> Result<(), ProtocolError> {
+        // One byte of room more than is allowed, so that it shows when there is more.
+        self.output.reserve((deflated.len() * USUAL_RATIO).min(bytes_max + 1));
+        let mut status = Status::StreamEnd;
+        for mut input in [deflated, &FLUSH_TAIL, &LAST_BLOCK] {
+            while !input.is_empty() {
+                // A peer may call any block its last, and go on after it with a new stream (RFC 7692 §7.2.3.4).
+                if status == Status::StreamEnd {
+                    self.stream.reset(false);
+                }
+                status = self.inflate_some(&mut input, bytes_max)?;
+            }
+        }
+        match status {
+            Status::StreamEnd => Ok(()),
+            Status::Ok | Status::BufError => Err(ProtocolError::DeflateInvalid),
+        }
+    }
+
+    /// Takes off the front of `input` what there is room for.
+    fn inflate_some(&mut self, input: &mut &[u8], bytes_max: usize) -> Result<Status, ProtocolError> {
+        let (taken_before, len_before) = (self.stream.total_in(), self.output.len());
+        if len_before == self.output.capacity() {
+            self.output.reserve(len_before.clamp(1, bytes_max + 1 - len_before));
+        }
+        let status = self
+            .stream
+            .decompress_vec(input, &mut self.output, FlushDecompress::None)
+            .map_err(|_| ProtocolError::DeflateInvalid)?;
+        if self.output.len() > bytes_max {
+            return Err(ProtocolError::MessageTooBig);
+        }
+        let taken = (self.stream.total_in() - taken_before) as usize;
+        *input = &input[taken..];
+        if taken == 0 && self.output.len() == len_before && status != Status::StreamEnd {
+            return Err(ProtocolError::DeflateInvalid);
+        }
+        Ok(status)
+    }
+}
+
+impl Default for Inflater {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::{Compress, Compression, FlushCompress};
+
+    use super::*;
+
+    const BYTES_MAX: u32 = 1 << 30;
+
+    /// A payload as a peer with the best compression would send it.
+    fn deflated(payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(payload.len() + 100);
+        let mut stream = Compress::new(Compression::best(), false);
+        stream.compress_vec(payload, &mut bytes, FlushCompress::Sync).unwrap();
+        bytes.strip_suffix(&FLUSH_TAIL).unwrap().to_vec()
+    }
+
+    #[test]
+    fn payloads_and_what_they_say() {
+        let hello = Ok(&b"Hello"[..]);
+        let invalid = Err(ProtocolError::DeflateInvalid);
+        let rows: [(&str, &[u8], Result<&[u8], ProtocolError>); 15] = [
+            ("one block, RFC 7692 §7.2.3.1", b"\xf2\x48\xcd\xc9\xc9\x07\x00", hello),
+            ("not compressed, §7.2.3.3", b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00", hello),
+            ("a last block and another, §7.2.3.4", b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", hello),
+            ("two blocks, §7.2.3.5", b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00", hello),
+            ("two last blocks", b"\x01\x02\x00\xfd\xffHe\x01\x03\x00\xfc\xffllo\x00", hello),
+            ("an empty message, §7.2.3.6", b"\x00", Ok(b"")),
+            ("an empty message without its block", b"", Ok(b"")),
+            ("no block after the last, §7.2.3.4", b"\xf3\x48\xcd\xc9\xc9\x07\x00", invalid),
+            ("the message before taken over, §7.2.3.2", b"\xf2\x00\x11\x00\x00", invalid),
+            ("cut within a block", b"\xf2\x48\xcd", invalid),
+            ("cut within a length", b"\x00\x05\x00", invalid),
+            ("a length that contradicts itself", b"\x00\x05\x00\xfa\xfe\x48\x65\x6c\x6c\x6f\x00", invalid),
+            ("a reserved kind of block", b"\x06\x00", invalid),
+            ("with its flush", b"\xf2\x48\xcd\xc9\xc9\x07\x00\x00\x00\xff\xff", invalid),
+            ("not UTF-8", b"\x00\x01\x00\xfe\xff\xff\x00", Err(ProtocolError::TextNotUtf8)),
+        ];
+        let mut inflater = Inflater::new();
+        for (what, payload, expected) in rows {
+            let message = Message { kind: MessageKind::Text, payload };
+            assert_eq!(inflater.inflate(message, BYTES_MAX).map(|message| message.payload), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn binary_may_be_anything() {
+        let mut inflater = Inflater::new();
+        let message = inflater.inflate(Message::binary(b"\x00\x01\x00\xfe\xff\xff\x00"), BYTES_MAX);
+        assert_eq!(message, Ok(Message::binary(b"\xff")));
+    }
+
+    #[test]
+    fn the_bound_is_that_of_the_inflated_message() {
+        let payload: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
+        let (deflated, len) = (deflated(&payload), payload.len() as u32);
+        let mut inflater = Inflater::new();
+        assert_eq!(inflater.inflate(Message::binary(&deflated), len), Ok(Message::binary(&payload)));
+        let too_big = Err(ProtocolError::MessageTooBig);
+        for bytes_max in [0, 1, 1000, len - 1] {
+            assert_eq!(inflater.inflate(Message::binary(&deflated), bytes_max), too_big, "{bytes_max}");
+        }
+    }
+
+    #[test]
+    fn a_bomb_ends_at_the_ratio_with_little_memory() {
+        let mut inflater = Inflater::new();
+        let fair = vec![0; INFLATE_FREE_BYTES];
+        assert_eq!(inflater.inflate(Message::binary(&deflated(&fair)), BYTES_MAX), Ok(Message::binary(&fair)));
+        let bomb = deflated(&vec![0; 64 << 20]);
+        let outcome = inflater.inflate(Message::binary(&bomb), BYTES_MAX);
+        assert_eq!(outcome, Err(ProtocolError::MessageTooBig));
+        let memory_max = 2 * bomb.len() * INFLATE_RATIO_MAX;
+        assert!(inflater.output.capacity() < memory_max, "{} for {}", inflater.output.capacity(), bomb.len());
+        assert_eq!(inflater.inflate(Message::text(""), BYTES_MAX), Ok(Message::text("")));
+        assert_eq!(inflater.output.capacity(), 0, "the memory is let go");
+    }
+}

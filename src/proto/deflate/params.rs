@@ -1,0 +1,257 @@
+//! What both ends agree on in the opening handshake: RFC 7692 §7.1.
+//!
+//! As a server we accept the first offer that follows its grammar. As a client we make one offer, and check that the
+//! answer keeps to it.
+
+use std::fmt;
+use std::num::NonZeroU8;
+
+use crate::proto::ExtensionOffer;
+
+/// The extension's name (RFC 7692 §7).
+pub(in crate::proto) const NAME: &str = "permessage-deflate";
+
+const SERVER_NO_CONTEXT_TAKEOVER: &str = "server_no_context_takeover";
+const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
+const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
+const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
+
+/// How far back compressed data may refer: the base-2 logarithm of that many bytes, 8 to 15 (RFC 7692 §7.1.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WindowBits(NonZeroU8);
+
+impl WindowBits {
+    /// 256 bytes.
+    pub const MIN: Self = Self(NonZeroU8::new(8).unwrap());
+    /// 32 KiB.
+    pub const MAX: Self = Self(NonZeroU8::new(15).unwrap());
+
+    /// The window of 2 to the power of `bits` bytes, where there is one.
+    pub fn new(bits: u8) -> Option<Self> {
+        NonZeroU8::new(bits).map(Self).filter(|window| (Self::MIN..=Self::MAX).contains(window))
+    }
+
+    /// Decimal digits without a leading zero (RFC 7692 §7.1.2.1).
+    fn decode(value: &str) -> Option<Self> {
+        let is_canonical = value.bytes().all(|byte| byte.is_ascii_digit()) && !value.starts_with('0');
+        value.parse().ok().filter(|_| is_canonical).and_then(Self::new)
+    }
+
+    /// 8 to 15.
+    pub const fn get(self) -> u8 {
+        self.0.get()
+    }
+
+    /// The window in bytes: 256 to 32,768.
+    pub fn bytes(self) -> usize {
+        1 << self.get()
+    }
+}
+
+/// What both ends agreed on. Neither takes context over from one message to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeflateParams {
+    /// How far back what the server compresses may refer.
+    pub server_window: WindowBits,
+    /// How far back what the client compresses may refer.
+    pub client_window: WindowBits,
+}
+
+impl DeflateParams {
+    /// Accepts the first offer of permessage-deflate that is valid; `None` if there is none.
+    ///
+    /// The client is left to use any window: inflating costs the same memory for all.
+    pub fn accept<'o, 'a: 'o>(offers: impl IntoIterator<Item = &'o ExtensionOffer<'a>>) -> Option<Self> {
+        offers.into_iter().filter(|offer| offer.name == NAME).find_map(|offer| {
+            let params = Params::decode(offer)?;
+            // Only in an offer may a parameter of windows do without a value, and only the client's (RFC 7692 §7.1.2.2).
+            let server_window = match params.server_window {
+                None => WindowBits::MAX,
+                Some(value) => value?,
+            };
+            Some(Self { server_window, client_window: WindowBits::MAX })
+        })
+    }
+}
+
+/// The value of `Sec-WebSocket-Extensions` in a server's answer.
+impl fmt::Display for DeflateParams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{NAME}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
+        if self.server_window != WindowBits::MAX {
+            write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
+        }
+        Ok(())
+    }
+}
+
+/// What a client offers: no context takeover on either side, any window for what it sends, and for what it is sent a
+/// window of its choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeflateOffer {
+    /// How far back what the server compresses may refer.
+    pub server_window: WindowBits,
+}
+
+/// A server's answer that doesn't keep to our offer or to RFC 7692 §7.1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proto) struct InvalidAnswer;
+
+impl DeflateOffer {
+    /// Checks the server's answer to this offer.
+    pub(in crate::proto) fn check(self, answer: &ExtensionOffer<'_>) -> Result<DeflateParams, InvalidAnswer> {
+        let params = Params::decode(answer).ok_or(InvalidAnswer)?;
+        let window = |value: Option<Option<WindowBits>>| match value {
+            None => Ok(WindowBits::MAX),
+            Some(value) => value.ok_or(InvalidAnswer),
+        };
+        let (server_window, client_window) = (window(params.server_window)?, window(params.client_window)?);
+        if !params.server_no_context_takeover || server_window > self.server_window {
+            return Err(InvalidAnswer);
+        }
+        Ok(DeflateParams { server_window, client_window })
+    }
+}
+
+impl Default for DeflateOffer {
+    fn default() -> Self {
+        DeflateOffer { server_window: WindowBits::MAX }
+    }
+}
+
+/// The value of `Sec-WebSocket-Extensions` in a client's request.
+impl fmt::Display for DeflateOffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{NAME}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}; {CLIENT_MAX_WINDOW_BITS}")?;
+        if self.server_window != WindowBits::MAX {
+            write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
+        }
+        Ok(())
+    }
+}
+
+/// The parameters of an offer or an answer, each at most once. A window is `Some(None)` where it stands without a value.
+#[derive(Clone, Copy, Debug, Default)]
+struct Params {
+    server_no_context_takeover: bool,
+    client_no_context_takeover: bool,
+    server_window: Option<Option<WindowBits>>,
+    client_window: Option<Option<WindowBits>>,
+}
+
+impl Params {
+    /// `None` for what RFC 7692 §7.1 has declined: an unknown parameter, one that is there twice, an invalid value.
+    fn decode(extension: &ExtensionOffer<'_>) -> Option<Self> {
+        let mut params = Self::default();
+        for (name, value) in &extension.params {
+            match *name {
+                SERVER_NO_CONTEXT_TAKEOVER => set_flag(&mut params.server_no_context_takeover, *value)?,
+                CLIENT_NO_CONTEXT_TAKEOVER => set_flag(&mut params.client_no_context_takeover, *value)?,
+                SERVER_MAX_WINDOW_BITS => set_window(&mut params.server_window, *value)?,
+                CLIENT_MAX_WINDOW_BITS => set_window(&mut params.client_window, *value)?,
+                _ => return None,
+            }
+        }
+        Some(params)
+    }
+}
+
+fn set_flag(flag: &mut bool, value: Option<&str>) -> Option<()> {
+    (value.is_none() && !std::mem::replace(flag, true)).then_some(())
+}
+
+fn set_window(window: &mut Option<Option<WindowBits>>, value: Option<&str>) -> Option<()> {
+    let decoded = match value {
+        None => None,
+        Some(value) => Some(WindowBits::decode(value)?),
+    };
+    window.replace(decoded).is_none().then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::extensions::decode_extensions;
+
+    fn extensions(value: &str) -> Vec<ExtensionOffer<'_>> {
+        let mut extensions = Vec::new();
+        decode_extensions(value, &mut extensions).unwrap();
+        extensions
+    }
+
+    #[test]
+    fn offers_and_their_answers() {
+        const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        const NINE: &str =
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9";
+        let rows = [
+            ("permessage-deflate", Some(PLAIN)),
+            ("permessage-deflate; client_max_window_bits", Some(PLAIN)),
+            ("permessage-deflate; client_max_window_bits=8", Some(PLAIN)),
+            ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", Some(PLAIN)),
+            ("permessage-deflate; server_max_window_bits=15", Some(PLAIN)),
+            ("permessage-deflate; server_max_window_bits=9", Some(NINE)),
+            ("permessage-deflate; server_max_window_bits=\"9\"; client_max_window_bits=\"10\"", Some(NINE)),
+            ("x-webkit-deflate-frame, permessage-deflate; server_max_window_bits=9, permessage-deflate", Some(NINE)),
+            // An offer that can't be accepted is passed over.
+            ("permessage-deflate; unknown, permessage-deflate; server_max_window_bits=9", Some(NINE)),
+            ("permessage-deflate; unknown", None),
+            ("permessage-deflate; server_max_window_bits", None),
+            ("permessage-deflate; server_max_window_bits=7", None),
+            ("permessage-deflate; server_max_window_bits=16", None),
+            ("permessage-deflate; server_max_window_bits=09", None),
+            ("permessage-deflate; server_max_window_bits=+9", None),
+            ("permessage-deflate; server_max_window_bits=265", None),
+            ("permessage-deflate; server_max_window_bits=9; server_max_window_bits=9", None),
+            ("permessage-deflate; client_max_window_bits=7", None),
+            ("permessage-deflate; client_max_window_bits=16", None),
+            ("permessage-deflate; client_max_window_bits; client_max_window_bits=9", None),
+            ("permessage-deflate; server_no_context_takeover=1", None),
+            ("permessage-deflate; client_no_context_takeover=true", None),
+            ("permessage-deflate; server_no_context_takeover; server_no_context_takeover", None),
+            ("permessage-bzip2", None),
+            ("", None),
+        ];
+        for (offer, answer) in rows {
+            let accepted = DeflateParams::accept(&extensions(offer));
+            assert_eq!(accepted.map(|params| params.to_string()).as_deref(), answer, "{offer}");
+        }
+    }
+
+    #[test]
+    fn answers_to_our_offer() {
+        let windows = |server, client| {
+            let window = |bits| WindowBits::new(bits).unwrap();
+            Ok(DeflateParams { server_window: window(server), client_window: window(client) })
+        };
+        let rows = [
+            ("server_no_context_takeover", 15, windows(15, 15)),
+            ("server_no_context_takeover; client_no_context_takeover", 15, windows(15, 15)),
+            ("server_no_context_takeover; client_max_window_bits=8", 15, windows(15, 8)),
+            ("server_no_context_takeover; server_max_window_bits=10", 15, windows(10, 15)),
+            ("server_no_context_takeover; server_max_window_bits=10", 10, windows(10, 15)),
+            ("server_no_context_takeover; server_max_window_bits=9", 10, windows(9, 15)),
+            ("server_no_context_takeover; server_max_window_bits=11", 10, Err(InvalidAnswer)),
+            ("server_no_context_takeover", 10, Err(InvalidAnswer)),
+            ("client_no_context_takeover", 15, Err(InvalidAnswer)),
+            ("server_no_context_takeover; client_max_window_bits", 15, Err(InvalidAnswer)),
+            ("server_no_context_takeover; server_max_window_bits", 15, Err(InvalidAnswer)),
+            ("server_no_context_takeover; client_max_window_bits=16", 15, Err(InvalidAnswer)),
+            ("server_no_context_takeover; unknown", 15, Err(InvalidAnswer)),
+        ];
+        for (params, offered, expected) in rows {
+            let answer = format!("{NAME}; {params}");
+            let offer = DeflateOffer { server_window: WindowBits::new(offered).unwrap() };
+            assert_eq!(offer.check(&extensions(&answer)[0]), expected, "{params} to {offer}");
+        }
+    }
+
+    #[test]
+    fn our_offer_is_one_that_we_accept() {
+        for bits in 8..=15 {
+            let offer = DeflateOffer { server_window: WindowBits::new(bits).unwrap() };
+            let params = DeflateParams::accept(&extensions(&offer.to_string())).unwrap();
+            assert_eq!(offer.check(&extensions(&params.to_string())[0]), Ok(params));
+        }
+    }
+}

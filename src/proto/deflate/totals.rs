@@ -1,0 +1,20 @@
+//! What was compressed or inflated so far, for metrics.
+
+/// Counts since the beginning.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeflateTotals {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their payloads before.
+    pub bytes_in: u64,
+    /// Bytes of their payloads after.
+    pub bytes_out: u64,
+}
+
+impl DeflateTotals {
+    pub(super) fn add(&mut self, bytes_in: usize, bytes_out: usize) {
+        self.messages += 1;
+        self.bytes_in += bytes_in as u64;
+        self.bytes_out += bytes_out as u64;
+    }
+}
