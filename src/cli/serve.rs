@@ -17,7 +17,10 @@ use crate::server::{Server, ServerConfig};
 const TIME_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Serves WebSocket subscribers and takes publications.
+///
+/// Of a flag that is there twice, the last counts.
 #[derive(Args, Debug)]
+#[command(args_override_self = true)]
 pub(super) struct ServeArguments {
     /// Where subscribers connect
     #[arg(long, value_name = "ADDRESS", default_value_t = ServerConfig::default().listen)]
