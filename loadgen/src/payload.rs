@@ -28,14 +28,14 @@ pub(crate) fn write(payload: &mut [u8], stamp: Stamp) {
     }
 }
 
-/// Overwrites the stamp of a message made by [`write`].
+/// Overwrites the stamp of a message made by [`write()`].
 pub(crate) fn write_stamp(payload: &mut [u8], stamp: Stamp) {
     write_hex(&mut payload[..16], stamp.sequence);
     write_hex(&mut payload[16..32], stamp.time_ns);
     write_hex(&mut payload[32..40], u64::from(check(stamp)));
 }
 
-/// The stamp of a message; `None` if any byte of it is not as [`write`] left it.
+/// The stamp of a message; `None` if any byte of it is not as [`write()`] left it.
 pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
     let (front, filler) = payload.split_at_checked(PAYLOAD_BYTES_MIN)?;
     let stamp = Stamp { sequence: read_hex(&front[..16])?, time_ns: read_hex(&front[16..32])? };
