@@ -22,7 +22,7 @@
 //! | `Shard::on_recv` finds the connection by its token | `server/receive` | a publication reaches its topic's home shard | `server/mesh` |
 //! | `Connection::next` takes the next frame | `conn/recv` | `Shard::sequence` gives it its place and encodes it once | `server/publish` |
 //! | `Decoder::decode` unmasks and validates in place | `proto/decoder` | one parcel for each other shard | `server/mesh` |
-//! | `Handler::on_message` answers, or asks for a `Command` | `gateway/*` | `Topics` joins a turn's publications into one run | `topics/table` |
+//! | `Handler::on_message` answers, or asks for a `Command` | `gateway/*` | `Topics` joins a turn's publications into one run, plain or compressed | `topics/table` |
 //! | `Shard::apply` does what was asked for | `server/publish` | `Shard::send_publications` submits, or queues in the `Outbox` of who is behind | `server/publish`, `conn/outbox` |
 //!
 //! # The house
@@ -33,7 +33,7 @@
 //! |---|---|---|
 //! | 0 | [`limits`] | every bound, its unit and why |
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
-//! | 1 | [`proto`] | RFC 6455 as a sans-IO core, both roles |
+//! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |
 //! | 1 | [`buf`] | shared frames, receive buffers, the queue between shards |
 //! | 2 | [`ring`] | io_uring and nothing else, behind a trait |
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, signs of life |

@@ -29,7 +29,8 @@ pub const INFLATE_RATIO_MAX: usize = 200;
 /// Bytes that a compressed message may inflate to whatever it was compressed to.
 pub const INFLATE_FREE_BYTES: usize = 1024 * 1024;
 
-/// Bytes of an inflated message whose memory a shard keeps for the next one.
+/// Bytes of inflated messages whose memory a shard keeps at all times. That of larger ones it keeps for as long as there
+/// are such.
 pub const INFLATE_KEEP_BYTES: usize = 256 * 1024;
 
 /// Bytes of a message from which on it is compressed, by default. Shorter ones seldom save a packet.
