@@ -141,7 +141,8 @@ mod tests {
     fn payloads_and_what_they_say() {
         let hello = Ok(&b"Hello"[..]);
         let invalid = Err(ProtocolError::DeflateInvalid);
-        let rows: [(&str, &[u8], Result<&[u8], ProtocolError>); 15] = [
+        type Row<'a> = (&'a str, &'a [u8], Result<&'a [u8], ProtocolError>);
+        let rows: [Row<'_>; 15] = [
             ("one block, RFC 7692 §7.2.3.1", b"\xf2\x48\xcd\xc9\xc9\x07\x00", hello),
             ("not compressed, §7.2.3.3", b"\x00\x05\x00\xfa\xff\x48\x65\x6c\x6c\x6f\x00", hello),
             ("a last block and another, §7.2.3.4", b"\xf3\x48\xcd\xc9\xc9\x07\x00\x00", hello),
