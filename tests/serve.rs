@@ -5,20 +5,26 @@ mod support;
 use std::net::TcpListener;
 use std::process::Command;
 
-use support::PATIENCE;
 use support::http::{self, Response};
 use support::process::Process;
 use support::server::{Server, ringfeed};
+use support::{PATIENCE, repository};
 
 /// Runs the binary with `arguments`, which must be refused; returns what it says about it.
 fn refusal(arguments: &[&str]) -> String {
     let mut command = ringfeed();
     command.args(arguments);
+    refusal_of(command)
+}
+
+/// Runs `command`, which must be refused; returns what it says about it.
+fn refusal_of(command: Command) -> String {
+    let called = format!("{command:?}");
     let mut process = Process::start("ringfeed", command);
     let printed = process.next_line(PATIENCE);
     let status = process.wait(PATIENCE);
-    assert_eq!(status.code(), Some(2), "{arguments:?}");
-    assert_eq!(printed, None, "{arguments:?}: nothing belongs on standard output");
+    assert_eq!(status.code(), Some(2), "{called}");
+    assert_eq!(printed, None, "{called}: nothing belongs on standard output");
     process.all_errors(PATIENCE)
 }
 
@@ -48,6 +54,19 @@ fn a_port_in_use_is_refused_in_one_line() {
         let message = refusal(&[&["serve"], &flags[..]].concat());
         assert_eq!(message.trim_end().lines().count(), 1, "{flags:?}: {message}");
         assert!(message.contains(&taken), "{flags:?}: {message}");
+    }
+}
+
+/// As in a container whose profile forbids io_uring, and as on a kernel that was built without it.
+#[test]
+fn a_host_without_io_uring_is_told_the_remedy_in_one_line() {
+    for (error, remedy) in [("EPERM", "seccomp"), ("ENOSYS", "CONFIG_IO_URING")] {
+        let mut command = Command::new("python3");
+        command.arg(repository("tests/support/without_io_uring.py")).arg(error).arg(ringfeed().get_program());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+        let message = refusal_of(command);
+        assert_eq!(message.trim_end().lines().count(), 1, "{error}: {message}");
+        assert!(message.contains(remedy), "{error}: {message}");
     }
 }
 
