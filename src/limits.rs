@@ -29,15 +29,16 @@ pub const INFLATE_RATIO_MAX: usize = 200;
 /// Bytes that a compressed message may inflate to whatever it was compressed to.
 pub const INFLATE_FREE_BYTES: usize = 1024 * 1024;
 
-/// Bytes of inflated messages whose memory a shard keeps at all times. That of larger ones it keeps for as long as there
-/// are such.
+/// Bytes of inflated messages whose memory a shard keeps at all times. That of larger ones it keeps for as long as
+/// there are such.
 pub const INFLATE_KEEP_BYTES: usize = 256 * 1024;
 
 /// Bytes of a message from which on it is compressed, by default. Shorter ones seldom save a packet.
 pub const DEFLATE_BYTES_MIN: usize = 128;
 
-/// How hard to compress, by default: 1 to 9. A kilobyte of JSON takes 11 µs and shrinks to 318 bytes at level 2, 13 µs and
-/// 311 at level 6; 16 KB take 59 and 388 µs. Level 1 halves the time, but leaves a quarter more to send to everybody.
+/// How hard to compress, by default: 1 to 9. A kilobyte of JSON takes 11 µs and shrinks to 318 bytes at level 2, 13 µs
+/// and 311 at level 6; 16 KB take 59 and 388 µs. Level 1 halves the time, but leaves a quarter more to send to
+/// everybody.
 pub const DEFLATE_LEVEL: u8 = 2;
 
 /// Bytes of a message that a subscriber of a raw feed sends, which is then told that feeds are read-only: there is no

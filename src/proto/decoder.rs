@@ -88,8 +88,8 @@ impl Decoder {
         Self { partial: None, message_bytes_max, role, is_deflate_allowed: false, ended: false }
     }
 
-    /// permessage-deflate was agreed on: the peer may send messages compressed, none of which may be larger, compressed,
-    /// than any other.
+    /// permessage-deflate was agreed on: the peer may send messages compressed, none of which may be larger,
+    /// compressed, than any other.
     pub fn allow_deflated(&mut self) {
         self.is_deflate_allowed = true;
     }

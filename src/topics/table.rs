@@ -57,7 +57,8 @@ impl Topics {
         self.topic_mut(id).subscribers_mut(variant).insert(slot).then_some(id)
     }
 
-    /// Ends the subscription of `slot`, which was for `variant`; a topic without any is forgotten, with what was staged for it.
+    /// Ends the subscription of `slot`, which was for `variant`; a topic without any is forgotten, with what was staged
+    /// for it.
     pub fn unsubscribe(&mut self, id: TopicId, slot: u32, variant: Variant) {
         let topic = self.topic_mut(id);
         topic.subscribers_mut(variant).remove(slot);

@@ -1,8 +1,8 @@
 //! A blocking client on the standard library's TCP and [`ringfeed::proto`], as small as a client can be: the
 //! one under test in the client role.
 //!
-//! It offers compression, answers pings, echoes messages when asked to, and leaves closing the connection to the server, which
-//! RFC 6455 §7.1.1 asks of a client.
+//! It offers compression, answers pings, echoes messages when asked to, and leaves closing the connection to the
+//! server, which RFC 6455 §7.1.1 asks of a client.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

@@ -1,5 +1,5 @@
-//! Tables of RSV1: which frames may have it, and what it does to a message (RFC 7692 §6). Every row is fed whole, byte by
-//! byte and at every split.
+//! Tables of RSV1: which frames may have it, and what it does to a message (RFC 7692 §6). Every row is fed whole, byte
+//! by byte and at every split.
 
 use ringfeed::proto::MessageKind;
 use ringfeed::proto::ProtocolError::{MessageTooBig, ReservedBits, TextNotUtf8};

@@ -7,7 +7,8 @@ use crate::limits::{INFLATE_FREE_BYTES, INFLATE_KEEP_BYTES, INFLATE_RATIO_MAX};
 use crate::proto::{Event, Message, MessageKind, ProtocolError};
 use crate::simd::utf8;
 
-/// An empty block that says it is the last. Only where it is understood as such has the message ended between two blocks.
+/// An empty block that says it is the last. Only where it is understood as such has the message ended between two
+/// blocks.
 const LAST_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// Room for what comes out is made for this many times what goes in, at first: JSON shrinks to a third or a fifth.

@@ -64,7 +64,8 @@ impl DeflateParams {
     pub fn accept<'o, 'a: 'o>(offers: impl IntoIterator<Item = &'o ExtensionOffer<'a>>) -> Option<Self> {
         offers.into_iter().filter(|offer| offer.name == NAME).find_map(|offer| {
             let params = Params::decode(offer)?;
-            // Only in an offer may a parameter of windows do without a value, and only the client's (RFC 7692 §7.1.2.2).
+            // Only in an offer may a parameter of windows do without a value, and only the client's (RFC 7692
+            // §7.1.2.2).
             let server_window = match params.server_window {
                 None => WindowBits::MAX,
                 Some(value) => value?,
@@ -130,7 +131,8 @@ impl fmt::Display for DeflateOffer {
     }
 }
 
-/// The parameters of an offer or an answer, each at most once. A window is `Some(None)` where it stands without a value.
+/// The parameters of an offer or an answer, each at most once. A window is `Some(None)` where it stands without a
+/// value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Params {
     server_no_context_takeover: bool,
