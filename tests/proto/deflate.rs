@@ -31,8 +31,16 @@ fn where_it_was_agreed_on() {
         ("an empty message", &[(0xc1, b"\0")], &[deflated(Text, b"\0")]),
         ("two fragments, RFC 7692 §7.2.3.1", &[(0x41, &HELLO[..3]), (0x80, &HELLO[3..])], std::slice::from_ref(hello)),
         ("empty fragments", &[(0x41, b""), (0x00, HELLO), (0x80, b"")], std::slice::from_ref(hello)),
-        ("a ping between fragments", &[(0x41, &HELLO[..3]), (0x89, b"?"), (0x80, &HELLO[3..])], &[Ping(b"?".into()), hello.clone()]),
-        ("a plain message as well", &[(0xc1, HELLO), (0x81, b"Hello"), (0xc1, HELLO)], &[hello.clone(), Seen::Text("Hello".into()), hello.clone()]),
+        (
+            "a ping between fragments",
+            &[(0x41, &HELLO[..3]), (0x89, b"?"), (0x80, &HELLO[3..])],
+            &[Ping(b"?".into()), hello.clone()],
+        ),
+        (
+            "a plain message as well",
+            &[(0xc1, HELLO), (0x81, b"Hello"), (0xc1, HELLO)],
+            &[hello.clone(), Seen::Text("Hello".into()), hello.clone()],
+        ),
         ("a plain text is still checked", &[(0xc1, HELLO), (0x81, b"\xff")], &[hello.clone(), Failed(TextNotUtf8)]),
         ("a plain text in fragments, too", &[(0x01, b"a"), (0x80, b"\xff")], &[Failed(TextNotUtf8)]),
         ("as large as any other", &[(0xc1, &[0; 20])], &[deflated(Text, &[0; 20])]),
