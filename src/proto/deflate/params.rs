@@ -55,6 +55,8 @@ pub struct DeflateParams {
     pub server_window: WindowBits,
     /// How far back what the client compresses may refer.
     pub client_window: WindowBits,
+    /// The server's window was asked for, and the answer must name it, however large it is (RFC 7692 §7.1.2.1).
+    names_server_window: bool,
 }
 
 impl DeflateParams {
@@ -70,7 +72,8 @@ impl DeflateParams {
                 None => WindowBits::MAX,
                 Some(value) => value?,
             };
-            Some(Self { server_window, client_window: WindowBits::MAX })
+            let names_server_window = params.server_window.is_some();
+            Some(Self { server_window, client_window: WindowBits::MAX, names_server_window })
         })
     }
 }
@@ -79,7 +82,7 @@ impl DeflateParams {
 impl fmt::Display for DeflateParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{NAME}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
-        if self.server_window != WindowBits::MAX {
+        if self.names_server_window {
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
         }
         Ok(())
@@ -110,7 +113,7 @@ impl DeflateOffer {
         if !params.server_no_context_takeover || server_window > self.server_window {
             return Err(InvalidAnswer);
         }
-        Ok(DeflateParams { server_window, client_window })
+        Ok(DeflateParams { server_window, client_window, names_server_window: params.server_window.is_some() })
     }
 }
 
@@ -186,12 +189,14 @@ mod tests {
         const PLAIN: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
         const NINE: &str =
             "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=9";
+        const FIFTEEN: &str =
+            "permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15";
         let rows = [
             ("permessage-deflate", Some(PLAIN)),
             ("permessage-deflate; client_max_window_bits", Some(PLAIN)),
             ("permessage-deflate; client_max_window_bits=8", Some(PLAIN)),
             ("permessage-deflate; server_no_context_takeover; client_no_context_takeover", Some(PLAIN)),
-            ("permessage-deflate; server_max_window_bits=15", Some(PLAIN)),
+            ("permessage-deflate; server_max_window_bits=15", Some(FIFTEEN)),
             ("permessage-deflate; server_max_window_bits=9", Some(NINE)),
             ("permessage-deflate; server_max_window_bits=\"9\"; client_max_window_bits=\"10\"", Some(NINE)),
             ("x-webkit-deflate-frame, permessage-deflate; server_max_window_bits=9, permessage-deflate", Some(NINE)),
@@ -224,7 +229,7 @@ mod tests {
     fn answers_to_our_offer() {
         let windows = |server, client| {
             let window = |bits| WindowBits::new(bits).unwrap();
-            Ok(DeflateParams { server_window: window(server), client_window: window(client) })
+            Ok((window(server), window(client)))
         };
         let rows = [
             ("server_no_context_takeover", 15, windows(15, 15)),
@@ -244,7 +249,12 @@ mod tests {
         for (params, offered, expected) in rows {
             let answer = format!("{NAME}; {params}");
             let offer = DeflateOffer { server_window: WindowBits::new(offered).unwrap() };
-            assert_eq!(offer.check(&extensions(&answer)[0]), expected, "{params} to {offer}");
+            let agreed = offer.check(&extensions(&answer)[0]);
+            assert_eq!(
+                agreed.map(|agreed| (agreed.server_window, agreed.client_window)),
+                expected,
+                "{params} to {offer}"
+            );
         }
     }
 
