@@ -26,6 +26,10 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn subscribe(&mut self, slot: u32, topic: &TopicName) {
+        // It may have ended since the handler asked, when a large reply could not be sent: nobody would end this again.
+        if self.slot(slot).cause.is_some() {
+            return;
+        }
         let variant = variant_of(&self.slot(slot).conn);
         if let Some(id) = self.topics.subscribe(topic, slot, variant) {
             self.slot(slot).subscriptions.push(id);
