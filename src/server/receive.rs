@@ -240,7 +240,9 @@ impl Hearing<'_> {
     }
 
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
-        let mut subscriptions = self.slot.subscriptions.len();
+        // With those that were asked for when it opened, just now.
+        let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
+        let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
             let deflate_window = self.slot.conn.deflate_window;
             match self.slot.conn.next(&mut input, self.inflater, self.out) {
