@@ -53,6 +53,8 @@ impl<R: Ring> Shard<'_, R> {
         let home = publish.topic.home(self.mesh.shard_count());
         if home == self.mesh.shard() {
             self.sequence(publish);
+        } else if self.mesh.is_congested() {
+            self.metrics.publications_refused.add(1);
         } else {
             self.mesh.send(home, Parcel::Publish(publish));
         }
