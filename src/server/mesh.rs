@@ -98,6 +98,8 @@ pub(super) struct Mesh<A> {
 /// The control plane's end of the mesh: how messages are published from outside the shards.
 pub struct Publisher {
     shards: Vec<(Producer<Parcel>, Asleep, Event)>,
+    /// How many of them, from the first on, were told to leave.
+    told: usize,
 }
 
 /// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
@@ -123,7 +125,7 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, V
     let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
     let ends = links.into_iter().zip(incoming).zip(asleep).enumerate();
     let meshes = ends.map(|(shard, ((links, incoming), asleep))| Mesh { shard, links, incoming, asleep }).collect();
-    (Publisher { shards }, meshes)
+    (Publisher { shards, told: 0 }, meshes)
 }
 
 impl<A> Mesh<A> {
@@ -209,8 +211,8 @@ impl Publisher {
     /// The receiver yields the publication's place in the topic's order, once it has one.
     ///
     /// # Errors
-    /// [`PublishError::Busy`] here or from the receiver, and the others from the receiver. A receiver that fails means
-    /// that the shard has stopped.
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`] here or from the receiver, and the other from the
+    /// receiver. A receiver that fails means that the shard has stopped.
     pub fn publish(
         &mut self,
         topic: TopicName,
@@ -219,6 +221,10 @@ impl Publisher {
     ) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
         let (reply, outcome) = oneshot::channel();
         let home = topic.home(self.shards.len());
+        // A shard that has left takes nothing out of its queue, and would never answer.
+        if home < self.told {
+            return Err(PublishError::Stopping);
+        }
         self.send(home, Parcel::Publish(Publish { topic, kind, payload, reply: Some(reply) }))?;
         Ok(outcome)
     }
@@ -228,7 +234,12 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Busy`]: some queue was full; call again.
     pub fn drain(&mut self) -> Result<(), PublishError> {
-        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::Drain))
+        // Each is told once: who was told may have left, and its queue would fill up.
+        while self.told < self.shards.len() {
+            self.send(self.told, Parcel::Drain)?;
+            self.told += 1;
+        }
+        Ok(())
     }
 
     fn send(&mut self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
@@ -308,5 +319,21 @@ mod tests {
         assert!(!meshes[0].may_sleep());
         meshes[0].woke();
         assert!(!publisher.shards[0].1.take());
+    }
+
+    #[test]
+    fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        while publisher.send(1, message("early")).is_ok() {}
+        for _ in 0..2 * MESH_QUEUE_PARCELS {
+            assert_eq!(publisher.drain(), Err(PublishError::Busy));
+        }
+        let mut parcels = Vec::new();
+        meshes[0].receive(&mut parcels);
+        assert!(matches!(parcels[..], [Parcel::Drain]), "{} parcels", parcels.len());
+        meshes[1].receive(&mut parcels);
+        assert_eq!(publisher.drain(), Ok(()));
+        assert_eq!(publish(&mut publisher, "late"), Err(PublishError::Stopping));
     }
 }
