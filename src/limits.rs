@@ -59,7 +59,11 @@ pub const MESH_QUEUE_PARCELS: usize = 4096;
 /// Parcels that may wait for room in such a queue before publications are refused.
 pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
 
-/// Parcels that a shard takes from one queue in one turn, so that a turn stays short whatever is published.
+/// Pause before such parcels are tried again where a shard has nothing else to do, in milliseconds. The queue
+/// holds more than is delivered in that time.
+pub const MESH_RETRY_MS: u64 = 1;
+
+/// Parcels that a shard takes from one queue at once, so that a turn stays short whatever is published.
 pub const MESH_PARCELS_PER_TURN: usize = 1024;
 
 /// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.

@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::buf::{Consumer, Producer, queue};
-use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS};
+use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
 use crate::proto::MessageKind;
 use crate::ring::{Event, Op, Ring, Token};
 use crate::topics::{Position, Publication, TopicName};
@@ -68,7 +69,7 @@ struct Asleep(Arc<AtomicBool>);
 impl Asleep {
     /// After putting something into a queue of that shard: whether it must be woken, which is asked of one sender only.
     fn take(&self) -> bool {
-        // Pairs with the fence in `Mesh::may_sleep`: either this sees the shard asleep, or the shard sees the parcel.
+        // Pairs with the fence in `Mesh::sleep_max`: either this sees the shard asleep, or the shard sees the parcel.
         fence(Ordering::SeqCst);
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
@@ -177,13 +178,19 @@ impl<A> Mesh<A> {
         }
     }
 
-    /// Before waiting: whether there is nothing to do, so that the shard may sleep until it is woken. Call
-    /// [`woke`](Self::woke) afterwards.
-    pub(super) fn may_sleep(&self) -> bool {
+    /// Before waiting: how long the shard may sleep unless it is woken. Call [`woke`](Self::woke) afterwards.
+    pub(super) fn sleep_max(&self) -> Duration {
         self.asleep.0.store(true, Ordering::Relaxed);
         // Pairs with the fence in `Asleep::take`.
         fence(Ordering::SeqCst);
-        self.incoming.iter().all(Consumer::is_empty) && self.links.iter().flatten().all(|link| link.backlog.is_empty())
+        if !self.incoming.iter().all(Consumer::is_empty) {
+            Duration::ZERO
+        } else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {
+            // Nobody tells when there is room, and the shard that is behind may need this very CPU.
+            Duration::from_millis(MESH_RETRY_MS)
+        } else {
+            Duration::MAX
+        }
     }
 
     /// After waiting: nobody needs to wake this shard now.
@@ -297,7 +304,7 @@ mod tests {
             meshes[0].send(1, message("early"));
         }
         assert!(meshes[0].is_congested());
-        assert!(!meshes[0].may_sleep(), "what waits for room must be tried again");
+        assert_eq!(meshes[0].sleep_max(), Duration::from_millis(MESH_RETRY_MS), "what waits for room is tried again");
         meshes[0].send(1, message("last"));
         let mut received = Vec::new();
         while received.last().is_none_or(|payload| payload != "last") {
@@ -305,7 +312,7 @@ mod tests {
             meshes[0].links[1].as_mut().unwrap().push_backlog();
         }
         assert_eq!(received.len(), MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX + 1);
-        assert!(meshes[0].may_sleep());
+        assert_eq!(meshes[0].sleep_max(), Duration::MAX);
     }
 
     #[test]
@@ -313,10 +320,10 @@ mod tests {
         let events = [Event::new().unwrap()];
         let (mut publisher, meshes) = join(&[()], &events);
         publish(&mut publisher, "awake").unwrap();
-        assert!(!meshes[0].may_sleep(), "something has arrived");
+        assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(publisher.shards[0].1.take(), "the first sender wakes it");
         assert!(!publisher.shards[0].1.take(), "the second need not");
-        assert!(!meshes[0].may_sleep());
+        assert_eq!(meshes[0].sleep_max(), Duration::ZERO);
         meshes[0].woke();
         assert!(!publisher.shards[0].1.take());
     }

@@ -126,7 +126,7 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// Waits until something completes or a timer is due.
     fn wait(&mut self) {
-        let timeout = if self.mesh.may_sleep() { self.until_next_timer() } else { Duration::ZERO };
+        let timeout = self.mesh.sleep_max().min(self.until_next_timer());
         self.ring.wait(timeout, &mut self.completions);
         self.mesh.woke();
     }
