@@ -44,6 +44,9 @@ pub const DEFLATE_LEVEL: u8 = 2;
 /// reason to hold more for it.
 pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 
+/// Routes of a server: a connection keeps its own in a byte.
+pub const ROUTES_MAX: usize = 256;
+
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
