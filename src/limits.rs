@@ -124,8 +124,8 @@ pub const REPLIES_BYTES: usize = 256 * 1024;
 /// Bytes that may wait in an outbox, by default, before a publication more makes its reader a slow consumer.
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes of replies that wait in an outbox before its connection is no longer read, until half of them have left. So a
-/// peer that sends and does not read is held back by its own socket.
+/// Bytes that wait in an outbox before a connection that is to get a reply more is no longer read, until half of them
+/// have left. So a peer that sends and does not read is held back by its own socket.
 pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 
 /// Time for an opening handshake to come whole, by default, in milliseconds.
