@@ -45,6 +45,9 @@ pub const DEFLATE_LEVEL: u8 = 2;
 /// reason to hold more for it.
 pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 
+/// Routes of a server: a connection keeps its own in a byte.
+pub const ROUTES_MAX: usize = 256;
+
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
@@ -60,7 +63,11 @@ pub const MESH_QUEUE_PARCELS: usize = 4096;
 /// Parcels that may wait for room in such a queue before publications are refused.
 pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
 
-/// Parcels that a shard takes from one queue in one turn, so that a turn stays short whatever is published.
+/// Pause before such parcels are tried again where a shard has nothing else to do, in milliseconds. The queue
+/// holds more than is delivered in that time.
+pub const MESH_RETRY_MS: u64 = 1;
+
+/// Parcels that a shard takes from one queue at once, so that a turn stays short whatever is published.
 pub const MESH_PARCELS_PER_TURN: usize = 1024;
 
 /// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
@@ -118,8 +125,8 @@ pub const REPLIES_BYTES: usize = 256 * 1024;
 /// Bytes that may wait in an outbox, by default, before a publication more makes its reader a slow consumer.
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
-/// Bytes of replies that wait in an outbox before its connection is no longer read, until half of them have left. So a
-/// peer that sends and does not read is held back by its own socket.
+/// Bytes that wait in an outbox before a connection that is to get a reply more is no longer read, until half of them
+/// have left. So a peer that sends and does not read is held back by its own socket.
 pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 
 /// Time for an opening handshake to come whole, by default, in milliseconds.

@@ -50,8 +50,8 @@ impl KeepAlive {
     /// The time has come that was asked for.
     pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig) -> Pulse {
         let give_up_ms = [
-            (config.idle_timeout_ms > 0).then(|| self.last_recv_ms + config.idle_timeout_ms),
-            (self.pinged_ms > 0).then(|| self.pinged_ms + config.pong_timeout_ms),
+            (config.idle_timeout_ms > 0).then(|| self.last_recv_ms.saturating_add(config.idle_timeout_ms)),
+            (self.pinged_ms > 0).then(|| self.pinged_ms.saturating_add(config.pong_timeout_ms)),
         ];
         let give_up_ms = give_up_ms.into_iter().flatten().min().unwrap_or(u64::MAX);
         if now_ms >= give_up_ms {
@@ -60,12 +60,12 @@ impl KeepAlive {
         if config.ping_interval_ms == 0 || self.pinged_ms > 0 {
             return Pulse::Wait { until_ms: give_up_ms };
         }
-        let ping_ms = self.last_recv_ms + config.ping_interval_ms;
+        let ping_ms = self.last_recv_ms.saturating_add(config.ping_interval_ms);
         if now_ms < ping_ms {
             return Pulse::Wait { until_ms: ping_ms.min(give_up_ms) };
         }
         self.pinged_ms = now_ms.max(1);
-        Pulse::Ping { until_ms: (now_ms + config.pong_timeout_ms).min(give_up_ms) }
+        Pulse::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
     }
 }
 
@@ -108,5 +108,15 @@ mod tests {
     fn nothing_is_asked_of_a_peer_when_all_is_off() {
         let config = KeepAliveConfig { ping_interval_ms: 0, ..CONFIG };
         assert_eq!(KeepAlive::new(5).on_timer(6, &config), Pulse::Wait { until_ms: u64::MAX });
+    }
+
+    #[test]
+    fn times_without_end_never_come() {
+        let config = KeepAliveConfig { ping_interval_ms: u64::MAX, idle_timeout_ms: u64::MAX, ..CONFIG };
+        assert_eq!(KeepAlive::new(5).on_timer(6, &config), Pulse::Wait { until_ms: u64::MAX });
+        let config = KeepAliveConfig { pong_timeout_ms: u64::MAX, ..CONFIG };
+        let mut peer = KeepAlive::new(5);
+        assert_eq!(peer.on_timer(30, &config), Pulse::Ping { until_ms: u64::MAX });
+        assert_eq!(peer.on_timer(31, &config), Pulse::Wait { until_ms: u64::MAX });
     }
 }

@@ -144,7 +144,8 @@ impl<'a> Context<'a> {
         self.commands.push(Command::Unsubscribe(topic));
     }
 
-    /// Publishes `message` to the subscribers of `topic` on all shards.
+    /// Publishes `message` to the subscribers of `topic` on all shards. Where it can't be passed on, since
+    /// shards are behind or the server is stopping, nobody gets it and it counts as refused.
     pub fn publish(&mut self, topic: TopicName, message: Message<'_>) {
         let payload = Bytes::copy_from_slice(message.payload);
         self.commands.push(Command::Publish { topic, kind: message.kind, payload });

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Handler;
+use crate::limits::ROUTES_MAX;
 
 /// Handlers by path: an exact one (`/echo`), or a prefix that ends in `/` (`/feed/`).
 #[derive(Default)]
@@ -17,6 +18,8 @@ pub enum RouteError {
     Invalid(String),
     /// It is there twice.
     Repeated(String),
+    /// It is one more than [`ROUTES_MAX`].
+    TooMany(String),
 }
 
 impl Routes {
@@ -27,6 +30,9 @@ impl Routes {
         }
         if self.routes.iter().any(|(route, _)| route == path) {
             return Err(RouteError::Repeated(path.to_owned()));
+        }
+        if self.routes.len() == ROUTES_MAX {
+            return Err(RouteError::TooMany(path.to_owned()));
         }
         self.routes.push((path.to_owned(), handler));
         Ok(())
@@ -54,6 +60,9 @@ impl fmt::Display for RouteError {
                 write!(f, "'{path}' can't be a route: it must begin with / and be more than /")
             }
             RouteError::Repeated(path) => write!(f, "the route '{path}' is there twice"),
+            RouteError::TooMany(path) => {
+                write!(f, "no room for the route '{path}': there are at most {ROUTES_MAX}, so serve it by a prefix")
+            }
         }
     }
 }
@@ -86,5 +95,15 @@ mod tests {
         assert_eq!(routes.add("/echo", Box::new(Echo)), Err(RouteError::Repeated("/echo".into())));
         assert_eq!(routes.add("echo", Box::new(Echo)), Err(RouteError::Invalid("echo".into())));
         assert_eq!(routes.add("/", Box::new(Echo)), Err(RouteError::Invalid("/".into())));
+    }
+
+    #[test]
+    fn there_is_a_last_route() {
+        let mut routes = Routes::default();
+        for n in 0..ROUTES_MAX {
+            routes.add(&format!("/{n}"), Box::new(Echo)).unwrap();
+        }
+        assert_eq!(routes.find("/255"), Some((255, "")));
+        assert_eq!(routes.add("/more", Box::new(Echo)), Err(RouteError::TooMany("/more".into())));
     }
 }

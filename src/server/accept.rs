@@ -55,7 +55,7 @@ impl<R: Ring> Shard<'_, R> {
         if self.slots.len() > self.connections_max || self.drain_deadline_ms.is_some() {
             self.shed(slot);
         } else {
-            self.set_deadline(slot, self.now_ms + self.config.handshake_timeout_ms);
+            self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms));
         }
     }
 

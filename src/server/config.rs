@@ -13,7 +13,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
-    /// Connections in all; 0 is as many as `RLIMIT_NOFILE` allows.
+    /// Connections in all, of which each shard takes an equal part, rounded up; 0 is as many as `RLIMIT_NOFILE` allows
+    /// each.
     pub connections_max: usize,
     /// Bytes of one message from a peer.
     pub message_bytes_max: u32,

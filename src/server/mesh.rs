@@ -7,12 +7,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use crate::buf::{Consumer, Producer, queue};
-use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS};
+use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
 use crate::proto::MessageKind;
 use crate::ring::{Event, Op, Ring, Token};
 use crate::topics::{Position, Publication, TopicName};
@@ -68,7 +69,7 @@ struct Asleep(Arc<AtomicBool>);
 impl Asleep {
     /// After putting something into a queue of that shard: whether it must be woken, which is asked of one sender only.
     fn take(&self) -> bool {
-        // Pairs with the fence in `Mesh::may_sleep`: either this sees the shard asleep, or the shard sees the parcel.
+        // Pairs with the fence in `Mesh::sleep_max`: either this sees the shard asleep, or the shard sees the parcel.
         fence(Ordering::SeqCst);
         self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
     }
@@ -98,6 +99,8 @@ pub(super) struct Mesh<A> {
 /// The control plane's end of the mesh: how messages are published from outside the shards.
 pub struct Publisher {
     shards: Vec<(Producer<Parcel>, Asleep, Event)>,
+    /// How many of them, from the first on, were told to leave.
+    told: usize,
 }
 
 /// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
@@ -123,7 +126,7 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, V
     let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
     let ends = links.into_iter().zip(incoming).zip(asleep).enumerate();
     let meshes = ends.map(|(shard, ((links, incoming), asleep))| Mesh { shard, links, incoming, asleep }).collect();
-    (Publisher { shards }, meshes)
+    (Publisher { shards, told: 0 }, meshes)
 }
 
 impl<A> Mesh<A> {
@@ -175,13 +178,19 @@ impl<A> Mesh<A> {
         }
     }
 
-    /// Before waiting: whether there is nothing to do, so that the shard may sleep until it is woken. Call
-    /// [`woke`](Self::woke) afterwards.
-    pub(super) fn may_sleep(&self) -> bool {
+    /// Before waiting: how long the shard may sleep unless it is woken. Call [`woke`](Self::woke) afterwards.
+    pub(super) fn sleep_max(&self) -> Duration {
         self.asleep.0.store(true, Ordering::Relaxed);
         // Pairs with the fence in `Asleep::take`.
         fence(Ordering::SeqCst);
-        self.incoming.iter().all(Consumer::is_empty) && self.links.iter().flatten().all(|link| link.backlog.is_empty())
+        if !self.incoming.iter().all(Consumer::is_empty) {
+            Duration::ZERO
+        } else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {
+            // Nobody tells when there is room, and the shard that is behind may need this very CPU.
+            Duration::from_millis(MESH_RETRY_MS)
+        } else {
+            Duration::MAX
+        }
     }
 
     /// After waiting: nobody needs to wake this shard now.
@@ -209,8 +218,8 @@ impl Publisher {
     /// The receiver yields the publication's place in the topic's order, once it has one.
     ///
     /// # Errors
-    /// [`PublishError::Busy`] here or from the receiver, and the others from the receiver. A receiver that fails means
-    /// that the shard has stopped.
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`] here or from the receiver, and the other from the
+    /// receiver. A receiver that fails means that the shard has stopped.
     pub fn publish(
         &mut self,
         topic: TopicName,
@@ -219,6 +228,10 @@ impl Publisher {
     ) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
         let (reply, outcome) = oneshot::channel();
         let home = topic.home(self.shards.len());
+        // A shard that has left takes nothing out of its queue, and would never answer.
+        if home < self.told {
+            return Err(PublishError::Stopping);
+        }
         self.send(home, Parcel::Publish(Publish { topic, kind, payload, reply: Some(reply) }))?;
         Ok(outcome)
     }
@@ -228,7 +241,12 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Busy`]: some queue was full; call again.
     pub fn drain(&mut self) -> Result<(), PublishError> {
-        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::Drain))
+        // Each is told once: who was told may have left, and its queue would fill up.
+        while self.told < self.shards.len() {
+            self.send(self.told, Parcel::Drain)?;
+            self.told += 1;
+        }
+        Ok(())
     }
 
     fn send(&mut self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
@@ -286,7 +304,7 @@ mod tests {
             meshes[0].send(1, message("early"));
         }
         assert!(meshes[0].is_congested());
-        assert!(!meshes[0].may_sleep(), "what waits for room must be tried again");
+        assert_eq!(meshes[0].sleep_max(), Duration::from_millis(MESH_RETRY_MS), "what waits for room is tried again");
         meshes[0].send(1, message("last"));
         let mut received = Vec::new();
         while received.last().is_none_or(|payload| payload != "last") {
@@ -294,7 +312,7 @@ mod tests {
             meshes[0].links[1].as_mut().unwrap().push_backlog();
         }
         assert_eq!(received.len(), MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX + 1);
-        assert!(meshes[0].may_sleep());
+        assert_eq!(meshes[0].sleep_max(), Duration::MAX);
     }
 
     #[test]
@@ -302,11 +320,27 @@ mod tests {
         let events = [Event::new().unwrap()];
         let (mut publisher, meshes) = join(&[()], &events);
         publish(&mut publisher, "awake").unwrap();
-        assert!(!meshes[0].may_sleep(), "something has arrived");
+        assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(publisher.shards[0].1.take(), "the first sender wakes it");
         assert!(!publisher.shards[0].1.take(), "the second need not");
-        assert!(!meshes[0].may_sleep());
+        assert_eq!(meshes[0].sleep_max(), Duration::ZERO);
         meshes[0].woke();
         assert!(!publisher.shards[0].1.take());
+    }
+
+    #[test]
+    fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        while publisher.send(1, message("early")).is_ok() {}
+        for _ in 0..2 * MESH_QUEUE_PARCELS {
+            assert_eq!(publisher.drain(), Err(PublishError::Busy));
+        }
+        let mut parcels = Vec::new();
+        meshes[0].receive(&mut parcels);
+        assert!(matches!(parcels[..], [Parcel::Drain]), "{} parcels", parcels.len());
+        meshes[1].receive(&mut parcels);
+        assert_eq!(publisher.drain(), Ok(()));
+        assert_eq!(publish(&mut publisher, "late"), Err(PublishError::Stopping));
     }
 }

@@ -26,6 +26,10 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn subscribe(&mut self, slot: u32, topic: &TopicName) {
+        // It may have ended since the handler asked, when a large reply could not be sent: nobody would end this again.
+        if self.slot(slot).cause.is_some() {
+            return;
+        }
         let variant = variant_of(&self.slot(slot).conn);
         if let Some(id) = self.topics.subscribe(topic, slot, variant) {
             self.slot(slot).subscriptions.push(id);
@@ -49,6 +53,8 @@ impl<R: Ring> Shard<'_, R> {
         let home = publish.topic.home(self.mesh.shard_count());
         if home == self.mesh.shard() {
             self.sequence(publish);
+        } else if self.mesh.is_congested() {
+            self.metrics.publications_refused.add(1);
         } else {
             self.mesh.send(home, Parcel::Publish(publish));
         }

@@ -240,7 +240,9 @@ impl Hearing<'_> {
     }
 
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
-        let mut subscriptions = self.slot.subscriptions.len();
+        // With those that were asked for when it opened, just now.
+        let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
+        let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
             let deflate_window = self.slot.conn.deflate_window;
             match self.slot.conn.next(&mut input, self.inflater, self.out) {
@@ -262,5 +264,79 @@ impl Hearing<'_> {
         }
         // Only now: the bytes after a Close frame of ours may already hold the peer's.
         if self.slot.conn.phase == Phase::Closing { Heard::Closed } else { Heard::GoOn }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpStream;
+    use std::sync::{Arc, Mutex, mpsc};
+    use std::time::{Duration, Instant};
+
+    use bytes::Bytes;
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::gateway::Handler;
+    use crate::limits::REPLIES_BYTES;
+    use crate::proto::{Message, MessageKind};
+    use crate::server::{Server, ServerConfig};
+    use crate::topics::TopicName;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    fn topic() -> TopicName {
+        TopicName::new("a").unwrap()
+    }
+
+    /// Greets with more than waits for the end of the turn, and subscribes: when the gate opens.
+    struct Greeter {
+        entered: mpsc::Sender<()>,
+        gate: Arc<Mutex<()>>,
+    }
+
+    impl Handler for Greeter {
+        fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+            self.entered.send(()).unwrap();
+            drop(self.gate.lock().unwrap());
+            conn.send(Message::binary(&vec![0; 2 * REPLIES_BYTES]));
+            conn.subscribe(topic()).unwrap();
+            Ok(Accept::default())
+        }
+
+        fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    }
+
+    #[test]
+    fn who_is_gone_before_it_was_greeted_does_not_stay_subscribed() {
+        let (entered, has_entered) = mpsc::channel();
+        let gate = Arc::new(Mutex::new(()));
+        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..ServerConfig::default() };
+        let greeter_gate = gate.clone();
+        let greeter = move || Greeter { entered: entered.clone(), gate: greeter_gate.clone() };
+        let mut server = Server::builder(config).route("/greet", greeter).start().unwrap();
+
+        let closed_gate = gate.lock().unwrap();
+        let mut peer = TcpStream::connect(server.address).unwrap();
+        let request = "GET /greet HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        peer.write_all(request.as_bytes()).unwrap();
+        has_entered.recv_timeout(PATIENCE).unwrap();
+        SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        drop(closed_gate);
+
+        let metrics = &server.status.shards[0];
+        let deadline = Instant::now() + PATIENCE;
+        while metrics.accepted.get() == 0 || metrics.connections.get() > 0 {
+            assert!(Instant::now() < deadline, "the connection is still there");
+            std::thread::yield_now();
+        }
+        assert_eq!((metrics.websockets.get(), metrics.subscriptions.get(), metrics.topics.get()), (0, 0, 0));
+        let publication = server.publisher.publish(topic(), MessageKind::Text, Bytes::from("hello"));
+        assert_eq!(publication.unwrap().blocking_recv().unwrap().unwrap().offset, 1);
+        server.publisher.drain().unwrap();
+        assert!(server.ended.blocking_recv().is_err(), "it ends without a word");
     }
 }

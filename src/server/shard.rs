@@ -126,7 +126,7 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// Waits until something completes or a timer is due.
     fn wait(&mut self) {
-        let timeout = if self.mesh.may_sleep() { self.until_next_timer() } else { Duration::ZERO };
+        let timeout = self.mesh.sleep_max().min(self.until_next_timer());
         self.ring.wait(timeout, &mut self.completions);
         self.mesh.woke();
     }
@@ -219,7 +219,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         if self.drain_deadline_ms.is_some() {
             return;
         }
-        self.drain_deadline_ms = Some(self.now_ms + self.config.drain_timeout_ms);
+        self.drain_deadline_ms = Some(self.now_ms.saturating_add(self.config.drain_timeout_ms));
         self.stop_accepting();
         let all: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
         all.into_iter().for_each(|slot| self.close_for_drain(slot));
