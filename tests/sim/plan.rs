@@ -123,6 +123,14 @@ impl Plan {
             faults,
         }
     }
+
+    /// Whether the network is so slow that the server's patience may end before a peer's answer comes.
+    pub(crate) fn is_sluggish(&self) -> bool {
+        let unit = (self.faults.segment_bytes_max / 2).min(self.faults.socket_bytes_max).max(1);
+        let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
+        // A unit takes some delays: to leave, to arrive, to be read, and to make room again.
+        units as u64 * self.faults.delay_us_max > 1_000_000
+    }
 }
 
 fn config(rng: &mut Rng) -> ServerConfig {
