@@ -75,6 +75,8 @@ impl Deeds {
 pub(crate) struct Client {
     pub(crate) index: usize,
     pub(crate) plan: ClientPlan,
+    /// How it reads now: as planned, or quicker once all should come to an end.
+    pub(crate) pace: Pace,
     pub(crate) state: State,
     pub(crate) seen: Seen,
     pub(crate) deeds: Deeds,
@@ -106,6 +108,7 @@ impl Client {
         key.fill_with(|| rng.next_u64() as u8);
         Client {
             index,
+            pace: plan.pace,
             plan,
             state: State::Waiting,
             seen: Seen::default(),
@@ -172,15 +175,24 @@ impl Client {
     pub(crate) fn on_peer(&mut self, model: &mut Model, now_us: u64) {
         self.now_us = now_us;
         self.write();
-        if self.plan.pace == Pace::Quick {
+        if self.pace == Pace::Quick {
             self.read(model, usize::MAX);
+        }
+    }
+
+    /// From now on it reads and writes what there is, unless it never reads.
+    pub(crate) fn hurry(&mut self, model: &mut Model, now_us: u64) {
+        self.plan.write_bytes_max = usize::MAX;
+        if self.pace != Pace::Dead {
+            self.pace = Pace::Quick;
+            self.on_peer(model, now_us);
         }
     }
 
     /// The time has come to read on. Returns when to read again.
     pub(crate) fn on_read_timer(&mut self, model: &mut Model, now_us: u64) -> Option<u64> {
         self.now_us = now_us;
-        let Pace::Slow { bytes, pause_us } = self.plan.pace else { return None };
+        let Pace::Slow { bytes, pause_us } = self.pace else { return None };
         self.read(model, bytes);
         (!self.is_over()).then_some(pause_us)
     }

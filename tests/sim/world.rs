@@ -18,6 +18,9 @@ use crate::plan::{Ending, Kind, Pace, Plan};
 
 const SECOND_US: u64 = 1_000_000;
 
+/// Virtual time in which everything that was said must have arrived, once nothing goes wrong any more.
+const SETTLE_SECONDS_MAX: u64 = 60;
+
 /// What a timer of the world is for.
 #[derive(Clone, Copy)]
 enum Timer {
@@ -143,38 +146,49 @@ impl World<'_> {
         self.run_until(self.plan.active_us);
     }
 
-    /// Nobody says anything new, and nothing goes wrong any more: everything that was said arrives.
+    /// Nobody says anything new, nothing goes wrong any more, and all but the dead read: everything that was said arrives.
     fn settle(&mut self) {
         self.is_active = false;
         self.kernel.calm();
-        for _ in 0..60 {
+        for index in 0..self.clients.len() {
+            let now_us = self.kernel.now_us();
+            self.clients[index].hurry(&mut self.model, now_us);
+        }
+        for _ in 0..SETTLE_SECONDS_MAX {
             self.run_for(SECOND_US);
-            if self.is_draining || (self.model.is_settled() && self.clients.iter().all(|client| self.is_settled(client))) {
+            if self.is_draining || self.is_settled() {
                 break;
             }
         }
         if self.is_draining {
             return;
         }
+        self.run_for(SECOND_US);
         assert!(self.model.is_settled(), "a publication has no outcome");
         for client in &self.clients {
-            assert!(self.is_settled(client), "client {} has not got what it should: {client:?}", client.index);
+            assert!(self.has_got_all(client), "client {} has not got what it should: {client:?}", client.index);
         }
         self.check_complete();
+        self.run_for(self.plan.rest_us);
     }
 
-    fn is_settled(&self, client: &Client) -> bool {
-        if client.state != State::Open || client.plan.pace == Pace::Dead || !client.deeds.is_none() {
+    fn is_settled(&mut self) -> bool {
+        self.model.is_settled() && self.clients.iter().all(|client| self.has_got_all(client))
+    }
+
+    fn has_got_all(&self, client: &Client) -> bool {
+        if client.state != State::Open || client.pace == Pace::Dead || !client.deeds.is_none() {
             return true;
         }
+        let is_still = client.peer.is_none_or(|peer| self.kernel.bytes_on_their_way(peer) == 0);
         let has_all = client.views.iter().all(|view| self.model.is_complete(view));
-        client.has_said_all() && client.has_heard_all() && has_all
+        client.has_said_all() && client.has_heard_all() && has_all && is_still
     }
 
     fn check_complete(&self) {
         let stays = |client: &&Client| client.state == State::Open && client.deeds.is_none();
         let done: Vec<usize> = self.clients.iter().filter(stays).map(|client| client.index).collect();
-        for client in self.clients.iter().filter(stays).filter(|client| client.plan.pace != Pace::Dead) {
+        for client in self.clients.iter().filter(stays).filter(|client| client.pace != Pace::Dead) {
             client.views.iter().for_each(|view| self.model.check_complete(view, &done));
         }
     }
@@ -182,7 +196,7 @@ impl World<'_> {
     /// Everybody leaves, one way or another.
     fn leave(&mut self) {
         for client in &mut self.clients {
-            client.plan.pace = Pace::Quick;
+            client.pace = Pace::Quick;
             match client.state {
                 State::Open if self.rng.chance(800) => client.close(Some(1000)),
                 State::Over if client.deeds.gone => client.die(),

@@ -186,19 +186,17 @@ impl SimKernel {
         self.0.borrow().event_count
     }
 
-    /// From now on nothing goes wrong any more, but for how large things are.
+    /// From now on nothing goes wrong any more, and the network is quick. What exists keeps its size.
     pub fn calm(&self) {
         let kernel = &mut *self.0.borrow_mut();
-        let (now, sizes) = (Faults::none(), kernel.faults.clone());
+        let calm = Faults::none();
         kernel.faults = Faults {
-            delay_us_max: sizes.delay_us_max,
-            segment_bytes_max: sizes.segment_bytes_max,
-            socket_bytes_max: sizes.socket_bytes_max,
-            recv_buffers: sizes.recv_buffers,
-            recv_buffer_bytes: sizes.recv_buffer_bytes,
-            descriptors: sizes.descriptors,
-            descriptors_are_random: sizes.descriptors_are_random,
-            ..now
+            delay_us_max: kernel.faults.delay_us_max.min(calm.delay_us_max),
+            socket_bytes_max: kernel.faults.socket_bytes_max,
+            recv_buffers: kernel.faults.recv_buffers,
+            recv_buffer_bytes: kernel.faults.recv_buffer_bytes,
+            descriptors: kernel.faults.descriptors,
+            ..calm
         };
     }
 
@@ -359,6 +357,12 @@ impl SimKernel {
         let kernel = &mut *self.0.borrow_mut();
         kernel.sockets[peer.0].peer = PeerState::Vanished;
         kernel.schedule(TCP_USER_TIMEOUT_MS * 1000, Work::GiveUp(peer.0));
+    }
+
+    /// Bytes that somebody has sent on this connection and nobody has taken.
+    pub fn bytes_on_their_way(&self, peer: PeerId) -> usize {
+        let socket = &self.0.borrow().sockets[peer.0];
+        [&socket.up, &socket.down].iter().map(|stream| stream.leaving() + stream.available()).sum()
     }
 
     /// Whether a fault was injected that ended this connection.
