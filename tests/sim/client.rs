@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 
+use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
 use ringfeed::proto::{
     ClientHandshake, ClientHandshakeError, CloseCode, Decoder, Event, Message, MessageKind, Opcode, Role, encode_close,
     encode_fragment, encode_frame, encode_message,
 };
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
+use crate::journal::roar;
 use crate::model::{Model, View, topic_name};
 use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
 
@@ -93,8 +95,11 @@ pub(crate) struct Client {
     unsent: VecDeque<u8>,
     expected: VecDeque<Expected>,
     acts: usize,
+    last_words: u64,
     /// Payload bytes that it sends and publishes at most.
     bytes_max: usize,
+    /// Bytes of all answers that it asked for, and of the handshake's.
+    pub(crate) bytes_asked: usize,
     /// Bytes that came.
     pub(crate) bytes_read: usize,
     /// Its half of the stream has ended.
@@ -117,17 +122,19 @@ impl Client {
             views: Vec::new(),
             latency_us_max: 0,
             kernel: kernel.clone(),
-            rng,
             handshake: ClientHandshake::new(key),
             decoder: Decoder::new(Role::Client, 1 << 24),
             head: Vec::new(),
             unsent: VecDeque::new(),
             expected: VecDeque::new(),
             acts: 0,
+            last_words: rng.choose(&[0, 3, 10]),
             bytes_max,
+            bytes_asked: 1000,
             bytes_read: 0,
             has_finished: false,
             now_us: 0,
+            rng,
         }
     }
 
@@ -200,12 +207,15 @@ impl Client {
     /// The time has come to do something. Returns when to do the next thing.
     pub(crate) fn on_act_timer(&mut self, model: &mut Model, now_us: u64) -> Option<u64> {
         self.now_us = now_us;
-        if self.acts == self.plan.acts || self.is_over() || !self.deeds.is_none() {
+        if self.acts >= self.plan.acts || self.is_over() || !self.deeds.is_none() {
             return None;
         }
         if self.state == State::Open && self.unsent.len() < 10_000 {
-            self.acts += 1;
-            self.say_something(model);
+            // What is said at once may be heard at once.
+            for _ in 0..self.rng.between(1, self.plan.at_once) {
+                self.acts += 1;
+                self.say_something(model);
+            }
             self.write();
         }
         Some(self.rng.below(2 * self.plan.act_us + 1))
@@ -263,13 +273,14 @@ impl Client {
             opcode = Opcode::Continuation;
         }
         // Whatever was pinged came before the last frame, so it is answered before the echo.
-        self.expected.push_back(Expected::Message(kind, payload));
+        self.expect_message(kind, payload);
     }
 
     fn ping(&mut self) {
         let payload = self.rng.next_u64().to_be_bytes().to_vec();
         let mask = self.mask();
         self.queue(|out| encode_frame(out, Opcode::Ping, &payload, mask));
+        self.bytes_asked += payload.len() + FRAME_HEADER_BYTES_MAX;
         self.expected.push_back(Expected::Pong(payload));
     }
 
@@ -284,7 +295,7 @@ impl Client {
         }
         let topic = self.rng.below(model.topic_count() as u64) as usize;
         let name = topic_name(topic);
-        let text = match self.rng.below(10) {
+        let text = match self.rng.below(11) {
             0..4 => format!("s {name}"),
             4..6 => format!("u {name}"),
             6..9 => {
@@ -292,10 +303,33 @@ impl Client {
                 let message = model.publish_by_client(self.index, topic, len);
                 return self.say_text(&format!("p {name} {message}"));
             }
+            9 if self.plan.roars > 0 => {
+                let count = self.rng.below(self.plan.roars as u64) as usize;
+                self.say_text(&format!("r {count}"));
+                return self.expect_message(MessageKind::Text, roar(count).into_bytes());
+            }
             _ => return self.ping(),
         };
         self.say_text(&text);
-        self.expected.push_back(Expected::Message(MessageKind::Text, format!("={text}").into_bytes()));
+        self.expect_message(MessageKind::Text, format!("={text}").into_bytes());
+    }
+
+    fn expect_message(&mut self, kind: MessageKind, payload: Vec<u8>) {
+        self.bytes_asked += payload.len() + FRAME_HEADER_BYTES_MAX;
+        self.expected.push_back(Expected::Message(kind, payload));
+    }
+
+    /// Whether it has something to say before it is gone, of which the server hears while the end comes.
+    pub(crate) fn has_last_words(&self) -> bool {
+        let is_sudden = matches!(self.plan.ending, Ending::Resets | Ending::Leaves | Ending::Finishes);
+        is_sudden && self.state == State::Open && self.deeds.is_none() && self.last_words > 0
+    }
+
+    pub(crate) fn say_last_words(&mut self, model: &mut Model) {
+        for _ in 0..std::mem::take(&mut self.last_words) {
+            self.say_something(model);
+        }
+        self.write();
     }
 
     /// The time has come to end.
@@ -500,7 +534,8 @@ impl Client {
                 self.on_expected(Expected::Message(message.kind, message.payload.to_vec()));
             }
             Event::Message(message) => {
-                if let Some(at_us) = model.on_message(&mut self.views, message) {
+                let at_us = model.on_message(&mut self.views, message);
+                if let (Some(at_us), Pace::Quick) = (at_us, self.plan.pace) {
                     self.latency_us_max = self.latency_us_max.max(self.now_us - at_us);
                 }
             }
@@ -525,6 +560,9 @@ impl Client {
     fn on_answer(&mut self, message: Message<'_>) {
         let Kind::Room = self.plan.kind else { return };
         let text = message.as_str().expect("answers of a room are text");
+        if text.starts_with("=r ") {
+            return;
+        }
         let (verb, name) = text[1..].split_once(' ').expect("a verb and a topic");
         let topic = name.strip_prefix("t/").and_then(|number| number.parse().ok()).expect("a topic's name");
         match verb {

@@ -70,8 +70,8 @@ impl<H: Handler> Handler for Watched<H> {
 }
 
 /// A handler that does what it is told, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
-/// unsubscribes, `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and
-/// the same text.
+/// unsubscribes, `r <count>` is answered with so many bytes more, `p <topic> <message>` publishes, `c <code>` closes. All
+/// but the last two are answered with `=` and the same text.
 pub(crate) struct Room;
 
 impl Handler for Room {
@@ -86,6 +86,7 @@ impl Handler for Room {
         match verb {
             "s" => conn.subscribe(topic(rest)).expect("few topics"),
             "u" => conn.unsubscribe(topic(rest)),
+            "r" => return conn.send(Message::text(&roar(rest.parse().expect("a count")))),
             "p" => {
                 let (name, payload) = rest.split_once(' ').expect("a topic and a message");
                 return conn.publish(topic(name), Message { kind: crate::model::kind_of(payload), payload: payload.as_bytes() });
@@ -95,4 +96,9 @@ impl Handler for Room {
         }
         conn.send(Message::text(&format!("={text}")));
     }
+}
+
+/// The answer to `r <count>`.
+pub(crate) fn roar(count: usize) -> String {
+    format!("=r {count}{}", "!".repeat(count))
 }

@@ -56,12 +56,11 @@ impl Case<'_> {
         assert!(is_explained, "nothing explains that this client ended with {end:?} (late: {}): {client:?}", self.is_late);
     }
 
-    /// A slow consumer must have had at least that much to read.
+    /// A slow consumer must have had more to read than an outbox holds.
     fn may_be_slow(&self, model: &Model) -> bool {
         let client = self.client;
         let subscribes = matches!(client.plan.kind, Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks));
-        let _ = model;
-        subscribes
+        subscribes && model.bytes_since(client.plan.connect_us) + client.bytes_asked > self.plan.config.outbox_bytes_max
     }
 
     /// The client was told, if it stayed to listen.

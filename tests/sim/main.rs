@@ -44,7 +44,10 @@ fn main() -> ExitCode {
     let (mut total, mut failures) = (Summary::default(), 0);
     for seed in arguments.first..arguments.first + arguments.count {
         match catch_unwind(AssertUnwindSafe(|| run_checked(seed, arguments.is_single))) {
-            Ok(summary) => total.add(&summary),
+            Ok(summary) => {
+                if std::env::var("SIM_DEBUG").is_ok() { println!("{seed} latency {} events {}", summary.latency, summary.events); }
+                total.add(&summary)
+            }
             Err(_) => {
                 failures += 1;
                 eprintln!("FAILED seed={seed} commit={}\nreplay: cargo sim -- {seed}", commit());

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
+use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
 use ringfeed::proto::{Message, MessageKind};
 use ringfeed::server::{PublishError, Publisher};
 use ringfeed::topics::{Position, TopicName};
@@ -48,6 +49,8 @@ pub(crate) struct Model {
     previous: HashMap<Id, Id>,
     /// How much each client published: the numbers given out.
     numbers: HashMap<(usize, usize), u64>,
+    /// Bytes of the frames that clients published.
+    client_bytes: usize,
 }
 
 /// One subscription of one client.
@@ -69,7 +72,7 @@ impl Model {
             last_offset: 0,
         };
         let topics = (0..topic_count).map(topic).collect();
-        Model { topics, next: HashMap::new(), previous: HashMap::new(), numbers: HashMap::new() }
+        Model { topics, next: HashMap::new(), previous: HashMap::new(), numbers: HashMap::new(), client_bytes: 0 }
     }
 
     pub(crate) fn topic_count(&self) -> usize {
@@ -93,7 +96,9 @@ impl Model {
     pub(crate) fn publish_by_client(&mut self, publisher: usize, topic: usize, len: usize) -> String {
         let number = self.numbers.entry((publisher, topic)).or_default();
         *number += 1;
-        payload(Id { topic, publisher, number: *number }, len)
+        let payload = payload(Id { topic, publisher, number: *number }, len);
+        self.client_bytes += payload.len() + FRAME_HEADER_BYTES_MAX;
+        payload
     }
 
     /// Takes the outcomes that have come since the last call.
@@ -107,10 +112,13 @@ impl Model {
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
-    /// How many bytes the control plane published to `topic` after `since_us`, and clients at any time.
-    pub(crate) fn bytes_since(&self, topic: usize, since_us: u64) -> usize {
-        let control = self.topics[topic].control.iter().filter(|published| published.at_us >= since_us);
-        control.map(|published| published.len + 10).sum()
+    /// How many bytes of frames were published to all topics after `since_us` by the control plane, and by clients at any
+    /// time.
+    pub(crate) fn bytes_since(&self, since_us: u64) -> usize {
+        let control = self.topics.iter().flat_map(|topic| &topic.control);
+        let control = control.filter(|published| published.at_us >= since_us);
+        let frames: usize = control.map(|published| published.len + FRAME_HEADER_BYTES_MAX).sum();
+        frames + self.client_bytes
     }
 
     /// A subscriber received `message`. Returns when it was published, if that is known.
@@ -238,10 +246,6 @@ impl View {
 
     pub(crate) fn topic(&self) -> usize {
         self.topic
-    }
-
-    pub(crate) fn since_us(&self) -> u64 {
-        self.since_us
     }
 }
 

@@ -1,8 +1,12 @@
 //! What a run and each of its clients are going to do: chosen by the seed, before anything happens.
 
 use ringfeed::conn::KeepAliveConfig;
+use ringfeed::limits::MESH_QUEUE_PARCELS;
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
+
+/// Messages of one burst that is more than the queue of a shard holds.
+const FLOOD: u64 = 3 * MESH_QUEUE_PARCELS as u64;
 
 /// What a client is there for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,10 @@ pub(crate) struct ClientPlan {
     pub(crate) connect_us: u64,
     pub(crate) act_us: u64,
     pub(crate) acts: usize,
+    /// How many things it says at once, at most.
+    pub(crate) at_once: u64,
+    /// Bytes that a room is to answer with, at most.
+    pub(crate) roars: usize,
     pub(crate) pace: Pace,
     /// Bytes that it writes at once, at most.
     pub(crate) write_bytes_max: usize,
@@ -110,7 +118,10 @@ impl Plan {
         let payload_bytes_max = (faults.segment_bytes_max * 10).min(rng.choose(&[30, 300, 3_000, 40_000]));
         let client_count = rng.choose(&[1, 3, 6, 10, 20]);
         let is_short_of_room = rng.chance(150);
-        let clients = (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us)).collect();
+        let is_quick_network = faults.segment_bytes_max >= 1000 && faults.socket_bytes_max >= 4096;
+        let clients =
+            (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us, is_quick_network)).collect();
+        let is_flood = is_quick_network && rng.chance(60);
         Plan {
             shards,
             topics,
@@ -118,13 +129,18 @@ impl Plan {
             connections_max: if is_short_of_room { rng.between(1, 10) as usize } else { 1000 },
             clients,
             active_us,
-            publish_us: rng.choose(&[2_000, 20_000, 200_000]).max(active_us / 60),
-            burst_max: rng.choose(&[1, 4, 20]),
-            payload_bytes_max,
+            publish_us: rng.choose(&[2_000, 20_000, 200_000]).max(active_us / if is_flood { 5 } else { 60 }),
+            burst_max: if is_flood { FLOOD } else { rng.choose(&[1, 4, 20]) },
+            payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
             rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
             drain_us: rng.chance(250).then(|| rng.below(active_us)),
             faults,
         }
+    }
+
+    /// How many bytes at most a client gets for one that it sends.
+    pub(crate) fn answer_factor(&self) -> usize {
+        if self.clients.iter().any(|client| client.roars > 0) { 400_000 } else { 2 }
     }
 
     /// Whether the network is so slow that the server's patience may end before a peer's answer comes.
@@ -151,11 +167,11 @@ fn config(rng: &mut Rng) -> ServerConfig {
 }
 
 impl ClientPlan {
-    fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64) -> ClientPlan {
+    fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64, is_quick_network: bool) -> ClientPlan {
         let kind = kind(rng, topics);
         let pace = match rng.below(10) {
             0 => Pace::Dead,
-            1 | 2 => Pace::Slow { bytes: rng.choose(&[3, 50, 1000]), pause_us: rng.choose(&[100, 5_000, 100_000]) },
+            1 | 2 => Pace::Slow { bytes: rng.choose(&[3, 50, 1000]), pause_us: rng.choose(&[100, 5_000, 100_000]).max(active_us / 2000) },
             _ => Pace::Quick,
         };
         let connect_us = if rng.chance(500) { 0 } else { rng.below(active_us) };
@@ -164,6 +180,8 @@ impl ClientPlan {
             connect_us,
             act_us: rng.choose(&[500, 10_000, 200_000]).max(active_us / 60),
             acts: rng.choose(&[0, 3, 20, 60]),
+            at_once: rng.choose(&[1, 1, 6]),
+            roars: if is_quick_network && rng.chance(150) { 400_000 } else { 0 },
             pace,
             write_bytes_max: rng.choose(&[1, 10, 1000, usize::MAX]),
             ignores_pings: rng.chance(50),

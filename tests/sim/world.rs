@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use ringfeed::conn::CloseCause;
 use ringfeed::gateway::{Echo, Feed, Handler, Routes};
-use ringfeed::limits::{OUTBOX_BYTES_MAX, RECV_PAUSE_BYTES};
+use ringfeed::limits::RECV_PAUSE_BYTES;
 use ringfeed::ring::sim::{Happening, Rng, SimKernel};
 use ringfeed::server::sim::SimShard;
 use ringfeed::server::{Publisher, Status, sim};
@@ -17,6 +17,9 @@ use crate::model::Model;
 use crate::plan::{Ending, Kind, Pace, Plan};
 
 const SECOND_US: u64 = 1_000_000;
+
+/// The longest that a publication may take to a quick client, in delays of the network, of at least a millisecond.
+const LATENCY_MAX: u64 = 600;
 
 /// Virtual time in which everything that was said must have arrived, once nothing goes wrong any more.
 const SETTLE_SECONDS_MAX: u64 = 60;
@@ -38,6 +41,8 @@ const TIMERS: [Timer; 6] = [Timer::Connect, Timer::Act, Timer::Read, Timer::End,
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) fingerprint: u64,
+    /// The longest that a publication took to a quick client on a network that is quick enough, in delays of that network.
+    pub(crate) latency: u64,
     pub(crate) events: u64,
     pub(crate) virtual_us: u64,
     pub(crate) publications: u64,
@@ -69,6 +74,7 @@ pub(crate) fn run(seed: u64) -> Summary {
     let mut rng = Rng::new(seed);
     let plan = Plan::new(&mut rng);
     let kernel = SimKernel::new(rng.fork(), plan.faults.clone());
+    if std::env::var("SIM_DEBUG").is_ok_and(|value| value == "2") { println!("{plan:#?}"); }
     let status = Status::new(plan.shards);
     let journal = Rc::new(RefCell::new(Journal::default()));
     let (publisher, shards) = sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| {
@@ -94,6 +100,7 @@ pub(crate) fn run(seed: u64) -> Summary {
     world.leave();
     world.stop();
     let mut summary = Summary {
+        latency: world.latency(),
         fingerprint: world.kernel.fingerprint(),
         events: world.kernel.event_count(),
         virtual_us: world.kernel.now_us(),
@@ -235,6 +242,16 @@ impl World<'_> {
         assert!(self.shards.iter().all(Option::is_none), "a shard did not leave");
     }
 
+    fn latency(&self) -> u64 {
+        if self.kernel.last_leap_us().is_some() || self.plan.is_sluggish() {
+            return 0;
+        }
+        let latency_us = self.clients.iter().map(|client| client.latency_us_max).max().unwrap_or(0);
+        let latency = latency_us / self.plan.faults.delay_us_max.max(1000);
+        assert!(latency <= LATENCY_MAX, "a publication took {latency_us} µs to a quick client");
+        latency
+    }
+
     fn run_for(&mut self, us: u64) {
         self.run_until(self.kernel.now_us() + us);
     }
@@ -268,12 +285,15 @@ impl World<'_> {
         }
     }
 
-    /// Publications stop at their bound. Replies stop when the peer is no longer read, and what it has sent until then is
-    /// answered still; a publication may come on top where nothing waited.
+    /// Publications stop at their bound, but for the run of one turn where nothing waited. Replies stop when the peer is no
+    /// longer read; what it has sent until then is answered still.
     fn outbox_bound(&self) -> usize {
         let in_flight = self.plan.faults.recv_buffer_bytes as usize * usize::from(self.plan.faults.recv_buffers);
-        let replies = RECV_PAUSE_BYTES + 4 * in_flight + 2 * self.plan.payload_bytes_max + 1000;
-        replies.max(self.plan.config.outbox_bytes_max) + self.plan.payload_bytes_max * 40 + OUTBOX_BYTES_MAX / 100
+        let asked = self.clients.iter().map(|client| client.bytes_asked).max().unwrap_or(0);
+        let replies = asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
+        let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
+        let page = 20_000;
+        self.plan.config.outbox_bytes_max + replies + run + page
     }
 
     fn put_to_sleep(&mut self, ring: usize) {
@@ -302,10 +322,7 @@ impl World<'_> {
             Timer::Act if self.is_active => self.clients[index].on_act_timer(&mut self.model, now_us),
             Timer::Act => None,
             Timer::Read => self.clients[index].on_read_timer(&mut self.model, now_us),
-            Timer::End => {
-                self.end(index);
-                None
-            }
+            Timer::End => self.end(index),
         };
         if let Some(again_us) = again_us {
             self.set_timer(again_us, timer, index);
@@ -325,12 +342,17 @@ impl World<'_> {
         }
     }
 
-    fn end(&mut self, index: usize) {
+    fn end(&mut self, index: usize) -> Option<u64> {
         let client = &mut self.clients[index];
         if let Kind::Breaker(breach) = client.plan.kind {
             client.breach(breach);
         }
+        if client.has_last_words() {
+            client.say_last_words(&mut self.model);
+            return Some(self.rng.below(3 * self.plan.faults.delay_us_max + 2));
+        }
         client.end(client.plan.ending);
+        None
     }
 
     fn publish(&mut self, now_us: u64) -> Option<u64> {
