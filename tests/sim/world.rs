@@ -267,7 +267,7 @@ impl World<'_> {
                 }
                 Happening::Timer(name) => self.on_timer(TIMERS[(name >> 32) as usize], (name & 0xffff_ffff) as usize),
             }
-            assert!(self.kernel.event_count() < 20_000_000, "the world does not come to rest");
+            assert!(self.kernel.event_count() < 10_000_000, "the world does not come to rest");
         }
     }
 
