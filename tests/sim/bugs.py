@@ -29,13 +29,11 @@ class Bug(NamedTuple):
 
 
 BUGS = [
-    Bug("generation-ignored", "src/server/shard.rs", "|slot| slot.id == id)", "|slot| slot.id.slot == id.slot)"),
     Bug("generation-not-advanced", "src/server/close.rs", "= id.next().generation;", "= id.generation;"),
     Bug("no-rearm-after-enobufs", "src/server/receive.rs", "if !self.slot(slot).is_paused {", "if !was_scarce && !self.slot(slot).is_paused {"),
     Bug("no-resume-after-pause", "src/server/send.rs", "entry.is_paused = false;\n            if !entry.is_receiving {", "entry.is_paused = false;\n            if false && !entry.is_receiving {"),
     Bug("cut-send-begins-anew", "src/server/publish.rs", "self.put_back(slot, run.bytes.clone(), result.unwrap_or(0) as usize)", "self.put_back(slot, run.bytes.clone(), 0)"),
     Bug("refused-reply-dropped", "src/server/send.rs", "&reply[result.unwrap_or(0) as usize..]", "&reply[result.unwrap_or(reply.len() as u32) as usize..]"),
-    Bug("rest-of-send-goes-last", "src/conn/outbox.rs", "waiting.frames.push_front(frame);", "waiting.frames.push_back(frame);"),
     Bug("skip-kept-after-send", "src/conn/outbox.rs", "waiting.skip = 0;\n", ""),
     Bug("short-send-taken-for-whole", "src/server/send.rs", "if completion.result != Ok(entry.sending_bytes) {", "if completion.result.is_err() {"),
     Bug("fan-out-overtakes-outbox", "src/server/publish.rs", "if entry.is_behind() || entry.fan_out == fan_out {", "if entry.fan_out == fan_out {"),

@@ -1,7 +1,7 @@
 //! What the handlers on the shards were told of each client: opened once, closed once, and why.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use ringfeed::buf::ConnId;
@@ -15,6 +15,8 @@ use ringfeed::topics::TopicName;
 pub(crate) struct Journal {
     /// By shard and connection: whose it is, while it is open.
     open: HashMap<(usize, ConnId), usize>,
+    /// All that ever were: no id may come twice, since late news of the one before would be taken for its own.
+    known: HashSet<(usize, ConnId)>,
     /// By client.
     ends: HashMap<usize, CloseCause>,
 }
@@ -31,8 +33,8 @@ impl Journal {
     }
 
     fn on_open(&mut self, shard: usize, conn: ConnId, client: usize) {
-        let before = self.open.insert((shard, conn), client);
-        assert_eq!(before, None, "two connections have one id");
+        assert!(self.known.insert((shard, conn)), "two connections have one id: {conn:?}");
+        self.open.insert((shard, conn), client);
     }
 
     fn on_close(&mut self, shard: usize, conn: ConnId, cause: CloseCause) {

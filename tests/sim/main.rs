@@ -15,7 +15,9 @@ use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use ringfeed::conn::CloseCause;
+use ringfeed::ring::sim::Rng;
 
+use self::plan::Plan;
 use self::world::{Summary, run};
 
 /// Seeds of a run without arguments.
@@ -44,10 +46,7 @@ fn main() -> ExitCode {
     let (mut total, mut failures) = (Summary::default(), 0);
     for seed in arguments.first..arguments.first + arguments.count {
         match catch_unwind(AssertUnwindSafe(|| run_checked(seed, arguments.is_single))) {
-            Ok(summary) => {
-                if std::env::var("SIM_DEBUG").is_ok() { println!("{seed} latency {} events {}", summary.latency, summary.events); }
-                total.add(&summary)
-            }
+            Ok(summary) => total.add(&summary),
             Err(_) => {
                 failures += 1;
                 eprintln!("FAILED seed={seed} commit={}\nreplay: cargo sim -- {seed}", commit());
@@ -67,6 +66,9 @@ fn main() -> ExitCode {
 }
 
 fn run_checked(seed: u64, is_single: bool) -> Summary {
+    if is_single {
+        println!("{:#?}", Plan::new(&mut Rng::new(seed)));
+    }
     let summary = run(seed);
     if is_single || seed.is_multiple_of(REPLAY_EVERY) {
         assert_eq!(summary.fingerprint, run(seed).fingerprint, "the same seed was not the same run");
@@ -108,6 +110,7 @@ impl Arguments {
 
 impl Summary {
     fn add(&mut self, other: &Summary) {
+        self.latency = self.latency.max(other.latency);
         self.events += other.events;
         self.virtual_us += other.virtual_us;
         self.publications += other.publications;
@@ -130,6 +133,7 @@ impl Summary {
             self.recv_buffers_scarce,
             self.accept_stalls
         );
+        println!("a publication took at most {} network delays to a quick client", self.latency);
         let closed: Vec<String> = CloseCause::ALL.iter().zip(self.closed).map(|(c, n)| format!("{} {n}", c.label())).collect();
         println!("closed: {}", closed.join(", "));
     }

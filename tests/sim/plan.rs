@@ -6,7 +6,7 @@ use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
 
 /// Messages of one burst that is more than the queue of a shard holds.
-const FLOOD: u64 = 3 * MESH_QUEUE_PARCELS as u64;
+const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
 
 /// What a client is there for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -74,7 +74,6 @@ pub(crate) fn run(seed: u64) -> Summary {
     let mut rng = Rng::new(seed);
     let plan = Plan::new(&mut rng);
     let kernel = SimKernel::new(rng.fork(), plan.faults.clone());
-    if std::env::var("SIM_DEBUG").is_ok_and(|value| value == "2") { println!("{plan:#?}"); }
     let status = Status::new(plan.shards);
     let journal = Rc::new(RefCell::new(Journal::default()));
     let (publisher, shards) = sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| {

@@ -149,3 +149,145 @@ impl Drop for SimRing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::buf::ConnId;
+    use crate::ring::{Errno, Op};
+
+    const SOON_US: u64 = 1_000_000;
+
+    fn token(op: Op) -> Token {
+        Token::of_conn(op, ConnId { slot: 3, generation: 1 })
+    }
+
+    /// A ring on a kernel with these faults, and one connection, accepted and received from.
+    fn connect(faults: Faults) -> (SimKernel, SimRing, PeerId, Direct) {
+        let kernel = SimKernel::new(Rng::new(1), faults);
+        let mut ring = SimRing::new(&kernel);
+        let listener = File::open("/dev/null").unwrap();
+        ring.submit_accept(listener.as_fd(), token(Op::Accept));
+        let peer = kernel.connect(ring.index());
+        let accepted = completions(&kernel, &mut ring);
+        let socket = Direct(accepted[0].result.unwrap());
+        ring.submit_recv(socket, token(Op::Recv));
+        (kernel, ring, peer, socket)
+    }
+
+    /// What completes within a second.
+    fn completions(kernel: &SimKernel, ring: &mut SimRing) -> Vec<Completion> {
+        let mut completions = Vec::new();
+        kernel.sleep(ring.index(), Duration::from_secs(60));
+        let until_us = kernel.now_us() + SOON_US;
+        while kernel.next(until_us).is_some() {}
+        ring.wait(Duration::ZERO, &mut completions);
+        completions
+    }
+
+    fn send_now(ring: &mut SimRing, socket: Direct, bytes: &[u8]) -> Vec<Completion> {
+        let mut incomplete = Vec::new();
+        let send = SendNow { socket, bytes, token: Token::new(Op::Reply, 0, 3) };
+        ring.send_now([send].into_iter(), &mut incomplete);
+        incomplete
+    }
+
+    #[test]
+    fn bytes_go_both_ways_and_pieces_come_home() {
+        let (kernel, mut ring, peer, socket) = connect(Faults::none());
+        assert_eq!(kernel.write(peer, b"hello"), 5);
+        let mut received = completions(&kernel, &mut ring);
+        let piece = received[0].received.take().unwrap();
+        assert_eq!(ring.received(&piece), b"hello");
+        ring.release(piece);
+        assert_eq!(send_now(&mut ring, socket, b"world"), []);
+        assert_eq!(completions(&kernel, &mut ring), []);
+        assert_eq!(kernel.read(peer, 100), PeerRead::Bytes(b"world".to_vec()));
+        kernel.finish(peer);
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Ok(0));
+        ring.submit_close(socket, token(Op::Close));
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Ok(0));
+        assert_eq!(kernel.read(peer, 100), PeerRead::End);
+        kernel.assert_nothing_is_held(ring.index());
+    }
+
+    #[test]
+    fn a_full_socket_takes_a_part_and_a_waiting_send_the_rest() {
+        let (kernel, mut ring, peer, socket) = connect(Faults { socket_bytes_max: 10, ..Faults::none() });
+        let frame = SharedFrame::new((0..25).collect());
+        assert_eq!(send_now(&mut ring, socket, &frame)[0].result, Ok(10));
+        assert_eq!(send_now(&mut ring, socket, &frame[10..])[0].result, Err(Errno::WouldBlock));
+        ring.submit_send(socket, frame, 10, token(Op::Send));
+        let mut read = Vec::new();
+        let mut completed = completions(&kernel, &mut ring);
+        while let PeerRead::Bytes(bytes) = kernel.read(peer, 100) {
+            read.extend(bytes);
+            completed.extend(completions(&kernel, &mut ring));
+        }
+        assert_eq!(read, (0..25).collect::<Vec<u8>>());
+        assert_eq!((completed.len(), completed[0].result), (1, Ok(15)));
+    }
+
+    #[test]
+    fn a_reset_is_told_once_and_then_the_stream_has_ended() {
+        let (kernel, mut ring, peer, socket) = connect(Faults::none());
+        kernel.reset(peer);
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Err(Errno::Reset));
+        assert_eq!(send_now(&mut ring, socket, b"x")[0].result, Err(Errno::Ended));
+    }
+
+    #[test]
+    fn more_than_the_buffers_hold_ends_the_receive() {
+        let faults = Faults { recv_buffers: 1, recv_buffer_bytes: 4, ..Faults::none() };
+        let (kernel, mut ring, peer, _) = connect(faults);
+        kernel.write(peer, b"hello");
+        let results: Vec<_> = completions(&kernel, &mut ring).iter().map(|done| (done.result, done.more)).collect();
+        assert_eq!(results, [(Ok(4), true), (Err(Errno::NoBuffers), false)]);
+    }
+
+    #[test]
+    fn a_cancelled_receive_ends() {
+        let (kernel, mut ring, _, _) = connect(Faults::none());
+        ring.submit_cancel(token(Op::Recv));
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Err(Errno::Canceled));
+    }
+
+    #[test]
+    #[should_panic(expected = "closed under an operation")]
+    fn a_close_under_a_receive_is_refused() {
+        let (kernel, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_close(socket, token(Op::Close));
+        completions(&kernel, &mut ring);
+    }
+
+    #[test]
+    #[should_panic(expected = "overtakes one that waits")]
+    fn a_send_that_overtakes_is_refused() {
+        let (_, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_send(socket, SharedFrame::new(vec![1]), 0, token(Op::Send));
+        send_now(&mut ring, socket, b"x");
+    }
+
+    #[test]
+    #[should_panic(expected = "another connection's descriptor")]
+    fn a_foreign_operation_is_refused() {
+        let (kernel, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_shutdown(socket, Shutdown::Both, Token::of_conn(Op::Shutdown, ConnId { slot: 3, generation: 2 }));
+        completions(&kernel, &mut ring);
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn pieces_out_of_order_are_refused() {
+        let (kernel, mut ring, peer, _) = connect(Faults { segment_bytes_max: 1, ..Faults::none() });
+        kernel.write(peer, b"ab");
+        let mut pieces = Vec::new();
+        while pieces.len() < 2 {
+            pieces.extend(completions(&kernel, &mut ring).into_iter().filter_map(|done| done.received));
+        }
+        ring.release(pieces.pop().unwrap());
+    }
+}
