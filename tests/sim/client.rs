@@ -164,7 +164,8 @@ impl Client {
             Kind::Stray(_) => "/echo".to_owned(),
         };
         let target = format!("{path}?client={}", self.index);
-        let plain = |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes();
+        let plain =
+            |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes();
         match self.plan.kind {
             Kind::Stray(200) => return plain("GET", "/"),
             Kind::Stray(405) => return plain("POST", &target),
@@ -579,7 +580,12 @@ impl Client {
         self.state = State::Closed;
         // The server answers in order: whatever was asked before a Close frame of ours is answered before its own.
         if self.deeds.close.is_some() && code == self.deeds.close.flatten() {
-            assert!(self.expected.is_empty(), "client {}: not everything was answered: {:?}", self.index, self.expected);
+            assert!(
+                self.expected.is_empty(),
+                "client {}: not everything was answered: {:?}",
+                self.index,
+                self.expected
+            );
         }
         if self.deeds.close.is_none() && !self.deeds.breach && !self.deeds.finished {
             self.deeds.close = Some(code);

@@ -54,7 +54,8 @@ pub(crate) struct Watched<H> {
 impl<H: Handler> Handler for Watched<H> {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let accept = self.handler.on_open(conn, request)?;
-        let client = request.head.query.and_then(|query| query.strip_prefix("client=")).expect("clients say who they are");
+        let client =
+            request.head.query.and_then(|query| query.strip_prefix("client=")).expect("clients say who they are");
         self.journal.borrow_mut().on_open(self.shard, conn.id(), client.parse().expect("a number"));
         Ok(accept)
     }
@@ -91,7 +92,10 @@ impl Handler for Room {
             "r" => return conn.send(Message::text(&roar(rest.parse().expect("a count")))),
             "p" => {
                 let (name, payload) = rest.split_once(' ').expect("a topic and a message");
-                return conn.publish(topic(name), Message { kind: crate::model::kind_of(payload), payload: payload.as_bytes() });
+                return conn.publish(
+                    topic(name),
+                    Message { kind: crate::model::kind_of(payload), payload: payload.as_bytes() },
+                );
             }
             "c" => return conn.close(CloseCode(rest.parse().expect("a code")), "as you wish"),
             _ => panic!("not a verb of the room: {text}"),

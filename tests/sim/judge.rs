@@ -53,7 +53,11 @@ impl Case<'_> {
             Some(CloseCause::Drain) => self.plan.drain_us.is_some(),
             Some(CloseCause::Refused | CloseCause::Answered | CloseCause::HandshakeTimeout) => false,
         };
-        assert!(is_explained, "nothing explains that this client ended with {end:?} (late: {}): {client:?}", self.is_late);
+        assert!(
+            is_explained,
+            "nothing explains that this client ended with {end:?} (late: {}): {client:?}",
+            self.is_late
+        );
     }
 
     /// A slow consumer must have had more to read than an outbox holds.

@@ -134,7 +134,8 @@ impl Summary {
             self.accept_stalls
         );
         println!("a publication took at most {} network delays to a quick client", self.latency);
-        let closed: Vec<String> = CloseCause::ALL.iter().zip(self.closed).map(|(c, n)| format!("{} {n}", c.label())).collect();
+        let closed: Vec<String> =
+            CloseCause::ALL.iter().zip(self.closed).map(|(c, n)| format!("{} {n}", c.label())).collect();
         println!("closed: {}", closed.join(", "));
     }
 }

@@ -143,12 +143,14 @@ impl Plan {
         if self.clients.iter().any(|client| client.roars > 0) { 400_000 } else { 2 }
     }
 
-    /// Whether the network is so slow that the server's patience may end before a peer's answer comes.
+    /// Whether bytes may move so slowly that the server's patience ends before a peer's answer comes.
     pub(crate) fn is_sluggish(&self) -> bool {
-        let unit = (self.faults.segment_bytes_max / 2).min(self.faults.socket_bytes_max).max(1);
+        let faults = &self.faults;
+        let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).max(1);
         let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
-        // A unit takes some delays: to leave, to arrive, to be read, and to make room again.
-        units as u64 * self.faults.delay_us_max > 1_000_000
+        // A unit takes some delays: to leave, to arrive, to be read, and to make room again. And it may not be read at once.
+        let is_read_badly = faults.recv_short + faults.recv_ends + faults.recv_scarce + faults.recv_interrupted >= 100;
+        units as u64 * faults.delay_us_max * if is_read_badly { 8 } else { 1 } > 1_000_000
     }
 }
 
@@ -171,7 +173,10 @@ impl ClientPlan {
         let kind = kind(rng, topics);
         let pace = match rng.below(10) {
             0 => Pace::Dead,
-            1 | 2 => Pace::Slow { bytes: rng.choose(&[3, 50, 1000]), pause_us: rng.choose(&[100, 5_000, 100_000]).max(active_us / 2000) },
+            1 | 2 => Pace::Slow {
+                bytes: rng.choose(&[3, 50, 1000]),
+                pause_us: rng.choose(&[100, 5_000, 100_000]).max(active_us / 2000),
+            },
             _ => Pace::Quick,
         };
         let connect_us = if rng.chance(500) { 0 } else { rng.below(active_us) };

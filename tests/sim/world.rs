@@ -76,11 +76,11 @@ pub(crate) fn run(seed: u64) -> Summary {
     let kernel = SimKernel::new(rng.fork(), plan.faults.clone());
     let status = Status::new(plan.shards);
     let journal = Rc::new(RefCell::new(Journal::default()));
-    let (publisher, shards) = sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| {
-        routes(shard, &journal)
-    });
+    let (publisher, shards) =
+        sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| routes(shard, &journal));
     let bytes_max = plan.payload_bytes_max;
-    let client = |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
+    let client =
+        |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
     let mut world = World {
         model: Model::new(plan.topics),
@@ -289,7 +289,8 @@ impl World<'_> {
     fn outbox_bound(&self) -> usize {
         let in_flight = self.plan.faults.recv_buffer_bytes as usize * usize::from(self.plan.faults.recv_buffers);
         let asked = self.clients.iter().map(|client| client.bytes_asked).max().unwrap_or(0);
-        let replies = asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
+        let replies =
+            asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
         let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
         let page = 20_000;
         self.plan.config.outbox_bytes_max + replies + run + page

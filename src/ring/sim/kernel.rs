@@ -83,7 +83,11 @@ pub(super) enum Work {
     /// Nothing has been acknowledged for too long.
     GiveUp(usize),
     Closed(usize, u64),
-    Doorbell { from: usize, to: usize, token: u64 },
+    Doorbell {
+        from: usize,
+        to: usize,
+        token: u64,
+    },
     Turn(usize, u64),
     Peer(usize),
     Timer(u64),

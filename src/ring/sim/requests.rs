@@ -104,8 +104,9 @@ impl Kernel {
         if self.fails(|faults| faults.accept_fails) {
             return Err(Errno::Other(libc::EPERM));
         }
-        let free: Vec<usize> =
-            (0..self.rings[ring].descriptors.len()).filter(|index| self.rings[ring].descriptors[*index].is_none()).collect();
+        let free: Vec<usize> = (0..self.rings[ring].descriptors.len())
+            .filter(|index| self.rings[ring].descriptors[*index].is_none())
+            .collect();
         if free.is_empty() {
             return Err(Errno::TableFull);
         }

@@ -102,11 +102,7 @@ impl Socket {
 
     /// Whether a receive of the shard has something to say.
     pub(super) fn is_readable(&self) -> bool {
-        self.up.available() > 0
-            || self.up.is_at_end()
-            || self.error.is_some()
-            || self.is_broken
-            || self.is_shut_read
+        self.up.available() > 0 || self.up.is_at_end() || self.error.is_some() || self.is_broken || self.is_shut_read
     }
 
     /// Why a send of the shard can't go on, if so. An error is told once; after that the stream has just ended.
