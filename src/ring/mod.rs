@@ -13,6 +13,8 @@ mod completion;
 mod errno;
 mod event;
 mod probe;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod token;
 mod uring;
 

@@ -10,6 +10,8 @@ mod publish;
 mod receive;
 mod send;
 mod shard;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod slot;
 mod start;
 mod timers;

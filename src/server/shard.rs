@@ -119,14 +119,19 @@ impl<'m, R: Ring> Shard<'m, R> {
     pub(super) fn run(&mut self) {
         let start = Instant::now();
         while !self.has_left() {
-            self.wait();
+            let timeout = self.fall_asleep();
+            self.wait(timeout);
             self.turn(start.elapsed().as_millis() as u64);
         }
     }
 
-    /// Waits until something completes or a timer is due.
-    fn wait(&mut self) {
-        let timeout = self.mesh.sleep_max().min(self.until_next_timer());
+    /// From now on others must wake this shard; returns for how long it may sleep at most.
+    pub(super) fn fall_asleep(&mut self) -> Duration {
+        self.mesh.sleep_max().min(self.until_next_timer())
+    }
+
+    /// Waits until something completes or `timeout` passed.
+    pub(super) fn wait(&mut self, timeout: Duration) {
         self.ring.wait(timeout, &mut self.completions);
         self.mesh.woke();
     }
@@ -138,7 +143,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     /// One turn: all that has happened until `now_ms`, and all that follows from it.
-    fn turn(&mut self, now_ms: u64) {
+    pub(super) fn turn(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
         self.metrics.turns.add(1);
         let mut completions = std::mem::take(&mut self.completions);
@@ -225,7 +230,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         all.into_iter().for_each(|slot| self.close_for_drain(slot));
     }
 
-    fn has_left(&self) -> bool {
+    pub(super) fn has_left(&self) -> bool {
         self.drain_deadline_ms.is_some_and(|deadline_ms| self.slots.is_empty() || self.now_ms >= deadline_ms)
     }
 

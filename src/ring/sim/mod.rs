@@ -1,0 +1,293 @@
+//! A simulated kernel: what stands in for io_uring when a shard is to be tested under every fault there is.
+//!
+//! ```text
+//!   Shard ── SimRing ──┐                        ┌── PeerId: a client of the test
+//!                      ├── SimKernel: one seed, ┤
+//!   Shard ── SimRing ──┘   one virtual time     └── PeerId
+//! ```
+//!
+//! It keeps the contract of [`Ring`] and no more: whatever that allows, some seed does. Operations take time and end in
+//! any order but a stream's own; sends and receives are cut short; buffers and descriptors run out; peers reset, vanish
+//! and stop reading. What the contract forbids a shard to do, it refuses with a panic: an operation on a closed or foreign
+//! descriptor, two sends at once, a close under an operation, a receive buffer given back twice or out of order.
+//!
+//! Only in builds with the feature `sim`. It knows nothing of WebSocket, and makes no system calls but to look whether an
+//! [`Event`] was notified.
+
+mod faults;
+mod kernel;
+mod requests;
+mod rng;
+mod socket;
+mod stream;
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+pub use faults::Faults;
+pub use kernel::{Happening, Operations, PeerId, PeerRead, SimKernel};
+pub use rng::Rng;
+
+use self::kernel::Lent;
+use self::requests::Request;
+use super::{Completion, Direct, Event, Ring, SendNow, Token};
+use crate::buf::{Received, RecvRing, SharedFrame};
+
+/// What a receive buffer holds after it was given back: whoever still looks at it sees nothing of use.
+const POISON: u8 = 0xdb;
+
+/// One shard's line to a [`SimKernel`].
+pub struct SimRing {
+    kernel: SimKernel,
+    index: usize,
+    recv: RecvRing,
+}
+
+impl SimRing {
+    /// A ring of `kernel`. Rings are numbered from 0.
+    pub fn new(kernel: &SimKernel) -> SimRing {
+        let mut state = kernel.0.borrow_mut();
+        let recv = RecvRing::new(state.faults.recv_buffers, state.faults.recv_buffer_bytes);
+        let index = state.add_ring();
+        drop(state);
+        SimRing { kernel: kernel.clone(), index, recv }
+    }
+
+    /// The number of this ring.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    fn queue(&mut self, request: Request) {
+        self.kernel.0.borrow_mut().rings[self.index].queued.push(request);
+    }
+
+    /// Puts a piece where the real kernel would have put it.
+    fn lend(&mut self, buffer_id: u16, bytes: &[u8], last: bool) -> Received {
+        let piece = self.recv.fill(buffer_id, bytes.len() as u32, last);
+        let memory = self.recv.bytes(&piece);
+        memory.copy_from_slice(bytes);
+        let lent = Lent { address: memory.as_ptr() as usize, len: bytes.len(), buffer_id, last };
+        self.kernel.0.borrow_mut().rings[self.index].lent.push_back(lent);
+        piece
+    }
+}
+
+impl Ring for SimRing {
+    type Address = usize;
+
+    fn submit_accept(&mut self, _listener: BorrowedFd<'_>, token: Token) {
+        self.queue(Request::Accept { token });
+    }
+
+    fn submit_recv(&mut self, socket: Direct, token: Token) {
+        self.queue(Request::Recv { socket, token });
+    }
+
+    fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
+        self.queue(Request::Send { socket, frame, skip, token });
+    }
+
+    fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>) {
+        // Whoever makes the sends may not know that there is a kernel, so it is not borrowed meanwhile.
+        let sends: Vec<SendNow<'a>> = sends.collect();
+        let kernel = &mut *self.kernel.0.borrow_mut();
+        kernel.enter(self.index);
+        kernel.send_now(self.index, sends.into_iter(), incomplete);
+    }
+
+    fn submit_shutdown(&mut self, socket: Direct, token: Token) {
+        self.queue(Request::Shutdown { socket, token });
+    }
+
+    fn submit_close(&mut self, socket: Direct, token: Token) {
+        self.queue(Request::Close { socket, token });
+    }
+
+    fn submit_cancel(&mut self, target: Token) {
+        self.queue(Request::Cancel { target });
+    }
+
+    fn submit_watch(&mut self, event: &Event, token: Token) {
+        self.queue(Request::Watch { event: event.clone(), token });
+    }
+
+    fn submit_doorbell(&mut self, target: &usize, token: Token) {
+        self.queue(Request::Doorbell { to: *target, token });
+    }
+
+    fn address(&self) -> usize {
+        self.index
+    }
+
+    /// Never waits: virtual time passes in [`SimKernel::next`], between [`SimKernel::sleep`] and this.
+    fn wait(&mut self, _timeout: Duration, completions: &mut Vec<Completion>) {
+        for posted in self.kernel.reap(self.index) {
+            let received = posted.piece.map(|(buffer_id, bytes, last)| self.lend(buffer_id, &bytes, last));
+            completions.push(Completion { token: posted.token, result: posted.result, more: posted.more, received });
+        }
+    }
+
+    fn received(&mut self, piece: &Received) -> &mut [u8] {
+        self.recv.bytes(piece)
+    }
+
+    fn release(&mut self, piece: Received) {
+        let memory = self.recv.bytes(&piece);
+        memory.fill(POISON);
+        let (address, len) = (memory.as_ptr() as usize, memory.len());
+        self.kernel.take_back(self.index, address, len);
+        self.recv.release(piece);
+    }
+}
+
+impl Drop for SimRing {
+    fn drop(&mut self) {
+        // A checker that failed may have left anything behind.
+        if !std::thread::panicking() {
+            self.kernel.remove_ring(self.index);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::buf::ConnId;
+    use crate::ring::{Errno, Op};
+
+    const SOON_US: u64 = 1_000_000;
+
+    fn token(op: Op) -> Token {
+        Token::of_conn(op, ConnId { slot: 3, generation: 1 })
+    }
+
+    /// A ring on a kernel with these faults, and one connection, accepted and received from.
+    fn connect(faults: Faults) -> (SimKernel, SimRing, PeerId, Direct) {
+        let kernel = SimKernel::new(Rng::new(1), faults);
+        let mut ring = SimRing::new(&kernel);
+        let listener = File::open("/dev/null").unwrap();
+        ring.submit_accept(listener.as_fd(), token(Op::Accept));
+        let peer = kernel.connect(ring.index());
+        let accepted = completions(&kernel, &mut ring);
+        let socket = Direct(accepted[0].result.unwrap());
+        ring.submit_recv(socket, token(Op::Recv));
+        (kernel, ring, peer, socket)
+    }
+
+    /// What completes within a second.
+    fn completions(kernel: &SimKernel, ring: &mut SimRing) -> Vec<Completion> {
+        let mut completions = Vec::new();
+        kernel.sleep(ring.index(), Duration::from_secs(60));
+        let until_us = kernel.now_us() + SOON_US;
+        while kernel.next(until_us).is_some() {}
+        ring.wait(Duration::ZERO, &mut completions);
+        completions
+    }
+
+    fn send_now(ring: &mut SimRing, socket: Direct, bytes: &[u8]) -> Vec<Completion> {
+        let mut incomplete = Vec::new();
+        let send = SendNow { socket, bytes, token: Token::new(Op::Reply, 0, 3) };
+        ring.send_now([send].into_iter(), &mut incomplete);
+        incomplete
+    }
+
+    #[test]
+    fn bytes_go_both_ways_and_pieces_come_home() {
+        let (kernel, mut ring, peer, socket) = connect(Faults::none());
+        assert_eq!(kernel.write(peer, b"hello"), 5);
+        let mut received = completions(&kernel, &mut ring);
+        let piece = received[0].received.take().unwrap();
+        assert_eq!(ring.received(&piece), b"hello");
+        ring.release(piece);
+        assert_eq!(send_now(&mut ring, socket, b"world"), []);
+        assert_eq!(completions(&kernel, &mut ring), []);
+        assert_eq!(kernel.read(peer, 100), PeerRead::Bytes(b"world".to_vec()));
+        kernel.finish(peer);
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Ok(0));
+        ring.submit_close(socket, token(Op::Close));
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Ok(0));
+        assert_eq!(kernel.read(peer, 100), PeerRead::End);
+        kernel.assert_nothing_is_held(ring.index());
+    }
+
+    #[test]
+    fn a_full_socket_takes_a_part_and_a_waiting_send_the_rest() {
+        let (kernel, mut ring, peer, socket) = connect(Faults { socket_bytes_max: 10, ..Faults::none() });
+        let frame = SharedFrame::new((0..25).collect());
+        assert_eq!(send_now(&mut ring, socket, &frame)[0].result, Ok(10));
+        assert_eq!(send_now(&mut ring, socket, &frame[10..])[0].result, Err(Errno::WouldBlock));
+        ring.submit_send(socket, frame, 10, token(Op::Send));
+        let mut read = Vec::new();
+        let mut completed = completions(&kernel, &mut ring);
+        while let PeerRead::Bytes(bytes) = kernel.read(peer, 100) {
+            read.extend(bytes);
+            completed.extend(completions(&kernel, &mut ring));
+        }
+        assert_eq!(read, (0..25).collect::<Vec<u8>>());
+        assert_eq!((completed.len(), completed[0].result), (1, Ok(15)));
+    }
+
+    #[test]
+    fn a_reset_is_told_once_and_then_the_stream_has_ended() {
+        let (kernel, mut ring, peer, socket) = connect(Faults::none());
+        kernel.reset(peer);
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Err(Errno::Reset));
+        assert_eq!(send_now(&mut ring, socket, b"x")[0].result, Err(Errno::Ended));
+    }
+
+    #[test]
+    fn more_than_the_buffers_hold_ends_the_receive() {
+        let faults = Faults { recv_buffers: 1, recv_buffer_bytes: 4, ..Faults::none() };
+        let (kernel, mut ring, peer, _) = connect(faults);
+        kernel.write(peer, b"hello");
+        let results: Vec<_> = completions(&kernel, &mut ring).iter().map(|done| (done.result, done.more)).collect();
+        assert_eq!(results, [(Ok(4), true), (Err(Errno::NoBuffers), false)]);
+    }
+
+    #[test]
+    fn a_cancelled_receive_ends() {
+        let (kernel, mut ring, _, _) = connect(Faults::none());
+        ring.submit_cancel(token(Op::Recv));
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Err(Errno::Canceled));
+    }
+
+    #[test]
+    #[should_panic(expected = "closed under an operation")]
+    fn a_close_under_a_receive_is_refused() {
+        let (kernel, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_close(socket, token(Op::Close));
+        completions(&kernel, &mut ring);
+    }
+
+    #[test]
+    #[should_panic(expected = "overtakes one that waits")]
+    fn a_send_that_overtakes_is_refused() {
+        let (_, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_send(socket, SharedFrame::new(vec![1]), 0, token(Op::Send));
+        send_now(&mut ring, socket, b"x");
+    }
+
+    #[test]
+    #[should_panic(expected = "another connection's descriptor")]
+    fn a_foreign_operation_is_refused() {
+        let (kernel, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_shutdown(socket, Token::of_conn(Op::Shutdown, ConnId { slot: 3, generation: 2 }));
+        completions(&kernel, &mut ring);
+    }
+
+    #[test]
+    #[should_panic(expected = "in order")]
+    fn pieces_out_of_order_are_refused() {
+        let (kernel, mut ring, peer, _) = connect(Faults { segment_bytes_max: 1, ..Faults::none() });
+        kernel.write(peer, b"ab");
+        let mut pieces = Vec::new();
+        while pieces.len() < 2 {
+            pieces.extend(completions(&kernel, &mut ring).into_iter().filter_map(|done| done.received));
+        }
+        ring.release(pieces.pop().unwrap());
+    }
+}

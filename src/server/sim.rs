@@ -1,0 +1,125 @@
+//! Shards on a simulated kernel: the way in for `tests/sim`.
+//!
+//! The shard, its mesh and everything above are the real ones; only what [`Shard::run`](super::shard::Shard::run) does in
+//! a loop is taken in single steps here, so that a test chooses which shard takes its turn when. Also looks inside, since
+//! some of what must hold can't be seen from a socket.
+
+use std::fs::File;
+use std::time::Duration;
+
+use super::mesh::{self, Publisher};
+use super::metrics::ShardMetrics;
+use super::shard::{Shard, ShardParts};
+use super::slot::{Slot, Stage};
+use super::{ServerConfig, Status};
+use crate::gateway::Routes;
+use crate::ring::sim::{SimKernel, SimRing};
+use crate::ring::{Event, Ring};
+use crate::topics::Epoch;
+
+/// A shard that takes its turns when it is told to.
+pub struct SimShard<'m> {
+    shard: Shard<'m, SimRing>,
+    metrics: &'m ShardMetrics,
+}
+
+/// Starts a shard for each of those in `status`, all on `kernel`, joined to each other and to the publisher.
+pub fn start<'m>(
+    kernel: &SimKernel,
+    config: &ServerConfig,
+    connections_max: usize,
+    status: &'m Status,
+    mut routes: impl FnMut(usize) -> Routes,
+) -> (Publisher, Vec<SimShard<'m>>) {
+    let rings: Vec<SimRing> = status.shards.iter().map(|_| SimRing::new(kernel)).collect();
+    let addresses: Vec<usize> = rings.iter().map(SimRing::address).collect();
+    let events: Vec<Event> = rings.iter().map(|_| Event::new().expect("an eventfd")).collect();
+    let (publisher, meshes) = mesh::join(&addresses, &events);
+    let shards = rings.into_iter().zip(meshes).zip(events).zip(status.shards.iter()).enumerate();
+    let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
+        let parts = ShardParts {
+            ring,
+            // The simulated kernel has a listener for each ring and looks at none.
+            listener: File::open("/dev/null").expect("/dev/null").into(),
+            wake,
+            mesh,
+            routes: routes(index),
+            config: config.clone(),
+            connections_max,
+            epoch: Epoch::new(1),
+        };
+        SimShard { shard: Shard::new(parts, metrics), metrics }
+    });
+    (publisher, shards.collect())
+}
+
+impl SimShard<'_> {
+    /// From now on others must wake this shard; returns for how long it may sleep at most.
+    pub fn fall_asleep(&mut self) -> Duration {
+        self.shard.fall_asleep()
+    }
+
+    /// Wakes up, and takes one turn at `now_ms`.
+    pub fn turn(&mut self, now_ms: u64) {
+        self.shard.wait(Duration::ZERO);
+        self.shard.turn(now_ms);
+    }
+
+    /// Whether the shard was told to leave, and has.
+    pub fn has_left(&self) -> bool {
+        self.shard.has_left()
+    }
+
+    /// Connections, in any state.
+    pub fn connections(&self) -> usize {
+        self.shard.slots.len()
+    }
+
+    /// Checks what must be true of a shard between two turns.
+    ///
+    /// # Panics
+    /// If it is not.
+    pub fn check(&self, kernel: &SimKernel) {
+        let slots = &self.shard.slots;
+        assert_eq!(self.metrics.connections.get(), slots.len() as u64, "the gauge of connections is off");
+        let open = |slot: &&Slot| slot.route.is_some() && slot.cause.is_none();
+        let websockets = slots.iter().map(|(_, slot)| slot).filter(open).count();
+        assert_eq!(self.metrics.websockets.get(), websockets as u64, "the gauge of WebSockets is off");
+        let outbox_bytes: usize = slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).sum();
+        assert_eq!(self.metrics.outbox_bytes.get(), outbox_bytes as u64, "the gauge of outbox bytes is off");
+        let behind = slots.iter().filter(|(_, slot)| !slot.conn.outbox.is_empty()).count();
+        assert_eq!(self.metrics.outbox_connections.get(), behind as u64, "the gauge of outboxes is off");
+        let subscriptions: usize = slots.iter().map(|(_, slot)| slot.subscriptions.len()).sum();
+        assert_eq!(self.metrics.subscriptions.get(), subscriptions as u64, "the gauge of subscriptions is off");
+        assert_eq!(self.metrics.topics.get(), self.shard.topics.len() as u64, "the gauge of topics is off");
+        slots.iter().for_each(|(_, slot)| self.check_slot(kernel, slot));
+    }
+
+    fn check_slot(&self, kernel: &SimKernel, slot: &Slot) {
+        assert!(!slot.has_reply, "a reply was left behind");
+        assert!(!slot.is_dirty, "a connection was not settled");
+        if slot.stage == Stage::Closing {
+            return;
+        }
+        let held = kernel.operations(self.shard.ring.index(), slot.socket);
+        // What ended and was not told of counts as held by both.
+        assert!(slot.is_receiving || !held.recv, "the kernel holds a receive that the shard has forgotten");
+        assert!(slot.is_sending || !held.send, "the kernel holds a send that the shard has forgotten");
+        let believed = [slot.is_receiving, slot.is_sending, slot.is_shutting];
+        let known = [held.recv, held.send, held.shutdown];
+        let count = |operations: [bool; 3]| operations.into_iter().filter(|is_there| *is_there).count();
+        let (believed, known) = (count(believed), count(known) + held.queued + held.unreaped);
+        assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
+        let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
+        assert!(slot.is_receiving || !must_receive, "a connection is no longer received from: {slot:?}");
+        let must_send = matches!(slot.stage, Stage::Serving | Stage::Flushing) && !slot.conn.outbox.is_empty();
+        assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
+        assert!(slot.is_sending || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
+        assert!(slot.subscriptions.is_empty() || slot.cause.is_none(), "a connection that has ended is subscribed");
+    }
+
+    /// The most that waits in an outbox.
+    pub fn outbox_bytes_max(&self) -> usize {
+        self.shard.slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).max().unwrap_or(0)
+    }
+}

@@ -1,0 +1,290 @@
+#!/usr/bin/env python3
+"""Shows that the simulator can fail: plants one bug after the other and counts the seeds until it is found.
+
+    tests/sim/bugs.py [NAME …]
+
+Each bug is a text that stands in a source file exactly once, and what to put there instead. It is planted in a copy of
+the checkout, never in the checkout itself. Ends with an error if a bug can't be planted, or is not found within its seeds.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDS = 400
+SECONDS_MAX = 900
+
+
+class Bug(NamedTuple):
+    name: str
+    file: str
+    before: str
+    after: str
+
+
+BUGS = [
+    Bug(
+        "generation-not-advanced",
+        "src/server/close.rs",
+        "= id.next().generation;",
+        "= id.generation;",
+    ),
+    Bug(
+        "no-rearm-after-enobufs",
+        "src/server/receive.rs",
+        "if !self.slot(slot).is_paused {",
+        "if !was_scarce && !self.slot(slot).is_paused {",
+    ),
+    Bug(
+        "no-resume-after-pause",
+        "src/server/send.rs",
+        "entry.is_paused = false;\n            if !entry.is_receiving {",
+        "entry.is_paused = false;\n            if false && !entry.is_receiving {",
+    ),
+    Bug(
+        "cut-send-begins-anew",
+        "src/server/publish.rs",
+        "self.put_back(slot, run.bytes.clone(), result.unwrap_or(0) as usize)",
+        "self.put_back(slot, run.bytes.clone(), 0)",
+    ),
+    Bug(
+        "refused-reply-dropped",
+        "src/server/send.rs",
+        "&reply[result.unwrap_or(0) as usize..]",
+        "&reply[result.unwrap_or(reply.len() as u32) as usize..]",
+    ),
+    Bug(
+        "skip-kept-after-send",
+        "src/conn/outbox.rs",
+        "waiting.skip = 0;\n",
+        "",
+    ),
+    Bug(
+        "short-send-taken-for-whole",
+        "src/server/send.rs",
+        "if completion.result != Ok(entry.sending_bytes) {",
+        "if completion.result.is_err() {",
+    ),
+    Bug(
+        "fan-out-overtakes-outbox",
+        "src/server/publish.rs",
+        "if entry.is_behind() || entry.fan_out == fan_out {",
+        "if entry.fan_out == fan_out {",
+    ),
+    Bug(
+        "two-runs-in-one-fan-out",
+        "src/server/publish.rs",
+        "if entry.is_behind() || entry.fan_out == fan_out {",
+        "if entry.is_behind() {",
+    ),
+    Bug(
+        "reply-overtakes-outbox",
+        "src/server/send.rs",
+        "if entry.is_behind() {",
+        "if false {",
+    ),
+    Bug(
+        "closed-under-a-receive",
+        "src/server/slot.rs",
+        "self.is_receiving || self.is_sending\n",
+        "self.is_sending\n",
+    ),
+    Bug(
+        "closed-under-a-send",
+        "src/server/slot.rs",
+        "self.is_receiving || self.is_sending\n",
+        "self.is_receiving\n",
+    ),
+    Bug(
+        "reply-after-close",
+        "src/server/close.rs",
+        "if self.slot(slot).has_reply {",
+        "if false {",
+    ),
+    Bug(
+        "subscriptions-outlive",
+        "src/server/close.rs",
+        "subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot));",
+        "drop(subscriptions);",
+    ),
+    Bug(
+        "unsubscribed-in-name-only",
+        "src/server/publish.rs",
+        "            self.topics.unsubscribe(id, slot);\n",
+        "",
+    ),
+    Bug(
+        "sleeps-over-parcels",
+        "src/server/mesh.rs",
+        "self.incoming.iter().all(Consumer::is_empty) && self",
+        "self",
+    ),
+    Bug(
+        "no-doorbell",
+        "src/server/mesh.rs",
+        "std::mem::take(&mut link.sent) && link.asleep.take()",
+        "std::mem::take(&mut link.sent) && link.asleep.take() && self.shard != 1",
+    ),
+    Bug(
+        "backlog-overtaken",
+        "src/server/mesh.rs",
+        "link.backlog.push_back(parcel);",
+        "if let Err(parcel) = link.queue.push(parcel) { link.backlog.push_back(parcel) }",
+    ),
+    Bug(
+        "watch-not-renewed",
+        "src/server/shard.rs",
+        "        if !completion.more {\n            self.ring.submit_watch",
+        "        if false {\n            self.ring.submit_watch",
+    ),
+    Bug(
+        "accept-not-renewed",
+        "src/server/accept.rs",
+        "Err(Errno::Aborted) => {}",
+        "Err(Errno::Aborted) => return,",
+    ),
+    Bug(
+        "no-retry-when-full",
+        "src/server/accept.rs",
+        "self.metrics.accept_stalls.add(1);\n                self.accept_retry_ms = "
+        "Some(self.now_ms + ACCEPT_RETRY_MS);",
+        "self.metrics.accept_stalls.add(1);\n                self.accept_retry_ms = Some(u64::MAX);",
+    ),
+    Bug(
+        "outbox-without-bound",
+        "src/conn/outbox.rs",
+        "self.bytes() + frame.len() > bytes_max",
+        "frame.len() > bytes_max",
+    ),
+    Bug(
+        "bound-too-early",
+        "src/conn/outbox.rs",
+        "self.bytes() + frame.len() > bytes_max",
+        "self.bytes() + frame.len() > bytes_max / 4",
+    ),
+    Bug(
+        "offset-skipped",
+        "src/topics/sequencer.rs",
+        "*offset += 1;",
+        "*offset += if *offset % 16 == 15 { 2 } else { 1 };",
+    ),
+    Bug(
+        "local-only",
+        "src/server/publish.rs",
+        "self.mesh.send_all(&publication);",
+        "if self.topics.find(&publication.topic).is_none() {\n                    "
+        "self.mesh.send_all(&publication);\n                }",
+    ),
+    Bug(
+        "joined-backwards",
+        "src/topics/table.rs",
+        "let frames = std::mem::take(&mut self.topic_mut(id).staged);",
+        "let mut frames = std::mem::take(&mut self.topic_mut(id).staged);\n        frames.reverse();",
+    ),
+    Bug(
+        "life-not-noted",
+        "src/server/receive.rs",
+        "entry.conn.keep_alive.on_recv(self.now_ms);",
+        "",
+    ),
+    Bug(
+        "close-code-lost",
+        "src/conn/recv.rs",
+        "encode_close(out, close.code, \"\", None);",
+        "encode_close(out, None, \"\", None);",
+    ),
+    Bug(
+        "no-linger",
+        "src/server/close.rs",
+        "entry.is_settled = cause == CloseCause::Peer;",
+        "entry.is_settled = true;",
+    ),
+    Bug(
+        "flush-cut-off",
+        "src/server/close.rs",
+        "        entry.stage = Stage::Flushing;\n",
+        "        entry.stage = Stage::Flushing;\n        change_outbox(entry, self.metrics, "
+        "|outbox| *outbox = Outbox::default());\n",
+    ),
+    Bug(
+        "handshake-for-ever",
+        "src/server/accept.rs",
+        "self.set_deadline(slot, self.now_ms + self.config.handshake_timeout_ms);",
+        "",
+    ),
+    Bug(
+        "drain-forgets-the-busy",
+        "src/server/close.rs",
+        "(Stage::Serving, Phase::Open) => {\n                let start",
+        "(Stage::Serving, Phase::Open) if !self.slot(slot).is_sending => {\n                let start",
+    ),
+    Bug(
+        "piece-of-the-gone-kept",
+        "src/server/receive.rs",
+        "            self.ring.release(piece);\n",
+        "            if slot.is_some_and(|slot| self.is_serving(slot)) {\n                "
+        "self.ring.release(piece);\n            }\n",
+    ),
+]
+
+
+def main() -> int:
+    names = sys.argv[1:]
+    bugs = [bug for bug in BUGS if not names or bug.name in names]
+    with tempfile.TemporaryDirectory(prefix="sim-bugs-") as directory:
+        copy = Path(directory) / "ringfeed"
+        copy_checkout(copy)
+        target = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
+        missed = [bug.name for bug in bugs if not hunt(bug, copy, target)]
+    print(f"{len(bugs) - len(missed)} of {len(bugs)} bugs found" + (f"; not: {', '.join(missed)}" if missed else ""))
+    return 1 if missed else 0
+
+
+def copy_checkout(copy: Path) -> None:
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    for file in files.splitlines():
+        (copy / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / file, copy / file)
+
+
+def hunt(bug: Bug, copy: Path, target: str) -> bool:
+    source = (ROOT / bug.file).read_text()
+    if source.count(bug.before) != 1:
+        print(f"| {bug.name} | can't be planted: {bug.file} has changed |", flush=True)
+        return False
+    (copy / bug.file).write_text(source.replace(bug.before, bug.after))
+    try:
+        found = run(copy, target)
+    finally:
+        (copy / bug.file).write_text(source)
+    print(f"| {bug.name} | {found or f'not found in {SEEDS} seeds'} |", flush=True)
+    return found is not None
+
+
+def run(copy: Path, target: str) -> str | None:
+    """How the simulator found the bug, if it did."""
+    environment = os.environ | {"CARGO_TARGET_DIR": target, "RUST_BACKTRACE": "0"}
+    build = ["cargo", "sim", "--no-run"]
+    built = subprocess.run(build, cwd=copy, env=environment, capture_output=True, text=True)
+    if built.returncode != 0:
+        sys.exit(f"does not compile:\n{built.stderr}")
+    try:
+        command = ["cargo", "sim", "--", "--seeds", str(SEEDS)]
+        ran = subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        return "does not end"
+    seed = re.search(r"FAILED seed=(\d+)", ran.stderr)
+    if not seed:
+        return None
+    sentence = re.search(r"panicked at [^\n]*\n([^\n]*)", ran.stderr)
+    return f"{int(seed[1]) + 1} | {sentence[1][:110] if sentence else ''}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

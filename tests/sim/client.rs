@@ -1,0 +1,616 @@
+//! One simulated client: real frames, split anywhere, and a check of everything that comes back.
+
+use std::collections::VecDeque;
+use std::fmt;
+
+use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
+use ringfeed::proto::{
+    ClientHandshake, ClientHandshakeError, CloseCode, Decoder, Event, Message, MessageKind, Opcode, Role, encode_close,
+    encode_fragment, encode_frame, encode_message,
+};
+use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
+
+use crate::journal::roar;
+use crate::model::{Model, View, topic_name};
+use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
+
+/// Bytes of one message to the server that must be refused as too big.
+const TOO_BIG: u64 = 100_001;
+
+/// What the server is to say next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Expected {
+    Message(MessageKind, Vec<u8>),
+    Pong(Vec<u8>),
+}
+
+/// How far the client's conversation has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has not connected yet.
+    Waiting,
+    /// It waits for the answer to its handshake.
+    Handshaking,
+    /// Messages go both ways.
+    Open,
+    /// It got a Close frame; the stream has not ended.
+    Closed,
+    /// It is over.
+    Over,
+}
+
+/// What the client saw of the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The status, if the handshake was refused.
+    pub(crate) status: Option<u16>,
+    /// A Close frame, and its code.
+    pub(crate) close: Option<Option<u16>>,
+    /// The end of the stream.
+    pub(crate) end: bool,
+    /// A reset.
+    pub(crate) reset: bool,
+}
+
+/// What the client has done that explains an end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Deeds {
+    /// It sent a Close frame, with this code.
+    pub(crate) close: Option<Option<u16>>,
+    /// It broke the protocol.
+    pub(crate) breach: bool,
+    /// It asked to be closed with this code.
+    pub(crate) asked: Option<u16>,
+    /// It ended its half of the stream, or all of it.
+    pub(crate) finished: bool,
+    /// It is no longer there: it neither reads nor writes.
+    pub(crate) gone: bool,
+}
+
+impl Deeds {
+    /// Whether it has done nothing that would end its connection.
+    pub(crate) fn is_none(self) -> bool {
+        self == Deeds::default()
+    }
+}
+
+pub(crate) struct Client {
+    pub(crate) index: usize,
+    pub(crate) plan: ClientPlan,
+    /// How it reads now: as planned, or quicker once all should come to an end.
+    pub(crate) pace: Pace,
+    pub(crate) state: State,
+    pub(crate) seen: Seen,
+    pub(crate) deeds: Deeds,
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) views: Vec<View>,
+    /// The longest that a publication took to get here, in microseconds.
+    pub(crate) latency_us_max: u64,
+    kernel: SimKernel,
+    rng: Rng,
+    handshake: ClientHandshake,
+    decoder: Decoder,
+    /// What came of the answer to the handshake.
+    head: Vec<u8>,
+    unsent: VecDeque<u8>,
+    expected: VecDeque<Expected>,
+    acts: usize,
+    last_words: u64,
+    /// Payload bytes that it sends and publishes at most.
+    bytes_max: usize,
+    /// Bytes of all answers that it asked for, and of the handshake's.
+    pub(crate) bytes_asked: usize,
+    /// Bytes that came.
+    pub(crate) bytes_read: usize,
+    /// Its half of the stream has ended.
+    has_finished: bool,
+    now_us: u64,
+}
+
+impl Client {
+    pub(crate) fn new(index: usize, plan: ClientPlan, bytes_max: usize, kernel: &SimKernel, mut rng: Rng) -> Client {
+        let mut key = [0; 16];
+        key.fill_with(|| rng.next_u64() as u8);
+        Client {
+            index,
+            pace: plan.pace,
+            plan,
+            state: State::Waiting,
+            seen: Seen::default(),
+            deeds: Deeds::default(),
+            peer: None,
+            views: Vec::new(),
+            latency_us_max: 0,
+            kernel: kernel.clone(),
+            handshake: ClientHandshake::new(key),
+            decoder: Decoder::new(Role::Client, 1 << 24),
+            head: Vec::new(),
+            unsent: VecDeque::new(),
+            expected: VecDeque::new(),
+            acts: 0,
+            last_words: rng.choose(&[0, 3, 10]),
+            bytes_max,
+            bytes_asked: 1000,
+            bytes_read: 0,
+            has_finished: false,
+            now_us: 0,
+            rng,
+        }
+    }
+
+    pub(crate) fn connect(&mut self) {
+        self.peer = Some(self.kernel.connect(self.plan.shard));
+        self.state = State::Handshaking;
+        let request = self.request();
+        self.unsent.extend(request);
+        if self.plan.is_hasty && matches!(self.plan.kind, Kind::Echo | Kind::Room) {
+            self.say_something(&mut Model::new(0));
+        }
+        self.write();
+    }
+
+    /// The opening handshake, or what stands in for it.
+    fn request(&mut self) -> Vec<u8> {
+        let mut request = Vec::new();
+        let topics = |topics: &[usize]| topics.iter().map(|topic| topic_name(*topic)).collect::<Vec<_>>().join(",");
+        let path = match &self.plan.kind {
+            Kind::Echo | Kind::Mute => "/echo".to_owned(),
+            Kind::Feed(list) if list.is_empty() => format!("/feed/{}", topic_name(0)),
+            Kind::Feed(list) => format!("/feed/{}", topics(list)),
+            Kind::Breaker(Breach::Talks) => format!("/feed/{}", topic_name(0)),
+            Kind::Breaker(_) => "/echo".to_owned(),
+            Kind::Room => "/room".to_owned(),
+            Kind::Stray(404) => "/nowhere".to_owned(),
+            Kind::Stray(_) => "/echo".to_owned(),
+        };
+        let target = format!("{path}?client={}", self.index);
+        let plain =
+            |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes();
+        match self.plan.kind {
+            Kind::Stray(200) => return plain("GET", "/"),
+            Kind::Stray(405) => return plain("POST", &target),
+            Kind::Stray(426) => return plain("GET", &target),
+            Kind::Stray(400) => return b"GET /echo?client=1 HTTP/1.1\r\nHost sim\r\n\r\n".to_vec(),
+            _ => self.handshake.encode_request(&mut request, "sim", &target, &[], &[]),
+        }
+        if self.plan.kind == Kind::Mute {
+            request.truncate(self.rng.len(request.len() - 1));
+        }
+        request
+    }
+
+    /// Something is new at the socket.
+    pub(crate) fn on_peer(&mut self, model: &mut Model, now_us: u64) {
+        self.now_us = now_us;
+        self.write();
+        if self.pace == Pace::Quick {
+            self.read(model, usize::MAX);
+        }
+    }
+
+    /// From now on it reads and writes what there is, unless it never reads.
+    pub(crate) fn hurry(&mut self, model: &mut Model, now_us: u64) {
+        self.plan.write_bytes_max = usize::MAX;
+        if self.pace != Pace::Dead {
+            self.pace = Pace::Quick;
+            self.on_peer(model, now_us);
+        }
+    }
+
+    /// The time has come to read on. Returns when to read again.
+    pub(crate) fn on_read_timer(&mut self, model: &mut Model, now_us: u64) -> Option<u64> {
+        self.now_us = now_us;
+        let Pace::Slow { bytes, pause_us } = self.pace else { return None };
+        self.read(model, bytes);
+        (!self.is_over()).then_some(pause_us)
+    }
+
+    /// The time has come to do something. Returns when to do the next thing.
+    pub(crate) fn on_act_timer(&mut self, model: &mut Model, now_us: u64) -> Option<u64> {
+        self.now_us = now_us;
+        if self.acts >= self.plan.acts || self.is_over() || !self.deeds.is_none() {
+            return None;
+        }
+        if self.state == State::Open && self.unsent.len() < 10_000 {
+            // What is said at once may be heard at once.
+            for _ in 0..self.rng.between(1, self.plan.at_once) {
+                self.acts += 1;
+                self.say_something(model);
+            }
+            self.write();
+        }
+        Some(self.rng.below(2 * self.plan.act_us + 1))
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// Whether all that it said has left.
+    pub(crate) fn has_said_all(&self) -> bool {
+        self.unsent.is_empty()
+    }
+
+    /// Whether it got all answers.
+    pub(crate) fn has_heard_all(&self) -> bool {
+        self.expected.is_empty()
+    }
+
+    fn say_something(&mut self, model: &mut Model) {
+        match self.plan.kind.clone() {
+            Kind::Echo => self.say_message(),
+            Kind::Room => self.say_verb(model),
+            Kind::Breaker(Breach::Talks) | Kind::Feed(_) => self.ping(),
+            Kind::Breaker(_) => self.say_message(),
+            Kind::Mute | Kind::Stray(_) => {}
+        }
+    }
+
+    fn mask(&mut self) -> Option<[u8; 4]> {
+        Some((self.rng.next_u64() as u32).to_be_bytes())
+    }
+
+    fn queue(&mut self, encode: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = Vec::new();
+        encode(&mut bytes);
+        self.unsent.extend(bytes);
+    }
+
+    /// A message of any kind, in one frame or several, with pings between.
+    fn say_message(&mut self) {
+        let len = self.rng.below(self.bytes_max as u64 + 1) as usize;
+        let payload: Vec<u8> = (0..len).map(|index| b' ' + ((len * 31 + index) % 90) as u8).collect();
+        let kind = self.rng.choose(&[MessageKind::Text, MessageKind::Binary]);
+        let frames = self.rng.choose(&[1, 1, 1, 2, 5]);
+        let mut opcode = if kind == MessageKind::Text { Opcode::Text } else { Opcode::Binary };
+        let piece_len = payload.len().div_ceil(frames).max(1);
+        let pieces: Vec<&[u8]> = if payload.is_empty() { vec![&[]] } else { payload.chunks(piece_len).collect() };
+        for (index, piece) in pieces.iter().enumerate() {
+            if index > 0 && self.rng.chance(200) {
+                self.ping();
+            }
+            let mask = self.mask();
+            self.queue(|out| encode_fragment(out, opcode, index + 1 == pieces.len(), piece, mask));
+            opcode = Opcode::Continuation;
+        }
+        // Whatever was pinged came before the last frame, so it is answered before the echo.
+        self.expect_message(kind, payload);
+    }
+
+    fn ping(&mut self) {
+        let payload = self.rng.next_u64().to_be_bytes().to_vec();
+        let mask = self.mask();
+        self.queue(|out| encode_frame(out, Opcode::Ping, &payload, mask));
+        self.bytes_asked += payload.len() + FRAME_HEADER_BYTES_MAX;
+        self.expected.push_back(Expected::Pong(payload));
+    }
+
+    fn say_text(&mut self, text: &str) {
+        let mask = self.mask();
+        self.queue(|out| encode_message(out, Message::text(text), mask));
+    }
+
+    fn say_verb(&mut self, model: &mut Model) {
+        if model.topic_count() == 0 {
+            return self.ping();
+        }
+        let topic = self.rng.below(model.topic_count() as u64) as usize;
+        let name = topic_name(topic);
+        let text = match self.rng.below(11) {
+            0..4 => format!("s {name}"),
+            4..6 => format!("u {name}"),
+            6..9 => {
+                let len = self.rng.below(self.bytes_max as u64 + 1) as usize;
+                let message = model.publish_by_client(self.index, topic, len);
+                return self.say_text(&format!("p {name} {message}"));
+            }
+            9 if self.plan.roars > 0 => {
+                let count = self.rng.below(self.plan.roars as u64) as usize;
+                self.say_text(&format!("r {count}"));
+                return self.expect_message(MessageKind::Text, roar(count).into_bytes());
+            }
+            _ => return self.ping(),
+        };
+        self.say_text(&text);
+        self.expect_message(MessageKind::Text, format!("={text}").into_bytes());
+    }
+
+    fn expect_message(&mut self, kind: MessageKind, payload: Vec<u8>) {
+        self.bytes_asked += payload.len() + FRAME_HEADER_BYTES_MAX;
+        self.expected.push_back(Expected::Message(kind, payload));
+    }
+
+    /// Whether it has something to say before it is gone, of which the server hears while the end comes.
+    pub(crate) fn has_last_words(&self) -> bool {
+        let is_sudden = matches!(self.plan.ending, Ending::Resets | Ending::Leaves | Ending::Finishes);
+        is_sudden && self.state == State::Open && self.deeds.is_none() && self.last_words > 0
+    }
+
+    pub(crate) fn say_last_words(&mut self, model: &mut Model) {
+        for _ in 0..std::mem::take(&mut self.last_words) {
+            self.say_something(model);
+        }
+        self.write();
+    }
+
+    /// The time has come to end.
+    pub(crate) fn end(&mut self, ending: Ending) {
+        if self.peer.is_none() || self.is_over() || self.deeds.finished || self.deeds.gone {
+            return;
+        }
+        let peer = self.peer.expect("looked at above");
+        match ending {
+            Ending::Stays => {}
+            Ending::Closes(code) => self.close(code),
+            Ending::IsClosed(code) if self.state == State::Open && self.deeds.is_none() => {
+                self.deeds.asked = Some(code);
+                self.say_text(&format!("c {code}"));
+            }
+            Ending::IsClosed(_) => {}
+            Ending::Finishes => {
+                // Once all that was said has left.
+                self.deeds.finished = true;
+            }
+            Ending::Leaves => {
+                (self.deeds.finished, self.deeds.gone) = (true, true);
+                self.kernel.close(peer);
+            }
+            Ending::Resets => {
+                (self.deeds.finished, self.deeds.gone) = (true, true);
+                self.kernel.reset(peer);
+            }
+            Ending::Vanishes => {
+                (self.deeds.finished, self.deeds.gone) = (true, true);
+                self.kernel.vanish(peer);
+            }
+        }
+        if self.deeds.gone {
+            self.state = State::Over;
+        } else {
+            self.write();
+        }
+    }
+
+    /// The host of a peer that was cut off is heard of again, and knows nothing of the connection.
+    pub(crate) fn die(&mut self) {
+        self.kernel.reset(self.peer.expect("who is gone was there"));
+    }
+
+    /// Sends a Close frame, unless one was sent.
+    pub(crate) fn close(&mut self, code: Option<u16>) {
+        if self.state == State::Open && self.deeds.close.is_none() && !self.deeds.breach {
+            self.deeds.close = Some(code);
+            let mask = self.mask();
+            self.queue(|out| encode_close(out, code.map(CloseCode), "", mask));
+            self.write();
+        }
+    }
+
+    /// Breaks the protocol.
+    pub(crate) fn breach(&mut self, breach: Breach) {
+        if self.state != State::Open || !self.deeds.is_none() {
+            return;
+        }
+        self.deeds.breach = true;
+        let mask = self.mask();
+        match breach {
+            Breach::NotMasked => self.queue(|out| encode_message(out, Message::text("bare"), None)),
+            Breach::ReservedBits => self.unsent.extend([0xf1, 0x80, 0, 0, 0, 0]),
+            Breach::BadText => self.queue(|out| encode_frame(out, Opcode::Text, &[0xc0, 0xaf], mask)),
+            Breach::TooBig => {
+                self.unsent.extend([0x82, 0xff]);
+                self.unsent.extend(TOO_BIG.to_be_bytes());
+                self.unsent.extend([0; 4]);
+            }
+            Breach::BadClose => self.queue(|out| encode_frame(out, Opcode::Close, &[3], mask)),
+            Breach::Talks => self.queue(|out| encode_message(out, Message::text("hello?"), mask)),
+        }
+        self.write();
+    }
+
+    /// The code with which a breach must be answered.
+    pub(crate) fn breach_code(breach: Breach) -> u16 {
+        match breach {
+            Breach::NotMasked | Breach::ReservedBits | Breach::BadClose => 1002,
+            Breach::BadText => 1007,
+            Breach::TooBig => 1009,
+            Breach::Talks => 1008,
+        }
+    }
+
+    /// Writes some of what is unsent: what comes next is written when there is news.
+    fn write(&mut self) {
+        let Some(peer) = self.peer else { return };
+        if self.deeds.gone || self.state == State::Over || self.has_finished {
+            return;
+        }
+        if !self.unsent.is_empty() {
+            let count = if self.plan.write_bytes_max == usize::MAX {
+                self.unsent.len()
+            } else {
+                self.rng.len(self.plan.write_bytes_max).min(self.unsent.len())
+            };
+            let written = self.kernel.write(peer, &self.unsent.make_contiguous()[..count]);
+            self.unsent.drain(..written);
+        }
+        if self.unsent.is_empty() && self.deeds.finished {
+            self.has_finished = true;
+            self.kernel.finish(peer);
+        }
+    }
+
+    fn read(&mut self, model: &mut Model, bytes_max: usize) {
+        let Some(peer) = self.peer else { return };
+        loop {
+            if self.state == State::Over {
+                return;
+            }
+            match self.kernel.read(peer, bytes_max) {
+                PeerRead::Bytes(bytes) => {
+                    self.bytes_read += bytes.len();
+                    self.hear(model, bytes);
+                }
+                PeerRead::Nothing => return,
+                PeerRead::End => {
+                    self.seen.end = true;
+                    return self.leave();
+                }
+                PeerRead::Reset => {
+                    self.seen.reset = true;
+                    return self.leave();
+                }
+            }
+            if bytes_max != usize::MAX {
+                return;
+            }
+        }
+    }
+
+    /// The server has ended the connection: so does the client.
+    fn leave(&mut self) {
+        self.state = State::Over;
+        if !self.deeds.gone {
+            self.kernel.close(self.peer.expect("it was connected"));
+        }
+    }
+
+    fn hear(&mut self, model: &mut Model, mut bytes: Vec<u8>) {
+        if self.state == State::Handshaking {
+            self.head.append(&mut bytes);
+            if self.seen.status.is_some() {
+                return;
+            }
+            match self.handshake.decode_response(&self.head) {
+                Ok(None) => return,
+                Ok(Some((_, len))) => {
+                    bytes = self.head.split_off(len);
+                    self.on_open();
+                }
+                Err(ClientHandshakeError::Status(status)) => {
+                    self.seen.status = Some(status);
+                    return;
+                }
+                Err(error) => panic!("client {}: a bad answer to the handshake: {error:?}", self.index),
+            }
+        }
+        let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Role::Client, 0));
+        let mut input = &mut bytes[..];
+        while let Some(event) = decoder.decode(&mut input).unwrap_or_else(|error| {
+            panic!("client {}: the server broke the protocol: {error:?}", self.index);
+        }) {
+            self.on_event(model, event);
+        }
+        self.decoder = decoder;
+    }
+
+    fn on_open(&mut self) {
+        self.state = State::Open;
+        assert!(
+            !matches!(self.plan.kind, Kind::Mute | Kind::Stray(_)),
+            "client {}: a bad handshake was accepted",
+            self.index
+        );
+        let topics = match &self.plan.kind {
+            Kind::Feed(topics) if topics.is_empty() => vec![0],
+            Kind::Feed(topics) => topics.clone(),
+            Kind::Breaker(Breach::Talks) => vec![0],
+            _ => Vec::new(),
+        };
+        self.views = topics.into_iter().map(|topic| View::new(topic, self.now_us)).collect();
+    }
+
+    fn on_event(&mut self, model: &mut Model, event: Event<'_>) {
+        assert_eq!(self.state, State::Open, "client {}: {event:?} after the end", self.index);
+        match event {
+            Event::Ping(payload) => {
+                if !self.plan.ignores_pings && self.deeds.close.is_none() && !self.deeds.breach {
+                    let mask = self.mask();
+                    self.queue(|out| encode_frame(out, Opcode::Pong, payload, mask));
+                    self.write();
+                }
+            }
+            Event::Pong(payload) => self.on_expected(Expected::Pong(payload.to_vec())),
+            Event::Message(message) if self.is_answer(message) => {
+                self.on_answer(message);
+                self.on_expected(Expected::Message(message.kind, message.payload.to_vec()));
+            }
+            Event::Message(message) => {
+                let at_us = model.on_message(&mut self.views, message);
+                if let (Some(at_us), Pace::Quick) = (at_us, self.plan.pace) {
+                    self.latency_us_max = self.latency_us_max.max(self.now_us - at_us);
+                }
+            }
+            Event::Close(close) => self.on_close(close.code.map(|code| code.0)),
+            Event::Deflated(_) => panic!("compression was never negotiated"),
+        }
+    }
+
+    fn is_answer(&self, message: Message<'_>) -> bool {
+        match self.plan.kind {
+            Kind::Room => message.payload.first() == Some(&b'='),
+            Kind::Feed(_) | Kind::Breaker(Breach::Talks) => false,
+            _ => true,
+        }
+    }
+
+    fn on_expected(&mut self, came: Expected) {
+        let expected = self.expected.pop_front();
+        assert_eq!(expected.as_ref(), Some(&came), "client {}: a wrong answer", self.index);
+    }
+
+    /// A room has done what it was asked for.
+    fn on_answer(&mut self, message: Message<'_>) {
+        let Kind::Room = self.plan.kind else { return };
+        let text = message.as_str().expect("answers of a room are text");
+        if text.starts_with("=r ") {
+            return;
+        }
+        let (verb, name) = text[1..].split_once(' ').expect("a verb and a topic");
+        let topic = name.strip_prefix("t/").and_then(|number| number.parse().ok()).expect("a topic's name");
+        match verb {
+            "s" if self.views.iter().all(|view| view.topic() != topic) => {
+                self.views.push(View::new(topic, self.now_us));
+            }
+            "u" => self.views.retain(|view| view.topic() != topic),
+            _ => {}
+        }
+    }
+
+    fn on_close(&mut self, code: Option<u16>) {
+        self.seen.close = Some(code);
+        self.state = State::Closed;
+        // The server answers in order: whatever was asked before a Close frame of ours is answered before its own.
+        if self.deeds.close.is_some() && code == self.deeds.close.flatten() {
+            assert!(
+                self.expected.is_empty(),
+                "client {}: not everything was answered: {:?}",
+                self.index,
+                self.expected
+            );
+        }
+        if self.deeds.close.is_none() && !self.deeds.breach && !self.deeds.finished {
+            self.deeds.close = Some(code);
+            let mask = self.mask();
+            self.queue(|out| encode_close(out, code.map(CloseCode), "", mask));
+            self.write();
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("index", &self.index)
+            .field("plan", &self.plan)
+            .field("state", &self.state)
+            .field("seen", &self.seen)
+            .field("deeds", &self.deeds)
+            .field("peer", &self.peer)
+            .field("views", &self.views)
+            .field("acts", &self.acts)
+            .field("unsent", &self.unsent.len())
+            .field("expected", &self.expected.len())
+            .field("bytes_read", &self.bytes_read)
+            .finish()
+    }
+}

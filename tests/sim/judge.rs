@@ -1,0 +1,110 @@
+//! Whether each client ended the way that what happened explains, and was told what it should be told.
+
+use ringfeed::conn::CloseCause;
+use ringfeed::ring::sim::SimKernel;
+
+use crate::client::{Client, State};
+use crate::model::Model;
+use crate::plan::{Breach, Kind, Pace, Plan};
+
+/// What a verdict rests on.
+struct Case<'a> {
+    client: &'a Client,
+    plan: &'a Plan,
+    /// A fault was injected that ends this connection without a word.
+    is_harmed: bool,
+    /// Time leapt, or the network is too slow, or the client is: whoever waits may have waited too long.
+    is_late: bool,
+}
+
+/// Checks the end of one client, which is over.
+///
+/// # Panics
+/// If the end has no explanation.
+pub(crate) fn judge(client: &Client, end: Option<CloseCause>, plan: &Plan, kernel: &SimKernel, model: &Model) {
+    let Some(peer) = client.peer else {
+        return assert_eq!(client.state, State::Waiting);
+    };
+    let case = Case {
+        client,
+        plan,
+        is_harmed: kernel.is_harmed(peer),
+        is_late: kernel.last_leap_us().is_some() || plan.is_sluggish() || client.plan.pace != Pace::Quick,
+    };
+    case.judge_cause(end, model);
+    case.judge_told(end);
+    case.judge_status();
+}
+
+impl Case<'_> {
+    /// The cause that the server saw must be one that the client gave.
+    fn judge_cause(&self, end: Option<CloseCause>, model: &Model) {
+        let (client, deeds) = (self.client, self.client.deeds);
+        let is_explained = match end {
+            None => client.seen.close.is_none(),
+            Some(CloseCause::Peer) => deeds.close.is_some(),
+            Some(CloseCause::PeerLost) => deeds.finished || deeds.gone || self.is_harmed,
+            Some(CloseCause::Protocol) => deeds.breach && client.plan.kind != Kind::Breaker(Breach::Talks),
+            Some(CloseCause::Application) => {
+                deeds.asked.is_some() || (deeds.breach && client.plan.kind == Kind::Breaker(Breach::Talks))
+            }
+            Some(CloseCause::PingTimeout) => client.plan.ignores_pings || deeds.gone || deeds.finished || self.is_late,
+            Some(CloseCause::SlowConsumer) => self.may_be_slow(model),
+            Some(CloseCause::Drain) => self.plan.drain_us.is_some(),
+            Some(CloseCause::Refused | CloseCause::Answered | CloseCause::HandshakeTimeout) => false,
+        };
+        assert!(
+            is_explained,
+            "nothing explains that this client ended with {end:?} (late: {}): {client:?}",
+            self.is_late
+        );
+    }
+
+    /// A slow consumer must have had more to read than an outbox holds.
+    fn may_be_slow(&self, model: &Model) -> bool {
+        let client = self.client;
+        let subscribes = matches!(client.plan.kind, Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks));
+        subscribes && model.bytes_since(client.plan.connect_us) + client.bytes_asked > self.plan.config.outbox_bytes_max
+    }
+
+    /// The client was told, if it stayed to listen.
+    fn judge_told(&self, end: Option<CloseCause>) {
+        let client = self.client;
+        if client.deeds.finished || client.deeds.gone || self.is_harmed || self.is_late {
+            return;
+        }
+        let told = client.seen.close;
+        let expected = match (end, client.plan.kind.clone()) {
+            (None, _) | (Some(CloseCause::SlowConsumer | CloseCause::PeerLost), _) => None,
+            (Some(CloseCause::Peer), _) => Some(client.deeds.close.expect("it sent a Close frame")),
+            (Some(CloseCause::Protocol), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
+            (Some(CloseCause::Application), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
+            (Some(CloseCause::Application), _) => Some(client.deeds.asked),
+            (Some(CloseCause::PingTimeout), _) => Some(Some(1008)),
+            (Some(CloseCause::Drain), _) => Some(Some(1001)),
+            (Some(cause), kind) => panic!("{kind:?} ended with {cause:?}"),
+        };
+        assert_eq!(told, expected, "this client ended with {end:?} and was told otherwise: {client:?}");
+        assert!(client.seen.end || client.seen.reset, "this client's connection has not ended: {client:?}");
+        assert!(told.is_none() || client.seen.end, "a reset after a Close frame: {client:?}");
+    }
+
+    /// Who was refused was to be refused.
+    fn judge_status(&self) {
+        let client = self.client;
+        if client.deeds.gone || client.deeds.finished || self.is_harmed || self.is_late {
+            return;
+        }
+        let is_crowded = self.plan.connections_max < self.plan.clients.len() || self.plan.drain_us.is_some();
+        match (client.seen.status, &client.plan.kind) {
+            (Some(503), _) => assert!(is_crowded, "there was room: {client:?}"),
+            (status, Kind::Stray(wanted)) => {
+                assert!(status == Some(*wanted) || is_crowded, "not the right answer: {client:?}");
+            }
+            (Some(408), Kind::Mute) => {}
+            (None, Kind::Mute) => assert!(is_crowded, "a handshake that never ended was not refused: {client:?}"),
+            (None, _) => {}
+            (Some(_), _) => panic!("a good handshake was refused: {client:?}"),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! What a run and each of its clients are going to do: chosen by the seed, before anything happens.
+
+use ringfeed::conn::KeepAliveConfig;
+use ringfeed::limits::MESH_QUEUE_PARCELS;
+use ringfeed::ring::sim::{Faults, Rng};
+use ringfeed::server::ServerConfig;
+
+/// Messages of one burst that is more than the queue of a shard holds.
+const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
+
+/// What a client is there for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Sends messages and pings to `/echo`, and wants all of them back.
+    Echo,
+    /// Listens to the raw feed of these topics.
+    Feed(Vec<usize>),
+    /// Subscribes, unsubscribes and publishes.
+    Room,
+    /// Breaks the protocol at some time.
+    Breaker(Breach),
+    /// Never finishes its opening handshake.
+    Mute,
+    /// Asks for something that gets this status.
+    Stray(u16),
+}
+
+/// How the protocol is broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Breach {
+    NotMasked,
+    ReservedBits,
+    BadText,
+    TooBig,
+    BadClose,
+    /// A message to a feed, which only talks.
+    Talks,
+}
+
+/// How a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pace {
+    /// All there is, at once.
+    Quick,
+    /// Some bytes now and then.
+    Slow { bytes: usize, pause_us: u64 },
+    /// Nothing.
+    Dead,
+}
+
+/// How a client ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It stays until everybody leaves.
+    Stays,
+    /// It sends a Close frame with this code, or without one.
+    Closes(Option<u16>),
+    /// It asks the room to close it with this code.
+    IsClosed(u16),
+    /// It ends its half of the stream without a Close frame.
+    Finishes,
+    /// It closes its socket.
+    Leaves,
+    /// It resets the connection.
+    Resets,
+    /// It is cut off.
+    Vanishes,
+}
+
+/// What a client is going to do.
+#[derive(Clone, Debug)]
+pub(crate) struct ClientPlan {
+    pub(crate) kind: Kind,
+    pub(crate) shard: usize,
+    pub(crate) connect_us: u64,
+    pub(crate) act_us: u64,
+    pub(crate) acts: usize,
+    /// How many things it says at once, at most.
+    pub(crate) at_once: u64,
+    /// Bytes that a room is to answer with, at most.
+    pub(crate) roars: usize,
+    pub(crate) pace: Pace,
+    /// Bytes that it writes at once, at most.
+    pub(crate) write_bytes_max: usize,
+    pub(crate) ignores_pings: bool,
+    /// Whether messages follow the handshake without waiting for its answer.
+    pub(crate) is_hasty: bool,
+    pub(crate) ending: Ending,
+    pub(crate) end_us: u64,
+}
+
+/// What a run is going to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Plan {
+    pub(crate) faults: Faults,
+    pub(crate) shards: usize,
+    pub(crate) topics: usize,
+    pub(crate) config: ServerConfig,
+    pub(crate) connections_max: usize,
+    pub(crate) clients: Vec<ClientPlan>,
+    pub(crate) active_us: u64,
+    pub(crate) publish_us: u64,
+    pub(crate) burst_max: u64,
+    pub(crate) payload_bytes_max: usize,
+    /// How long everybody just sits there before they leave.
+    pub(crate) rest_us: u64,
+    /// When the server is told to leave, if that is before everybody has gone.
+    pub(crate) drain_us: Option<u64>,
+}
+
+impl Plan {
+    pub(crate) fn new(rng: &mut Rng) -> Plan {
+        let faults = Faults::swarm(rng);
+        let shards = rng.between(1, 3) as usize;
+        let topics = rng.between(1, 6) as usize;
+        let active_us = rng.choose(&[300_000, 3_000_000, 30_000_000]);
+        // What moves slowly gets less to move, so that a run stays short.
+        let payload_bytes_max = (faults.segment_bytes_max * 10).min(rng.choose(&[30, 300, 3_000, 40_000]));
+        let client_count = rng.choose(&[1, 3, 6, 10, 20]);
+        let is_short_of_room = rng.chance(150);
+        let is_quick_network = faults.segment_bytes_max >= 1000 && faults.socket_bytes_max >= 4096;
+        let clients =
+            (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us, is_quick_network)).collect();
+        let is_flood = is_quick_network && rng.chance(60);
+        Plan {
+            shards,
+            topics,
+            config: config(rng),
+            connections_max: if is_short_of_room { rng.between(1, 10) as usize } else { 1000 },
+            clients,
+            active_us,
+            publish_us: rng.choose(&[2_000, 20_000, 200_000]).max(active_us / if is_flood { 5 } else { 60 }),
+            burst_max: if is_flood { FLOOD } else { rng.choose(&[1, 4, 20]) },
+            payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
+            rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
+            drain_us: rng.chance(250).then(|| rng.below(active_us)),
+            faults,
+        }
+    }
+
+    /// How many bytes at most a client gets for one that it sends.
+    pub(crate) fn answer_factor(&self) -> usize {
+        if self.clients.iter().any(|client| client.roars > 0) { 400_000 } else { 2 }
+    }
+
+    /// Whether bytes may move so slowly that the server's patience ends before a peer's answer comes.
+    pub(crate) fn is_sluggish(&self) -> bool {
+        let faults = &self.faults;
+        let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).max(1);
+        let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
+        // A unit takes some delays: to leave, to arrive, to be read, and to make room again. And it may not be read at once.
+        let is_read_badly = faults.recv_short + faults.recv_ends + faults.recv_scarce + faults.recv_interrupted >= 100;
+        units as u64 * faults.delay_us_max * if is_read_badly { 8 } else { 1 } > 1_000_000
+    }
+}
+
+fn config(rng: &mut Rng) -> ServerConfig {
+    ServerConfig {
+        message_bytes_max: 100_000,
+        outbox_bytes_max: rng.choose(&[500, 5_000, 60_000, 1024 * 1024]),
+        handshake_timeout_ms: rng.choose(&[3_000, 10_000]),
+        keep_alive: KeepAliveConfig {
+            ping_interval_ms: rng.choose(&[0, 6_000, 25_000]),
+            pong_timeout_ms: 10_000,
+            idle_timeout_ms: 0,
+        },
+        ..ServerConfig::default()
+    }
+}
+
+impl ClientPlan {
+    fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64, is_quick_network: bool) -> ClientPlan {
+        let kind = kind(rng, topics);
+        let pace = match rng.below(10) {
+            0 => Pace::Dead,
+            1 | 2 => Pace::Slow {
+                bytes: rng.choose(&[3, 50, 1000]),
+                pause_us: rng.choose(&[100, 5_000, 100_000]).max(active_us / 2000),
+            },
+            _ => Pace::Quick,
+        };
+        let connect_us = if rng.chance(500) { 0 } else { rng.below(active_us) };
+        ClientPlan {
+            shard: rng.below(shards as u64) as usize,
+            connect_us,
+            act_us: rng.choose(&[500, 10_000, 200_000]).max(active_us / 60),
+            acts: rng.choose(&[0, 3, 20, 60]),
+            at_once: rng.choose(&[1, 1, 6]),
+            roars: if is_quick_network && rng.chance(150) { 400_000 } else { 0 },
+            pace,
+            write_bytes_max: rng.choose(&[1, 10, 1000, usize::MAX]),
+            ignores_pings: rng.chance(50),
+            is_hasty: rng.chance(200),
+            ending: ending(rng, &kind),
+            end_us: connect_us + rng.below(active_us),
+            kind,
+        }
+    }
+}
+
+fn kind(rng: &mut Rng, topics: usize) -> Kind {
+    match rng.below(100) {
+        0..25 => Kind::Echo,
+        25..60 => Kind::Feed((0..topics).filter(|_| rng.chance(400)).collect()),
+        60..85 => Kind::Room,
+        85..93 => Kind::Breaker(rng.choose(&[
+            Breach::NotMasked,
+            Breach::ReservedBits,
+            Breach::BadText,
+            Breach::TooBig,
+            Breach::BadClose,
+            Breach::Talks,
+        ])),
+        93..96 => Kind::Mute,
+        _ => Kind::Stray(rng.choose(&[200, 400, 404, 405, 426])),
+    }
+}
+
+fn ending(rng: &mut Rng, kind: &Kind) -> Ending {
+    let ending = match rng.below(14) {
+        0..5 => Ending::Stays,
+        5..8 => Ending::Closes(rng.choose(&[None, Some(1000), Some(4321)])),
+        8 => Ending::Finishes,
+        9 => Ending::Leaves,
+        10 | 11 => Ending::Resets,
+        12 => Ending::Vanishes,
+        _ => Ending::IsClosed(rng.choose(&[1000, 4000])),
+    };
+    match (kind, ending) {
+        (Kind::Room, _) => ending,
+        // Only a room closes on demand.
+        (_, Ending::IsClosed(code)) => Ending::Closes(Some(code)),
+        (Kind::Breaker(_) | Kind::Mute | Kind::Stray(_), Ending::Closes(_) | Ending::Finishes) => Ending::Stays,
+        _ => ending,
+    }
+}

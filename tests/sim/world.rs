@@ -1,0 +1,379 @@
+//! One run: a kernel, its shards, and all clients, from the first connection until nothing is left.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use ringfeed::conn::CloseCause;
+use ringfeed::gateway::{Echo, Feed, Handler, Routes};
+use ringfeed::limits::RECV_PAUSE_BYTES;
+use ringfeed::ring::sim::{Happening, Rng, SimKernel};
+use ringfeed::server::sim::SimShard;
+use ringfeed::server::{Publisher, Status, sim};
+
+use crate::client::{Client, State};
+use crate::journal::{Journal, Room, Watched};
+use crate::judge::judge;
+use crate::model::Model;
+use crate::plan::{Ending, Kind, Pace, Plan};
+
+const SECOND_US: u64 = 1_000_000;
+
+/// The longest that a publication may take to a quick client, in delays of the network, of at least a millisecond.
+const LATENCY_MAX: u64 = 600;
+
+/// Virtual time in which everything that was said must have arrived, once nothing goes wrong any more.
+const SETTLE_SECONDS_MAX: u64 = 60;
+
+/// What a timer of the world is for.
+#[derive(Clone, Copy)]
+enum Timer {
+    Connect,
+    Act,
+    Read,
+    End,
+    Publish,
+    Drain,
+}
+
+const TIMERS: [Timer; 6] = [Timer::Connect, Timer::Act, Timer::Read, Timer::End, Timer::Publish, Timer::Drain];
+
+/// What a run was like.
+#[derive(Debug, Default)]
+pub(crate) struct Summary {
+    pub(crate) fingerprint: u64,
+    /// The longest that a publication took to a quick client on a network that is quick enough, in delays of that network.
+    pub(crate) latency: u64,
+    pub(crate) events: u64,
+    pub(crate) virtual_us: u64,
+    pub(crate) publications: u64,
+    pub(crate) deliveries: u64,
+    pub(crate) messages: u64,
+    pub(crate) closed: [u64; CloseCause::ALL.len()],
+    pub(crate) recv_buffers_scarce: u64,
+    pub(crate) accept_stalls: u64,
+}
+
+struct World<'m> {
+    plan: Plan,
+    kernel: SimKernel,
+    rng: Rng,
+    model: Model,
+    publisher: Publisher,
+    shards: Vec<Option<SimShard<'m>>>,
+    clients: Vec<Client>,
+    journal: Rc<RefCell<Journal>>,
+    is_active: bool,
+    is_draining: bool,
+}
+
+/// Runs the world of `seed`.
+///
+/// # Panics
+/// If anything went wrong that may not.
+pub(crate) fn run(seed: u64) -> Summary {
+    let mut rng = Rng::new(seed);
+    let plan = Plan::new(&mut rng);
+    let kernel = SimKernel::new(rng.fork(), plan.faults.clone());
+    let status = Status::new(plan.shards);
+    let journal = Rc::new(RefCell::new(Journal::default()));
+    let (publisher, shards) =
+        sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| routes(shard, &journal));
+    let bytes_max = plan.payload_bytes_max;
+    let client =
+        |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
+    let clients = plan.clients.iter().enumerate().map(client).collect();
+    let mut world = World {
+        model: Model::new(plan.topics),
+        kernel,
+        rng: rng.fork(),
+        publisher,
+        shards: shards.into_iter().map(Some).collect(),
+        clients,
+        journal,
+        is_active: true,
+        is_draining: false,
+        plan,
+    };
+    world.live();
+    world.settle();
+    world.leave();
+    world.stop();
+    let mut summary = Summary {
+        latency: world.latency(),
+        fingerprint: world.kernel.fingerprint(),
+        events: world.kernel.event_count(),
+        virtual_us: world.kernel.now_us(),
+        ..Summary::default()
+    };
+    drop(world);
+    summary.count(&status);
+    summary
+}
+
+impl Summary {
+    fn count(&mut self, status: &Status) {
+        for shard in status.shards.iter() {
+            self.publications += shard.publications.get();
+            self.deliveries += shard.deliveries.get();
+            self.messages += shard.messages_received.get();
+            self.recv_buffers_scarce += shard.recv_buffers_scarce.get();
+            self.accept_stalls += shard.accept_stalls.get();
+            for (index, cause) in CloseCause::ALL.into_iter().enumerate() {
+                self.closed[index] += shard.closed(cause).get();
+            }
+        }
+    }
+}
+
+fn routes(shard: usize, journal: &Rc<RefCell<Journal>>) -> Routes {
+    fn watched<H: Handler + 'static>(handler: H, shard: usize, journal: &Rc<RefCell<Journal>>) -> Box<dyn Handler> {
+        Box::new(Watched { handler, shard, journal: Rc::clone(journal) })
+    }
+    let mut routes = Routes::default();
+    routes.add("/echo", watched(Echo, shard, journal)).expect("a route");
+    routes.add("/feed/", watched(Feed, shard, journal)).expect("a route");
+    routes.add("/room", watched(Room, shard, journal)).expect("a route");
+    routes
+}
+
+impl World<'_> {
+    /// Everybody does what they came for, and everything goes wrong that can.
+    fn live(&mut self) {
+        for ring in 0..self.shards.len() {
+            self.put_to_sleep(ring);
+        }
+        for index in 0..self.clients.len() {
+            self.set_timer(self.clients[index].plan.connect_us, Timer::Connect, index);
+        }
+        self.set_timer(0, Timer::Publish, 0);
+        if let Some(drain_us) = self.plan.drain_us {
+            self.set_timer(drain_us, Timer::Drain, 0);
+        }
+        self.run_until(self.plan.active_us);
+    }
+
+    /// Nobody says anything new, nothing goes wrong any more, and all but the dead read: everything that was said arrives.
+    fn settle(&mut self) {
+        self.is_active = false;
+        self.kernel.calm();
+        for index in 0..self.clients.len() {
+            let now_us = self.kernel.now_us();
+            self.clients[index].hurry(&mut self.model, now_us);
+        }
+        for _ in 0..SETTLE_SECONDS_MAX {
+            self.run_for(SECOND_US);
+            if self.is_draining || self.is_settled() {
+                break;
+            }
+        }
+        if self.is_draining {
+            return;
+        }
+        self.run_for(SECOND_US);
+        assert!(self.model.is_settled(), "a publication has no outcome");
+        for client in &self.clients {
+            assert!(self.has_got_all(client), "client {} has not got what it should: {client:?}", client.index);
+        }
+        self.check_complete();
+        self.run_for(self.plan.rest_us);
+    }
+
+    fn is_settled(&mut self) -> bool {
+        self.model.is_settled() && self.clients.iter().all(|client| self.has_got_all(client))
+    }
+
+    fn has_got_all(&self, client: &Client) -> bool {
+        if client.state != State::Open || client.pace == Pace::Dead || !client.deeds.is_none() {
+            return true;
+        }
+        let is_still = client.peer.is_none_or(|peer| self.kernel.bytes_on_their_way(peer) == 0);
+        let has_all = client.views.iter().all(|view| self.model.is_complete(view));
+        client.has_said_all() && client.has_heard_all() && has_all && is_still
+    }
+
+    fn check_complete(&self) {
+        let stays = |client: &&Client| client.state == State::Open && client.deeds.is_none();
+        let done: Vec<usize> = self.clients.iter().filter(stays).map(|client| client.index).collect();
+        for client in self.clients.iter().filter(stays).filter(|client| client.pace != Pace::Dead) {
+            client.views.iter().for_each(|view| self.model.check_complete(view, &done));
+        }
+    }
+
+    /// Everybody leaves, one way or another.
+    fn leave(&mut self) {
+        for client in &mut self.clients {
+            client.pace = Pace::Quick;
+            match client.state {
+                State::Open if self.rng.chance(800) => client.close(Some(1000)),
+                State::Over if client.deeds.gone => client.die(),
+                State::Waiting | State::Over => {}
+                _ => client.end(Ending::Resets),
+            }
+        }
+        for index in 0..self.clients.len() {
+            let now_us = self.kernel.now_us();
+            self.clients[index].on_peer(&mut self.model, now_us);
+        }
+        for _ in 0..120 {
+            self.run_for(SECOND_US);
+            if self.shards.iter().flatten().all(|shard| shard.connections() == 0) {
+                break;
+            }
+        }
+        for (ring, shard) in self.shards.iter().enumerate() {
+            let Some(shard) = shard else { continue };
+            assert_eq!(shard.connections(), 0, "connections are left on shard {ring}");
+            shard.check(&self.kernel);
+            self.kernel.assert_nothing_is_held(ring);
+        }
+        self.run_for(SECOND_US);
+        assert!(self.is_draining || self.journal.borrow().open_count() == 0, "a handler was not told of an end");
+        for client in &self.clients {
+            let end = self.journal.borrow().end(client.index);
+            judge(client, end, &self.plan, &self.kernel, &self.model);
+        }
+    }
+
+    /// The server stops.
+    fn stop(&mut self) {
+        self.drain();
+        self.run_for(self.plan.config.drain_timeout_ms * 1000 + SECOND_US);
+        assert!(self.shards.iter().all(Option::is_none), "a shard did not leave");
+    }
+
+    fn latency(&self) -> u64 {
+        if self.kernel.last_leap_us().is_some() || self.plan.is_sluggish() {
+            return 0;
+        }
+        let latency_us = self.clients.iter().map(|client| client.latency_us_max).max().unwrap_or(0);
+        let latency = latency_us / self.plan.faults.delay_us_max.max(1000);
+        assert!(latency <= LATENCY_MAX, "a publication took {latency_us} µs to a quick client");
+        latency
+    }
+
+    fn run_for(&mut self, us: u64) {
+        self.run_until(self.kernel.now_us() + us);
+    }
+
+    fn run_until(&mut self, until_us: u64) {
+        while let Some(happening) = self.kernel.next(until_us) {
+            match happening {
+                Happening::Turn(ring) => self.turn(ring),
+                Happening::Peer(peer) => {
+                    let now_us = self.kernel.now_us();
+                    let client = self.clients.iter_mut().find(|client| client.peer == Some(peer));
+                    client.expect("peers are clients").on_peer(&mut self.model, now_us);
+                }
+                Happening::Timer(name) => self.on_timer(TIMERS[(name >> 32) as usize], (name & 0xffff_ffff) as usize),
+            }
+            assert!(self.kernel.event_count() < 10_000_000, "the world does not come to rest");
+        }
+    }
+
+    fn turn(&mut self, ring: usize) {
+        let bound = self.outbox_bound();
+        let Some(shard) = &mut self.shards[ring] else { return };
+        shard.turn(self.kernel.now_us() / 1000);
+        shard.check(&self.kernel);
+        let waiting = shard.outbox_bytes_max();
+        assert!(waiting <= bound, "{waiting} bytes wait in an outbox that may hold {bound}");
+        if shard.has_left() {
+            self.shards[ring] = None;
+        } else {
+            self.put_to_sleep(ring);
+        }
+    }
+
+    /// Publications stop at their bound, but for the run of one turn where nothing waited. Replies stop when the peer is no
+    /// longer read; what it has sent until then is answered still.
+    fn outbox_bound(&self) -> usize {
+        let in_flight = self.plan.faults.recv_buffer_bytes as usize * usize::from(self.plan.faults.recv_buffers);
+        let asked = self.clients.iter().map(|client| client.bytes_asked).max().unwrap_or(0);
+        let replies =
+            asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
+        let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
+        let page = 20_000;
+        self.plan.config.outbox_bytes_max + replies + run + page
+    }
+
+    fn put_to_sleep(&mut self, ring: usize) {
+        if let Some(shard) = &mut self.shards[ring] {
+            let timeout = shard.fall_asleep();
+            self.kernel.sleep(ring, timeout);
+        }
+    }
+
+    fn set_timer(&self, delay_us: u64, timer: Timer, index: usize) {
+        self.kernel.set_timer(delay_us, (timer as u64) << 32 | index as u64);
+    }
+
+    fn on_timer(&mut self, timer: Timer, index: usize) {
+        let now_us = self.kernel.now_us();
+        let again_us = match timer {
+            Timer::Publish => self.publish(now_us),
+            Timer::Drain => {
+                self.drain();
+                None
+            }
+            Timer::Connect => {
+                self.connect(index);
+                None
+            }
+            Timer::Act if self.is_active => self.clients[index].on_act_timer(&mut self.model, now_us),
+            Timer::Act => None,
+            Timer::Read => self.clients[index].on_read_timer(&mut self.model, now_us),
+            Timer::End => self.end(index),
+        };
+        if let Some(again_us) = again_us {
+            self.set_timer(again_us, timer, index);
+        }
+    }
+
+    fn connect(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        client.connect();
+        let (act_us, ends) = (client.plan.act_us, client.plan.ending != Ending::Stays);
+        let breaks = matches!(client.plan.kind, Kind::Breaker(_));
+        self.set_timer(act_us, Timer::Act, index);
+        self.set_timer(0, Timer::Read, index);
+        if ends || breaks {
+            let end_us = self.clients[index].plan.end_us.saturating_sub(self.kernel.now_us());
+            self.set_timer(end_us, Timer::End, index);
+        }
+    }
+
+    fn end(&mut self, index: usize) -> Option<u64> {
+        let client = &mut self.clients[index];
+        if let Kind::Breaker(breach) = client.plan.kind {
+            client.breach(breach);
+        }
+        if client.has_last_words() {
+            client.say_last_words(&mut self.model);
+            return Some(self.rng.below(3 * self.plan.faults.delay_us_max + 2));
+        }
+        client.end(client.plan.ending);
+        None
+    }
+
+    fn publish(&mut self, now_us: u64) -> Option<u64> {
+        if !self.is_active {
+            return None;
+        }
+        let topic = self.rng.below(self.plan.topics as u64) as usize;
+        for _ in 0..self.rng.between(1, self.plan.burst_max) {
+            let len = self.rng.below(self.plan.payload_bytes_max as u64 + 1) as usize;
+            self.model.publish(&mut self.publisher, topic, len, now_us);
+        }
+        self.kernel.look_at_events();
+        Some(self.rng.below(2 * self.plan.publish_us))
+    }
+
+    fn drain(&mut self) {
+        self.is_draining = true;
+        // A queue that is full has room later; a shard that was told twice doesn't mind.
+        if self.publisher.drain().is_err() {
+            self.set_timer(1000, Timer::Drain, 0);
+        }
+        self.kernel.look_at_events();
+    }
+}
