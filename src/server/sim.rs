@@ -1,8 +1,8 @@
 //! Shards on a simulated kernel: the way in for `tests/sim`.
 //!
-//! The shard, its mesh and everything above are the real ones; only what [`Shard::run`](super::shard::Shard::run) does in
-//! a loop is taken in single steps here, so that a test chooses which shard takes its turn when. Also looks inside, since
-//! some of what must hold can't be seen from a socket.
+//! The shard, its mesh and everything above are the real ones; only what [`Shard::run`](super::shard::Shard::run) does
+//! in a loop is taken in single steps here, so that a test chooses which shard takes its turn when. Also looks inside,
+//! since some of what must hold can't be seen from a socket.
 
 use std::fs::File;
 use std::time::Duration;

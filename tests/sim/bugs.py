@@ -4,7 +4,8 @@
     tests/sim/bugs.py [NAME …]
 
 Each bug is a text that stands in a source file exactly once, and what to put there instead. It is planted in a copy of
-the checkout, never in the checkout itself. Ends with an error if a bug can't be planted, or is not found within its seeds.
+the checkout, never in the checkout itself. Ends with an error if a bug can't be planted, or is not found within its
+seeds.
 """
 
 import os

@@ -73,8 +73,8 @@ impl<H: Handler> Handler for Watched<H> {
 }
 
 /// A handler that does what it is told, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
-/// unsubscribes, `r <count>` is answered with so many bytes more, `p <topic> <message>` publishes, `c <code>` closes. All
-/// but the last two are answered with `=` and the same text.
+/// unsubscribes, `r <count>` is answered with so many bytes more, `p <topic> <message>` publishes, `c <code>` closes.
+/// All but the last two are answered with `=` and the same text.
 pub(crate) struct Room;
 
 impl Handler for Room {

@@ -1,8 +1,8 @@
 //! What subscribers must see: the model of all topics, and of each subscription.
 //!
 //! Who published a message, and as the how manieth, stands in the message itself. Nobody need know a topic's order in
-//! advance: all subscribers must agree on who follows whom, each publisher's messages must come one after the other, and
-//! the offsets that the server told must fit.
+//! advance: all subscribers must agree on who follows whom, each publisher's messages must come one after the other,
+//! and the offsets that the server told must fit.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -112,8 +112,8 @@ impl Model {
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
-    /// How many bytes of frames were published to all topics after `since_us` by the control plane, and by clients at any
-    /// time.
+    /// How many bytes of frames were published to all topics after `since_us` by the control plane, and by clients at
+    /// any time.
     pub(crate) fn bytes_since(&self, since_us: u64) -> usize {
         let control = self.topics.iter().flat_map(|topic| &topic.control);
         let control = control.filter(|published| published.at_us >= since_us);

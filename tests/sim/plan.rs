@@ -148,7 +148,8 @@ impl Plan {
         let faults = &self.faults;
         let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).max(1);
         let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
-        // A unit takes some delays: to leave, to arrive, to be read, and to make room again. And it may not be read at once.
+        // A unit takes some delays: to leave, to arrive, to be read, and to make room again. And it may not be read at
+        // once.
         let is_read_badly = faults.recv_short + faults.recv_ends + faults.recv_scarce + faults.recv_interrupted >= 100;
         units as u64 * faults.delay_us_max * if is_read_badly { 8 } else { 1 } > 1_000_000
     }

@@ -41,7 +41,8 @@ const TIMERS: [Timer; 6] = [Timer::Connect, Timer::Act, Timer::Read, Timer::End,
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) fingerprint: u64,
-    /// The longest that a publication took to a quick client on a network that is quick enough, in delays of that network.
+    /// The longest that a publication took to a quick client on a network that is quick enough, in delays of that
+    /// network.
     pub(crate) latency: u64,
     pub(crate) events: u64,
     pub(crate) virtual_us: u64,
@@ -152,7 +153,8 @@ impl World<'_> {
         self.run_until(self.plan.active_us);
     }
 
-    /// Nobody says anything new, nothing goes wrong any more, and all but the dead read: everything that was said arrives.
+    /// Nobody says anything new, nothing goes wrong any more, and all but the dead read: everything that was said
+    /// arrives.
     fn settle(&mut self) {
         self.is_active = false;
         self.kernel.calm();
@@ -284,8 +286,8 @@ impl World<'_> {
         }
     }
 
-    /// Publications stop at their bound, but for the run of one turn where nothing waited. Replies stop when the peer is no
-    /// longer read; what it has sent until then is answered still.
+    /// Publications stop at their bound, but for the run of one turn where nothing waited. Replies stop when the peer
+    /// is no longer read; what it has sent until then is answered still.
     fn outbox_bound(&self) -> usize {
         let in_flight = self.plan.faults.recv_buffer_bytes as usize * usize::from(self.plan.faults.recv_buffers);
         let asked = self.clients.iter().map(|client| client.bytes_asked).max().unwrap_or(0);

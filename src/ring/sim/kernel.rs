@@ -1,7 +1,7 @@
 //! The simulated kernel: virtual time, the network, and what several rings have in common.
 //!
-//! Everything happens in one queue of events, in the order of virtual time and of scheduling; chance comes from one seed.
-//! So the same seed is the same run. It never looks at a real clock and never waits.
+//! Everything happens in one queue of events, in the order of virtual time and of scheduling; chance comes from one
+//! seed. So the same seed is the same run. It never looks at a real clock and never waits.
 //!
 //! What must not happen panics here, with a sentence: this is half of the simulator's checkers.
 
@@ -168,8 +168,8 @@ impl SimKernel {
         })))
     }
 
-    /// Goes on to the next thing that somebody outside has to deal with. `None`: nothing happens until `until_us`, which
-    /// it then is.
+    /// Goes on to the next thing that somebody outside has to deal with. `None`: nothing happens until `until_us`,
+    /// which it then is.
     pub fn next(&self, until_us: u64) -> Option<Happening> {
         self.0.borrow_mut().next(until_us)
     }
@@ -422,8 +422,7 @@ impl Kernel {
     }
 
     fn next(&mut self, until_us: u64) -> Option<Happening> {
-        loop {
-            let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= until_us) else { break };
+        while let Some(entry) = self.events.first_entry().filter(|entry| entry.key().0 <= until_us) {
             let ((at_us, number), work) = entry.remove_entry();
             self.now_us = self.now_us.max(at_us);
             self.leap_perhaps();

@@ -8,10 +8,12 @@
 //!
 //! It keeps the contract of [`Ring`] and no more: whatever that allows, some seed does. Operations take time and end in
 //! any order but a stream's own; sends and receives are cut short; buffers and descriptors run out; peers reset, vanish
-//! and stop reading. What the contract forbids a shard to do, it refuses with a panic: an operation on a closed or foreign
-//! descriptor, two sends at once, a close under an operation, a receive buffer given back twice or out of order.
+//! and stop reading. What the contract forbids a shard to do, it refuses with a panic: an operation on a closed or
+//! foreign descriptor, two sends at once, a close under an operation, a receive buffer given back twice or out of
+//! order.
 //!
-//! Only in builds with the feature `sim`. It knows nothing of WebSocket, and makes no system calls but to look whether an
+//! Only in builds with the feature `sim`. It knows nothing of WebSocket, and makes no system calls but to look whether
+//! an
 //! [`Event`] was notified.
 
 mod faults;

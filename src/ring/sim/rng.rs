@@ -23,7 +23,8 @@ impl Rng {
 
     /// A number below `bound`, which is not 0.
     pub fn below(&mut self, bound: u64) -> u64 {
-        // The high half of the product spreads as evenly as the number itself; the bias of bound/2^64 is of no interest.
+        // The high half of the product spreads as evenly as the number itself; the bias of bound/2^64 is of no
+        // interest.
         ((u128::from(self.next_u64()) * u128::from(bound)) >> 64) as u64
     }
 
