@@ -201,6 +201,12 @@ BUGS = [
         "encode_close(out, None, \"\", None);",
     ),
     Bug(
+        "shutdown-not-awaited",
+        "src/server/slot.rs",
+        "self.is_receiving || self.is_sending || self.is_shutting",
+        "self.is_receiving || self.is_sending",
+    ),
+    Bug(
         "no-linger",
         "src/server/close.rs",
         "entry.is_settled = cause == CloseCause::Peer;",
