@@ -117,6 +117,17 @@ impl Uring {
         }
     }
 
+    /// Takes what completed, also what found the completion queue full and waits behind it: were the end of a send
+    /// taken for that of a later one, the wrong bytes would be sent again.
+    fn reap_sends(&mut self, incomplete: &mut Vec<Completion>) {
+        self.reap(Some(incomplete));
+        while self.ring.submission().cq_overflow() {
+            // Lets the kernel move what waits into the queue.
+            let _ = self.ring.submit();
+            self.reap(Some(incomplete));
+        }
+    }
+
     /// Takes what completed. Sends that end at once go to `incomplete` where one is given.
     fn reap(&mut self, mut incomplete: Option<&mut Vec<Completion>>) {
         for entry in self.ring.completion() {
@@ -183,12 +194,12 @@ impl Ring for Uring {
             queued += 1;
             if queued == SEND_BATCH {
                 guard.0.submit();
-                guard.0.reap(Some(incomplete));
+                guard.0.reap_sends(incomplete);
                 queued = 0;
             }
         }
         drop(guard);
-        self.reap(Some(incomplete));
+        self.reap_sends(incomplete);
     }
 
     fn submit_shutdown(&mut self, socket: Direct, token: Token) {
@@ -396,6 +407,24 @@ mod tests {
         assert_eq!(next(&mut ring, Op::Send).result, Ok((frame.len() - went) as u32));
         assert!(ring.in_flight.is_empty(), "the frame came home");
         reader.join().unwrap();
+    }
+
+    #[test]
+    fn sends_are_told_of_at_once_though_the_completion_queue_is_full() {
+        let mut ring = uring();
+        let nobody = RingAddress(-1);
+        for slot in 0..COMPLETIONS + 2 * SUBMISSIONS {
+            ring.submit_doorbell(&nobody, Token::new(Op::Doorbell, 0, slot));
+        }
+        let mut incomplete = Vec::new();
+        let send = SendNow { socket: Direct(0), bytes: b"nobody there", token: Token::new(Op::Publish, 7, 0) };
+        ring.send_now([send].into_iter(), &mut incomplete);
+        let tokens: Vec<Token> = incomplete.iter().map(|completion| completion.token).collect();
+        assert_eq!(tokens, [send.token]);
+        let mut completions = Vec::new();
+        ring.wait(SOON, &mut completions);
+        let slots = completions.iter().map(|completion| completion.token.slot());
+        assert!(slots.eq(0..COMPLETIONS + 2 * SUBMISSIONS), "each once and in order");
     }
 
     #[test]
