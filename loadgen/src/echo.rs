@@ -58,6 +58,7 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
         counts,
         latencies,
         cost,
+        figures: Vec::new(),
         faults,
     }))
 }

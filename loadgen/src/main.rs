@@ -10,10 +10,12 @@
 
 mod cli;
 mod connect;
+mod deliveries;
 mod echo;
 mod error;
 mod fanout;
 mod faults;
+mod figure;
 mod frames;
 mod masking_keys;
 mod pace;

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::error::Error;
 use crate::faults::Faults;
+use crate::figure::Figure;
 use crate::process::Usage;
 
 /// Latencies up to this are told apart to three digits; longer ones count as this long.
@@ -108,6 +109,8 @@ pub(crate) struct Report {
     /// 1 is one CPU, all the time.
     client_cpus: f64,
     server: Option<ServerReport>,
+    /// What only this scenario tells.
+    figures: Vec<Figure>,
     faults: Faults,
 }
 
@@ -132,12 +135,14 @@ pub(crate) struct Outcome {
     pub(crate) counts: Vec<u64>,
     pub(crate) latencies: Latencies,
     pub(crate) cost: Cost,
+    /// What only this scenario tells, in the order of telling.
+    pub(crate) figures: Vec<Figure>,
     pub(crate) faults: Faults,
 }
 
 impl Report {
     pub(crate) fn new(outcome: Outcome) -> Report {
-        let Outcome { scenario, url, payload_bytes, load, unit, counts, latencies, cost, faults } = outcome;
+        let Outcome { scenario, url, payload_bytes, load, unit, counts, latencies, cost, figures, faults } = outcome;
         let count: u64 = counts.iter().sum();
         let seconds = cost.elapsed.as_secs_f64();
         let slowest = counts.iter().min().copied().unwrap_or(0);
@@ -164,6 +169,7 @@ impl Report {
                     resident_bytes: usage.resident_bytes,
                 }
             }),
+            figures,
             faults,
         }
     }
@@ -201,6 +207,10 @@ impl Report {
             ));
             lines.push(format!("  server memory   {:.1} MB resident", server.resident_bytes as f64 / 1e6));
         }
+        lines.extend(self.figures.iter().map(|Figure { name, value, unit }| {
+            let digits = if value.fract() == 0.0 { 0 } else { 2 };
+            format!("  {name:<36} {value:.digits$} {unit}").trim_end().to_owned()
+        }));
         if faults.is_empty() {
             lines.push("  faults          none".to_owned());
         } else {
@@ -239,6 +249,7 @@ mod tests {
                 client_cpu: Duration::from_secs(1),
                 server: Some(Usage { cpu: Duration::from_millis(1200), resident_bytes: 5_000_000 }),
             },
+            figures: vec![Figure::new("away", 2.5, "s")],
             faults: Faults::default(),
         }
     }
@@ -251,7 +262,7 @@ mod tests {
         let server = report.server.as_ref().unwrap();
         assert_eq!((server.cpu_ns_each, server.per_cpu_second, server.cpus), (1e6, 1000.0, 0.6));
         assert!((report.latency.p50_us - 500.0).abs() < 1.0 && (report.latency.p999_us - 999.0).abs() < 1.0);
-        assert!(report.text().contains("faults          none"));
+        assert!(report.text().contains("faults          none") && report.text().contains(" 2.50 s\n"));
     }
 
     #[test]
