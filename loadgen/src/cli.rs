@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::options::{ConnectOptions, PublishOptions};
 use crate::payload::PAYLOAD_BYTES_MIN;
-use crate::target::{PublishTarget, WebSocketTarget};
+use crate::target::Target;
 
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]
@@ -36,9 +37,9 @@ impl Scenario {
 
 #[derive(Debug, Args)]
 pub(crate) struct CommonOptions {
-    /// Where to connect: ws://HOST:PORT/PATH
+    /// Where to connect: ws://HOST:PORT/PATH, wss:// for TLS; http:// or https:// for event streams
     #[arg(long)]
-    pub(crate) url: WebSocketTarget,
+    pub(crate) url: Target,
     /// Payload bytes of a message
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..))]
     pub(crate) size: u32,
@@ -60,24 +61,22 @@ pub(crate) struct CommonOptions {
     /// Write the report to this file as JSON, too
     #[arg(long)]
     pub(crate) json: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FanoutOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Where to publish: http://HOST:PORT/PATH posts each message, ws://HOST:PORT/PATH sends it as a text message
-    #[arg(long)]
-    pub(crate) publish: PublishTarget,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
     /// Subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
     /// Publications under way at a time: the next goes out when every subscriber has got the oldest
     #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: u32,
-    /// Connections to publish on, in turn. With one, subscribers must see its order; with several, all the same order
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) publishers: u32,
     /// Publications per second, sent on schedule whether or not the server keeps up
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
@@ -134,6 +133,6 @@ mod tests {
         assert!(!accepts(&["-c", "0"]));
         assert!(!accepts(&["--size", "39"]));
         assert!(!accepts(&["--in-flight", "2", "--rate", "5"]));
-        assert!(!accepts(&["--url", "http://127.0.0.1:1/"]));
+        assert!(!accepts(&["--url", "ftp://127.0.0.1:1/"]));
     }
 }

@@ -1,25 +1,20 @@
 //! Few publishers, many subscribers: every publication must reach every subscriber once, in order and unchanged.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{Decoder, Inflater};
+use ringfeed::proto::{DeflateParams, Message};
 
 use crate::cli::FanoutOptions;
-use crate::connect;
+use crate::clients::{Audience, Clients, Out, TURN};
 use crate::deliveries::Deliveries;
 use crate::error::Error;
 use crate::figure::Figure;
-use crate::frames;
-use crate::masking_keys::MaskingKeys;
 use crate::pace::Pace;
 use crate::payload::{self, Stamp};
 use crate::pin;
-use crate::publisher::Publisher;
 use crate::report::{Meter, Outcome, Report};
-use crate::sockets::{Observer, Sockets};
-
-/// The longest wait of one turn.
-const TURN: Duration = Duration::from_millis(100);
+use crate::topics::Topics;
 
 /// Runs the scenario.
 ///
@@ -28,24 +23,18 @@ const TURN: Duration = Duration::from_millis(100);
 pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
-    let subscribers = options.connections;
-    let mut keys = MaskingKeys::new();
-    let publishers = (0..options.publishers).map(|_| Publisher::connect(&options.publish, &mut keys));
-    let (publishers, publishing): (Vec<_>, Vec<_>) = publishers.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-    let mut sockets = Sockets::new(subscribers + options.publishers)?;
-    let mut fanout = Fanout::new(publishers, options, keys);
-    for index in 0..subscribers {
-        let connected = connect::web_socket(&common.url, index, common.deflate, &mut fanout.keys)?;
-        sockets.add(connected, &mut fanout)?;
-    }
-    publishing.into_iter().try_for_each(|connected| sockets.add(connected, &mut fanout))?;
+    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
+    let mut clients = Clients::new(common, topics, options.connections, Some(&options.publishing))?;
+    let mut fanout = Fanout::new(options);
+    clients.connect_publishers(&mut fanout)?;
+    clients.connect(0..options.connections, &mut fanout)?;
 
     let pace = || options.rate.map_or(Pace::in_flight(options.in_flight), Pace::rate);
-    fanout.run_for(common.warmup, pace(), &mut sockets);
+    fanout.run_for(common.warmup, pace(), &mut clients);
     fanout.deliveries.start_measuring();
     let published = fanout.deliveries.window.next_sequence();
     let meter = Meter::start(common.server_pid)?;
-    fanout.run_for(common.duration, pace(), &mut sockets);
+    fanout.run_for(common.duration, pace(), &mut clients);
     let cost = meter.stop()?;
 
     let Deliveries { window, counts, latencies, faults, .. } = fanout.deliveries;
@@ -54,7 +43,7 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
         scenario: "fanout",
         url: common.url.to_string(),
         payload_bytes: common.size,
-        load: match options.publishers {
+        load: match options.publishing.publishers {
             1 => format!("{} from one publisher", pace()),
             several => format!("{} from {several} publishers", pace()),
         },
@@ -67,36 +56,32 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     }))
 }
 
-/// The run: subscribers are sockets 0 and up, publishers are the sockets after them.
+/// The run.
 struct Fanout {
-    decoders: Vec<Decoder>,
-    inflater: Inflater,
-    publishers: Vec<Publisher>,
+    publishers: u32,
+    subscribers: u32,
     /// A publisher is gone, and with it messages that were to be published.
     publisher_ended: bool,
-    keys: MaskingKeys,
     payload: Vec<u8>,
     deliveries: Deliveries,
 }
 
 impl Fanout {
-    fn new(publishers: Vec<Publisher>, options: &FanoutOptions, keys: MaskingKeys) -> Fanout {
-        let (subscribers, common) = (options.connections, &options.common);
-        let mut payload = vec![0; common.size as usize];
+    fn new(options: &FanoutOptions) -> Fanout {
+        let (subscribers, publishers) = (options.connections, options.publishing.publishers);
+        let mut payload = vec![0; options.common.size as usize];
         payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
         Fanout {
-            decoders: (0..subscribers).map(|_| frames::decoder(common.deflate)).collect(),
-            inflater: Inflater::new(),
-            deliveries: Deliveries::new(subscribers, publishers.len() == 1),
             publishers,
+            subscribers,
             publisher_ended: false,
-            keys,
             payload,
+            deliveries: Deliveries::new(subscribers, publishers == 1),
         }
     }
 
     /// Publishes at this pace for `duration`, then waits until all of it has arrived.
-    fn run_for(&mut self, duration: Duration, mut pace: Pace, sockets: &mut Sockets) {
+    fn run_for(&mut self, duration: Duration, mut pace: Pace, clients: &mut Clients) {
         let end = Instant::now() + duration;
         pace.start(self.deliveries.clock_ns());
         loop {
@@ -107,46 +92,40 @@ impl Fanout {
                 return self.deliveries.give_up();
             }
             if Instant::now() < end {
-                self.publish_due(&mut pace, sockets);
-            } else if self.deliveries.window.is_empty() && self.publishers.iter().all(Publisher::is_answered) {
+                self.publish_due(&mut pace, clients);
+            } else if self.deliveries.window.is_empty() && clients.is_answered() {
                 return;
             }
             let timeout = pace.next_due_in(self.deliveries.clock_ns()).map_or(TURN, |due| due.min(TURN));
-            sockets.turn(timeout, self);
+            clients.turn(timeout, self);
         }
     }
 
-    fn publish_due(&mut self, pace: &mut Pace, sockets: &mut Sockets) {
+    fn publish_due(&mut self, pace: &mut Pace, clients: &mut Clients) {
         let now_ns = self.deliveries.clock_ns();
         while let Some(intended_ns) = pace.take_due(self.deliveries.window.len(), now_ns) {
             let sequence = self.deliveries.window.next_sequence();
             payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: intended_ns });
             self.deliveries.publish(&self.payload, intended_ns);
-            let publisher = (sequence % self.publishers.len() as u64) as usize;
-            let out = sockets.out((self.decoders.len() + publisher) as u32);
-            self.publishers[publisher].publish(&self.payload, out, &mut self.keys);
+            clients.publish((sequence % u64::from(self.publishers)) as u32, 0, &self.payload);
         }
     }
 }
 
-impl Observer for Fanout {
-    fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let now_ns = self.deliveries.clock_ns();
-        let subscribers = self.decoders.len();
-        match self.decoders.get_mut(socket as usize) {
-            Some(decoder) => frames::read(decoder, &mut self.inflater, bytes, &mut self.keys, out, |message, _, _| {
-                self.deliveries.on_message(socket, message.payload, now_ns);
-            }),
-            None => {
-                let publisher = &mut self.publishers[socket as usize - subscribers];
-                publisher.on_bytes(bytes, &mut self.inflater, out, &mut self.keys)
-            }
-        }
+impl Audience for Fanout {
+    fn woken(&mut self) -> u64 {
+        self.deliveries.clock_ns()
     }
 
-    fn on_closed(&mut self, socket: u32, reason: &str) {
-        if (socket as usize) < self.decoders.len() {
-            self.deliveries.on_closed(socket, reason);
+    fn on_ready(&mut self, _client: u32, _deflate: Option<DeflateParams>, _now_ns: u64) {}
+
+    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
+        self.deliveries.on_message(client, message.payload, now_ns);
+    }
+
+    fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
+        if client < self.subscribers {
+            self.deliveries.on_closed(client, reason);
         } else {
             self.publisher_ended = true;
             self.deliveries.faults.refused(reason);

@@ -1,23 +1,28 @@
 //! Load generator for WebSocket push servers.
 //!
 //! The picture: [`cli`] reads the flags, [`fanout`] and [`echo`] are the two scenarios, each one loop over one ring on
-//! one thread. What they share: [`connect`] opens connections, [`sockets`] moves their bytes, [`payload`] says what a
-//! message carries, [`faults`] names what went wrong, [`process`] reads what the server and this program cost,
-//! [`report`] prints it.
+//! one thread. What they share: [`clients`] opens connections and talks to the server as its [`driver`] says,
+//! [`sockets`] moves the bytes, [`payload`] says what a message carries, [`faults`] names what went wrong, [`process`]
+//! reads what the server and this program cost, [`report`] prints it.
 //!
 //! Exit code 0: measured and every message was right. 1: measured, and something was wrong with the messages; the
 //! report names it. 2: could not measure.
 
 mod cli;
-mod connect;
+mod clients;
+mod conversation;
 mod deliveries;
+mod dial;
+mod driver;
 mod echo;
 mod error;
+mod event_stream;
 mod fanout;
 mod faults;
 mod figure;
 mod frames;
 mod masking_keys;
+mod options;
 mod pace;
 mod payload;
 mod pin;
@@ -26,6 +31,8 @@ mod publisher;
 mod report;
 mod sockets;
 mod target;
+mod tls;
+mod topics;
 mod window;
 
 use std::process::ExitCode;
