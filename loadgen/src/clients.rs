@@ -136,7 +136,7 @@ impl Clients {
     /// If one of them, or anybody who was ready before, fails; says why.
     pub(crate) fn connect(&mut self, subscribers: Range<u32>, audience: &mut impl Audience) -> Result<(), Error> {
         self.talks.failure = None;
-        let mut pace = self.connect_rate.map_or(Pace::in_flight(u32::MAX), Pace::rate);
+        let mut pace = Pace::new(self.connect_rate, Some(u32::MAX));
         pace.start(audience.woken());
         let (mut next, ready_at_end) = (subscribers.start, self.talks.ready_count + subscribers.len() as u32);
         while self.talks.ready_count < ready_at_end {
@@ -148,7 +148,7 @@ impl Clients {
                 self.open(next).map_err(|reason| self.describe(next, &reason))?;
                 next += 1;
             }
-            let timeout = pace.next_due_in(now_ns).map_or(TURN, |due| due.min(TURN));
+            let timeout = pace.next_due_in(0, now_ns).map_or(TURN, |due| due.min(TURN));
             self.turn(timeout, audience);
             if let Some((client, reason)) = self.talks.failure.take() {
                 return Err(self.describe(client, &reason));

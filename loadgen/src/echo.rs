@@ -12,11 +12,13 @@ use crate::faults::Faults;
 use crate::masking_keys::MaskingKeys;
 use crate::payload::{self, Stamp};
 use crate::pin;
-use crate::report::{Latencies, Meter, Outcome, Report};
+use crate::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::run::Run;
 use crate::topics::Topics;
 
-/// With echoes awaited and none coming for so long, they are given up.
-const STALL: Duration = Duration::from_secs(5);
+/// What is counted.
+const UNIT: &str = "round trips";
 
 /// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`, so that a message that comes back on a wrong
 /// connection shows.
@@ -31,46 +33,52 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
     let mut clients = Clients::new(common, topics, options.connections, None)?;
+    let mut run = Run::start(common, UNIT);
     let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
-    let mut trips = Trips::new(options.connections, options.pipeline, common.size, kind);
+    let mut trips = Trips::new(options, kind, run.recorder());
     clients.connect(0..options.connections, &mut trips)?;
 
     trips.run_for(common.warmup, &mut clients);
     trips.start_measuring();
-    let meter = Meter::start(common.server_pid)?;
+    run.start_measuring()?;
     trips.run_for(common.duration, &mut clients);
-    let cost = meter.stop()?;
+    trips.recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
 
-    let Trips { counts, latencies, faults, .. } = trips;
+    let Trips { counts, recorder, faults, .. } = trips;
     Ok(Report::new(Outcome {
         scenario: "echo",
         url: common.url.to_string(),
         payload_bytes: common.size,
         load: format!("{} in flight each", options.pipeline),
-        unit: "round trips",
+        open_loop: false,
+        unit: UNIT,
         counts,
-        latencies,
+        findings: vec![Findings { recorded: recorder.recorded, faults }],
         cost,
+        history,
         figures: Vec::new(),
-        faults,
     }))
 }
 
 /// Messages under way on each connection.
 struct Trips {
-    start: Instant,
     kind: MessageKind,
     /// What is sent is compressed with this, within a window that suits all connections.
     deflate: Option<(Deflater, WindowBits)>,
     conns: Vec<Conn>,
+    /// How many of them are not closed.
+    open: u32,
     /// New messages are sent as old ones come back.
     sending: bool,
     /// Messages under way, all connections together.
     under_way: u64,
     /// Round trips of each connection in the measured part.
     counts: Vec<u64>,
-    latencies: Latencies,
+    recorder: Recorder,
     faults: Faults,
+    /// With echoes awaited and none coming for so long, they are given up.
+    patience: Duration,
     last_progress_ns: u64,
 }
 
@@ -114,7 +122,9 @@ impl Conn {
 
 impl Audience for Trips {
     fn woken(&mut self) -> u64 {
-        self.clock_ns()
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
     }
 
     fn on_ready(&mut self, _client: u32, deflate: Option<DeflateParams>, _now_ns: u64) {
@@ -134,17 +144,19 @@ impl Audience for Trips {
 }
 
 impl Trips {
-    fn new(connections: u32, pipeline: u32, payload_bytes: u32, kind: MessageKind) -> Trips {
+    fn new(options: &EchoOptions, kind: MessageKind, recorder: Recorder) -> Trips {
+        let EchoOptions { common, connections, pipeline, .. } = options;
         Trips {
-            start: Instant::now(),
             kind,
             deflate: None,
-            conns: (0..connections).map(|index| Conn::new(index, pipeline, payload_bytes)).collect(),
+            conns: (0..*connections).map(|index| Conn::new(index, *pipeline, common.size)).collect(),
+            open: *connections,
             sending: false,
             under_way: 0,
-            counts: vec![0; connections as usize],
-            latencies: Latencies::new(),
-            faults: Faults::default(),
+            counts: vec![0; *connections as usize],
+            recorder,
+            faults: Faults::new(common.tolerance.late),
+            patience: common.tolerance.patience,
             last_progress_ns: 0,
         }
     }
@@ -152,7 +164,7 @@ impl Trips {
     /// Keeps every connection busy for `duration`, then waits until everything has come back.
     fn run_for(&mut self, duration: Duration, clients: &mut Clients) {
         let end = Instant::now() + duration;
-        let now_ns = self.clock_ns();
+        let now_ns = self.recorder.now_ns();
         self.sending = true;
         self.last_progress_ns = now_ns;
         for conn in 0..self.conns.len() as u32 {
@@ -166,6 +178,7 @@ impl Trips {
             self.sending = Instant::now() < end;
             let left = end.saturating_duration_since(Instant::now());
             clients.turn(TURN.min(left.max(Duration::from_millis(1))), self);
+            self.turn_over();
         }
     }
 
@@ -179,12 +192,7 @@ impl Trips {
     /// Forgets what the warm-up counted, but not its faults.
     fn start_measuring(&mut self) {
         self.counts.fill(0);
-        self.latencies.clear();
-    }
-
-    /// Nanoseconds since the start of the run.
-    fn clock_ns(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
+        self.recorder.start_measuring();
     }
 
     /// Fills the pipeline of `conn` up again, unless the time is over.
@@ -221,7 +229,12 @@ impl Trips {
         let sent_ns = conn.place(conn.next_back).sent_ns;
         conn.next_back += 1;
         self.under_way -= 1;
-        self.latencies.record(now_ns.saturating_sub(sent_ns));
+        self.count(number, sent_ns, now_ns);
+    }
+
+    fn count(&mut self, number: u32, sent_ns: u64, now_ns: u64) {
+        self.recorder.received(Times::now(sent_ns), now_ns);
+        self.faults.took(number, now_ns.saturating_sub(sent_ns));
         self.counts[number as usize] += 1;
         self.last_progress_ns = now_ns;
     }
@@ -232,7 +245,11 @@ impl Trips {
         let first = u64::from(number) << CONN_SHIFT;
         let stamp = payload::read(message.payload).filter(|_| message.kind == self.kind);
         match stamp {
-            Some(Stamp { sequence, .. }) if (first..next).contains(&sequence) => self.faults.late(number, sequence),
+            Some(Stamp { sequence, time_ns }) if (first..next).contains(&sequence) => {
+                if self.faults.behind(number, sequence) {
+                    self.count(number, time_ns, now_ns);
+                }
+            }
             Some(Stamp { sequence, .. }) if conn.matches(sequence, message.payload) => {
                 for skipped in next..sequence {
                     self.faults.skip(number, skipped);
@@ -254,7 +271,15 @@ impl Trips {
 
     fn on_end(&mut self, number: u32, reason: &str) {
         self.faults.closed(number, reason);
-        self.abandon(number);
+        let awaited = self.abandon(number);
+        if awaited > 0 {
+            self.faults.given_up(number, awaited);
+        }
+    }
+
+    /// A turn of the loop is over.
+    fn turn_over(&mut self) {
+        self.recorder.turn_over(self.open.into(), self.faults.sum());
     }
 
     fn is_done(&self) -> bool {
@@ -263,36 +288,48 @@ impl Trips {
 
     /// Whether echoes are awaited and none has come for a long time.
     fn is_stalled(&self) -> bool {
-        Duration::from_nanos(self.clock_ns().saturating_sub(self.last_progress_ns)) > STALL
+        Duration::from_nanos(self.recorder.now_ns().saturating_sub(self.last_progress_ns)) > self.patience
     }
 
-    /// Counts all that is awaited as missing.
+    /// Counts all that is awaited as missing, and the connections it is awaited on as stalled.
     fn give_up(&mut self) {
-        (0..self.conns.len() as u32).for_each(|conn| self.abandon(conn));
+        for number in 0..self.conns.len() as u32 {
+            let awaited = self.abandon(number);
+            if awaited > 0 {
+                self.faults.stalled(number, awaited);
+            }
+        }
     }
 
-    /// Waits no more for what is under way on connection `number`, and sends no more there.
-    fn abandon(&mut self, number: u32) {
+    /// Waits no more for what is under way on connection `number`, and sends no more there. How much that was.
+    fn abandon(&mut self, number: u32) -> u64 {
         let conn = &mut self.conns[number as usize];
         let awaited = conn.next_sent - conn.next_back;
-        conn.closed = true;
+        self.open -= u32::from(!std::mem::replace(&mut conn.closed, true));
         conn.next_back = conn.next_sent;
         self.under_way -= awaited;
-        if awaited > 0 {
-            self.faults.given_up(number, awaited);
-        }
+        awaited
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
     use ringfeed::proto::{Decoder, Event, Role};
 
     use super::*;
+    use crate::cli::{Arguments, Task};
+    use crate::faults::Counts;
+    use crate::timeline::Timeline;
 
     /// Two connections with a full pipeline of three, and what connection 0 has sent.
     fn trips() -> (Trips, Vec<Vec<u8>>) {
-        let mut trips = Trips::new(2, 3, 64, MessageKind::Text);
+        let flags = ["loadgen", "echo", "--url", "ws://a:1/", "--connections", "2", "--pipeline", "3"];
+        let Task::Echo(options) = Arguments::parse_from(flags).task else { unreachable!() };
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let mut trips = Trips::new(&options, MessageKind::Text, Recorder::new(timeline));
         trips.sending = true;
         let (mut out, mut keys) = (Vec::new(), MaskingKeys::new());
         trips.send_due(1, 100, &mut Vec::new(), &mut keys);
@@ -326,7 +363,7 @@ mod tests {
         [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_echo(0, text(payload), 6000));
         trips.send_due(0, 6000, &mut Vec::new(), &mut MaskingKeys::new());
         assert_eq!(trips.under_way, 3, "only connection 1 still waits");
-        assert!(trips.faults.is_empty());
+        assert_eq!(trips.faults.sum(), 0);
     }
 
     #[test]
@@ -340,7 +377,7 @@ mod tests {
         for (name, order, expected) in table {
             let (mut trips, payloads) = trips();
             order.iter().for_each(|index| trips.on_echo(0, text(&payloads[*index]), 200));
-            let Faults { missing, duplicate, reordered, corrupt, .. } = trips.faults;
+            let Counts { missing, duplicate, reordered, corrupt, .. } = trips.faults.counts();
             assert_eq!([missing, duplicate, reordered, corrupt], expected, "{name}");
         }
     }
@@ -351,18 +388,22 @@ mod tests {
         trips.on_echo(0, Message::binary(&payloads[0]), 200);
         trips.on_echo(0, text(b"what?"), 200);
         trips.on_echo(1, text(&payloads[2]), 200);
-        assert_eq!((trips.faults.corrupt, trips.under_way), (3, 3));
+        assert_eq!((trips.faults.counts().text(), trips.under_way), ("3 corrupt".to_owned(), 3));
     }
 
     #[test]
     fn a_closed_connection_is_waited_for_no_more() {
         let (mut trips, _) = trips();
         trips.on_end(0, "reset");
-        assert_eq!((trips.under_way, trips.faults.missing, trips.faults.closed), (3, 3, 1));
+        assert_eq!(
+            (trips.under_way, trips.open, trips.faults.counts().text()),
+            (3, 1, "3 missing, 1 closed".to_owned())
+        );
         let mut out = Vec::new();
         trips.send_due(0, 300, &mut out, &mut MaskingKeys::new());
         assert!(out.is_empty());
         trips.give_up();
         assert!(trips.is_done());
+        assert_eq!(trips.faults.counts().text(), "6 missing, 1 stalled, 1 closed");
     }
 }

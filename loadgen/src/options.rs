@@ -43,6 +43,13 @@ pub(crate) struct ConnectOptions {
     pub(crate) handshakes: u32,
 }
 
+impl ConnectOptions {
+    /// Whether a subscriber says its topic only by where it connects to.
+    pub(crate) fn needs_topic_in_address(&self) -> bool {
+        self.script.is_none() && matches!(self.driver, DriverName::Raw | DriverName::Sse | DriverName::Mercure)
+    }
+}
+
 /// How messages are published.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PublishOptions {
