@@ -255,7 +255,7 @@ impl Sockets {
         socket.pending = Vec::new();
         let under_way = [(socket.receiving, Op::Recv), (socket.sending, Op::Send)];
         for (_, op) in under_way.into_iter().filter(|(is_under_way, _)| *is_under_way) {
-            self.ring.submit_cancel(token(op, number));
+            self.ring.submit_cancel(Direct(number), token(op, number));
         }
         if let Some(tls) = &mut self.tls {
             tls.close(number);
