@@ -119,7 +119,7 @@ impl Fanout {
             }
             if Instant::now() < end {
                 self.publish_due(&mut pace, sockets);
-            } else if self.deliveries.window.is_empty() && self.publishers.iter().all(Publisher::is_answered) {
+            } else if self.deliveries.is_settled() && self.publishers.iter().all(Publisher::is_answered) {
                 return;
             }
             let (under_way, now_ns) = (self.deliveries.window.len(), self.deliveries.recorder.now_ns());
