@@ -109,7 +109,7 @@ pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace:
         }
         if Instant::now() < end {
             scenario.feed().publish_due(&mut pace, clients);
-        } else if scenario.feed().deliveries.under_way() == 0 && clients.is_answered() {
+        } else if scenario.feed().deliveries.is_settled() && clients.is_answered() {
             return;
         }
         let patience = scenario.on_turn(clients).min(TURN);
