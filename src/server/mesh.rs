@@ -32,7 +32,7 @@ pub(super) enum Parcel {
     /// To a topic's home shard: a question.
     Ask(Box<Ask>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
-    ListTopics(oneshot::Sender<Vec<(TopicName, usize)>>),
+    ListTopics(oneshot::Sender<ActiveTopics>),
     /// From a topic's home shard: for the subscribers there.
     Deliver(TopicName, Push),
     /// To the shard of a connection: what it has asked for.
@@ -42,6 +42,9 @@ pub(super) enum Parcel {
     /// From the control plane: leave gracefully.
     Drain,
 }
+
+/// Topics with subscribers, and how many are present in each, where that is kept.
+pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
     /// Whether it tells a home which shards have subscribers. These go before publications.
@@ -295,7 +298,7 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
-    pub fn topics(&mut self) -> Result<Vec<oneshot::Receiver<Vec<(TopicName, usize)>>>, PublishError> {
+    pub fn topics(&mut self) -> Result<Vec<oneshot::Receiver<ActiveTopics>>, PublishError> {
         let count = self.shards.len();
         let ask = |shard| {
             let (reply, topics) = oneshot::channel();

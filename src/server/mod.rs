@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::topics::PublishError;
 pub use config::ServerConfig;
-pub use mesh::Publisher;
+pub use mesh::{ActiveTopics, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
 pub use start::{ServeError, Server, ServerBuilder};
 

@@ -67,8 +67,12 @@ pub(super) struct Slot {
     pub(super) encoding: Encoding,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// As whom it is present in topics where that is kept. Most are in none.
-    pub(super) presence: Option<Box<Vec<(TopicId, Arc<ClientInfo>)>>>,
+    pub(super) presence: Option<Box<Presence>>,
 }
+
+/// As whom a connection is present, by topic.
+#[derive(Debug, Default)]
+pub(super) struct Presence(pub(super) Vec<(TopicId, Arc<ClientInfo>)>);
 
 /// A connection's subscription to a topic.
 #[derive(Clone, Copy, Debug)]

@@ -172,7 +172,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Arc<ClientInfo>>) {
         if let Some(info) = presence {
-            self.slot(slot).presence.get_or_insert_default().push((topic, info));
+            self.slot(slot).presence.get_or_insert_default().0.push((topic, info));
         }
     }
 
@@ -199,7 +199,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Arc<ClientInfo>> {
-        let presence = self.slot(slot).presence.as_mut()?;
+        let presence = &mut self.slot(slot).presence.as_mut()?.0;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }
