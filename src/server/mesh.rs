@@ -47,9 +47,9 @@ pub(super) enum Parcel {
 pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
-    /// Whether it tells a home which shards have subscribers. These go before publications.
+    /// Whether it tells a home who subscribes. These go before publications.
     fn is_interest(&self) -> bool {
-        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_))
+        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
     }
 }
 
@@ -385,6 +385,32 @@ mod tests {
             meshes[from].send(home, message("2"));
         }
         assert_eq!(payloads(&mut meshes[home]), ["from control", "1", "2", "1", "2"]);
+    }
+
+    #[test]
+    fn who_subscribes_comes_before_what_is_published_and_in_order() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        let topic = TopicName::new("a").unwrap();
+        let home = topic.home(2);
+        let info = Arc::new(ClientInfo::default());
+        let other = &mut meshes[1 - home];
+        other.send(home, message("from a shard"));
+        other.send(home, Parcel::Interest(topic.clone(), 1));
+        other.send(home, Parcel::Depart(topic.clone(), info));
+        other.send(home, Parcel::Disinterest(topic, 1));
+        publish(&mut publisher, "from control").unwrap();
+        let mut parcels = Vec::new();
+        meshes[home].receive(&mut parcels);
+        let kind = |parcel: &Parcel| match parcel {
+            Parcel::Interest(..) => "interest",
+            Parcel::Depart(..) => "depart",
+            Parcel::Disinterest(..) => "disinterest",
+            Parcel::Publish(_) => "publish",
+            other => panic!("{other:?}"),
+        };
+        let kinds: Vec<_> = parcels.iter().map(kind).collect();
+        assert_eq!(kinds, ["interest", "depart", "disinterest", "publish", "publish"]);
     }
 
     #[test]

@@ -89,7 +89,8 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
+    /// Where a topic is in a connection's list.
+    pub(super) fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
         self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
     }
 
