@@ -130,7 +130,11 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return bad_input(&in_use(arguments.control, &error)),
     };
-    let mut builder = Server::builder(arguments.config()).route("/feed/", || Feed).route("/sse/", Sse::default);
+    let config = arguments.config();
+    let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
+    let mut builder = Server::builder(config)
+        .route("/feed/", move || Feed::new(of_feed.clone()))
+        .route("/sse/", move || Sse::new(of_sse.clone()));
     if arguments.echo {
         builder = builder.route("/echo", || Echo);
     }

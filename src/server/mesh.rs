@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::slowest::SlowConnection;
 use crate::buf::{ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
 use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
@@ -33,6 +34,8 @@ pub(super) enum Parcel {
     Ask(Box<Ask>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
     ListTopics(oneshot::Sender<ActiveTopics>),
+    /// To a shard: the connections that have the most waiting are wanted, so many at most.
+    ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: for the subscribers there.
     Deliver(TopicName, Push),
     /// To the shard of a connection: what it has asked for.
@@ -305,6 +308,19 @@ impl Publisher {
             self.send(shard, Parcel::ListTopics(reply)).map(|()| topics)
         };
         (0..count).map(ask).collect()
+    }
+
+    /// Asks each shard for the `count` connections that have the most waiting for them, those first that have more.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
+    pub fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        let shards = self.shards.len();
+        let ask = |shard| {
+            let (reply, slowest) = oneshot::channel();
+            self.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
+        };
+        (0..shards).map(ask).collect()
     }
 
     /// Has `order` carried out for the connections that it names, on all shards.

@@ -270,6 +270,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::ListTopics(reply) => {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
             }
+            Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
             Parcel::Deliver(topic, push) => self.topics.stage(&topic, push),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
             Parcel::Order(order) => self.on_order(&order),
