@@ -28,6 +28,12 @@ pub trait Handler {
     /// A whole message came. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
 
+    /// The server is stopping, and this connection is to go now: says goodbye with the code after which the peer's
+    /// software comes back gently. Where this does not [`close`](Context::close) the connection, 1001 does.
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        let _ = conn;
+    }
+
     /// The connection that was opened is over, and its subscriptions have ended.
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
         let _ = (conn, cause);

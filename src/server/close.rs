@@ -10,7 +10,6 @@ use super::variant::variant_of;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
-use crate::proto::{CloseCode, encode_close};
 use crate::ring::{Op, Ring, Token};
 
 impl<R: Ring> Shard<'_, R> {
@@ -52,20 +51,6 @@ impl<R: Ring> Shard<'_, R> {
         let slot = self.find(id).expect("a slot is kept while the kernel ends its stream");
         self.slot(slot).is_shutting = false;
         self.join(slot);
-    }
-
-    /// The server is stopping.
-    pub(super) fn close_for_drain(&mut self, slot: u32) {
-        match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open) => {
-                let start = self.begin_reply(slot);
-                encode_close(&mut self.replies.bytes, Some(CloseCode::GOING_AWAY), "the server is stopping", None);
-                self.end_reply(slot, start);
-                self.await_close(slot, CloseCause::Drain);
-            }
-            (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
-            _ => {}
-        }
     }
 
     /// The handler no longer knows the connection, and its subscriptions end. Only the first time counts.

@@ -83,7 +83,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn position(&mut self, topic: &TopicName) -> Result<Position, PublishError> {
-        if self.drain_deadline_ms.is_some() {
+        if self.drain.is_some() {
             return Err(PublishError::Stopping);
         }
         if self.mesh.is_congested() {

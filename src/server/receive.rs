@@ -141,7 +141,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn apply_commands(&mut self, slot: u32) {
+    pub(super) fn apply_commands(&mut self, slot: u32) {
         let mut commands = std::mem::take(&mut self.commands);
         commands.drain(..).for_each(|command| self.apply(slot, command));
         self.commands = commands;

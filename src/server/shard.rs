@@ -14,6 +14,7 @@ use super::ServerConfig;
 use super::accept::Accepts;
 use super::addresses::{AddressCounts, Addresses};
 use super::admission::Admission;
+use super::drain::Drain;
 use super::mesh::{Mesh, Parcel};
 use super::metrics::ShardMetrics;
 use super::random::Random;
@@ -80,8 +81,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) addresses: Option<Addresses>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
-    /// When the shard ends whatever is left; it is leaving.
-    pub(super) drain_deadline_ms: Option<u64>,
+    /// The shard is leaving.
+    pub(super) drain: Option<Drain>,
     wake: Event,
 
     pub(super) replies: Replies,
@@ -123,7 +124,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             admission: Admission::new(rate),
             addresses: parts.addresses.map(Addresses::new),
             accept_retry_ms: None,
-            drain_deadline_ms: None,
+            drain: None,
             wake: parts.wake,
             replies: Replies::default(),
             dirty: Vec::new(),
@@ -161,7 +162,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     fn until_next_timer(&mut self) -> Duration {
-        let times = [self.wheel.next_ms(), self.next_accept_ms(), self.drain_deadline_ms];
+        let times = [self.wheel.next_ms(), self.next_accept_ms(), self.next_drain_ms()];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
@@ -240,22 +241,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.wheel.take_due(self.now_ms, &mut due);
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
+        self.drain_some();
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
-    }
-
-    /// Leaves gracefully: accepts nobody any more, and sends everybody a Close frame.
-    fn drain(&mut self) {
-        if self.drain_deadline_ms.is_some() {
-            return;
-        }
-        self.drain_deadline_ms = Some(self.now_ms.saturating_add(self.config.drain_timeout_ms));
-        self.stop_accepting();
-        let all: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
-        all.into_iter().for_each(|slot| self.close_for_drain(slot));
-    }
-
-    pub(super) fn has_left(&self) -> bool {
-        self.drain_deadline_ms.is_some_and(|deadline_ms| self.slots.is_empty() || self.now_ms >= deadline_ms)
     }
 
     /// The slot of a connection, if it is still that connection's.

@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
+use crate::limits::SLOT_BYTES;
 use crate::ring::Direct;
 use crate::topics::TopicId;
 
@@ -65,6 +66,8 @@ pub(super) struct Slot {
     pub(super) deadline_ms: u64,
     pub(super) subscriptions: SmallVec<[TopicId; 4]>,
 }
+
+const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a connection may take");
 
 impl Slot {
     /// A connection that was just accepted, and is not yet received from.
