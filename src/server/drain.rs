@@ -7,7 +7,6 @@ use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::gateway::Context;
 use crate::limits::TICK_MS;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
@@ -84,28 +83,15 @@ impl<R: Ring> Shard<'_, R> {
 
     fn say_goodbye(&mut self, slot: u32) {
         match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open) => {
-                self.let_handler_say_goodbye(slot);
-                self.await_close(slot, CloseCause::Drain);
+            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+                self.call_handler(slot, |handler, context| handler.on_drain(context));
+                if self.is_listening(slot) {
+                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
+                }
             }
             (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
             _ => {}
         }
-    }
-
-    fn let_handler_say_goodbye(&mut self, slot: u32) {
-        let start = self.begin_reply(slot);
-        let entry = &self.slots[slot as usize];
-        let route = entry.route.expect("an open connection has a handler");
-        let deflate = entry.conn.deflate_window.map(|window| (&mut self.deflater, window));
-        let (out, subscriptions) = (&mut self.replies.bytes, entry.subscriptions.len());
-        let mut context = Context::new(entry.id, out, deflate, &mut self.commands, subscriptions);
-        self.routes.handler(route).on_drain(&mut context);
-        if !context.is_closed() {
-            context.close(CloseCode::GOING_AWAY, "the server is stopping");
-        }
-        self.end_reply(slot, start);
-        self.apply_commands(slot);
     }
 }
 

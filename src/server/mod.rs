@@ -7,6 +7,7 @@ mod attend;
 mod close;
 mod config;
 mod drain;
+mod fan_out;
 mod listener;
 mod mesh;
 pub mod metrics;
@@ -19,6 +20,7 @@ mod shard;
 pub mod sim;
 mod slot;
 mod start;
+mod subscribe;
 mod timers;
 mod variant;
 mod wheel;
@@ -26,8 +28,9 @@ mod wheel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use crate::topics::PublishError;
 pub use config::ServerConfig;
-pub use mesh::{PublishError, Publisher};
+pub use mesh::{ActiveTopics, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
 pub use start::{ServeError, Server, ServerBuilder};
 

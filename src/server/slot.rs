@@ -1,5 +1,7 @@
 //! A connection's place on its shard: the conversation, and which of its operations the kernel holds.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::attend::{Attention, Traffic};
@@ -7,7 +9,7 @@ use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
 use crate::limits::SLOT_BYTES;
 use crate::ring::Direct;
-use crate::topics::TopicId;
+use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
 /// How far a connection is from its end, as the kernel sees it.
 ///
@@ -58,13 +60,29 @@ pub(super) struct Slot {
     pub(super) is_dirty: bool,
     /// The fan-out that last sent to it: one send for a socket in each.
     pub(super) fan_out: u32,
-    /// The tick of its one valid timer.
-    pub(super) timer_tick: u64,
+    /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
+    pub(super) timer_tick: u32,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
     pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
     pub(super) deadline_ms: u64,
-    pub(super) subscriptions: SmallVec<[TopicId; 4]>,
+    /// In which form it is sent what is pushed to its topics.
+    pub(super) encoding: Encoding,
+    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+    /// As whom it is present in topics where that is kept. Most are in none.
+    pub(super) presence: Option<Box<Presence>>,
+}
+
+/// As whom a connection is present, by topic.
+#[derive(Debug, Default)]
+pub(super) struct Presence(pub(super) Vec<(TopicId, Arc<ClientInfo>)>);
+
+/// A connection's subscription to a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: TopicId,
+    /// What it is sent of each push.
+    pub(super) variant: Variant,
 }
 
 const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a connection may take");
@@ -91,7 +109,9 @@ impl Slot {
             timer_tick: 0,
             is_settled: false,
             deadline_ms: 0,
+            encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
+            presence: None,
         }
     }
 

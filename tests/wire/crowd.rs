@@ -19,7 +19,7 @@ fn open(server: &Server, count: usize) -> Vec<Peer> {
 #[test]
 fn more_connections_than_files_are_allowed_all_get_each_publication() {
     // Some ten rings for each shard.
-    let server = Server::start_with_files(60, &["--max-connections", "1000"]);
+    let server = Server::start_with_files(60, &["--max-connections", "1000", "--ping-interval-ms", "0"]);
     let mut peers = open(&server, 400);
     for payload in ["first", "second"] {
         publish(&server, payload);
@@ -68,7 +68,7 @@ fn an_address_has_a_bound_and_who_leaves_makes_room() {
 
 #[test]
 fn connections_come_in_no_faster_than_they_may_and_none_is_lost() {
-    let server = Server::start(&["--handshakes-per-second", "100", "--shards", "1"]);
+    let server = Server::start(&["--handshakes-per-second", "100", "--shards", "1", "--ping-interval-ms", "0"]);
     let start = Instant::now();
     let mut peers = open(&server, 120);
     // A tenth of a second's worth, and what the kernel was allowed to accept before anybody came, come at once.
