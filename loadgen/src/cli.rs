@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::options::{ConnectOptions, PublishOptions};
 use crate::payload::PAYLOAD_BYTES_MIN;
-use crate::target::{PublishTarget, WebSocketTarget};
+use crate::target::Target;
 
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]
@@ -29,9 +30,9 @@ pub(crate) enum Task {
 
 #[derive(Debug, Args)]
 pub(crate) struct CommonOptions {
-    /// Where to connect: ws://HOST:PORT/PATH
+    /// Where to connect: ws://HOST:PORT/PATH, wss:// for TLS; http:// or https:// for event streams
     #[arg(long)]
-    pub(crate) url: WebSocketTarget,
+    pub(crate) url: Target,
     /// Payload bytes of a message
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..))]
     pub(crate) size: u32,
@@ -58,6 +59,8 @@ pub(crate) struct CommonOptions {
     /// Write the report to this file as a page with plots, too
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
 }
 
 /// What is taken for a fault.
@@ -84,19 +87,22 @@ pub(crate) struct CompareOptions {
 pub(crate) struct FanoutOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Where to publish: http://HOST:PORT/PATH posts each message, ws://HOST:PORT/PATH sends it as a text message
-    #[arg(long)]
-    pub(crate) publish: PublishTarget,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
     /// Subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. 1 without --rate; with
-    /// it no bound, and with both the schedule waits, as most tools do: see what that does to the uncorrected latency
+    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. Without this, 1
+    /// or, with --rate, no bound. With both, the schedule waits, as most tools do: see what that does to the
+    /// uncorrected latency
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
-    /// Connections to publish on, in turn. With one, subscribers must see its order; with several, all the same order
+    /// Topics. Each subscriber is on one of them, and publications take them in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) publishers: u32,
+    pub(crate) topics: u32,
+    /// How unlike the topics' audiences are: topic k has one in proportion to 1 / k^SKEW. 0 is all alike, 1 is Zipf's law
+    #[arg(long, default_value_t = 0.0, requires = "topics")]
+    pub(crate) skew: f64,
     /// Publications per second, sent on schedule whether or not the server keeps up
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
@@ -154,6 +160,6 @@ mod tests {
         assert!(!accepts(&["--size", "39"]));
         assert!(accepts(&["--in-flight", "2", "--rate", "5"]));
         assert!(!accepts(&["--late", "1"]));
-        assert!(!accepts(&["--url", "http://127.0.0.1:1/"]));
+        assert!(!accepts(&["--url", "ftp://127.0.0.1:1/"]));
     }
 }

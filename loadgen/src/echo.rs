@@ -1,27 +1,24 @@
 //! Every connection sends messages and waits for each to come back, unchanged and in order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{Decoder, DeflateConfig, Deflater, Inflater, Message, MessageKind, WindowBits, encode_message};
+use ringfeed::proto::{DeflateConfig, DeflateParams, Deflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::cli::EchoOptions;
-use crate::connect;
+use crate::clients::{Audience, Clients, Out, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
-use crate::frames;
 use crate::masking_keys::MaskingKeys;
 use crate::payload::{self, Stamp};
 use crate::pin;
 use crate::recorder::{Recorder, Times};
 use crate::report::{Findings, Outcome, Report};
 use crate::run::Run;
-use crate::sockets::{Observer, Sockets};
+use crate::topics::Topics;
 
 /// What is counted.
 const UNIT: &str = "round trips";
-
-/// The longest wait of one turn.
-const TURN: Duration = Duration::from_millis(100);
 
 /// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`, so that a message that comes back on a wrong
 /// connection shows.
@@ -34,25 +31,21 @@ const CONN_SHIFT: u32 = 40;
 pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
-    let mut sockets = Sockets::new(options.connections)?;
+    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
+    let mut clients = Clients::new(common, topics, options.connections, None)?;
     let mut run = Run::start(common, UNIT);
-    let mut echo = Echo::new(options, run.recorder());
-    for index in 0..options.connections {
-        let connected = connect::web_socket(&common.url, index, common.deflate, &mut echo.keys)?;
-        if let Some(params) = connected.deflate {
-            echo.trips.deflate_within(params.client_window);
-        }
-        sockets.add(connected, &mut echo)?;
-    }
+    let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
+    let mut trips = Trips::new(options, kind, run.recorder());
+    clients.connect(0..options.connections, &mut trips)?;
 
-    echo.run_for(common.warmup, &mut sockets);
-    echo.trips.start_measuring();
+    trips.run_for(common.warmup, &mut clients);
+    trips.start_measuring();
     run.start_measuring()?;
-    echo.run_for(common.duration, &mut sockets);
-    echo.trips.recorder.stop_measuring();
+    trips.run_for(common.duration, &mut clients);
+    trips.recorder.stop_measuring();
     let (cost, history) = run.stop_measuring()?;
 
-    let Trips { counts, recorder, faults, .. } = echo.trips;
+    let Trips { counts, recorder, faults, .. } = trips;
     Ok(Report::new(Outcome {
         scenario: "echo",
         url: common.url.to_string(),
@@ -66,60 +59,6 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
         history,
         figures: Vec::new(),
     }))
-}
-
-struct Echo {
-    decoders: Vec<Decoder>,
-    inflater: Inflater,
-    keys: MaskingKeys,
-    trips: Trips,
-}
-
-impl Echo {
-    fn new(options: &EchoOptions, recorder: Recorder) -> Echo {
-        let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
-        Echo {
-            decoders: (0..options.connections).map(|_| frames::decoder(options.common.deflate)).collect(),
-            inflater: Inflater::new(),
-            keys: MaskingKeys::new(),
-            trips: Trips::new(options, kind, recorder),
-        }
-    }
-
-    /// Keeps every connection busy for `duration`, then waits until everything has come back.
-    fn run_for(&mut self, duration: Duration, sockets: &mut Sockets) {
-        let end = Instant::now() + duration;
-        let now_ns = self.trips.recorder.now_ns();
-        self.trips.sending = true;
-        self.trips.last_progress_ns = now_ns;
-        for conn in 0..self.decoders.len() as u32 {
-            self.trips.send_due(conn, now_ns, sockets.out(conn), &mut self.keys);
-        }
-        while !self.trips.is_done() {
-            if self.trips.is_stalled() {
-                return self.trips.give_up();
-            }
-            self.trips.sending = Instant::now() < end;
-            sockets.turn(TURN.min(end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))), self);
-            self.trips.turn_over();
-        }
-    }
-}
-
-impl Observer for Echo {
-    fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let now_ns = self.trips.recorder.now_ns();
-        self.trips.recorder.woken(now_ns);
-        let decoder = &mut self.decoders[socket as usize];
-        frames::read(decoder, &mut self.inflater, bytes, &mut self.keys, out, |message, out, keys| {
-            self.trips.on_message(socket, message, now_ns);
-            self.trips.send_due(socket, now_ns, out, keys);
-        })
-    }
-
-    fn on_closed(&mut self, socket: u32, reason: &str) {
-        self.trips.on_closed(socket, reason);
-    }
 }
 
 /// Messages under way on each connection.
@@ -181,6 +120,29 @@ impl Conn {
     }
 }
 
+impl Audience for Trips {
+    fn woken(&mut self) -> u64 {
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
+    }
+
+    fn on_ready(&mut self, _client: u32, deflate: Option<DeflateParams>, _now_ns: u64) {
+        if let Some(params) = deflate {
+            self.deflate_within(params.client_window);
+        }
+    }
+
+    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, out: Out<'_>) {
+        self.on_echo(client, message, now_ns);
+        self.send_due(client, now_ns, out.bytes, out.keys);
+    }
+
+    fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
+        self.on_end(client, reason);
+    }
+}
+
 impl Trips {
     fn new(options: &EchoOptions, kind: MessageKind, recorder: Recorder) -> Trips {
         let EchoOptions { common, connections, pipeline, .. } = options;
@@ -196,6 +158,27 @@ impl Trips {
             faults: Faults::new(common.tolerance.late),
             patience: common.tolerance.patience,
             last_progress_ns: 0,
+        }
+    }
+
+    /// Keeps every connection busy for `duration`, then waits until everything has come back.
+    fn run_for(&mut self, duration: Duration, clients: &mut Clients) {
+        let end = Instant::now() + duration;
+        let now_ns = self.recorder.now_ns();
+        self.sending = true;
+        self.last_progress_ns = now_ns;
+        for conn in 0..self.conns.len() as u32 {
+            let out = clients.out(conn);
+            self.send_due(conn, now_ns, out.bytes, out.keys);
+        }
+        while !self.is_done() {
+            if self.is_stalled() {
+                return self.give_up();
+            }
+            self.sending = Instant::now() < end;
+            let left = end.saturating_duration_since(Instant::now());
+            clients.turn(TURN.min(left.max(Duration::from_millis(1))), self);
+            self.turn_over();
         }
     }
 
@@ -230,7 +213,7 @@ impl Trips {
         }
     }
 
-    fn on_message(&mut self, number: u32, message: Message<'_>, now_ns: u64) {
+    fn on_echo(&mut self, number: u32, message: Message<'_>, now_ns: u64) {
         let conn = &mut self.conns[number as usize];
         let next = conn.next_back;
         if message.kind == self.kind && conn.matches(next, message.payload) {
@@ -286,7 +269,7 @@ impl Trips {
         }
     }
 
-    fn on_closed(&mut self, number: u32, reason: &str) {
+    fn on_end(&mut self, number: u32, reason: &str) {
         self.faults.closed(number, reason);
         let awaited = self.abandon(number);
         if awaited > 0 {
@@ -334,7 +317,7 @@ mod tests {
     use std::sync::Arc;
 
     use clap::Parser;
-    use ringfeed::proto::{Event, Role};
+    use ringfeed::proto::{Decoder, Event, Role};
 
     use super::*;
     use crate::cli::{Arguments, Task};
@@ -371,13 +354,13 @@ mod tests {
     fn a_message_that_is_back_makes_room_for_one_more() {
         let (mut trips, payloads) = trips();
         assert_eq!((payloads.len(), trips.under_way), (3, 6));
-        trips.on_message(0, text(&payloads[0]), 5100);
+        trips.on_echo(0, text(&payloads[0]), 5100);
         let mut out = Vec::new();
         trips.send_due(0, 5100, &mut out, &mut MaskingKeys::new());
         let next = sent(out);
         assert_eq!((next.len(), trips.counts[0], trips.under_way), (1, 1, 6));
         trips.sending = false;
-        [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_message(0, text(payload), 6000));
+        [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_echo(0, text(payload), 6000));
         trips.send_due(0, 6000, &mut Vec::new(), &mut MaskingKeys::new());
         assert_eq!(trips.under_way, 3, "only connection 1 still waits");
         assert_eq!(trips.faults.sum(), 0);
@@ -393,7 +376,7 @@ mod tests {
         ];
         for (name, order, expected) in table {
             let (mut trips, payloads) = trips();
-            order.iter().for_each(|index| trips.on_message(0, text(&payloads[*index]), 200));
+            order.iter().for_each(|index| trips.on_echo(0, text(&payloads[*index]), 200));
             let Counts { missing, duplicate, reordered, corrupt, .. } = trips.faults.counts();
             assert_eq!([missing, duplicate, reordered, corrupt], expected, "{name}");
         }
@@ -402,16 +385,16 @@ mod tests {
     #[test]
     fn another_kind_other_bytes_or_another_connection_are_corrupt() {
         let (mut trips, payloads) = trips();
-        trips.on_message(0, Message::binary(&payloads[0]), 200);
-        trips.on_message(0, text(b"what?"), 200);
-        trips.on_message(1, text(&payloads[2]), 200);
+        trips.on_echo(0, Message::binary(&payloads[0]), 200);
+        trips.on_echo(0, text(b"what?"), 200);
+        trips.on_echo(1, text(&payloads[2]), 200);
         assert_eq!((trips.faults.counts().text(), trips.under_way), ("3 corrupt".to_owned(), 3));
     }
 
     #[test]
     fn a_closed_connection_is_waited_for_no_more() {
         let (mut trips, _) = trips();
-        trips.on_closed(0, "reset");
+        trips.on_end(0, "reset");
         assert_eq!(
             (trips.under_way, trips.open, trips.faults.counts().text()),
             (3, 1, "3 missing, 1 closed".to_owned())

@@ -1,30 +1,21 @@
 //! Few publishers, many subscribers: every publication must reach every subscriber once, in order and unchanged.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use ringfeed::proto::{Decoder, Inflater};
+use ringfeed::proto::{DeflateParams, Message};
 
 use crate::cli::FanoutOptions;
-use crate::connect;
+use crate::clients::{Audience, Clients, Out, TURN};
 use crate::deliveries::Deliveries;
 use crate::error::Error;
+use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
-use crate::frames;
-use crate::masking_keys::MaskingKeys;
 use crate::pace::Pace;
-use crate::payload::{self, Stamp};
 use crate::pin;
-use crate::publisher::Publisher;
-use crate::recorder::{Recorder, Times};
 use crate::report::{Findings, Outcome, Report};
 use crate::run::Run;
-use crate::sockets::{Observer, Sockets};
-
-/// The longest wait of one turn.
-const TURN: Duration = Duration::from_millis(100);
-
-/// So many publications are handed over before answers are looked at again, however late the schedule is.
-const PUBLICATIONS_PER_TURN: usize = 1024;
+use crate::topics::Topics;
 
 /// What is counted.
 const UNIT: &str = "deliveries";
@@ -34,40 +25,32 @@ const UNIT: &str = "deliveries";
 /// # Errors
 /// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
 pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
-    let common = &options.common;
+    let (common, publishers) = (&options.common, options.publishing.publishers);
     pin::to_cpu(common.cpu)?;
-    let subscribers = options.connections;
+    let topics = Arc::new(topics(options)?);
     let mut run = Run::start(common, UNIT);
-    let mut keys = MaskingKeys::new();
-    let publishers = (0..options.publishers).map(|_| Publisher::connect(&options.publish, &mut keys));
-    let (publishers, publishing): (Vec<_>, Vec<_>) = publishers.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-    let mut sockets = Sockets::new(subscribers + options.publishers)?;
-    let mut fanout = Fanout::new(publishers, options, keys, run.recorder());
-    for index in 0..subscribers {
-        let connected = connect::web_socket(&common.url, index, common.deflate, &mut fanout.keys)?;
-        sockets.add(connected, &mut fanout)?;
-    }
-    publishing.into_iter().try_for_each(|connected| sockets.add(connected, &mut fanout))?;
+    let mut clients = Clients::new(common, Arc::clone(&topics), options.connections, Some(&options.publishing))?;
+    let feed = Feed::new(common, topics, options.connections, publishers, run.recorder());
+    let mut fanout = Fanout { subscribers: options.connections, feed };
+    clients.connect_publishers(&mut fanout)?;
+    clients.connect(0..options.connections, &mut fanout)?;
 
     let pace = || Pace::new(options.rate, options.in_flight);
-    fanout.run_for(common.warmup, pace(), &mut sockets);
-    fanout.deliveries.start_measuring();
-    let published = fanout.deliveries.window.next_sequence();
+    feed::run_for(&mut fanout, common.warmup, pace(), &mut clients);
+    fanout.feed.deliveries.start_measuring();
+    let published = fanout.feed.published;
     run.start_measuring()?;
-    fanout.run_for(common.duration, pace(), &mut sockets);
-    fanout.deliveries.recorder.stop_measuring();
+    feed::run_for(&mut fanout, common.duration, pace(), &mut clients);
+    fanout.feed.deliveries.recorder.stop_measuring();
     let (cost, history) = run.stop_measuring()?;
 
-    let Deliveries { window, counts, recorder, faults, .. } = fanout.deliveries;
-    let published = window.next_sequence() - published;
+    let published = fanout.feed.published - published;
+    let Deliveries { counts, recorder, faults, .. } = fanout.feed.deliveries;
     Ok(Report::new(Outcome {
         scenario: "fanout",
         url: common.url.to_string(),
         payload_bytes: common.size,
-        load: match options.publishers {
-            1 => format!("{} from one publisher", pace()),
-            several => format!("{} from {several} publishers", pace()),
-        },
+        load: load(options, pace()),
         open_loop: pace().is_open_loop(),
         unit: UNIT,
         counts,
@@ -78,97 +61,68 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     }))
 }
 
-/// The run: subscribers are sockets 0 and up, publishers are the sockets after them.
+/// How hard it is driven, in words.
+fn load(options: &FanoutOptions, pace: Pace) -> String {
+    let publishers = match options.publishing.publishers {
+        1 => "one publisher".to_owned(),
+        several => format!("{several} publishers"),
+    };
+    match options.topics {
+        1 => format!("{pace} from {publishers}"),
+        several => format!("{pace} from {publishers} on {several} topics"),
+    }
+}
+
+fn topics(options: &FanoutOptions) -> Result<Topics, Error> {
+    let FanoutOptions { common, connections, .. } = options;
+    match options.topics {
+        1 => Ok(Topics::one(&common.connect.topic, *connections)),
+        several if several > *connections => {
+            Err(Error::new(format!("{several} topics need as many connections at least, not {connections}")))
+        }
+        _ if common.connect.needs_topic_in_address() && !common.url.has_topic() => {
+            Err(Error::new(format!("{}: several topics need {{topic}} in the address", common.url)))
+        }
+        several => Ok(Topics::several(&common.connect.topic, *connections, several, options.skew)),
+    }
+}
+
+/// The run.
 struct Fanout {
-    decoders: Vec<Decoder>,
-    inflater: Inflater,
-    publishers: Vec<Publisher>,
-    /// A publisher is gone, and with it messages that were to be published.
-    publisher_ended: bool,
-    keys: MaskingKeys,
-    payload: Vec<u8>,
-    deliveries: Deliveries,
+    subscribers: u32,
+    feed: Feed,
 }
 
-impl Fanout {
-    fn new(publishers: Vec<Publisher>, options: &FanoutOptions, keys: MaskingKeys, recorder: Recorder) -> Fanout {
-        let (subscribers, common) = (options.connections, &options.common);
-        let mut payload = vec![0; common.size as usize];
-        payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
-        Fanout {
-            decoders: (0..subscribers).map(|_| frames::decoder(common.deflate)).collect(),
-            inflater: Inflater::new(),
-            deliveries: Deliveries::new(subscribers, publishers.len() == 1, recorder, common.tolerance),
-            publishers,
-            publisher_ended: false,
-            keys,
-            payload,
-        }
+impl Feeding for Fanout {
+    fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
     }
 
-    /// Publishes at this pace for `duration`, then waits until all of it has arrived.
-    fn run_for(&mut self, duration: Duration, mut pace: Pace, sockets: &mut Sockets) {
-        let end = Instant::now() + duration;
-        pace.start(self.deliveries.recorder.now_ns());
-        loop {
-            if self.deliveries.is_stalled() {
-                return self.deliveries.give_up();
-            }
-            if self.publisher_ended || self.deliveries.subscribers == 0 {
-                return self.deliveries.give_up();
-            }
-            if Instant::now() < end {
-                self.publish_due(&mut pace, sockets);
-            } else if self.deliveries.is_settled() && self.publishers.iter().all(Publisher::is_answered) {
-                return;
-            }
-            let (under_way, now_ns) = (self.deliveries.window.len(), self.deliveries.recorder.now_ns());
-            let timeout = pace.next_due_in(under_way, now_ns).map_or(TURN, |due| due.min(TURN));
-            sockets.turn(timeout, self);
-            self.deliveries.turn_over();
-        }
-    }
-
-    fn publish_due(&mut self, pace: &mut Pace, sockets: &mut Sockets) {
-        let now_ns = self.deliveries.recorder.now_ns();
-        for _ in 0..PUBLICATIONS_PER_TURN {
-            let Some(intended_ns) = pace.take_due(self.deliveries.window.len(), now_ns) else { return };
-            let sequence = self.deliveries.window.next_sequence();
-            payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: intended_ns });
-            let times = Times { intended_ns, actual_ns: now_ns };
-            self.deliveries.publish(&self.payload, times);
-            if pace.is_ours_to_keep() {
-                self.deliveries.recorder.published(times);
-            }
-            let publisher = (sequence % self.publishers.len() as u64) as usize;
-            let out = sockets.out((self.decoders.len() + publisher) as u32);
-            self.publishers[publisher].publish(&self.payload, out, &mut self.keys);
-        }
+    fn on_turn(&mut self, _clients: &mut Clients) -> Duration {
+        TURN
     }
 }
 
-impl Observer for Fanout {
-    fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let now_ns = self.deliveries.recorder.now_ns();
-        self.deliveries.recorder.woken(now_ns);
-        let subscribers = self.decoders.len();
-        match self.decoders.get_mut(socket as usize) {
-            Some(decoder) => frames::read(decoder, &mut self.inflater, bytes, &mut self.keys, out, |message, _, _| {
-                self.deliveries.on_message(socket, message.payload, now_ns);
-            }),
-            None => {
-                let publisher = &mut self.publishers[socket as usize - subscribers];
-                publisher.on_bytes(bytes, &mut self.inflater, out, &mut self.keys)
-            }
+impl Audience for Fanout {
+    fn woken(&mut self) -> u64 {
+        self.feed.deliveries.woken()
+    }
+
+    fn on_ready(&mut self, client: u32, _deflate: Option<DeflateParams>, _now_ns: u64) {
+        if client < self.subscribers {
+            self.feed.deliveries.join(client);
         }
     }
 
-    fn on_closed(&mut self, socket: u32, reason: &str) {
-        if (socket as usize) < self.decoders.len() {
-            self.deliveries.on_closed(socket, reason);
+    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
+        self.feed.deliveries.on_message(client, message.payload, now_ns);
+    }
+
+    fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
+        if client < self.subscribers {
+            self.feed.deliveries.on_closed(client, reason);
         } else {
-            self.publisher_ended = true;
-            self.deliveries.faults.refused(reason);
+            self.feed.on_publisher_closed(reason);
         }
     }
 }

@@ -1,30 +1,37 @@
 //! Load generator for WebSocket push servers.
 //!
 //! The picture: [`cli`] reads the flags, [`fanout`] and [`echo`] are the two scenarios, each one loop over one ring on
-//! one thread. What they share: [`connect`] opens connections, [`sockets`] moves their bytes, [`payload`] says what a
-//! message carries, [`faults`] names what went wrong. A [`run`] goes from warm-up to measuring; each worker keeps a
-//! [`recorder`] of latencies, which hands its part to the [`timeline`] once a tick; [`process`] reads what the server and
-//! this program cost, [`self_check`] says whether this program was the bottleneck. Of the [`report`] there is a
-//! [`table`], a page ([`html`]) and JSON, and [`compare`] sets two of those side by side.
+//! one thread. What they share: [`clients`] opens connections and talks to the server as its [`driver`] says,
+//! [`sockets`] moves the bytes, [`payload`] says what a message carries, [`faults`] names what went wrong. A [`run`]
+//! goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
+//! [`timeline`] once a tick; [`process`] reads what the server and this program cost, [`self_check`] says whether this
+//! program was the bottleneck. Of the [`report`] there is a [`table`], a page ([`html`]) and JSON, and [`compare`] sets
+//! two of those side by side.
 //!
 //! Exit code 0: measured, and every message was right. 1: measured, and something was wrong with messages or
 //! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
 //! bottleneck.
 
 mod cli;
+mod clients;
 mod compare;
-mod connect;
+mod conversation;
 mod deliveries;
+mod dial;
+mod driver;
 mod echo;
 mod error;
+mod event_stream;
 mod fanout;
 mod faults;
+mod feed;
 mod figure;
 mod frames;
 mod html;
 mod latency;
 mod masking_keys;
 mod meter;
+mod options;
 mod pace;
 mod payload;
 mod pin;
@@ -41,6 +48,8 @@ mod table;
 mod target;
 mod text;
 mod timeline;
+mod tls;
+mod topics;
 mod window;
 
 use std::process::ExitCode;

@@ -31,9 +31,17 @@ pub(super) struct ServeArguments {
     /// Shards, each a thread with a ring of its own [default: one for each CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: Option<u16>,
-    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE allows each shard]
+    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE, for each shard]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
+    /// Connections that are let in each second; 0: as many as come. The others wait, and are told to come back later
+    /// (503) when that takes long
+    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().handshakes_per_second,
+        value_parser = clap::value_parser!(u64).range(..=10_000_000))]
+    handshakes_per_second: u64,
+    /// Connections from one IPv4 address, or one IPv6 network of 64 bits, at most; 0: as many as come
+    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().connections_per_address_max)]
+    connections_per_address_max: u32,
     /// Bytes of one message from a client at most
     #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().message_bytes_max,
         value_parser = clap::value_parser!(u32).range(125..))]
@@ -92,6 +100,8 @@ impl ServeArguments {
             listen: self.listen,
             shards: self.shards.map_or(0, usize::from),
             connections_max: self.max_connections.map_or(0, |count| count as usize),
+            handshakes_per_second: self.handshakes_per_second,
+            connections_per_address_max: self.connections_per_address_max,
             message_bytes_max: self.message_bytes_max,
             outbox_bytes_max: self.outbox_bytes_max,
             deflate: (self.deflate == Switch::On)

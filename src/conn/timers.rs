@@ -15,8 +15,10 @@ pub struct KeepAliveConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
     last_recv_ms: u64,
-    /// A ping was sent since, at this time; 0 if none.
-    pinged_ms: u64,
+    /// A ping was sent since, after this much silence; 0 if none.
+    pinged_after_ms: u32,
+    /// How much silence the first ping of all takes, where that is less than the interval; 0 once it was sent.
+    first_ping_after_ms: u32,
 }
 
 /// What a look at the clock means for a connection.
@@ -39,34 +41,57 @@ pub enum Pulse {
 impl KeepAlive {
     /// A peer that was heard of at `now_ms`.
     pub fn new(now_ms: u64) -> KeepAlive {
-        KeepAlive { last_recv_ms: now_ms, pinged_ms: 0 }
+        KeepAlive { last_recv_ms: now_ms, pinged_after_ms: 0, first_ping_after_ms: 0 }
+    }
+
+    /// The first ping needs no more silence than this. So the pings of many that came at once need not go at once.
+    pub fn ping_first_after(&mut self, silence_ms: u64) {
+        self.first_ping_after_ms = saturate(silence_ms);
+    }
+
+    /// How long nothing has come.
+    pub fn silence_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.last_recv_ms)
     }
 
     /// Bytes came, of whatever kind.
     pub fn on_recv(&mut self, now_ms: u64) {
-        *self = KeepAlive::new(now_ms);
+        self.last_recv_ms = now_ms;
+        self.pinged_after_ms = 0;
     }
 
     /// The time has come that was asked for.
     pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig) -> Pulse {
+        let is_pinged = self.pinged_after_ms > 0;
+        let pinged_ms = self.last_recv_ms.saturating_add(u64::from(self.pinged_after_ms));
         let give_up_ms = [
             (config.idle_timeout_ms > 0).then(|| self.last_recv_ms.saturating_add(config.idle_timeout_ms)),
-            (self.pinged_ms > 0).then(|| self.pinged_ms.saturating_add(config.pong_timeout_ms)),
+            is_pinged.then(|| pinged_ms.saturating_add(config.pong_timeout_ms)),
         ];
         let give_up_ms = give_up_ms.into_iter().flatten().min().unwrap_or(u64::MAX);
         if now_ms >= give_up_ms {
             return Pulse::Lost;
         }
-        if config.ping_interval_ms == 0 || self.pinged_ms > 0 {
+        if config.ping_interval_ms == 0 || is_pinged {
             return Pulse::Wait { until_ms: give_up_ms };
         }
-        let ping_ms = self.last_recv_ms.saturating_add(config.ping_interval_ms);
+        let ping_after_ms = match self.first_ping_after_ms {
+            0 => config.ping_interval_ms,
+            first_ms => config.ping_interval_ms.min(u64::from(first_ms)),
+        };
+        let ping_ms = self.last_recv_ms.saturating_add(ping_after_ms);
         if now_ms < ping_ms {
             return Pulse::Wait { until_ms: ping_ms.min(give_up_ms) };
         }
-        self.pinged_ms = now_ms.max(1);
+        self.pinged_after_ms = saturate(self.silence_ms(now_ms)).max(1);
+        self.first_ping_after_ms = 0;
         Pulse::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
     }
+}
+
+/// Longer than 49 days is 49 days.
+fn saturate(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -82,6 +107,20 @@ mod tests {
         assert_eq!(peer.on_timer(125, &CONFIG), Pulse::Ping { until_ms: 135 });
         assert_eq!(peer.on_timer(130, &CONFIG), Pulse::Wait { until_ms: 135 });
         assert_eq!(peer.on_timer(135, &CONFIG), Pulse::Lost);
+    }
+
+    #[test]
+    fn only_the_first_ping_may_come_early() {
+        let mut peer = KeepAlive::new(100);
+        peer.ping_first_after(7);
+        assert_eq!(peer.on_timer(100, &CONFIG), Pulse::Wait { until_ms: 107 });
+        peer.on_recv(105);
+        assert_eq!(peer.on_timer(107, &CONFIG), Pulse::Wait { until_ms: 112 });
+        assert_eq!(peer.on_timer(112, &CONFIG), Pulse::Ping { until_ms: 122 });
+        peer.on_recv(113);
+        assert_eq!(peer.on_timer(122, &CONFIG), Pulse::Wait { until_ms: 138 });
+        peer.ping_first_after(1000);
+        assert_eq!(peer.on_timer(122, &CONFIG), Pulse::Wait { until_ms: 138 }, "nor may it come late");
     }
 
     #[test]

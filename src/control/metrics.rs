@@ -35,9 +35,10 @@ const GAUGES: [Row; 6] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 19] = [
+const COUNTERS: [Row; 20] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
-    ("ringfeed_accept_stalls", "Times that no descriptor was free for a connection", |shard| &shard.accept_stalls),
+    ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
+    ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
     ("ringfeed_deliveries", "Messages handed to sockets or outboxes", |shard| &shard.deliveries),

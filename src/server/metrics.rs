@@ -45,7 +45,9 @@ pub struct ShardMetrics {
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
     pub closed: [Cell; CloseCause::ALL.len()],
-    /// Times that accepting stopped since the table of descriptors was full.
+    /// Of these, told to come back later.
+    pub shed: Cell,
+    /// Times that accepting stopped since the system had no file or memory for a connection.
     pub accept_stalls: Cell,
     /// Topics with subscribers here. Gauge.
     pub topics: Cell,

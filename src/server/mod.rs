@@ -1,12 +1,16 @@
 //! Where state meets the kernel: shards, their listeners, the mesh between them, and how they start and stop.
 
 mod accept;
+mod addresses;
+mod admission;
+mod attend;
 mod close;
 mod config;
 mod listener;
 mod mesh;
 pub mod metrics;
 mod publish;
+mod random;
 mod receive;
 mod send;
 mod shard;

@@ -5,14 +5,18 @@
 //! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
 //! [`timers`](super::timers), [`publish`](super::publish).
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
 use super::ServerConfig;
+use super::accept::Accepts;
+use super::addresses::{AddressCounts, Addresses};
+use super::admission::Admission;
 use super::mesh::{Mesh, Parcel};
 use super::metrics::ShardMetrics;
+use super::random::Random;
 use super::send::Replies;
 use super::slot::{Slot, Stage};
 use super::wheel::Wheel;
@@ -34,9 +38,15 @@ pub(super) struct ShardParts<R: Ring> {
     pub(super) mesh: Mesh<R::Address>,
     pub(super) routes: Routes,
     pub(super) config: ServerConfig,
-    /// Connections that this shard may have.
+    /// Connections that all shards may have together.
     pub(super) connections_max: usize,
+    /// Descriptors that the ring has for them.
+    pub(super) descriptors: usize,
     pub(super) epoch: Epoch,
+    /// Where there is a bound on the connections of an address.
+    pub(super) addresses: Option<AddressCounts>,
+    /// Of what is left to chance.
+    pub(super) seed: u64,
 }
 
 /// A shard. `R` is the kernel, or what stands in for it.
@@ -44,6 +54,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) ring: R,
     pub(super) config: ServerConfig,
     pub(super) metrics: &'m ShardMetrics,
+    /// Of all shards, this one among them.
+    pub(super) all_metrics: &'m [ShardMetrics],
     pub(super) routes: Routes,
     pub(super) mesh: Mesh<R::Address>,
     pub(super) topics: Topics,
@@ -56,11 +68,16 @@ pub(super) struct Shard<'m, R: Ring> {
     /// The generation that each slot's next connection gets.
     pub(super) generations: Vec<u32>,
     pub(super) connections_max: usize,
+    pub(super) descriptors: usize,
     pub(super) wheel: Wheel,
     pub(super) now_ms: u64,
+    pub(super) random: Random,
 
-    pub(super) listener: OwnedFd,
-    pub(super) is_accepting: bool,
+    /// Until the shard leaves.
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) accepts: Accepts,
+    pub(super) admission: Admission,
+    pub(super) addresses: Option<Addresses>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
     /// When the shard ends whatever is left; it is leaving.
@@ -80,24 +97,31 @@ pub(super) struct Shard<'m, R: Ring> {
 
 impl<'m, R: Ring> Shard<'m, R> {
     /// A shard that accepts from its first turn on.
-    pub(super) fn new(parts: ShardParts<R>, metrics: &'m ShardMetrics) -> Shard<'m, R> {
+    pub(super) fn new(parts: ShardParts<R>, all_metrics: &'m [ShardMetrics]) -> Shard<'m, R> {
+        let rate = parts.config.handshakes_per_second.div_ceil(all_metrics.len() as u64);
         let mut shard = Shard {
             ring: parts.ring,
             inflater: Inflater::new(),
             deflater: Deflater::new(parts.config.deflate.unwrap_or_default()),
             config: parts.config,
-            metrics,
+            metrics: &all_metrics[parts.mesh.shard()],
+            all_metrics,
             routes: parts.routes,
             mesh: parts.mesh,
             topics: Topics::default(),
             sequencer: Sequencer::new(parts.epoch),
-            slots: Slab::new(),
-            generations: Vec::new(),
+            // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
+            slots: Slab::with_capacity(parts.descriptors),
+            generations: Vec::with_capacity(parts.descriptors),
             connections_max: parts.connections_max,
+            descriptors: parts.descriptors,
             wheel: Wheel::new(0),
             now_ms: 0,
-            listener: parts.listener,
-            is_accepting: false,
+            random: Random::new(parts.seed),
+            listener: Some(parts.listener),
+            accepts: Accepts::default(),
+            admission: Admission::new(rate),
+            addresses: parts.addresses.map(Addresses::new),
             accept_retry_ms: None,
             drain_deadline_ms: None,
             wake: parts.wake,
@@ -111,7 +135,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             due: Vec::new(),
         };
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
-        shard.submit_accept();
+        shard.submit_accepts();
         shard
     }
 
@@ -137,7 +161,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     fn until_next_timer(&mut self) -> Duration {
-        let times = [self.wheel.next_ms(), self.accept_retry_ms, self.drain_deadline_ms];
+        let times = [self.wheel.next_ms(), self.next_accept_ms(), self.drain_deadline_ms];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
@@ -154,6 +178,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.send_replies();
         self.send_publications();
         self.settle_dirty();
+        self.submit_accepts();
         self.mesh.flush(&mut self.ring);
     }
 
@@ -161,6 +186,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         match completion.token.op() {
             Op::Accept => self.on_accept(completion),
             Op::Recv => self.on_recv(completion),
+            Op::Poll => self.on_poll(completion.token.conn_id()),
             Op::Send => self.on_send(completion),
             // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
@@ -214,9 +240,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.wheel.take_due(self.now_ms, &mut due);
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
-        if self.accept_retry_ms.is_some_and(|retry_ms| self.now_ms >= retry_ms) {
-            self.submit_accept();
-        }
+        self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
     }
 
     /// Leaves gracefully: accepts nobody any more, and sends everybody a Close frame.
@@ -248,18 +272,6 @@ impl<'m, R: Ring> Shard<'m, R> {
         let marked = &mut self.slots[slot as usize].is_dirty;
         if !std::mem::replace(marked, true) {
             self.dirty.push(slot);
-        }
-    }
-
-    pub(super) fn listener_token() -> Token {
-        Token::new(Op::Accept, 0, 0)
-    }
-
-    pub(super) fn submit_accept(&mut self) {
-        self.accept_retry_ms = None;
-        if !self.is_accepting && self.drain_deadline_ms.is_none() {
-            self.is_accepting = true;
-            self.ring.submit_accept(self.listener.as_fd(), Self::listener_token());
         }
     }
 

@@ -2,6 +2,7 @@
 
 use smallvec::SmallVec;
 
+use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
 use crate::ring::Direct;
@@ -39,8 +40,9 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// Why the conversation ended, once it has.
     pub(super) cause: Option<CloseCause>,
-    /// A receive is armed: the kernel will complete it.
-    pub(super) is_receiving: bool,
+    /// How the kernel waits for bytes.
+    pub(super) attention: Attention,
+    pub(super) traffic: Traffic,
     /// It should not be received from, since too much waits to be sent.
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
@@ -74,7 +76,8 @@ impl Slot {
             route: None,
             stage: Stage::Serving,
             cause: None,
-            is_receiving: false,
+            attention: Attention::None,
+            traffic: Traffic::default(),
             is_paused: false,
             is_sending: false,
             is_shutting: false,
@@ -96,6 +99,6 @@ impl Slot {
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.is_receiving || self.is_sending || self.is_shutting
+        self.attention != Attention::None || self.is_sending || self.is_shutting
     }
 }

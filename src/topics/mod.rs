@@ -4,11 +4,13 @@
 //! third cheaper than at random once there are tens of thousands. Never touches a socket and never looks at a clock.
 
 mod name;
+mod namespace;
 mod sequencer;
 mod subscribers;
 mod table;
 
 pub use name::{NameError, TopicName};
+pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, UnknownNamespace};
 pub use sequencer::{Epoch, Position, Sequencer, TooManyTopics};
 pub use subscribers::Subscribers;
 pub use table::{Run, TopicId, Topics};
