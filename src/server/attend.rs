@@ -67,7 +67,7 @@ impl Slot {
     fn next_attention(&self) -> Attention {
         match (self.stage, &self.conn.phase) {
             (Stage::Serving, Phase::Open) if self.traffic.is_busy() => Attention::Stream,
-            (Stage::Serving, Phase::Open) => Attention::Poll,
+            (Stage::Serving, Phase::Open | Phase::Streaming) => Attention::Poll,
             // Something is to come soon: the rest of a handshake, or the end.
             _ => Attention::Once,
         }

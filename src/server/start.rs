@@ -20,7 +20,6 @@ use super::{ServerConfig, Status, listener};
 use crate::gateway::{Handler, RouteError, Routes};
 use crate::limits::{RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
 use crate::ring::{Event, Ring, RingAddress, StartError, TABLE_MAX, Uring, UringConfig};
-use crate::topics::Epoch;
 
 /// Makes a handler on a shard's thread.
 type Factory = Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
@@ -68,7 +67,7 @@ struct Seat {
     room: Room,
     addresses: Option<AddressCounts>,
     status: Status,
-    epoch: Epoch,
+    epoch_seed: u64,
     /// Dropped when the thread ends.
     _ended: Arc<oneshot::Sender<()>>,
 }
@@ -101,8 +100,8 @@ impl ServerBuilder {
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
         let room = Room::new(config.connections_max, count, raise_file_limit()?);
-        let (address, listeners) =
-            listener::listen(config.listen, count).map_err(|error| ServeError::Listen(config.listen, error))?;
+        let (address, listeners) = listener::listen(config.listen, count, config.socket_notsent_bytes)
+            .map_err(|error| ServeError::Listen(config.listen, error))?;
         let events: Vec<Event> = (0..count)
             .map(|_| Event::new())
             .collect::<io::Result<_>>()
@@ -112,7 +111,7 @@ impl ServerBuilder {
         let (routes, ended_sender) = (Arc::from(routes), Arc::new(ended_sender));
         let addresses = NonZeroU32::new(config.connections_per_address_max);
         let addresses = addresses.map(|max| AddressCounts::new(max.get()));
-        let epoch = Epoch::new(RandomState::new().hash_one(std::process::id()));
+        let epoch_seed = RandomState::new().hash_one(std::process::id());
         let (ready_sender, ready) = mpsc::channel();
         let mut starts = Vec::new();
         for (shard, listener) in listeners.into_iter().enumerate() {
@@ -126,7 +125,8 @@ impl ServerBuilder {
                 room,
                 addresses: addresses.clone(),
                 status: status.clone(),
-                epoch,
+                // Each home's own, so that no two topics share an epoch.
+                epoch_seed: epoch_seed.wrapping_add(shard as u64),
                 _ended: Arc::clone(&ended_sender),
             };
             starts.push(seat.spawn(ready_sender.clone())?);
@@ -188,7 +188,7 @@ impl Seat {
             config: self.config,
             connections_max: self.room.connections_max,
             descriptors: self.room.descriptors as usize,
-            epoch: self.epoch,
+            epoch_seed: self.epoch_seed,
             addresses: self.addresses,
             seed: RandomState::new().hash_one(self.shard),
         };
