@@ -12,9 +12,11 @@
 //! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
 //! bottleneck.
 
+mod churn;
 mod cli;
 mod clients;
 mod compare;
+mod connect;
 mod conversation;
 mod deliveries;
 mod dial;
@@ -28,6 +30,8 @@ mod feed;
 mod figure;
 mod frames;
 mod html;
+mod idle;
+mod kernel_memory;
 mod latency;
 mod masking_keys;
 mod meter;
@@ -39,11 +43,14 @@ mod plot;
 mod process;
 mod progress;
 mod publisher;
+mod reconnect;
 mod recorder;
 mod report;
 mod run;
 mod self_check;
+mod slow;
 mod sockets;
+mod storm;
 mod table;
 mod target;
 mod text;
@@ -69,6 +76,11 @@ fn main() -> ExitCode {
     let result = match &task {
         Task::Fanout(options) => publish(fanout::run(options), &options.common),
         Task::Echo(options) => publish(echo::run(options), &options.common),
+        Task::Connect(options) => publish(connect::run(options), &options.common),
+        Task::Idle(options) => publish(idle::run(options), &options.common),
+        Task::Storm(options) => publish(storm::run(options), &options.common),
+        Task::Slow(options) => publish(slow::run(options), &options.common),
+        Task::Churn(options) => publish(churn::run(options), &options.common),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| cannot_measure(&error.to_string()))

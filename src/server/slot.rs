@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
+use crate::limits::SLOT_BYTES;
 use crate::ring::Direct;
 use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
@@ -59,8 +60,8 @@ pub(super) struct Slot {
     pub(super) is_dirty: bool,
     /// The fan-out that last sent to it: one send for a socket in each.
     pub(super) fan_out: u32,
-    /// The tick of its one valid timer.
-    pub(super) timer_tick: u64,
+    /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
+    pub(super) timer_tick: u32,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
     pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
@@ -83,6 +84,8 @@ pub(super) struct Subscription {
     /// What it is sent of each push.
     pub(super) variant: Variant,
 }
+
+const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a connection may take");
 
 impl Slot {
     /// A connection that was just accepted, and is not yet received from.
