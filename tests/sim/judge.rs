@@ -5,7 +5,7 @@ use ringfeed::ring::sim::SimKernel;
 
 use crate::client::{Client, State};
 use crate::model::Model;
-use crate::plan::{Breach, Kind, Pace, Plan};
+use crate::plan::{Breach, Kind, Plan};
 
 /// What a verdict rests on.
 struct Case<'a> {
@@ -29,7 +29,7 @@ pub(crate) fn judge(client: &Client, end: Option<CloseCause>, plan: &Plan, kerne
         client,
         plan,
         is_harmed: kernel.is_harmed(peer),
-        is_late: kernel.last_leap_us().is_some() || plan.is_sluggish() || client.plan.pace != Pace::Quick,
+        is_late: kernel.last_leap_us().is_some() || plan.is_sluggish() || client.plan.is_slow(&plan.faults),
     };
     case.judge_cause(end, model);
     case.judge_told(end);

@@ -170,6 +170,12 @@ fn config(rng: &mut Rng) -> ServerConfig {
 }
 
 impl ClientPlan {
+    /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
+    pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
+        let pieces = 500 / self.write_bytes_max.min(500) as u64;
+        self.pace != Pace::Quick || 2 * pieces * faults.delay_us_max > 1_000_000
+    }
+
     fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64, is_quick_network: bool) -> ClientPlan {
         let kind = kind(rng, topics);
         let pace = match rng.below(10) {
