@@ -114,6 +114,7 @@ impl Client {
         Client {
             index,
             pace: plan.pace,
+            last_words: plan.last_words,
             plan,
             state: State::Waiting,
             seen: Seen::default(),
@@ -128,7 +129,6 @@ impl Client {
             unsent: VecDeque::new(),
             expected: VecDeque::new(),
             acts: 0,
-            last_words: rng.choose(&[0, 3, 10]),
             bytes_max,
             bytes_asked: 1000,
             bytes_read: 0,

@@ -1,12 +1,15 @@
 //! What a run and each of its clients are going to do: chosen by the seed, before anything happens.
 
 use ringfeed::conn::KeepAliveConfig;
-use ringfeed::limits::MESH_QUEUE_PARCELS;
+use ringfeed::limits::{MESH_QUEUE_PARCELS, REPLIES_BYTES};
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
 
 /// Messages of one burst that is more than the queue of a shard holds.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
+
+/// Bytes of an answer that is more than the shard collects in a turn.
+const ROAR: usize = 3 * REPLIES_BYTES / 2;
 
 /// What a client is there for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +80,8 @@ pub(crate) struct ClientPlan {
     pub(crate) acts: usize,
     /// How many things it says at once, at most.
     pub(crate) at_once: u64,
+    /// How many things it says right before a sudden end.
+    pub(crate) last_words: u64,
     /// Bytes that a room is to answer with, at most.
     pub(crate) roars: usize,
     pub(crate) pace: Pace,
@@ -119,8 +124,11 @@ impl Plan {
         let client_count = rng.choose(&[1, 3, 6, 10, 20]);
         let is_short_of_room = rng.chance(150);
         let is_quick_network = faults.segment_bytes_max >= 1000 && faults.socket_bytes_max >= 4096;
-        let clients =
+        let mut clients: Vec<ClientPlan> =
             (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us, is_quick_network)).collect();
+        if is_quick_network && rng.chance(100) {
+            clients.iter_mut().for_each(ClientPlan::rush);
+        }
         let is_flood = is_quick_network && rng.chance(60);
         Plan {
             shards,
@@ -140,7 +148,7 @@ impl Plan {
 
     /// How many bytes at most a client gets for one that it sends.
     pub(crate) fn answer_factor(&self) -> usize {
-        if self.clients.iter().any(|client| client.roars > 0) { 400_000 } else { 2 }
+        if self.clients.iter().any(|client| client.roars > 0) { ROAR } else { 2 }
     }
 
     /// Whether bytes may move so slowly that the server's patience ends before a peer's answer comes.
@@ -170,6 +178,13 @@ fn config(rng: &mut Rng) -> ServerConfig {
 }
 
 impl ClientPlan {
+    /// Has it ask for more than a turn can answer, and reset the connection over it.
+    fn rush(&mut self) {
+        self.kind = Kind::Room;
+        self.ending = Ending::Resets;
+        (self.acts, self.last_words, self.roars, self.write_bytes_max) = (0, 10, ROAR, usize::MAX);
+    }
+
     /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
     pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
         let pieces = 500 / self.write_bytes_max.min(500) as u64;
@@ -192,8 +207,9 @@ impl ClientPlan {
             connect_us,
             act_us: rng.choose(&[500, 10_000, 200_000]).max(active_us / 60),
             acts: rng.choose(&[0, 3, 20, 60]),
+            last_words: rng.choose(&[0, 3, 10]),
             at_once: rng.choose(&[1, 1, 6]),
-            roars: if is_quick_network && rng.chance(150) { 400_000 } else { 0 },
+            roars: if is_quick_network && rng.chance(150) { ROAR } else { 0 },
             pace,
             write_bytes_max: rng.choose(&[1, 10, 1000, usize::MAX]),
             ignores_pings: rng.chance(50),
