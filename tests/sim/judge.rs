@@ -7,6 +7,9 @@ use crate::client::{Client, State};
 use crate::model::Model;
 use crate::plan::{Breach, Kind, Plan};
 
+/// Microseconds that a handshake takes at most from one end to the other, on a network that is quick enough.
+const HANDSHAKE_US: u64 = 1_000_000;
+
 /// What a verdict rests on.
 struct Case<'a> {
     client: &'a Client,
@@ -89,6 +92,12 @@ impl Case<'_> {
         assert!(told.is_none() || client.seen.end, "a reset after a Close frame: {client:?}");
     }
 
+    /// Whether its handshake left so late that it may have come too late.
+    fn asked_late(&self) -> bool {
+        let deadline_us = self.client.plan.connect_us + self.plan.config.handshake_timeout_ms * 1000;
+        self.client.asked_us.is_none_or(|asked_us| asked_us + HANDSHAKE_US > deadline_us)
+    }
+
     /// Who was refused was to be refused.
     fn judge_status(&self) {
         let client = self.client;
@@ -102,6 +111,7 @@ impl Case<'_> {
                 assert!(status == Some(*wanted) || is_crowded, "not the right answer: {client:?}");
             }
             (Some(408), Kind::Mute) => {}
+            (Some(408), _) => assert!(self.asked_late(), "its handshake came in time: {client:?}"),
             (None, Kind::Mute) => assert!(is_crowded, "a handshake that never ended was not refused: {client:?}"),
             (None, _) => {}
             (Some(_), _) => panic!("a good handshake was refused: {client:?}"),

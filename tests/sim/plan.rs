@@ -2,6 +2,7 @@
 
 use ringfeed::conn::KeepAliveConfig;
 use ringfeed::limits::{MESH_QUEUE_PARCELS, REPLIES_BYTES};
+use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
 
@@ -78,6 +79,8 @@ pub(crate) struct ClientPlan {
     pub(crate) connect_us: u64,
     pub(crate) act_us: u64,
     pub(crate) acts: usize,
+    /// It offers compression, with this window for what it is sent.
+    pub(crate) deflate_window: Option<u8>,
     /// How many things it says at once, at most.
     pub(crate) at_once: u64,
     /// How many things it says right before a sudden end.
@@ -167,6 +170,7 @@ fn config(rng: &mut Rng) -> ServerConfig {
     ServerConfig {
         message_bytes_max: 100_000,
         outbox_bytes_max: rng.choose(&[500, 5_000, 60_000, 1024 * 1024]),
+        deflate: rng.chance(400).then(|| DeflateConfig { level: 1, bytes_min: rng.choose(&[1, 100]) }),
         handshake_timeout_ms: rng.choose(&[3_000, 10_000]),
         keep_alive: KeepAliveConfig {
             ping_interval_ms: rng.choose(&[0, 6_000, 25_000]),
@@ -208,6 +212,7 @@ impl ClientPlan {
             act_us: rng.choose(&[500, 10_000, 200_000]).max(active_us / 60),
             acts: rng.choose(&[0, 3, 20, 60]),
             last_words: rng.choose(&[0, 3, 10]),
+            deflate_window: rng.choose(&[None, Some(15), Some(9)]),
             at_once: rng.choose(&[1, 1, 6]),
             roars: if is_quick_network && rng.chance(150) { ROAR } else { 0 },
             pace,
