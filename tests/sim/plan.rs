@@ -129,7 +129,7 @@ impl Plan {
         let is_quick_network = faults.segment_bytes_max >= 1000 && faults.socket_bytes_max >= 4096;
         let mut clients: Vec<ClientPlan> =
             (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us, is_quick_network)).collect();
-        if is_quick_network && rng.chance(100) {
+        if is_quick_network && rng.chance(200) {
             clients.iter_mut().for_each(ClientPlan::rush);
         }
         let is_flood = is_quick_network && rng.chance(60);
@@ -186,6 +186,8 @@ impl ClientPlan {
     fn rush(&mut self) {
         self.kind = Kind::Room;
         self.ending = Ending::Resets;
+        // What it is answered would become small.
+        self.deflate_window = None;
         (self.acts, self.last_words, self.roars, self.write_bytes_max) = (0, 10, ROAR, usize::MAX);
     }
 
