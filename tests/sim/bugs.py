@@ -240,8 +240,7 @@ BUGS = [
         "flush-cut-off",
         "src/server/close.rs",
         "        entry.stage = Stage::Flushing;\n",
-        "        entry.stage = Stage::Flushing;\n        change_outbox(entry, self.metrics, "
-        "|outbox| *outbox = Outbox::default());\n",
+        "        entry.stage = Stage::Flushing;\n        entry.conn.outbox = Outbox::default();\n",
     ),
     Bug(
         "handshake-for-ever",
