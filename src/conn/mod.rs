@@ -5,11 +5,13 @@
 
 mod close;
 mod outbox;
+mod rate;
 mod recv;
 mod timers;
 
 pub use close::CloseCause;
 pub use outbox::{Outbox, OutboxFull};
+pub use rate::{Rate, RateConfig, TooMuch};
 pub use recv::Next;
 pub use timers::{KeepAlive, KeepAliveConfig, Pulse};
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::conn::KeepAliveConfig;
+use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::limits;
 use crate::proto::DeflateConfig;
 
@@ -20,6 +20,8 @@ pub struct ServerConfig {
     pub message_bytes_max: u32,
     /// Bytes that may wait for a connection before a publication more ends it.
     pub outbox_bytes_max: usize,
+    /// How much a peer may send in a second; more ends the connection with 1008.
+    pub rate: RateConfig,
     /// How to compress for peers that offer it; `None` declines.
     pub deflate: Option<DeflateConfig>,
     /// Time for an opening handshake.
@@ -38,6 +40,7 @@ impl Default for ServerConfig {
             connections_max: 0,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            rate: RateConfig::default(),
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             keep_alive: KeepAliveConfig {

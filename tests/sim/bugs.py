@@ -252,7 +252,7 @@ BUGS = [
         "drain-forgets-the-busy",
         "src/server/close.rs",
         "(Stage::Serving, Phase::Open) => {\n                let start",
-        "(Stage::Serving, Phase::Open) if !self.slot(slot).is_sending => {\n                let start",
+        "(Stage::Serving, Phase::Open) if !self.slots[slot as usize].is_sending => {\n                let start",
     ),
     Bug(
         "piece-of-the-gone-kept",
