@@ -54,7 +54,51 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 /// Topics that one connection may subscribe to.
 pub const CONN_TOPICS_MAX: usize = 128;
 
-/// Topics whose order one home shard keeps. About 100 bytes each.
+/// Payload bytes of its history that a topic keeps, by default.
+pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Payload bytes of the histories of all topics whose home is one shard. Past that the oldest of whatever topic is
+/// published to next make room.
+pub const HOME_HISTORY_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Publications that a subscriber who comes back is sent at most; who has missed more is told that it has lost some.
+pub const RECOVERY_PUBLICATIONS_MAX: usize = 300;
+
+/// Publications that one request for a history is answered with at most.
+pub const HISTORY_ANSWER_MAX: usize = 1000;
+
+/// Subscribers that the presence of one topic keeps; it is for rooms, not for crowds.
+pub const PRESENCE_MAX: usize = 10_000;
+
+/// How long it is remembered that a publication was made under an idempotency key, in milliseconds: longer than any
+/// publisher tries again.
+pub const IDEMPOTENCY_TTL_MS: u64 = 5 * 60 * 1000;
+
+/// Idempotency keys that one home shard remembers.
+pub const IDEMPOTENCY_KEYS_MAX: usize = 100_000;
+
+/// Bytes of an idempotency key, or of a publication's key.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// How long a topic that nobody subscribes to and that keeps nothing is remembered after its last publication, in
+/// milliseconds. Its next life is another epoch.
+pub const TOPIC_IDLE_MS: u64 = 60 * 60 * 1000;
+
+/// Topics that a home shard looks at in one turn of the sweep that forgets what is too old.
+pub const SWEEP_TOPICS: usize = 1000;
+
+/// Pause between two such looks, in milliseconds.
+pub const SWEEP_INTERVAL_MS: u64 = 1000;
+
+/// Sends of a fan-out in one turn; the rest goes on in the next one, so that receives, timers and other topics get
+/// their turn between. Some four milliseconds of work.
+pub const FAN_OUT_SENDS_PER_TURN: usize = 2048;
+
+/// Bytes that the kernel takes for a connection and has not sent yet (`TCP_NOTSENT_LOWAT`), by default. What waits
+/// beyond that waits with us, where it can still be dropped or conflated.
+pub const SOCKET_NOTSENT_BYTES: u32 = 128 * 1024;
+
+/// Topics whose order one home shard keeps. About 150 bytes each.
 pub const HOME_TOPICS_MAX: usize = 1_000_000;
 
 /// Parcels in the queue from one shard, or from the control plane, to a shard.
@@ -109,8 +153,7 @@ pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;
 
-/// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
-/// to tell those that are too many.
+/// Connections that a shard has room for beyond its share, to tell them that they are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;
 
 /// Receive buffers of a shard; together with [`RECV_BUFFER_BYTES`] 4 MiB, touched only as data arrives.
@@ -149,8 +192,31 @@ pub const LINGER_MS: u64 = 2_000;
 /// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
 
+/// How long an `EventSource` waits before it comes back, at least, in milliseconds.
+pub const SSE_RETRY_MS: u64 = 1000;
+
+/// And how much longer it may wait, so that not all come back at once, in milliseconds.
+pub const SSE_RETRY_SPREAD_MS: u64 = 4000;
+
 /// Resolution of timers, in milliseconds.
 pub const TICK_MS: u64 = 50;
+
+/// Pieces that must come on a connection in quick succession before the kernel keeps a receive armed for it.
+pub const RECV_BUSY_PIECES: u8 = 4;
+
+/// Milliseconds between two pieces that still are in quick succession.
+pub const RECV_BUSY_GAP_MS: u64 = 1_000;
+
+/// Silence after which a connection waits on a poll again, in milliseconds. It is looked for when the connection's
+/// timer fires anyway, so it may take as long as the ping interval more.
+pub const RECV_QUIET_MS: u64 = 10_000;
+
+/// Milliseconds for which more connections must have come than are let in before some are told to come back later.
+/// Until then they wait, which most clients do for longer.
+pub const SHED_AFTER_MS: u64 = 2_000;
+
+/// Seconds after which, at most, those who are told to come back should.
+pub const RETRY_AFTER_SECONDS: u64 = 10;
 
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 200;
