@@ -5,7 +5,6 @@
 //! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
 //! [`timers`](super::timers), [`publish`](super::publish).
 
-use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -21,7 +20,6 @@ use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
 use super::send::Replies;
 use super::slot::{Slot, Stage};
-use super::subscribe::Joining;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
@@ -66,8 +64,6 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) topics: Topics,
     /// The topics whose home this shard is.
     pub(super) home: Home,
-    /// Connections that wait for what they have missed.
-    pub(super) joining: HashMap<(ConnId, u32), Joining>,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
@@ -124,7 +120,6 @@ impl<'m, R: Ring> Shard<'m, R> {
             topics: Topics::default(),
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
-            joining: HashMap::new(),
             answers: Vec::new(),
             // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
             slots: Slab::with_capacity(parts.descriptors),
@@ -272,6 +267,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             }
             Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
             Parcel::Deliver(topic, push) => self.topics.stage(&topic, push),
+            Parcel::Joined(joined) => self.on_joined(*joined),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
             Parcel::Order(order) => self.on_order(&order),
             Parcel::Drain => self.drain(),
