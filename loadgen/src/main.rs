@@ -2,10 +2,11 @@
 //!
 //! The picture: [`cli`] reads the flags, [`fanout`] and [`echo`] are the two scenarios, each one loop over one ring on
 //! one thread. What they share: [`clients`] opens connections and talks to the server as its [`driver`] says,
-//! [`sockets`] moves the bytes, [`payload`] says what a message carries, [`faults`] names what went wrong. A [`run`] goes from warm-up to measuring; each worker keeps a
-//! [`recorder`] of latencies, which hands its part to the [`timeline`] once a tick; [`process`] reads what the server and
-//! this program cost, [`self_check`] says whether this program was the bottleneck. Of the [`report`] there is a
-//! [`table`], a page ([`html`]) and JSON, and [`compare`] sets two of those side by side.
+//! [`sockets`] moves the bytes, [`payload`] says what a message carries, [`faults`] names what went wrong. A [`run`]
+//! goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
+//! [`timeline`] once a tick; [`process`] reads what the server and this program cost, [`self_check`] says whether this
+//! program was the bottleneck. Of the [`report`] there is a [`table`], a page ([`html`]) and JSON, and [`compare`] sets
+//! two of those side by side.
 //!
 //! Exit code 0: measured, and every message was right. 1: measured, and something was wrong with messages or
 //! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
