@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 
 use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
-use crate::conn::{CloseCause, Connection};
+use crate::conn::{CloseCause, Connection, Rate};
 use crate::ring::Direct;
 use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
@@ -37,6 +37,8 @@ pub(super) struct Slot {
     pub(super) id: ConnId,
     pub(super) socket: Direct,
     pub(super) conn: Connection,
+    /// What the peer has sent lately; only where that is bounded, and once it has sent anything.
+    pub(super) rate: Option<Box<Rate>>,
     /// Its handler, once it is known.
     pub(super) route: Option<u8>,
     pub(super) stage: Stage,
@@ -91,6 +93,7 @@ impl Slot {
             id,
             socket,
             conn,
+            rate: None,
             route: None,
             stage: Stage::Serving,
             cause: None,
