@@ -85,7 +85,11 @@ pub(super) struct ServeArguments {
     #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.idle_timeout_ms,
         value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
     idle_timeout_ms: u64,
-    /// Time for clients to answer their Close frames when the server stops
+    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once
+    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().drain_spread_ms,
+        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
+    drain_spread_ms: u64,
+    /// Time for clients to answer their Close frames when the server stops, after the last was sent
     #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().drain_timeout_ms,
         value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
     drain_timeout_ms: u64,
@@ -139,6 +143,7 @@ impl ServeArguments {
                 pong_timeout_ms: self.pong_timeout_ms,
                 idle_timeout_ms: self.idle_timeout_ms,
             },
+            drain_spread_ms: self.drain_spread_ms,
             drain_timeout_ms: self.drain_timeout_ms,
         }
     }

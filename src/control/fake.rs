@@ -7,6 +7,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::State;
+use super::metrics::MemoryInUse;
 use super::publish::{Outcome, Publish};
 use crate::proto::MessageKind;
 use crate::server::{PublishError, Status};
@@ -28,7 +29,7 @@ pub(super) struct Shards {
 impl Shards {
     /// The state of a control plane for these shards.
     pub(super) fn state(&self) -> State {
-        State::new(Box::new(self.clone()), Status::new(1))
+        State::new(Box::new(self.clone()), Status::new(1), MemoryInUse::default())
     }
 }
 

@@ -143,7 +143,7 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, on_loopback: bool, reques
         Route::Health => text(StatusCode::OK, "ok"),
         Route::Ready if state.status.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Route::Ready => text(StatusCode::OK, "ready"),
-        Route::Metrics => metrics::get(&state.status, state.started).await,
+        Route::Metrics => metrics::get(&state.status, state.started, state.memory_before).await,
         Route::Publish(path) => publish::post(state, path, request).await,
     }
 }

@@ -27,18 +27,23 @@ mod publish;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::server::{PublishError, Publisher, Status};
+use crate::server::metrics::Cell;
+use crate::server::{PublishError, Publisher, ShardMetrics, Status};
+use metrics::MemoryInUse;
 use publish::Publish;
 
 /// How long to wait before a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How often the log tells how far a drain has come.
+const DRAIN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the control plane is made of.
 pub struct Control {
@@ -67,11 +72,13 @@ struct State {
     status: Status,
     /// When the process did, as near as the control plane knows.
     started: SystemTime,
+    /// What was in use then.
+    memory_before: MemoryInUse,
 }
 
 impl State {
-    fn new(publisher: Box<dyn Publish>, status: Status) -> State {
-        State { publisher: RefCell::new(publisher), status, started: SystemTime::now() }
+    fn new(publisher: Box<dyn Publish>, status: Status, memory_before: MemoryInUse) -> State {
+        State { publisher: RefCell::new(publisher), status, started: SystemTime::now(), memory_before }
     }
 
     /// Runs `act` with the publisher.
@@ -95,7 +102,7 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
-    let state = Rc::new(State::new(Box::new(control.publisher), control.status));
+    let state = Rc::new(State::new(Box::new(control.publisher), control.status, MemoryInUse::measure().await));
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
@@ -115,7 +122,7 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
     }
     let drained = async {
         drain(state).await;
-        shards_ended.await;
+        log_until(shards_ended, &state.status).await;
     };
     tokio::select! {
         () = drained => Ended::ShardsEnded,
@@ -128,6 +135,19 @@ async fn drain(state: &State) {
     state.status.set_draining();
     while let Err(PublishError::Busy) = state.with_publisher(|publisher| publisher.drain()) {
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Says each second how far the drain has come.
+async fn log_until(mut ended: Pin<&mut impl Future<Output = ()>>, status: &Status) {
+    let sum = |cell: fn(&ShardMetrics) -> &Cell| status.shards.iter().map(|shard| cell(shard).get()).sum::<u64>();
+    loop {
+        let (connections, to_tell) = (sum(|shard| &shard.connections), sum(|shard| &shard.drain_left));
+        tracing::info!(connections, to_tell, "stopping");
+        tokio::select! {
+            () = &mut ended => return,
+            () = tokio::time::sleep(DRAIN_LOG_INTERVAL) => {}
+        }
     }
 }
 

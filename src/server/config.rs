@@ -36,7 +36,9 @@ pub struct ServerConfig {
     pub handshake_timeout_ms: u64,
     /// Pings, and when a peer is given up.
     pub keep_alive: KeepAliveConfig,
-    /// Time for peers to answer their Close frames when the server stops.
+    /// Time over which connections are closed, at an even pace, when the server stops; 0 closes all at once.
+    pub drain_spread_ms: u64,
+    /// Time for peers to answer their Close frames when the server stops, after the last was sent.
     pub drain_timeout_ms: u64,
 }
 
@@ -59,6 +61,7 @@ impl Default for ServerConfig {
                 pong_timeout_ms: limits::PONG_TIMEOUT_MS,
                 idle_timeout_ms: 0,
             },
+            drain_spread_ms: 0,
             drain_timeout_ms: limits::DRAIN_TIMEOUT_MS,
         }
     }

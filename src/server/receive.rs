@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::shard::Shard;
-use super::slot::{Slot, Stage};
+use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{Accept, Clock, Command, Context, ContextParts, Get, Refusal, Request, Routes, answer_plain_get};
@@ -305,7 +305,7 @@ impl Hearing<'_> {
 
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
         let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
-        if let Err(too_much) = count(&mut self.slot.rate, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
+        if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
             return self.limit(too_much);
         }
         // With those that were asked for when it opened, just now.
@@ -317,12 +317,12 @@ impl Hearing<'_> {
                 Next::NeedBytes => break,
                 Next::End(cause) => return Heard::Over(cause),
                 Next::Handled => {
-                    if let Err(too_much) = count(&mut self.slot.rate, rate, |sent| sent.on_message(now_ms, &rate)) {
+                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                 }
                 Next::Message(message) => {
-                    if let Err(too_much) = count(&mut self.slot.rate, rate, |sent| sent.on_message(now_ms, &rate)) {
+                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                     self.messages += 1;
@@ -363,11 +363,11 @@ impl Hearing<'_> {
 
 /// Counts what a peer has sent, where that is bounded.
 fn count(
-    sent: &mut Option<Box<Rate>>,
+    rare: &mut Option<Box<Rare>>,
     config: RateConfig,
     count: impl FnOnce(&mut Rate) -> Result<(), TooMuch>,
 ) -> Result<(), TooMuch> {
-    if config.is_off() { Ok(()) } else { count(sent.get_or_insert_default()) }
+    if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
 }
 
 #[cfg(test)]

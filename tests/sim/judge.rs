@@ -54,7 +54,10 @@ impl Case<'_> {
             Some(CloseCause::PingTimeout) => client.plan.ignores_pings || deeds.gone || deeds.finished || self.is_late,
             Some(CloseCause::SlowConsumer) => self.may_be_slow(model),
             Some(CloseCause::Drain) => self.plan.drain_us.is_some(),
-            Some(CloseCause::Refused | CloseCause::Answered | CloseCause::HandshakeTimeout) => false,
+            // Nobody is bound to a rate.
+            Some(
+                CloseCause::Refused | CloseCause::Answered | CloseCause::HandshakeTimeout | CloseCause::RateLimited,
+            ) => false,
         };
         assert!(
             is_explained,
