@@ -45,8 +45,8 @@ BUGS = [
     Bug(
         "no-resume-after-pause",
         "src/server/send.rs",
-        "entry.is_paused = false;\n            if !entry.is_receiving {",
-        "entry.is_paused = false;\n            if false && !entry.is_receiving {",
+        "entry.is_paused = false;\n            if entry.attention == Attention::None {",
+        "entry.is_paused = false;\n            if false && entry.attention == Attention::None {",
     ),
     Bug(
         "cut-send-begins-anew",
@@ -93,14 +93,14 @@ BUGS = [
     Bug(
         "closed-under-a-receive",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending\n",
-        "self.is_sending\n",
+        "self.attention != Attention::None || self.is_sending ||",
+        "self.is_sending ||",
     ),
     Bug(
         "closed-under-a-send",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending\n",
-        "self.is_receiving\n",
+        "self.attention != Attention::None || self.is_sending || self.is_shutting",
+        "self.attention != Attention::None || self.is_shutting",
     ),
     Bug(
         "reply-after-close",
@@ -147,8 +147,8 @@ BUGS = [
     Bug(
         "accept-not-renewed",
         "src/server/accept.rs",
-        "Err(Errno::Aborted) => {}",
-        "Err(Errno::Aborted) => return,",
+        "        self.accepts.remove(completion.token.tag());\n",
+        "        if completion.result.is_ok() {\n            self.accepts.remove(completion.token.tag());\n        }\n",
     ),
     Bug(
         "no-retry-when-full",
@@ -203,8 +203,8 @@ BUGS = [
     Bug(
         "shutdown-not-awaited",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending || self.is_shutting",
-        "self.is_receiving || self.is_sending",
+        "self.attention != Attention::None || self.is_sending || self.is_shutting",
+        "self.attention != Attention::None || self.is_sending",
     ),
     Bug(
         "no-linger",
@@ -222,14 +222,14 @@ BUGS = [
     Bug(
         "handshake-for-ever",
         "src/server/accept.rs",
-        "self.set_deadline(slot, self.now_ms + self.config.handshake_timeout_ms);",
-        "",
+        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),",
+        "{}",
     ),
     Bug(
         "drain-forgets-the-busy",
-        "src/server/close.rs",
-        "(Stage::Serving, Phase::Open) => {\n                let start",
-        "(Stage::Serving, Phase::Open) if !self.slot(slot).is_sending => {\n                let start",
+        "src/server/drain.rs",
+        "(Stage::Serving, Phase::Open | Phase::Streaming) => {",
+        "(Stage::Serving, Phase::Open | Phase::Streaming) if !self.slot(slot).is_sending => {",
     ),
     Bug(
         "piece-of-the-gone-kept",
