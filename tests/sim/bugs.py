@@ -45,8 +45,8 @@ BUGS = [
     Bug(
         "no-resume-after-pause",
         "src/server/send.rs",
-        "entry.is_paused = false;\n            if !entry.is_receiving {",
-        "entry.is_paused = false;\n            if false && !entry.is_receiving {",
+        "entry.is_paused = false;\n            if entry.attention == Attention::None {",
+        "entry.is_paused = false;\n            if false && entry.attention == Attention::None {",
     ),
     Bug(
         "cut-send-begins-anew",
@@ -93,14 +93,14 @@ BUGS = [
     Bug(
         "closed-under-a-receive",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending || self.is_shutting\n",
-        "self.is_sending || self.is_shutting\n",
+        "self.attention != Attention::None || self.is_sending ||",
+        "self.is_sending ||",
     ),
     Bug(
         "closed-under-a-send",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending || self.is_shutting\n",
-        "self.is_receiving || self.is_shutting\n",
+        "self.attention != Attention::None || self.is_sending || self.is_shutting",
+        "self.attention != Attention::None || self.is_shutting",
     ),
     Bug(
         "operations-not-cancelled",
@@ -110,15 +110,9 @@ BUGS = [
     ),
     Bug(
         "subscribed-after-the-end",
-        "src/server/publish.rs",
+        "src/server/subscribe.rs",
         "        if self.slot(slot).cause.is_some() {\n            return;\n        }\n",
         "",
-    ),
-    Bug(
-        "compressed-for-everybody",
-        "src/server/publish.rs",
-        "let variant = variant_of(&self.slot(slot).conn);\n        if",
-        "let variant = Variant(15);\n        if",
     ),
     Bug(
         "reply-after-close",
@@ -171,8 +165,8 @@ BUGS = [
     Bug(
         "accept-not-renewed",
         "src/server/accept.rs",
-        "Err(Errno::Aborted) => {}",
-        "Err(Errno::Aborted) => return,",
+        "        self.accepts.remove(completion.token.tag());\n",
+        "        if completion.result.is_ok() {\n            self.accepts.remove(completion.token.tag());\n        }\n",
     ),
     Bug(
         "no-retry-when-full",
@@ -227,8 +221,8 @@ BUGS = [
     Bug(
         "shutdown-not-awaited",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending || self.is_shutting",
-        "self.is_receiving || self.is_sending",
+        "self.attention != Attention::None || self.is_sending || self.is_shutting",
+        "self.attention != Attention::None || self.is_sending",
     ),
     Bug(
         "no-linger",
@@ -245,14 +239,14 @@ BUGS = [
     Bug(
         "handshake-for-ever",
         "src/server/accept.rs",
-        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms));",
-        "",
+        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),",
+        "{}",
     ),
     Bug(
         "drain-forgets-the-busy",
-        "src/server/close.rs",
-        "(Stage::Serving, Phase::Open) => {\n                let start",
-        "(Stage::Serving, Phase::Open) if !self.slots[slot as usize].is_sending => {\n                let start",
+        "src/server/drain.rs",
+        "(Stage::Serving, Phase::Open | Phase::Streaming) => {",
+        "(Stage::Serving, Phase::Open | Phase::Streaming) if !self.slot(slot).is_sending => {",
     ),
     Bug(
         "piece-of-the-gone-kept",
