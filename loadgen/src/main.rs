@@ -12,6 +12,7 @@
 //! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
 //! bottleneck.
 
+mod acceptor;
 mod churn;
 mod cli;
 mod clients;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         Task::Storm(options) => publish(storm::run(options), &options.common),
         Task::Slow(options) => publish(slow::run(options), &options.common),
         Task::Churn(options) => publish(churn::run(options), &options.common),
+        Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| cannot_measure(&error.to_string()))

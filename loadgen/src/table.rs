@@ -33,7 +33,7 @@ pub(crate) fn of_run(report: &Report) -> String {
 }
 
 fn line(label: &str, text: &str) -> String {
-    format!("  {label:<LABEL$}{text}")
+    format!("  {label:<width$} {text}", width = LABEL - 1)
 }
 
 fn rate(report: &Report) -> String {
