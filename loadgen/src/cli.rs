@@ -110,8 +110,9 @@ pub(crate) struct FanoutOptions {
     /// Subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. 1 without --rate; with
-    /// it no bound, and with both the schedule waits, as most tools do: see what that does to the uncorrected latency
+    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. Without this, 1
+    /// or, with --rate, no bound. With both, the schedule waits, as most tools do: see what that does to the
+    /// uncorrected latency
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
     /// Topics. Each subscriber is on one of them, and publications take them in turn

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 
 use super::bad_input;
-use crate::conn::KeepAliveConfig;
+use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::control::{self, Control, Ended};
 use crate::gateway::{Echo, Feed, Sse};
+use crate::limits::RECV_BUFFER_BYTES;
 use crate::proto::DeflateConfig;
 use crate::server::{Server, ServerConfig};
 use crate::topics::{Namespace, Namespaces};
@@ -51,6 +52,13 @@ pub(super) struct ServeArguments {
     /// Bytes that may wait for a slow subscriber before it is disconnected
     #[arg(long, value_name = "BYTES", default_value_t = Namespace::default().outbox_bytes_max)]
     outbox_bytes_max: usize,
+    /// Messages, pings and pongs of one client in a second, more of which end it; 0: any number
+    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().rate.messages_per_second)]
+    messages_per_second_max: u32,
+    /// Bytes of one client in a second, more of which end it: 65,536 at least; 0: any number
+    #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().rate.bytes_per_second,
+        value_parser = bytes_per_second)]
+    bytes_per_second_max: u32,
     /// Compress messages for clients that offer permessage-deflate, and take compressed ones
     #[arg(long, value_name = "WHETHER", value_enum, default_value_t = Switch::Off)]
     deflate: Switch,
@@ -93,6 +101,15 @@ pub(super) struct ServeArguments {
     demo: bool,
 }
 
+/// A bound on bytes in a second: less than one receive may bring would be a bound on how the network joins packets.
+fn bytes_per_second(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(bytes @ (0 | RECV_BUFFER_BYTES..)) => Ok(bytes),
+        Ok(_) => Err(format!("less than {RECV_BUFFER_BYTES}, which may come at once")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Whether something is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Switch {
@@ -109,6 +126,10 @@ impl ServeArguments {
             handshakes_per_second: self.handshakes_per_second,
             connections_per_address_max: self.connections_per_address_max,
             message_bytes_max: self.message_bytes_max,
+            rate: RateConfig {
+                messages_per_second: self.messages_per_second_max,
+                bytes_per_second: self.bytes_per_second_max,
+            },
             namespaces: Arc::new(Namespaces::new(
                 Namespace { outbox_bytes_max: self.outbox_bytes_max, ..Namespace::default() },
                 Vec::new(),

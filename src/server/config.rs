@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::conn::KeepAliveConfig;
+use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::limits;
 use crate::proto::DeflateConfig;
 use crate::topics::Namespaces;
@@ -24,6 +24,8 @@ pub struct ServerConfig {
     pub connections_per_address_max: u32,
     /// Bytes of one message from a peer.
     pub message_bytes_max: u32,
+    /// How much a peer may send in a second; more ends the connection with 1008.
+    pub rate: RateConfig,
     /// What topics have in common, by the first part of their name.
     pub namespaces: Arc<Namespaces>,
     /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
@@ -49,6 +51,7 @@ impl Default for ServerConfig {
             handshakes_per_second: 0,
             connections_per_address_max: 0,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            rate: RateConfig::default(),
             namespaces: Arc::default(),
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             deflate: None,

@@ -50,8 +50,8 @@ fn loadgen(name: &str, flags: &[&str]) -> Run {
     Run { code: status.code().expect("it was not ended by a signal"), text, report }
 }
 
-/// Two subscribers and 1,000 publications a second for two seconds, unless `flags` say otherwise. Nothing is late unless
-/// a test says so: other programs on the same machine may hold up this one.
+/// Two subscribers and 1,000 publications a second for two seconds, unless `flags` say otherwise. Nothing is late
+/// unless a test says so: other programs on the same machine may hold up this one.
 fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
     let (feed, publish) = (server.url("/feed"), server.url("/publish"));
     let mut all = vec!["fanout", "--url", &feed, "--publish", &publish, "--connections", "2", "--warmup", "0ms"];
