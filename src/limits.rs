@@ -48,6 +48,12 @@ pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 /// Routes of a server: a connection keeps its own in a byte.
 pub const ROUTES_MAX: usize = 256;
 
+/// Shards of a server: more than that has not been tried, and each pair of them has a queue.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// The longest time that a timer of connections can be set to, in milliseconds: a day.
+pub const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 

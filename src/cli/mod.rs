@@ -1,5 +1,6 @@
 //! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
 
+mod config;
 mod publish;
 mod serve;
 mod subscribe;
@@ -24,6 +25,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Config(config::ConfigArguments),
     Sub(subscribe::SubArguments),
     Pub(publish::PubArguments),
 }
@@ -34,6 +36,7 @@ pub fn run() -> ExitCode {
     match parse(std::env::args_os()) {
         Ok(Arguments { command }) => match command {
             Command::Serve(arguments) => serve::run(arguments),
+            Command::Config(arguments) => config::run(arguments),
             Command::Sub(arguments) => subscribe::run(arguments),
             Command::Pub(arguments) => publish::run(arguments),
         },

@@ -6,8 +6,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::State;
 use super::publish::{Outcome, Publish};
+use super::{Access, State};
 use crate::proto::MessageKind;
 use crate::server::{PublishError, Status};
 use crate::topics::{Epoch, Position, TopicName};
@@ -28,7 +28,17 @@ pub(super) struct Shards {
 impl Shards {
     /// The state of a control plane for these shards.
     pub(super) fn state(&self) -> State {
-        State::new(Box::new(self.clone()), Status::new(1))
+        self.state_with(None)
+    }
+
+    /// The same, where requests must carry this key.
+    pub(super) fn state_with_key(&self, key: &str) -> State {
+        self.state_with(Some(key.to_owned()))
+    }
+
+    fn state_with(&self, key: Option<String>) -> State {
+        let access = Access::new(([127, 0, 0, 1], 8001).into(), key).expect("it is on loopback");
+        State::new(Box::new(self.clone()), Status::new(1), access)
     }
 }
 

@@ -37,17 +37,13 @@ GET  /healthz           200 while the process answers
 GET  /readyz            200 while it takes connections, 503 while it leaves";
 
 /// The listener of the control port.
-pub(super) struct Listener {
-    listener: TcpListener,
-    on_loopback: bool,
-}
+pub(super) struct Listener(TcpListener);
 
 impl Listener {
     /// Takes over a bound listener.
     pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
-        let on_loopback = listener.local_addr()?.ip().is_loopback();
-        Ok(Listener { listener: TcpListener::from_std(listener)?, on_loopback })
+        Ok(Listener(TcpListener::from_std(listener)?))
     }
 
     /// Accepts and serves connections, for ever.
@@ -55,10 +51,9 @@ impl Listener {
         let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
         loop {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-            match self.listener.accept().await {
+            match self.0.accept().await {
                 Ok((stream, _)) => {
-                    let connection = serve(stream, state.clone(), self.on_loopback, place);
-                    tokio::task::spawn_local(connection);
+                    tokio::task::spawn_local(serve(stream, state.clone(), place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control port could not accept a connection");
@@ -70,12 +65,11 @@ impl Listener {
 }
 
 /// Serves one connection until either side closes it. It holds its `place` as long.
-async fn serve(stream: TcpStream, state: Rc<State>, on_loopback: bool, place: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, state: Rc<State>, place: OwnedSemaphorePermit) {
     // Answers are small and wait for nothing. Without it they would only be slower, so a failure is not worth a word.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request: Request<Incoming>| async {
-        Ok::<_, Infallible>(respond(&state, on_loopback, request).await)
-    });
+    let service =
+        service_fn(|request: Request<Incoming>| async { Ok::<_, Infallible>(respond(&state, request).await) });
     // A connection that fails is the client's affair: it knows.
     let _ = http1::Builder::new()
         // Who has sent a whole request is answered, though nothing more will come. Otherwise hyper would read after
@@ -119,19 +113,28 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// Whether it is answered without the key: by probes, who learn nothing from it that they could not see anyway.
+    fn is_open(self) -> bool {
+        matches!(self, Route::Health | Route::Ready)
+    }
+
     fn allows(self, method: &Method) -> bool {
         self.methods().split(", ").any(|allowed| method == allowed)
     }
 }
 
 /// Answers one request.
-async fn respond<B: Body<Data = Bytes>>(state: &State, on_loopback: bool, request: Request<B>) -> Answer {
-    if let Err(refused) = guard::check(request.headers(), on_loopback) {
+async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> Answer {
+    if let Err(refused) = guard::check(request.headers(), state.access.is_loopback()) {
         return text(StatusCode::FORBIDDEN, refused.reason());
     }
     // The path is kept beside the request, whose body is taken out of it.
     let uri = request.uri().clone();
-    let Some(route) = Route::of(uri.path()) else {
+    let route = Route::of(uri.path());
+    if !route.is_some_and(Route::is_open) && !state.access.is_granted(request.headers()) {
+        return text(StatusCode::UNAUTHORIZED, "the key is missing or wrong: send it as 'X-API-Key: KEY'");
+    }
+    let Some(route) = route else {
         return text(StatusCode::NOT_FOUND, format_args!("there is nothing here. {INDEX}"));
     };
     if !route.allows(request.method()) {
@@ -167,7 +170,7 @@ mod tests {
         }
         let request = request.body(Full::new(Bytes::new())).unwrap();
         tokio_uring::start(async {
-            let (parts, body) = respond(state, true, request).await.into_parts();
+            let (parts, body) = respond(state, request).await.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let allow = parts.headers.get(ALLOW).map(|value| value.to_str().unwrap().to_owned());
             (parts.status.as_u16(), allow, String::from_utf8(body.to_vec()).unwrap())
@@ -216,6 +219,28 @@ mod tests {
         assert_eq!(ask(&state, "GET", "/metrics", &[("host", "example.org")]).0, 403);
         assert!(shards.published.borrow().is_empty());
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "http://localhost:3000")]).0, 200);
+    }
+
+    #[test]
+    fn where_there_is_a_key_only_probes_need_none() {
+        let shards = Shards::default();
+        let state = shards.state_with_key("secret");
+        let rows = [
+            ("GET", "/healthz", 200),
+            ("GET", "/readyz", 200),
+            ("GET", "/", 401),
+            ("GET", "/metrics", 401),
+            ("GET", "/nowhere", 401),
+            ("POST", "/publish/a", 401),
+            ("POST", "/healthz", 405),
+        ];
+        for (method, target, status) in rows {
+            assert_eq!(ask(&state, method, target, &[]).0, status, "{method} {target}");
+            assert_eq!(ask(&state, method, target, &[("x-api-key", "guess")]).0, status, "{method} {target}");
+        }
+        assert!(shards.published.borrow().is_empty());
+        assert_eq!(ask(&state, "POST", "/publish/a", &[("x-api-key", "secret")]).0, 200);
+        assert_eq!(ask(&state, "GET", "/metrics", &[("authorization", "Bearer secret")]).0, 200);
     }
 
     /// Runs `client` against a control port for `shards`.

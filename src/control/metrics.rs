@@ -35,8 +35,9 @@ const GAUGES: [Row; 6] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 19] = [
+const COUNTERS: [Row; 20] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
+    ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_accept_stalls", "Times that no descriptor was free for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),

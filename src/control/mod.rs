@@ -8,10 +8,11 @@
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! ```
 //!
-//! Connections are `http`'s (with `batch`), and which requests a browser may make is `guard`'s. With `demo` there
+//! Connections are `http`'s (with `batch`), who may use them is `access`'s, and which requests a browser may make `guard`'s. With `demo` there
 //! is a publisher inside, which reads this host's figures (`demo`, `host`). It never touches a shard's state: what
 //! it wants goes through the [`Publisher`], what it knows comes from the [`Status`].
 
+mod access;
 mod answer;
 mod batch;
 mod demo;
@@ -35,6 +36,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 use crate::server::{PublishError, Publisher, Status};
+pub use access::{Access, ExposedError};
 use publish::Publish;
 
 /// How long to wait before a full queue is tried again.
@@ -44,6 +46,8 @@ const RETRY: Duration = Duration::from_millis(1);
 pub struct Control {
     /// Where HTTP is served. Bound and listening.
     pub listener: std::net::TcpListener,
+    /// Who may use it.
+    pub access: Access,
     /// The way to the shards.
     pub publisher: Publisher,
     /// What the shards count.
@@ -65,13 +69,14 @@ pub enum Ended {
 struct State {
     publisher: RefCell<Box<dyn Publish>>,
     status: Status,
+    access: Access,
     /// When the process did, as near as the control plane knows.
     started: SystemTime,
 }
 
 impl State {
-    fn new(publisher: Box<dyn Publish>, status: Status) -> State {
-        State { publisher: RefCell::new(publisher), status, started: SystemTime::now() }
+    fn new(publisher: Box<dyn Publish>, status: Status, access: Access) -> State {
+        State { publisher: RefCell::new(publisher), status, access, started: SystemTime::now() }
     }
 
     /// Runs `act` with the publisher.
@@ -95,7 +100,7 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
-    let state = Rc::new(State::new(Box::new(control.publisher), control.status));
+    let state = Rc::new(State::new(Box::new(control.publisher), control.status, control.access));
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));

@@ -6,11 +6,14 @@
 mod echo;
 mod feed;
 mod handler;
+mod origin;
 mod page;
 mod routes;
 
 pub use echo::Echo;
 pub use feed::Feed;
 pub use handler::{Accept, Command, Context, Handler, Refusal, Request, TooManySubscriptions};
+pub(crate) use origin::is_loopback_origin;
+pub use origin::{InvalidPattern, OriginPattern, Origins};
 pub use page::answer_plain_get;
 pub use routes::{RouteError, Routes};

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::conn::KeepAliveConfig;
+use crate::gateway::Origins;
 use crate::limits;
 use crate::proto::DeflateConfig;
 
@@ -16,6 +17,8 @@ pub struct ServerConfig {
     /// Connections in all, of which each shard takes an equal part, rounded up; 0 is as many as `RLIMIT_NOFILE` allows
     /// each.
     pub connections_max: usize,
+    /// Which web pages may connect.
+    pub allowed_origins: Origins,
     /// Bytes of one message from a peer.
     pub message_bytes_max: u32,
     /// Bytes that may wait for a connection before a publication more ends it.
@@ -36,15 +39,12 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             shards: 0,
             connections_max: 0,
+            allowed_origins: Origins::default(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
-            keep_alive: KeepAliveConfig {
-                ping_interval_ms: limits::PING_INTERVAL_MS,
-                pong_timeout_ms: limits::PONG_TIMEOUT_MS,
-                idle_timeout_ms: 0,
-            },
+            keep_alive: KeepAliveConfig::default(),
             drain_timeout_ms: limits::DRAIN_TIMEOUT_MS,
         }
     }

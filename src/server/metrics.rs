@@ -45,6 +45,8 @@ pub struct ShardMetrics {
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
     pub closed: [Cell; CloseCause::ALL.len()],
+    /// Handshakes refused for the web page that they came from.
+    pub origins_refused: Cell,
     /// Times that accepting stopped since the table of descriptors was full.
     pub accept_stalls: Cell,
     /// Topics with subscribers here. Gauge.

@@ -5,7 +5,7 @@ use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase};
-use crate::gateway::{Accept, Command, Context, Refusal, Request, Routes, answer_plain_get};
+use crate::gateway::{Accept, Command, Context, Origins, Refusal, Request, Routes, answer_plain_get};
 use crate::proto::{
     DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head, encode_accept,
     encode_refusal, encode_response,
@@ -31,8 +31,11 @@ struct Hearing<'a> {
     commands: &'a mut Vec<Command>,
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
+    allowed_origins: &'a Origins,
     is_deflate_on: bool,
     message_bytes_max: u32,
+    /// Handshakes that were refused for their origin.
+    origins_refused: u64,
     messages: u64,
     /// The handshake was accepted.
     is_opened: bool,
@@ -74,13 +77,16 @@ impl<R: Ring> Shard<'_, R> {
             commands: &mut self.commands,
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
+            allowed_origins: &self.config.allowed_origins,
             is_deflate_on: self.config.deflate.is_some(),
             message_bytes_max: self.config.message_bytes_max,
+            origins_refused: 0,
             messages: 0,
             is_opened: false,
         };
         let heard = hearing.hear(self.ring.received(piece));
         self.metrics.messages_received.add(hearing.messages);
+        self.metrics.origins_refused.add(hearing.origins_refused);
         let is_opened = hearing.is_opened;
         self.count_deflate();
         (heard, is_opened)
@@ -181,6 +187,11 @@ impl Hearing<'_> {
             }
             (Err(error), _) => return self.refuse(error),
         };
+        if !self.allowed_origins.allows(upgrade.origin, upgrade.host) {
+            self.origins_refused += 1;
+            return self
+                .refuse_with(Refusal::new(403, "web pages of this origin may not connect: see allowed_origins"));
+        }
         let Some((route, rest)) = route else {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
         };
