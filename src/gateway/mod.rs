@@ -3,6 +3,7 @@
 //! A [`Handler`] is told of connections and messages, and answers through its [`Context`]: bytes for the peer at once,
 //! and [`Command`]s for the shard. It never sees a socket, and runs to completion.
 
+pub mod centrifuge;
 mod echo;
 mod feed;
 mod handler;
