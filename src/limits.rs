@@ -106,6 +106,9 @@ pub const TOPIC_IDLE_MS: u64 = 60 * 60 * 1000;
 /// Topics that a home shard looks at in one turn of the sweep that forgets what is too old.
 pub const SWEEP_TOPICS: usize = 1000;
 
+/// Pause between two such looks, in milliseconds.
+pub const SWEEP_INTERVAL_MS: u64 = 1000;
+
 /// Sends of a fan-out in one turn; the rest goes on in the next one, so that receives, timers and other topics get
 /// their turn between. Some four milliseconds of work.
 pub const FAN_OUT_SENDS_PER_TURN: usize = 2048;
@@ -208,6 +211,12 @@ pub const LINGER_MS: u64 = 2_000;
 
 /// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
+
+/// How long an `EventSource` waits before it comes back, at least, in milliseconds.
+pub const SSE_RETRY_MS: u64 = 1000;
+
+/// And how much longer it may wait, so that not all come back at once, in milliseconds.
+pub const SSE_RETRY_SPREAD_MS: u64 = 4000;
 
 /// Resolution of timers, in milliseconds.
 pub const TICK_MS: u64 = 50;

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum, value_parser};
 use super::bad_input;
 use crate::config::{self, Settings};
 use crate::control::{self, Access, Control, Ended};
-use crate::gateway::{Echo, Feed, OriginPattern};
+use crate::gateway::{Echo, Feed, OriginPattern, Sse};
 use crate::limits::{DURATION_MS_MAX, SHARDS_MAX};
 use crate::server::Server;
 
@@ -155,7 +155,7 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
     let control_address = listener.local_addr();
-    let mut builder = Server::builder(settings.server_config()).route("/feed/", || Feed);
+    let mut builder = Server::builder(settings.server_config()).route("/feed/", || Feed).route("/sse/", Sse::default);
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }

@@ -73,6 +73,12 @@ const SERVER: &[Key] = &[
     },
     Key { name: "message_bytes_max", takes: Takes::Whole(125, COUNT), about: "Bytes of one message from a client." },
     Key {
+        name: "socket_notsent_bytes",
+        takes: Takes::Whole(1, COUNT),
+        about: "Bytes that the kernel takes for a connection and has not sent yet: what waits beyond that can still be\n\
+                dropped or conflated.",
+    },
+    Key {
         name: "handshake_timeout_ms",
         takes: Takes::Whole(1, DAY_MS),
         about: "Milliseconds for an opening handshake to come whole.",

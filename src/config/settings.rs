@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,8 @@ pub struct ServerSettings {
     pub max_connections: usize,
     /// As [`ServerConfig::message_bytes_max`].
     pub message_bytes_max: u32,
+    /// As [`ServerConfig::socket_notsent_bytes`].
+    pub socket_notsent_bytes: u32,
     /// As [`ServerConfig::handshake_timeout_ms`].
     pub handshake_timeout_ms: u64,
     /// As [`ServerConfig::drain_timeout_ms`].
@@ -101,6 +104,7 @@ impl Default for ServerSettings {
             shards: server.shards,
             max_connections: server.connections_max,
             message_bytes_max: server.message_bytes_max,
+            socket_notsent_bytes: server.socket_notsent_bytes,
             handshake_timeout_ms: server.handshake_timeout_ms,
             drain_timeout_ms: server.drain_timeout_ms,
             allowed_origins: Vec::new(),
@@ -132,7 +136,8 @@ impl Settings {
             connections_max: server.max_connections,
             allowed_origins: Origins::new(patterns.collect()),
             message_bytes_max: server.message_bytes_max,
-            outbox_bytes_max: self.default_namespace().outbox_bytes_max,
+            namespaces: Arc::new(self.topic_namespaces()),
+            socket_notsent_bytes: server.socket_notsent_bytes,
             deflate: self
                 .deflate
                 .enabled

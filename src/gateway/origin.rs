@@ -31,9 +31,13 @@ impl Origins {
         Origins { patterns }
     }
 
-    /// Whether a request with these header fields, `Origin` and `Host`, is welcome.
+    /// Whether a request with these header fields, `Origin` and `Host`, is welcome. An origin that is has only visible
+    /// characters of ASCII, so that it can be repeated in an answer.
     pub fn allows(&self, origin: Option<&str>, host: &str) -> bool {
         let Some(origin) = origin else { return true };
+        if !origin.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return false;
+        }
         if is_same(origin, host) {
             return true;
         }
@@ -194,6 +198,8 @@ mod tests {
         }
         assert!(origins(&["*"]).allows(Some("null"), "this.host"));
         assert!(origins(&["*"]).allows(Some("http://a:1"), "this.host"));
+        assert!(!origins(&["*"]).allows(Some("http://a\tb"), "this.host"));
+        assert!(!origins(&["*"]).allows(Some("http://é"), "this.host"));
     }
 
     #[test]

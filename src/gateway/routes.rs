@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Handler;
+use crate::buf::ConnId;
 use crate::limits::ROUTES_MAX;
 
 /// Handlers by path: an exact one (`/echo`), or a prefix that ends in `/` (`/feed/`).
@@ -45,6 +46,21 @@ impl Routes {
             (rest.is_empty() || route.ends_with('/')).then_some((index as u8, rest))
         });
         matching.min_by_key(|(_, rest)| rest.len())
+    }
+
+    /// All handlers.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Handler> {
+        self.routes.iter().map(|(_, handler)| handler.as_ref())
+    }
+
+    /// When [`take_due`](Self::take_due) is to be asked next.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.iter().filter_map(|handler| handler.deadline_ms()).min()
+    }
+
+    /// A connection whose time has come for its handler; ask again until there is none.
+    pub fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
+        self.routes.iter_mut().find_map(|(_, handler)| handler.take_due(now_ms))
     }
 
     /// The handler of a route.

@@ -5,14 +5,22 @@ use super::metrics::CloseCause;
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
-use super::variant::variant_of;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
-use crate::proto::{CloseCode, encode_close};
+use crate::proto::CloseCode;
 use crate::ring::{Op, Ring, Token};
 
 impl<R: Ring> Shard<'_, R> {
+    /// The handler has closed it: what it has sent is the last.
+    pub(super) fn close_for(&mut self, slot: u32, cause: CloseCause) {
+        if self.slot(slot).conn.is_stream {
+            self.finish(slot, cause);
+        } else {
+            self.await_close(slot, cause);
+        }
+    }
+
     /// We have sent a Close frame; the peer has some seconds to answer it.
     pub(super) fn await_close(&mut self, slot: u32, cause: CloseCause) {
         self.slot(slot).conn.phase = Phase::Closing;
@@ -56,11 +64,11 @@ impl<R: Ring> Shard<'_, R> {
     /// The server is stopping.
     pub(super) fn close_for_drain(&mut self, slot: u32) {
         match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open) => {
-                let start = self.begin_reply(slot);
-                encode_close(&mut self.replies.bytes, Some(CloseCode::GOING_AWAY), "the server is stopping", None);
-                self.end_reply(slot, start);
-                self.await_close(slot, CloseCause::Drain);
+            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+                self.call_handler(slot, |handler, context| handler.on_drain(context));
+                if self.is_listening(slot) {
+                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
+                }
             }
             (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
             _ => {}
@@ -75,13 +83,11 @@ impl<R: Ring> Shard<'_, R> {
         }
         entry.cause = Some(cause);
         let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
-        let variant = variant_of(&entry.conn);
+        let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         self.metrics.closed(cause).add(1);
-        self.metrics.subscriptions.sub(subscriptions.len() as u64);
-        subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot, variant));
-        self.metrics.topics.set(self.topics.len() as u64);
+        open.sub(u64::from(route.is_some()));
+        subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
         if let Some(route) = route {
-            self.metrics.websockets.sub(1);
             self.routes.handler(route).on_close(id, cause);
         }
     }

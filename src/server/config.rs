@@ -1,11 +1,13 @@
 //! How a server is to run.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::conn::KeepAliveConfig;
 use crate::gateway::Origins;
 use crate::limits;
 use crate::proto::DeflateConfig;
+use crate::topics::Namespaces;
 
 /// Everything that an operator can choose. The default is a server on loopback that is safe to run.
 #[derive(Clone, Debug)]
@@ -21,8 +23,10 @@ pub struct ServerConfig {
     pub allowed_origins: Origins,
     /// Bytes of one message from a peer.
     pub message_bytes_max: u32,
-    /// Bytes that may wait for a connection before a publication more ends it.
-    pub outbox_bytes_max: usize,
+    /// What topics have in common, by the first part of their name.
+    pub namespaces: Arc<Namespaces>,
+    /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
+    pub socket_notsent_bytes: u32,
     /// How to compress for peers that offer it; `None` declines.
     pub deflate: Option<DeflateConfig>,
     /// Time for an opening handshake.
@@ -41,7 +45,8 @@ impl Default for ServerConfig {
             connections_max: 0,
             allowed_origins: Origins::default(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            namespaces: Arc::default(),
+            socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             keep_alive: KeepAliveConfig::default(),

@@ -41,6 +41,8 @@ pub struct ShardMetrics {
     pub connections: Cell,
     /// Of these, upgraded to WebSocket and not closing. Gauge.
     pub websockets: Cell,
+    /// Of these, that get a response without an end and are not closing. Gauge.
+    pub streams: Cell,
     /// Connections accepted.
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
@@ -57,6 +59,14 @@ pub struct ShardMetrics {
     pub publications: Cell,
     /// Publications that were refused here.
     pub publications_refused: Cell,
+    /// Topics whose home is here. Gauge.
+    pub home_topics: Cell,
+    /// Payload bytes that their histories keep. Gauge.
+    pub history_bytes: Cell,
+    /// Publications dropped since their subscriber was slow.
+    pub publications_dropped: Cell,
+    /// Publications replaced by a newer one since their subscriber was slow.
+    pub publications_conflated: Cell,
     /// Messages handed to subscribers' sockets or outboxes.
     pub deliveries: Cell,
     /// Of these, to subscribers with which compression was agreed on.

@@ -3,6 +3,7 @@
 mod accept;
 mod close;
 mod config;
+mod fan_out;
 mod listener;
 mod mesh;
 pub mod metrics;
@@ -14,6 +15,7 @@ mod shard;
 pub mod sim;
 mod slot;
 mod start;
+mod subscribe;
 mod timers;
 mod variant;
 mod wheel;
@@ -21,8 +23,9 @@ mod wheel;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use crate::topics::PublishError;
 pub use config::ServerConfig;
-pub use mesh::{PublishError, Publisher};
+pub use mesh::Publisher;
 pub use metrics::{CloseCause, ShardMetrics};
 pub use start::{ServeError, Server, ServerBuilder};
 

@@ -35,6 +35,12 @@ impl<R: Ring> Shard<'_, R> {
     /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for
     /// `slot`. Returns where it begins.
     pub(super) fn begin_reply(&mut self, slot: u32) -> usize {
+        let end = self.replies.bytes.len();
+        // Right behind what there is for it already, it goes on with that.
+        if let Some((_, range)) = self.replies.ranges.pop_if(|(last, range)| *last == slot && range.end == end) {
+            self.slot(slot).has_reply = false;
+            return range.start;
+        }
         if self.slot(slot).has_reply {
             self.send_replies();
         }
@@ -50,7 +56,8 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.is_behind() {
             let frame = SharedFrame::new(self.replies.bytes.split_off(start));
-            change_outbox(entry, self.metrics, |outbox| outbox.push(frame));
+            let now_ms = self.now_ms;
+            change_outbox(entry, self.metrics, |outbox| outbox.push(frame, now_ms));
             self.mark_dirty(slot);
             self.pause_if_flooded(slot);
             return;
@@ -59,6 +66,21 @@ impl<R: Ring> Shard<'_, R> {
         self.replies.ranges.push((slot, start..end));
         if end > REPLIES_BYTES {
             self.send_replies();
+        }
+    }
+
+    /// Sends a control frame, which passes by whatever waits.
+    pub(super) fn send_control(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_behind() {
+            let mut bytes = Vec::new();
+            encode(&mut bytes);
+            change_outbox(entry, self.metrics, |outbox| outbox.push_control(SharedFrame::new(bytes)));
+            self.mark_dirty(slot);
+        } else {
+            let start = self.begin_reply(slot);
+            encode(&mut self.replies.bytes);
+            self.end_reply(slot, start);
         }
     }
 

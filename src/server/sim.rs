@@ -12,10 +12,12 @@ use super::metrics::ShardMetrics;
 use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
-use crate::gateway::Routes;
+use crate::gateway::{Clock, Routes};
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
-use crate::topics::Epoch;
+
+/// Unix time when a simulation begins, in milliseconds: some day in 2025.
+const UNIX_START_MS: u64 = 1_750_000_000_000;
 
 /// A shard that takes its turns when it is told to.
 pub struct SimShard<'m> {
@@ -46,7 +48,7 @@ pub fn start<'m>(
             routes: routes(index),
             config: config.clone(),
             connections_max,
-            epoch: Epoch::new(1),
+            epoch_seed: index as u64,
         };
         SimShard { shard: Shard::new(parts, metrics), metrics }
     });
@@ -62,7 +64,7 @@ impl SimShard<'_> {
     /// Wakes up, and takes one turn at `now_ms`.
     pub fn turn(&mut self, now_ms: u64) {
         self.shard.wait(Duration::ZERO);
-        self.shard.turn(now_ms);
+        self.shard.turn(Clock { now_ms, unix_ms: UNIX_START_MS + now_ms });
     }
 
     /// Whether the shard was told to leave, and has.

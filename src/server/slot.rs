@@ -1,11 +1,13 @@
 //! A connection's place on its shard: the conversation, and which of its operations the kernel holds.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
 use crate::ring::Direct;
-use crate::topics::TopicId;
+use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
 /// How far a connection is from its end, as the kernel sees it.
 ///
@@ -61,7 +63,19 @@ pub(super) struct Slot {
     pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
     pub(super) deadline_ms: u64,
-    pub(super) subscriptions: SmallVec<[TopicId; 4]>,
+    /// In which form it is sent what is pushed to its topics.
+    pub(super) encoding: Encoding,
+    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+    /// As whom it is present in topics where that is kept. Most are in none.
+    pub(super) presence: Option<Box<Vec<(TopicId, Arc<ClientInfo>)>>>,
+}
+
+/// A connection's subscription to a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: TopicId,
+    /// What it is sent of each push.
+    pub(super) variant: Variant,
 }
 
 impl Slot {
@@ -85,7 +99,9 @@ impl Slot {
             timer_tick: 0,
             is_settled: false,
             deadline_ms: 0,
+            encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
+            presence: None,
         }
     }
 

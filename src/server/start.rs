@@ -18,7 +18,6 @@ use super::{ServerConfig, Status, listener};
 use crate::gateway::{Handler, RouteError, Routes};
 use crate::limits::{RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
 use crate::ring::{Event, Ring, RingAddress, StartError, Uring, UringConfig};
-use crate::topics::Epoch;
 
 /// Makes a handler on a shard's thread.
 type Factory = Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
@@ -65,7 +64,7 @@ struct Seat {
     config: ServerConfig,
     connections_max: u32,
     status: Status,
-    epoch: Epoch,
+    epoch_seed: u64,
     /// Dropped when the thread ends.
     _ended: Arc<oneshot::Sender<()>>,
 }
@@ -98,8 +97,8 @@ impl ServerBuilder {
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
         let connections_max = connections_max(&config, count)?;
-        let (address, listeners) =
-            listener::listen(config.listen, count).map_err(|error| ServeError::Listen(config.listen, error))?;
+        let (address, listeners) = listener::listen(config.listen, count, config.socket_notsent_bytes)
+            .map_err(|error| ServeError::Listen(config.listen, error))?;
         let events: Vec<Event> = (0..count)
             .map(|_| Event::new())
             .collect::<io::Result<_>>()
@@ -107,7 +106,7 @@ impl ServerBuilder {
         let status = Status::new(count);
         let (ended_sender, ended) = oneshot::channel();
         let (routes, ended_sender) = (Arc::from(routes), Arc::new(ended_sender));
-        let epoch = Epoch::new(RandomState::new().hash_one(std::process::id()));
+        let epoch_seed = RandomState::new().hash_one(std::process::id());
         let (ready_sender, ready) = mpsc::channel();
         let mut starts = Vec::new();
         for (shard, listener) in listeners.into_iter().enumerate() {
@@ -120,7 +119,8 @@ impl ServerBuilder {
                 config: config.clone(),
                 connections_max,
                 status: status.clone(),
-                epoch,
+                // Each home's own, so that no two topics share an epoch.
+                epoch_seed: epoch_seed.wrapping_add(shard as u64),
                 _ended: Arc::clone(&ended_sender),
             };
             starts.push(seat.spawn(ready_sender.clone())?);
@@ -177,7 +177,7 @@ impl Seat {
             routes: make_routes(&self.routes).expect("the routes were made once already"),
             config: self.config,
             connections_max: self.connections_max as usize,
-            epoch: self.epoch,
+            epoch_seed: self.epoch_seed,
         };
         Shard::new(parts, &self.status.shards[self.shard]).run();
     }
