@@ -136,6 +136,16 @@ pub const MESH_PARCELS_PER_TURN: usize = 1024;
 /// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
 pub const PUBLISH_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of a request to the server API, which may hold many publications, each of [`PUBLISH_BYTES_MAX`] at most.
+pub const API_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Requests of one broadcast or parallel batch that are on their way to the shards at once: a part of
+/// [`MESH_QUEUE_PARCELS`], so that one publisher does not fill the queues alone.
+pub const API_PARALLEL_MAX: usize = 1024;
+
+/// Bytes of a publication's tags, names and values together.
+pub const TAGS_BYTES_MAX: usize = 4096;
+
 /// Connections to the control port at once: publishers, scrapers, probes. Later ones wait in the listener's backlog.
 pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
 

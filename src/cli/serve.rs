@@ -155,12 +155,14 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
     let control_address = listener.local_addr();
-    let mut builder = Server::builder(settings.server_config()).route("/feed/", || Feed).route("/sse/", Sse::default);
+    let config = settings.server_config();
+    let namespaces = config.namespaces.clone();
+    let mut builder = Server::builder(config).route("/feed/", || Feed).route("/sse/", Sse::default);
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
     let Server { address, publisher, status, ended } = builder.start().map_err(|error| error.to_string())?;
-    let control = Control { listener, access, publisher, status, demo: settings.server.demo };
+    let control = Control { listener, access, publisher, namespaces, status, demo: settings.server.demo };
     let announce = || announce(address, control_address?);
     let shards_ended = async { drop(ended.await) };
     tokio_uring::start(control::serve(control, announce, shards_ended))

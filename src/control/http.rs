@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
-use super::{State, guard, metrics, publish};
+use super::{State, api, guard, metrics, publish};
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
@@ -32,6 +32,7 @@ const INDEX: &str = "\
 Ringfeed's control port.
 
 POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: application/octet-stream'
+POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
 GET  /metrics           numbers for Prometheus
 GET  /healthz           200 while the process answers
 GET  /readyz            200 while it takes connections, 503 while it leaves";
@@ -92,6 +93,8 @@ enum Route<'a> {
     Metrics,
     /// What follows `/publish/`.
     Publish(&'a str),
+    /// What follows `/api/`.
+    Api(&'a str),
 }
 
 impl<'a> Route<'a> {
@@ -101,7 +104,10 @@ impl<'a> Route<'a> {
             "/healthz" => Some(Route::Health),
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
-            _ => path.strip_prefix("/publish/").map(Route::Publish),
+            _ => {
+                let publish = path.strip_prefix("/publish/").map(Route::Publish);
+                publish.or_else(|| path.strip_prefix("/api/").map(Route::Api))
+            }
         }
     }
 
@@ -109,7 +115,7 @@ impl<'a> Route<'a> {
     fn methods(self) -> &'static str {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics => "GET, HEAD",
-            Route::Publish(_) => "POST",
+            Route::Publish(_) | Route::Api(_) => "POST",
         }
     }
 
@@ -148,6 +154,7 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> A
         Route::Ready => text(StatusCode::OK, "ready"),
         Route::Metrics => metrics::get(&state.status, state.started).await,
         Route::Publish(path) => publish::post(state, path, request).await,
+        Route::Api(method) => api::post(state, method, request).await,
     }
 }
 
@@ -191,6 +198,9 @@ mod tests {
             ("GET", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("PUT", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("POST", "/metrics", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
+            ("POST", "/api/info", 200, None, "\"nodes\":"),
+            ("POST", "/api/nonsense", 404, None, "presence_stats"),
+            ("GET", "/api/info", 405, Some("POST"), "use POST\n"),
             ("GET", "/publish", 404, None, "POST /publish/<topic>"),
             ("GET", "/healthz/", 404, None, "/healthz"),
         ];
@@ -232,6 +242,7 @@ mod tests {
             ("GET", "/metrics", 401),
             ("GET", "/nowhere", 401),
             ("POST", "/publish/a", 401),
+            ("POST", "/api/info", 401),
             ("POST", "/healthz", 405),
         ];
         for (method, target, status) in rows {

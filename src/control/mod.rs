@@ -6,15 +6,19 @@
 //! GET  /readyz            200, and 503 while the server leaves
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
+//! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
 //!
-//! Connections are `http`'s (with `batch`), who may use them is `access`'s, and which requests a browser may make `guard`'s. With `demo` there
-//! is a publisher inside, which reads this host's figures (`demo`, `host`). It never touches a shard's state: what
-//! it wants goes through the [`Publisher`], what it knows comes from the [`Status`].
+//! Connections are `http`'s (with `batch`), bodies `body`'s, who may use them is `access`'s, and which requests a browser
+//! may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`, `host`). It
+//! never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows comes from the
+//! [`Status`].
 
 mod access;
 mod answer;
+mod api;
 mod batch;
+mod body;
 mod demo;
 #[cfg(test)]
 mod fake;
@@ -24,20 +28,26 @@ mod http;
 mod metrics;
 mod process;
 mod publish;
+mod query;
+mod shards;
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::server::{PublishError, Publisher, Status};
 pub use access::{Access, ExposedError};
-use publish::Publish;
+use shards::ToShards;
+
+use crate::server::{PublishError, Publisher, Status};
+use crate::topics::Namespaces;
 
 /// How long to wait before a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
@@ -50,6 +60,8 @@ pub struct Control {
     pub access: Access,
     /// The way to the shards.
     pub publisher: Publisher,
+    /// What topics have in common, as the shards have it.
+    pub namespaces: Arc<Namespaces>,
     /// What the shards count.
     pub status: Status,
     /// Whether to publish this host's figures to the topic `demo`, each second.
@@ -67,21 +79,25 @@ pub enum Ended {
 
 /// What the tasks of the control plane share.
 struct State {
-    publisher: RefCell<Box<dyn Publish>>,
+    shards: RefCell<Box<dyn ToShards>>,
     status: Status,
+    namespaces: Arc<Namespaces>,
     access: Access,
+    /// Tells this server from others, and from itself before it was started again.
+    uid: String,
     /// When the process did, as near as the control plane knows.
     started: SystemTime,
 }
 
 impl State {
-    fn new(publisher: Box<dyn Publish>, status: Status, access: Access) -> State {
-        State { publisher: RefCell::new(publisher), status, access, started: SystemTime::now() }
+    fn new(shards: Box<dyn ToShards>, status: Status, namespaces: Arc<Namespaces>, access: Access) -> State {
+        let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        State { shards: RefCell::new(shards), status, namespaces, access, uid, started: SystemTime::now() }
     }
 
-    /// Runs `act` with the publisher.
-    fn with_publisher<T>(&self, act: impl FnOnce(&mut dyn Publish) -> T) -> T {
-        act(self.publisher.borrow_mut().as_mut())
+    /// Runs `act` with the shards.
+    fn with_shards<T>(&self, act: impl FnOnce(&mut dyn ToShards) -> T) -> T {
+        act(self.shards.borrow_mut().as_mut())
     }
 }
 
@@ -100,7 +116,8 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
-    let state = Rc::new(State::new(Box::new(control.publisher), control.status, control.access));
+    let Control { publisher, status, namespaces, access, .. } = control;
+    let state = Rc::new(State::new(Box::new(publisher), status, namespaces, access));
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
@@ -131,7 +148,7 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
 /// Tells every shard to leave.
 async fn drain(state: &State) {
     state.status.set_draining();
-    while let Err(PublishError::Busy) = state.with_publisher(|publisher| publisher.drain()) {
+    while let Err(PublishError::Busy) = state.with_shards(|shards| shards.drain()) {
         tokio::time::sleep(RETRY).await;
     }
 }
