@@ -64,6 +64,9 @@ pub const ROUTES_MAX: usize = 256;
 /// Shards of a server: more than that has not been tried, and each pair of them has a queue.
 pub const SHARDS_MAX: u16 = 1024;
 
+/// Connections that can be let in each second, when that is bounded: more than any machine has.
+pub const HANDSHAKES_PER_SECOND_MAX: u64 = 10_000_000;
+
 /// The longest time that a timer of connections can be set to, in milliseconds: a day.
 pub const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
@@ -143,6 +146,9 @@ pub const API_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// [`MESH_QUEUE_PARCELS`], so that one publisher does not fill the queues alone.
 pub const API_PARALLEL_MAX: usize = 1024;
 
+/// Connections that are told of when the slowest are asked for.
+pub const SLOWEST_MAX: usize = 1000;
+
 /// Bytes of a publication's tags, names and values together.
 pub const TAGS_BYTES_MAX: usize = 4096;
 
@@ -182,8 +188,7 @@ pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;
 
-/// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
-/// to tell those that are too many.
+/// Connections that a shard has room for beyond its share, to tell them that they are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;
 
 /// Receive buffers of a shard; together with [`RECV_BUFFER_BYTES`] 4 MiB, touched only as data arrives.
@@ -230,6 +235,23 @@ pub const SSE_RETRY_SPREAD_MS: u64 = 4000;
 
 /// Resolution of timers, in milliseconds.
 pub const TICK_MS: u64 = 50;
+
+/// Pieces that must come on a connection in quick succession before the kernel keeps a receive armed for it.
+pub const RECV_BUSY_PIECES: u8 = 4;
+
+/// Milliseconds between two pieces that still are in quick succession.
+pub const RECV_BUSY_GAP_MS: u64 = 1_000;
+
+/// Silence after which a connection waits on a poll again, in milliseconds. It is looked for when the connection's
+/// timer fires anyway, so it may take as long as the ping interval more.
+pub const RECV_QUIET_MS: u64 = 10_000;
+
+/// Milliseconds for which more connections must have come than are let in before some are told to come back later.
+/// Until then they wait, which most clients do for longer.
+pub const SHED_AFTER_MS: u64 = 2_000;
+
+/// Seconds after which, at most, those who are told to come back should.
+pub const RETRY_AFTER_SECONDS: u64 = 10;
 
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 200;

@@ -37,11 +37,15 @@ pub(super) fn run(arguments: ConfigArguments) -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    match config::load(file) {
-        Ok(_) => {
+    let settings = match config::load(file) {
+        Ok(settings) => settings,
+        Err(error) => return bad_input(&error.to_string()),
+    };
+    match settings.api.key().map(drop).and(settings.centrifuge_config().map(drop)) {
+        Ok(()) => {
             println!("{}: good", file.display());
             ExitCode::SUCCESS
         }
-        Err(error) => bad_input(&error.to_string()),
+        Err(text) => bad_input(&format!("{}: {text}", file.display())),
     }
 }

@@ -11,7 +11,7 @@ use super::bad_input;
 use crate::config::{self, Settings};
 use crate::control::{self, Access, Control, Ended};
 use crate::gateway::{Echo, Feed, OriginPattern, Sse};
-use crate::limits::{DURATION_MS_MAX, SHARDS_MAX};
+use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, SHARDS_MAX};
 use crate::server::Server;
 
 /// Serves WebSocket subscribers and takes publications.
@@ -41,9 +41,16 @@ pub(super) struct ServeArguments {
     /// Shards, each a thread with a ring of its own [default: one for each CPU]
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
-    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE allows each shard]
+    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE, for each shard]
     #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
+    /// Connections that are let in each second; 0: as many as come. The others wait, and are told to come back later
+    /// (503) when that takes long [default: 0]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(..=HANDSHAKES_PER_SECOND_MAX))]
+    handshakes_per_second: Option<u64>,
+    /// Connections from one IPv4 address, or one IPv6 network of 64 bits, at most; 0: as many as come [default: 0]
+    #[arg(long, value_name = "N")]
+    connections_per_address_max: Option<u32>,
     /// Bytes of one message from a client at most [default: 16777216]
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(125..))]
     message_bytes_max: Option<u32>,
@@ -98,6 +105,8 @@ impl ServeArguments {
         set(&mut server.allowed_origins, self.allowed_origins);
         set(&mut server.shards, self.shards.map(usize::from));
         set(&mut server.max_connections, self.max_connections.map(|count| count as usize));
+        set(&mut server.handshakes_per_second, self.handshakes_per_second);
+        set(&mut server.connections_per_address_max, self.connections_per_address_max);
         set(&mut server.message_bytes_max, self.message_bytes_max);
         set(&mut server.handshake_timeout_ms, self.handshake_timeout_ms);
         set(&mut server.drain_timeout_ms, self.drain_timeout_ms);
@@ -157,7 +166,10 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     let control_address = listener.local_addr();
     let config = settings.server_config();
     let namespaces = config.namespaces.clone();
-    let mut builder = Server::builder(config).route("/feed/", || Feed).route("/sse/", Sse::default);
+    let (of_feed, of_sse) = (namespaces.clone(), namespaces.clone());
+    let mut builder = Server::builder(config)
+        .route("/feed/", move || Feed::new(of_feed.clone()))
+        .route("/sse/", move || Sse::new(of_sse.clone()));
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
@@ -205,7 +217,7 @@ mod tests {
 
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [(&[&str], fn(&mut Settings)); 19] = [
+        let rows: [(&[&str], fn(&mut Settings)); 21] = [
             (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
             (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
             (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),
@@ -214,6 +226,8 @@ mod tests {
             }),
             (&["--shards", "3"], |settings| settings.server.shards = 3),
             (&["--max-connections", "3"], |settings| settings.server.max_connections = 3),
+            (&["--handshakes-per-second", "3"], |settings| settings.server.handshakes_per_second = 3),
+            (&["--connections-per-address-max", "3"], |settings| settings.server.connections_per_address_max = 3),
             (&["--message-bytes-max", "130"], |settings| settings.server.message_bytes_max = 130),
             (&["--deflate", "on"], |settings| settings.deflate.enabled = true),
             (&["--deflate", "on", "--deflate", "off"], |_| {}),
@@ -238,9 +252,9 @@ mod tests {
     #[test]
     fn flags_tell_the_defaults_of_the_file() {
         let example: toml::Table = config::example().parse().unwrap();
-        let sections = example.values().filter_map(|section| section.as_table());
-        let namespace = &example["namespaces"]["default"].as_table().unwrap();
-        let values: Vec<(&String, &toml::Value)> = sections.chain([*namespace]).flatten().collect();
+        let sections = ["server", "keep_alive", "deflate"].map(|section| &example[section]);
+        let sections = sections.into_iter().chain([&example["namespaces"]["default"]]);
+        let values: Vec<(&String, &toml::Value)> = sections.flat_map(|section| section.as_table().unwrap()).collect();
         let command = Arguments::command();
         let serve = command.find_subcommand("serve").unwrap();
         let mut told = 0;
@@ -256,6 +270,6 @@ mod tests {
             assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
             told += 1;
         }
-        assert_eq!(told, 11);
+        assert_eq!(told, 13);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::{DURATION_MS_MAX, SHARDS_MAX};
+use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, SHARDS_MAX};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -69,7 +69,18 @@ const SERVER: &[Key] = &[
     Key {
         name: "max_connections",
         takes: Takes::Whole(0, COUNT),
-        about: "Connections over all shards. 0: as many as RLIMIT_NOFILE allows each shard.",
+        about: "Connections over all shards. 0: as many as RLIMIT_NOFILE, for each shard.",
+    },
+    Key {
+        name: "handshakes_per_second",
+        takes: Takes::Whole(0, HANDSHAKES_PER_SECOND_MAX as i64),
+        about: "Connections that are let in each second. The others wait, and are told to come back later (503) when that\n\
+                takes long. 0: as many as come.",
+    },
+    Key {
+        name: "connections_per_address_max",
+        takes: Takes::Whole(0, COUNT),
+        about: "Connections from one IPv4 address, or one IPv6 network of 64 bits. 0: as many as come.",
     },
     Key { name: "message_bytes_max", takes: Takes::Whole(125, COUNT), about: "Bytes of one message from a client." },
     Key {
@@ -192,6 +203,59 @@ const NAMESPACE: &[Key] = &[
     },
 ];
 
+const CENTRIFUGE: &[Key] = &[
+    Key {
+        name: "anonymous",
+        takes: Takes::Switch,
+        about: "Let clients in that have no token. They may do what their namespaces allow to anyone.",
+    },
+    Key {
+        name: "ping_interval_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds between pings, which clients are told to expect. 0: none.",
+    },
+    Key {
+        name: "pong_timeout_ms",
+        takes: Takes::Whole(1, DAY_MS),
+        about: "Milliseconds for clients to answer a ping: less than the interval.",
+    },
+    Key {
+        name: "message_bytes_max",
+        takes: Takes::Whole(125, COUNT),
+        about: "Bytes of one message from a client, which may hold several commands.",
+    },
+    Key {
+        name: "token_grace_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds that a client whose token has expired may take to bring a new one.",
+    },
+];
+
+const TOKENS: &[Key] = &[
+    Key {
+        name: "hmac_secret",
+        takes: Takes::Text,
+        about: "The secret of tokens that are signed with HS256, HS384 or HS512. Empty: there are none.",
+    },
+    Key {
+        name: "rsa_public_key_file",
+        takes: Takes::Path,
+        about: "A file with a public key as PEM, for RS256 to RS512 and PS256 to PS512. Empty: none.",
+    },
+    Key {
+        name: "ecdsa_public_key_file",
+        takes: Takes::Path,
+        about: "A file with a public key as PEM, for ES256 and ES384. Empty: none.",
+    },
+    Key {
+        name: "jwks_file",
+        takes: Takes::Path,
+        about: "A file with a set of keys (RFC 7517), of which a token names its own by kid. Empty: none.",
+    },
+    Key { name: "audience", takes: Takes::Text, about: "What tokens must name as aud. Empty: nothing." },
+    Key { name: "issuer", takes: Takes::Text, about: "What tokens must name as iss. Empty: nothing." },
+];
+
 const API: &[Key] = &[
     Key {
         name: "key",
@@ -214,6 +278,16 @@ pub(super) const SECTIONS: &[Section] = &[
                 namespaces that are not are refused; else all topics are in the default one. Each starts from the\n\
                 defaults below.",
         keys: NAMESPACE,
+    },
+    Section {
+        path: &["centrifuge"],
+        about: "Centrifugo's client protocol, at /connection/websocket.",
+        keys: CENTRIFUGE,
+    },
+    Section {
+        path: &["tokens"],
+        about: "JSON Web Tokens, with which clients of Centrifugo's protocol say who they are.",
+        keys: TOKENS,
     },
     Section { path: &["api"], about: "Who may use the control port.", keys: API },
 ];

@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use error::{ConfigError, Problem};
 pub use example::example;
-pub use settings::{ApiSettings, DeflateSettings, ServerSettings, Settings};
+pub use settings::{ApiSettings, CentrifugeSettings, DeflateSettings, ServerSettings, Settings, TokenSettings};
 
 /// Reads and checks the file at `path`.
 ///

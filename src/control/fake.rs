@@ -9,12 +9,11 @@ use tokio::sync::oneshot;
 
 use super::shards::{Outcome, ToShards, TopicList};
 use super::{Access, State};
+use crate::buf::ConnId;
 use crate::gateway::Order;
 use crate::proto::MessageKind;
-use crate::server::{PublishError, Status};
-use crate::topics::{
-    Answer, ClientInfo, Draft, Epoch, HistoryPage, Namespace, Namespaces, Position, Query, TopicName,
-};
+use crate::server::{PublishError, SlowConnection, Status};
+use crate::topics::{Answer, ClientInfo, Draft, Epoch, HistoryPage, Namespace, Namespaces, Position, Query, TopicName};
 
 /// Publishes to nobody and keeps a record. Clones keep the same one.
 ///
@@ -107,6 +106,24 @@ impl ToShards for Shards {
             let (reply, list) = oneshot::channel();
             let named = topics.into_iter().map(|(topic, count)| (TopicName::new(topic).expect("a valid name"), count));
             reply.send(named.collect()).expect("the list is still held");
+            list
+        };
+        Ok(lists.map(list).into())
+    }
+
+    fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        let connection = |shard, outbox_bytes| SlowConnection {
+            shard,
+            id: ConnId { slot: 2, generation: 0 },
+            outbox_bytes,
+            oldest_age_ms: 5,
+            topics: vec![TopicName::new("a").expect("a valid name")],
+        };
+        let lists = [vec![connection(0, 200)], vec![connection(1, 300), connection(1, 100)]];
+        let list = |mut connections: Vec<SlowConnection>| {
+            let (reply, list) = oneshot::channel();
+            connections.truncate(count);
+            reply.send(connections).expect("the list is still held");
             list
         };
         Ok(lists.map(list).into())

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
-use super::{State, api, guard, metrics, publish};
+use super::{State, api, guard, metrics, publish, slowest};
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
@@ -33,6 +33,7 @@ Ringfeed's control port.
 
 POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: application/octet-stream'
 POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
+GET  /connections/slow  who has the most waiting (?count=20)
 GET  /metrics           numbers for Prometheus
 GET  /healthz           200 while the process answers
 GET  /readyz            200 while it takes connections, 503 while it leaves";
@@ -91,6 +92,7 @@ enum Route<'a> {
     Health,
     Ready,
     Metrics,
+    Slowest,
     /// What follows `/publish/`.
     Publish(&'a str),
     /// What follows `/api/`.
@@ -104,6 +106,7 @@ impl<'a> Route<'a> {
             "/healthz" => Some(Route::Health),
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
+            "/connections/slow" => Some(Route::Slowest),
             _ => {
                 let publish = path.strip_prefix("/publish/").map(Route::Publish);
                 publish.or_else(|| path.strip_prefix("/api/").map(Route::Api))
@@ -114,7 +117,7 @@ impl<'a> Route<'a> {
     /// The methods that it answers, for `Allow`.
     fn methods(self) -> &'static str {
         match self {
-            Route::Index | Route::Health | Route::Ready | Route::Metrics => "GET, HEAD",
+            Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
             Route::Publish(_) | Route::Api(_) => "POST",
         }
     }
@@ -153,6 +156,7 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> A
         Route::Ready if state.status.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Route::Ready => text(StatusCode::OK, "ready"),
         Route::Metrics => metrics::get(&state.status, state.started).await,
+        Route::Slowest => slowest::get(state, uri.query()).await,
         Route::Publish(path) => publish::post(state, path, request).await,
         Route::Api(method) => api::post(state, method, request).await,
     }
@@ -198,6 +202,8 @@ mod tests {
             ("GET", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("PUT", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("POST", "/metrics", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
+            ("GET", "/connections/slow", 200, None, "\"outbox_bytes\":300"),
+            ("POST", "/connections/slow", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
             ("POST", "/api/info", 200, None, "\"nodes\":"),
             ("POST", "/api/nonsense", 404, None, "presence_stats"),
             ("GET", "/api/info", 405, Some("POST"), "use POST\n"),

@@ -5,6 +5,7 @@
 //! GET  /healthz           200 while the process answers
 //! GET  /readyz            200, and 503 while the server leaves
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
+//! GET  /connections/slow   who has the most waiting         (slowest)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
@@ -30,6 +31,7 @@ mod process;
 mod publish;
 mod query;
 mod shards;
+mod slowest;
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -118,12 +118,7 @@ fn refused(error: PublishError) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use http_body_util::Full;
-    use hyper::body::Frame;
+    use http_body_util::{BodyExt, Full};
 
     use super::*;
     use crate::control::fake::Shards;
@@ -154,6 +149,55 @@ mod tests {
             ("b".to_owned(), MessageKind::Binary, Bytes::from_static(b"\xff\x00")),
         ];
         assert_eq!(*shards.published.borrow(), expected);
+    }
+
+    /// Runs one POST with this target and these header fields.
+    fn describe_with(shards: &Shards, target: &str, fields: &[(&'static str, &str)]) -> (u16, String) {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from_static(b"x"))).unwrap();
+        let state = shards.state();
+        tokio_uring::start(async {
+            let (parts, body) = post(&state, "a", request).await.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (parts.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+        })
+    }
+
+    #[test]
+    fn the_query_and_the_header_describe_the_publication() {
+        let shards = Shards::default();
+        let target = "/publish/a?key=EUR%2FUSD&tag=venue:X:1&tag=side:buy&other=1";
+        assert_eq!(describe_with(&shards, target, &[("Idempotency-Key", "once")]).0, 200);
+        assert_eq!(describe_with(&shards, "/publish/a?", &[]).0, 200);
+        let drafts = shards.drafts.borrow();
+        assert_eq!((drafts[0].key.as_deref(), drafts[0].idempotency_key.as_deref()), (Some("EUR/USD"), Some("once")));
+        let tags: Vec<_> = drafts[0].tags.as_deref().unwrap().iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(tags, [("side", "buy"), ("venue", "X:1")]);
+        assert!(drafts[1].key.is_none() && drafts[1].tags.is_none() && drafts[1].idempotency_key.is_none());
+    }
+
+    #[test]
+    fn descriptions_that_make_no_sense_are_refused_with_a_reason() {
+        let long = "x".repeat(KEY_BYTES_MAX + 1);
+        let tags = format!("/publish/a?tag=x:{}", "x".repeat(TAGS_BYTES_MAX));
+        let rows: [(&str, &[(&'static str, &str)], &str); 6] = [
+            (&format!("/publish/a?key={long}"), &[], "at most 255 bytes"),
+            ("/publish/a?key=%ff", &[], "UTF-8"),
+            ("/publish/a?tag=venue", &[], "NAME:VALUE"),
+            (&tags, &[], "at most 4096 bytes"),
+            ("/publish/a", &[("Idempotency-Key", &long)], "at most 255 bytes"),
+            ("/publish/a", &[("Idempotency-Key", "é")], "visible ASCII"),
+        ];
+        let shards = Shards::default();
+        for (target, fields, reason) in rows {
+            let (status, text) = describe_with(&shards, target, fields);
+            assert_eq!(status, 400, "{target}: {text}");
+            assert!(text.contains(reason), "{target}: {text}");
+        }
+        assert!(shards.published.borrow().is_empty());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::State;
 use crate::gateway::Order;
-use crate::server::{PublishError, Publisher};
+use crate::server::{PublishError, Publisher, SlowConnection};
 use crate::topics::{Answer, Draft, Position, Query, TopicName};
 
 /// What the control plane asks of the shards. A seam: tests answer in their place.
@@ -15,6 +15,8 @@ pub(super) trait ToShards {
     fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError>;
     /// As [`Publisher::topics`].
     fn topics(&mut self) -> Result<Vec<TopicList>, PublishError>;
+    /// As [`Publisher::slowest`].
+    fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError>;
     /// As [`Publisher::order`].
     fn order(&mut self, order: Order) -> Result<(), PublishError>;
     /// As [`Publisher::drain`].
@@ -38,6 +40,10 @@ impl ToShards for Publisher {
 
     fn topics(&mut self) -> Result<Vec<TopicList>, PublishError> {
         Publisher::topics(self)
+    }
+
+    fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        Publisher::slowest(self, count)
     }
 
     fn order(&mut self, order: Order) -> Result<(), PublishError> {
@@ -67,11 +73,13 @@ impl State {
     /// All topics with subscribers, and how many are present in each where that is kept.
     pub(super) async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
         self.refuse_while_draining()?;
-        let mut topics = Vec::new();
-        for list in self.with_shards(|shards| shards.topics())? {
-            topics.append(&mut list.await.map_err(|_| PublishError::Stopping)?);
-        }
-        Ok(topics)
+        join(self.with_shards(|shards| shards.topics())?).await
+    }
+
+    /// Of each shard the `count` connections that have the most waiting.
+    pub(super) async fn slowest(&self, count: usize) -> Result<Vec<SlowConnection>, PublishError> {
+        self.refuse_while_draining()?;
+        join(self.with_shards(|shards| shards.slowest(count))?).await
     }
 
     /// Has the shards carry out an order.
@@ -84,4 +92,13 @@ impl State {
     fn refuse_while_draining(&self) -> Result<(), PublishError> {
         if self.status.is_draining() { Err(PublishError::Stopping) } else { Ok(()) }
     }
+}
+
+/// What all shards have answered, one after the other.
+async fn join<T>(answers: Vec<oneshot::Receiver<Vec<T>>>) -> Result<Vec<T>, PublishError> {
+    let mut joined = Vec::new();
+    for answer in answers {
+        joined.append(&mut answer.await.map_err(|_| PublishError::Stopping)?);
+    }
+    Ok(joined)
 }

@@ -1,6 +1,7 @@
 //! Connections end, in three steps so that nothing is closed while the kernel still holds memory of ours:
 //! [`terminate`](Shard::terminate), [`join`](Shard::join), [`on_close`](Shard::on_close).
 
+use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::send::change_outbox;
 use super::shard::Shard;
@@ -49,8 +50,8 @@ impl<R: Ring> Shard<'_, R> {
         entry.is_shutting = true;
         self.ring.submit_shutdown(entry.socket, Token::of_conn(Op::Shutdown, entry.id));
         // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
-        if !entry.is_receiving {
-            self.submit_recv(slot);
+        if entry.attention == Attention::None {
+            self.attend(slot);
         }
         self.set_deadline(slot, self.now_ms + LINGER_MS);
     }
@@ -107,11 +108,10 @@ impl<R: Ring> Shard<'_, R> {
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Terminating;
         change_outbox(entry, self.metrics, |outbox| *outbox = Outbox::default());
-        for (op, is_in_kernel) in [(Op::Recv, entry.is_receiving), (Op::Send, entry.is_sending)] {
-            if is_in_kernel {
-                self.ring.submit_cancel(Token::of_conn(op, entry.id));
-            }
+        if entry.is_sending {
+            self.ring.submit_cancel(entry.socket, Token::of_conn(Op::Send, entry.id));
         }
+        self.cancel_attention(slot);
         self.join(slot);
     }
 
@@ -128,10 +128,10 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_close(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
         self.slots.remove(slot as usize);
+        if let Some(addresses) = &mut self.addresses {
+            addresses.leave(slot);
+        }
         self.generations[slot as usize] = id.next().generation;
         self.metrics.connections.set(self.slots.len() as u64);
-        if self.accept_retry_ms.is_some() {
-            self.submit_accept();
-        }
     }
 }

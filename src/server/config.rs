@@ -16,9 +16,13 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
-    /// Connections in all, of which each shard takes an equal part, rounded up; 0 is as many as `RLIMIT_NOFILE` allows
-    /// each.
+    /// Connections in all; 0 is as many as `RLIMIT_NOFILE` allows one kernel ring for each shard.
     pub connections_max: usize,
+    /// Connections that are let in each second; 0 is as many as come. The others wait, and are told to come back later
+    /// when that takes long.
+    pub handshakes_per_second: u64,
+    /// Connections that come from one IPv4 address, or one IPv6 network of 64 bits; 0 is as many as come.
+    pub connections_per_address_max: u32,
     /// Which web pages may connect.
     pub allowed_origins: Origins,
     /// Bytes of one message from a peer.
@@ -43,6 +47,8 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             shards: 0,
             connections_max: 0,
+            handshakes_per_second: 0,
+            connections_per_address_max: 0,
             allowed_origins: Origins::default(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             namespaces: Arc::default(),

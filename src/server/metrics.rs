@@ -49,7 +49,9 @@ pub struct ShardMetrics {
     pub closed: [Cell; CloseCause::ALL.len()],
     /// Handshakes refused for the web page that they came from.
     pub origins_refused: Cell,
-    /// Times that accepting stopped since the table of descriptors was full.
+    /// Of these, told to come back later.
+    pub shed: Cell,
+    /// Times that accepting stopped since the system had no file or memory for a connection.
     pub accept_stalls: Cell,
     /// Topics with subscribers here. Gauge.
     pub topics: Cell,

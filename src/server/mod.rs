@@ -1,6 +1,9 @@
 //! Where state meets the kernel: shards, their listeners, the mesh between them, and how they start and stop.
 
 mod accept;
+mod addresses;
+mod admission;
+mod attend;
 mod close;
 mod config;
 mod fan_out;
@@ -8,12 +11,14 @@ mod listener;
 mod mesh;
 pub mod metrics;
 mod publish;
+mod random;
 mod receive;
 mod send;
 mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod slowest;
 mod start;
 mod subscribe;
 mod timers;
@@ -25,8 +30,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::topics::PublishError;
 pub use config::ServerConfig;
-pub use mesh::Publisher;
+pub use mesh::{ActiveTopics, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
+pub use slowest::SlowConnection;
 pub use start::{ServeError, Server, ServerBuilder};
 
 /// What the rest of the process may know of the running shards.

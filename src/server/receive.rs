@@ -1,5 +1,8 @@
 //! Bytes come in: first the opening handshake, then messages for the handler.
 
+use std::num::NonZeroU64;
+
+use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
@@ -61,7 +64,7 @@ impl<R: Ring> Shard<'_, R> {
             self.ring.release(piece);
         }
         if let Some(slot) = slot.filter(|_| !completion.more) {
-            self.slot(slot).is_receiving = false;
+            self.slot(slot).attention = Attention::None;
             self.on_recv_ended(slot, completion.result);
         }
     }
@@ -74,6 +77,9 @@ impl<R: Ring> Shard<'_, R> {
             return (Heard::GoOn, false);
         }
         let heartbeat = entry.conn.heartbeat;
+        if entry.conn.phase == Phase::Open {
+            entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
+        }
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
         let mut hearing = Hearing {
             clock,
@@ -103,6 +109,11 @@ impl<R: Ring> Shard<'_, R> {
         let is_stream = self.slot(slot).conn.is_stream;
         let open = if is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         open.add(1);
+        if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
+            // However many came together, their pings are spread over the whole interval.
+            let first_ms = 1 + self.random.below(interval_ms.get());
+            self.slot(slot).conn.keep_alive.ping_first_after(first_ms);
+        }
         self.watch_life(slot);
     }
 
@@ -133,7 +144,7 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.recv_buffers_scarce.add(1);
         }
         if !self.slot(slot).is_paused {
-            self.submit_recv(slot);
+            self.attend(slot);
         }
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
 use crate::ring::Direct;
@@ -41,8 +42,9 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// Why the conversation ended, once it has.
     pub(super) cause: Option<CloseCause>,
-    /// A receive is armed: the kernel will complete it.
-    pub(super) is_receiving: bool,
+    /// How the kernel waits for bytes.
+    pub(super) attention: Attention,
+    pub(super) traffic: Traffic,
     /// It should not be received from, since too much waits to be sent.
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
@@ -67,8 +69,12 @@ pub(super) struct Slot {
     pub(super) encoding: Encoding,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// As whom it is present in topics where that is kept. Most are in none.
-    pub(super) presence: Option<Box<Vec<(TopicId, Arc<ClientInfo>)>>>,
+    pub(super) presence: Option<Box<Presence>>,
 }
+
+/// As whom a connection is present, by topic.
+#[derive(Debug, Default)]
+pub(super) struct Presence(pub(super) Vec<(TopicId, Arc<ClientInfo>)>);
 
 /// A connection's subscription to a topic.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +94,8 @@ impl Slot {
             route: None,
             stage: Stage::Serving,
             cause: None,
-            is_receiving: false,
+            attention: Attention::None,
+            traffic: Traffic::default(),
             is_paused: false,
             is_sending: false,
             is_shutting: false,
@@ -112,6 +119,6 @@ impl Slot {
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.is_receiving || self.is_sending || self.is_shutting
+        self.attention != Attention::None || self.is_sending || self.is_shutting
     }
 }

@@ -51,7 +51,10 @@ impl<R: Ring> Shard<'_, R> {
         }
         match (entry.stage, &entry.conn.phase) {
             (Stage::Terminating | Stage::Closing, _) => {}
-            (Stage::Serving, Phase::Open | Phase::Streaming) => self.watch_life(slot),
+            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+                self.rest_if_quiet(slot);
+                self.watch_life(slot);
+            }
             _ if now_ms < entry.deadline_ms => {
                 let deadline_ms = entry.deadline_ms;
                 self.set_timer(slot, deadline_ms);

@@ -38,9 +38,16 @@ struct Topic {
     published_ms: u64,
     /// The shards with subscribers.
     shards: SmallVec<[u16; 4]>,
+    /// Most topics keep nothing.
+    kept: Option<Box<Kept>>,
+}
+
+/// What is kept of a topic besides its order.
+#[derive(Debug, Default)]
+struct Kept {
     history: History,
-    /// By client; most topics keep none.
-    presence: Option<Box<HashMap<Box<str>, Arc<ClientInfo>>>>,
+    /// By client.
+    presence: HashMap<Box<str>, Arc<ClientInfo>>,
 }
 
 /// All topics that this shard is the home of.
@@ -109,11 +116,11 @@ impl Home {
         if namespace.history_size == 0 {
             return;
         }
-        self.history_bytes -= topic.history.bytes();
-        topic.history.push(body.clone(), namespace);
-        let others = self.history_bytes;
-        topic.history.shrink_to(HOME_HISTORY_BYTES_MAX.saturating_sub(others));
-        self.history_bytes += topic.history.bytes();
+        let history = &mut topic.kept.get_or_insert_default().history;
+        self.history_bytes -= history.bytes();
+        history.push(body.clone(), namespace);
+        history.shrink_to(HOME_HISTORY_BYTES_MAX.saturating_sub(self.history_bytes));
+        self.history_bytes += history.bytes();
     }
 
     /// The shards with subscribers of a topic.
@@ -142,29 +149,45 @@ impl Home {
 
     /// Where a topic is, and what somebody who subscribes to it now has missed.
     pub fn catch_up(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> (Position, Recovery) {
-        let topic = &mut self.topics[id.0 as usize];
-        self.history_bytes -= topic.history.bytes();
-        topic.history.expire(self.namespaces.get(topic.namespace), now_ms);
-        self.history_bytes += topic.history.bytes();
-        (topic.position, topic.history.recover(catch_up, topic.position))
+        self.expire(id.0 as usize, now_ms);
+        let topic = &self.topics[id.0 as usize];
+        let recovery = match &topic.kept {
+            Some(kept) => kept.history.recover(catch_up, topic.position),
+            None => History::default().recover(catch_up, topic.position),
+        };
+        (topic.position, recovery)
     }
 
     /// A part of a topic's history, and where the topic is; `None` if nobody knows of the topic.
     pub fn history(&mut self, topic: &TopicName, query: &HistoryQuery, now_ms: u64) -> Option<HistoryPage> {
         let id = self.find(topic)?;
-        let topic = &mut self.topics[id.0 as usize];
-        self.history_bytes -= topic.history.bytes();
-        topic.history.expire(self.namespaces.get(topic.namespace), now_ms);
-        self.history_bytes += topic.history.bytes();
-        Some(topic.history.page(query, topic.position))
+        self.expire(id.0 as usize, now_ms);
+        let topic = &self.topics[id.0 as usize];
+        Some(match &topic.kept {
+            Some(kept) => kept.history.page(query, topic.position),
+            None => History::default().page(query, topic.position),
+        })
+    }
+
+    /// Drops what is too old of a topic, and the memory of what is empty.
+    fn expire(&mut self, index: usize, now_ms: u64) {
+        let topic = &mut self.topics[index];
+        let Some(kept) = &mut topic.kept else { return };
+        self.history_bytes -= kept.history.bytes();
+        kept.history.expire(self.namespaces.get(topic.namespace), now_ms);
+        self.history_bytes += kept.history.bytes();
+        if kept.history.is_empty() && kept.presence.is_empty() {
+            topic.kept = None;
+        }
     }
 
     /// Forgets what was published to a topic. Its order goes on.
     pub fn remove_history(&mut self, topic: &TopicName) {
         let Some(id) = self.find(topic) else { return };
-        let topic = &mut self.topics[id.0 as usize];
-        self.history_bytes -= topic.history.bytes();
-        topic.history = History::default();
+        if let Some(kept) = &mut self.topics[id.0 as usize].kept {
+            self.history_bytes -= kept.history.bytes();
+            kept.history = History::default();
+        }
     }
 
     /// Notes that a client has subscribed; whether that is news. Where the topic's namespace keeps nothing of the
@@ -174,7 +197,7 @@ impl Home {
         if !self.namespaces.get(topic.namespace).presence {
             return true;
         }
-        let present = topic.presence.get_or_insert_default();
+        let present = &mut topic.kept.get_or_insert_default().presence;
         if present.len() == PRESENCE_MAX && !present.contains_key(&info.client) {
             return true;
         }
@@ -184,20 +207,16 @@ impl Home {
     /// Notes that a client's subscription has ended.
     pub fn depart(&mut self, topic: &TopicName, info: &ClientInfo) -> Option<HomeId> {
         let id = self.find(topic)?;
-        let presence = &mut self.topics[id.0 as usize].presence;
-        if let Some(present) = presence {
-            present.remove(&info.client);
-            if present.is_empty() {
-                *presence = None;
-            }
+        if let Some(kept) = &mut self.topics[id.0 as usize].kept {
+            kept.presence.remove(&info.client);
         }
         Some(id)
     }
 
     /// Who has subscribed to a topic, in no order.
     pub fn presence(&self, topic: &TopicName) -> Vec<Arc<ClientInfo>> {
-        let presence = self.find(topic).and_then(|id| self.topics[id.0 as usize].presence.as_ref());
-        presence.map(|present| present.values().cloned().collect()).unwrap_or_default()
+        let kept = self.find(topic).and_then(|id| self.topics[id.0 as usize].kept.as_ref());
+        kept.map(|kept| kept.presence.values().cloned().collect()).unwrap_or_default()
     }
 
     /// The settings for a topic.
@@ -208,7 +227,7 @@ impl Home {
     /// The topics with subscribers, with how many of them are present where that is kept.
     pub fn active(&self) -> impl Iterator<Item = (&TopicName, usize)> {
         let active = self.topics.iter().filter(|(_, topic)| !topic.shards.is_empty());
-        active.map(|(_, topic)| (&topic.name, topic.presence.as_ref().map_or(0, |present| present.len())))
+        active.map(|(_, topic)| (&topic.name, topic.kept.as_ref().map_or(0, |kept| kept.presence.len())))
     }
 
     /// Looks at the next [`SWEEP_TOPICS`] topics: drops publications that are too old, and forgets topics that have
@@ -217,12 +236,13 @@ impl Home {
         self.forget_repeats(now_ms);
         let end = (self.sweep_next + SWEEP_TOPICS).min(self.topics.capacity());
         for index in self.sweep_next..end {
-            let Some(topic) = self.topics.get_mut(index) else { continue };
-            self.history_bytes -= topic.history.bytes();
-            topic.history.expire(self.namespaces.get(topic.namespace), now_ms);
-            self.history_bytes += topic.history.bytes();
-            let is_kept = !topic.shards.is_empty() || !topic.history.is_empty() || topic.presence.is_some();
-            if !is_kept && now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS) {
+            if !self.topics.contains(index) {
+                continue;
+            }
+            self.expire(index, now_ms);
+            let topic = &self.topics[index];
+            let is_idle = now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS);
+            if is_idle && topic.shards.is_empty() && topic.kept.is_none() {
                 let topic = self.topics.remove(index);
                 self.ids.remove(&topic.name);
             }
@@ -264,8 +284,7 @@ impl Home {
             position,
             published_ms: now_ms,
             shards: SmallVec::new(),
-            history: History::default(),
-            presence: None,
+            kept: None,
         }) as u32);
         self.ids.insert(topic.clone(), id);
         Ok(id)

@@ -1,6 +1,6 @@
 //! What each method does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -159,11 +159,7 @@ async fn history(state: &State, request: &request::History) -> Outcomes {
 }
 
 /// The position that a request means; where it names no epoch, that is the present one.
-async fn position(
-    state: &State,
-    topic: &TopicName,
-    since: &request::StreamPosition,
-) -> Result<Position, ApiError> {
+async fn position(state: &State, topic: &TopicName, since: &request::StreamPosition) -> Result<Position, ApiError> {
     let offset = since.offset.unwrap_or(0);
     let epoch = match since.epoch.as_deref().unwrap_or_default() {
         "" => {

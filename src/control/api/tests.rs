@@ -146,7 +146,7 @@ fn bodies_that_are_not_what_the_method_takes_are_400() {
     let rows: [(&str, &[u8], u16, &str); 8] = [
         ("publish", b"{", 400, "EOF"),
         ("publish", b"[]", 400, "body"),
-        ("publish", b"{\"channel\":5,\"data\":1}", 400, "channel"),
+        ("publish", b"{\"channel\":5,\"data\":1}", 400, "expected a string"),
         ("publish", b"{\"channel\":\"a\",\"data\":\"\xff\"}", 400, "body"),
         ("info", b"5", 400, "body"),
         ("batch", b"{\"commands\":5}", 400, "body"),
@@ -253,7 +253,8 @@ fn info_is_about_this_server() {
 
 #[test]
 fn orders_name_their_user_and_what_is_to_be_done() {
-    let order = |client: Option<&str>, action| Order { user: "ann".to_owned(), client: client.map(str::to_owned), action };
+    let order =
+        |client: Option<&str>, action| Order { user: "ann".to_owned(), client: client.map(str::to_owned), action };
     let disconnect = |code, reason: &str| Action::Disconnect { code: CloseCode(code), reason: reason.to_owned() };
     let refresh = |is_expired, expire_at| Action::Refresh { is_expired, expire_at };
     let rows = [
@@ -261,11 +262,7 @@ fn orders_name_their_user_and_what_is_to_be_done() {
         ("subscribe", json!({"channel": "a", "expire_at": 0}), order(None, Action::Subscribe(topic("a")))),
         ("unsubscribe", json!({"channel": "a", "client": "c"}), order(Some("c"), Action::Unsubscribe(topic("a")))),
         ("disconnect", json!({"whitelist": []}), order(None, disconnect(3503, "force disconnect"))),
-        (
-            "disconnect",
-            json!({"disconnect": {"code": 4100, "reason": "bye"}}),
-            order(None, disconnect(4100, "bye")),
-        ),
+        ("disconnect", json!({"disconnect": {"code": 4100, "reason": "bye"}}), order(None, disconnect(4100, "bye"))),
         ("refresh", json!({}), order(None, refresh(false, None))),
         ("refresh", json!({"expired": true}), order(None, refresh(true, None))),
         ("refresh", json!({"expire_at": 1_900_000_000}), order(None, refresh(false, Some(1_900_000_000)))),
@@ -307,7 +304,8 @@ fn a_batch_answers_each_call_by_its_method() {
         let shards = Shards::default();
         let reply = call(&shards, "batch", json!({"commands": commands, "parallel": parallel}));
         assert_eq!(reply, json!({"replies": expected}), "parallel: {parallel}");
-        let published: BTreeMap<_, _> = shards.published.borrow().iter().map(|(_, _, data)| (data.clone(), ())).collect();
+        let published: BTreeMap<_, _> =
+            shards.published.borrow().iter().map(|(_, _, data)| (data.clone(), ())).collect();
         assert_eq!(published.len(), 2);
     }
     assert_eq!(call(&Shards::default(), "batch", json!({})), json!({"replies": []}));
