@@ -210,6 +210,21 @@ pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 /// Time for an opening handshake to come whole, by default, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 
+/// Bytes of a connection's slot on its shard.
+pub const SLOT_BYTES: usize = 168;
+
+/// Bytes of all else that an idle connection with one subscription holds in user space: the generation of its slot (4),
+/// its timer and an outdated one (16), and its place among a topic's subscribers (at most 8 where they are many).
+pub const CONN_OTHER_BYTES: usize = 28;
+
+/// Bytes of user space for each idle connection with one subscription.
+pub const CONN_USER_BYTES: usize = SLOT_BYTES + CONN_OTHER_BYTES;
+
+const _: () = assert!(CONN_USER_BYTES <= 200, "the budget of a connection");
+
+/// Bytes of the kernel's memory for each idle connection: the socket and the poll that waits on it.
+pub const CONN_KERNEL_BYTES: usize = 4_300;
+
 /// Silence after which a peer is pinged, by default, in milliseconds. Below the 30 to 60 seconds after which common
 /// proxies give a connection up.
 pub const PING_INTERVAL_MS: u64 = 25_000;

@@ -11,7 +11,7 @@ use super::bad_input;
 use crate::config::{self, Settings};
 use crate::control::{self, Access, Control, Ended};
 use crate::gateway::{Echo, Feed, OriginPattern, Sse};
-use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, SHARDS_MAX};
+use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 use crate::server::Server;
 
 /// Serves WebSocket subscribers and takes publications.
@@ -54,6 +54,12 @@ pub(super) struct ServeArguments {
     /// Bytes of one message from a client at most [default: 16777216]
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(125..))]
     message_bytes_max: Option<u32>,
+    /// Messages, pings and pongs of one client in a second, more of which end it; 0: any number [default: 0]
+    #[arg(long, value_name = "N")]
+    messages_per_second_max: Option<u32>,
+    /// Bytes of one client in a second, more of which end it: 65,536 at least; 0: any number [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = bytes_per_second)]
+    bytes_per_second_max: Option<u32>,
     /// Bytes that may wait for a subscriber before it is slow, in every namespace [default: 1048576]
     #[arg(long, value_name = "BYTES")]
     outbox_bytes_max: Option<usize>,
@@ -78,7 +84,11 @@ pub(super) struct ServeArguments {
     /// Silence after which a client is disconnected, pinged or not; 0: never [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     idle_timeout_ms: Option<u64>,
-    /// Time for clients to answer their Close frames when the server stops [default: 5000]
+    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once [default:
+    /// 0]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
+    drain_spread_ms: Option<u64>,
+    /// Time for clients to answer their Close frames when the server stops, after the last was sent [default: 5000]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     drain_timeout_ms: Option<u64>,
     /// Serve /echo, which sends every message back
@@ -87,6 +97,15 @@ pub(super) struct ServeArguments {
     /// Publish this host's CPU, memory and network figures to the topic `demo`, each second
     #[arg(long)]
     demo: bool,
+}
+
+/// A bound on bytes in a second: less than one receive may bring would be a bound on how the network joins packets.
+fn bytes_per_second(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(bytes @ (0 | RECV_BUFFER_BYTES..)) => Ok(bytes),
+        Ok(_) => Err(format!("less than {RECV_BUFFER_BYTES}, which may come at once")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Whether something is done.
@@ -109,6 +128,9 @@ impl ServeArguments {
         set(&mut server.connections_per_address_max, self.connections_per_address_max);
         set(&mut server.message_bytes_max, self.message_bytes_max);
         set(&mut server.handshake_timeout_ms, self.handshake_timeout_ms);
+        set(&mut server.messages_per_second_max, self.messages_per_second_max);
+        set(&mut server.bytes_per_second_max, self.bytes_per_second_max);
+        set(&mut server.drain_spread_ms, self.drain_spread_ms);
         set(&mut server.drain_timeout_ms, self.drain_timeout_ms);
         server.echo |= self.echo;
         server.demo |= self.demo;
@@ -217,7 +239,7 @@ mod tests {
 
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [(&[&str], fn(&mut Settings)); 21] = [
+        let rows: [(&[&str], fn(&mut Settings)); 24] = [
             (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
             (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
             (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),
@@ -237,6 +259,9 @@ mod tests {
             (&["--ping-interval-ms", "3"], |settings| settings.keep_alive.ping_interval_ms = 3),
             (&["--pong-timeout-ms", "3"], |settings| settings.keep_alive.pong_timeout_ms = 3),
             (&["--idle-timeout-ms", "3"], |settings| settings.keep_alive.idle_timeout_ms = 3),
+            (&["--messages-per-second-max", "3"], |settings| settings.server.messages_per_second_max = 3),
+            (&["--bytes-per-second-max", "70000"], |settings| settings.server.bytes_per_second_max = 70_000),
+            (&["--drain-spread-ms", "3"], |settings| settings.server.drain_spread_ms = 3),
             (&["--drain-timeout-ms", "3"], |settings| settings.server.drain_timeout_ms = 3),
             (&["--echo"], |settings| settings.server.echo = true),
             (&["--demo"], |settings| settings.server.demo = true),
@@ -270,6 +295,6 @@ mod tests {
             assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
             told += 1;
         }
-        assert_eq!(told, 13);
+        assert_eq!(told, 16);
     }
 }

@@ -98,13 +98,17 @@ fn is_taken(takes: Takes, value: &DeValue<'_>) -> bool {
         Takes::Switch => value.is_bool(),
         Takes::Text | Takes::Path => value.is_str(),
         Takes::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
-        Takes::Whole(min, max) => value.as_integer().is_some_and(|integer| {
-            i64::from_str_radix(integer.as_str(), integer.radix()).is_ok_and(|integer| (min..=max).contains(&integer))
-        }),
+        Takes::Whole(min, max) => whole(value).is_some_and(|number| (min..=max).contains(&number)),
+        Takes::WholeOrNone(min, max) => whole(value).is_some_and(|number| number == 0 || (min..=max).contains(&number)),
         Takes::Origins => value.as_array().is_some_and(|list| {
             list.iter().all(|origin| origin.get_ref().as_str().is_some_and(|text| OriginPattern::new(text).is_ok()))
         }),
     }
+}
+
+fn whole(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
 /// Tells that there is no such key, and which may have been meant.
@@ -157,6 +161,7 @@ mod tests {
             ("[server]\necho = \"yes\"", 2, "server.echo = \"yes\": must be true or false"),
             ("[server]\nallowed_origins = [\"*\", \"example.com\"]", 2, "must be a list of origins"),
             ("[server]\nallowed_origins = \"*\"", 2, "must be a list of origins"),
+            ("[server]\nbytes_per_second_max = 1", 2, "must be 0, or a whole number from 65536 to"),
             ("[deflate]\nlevel = 10", 2, "deflate.level = 10: must be a whole number from 1 to 9"),
             ("[namespaces.a]\nslow_consumer = \"drop\"", 2, "must be one of \"close\", \"drop-oldest\", \"conflate\""),
             ("[namespaces.a]\nsubscribe = \"subscribers\"", 2, "must be one of \"nobody\", \"users\", \"anyone\""),

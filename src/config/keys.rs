@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, SHARDS_MAX};
+use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -37,6 +37,8 @@ pub(super) enum Takes {
     Word(&'static [&'static str]),
     /// An integer within these bounds.
     Whole(i64, i64),
+    /// An integer within these bounds, or 0.
+    WholeOrNone(i64, i64),
     /// A list of origins.
     Origins,
 }
@@ -84,6 +86,16 @@ const SERVER: &[Key] = &[
     },
     Key { name: "message_bytes_max", takes: Takes::Whole(125, COUNT), about: "Bytes of one message from a client." },
     Key {
+        name: "messages_per_second_max",
+        takes: Takes::Whole(0, COUNT),
+        about: "Messages, pings and pongs of one client in a second; more end it. 0: any number.",
+    },
+    Key {
+        name: "bytes_per_second_max",
+        takes: Takes::WholeOrNone(RECV_BUFFER_BYTES as i64, COUNT),
+        about: "Bytes of one client in a second; more end it. 0: any number.",
+    },
+    Key {
         name: "socket_notsent_bytes",
         takes: Takes::Whole(1, COUNT),
         about: "Bytes that the kernel takes for a connection and has not sent yet: what waits beyond that can still be\n\
@@ -95,9 +107,15 @@ const SERVER: &[Key] = &[
         about: "Milliseconds for an opening handshake to come whole.",
     },
     Key {
+        name: "drain_spread_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds over which clients are told to go elsewhere, at an even pace, when the server stops. 0: all at\n\
+                once.",
+    },
+    Key {
         name: "drain_timeout_ms",
         takes: Takes::Whole(0, DAY_MS),
-        about: "Milliseconds for clients to answer their Close frames when the server stops.",
+        about: "Milliseconds for clients to answer their Close frames when the server stops, after the last was sent.",
     },
     Key {
         name: "allowed_origins",
@@ -308,6 +326,7 @@ impl fmt::Display for Takes {
             }
             Takes::Whole(min, MANY) => write!(f, "a whole number, at least {min}"),
             Takes::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Takes::WholeOrNone(min, max) => write!(f, "0, or a whole number from {min} to {max}"),
             Takes::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),
         }
     }

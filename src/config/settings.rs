@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::conn::KeepAliveConfig;
+use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
 use crate::proto::DeflateConfig;
@@ -56,10 +56,16 @@ pub struct ServerSettings {
     pub connections_per_address_max: u32,
     /// As [`ServerConfig::message_bytes_max`].
     pub message_bytes_max: u32,
+    /// As [`RateConfig::messages_per_second`].
+    pub messages_per_second_max: u32,
+    /// As [`RateConfig::bytes_per_second`].
+    pub bytes_per_second_max: u32,
     /// As [`ServerConfig::socket_notsent_bytes`].
     pub socket_notsent_bytes: u32,
     /// As [`ServerConfig::handshake_timeout_ms`].
     pub handshake_timeout_ms: u64,
+    /// As [`ServerConfig::drain_spread_ms`].
+    pub drain_spread_ms: u64,
     /// As [`ServerConfig::drain_timeout_ms`].
     pub drain_timeout_ms: u64,
     /// As [`ServerConfig::allowed_origins`], as written: each is an [`OriginPattern`].
@@ -151,8 +157,11 @@ impl Default for ServerSettings {
             handshakes_per_second: server.handshakes_per_second,
             connections_per_address_max: server.connections_per_address_max,
             message_bytes_max: server.message_bytes_max,
+            messages_per_second_max: server.rate.messages_per_second,
+            bytes_per_second_max: server.rate.bytes_per_second,
             socket_notsent_bytes: server.socket_notsent_bytes,
             handshake_timeout_ms: server.handshake_timeout_ms,
+            drain_spread_ms: server.drain_spread_ms,
             drain_timeout_ms: server.drain_timeout_ms,
             allowed_origins: Vec::new(),
             echo: false,
@@ -198,6 +207,10 @@ impl Settings {
             connections_per_address_max: server.connections_per_address_max,
             allowed_origins: Origins::new(patterns.collect()),
             message_bytes_max: server.message_bytes_max,
+            rate: RateConfig {
+                messages_per_second: server.messages_per_second_max,
+                bytes_per_second: server.bytes_per_second_max,
+            },
             namespaces: Arc::new(self.topic_namespaces()),
             socket_notsent_bytes: server.socket_notsent_bytes,
             deflate: self
@@ -206,6 +219,7 @@ impl Settings {
                 .then_some(DeflateConfig { level: self.deflate.level, bytes_min: self.deflate.bytes_min }),
             handshake_timeout_ms: server.handshake_timeout_ms,
             keep_alive: self.keep_alive,
+            drain_spread_ms: server.drain_spread_ms,
             drain_timeout_ms: server.drain_timeout_ms,
         }
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::metrics::MemoryInUse;
 use super::shards::{Outcome, ToShards, TopicList};
 use super::{Access, State};
 use crate::buf::ConnId;
@@ -57,7 +58,7 @@ impl Shards {
         let kept = Namespace { history_size: 10, presence: true, ..Namespace::default() };
         let others = vec![("kept".to_owned(), kept), ("plain".to_owned(), Namespace::default())];
         let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
-        State::new(Box::new(self.clone()), Status::new(1), namespaces, access)
+        State::new(Box::new(self.clone()), Status::new(1), namespaces, access, MemoryInUse::default())
     }
 }
 

@@ -37,7 +37,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -46,13 +46,18 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
+use metrics::MemoryInUse;
 use shards::ToShards;
 
-use crate::server::{PublishError, Publisher, Status};
+use crate::server::metrics::Cell;
+use crate::server::{PublishError, Publisher, ShardMetrics, Status};
 use crate::topics::Namespaces;
 
 /// How long to wait before a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How often the log tells how far a drain has come.
+const DRAIN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the control plane is made of.
 pub struct Control {
@@ -89,12 +94,21 @@ struct State {
     uid: String,
     /// When the process did, as near as the control plane knows.
     started: SystemTime,
+    /// What was in use then.
+    memory_before: MemoryInUse,
 }
 
 impl State {
-    fn new(shards: Box<dyn ToShards>, status: Status, namespaces: Arc<Namespaces>, access: Access) -> State {
+    fn new(
+        shards: Box<dyn ToShards>,
+        status: Status,
+        namespaces: Arc<Namespaces>,
+        access: Access,
+        memory_before: MemoryInUse,
+    ) -> State {
         let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
-        State { shards: RefCell::new(shards), status, namespaces, access, uid, started: SystemTime::now() }
+        let started = SystemTime::now();
+        State { shards: RefCell::new(shards), status, namespaces, access, uid, started, memory_before }
     }
 
     /// Runs `act` with the shards.
@@ -119,7 +133,8 @@ pub async fn serve(
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
     let Control { publisher, status, namespaces, access, .. } = control;
-    let state = Rc::new(State::new(Box::new(publisher), status, namespaces, access));
+    let memory_before = MemoryInUse::measure().await;
+    let state = Rc::new(State::new(Box::new(publisher), status, namespaces, access, memory_before));
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
@@ -139,7 +154,7 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
     }
     let drained = async {
         drain(state).await;
-        shards_ended.await;
+        log_until(shards_ended, &state.status).await;
     };
     tokio::select! {
         () = drained => Ended::ShardsEnded,
@@ -152,6 +167,19 @@ async fn drain(state: &State) {
     state.status.set_draining();
     while let Err(PublishError::Busy) = state.with_shards(|shards| shards.drain()) {
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Says each second how far the drain has come.
+async fn log_until(mut ended: Pin<&mut impl Future<Output = ()>>, status: &Status) {
+    let sum = |cell: fn(&ShardMetrics) -> &Cell| status.shards.iter().map(|shard| cell(shard).get()).sum::<u64>();
+    loop {
+        let (connections, to_tell) = (sum(|shard| &shard.connections), sum(|shard| &shard.drain_left));
+        tracing::info!(connections, to_tell, "stopping");
+        tokio::select! {
+            () = &mut ended => return,
+            () = tokio::time::sleep(DRAIN_LOG_INTERVAL) => {}
+        }
     }
 }
 

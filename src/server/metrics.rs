@@ -53,6 +53,8 @@ pub struct ShardMetrics {
     pub shed: Cell,
     /// Times that accepting stopped since the system had no file or memory for a connection.
     pub accept_stalls: Cell,
+    /// Connections that are still to be told that the server stops. Gauge.
+    pub drain_left: Cell,
     /// Topics with subscribers here. Gauge.
     pub topics: Cell,
     /// Subscriptions here. Gauge.

@@ -5,15 +5,15 @@ use std::num::NonZeroU64;
 use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::shard::Shard;
-use super::slot::{Slot, Stage};
+use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
-use crate::conn::{Next, Phase};
+use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
     Accept, Clock, Command, Context, ContextParts, Get, Origins, Refusal, Request, Routes, answer_plain_get,
 };
 use crate::proto::{
-    DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head, encode_accept,
-    encode_refusal, encode_response, encode_stream_head,
+    CloseCode, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head,
+    encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -42,6 +42,8 @@ struct Hearing<'a> {
     message_bytes_max: u32,
     /// Handshakes that were refused for their origin.
     origins_refused: u64,
+    rate: RateConfig,
+    now_ms: u64,
     messages: u64,
     /// The handshake was accepted.
     is_opened: bool,
@@ -93,6 +95,8 @@ impl<R: Ring> Shard<'_, R> {
             is_deflate_on: self.config.deflate.is_some(),
             message_bytes_max: self.config.message_bytes_max,
             origins_refused: 0,
+            rate: self.config.rate,
+            now_ms: self.now_ms,
             messages: 0,
             is_opened: false,
         };
@@ -326,6 +330,10 @@ impl Hearing<'_> {
     }
 
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+        let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
+        if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
+            return self.limit(too_much);
+        }
         // With those that were asked for when it opened, just now.
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
@@ -333,9 +341,16 @@ impl Hearing<'_> {
             let deflate_window = self.slot.conn.deflate_window;
             match self.slot.conn.next(&mut input, self.inflater, self.out) {
                 Next::NeedBytes => break,
-                Next::Handled => {}
                 Next::End(cause) => return Heard::Over(cause),
+                Next::Handled => {
+                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                        return self.limit(too_much);
+                    }
+                }
                 Next::Message(message) => {
+                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                        return self.limit(too_much);
+                    }
                     self.messages += 1;
                     let route = self.slot.route.expect("an open connection has a handler");
                     let mut context = Context::new(ContextParts {
@@ -358,6 +373,27 @@ impl Hearing<'_> {
         // Only now: the bytes after a Close frame of ours may already hold the peer's.
         if self.slot.conn.phase == Phase::Closing { Heard::Closed } else { Heard::GoOn }
     }
+
+    /// The peer has sent more than it may.
+    fn limit(&mut self, too_much: TooMuch) -> Heard {
+        if self.slot.conn.phase == Phase::Open {
+            let reason = match too_much {
+                TooMuch::Messages => "too many messages in a second: send fewer",
+                TooMuch::Bytes => "too many bytes in a second: send fewer",
+            };
+            encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None);
+        }
+        self.over(CloseCause::RateLimited)
+    }
+}
+
+/// Counts what a peer has sent, where that is bounded.
+fn count(
+    rare: &mut Option<Box<Rare>>,
+    config: RateConfig,
+    count: impl FnOnce(&mut Rate) -> Result<(), TooMuch>,
+) -> Result<(), TooMuch> {
+    if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
 }
 
 fn origin_refusal() -> Refusal {

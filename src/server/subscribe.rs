@@ -177,7 +177,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Arc<ClientInfo>>) {
         if let Some(info) = presence {
-            self.slot(slot).presence.get_or_insert_default().0.push((topic, info));
+            self.slot(slot).rare.get_or_insert_default().presence.push((topic, info));
         }
     }
 
@@ -204,7 +204,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Arc<ClientInfo>> {
-        let presence = &mut self.slot(slot).presence.as_mut()?.0;
+        let presence = &mut self.slot(slot).rare.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }

@@ -93,14 +93,32 @@ BUGS = [
     Bug(
         "closed-under-a-receive",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending\n",
-        "self.is_sending\n",
+        "self.is_receiving || self.is_sending || self.is_shutting\n",
+        "self.is_sending || self.is_shutting\n",
     ),
     Bug(
         "closed-under-a-send",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending\n",
-        "self.is_receiving\n",
+        "self.is_receiving || self.is_sending || self.is_shutting\n",
+        "self.is_receiving || self.is_shutting\n",
+    ),
+    Bug(
+        "operations-not-cancelled",
+        "src/server/close.rs",
+        "if is_in_kernel {\n",
+        "if false && is_in_kernel {\n",
+    ),
+    Bug(
+        "subscribed-after-the-end",
+        "src/server/publish.rs",
+        "        if self.slot(slot).cause.is_some() {\n            return;\n        }\n",
+        "",
+    ),
+    Bug(
+        "compressed-for-everybody",
+        "src/server/publish.rs",
+        "let variant = variant_of(&self.slot(slot).conn);\n        if",
+        "let variant = Variant(15);\n        if",
     ),
     Bug(
         "reply-after-close",
@@ -111,20 +129,26 @@ BUGS = [
     Bug(
         "subscriptions-outlive",
         "src/server/close.rs",
-        "subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot));",
-        "drop(subscriptions);",
+        "subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot, variant));",
+        "drop((subscriptions, variant));",
     ),
     Bug(
         "unsubscribed-in-name-only",
         "src/server/publish.rs",
-        "            self.topics.unsubscribe(id, slot);\n",
+        "            self.topics.unsubscribe(id, slot, variant_of(&entry.conn));\n",
         "",
     ),
     Bug(
         "sleeps-over-parcels",
         "src/server/mesh.rs",
-        "self.incoming.iter().all(Consumer::is_empty) && self",
-        "self",
+        "if !self.incoming.iter().all(Consumer::is_empty) {",
+        "if false {",
+    ),
+    Bug(
+        "backlog-forgotten",
+        "src/server/mesh.rs",
+        "} else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {",
+        "} else if false {",
     ),
     Bug(
         "no-doorbell",
@@ -185,8 +209,8 @@ BUGS = [
     Bug(
         "joined-backwards",
         "src/topics/table.rs",
-        "let frames = std::mem::take(&mut self.topic_mut(id).staged);",
-        "let mut frames = std::mem::take(&mut self.topic_mut(id).staged);\n        frames.reverse();",
+        "let frames = staged.iter().map(",
+        "let frames = staged.iter().rev().map(",
     ),
     Bug(
         "life-not-noted",
@@ -216,20 +240,19 @@ BUGS = [
         "flush-cut-off",
         "src/server/close.rs",
         "        entry.stage = Stage::Flushing;\n",
-        "        entry.stage = Stage::Flushing;\n        change_outbox(entry, self.metrics, "
-        "|outbox| *outbox = Outbox::default());\n",
+        "        entry.stage = Stage::Flushing;\n        entry.conn.outbox = Outbox::default();\n",
     ),
     Bug(
         "handshake-for-ever",
         "src/server/accept.rs",
-        "self.set_deadline(slot, self.now_ms + self.config.handshake_timeout_ms);",
+        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms));",
         "",
     ),
     Bug(
         "drain-forgets-the-busy",
         "src/server/close.rs",
         "(Stage::Serving, Phase::Open) => {\n                let start",
-        "(Stage::Serving, Phase::Open) if !self.slot(slot).is_sending => {\n                let start",
+        "(Stage::Serving, Phase::Open) if !self.slots[slot as usize].is_sending => {\n                let start",
     ),
     Bug(
         "piece-of-the-gone-kept",
