@@ -194,10 +194,7 @@ impl Uring {
     fn reap_others(&mut self) {
         for lane in &mut self.lanes[1..] {
             lane.ring_bell(false);
-            if lane.has_news() {
-                lane.enter(0, Duration::ZERO);
-                lane.reap(&mut self.reaped, None);
-            }
+            lane.catch_up(&mut self.reaped);
         }
     }
 }
@@ -308,7 +305,7 @@ impl Ring for Uring {
     fn wait(&mut self, timeout: Duration, completions: &mut Vec<Completion>) {
         let may_sleep = self.settle_others() && self.reaped.is_empty();
         self.lanes[0].enter(usize::from(may_sleep), timeout);
-        self.lanes[0].reap(&mut self.reaped, None);
+        self.lanes[0].catch_up(&mut self.reaped);
         self.reap_others();
         self.lane_with_room = 0;
         completions.append(&mut self.reaped);
