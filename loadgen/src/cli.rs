@@ -1,5 +1,6 @@
 //! The flags.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ pub(crate) enum Task {
     Slow(SlowOptions),
     /// Subscribers leave and return all the time: people open and close pages. Whoever is there must get every message.
     Churn(ChurnOptions),
+    /// Accept connections and hold them, and nothing else: the other end of a run that is about the client
+    #[command(hide = true)]
+    Accept(AcceptOptions),
     /// Show two reports side by side, as ratios of the second to the first.
     Compare(CompareOptions),
 }
@@ -151,6 +155,19 @@ pub(crate) struct ConnectScenarioOptions {
     /// Connections at a time at most, those that are just leaving among them
     #[arg(short, long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) connections: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AcceptOptions {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Connections at most
+    #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..))]
+    pub(crate) connections: u32,
+    /// Run on this CPU only
+    #[arg(long)]
+    pub(crate) cpu: Option<u32>,
 }
 
 #[derive(Debug, Args)]

@@ -115,7 +115,8 @@ impl Schedule {
 struct Connecting {
     /// Of each client that is opening.
     times: Vec<Times>,
-    free: Vec<u32>,
+    /// The next to be used first, so that all take turns.
+    free: VecDeque<u32>,
     /// They are ready and may go.
     done: Vec<u32>,
     /// They have gone, but the kernel may still be busy with them.
@@ -129,7 +130,7 @@ impl Connecting {
     fn new(options: &ConnectScenarioOptions, recorder: Recorder) -> Connecting {
         Connecting {
             times: vec![Times::now(0); options.connections as usize],
-            free: (1..options.connections).rev().collect(),
+            free: (1..options.connections).collect(),
             done: Vec::new(),
             gone: VecDeque::new(),
             counts: vec![0; options.connections as usize],
@@ -163,13 +164,13 @@ impl Connecting {
     fn open_due(&mut self, schedule: &mut Schedule, clients: &mut Clients) {
         let now_ns = self.recorder.now_ns();
         for _ in 0..OPENED_PER_TURN {
-            let Some(client) = self.free.last().copied() else { return };
+            let Some(client) = self.free.front().copied() else { return };
             let Some(intended_ns) = schedule.take_due(clients.opening_count(), now_ns) else { return };
             self.times[client as usize] = Times { intended_ns, actual_ns: now_ns };
             self.recorder.published(self.times[client as usize]);
             match clients.open(client) {
                 Ok(()) => {
-                    self.free.pop();
+                    self.free.pop_front();
                 }
                 Err(reason) => {
                     self.faults.closed(client, &reason);
@@ -187,7 +188,7 @@ impl Connecting {
         }
         while let Some(client) = self.gone.front().copied().filter(|client| clients.is_free(*client)) {
             self.gone.pop_front();
-            self.free.push(client);
+            self.free.push_back(client);
         }
     }
 }

@@ -438,7 +438,7 @@ fn token(op: Op, number: u32) -> Token {
 }
 
 /// As many descriptors as this user may have.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Lowering nothing and raising only up to the hard limit is always allowed.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

@@ -1,5 +1,6 @@
 //! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
 
+mod config;
 mod doctor;
 mod publish;
 mod serve;
@@ -25,6 +26,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Config(config::ConfigArguments),
     Sub(subscribe::SubArguments),
     Pub(publish::PubArguments),
     Doctor(doctor::DoctorArguments),
@@ -36,6 +38,7 @@ pub fn run() -> ExitCode {
     match parse(std::env::args_os()) {
         Ok(Arguments { command }) => match command {
             Command::Serve(arguments) => serve::run(arguments),
+            Command::Config(arguments) => config::run(arguments),
             Command::Sub(arguments) => subscribe::run(arguments),
             Command::Pub(arguments) => publish::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),

@@ -39,8 +39,9 @@ const GAUGES: [Row; 10] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 22] = [
+const COUNTERS: [Row; 23] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
+    ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),

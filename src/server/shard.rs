@@ -2,8 +2,8 @@
 //!
 //! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
 //! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
-//! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
-//! [`timers`](super::timers), [`publish`](super::publish).
+//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
+//! [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish), [`drain`](super::drain).
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

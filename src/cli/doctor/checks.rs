@@ -199,6 +199,10 @@ fn conntrack(host: &Host, target: &Target) -> Finding {
     let Some(found) = host.number("proc/sys/net/netfilter/nf_conntrack_max") else {
         return Finding::good(name, "not loaded");
     };
+    // Without a rule that wants it nothing is tracked.
+    if host.number("proc/sys/net/netfilter/nf_conntrack_count") == Some(0) {
+        return Finding::good(name, "loaded, and tracks nothing");
+    }
     let needed = target.connections + target.connections / 4;
     let command = format!(
         "iptables -t raw -A PREROUTING -p tcp --dport PORT -j NOTRACK, or sysctl -w \
@@ -357,6 +361,15 @@ mod tests {
             assert_eq!(found[0].1, verdict, "{found:?}");
             assert!(found[0].2.contains(remedy), "{found:?}");
         }
+    }
+
+    #[test]
+    fn tracking_that_tracks_nothing_needs_no_room() {
+        let made = Made::new(&[
+            ("proc/sys/net/netfilter/nf_conntrack_max", "262144\n"),
+            ("proc/sys/net/netfilter/nf_conntrack_count", "0\n"),
+        ]);
+        assert_eq!(conntrack(&made.host, &MILLION).verdict, Verdict::Good);
     }
 
     #[test]
