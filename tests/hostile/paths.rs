@@ -2,12 +2,12 @@
 
 use crate::metrics::{await_closed, total};
 use crate::peer::{Peer, upgrade_request};
+use crate::start;
 use crate::support::http;
-use crate::support::server::Server;
 
 #[test]
 fn tricks_in_paths_are_refused_and_name_no_topic() {
-    let server = Server::start(&["--echo"]);
+    let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let rows = [
         ("/feed/../echo", 400),
@@ -46,7 +46,7 @@ fn tricks_in_paths_are_refused_and_name_no_topic() {
 
 #[test]
 fn more_topics_than_a_connection_may_have_are_refused() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let topics: Vec<String> = (0..=ringfeed::limits::CONN_TOPICS_MAX).map(|topic| format!("t{topic}")).collect();
     let all = upgrade_request(&format!("/feed/{}", topics.join(",")));
     assert_eq!(http::exchange(server.data, all.as_bytes()).status, 400);
