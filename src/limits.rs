@@ -48,7 +48,7 @@ pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 /// Bytes of one message of commands in Centrifugo's protocol, by default; as many as Centrifugo takes.
 pub const CENTRIFUGE_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
-/// How often clients of Centrifugo's protocol are pinged, by default, in milliseconds. The SDKs wait ten seconds longer.
+/// How often clients of Centrifugo's protocol are pinged, by default, in milliseconds. SDKs wait ten seconds longer.
 pub const CENTRIFUGE_PING_MS: u64 = 25_000;
 
 /// Time for them to answer, by default, in milliseconds.
