@@ -1,7 +1,7 @@
 //! One kernel ring of a [`Uring`](super::Uring): its queues, its table of descriptors, its receive buffers.
 //!
-//! It knows nothing of other lanes, but that one of them may sleep on behalf of the rest: then they ring a bell when they
-//! have news, which that one listens for.
+//! It knows nothing of other lanes, but that one of them may sleep on behalf of the rest: then they ring a bell when
+//! they have news, which that one listens for.
 
 use std::collections::HashMap;
 use std::io;
