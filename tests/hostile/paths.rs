@@ -57,3 +57,34 @@ fn more_topics_than_a_connection_may_have_are_refused() {
     assert_eq!(http::exchange(server.data, too_long.as_bytes()).status, 414);
     await_closed(&server, "refused", 2);
 }
+
+#[test]
+fn pages_of_other_origins_may_not_connect() {
+    let server = start(&["--echo", "--allowed-origins", "https://app.example.com,https://*.example.org"]);
+    let request = |origin: &str| {
+        upgrade_request("/echo").replace("Host: localhost\r\n", &format!("Host: localhost\r\nOrigin: {origin}\r\n"))
+    };
+    let refused = [
+        "https://evil.example",
+        "http://app.example.com",
+        "https://app.example.com:8443",
+        "https://app.example.com.evil.example",
+        "https://example.org",
+        "https://a.example.org/",
+        "https://a.example.org@evil.example",
+        "http://localhost:3000",
+        "null",
+        "",
+    ];
+    for origin in refused {
+        let response = http::exchange(server.data, request(origin).as_bytes());
+        assert_eq!(response.status, 403, "{origin:?}: {}", response.head);
+    }
+    await_closed(&server, "refused", refused.len() as u64);
+    for origin in ["https://app.example.com", "https://a.example.org", "http://localhost"] {
+        let mut peer = Peer::connect(server.data);
+        peer.send(request(origin).as_bytes());
+        peer.expect_accepted();
+    }
+    Peer::open(server.data, "/echo").expect_echo("programs name no origin");
+}
