@@ -237,9 +237,12 @@ mod tests {
         assert_eq!(settings_with(&[]), Settings::default());
     }
 
+    /// Flags, and what they change.
+    type Row<'a> = (&'a [&'a str], fn(&mut Settings));
+
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [(&[&str], fn(&mut Settings)); 24] = [
+        let rows: [Row<'_>; 24] = [
             (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
             (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
             (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),
