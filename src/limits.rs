@@ -48,11 +48,8 @@ pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 /// Bytes of one message of commands in Centrifugo's protocol, by default; as many as Centrifugo takes.
 pub const CENTRIFUGE_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
-/// How often clients of Centrifugo's protocol are pinged, by default, in milliseconds. The SDKs wait ten seconds longer.
-pub const CENTRIFUGE_PING_MS: u64 = 25_000;
-
-/// Time for them to answer, by default, in milliseconds.
-pub const CENTRIFUGE_PONG_MS: u64 = 8_000;
+/// Time for a client of Centrifugo's protocol to say who it is, in milliseconds.
+pub const CENTRIFUGE_STALE_MS: u64 = 25_000;
 
 /// How long a client whose token has expired may take to bring a new one, by default, in milliseconds: it asks its own
 /// server for that.
