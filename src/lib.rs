@@ -20,10 +20,10 @@
 //! | a frame comes in | where | a message goes out | where |
 //! |---|---|---|---|
 //! | `Shard::on_recv` finds the connection by its token | `server/receive` | a publication reaches its topic's home shard | `server/mesh` |
-//! | `Connection::next` takes the next frame | `conn/recv` | `Shard::sequence` gives it its place and encodes it once | `server/publish` |
-//! | `Decoder::decode` unmasks and validates in place | `proto/decoder` | one parcel for each other shard | `server/mesh` |
+//! | `Connection::next` takes the next frame | `conn/recv` | `Shard::sequence` gives it its place, keeps and encodes it once | `server/publish` |
+//! | `Decoder::decode` unmasks and validates in place | `proto/decoder` | one parcel for each shard with subscribers | `server/mesh` |
 //! | `Handler::on_message` answers, or asks for a `Command` | `gateway/*` | `Topics` joins a turn's publications into one run, plain or compressed | `topics/table` |
-//! | `Shard::apply` does what was asked for | `server/publish` | `Shard::send_publications` submits, or queues in the `Outbox` of who is behind | `server/publish`, `conn/outbox` |
+//! | `Shard::apply` does what was asked for | `server/publish` | `Shard::send_publications` submits, or queues in the `Outbox` of who is behind | `server/fan_out`, `conn/outbox` |
 //!
 //! # The house
 //!
@@ -37,8 +37,8 @@
 //! | 1 | [`buf`] | shared frames, receive buffers, the queue between shards |
 //! | 2 | [`ring`] | io_uring and nothing else, behind a trait |
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, signs of life |
-//! | 2 | [`topics`] | publish and subscribe of one shard, pure |
-//! | 3 | [`gateway`] | what a path means: the [`Handler`](gateway::Handler) trait, echo, the raw feed |
+//! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
+//! | 3 | [`gateway`] | what a path means: the [`Handler`](gateway::Handler) trait, echo, the raw feed, event streams |
 //! | 4 | [`server`] | shards: THE loop, and how they start and stop |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |

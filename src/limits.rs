@@ -97,6 +97,9 @@ pub const TOPIC_IDLE_MS: u64 = 60 * 60 * 1000;
 /// Topics that a home shard looks at in one turn of the sweep that forgets what is too old.
 pub const SWEEP_TOPICS: usize = 1000;
 
+/// Pause between two such looks, in milliseconds.
+pub const SWEEP_INTERVAL_MS: u64 = 1000;
+
 /// Sends of a fan-out in one turn; the rest goes on in the next one, so that receives, timers and other topics get
 /// their turn between. Some four milliseconds of work.
 pub const FAN_OUT_SENDS_PER_TURN: usize = 2048;
@@ -160,8 +163,7 @@ pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;
 
-/// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
-/// to tell those that are too many.
+/// Connections that a shard has room for beyond its share, to tell them that they are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;
 
 /// Receive buffers of a shard; together with [`RECV_BUFFER_BYTES`] 4 MiB, touched only as data arrives.
@@ -200,8 +202,31 @@ pub const LINGER_MS: u64 = 2_000;
 /// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
 
+/// How long an `EventSource` waits before it comes back, at least, in milliseconds.
+pub const SSE_RETRY_MS: u64 = 1000;
+
+/// And how much longer it may wait, so that not all come back at once, in milliseconds.
+pub const SSE_RETRY_SPREAD_MS: u64 = 4000;
+
 /// Resolution of timers, in milliseconds.
 pub const TICK_MS: u64 = 50;
+
+/// Pieces that must come on a connection in quick succession before the kernel keeps a receive armed for it.
+pub const RECV_BUSY_PIECES: u8 = 4;
+
+/// Milliseconds between two pieces that still are in quick succession.
+pub const RECV_BUSY_GAP_MS: u64 = 1_000;
+
+/// Silence after which a connection waits on a poll again, in milliseconds. It is looked for when the connection's
+/// timer fires anyway, so it may take as long as the ping interval more.
+pub const RECV_QUIET_MS: u64 = 10_000;
+
+/// Milliseconds for which more connections must have come than are let in before some are told to come back later.
+/// Until then they wait, which most clients do for longer.
+pub const SHED_AFTER_MS: u64 = 2_000;
+
+/// Seconds after which, at most, those who are told to come back should.
+pub const RETRY_AFTER_SECONDS: u64 = 10;
 
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 200;

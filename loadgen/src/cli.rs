@@ -5,40 +5,34 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::options::{ConnectOptions, PublishOptions};
 use crate::payload::PAYLOAD_BYTES_MIN;
-use crate::target::{PublishTarget, WebSocketTarget};
+use crate::target::Target;
 
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
-    pub(crate) scenario: Scenario,
+    pub(crate) task: Task,
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Scenario {
+pub(crate) enum Task {
     /// One publisher, many subscribers of one topic: a score, a price, a chat room. Every subscriber must get every
     /// message once, in order and unchanged.
     Fanout(FanoutOptions),
     /// Every connection sends a message and waits for it to come back: request and response over WebSocket.
     Echo(EchoOptions),
-}
-
-impl Scenario {
-    pub(crate) fn common(&self) -> &CommonOptions {
-        match self {
-            Scenario::Fanout(options) => &options.common,
-            Scenario::Echo(options) => &options.common,
-        }
-    }
+    /// Show two reports side by side, as ratios of the second to the first.
+    Compare(CompareOptions),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CommonOptions {
-    /// Where to connect: ws://HOST:PORT/PATH
+    /// Where to connect: ws://HOST:PORT/PATH, wss:// for TLS; http:// or https:// for event streams
     #[arg(long)]
-    pub(crate) url: WebSocketTarget,
+    pub(crate) url: Target,
     /// Payload bytes of a message
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..))]
     pub(crate) size: u32,
@@ -57,27 +51,57 @@ pub(crate) struct CommonOptions {
     /// Run on this CPU only
     #[arg(long)]
     pub(crate) cpu: Option<u32>,
+    #[command(flatten)]
+    pub(crate) tolerance: Tolerance,
     /// Write the report to this file as JSON, too
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Write the report to this file as a page with plots, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+/// What is taken for a fault.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Tolerance {
+    /// A message that takes longer, from when it was sent, is a fault
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub(crate) late: Duration,
+    /// If messages are awaited and none comes for so long, they are given up
+    #[arg(long, default_value = "5s", value_parser = parse_duration)]
+    pub(crate) patience: Duration,
+}
+
+/// Two reports to be compared.
+#[derive(Debug, Args)]
+pub(crate) struct CompareOptions {
+    /// What `--json` wrote
+    pub(crate) first: PathBuf,
+    /// What `--json` wrote, of the run that is set against the first
+    pub(crate) second: PathBuf,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct FanoutOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Where to publish: http://HOST:PORT/PATH posts each message, ws://HOST:PORT/PATH sends it as a text message
-    #[arg(long)]
-    pub(crate) publish: PublishTarget,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
     /// Subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Publications under way at a time: the next goes out when every subscriber has got the oldest
-    #[arg(long, default_value_t = 1, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) in_flight: u32,
-    /// Connections to publish on, in turn. With one, subscribers must see its order; with several, all the same order
+    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. 1 without --rate; with
+    /// it no bound, and with both the schedule waits, as most tools do: see what that does to the uncorrected latency
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) in_flight: Option<u32>,
+    /// Topics. Each subscriber is on one of them, and publications take them in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) publishers: u32,
+    pub(crate) topics: u32,
+    /// How unlike the topics' audiences are: topic k has one in proportion to 1 / k^SKEW. 0 is all alike, 1 is Zipf's law
+    #[arg(long, default_value_t = 0.0, requires = "topics")]
+    pub(crate) skew: f64,
     /// Publications per second, sent on schedule whether or not the server keeps up
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
@@ -133,7 +157,8 @@ mod tests {
         assert!(accepts(&["-c", "10", "--rate", "5"]));
         assert!(!accepts(&["-c", "0"]));
         assert!(!accepts(&["--size", "39"]));
-        assert!(!accepts(&["--in-flight", "2", "--rate", "5"]));
-        assert!(!accepts(&["--url", "http://127.0.0.1:1/"]));
+        assert!(accepts(&["--in-flight", "2", "--rate", "5"]));
+        assert!(!accepts(&["--late", "1"]));
+        assert!(!accepts(&["--url", "ftp://127.0.0.1:1/"]));
     }
 }

@@ -19,19 +19,19 @@ pub(crate) fn decoder(deflate: bool) -> Decoder {
 /// Shows the messages in `bytes` to `on_message`, inflated, and puts pongs into `out`.
 ///
 /// # Errors
-/// Says why the connection has ended: the server closed it or broke the protocol.
+/// Says why the connection has ended: the server closed it, broke the protocol, or `on_message` has enough.
 pub(crate) fn read(
     decoder: &mut Decoder,
     inflater: &mut Inflater,
     mut bytes: &mut [u8],
     keys: &mut MaskingKeys,
     out: &mut Vec<u8>,
-    mut on_message: impl FnMut(Message<'_>, &mut Vec<u8>, &mut MaskingKeys),
+    mut on_message: impl FnMut(Message<'_>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
 ) -> Result<(), String> {
     let broken = |error| format!("protocol error: {error}");
     while let Some(event) = decoder.decode(&mut bytes).map_err(broken)? {
         match inflater.inflate_event(event, MESSAGE_BYTES_MAX).map_err(broken)? {
-            Event::Message(message) => on_message(message, out, keys),
+            Event::Message(message) => on_message(message, out, keys)?,
             Event::Ping(payload) => encode_frame(out, Opcode::Pong, payload, Some(keys.next())),
             Event::Pong(_) => {}
             Event::Deflated(_) => unreachable!("it was inflated"),
@@ -63,6 +63,7 @@ mod tests {
         let (mut decoder, mut inflater) = (decoder(true), Inflater::new());
         let ended = read(&mut decoder, &mut inflater, &mut bytes, &mut keys, &mut out, |message, _, _| {
             seen.push(message.payload.to_vec());
+            Ok(())
         });
         assert_eq!(ended.unwrap_err(), "the server closed it: 1001 bye");
         assert_eq!(seen, [b"one", b"two"]);

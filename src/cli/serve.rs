@@ -3,15 +3,17 @@
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
 use super::bad_input;
 use crate::conn::KeepAliveConfig;
 use crate::control::{self, Control, Ended};
-use crate::gateway::{Echo, Feed};
+use crate::gateway::{Echo, Feed, Sse};
 use crate::proto::DeflateConfig;
 use crate::server::{Server, ServerConfig};
+use crate::topics::{Namespace, Namespaces};
 
 /// The longest time that may be asked for: a day.
 const TIME_MS_MAX: u64 = 24 * 60 * 60 * 1000;
@@ -31,15 +33,23 @@ pub(super) struct ServeArguments {
     /// Shards, each a thread with a ring of its own [default: one for each CPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     shards: Option<u16>,
-    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE allows each shard]
+    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE, for each shard]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
+    /// Connections that are let in each second; 0: as many as come. The others wait, and are told to come back later
+    /// (503) when that takes long
+    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().handshakes_per_second,
+        value_parser = clap::value_parser!(u64).range(..=10_000_000))]
+    handshakes_per_second: u64,
+    /// Connections from one IPv4 address, or one IPv6 network of 64 bits, at most; 0: as many as come
+    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().connections_per_address_max)]
+    connections_per_address_max: u32,
     /// Bytes of one message from a client at most
     #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().message_bytes_max,
         value_parser = clap::value_parser!(u32).range(125..))]
     message_bytes_max: u32,
     /// Bytes that may wait for a slow subscriber before it is disconnected
-    #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().outbox_bytes_max)]
+    #[arg(long, value_name = "BYTES", default_value_t = Namespace::default().outbox_bytes_max)]
     outbox_bytes_max: usize,
     /// Compress messages for clients that offer permessage-deflate, and take compressed ones
     #[arg(long, value_name = "WHETHER", value_enum, default_value_t = Switch::Off)]
@@ -92,8 +102,14 @@ impl ServeArguments {
             listen: self.listen,
             shards: self.shards.map_or(0, usize::from),
             connections_max: self.max_connections.map_or(0, |count| count as usize),
+            handshakes_per_second: self.handshakes_per_second,
+            connections_per_address_max: self.connections_per_address_max,
             message_bytes_max: self.message_bytes_max,
-            outbox_bytes_max: self.outbox_bytes_max,
+            namespaces: Arc::new(Namespaces::new(
+                Namespace { outbox_bytes_max: self.outbox_bytes_max, ..Namespace::default() },
+                Vec::new(),
+            )),
+            socket_notsent_bytes: ServerConfig::default().socket_notsent_bytes,
             deflate: (self.deflate == Switch::On)
                 .then_some(DeflateConfig { level: self.deflate_level, bytes_min: self.deflate_bytes_min }),
             handshake_timeout_ms: self.handshake_timeout_ms,
@@ -114,7 +130,11 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
         Ok(listener) => listener,
         Err(error) => return bad_input(&in_use(arguments.control, &error)),
     };
-    let mut builder = Server::builder(arguments.config()).route("/feed/", || Feed);
+    let config = arguments.config();
+    let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
+    let mut builder = Server::builder(config)
+        .route("/feed/", move || Feed::new(of_feed.clone()))
+        .route("/sse/", move || Sse::new(of_sse.clone()));
     if arguments.echo {
         builder = builder.route("/echo", || Echo);
     }

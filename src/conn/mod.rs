@@ -4,12 +4,14 @@
 //! knows nothing of topics; the shard joins the two.
 
 mod close;
+mod heartbeat;
 mod outbox;
 mod recv;
 mod timers;
 
 pub use close::CloseCause;
-pub use outbox::{Outbox, OutboxFull};
+pub use heartbeat::Heartbeat;
+pub use outbox::{Mark, Outbox, OutboxFull};
 pub use recv::Next;
 pub use timers::{KeepAlive, KeepAliveConfig, Pulse};
 
@@ -20,6 +22,7 @@ use crate::proto::{Decoder, Role, WindowBits};
 /// ```text
 /// Handshake ──► Open ──► Closing ──► Ended
 ///     │          └──────────────────► ▲
+///     ├──► Streaming ────────────────►│
 ///     └───────────────────────────────┘
 /// ```
 #[derive(Debug, PartialEq, Eq)]
@@ -28,6 +31,8 @@ pub enum Phase {
     Handshake(Vec<u8>),
     /// Messages go both ways.
     Open,
+    /// It gets a response without an end, and is not listened to.
+    Streaming,
     /// We have sent a Close frame, and wait for the peer's. Its messages are of no interest any more.
     Closing,
     /// There is nothing more to say or to hear.
@@ -43,8 +48,12 @@ pub struct Connection {
     pub outbox: Outbox,
     /// Signs of life.
     pub keep_alive: KeepAlive,
+    /// How the peer is asked for a sign of life.
+    pub heartbeat: Heartbeat,
     /// How far back what is compressed for this peer may refer; `None` when compression was not agreed on.
     pub deflate_window: Option<WindowBits>,
+    /// It gets a response without an end; it is no WebSocket.
+    pub is_stream: bool,
     decoder: Decoder,
 }
 
@@ -55,9 +64,17 @@ impl Connection {
             phase: Phase::Handshake(Vec::new()),
             outbox: Outbox::default(),
             keep_alive: KeepAlive::new(now_ms),
+            heartbeat: Heartbeat::WebSocket,
             deflate_window: None,
+            is_stream: false,
             decoder: Decoder::new(Role::Server, 0),
         }
+    }
+
+    /// The peer gets a response without an end.
+    pub fn open_stream(&mut self) {
+        self.phase = Phase::Streaming;
+        self.is_stream = true;
     }
 
     /// The opening handshake was accepted. Messages beyond `message_bytes_max` end the connection from now on. With

@@ -1,9 +1,23 @@
 //! What waits to be sent on a connection whose socket is behind.
+//!
+//! Replies leave in their order, and control frames before them. What was pushed to a topic is marked, so that it can
+//! be dropped or replaced by something newer for as long as it has not begun to leave.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use crate::buf::SharedFrame;
 use crate::limits::OUTBOX_RUN_BYTES;
+
+/// What a frame that waits is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mark {
+    /// Frames that are bounded together.
+    pub namespace: u16,
+    /// Frames that are about the same thing have the same topic and key.
+    pub topic: u32,
+    /// 0 where there is none.
+    pub key: u64,
+}
 
 /// Frames in the order they must leave. Empty, and then without any memory, for every connection that keeps up.
 #[derive(Debug, Default)]
@@ -11,13 +25,26 @@ pub struct Outbox(Option<Box<Waiting>>);
 
 #[derive(Debug, Default)]
 struct Waiting {
-    frames: VecDeque<SharedFrame>,
-    /// Bytes of the first frame that have left already.
-    skip: usize,
+    /// What is left of a frame that has begun to leave, and how many of its bytes have.
+    begun: Option<(SharedFrame, usize)>,
+    /// Control frames.
+    urgent: VecDeque<SharedFrame>,
+    /// By the order in which they came.
+    frames: BTreeMap<u64, Frame>,
+    next: u64,
+    /// Where the frame with this mark is, of those that are to be replaced.
+    newest: HashMap<Mark, u64>,
     /// Bytes that have not left, in flight or not.
     bytes: usize,
-    /// The run in flight: frames it was made of.
-    run_frames: usize,
+    /// Bytes in flight.
+    flight: usize,
+}
+
+#[derive(Debug)]
+struct Frame {
+    bytes: SharedFrame,
+    mark: Option<Mark>,
+    pushed_ms: u64,
 }
 
 /// Taking the frame as well would have passed the bound.
@@ -35,32 +62,101 @@ impl Outbox {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
+    /// When the oldest frame that is still here came, in flight or control frames apart.
+    pub fn oldest_ms(&self) -> Option<u64> {
+        self.0.as_ref()?.frames.values().next().map(|frame| frame.pushed_ms)
+    }
+
     /// Puts `frame` last, whatever waits.
-    pub fn push(&mut self, frame: SharedFrame) {
-        let waiting = self.0.get_or_insert_default();
+    pub fn push(&mut self, frame: SharedFrame, now_ms: u64) {
+        self.waiting().push(frame, None, now_ms);
+    }
+
+    /// Puts a control frame before all that has not begun to leave.
+    pub fn push_control(&mut self, frame: SharedFrame) {
+        let waiting = self.waiting();
         waiting.bytes += frame.len();
-        waiting.frames.push_back(frame);
+        waiting.urgent.push_back(frame);
     }
 
     /// Puts `frame` last, unless more than `bytes_max` would wait then. Where nothing waits, a frame of any size may.
-    pub fn push_bounded(&mut self, frame: SharedFrame, bytes_max: usize) -> Result<(), OutboxFull> {
+    pub fn push_bounded(
+        &mut self,
+        frame: SharedFrame,
+        mark: Mark,
+        bytes_max: usize,
+        now_ms: u64,
+    ) -> Result<(), OutboxFull> {
         if !self.is_empty() && self.bytes() + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
-        self.push(frame);
+        self.waiting().push(frame, Some(mark), now_ms);
         Ok(())
+    }
+
+    /// Puts `frame` last. Where more than `bytes_max` would wait then, the oldest of the same namespace are dropped,
+    /// and also those that came before `since_ms`. Returns how many.
+    pub fn push_dropping(
+        &mut self,
+        frame: SharedFrame,
+        mark: Mark,
+        bytes_max: usize,
+        since_ms: u64,
+        now_ms: u64,
+    ) -> usize {
+        let waiting = self.waiting();
+        let mut dropped = 0;
+        let excess = (waiting.bytes + frame.len()).saturating_sub(bytes_max);
+        let is_of_namespace = |other: &Frame| other.mark.is_some_and(|other| other.namespace == mark.namespace);
+        let oldest = waiting.frames.iter().filter(|(_, other)| is_of_namespace(other));
+        let mut freed = 0;
+        let drop: Vec<u64> = oldest
+            .take_while(|(_, other)| {
+                let is_dropped = freed < excess || other.pushed_ms < since_ms;
+                freed += other.bytes.len();
+                is_dropped
+            })
+            .map(|(place, _)| *place)
+            .collect();
+        for place in drop {
+            waiting.remove(place);
+            dropped += 1;
+        }
+        waiting.push(frame, Some(mark), now_ms);
+        dropped
+    }
+
+    /// Puts `frame` last, and drops the one with the same mark that waits: whether there was one. The bound still holds
+    /// for what is about different things.
+    pub fn push_replacing(
+        &mut self,
+        frame: SharedFrame,
+        mark: Mark,
+        bytes_max: usize,
+        now_ms: u64,
+    ) -> Result<bool, OutboxFull> {
+        let waiting = self.waiting();
+        let replaced = waiting.newest.get(&mark).copied();
+        if let Some(place) = replaced {
+            waiting.remove(place);
+        }
+        if waiting.bytes > 0 && waiting.bytes + frame.len() > bytes_max {
+            return Err(OutboxFull);
+        }
+        waiting.newest.insert(mark, waiting.next);
+        waiting.push(frame, Some(mark), now_ms);
+        Ok(replaced.is_some())
     }
 
     /// Puts what is left of `frame` after `skip` bytes first: the rest of a send that did not go whole.
     ///
     /// # Panics
-    /// If a run is in flight: then nothing else could have been sent.
+    /// If something is in flight: then nothing else could have been sent.
     pub fn push_front(&mut self, frame: SharedFrame, skip: usize) {
-        let waiting = self.0.get_or_insert_default();
-        assert!(waiting.run_frames == 0 && waiting.skip == 0, "one send at a time");
+        let waiting = self.waiting();
+        assert!(waiting.flight == 0 && waiting.begun.is_none(), "one send at a time");
         waiting.bytes += frame.len() - skip;
-        waiting.skip = skip;
-        waiting.frames.push_front(frame);
+        waiting.begun = Some((frame, skip));
     }
 
     /// The next bytes to send: several frames in one run where they are small. They are in flight until
@@ -69,27 +165,58 @@ impl Outbox {
     /// Returns the run and how many of its first bytes have left already.
     pub fn next_run(&mut self) -> Option<(SharedFrame, usize)> {
         let waiting = self.0.as_mut()?;
-        assert!(waiting.run_frames == 0, "one run at a time");
-        let mut run_bytes = 0;
-        let fits = |frame: &&SharedFrame| {
-            run_bytes += frame.len();
-            run_bytes <= OUTBOX_RUN_BYTES
-        };
-        waiting.run_frames = waiting.frames.iter().take_while(fits).count().max(1);
-        let frames = &waiting.frames.make_contiguous()[..waiting.run_frames];
-        Some((SharedFrame::join(frames), waiting.skip))
+        assert!(waiting.flight == 0, "one run at a time");
+        let begun = waiting.begun.take();
+        let skip = begun.as_ref().map_or(0, |(_, skip)| *skip);
+        let mut run: Vec<SharedFrame> = begun.into_iter().map(|(frame, _)| frame).collect();
+        run.extend(waiting.urgent.drain(..));
+        let mut run_bytes: usize = run.iter().map(|frame| frame.len()).sum();
+        while let Some(first) = waiting.frames.first_entry() {
+            run_bytes += first.get().bytes.len();
+            if run_bytes > OUTBOX_RUN_BYTES && !run.is_empty() {
+                break;
+            }
+            let place = *first.key();
+            run.extend(waiting.take(place));
+        }
+        let run = SharedFrame::join(&run);
+        waiting.flight = run.len() - skip;
+        Some((run, skip))
     }
 
     /// The run in flight has left whole.
     pub fn on_sent(&mut self) {
         let Some(waiting) = &mut self.0 else { return };
-        let sent: usize = waiting.frames.drain(..waiting.run_frames).map(|frame| frame.len()).sum();
-        waiting.bytes -= sent - waiting.skip;
-        waiting.skip = 0;
-        waiting.run_frames = 0;
-        if waiting.frames.is_empty() {
+        waiting.bytes -= std::mem::take(&mut waiting.flight);
+        if waiting.bytes == 0 {
             self.0 = None;
         }
+    }
+
+    fn waiting(&mut self) -> &mut Waiting {
+        self.0.get_or_insert_default()
+    }
+}
+
+impl Waiting {
+    fn push(&mut self, bytes: SharedFrame, mark: Option<Mark>, pushed_ms: u64) {
+        self.bytes += bytes.len();
+        self.frames.insert(self.next, Frame { bytes, mark, pushed_ms });
+        self.next += 1;
+    }
+
+    /// Takes a frame out that is to leave.
+    fn take(&mut self, place: u64) -> Option<SharedFrame> {
+        let frame = self.frames.remove(&place)?;
+        if let Some(mark) = frame.mark.filter(|mark| self.newest.get(mark) == Some(&place)) {
+            self.newest.remove(&mark);
+        }
+        Some(frame.bytes)
+    }
+
+    /// Drops a frame that has not begun to leave.
+    fn remove(&mut self, place: u64) {
+        self.bytes -= self.take(place).map_or(0, |frame| frame.len());
     }
 }
 
@@ -101,17 +228,35 @@ mod tests {
         SharedFrame::new((0..len).map(|n| n as u8).collect())
     }
 
+    fn mark(namespace: u16, topic: u32, key: u64) -> Mark {
+        Mark { namespace, topic, key }
+    }
+
+    /// All that leaves from now on, run by run.
+    fn runs(outbox: &mut Outbox) -> Vec<Vec<u8>> {
+        let run = || {
+            let (run, skip) = outbox.next_run()?;
+            outbox.on_sent();
+            Some(run[skip..].to_vec())
+        };
+        std::iter::from_fn(run).collect()
+    }
+
+    fn text(bytes: &str) -> SharedFrame {
+        SharedFrame::new(bytes.as_bytes().to_vec())
+    }
+
     #[test]
     fn small_frames_leave_as_one_run() {
         let mut outbox = Outbox::default();
         assert!(outbox.next_run().is_none());
-        outbox.push(frame(3));
-        outbox.push(frame(2));
+        outbox.push(frame(3), 0);
+        outbox.push(frame(2), 0);
         outbox.push_front(frame(4), 3);
         assert_eq!(outbox.bytes(), 6);
         let (run, skip) = outbox.next_run().unwrap();
         assert_eq!((&*run, skip), (&[0, 1, 2, 3, 0, 1, 2, 0, 1][..], 3));
-        outbox.push(frame(1));
+        outbox.push(frame(1), 0);
         assert_eq!(outbox.bytes(), 7, "what is in flight still counts");
         outbox.on_sent();
         assert_eq!(outbox.bytes(), 1);
@@ -124,21 +269,69 @@ mod tests {
     fn a_large_frame_leaves_alone_and_is_not_copied() {
         let mut outbox = Outbox::default();
         let large = frame(OUTBOX_RUN_BYTES + 1);
-        outbox.push(large.clone());
-        outbox.push(frame(1));
+        outbox.push(large.clone(), 0);
+        outbox.push(frame(1), 0);
         assert_eq!(outbox.next_run().unwrap().0.as_ptr(), large.as_ptr());
         outbox.on_sent();
         assert_eq!(outbox.next_run().unwrap().0.len(), 1);
     }
 
     #[test]
+    fn control_frames_pass_by_what_has_not_begun_to_leave() {
+        let mut outbox = Outbox::default();
+        outbox.push(text("data"), 0);
+        outbox.push_control(text("ping"));
+        outbox.push_front(text("begun"), 2);
+        outbox.push_control(text("pong"));
+        assert_eq!(runs(&mut outbox), [b"gunpingpongdata"]);
+    }
+
+    #[test]
     fn the_bound_counts_all_that_waits() {
+        let push = |outbox: &mut Outbox, len| outbox.push_bounded(frame(len), mark(0, 0, 0), 10, 0);
+        assert_eq!(push(&mut Outbox::default(), 11), Ok(()), "whatever its size, the first may wait");
         let mut outbox = Outbox::default();
-        assert_eq!(outbox.push_bounded(frame(11), 10), Ok(()), "whatever its size, the first may wait");
-        let mut outbox = Outbox::default();
-        assert_eq!(outbox.push_bounded(frame(6), 10), Ok(()));
-        assert_eq!(outbox.push_bounded(frame(5), 10), Err(OutboxFull));
-        assert_eq!(outbox.push_bounded(frame(4), 10), Ok(()));
+        assert_eq!(push(&mut outbox, 6), Ok(()));
+        assert_eq!(push(&mut outbox, 5), Err(OutboxFull));
+        assert_eq!(push(&mut outbox, 4), Ok(()));
         assert_eq!(outbox.bytes(), 10);
+    }
+
+    #[test]
+    fn the_oldest_of_a_namespace_are_dropped() {
+        let mut outbox = Outbox::default();
+        outbox.push(text("reply"), 0);
+        assert_eq!(outbox.push_dropping(text("a1"), mark(1, 0, 0), 11, 0, 1), 0);
+        assert_eq!(outbox.push_dropping(text("b1"), mark(2, 0, 0), 11, 0, 2), 0);
+        assert_eq!(outbox.push_dropping(text("a2"), mark(1, 0, 0), 11, 0, 3), 0);
+        assert_eq!(outbox.push_dropping(text("a3"), mark(1, 0, 0), 11, 0, 4), 1);
+        assert_eq!(outbox.bytes(), 11);
+        assert_eq!(outbox.push_dropping(text("b2"), mark(2, 0, 0), 100, 3, 5), 1, "older than 3");
+        assert_eq!(outbox.push_dropping(text("long"), mark(1, 0, 0), 1, 0, 6), 2, "it gets in whatever its size");
+        assert_eq!(runs(&mut outbox), [b"replyb2long"]);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn the_newest_of_each_thing_replaces_the_one_before() {
+        let mut outbox = Outbox::default();
+        outbox.push(text("reply"), 0);
+        let push =
+            |outbox: &mut Outbox, bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 12, 0);
+        assert_eq!(push(&mut outbox, "a1", 1, 0), Ok(false));
+        assert_eq!(push(&mut outbox, "b1", 2, 0), Ok(false));
+        assert_eq!(push(&mut outbox, "k1", 2, 7), Ok(false));
+        assert_eq!(push(&mut outbox, "a2", 1, 0), Ok(true));
+        assert_eq!(push(&mut outbox, "c1", 3, 0), Err(OutboxFull));
+        assert_eq!(push(&mut outbox, "k2", 2, 7), Ok(true));
+        let (run, _) = outbox.next_run().unwrap();
+        assert_eq!(&*run, b"replyb1a2k2");
+        assert_eq!(push(&mut outbox, "a", 1, 0), Ok(false), "what is in flight can't be replaced");
+        outbox.on_sent();
+        for _ in 0..1000 {
+            push(&mut outbox, "a", 1, 0).unwrap();
+        }
+        assert_eq!(outbox.bytes(), 1);
+        assert_eq!(runs(&mut outbox), [b"a"]);
     }
 }

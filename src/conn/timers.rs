@@ -1,5 +1,7 @@
 //! Signs of life.
 
+use super::Heartbeat;
+
 /// When to ask a silent peer for a sign of life, and when to give it up. 0 turns a thing off.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAliveConfig {
@@ -15,8 +17,12 @@ pub struct KeepAliveConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
     last_recv_ms: u64,
-    /// A ping was sent since, at this time; 0 if none.
-    pinged_ms: u64,
+    /// From when on the interval to the next ping counts.
+    since_ms: u64,
+    /// A ping was sent since the peer was heard of, after this much silence; 0 if none, or if it has no answer.
+    pinged_after_ms: u32,
+    /// What the first ping of all waits for, where that is less than the interval; 0 once it was sent.
+    first_ping_after_ms: u32,
 }
 
 /// What a look at the clock means for a connection.
@@ -39,84 +45,150 @@ pub enum Pulse {
 impl KeepAlive {
     /// A peer that was heard of at `now_ms`.
     pub fn new(now_ms: u64) -> KeepAlive {
-        KeepAlive { last_recv_ms: now_ms, pinged_ms: 0 }
+        KeepAlive { last_recv_ms: now_ms, since_ms: now_ms, pinged_after_ms: 0, first_ping_after_ms: 0 }
+    }
+
+    /// The first ping waits no longer than this. So the pings of many that came at once need not go at once.
+    pub fn ping_first_after(&mut self, pause_ms: u64) {
+        self.first_ping_after_ms = saturate(pause_ms);
+    }
+
+    /// How long nothing has come.
+    pub fn silence_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.last_recv_ms)
     }
 
     /// Bytes came, of whatever kind.
-    pub fn on_recv(&mut self, now_ms: u64) {
-        *self = KeepAlive::new(now_ms);
+    pub fn on_recv(&mut self, now_ms: u64, heartbeat: Heartbeat) {
+        self.last_recv_ms = now_ms;
+        self.pinged_after_ms = 0;
+        if !heartbeat.is_regular() {
+            self.since_ms = now_ms;
+        }
     }
 
     /// The time has come that was asked for.
-    pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig) -> Pulse {
+    pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig, heartbeat: Heartbeat) -> Pulse {
+        let is_pinged = self.pinged_after_ms > 0;
+        let pinged_ms = self.last_recv_ms.saturating_add(u64::from(self.pinged_after_ms));
         let give_up_ms = [
-            (config.idle_timeout_ms > 0).then(|| self.last_recv_ms.saturating_add(config.idle_timeout_ms)),
-            (self.pinged_ms > 0).then(|| self.pinged_ms.saturating_add(config.pong_timeout_ms)),
+            (config.idle_timeout_ms > 0 && heartbeat.has_answer())
+                .then(|| self.last_recv_ms.saturating_add(config.idle_timeout_ms)),
+            is_pinged.then(|| pinged_ms.saturating_add(config.pong_timeout_ms)),
         ];
         let give_up_ms = give_up_ms.into_iter().flatten().min().unwrap_or(u64::MAX);
         if now_ms >= give_up_ms {
             return Pulse::Lost;
         }
-        if config.ping_interval_ms == 0 || self.pinged_ms > 0 {
+        if config.ping_interval_ms == 0 || is_pinged {
             return Pulse::Wait { until_ms: give_up_ms };
         }
-        let ping_ms = self.last_recv_ms.saturating_add(config.ping_interval_ms);
+        let ping_after_ms = match self.first_ping_after_ms {
+            0 => config.ping_interval_ms,
+            first_ms => config.ping_interval_ms.min(u64::from(first_ms)),
+        };
+        let ping_ms = self.since_ms.saturating_add(ping_after_ms);
         if now_ms < ping_ms {
             return Pulse::Wait { until_ms: ping_ms.min(give_up_ms) };
         }
-        self.pinged_ms = now_ms.max(1);
+        self.since_ms = now_ms;
+        self.first_ping_after_ms = 0;
+        if !heartbeat.has_answer() {
+            return Pulse::Ping { until_ms: now_ms.saturating_add(config.ping_interval_ms) };
+        }
+        self.pinged_after_ms = saturate(self.silence_ms(now_ms)).max(1);
         Pulse::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
     }
+}
+
+/// Longer than 49 days is 49 days.
+fn saturate(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const WEBSOCKET: Heartbeat = Heartbeat::WebSocket;
     const CONFIG: KeepAliveConfig = KeepAliveConfig { ping_interval_ms: 25, pong_timeout_ms: 10, idle_timeout_ms: 0 };
 
     #[test]
     fn a_silent_peer_is_pinged_and_then_lost() {
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(112, &CONFIG), Pulse::Wait { until_ms: 125 });
-        assert_eq!(peer.on_timer(125, &CONFIG), Pulse::Ping { until_ms: 135 });
-        assert_eq!(peer.on_timer(130, &CONFIG), Pulse::Wait { until_ms: 135 });
-        assert_eq!(peer.on_timer(135, &CONFIG), Pulse::Lost);
+        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 125 });
+        assert_eq!(peer.on_timer(125, &CONFIG, WEBSOCKET), Pulse::Ping { until_ms: 135 });
+        assert_eq!(peer.on_timer(130, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 135 });
+        assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), Pulse::Lost);
+    }
+
+    #[test]
+    fn only_the_first_ping_may_come_early() {
+        let mut peer = KeepAlive::new(100);
+        peer.ping_first_after(7);
+        assert_eq!(peer.on_timer(100, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 107 });
+        peer.on_recv(105, WEBSOCKET);
+        assert_eq!(peer.on_timer(107, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 112 });
+        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), Pulse::Ping { until_ms: 122 });
+        peer.on_recv(113, WEBSOCKET);
+        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 138 });
+        peer.ping_first_after(1000);
+        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 138 }, "nor may it come late");
     }
 
     #[test]
     fn any_bytes_are_a_sign_of_life() {
         let mut peer = KeepAlive::new(100);
-        peer.on_timer(125, &CONFIG);
-        peer.on_recv(134);
-        assert_eq!(peer.on_timer(135, &CONFIG), Pulse::Wait { until_ms: 159 });
+        peer.on_timer(125, &CONFIG, WEBSOCKET);
+        peer.on_recv(134, WEBSOCKET);
+        assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 159 });
     }
 
     #[test]
     fn idle_ones_are_lost_also_without_pings() {
         let config = KeepAliveConfig { ping_interval_ms: 0, idle_timeout_ms: 40, ..CONFIG };
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(120, &config), Pulse::Wait { until_ms: 140 });
-        assert_eq!(peer.on_timer(140, &config), Pulse::Lost);
+        assert_eq!(peer.on_timer(120, &config, WEBSOCKET), Pulse::Wait { until_ms: 140 });
+        assert_eq!(peer.on_timer(140, &config, WEBSOCKET), Pulse::Lost);
         let config = KeepAliveConfig { idle_timeout_ms: 30, ..CONFIG };
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(125, &config), Pulse::Ping { until_ms: 130 });
-        assert_eq!(peer.on_timer(130, &config), Pulse::Lost);
+        assert_eq!(peer.on_timer(125, &config, WEBSOCKET), Pulse::Ping { until_ms: 130 });
+        assert_eq!(peer.on_timer(130, &config, WEBSOCKET), Pulse::Lost);
     }
 
     #[test]
     fn nothing_is_asked_of_a_peer_when_all_is_off() {
         let config = KeepAliveConfig { ping_interval_ms: 0, ..CONFIG };
-        assert_eq!(KeepAlive::new(5).on_timer(6, &config), Pulse::Wait { until_ms: u64::MAX });
+        assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), Pulse::Wait { until_ms: u64::MAX });
     }
 
     #[test]
     fn times_without_end_never_come() {
         let config = KeepAliveConfig { ping_interval_ms: u64::MAX, idle_timeout_ms: u64::MAX, ..CONFIG };
-        assert_eq!(KeepAlive::new(5).on_timer(6, &config), Pulse::Wait { until_ms: u64::MAX });
+        assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), Pulse::Wait { until_ms: u64::MAX });
         let config = KeepAliveConfig { pong_timeout_ms: u64::MAX, ..CONFIG };
         let mut peer = KeepAlive::new(5);
-        assert_eq!(peer.on_timer(30, &config), Pulse::Ping { until_ms: u64::MAX });
-        assert_eq!(peer.on_timer(31, &config), Pulse::Wait { until_ms: u64::MAX });
+        assert_eq!(peer.on_timer(30, &config, WEBSOCKET), Pulse::Ping { until_ms: u64::MAX });
+        assert_eq!(peer.on_timer(31, &config, WEBSOCKET), Pulse::Wait { until_ms: u64::MAX });
+    }
+
+    #[test]
+    fn regular_pings_come_whatever_the_peer_sends() {
+        let json = Heartbeat::CentrifugeJson;
+        let mut peer = KeepAlive::new(100);
+        peer.on_recv(120, json);
+        assert_eq!(peer.on_timer(125, &CONFIG, json), Pulse::Ping { until_ms: 135 });
+        peer.on_recv(126, json);
+        assert_eq!(peer.on_timer(135, &CONFIG, json), Pulse::Wait { until_ms: 150 });
+        assert_eq!(peer.on_timer(150, &CONFIG, json), Pulse::Ping { until_ms: 160 });
+        assert_eq!(peer.on_timer(160, &CONFIG, json), Pulse::Lost);
+    }
+
+    #[test]
+    fn pings_without_an_answer_go_on() {
+        let config = KeepAliveConfig { idle_timeout_ms: 30, ..CONFIG };
+        let mut peer = KeepAlive::new(100);
+        assert_eq!(peer.on_timer(125, &config, Heartbeat::Sse), Pulse::Ping { until_ms: 150 });
+        assert_eq!(peer.on_timer(150, &config, Heartbeat::Sse), Pulse::Ping { until_ms: 175 });
     }
 }

@@ -11,9 +11,8 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::State;
 use super::host::{self, CpuTicks, Memory, Network};
-use crate::proto::MessageKind;
 use crate::server::{PublishError, ShardMetrics, Status};
-use crate::topics::TopicName;
+use crate::topics::{Draft, TopicName};
 
 /// Where it is published.
 const TOPIC: &str = "demo";
@@ -39,9 +38,9 @@ async fn publish_figures(state: &State) -> io::Result<()> {
         let now = Sample::take(&state.status).await?;
         let payload = Bytes::from(encode(&before, &now));
         before = now;
-        match state.publish(topic.clone(), MessageKind::Text, payload).await {
+        match state.publish(Draft::new(topic.clone(), true, payload)).await {
             // Whoever misses this second's figures gets the next one's.
-            Ok(_) | Err(PublishError::Busy | PublishError::TooManyTopics) => {}
+            Ok(_) | Err(PublishError::Busy | PublishError::TooManyTopics | PublishError::UnknownNamespace) => {}
             Err(PublishError::Stopping) => return Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use super::State;
 use super::publish::{Outcome, Publish};
 use crate::proto::MessageKind;
 use crate::server::{PublishError, Status};
-use crate::topics::{Epoch, Position, TopicName};
+use crate::topics::{Draft, Epoch, Position};
 
 /// Publishes to nobody and keeps a record. Clones keep the same one.
 ///
@@ -33,7 +33,9 @@ impl Shards {
 }
 
 impl Publish for Shards {
-    fn publish(&mut self, topic: TopicName, kind: MessageKind, payload: Bytes) -> Result<Outcome, PublishError> {
+    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError> {
+        let Draft { topic, is_text, payload, .. } = draft;
+        let kind = if is_text { MessageKind::Text } else { MessageKind::Binary };
         let (reply, outcome) = oneshot::channel();
         let verdict = match topic.as_str() {
             "busy" => return Err(PublishError::Busy),

@@ -25,9 +25,12 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 6] = [
+const GAUGES: [Row; 9] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
+    ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
+    ("ringfeed_home_topics", "Topics whose order the shard keeps", |shard| &shard.home_topics),
+    ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
     ("ringfeed_topics", "Topics with subscribers on the shard", |shard| &shard.topics),
     ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
     ("ringfeed_outbox_bytes", "Bytes waiting for sockets that are behind", |shard| &shard.outbox_bytes),
@@ -35,11 +38,16 @@ const GAUGES: [Row; 6] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 19] = [
+const COUNTERS: [Row; 22] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
-    ("ringfeed_accept_stalls", "Times that no descriptor was free for a connection", |shard| &shard.accept_stalls),
+    ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
+    ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
+    ("ringfeed_publications_dropped", "Publications dropped for slow subscribers", |shard| &shard.publications_dropped),
+    ("ringfeed_publications_conflated", "Publications replaced by newer ones for slow subscribers", |shard| {
+        &shard.publications_conflated
+    }),
     ("ringfeed_deliveries", "Messages handed to sockets or outboxes", |shard| &shard.deliveries),
     ("ringfeed_deliveries_deflated", "Deliveries to subscribers that take compressed ones", |shard| {
         &shard.deliveries_deflated

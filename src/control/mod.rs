@@ -206,7 +206,7 @@ mod tests {
         let state = shards.state();
         state.status.set_draining();
         let topic = crate::topics::TopicName::new("a").unwrap();
-        let publish = state.publish(topic, crate::proto::MessageKind::Text, bytes::Bytes::new());
+        let publish = state.publish(crate::topics::Draft::new(topic, true, bytes::Bytes::new()));
         assert_eq!(tokio_uring::start(publish), Err(PublishError::Stopping));
         assert!(shards.published.borrow().is_empty());
     }

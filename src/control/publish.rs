@@ -15,12 +15,12 @@ use super::answer::{Answer, JSON, answer, text, with_header};
 use crate::limits::{CONTROL_BODY_MS, PUBLISH_BYTES_MAX};
 use crate::proto::MessageKind;
 use crate::server::{PublishError, Publisher};
-use crate::topics::{Position, TopicName};
+use crate::topics::{Draft, Position, TopicName};
 
 /// What the control plane asks of the shards. A seam: tests answer in their place.
 pub(super) trait Publish {
     /// As [`Publisher::publish`].
-    fn publish(&mut self, topic: TopicName, kind: MessageKind, payload: Bytes) -> Result<Outcome, PublishError>;
+    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError>;
     /// As [`Publisher::drain`].
     fn drain(&mut self) -> Result<(), PublishError>;
 }
@@ -29,8 +29,8 @@ pub(super) trait Publish {
 pub(super) type Outcome = oneshot::Receiver<Result<Position, PublishError>>;
 
 impl Publish for Publisher {
-    fn publish(&mut self, topic: TopicName, kind: MessageKind, payload: Bytes) -> Result<Outcome, PublishError> {
-        Publisher::publish(self, topic, kind, payload)
+    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError> {
+        Publisher::publish(self, draft)
     }
 
     fn drain(&mut self) -> Result<(), PublishError> {
@@ -40,16 +40,11 @@ impl Publish for Publisher {
 
 impl State {
     /// Publishes, and waits for the publication's place.
-    pub(super) async fn publish(
-        &self,
-        topic: TopicName,
-        kind: MessageKind,
-        payload: Bytes,
-    ) -> Result<Position, PublishError> {
+    pub(super) async fn publish(&self, draft: Draft) -> Result<Position, PublishError> {
         if self.status.is_draining() {
             return Err(PublishError::Stopping);
         }
-        let outcome = self.with_publisher(|publisher| publisher.publish(topic, kind, payload))?;
+        let outcome = self.with_publisher(|publisher| publisher.publish(draft))?;
         outcome.await.unwrap_or(Err(PublishError::Stopping))
     }
 }
@@ -69,7 +64,7 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, path: &str, reque
         let remedy = "the body is not valid UTF-8: send binary with 'Content-Type: application/octet-stream'";
         return text(StatusCode::BAD_REQUEST, remedy);
     }
-    match state.publish(topic, kind, payload).await {
+    match state.publish(Draft::new(topic, kind == MessageKind::Text, payload)).await {
         Ok(position) => published(position),
         Err(error) => refused(error),
     }
@@ -153,6 +148,7 @@ fn refused(error: PublishError) -> Answer {
             with_header(text(StatusCode::SERVICE_UNAVAILABLE, error), RETRY_AFTER, "1")
         }
         PublishError::TooManyTopics => text(StatusCode::INSUFFICIENT_STORAGE, error),
+        PublishError::UnknownNamespace => text(StatusCode::BAD_REQUEST, error),
     }
 }
 

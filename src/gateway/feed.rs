@@ -1,49 +1,134 @@
 //! `/feed/<topic>[,<topic>…]`: the raw feed. Each publication is one message, its payload verbatim.
+//!
+//! Who was here before says where (`?since=<epoch>:<offset>`, one for each topic) and is sent what it has missed, or is
+//! closed with 3010 if that can't be had; `?history=<n>` asks for the newest. Who offers the subprotocol
+//! `ringfeed.envelope` gets a line of JSON before each payload, which says the topic and the position, and first of all
+//! such a line that says where the topic is.
 
-use super::{Accept, Context, Handler, Refusal, Request};
+use std::sync::Arc;
+
+use super::catch_up::{check_open, parameter, positions, topics};
+use super::encoding::{encode_publication, position_text};
+use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
+use crate::conn::Heartbeat;
 use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
-use crate::proto::{CloseCode, Message};
-use crate::topics::{NameError, TopicName};
+use crate::proto::{CloseCode, Message, MessageKind};
+use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
+
+/// The subprotocol of those who want to know offsets.
+const ENVELOPE: &str = "ringfeed.envelope";
+
+/// What was missed can't be had: the same code as Centrifugo's.
+const INSUFFICIENT_STATE: CloseCode = CloseCode(3010);
 
 /// Subscribes each connection to the topics in its path. The feed is one-way: whoever sends a message is told so.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Feed;
+#[derive(Clone, Debug, Default)]
+pub struct Feed {
+    namespaces: Arc<Namespaces>,
+}
+
+impl Feed {
+    /// A feed of the topics that anyone may subscribe to.
+    pub fn new(namespaces: Arc<Namespaces>) -> Feed {
+        Feed { namespaces }
+    }
+}
+
+/// The ticket of a subscription says how it is to be answered.
+const RAW_TICKET: u32 = 0;
+const ENVELOPE_TICKET: u32 = 1;
 
 impl Handler for Feed {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
-        let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
-        for topic in topics {
+        let wanted = wanted(request)?;
+        wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
+        let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE);
+        for (topic, catch_up) in wanted {
+            let ticket = match (has_envelope, catch_up) {
+                (true, _) => Some(ENVELOPE_TICKET),
+                (false, CatchUp::None) => None,
+                (false, _) => Some(RAW_TICKET),
+            };
+            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics on one connection: open another for the rest");
-            conn.subscribe(topic).map_err(|_| Refusal::new(400, too_many()))?;
+            conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }
-        Ok(Accept { message_bytes_max: Some(FEED_MESSAGE_BYTES_MAX), ..Accept::default() })
+        Ok(Accept {
+            subprotocol: has_envelope.then(|| ENVELOPE.to_owned()),
+            message_bytes_max: Some(FEED_MESSAGE_BYTES_MAX),
+            encoding: if has_envelope { Encoding::Envelope } else { Encoding::Raw },
+            heartbeat: Heartbeat::WebSocket,
+        })
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, _message: Message<'_>) {
         conn.close(CloseCode::POLICY_VIOLATION, "this feed is read-only: publish on the control port");
     }
-}
 
-/// The topics of a path, each once.
-fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
-    let mut topics = list.split(',').map(TopicName::from_path).collect::<Result<Vec<_>, _>>()?;
-    topics.sort_unstable();
-    topics.dedup();
-    Ok(topics)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_names_its_topics_once_each() {
-        let names = |list| topics(list).map(|topics| topics.iter().map(|topic| topic.to_string()).collect::<Vec<_>>());
-        assert_eq!(names("a"), Ok(vec!["a".to_owned()]));
-        assert_eq!(names("b,a,b"), Ok(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(names("chat%3Aroom/1"), Ok(vec!["chat:room/1".to_owned()]));
-        assert_eq!(names(""), Err(NameError::Empty));
-        assert_eq!(names("a,,b"), Err(NameError::Empty));
-        assert_eq!(names("a%20b"), Err(NameError::Character));
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        match answer {
+            Answer::Subscribed { topic, position, recovery } if ticket == ENVELOPE_TICKET => {
+                conn.send(Message::text(&subscribed(&topic, position, &recovery)));
+                send_missed(conn, Encoding::Envelope, recovery);
+            }
+            Answer::Subscribed { position, recovery: Recovery::Lost, .. } => {
+                let reason = format!("what came since is no longer kept: the feed is at {}", position_text(position));
+                conn.close(INSUFFICIENT_STATE, &reason);
+            }
+            Answer::Subscribed { recovery, .. } => send_missed(conn, Encoding::Raw, recovery),
+            Answer::NotSubscribed { error, .. } => conn.close(CloseCode::TRY_AGAIN_LATER, &error.to_string()),
+            _ => {}
+        }
     }
+}
+
+/// The topics of a request, each once, and what is wanted of their past.
+fn wanted(request: &Request<'_>) -> Result<Vec<(TopicName, CatchUp)>, Refusal> {
+    let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
+    let catch_up = match (parameter(request.head, "since"), parameter(request.head, "history")) {
+        (Some(_), Some(_)) => return Err(Refusal::new(400, "either 'since' or 'history', not both")),
+        (Some(since), None) => positions(since, topics.len()).ok_or_else(|| {
+            Refusal::new(400, "'since' is <epoch>:<offset>, for each topic of the path one, with commas between")
+        })?,
+        (None, Some(count)) => {
+            let count = count.parse().map_err(|_| Refusal::new(400, "'history' is a number of publications"))?;
+            vec![CatchUp::Last(count); topics.len()]
+        }
+        (None, None) => vec![CatchUp::None; topics.len()],
+    };
+    let mut wanted: Vec<(TopicName, CatchUp)> = topics.into_iter().zip(catch_up).collect();
+    wanted.sort_by(|(a, _), (b, _)| a.cmp(b));
+    wanted.dedup_by(|(a, _), (b, _)| a == b);
+    Ok(wanted)
+}
+
+/// What stands before everything else of a topic.
+fn subscribed(topic: &TopicName, position: Position, recovery: &Recovery) -> String {
+    let mut line = serde_json::json!({
+        "subscribed": true,
+        "topic": topic.as_str(),
+        "epoch": position.epoch.to_string(),
+        "offset": position.offset,
+    });
+    match recovery {
+        Recovery::NotAsked => {}
+        Recovery::Recovered(_) => line["recovered"] = true.into(),
+        Recovery::Lost => line["recovered"] = false.into(),
+    }
+    format!("{line}\n")
+}
+
+fn send_missed(conn: &mut Context<'_>, encoding: Encoding, recovery: Recovery) {
+    let Recovery::Recovered(missed) = recovery else { return };
+    for body in missed {
+        match encoding {
+            Encoding::Raw => conn.send(message(&body)),
+            _ => conn.write(&encode_publication(encoding, &body).expect("these encodings are for everybody")),
+        }
+    }
+}
+
+fn message(body: &Body) -> Message<'_> {
+    let kind = if body.is_text { MessageKind::Text } else { MessageKind::Binary };
+    Message { kind, payload: body.payload() }
 }

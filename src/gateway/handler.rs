@@ -1,16 +1,12 @@
-//! The trait that applications implement, and what they can do from inside.
+//! The trait that applications implement.
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
+use super::Context;
 use crate::buf::ConnId;
-use crate::conn::CloseCause;
-use crate::limits::CONN_TOPICS_MAX;
-use crate::proto::{
-    CloseCode, Deflater, Message, MessageKind, RequestHead, Upgrade, WindowBits, encode_close, encode_message,
-};
-use crate::topics::TopicName;
+use crate::conn::{CloseCause, Heartbeat};
+use crate::proto::{CloseCode, Message, RequestHead, Upgrade};
+use crate::topics::{Answer, Encoding, Push, TopicName};
 
 /// What happens on the connections of a path.
 ///
@@ -25,12 +21,65 @@ pub trait Handler {
     /// A [`Refusal`] is sent to the peer instead, and nothing of what was done from here happens.
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal>;
 
+    /// A peer asks for something else than a WebSocket, by GET. If it is accepted, it gets a response without an end,
+    /// made of what is [written](Context::write) and of publications; what it sends after its request is ignored.
+    ///
+    /// # Errors
+    /// A [`Refusal`] is sent to the peer instead, and nothing of what was done from here happens. By default that
+    /// there is only a WebSocket here.
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
+        let _ = (conn, request);
+        Err(Refusal::new(426, "this is a WebSocket endpoint: connect to it with a WebSocket client"))
+    }
+
     /// A whole message came. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
+
+    /// What was asked for with this ticket has come about, or has not.
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        let _ = (conn, ticket, answer);
+    }
+
+    /// Something was pushed to a topic that this connection has subscribed to with [`Encoding::Own`].
+    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
+        let _ = (conn, topic, push);
+    }
+
+    /// When [`take_due`](Self::take_due) is to be asked next, if ever: shard time, in milliseconds. Asked in each turn.
+    fn deadline_ms(&self) -> Option<u64> {
+        None
+    }
+
+    /// A connection whose time has come, and which [`on_timer`](Self::on_timer) is then called for. Asked until there
+    /// is none.
+    fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
+        let _ = now_ms;
+        None
+    }
+
+    /// The connection's time has come.
+    fn on_timer(&mut self, conn: &mut Context<'_>) {
+        let _ = conn;
+    }
+
+    /// The server API wants something of a user's connections: appends those of them that are here.
+    fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
+        let _ = (order, found);
+    }
+
+    /// The server API wants something of this connection, which [`find_connections`](Self::find_connections) has named.
+    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
+        let _ = (conn, order);
+    }
 
     /// The connection that was opened is over, and its subscriptions have ended.
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
         let _ = (conn, cause);
+    }
+
+    /// The server stops: closes the connection, in a way that lets its client come back gently.
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        conn.close(CloseCode::GOING_AWAY, "the server is stopping");
     }
 }
 
@@ -45,6 +94,15 @@ pub struct Request<'a> {
     pub upgrade: &'a Upgrade<'a>,
 }
 
+/// A GET that asks for no WebSocket.
+#[derive(Clone, Copy, Debug)]
+pub struct Get<'a> {
+    /// What follows the route's prefix in the path; not percent-decoded.
+    pub rest: &'a str,
+    /// Path, query and header fields.
+    pub head: &'a RequestHead<'a>,
+}
+
 /// The peer is welcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
@@ -52,123 +110,66 @@ pub struct Accept {
     pub subprotocol: Option<String>,
     /// Bytes of one message from this peer, if that should be less than the server's bound.
     pub message_bytes_max: Option<u32>,
+    /// In which form this connection is sent what is pushed to its topics.
+    pub encoding: Encoding,
+    /// How a silent peer is asked for a sign of life.
+    pub heartbeat: Heartbeat,
+}
+
+/// The peer gets a response without an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The response's `Content-Type`.
+    pub content_type: &'static str,
+    /// Further header fields.
+    pub headers: Vec<(&'static str, String)>,
+    /// In which form this connection is sent what is pushed to its topics.
+    pub encoding: Encoding,
+    /// What is sent so that the connection is not thought dead.
+    pub heartbeat: Heartbeat,
 }
 
 /// The peer is not welcome.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// HTTP status: 400 to 599.
+    /// HTTP status: 400 to 599, or 204.
     pub status: u16,
     /// Tells the peer why, and what to do about it.
     pub text: Cow<'static, str>,
 }
 
-/// What a handler asks of the shard.
-#[derive(Debug)]
-pub enum Command {
-    /// Subscribe this connection to a topic.
+/// What the server API wants of the connections of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The user; empty is every one.
+    pub user: String,
+    /// Only this connection of the user's.
+    pub client: Option<String>,
+    /// What is wanted.
+    pub action: Action,
+}
+
+/// See [`Order`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Subscribe it to this topic.
     Subscribe(TopicName),
-    /// End a subscription.
+    /// End its subscription to this topic.
     Unsubscribe(TopicName),
-    /// Publish to a topic, wherever its home is.
-    Publish {
-        /// The topic.
-        topic: TopicName,
-        /// Text or binary.
-        kind: MessageKind,
-        /// The message.
-        payload: Bytes,
+    /// Close it with this code.
+    Disconnect {
+        /// As in RFC 6455 §7.4.2: 3000 to 4999.
+        code: CloseCode,
+        /// At most 123 bytes.
+        reason: String,
     },
-}
-
-/// More subscriptions than [`CONN_TOPICS_MAX`] on one connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManySubscriptions;
-
-/// A connection, as its handler sees it during a call.
-#[derive(Debug)]
-pub struct Context<'a> {
-    id: ConnId,
-    out: &'a mut Vec<u8>,
-    /// What compresses for this peer, and how far back it may refer.
-    deflate: Option<(&'a mut Deflater, WindowBits)>,
-    commands: &'a mut Vec<Command>,
-    subscriptions: usize,
-    is_closed: bool,
-}
-
-impl<'a> Context<'a> {
-    /// A context that appends frames to `out`, compressed where `deflate` says so, and what is asked of the shard to
-    /// `commands`.
-    pub(crate) fn new(
-        id: ConnId,
-        out: &'a mut Vec<u8>,
-        deflate: Option<(&'a mut Deflater, WindowBits)>,
-        commands: &'a mut Vec<Command>,
-        subscriptions: usize,
-    ) -> Context<'a> {
-        Context { id, out, deflate, commands, subscriptions, is_closed: false }
-    }
-
-    /// Which connection this is.
-    pub fn id(&self) -> ConnId {
-        self.id
-    }
-
-    /// Sends `message` to this peer. It leaves at the end of the turn, in one send with whatever else there is for the
-    /// peer. After [`close`](Self::close) it is ignored.
-    pub fn send(&mut self, message: Message<'_>) {
-        match &mut self.deflate {
-            _ if self.is_closed => {}
-            Some((deflater, window)) => deflater.encode_message(self.out, message, *window, None),
-            None => encode_message(self.out, message, None),
-        }
-    }
-
-    /// Subscribes this connection to `topic`: from now on it is sent each publication as one message. Subscribing again
-    /// changes nothing.
-    ///
-    /// # Errors
-    /// Refused when the connection has [`CONN_TOPICS_MAX`] subscriptions.
-    pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
-        if self.subscriptions == CONN_TOPICS_MAX {
-            return Err(TooManySubscriptions);
-        }
-        self.subscriptions += 1;
-        self.commands.push(Command::Subscribe(topic));
-        Ok(())
-    }
-
-    /// Ends the subscription to `topic`, if there is one.
-    pub fn unsubscribe(&mut self, topic: TopicName) {
-        self.commands.push(Command::Unsubscribe(topic));
-    }
-
-    /// Publishes `message` to the subscribers of `topic` on all shards. Where it can't be passed on, since
-    /// shards are behind or the server is stopping, nobody gets it and it counts as refused.
-    pub fn publish(&mut self, topic: TopicName, message: Message<'_>) {
-        let payload = Bytes::copy_from_slice(message.payload);
-        self.commands.push(Command::Publish { topic, kind: message.kind, payload });
-    }
-
-    /// Closes the connection: a Close frame is sent after all that was sent before, and the peer has some seconds to
-    /// answer it. No more messages are handed over.
-    pub fn close(&mut self, code: CloseCode, reason: &str) {
-        if !self.is_closed {
-            encode_close(self.out, Some(code), reason, None);
-            self.is_closed = true;
-        }
-    }
-
-    /// Subscriptions of the connection, with those asked for in this call.
-    pub(crate) fn subscriptions(&self) -> usize {
-        self.subscriptions
-    }
-
-    /// Whether [`close`](Self::close) was called.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed
-    }
+    /// Prolong it, or end it.
+    Refresh {
+        /// Whether it has expired.
+        is_expired: bool,
+        /// When it will, in seconds of Unix time.
+        expire_at: Option<u64>,
+    },
 }
 
 impl Refusal {

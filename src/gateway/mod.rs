@@ -3,15 +3,23 @@
 //! A [`Handler`] is told of connections and messages, and answers through its [`Context`]: bytes for the peer at once,
 //! and [`Command`]s for the shard. It never sees a socket, and runs to completion.
 
+mod catch_up;
 pub mod centrifuge;
+mod context;
 mod echo;
+mod encoding;
 mod feed;
 mod handler;
 mod page;
 mod routes;
+mod sse;
 
+pub(crate) use context::ContextParts;
+pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
 pub use echo::Echo;
+pub use encoding::{encode_presence, encode_publication};
 pub use feed::Feed;
-pub use handler::{Accept, Command, Context, Handler, Refusal, Request, TooManySubscriptions};
+pub use handler::{Accept, Action, Get, Handler, Order, Refusal, Request, Stream};
 pub use page::answer_plain_get;
 pub use routes::{RouteError, Routes};
+pub use sse::Sse;

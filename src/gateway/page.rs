@@ -1,6 +1,6 @@
 //! The small page that shows a feed in the browser, and what other plain GETs are told.
 
-use crate::proto::{HandshakeError, RequestHead, encode_refusal, encode_response};
+use crate::proto::{RequestHead, encode_response};
 
 /// Subscribes to a feed and shows it live.
 const PAGE: &str = include_str!("page.html");
@@ -16,12 +16,11 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
     ("Cache-Control", "no-cache"),
 ];
 
-/// Appends the answer to a GET that is not a WebSocket handshake.
-pub fn answer_plain_get(out: &mut Vec<u8>, head: &RequestHead<'_>, is_websocket_path: bool) {
+/// Appends the answer to a GET that is not a WebSocket handshake, where no handler serves its path.
+pub fn answer_plain_get(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     let text = "text/plain; charset=utf-8";
     match head.path {
         "/" => encode_response(out, 200, "text/html; charset=utf-8", PAGE.as_bytes(), PAGE_HEADERS),
-        _ if is_websocket_path => encode_refusal(out, HandshakeError::NotAnUpgrade),
         _ => encode_response(out, 404, text, b"nothing here: the feed of a topic is at /feed/<topic>\n", &[]),
     }
 }
@@ -31,19 +30,18 @@ mod tests {
     use super::*;
     use crate::proto::decode_request_head;
 
-    fn answer(path: &str, is_websocket_path: bool) -> String {
+    fn answer(path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
         let (head, _) = decode_request_head(request.as_bytes()).unwrap().unwrap();
         let mut out = Vec::new();
-        answer_plain_get(&mut out, &head, is_websocket_path);
+        answer_plain_get(&mut out, &head);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn plain_gets_are_told_what_is_where() {
-        assert!(answer("/", false).starts_with("HTTP/1.1 200 "));
-        assert!(answer("/?topic=a", false).contains("Content-Security-Policy"));
-        assert!(answer("/feed/a", true).starts_with("HTTP/1.1 426 "));
-        assert!(answer("/favicon.ico", false).starts_with("HTTP/1.1 404 "));
+        assert!(answer("/").starts_with("HTTP/1.1 200 "));
+        assert!(answer("/?topic=a").contains("Content-Security-Policy"));
+        assert!(answer("/favicon.ico").starts_with("HTTP/1.1 404 "));
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Handler;
+use crate::buf::ConnId;
 use crate::limits::ROUTES_MAX;
 
 /// Handlers by path: an exact one (`/echo`), or a prefix that ends in `/` (`/feed/`).
@@ -47,6 +48,21 @@ impl Routes {
         matching.min_by_key(|(_, rest)| rest.len())
     }
 
+    /// All handlers.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Handler> {
+        self.routes.iter().map(|(_, handler)| handler.as_ref())
+    }
+
+    /// When [`take_due`](Self::take_due) is to be asked next.
+    pub fn deadline_ms(&self) -> Option<u64> {
+        self.iter().filter_map(|handler| handler.deadline_ms()).min()
+    }
+
+    /// A connection whose time has come for its handler; ask again until there is none.
+    pub fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
+        self.routes.iter_mut().find_map(|(_, handler)| handler.take_due(now_ms))
+    }
+
     /// The handler of a route.
     pub fn handler(&mut self, route: u8) -> &mut dyn Handler {
         self.routes[usize::from(route)].1.as_mut()
@@ -77,8 +93,8 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins() {
         let mut routes = Routes::default();
-        routes.add("/feed/", Box::new(Feed)).unwrap();
-        routes.add("/feed/private/", Box::new(Feed)).unwrap();
+        routes.add("/feed/", Box::new(Feed::default())).unwrap();
+        routes.add("/feed/private/", Box::new(Feed::default())).unwrap();
         routes.add("/echo", Box::new(Echo)).unwrap();
         assert_eq!(routes.find("/feed/a,b"), Some((0, "a,b")));
         assert_eq!(routes.find("/feed/private/a"), Some((1, "a")));

@@ -154,6 +154,17 @@ pub fn encode_response(
     out.extend_from_slice(body);
 }
 
+/// Appends the head of a response whose body ends with the connection.
+pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, extra_headers: &[(&str, String)]) {
+    encode_status_line(out, 200);
+    encode_header(out, "Content-Type", content_type);
+    encode_header(out, "Connection", "close");
+    for (name, value) in extra_headers {
+        encode_header(out, name, value);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Appends the refusal of a handshake, with a body that names the remedy.
 pub fn encode_refusal(out: &mut Vec<u8>, error: HandshakeError) {
     let extra_headers: &[(&str, &str)] = match error.status() {

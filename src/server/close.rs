@@ -1,18 +1,27 @@
 //! Connections end, in three steps so that nothing is closed while the kernel still holds memory of ours:
 //! [`terminate`](Shard::terminate), [`join`](Shard::join), [`on_close`](Shard::on_close).
 
+use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
-use super::variant::variant_of;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
-use crate::proto::{CloseCode, encode_close};
+use crate::proto::CloseCode;
 use crate::ring::{Op, Ring, Token};
 
 impl<R: Ring> Shard<'_, R> {
+    /// The handler has closed it: what it has sent is the last.
+    pub(super) fn close_for(&mut self, slot: u32, cause: CloseCause) {
+        if self.slot(slot).conn.is_stream {
+            self.finish(slot, cause);
+        } else {
+            self.await_close(slot, cause);
+        }
+    }
+
     /// We have sent a Close frame; the peer has some seconds to answer it.
     pub(super) fn await_close(&mut self, slot: u32, cause: CloseCause) {
         self.slot(slot).conn.phase = Phase::Closing;
@@ -41,8 +50,8 @@ impl<R: Ring> Shard<'_, R> {
         entry.is_shutting = true;
         self.ring.submit_shutdown(entry.socket, Token::of_conn(Op::Shutdown, entry.id));
         // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
-        if !entry.is_receiving {
-            self.submit_recv(slot);
+        if entry.attention == Attention::None {
+            self.attend(slot);
         }
         self.set_deadline(slot, self.now_ms + LINGER_MS);
     }
@@ -56,11 +65,11 @@ impl<R: Ring> Shard<'_, R> {
     /// The server is stopping.
     pub(super) fn close_for_drain(&mut self, slot: u32) {
         match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open) => {
-                let start = self.begin_reply(slot);
-                encode_close(&mut self.replies.bytes, Some(CloseCode::GOING_AWAY), "the server is stopping", None);
-                self.end_reply(slot, start);
-                self.await_close(slot, CloseCause::Drain);
+            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+                self.call_handler(slot, |handler, context| handler.on_drain(context));
+                if self.is_listening(slot) {
+                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
+                }
             }
             (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
             _ => {}
@@ -74,14 +83,16 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         entry.cause = Some(cause);
+        if std::mem::take(&mut entry.is_held) {
+            self.mark_dirty(slot);
+        }
+        let entry = &mut self.slots[slot as usize];
         let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
-        let variant = variant_of(&entry.conn);
+        let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         self.metrics.closed(cause).add(1);
-        self.metrics.subscriptions.sub(subscriptions.len() as u64);
-        subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot, variant));
-        self.metrics.topics.set(self.topics.len() as u64);
+        open.sub(u64::from(route.is_some()));
+        subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
         if let Some(route) = route {
-            self.metrics.websockets.sub(1);
             self.routes.handler(route).on_close(id, cause);
         }
     }
@@ -101,11 +112,10 @@ impl<R: Ring> Shard<'_, R> {
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Terminating;
         change_outbox(entry, self.metrics, |outbox| *outbox = Outbox::default());
-        for (op, is_in_kernel) in [(Op::Recv, entry.is_receiving), (Op::Send, entry.is_sending)] {
-            if is_in_kernel {
-                self.ring.submit_cancel(Token::of_conn(op, entry.id));
-            }
+        if entry.is_sending {
+            self.ring.submit_cancel(entry.socket, Token::of_conn(Op::Send, entry.id));
         }
+        self.cancel_attention(slot);
         self.join(slot);
     }
 
@@ -122,10 +132,10 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_close(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
         self.slots.remove(slot as usize);
+        if let Some(addresses) = &mut self.addresses {
+            addresses.leave(slot);
+        }
         self.generations[slot as usize] = id.next().generation;
         self.metrics.connections.set(self.slots.len() as u64);
-        if self.accept_retry_ms.is_some() {
-            self.submit_accept();
-        }
     }
 }

@@ -1,10 +1,12 @@
 //! How a server is to run.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::conn::KeepAliveConfig;
 use crate::limits;
 use crate::proto::DeflateConfig;
+use crate::topics::Namespaces;
 
 /// Everything that an operator can choose. The default is a server on loopback that is safe to run.
 #[derive(Clone, Debug)]
@@ -13,13 +15,19 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
-    /// Connections in all, of which each shard takes an equal part, rounded up; 0 is as many as `RLIMIT_NOFILE` allows
-    /// each.
+    /// Connections in all; 0 is as many as `RLIMIT_NOFILE` allows one kernel ring for each shard.
     pub connections_max: usize,
+    /// Connections that are let in each second; 0 is as many as come. The others wait, and are told to come back later
+    /// when that takes long.
+    pub handshakes_per_second: u64,
+    /// Connections that come from one IPv4 address, or one IPv6 network of 64 bits; 0 is as many as come.
+    pub connections_per_address_max: u32,
     /// Bytes of one message from a peer.
     pub message_bytes_max: u32,
-    /// Bytes that may wait for a connection before a publication more ends it.
-    pub outbox_bytes_max: usize,
+    /// What topics have in common, by the first part of their name.
+    pub namespaces: Arc<Namespaces>,
+    /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
+    pub socket_notsent_bytes: u32,
     /// How to compress for peers that offer it; `None` declines.
     pub deflate: Option<DeflateConfig>,
     /// Time for an opening handshake.
@@ -36,8 +44,11 @@ impl Default for ServerConfig {
             listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
             shards: 0,
             connections_max: 0,
+            handshakes_per_second: 0,
+            connections_per_address_max: 0,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
-            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            namespaces: Arc::default(),
+            socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             keep_alive: KeepAliveConfig {

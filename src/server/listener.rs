@@ -15,13 +15,13 @@ use crate::limits::{ACCEPT_BACKLOG, TCP_USER_TIMEOUT_MS};
 /// # Errors
 /// `EADDRINUSE` also when the port is another process's whose sockets would let themselves be joined: connections would
 /// go to either.
-pub(super) fn listen(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+pub(super) fn listen(address: SocketAddr, count: usize, notsent_bytes: u32) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
     refuse_shared(address)?;
-    let first = bind(address)?;
+    let first = bind(address, notsent_bytes)?;
     let address = first.local_addr()?.as_socket().expect("an IP address was bound");
     let mut sockets = vec![first];
     for _ in 1..count {
-        sockets.push(bind(address)?);
+        sockets.push(bind(address, notsent_bytes)?);
     }
     sockets.iter().try_for_each(|socket| socket.listen(ACCEPT_BACKLOG))?;
     Ok((address, sockets.into_iter().map(OwnedFd::from).collect()))
@@ -33,12 +33,13 @@ fn refuse_shared(address: SocketAddr) -> io::Result<()> {
     socket.bind(&address.into())
 }
 
-fn bind(address: SocketAddr) -> io::Result<Socket> {
+fn bind(address: SocketAddr, notsent_bytes: u32) -> io::Result<Socket> {
     let socket = new_socket(address)?;
     socket.set_reuse_port(true)?;
     // What connections inherit: messages are joined before they are sent, so the kernel need not wait for more; and a
     // peer that no longer acknowledges is given up long before the kernel's quarter of an hour.
     socket.set_tcp_nodelay(true)?;
+    socket.set_tcp_notsent_lowat(notsent_bytes)?;
     socket.set_tcp_user_timeout(Some(Duration::from_millis(TCP_USER_TIMEOUT_MS)))?;
     socket.bind(&address.into())?;
     Ok(socket)
@@ -57,11 +58,11 @@ mod tests {
 
     #[test]
     fn shards_share_a_port_and_others_do_not() {
-        let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), 3, 4096).unwrap();
         assert_eq!(listeners.len(), 3);
         assert_ne!(address.port(), 0);
-        assert_eq!(listen(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(listen(address, 1, 4096).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
-        assert!(listen(address, 1).is_ok());
+        assert!(listen(address, 1, 4096).is_ok());
     }
 }

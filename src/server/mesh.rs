@@ -4,63 +4,105 @@
 //! doorbell: at most one for a target and turn, and none while the target is awake.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use crate::buf::{Consumer, Producer, queue};
+use super::slowest::SlowConnection;
+use crate::buf::{ConnId, Consumer, Producer, queue};
+use crate::gateway::Order;
 use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
-use crate::proto::MessageKind;
 use crate::ring::{Event, Op, Ring, Token};
-use crate::topics::{Position, Publication, TopicName};
+use crate::topics::{Answer, CatchUp, ClientInfo, Draft, Position, PublishError, Push, Query, TopicName};
 
 /// What travels between shards.
 #[derive(Debug)]
 pub(super) enum Parcel {
     /// To a topic's home shard: give it the next place in the topic's order.
-    Publish(Publish),
+    Publish(Box<Publish>),
+    /// To a topic's home shard: the shard of this number has subscribers from now on.
+    Interest(TopicName, u16),
+    /// To a topic's home shard: the shard of this number has none any more.
+    Disinterest(TopicName, u16),
+    /// To a topic's home shard: somebody subscribes who wants to know where the topic is.
+    Join(Box<Join>),
+    /// To a topic's home shard: somebody who was present no longer is.
+    Depart(TopicName, Arc<ClientInfo>),
+    /// To a topic's home shard: a question.
+    Ask(Box<Ask>),
+    /// To a shard: the topics with subscribers whose home it is are wanted.
+    ListTopics(oneshot::Sender<ActiveTopics>),
+    /// To a shard: the connections that have the most waiting are wanted, so many at most.
+    ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: for the subscribers there.
-    Deliver(Publication),
+    Deliver(TopicName, Push),
+    /// To the shard of a connection: what it has asked for.
+    Answer(Box<ToConn>, Box<Answer>),
+    /// From the control plane: for the connections of a user.
+    Order(Arc<Order>),
     /// From the control plane: leave gracefully.
     Drain,
+}
+
+/// Topics with subscribers, and how many are present in each, where that is kept.
+pub type ActiveTopics = Vec<(TopicName, usize)>;
+
+impl Parcel {
+    /// Whether it tells a home who subscribes. These go before publications.
+    fn is_interest(&self) -> bool {
+        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
+    }
+}
+
+/// A connection that waits for an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToConn {
+    pub(super) shard: u16,
+    pub(super) id: ConnId,
+    pub(super) ticket: u32,
+}
+
+/// Where an answer is wanted.
+#[derive(Debug)]
+pub(super) enum ReplyTo<T> {
+    Nobody,
+    Conn(ToConn),
+    Control(oneshot::Sender<T>),
 }
 
 /// A message on its way to its topic's home shard.
 #[derive(Debug)]
 pub(super) struct Publish {
-    pub(super) topic: TopicName,
-    pub(super) kind: MessageKind,
-    pub(super) payload: Bytes,
-    /// Where the outcome is wanted.
-    pub(super) reply: Option<oneshot::Sender<Result<Position, PublishError>>>,
+    pub(super) draft: Draft,
+    pub(super) reply: ReplyTo<Result<Position, PublishError>>,
 }
 
-/// Why a publication was refused. Nobody received it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PublishError {
-    /// The queues between shards are full. Later, not broken.
-    Busy,
-    /// The topic is new, and no more topics are kept.
-    TooManyTopics,
-    /// The server is stopping.
-    Stopping,
-}
-
-impl fmt::Display for PublishError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PublishError::Busy => "publications arrive faster than they can be passed on: try again later",
-            PublishError::TooManyTopics => "too many topics: publish to fewer, or run more shards",
-            PublishError::Stopping => "the server is stopping: publish to another one",
-        })
+impl Publish {
+    /// Whether it comes from outside the shards, where its publisher waits.
+    pub(super) fn is_from_control(&self) -> bool {
+        matches!(self.reply, ReplyTo::Control(_))
     }
 }
 
-impl std::error::Error for PublishError {}
+/// A subscriber on its way to its topic's home shard, and back.
+#[derive(Debug)]
+pub(super) struct Join {
+    pub(super) topic: TopicName,
+    pub(super) catch_up: CatchUp,
+    /// Who it is, where that is kept.
+    pub(super) presence: Option<Arc<ClientInfo>>,
+    pub(super) reply: ToConn,
+}
+
+/// A question on its way to its topic's home shard.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) topic: TopicName,
+    pub(super) query: Query,
+    pub(super) reply: ReplyTo<Answer>,
+}
 
 /// Whether a shard sleeps and wants to be woken: set by the shard before it waits, taken by whoever wakes it.
 #[derive(Clone, Debug, Default)]
@@ -93,6 +135,8 @@ pub(super) struct Mesh<A> {
     links: Vec<Option<Link<A>>>,
     /// From the control plane, then from each other shard.
     incoming: Vec<Consumer<Parcel>>,
+    /// What came while the others were looked at again.
+    kept: Vec<Parcel>,
     asleep: Asleep,
 }
 
@@ -125,7 +169,9 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, V
     let count = addresses.len();
     let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
     let ends = links.into_iter().zip(incoming).zip(asleep).enumerate();
-    let meshes = ends.map(|(shard, ((links, incoming), asleep))| Mesh { shard, links, incoming, asleep }).collect();
+    let meshes = ends
+        .map(|(shard, ((links, incoming), asleep))| Mesh { shard, links, incoming, kept: Vec::new(), asleep })
+        .collect();
     (Publisher { shards, told: 0 }, meshes)
 }
 
@@ -148,24 +194,37 @@ impl<A> Mesh<A> {
         link.push_backlog();
     }
 
-    /// Sends `publication` to every other shard.
-    pub(super) fn send_all(&mut self, publication: &Publication) {
-        let shard = self.shard;
-        for to in (0..self.links.len()).filter(|to| *to != shard) {
-            self.send(to, Parcel::Deliver(publication.clone()));
-        }
-    }
-
     /// Whether some shard is so far behind that nothing more should be published.
     pub(super) fn is_congested(&self) -> bool {
         self.links.iter().flatten().any(|link| link.backlog.len() >= MESH_BACKLOG_PARCELS_MAX)
     }
 
-    /// Appends what has arrived, at most [`MESH_PARCELS_PER_TURN`] from each, in each one's order.
+    /// Appends what has arrived, at most [`MESH_PARCELS_PER_TURN`] from each, in each one's order; except that what
+    /// tells of new subscribers comes first.
+    ///
+    /// A client that has been told that it is subscribed may publish at once, or have somebody else do it, through a
+    /// queue that is looked at before the one in which its subscription lies. So where publications have come, all
+    /// queues are looked at once more for subscriptions: the one that was there first is there now.
     pub(super) fn receive(&mut self, parcels: &mut Vec<Parcel>) {
+        let start = parcels.len();
+        parcels.append(&mut self.kept);
         for queue in &mut self.incoming {
             parcels.extend(std::iter::from_fn(|| queue.pop()).take(MESH_PARCELS_PER_TURN));
         }
+        if !parcels[start..].iter().any(|parcel| matches!(parcel, Parcel::Publish(_))) {
+            return;
+        }
+        for queue in &mut self.incoming {
+            for parcel in std::iter::from_fn(|| queue.pop()).take(MESH_QUEUE_PARCELS) {
+                if parcel.is_interest() {
+                    parcels.push(parcel);
+                } else {
+                    self.kept.push(parcel);
+                }
+            }
+        }
+        // Stable: each queue's order is kept among either kind.
+        parcels[start..].sort_by_key(|parcel| !parcel.is_interest());
     }
 
     /// At the end of a turn: wakes the sleepers among those that were sent something.
@@ -183,7 +242,7 @@ impl<A> Mesh<A> {
         self.asleep.0.store(true, Ordering::Relaxed);
         // Pairs with the fence in `Asleep::take`.
         fence(Ordering::SeqCst);
-        if !self.incoming.iter().all(Consumer::is_empty) {
+        if !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty) {
             Duration::ZERO
         } else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {
             // Nobody tells when there is room, and the shard that is behind may need this very CPU.
@@ -213,27 +272,71 @@ impl<A> Link<A> {
 }
 
 impl Publisher {
-    /// Publishes to `topic`. Text must be valid UTF-8; subscribers are sent it as it is.
+    /// Publishes. Text must be valid UTF-8; subscribers are sent it as it is.
     ///
     /// The receiver yields the publication's place in the topic's order, once it has one.
     ///
     /// # Errors
-    /// [`PublishError::Busy`] and [`PublishError::Stopping`] here or from the receiver, and the other from the
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`] here or from the receiver, and the others from the
     /// receiver. A receiver that fails means that the shard has stopped.
-    pub fn publish(
-        &mut self,
-        topic: TopicName,
-        kind: MessageKind,
-        payload: Bytes,
-    ) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
+    pub fn publish(&mut self, draft: Draft) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
         let (reply, outcome) = oneshot::channel();
-        let home = topic.home(self.shards.len());
-        // A shard that has left takes nothing out of its queue, and would never answer.
-        if home < self.told {
-            return Err(PublishError::Stopping);
-        }
-        self.send(home, Parcel::Publish(Publish { topic, kind, payload, reply: Some(reply) }))?;
+        let home = self.home(&draft.topic)?;
+        self.send(home, Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Control(reply) })))?;
         Ok(outcome)
+    }
+
+    /// Asks about a topic.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that the shard has stopped.
+    pub fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError> {
+        let (reply, answer) = oneshot::channel();
+        let home = self.home(&topic)?;
+        self.send(home, Parcel::Ask(Box::new(Ask { topic, query, reply: ReplyTo::Control(reply) })))?;
+        Ok(answer)
+    }
+
+    /// Asks each shard for the topics with subscribers whose home it is, and how many are present where that is kept.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
+    pub fn topics(&mut self) -> Result<Vec<oneshot::Receiver<ActiveTopics>>, PublishError> {
+        let count = self.shards.len();
+        let ask = |shard| {
+            let (reply, topics) = oneshot::channel();
+            self.send(shard, Parcel::ListTopics(reply)).map(|()| topics)
+        };
+        (0..count).map(ask).collect()
+    }
+
+    /// Asks each shard for the `count` connections that have the most waiting for them, those first that have more.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
+    pub fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        let shards = self.shards.len();
+        let ask = |shard| {
+            let (reply, slowest) = oneshot::channel();
+            self.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
+        };
+        (0..shards).map(ask).collect()
+    }
+
+    /// Has `order` carried out for the connections that it names, on all shards.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`]: some shards may have it already; carrying it out again does no harm.
+    pub fn order(&mut self, order: Order) -> Result<(), PublishError> {
+        let order = Arc::new(order);
+        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::Order(order.clone())))
+    }
+
+    /// The home of a topic, if it still takes parcels: a shard that has left takes nothing out of its queue, and would
+    /// never answer.
+    fn home(&self, topic: &TopicName) -> Result<usize, PublishError> {
+        let home = topic.home(self.shards.len());
+        if home < self.told { Err(PublishError::Stopping) } else { Ok(home) }
     }
 
     /// Tells all shards to leave gracefully: accept nobody, close everybody with 1001, and end.
@@ -261,26 +364,30 @@ impl Publisher {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
+    fn draft(payload: &'static str) -> Draft {
+        Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(payload))
+    }
+
     fn publish(publisher: &mut Publisher, payload: &'static str) -> Result<(), PublishError> {
-        let topic = TopicName::new("a").unwrap();
-        publisher.publish(topic, MessageKind::Text, Bytes::from(payload)).map(drop)
+        publisher.publish(draft(payload)).map(drop)
     }
 
     fn payloads(mesh: &mut Mesh<()>) -> Vec<Bytes> {
         let mut parcels = Vec::new();
         mesh.receive(&mut parcels);
         let payload = |parcel| match parcel {
-            Parcel::Publish(publish) => publish.payload,
+            Parcel::Publish(publish) => publish.draft.payload,
             other => panic!("{other:?}"),
         };
         parcels.into_iter().map(payload).collect()
     }
 
     fn message(payload: &'static str) -> Parcel {
-        let topic = TopicName::new("a").unwrap();
-        Parcel::Publish(Publish { topic, kind: MessageKind::Text, payload: Bytes::from(payload), reply: None })
+        Parcel::Publish(Box::new(Publish { draft: draft(payload), reply: ReplyTo::Nobody }))
     }
 
     #[test]
@@ -294,6 +401,32 @@ mod tests {
             meshes[from].send(home, message("2"));
         }
         assert_eq!(payloads(&mut meshes[home]), ["from control", "1", "2", "1", "2"]);
+    }
+
+    #[test]
+    fn who_subscribes_comes_before_what_is_published_and_in_order() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        let topic = TopicName::new("a").unwrap();
+        let home = topic.home(2);
+        let info = Arc::new(ClientInfo::default());
+        let other = &mut meshes[1 - home];
+        other.send(home, message("from a shard"));
+        other.send(home, Parcel::Interest(topic.clone(), 1));
+        other.send(home, Parcel::Depart(topic.clone(), info));
+        other.send(home, Parcel::Disinterest(topic, 1));
+        publish(&mut publisher, "from control").unwrap();
+        let mut parcels = Vec::new();
+        meshes[home].receive(&mut parcels);
+        let kind = |parcel: &Parcel| match parcel {
+            Parcel::Interest(..) => "interest",
+            Parcel::Depart(..) => "depart",
+            Parcel::Disinterest(..) => "disinterest",
+            Parcel::Publish(_) => "publish",
+            other => panic!("{other:?}"),
+        };
+        let kinds: Vec<_> = parcels.iter().map(kind).collect();
+        assert_eq!(kinds, ["interest", "depart", "disinterest", "publish", "publish"]);
     }
 
     #[test]

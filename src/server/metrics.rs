@@ -41,11 +41,15 @@ pub struct ShardMetrics {
     pub connections: Cell,
     /// Of these, upgraded to WebSocket and not closing. Gauge.
     pub websockets: Cell,
+    /// Of these, that get a response without an end and are not closing. Gauge.
+    pub streams: Cell,
     /// Connections accepted.
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
     pub closed: [Cell; CloseCause::ALL.len()],
-    /// Times that accepting stopped since the table of descriptors was full.
+    /// Of these, told to come back later.
+    pub shed: Cell,
+    /// Times that accepting stopped since the system had no file or memory for a connection.
     pub accept_stalls: Cell,
     /// Topics with subscribers here. Gauge.
     pub topics: Cell,
@@ -55,6 +59,14 @@ pub struct ShardMetrics {
     pub publications: Cell,
     /// Publications that were refused here.
     pub publications_refused: Cell,
+    /// Topics whose home is here. Gauge.
+    pub home_topics: Cell,
+    /// Payload bytes that their histories keep. Gauge.
+    pub history_bytes: Cell,
+    /// Publications dropped since their subscriber was slow.
+    pub publications_dropped: Cell,
+    /// Publications replaced by a newer one since their subscriber was slow.
+    pub publications_conflated: Cell,
     /// Messages handed to subscribers' sockets or outboxes.
     pub deliveries: Cell,
     /// Of these, to subscribers with which compression was agreed on.

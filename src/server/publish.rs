@@ -1,170 +1,162 @@
-//! Publications: given their order at the topic's home, passed on to the other shards, and fanned out to subscribers.
+//! Publications are given their order at the topic's home, and passed on to the shards with subscribers.
 
 use std::sync::Arc;
 
-use super::mesh::{Parcel, Publish, PublishError};
-use super::metrics::CloseCause;
-use super::send::change_outbox;
+use super::mesh::{Ask, Parcel, Publish, ReplyTo, ToConn};
 use super::shard::Shard;
-use super::slot::Stage;
-use super::variant::{encode, variant_of};
-use crate::buf::SharedFrame;
+use crate::buf::{LazyFrame, SharedFrame};
 use crate::gateway::Command;
 use crate::limits::FRAME_HEADER_BYTES_MAX;
-use crate::proto::{Message, encode_message};
-use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
-use crate::topics::{Position, Publication, Run, TopicName, Variant};
+use crate::proto::{Message, MessageKind, encode_message};
+use crate::ring::Ring;
+use crate::topics::{
+    Answer, Body, Draft, HomeId, Position, Publication, PublishError, Push, Query, Sequenced, TopicName,
+};
 
 impl<R: Ring> Shard<'_, R> {
-    /// Does what the handler of `slot` asked for.
-    pub(super) fn apply(&mut self, slot: u32, command: Command) {
+    /// Does what handlers asked for in the name of `slot`.
+    pub(super) fn apply_commands(&mut self, slot: u32) {
+        let mut commands = std::mem::take(&mut self.commands);
+        commands.drain(..).for_each(|command| self.apply(slot, command));
+        self.commands = commands;
+    }
+
+    fn apply(&mut self, slot: u32, command: Command) {
+        let reply = |shard: &Self, ticket| ToConn { shard: shard.number(), id: shard.slots[slot as usize].id, ticket };
         match command {
-            Command::Subscribe(topic) => self.subscribe(slot, &topic),
+            Command::Subscribe(subscribe) => self.subscribe(slot, subscribe),
+            Command::Hold => self.slot(slot).is_held = self.slot(slot).cause.is_none(),
             Command::Unsubscribe(topic) => self.unsubscribe(slot, &topic),
-            Command::Publish { topic, kind, payload } => self.publish(Publish { topic, kind, payload, reply: None }),
+            Command::Publish { draft, ticket } => {
+                let reply = ticket.map_or(ReplyTo::Nobody, |ticket| ReplyTo::Conn(reply(self, ticket)));
+                self.publish(Publish { draft: *draft, reply });
+            }
+            Command::Query { topic, query, ticket } => {
+                let reply = ReplyTo::Conn(reply(self, ticket));
+                self.ask(Ask { topic, query, reply });
+            }
         }
     }
 
-    fn subscribe(&mut self, slot: u32, topic: &TopicName) {
-        // It may have ended since the handler asked, when a large reply could not be sent: nobody would end this again.
-        if self.slot(slot).cause.is_some() {
-            return;
-        }
-        let variant = variant_of(&self.slot(slot).conn);
-        if let Some(id) = self.topics.subscribe(topic, slot, variant) {
-            self.slot(slot).subscriptions.push(id);
-            self.metrics.subscriptions.add(1);
-            self.metrics.topics.set(self.topics.len() as u64);
-        }
-    }
-
-    fn unsubscribe(&mut self, slot: u32, topic: &TopicName) {
-        let Some(id) = self.topics.find(topic) else { return };
-        let entry = &mut self.slots[slot as usize];
-        if let Some(index) = entry.subscriptions.iter().position(|subscribed| *subscribed == id) {
-            entry.subscriptions.swap_remove(index);
-            self.topics.unsubscribe(id, slot, variant_of(&entry.conn));
-            self.metrics.subscriptions.sub(1);
-            self.metrics.topics.set(self.topics.len() as u64);
-        }
+    /// This shard's number, as it is written in parcels.
+    pub(super) fn number(&self) -> u16 {
+        self.mesh.shard() as u16
     }
 
     fn publish(&mut self, publish: Publish) {
-        let home = publish.topic.home(self.mesh.shard_count());
+        let home = publish.draft.topic.home(self.mesh.shard_count());
         if home == self.mesh.shard() {
             self.sequence(publish);
         } else if self.mesh.is_congested() {
             self.metrics.publications_refused.add(1);
+            self.answer(publish.reply, Err(PublishError::Busy), Answer::Published);
         } else {
-            self.mesh.send(home, Parcel::Publish(publish));
+            self.mesh.send(home, Parcel::Publish(Box::new(publish)));
+        }
+    }
+
+    fn ask(&mut self, ask: Ask) {
+        let home = ask.topic.home(self.mesh.shard_count());
+        if home == self.mesh.shard() {
+            self.on_ask(ask);
+        } else if self.mesh.is_congested() {
+            self.answer(ask.reply, Answer::Refused(PublishError::Busy), |answer| answer);
+        } else {
+            self.mesh.send(home, Parcel::Ask(Box::new(ask)));
         }
     }
 
     /// At the topic's home: gives a publication its place and passes it on.
     pub(super) fn sequence(&mut self, publish: Publish) {
-        let Publish { topic, kind, payload, reply } = publish;
-        let outcome = self.position(&topic);
-        match outcome {
-            Ok(position) => {
-                let mut bytes = Vec::with_capacity(payload.len() + FRAME_HEADER_BYTES_MAX);
-                encode_message(&mut bytes, Message { kind, payload: &payload }, None);
-                let lazy_frames = self.config.deflate.map(|_| Arc::default());
-                let publication = Publication { topic, position, frame: SharedFrame::new(bytes), lazy_frames };
-                self.mesh.send_all(&publication);
-                self.topics.stage(&publication);
+        let Publish { mut draft, reply } = publish;
+        let outcome = match self.place(&mut draft) {
+            Ok(Sequenced::New(id, position)) => {
+                self.pass_on(id, position, draft);
                 self.metrics.publications.add(1);
+                Ok(position)
             }
-            Err(_) => self.metrics.publications_refused.add(1),
-        }
-        if let Some(reply) = reply {
-            // Whoever asked may no longer want to know.
-            let _ = reply.send(outcome);
-        }
+            Ok(Sequenced::Repeated(position)) => Ok(position),
+            Err(error) => {
+                self.metrics.publications_refused.add(1);
+                Err(error)
+            }
+        };
+        self.answer(reply, outcome, Answer::Published);
     }
 
-    fn position(&mut self, topic: &TopicName) -> Result<Position, PublishError> {
+    fn place(&mut self, draft: &mut Draft) -> Result<Sequenced, PublishError> {
         if self.drain_deadline_ms.is_some() {
             return Err(PublishError::Stopping);
         }
         if self.mesh.is_congested() {
             return Err(PublishError::Busy);
         }
-        self.sequencer.next(topic).map_err(|_| PublishError::TooManyTopics)
+        self.home.sequence(&draft.topic, draft.idempotency_key.take(), self.unix_ms())
     }
 
-    /// Sends what this turn brought to all subscribers: the same bytes to each, in slot order, without waiting. Those
-    /// who are behind get it into their outbox.
-    pub(super) fn send_publications(&mut self) {
-        let (deflater, metrics) = (&mut self.deflater, self.metrics);
-        let runs = self.topics.take_runs(|publication, variant| encode(publication, variant, deflater, metrics));
-        if runs.is_empty() {
-            return;
-        }
-        self.count_deflate();
-        self.fan_out = self.fan_out.wrapping_add(1);
-        let mut incomplete = std::mem::take(&mut self.incomplete);
-        let behind = self.fan_out(&runs, &mut incomplete);
-        for completion in incomplete.drain(..) {
-            let run = &runs[completion.token.tag() as usize];
-            self.on_publish_incomplete(completion.token.slot(), run, completion.result);
-        }
-        self.incomplete = incomplete;
-        for (slot, run) in behind {
-            self.queue_run(slot, &runs[run]);
-        }
-    }
-
-    /// Submits the runs; returns which subscribers were behind, and on which run.
-    fn fan_out(&mut self, runs: &[Run], incomplete: &mut Vec<Completion>) -> Vec<(u32, usize)> {
-        let (slots, topics, fan_out) = (&mut self.slots, &self.topics, self.fan_out);
-        let (mut behind, mut deliveries, mut deflated, mut bytes_sent) = (Vec::new(), 0, 0, 0);
-        let targets = runs
-            .iter()
-            .enumerate()
-            .flat_map(|(index, run)| topics.subscribers(run.topic, run.variant).map(move |slot| (index, run, slot)));
-        let sends = targets.filter_map(|(index, run, slot)| {
-            let entry = &mut slots[slot as usize];
-            deliveries += run.messages as u64;
-            if run.variant != Variant::PLAIN {
-                deflated += run.messages as u64;
-            }
-            // One send for a socket at a time: were a first one cut short, a second would not follow its bytes.
-            if entry.is_behind() || entry.fan_out == fan_out {
-                behind.push((slot, index));
-                return None;
-            }
-            entry.fan_out = fan_out;
-            bytes_sent += run.bytes.len() as u64;
-            Some(SendNow {
-                socket: entry.socket,
-                bytes: &run.bytes,
-                token: Token::new(Op::Publish, index as u32, slot),
-            })
+    fn pass_on(&mut self, id: HomeId, position: Position, draft: Draft) {
+        let kind = if draft.is_text { MessageKind::Text } else { MessageKind::Binary };
+        let mut bytes = Vec::with_capacity(draft.payload.len() + FRAME_HEADER_BYTES_MAX);
+        encode_message(&mut bytes, Message { kind, payload: &draft.payload }, None);
+        let body = Arc::new(Body {
+            topic: draft.topic,
+            position,
+            time_ms: self.unix_ms(),
+            header_len: (bytes.len() - draft.payload.len()) as u8,
+            frame: SharedFrame::new(bytes),
+            is_text: draft.is_text,
+            key: draft.key,
+            tags: draft.tags,
+            info: draft.info,
         });
-        self.ring.send_now(sends, incomplete);
-        self.metrics.deliveries.add(deliveries);
-        self.metrics.deliveries_deflated.add(deflated);
-        self.metrics.bytes_sent.add(bytes_sent);
-        behind
-    }
-
-    fn on_publish_incomplete(&mut self, slot: u32, run: &Run, result: Result<u32, Errno>) {
-        match result {
-            Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
-            _ => self.put_back(slot, run.bytes.clone(), result.unwrap_or(0) as usize),
+        if !draft.skip_history {
+            self.home.record(id, &body);
+        }
+        if !self.home.shards(id).is_empty() {
+            let topic = body.topic.clone();
+            let frames = Arc::new(std::array::from_fn(|_| LazyFrame::default()));
+            self.push_to_all(id, &topic, &Push::Publication(Publication { body, frames }));
         }
     }
 
-    /// Has a subscriber that is behind get a run later, or ends it if too much waits already.
-    fn queue_run(&mut self, slot: u32, run: &Run) {
-        let entry = &mut self.slots[slot as usize];
-        if entry.stage != Stage::Serving {
-            return;
+    /// At the topic's home: has all its subscribers get `push`.
+    pub(super) fn push_to_all(&mut self, id: HomeId, topic: &TopicName, push: &Push) {
+        let here = self.number();
+        for shard in self.home.shards(id) {
+            if *shard == here {
+                self.topics.stage(topic, push.clone());
+            } else {
+                self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));
+            }
         }
-        let bytes_max = self.config.outbox_bytes_max;
-        match change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(run.bytes.clone(), bytes_max)) {
-            Ok(()) => self.mark_dirty(slot),
-            Err(_) => self.terminate(slot, CloseCause::SlowConsumer),
+    }
+
+    /// At the topic's home: answers a question.
+    pub(super) fn on_ask(&mut self, ask: Ask) {
+        let Ask { topic, query, reply } = ask;
+        let now_ms = self.unix_ms();
+        let answer = match query {
+            Query::History(query) => Answer::History(self.home.history(&topic, &query, now_ms)),
+            Query::RemoveHistory => {
+                self.home.remove_history(&topic);
+                Answer::HistoryRemoved
+            }
+            Query::Presence => Answer::Presence(self.home.presence(&topic)),
+        };
+        self.answer(reply, answer, |answer| answer);
+    }
+
+    /// Passes an outcome on to whoever wants it; for a connection it is wrapped into an answer.
+    fn answer<T>(&mut self, reply: ReplyTo<T>, outcome: T, wrap: impl FnOnce(T) -> Answer) {
+        match reply {
+            ReplyTo::Nobody => {}
+            // Whoever asked may no longer want to know.
+            ReplyTo::Control(sender) => drop(sender.send(outcome)),
+            ReplyTo::Conn(to) if to.shard == self.number() => self.answers.push((to, wrap(outcome))),
+            ReplyTo::Conn(to) => {
+                let parcel = Parcel::Answer(Box::new(to), Box::new(wrap(outcome)));
+                self.mesh.send(usize::from(to.shard), parcel);
+            }
         }
     }
 }

@@ -1,14 +1,17 @@
 //! Bytes come in: first the opening handshake, then messages for the handler.
 
+use std::num::NonZeroU64;
+
+use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase};
-use crate::gateway::{Accept, Command, Context, Refusal, Request, Routes, answer_plain_get};
+use crate::gateway::{Accept, Clock, Command, Context, ContextParts, Get, Refusal, Request, Routes, answer_plain_get};
 use crate::proto::{
     DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head, encode_accept,
-    encode_refusal, encode_response,
+    encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -25,6 +28,7 @@ enum Heard {
 
 /// What takes part in a conversation: all that is needed to deal with bytes while they lie in the ring's memory.
 struct Hearing<'a> {
+    clock: Clock,
     slot: &'a mut Slot,
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
@@ -55,19 +59,25 @@ impl<R: Ring> Shard<'_, R> {
             self.ring.release(piece);
         }
         if let Some(slot) = slot.filter(|_| !completion.more) {
-            self.slot(slot).is_receiving = false;
+            self.slot(slot).attention = Attention::None;
             self.on_recv_ended(slot, completion.result);
         }
     }
 
     /// Hands a received piece to the conversation: what became of it, and whether this opened it.
     fn hear(&mut self, slot: u32, piece: &Received) -> (Heard, bool) {
+        let clock = self.clock();
         let entry = &mut self.slots[slot as usize];
         if entry.stage != Stage::Serving {
             return (Heard::GoOn, false);
         }
-        entry.conn.keep_alive.on_recv(self.now_ms);
+        let heartbeat = entry.conn.heartbeat;
+        if entry.conn.phase == Phase::Open {
+            entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
+        }
+        entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
         let mut hearing = Hearing {
+            clock,
             slot: entry,
             routes: &mut self.routes,
             out: &mut self.replies.bytes,
@@ -88,7 +98,14 @@ impl<R: Ring> Shard<'_, R> {
 
     /// The handshake was accepted.
     fn on_opened(&mut self, slot: u32) {
-        self.metrics.websockets.add(1);
+        let is_stream = self.slot(slot).conn.is_stream;
+        let open = if is_stream { &self.metrics.streams } else { &self.metrics.websockets };
+        open.add(1);
+        if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
+            // However many came together, their pings are spread over the whole interval.
+            let first_ms = 1 + self.random.below(interval_ms.get());
+            self.slot(slot).conn.keep_alive.ping_first_after(first_ms);
+        }
         self.watch_life(slot);
     }
 
@@ -96,7 +113,7 @@ impl<R: Ring> Shard<'_, R> {
         self.apply_commands(slot);
         match heard {
             Heard::GoOn => {}
-            Heard::Closed => self.await_close(slot, CloseCause::Application),
+            Heard::Closed => self.close_for(slot, CloseCause::Application),
             Heard::Over(cause) => self.finish(slot, cause),
         }
     }
@@ -119,7 +136,7 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.recv_buffers_scarce.add(1);
         }
         if !self.slot(slot).is_paused {
-            self.submit_recv(slot);
+            self.attend(slot);
         }
     }
 
@@ -128,12 +145,6 @@ impl<R: Ring> Shard<'_, R> {
         if self.slot(slot).stage != Stage::Flushing {
             self.terminate(slot, CloseCause::PeerLost);
         }
-    }
-
-    fn apply_commands(&mut self, slot: u32) {
-        let mut commands = std::mem::take(&mut self.commands);
-        commands.drain(..).for_each(|command| self.apply(slot, command));
-        self.commands = commands;
     }
 }
 
@@ -145,7 +156,7 @@ impl Hearing<'_> {
                 self.hear_handshake(held, input)
             }
             Phase::Open | Phase::Closing => self.hear_frames(input),
-            Phase::Ended => Heard::GoOn,
+            Phase::Streaming | Phase::Ended => Heard::GoOn,
         }
     }
 
@@ -166,7 +177,9 @@ impl Hearing<'_> {
             Err(error) => (self.refuse(error), 0),
         };
         match heard {
-            Heard::GoOn => self.hear_frames(&mut whole[head_len..]),
+            Heard::GoOn if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
+                self.hear_frames(&mut whole[head_len..])
+            }
             other => other,
         }
     }
@@ -175,8 +188,11 @@ impl Hearing<'_> {
         let route = self.routes.find(head.path);
         let upgrade = match (Upgrade::from_request(head), route) {
             (Ok(upgrade), _) => upgrade,
-            (Err(HandshakeError::NotAnUpgrade), route) => {
-                answer_plain_get(self.out, head, route.is_some());
+            (Err(HandshakeError::NotAnUpgrade), Some((route, rest))) => {
+                return self.hear_get(route, &Get { rest, head });
+            }
+            (Err(HandshakeError::NotAnUpgrade), None) => {
+                answer_plain_get(self.out, head);
                 return self.over(CloseCause::Answered);
             }
             (Err(error), _) => return self.refuse(error),
@@ -186,8 +202,15 @@ impl Hearing<'_> {
         };
         let mut first_out = Vec::new();
         let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions())).flatten();
-        let deflate = params.map(|params| (&mut *self.deflater, params.server_window));
-        let mut context = Context::new(self.slot.id, &mut first_out, deflate, self.commands, 0);
+        let mut context = Context::new(ContextParts {
+            id: self.slot.id,
+            clock: self.clock,
+            out: &mut first_out,
+            deflate: params.map(|params| (&mut *self.deflater, params.server_window)),
+            commands: self.commands,
+            subscriptions: 0,
+            is_stream: false,
+        });
         let request = Request { rest, head, upgrade: &upgrade };
         match self.routes.handler(route).on_open(&mut context, &request) {
             Ok(accept) => {
@@ -219,8 +242,45 @@ impl Hearing<'_> {
         let message_bytes_max =
             accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max));
         self.slot.conn.open(message_bytes_max, deflate.map(|params| params.server_window));
+        self.slot.conn.heartbeat = accept.heartbeat;
+        self.slot.encoding = accept.encoding;
         self.slot.route = Some(route);
         self.is_opened = true;
+    }
+
+    /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
+    fn hear_get(&mut self, route: u8, get: &Get<'_>) -> Heard {
+        let mut first_out = Vec::new();
+        let mut context = Context::new(ContextParts {
+            id: self.slot.id,
+            clock: self.clock,
+            out: &mut first_out,
+            deflate: None,
+            commands: self.commands,
+            subscriptions: 0,
+            is_stream: true,
+        });
+        let stream = self.routes.handler(route).on_get(&mut context, get);
+        let is_closed = context.is_closed();
+        match stream {
+            Ok(stream) => {
+                encode_stream_head(self.out, stream.content_type, &stream.headers);
+                self.out.extend_from_slice(&first_out);
+                self.slot.conn.open_stream();
+                self.slot.conn.heartbeat = stream.heartbeat;
+                self.slot.encoding = stream.encoding;
+                self.slot.route = Some(route);
+                self.is_opened = true;
+                if is_closed { Heard::Closed } else { Heard::GoOn }
+            }
+            Err(refusal) => {
+                self.commands.clear();
+                match refusal.status {
+                    426 => self.refuse(HandshakeError::NotAnUpgrade),
+                    _ => self.refuse_with(refusal),
+                }
+            }
+        }
     }
 
     fn refuse(&mut self, error: HandshakeError) -> Heard {
@@ -252,8 +312,15 @@ impl Hearing<'_> {
                 Next::Message(message) => {
                     self.messages += 1;
                     let route = self.slot.route.expect("an open connection has a handler");
-                    let deflate = deflate_window.map(|window| (&mut *self.deflater, window));
-                    let mut context = Context::new(self.slot.id, self.out, deflate, self.commands, subscriptions);
+                    let mut context = Context::new(ContextParts {
+                        id: self.slot.id,
+                        clock: self.clock,
+                        out: self.out,
+                        deflate: deflate_window.map(|window| (&mut *self.deflater, window)),
+                        commands: self.commands,
+                        subscriptions,
+                        is_stream: false,
+                    });
                     self.routes.handler(route).on_message(&mut context, message);
                     subscriptions = context.subscriptions();
                     if context.is_closed() {
@@ -280,9 +347,9 @@ mod tests {
     use super::*;
     use crate::gateway::Handler;
     use crate::limits::REPLIES_BYTES;
-    use crate::proto::{Message, MessageKind};
+    use crate::proto::Message;
     use crate::server::{Server, ServerConfig};
-    use crate::topics::TopicName;
+    use crate::topics::{Draft, TopicName};
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -334,7 +401,7 @@ mod tests {
             std::thread::yield_now();
         }
         assert_eq!((metrics.websockets.get(), metrics.subscriptions.get(), metrics.topics.get()), (0, 0, 0));
-        let publication = server.publisher.publish(topic(), MessageKind::Text, Bytes::from("hello"));
+        let publication = server.publisher.publish(Draft::new(topic(), true, Bytes::from("hello")));
         assert_eq!(publication.unwrap().blocking_recv().unwrap().unwrap().offset, 1);
         server.publisher.drain().unwrap();
         assert!(server.ended.blocking_recv().is_err(), "it ends without a word");

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::attend::Attention;
 use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
@@ -35,6 +36,12 @@ impl<R: Ring> Shard<'_, R> {
     /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for
     /// `slot`. Returns where it begins.
     pub(super) fn begin_reply(&mut self, slot: u32) -> usize {
+        let end = self.replies.bytes.len();
+        // Right behind what there is for it already, it goes on with that.
+        if let Some((_, range)) = self.replies.ranges.pop_if(|(last, range)| *last == slot && range.end == end) {
+            self.slot(slot).has_reply = false;
+            return range.start;
+        }
         if self.slot(slot).has_reply {
             self.send_replies();
         }
@@ -50,7 +57,8 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.is_behind() {
             let frame = SharedFrame::new(self.replies.bytes.split_off(start));
-            change_outbox(entry, self.metrics, |outbox| outbox.push(frame));
+            let now_ms = self.now_ms;
+            change_outbox(entry, self.metrics, |outbox| outbox.push(frame, now_ms));
             self.mark_dirty(slot);
             self.pause_if_flooded(slot);
             return;
@@ -59,6 +67,33 @@ impl<R: Ring> Shard<'_, R> {
         self.replies.ranges.push((slot, start..end));
         if end > REPLIES_BYTES {
             self.send_replies();
+        }
+    }
+
+    /// Ends a reply for which all that was pushed has waited.
+    pub(super) fn end_first_reply(&mut self, slot: u32, start: usize) {
+        let entry = &mut self.slots[slot as usize];
+        entry.is_held = false;
+        if !entry.is_behind() {
+            return self.end_reply(slot, start);
+        }
+        let frame = SharedFrame::new(self.replies.bytes.split_off(start));
+        change_outbox(entry, self.metrics, |outbox| outbox.push_control(frame));
+        self.mark_dirty(slot);
+    }
+
+    /// Sends a control frame, which passes by whatever waits.
+    pub(super) fn send_control(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_behind() {
+            let mut bytes = Vec::new();
+            encode(&mut bytes);
+            change_outbox(entry, self.metrics, |outbox| outbox.push_control(SharedFrame::new(bytes)));
+            self.mark_dirty(slot);
+        } else {
+            let start = self.begin_reply(slot);
+            encode(&mut self.replies.bytes);
+            self.end_reply(slot, start);
         }
     }
 
@@ -117,8 +152,9 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES && !entry.is_paused {
             entry.is_paused = true;
-            if entry.is_receiving {
-                self.ring.submit_cancel(Token::of_conn(Op::Recv, entry.id));
+            // A poll takes no bytes.
+            if entry.attention != Attention::Poll {
+                self.cancel_attention(slot);
             }
         }
     }
@@ -127,8 +163,8 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.is_paused && entry.conn.outbox.bytes() <= RECV_PAUSE_BYTES / 2 {
             entry.is_paused = false;
-            if !entry.is_receiving {
-                self.submit_recv(slot);
+            if entry.attention == Attention::None {
+                self.attend(slot);
             }
         }
     }
@@ -147,7 +183,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn settle(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        if entry.is_sending || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+        if entry.is_sending || entry.is_held || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             return;
         }
         match entry.conn.outbox.next_run() {

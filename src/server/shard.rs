@@ -5,23 +5,31 @@
 //! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
 //! [`timers`](super::timers), [`publish`](super::publish).
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slab::Slab;
 
 use super::ServerConfig;
-use super::mesh::{Mesh, Parcel};
-use super::metrics::ShardMetrics;
+use super::accept::Accepts;
+use super::addresses::{AddressCounts, Addresses};
+use super::admission::Admission;
+use super::mesh::{Mesh, Parcel, ToConn};
+use super::metrics::{CloseCause, ShardMetrics};
+use super::random::Random;
 use super::send::Replies;
 use super::slot::{Slot, Stage};
+use super::subscribe::Joining;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
-use crate::gateway::{Command, Routes};
-use crate::limits::PUBLISHER_ROUNDS_MAX;
+use crate::conn::Phase;
+use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Order, Routes};
+use crate::limits::{PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
-use crate::topics::{Epoch, Sequencer, Topics};
+use crate::topics::{Answer, Home, Topics};
 
 /// Without timers a shard looks at the clock this often, which costs nothing worth saving.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -34,9 +42,16 @@ pub(super) struct ShardParts<R: Ring> {
     pub(super) mesh: Mesh<R::Address>,
     pub(super) routes: Routes,
     pub(super) config: ServerConfig,
-    /// Connections that this shard may have.
+    /// Connections that all shards may have together.
     pub(super) connections_max: usize,
-    pub(super) epoch: Epoch,
+    /// Descriptors that the ring has for them.
+    pub(super) descriptors: usize,
+    /// Random bits, from which the epochs of topics are made.
+    pub(super) epoch_seed: u64,
+    /// Where there is a bound on the connections of an address.
+    pub(super) addresses: Option<AddressCounts>,
+    /// Of what is left to chance.
+    pub(super) seed: u64,
 }
 
 /// A shard. `R` is the kernel, or what stands in for it.
@@ -44,10 +59,17 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) ring: R,
     pub(super) config: ServerConfig,
     pub(super) metrics: &'m ShardMetrics,
+    /// Of all shards, this one among them.
+    pub(super) all_metrics: &'m [ShardMetrics],
     pub(super) routes: Routes,
     pub(super) mesh: Mesh<R::Address>,
     pub(super) topics: Topics,
-    pub(super) sequencer: Sequencer,
+    /// The topics whose home this shard is.
+    pub(super) home: Home,
+    /// Connections that wait for what they have missed.
+    pub(super) joining: HashMap<(ConnId, u32), Joining>,
+    /// Answers from this shard to connections of its own.
+    pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
     pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
@@ -56,11 +78,19 @@ pub(super) struct Shard<'m, R: Ring> {
     /// The generation that each slot's next connection gets.
     pub(super) generations: Vec<u32>,
     pub(super) connections_max: usize,
+    pub(super) descriptors: usize,
     pub(super) wheel: Wheel,
     pub(super) now_ms: u64,
+    unix_ms: u64,
+    /// When the home is swept next.
+    sweep_ms: u64,
+    pub(super) random: Random,
 
-    pub(super) listener: OwnedFd,
-    pub(super) is_accepting: bool,
+    /// Until the shard leaves.
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) accepts: Accepts,
+    pub(super) admission: Admission,
+    pub(super) addresses: Option<Addresses>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
     /// When the shard ends whatever is left; it is leaving.
@@ -71,6 +101,7 @@ pub(super) struct Shard<'m, R: Ring> {
     /// Connections that have something to send or to end, once the turn's sends have been made.
     pub(super) dirty: Vec<u32>,
     pub(super) fan_out: u32,
+    pub(super) targets: Vec<(u32, u32)>,
     pub(super) commands: Vec<Command>,
     pub(super) incomplete: Vec<Completion>,
     completions: Vec<Completion>,
@@ -80,30 +111,42 @@ pub(super) struct Shard<'m, R: Ring> {
 
 impl<'m, R: Ring> Shard<'m, R> {
     /// A shard that accepts from its first turn on.
-    pub(super) fn new(parts: ShardParts<R>, metrics: &'m ShardMetrics) -> Shard<'m, R> {
+    pub(super) fn new(parts: ShardParts<R>, all_metrics: &'m [ShardMetrics]) -> Shard<'m, R> {
+        let rate = parts.config.handshakes_per_second.div_ceil(all_metrics.len() as u64);
         let mut shard = Shard {
             ring: parts.ring,
             inflater: Inflater::new(),
             deflater: Deflater::new(parts.config.deflate.unwrap_or_default()),
-            config: parts.config,
-            metrics,
+            metrics: &all_metrics[parts.mesh.shard()],
+            all_metrics,
             routes: parts.routes,
             mesh: parts.mesh,
             topics: Topics::default(),
-            sequencer: Sequencer::new(parts.epoch),
-            slots: Slab::new(),
-            generations: Vec::new(),
+            home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
+            config: parts.config,
+            joining: HashMap::new(),
+            answers: Vec::new(),
+            // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
+            slots: Slab::with_capacity(parts.descriptors),
+            generations: Vec::with_capacity(parts.descriptors),
             connections_max: parts.connections_max,
+            descriptors: parts.descriptors,
             wheel: Wheel::new(0),
             now_ms: 0,
-            listener: parts.listener,
-            is_accepting: false,
+            unix_ms: 0,
+            sweep_ms: 0,
+            random: Random::new(parts.seed),
+            listener: Some(parts.listener),
+            accepts: Accepts::default(),
+            admission: Admission::new(rate),
+            addresses: parts.addresses.map(Addresses::new),
             accept_retry_ms: None,
             drain_deadline_ms: None,
             wake: parts.wake,
             replies: Replies::default(),
             dirty: Vec::new(),
             fan_out: 0,
+            targets: Vec::new(),
             commands: Vec::new(),
             incomplete: Vec::new(),
             completions: Vec::new(),
@@ -111,7 +154,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             due: Vec::new(),
         };
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
-        shard.submit_accept();
+        shard.submit_accepts();
         shard
     }
 
@@ -121,12 +164,16 @@ impl<'m, R: Ring> Shard<'m, R> {
         while !self.has_left() {
             let timeout = self.fall_asleep();
             self.wait(timeout);
-            self.turn(start.elapsed().as_millis() as u64);
+            let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.turn(Clock { now_ms: start.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 });
         }
     }
 
     /// From now on others must wake this shard; returns for how long it may sleep at most.
     pub(super) fn fall_asleep(&mut self) -> Duration {
+        if self.topics.has_work() || !self.answers.is_empty() {
+            return Duration::ZERO;
+        }
         self.mesh.sleep_max().min(self.until_next_timer())
     }
 
@@ -137,14 +184,17 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     fn until_next_timer(&mut self) -> Duration {
-        let times = [self.wheel.next_ms(), self.accept_retry_ms, self.drain_deadline_ms];
+        let sweep_ms = (!self.home.is_empty()).then_some(self.sweep_ms);
+        let times =
+            [self.wheel.next_ms(), self.next_accept_ms(), self.drain_deadline_ms, sweep_ms, self.routes.deadline_ms()];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
 
-    /// One turn: all that has happened until `now_ms`, and all that follows from it.
-    pub(super) fn turn(&mut self, now_ms: u64) {
-        self.now_ms = now_ms;
+    /// One turn: all that has happened until now, and all that follows from it.
+    pub(super) fn turn(&mut self, clock: Clock) {
+        self.now_ms = clock.now_ms;
+        self.unix_ms = clock.unix_ms;
         self.metrics.turns.add(1);
         let mut completions = std::mem::take(&mut self.completions);
         completions.drain(..).for_each(|completion| self.on_completion(completion));
@@ -154,6 +204,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.send_replies();
         self.send_publications();
         self.settle_dirty();
+        self.submit_accepts();
         self.mesh.flush(&mut self.ring);
     }
 
@@ -161,6 +212,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         match completion.token.op() {
             Op::Accept => self.on_accept(completion),
             Op::Recv => self.on_recv(completion),
+            Op::Poll => self.on_poll(completion.token.conn_id()),
             Op::Send => self.on_send(completion),
             // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
@@ -196,17 +248,44 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.mesh.receive(&mut parcels);
         let mut is_answered = false;
         for parcel in parcels.drain(..) {
-            match parcel {
-                Parcel::Publish(publish) => {
-                    is_answered |= publish.reply.is_some();
-                    self.sequence(publish);
-                }
-                Parcel::Deliver(publication) => self.topics.stage(&publication),
-                Parcel::Drain => self.drain(),
-            }
+            is_answered |= matches!(&parcel, Parcel::Publish(publish) if publish.is_from_control());
+            self.on_parcel(parcel);
         }
         self.parcels = parcels;
+        for (to, answer) in std::mem::take(&mut self.answers) {
+            self.on_answer(to, answer);
+        }
         is_answered
+    }
+
+    fn on_parcel(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Publish(publish) => self.sequence(*publish),
+            Parcel::Interest(topic, shard) => self.on_interest(&topic, shard),
+            Parcel::Disinterest(topic, shard) => self.home.remove_interest(&topic, shard),
+            Parcel::Join(join) => self.on_join(*join),
+            Parcel::Depart(topic, info) => self.on_depart(&topic, info),
+            Parcel::Ask(ask) => self.on_ask(*ask),
+            // Whoever asked may no longer want to know.
+            Parcel::ListTopics(reply) => {
+                drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
+            }
+            Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
+            Parcel::Deliver(topic, push) => self.topics.stage(&topic, push),
+            Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
+            Parcel::Order(order) => self.on_order(&order),
+            Parcel::Drain => self.drain(),
+        }
+    }
+
+    fn on_order(&mut self, order: &Arc<Order>) {
+        let mut found = Vec::new();
+        self.routes.iter().for_each(|handler| handler.find_connections(order, &mut found));
+        for slot in found.into_iter().filter_map(|id| self.find(id)).collect::<Vec<_>>() {
+            if self.is_listening(slot) {
+                self.call_handler(slot, |handler, context| handler.on_order(context, order));
+            }
+        }
     }
 
     fn on_time(&mut self) {
@@ -214,9 +293,55 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.wheel.take_due(self.now_ms, &mut due);
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
-        if self.accept_retry_ms.is_some_and(|retry_ms| self.now_ms >= retry_ms) {
-            self.submit_accept();
+        while let Some(id) = self.routes.take_due(self.now_ms) {
+            if let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) {
+                self.call_handler(slot, |handler, context| handler.on_timer(context));
+            }
         }
+        self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
+        if self.now_ms >= self.sweep_ms {
+            self.home.sweep(self.unix_ms);
+            self.metrics.home_topics.set(self.home.len() as u64);
+            self.metrics.history_bytes.set(self.home.history_bytes() as u64);
+            self.sweep_ms = self.now_ms + SWEEP_INTERVAL_MS;
+        }
+    }
+
+    /// Calls the handler of `slot`, and does what it asks for.
+    pub(super) fn call_handler(&mut self, slot: u32, call: impl FnOnce(&mut dyn Handler, &mut Context<'_>)) {
+        let start = self.begin_reply(slot);
+        let clock = self.clock();
+        let entry = &mut self.slots[slot as usize];
+        let Some(route) = entry.route else { return };
+        let mut context = Context::new(ContextParts {
+            id: entry.id,
+            clock,
+            out: &mut self.replies.bytes,
+            deflate: entry.conn.deflate_window.map(|window| (&mut self.deflater, window)),
+            commands: &mut self.commands,
+            subscriptions: entry.subscriptions.len(),
+            is_stream: entry.conn.is_stream,
+        });
+        call(self.routes.handler(route), &mut context);
+        let (is_closed, is_released) = (context.is_closed(), context.is_released());
+        if is_released {
+            self.end_first_reply(slot, start);
+        } else {
+            self.end_reply(slot, start);
+        }
+        self.apply_commands(slot);
+        if is_closed && self.is_listening(slot) {
+            let is_draining = self.drain_deadline_ms.is_some();
+            self.close_for(slot, if is_draining { CloseCause::Drain } else { CloseCause::Application });
+        }
+    }
+
+    pub(super) fn clock(&self) -> Clock {
+        Clock { now_ms: self.now_ms, unix_ms: self.unix_ms }
+    }
+
+    pub(super) fn unix_ms(&self) -> u64 {
+        self.unix_ms
     }
 
     /// Leaves gracefully: accepts nobody any more, and sends everybody a Close frame.
@@ -251,21 +376,15 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    pub(super) fn listener_token() -> Token {
-        Token::new(Op::Accept, 0, 0)
-    }
-
-    pub(super) fn submit_accept(&mut self) {
-        self.accept_retry_ms = None;
-        if !self.is_accepting && self.drain_deadline_ms.is_none() {
-            self.is_accepting = true;
-            self.ring.submit_accept(self.listener.as_fd(), Self::listener_token());
-        }
-    }
-
     /// Whether a failed operation of this connection means that its peer is gone.
     pub(super) fn is_fatal(error: Errno) -> bool {
         !error.is_temporary() && error != Errno::Canceled
+    }
+
+    /// Whether the connection's handler still has a say.
+    pub(super) fn is_listening(&self, slot: u32) -> bool {
+        let entry = &self.slots[slot as usize];
+        entry.cause.is_none() && matches!(entry.conn.phase, Phase::Open | Phase::Streaming)
     }
 
     /// Whether the connection's conversation goes on.

@@ -7,15 +7,18 @@
 use std::fs::File;
 use std::time::Duration;
 
+use super::attend::Attention;
 use super::mesh::{self, Publisher};
 use super::metrics::ShardMetrics;
 use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
-use crate::gateway::Routes;
+use crate::gateway::{Clock, Routes};
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
-use crate::topics::Epoch;
+
+/// Unix time when a simulation begins, in milliseconds: some day in 2025.
+const UNIX_START_MS: u64 = 1_750_000_000_000;
 
 /// A shard that takes its turns when it is told to.
 pub struct SimShard<'m> {
@@ -46,9 +49,12 @@ pub fn start<'m>(
             routes: routes(index),
             config: config.clone(),
             connections_max,
-            epoch: Epoch::new(1),
+            epoch_seed: index as u64,
+            descriptors: kernel.descriptors(),
+            addresses: None,
+            seed: index as u64,
         };
-        SimShard { shard: Shard::new(parts, metrics), metrics }
+        SimShard { shard: Shard::new(parts, &status.shards), metrics }
     });
     (publisher, shards.collect())
 }
@@ -62,7 +68,7 @@ impl SimShard<'_> {
     /// Wakes up, and takes one turn at `now_ms`.
     pub fn turn(&mut self, now_ms: u64) {
         self.shard.wait(Duration::ZERO);
-        self.shard.turn(now_ms);
+        self.shard.turn(Clock { now_ms, unix_ms: UNIX_START_MS + now_ms });
     }
 
     /// Whether the shard was told to leave, and has.
@@ -103,15 +109,16 @@ impl SimShard<'_> {
         }
         let held = kernel.operations(self.shard.ring.index(), slot.socket);
         // What ended and was not told of counts as held by both.
-        assert!(slot.is_receiving || !held.recv, "the kernel holds a receive that the shard has forgotten");
+        let is_attended = slot.attention != Attention::None;
+        assert!(is_attended || !held.recv, "the kernel holds a receive that the shard has forgotten");
         assert!(slot.is_sending || !held.send, "the kernel holds a send that the shard has forgotten");
-        let believed = [slot.is_receiving, slot.is_sending, slot.is_shutting];
+        let believed = [is_attended, slot.is_sending, slot.is_shutting];
         let known = [held.recv, held.send, held.shutdown];
         let count = |operations: [bool; 3]| operations.into_iter().filter(|is_there| *is_there).count();
         let (believed, known) = (count(believed), count(known) + held.queued + held.unreaped);
         assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
         let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
-        assert!(slot.is_receiving || !must_receive, "a connection is no longer received from: {slot:?}");
+        assert!(is_attended || !must_receive, "a connection is no longer received from: {slot:?}");
         let must_send = matches!(slot.stage, Stage::Serving | Stage::Flushing) && !slot.conn.outbox.is_empty();
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
         assert!(slot.is_sending || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");

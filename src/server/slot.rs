@@ -1,11 +1,14 @@
 //! A connection's place on its shard: the conversation, and which of its operations the kernel holds.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
+use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
 use crate::ring::Direct;
-use crate::topics::TopicId;
+use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
 /// How far a connection is from its end, as the kernel sees it.
 ///
@@ -39,8 +42,9 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// Why the conversation ended, once it has.
     pub(super) cause: Option<CloseCause>,
-    /// A receive is armed: the kernel will complete it.
-    pub(super) is_receiving: bool,
+    /// How the kernel waits for bytes.
+    pub(super) attention: Attention,
+    pub(super) traffic: Traffic,
     /// It should not be received from, since too much waits to be sent.
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
@@ -55,13 +59,31 @@ pub(super) struct Slot {
     pub(super) is_dirty: bool,
     /// The fan-out that last sent to it: one send for a socket in each.
     pub(super) fan_out: u32,
+    /// Its handler has something to say first: what is pushed waits.
+    pub(super) is_held: bool,
     /// The tick of its one valid timer.
     pub(super) timer_tick: u64,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
     pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
     pub(super) deadline_ms: u64,
-    pub(super) subscriptions: SmallVec<[TopicId; 4]>,
+    /// In which form it is sent what is pushed to its topics.
+    pub(super) encoding: Encoding,
+    pub(super) subscriptions: SmallVec<[Subscription; 2]>,
+    /// As whom it is present in topics where that is kept. Most are in none.
+    pub(super) presence: Option<Box<Presence>>,
+}
+
+/// As whom a connection is present, by topic.
+#[derive(Debug, Default)]
+pub(super) struct Presence(pub(super) Vec<(TopicId, Arc<ClientInfo>)>);
+
+/// A connection's subscription to a topic.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Subscription {
+    pub(super) topic: TopicId,
+    /// What it is sent of each push.
+    pub(super) variant: Variant,
 }
 
 impl Slot {
@@ -74,7 +96,8 @@ impl Slot {
             route: None,
             stage: Stage::Serving,
             cause: None,
-            is_receiving: false,
+            attention: Attention::None,
+            traffic: Traffic::default(),
             is_paused: false,
             is_sending: false,
             is_shutting: false,
@@ -82,20 +105,23 @@ impl Slot {
             has_reply: false,
             is_dirty: false,
             fan_out: 0,
+            is_held: false,
             timer_tick: 0,
             is_settled: false,
             deadline_ms: 0,
+            encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
+            presence: None,
         }
     }
 
     /// Whether bytes must queue, since others wait before them.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_sending || !self.conn.outbox.is_empty()
+        self.is_sending || self.is_held || !self.conn.outbox.is_empty()
     }
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.is_receiving || self.is_sending || self.is_shutting
+        self.attention != Attention::None || self.is_sending || self.is_shutting
     }
 }

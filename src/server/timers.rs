@@ -5,7 +5,7 @@ use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::{Phase, Pulse};
-use crate::proto::{CloseCode, Opcode, encode_close, encode_frame, encode_response};
+use crate::proto::{encode_close, encode_response};
 use crate::ring::Ring;
 
 impl<R: Ring> Shard<'_, R> {
@@ -24,17 +24,19 @@ impl<R: Ring> Shard<'_, R> {
     /// Messages go both ways from now on: signs of life are what counts.
     pub(super) fn watch_life(&mut self, slot: u32) {
         let now_ms = self.now_ms;
-        let pulse = self.slots[slot as usize].conn.keep_alive.on_timer(now_ms, &self.config.keep_alive);
+        let conn = &mut self.slots[slot as usize].conn;
+        let heartbeat = conn.heartbeat;
+        let pulse = conn.keep_alive.on_timer(now_ms, &self.config.keep_alive, heartbeat);
         match pulse {
             Pulse::Wait { until_ms } => self.set_timer(slot, until_ms),
             Pulse::Ping { until_ms } => {
-                self.reply_with(slot, |out| encode_frame(out, Opcode::Ping, b"", None));
+                self.send_control(slot, |out| heartbeat.encode(out));
                 self.metrics.pings.add(1);
                 self.set_timer(slot, until_ms);
             }
             Pulse::Lost => {
-                let code = Some(CloseCode::POLICY_VIOLATION);
-                self.reply_with(slot, |out| encode_close(out, code, "no sign of life: answer pings", None));
+                let (code, reason) = heartbeat.lost_code();
+                self.reply_with(slot, |out| encode_close(out, Some(code), reason, None));
                 self.finish(slot, CloseCause::PingTimeout);
             }
         }
@@ -49,7 +51,10 @@ impl<R: Ring> Shard<'_, R> {
         }
         match (entry.stage, &entry.conn.phase) {
             (Stage::Terminating | Stage::Closing, _) => {}
-            (Stage::Serving, Phase::Open) => self.watch_life(slot),
+            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+                self.rest_if_quiet(slot);
+                self.watch_life(slot);
+            }
             _ if now_ms < entry.deadline_ms => {
                 let deadline_ms = entry.deadline_ms;
                 self.set_timer(slot, deadline_ms);

@@ -5,15 +5,17 @@ use std::time::Instant;
 
 use super::metrics::ShardMetrics;
 use super::shard::Shard;
-use crate::buf::{LazyFrame, SharedFrame};
-use crate::conn::Connection;
+use super::slot::Slot;
+use crate::buf::SharedFrame;
+use crate::gateway::{self, encode_presence};
 use crate::proto::{Deflater, FrameHeader, Message, MessageKind, Opcode, WindowBits, encode_deflated};
 use crate::ring::Ring;
-use crate::topics::{LAZY_FRAMES, Publication, Variant};
+use crate::topics::{Encoding, Namespace, Publication, Push, TopicName, Variant};
 
-/// The variant for a connection: the window's bits where compression was agreed on.
-pub(super) fn variant_of(conn: &Connection) -> Variant {
-    conn.deflate_window.map_or(Variant::PLAIN, |window| Variant(window.get()))
+/// What a connection is sent of the topics of a namespace.
+pub(super) fn variant_of(slot: &Slot, namespace: &Namespace) -> Variant {
+    let window = slot.conn.deflate_window.filter(|_| namespace.deflate);
+    Variant { encoding: slot.encoding, window: window.map_or(0, WindowBits::get), join_leave: false }
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -32,25 +34,49 @@ impl<R: Ring> Shard<'_, R> {
     }
 }
 
-/// The frame of `publication` in `variant`: the plain one also where compressing would not make it smaller.
+/// The frame of `push` in `variant`, or `None` where it is not for such subscribers. A publication's is the one that is
+/// not compressed also where compressing would not make it smaller. Where the connection's handler makes it, it has no
+/// bytes.
 pub(super) fn encode(
+    topic: &TopicName,
+    push: &Push,
+    variant: Variant,
+    deflater: &mut Deflater,
+    metrics: &ShardMetrics,
+) -> Option<SharedFrame> {
+    if variant.encoding == Encoding::Own {
+        return Some(SharedFrame::new(Vec::new()));
+    }
+    match push {
+        Push::Publication(publication) => encode_publication(publication, variant, deflater, metrics),
+        Push::Joined(_) | Push::Left(_) if !variant.join_leave => None,
+        Push::Joined(info) => encode_presence(variant.encoding, topic, info, true),
+        Push::Left(info) => encode_presence(variant.encoding, topic, info, false),
+    }
+}
+
+fn encode_publication(
     publication: &Publication,
     variant: Variant,
     deflater: &mut Deflater,
     metrics: &ShardMetrics,
-) -> SharedFrame {
-    let deflated = match (WindowBits::new(variant.0), &publication.lazy_frames) {
-        (Some(window), Some(lazy_frames)) => {
-            encode_compressed(&publication.frame, lazy_frames, window, deflater, metrics)
+) -> Option<SharedFrame> {
+    let frame = match variant.encoding {
+        Encoding::Raw => publication.body.frame.clone(),
+        encoding => {
+            let frame = &publication.frames[Variant::index(encoding, 0)];
+            frame.get_or_make(|| gateway::encode_publication(encoding, &publication.body))?.clone()
         }
-        _ => None,
     };
-    deflated.unwrap_or_else(|| publication.frame.clone())
+    let deflated = WindowBits::new(variant.window)
+        .and_then(|window| encode_compressed(&frame, publication, variant.encoding, window, deflater, metrics));
+    Some(deflated.unwrap_or(frame))
 }
 
 fn encode_compressed(
     frame: &SharedFrame,
-    lazy_frames: &[LazyFrame; LAZY_FRAMES],
+    publication: &Publication,
+    encoding: Encoding,
     window: WindowBits,
     deflater: &mut Deflater,
     metrics: &ShardMetrics,
@@ -58,7 +84,7 @@ fn encode_compressed(
     let message = message(frame);
     let window = deflater.window_for(message.payload.len(), window)?;
     let mut is_shared = true;
-    let lazy_frame = &lazy_frames[usize::from(window.get() - WindowBits::MIN.get())];
+    let lazy_frame = &publication.frames[Variant::index(encoding, window.get())];
     let deflated = lazy_frame.get_or_make(|| {
         is_shared = false;
         let start = Instant::now();
@@ -87,21 +113,15 @@ fn message(frame: &SharedFrame) -> Message<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::proto::{DeflateConfig, Inflater, encode_message};
-    use crate::topics::{Epoch, Position, TopicName};
+    use crate::topics::{Epoch, Position, testing};
 
     fn publication(message: Message<'_>) -> Publication {
         let mut bytes = Vec::new();
         encode_message(&mut bytes, message, None);
-        Publication {
-            topic: TopicName::new("a").unwrap(),
-            position: Position { epoch: Epoch::new(1), offset: 1 },
-            frame: SharedFrame::new(bytes),
-            lazy_frames: Some(Arc::default()),
-        }
+        let position = Position { epoch: Epoch::new(1), offset: 1 };
+        testing::publication("a", position, &bytes)
     }
 
     /// A shard, as far as encoding goes.
@@ -115,7 +135,8 @@ mod tests {
         fn encode(&mut self, publication: &Publication, bits: u8) -> SharedFrame {
             let deflater =
                 self.deflater.get_or_insert_with(|| Deflater::new(DeflateConfig { level: 6, bytes_min: 10 }));
-            encode(publication, Variant(bits), deflater, &self.metrics)
+            let (topic, push) = (&publication.body.topic, Push::Publication(publication.clone()));
+            encode(topic, &push, Variant { window: bits, ..Variant::RAW }, deflater, &self.metrics).unwrap()
         }
     }
 
@@ -143,13 +164,11 @@ mod tests {
     fn others_are_sent_the_plain_frame() {
         let mut encoder = Encoder::default();
         let long = publication(Message::text("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
-        assert_eq!(encoder.encode(&long, 0).as_ptr(), long.frame.as_ptr(), "not agreed on");
-        assert!(encoder.encode(&long, 15).as_ptr() != long.frame.as_ptr(), "agreed on");
+        assert_eq!(encoder.encode(&long, 0).as_ptr(), long.body.frame.as_ptr(), "not agreed on");
+        assert!(encoder.encode(&long, 15).as_ptr() != long.body.frame.as_ptr(), "agreed on");
         let short = publication(Message::text("aaaaaaaaa"));
-        assert_eq!(encoder.encode(&short, 15).as_ptr(), short.frame.as_ptr(), "below the bound");
+        assert_eq!(encoder.encode(&short, 15).as_ptr(), short.body.frame.as_ptr(), "below the bound");
         let random = publication(Message::binary(b"\x8b\x11\x6f\xd3\x29\xe5\x4c\x90\xb7\x02\xfe\x73\x58"));
-        assert_eq!(encoder.encode(&random, 15).as_ptr(), random.frame.as_ptr(), "does not shrink");
-        let off = Publication { lazy_frames: None, ..long };
-        assert_eq!(encoder.encode(&off, 15).as_ptr(), off.frame.as_ptr(), "switched off");
+        assert_eq!(encoder.encode(&random, 15).as_ptr(), random.body.frame.as_ptr(), "does not shrink");
     }
 }

@@ -88,10 +88,10 @@ mod tests {
         wheel.set(id(2), 3001);
         wheel.set(id(1), 1500);
         assert_eq!(wheel.next_ms(), Some(1500));
-        assert_eq!(due(&mut wheel, 1499), [0; 0]);
+        assert_eq!(due(&mut wheel, 1499), [0u32; 0]);
         assert_eq!(due(&mut wheel, 1500), [1]);
         assert_eq!(wheel.next_ms(), Some(3050));
-        assert_eq!(due(&mut wheel, 3049), [0; 0]);
+        assert_eq!(due(&mut wheel, 3049), [0u32; 0]);
         assert_eq!(due(&mut wheel, 9000), [2]);
         assert_eq!(wheel.next_ms(), None);
     }

@@ -1,45 +1,25 @@
-//! Publish and subscribe of one shard, pure: names, who subscribed, what is to go out, and the order of a topic.
+//! Publish and subscribe, pure: names and namespaces, who subscribed on this shard and what is to go out to them, and,
+//! for the topics whose home is this shard, their order, history and presence.
 //!
 //! Knows connections only as slots of a slab, and hands them out in slot order: walking sockets in that order is a
 //! third cheaper than at random once there are tens of thousands. Never touches a socket and never looks at a clock.
 
+mod ask;
+mod history;
+mod home;
 mod name;
 mod namespace;
-mod sequencer;
+mod publication;
 mod subscribers;
 mod table;
+#[cfg(test)]
+pub(crate) mod testing;
 
+pub use ask::{Answer, PublishError, Query};
+pub use history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
+pub use home::{Home, HomeId, Sequenced};
 pub use name::{NameError, TopicName};
 pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, UnknownNamespace};
-pub use sequencer::{Epoch, Position, Sequencer, TooManyTopics};
+pub use publication::{Body, ClientInfo, Draft, Encoding, Epoch, Position, Publication, Push, VARIANTS, Variant};
 pub use subscribers::Subscribers;
-pub use table::{Run, TopicId, Topics};
-
-use std::sync::Arc;
-
-use crate::buf::{LazyFrame, SharedFrame};
-
-/// How many encodings besides the plain one a publication can have.
-pub const LAZY_FRAMES: usize = 8;
-
-/// Which encoding of each publication a subscriber is sent: the plain frame, or one that the server gives a meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Variant(pub u8);
-
-impl Variant {
-    /// [`Publication::frame`].
-    pub const PLAIN: Variant = Variant(0);
-}
-
-/// One message of a topic, in its order, encoded for the wire.
-#[derive(Clone, Debug)]
-pub struct Publication {
-    /// The topic.
-    pub topic: TopicName,
-    /// Its place in the topic's order.
-    pub position: Position,
-    /// The message as one frame: what every subscriber of the plain variant is sent.
-    pub frame: SharedFrame,
-    /// Its other encodings, shared by all shards; `None` where nobody can want one.
-    pub lazy_frames: Option<Arc<[LazyFrame; LAZY_FRAMES]>>,
-}
+pub use table::{Part, Run, TopicId, Topics};

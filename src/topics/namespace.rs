@@ -92,6 +92,13 @@ impl Default for Namespace {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NamespaceId(u16);
 
+impl NamespaceId {
+    /// Its place in the list.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+}
+
 /// All namespaces of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespaces {

@@ -54,6 +54,17 @@ impl Subscribers {
         }
     }
 
+    /// Takes the first `count` out, in ascending order.
+    pub fn take(&mut self, count: usize, mut taken: impl FnMut(u32)) {
+        match self {
+            Subscribers::Few(few) => few.drain(..count.min(few.len())).for_each(taken),
+            Subscribers::Many(bitmap) => {
+                bitmap.iter().take(count).for_each(&mut taken);
+                bitmap.remove_smallest(count as u64);
+            }
+        }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
@@ -103,6 +114,24 @@ mod tests {
                 }
                 prop_assert_eq!(subscribers.len(), model.len());
                 prop_assert!(subscribers.iter().eq(model.iter().copied()));
+            }
+        }
+
+        #[test]
+        fn takes_from_the_front(
+            slots in prop::collection::btree_set(0u32..100_000, 0..50),
+            counts in prop::collection::vec(0usize..9, 0..9),
+        ) {
+            let mut subscribers = Subscribers::new();
+            for slot in &slots {
+                subscribers.insert(*slot);
+            }
+            let mut left = slots.into_iter();
+            for count in counts {
+                let mut taken = Vec::new();
+                subscribers.take(count, |slot| taken.push(slot));
+                prop_assert!(left.by_ref().take(count).eq(taken));
+                prop_assert_eq!(subscribers.len(), left.len());
             }
         }
     }

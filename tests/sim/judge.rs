@@ -64,7 +64,7 @@ impl Case<'_> {
     fn may_be_slow(&self, model: &Model) -> bool {
         let client = self.client;
         let subscribes = matches!(client.plan.kind, Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks));
-        subscribes && model.bytes_since(client.plan.connect_us) + client.bytes_asked > self.plan.config.outbox_bytes_max
+        subscribes && model.bytes_since(client.plan.connect_us) + client.bytes_asked > self.plan.outbox_bytes_max()
     }
 
     /// The client was told, if it stayed to listen.

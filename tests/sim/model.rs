@@ -10,7 +10,7 @@ use bytes::Bytes;
 use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
 use ringfeed::proto::{Message, MessageKind};
 use ringfeed::server::{PublishError, Publisher};
-use ringfeed::topics::{Position, TopicName};
+use ringfeed::topics::{Draft, Position, TopicName};
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
@@ -85,7 +85,11 @@ impl Model {
         let id = Id { topic, publisher: CONTROL, number: entry.control.len() as u64 + 1 };
         let payload = payload(id, len);
         let mut published = Published { at_us: now_us, len: payload.len(), outcome: None };
-        match publisher.publish(entry.name.clone(), kind_of(&payload), Bytes::from(payload)) {
+        match publisher.publish(Draft::new(
+            entry.name.clone(),
+            kind_of(&payload) == MessageKind::Text,
+            Bytes::from(payload),
+        )) {
             Ok(outcome) => entry.waiting.push_back((id.number, outcome)),
             Err(error) => published.outcome = Some(Err(error)),
         }

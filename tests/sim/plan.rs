@@ -1,9 +1,12 @@
 //! What a run and each of its clients are going to do: chosen by the seed, before anything happens.
 
+use std::sync::Arc;
+
 use ringfeed::conn::KeepAliveConfig;
 use ringfeed::limits::MESH_QUEUE_PARCELS;
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
+use ringfeed::topics::{Namespace, Namespaces};
 
 /// Messages of one burst that is more than the queue of a shard holds.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
@@ -156,9 +159,11 @@ impl Plan {
 }
 
 fn config(rng: &mut Rng) -> ServerConfig {
+    let outbox_bytes_max = rng.choose(&[500, 5_000, 60_000, 1024 * 1024]);
+    let namespace = Namespace { outbox_bytes_max, ..Namespace::default() };
     ServerConfig {
         message_bytes_max: 100_000,
-        outbox_bytes_max: rng.choose(&[500, 5_000, 60_000, 1024 * 1024]),
+        namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         handshake_timeout_ms: rng.choose(&[3_000, 10_000]),
         keep_alive: KeepAliveConfig {
             ping_interval_ms: rng.choose(&[0, 6_000, 25_000]),
@@ -166,6 +171,14 @@ fn config(rng: &mut Rng) -> ServerConfig {
             idle_timeout_ms: 0,
         },
         ..ServerConfig::default()
+    }
+}
+
+impl Plan {
+    /// Bytes that may wait for a subscriber.
+    pub(crate) fn outbox_bytes_max(&self) -> usize {
+        let (_, namespace) = self.config.namespaces.iter().next().expect("there is a default one");
+        namespace.outbox_bytes_max
     }
 }
 

@@ -132,7 +132,7 @@ fn routes(shard: usize, journal: &Rc<RefCell<Journal>>) -> Routes {
     }
     let mut routes = Routes::default();
     routes.add("/echo", watched(Echo, shard, journal)).expect("a route");
-    routes.add("/feed/", watched(Feed, shard, journal)).expect("a route");
+    routes.add("/feed/", watched(Feed::default(), shard, journal)).expect("a route");
     routes.add("/room", watched(Room, shard, journal)).expect("a route");
     routes
 }
@@ -295,7 +295,7 @@ impl World<'_> {
             asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
         let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
         let page = 20_000;
-        self.plan.config.outbox_bytes_max + replies + run + page
+        self.plan.outbox_bytes_max() + replies + run + page
     }
 
     fn put_to_sleep(&mut self, ring: usize) {

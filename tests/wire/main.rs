@@ -8,6 +8,7 @@
 mod support;
 
 mod content;
+mod crowd;
 mod deflate;
 mod feed;
 mod frames;

@@ -13,6 +13,9 @@ use crate::server::Server;
 /// The CPU that the load generator runs on.
 const CLIENT_CPU: &str = "1";
 
+/// What `loadgen` ends with when it was the bottleneck itself.
+const CLIENT_BOUND: i32 = 3;
+
 /// One run of one server.
 pub(crate) struct Measurement {
     pub(crate) case: String,
@@ -29,11 +32,38 @@ pub(crate) struct Report {
     pub(crate) latency: Latency,
     pub(crate) slowest_share: f64,
     pub(crate) client_cpus: f64,
+    pub(crate) self_check: SelfCheck,
     pub(crate) server: ServerCost,
 }
 
 #[derive(Clone, Deserialize)]
+pub(crate) struct SelfCheck {
+    /// The load generator was the bottleneck: rate and latency are not the server's, its CPU time is.
+    pub(crate) client_bound: bool,
+}
+
+/// From publishing to receipt.
+#[derive(Clone, Deserialize)]
 pub(crate) struct Latency {
+    corrected: Option<Summary>,
+    uncorrected: Summary,
+}
+
+impl Latency {
+    /// The one to trust: where there is a schedule, from the times that it meant.
+    pub(crate) fn honest(&self) -> &Summary {
+        self.corrected.as_ref().unwrap_or(&self.uncorrected)
+    }
+
+    /// Of a run without a schedule.
+    #[cfg(test)]
+    pub(crate) fn closed_loop(summary: Summary) -> Latency {
+        Latency { corrected: None, uncorrected: summary }
+    }
+}
+
+#[derive(Clone, Deserialize)]
+pub(crate) struct Summary {
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
     pub(crate) p999_us: f64,
@@ -69,7 +99,8 @@ pub(crate) fn run(
     loadgen.args(["--server-pid", &server.pid().to_string()]);
     let json = std::env::temp_dir().join(format!("compare-{}.json", std::process::id()));
     let output = loadgen.arg("--json").arg(&json).output()?;
-    if !output.status.success() {
+    // With CLIENT_BOUND every message was right, too, and what a delivery cost the server is as true as ever.
+    if !output.status.success() && output.status.code() != Some(CLIENT_BOUND) {
         let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         return Err(format!("{}, {}: {said}{complained}", case.name, plan.name).into());
     }
@@ -100,8 +131,8 @@ impl fmt::Display for Measurement {
             round + 1,
             report.server.cpu_ns_each,
             report.server.per_cpu_second,
-            report.latency.p50_us,
-            report.latency.p999_us
+            report.latency.honest().p50_us,
+            report.latency.honest().p999_us
         )
     }
 }

@@ -142,9 +142,9 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
             middle(|run| run.report.server.cpu_ns_each),
             middle(|run| run.report.server.per_cpu_second),
             middle(|run| run.report.per_second),
-            middle(|run| run.report.latency.p50_us),
-            middle(|run| run.report.latency.p99_us),
-            middle(|run| run.report.latency.p999_us),
+            middle(|run| run.report.latency.honest().p50_us),
+            middle(|run| run.report.latency.honest().p99_us),
+            middle(|run| run.report.latency.honest().p999_us),
             middle(|run| run.report.slowest_share),
             middle(|run| run.report.server.resident_bytes as f64 / 1e6),
             middle(|run| run.report.server.cpus),
@@ -156,13 +156,13 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
 
 fn csv(measurements: &[Measurement]) -> String {
     let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
-                    slowest_share,server_cpus,client_cpus,resident_bytes\n"
+                    slowest_share,server_cpus,client_cpus,resident_bytes,client_bound\n"
         .to_owned();
     for Measurement { case, round, server, report } in measurements {
-        let (cost, latency) = (&report.server, &report.latency);
+        let (cost, latency) = (&report.server, report.latency.honest());
         let _ = writeln!(
             text,
-            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{}",
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{}",
             report.count,
             cost.cpu_ns_each,
             cost.per_cpu_second,
@@ -175,6 +175,7 @@ fn csv(measurements: &[Measurement]) -> String {
             cost.cpus,
             report.client_cpus,
             cost.resident_bytes,
+            report.self_check.client_bound,
         );
     }
     text

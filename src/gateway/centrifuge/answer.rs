@@ -38,13 +38,7 @@ impl Call<'_, '_> {
         }
     }
 
-    fn subscribed(
-        &mut self,
-        id: u32,
-        subscribing: &Subscribing,
-        position: Position,
-        recovery: Recovery,
-    ) -> Vec<Reply> {
+    fn subscribed(&mut self, id: u32, subscribing: &Subscribing, position: Position, recovery: Recovery) -> Vec<Reply> {
         let Subscribing { topic, by, .. } = subscribing;
         if subscribing.rejects_gap && matches!(recovery, Recovery::Lost) {
             self.conn.unsubscribe(topic.clone());

@@ -145,7 +145,13 @@ impl Call<'_, '_> {
             return Err(ClientError::LimitExceeded.into());
         }
         let claims = check_subscribe(self.config, self.session, namespace, request, self.now_s())?;
-        self.submit_subscribe(id, topic, request, Subscriber::Client, claims.map(|claims| (claims.expires_s, claims.info)));
+        self.submit_subscribe(
+            id,
+            topic,
+            request,
+            Subscriber::Client,
+            claims.map(|claims| (claims.expires_s, claims.info)),
+        );
         Ok(None)
     }
 

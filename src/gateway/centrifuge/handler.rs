@@ -94,8 +94,9 @@ impl Handler for Centrifuge {
     }
 
     fn on_timer(&mut self, conn: &mut Context<'_>) {
-        self.conversations.on_timer(conn);
-        self.conversations.watch(conn);
+        if self.conversations.end_what_is_over(conn) {
+            self.conversations.watch(conn);
+        }
     }
 
     fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
@@ -161,19 +162,20 @@ impl Conversations {
         conn.release();
     }
 
-    /// Ends what has expired.
-    fn on_timer(&mut self, conn: &mut Context<'_>) {
+    /// Ends what has lasted too long; whether the connection goes on.
+    fn end_what_is_over(&mut self, conn: &mut Context<'_>) -> bool {
         let (clock, grace_ms) = (conn.clock(), self.config.token_grace_ms);
-        let Some(call) = self.call(conn) else { return };
+        let Some(call) = self.call(conn) else { return false };
         call.session.watched_s = None;
         if !call.session.stage.is_welcome() {
-            return close(conn, Disconnect::Stale);
+            close(conn, Disconnect::Stale);
+            return false;
         }
         if is_over(call.session.expires_s, clock, grace_ms) {
-            return close(conn, Disconnect::Expired);
+            close(conn, Disconnect::Expired);
+            return false;
         }
-        let channels = call.session.channels.iter();
-        let over = channels.filter(|channel| is_over(channel.expires_s, clock, grace_ms));
+        let over = call.session.channels.iter().filter(|channel| is_over(channel.expires_s, clock, grace_ms));
         for topic in over.map(|channel| channel.topic.clone()).collect::<Vec<_>>() {
             let push = Reply::unsubscribed(topic.as_str(), Unsubscribed::Expired);
             let is_told = self.call(conn).is_some_and(|mut call| call.end_channel(topic.as_str(), Ended::Server));
@@ -182,6 +184,7 @@ impl Conversations {
                 self.reply(conn, push);
             }
         }
+        true
     }
 
     fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {

@@ -25,9 +25,7 @@ pub use protocol::{
     ClientError, Command, ConnectRequest, Disconnect, HistoryRequest, Malformed, PublishRequest, Request,
     StreamPosition, SubscribeRequest, Unsubscribed,
 };
-pub use push::{
-    encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf,
-};
+pub use push::{encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf};
 pub use reply::{
     ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceResult, PresenceStatsResult,
     Publication, Push, RefreshPush, RefreshResult, Reply, SubRefreshResult, SubscribePush, SubscribeResult,

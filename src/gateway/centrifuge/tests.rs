@@ -159,7 +159,7 @@ impl Talk {
         self.clock.now_ms += ms;
         self.clock.unix_ms += ms;
         let mut told = Vec::new();
-        while self.handler.take_due(self.clock.now_ms).is_some() {
+        while !self.is_closed && self.handler.take_due(self.clock.now_ms).is_some() {
             told.extend(self.call(|handler, context| handler.on_timer(context)));
         }
         told
@@ -277,8 +277,12 @@ fn the_encoding_is_what_the_client_asks_for() {
     let rows = [
         ("/connection/websocket", None, Encoding::CentrifugeJson, None),
         ("/connection/websocket", Some("centrifuge-json"), Encoding::CentrifugeJson, Some("centrifuge-json")),
-        ("/connection/websocket", Some("x, centrifuge-protobuf"), Encoding::CentrifugeProtobuf,
-            Some("centrifuge-protobuf")),
+        (
+            "/connection/websocket",
+            Some("x, centrifuge-protobuf"),
+            Encoding::CentrifugeProtobuf,
+            Some("centrifuge-protobuf"),
+        ),
         ("/connection/websocket?format=protobuf", None, Encoding::CentrifugeProtobuf, None),
         ("/connection/websocket?a=b&cf_protocol=protobuf", None, Encoding::CentrifugeProtobuf, None),
         ("/connection/websocket", Some("mqtt"), Encoding::CentrifugeJson, None),
@@ -302,7 +306,7 @@ fn protobuf_is_spoken_as_well() {
     let told = say(b"\x04\x08\x01\x22\x00\x04\x08\x02\x5a\x00");
     let reply = |index: usize| -> Vec<u8> { serde_json::from_value(told[index].clone()).unwrap() };
     assert_eq!(reply(0)[1..5], [8, 1, 0x2a, reply(0).len() as u8 - 5]);
-    assert_eq!(reply(1), b"\x14\x08\x02\x12\x10\x08\x6c\x12\x0cnot available".map(|byte| byte)[..21].to_vec());
+    assert_eq!(reply(1), b"\x15\x08\x02\x12\x11\x08\x6c\x12\x0dnot available");
     assert_eq!(say(b"\x01"), closed(3501));
 }
 
@@ -363,7 +367,8 @@ fn bad_subscriptions_are_refused() {
 
 #[test]
 fn what_was_missed_is_in_the_reply() {
-    let missed = vec![testing::body("history:a", position(5), 0, b"5"), testing::body("history:a", position(6), 0, b"6")];
+    let missed =
+        vec![testing::body("history:a", position(5), 0, b"5"), testing::body("history:a", position(6), 0, b"6")];
     let publications = json!([{"data": 5, "offset": 5}, {"data": 6, "offset": 6}]);
     let since = |epoch| CatchUp::Since { epoch, offset: 4 };
     let common = json!({"recoverable": true, "positioned": true, "epoch": epoch()});
@@ -378,13 +383,25 @@ fn what_was_missed_is_in_the_reply() {
     let e = epoch();
     let rows = [
         (json!({}), CatchUp::None, Recovery::NotAsked, with(json!({"offset": 6}))),
-        (json!({"recover": true, "offset": 4, "epoch": e}), since(Some(Epoch::new(7))),
-            Recovery::Recovered(missed.clone()), recovered.clone()),
+        (
+            json!({"recover": true, "offset": 4, "epoch": e}),
+            since(Some(Epoch::new(7))),
+            Recovery::Recovered(missed.clone()),
+            recovered.clone(),
+        ),
         (json!({"recover": true, "offset": 4}), since(None), Recovery::Recovered(missed), recovered),
-        (json!({"recover": true, "offset": 4, "epoch": "other"}), since(Some(Epoch::NEVER)), Recovery::Lost,
-            with(json!({"was_recovering": true, "offset": 6}))),
-        (json!({"recover": true, "offset": 4, "epoch": e, "flag": 2}), since(Some(Epoch::new(7))), Recovery::Lost,
-            error(2, 112)),
+        (
+            json!({"recover": true, "offset": 4, "epoch": "other"}),
+            since(Some(Epoch::NEVER)),
+            Recovery::Lost,
+            with(json!({"was_recovering": true, "offset": 6})),
+        ),
+        (
+            json!({"recover": true, "offset": 4, "epoch": e, "flag": 2}),
+            since(Some(Epoch::new(7))),
+            Recovery::Lost,
+            error(2, 112),
+        ),
     ];
     for (mut request, catch_up, recovery, expected) in rows {
         let mut talk = Talk::anonymous();
@@ -467,7 +484,8 @@ fn publishing_is_for_those_who_may() {
 
 #[test]
 fn histories_are_read_by_those_who_may() {
-    let history = r#"{"id":2,"history":{"channel":"history:a","limit":2,"since":{"offset":1,"epoch":"E"},"reverse":true}}"#;
+    let history =
+        r#"{"id":2,"history":{"channel":"history:a","limit":2,"since":{"offset":1,"epoch":"E"},"reverse":true}}"#;
     let history = history.replace('E', &epoch());
     let mut talk = Talk::anonymous();
     assert_eq!(talk.say(&history), error(2, 103), "for subscribers only");
@@ -568,9 +586,8 @@ fn a_subscription_lasts_as_long_as_its_token() {
     let told = talk.let_subscribe(0, Recovery::NotAsked);
     assert_eq!(told, [json!({"id": 2, "subscribe": {"expires": true, "ttl": 60}})]);
 
-    let refresh = |claims: &Value| {
-        json!({"id": 3, "sub_refresh": {"channel": "private:a", "token": token(claims)}}).to_string()
-    };
+    let refresh =
+        |claims: &Value| json!({"id": 3, "sub_refresh": {"channel": "private:a", "token": token(claims)}}).to_string();
     assert_eq!(talk.pass(10_000), [] as [Value; 0]);
     let told = talk.say(&refresh(&claims(NOW_S + 100, "42", "private:a")));
     assert_eq!(told, [json!({"id": 3, "sub_refresh": {"expires": true, "ttl": 90}})]);
@@ -752,7 +769,7 @@ proptest! {
                 }
             }
         };
-        let mut answer = |talk: &mut Talk, asked: Asked, luck, subscribed: &mut std::collections::BTreeSet<String>| {
+        let answer = |talk: &mut Talk, asked: Asked, luck, subscribed: &mut std::collections::BTreeSet<String>| {
             let (ticket, answer) = any_answer(asked, luck).expect("it has a ticket");
             if let Answer::Subscribed { topic, .. } = &answer {
                 assert!(subscribed.insert(topic.to_string()), "{topic} was there");

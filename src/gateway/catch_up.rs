@@ -1,0 +1,79 @@
+//! What the clients of feeds and event streams say in a URL or a header: which topics, and where they were.
+
+use super::Refusal;
+use super::encoding::position_text;
+use crate::proto::RequestHead;
+use crate::topics::{Allowed, CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
+
+/// The topics of a path, `a` or `a,b`, in its order.
+pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
+    list.split(',').map(TopicName::from_path).collect()
+}
+
+/// Whether anyone may subscribe to a topic, without saying who they are.
+pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
+    match namespaces.find(topic).map(|id| namespaces.get(id).subscribe) {
+        Ok(Allowed::Anyone) => Ok(()),
+        Ok(_) => {
+            let text = format!("'{topic}' is not for everybody: connect with a token at /connection/websocket");
+            Err(Refusal::new(403, text))
+        }
+        Err(_) => Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace))),
+    }
+}
+
+/// The value of a parameter of the request's query, not percent-decoded.
+pub(super) fn parameter<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a str> {
+    let pairs = head.query.into_iter().flat_map(|query| query.split('&'));
+    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+}
+
+/// Reads where a client was in each of `count` topics: `<epoch>:<offset>`, with commas between.
+///
+/// `None` if it can't be read. An epoch that never was can be: then what was missed is lost.
+pub(super) fn positions(text: &str, count: usize) -> Option<Vec<CatchUp>> {
+    let since = |text: &str| {
+        let (epoch, offset) = text.split_once([':'])?;
+        Some(CatchUp::Since { epoch: Some(Epoch::from_text(epoch)), offset: offset.parse().ok()? })
+    };
+    // A colon may come percent-encoded, and so may a comma.
+    let text = text.replace("%3A", ":").replace("%3a", ":").replace("%2C", ",").replace("%2c", ",");
+    let positions: Option<Vec<CatchUp>> = text.split(',').map(since).collect();
+    positions.filter(|positions| positions.len() == count)
+}
+
+/// The opposite.
+pub(super) fn positions_text(positions: &[Position]) -> String {
+    positions.iter().map(|position| position_text(*position)).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_read_as_they_are_written() {
+        let position = |epoch, offset| Position { epoch: Epoch::new(epoch), offset };
+        let since = |epoch, offset| CatchUp::Since { epoch: Some(Epoch::new(epoch)), offset };
+        let text = positions_text(&[position(5, 0), position(33, u64::MAX)]);
+        assert_eq!(positions(&text, 2), Some(vec![since(5, 0), since(33, u64::MAX)]));
+        assert_eq!(positions(&text.replace(':', "%3A").replace(',', "%2C"), 2), positions(&text, 2));
+        assert_eq!(positions(&text, 1), None);
+        for bad in ["", "5", ":", "5:", "5:-1", "5:1:1", "5:1,", "5:18446744073709551616"] {
+            assert_eq!(positions(bad, 1), None, "{bad}");
+        }
+        let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 1 };
+        assert_eq!(positions("other:1", 1), Some(vec![never]));
+    }
+
+    #[test]
+    fn a_path_names_its_topics_in_order() {
+        let names = |list| topics(list).map(|topics| topics.iter().map(|topic| topic.to_string()).collect::<Vec<_>>());
+        assert_eq!(names("a"), Ok(vec!["a".to_owned()]));
+        assert_eq!(names("b,a"), Ok(vec!["b".to_owned(), "a".to_owned()]));
+        assert_eq!(names("chat%3Aroom/1"), Ok(vec!["chat:room/1".to_owned()]));
+        assert_eq!(names(""), Err(NameError::Empty));
+        assert_eq!(names("a,,b"), Err(NameError::Empty));
+        assert_eq!(names("a%20b"), Err(NameError::Character));
+    }
+}

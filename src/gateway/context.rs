@@ -1,0 +1,212 @@
+//! What a handler can do from inside a call.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::buf::ConnId;
+use crate::limits::CONN_TOPICS_MAX;
+use crate::proto::{CloseCode, Deflater, Message, MessageKind, WindowBits, encode_close, encode_message};
+use crate::topics::{CatchUp, ClientInfo, Draft, Query, TopicName};
+
+/// What a handler asks of the shard.
+#[derive(Debug)]
+pub enum Command {
+    /// Subscribe this connection to a topic.
+    Subscribe(Subscribe),
+    /// End a subscription.
+    Unsubscribe(TopicName),
+    /// Have what is pushed to this connection wait until its handler says otherwise.
+    Hold,
+    /// Publish to a topic, wherever its home is.
+    Publish {
+        /// What.
+        draft: Box<Draft>,
+        /// Whether and with which ticket the outcome is wanted.
+        ticket: Option<u32>,
+    },
+    /// Ask something about a topic.
+    Query {
+        /// The topic.
+        topic: TopicName,
+        /// What.
+        query: Query,
+        /// The answer's.
+        ticket: u32,
+    },
+}
+
+/// A subscription that is asked for.
+#[derive(Clone, Debug)]
+pub struct Subscribe {
+    /// The topic.
+    pub topic: TopicName,
+    /// What is wanted of the past. Only with a ticket.
+    pub catch_up: CatchUp,
+    /// Who subscribes, where others may know.
+    pub presence: Option<Arc<ClientInfo>>,
+    /// Whether this connection wants to be told who comes and goes.
+    pub join_leave: bool,
+    /// With a ticket, the answer says where the topic is and what was missed, and the subscription begins then; without
+    /// one it begins at once.
+    pub ticket: Option<u32>,
+}
+
+/// More subscriptions than [`CONN_TOPICS_MAX`] on one connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySubscriptions;
+
+/// The shard's clock, as a handler sees it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// Milliseconds since the shard began; never goes back.
+    pub now_ms: u64,
+    /// Milliseconds of Unix time.
+    pub unix_ms: u64,
+}
+
+/// A connection, as its handler sees it during a call.
+#[derive(Debug)]
+pub struct Context<'a> {
+    id: ConnId,
+    clock: Clock,
+    out: &'a mut Vec<u8>,
+    /// What compresses for this peer, and how far back it may refer.
+    deflate: Option<(&'a mut Deflater, WindowBits)>,
+    commands: &'a mut Vec<Command>,
+    subscriptions: usize,
+    is_stream: bool,
+    is_released: bool,
+    is_closed: bool,
+}
+
+/// What a [`Context`] is made of.
+pub(crate) struct ContextParts<'a> {
+    pub(crate) id: ConnId,
+    pub(crate) clock: Clock,
+    /// What is sent is appended here.
+    pub(crate) out: &'a mut Vec<u8>,
+    /// What compresses for this peer, and how far back it may refer; `None` where compression was not agreed on.
+    pub(crate) deflate: Option<(&'a mut Deflater, WindowBits)>,
+    /// What is asked of the shard is appended here.
+    pub(crate) commands: &'a mut Vec<Command>,
+    /// Subscriptions that the connection has.
+    pub(crate) subscriptions: usize,
+    /// It is a response without an end, not a WebSocket.
+    pub(crate) is_stream: bool,
+}
+
+impl<'a> Context<'a> {
+    /// A context for one call.
+    pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
+        let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream } = parts;
+        Context { id, clock, out, deflate, commands, subscriptions, is_stream, is_released: false, is_closed: false }
+    }
+
+    /// Which connection this is.
+    pub fn id(&self) -> ConnId {
+        self.id
+    }
+
+    /// What time it is.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Sends `message` to this peer. It leaves at the end of the turn, in one send with whatever else there is for the
+    /// peer. After [`close`](Self::close) it is ignored.
+    pub fn send(&mut self, message: Message<'_>) {
+        match &mut self.deflate {
+            _ if self.is_closed => {}
+            Some((deflater, window)) => deflater.encode_message(self.out, message, *window, None),
+            None => encode_message(self.out, message, None),
+        }
+    }
+
+    /// Sends bytes as they are: for a connection that was opened by [`on_get`](super::Handler::on_get).
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.out.extend_from_slice(bytes);
+    }
+
+    /// Subscribes this connection to `topic`: from now on it is sent each publication as one message. Subscribing again
+    /// changes nothing.
+    ///
+    /// # Errors
+    /// Refused when the connection has [`CONN_TOPICS_MAX`] subscriptions.
+    pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
+        let subscribe = Subscribe { topic, catch_up: CatchUp::None, presence: None, join_leave: false, ticket: None };
+        self.subscribe_with(subscribe)
+    }
+
+    /// The same with all that can be said about it.
+    ///
+    /// # Errors
+    /// Refused when the connection has [`CONN_TOPICS_MAX`] subscriptions.
+    pub fn subscribe_with(&mut self, subscribe: Subscribe) -> Result<(), TooManySubscriptions> {
+        if self.subscriptions == CONN_TOPICS_MAX {
+            return Err(TooManySubscriptions);
+        }
+        self.subscriptions += 1;
+        self.commands.push(Command::Subscribe(subscribe));
+        Ok(())
+    }
+
+    /// Ends the subscription to `topic`, if there is one. One that was asked for with a ticket is there once it was
+    /// answered.
+    pub fn unsubscribe(&mut self, topic: TopicName) {
+        self.commands.push(Command::Unsubscribe(topic));
+    }
+
+    /// From now on what is pushed to this connection waits, until [`release`](Self::release).
+    pub fn hold(&mut self) {
+        self.commands.push(Command::Hold);
+    }
+
+    /// Ends what [`hold`](Self::hold) began. What is sent in this call, which must be one of
+    /// [`on_answer`](super::Handler::on_answer), leaves before all that waits.
+    pub fn release(&mut self) {
+        self.is_released = true;
+    }
+
+    /// Publishes `message` to the subscribers of `topic` on all shards. Where it can't be passed on, since
+    /// shards are behind or the server is stopping, nobody gets it and it counts as refused.
+    pub fn publish(&mut self, topic: TopicName, message: Message<'_>) {
+        let is_text = message.kind == MessageKind::Text;
+        self.publish_with(Draft::new(topic, is_text, Bytes::copy_from_slice(message.payload)), None);
+    }
+
+    /// The same with all that can be said about it. With a ticket, the outcome is
+    /// [`Answer::Published`](crate::topics::Answer::Published).
+    pub fn publish_with(&mut self, draft: Draft, ticket: Option<u32>) {
+        self.commands.push(Command::Publish { draft: Box::new(draft), ticket });
+    }
+
+    /// Asks something about a topic. The answer has this ticket.
+    pub fn query(&mut self, topic: TopicName, query: Query, ticket: u32) {
+        self.commands.push(Command::Query { topic, query, ticket });
+    }
+
+    /// Closes the connection: a Close frame is sent after all that was sent before, and the peer has some seconds to
+    /// answer it. No more messages are handed over. What is not a WebSocket just ends.
+    pub fn close(&mut self, code: CloseCode, reason: &str) {
+        if !self.is_closed && !self.is_stream {
+            encode_close(self.out, Some(code), reason, None);
+        }
+        self.is_closed = true;
+    }
+
+    /// Subscriptions of the connection, with those asked for in this call.
+    pub(crate) fn subscriptions(&self) -> usize {
+        self.subscriptions
+    }
+
+    /// Whether [`release`](Self::release) was called.
+    pub(crate) fn is_released(&self) -> bool {
+        self.is_released
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+}

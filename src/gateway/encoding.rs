@@ -1,0 +1,157 @@
+//! What a subscriber is sent of what is pushed, in each encoding: made once for all subscribers of that encoding.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::centrifuge::{
+    encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf,
+};
+use crate::buf::SharedFrame;
+use crate::proto::{Message, MessageKind, encode_message};
+use crate::topics::{Body, ClientInfo, Encoding, Position, TopicName};
+
+/// The bytes on the wire of a publication; `None` where the connection's handler makes them.
+pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame> {
+    let mut out = Vec::new();
+    match encoding {
+        Encoding::Raw => return Some(body.frame.clone()),
+        Encoding::Envelope => encode_envelope(&mut out, body),
+        Encoding::Sse => encode_event(&mut out, body, &position_text(body.position)),
+        Encoding::CentrifugeJson => encode_as(MessageKind::Text, &mut out, |out| encode_publication_json(out, body)),
+        Encoding::CentrifugeProtobuf => {
+            encode_as(MessageKind::Binary, &mut out, |out| encode_publication_protobuf(out, body));
+        }
+        Encoding::Own => return None,
+    }
+    Some(SharedFrame::new(out))
+}
+
+/// The bytes on the wire of the news that somebody has subscribed, or has ceased to; `None` where the encoding has no
+/// such thing.
+pub fn encode_presence(
+    encoding: Encoding,
+    topic: &TopicName,
+    info: &ClientInfo,
+    has_joined: bool,
+) -> Option<SharedFrame> {
+    let mut out = Vec::new();
+    match encoding {
+        Encoding::CentrifugeJson => {
+            encode_as(MessageKind::Text, &mut out, |out| encode_presence_json(out, topic, info, has_joined));
+        }
+        Encoding::CentrifugeProtobuf => {
+            encode_as(MessageKind::Binary, &mut out, |out| encode_presence_protobuf(out, topic, info, has_joined));
+        }
+        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::Own => return None,
+    }
+    Some(SharedFrame::new(out))
+}
+
+/// Appends a message whose payload `encode` makes.
+fn encode_as(kind: MessageKind, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut payload = Vec::new();
+    encode(&mut payload);
+    encode_message(out, Message { kind, payload: &payload }, None);
+}
+
+/// A position as clients are told it, and tell it: `<epoch>:<offset>`.
+pub(super) fn position_text(position: Position) -> String {
+    format!("{}:{}", position.epoch, position.offset)
+}
+
+/// Appends a message that is a line of JSON about the publication, then its payload.
+fn encode_envelope(out: &mut Vec<u8>, body: &Body) {
+    let mut head = serde_json::json!({
+        "topic": body.topic.as_str(),
+        "epoch": body.position.epoch.to_string(),
+        "offset": body.position.offset,
+        "time": body.time_ms,
+    });
+    if let Some(key) = &body.key {
+        head["key"] = (**key).into();
+    }
+    if let Some(tags) = &body.tags {
+        head["tags"] = tags
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into()))
+            .collect::<serde_json::Map<_, _>>()
+            .into();
+    }
+    let mut payload = format!("{head}\n").into_bytes();
+    payload.extend_from_slice(body.payload());
+    let kind = if body.is_text { MessageKind::Text } else { MessageKind::Binary };
+    encode_message(out, Message { kind, payload: &payload }, None);
+}
+
+/// Appends an event of a `text/event-stream`. What is not text comes as base64, in an event of that name.
+pub(super) fn encode_event(out: &mut Vec<u8>, body: &Body, id: &str) {
+    out.extend_from_slice(format!("id: {id}\n").as_bytes());
+    match std::str::from_utf8(body.payload()).ok().filter(|_| body.is_text) {
+        Some(text) => encode_data(out, text),
+        None => {
+            out.extend_from_slice(b"event: base64\n");
+            encode_data(out, &STANDARD.encode(body.payload()));
+        }
+    }
+    out.push(b'\n');
+}
+
+/// Appends a text as `data` fields, one for each of its lines, so that no line of it can be taken for a field.
+fn encode_data(out: &mut Vec<u8>, text: &str) {
+    // A line ends with CR LF, LF or CR.
+    for line in text.replace("\r\n", "\n").split(['\n', '\r']) {
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(line.as_bytes());
+        out.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::FrameHeader;
+    use crate::topics::{Epoch, testing::body};
+
+    fn position() -> Position {
+        Position { epoch: Epoch::new(33), offset: 7 }
+    }
+
+    fn event(payload: &[u8], is_text: bool) -> String {
+        let mut body = body("a", position(), 0, payload);
+        std::sync::Arc::get_mut(&mut body).unwrap().is_text = is_text;
+        let bytes = encode_publication(Encoding::Sse, &body).unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn an_event_has_a_data_field_for_each_line() {
+        let id = "id: 0000000000011:7\n";
+        let rows = [
+            ("x", "data: x\n\n"),
+            ("", "data: \n\n"),
+            ("a\nb\r\nc\rd", "data: a\ndata: b\ndata: c\ndata: d\n\n"),
+            ("a\n\nid: 9", "data: a\ndata: \ndata: id: 9\n\n"),
+        ];
+        for (payload, expected) in rows {
+            assert_eq!(event(payload.as_bytes(), true), format!("{id}{expected}"));
+        }
+        assert_eq!(event(&[0xff, 0], false), format!("{id}event: base64\ndata: /wA=\n\n"));
+    }
+
+    #[test]
+    fn an_envelope_is_a_line_and_the_payload() {
+        let mut body = body("a", position(), 5, b"x\ny");
+        let entry = std::sync::Arc::get_mut(&mut body).unwrap();
+        entry.key = Some("k".into());
+        entry.tags = Some([("t".to_owned(), "1".to_owned())].into());
+        let frame = encode_publication(Encoding::Envelope, &body).unwrap();
+        let (_, header_len) = FrameHeader::decode(&frame).unwrap().unwrap();
+        let text = std::str::from_utf8(&frame[header_len..]).unwrap();
+        let (head, payload) = text.split_once('\n').unwrap();
+        let head: serde_json::Value = serde_json::from_str(head).unwrap();
+        let expected = serde_json::json!({
+            "topic": "a", "epoch": "0000000000011", "offset": 7, "time": 5, "key": "k", "tags": {"t": "1"}
+        });
+        assert_eq!((head, payload), (expected, "x\ny"));
+    }
+}

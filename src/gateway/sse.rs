@@ -1,0 +1,148 @@
+//! `/sse/<topic>[,<topic>…]`: Server-Sent Events.
+//!
+//! The id of each event says where the stream is in all its topics, so a browser that comes back with `Last-Event-ID`
+//! is sent what it has missed. If that can't be had, it is told by an event `lost`, and goes on from there.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::catch_up::{check_open, parameter, positions, positions_text, topics};
+use super::encoding::encode_event;
+use super::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe};
+use crate::buf::ConnId;
+use crate::conn::{CloseCause, Heartbeat};
+use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
+use crate::proto::{CloseCode, Message};
+use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
+
+/// Serves event streams of the topics that anyone may subscribe to.
+#[derive(Debug, Default)]
+pub struct Sse {
+    namespaces: Arc<Namespaces>,
+    /// Where the streams of several topics are. Those of one need no memory: all subscribers share the same events.
+    several: HashMap<ConnId, Vec<(TopicName, Position)>>,
+}
+
+impl Handler for Sse {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        Err(Refusal::new(400, "this is an event stream: read it with EventSource; WebSockets are at /feed/<topic>"))
+    }
+
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
+        let mut topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
+        topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
+        let id = last_event_id(request);
+        // An id that is not of these topics tells nothing of them: what came since is lost.
+        let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 0 };
+        let catch_up = match id {
+            Some(id) => positions(id, topics.len()).unwrap_or_else(|| vec![never; topics.len()]),
+            None => vec![CatchUp::None; topics.len()],
+        };
+        // The browser itself comes back; if many do at once, not all at the same time.
+        conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
+        let is_one = topics.len() == 1;
+        for (ticket, (topic, catch_up)) in topics.iter().cloned().zip(catch_up).enumerate() {
+            let ticket = Some(ticket as u32);
+            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
+            let too_many = || format!("at most {CONN_TOPICS_MAX} topics in one stream: open another for the rest");
+            conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
+        }
+        if !is_one {
+            let start = Position { epoch: Epoch::NEVER, offset: 0 };
+            let positions = topics.drain(..).map(|topic| (topic, start)).collect::<Vec<_>>();
+            if has_repeated(&positions) {
+                return Err(Refusal::new(400, "a topic is there twice"));
+            }
+            self.several.insert(conn.id(), positions);
+        }
+        Ok(Stream {
+            content_type: "text/event-stream",
+            headers: vec![("Cache-Control", "no-store".to_owned()), ("X-Accel-Buffering", "no".to_owned())],
+            encoding: if is_one { Encoding::Sse } else { Encoding::Own },
+            heartbeat: Heartbeat::Sse,
+        })
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        let Answer::Subscribed { position, recovery, .. } = answer else {
+            // Nothing can be said in an event stream that the browser would heed, except to come again.
+            return conn.close(CloseCode::TRY_AGAIN_LATER, "");
+        };
+        let (is_lost, missed) = match recovery {
+            Recovery::NotAsked => (false, Vec::new()),
+            Recovery::Lost => (true, Vec::new()),
+            Recovery::Recovered(missed) => (false, missed),
+        };
+        let mut out = Vec::new();
+        for body in &missed {
+            let id = self.advance(conn.id(), ticket as usize, body.position);
+            encode_event(&mut out, body, &id);
+        }
+        let id = self.advance(conn.id(), ticket as usize, position);
+        if is_lost {
+            out.extend_from_slice(format!("event: lost\ndata: {id}\n").as_bytes());
+        }
+        // Without data it is no event, but a browser that comes back before the first one knows where it was.
+        out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
+        conn.write(&out);
+    }
+
+    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
+        let Push::Publication(publication) = push else { return };
+        let body: &Body = &publication.body;
+        let index = self.several.get(&conn.id()).and_then(|all| all.iter().position(|(other, _)| other == topic));
+        let id = self.advance(conn.id(), index.unwrap_or_default(), body.position);
+        let mut out = Vec::new();
+        encode_event(&mut out, body, &id);
+        conn.write(&out);
+    }
+
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
+        conn.close(CloseCode::GOING_AWAY, "");
+    }
+
+    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
+        self.several.remove(&conn);
+    }
+}
+
+impl Sse {
+    /// Streams without any yet.
+    pub fn new(namespaces: Arc<Namespaces>) -> Sse {
+        Sse { namespaces, several: HashMap::new() }
+    }
+
+    /// The stream is now at `position` in its topic of this index: its id from then on.
+    fn advance(&mut self, conn: ConnId, index: usize, position: Position) -> String {
+        match self.several.get_mut(&conn) {
+            Some(positions) => {
+                positions[index].1 = position;
+                let positions: Vec<Position> = positions.iter().map(|(_, position)| *position).collect();
+                positions_text(&positions)
+            }
+            None => positions_text(&[position]),
+        }
+    }
+}
+
+/// Where the client was: what a browser sends by itself when it comes back, or a parameter for the first time.
+fn last_event_id<'a>(request: &Get<'a>) -> Option<&'a str> {
+    let id = request.head.header("Last-Event-ID").or_else(|| parameter(request.head, "last_event_id"));
+    id.filter(|id| !id.is_empty())
+}
+
+/// A pause before coming back that differs between connections.
+fn retry_ms(conn: ConnId) -> u64 {
+    // Neighbouring slots are far apart (Knuth's multiplicative hash).
+    let mixed = (conn.slot ^ conn.generation.rotate_left(16)).wrapping_mul(2_654_435_769);
+    SSE_RETRY_MS + u64::from(mixed) * SSE_RETRY_SPREAD_MS / u64::from(u32::MAX)
+}
+
+fn has_repeated(positions: &[(TopicName, Position)]) -> bool {
+    let mut names: Vec<_> = positions.iter().map(|(topic, _)| topic).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}

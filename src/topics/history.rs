@@ -1,0 +1,253 @@
+//! What a topic keeps of its publications, and what of it somebody who comes back has missed.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::{Body, Epoch, Namespace, Position};
+use crate::limits::{HISTORY_ANSWER_MAX, RECOVERY_PUBLICATIONS_MAX};
+
+/// What a new subscriber wants of the past.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CatchUp {
+    /// Nothing.
+    None,
+    /// All after this offset. Without an epoch the present one is meant.
+    Since {
+        /// The epoch it was in.
+        epoch: Option<Epoch>,
+        /// The last offset that it has seen.
+        offset: u64,
+    },
+    /// The newest so many.
+    Last(usize),
+}
+
+/// What it gets of it.
+#[derive(Clone, Debug)]
+pub enum Recovery {
+    /// Nothing was asked for.
+    NotAsked,
+    /// All of it, in order.
+    Recovered(Vec<Arc<Body>>),
+    /// It can't be had: what was missed is no longer there, or the epoch is another.
+    Lost,
+}
+
+/// Which part of a history is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HistoryQuery {
+    /// Publications at most; 0 asks for the position only, and [`HISTORY_ANSWER_MAX`] is given at most.
+    pub limit: usize,
+    /// Those after this position, or before it when reversed. `None` begins at the end where it starts.
+    pub since: Option<Position>,
+    /// From the newest to the oldest.
+    pub is_reverse: bool,
+}
+
+/// A part of a history.
+#[derive(Clone, Debug)]
+pub struct HistoryPage {
+    /// Where the topic is.
+    pub position: Position,
+    /// What was asked for; `None` if the position that it was to begin at is of another epoch.
+    pub publications: Option<Vec<Arc<Body>>>,
+}
+
+/// The publications that a topic keeps, in order and without gaps.
+#[derive(Debug, Default)]
+pub struct History {
+    kept: VecDeque<Arc<Body>>,
+    bytes: usize,
+}
+
+impl History {
+    /// Adds the newest, and drops the oldest that pass the namespace's bounds.
+    pub fn push(&mut self, body: Arc<Body>, namespace: &Namespace) {
+        let now_ms = body.time_ms;
+        self.bytes += body.payload().len();
+        self.kept.push_back(body);
+        while self.kept.len() > namespace.history_size {
+            self.drop_oldest();
+        }
+        self.shrink_to(namespace.history_bytes_max);
+        self.expire(namespace, now_ms);
+    }
+
+    /// Drops the oldest until at most `bytes_max` are left.
+    pub fn shrink_to(&mut self, bytes_max: usize) {
+        while self.bytes > bytes_max {
+            self.drop_oldest();
+        }
+    }
+
+    /// Drops what is too old.
+    pub fn expire(&mut self, namespace: &Namespace, now_ms: u64) {
+        if namespace.history_ttl_ms == 0 {
+            return;
+        }
+        let is_old = |body: &Arc<Body>| now_ms >= body.time_ms.saturating_add(namespace.history_ttl_ms);
+        while self.kept.front().is_some_and(is_old) {
+            self.drop_oldest();
+        }
+        if self.kept.is_empty() {
+            self.kept = VecDeque::new();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(body) = self.kept.pop_front() {
+            self.bytes -= body.payload().len();
+        }
+    }
+
+    /// Payload bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Whether nothing is kept.
+    pub fn is_empty(&self) -> bool {
+        self.kept.is_empty()
+    }
+
+    /// What somebody has missed who comes back now, when the topic is at `top`.
+    pub fn recover(&self, catch_up: CatchUp, top: Position) -> Recovery {
+        match catch_up {
+            CatchUp::None => Recovery::NotAsked,
+            CatchUp::Last(count) => {
+                let count = count.min(RECOVERY_PUBLICATIONS_MAX).min(self.kept.len());
+                Recovery::Recovered(self.kept.range(self.kept.len() - count..).cloned().collect())
+            }
+            CatchUp::Since { epoch, offset } => {
+                if epoch.is_some_and(|epoch| epoch != top.epoch) || offset > top.offset {
+                    return Recovery::Lost;
+                }
+                let missed = (top.offset - offset) as usize;
+                if missed > self.kept.len() || missed > RECOVERY_PUBLICATIONS_MAX || !self.reaches(top, missed) {
+                    return Recovery::Lost;
+                }
+                Recovery::Recovered(self.kept.range(self.kept.len() - missed..).cloned().collect())
+            }
+        }
+    }
+
+    /// Whether the last `count` publications are kept. Those that skipped the history leave it behind the topic.
+    fn reaches(&self, top: Position, count: usize) -> bool {
+        count == 0
+            || (self.kept.back().is_some_and(|newest| newest.position.offset == top.offset)
+                && self.kept[self.kept.len() - count].position.offset == top.offset - count as u64 + 1)
+    }
+
+    /// A part of it, when the topic is at `top`.
+    pub fn page(&self, query: &HistoryQuery, top: Position) -> HistoryPage {
+        if query.since.is_some_and(|since| since.epoch != top.epoch) {
+            return HistoryPage { position: top, publications: None };
+        }
+        let limit = query.limit.min(HISTORY_ANSWER_MAX);
+        let publications = match (query.is_reverse, query.since) {
+            (false, None) => self.kept.iter().take(limit).cloned().collect(),
+            (false, Some(since)) => {
+                let later = self.kept.partition_point(|body| body.position.offset <= since.offset);
+                self.kept.range(later..).take(limit).cloned().collect()
+            }
+            (true, None) => self.kept.iter().rev().take(limit).cloned().collect(),
+            (true, Some(since)) => {
+                let earlier = self.kept.partition_point(|body| body.position.offset < since.offset);
+                self.kept.range(..earlier).rev().take(limit).cloned().collect()
+            }
+        };
+        HistoryPage { position: top, publications: Some(publications) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::body;
+    use super::*;
+
+    const EPOCH: u64 = 5;
+
+    fn at(offset: u64) -> Position {
+        Position { epoch: Epoch::new(EPOCH), offset }
+    }
+
+    /// A history of `size` at most that was published `count` times, at its offset in milliseconds, ten bytes each.
+    fn history(count: u64, namespace: &Namespace) -> History {
+        let mut history = History::default();
+        for offset in 1..=count {
+            history.push(body("a", at(offset), offset, b"0123456789"), namespace);
+        }
+        history
+    }
+
+    fn sized(history_size: usize) -> Namespace {
+        Namespace { history_size, ..Namespace::default() }
+    }
+
+    fn offsets(publications: &[Arc<Body>]) -> Vec<u64> {
+        publications.iter().map(|body| body.position.offset).collect()
+    }
+
+    #[test]
+    fn bounds_are_by_count_by_bytes_and_by_age() {
+        assert_eq!(history(9, &sized(4)).bytes(), 40);
+        assert_eq!(history(9, &Namespace { history_bytes_max: 35, ..sized(4) }).bytes(), 30);
+        let aged = Namespace { history_ttl_ms: 2, ..sized(4) };
+        let mut history = history(9, &aged);
+        assert_eq!(history.bytes(), 20, "those of 8 and 9");
+        history.expire(&aged, 10);
+        assert_eq!(history.bytes(), 10);
+        history.expire(&aged, 11);
+        assert!(history.is_empty() && history.bytes() == 0);
+    }
+
+    #[test]
+    fn who_comes_back_gets_all_or_is_told() {
+        let history = history(9, &sized(4));
+        let since = |epoch: Option<u64>, offset| CatchUp::Since { epoch: epoch.map(Epoch::new), offset };
+        let rows: [(CatchUp, Option<&[u64]>); 10] = [
+            (since(Some(EPOCH), 9), Some(&[])),
+            (since(None, 9), Some(&[])),
+            (since(Some(EPOCH), 8), Some(&[9])),
+            (since(Some(EPOCH), 5), Some(&[6, 7, 8, 9])),
+            (since(Some(EPOCH), 4), None),
+            (since(Some(EPOCH), 10), None),
+            (since(Some(EPOCH + 1), 9), None),
+            (since(None, 0), None),
+            (CatchUp::Last(2), Some(&[8, 9])),
+            (CatchUp::Last(100), Some(&[6, 7, 8, 9])),
+        ];
+        for (catch_up, expected) in rows {
+            match history.recover(catch_up, at(9)) {
+                Recovery::Recovered(publications) => assert_eq!(Some(&offsets(&publications)[..]), expected),
+                Recovery::Lost => assert_eq!(expected, None, "{catch_up:?}"),
+                Recovery::NotAsked => panic!("{catch_up:?}"),
+            }
+        }
+        assert!(matches!(history.recover(CatchUp::None, at(9)), Recovery::NotAsked));
+        assert!(matches!(history.recover(since(Some(EPOCH), 9), at(10)), Recovery::Lost), "one was not kept");
+    }
+
+    #[test]
+    fn pages_go_both_ways() {
+        let history = history(9, &sized(4));
+        let rows: [(usize, Option<u64>, bool, &[u64]); 8] = [
+            (0, None, false, &[]),
+            (2, None, false, &[6, 7]),
+            (9, None, false, &[6, 7, 8, 9]),
+            (2, Some(7), false, &[8, 9]),
+            (2, Some(2), false, &[6, 7]),
+            (3, None, true, &[9, 8, 7]),
+            (9, Some(8), true, &[7, 6]),
+            (9, Some(20), true, &[9, 8, 7, 6]),
+        ];
+        for (limit, since, is_reverse, expected) in rows {
+            let page = history.page(&HistoryQuery { limit, since: since.map(at), is_reverse }, at(9));
+            assert_eq!(offsets(&page.publications.unwrap()), expected, "{limit} {since:?} {is_reverse}");
+            assert_eq!(page.position, at(9));
+        }
+        let other = Position { epoch: Epoch::new(EPOCH + 1), offset: 7 };
+        let query = HistoryQuery { limit: 9, since: Some(other), is_reverse: false };
+        assert!(history.page(&query, at(9)).publications.is_none());
+    }
+}
