@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use super::bad_input;
 use crate::conn::KeepAliveConfig;
 use crate::control::{self, Control, Ended};
+use crate::gateway::centrifuge::{Centrifuge, CentrifugeConfig};
 use crate::gateway::{Echo, Feed, Sse};
 use crate::proto::DeflateConfig;
 use crate::server::{Server, ServerConfig};
@@ -132,9 +133,16 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
     };
     let config = arguments.config();
     let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
+    let centrifuge = Arc::new(CentrifugeConfig {
+        anonymous: true,
+        namespaces: config.namespaces.clone(),
+        ping_interval_ms: config.keep_alive.ping_interval_ms,
+        ..CentrifugeConfig::default()
+    });
     let mut builder = Server::builder(config)
         .route("/feed/", move || Feed::new(of_feed.clone()))
-        .route("/sse/", move || Sse::new(of_sse.clone()));
+        .route("/sse/", move || Sse::new(of_sse.clone()))
+        .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()));
     if arguments.echo {
         builder = builder.route("/echo", || Echo);
     }

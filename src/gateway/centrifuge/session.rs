@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::reply::{Reply, SubscribeResult};
+use super::reply::{ConnectResult, Reply, ServerSubscription, SubscribeResult};
 use crate::buf::ConnId;
 use crate::gateway::Clock;
 use crate::topics::{self, TopicName};
@@ -66,7 +66,7 @@ pub(super) struct Connecting {
     /// The command's.
     pub(super) command: u32,
     /// With the subscriptions so far.
-    pub(super) result: super::reply::ConnectResult,
+    pub(super) result: ConnectResult,
     /// Replies that must not come before.
     pub(super) later: Vec<Reply>,
 }
@@ -224,7 +224,8 @@ impl Stage {
 impl Connecting {
     /// A subscription of the server's has been answered.
     pub(super) fn add(&mut self, topic: &TopicName, result: SubscribeResult) {
-        self.result.subs.insert(topic.to_string(), result);
+        let (channel, result) = (topic.to_string(), Some(result));
+        self.result.subs.push(ServerSubscription { channel, result });
     }
 }
 
