@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::slowest::SlowConnection;
+use super::subscribe::Joining;
 use crate::buf::{ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
 use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
@@ -38,6 +39,8 @@ pub(super) enum Parcel {
     ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: for the subscribers there.
     Deliver(TopicName, Push),
+    /// To the shard of a connection: it has joined a topic, or may not.
+    Joined(Box<Joined>),
     /// To the shard of a connection: what it has asked for.
     Answer(Box<ToConn>, Box<Answer>),
     /// From the control plane: for the connections of a user.
@@ -86,14 +89,21 @@ impl Publish {
     }
 }
 
-/// A subscriber on its way to its topic's home shard, and back.
+/// A subscriber on its way to its topic's home shard.
 #[derive(Debug)]
 pub(super) struct Join {
     pub(super) topic: TopicName,
     pub(super) catch_up: CatchUp,
-    /// Who it is, where that is kept.
-    pub(super) presence: Option<Arc<ClientInfo>>,
+    pub(super) joining: Joining,
     pub(super) reply: ToConn,
+}
+
+/// A join that was answered, on its way back.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) to: ToConn,
+    pub(super) joining: Joining,
+    pub(super) answer: Answer,
 }
 
 /// A question on its way to its topic's home shard.

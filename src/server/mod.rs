@@ -6,6 +6,7 @@ mod admission;
 mod attend;
 mod close;
 mod config;
+mod drain;
 mod fan_out;
 mod listener;
 mod mesh;

@@ -1,4 +1,4 @@
-//! The real binary and clients that are not ours: Python's `websockets`, npm's `ws` and `centrifuge`, and a real browser.
+//! The real server and clients that are not ours: Python's `websockets`, npm's `ws` and `centrifuge`, a real browser.
 //!
 //! A mistake that the server's codec and our own clients share would cancel out; these share nothing with it.
 //! Each scenario is a function of `client.py` and `client.js`; here is only who is started when.

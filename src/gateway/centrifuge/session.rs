@@ -1,4 +1,4 @@
-//! What is kept of one client: who it is, what it has subscribed to, and which of its commands are still to be answered.
+//! What is kept of one client: who it is, what it has subscribed to, and which of its commands wait for an answer.
 
 use std::sync::Arc;
 

@@ -98,7 +98,8 @@ const scenarios = {
         subscription.subscribe();
         await connected(client);
         const context = await event;
-        check(context.recoverable && context.positioned && context.streamPosition.epoch !== '', 'not positioned', context);
+        const { recoverable, positioned, streamPosition } = context;
+        check(recoverable && positioned && streamPosition.epoch !== '', 'not positioned', context);
         env.cue('publish history:pubsub 0 100');
         await until((all) => all.length >= 100);
         checkWhole(seen, 100);
