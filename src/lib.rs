@@ -38,7 +38,7 @@
 //! | 2 | [`ring`] | io_uring and nothing else, behind a trait |
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, signs of life |
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
-//! | 3 | [`gateway`] | what a path means: the [`Handler`](gateway::Handler) trait, echo, the raw feed, event streams |
+//! | 3 | [`gateway`] | what a path means: the [`Handler`](gateway::Handler) trait, echo, the raw feed, event streams, Centrifugo's protocol |
 //! | 4 | [`server`] | shards: THE loop, and how they start and stop |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |

@@ -4,12 +4,14 @@ use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, ValueEnum, value_parser};
 
 use super::bad_input;
 use crate::config::{self, Settings};
 use crate::control::{self, Access, Control, Ended};
+use crate::gateway::centrifuge::Centrifuge;
 use crate::gateway::{Echo, Feed, OriginPattern, Sse};
 use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 use crate::server::Server;
@@ -182,6 +184,7 @@ fn settings(arguments: ServeArguments) -> Result<Settings, String> {
 fn serve(settings: &Settings) -> Result<Ended, String> {
     // Before the shards: if any of it fails, nobody has connected yet.
     let key = settings.api.key()?;
+    let centrifuge = Arc::new(settings.centrifuge_config()?);
     let access = Access::new(settings.server.control, key).map_err(|error| error.to_string())?;
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
@@ -191,7 +194,8 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     let (of_feed, of_sse) = (namespaces.clone(), namespaces.clone());
     let mut builder = Server::builder(config)
         .route("/feed/", move || Feed::new(of_feed.clone()))
-        .route("/sse/", move || Sse::new(of_sse.clone()));
+        .route("/sse/", move || Sse::new(of_sse.clone()))
+        .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()));
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }

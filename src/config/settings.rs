@@ -322,10 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_of_the_pings_that_they_get() {
+    fn clients_are_told_of_the_pings_that_are_sent() {
         let mut settings = Settings::default();
-        settings.keep_alive.ping_interval_ms = 7;
-        assert_eq!(settings.centrifuge_config().unwrap().ping_interval_ms, 7);
+        settings.keep_alive.ping_interval_ms = 7_000;
+        assert_eq!(settings.centrifuge_config().unwrap().ping_interval_ms, 7_000);
     }
 
     #[test]

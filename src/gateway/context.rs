@@ -16,6 +16,8 @@ pub enum Command {
     Subscribe(Subscribe),
     /// End a subscription.
     Unsubscribe(TopicName),
+    /// Have what is pushed to this connection wait until its handler says otherwise.
+    Hold,
     /// Publish to a topic, wherever its home is.
     Publish {
         /// What.
@@ -74,6 +76,7 @@ pub struct Context<'a> {
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
     is_stream: bool,
+    is_released: bool,
     is_closed: bool,
 }
 
@@ -97,7 +100,7 @@ impl<'a> Context<'a> {
     /// A context for one call.
     pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
         let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream } = parts;
-        Context { id, clock, out, deflate, commands, subscriptions, is_stream, is_closed: false }
+        Context { id, clock, out, deflate, commands, subscriptions, is_stream, is_released: false, is_closed: false }
     }
 
     /// Which connection this is.
@@ -154,6 +157,17 @@ impl<'a> Context<'a> {
         self.commands.push(Command::Unsubscribe(topic));
     }
 
+    /// From now on what is pushed to this connection waits, until [`release`](Self::release).
+    pub fn hold(&mut self) {
+        self.commands.push(Command::Hold);
+    }
+
+    /// Ends what [`hold`](Self::hold) began. What is sent in this call, which must be one of
+    /// [`on_answer`](super::Handler::on_answer), leaves before all that waits.
+    pub fn release(&mut self) {
+        self.is_released = true;
+    }
+
     /// Publishes `message` to the subscribers of `topic` on all shards. Where it can't be passed on, since
     /// shards are behind or the server is stopping, nobody gets it and it counts as refused.
     pub fn publish(&mut self, topic: TopicName, message: Message<'_>) {
@@ -184,6 +198,11 @@ impl<'a> Context<'a> {
     /// Subscriptions of the connection, with those asked for in this call.
     pub(crate) fn subscriptions(&self) -> usize {
         self.subscriptions
+    }
+
+    /// Whether [`release`](Self::release) was called.
+    pub(crate) fn is_released(&self) -> bool {
+        self.is_released
     }
 
     /// Whether [`close`](Self::close) was called.

@@ -3,6 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::centrifuge::{
+    encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf,
+};
 use crate::buf::SharedFrame;
 use crate::proto::{Message, MessageKind, encode_message};
 use crate::topics::{Body, ClientInfo, Encoding, Position, TopicName};
@@ -14,7 +17,11 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
         Encoding::Raw => return Some(body.frame.clone()),
         Encoding::Envelope => encode_envelope(&mut out, body),
         Encoding::Sse => encode_event(&mut out, body, &position_text(body.position)),
-        Encoding::CentrifugeJson | Encoding::CentrifugeProtobuf | Encoding::Own => return None,
+        Encoding::CentrifugeJson => encode_as(MessageKind::Text, &mut out, |out| encode_publication_json(out, body)),
+        Encoding::CentrifugeProtobuf => {
+            encode_as(MessageKind::Binary, &mut out, |out| encode_publication_protobuf(out, body));
+        }
+        Encoding::Own => return None,
     }
     Some(SharedFrame::new(out))
 }
@@ -27,11 +34,24 @@ pub fn encode_presence(
     info: &ClientInfo,
     has_joined: bool,
 ) -> Option<SharedFrame> {
-    let _ = (topic, info, has_joined);
+    let mut out = Vec::new();
     match encoding {
-        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::Own => None,
-        Encoding::CentrifugeJson | Encoding::CentrifugeProtobuf => None,
+        Encoding::CentrifugeJson => {
+            encode_as(MessageKind::Text, &mut out, |out| encode_presence_json(out, topic, info, has_joined));
+        }
+        Encoding::CentrifugeProtobuf => {
+            encode_as(MessageKind::Binary, &mut out, |out| encode_presence_protobuf(out, topic, info, has_joined));
+        }
+        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::Own => return None,
     }
+    Some(SharedFrame::new(out))
+}
+
+/// Appends a message whose payload `encode` makes.
+fn encode_as(kind: MessageKind, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut payload = Vec::new();
+    encode(&mut payload);
+    encode_message(out, Message { kind, payload: &payload }, None);
 }
 
 /// A position as clients are told it, and tell it: `<epoch>:<offset>`.

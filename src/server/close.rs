@@ -68,6 +68,10 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         entry.cause = Some(cause);
+        if std::mem::take(&mut entry.is_held) {
+            self.mark_dirty(slot);
+        }
+        let entry = &mut self.slots[slot as usize];
         let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
         let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         self.metrics.closed(cause).add(1);

@@ -25,6 +25,7 @@ impl<R: Ring> Shard<'_, R> {
         let reply = |shard: &Self, ticket| ToConn { shard: shard.number(), id: shard.slots[slot as usize].id, ticket };
         match command {
             Command::Subscribe(subscribe) => self.subscribe(slot, subscribe),
+            Command::Hold => self.slot(slot).is_held = self.slot(slot).cause.is_none(),
             Command::Unsubscribe(topic) => self.unsubscribe(slot, &topic),
             Command::Publish { draft, ticket } => {
                 let reply = ticket.map_or(ReplyTo::Nobody, |ticket| ReplyTo::Conn(reply(self, ticket)));

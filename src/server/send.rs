@@ -70,6 +70,18 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
+    /// Ends a reply for which all that was pushed has waited.
+    pub(super) fn end_first_reply(&mut self, slot: u32, start: usize) {
+        let entry = &mut self.slots[slot as usize];
+        entry.is_held = false;
+        if !entry.is_behind() {
+            return self.end_reply(slot, start);
+        }
+        let frame = SharedFrame::new(self.replies.bytes.split_off(start));
+        change_outbox(entry, self.metrics, |outbox| outbox.push_control(frame));
+        self.mark_dirty(slot);
+    }
+
     /// Sends a control frame, which passes by whatever waits.
     pub(super) fn send_control(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
         let entry = &mut self.slots[slot as usize];
@@ -171,7 +183,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn settle(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        if entry.is_sending || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+        if entry.is_sending || entry.is_held || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             return;
         }
         match entry.conn.outbox.next_run() {

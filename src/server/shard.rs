@@ -321,8 +321,12 @@ impl<'m, R: Ring> Shard<'m, R> {
             is_stream: entry.conn.is_stream,
         });
         call(self.routes.handler(route), &mut context);
-        let is_closed = context.is_closed();
-        self.end_reply(slot, start);
+        let (is_closed, is_released) = (context.is_closed(), context.is_released());
+        if is_released {
+            self.end_first_reply(slot, start);
+        } else {
+            self.end_reply(slot, start);
+        }
         self.apply_commands(slot);
         if is_closed && self.is_listening(slot) {
             let is_draining = self.drain.is_some();

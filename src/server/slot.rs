@@ -60,6 +60,8 @@ pub(super) struct Slot {
     pub(super) is_dirty: bool,
     /// The fan-out that last sent to it: one send for a socket in each.
     pub(super) fan_out: u32,
+    /// Its handler has something to say first: what is pushed waits.
+    pub(super) is_held: bool,
     /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
     pub(super) timer_tick: u32,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
@@ -111,6 +113,7 @@ impl Slot {
             has_reply: false,
             is_dirty: false,
             fan_out: 0,
+            is_held: false,
             timer_tick: 0,
             is_settled: false,
             deadline_ms: 0,
@@ -122,7 +125,7 @@ impl Slot {
 
     /// Whether bytes must queue, since others wait before them.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_sending || !self.conn.outbox.is_empty()
+        self.is_sending || self.is_held || !self.conn.outbox.is_empty()
     }
 
     /// Whether the kernel holds an operation of this socket.

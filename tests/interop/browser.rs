@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::clients::BROWSER_DRIVER;
@@ -14,19 +15,24 @@ const CHROMIUM: &str = "/usr/bin/chromium";
 const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
 
 /// Opens `url` and expects that it says it is connected, and shows messages as they come.
-///
-/// Without Chromium, and without the right to install it, says so and expects nothing.
 pub(crate) fn expect_live_page(url: &str) {
-    if !Path::new(CHROMIUM).exists() && !install() {
+    if let Some(chromium) = chromium() {
+        println!("{}", BROWSER_DRIVER.run(&[chromium, url]));
+    }
+}
+
+/// The browser's path; `None`, having said so, without it and without the right to install it.
+pub(crate) fn chromium() -> Option<&'static str> {
+    static IS_THERE: LazyLock<bool> = LazyLock::new(|| Path::new(CHROMIUM).exists() || install());
+    if !*IS_THERE {
         // Not by eprintln!, which the test harness keeps to itself while a test succeeds.
         let skipped = format!(
             "\n!!! SKIPPED: the browser test needs {CHROMIUM}, and only root may install it.\n\
              !!! As root: apt-get update && apt-get install --no-install-recommends chromium\n\n"
         );
         std::io::stderr().write_all(skipped.as_bytes()).expect("standard error is open");
-        return;
     }
-    println!("{}", BROWSER_DRIVER.run(&[CHROMIUM, url]));
+    IS_THERE.then_some(CHROMIUM)
 }
 
 /// Installs Chromium if we may; whether we may.

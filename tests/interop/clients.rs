@@ -13,7 +13,7 @@ use crate::support::{repository, target_dir};
 const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
 
 /// How long one scenario may take.
-const SCENARIO_PATIENCE: Duration = Duration::from_secs(180);
+pub(crate) const SCENARIO_PATIENCE: Duration = Duration::from_secs(180);
 
 /// A program that plays the scenarios.
 pub(crate) struct Client {
@@ -72,6 +72,12 @@ pub(crate) static NODE: LazyLock<Client> = LazyLock::new(|| node("client.js"));
 
 /// Node.js with the package `playwright-core`, which steers a browser.
 pub(crate) static BROWSER_DRIVER: LazyLock<Client> = LazyLock::new(|| node("browser.js"));
+
+/// Node.js with the package `centrifuge`.
+pub(crate) static CENTRIFUGE_NODE: LazyLock<Client> = LazyLock::new(|| node("centrifuge/node.js"));
+
+/// Node.js steering a browser with the package `centrifuge`.
+pub(crate) static CENTRIFUGE_BROWSER: LazyLock<Client> = LazyLock::new(|| node("centrifuge/browser.js"));
 
 /// Node.js running `script`, with what `package-lock.json` names.
 fn node(script: &'static str) -> Client {

@@ -1,23 +1,49 @@
-//! Centrifugo's client protocol, as its SDKs speak it: JSON and Protobuf over WebSocket.
+//! Centrifugo's client protocol, version 2, as its SDKs speak it: JSON and Protobuf over WebSocket.
+//!
+//! ```text
+//!  message ──json / protobuf──► Command ──call──► asks of the shard ──► topics' homes
+//!                                  │                                         │
+//!  message ◄─json / protobuf── Reply ◄─────────────────────── answer ◄──────┘
+//!  message ◄─push── publications, joins and leaves, made once for all subscribers
+//! ```
+//!
+//! [`Centrifuge`] is the handler; `call` has a method for each command, `answer` one for each answer, and `session` is
+//! what is kept of a client between the two. A client is told that it has subscribed before anything that is pushed to
+//! that channel; to what its token has subscribed it, with the answer to its connect command, until when pushes wait.
+//!
+//! Left out are the parts that need more than streams of publications: maps and shared polls (error 108), deltas and
+//! filters of publications, calls (108) and messages to an application (closed with 3508), and the unidirectional and
+//! emulated transports.
 
+mod access;
+mod answer;
+mod call;
+mod clients;
 mod config;
+mod handler;
 mod json;
 mod protobuf;
 mod protocol;
+mod push;
 mod raw;
 mod reply;
+mod session;
+#[cfg(test)]
+mod tests;
 mod token;
 
 pub use config::{CentrifugeConfig, TokenKeys};
+pub use handler::Centrifuge;
 pub use json::{JsonReader, encode_reply_json};
 pub use protobuf::{encode_reply_protobuf, read_protobuf};
 pub use protocol::{
     ClientError, Command, ConnectRequest, Disconnect, HistoryRequest, Malformed, PublishRequest, Request,
     StreamPosition, SubscribeRequest, Unsubscribed,
 };
+pub use push::{encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf};
 pub use reply::{
     ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceResult, PresenceStatsResult,
-    Publication, Push, RefreshPush, RefreshResult, Reply, SubRefreshResult, SubscribePush, SubscribeResult,
-    UnsubscribePush,
+    Publication, Push, RefreshPush, RefreshResult, Reply, ServerSubscription, SubRefreshResult, SubscribePush,
+    SubscribeResult, UnsubscribePush,
 };
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, TokenKeyError, TokenVerifier};

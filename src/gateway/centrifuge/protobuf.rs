@@ -1,6 +1,6 @@
 //! The Protobuf encoding: commands one after the other in a binary message, each behind its length, and replies alike.
 //!
-//! The field numbers are those of Centrifugo's `client.proto`; fields that mean nothing here are skipped by the decoder.
+//! The field numbers are those of Centrifugo's `client.proto`. Fields that mean nothing here are skipped.
 
 use std::collections::BTreeMap;
 

@@ -226,14 +226,18 @@ impl ClientError {
 /// Why a client is disconnected. SDKs come back by themselves after codes below 3500, and not after others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
+    /// 3001: the server stops.
+    Shutdown,
+    /// 3004: later, not broken.
+    ServerError,
     /// 3005: its token's time is over.
     Expired,
     /// 3500
     InvalidToken,
     /// 3501, with what was wrong about it.
     BadRequest(&'static str),
-    /// 3503: the server's owner wants it gone.
-    Force,
+    /// 3502: it has not said who it is in time.
+    Stale,
     /// 3505: its token subscribes it to more channels than a connection may have.
     ChannelLimit,
     /// 3508: what it sent is of no use here.
@@ -244,10 +248,12 @@ impl Disconnect {
     /// Its number on the wire: a WebSocket close code.
     pub fn code(self) -> CloseCode {
         CloseCode(match self {
+            Disconnect::Shutdown => 3001,
+            Disconnect::ServerError => 3004,
             Disconnect::Expired => 3005,
             Disconnect::InvalidToken => 3500,
             Disconnect::BadRequest(_) => 3501,
-            Disconnect::Force => 3503,
+            Disconnect::Stale => 3502,
             Disconnect::ChannelLimit => 3505,
             Disconnect::NotAvailable => 3508,
         })
@@ -256,10 +262,12 @@ impl Disconnect {
     /// Its text on the wire.
     pub fn reason(self) -> &'static str {
         match self {
+            Disconnect::Shutdown => "shutdown",
+            Disconnect::ServerError => "internal server error",
             Disconnect::Expired => "connection expired",
             Disconnect::InvalidToken => "invalid token",
             Disconnect::BadRequest(what) => what,
-            Disconnect::Force => "force disconnect",
+            Disconnect::Stale => "stale",
             Disconnect::ChannelLimit => "channel limit",
             Disconnect::NotAvailable => "not available",
         }

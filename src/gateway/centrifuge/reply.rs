@@ -231,9 +231,9 @@ pub struct ConnectResult {
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
     /// What the server has subscribed it to.
-    #[prost(btree_map = "string, message", tag = "6")]
-    #[serde(skip_serializing_if = "is_default")]
-    pub subs: BTreeMap<String, SubscribeResult>,
+    #[prost(message, repeated, tag = "6")]
+    #[serde(serialize_with = "map", skip_serializing_if = "is_default")]
+    pub subs: Vec<ServerSubscription>,
     /// Seconds between pings; 0: there are none.
     #[prost(uint32, tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
@@ -242,6 +242,18 @@ pub struct ConnectResult {
     #[prost(bool, tag = "8")]
     #[serde(skip_serializing_if = "is_default")]
     pub pong: bool,
+}
+
+/// An entry of a map. In Protobuf that is what a map is made of, and this one has a value also where that is empty,
+/// without which some SDKs would not see it.
+#[derive(Clone, PartialEq, Message)]
+pub struct ServerSubscription {
+    /// To what.
+    #[prost(string, tag = "1")]
+    pub channel: String,
+    /// The same as in the answer to a command.
+    #[prost(message, optional, tag = "2")]
+    pub result: Option<SubscribeResult>,
 }
 
 /// Subscribed.
@@ -374,6 +386,10 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+fn map<S: Serializer>(entries: &[ServerSubscription], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(entries.iter().map(|entry| (&entry.channel, &entry.result)))
+}
+
 /// Puts bytes into JSON: as they are if they are JSON themselves, without the newlines that would end the reply, as a
 /// string if they are other text, and else as a string in Base64.
 fn json<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
@@ -472,6 +488,16 @@ mod tests {
         // 300 is written as ac 02, and the text above has ac as two bytes.
         let protobuf: Vec<u8> = protobuf.chars().map(|character| character as u8).collect();
         assert_eq!(reply.encode_to_vec(), protobuf);
+    }
+
+    #[test]
+    fn a_subscription_of_the_servers_has_a_value_also_if_that_is_empty() {
+        let result = Some(SubscribeResult::default());
+        let subs = vec![ServerSubscription { channel: "a".to_owned(), result }];
+        let connect = ConnectResult { subs, ..ConnectResult::default() };
+        assert_eq!(connect.encode_to_vec(), b"\x32\x05\x0a\x01a\x12\x00");
+        let text = serde_json::to_string(&connect).unwrap();
+        assert_eq!(text, r#"{"client":"","version":"","subs":{"a":{}}}"#);
     }
 
     #[test]

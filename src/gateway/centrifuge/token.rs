@@ -1,7 +1,7 @@
 //! JSON Web Tokens (RFC 7519): who a client is, and what it may subscribe to.
 //!
-//! Looks at no clock: what the time is, is an argument. A token is only as good as its signature, so nothing is read from
-//! one before that is checked, except which key it names; and a key is used only for the algorithms of its own family.
+//! Looks at no clock: what the time is, is an argument. A token is only as good as its signature, so nothing is read
+//! from one before that is checked, except which key it names; and a key is used only for the algorithms of its family.
 
 use std::fmt;
 use std::sync::Arc;

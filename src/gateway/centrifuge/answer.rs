@@ -1,0 +1,186 @@
+//! What topics' homes have answered, as replies to the commands that led to the questions.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::call::Call;
+use super::protocol::{ClientError, Disconnect, Unsubscribed};
+use super::reply::{
+    ClientInfo, Done, HistoryResult, PresenceResult, PresenceStatsResult, Publication, Push, Reply, SubscribePush,
+    SubscribeResult,
+};
+use super::session::{Ended, Stage, Subscriber, Subscribing, Waiting, What};
+use crate::topics::{self, Answer, Body, HistoryPage, Position, PublishError, Recovery};
+
+impl Call<'_, '_> {
+    /// What there is to tell the client of an answer, in order.
+    pub(super) fn answer(&mut self, ticket: u32, answer: Answer) -> Vec<Reply> {
+        // None if it was asked before the connection's slot was given to this one.
+        let Some(Waiting { command: id, what, .. }) = self.session.take_waiting(ticket) else { return Vec::new() };
+        match (what, answer) {
+            (What::Subscribe(subscribing), Answer::Subscribed { position, recovery, .. }) => {
+                self.subscribed(id, &subscribing, position, recovery)
+            }
+            (What::Subscribe(subscribing), Answer::NotSubscribed { error, .. }) => {
+                self.not_subscribed(id, &subscribing, error.into())
+            }
+            (What::Subscribe(subscribing), _) => self.not_subscribed(id, &subscribing, ClientError::Internal),
+            (_, Answer::Published(Err(error)) | Answer::Refused(error)) => vec![Reply::error(id, error.into())],
+            (What::Publish, _) => vec![Reply { id, publish: Some(Done {}), ..Reply::default() }],
+            (What::History, Answer::History(page)) => vec![history(id, page)],
+            (What::Presence, Answer::Presence(present)) => vec![presence(id, &present)],
+            (What::PresenceStats, Answer::Presence(present)) => vec![presence_stats(id, &present)],
+            (What::History | What::Presence | What::PresenceStats, _) => {
+                vec![Reply::error(id, ClientError::Internal)]
+            }
+        }
+    }
+
+    fn subscribed(&mut self, id: u32, subscribing: &Subscribing, position: Position, recovery: Recovery) -> Vec<Reply> {
+        let Subscribing { topic, by, .. } = subscribing;
+        if subscribing.rejects_gap && matches!(recovery, Recovery::Lost) {
+            self.conn.unsubscribe(topic.clone());
+            return self.not_subscribed(id, subscribing, ClientError::UnrecoverablePosition);
+        }
+        let result = self.subscribe_result(subscribing, position, recovery);
+        let mut replies = match by {
+            Subscriber::Client => vec![Reply { id, subscribe: Some(result), ..Reply::default() }],
+            Subscriber::Server => vec![subscribe_push(topic.as_str(), result)],
+            Subscriber::Token => {
+                if let Stage::Connecting(connecting) = &mut self.session.stage {
+                    connecting.add(topic, result);
+                }
+                Vec::new()
+            }
+        };
+        if let Some(by) = subscribing.ended {
+            self.conn.unsubscribe(topic.clone());
+            replies.push(end_of(topic.as_str(), by));
+        }
+        replies
+    }
+
+    fn subscribe_result(&self, subscribing: &Subscribing, position: Position, recovery: Recovery) -> SubscribeResult {
+        let topic = &subscribing.topic;
+        let namespace = self.config.namespaces.find(topic).unwrap_or_default();
+        let is_recoverable = self.config.namespaces.get(namespace).history_size > 0;
+        let expires_s = self.session.channel(topic.as_str()).and_then(|channel| channel.expires_s);
+        let (expires, ttl) = self.time_left(expires_s);
+        let mut result = SubscribeResult { expires, ttl, ..SubscribeResult::default() };
+        if !is_recoverable {
+            return result;
+        }
+        result.recoverable = true;
+        result.positioned = true;
+        result.epoch = position.epoch.to_string();
+        result.offset = position.offset;
+        result.was_recovering = !matches!(recovery, Recovery::NotAsked);
+        if let Recovery::Recovered(missed) = recovery {
+            result.recovered = true;
+            // The client counts on from where it was, publication by publication.
+            result.offset = subscribing.offset;
+            result.publications = missed.iter().map(|body| Publication::from(&**body)).collect();
+        }
+        result
+    }
+
+    fn not_subscribed(&mut self, id: u32, subscribing: &Subscribing, error: ClientError) -> Vec<Reply> {
+        let Subscribing { topic, by, ended, .. } = subscribing;
+        // If it was to end, another may have begun since.
+        if ended.is_none() {
+            self.session.remove_channel(topic.as_str());
+        }
+        let mut replies = Vec::new();
+        match by {
+            Subscriber::Client => replies.push(Reply::error(id, error)),
+            // It can't be let in with less than its token promises, and may come back.
+            Subscriber::Token => self.conn.close(Disconnect::ServerError.code(), Disconnect::ServerError.reason()),
+            Subscriber::Server => {}
+        }
+        if let Some(Ended::Client(id)) = ended {
+            replies.push(end_of(topic.as_str(), Ended::Client(*id)));
+        }
+        replies
+    }
+
+    /// Whether all that the client's token subscribes it to has been answered, if it waits for that.
+    pub(super) fn is_connected(&self) -> bool {
+        let is_awaited = |waiting: &Waiting| matches!(&waiting.what, What::Subscribe(it) if it.by == Subscriber::Token);
+        matches!(self.session.stage, Stage::Connecting(_)) && !self.session.waiting.iter().any(is_awaited)
+    }
+}
+
+/// What whoever ended a subscription, or the client, is told.
+pub(super) fn end_of(channel: &str, by: Ended) -> Reply {
+    match by {
+        Ended::Client(id) => Reply { id, unsubscribe: Some(Done {}), ..Reply::default() },
+        Ended::Server => Reply::unsubscribed(channel, Unsubscribed::Server),
+    }
+}
+
+fn subscribe_push(channel: &str, result: SubscribeResult) -> Reply {
+    let SubscribeResult { recoverable, epoch, offset, positioned, .. } = result;
+    let subscribe = Some(SubscribePush { recoverable, epoch, offset, positioned });
+    Reply::push(Push { channel: channel.to_owned(), subscribe, ..Push::default() })
+}
+
+fn history(id: u32, page: Option<HistoryPage>) -> Reply {
+    let result = match page {
+        // Nobody has published to it or subscribed to it.
+        None => HistoryResult::default(),
+        Some(HistoryPage { publications: None, .. }) => return Reply::error(id, ClientError::UnrecoverablePosition),
+        Some(HistoryPage { position, publications: Some(publications) }) => HistoryResult {
+            publications: publications.iter().map(|body| Publication::from(&**body)).collect(),
+            epoch: position.epoch.to_string(),
+            offset: position.offset,
+        },
+    };
+    Reply { id, history: Some(result), ..Reply::default() }
+}
+
+fn presence(id: u32, present: &[Arc<topics::ClientInfo>]) -> Reply {
+    let presence = present.iter().map(|info| (info.client.to_string(), ClientInfo::from(&**info))).collect();
+    Reply { id, presence: Some(PresenceResult { presence }), ..Reply::default() }
+}
+
+fn presence_stats(id: u32, present: &[Arc<topics::ClientInfo>]) -> Reply {
+    let users: HashSet<&str> = present.iter().map(|info| &*info.user).collect();
+    let result = PresenceStatsResult { num_clients: present.len() as u32, num_users: users.len() as u32 };
+    Reply { id, presence_stats: Some(result), ..Reply::default() }
+}
+
+impl From<&topics::ClientInfo> for ClientInfo {
+    fn from(info: &topics::ClientInfo) -> ClientInfo {
+        let bytes = |info: &Option<Box<[u8]>>| info.as_deref().map_or_else(Bytes::new, Bytes::copy_from_slice);
+        ClientInfo {
+            user: info.user.to_string(),
+            client: info.client.to_string(),
+            conn_info: bytes(&info.conn_info),
+            chan_info: bytes(&info.chan_info),
+        }
+    }
+}
+
+impl From<&Body> for Publication {
+    fn from(body: &Body) -> Publication {
+        Publication {
+            data: Bytes::copy_from_slice(body.payload()),
+            info: body.info.as_deref().map(ClientInfo::from),
+            offset: body.position.offset,
+            tags: body.tags.iter().flatten().cloned().collect(),
+            key: body.key.as_deref().unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl From<PublishError> for ClientError {
+    fn from(error: PublishError) -> ClientError {
+        match error {
+            PublishError::Busy | PublishError::Stopping => ClientError::Internal,
+            PublishError::TooManyTopics => ClientError::LimitExceeded,
+            PublishError::UnknownNamespace => ClientError::UnknownChannel,
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! All clients of one shard: by connection, by user, and by when they are to be looked at.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::hash::{BuildHasher, RandomState};
+
+use smallvec::SmallVec;
+
+use super::session::{ClientId, Session};
+use crate::buf::ConnId;
+use crate::gateway::Clock;
+
+/// The clients of a shard.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    /// By slot. Most slots may be those of other protocols.
+    sessions: Vec<Option<Box<Session>>>,
+    /// Who has said who it is; the others are found by looking at all.
+    users: HashMap<Box<str>, SmallVec<[ConnId; 1]>>,
+    /// The times that were set, also those that no longer hold.
+    timers: BinaryHeap<Reverse<(u64, ConnId)>>,
+    names: Names,
+}
+
+/// Makes names of clients: keyed hashes of a count, which nobody can guess.
+#[derive(Debug, Default)]
+struct Names {
+    key: RandomState,
+    count: u64,
+}
+
+impl Clients {
+    /// A name that no other client has.
+    pub(super) fn new_name(&mut self) -> ClientId {
+        self.names.count += 1;
+        let half = |half: u8| u128::from(self.names.key.hash_one((self.names.count, half)));
+        ClientId(half(0) << 64 | half(1))
+    }
+
+    pub(super) fn insert(&mut self, session: Session) {
+        let slot = session.id.slot as usize;
+        if self.sessions.len() <= slot {
+            self.sessions.resize_with(slot + 1, || None);
+        }
+        self.sessions[slot] = Some(Box::new(session));
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Session> {
+        let session = self.sessions.get_mut(id.slot as usize)?.as_deref_mut();
+        session.filter(|session| session.id == id)
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) {
+        let Some(slot) = self.sessions.get_mut(id.slot as usize) else { return };
+        let Some(session) = slot.take_if(|session| session.id == id) else { return };
+        if let Some(connections) = self.users.get_mut(&session.user) {
+            connections.retain(|other| *other != id);
+            if connections.is_empty() {
+                self.users.remove(&session.user);
+            }
+        }
+    }
+
+    /// The client has said who it is.
+    pub(super) fn add_user(&mut self, user: &str, id: ConnId) {
+        if !user.is_empty() {
+            self.users.entry(user.into()).or_default().push(id);
+        }
+    }
+
+    /// Appends the connections of `user`; of every client, if it is empty.
+    pub(super) fn of_user(&self, user: &str, found: &mut Vec<ConnId>) {
+        if user.is_empty() {
+            found.extend(self.iter().map(|session| session.id));
+        } else {
+            found.extend(self.users.get(user).into_iter().flatten());
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.sessions.iter().flatten().map(|session| &**session)
+    }
+
+    /// Has the client looked at `grace_ms` after the first of its tokens' time is over.
+    pub(super) fn watch(&mut self, id: ConnId, clock: Clock, grace_ms: u64) {
+        let Some(session) = self.get_mut(id).filter(|session| session.stage.is_welcome()) else { return };
+        let first_s = session.first_expiry_s();
+        if session.watched_s == Some(first_s) {
+            return;
+        }
+        session.watched_s = Some(first_s);
+        let over_ms = first_s.map(|first_s| first_s.saturating_mul(1000).saturating_add(grace_ms));
+        let left_ms = over_ms.map(|over_ms| over_ms.saturating_sub(clock.unix_ms));
+        self.set_timer(id, left_ms.map(|left_ms| clock.now_ms.saturating_add(left_ms)));
+    }
+
+    /// Has the client looked at then, and no longer at the time set before.
+    pub(super) fn set_timer(&mut self, id: ConnId, at_ms: Option<u64>) {
+        let Some(session) = self.get_mut(id) else { return };
+        if session.timer_ms == at_ms {
+            return;
+        }
+        session.timer_ms = at_ms;
+        self.timers.extend(at_ms.map(|at_ms| Reverse((at_ms, id))));
+    }
+
+    /// When somebody is to be looked at next.
+    pub(super) fn deadline_ms(&self) -> Option<u64> {
+        self.timers.peek().map(|Reverse((at_ms, _))| *at_ms)
+    }
+
+    /// Somebody whose time has come.
+    pub(super) fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
+        while self.deadline_ms().is_some_and(|at_ms| at_ms <= now_ms) {
+            let Reverse((at_ms, id)) = self.timers.pop()?;
+            if let Some(session) = self.get_mut(id).filter(|session| session.timer_ms == Some(at_ms)) {
+                session.timer_ms = None;
+                return Some(id);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::super::session::Wire;
+    use super::*;
+
+    fn id(slot: u32) -> ConnId {
+        ConnId { slot, generation: 3 }
+    }
+
+    fn clients(slots: &[u32]) -> Clients {
+        let mut clients = Clients::default();
+        for slot in slots {
+            let name = clients.new_name();
+            clients.insert(Session::new(id(*slot), Wire::Json, name, true));
+        }
+        clients
+    }
+
+    #[test]
+    fn an_earlier_connection_of_a_slot_is_nobody() {
+        let mut clients = clients(&[4]);
+        assert!(clients.get_mut(id(4)).is_some());
+        for stranger in [ConnId { slot: 4, generation: 2 }, id(3), id(5)] {
+            assert!(clients.get_mut(stranger).is_none());
+            clients.remove(stranger);
+        }
+        assert_eq!(clients.iter().count(), 1);
+        clients.remove(id(4));
+        assert_eq!(clients.iter().count(), 0);
+    }
+
+    #[test]
+    fn connections_are_found_by_user() {
+        let mut clients = clients(&[1, 2, 3]);
+        for (slot, user) in [(1, "a"), (2, "a"), (3, "")] {
+            clients.get_mut(id(slot)).unwrap().user = user.into();
+            clients.add_user(user, id(slot));
+        }
+        let of = |clients: &Clients, user| {
+            let mut found = Vec::new();
+            clients.of_user(user, &mut found);
+            found
+        };
+        assert_eq!(of(&clients, "a"), [id(1), id(2)]);
+        assert_eq!(of(&clients, ""), [id(1), id(2), id(3)]);
+        assert_eq!(of(&clients, "b"), []);
+        clients.remove(id(1));
+        assert_eq!(of(&clients, "a"), [id(2)]);
+        clients.remove(id(2));
+        assert!(clients.users.is_empty());
+    }
+
+    #[test]
+    fn of_several_times_only_the_last_holds() {
+        let mut clients = clients(&[1, 2, 3]);
+        clients.set_timer(id(1), Some(50));
+        clients.set_timer(id(1), Some(70));
+        clients.set_timer(id(2), Some(60));
+        clients.set_timer(id(3), Some(10));
+        clients.set_timer(id(3), None);
+        clients.set_timer(id(9), Some(1));
+        assert_eq!(clients.deadline_ms(), Some(10));
+        assert_eq!(clients.take_due(59), None);
+        assert_eq!(clients.take_due(100), Some(id(2)));
+        clients.remove(id(1));
+        assert_eq!(clients.take_due(100), None);
+        assert_eq!(clients.deadline_ms(), None);
+    }
+
+    #[test]
+    fn names_are_all_different() {
+        let (mut some, mut others) = (Clients::default(), Clients::default());
+        let names: HashSet<String> =
+            (0..100).flat_map(|_| [some.new_name(), others.new_name()]).map(|name| name.to_string()).collect();
+        assert_eq!(names.len(), 200);
+        assert!(names.iter().all(|name| name.len() == 36), "{names:?}");
+    }
+}

@@ -1,0 +1,270 @@
+//! Connections, their messages and the answers they get: what the shard calls.
+
+use std::sync::Arc;
+
+use super::answer::end_of;
+use super::call::{Call, Failure};
+use super::clients::Clients;
+use super::config::CentrifugeConfig;
+use super::json::{JsonReader, encode_reply_json};
+use super::protobuf::{encode_reply_protobuf, read_protobuf};
+use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Unsubscribed};
+use super::reply::{Push, RefreshPush, Reply};
+use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, is_over};
+use crate::buf::ConnId;
+use crate::conn::{CloseCause, Heartbeat};
+use crate::gateway::{Accept, Action, Context, Handler, Order, Refusal, Request as Handshake};
+use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
+use crate::proto::{Message, MessageKind};
+use crate::topics::{Answer, Encoding, TopicName};
+
+/// Serves Centrifugo's client protocol, version 2, in JSON and Protobuf.
+pub struct Centrifuge {
+    reader: JsonReader,
+    conversations: Conversations,
+}
+
+/// All but what reads messages, which are borrowed from it while they are dealt with.
+struct Conversations {
+    config: Arc<CentrifugeConfig>,
+    clients: Clients,
+    /// What is being encoded.
+    scratch: Vec<u8>,
+}
+
+impl Centrifuge {
+    /// A handler for one shard.
+    pub fn new(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        let conversations = Conversations { config, clients: Clients::default(), scratch: Vec::new() };
+        Centrifuge { reader: JsonReader::default(), conversations }
+    }
+}
+
+impl Handler for Centrifuge {
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Handshake<'_>) -> Result<Accept, Refusal> {
+        let Conversations { config, clients, .. } = &mut self.conversations;
+        let (wire, subprotocol) = choose_wire(request);
+        let has_frame_pings = query_has(request, "cf_ws_frame_ping_pong", "true");
+        let (encoding, heartbeat) = match wire {
+            Wire::Json => (Encoding::CentrifugeJson, Heartbeat::CentrifugeJson),
+            Wire::Protobuf => (Encoding::CentrifugeProtobuf, Heartbeat::CentrifugeProtobuf),
+        };
+        let name = clients.new_name();
+        clients.insert(Session::new(conn.id(), wire, name, !has_frame_pings));
+        clients.set_timer(conn.id(), Some(conn.clock().now_ms + CENTRIFUGE_STALE_MS));
+        Ok(Accept {
+            subprotocol: subprotocol.map(str::to_owned),
+            message_bytes_max: Some(config.message_bytes_max),
+            encoding,
+            heartbeat: if has_frame_pings { Heartbeat::WebSocket } else { heartbeat },
+        })
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        let Centrifuge { reader, conversations } = self;
+        let Some(session) = conversations.clients.get_mut(conn.id()) else { return };
+        let outcome = match session.wire {
+            Wire::Json => reader.read(message.payload, |command| conversations.on_command(conn, &command)),
+            Wire::Protobuf => read_protobuf(message.payload, |command| conversations.on_command(conn, &command)),
+        };
+        if outcome.is_err() {
+            close(conn, Disconnect::BadRequest("bad request: these are not commands"));
+        }
+        conversations.watch(conn);
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        let conversations = &mut self.conversations;
+        let Some(mut call) = conversations.call(conn) else { return };
+        let replies = call.answer(ticket, answer);
+        let is_connected = call.is_connected();
+        replies.into_iter().for_each(|reply| conversations.reply(conn, reply));
+        if is_connected {
+            conversations.welcome(conn);
+        }
+        conversations.watch(conn);
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        self.conversations.clients.deadline_ms()
+    }
+
+    fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
+        self.conversations.clients.take_due(now_ms)
+    }
+
+    fn on_timer(&mut self, conn: &mut Context<'_>) {
+        if self.conversations.end_what_is_over(conn) {
+            self.conversations.watch(conn);
+        }
+    }
+
+    fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
+        self.conversations.clients.of_user(&order.user, found);
+    }
+
+    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
+        self.conversations.on_order(conn, order);
+        self.conversations.watch(conn);
+    }
+
+    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
+        self.conversations.clients.remove(conn);
+    }
+
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        close(conn, Disconnect::Shutdown);
+    }
+}
+
+impl Conversations {
+    fn call<'a, 'c>(&'a mut self, conn: &'a mut Context<'c>) -> Option<Call<'a, 'c>> {
+        let session = self.clients.get_mut(conn.id())?;
+        Some(Call { session, config: &self.config, conn })
+    }
+
+    /// Does what a command wants; whether the client may go on.
+    fn on_command(&mut self, conn: &mut Context<'_>, command: &Command<'_>) -> bool {
+        let Some(mut call) = self.call(conn) else { return false };
+        let outcome = call.request(command.id, &command.request);
+        let session = call.session;
+        if matches!(command.request, Request::Connect(_)) && session.stage.is_welcome() {
+            let (user, id) = (session.user.clone(), session.id);
+            self.clients.add_user(&user, id);
+        }
+        match outcome {
+            Ok(reply) => reply.into_iter().for_each(|reply| self.reply(conn, reply)),
+            Err(Failure::Error(error)) => self.reply(conn, Reply::error(command.id, error)),
+            Err(Failure::Disconnect(why)) => {
+                close(conn, why);
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Sends a reply, or keeps it until the client was told that it is welcome.
+    fn reply(&mut self, conn: &mut Context<'_>, reply: Reply) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        match &mut session.stage {
+            Stage::Connecting(connecting) => connecting.later.push(reply),
+            Stage::New | Stage::Open | Stage::Refused => send(conn, session.wire, &mut self.scratch, &reply),
+        }
+    }
+
+    /// The server has subscribed the client: tells it, and whatever was to come after that.
+    fn welcome(&mut self, conn: &mut Context<'_>) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        let Stage::Connecting(connecting) = std::mem::replace(&mut session.stage, Stage::Open) else { return };
+        let Connecting { command, result, later } = *connecting;
+        let reply = Reply { id: command, connect: Some(result), ..Reply::default() };
+        [reply].iter().chain(&later).for_each(|reply| send(conn, session.wire, &mut self.scratch, reply));
+        conn.release();
+    }
+
+    /// Ends what has lasted too long; whether the connection goes on.
+    fn end_what_is_over(&mut self, conn: &mut Context<'_>) -> bool {
+        let (clock, grace_ms) = (conn.clock(), self.config.token_grace_ms);
+        let Some(call) = self.call(conn) else { return false };
+        call.session.watched_s = None;
+        if !call.session.stage.is_welcome() {
+            close(conn, Disconnect::Stale);
+            return false;
+        }
+        if is_over(call.session.expires_s, clock, grace_ms) {
+            close(conn, Disconnect::Expired);
+            return false;
+        }
+        let over = call.session.channels.iter().filter(|channel| is_over(channel.expires_s, clock, grace_ms));
+        for topic in over.map(|channel| channel.topic.clone()).collect::<Vec<_>>() {
+            let push = Reply::unsubscribed(topic.as_str(), Unsubscribed::Expired);
+            let is_told = self.call(conn).is_some_and(|mut call| call.end_channel(topic.as_str(), Ended::Server));
+            // One that has not begun is told of as the server's end.
+            if is_told {
+                self.reply(conn, push);
+            }
+        }
+        true
+    }
+
+    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        let is_meant = order.client.as_ref().is_none_or(|client| *client == session.client.to_string());
+        if !is_meant || !session.stage.is_welcome() {
+            return;
+        }
+        match &order.action {
+            Action::Subscribe(topic) => self.subscribe(conn, topic),
+            Action::Unsubscribe(topic) => self.unsubscribe(conn, topic),
+            Action::Disconnect { code, reason } => conn.close(*code, reason),
+            Action::Refresh { is_expired: true, .. } => close(conn, Disconnect::Expired),
+            Action::Refresh { is_expired: false, expire_at } => self.refresh(conn, *expire_at),
+        }
+    }
+
+    /// Subscribes a client by the server's will, unless it has subscribed or can't to any more.
+    fn subscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
+        let Some(mut call) = self.call(conn) else { return };
+        let channels = &call.session.channels;
+        if channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
+            call.submit_subscribe(0, topic.clone(), &SubscribeRequest::default(), Subscriber::Server, None);
+        }
+    }
+
+    fn unsubscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
+        let Some(mut call) = self.call(conn) else { return };
+        if call.session.channel(topic.as_str()).is_some() && call.end_channel(topic.as_str(), Ended::Server) {
+            self.reply(conn, end_of(topic.as_str(), Ended::Server));
+        }
+    }
+
+    fn refresh(&mut self, conn: &mut Context<'_>, expires_s: Option<u64>) {
+        let Some(call) = self.call(conn) else { return };
+        call.session.expires_s = expires_s;
+        let (expires, ttl) = call.time_left(expires_s);
+        self.reply(conn, Reply::push(Push { refresh: Some(RefreshPush { expires, ttl }), ..Push::default() }));
+    }
+
+    /// Has the client looked at when its tokens' time is over.
+    fn watch(&mut self, conn: &Context<'_>) {
+        self.clients.watch(conn.id(), conn.clock(), self.config.token_grace_ms);
+    }
+}
+
+/// The encoding that a client asks for, and the subprotocol that says so.
+fn choose_wire(request: &Handshake<'_>) -> (Wire, Option<&'static str>) {
+    let is_offered = |name: &str| request.upgrade.subprotocols().any(|offered| offered == name);
+    if is_offered("centrifuge-protobuf") {
+        (Wire::Protobuf, Some("centrifuge-protobuf"))
+    } else if is_offered("centrifuge-json") {
+        (Wire::Json, Some("centrifuge-json"))
+    } else if query_has(request, "format", "protobuf") || query_has(request, "cf_protocol", "protobuf") {
+        (Wire::Protobuf, None)
+    } else {
+        (Wire::Json, None)
+    }
+}
+
+fn query_has(request: &Handshake<'_>, name: &str, value: &str) -> bool {
+    let pairs = request.head.query.into_iter().flat_map(|query| query.split('&'));
+    pairs.filter_map(|pair| pair.split_once('=')).any(|pair| pair == (name, value))
+}
+
+fn send(conn: &mut Context<'_>, wire: Wire, scratch: &mut Vec<u8>, reply: &Reply) {
+    scratch.clear();
+    let kind = match wire {
+        Wire::Json => {
+            encode_reply_json(scratch, reply);
+            MessageKind::Text
+        }
+        Wire::Protobuf => {
+            encode_reply_protobuf(scratch, reply);
+            MessageKind::Binary
+        }
+    };
+    conn.send(Message { kind, payload: scratch });
+}
+
+fn close(conn: &mut Context<'_>, why: Disconnect) {
+    conn.close(why.code(), why.reason());
+}
