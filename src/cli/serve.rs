@@ -53,6 +53,10 @@ pub(super) struct ServeArguments {
     /// Bytes of a message from which on it is compressed
     #[arg(long, value_name = "BYTES", default_value_t = DeflateConfig::default().bytes_min)]
     deflate_bytes_min: usize,
+    /// Connections of a shard whose compressed messages may refer back to earlier ones (context takeover), which takes
+    /// 8 KB for each; those beyond do without. It helps replies, not what is published: that is compressed once for all
+    #[arg(long, value_name = "N", default_value_t = DeflateConfig::default().context_takeover)]
+    deflate_takeover_max: usize,
     /// Time for an opening handshake to come whole
     #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().handshake_timeout_ms,
         value_parser = clap::value_parser!(u64).range(1..=TIME_MS_MAX))]
@@ -100,8 +104,11 @@ impl ServeArguments {
                 Vec::new(),
             )),
             socket_notsent_bytes: ServerConfig::default().socket_notsent_bytes,
-            deflate: (self.deflate == Switch::On)
-                .then_some(DeflateConfig { level: self.deflate_level, bytes_min: self.deflate_bytes_min }),
+            deflate: (self.deflate == Switch::On).then_some(DeflateConfig {
+                level: self.deflate_level,
+                bytes_min: self.deflate_bytes_min,
+                context_takeover: self.deflate_takeover_max,
+            }),
             handshake_timeout_ms: self.handshake_timeout_ms,
             keep_alive: KeepAliveConfig {
                 ping_interval_ms: self.ping_interval_ms,

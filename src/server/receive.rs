@@ -2,13 +2,13 @@
 
 use super::metrics::CloseCause;
 use super::shard::Shard;
-use super::slot::{Slot, Stage};
+use super::slot::{Slot, Stage, received_window, sent_window};
 use crate::buf::Received;
 use crate::conn::{Next, Phase};
 use crate::gateway::{Accept, Clock, Command, Context, ContextParts, Get, Refusal, Request, Routes, answer_plain_get};
 use crate::proto::{
-    DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head, encode_accept,
-    encode_refusal, encode_response, encode_stream_head,
+    DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade, decode_request_head,
+    encode_accept, encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -33,6 +33,8 @@ struct Hearing<'a> {
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
     is_deflate_on: bool,
+    /// There is room for one more connection that keeps what its compressed messages may refer back to.
+    may_take_over: bool,
     message_bytes_max: u32,
     messages: u64,
     /// The handshake was accepted.
@@ -68,6 +70,7 @@ impl<R: Ring> Shard<'_, R> {
         if entry.stage != Stage::Serving {
             return (Heard::GoOn, false);
         }
+        let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let heartbeat = entry.conn.heartbeat;
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
         let mut hearing = Hearing {
@@ -79,6 +82,7 @@ impl<R: Ring> Shard<'_, R> {
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
             is_deflate_on: self.config.deflate.is_some(),
+            may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
             messages: 0,
             is_opened: false,
@@ -86,6 +90,9 @@ impl<R: Ring> Shard<'_, R> {
         let heard = hearing.hear(self.ring.received(piece));
         self.metrics.messages_received.add(hearing.messages);
         let is_opened = hearing.is_opened;
+        if is_opened && self.slots[slot as usize].deflate_context.is_some() {
+            self.metrics.deflate_contexts.add(1);
+        }
         self.count_deflate();
         (heard, is_opened)
     }
@@ -190,12 +197,15 @@ impl Hearing<'_> {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
         };
         let mut first_out = Vec::new();
-        let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions())).flatten();
+        let may_take_over = self.may_take_over;
+        let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions(), may_take_over)).flatten();
+        let mut deflate_context = params.and_then(|params| DeflateContext::new(params, Role::Server)).map(Box::new);
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
             clock: self.clock,
             out: &mut first_out,
-            deflate: params.map(|params| (&mut *self.deflater, params.server_window)),
+            deflate: params
+                .map(|params| self.deflater.for_peer(params.server_window, sent_window(&mut deflate_context))),
             commands: self.commands,
             subscriptions: 0,
             is_stream: false,
@@ -204,6 +214,7 @@ impl Hearing<'_> {
         match self.routes.handler(route).on_open(&mut context, &request) {
             Ok(accept) => {
                 let is_closed = context.is_closed();
+                self.slot.deflate_context = deflate_context;
                 self.accept(route, &upgrade, &accept, params, &first_out);
                 if is_closed {
                     self.slot.conn.phase = Phase::Closing;
@@ -293,19 +304,21 @@ impl Hearing<'_> {
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
-            let deflate_window = self.slot.conn.deflate_window;
-            match self.slot.conn.next(&mut input, self.inflater, self.out) {
+            let Slot { id, route, conn, deflate_context, .. } = &mut *self.slot;
+            let deflate_window = conn.deflate_window;
+            match conn.next(&mut input, self.inflater, received_window(deflate_context), self.out) {
                 Next::NeedBytes => break,
                 Next::Handled => {}
                 Next::End(cause) => return Heard::Over(cause),
                 Next::Message(message) => {
                     self.messages += 1;
-                    let route = self.slot.route.expect("an open connection has a handler");
+                    let route = route.expect("an open connection has a handler");
                     let mut context = Context::new(ContextParts {
-                        id: self.slot.id,
+                        id: *id,
                         clock: self.clock,
                         out: self.out,
-                        deflate: deflate_window.map(|window| (&mut *self.deflater, window)),
+                        deflate: deflate_window
+                            .map(|window| self.deflater.for_peer(window, sent_window(deflate_context))),
                         commands: self.commands,
                         subscriptions,
                         is_stream: false,

@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection};
+use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
 use crate::ring::Direct;
 use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
@@ -68,6 +69,8 @@ pub(super) struct Slot {
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// As whom it is present in topics where that is kept. Most are in none.
     pub(super) presence: Option<Box<Presence>>,
+    /// What its compressed messages may refer back to. Most refer to nothing.
+    pub(super) deflate_context: Option<Box<DeflateContext>>,
 }
 
 /// As whom a connection is present, by topic.
@@ -106,6 +109,20 @@ impl Slot {
             encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
             presence: None,
+            deflate_context: None,
+        }
+    }
+
+    /// What compresses for its peer, where that was agreed on.
+    pub(super) fn deflater<'d>(&'d mut self, deflater: &'d mut Deflater) -> Option<PeerDeflater<'d>> {
+        let sent = sent_window(&mut self.deflate_context);
+        self.conn.deflate_window.map(|window| deflater.for_peer(window, sent))
+    }
+
+    /// It is sent what was compressed for many: its own messages after that can't refer back beyond it.
+    pub(super) fn forget_sent(&mut self) {
+        if let Some(sent) = sent_window(&mut self.deflate_context) {
+            sent.clear();
         }
     }
 
@@ -118,4 +135,14 @@ impl Slot {
     pub(super) fn has_operations(&self) -> bool {
         self.is_receiving || self.is_sending || self.is_shutting
     }
+}
+
+/// What messages to a peer may refer back to, where that was agreed on.
+pub(super) fn sent_window(context: &mut Option<Box<DeflateContext>>) -> Option<&mut SlidingWindow> {
+    context.as_deref_mut().and_then(|context| context.sent.as_mut())
+}
+
+/// What messages from a peer may refer back to, where that was agreed on.
+pub(super) fn received_window(context: &mut Option<Box<DeflateContext>>) -> Option<&mut SlidingWindow> {
+    context.as_deref_mut().and_then(|context| context.received.as_mut())
 }
