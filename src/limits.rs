@@ -50,8 +50,30 @@ pub const DEFLATE_LEVEL: u8 = 2;
 /// reason to hold more for it.
 pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 
+/// Bytes of one message of commands in Centrifugo's protocol, by default; as many as Centrifugo takes.
+pub const CENTRIFUGE_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
+
+/// How often clients of Centrifugo's protocol are pinged, by default, in milliseconds. The SDKs wait ten seconds longer.
+pub const CENTRIFUGE_PING_MS: u64 = 25_000;
+
+/// Time for them to answer, by default, in milliseconds.
+pub const CENTRIFUGE_PONG_MS: u64 = 8_000;
+
+/// How long a client whose token has expired may take to bring a new one, by default, in milliseconds: it asks its own
+/// server for that.
+pub const TOKEN_GRACE_MS: u64 = 25_000;
+
 /// Routes of a server: a connection keeps its own in a byte.
 pub const ROUTES_MAX: usize = 256;
+
+/// Shards of a server: more than that has not been tried, and each pair of them has a queue.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// Connections that can be let in each second, when that is bounded: more than any machine has.
+pub const HANDSHAKES_PER_SECOND_MAX: u64 = 10_000_000;
+
+/// The longest time that a timer of connections can be set to, in milliseconds: a day.
+pub const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
@@ -122,6 +144,19 @@ pub const MESH_PARCELS_PER_TURN: usize = 1024;
 /// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
 pub const PUBLISH_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of a request to the server API, which may hold many publications, each of [`PUBLISH_BYTES_MAX`] at most.
+pub const API_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Requests of one broadcast or parallel batch that are on their way to the shards at once: a part of
+/// [`MESH_QUEUE_PARCELS`], so that one publisher does not fill the queues alone.
+pub const API_PARALLEL_MAX: usize = 1024;
+
+/// Connections that are told of when the slowest are asked for.
+pub const SLOWEST_MAX: usize = 1000;
+
+/// Bytes of a publication's tags, names and values together.
+pub const TAGS_BYTES_MAX: usize = 4096;
+
 /// Connections to the control port at once: publishers, scrapers, probes. Later ones wait in the listener's backlog.
 pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
 
@@ -158,8 +193,7 @@ pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;
 
-/// Connections of one shard, by default as many as `RLIMIT_NOFILE` lets its table of descriptors hold, less these: room
-/// to tell those that are too many.
+/// Connections that a shard has room for beyond its share, to tell them that they are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;
 
 /// Receive buffers of a shard; together with [`RECV_BUFFER_BYTES`] 4 MiB, touched only as data arrives.
@@ -180,6 +214,21 @@ pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 
 /// Time for an opening handshake to come whole, by default, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+
+/// Bytes of a connection's slot on its shard.
+pub const SLOT_BYTES: usize = 168;
+
+/// Bytes of all else that an idle connection with one subscription holds in user space: the generation of its slot (4),
+/// its timer and an outdated one (16), and its place among a topic's subscribers (at most 8 where they are many).
+pub const CONN_OTHER_BYTES: usize = 28;
+
+/// Bytes of user space for each idle connection with one subscription.
+pub const CONN_USER_BYTES: usize = SLOT_BYTES + CONN_OTHER_BYTES;
+
+const _: () = assert!(CONN_USER_BYTES <= 200, "the budget of a connection");
+
+/// Bytes of the kernel's memory for each idle connection: the socket and the poll that waits on it.
+pub const CONN_KERNEL_BYTES: usize = 4_300;
 
 /// Silence after which a peer is pinged, by default, in milliseconds. Below the 30 to 60 seconds after which common
 /// proxies give a connection up.
@@ -206,6 +255,23 @@ pub const SSE_RETRY_SPREAD_MS: u64 = 4000;
 
 /// Resolution of timers, in milliseconds.
 pub const TICK_MS: u64 = 50;
+
+/// Pieces that must come on a connection in quick succession before the kernel keeps a receive armed for it.
+pub const RECV_BUSY_PIECES: u8 = 4;
+
+/// Milliseconds between two pieces that still are in quick succession.
+pub const RECV_BUSY_GAP_MS: u64 = 1_000;
+
+/// Silence after which a connection waits on a poll again, in milliseconds. It is looked for when the connection's
+/// timer fires anyway, so it may take as long as the ping interval more.
+pub const RECV_QUIET_MS: u64 = 10_000;
+
+/// Milliseconds for which more connections must have come than are let in before some are told to come back later.
+/// Until then they wait, which most clients do for longer.
+pub const SHED_AFTER_MS: u64 = 2_000;
+
+/// Seconds after which, at most, those who are told to come back should.
+pub const RETRY_AFTER_SECONDS: u64 = 10;
 
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 200;

@@ -1,120 +1,250 @@
-//! Opens connections, one after the other, before anything is measured.
+//! Connections that come and go at once: how many handshakes a server gets done, and how long they take.
 
-use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use ringfeed::proto::{ClientHandshake, DeflateOffer, DeflateParams};
-use socket2::{Domain, Socket, Type};
+use ringfeed::proto::Message;
 
+use crate::cli::ConnectScenarioOptions;
+use crate::clients::{Audience, Clients, Out, Ready, TURN};
 use crate::error::Error;
-use crate::masking_keys::MaskingKeys;
-use crate::target::{Target, WebSocketTarget};
+use crate::faults::Faults;
+use crate::pin;
+use crate::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::run::Run;
+use crate::topics::Topics;
 
-/// How long a server may take to accept and answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What is counted.
+const UNIT: &str = "handshakes";
 
-/// Connections from one loopback address. Linux gives out 28,232 ports for one by default; what is left covers ports
-/// that still wait for late packets of a former run.
-const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+/// So many connections are begun before what came is looked at again.
+const OPENED_PER_TURN: usize = 64;
 
-/// An open connection.
-pub(crate) struct Connected {
-    pub(crate) socket: OwnedFd,
-    /// Bytes that came with the server's answer.
-    pub(crate) early: Vec<u8>,
-    /// How messages may be compressed, if that was agreed on.
-    pub(crate) deflate: Option<DeflateParams>,
-}
-
-/// Opens a WebSocket. `index` counts the connections to this target, and chooses the source address. With `deflate`
-/// messages may be compressed.
+/// Runs the scenario.
 ///
 /// # Errors
-/// If the server can't be reached, refuses the upgrade, or does not agree to compression.
-pub(crate) fn web_socket(
-    target: &WebSocketTarget,
-    index: u32,
-    deflate: bool,
-    keys: &mut MaskingKeys,
-) -> Result<Connected, Error> {
-    let fail = |what: String| Error::new(format!("{target}: connection {index}: {what}"));
-    let WebSocketTarget(Target { authority, path }) = target;
-    let mut stream = tcp(&target.0, index)?;
-    let mut handshake = ClientHandshake::new(keys.handshake_key());
-    if deflate {
-        handshake = handshake.with_deflate(DeflateOffer::default());
+/// If it can't be set up, or the very first connections fail.
+pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
+    let common = &options.common;
+    pin::to_cpu(common.cpu)?;
+    let mut run = Run::start(common, UNIT);
+    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
+    let mut clients = Clients::new(common, topics, options.connections, None)?;
+    let mut connecting = Connecting::new(options, run.recorder());
+    // One alone, to see that there is somebody: what goes wrong with it is no result of a measurement.
+    clients.connect(0..1, &mut connecting)?;
+
+    connecting.run_for(common.warmup, Schedule::new(options, common.warmup), &mut clients);
+    connecting.start_measuring();
+    run.start_measuring()?;
+    connecting.run_for(common.duration, Schedule::new(options, common.duration), &mut clients);
+    connecting.recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
+    Ok(Report::new(Outcome {
+        scenario: "connect",
+        url: common.url.to_string(),
+        payload_bytes: 0,
+        load: load(options),
+        open_loop: options.rate.is_some(),
+        unit: UNIT,
+        counts: connecting.counts,
+        findings: vec![Findings { recorded: connecting.recorder.recorded, faults: connecting.faults }],
+        cost,
+        history,
+        figures: Vec::new(),
+    }))
+}
+
+/// How hard it is driven, in words.
+fn load(options: &ConnectScenarioOptions) -> String {
+    match options.rate {
+        None => format!("{} handshakes at a time", options.common.connect.handshakes),
+        Some(rate) if options.ramp => format!("from 0 to {rate} handshakes a second"),
+        Some(rate) => format!("{rate} handshakes a second"),
     }
-    let mut request = Vec::new();
-    handshake.encode_request(&mut request, authority, path, &[], &[]);
-    stream.write_all(&request).map_err(|error| fail(format!("can't send the handshake: {error}")))?;
-    let mut answer = Vec::new();
-    loop {
-        let mut piece = [0; 4096];
-        match stream.read(&mut piece) {
-            Ok(0) => return Err(fail("closed during the handshake".to_owned())),
-            Ok(len) => answer.extend_from_slice(&piece[..len]),
-            Err(error) => return Err(fail(format!("no answer to the handshake: {error}"))),
+}
+
+/// When connections are due.
+#[derive(Debug)]
+struct Schedule {
+    /// A second, at the end if it is a ramp. `None` is a closed loop.
+    rate: Option<f64>,
+    /// How long the rate rises.
+    ramp_seconds: Option<f64>,
+    /// At a time, in a closed loop.
+    handshakes_max: u32,
+    start_ns: u64,
+    taken: u64,
+}
+
+impl Schedule {
+    fn new(options: &ConnectScenarioOptions, duration: Duration) -> Schedule {
+        Schedule {
+            rate: options.rate.map(f64::from),
+            ramp_seconds: options.ramp.then_some(duration.as_secs_f64()),
+            handshakes_max: options.common.connect.handshakes,
+            start_ns: 0,
+            taken: 0,
         }
-        if let Some((accepted, len)) = handshake.decode_response(&answer).map_err(|error| fail(error.to_string()))? {
-            if deflate && accepted.deflate.is_none() {
-                return Err(fail("the server does not compress: switch it on there".to_owned()));
+    }
+
+    /// When the next is due; `None` in a closed loop.
+    fn next_ns(&self) -> Option<u64> {
+        let (rate, index) = (self.rate?, self.taken as f64);
+        let seconds = match self.ramp_seconds {
+            None => index / rate,
+            // Until then half of the final rate has passed on average, growing with the time.
+            Some(ramp) => (2.0 * index * ramp / rate).sqrt(),
+        };
+        Some(self.start_ns + (seconds * 1e9) as u64)
+    }
+
+    /// If a connection is due, while so many are opening: the time it was meant for.
+    fn take_due(&mut self, opening: u32, now_ns: u64) -> Option<u64> {
+        let due_ns = match self.next_ns() {
+            Some(next_ns) => (next_ns <= now_ns).then_some(next_ns),
+            None => (opening < self.handshakes_max).then_some(now_ns),
+        }?;
+        self.taken += 1;
+        Some(due_ns)
+    }
+}
+
+struct Connecting {
+    /// Of each client that is opening.
+    times: Vec<Times>,
+    /// The next to be used first, so that all take turns.
+    free: VecDeque<u32>,
+    /// They are ready and may go.
+    done: Vec<u32>,
+    /// They have gone, but the kernel may still be busy with them.
+    gone: VecDeque<u32>,
+    counts: Vec<u64>,
+    recorder: Recorder,
+    faults: Faults,
+}
+
+impl Connecting {
+    fn new(options: &ConnectScenarioOptions, recorder: Recorder) -> Connecting {
+        Connecting {
+            times: vec![Times::now(0); options.connections as usize],
+            free: (1..options.connections).collect(),
+            done: Vec::new(),
+            gone: VecDeque::new(),
+            counts: vec![0; options.connections as usize],
+            recorder,
+            faults: Faults::new(options.common.tolerance.late),
+        }
+    }
+
+    fn start_measuring(&mut self) {
+        self.counts.fill(0);
+        self.recorder.start_measuring();
+    }
+
+    /// Connects by this schedule for `duration`, then waits for those that are on their way.
+    fn run_for(&mut self, duration: Duration, mut schedule: Schedule, clients: &mut Clients) {
+        let end = Instant::now() + duration;
+        schedule.start_ns = self.recorder.now_ns();
+        while Instant::now() < end || clients.opening_count() > 0 {
+            self.let_go(clients);
+            if Instant::now() < end {
+                self.open_due(&mut schedule, clients);
             }
-            return Ok(Connected { socket: stream.into(), early: answer.split_off(len), deflate: accepted.deflate });
+            let now_ns = self.recorder.now_ns();
+            let due = schedule.next_ns().map(|next_ns| Duration::from_nanos(next_ns.saturating_sub(now_ns)));
+            clients.turn(due.unwrap_or(TURN).min(TURN), self);
+            self.recorder.turn_over(clients.opening_count().into(), self.faults.sum());
+        }
+        self.let_go(clients);
+    }
+
+    fn open_due(&mut self, schedule: &mut Schedule, clients: &mut Clients) {
+        let now_ns = self.recorder.now_ns();
+        for _ in 0..OPENED_PER_TURN {
+            let Some(client) = self.free.front().copied() else { return };
+            let Some(intended_ns) = schedule.take_due(clients.opening_count(), now_ns) else { return };
+            self.times[client as usize] = Times { intended_ns, actual_ns: now_ns };
+            self.recorder.published(self.times[client as usize]);
+            match clients.open(client) {
+                Ok(()) => {
+                    self.free.pop_front();
+                }
+                Err(reason) => {
+                    self.faults.closed(client, &reason);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Those that are ready go, and make room for others once the kernel is done with them.
+    fn let_go(&mut self, clients: &mut Clients) {
+        for client in self.done.drain(..) {
+            clients.leave(client);
+            self.gone.push_back(client);
+        }
+        while let Some(client) = self.gone.front().copied().filter(|client| clients.is_free(*client)) {
+            self.gone.pop_front();
+            self.free.push_back(client);
         }
     }
 }
 
-/// Opens a plain connection, for HTTP.
-///
-/// # Errors
-/// If the server can't be reached.
-pub(crate) fn plain(target: &Target) -> Result<Connected, Error> {
-    tcp(target, 0).map(|stream| Connected { socket: stream.into(), early: Vec::new(), deflate: None })
-}
-
-fn tcp(target: &Target, index: u32) -> Result<TcpStream, Error> {
-    let address = target.resolve()?;
-    open(address, index).map_err(|error| Error::new(format!("can't connect to {}: {error}", target.authority)))
-}
-
-fn open(address: SocketAddr, index: u32) -> std::io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
-    if let Some(source) = source_address(address, index) {
-        socket.bind(&source.into())?;
+impl Audience for Connecting {
+    fn woken(&mut self) -> u64 {
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
     }
-    socket.connect_timeout(&address.into(), PATIENCE)?;
-    socket.set_tcp_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    Ok(socket.into())
-}
 
-/// Where connection `index` comes from, once one loopback address has no more ports to give.
-fn source_address(target: SocketAddr, index: u32) -> Option<SocketAddr> {
-    let source = index / CONNECTIONS_PER_SOURCE;
-    let host = Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + source);
-    (target.ip() == Ipv4Addr::LOCALHOST && source > 0).then(|| SocketAddrV4::new(host, 0).into())
+    fn on_ready(&mut self, client: u32, _ready: Ready, now_ns: u64) {
+        self.recorder.received(self.times[client as usize], now_ns);
+        self.counts[client as usize] += 1;
+        self.done.push(client);
+    }
+
+    fn on_message(&mut self, _client: u32, _message: Message<'_>, _now_ns: u64, _out: Out<'_>) {}
+
+    fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str) {
+        self.faults.closed(client, reason);
+        if was_ready {
+            self.done.retain(|done| *done != client);
+        }
+        self.gone.push_back(client);
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn many_loopback_connections_spread_over_source_addresses() {
-        let local = "127.0.0.1:80".parse().unwrap();
-        assert_eq!(source_address(local, CONNECTIONS_PER_SOURCE - 1), None);
-        assert_eq!(source_address(local, CONNECTIONS_PER_SOURCE), Some("127.0.0.2:0".parse().unwrap()));
-        assert_eq!(source_address(local, 49 * CONNECTIONS_PER_SOURCE), Some("127.0.0.50:0".parse().unwrap()));
-        assert_eq!(source_address("192.0.2.1:80".parse().unwrap(), 1_000_000), None);
+    fn schedule(rate: Option<f64>, ramp_seconds: Option<f64>) -> Schedule {
+        Schedule { rate, ramp_seconds, handshakes_max: 2, start_ns: 1000, taken: 0 }
     }
 
     #[test]
-    fn a_server_that_is_not_there_is_one_clear_line() {
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let target = format!("ws://{address}/").parse().unwrap();
-        let error = web_socket(&target, 0, false, &mut MaskingKeys::new()).err().unwrap().to_string();
-        assert!(error.contains(&address.to_string()) && error.contains("refused"), "{error}");
+    fn a_rate_is_kept_whatever_is_on_its_way() {
+        let mut even = schedule(Some(4.0), None);
+        let due: Vec<_> = std::iter::from_fn(|| even.take_due(1_000_000, 500_001_000)).collect();
+        assert_eq!(due, [1000, 250_001_000, 500_001_000]);
+    }
+
+    #[test]
+    fn a_ramp_reaches_its_rate_at_its_end() {
+        let mut ramp = schedule(Some(1000.0), Some(10.0));
+        let end_ns = 10_000_001_000;
+        let due: Vec<_> = std::iter::from_fn(|| ramp.take_due(0, end_ns)).collect();
+        assert_eq!(due.len(), 5001, "half of the final rate on average");
+        let last_second = due.iter().filter(|ns| **ns > end_ns - 1_000_000_000).count();
+        assert!((940..=960).contains(&last_second), "{last_second}");
+    }
+
+    #[test]
+    fn a_closed_loop_fills_up_to_its_bound() {
+        let mut closed = schedule(None, None);
+        assert_eq!((closed.take_due(1, 70), closed.take_due(2, 70)), (Some(70), None));
     }
 }

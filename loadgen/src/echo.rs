@@ -1,25 +1,24 @@
 //! Every connection sends messages and waits for each to come back, unchanged and in order.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{Decoder, DeflateConfig, Deflater, Inflater, Message, MessageKind, WindowBits, encode_message};
+use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::cli::EchoOptions;
-use crate::connect;
+use crate::clients::{Audience, Clients, Out, Ready, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
-use crate::frames;
 use crate::masking_keys::MaskingKeys;
 use crate::payload::{self, Stamp};
 use crate::pin;
-use crate::report::{Latencies, Meter, Outcome, Report};
-use crate::sockets::{Observer, Sockets};
+use crate::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::run::Run;
+use crate::topics::Topics;
 
-/// With echoes awaited and none coming for so long, they are given up.
-const STALL: Duration = Duration::from_secs(5);
-
-/// The longest wait of one turn.
-const TURN: Duration = Duration::from_millis(100);
+/// What is counted.
+const UNIT: &str = "round trips";
 
 /// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`, so that a message that comes back on a wrong
 /// connection shows.
@@ -32,103 +31,54 @@ const CONN_SHIFT: u32 = 40;
 pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
-    let mut sockets = Sockets::new(options.connections)?;
-    let mut echo = Echo::new(options);
-    for index in 0..options.connections {
-        let connected = connect::web_socket(&common.url, index, common.deflate, &mut echo.keys)?;
-        if let Some(params) = connected.deflate {
-            echo.trips.deflate_within(params.client_window);
-        }
-        sockets.add(connected, &mut echo)?;
-    }
+    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
+    let mut clients = Clients::new(common, topics, options.connections, None)?;
+    let mut run = Run::start(common, UNIT);
+    let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
+    let mut trips = Trips::new(options, kind, run.recorder());
+    clients.connect(0..options.connections, &mut trips)?;
 
-    echo.run_for(common.warmup, &mut sockets);
-    echo.trips.start_measuring();
-    let meter = Meter::start(common.server_pid)?;
-    echo.run_for(common.duration, &mut sockets);
-    let cost = meter.stop()?;
+    trips.run_for(common.warmup, &mut clients);
+    trips.start_measuring();
+    run.start_measuring()?;
+    trips.run_for(common.duration, &mut clients);
+    trips.recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
 
-    let Trips { counts, latencies, faults, .. } = echo.trips;
+    let Trips { counts, recorder, faults, .. } = trips;
     Ok(Report::new(Outcome {
         scenario: "echo",
         url: common.url.to_string(),
         payload_bytes: common.size,
         load: format!("{} in flight each", options.pipeline),
-        unit: "round trips",
+        open_loop: false,
+        unit: UNIT,
         counts,
-        latencies,
+        findings: vec![Findings { recorded: recorder.recorded, faults }],
         cost,
-        faults,
+        history,
+        figures: Vec::new(),
     }))
-}
-
-struct Echo {
-    decoders: Vec<Decoder>,
-    inflater: Inflater,
-    keys: MaskingKeys,
-    trips: Trips,
-}
-
-impl Echo {
-    fn new(options: &EchoOptions) -> Echo {
-        let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
-        Echo {
-            decoders: (0..options.connections).map(|_| frames::decoder(options.common.deflate)).collect(),
-            inflater: Inflater::new(),
-            keys: MaskingKeys::new(),
-            trips: Trips::new(options.connections, options.pipeline, options.common.size, kind),
-        }
-    }
-
-    /// Keeps every connection busy for `duration`, then waits until everything has come back.
-    fn run_for(&mut self, duration: Duration, sockets: &mut Sockets) {
-        let end = Instant::now() + duration;
-        let now_ns = self.trips.clock_ns();
-        self.trips.sending = true;
-        self.trips.last_progress_ns = now_ns;
-        for conn in 0..self.decoders.len() as u32 {
-            self.trips.send_due(conn, now_ns, sockets.out(conn), &mut self.keys);
-        }
-        while !self.trips.is_done() {
-            if self.trips.is_stalled() {
-                return self.trips.give_up();
-            }
-            self.trips.sending = Instant::now() < end;
-            sockets.turn(TURN.min(end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1))), self);
-        }
-    }
-}
-
-impl Observer for Echo {
-    fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let now_ns = self.trips.clock_ns();
-        let decoder = &mut self.decoders[socket as usize];
-        frames::read(decoder, &mut self.inflater, bytes, &mut self.keys, out, |message, out, keys| {
-            self.trips.on_message(socket, message, now_ns);
-            self.trips.send_due(socket, now_ns, out, keys);
-        })
-    }
-
-    fn on_closed(&mut self, socket: u32, reason: &str) {
-        self.trips.on_closed(socket, reason);
-    }
 }
 
 /// Messages under way on each connection.
 struct Trips {
-    start: Instant,
     kind: MessageKind,
     /// What is sent is compressed with this, within a window that suits all connections.
     deflate: Option<(Deflater, WindowBits)>,
     conns: Vec<Conn>,
+    /// How many of them are not closed.
+    open: u32,
     /// New messages are sent as old ones come back.
     sending: bool,
     /// Messages under way, all connections together.
     under_way: u64,
     /// Round trips of each connection in the measured part.
     counts: Vec<u64>,
-    latencies: Latencies,
+    recorder: Recorder,
     faults: Faults,
+    /// With echoes awaited and none coming for so long, they are given up.
+    patience: Duration,
     last_progress_ns: u64,
 }
 
@@ -170,19 +120,65 @@ impl Conn {
     }
 }
 
+impl Audience for Trips {
+    fn woken(&mut self) -> u64 {
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
+    }
+
+    fn on_ready(&mut self, _client: u32, ready: Ready, _now_ns: u64) {
+        if let Some(params) = ready.deflate {
+            self.deflate_within(params.client_window);
+        }
+    }
+
+    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, out: Out<'_>) {
+        self.on_echo(client, message, now_ns);
+        self.send_due(client, now_ns, out.bytes, out.keys);
+    }
+
+    fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
+        self.on_end(client, reason);
+    }
+}
+
 impl Trips {
-    fn new(connections: u32, pipeline: u32, payload_bytes: u32, kind: MessageKind) -> Trips {
+    fn new(options: &EchoOptions, kind: MessageKind, recorder: Recorder) -> Trips {
+        let EchoOptions { common, connections, pipeline, .. } = options;
         Trips {
-            start: Instant::now(),
             kind,
             deflate: None,
-            conns: (0..connections).map(|index| Conn::new(index, pipeline, payload_bytes)).collect(),
+            conns: (0..*connections).map(|index| Conn::new(index, *pipeline, common.size)).collect(),
+            open: *connections,
             sending: false,
             under_way: 0,
-            counts: vec![0; connections as usize],
-            latencies: Latencies::new(),
-            faults: Faults::default(),
+            counts: vec![0; *connections as usize],
+            recorder,
+            faults: Faults::new(common.tolerance.late),
+            patience: common.tolerance.patience,
             last_progress_ns: 0,
+        }
+    }
+
+    /// Keeps every connection busy for `duration`, then waits until everything has come back.
+    fn run_for(&mut self, duration: Duration, clients: &mut Clients) {
+        let end = Instant::now() + duration;
+        let now_ns = self.recorder.now_ns();
+        self.sending = true;
+        self.last_progress_ns = now_ns;
+        for conn in 0..self.conns.len() as u32 {
+            let out = clients.out(conn);
+            self.send_due(conn, now_ns, out.bytes, out.keys);
+        }
+        while !self.is_done() {
+            if self.is_stalled() {
+                return self.give_up();
+            }
+            self.sending = Instant::now() < end;
+            let left = end.saturating_duration_since(Instant::now());
+            clients.turn(TURN.min(left.max(Duration::from_millis(1))), self);
+            self.turn_over();
         }
     }
 
@@ -196,12 +192,7 @@ impl Trips {
     /// Forgets what the warm-up counted, but not its faults.
     fn start_measuring(&mut self) {
         self.counts.fill(0);
-        self.latencies.clear();
-    }
-
-    /// Nanoseconds since the start of the run.
-    fn clock_ns(&self) -> u64 {
-        self.start.elapsed().as_nanos() as u64
+        self.recorder.start_measuring();
     }
 
     /// Fills the pipeline of `conn` up again, unless the time is over.
@@ -222,7 +213,7 @@ impl Trips {
         }
     }
 
-    fn on_message(&mut self, number: u32, message: Message<'_>, now_ns: u64) {
+    fn on_echo(&mut self, number: u32, message: Message<'_>, now_ns: u64) {
         let conn = &mut self.conns[number as usize];
         let next = conn.next_back;
         if message.kind == self.kind && conn.matches(next, message.payload) {
@@ -238,7 +229,12 @@ impl Trips {
         let sent_ns = conn.place(conn.next_back).sent_ns;
         conn.next_back += 1;
         self.under_way -= 1;
-        self.latencies.record(now_ns.saturating_sub(sent_ns));
+        self.count(number, sent_ns, now_ns);
+    }
+
+    fn count(&mut self, number: u32, sent_ns: u64, now_ns: u64) {
+        self.recorder.received(Times::now(sent_ns), now_ns);
+        self.faults.took(number, now_ns.saturating_sub(sent_ns));
         self.counts[number as usize] += 1;
         self.last_progress_ns = now_ns;
     }
@@ -249,7 +245,11 @@ impl Trips {
         let first = u64::from(number) << CONN_SHIFT;
         let stamp = payload::read(message.payload).filter(|_| message.kind == self.kind);
         match stamp {
-            Some(Stamp { sequence, .. }) if (first..next).contains(&sequence) => self.faults.late(number, sequence),
+            Some(Stamp { sequence, time_ns }) if (first..next).contains(&sequence) => {
+                if self.faults.behind(number, sequence) {
+                    self.count(number, time_ns, now_ns);
+                }
+            }
             Some(Stamp { sequence, .. }) if conn.matches(sequence, message.payload) => {
                 for skipped in next..sequence {
                     self.faults.skip(number, skipped);
@@ -269,9 +269,17 @@ impl Trips {
         }
     }
 
-    fn on_closed(&mut self, number: u32, reason: &str) {
+    fn on_end(&mut self, number: u32, reason: &str) {
         self.faults.closed(number, reason);
-        self.abandon(number);
+        let awaited = self.abandon(number);
+        if awaited > 0 {
+            self.faults.given_up(number, awaited);
+        }
+    }
+
+    /// A turn of the loop is over.
+    fn turn_over(&mut self) {
+        self.recorder.turn_over(self.open.into(), self.faults.sum());
     }
 
     fn is_done(&self) -> bool {
@@ -280,36 +288,48 @@ impl Trips {
 
     /// Whether echoes are awaited and none has come for a long time.
     fn is_stalled(&self) -> bool {
-        Duration::from_nanos(self.clock_ns().saturating_sub(self.last_progress_ns)) > STALL
+        Duration::from_nanos(self.recorder.now_ns().saturating_sub(self.last_progress_ns)) > self.patience
     }
 
-    /// Counts all that is awaited as missing.
+    /// Counts all that is awaited as missing, and the connections it is awaited on as stalled.
     fn give_up(&mut self) {
-        (0..self.conns.len() as u32).for_each(|conn| self.abandon(conn));
+        for number in 0..self.conns.len() as u32 {
+            let awaited = self.abandon(number);
+            if awaited > 0 {
+                self.faults.stalled(number, awaited);
+            }
+        }
     }
 
-    /// Waits no more for what is under way on connection `number`, and sends no more there.
-    fn abandon(&mut self, number: u32) {
+    /// Waits no more for what is under way on connection `number`, and sends no more there. How much that was.
+    fn abandon(&mut self, number: u32) -> u64 {
         let conn = &mut self.conns[number as usize];
         let awaited = conn.next_sent - conn.next_back;
-        conn.closed = true;
+        self.open -= u32::from(!std::mem::replace(&mut conn.closed, true));
         conn.next_back = conn.next_sent;
         self.under_way -= awaited;
-        if awaited > 0 {
-            self.faults.given_up(number, awaited);
-        }
+        awaited
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use ringfeed::proto::{Event, Role};
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use ringfeed::proto::{Decoder, Event, Role};
 
     use super::*;
+    use crate::cli::{Arguments, Task};
+    use crate::faults::Counts;
+    use crate::timeline::Timeline;
 
     /// Two connections with a full pipeline of three, and what connection 0 has sent.
     fn trips() -> (Trips, Vec<Vec<u8>>) {
-        let mut trips = Trips::new(2, 3, 64, MessageKind::Text);
+        let flags = ["loadgen", "echo", "--url", "ws://a:1/", "--connections", "2", "--pipeline", "3"];
+        let Task::Echo(options) = Arguments::parse_from(flags).task else { unreachable!() };
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let mut trips = Trips::new(&options, MessageKind::Text, Recorder::new(timeline));
         trips.sending = true;
         let (mut out, mut keys) = (Vec::new(), MaskingKeys::new());
         trips.send_due(1, 100, &mut Vec::new(), &mut keys);
@@ -334,16 +354,16 @@ mod tests {
     fn a_message_that_is_back_makes_room_for_one_more() {
         let (mut trips, payloads) = trips();
         assert_eq!((payloads.len(), trips.under_way), (3, 6));
-        trips.on_message(0, text(&payloads[0]), 5100);
+        trips.on_echo(0, text(&payloads[0]), 5100);
         let mut out = Vec::new();
         trips.send_due(0, 5100, &mut out, &mut MaskingKeys::new());
         let next = sent(out);
         assert_eq!((next.len(), trips.counts[0], trips.under_way), (1, 1, 6));
         trips.sending = false;
-        [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_message(0, text(payload), 6000));
+        [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_echo(0, text(payload), 6000));
         trips.send_due(0, 6000, &mut Vec::new(), &mut MaskingKeys::new());
         assert_eq!(trips.under_way, 3, "only connection 1 still waits");
-        assert!(trips.faults.is_empty());
+        assert_eq!(trips.faults.sum(), 0);
     }
 
     #[test]
@@ -356,8 +376,8 @@ mod tests {
         ];
         for (name, order, expected) in table {
             let (mut trips, payloads) = trips();
-            order.iter().for_each(|index| trips.on_message(0, text(&payloads[*index]), 200));
-            let Faults { missing, duplicate, reordered, corrupt, .. } = trips.faults;
+            order.iter().for_each(|index| trips.on_echo(0, text(&payloads[*index]), 200));
+            let Counts { missing, duplicate, reordered, corrupt, .. } = trips.faults.counts();
             assert_eq!([missing, duplicate, reordered, corrupt], expected, "{name}");
         }
     }
@@ -365,21 +385,25 @@ mod tests {
     #[test]
     fn another_kind_other_bytes_or_another_connection_are_corrupt() {
         let (mut trips, payloads) = trips();
-        trips.on_message(0, Message::binary(&payloads[0]), 200);
-        trips.on_message(0, text(b"what?"), 200);
-        trips.on_message(1, text(&payloads[2]), 200);
-        assert_eq!((trips.faults.corrupt, trips.under_way), (3, 3));
+        trips.on_echo(0, Message::binary(&payloads[0]), 200);
+        trips.on_echo(0, text(b"what?"), 200);
+        trips.on_echo(1, text(&payloads[2]), 200);
+        assert_eq!((trips.faults.counts().text(), trips.under_way), ("3 corrupt".to_owned(), 3));
     }
 
     #[test]
     fn a_closed_connection_is_waited_for_no_more() {
         let (mut trips, _) = trips();
-        trips.on_closed(0, "reset");
-        assert_eq!((trips.under_way, trips.faults.missing, trips.faults.closed), (3, 3, 1));
+        trips.on_end(0, "reset");
+        assert_eq!(
+            (trips.under_way, trips.open, trips.faults.counts().text()),
+            (3, 1, "3 missing, 1 closed".to_owned())
+        );
         let mut out = Vec::new();
         trips.send_due(0, 300, &mut out, &mut MaskingKeys::new());
         assert!(out.is_empty());
         trips.give_up();
         assert!(trips.is_done());
+        assert_eq!(trips.faults.counts().text(), "6 missing, 1 stalled, 1 closed");
     }
 }

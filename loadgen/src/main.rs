@@ -1,52 +1,104 @@
 //! Load generator for WebSocket push servers.
 //!
-//! The picture: [`cli`] reads the flags, [`fanout`] and [`echo`] are the two scenarios, each one loop over one ring on
-//! one thread. What they share: [`connect`] opens connections, [`sockets`] moves their bytes, [`payload`] says what a
-//! message carries, [`faults`] names what went wrong, [`process`] reads what the server and this program cost,
-//! [`report`] prints it.
+//! The picture: [`cli`] and [`options`] read the flags. A scenario is one loop on one thread: [`echo`], [`connect`],
+//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`]. It decides who connects
+//! when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client, spoken as the
+//! [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
 //!
-//! Exit code 0: measured and every message was right. 1: measured, and something was wrong with the messages; the
-//! report names it. 2: could not measure.
+//! [`payload`] says what a message carries, [`deliveries`] who has got which, [`faults`] names what went wrong. A [`run`]
+//! goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
+//! [`timeline`] once a tick; [`process`] and [`kernel_memory`] read what the server and this program cost, [`self_check`]
+//! says whether this program was the bottleneck. Of the [`report`] there is a [`table`], a page ([`html`]) and JSON, and
+//! [`compare`] sets two of those side by side.
+//!
+//! Exit code 0: measured, and every message was right. 1: measured, and something was wrong with messages or
+//! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
+//! bottleneck.
 
+mod acceptor;
+mod churn;
 mod cli;
+mod clients;
+mod compare;
 mod connect;
+mod conversation;
+mod deliveries;
+mod dial;
+mod driver;
 mod echo;
 mod error;
+mod event_stream;
 mod fanout;
 mod faults;
+mod feed;
+mod figure;
 mod frames;
+mod html;
+mod idle;
+mod kernel_memory;
+mod latency;
 mod masking_keys;
+mod meter;
+mod options;
 mod pace;
 mod payload;
 mod pin;
+mod plot;
 mod process;
+mod progress;
 mod publisher;
+mod reconnect;
+mod recorder;
 mod report;
+mod run;
+mod self_check;
+mod slow;
 mod sockets;
+mod storm;
+mod table;
 mod target;
+mod text;
+mod timeline;
+mod tls;
+mod topics;
 mod window;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Arguments, Scenario};
+use cli::{Arguments, CommonOptions, Task};
+use error::Error;
+use report::{Report, Verdict};
 
 fn main() -> ExitCode {
-    let scenario = match Arguments::try_parse() {
-        Ok(arguments) => arguments.scenario,
+    let task = match Arguments::try_parse() {
+        Ok(arguments) => arguments.task,
         Err(error) if error.use_stderr() => return cannot_measure(first_line(&error.to_string())),
         Err(help) => help.exit(),
     };
-    let result = match &scenario {
-        Scenario::Fanout(options) => fanout::run(options),
-        Scenario::Echo(options) => echo::run(options),
+    let result = match &task {
+        Task::Fanout(options) => publish(fanout::run(options), &options.common),
+        Task::Echo(options) => publish(echo::run(options), &options.common),
+        Task::Connect(options) => publish(connect::run(options), &options.common),
+        Task::Idle(options) => publish(idle::run(options), &options.common),
+        Task::Storm(options) => publish(storm::run(options), &options.common),
+        Task::Slow(options) => publish(slow::run(options), &options.common),
+        Task::Churn(options) => publish(churn::run(options), &options.common),
+        Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
+        Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
     };
-    match result.and_then(|report| report.publish(scenario.common().json.as_deref())) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::from(1),
-        Err(error) => cannot_measure(&error.to_string()),
-    }
+    result.unwrap_or_else(|error| cannot_measure(&error.to_string()))
+}
+
+/// Shows what was found; the exit code says whether it may be used.
+fn publish(result: Result<Report, Error>, common: &CommonOptions) -> Result<ExitCode, Error> {
+    let verdict = result?.publish(common.json.as_deref(), common.html.as_deref())?;
+    Ok(ExitCode::from(match verdict {
+        Verdict::Clean => 0,
+        Verdict::Faulty => 1,
+        Verdict::ClientBound => 3,
+    }))
 }
 
 fn cannot_measure(why: &str) -> ExitCode {

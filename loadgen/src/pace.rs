@@ -16,16 +16,29 @@ pub(crate) enum Pace {
         start_ns: u64,
         /// How many have been taken.
         taken: u64,
+        /// So many under way hold the schedule up, if there is a bound: what is due then waits its turn.
+        in_flight: Option<usize>,
     },
 }
 
 impl Pace {
-    pub(crate) fn in_flight(publications: u32) -> Pace {
-        Pace::InFlight(publications as usize)
+    /// At a rate or, without one, as soon as fewer than `in_flight` are under way: one, if that is not given.
+    pub(crate) fn new(rate: Option<u32>, in_flight: Option<u32>) -> Pace {
+        let in_flight = in_flight.map(|publications| publications as usize);
+        match rate {
+            Some(per_second) => Pace::Rate { per_second, start_ns: 0, taken: 0, in_flight },
+            None => Pace::InFlight(in_flight.unwrap_or(1)),
+        }
     }
 
-    pub(crate) fn rate(per_second: u32) -> Pace {
-        Pace::Rate { per_second, start_ns: 0, taken: 0 }
+    /// Whether there is a schedule.
+    pub(crate) fn is_open_loop(&self) -> bool {
+        matches!(self, Pace::Rate { .. })
+    }
+
+    /// Whether there is a schedule that only we can fail to keep: a bound lets the server hold it up.
+    pub(crate) fn is_ours_to_keep(&self) -> bool {
+        matches!(self, Pace::Rate { in_flight: None, .. })
     }
 
     /// The schedule begins now.
@@ -39,9 +52,10 @@ impl Pace {
     pub(crate) fn take_due(&mut self, under_way: usize, now_ns: u64) -> Option<u64> {
         match self {
             Pace::InFlight(publications) => (under_way < *publications).then_some(now_ns),
-            Pace::Rate { per_second, start_ns, taken } => {
+            Pace::Rate { per_second, start_ns, taken, in_flight } => {
                 let intended_ns = scheduled_ns(*per_second, *start_ns, *taken);
-                (intended_ns <= now_ns).then(|| {
+                let is_held_up = in_flight.is_some_and(|publications| under_way >= publications);
+                (intended_ns <= now_ns && !is_held_up).then(|| {
                     *taken += 1;
                     intended_ns
                 })
@@ -49,11 +63,12 @@ impl Pace {
         }
     }
 
-    /// How long until the next is due, if that is a matter of time.
-    pub(crate) fn next_due_in(&self, now_ns: u64) -> Option<Duration> {
+    /// How long until the next is due, if that is a matter of time. What is due but held up waits for messages.
+    pub(crate) fn next_due_in(&self, under_way: usize, now_ns: u64) -> Option<Duration> {
         match self {
             Pace::InFlight(_) => None,
-            Pace::Rate { per_second, start_ns, taken } => {
+            Pace::Rate { in_flight: Some(publications), .. } if under_way >= *publications => None,
+            Pace::Rate { per_second, start_ns, taken, .. } => {
                 let intended_ns = scheduled_ns(*per_second, *start_ns, *taken);
                 Some(Duration::from_nanos(intended_ns.saturating_sub(now_ns)))
             }
@@ -70,7 +85,10 @@ impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Pace::InFlight(publications) => write!(f, "{publications} in flight"),
-            Pace::Rate { per_second, .. } => write!(f, "{per_second} publications a second"),
+            Pace::Rate { per_second, in_flight: None, .. } => write!(f, "{per_second} publications a second"),
+            Pace::Rate { per_second, in_flight: Some(publications), .. } => {
+                write!(f, "{per_second} publications a second, at most {publications} in flight")
+            }
         }
     }
 }
@@ -81,18 +99,26 @@ mod tests {
 
     #[test]
     fn a_closed_loop_fills_up_to_its_bound() {
-        let mut pace = Pace::in_flight(2);
+        let mut pace = Pace::new(None, Some(2));
         assert_eq!(pace.take_due(1, 70), Some(70));
         assert_eq!(pace.take_due(2, 70), None);
     }
 
     #[test]
     fn a_schedule_that_fell_behind_keeps_its_intended_times() {
-        let mut pace = Pace::rate(3);
+        let mut pace = Pace::new(Some(3), None);
         pace.start(1000);
         assert_eq!(pace.take_due(0, 999), None);
-        assert_eq!(pace.next_due_in(400), Some(Duration::from_nanos(600)));
+        assert_eq!(pace.next_due_in(100, 400), Some(Duration::from_nanos(600)));
         let late: Vec<u64> = std::iter::from_fn(|| pace.take_due(100, 1_000_001_000)).collect();
         assert_eq!(late, [1000, 333_334_333, 666_667_666, 1_000_001_000]);
+    }
+
+    #[test]
+    fn a_schedule_that_is_held_up_keeps_its_intended_times() {
+        let mut pace = Pace::new(Some(1000), Some(1));
+        assert_eq!((pace.take_due(0, 0), pace.take_due(1, 2_500_000)), (Some(0), None));
+        assert_eq!((pace.next_due_in(1, 2_500_000), pace.next_due_in(0, 2_500_000)), (None, Some(Duration::ZERO)));
+        assert_eq!((pace.take_due(0, 2_500_000), pace.take_due(0, 2_500_000)), (Some(1_000_000), Some(2_000_000)));
     }
 }

@@ -29,6 +29,35 @@ impl Usage {
     }
 }
 
+/// What one thread has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ThreadTime {
+    /// It ran on a CPU.
+    pub(crate) cpu_ns: u64,
+    /// It could have run, but the CPU was taken by others.
+    pub(crate) waited_ns: u64,
+}
+
+impl ThreadTime {
+    /// Of the calling thread. Nothing where the kernel does not count it.
+    pub(crate) fn now() -> ThreadTime {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+        let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+        ThreadTime { cpu_ns: numbers.next().unwrap_or(0), waited_ns: numbers.next().unwrap_or(0) }
+    }
+
+    /// What it has cost since it was `before`.
+    pub(crate) fn since(self, before: ThreadTime) -> ThreadTime {
+        let cpu_ns = self.cpu_ns.saturating_sub(before.cpu_ns);
+        ThreadTime { cpu_ns, waited_ns: self.waited_ns.saturating_sub(before.waited_ns) }
+    }
+
+    /// All but the time it slept.
+    pub(crate) fn busy_ns(self) -> u64 {
+        self.cpu_ns + self.waited_ns
+    }
+}
+
 /// Sums over threads, since only there the kernel tells nanoseconds. A thread that ended takes its time with it; the
 /// servers measured here keep theirs.
 fn read_usage(pid: u32) -> Option<Usage> {
@@ -68,6 +97,14 @@ mod tests {
         let mut work = std::iter::repeat_with(|| Usage::own().unwrap()).take(100_000);
         let after = work.find(|usage| usage.cpu > before.cpu).expect("reading files takes time");
         assert!(after.resident_bytes > 0);
+    }
+
+    #[test]
+    fn a_thread_that_works_is_busy_for_all_its_time_on_the_cpu() {
+        let before = ThreadTime::now();
+        let mut work = std::iter::repeat_with(ThreadTime::now).take(100_000);
+        let spent = work.find(|now| now.cpu_ns > before.cpu_ns).expect("reading files takes time").since(before);
+        assert_eq!(spent.busy_ns(), spent.cpu_ns + spent.waited_ns);
     }
 
     #[test]

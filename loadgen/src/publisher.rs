@@ -1,102 +1,73 @@
-//! Publishes: encodes a message the way the server takes it, and watches the answers.
+//! Publishes by POST, pipelined on one connection that is kept open, and watches the answers.
 
-use ringfeed::proto::{Decoder, Inflater, Opcode, encode_frame};
+use std::sync::Arc;
 
-use crate::connect::{self, Connected};
-use crate::error::Error;
-use crate::frames;
-use crate::masking_keys::MaskingKeys;
-use crate::target::{PublishTarget, Target};
+use crate::driver::Driver;
+use crate::target::Target;
+use crate::topics::Topics;
 
 /// Header fields of an answer.
 const ANSWER_HEADERS_MAX: usize = 32;
 
 /// One publishing connection. Publications may follow each other without waiting for answers.
-pub(crate) enum Publisher {
-    /// `POST`, pipelined on one connection that is kept open.
-    Http {
-        /// Request line and headers up to the length of the body.
-        head: Vec<u8>,
-        /// An answer that is not whole yet.
-        answer: Vec<u8>,
-        /// Requests not answered yet.
-        awaited: u64,
-    },
-    /// A text message for each publication; nothing answers.
-    WebSocket(Decoder),
+pub(crate) struct HttpPublisher {
+    driver: Arc<dyn Driver>,
+    /// Request line and headers of a publication on each topic, up to the content type.
+    heads: Vec<Vec<u8>>,
+    /// An answer that is not whole yet.
+    answer: Vec<u8>,
+    /// Requests not answered yet.
+    awaited: u64,
 }
 
-impl Publisher {
-    /// Connects.
-    ///
-    /// # Errors
-    /// If the server can't be reached or refuses.
-    pub(crate) fn connect(target: &PublishTarget, keys: &mut MaskingKeys) -> Result<(Publisher, Connected), Error> {
-        match target {
-            PublishTarget::Http(target) => {
-                let publisher = Publisher::Http { head: request_head(target), answer: Vec::new(), awaited: 0 };
-                Ok((publisher, connect::plain(target)?))
-            }
-            PublishTarget::WebSocket(target) => {
-                let connected = connect::web_socket(target, 0, false, keys)?;
-                Ok((Publisher::WebSocket(frames::decoder(false)), connected))
-            }
-        }
+impl HttpPublisher {
+    /// Posts to `target`, with these headers besides the usual.
+    pub(crate) fn new(
+        driver: Arc<dyn Driver>,
+        target: &Target,
+        topics: &Topics,
+        headers: &[(String, String)],
+    ) -> HttpPublisher {
+        let head = |topic| {
+            let more: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            let path = target.path(topics.name(topic));
+            format!("POST {path} HTTP/1.1\r\nHost: {}\r\n{more}Content-Type: ", target.authority).into_bytes()
+        };
+        let heads = (0..topics.count()).map(head).collect();
+        HttpPublisher { driver, heads, answer: Vec::new(), awaited: 0 }
     }
 
     /// Appends one publication to `out`.
-    pub(crate) fn publish(&mut self, payload: &[u8], out: &mut Vec<u8>, keys: &mut MaskingKeys) {
-        match self {
-            Publisher::Http { head, awaited, .. } => {
-                *awaited += 1;
-                out.extend_from_slice(head);
-                out.extend_from_slice(format!("{}\r\n\r\n", payload.len()).as_bytes());
-                out.extend_from_slice(payload);
-            }
-            Publisher::WebSocket(_) => encode_frame(out, Opcode::Text, payload, Some(keys.next())),
-        }
+    pub(crate) fn publish(&mut self, topic: u32, topic_name: &str, payload: &[u8], out: &mut Vec<u8>) {
+        let (content_type, body) = self.driver.post(topic_name, payload);
+        out.extend_from_slice(&self.heads[topic as usize]);
+        out.extend_from_slice(format!("{content_type}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes());
+        out.extend_from_slice(&body);
+        self.awaited += 1;
     }
 
     /// Reads answers.
     ///
     /// # Errors
-    /// If a publication was refused or the connection ended; says so.
-    pub(crate) fn on_bytes(
-        &mut self,
-        bytes: &mut [u8],
-        inflater: &mut Inflater,
-        out: &mut Vec<u8>,
-        keys: &mut MaskingKeys,
-    ) -> Result<(), String> {
-        match self {
-            Publisher::Http { answer, awaited, .. } => {
-                answer.extend_from_slice(bytes);
-                while let Some(len) = answer_len(answer)? {
-                    answer.drain(..len);
-                    *awaited = awaited.checked_sub(1).ok_or("an answer to no request")?;
-                }
-                Ok(())
-            }
-            Publisher::WebSocket(decoder) => frames::read(decoder, inflater, bytes, keys, out, |_, _, _| {}),
+    /// If a publication was refused; says so.
+    pub(crate) fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.answer.extend_from_slice(bytes);
+        while let Some((head_len, body_len)) = answer_len(&self.answer)? {
+            self.driver.check_answer(&self.answer[head_len..head_len + body_len])?;
+            self.answer.drain(..head_len + body_len);
+            self.awaited = self.awaited.checked_sub(1).ok_or("an answer to no request")?;
         }
+        Ok(())
     }
 
-    /// Whether everything published has been answered, where answers are given.
+    /// Whether everything published has been answered.
     pub(crate) fn is_answered(&self) -> bool {
-        match self {
-            Publisher::Http { awaited, .. } => *awaited == 0,
-            Publisher::WebSocket(_) => true,
-        }
+        self.awaited == 0
     }
 }
 
-fn request_head(target: &Target) -> Vec<u8> {
-    let Target { authority, path } = target;
-    format!("POST {path} HTTP/1.1\r\nHost: {authority}\r\nContent-Type: text/plain\r\nContent-Length: ").into_bytes()
-}
-
-/// Bytes of the answer at the front of `input`, or `None` if it is not whole.
-fn answer_len(input: &[u8]) -> Result<Option<usize>, String> {
+/// Bytes of the head and of the body of the answer at the front of `input`, or `None` if it is not whole.
+fn answer_len(input: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; ANSWER_HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
     let httparse::Status::Complete(head_len) = response.parse(input).map_err(|error| format!("bad answer: {error}"))?
@@ -114,24 +85,27 @@ fn answer_len(input: &[u8]) -> Result<Option<usize>, String> {
         None => None,
     };
     let body_len = body_len.ok_or("an answer without Content-Length")?;
-    Ok((input.len() >= head_len + body_len).then_some(head_len + body_len))
+    Ok((input.len() >= head_len + body_len).then_some((head_len, body_len)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::{self, DriverName};
 
-    fn http() -> Publisher {
-        let PublishTarget::Http(target) = "http://127.0.0.1:8001/publish/t".parse().unwrap() else { unreachable!() };
-        Publisher::Http { head: request_head(&target), answer: Vec::new(), awaited: 0 }
+    fn publisher(name: DriverName) -> HttpPublisher {
+        let (ws, target) = ("ws://127.0.0.1:1/".parse().unwrap(), "http://127.0.0.1:8001/publish/{topic}".parse());
+        let driver = driver::choose(name, None, &ws).unwrap();
+        let headers = [("X-API-Key".to_owned(), "secret".to_owned())];
+        HttpPublisher::new(driver, &target.unwrap(), &Topics::several("t", 2, 2, 0.0), &headers)
     }
 
     #[test]
     fn a_post_is_what_http_wants() {
-        let (mut publisher, mut out) = (http(), Vec::new());
-        publisher.publish(b"hello", &mut out, &mut MaskingKeys::new());
-        let expected = "POST /publish/t HTTP/1.1\r\nHost: 127.0.0.1:8001\r\nContent-Type: text/plain\r\n\
-                        Content-Length: 5\r\n\r\nhello";
+        let (mut publisher, mut out) = (publisher(DriverName::Raw), Vec::new());
+        publisher.publish(1, "t-1", b"hello", &mut out);
+        let expected = "POST /publish/t-1 HTTP/1.1\r\nHost: 127.0.0.1:8001\r\nX-API-Key: secret\r\n\
+                        Content-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello";
         assert_eq!(str::from_utf8(&out).unwrap(), expected);
         assert!(!publisher.is_answered());
     }
@@ -140,24 +114,26 @@ mod tests {
     fn answers_may_be_cut_anywhere_and_follow_each_other() {
         let answers = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 204 No Content\r\n\r\n";
         for cut in 0..answers.len() {
-            let (mut publisher, mut out, mut keys) = (http(), Vec::new(), MaskingKeys::new());
-            publisher.publish(b"a", &mut out, &mut keys);
-            publisher.publish(b"b", &mut out, &mut keys);
-            let (mut front, mut back) = (answers[..cut].to_vec(), answers[cut..].to_vec());
-            publisher.on_bytes(&mut front, &mut Inflater::new(), &mut out, &mut keys).unwrap();
+            let mut publisher = publisher(DriverName::Raw);
+            publisher.publish(0, "t-0", b"a", &mut Vec::new());
+            publisher.publish(0, "t-0", b"b", &mut Vec::new());
+            publisher.on_bytes(&answers[..cut]).unwrap();
             assert!(!publisher.is_answered());
-            publisher.on_bytes(&mut back, &mut Inflater::new(), &mut out, &mut keys).unwrap();
+            publisher.on_bytes(&answers[cut..]).unwrap();
             assert!(publisher.is_answered());
         }
     }
 
     #[test]
-    fn a_refusal_is_told_with_its_status() {
+    fn a_refusal_is_told_with_its_status_or_in_the_drivers_words() {
         let refusal = answer_len(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
         assert_eq!(refusal, "refused with 503 Service Unavailable");
         assert!(answer_len(b"HTTP/1.1 200 OK\r\n\r\n").unwrap_err().contains("Content-Length"));
-        let mut answer = b"HTTP/1.1 204 No Content\r\n\r\n".to_vec();
-        let unasked = http().on_bytes(&mut answer, &mut Inflater::new(), &mut Vec::new(), &mut MaskingKeys::new());
+        let unasked = publisher(DriverName::Raw).on_bytes(b"HTTP/1.1 204 No Content\r\n\r\n");
         assert_eq!(unasked.unwrap_err(), "an answer to no request");
+        let body = r#"{"error":{"code":102,"message":"unknown"}}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let refused = publisher(DriverName::Centrifugo).on_bytes(answer.as_bytes());
+        assert_eq!(refused.unwrap_err(), "refused with 102 unknown");
     }
 }

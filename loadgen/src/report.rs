@@ -1,157 +1,164 @@
-//! The result of a run: printed for people, written as JSON for programs.
+//! The result of a run: what `--json` writes (SCHEMA.md describes it), what `compare` reads, and the verdict.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::SystemTime;
 
-use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::faults::Faults;
-use crate::process::Usage;
+use crate::faults::{FaultReport, Faults};
+use crate::figure::Figure;
+use crate::html;
+use crate::latency::Summary;
+use crate::meter::Cost;
+use crate::recorder::Recorded;
+use crate::self_check::SelfCheck;
+use crate::table;
+use crate::timeline::History;
 
-/// Latencies up to this are told apart to three digits; longer ones count as this long.
-const LATENCY_NS_MAX: u64 = 60_000_000_000;
+/// What the file says it is.
+const SCHEMA: &str = "ringfeed-loadgen-report";
 
-/// Latencies in nanoseconds.
-pub(crate) struct Latencies(Histogram<u64>);
-
-impl Latencies {
-    pub(crate) fn new() -> Latencies {
-        Latencies(Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("three digits of a minute fit"))
-    }
-
-    pub(crate) fn record(&mut self, latency_ns: u64) {
-        self.0.saturating_record(latency_ns);
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    fn summary(&self) -> LatencySummary {
-        let quantile = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e3;
-        LatencySummary {
-            p50_us: quantile(0.5),
-            p99_us: quantile(0.99),
-            p999_us: quantile(0.999),
-            max_us: self.0.max() as f64 / 1e3,
-        }
-    }
-}
-
-/// Microseconds.
-#[derive(Debug, Serialize)]
-struct LatencySummary {
-    p50_us: f64,
-    p99_us: f64,
-    p999_us: f64,
-    max_us: f64,
-}
-
-/// What the measured part of a run cost, server and client.
-pub(crate) struct Cost {
-    /// From the first message to the last.
-    pub(crate) elapsed: Duration,
-    /// CPU time of this program.
-    pub(crate) client_cpu: Duration,
-    /// CPU time of the server and its memory at the end.
-    pub(crate) server: Option<Usage>,
-}
-
-/// Watches the clock and the processes while a run is measured.
-pub(crate) struct Meter {
-    start: std::time::Instant,
-    client: Usage,
-    server: Option<(u32, Usage)>,
-}
-
-impl Meter {
-    /// Starts now.
-    ///
-    /// # Errors
-    /// If there is no process `server_pid`.
-    pub(crate) fn start(server_pid: Option<u32>) -> Result<Meter, Error> {
-        let server = server_pid.map(|pid| Usage::of(pid).map(|usage| (pid, usage))).transpose()?;
-        Ok(Meter { start: std::time::Instant::now(), client: Usage::own()?, server })
-    }
-
-    /// What it cost since the start. A server that is gone by now has no cost to tell.
-    pub(crate) fn stop(self) -> Result<Cost, Error> {
-        let elapsed = self.start.elapsed();
-        let client_cpu = Usage::own()?.cpu.saturating_sub(self.client.cpu);
-        let server = self.server.and_then(|(pid, before)| {
-            let now = Usage::of(pid).ok()?;
-            Some(Usage { cpu: now.cpu.saturating_sub(before.cpu), ..now })
-        });
-        Ok(Cost { elapsed, client_cpu, server })
-    }
-}
+/// Raised whenever a field changes its meaning or goes; new fields come without.
+const VERSION: u32 = 1;
 
 /// Everything that a run found out.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
-    scenario: &'static str,
-    url: String,
-    connections: u32,
-    payload_bytes: u32,
+    pub(crate) schema: String,
+    pub(crate) version: u32,
+    /// Version of this program.
+    pub(crate) loadgen: String,
+    /// When the run ended, RFC 3339.
+    pub(crate) finished_at: String,
+    pub(crate) verdict: Verdict,
+    pub(crate) scenario: String,
+    pub(crate) url: String,
+    pub(crate) connections: u32,
+    pub(crate) payload_bytes: u32,
     /// How hard it was driven, in words.
-    load: String,
-    seconds: f64,
+    pub(crate) load: String,
+    /// How long it was measured.
+    pub(crate) seconds: f64,
     /// What is counted: deliveries or round trips.
-    unit: &'static str,
-    count: u64,
-    per_second: f64,
-    latency: LatencySummary,
+    pub(crate) unit: String,
+    pub(crate) count: u64,
+    pub(crate) per_second: f64,
+    pub(crate) latency: LatencyReport,
     /// The messages of the connection that got the fewest, as a share of the average.
-    slowest_share: f64,
+    pub(crate) slowest_share: f64,
     /// 1 is one CPU, all the time.
-    client_cpus: f64,
-    server: Option<ServerReport>,
-    faults: Faults,
+    pub(crate) client_cpus: f64,
+    pub(crate) server: Option<ServerReport>,
+    /// What only this scenario tells.
+    pub(crate) figures: Vec<Figure>,
+    pub(crate) faults: FaultReport,
+    pub(crate) self_check: SelfCheck,
+    pub(crate) history: History,
 }
 
-#[derive(Debug, Serialize)]
-struct ServerReport {
-    cpu_seconds: f64,
+/// Whether the figures may be used, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Verdict {
+    /// Every message was right, and the server was what was measured.
+    Clean,
+    /// Something was wrong with messages or connections.
+    Faulty,
+    /// Every message was right, but the load generator was the bottleneck.
+    ClientBound,
+}
+
+/// From publishing to receipt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LatencyReport {
+    /// From the time the schedule meant. None in a closed loop, which has no schedule.
+    pub(crate) corrected: Option<Summary>,
+    /// From the time a message was handed to the kernel.
+    pub(crate) uncorrected: Summary,
+}
+
+impl LatencyReport {
+    /// The one to trust.
+    pub(crate) fn honest(&self) -> &Summary {
+        self.corrected.as_ref().unwrap_or(&self.uncorrected)
+    }
+}
+
+/// What the server cost.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ServerReport {
+    pub(crate) cpu_seconds: f64,
     /// 1 is one CPU, all the time.
-    cpus: f64,
-    cpu_ns_each: f64,
-    per_cpu_second: f64,
-    resident_bytes: u64,
+    pub(crate) cpus: f64,
+    pub(crate) cpu_ns_each: f64,
+    pub(crate) per_cpu_second: f64,
+    pub(crate) resident_bytes: u64,
 }
 
 /// What a scenario knows of its run.
+#[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) scenario: &'static str,
     pub(crate) url: String,
     pub(crate) payload_bytes: u32,
     pub(crate) load: String,
+    /// It had a schedule.
+    pub(crate) open_loop: bool,
     pub(crate) unit: &'static str,
     /// Messages of each connection in the measured part.
     pub(crate) counts: Vec<u64>,
-    pub(crate) latencies: Latencies,
+    /// Of each worker.
+    pub(crate) findings: Vec<Findings>,
     pub(crate) cost: Cost,
+    pub(crate) history: History,
+    /// What only this scenario tells, in the order of telling.
+    pub(crate) figures: Vec<Figure>,
+}
+
+/// What one worker found in the measured part, and what was wrong from the start.
+#[derive(Debug)]
+pub(crate) struct Findings {
+    pub(crate) recorded: Recorded,
     pub(crate) faults: Faults,
+}
+
+/// Those of all workers together.
+fn merged(findings: Vec<Findings>) -> Findings {
+    let all = findings.into_iter().reduce(|mut all, one| {
+        all.recorded.merge(&one.recorded);
+        all.faults.merge(one.faults);
+        all
+    });
+    all.expect("a run has a worker")
 }
 
 impl Report {
     pub(crate) fn new(outcome: Outcome) -> Report {
-        let Outcome { scenario, url, payload_bytes, load, unit, counts, latencies, cost, faults } = outcome;
+        let (counts, cost) = (&outcome.counts, outcome.cost);
+        let Findings { recorded, faults } = merged(outcome.findings);
         let count: u64 = counts.iter().sum();
         let seconds = cost.elapsed.as_secs_f64();
         let slowest = counts.iter().min().copied().unwrap_or(0);
+        let self_check = SelfCheck::of(&recorded);
         Report {
-            scenario,
-            url,
+            schema: SCHEMA.to_owned(),
+            version: VERSION,
+            loadgen: env!("CARGO_PKG_VERSION").to_owned(),
+            finished_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+            verdict: match (faults.sum(), self_check.client_bound) {
+                (1.., _) => Verdict::Faulty,
+                (0, true) => Verdict::ClientBound,
+                (0, false) => Verdict::Clean,
+            },
             connections: counts.len() as u32,
-            payload_bytes,
-            load,
             seconds,
-            unit,
             count,
             per_second: ratio(count as f64, seconds),
-            latency: latencies.summary(),
+            latency: LatencyReport {
+                corrected: outcome.open_loop.then(|| recorded.corrected.summary()),
+                uncorrected: recorded.uncorrected.summary(),
+            },
             slowest_share: ratio(slowest as f64 * counts.len() as f64, count as f64),
             client_cpus: ratio(cost.client_cpu.as_secs_f64(), seconds),
             server: cost.server.map(|usage| {
@@ -164,82 +171,116 @@ impl Report {
                     resident_bytes: usage.resident_bytes,
                 }
             }),
-            faults,
+            faults: faults.report(),
+            self_check,
+            scenario: outcome.scenario.to_owned(),
+            url: outcome.url,
+            payload_bytes: outcome.payload_bytes,
+            load: outcome.load,
+            unit: outcome.unit.to_owned(),
+            figures: outcome.figures,
+            history: outcome.history,
         }
     }
 
-    /// Prints the report, and writes it to `json` if given. Returns whether every message was right.
+    /// Prints the report, and writes it to the files that are given.
     ///
     /// # Errors
-    /// If the file can't be written.
-    pub(crate) fn publish(&self, json: Option<&Path>) -> Result<bool, Error> {
-        print!("{}", self.text());
+    /// If a file can't be written.
+    pub(crate) fn publish(&self, json: Option<&Path>, html: Option<&Path>) -> Result<Verdict, Error> {
+        print!("{}", table::of_run(self));
         if let Some(path) = json {
             let text = serde_json::to_string_pretty(self).expect("numbers and strings");
-            std::fs::write(path, text)
-                .map_err(|error| Error::new(format!("can't write {}: {error}", path.display())))?;
+            write(path, &text)?;
         }
-        Ok(self.faults.is_empty())
+        if let Some(path) = html {
+            write(path, &html::page(self))?;
+        }
+        Ok(self.verdict)
     }
 
-    fn text(&self) -> String {
-        let Report { scenario, url, connections, payload_bytes, load, unit, latency, faults, .. } = self;
-        let mut lines = vec![
-            format!("{scenario} {url}: {connections} connections, {payload_bytes} B, {load}"),
-            format!("  {unit:<16}{:>14}  in {:.2} s, {:.0} a second", self.count, self.seconds, self.per_second),
-            format!(
-                "  latency         p50 {:.0} us   p99 {:.0} us   p99.9 {:.0} us   max {:.0} us",
-                latency.p50_us, latency.p99_us, latency.p999_us, latency.max_us
-            ),
-            format!("  slowest         {:.3} of the average connection's {unit}", self.slowest_share),
-            format!("  client CPU      {:.2}", self.client_cpus),
-        ];
-        if let Some(server) = &self.server {
-            lines.push(format!(
-                "  server CPU      {:.2}   {:.0} ns each   {:.0} {unit} a CPU second",
-                server.cpus, server.cpu_ns_each, server.per_cpu_second
-            ));
-            lines.push(format!("  server memory   {:.1} MB resident", server.resident_bytes as f64 / 1e6));
-        }
-        if faults.is_empty() {
-            lines.push("  faults          none".to_owned());
-        } else {
-            lines.push(format!(
-                "  FAULTS          {} missing, {} duplicate, {} reordered, {} corrupt, {} closed, {} refused",
-                faults.missing, faults.duplicate, faults.reordered, faults.corrupt, faults.closed, faults.refused
-            ));
-            lines.extend(faults.examples.iter().map(|example| format!("    {example}")));
-        }
-        lines.iter().map(|line| format!("{line}\n")).collect()
+    /// Reads what [`publish`](Report::publish) wrote.
+    ///
+    /// # Errors
+    /// If there is no such file, or it is not a report of this version; says so.
+    pub(crate) fn read(path: &Path) -> Result<Report, Error> {
+        let fail = |what: String| Error::new(format!("{}: {what}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
+        parse(&text).map_err(fail)
     }
 }
 
+fn parse(text: &str) -> Result<Report, String> {
+    #[derive(Deserialize)]
+    struct Head {
+        schema: String,
+        version: u32,
+    }
+    let not_a_report = |error| format!("not a report of loadgen: {error}");
+    let head: Head = serde_json::from_str(text).map_err(not_a_report)?;
+    if (head.schema.as_str(), head.version) != (SCHEMA, VERSION) {
+        return Err(format!("it is {} {}, expected {SCHEMA} {VERSION}", head.schema, head.version));
+    }
+    serde_json::from_str(text).map_err(not_a_report)
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    std::fs::write(path, text).map_err(|error| Error::new(format!("can't write {}: {error}", path.display())))
+}
+
 /// Zero where there is nothing to divide by.
-fn ratio(part: f64, whole: f64) -> f64 {
+pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod tests {
+    use std::time::Duration;
 
-    fn outcome() -> Outcome {
-        let mut latencies = Latencies::new();
-        (1..=1000).for_each(|us| latencies.record(us * 1000));
+    use super::*;
+    use crate::process::Usage;
+    use crate::recorder::Times;
+    use crate::timeline::Tick;
+
+    /// A run of three connections that got 1,200 messages in two seconds, of 1 to 1,000 us, each published 0.9 ms late.
+    pub(crate) fn outcome() -> Outcome {
+        let mut recorded = Recorded::new();
+        for us in 1..=1000 {
+            let times = Times { intended_ns: 0, actual_ns: 900_000 };
+            recorded.lateness.record(times.actual_ns);
+            recorded.uncorrected.record(us * 1000);
+            recorded.corrected.record(times.actual_ns + us * 1000);
+        }
+        let tick = |at_s| Tick {
+            at_s,
+            per_second: 600.0,
+            p50_us: 1500.0,
+            p99_us: 1990.0,
+            connections: 3,
+            faults: 0,
+            client_cpus: 0.5,
+        };
         Outcome {
             scenario: "fanout",
             url: "ws://a:1/".to_owned(),
             payload_bytes: 64,
-            load: "1 in flight".to_owned(),
+            load: "600 publications a second".to_owned(),
+            open_loop: true,
             unit: "deliveries",
             counts: vec![300, 400, 500],
-            latencies,
             cost: Cost {
                 elapsed: Duration::from_secs(2),
                 client_cpu: Duration::from_secs(1),
                 server: Some(Usage { cpu: Duration::from_millis(1200), resident_bytes: 5_000_000 }),
             },
-            faults: Faults::default(),
+            history: History {
+                tick_s: 1.0,
+                measured_from_s: 1.0,
+                measured_to_s: 3.0,
+                ticks: [1.0, 2.0, 3.0].map(tick).to_vec(),
+            },
+            figures: vec![Figure::new("away", 2.5, "s")],
+            findings: vec![Findings { recorded, faults: Faults::new(Duration::MAX) }],
         }
     }
 
@@ -250,8 +291,17 @@ mod tests {
         assert_eq!((report.slowest_share, report.client_cpus), (0.75, 0.5));
         let server = report.server.as_ref().unwrap();
         assert_eq!((server.cpu_ns_each, server.per_cpu_second, server.cpus), (1e6, 1000.0, 0.6));
-        assert!((report.latency.p50_us - 500.0).abs() < 1.0 && (report.latency.p999_us - 999.0).abs() < 1.0);
-        assert!(report.text().contains("faults          none"));
+        let LatencyReport { corrected, uncorrected } = &report.latency;
+        assert!((uncorrected.p50_us - 500.0).abs() < 1.0);
+        assert!((corrected.as_ref().unwrap().p50_us - 1400.0).abs() < 2.0);
+        assert_eq!(report.latency.honest(), corrected.as_ref().unwrap());
+    }
+
+    #[test]
+    fn a_closed_loop_has_one_latency() {
+        let latency = Report::new(Outcome { open_loop: false, ..outcome() }).latency;
+        assert_eq!(latency.corrected, None);
+        assert_eq!(latency.honest(), &latency.uncorrected);
     }
 
     #[test]
@@ -262,11 +312,36 @@ mod tests {
     }
 
     #[test]
-    fn faults_are_named_in_the_text_and_make_it_fail() {
-        let mut outcome = outcome();
-        outcome.faults.skip(7, 9);
-        let report = Report::new(outcome);
-        assert!(report.text().contains("1 missing") && report.text().contains("connection 7: message 9"));
-        assert!(!report.publish(None).unwrap());
+    fn faults_outweigh_a_bound_client_and_both_outweigh_a_clean_run() {
+        let run = |faulty: bool, busy_share: f64| {
+            let mut outcome = outcome();
+            outcome.findings[0].recorded.busy_share = busy_share;
+            if faulty {
+                outcome.findings[0].faults.skip(7, 9);
+            }
+            Report::new(outcome).verdict
+        };
+        assert_eq!(run(false, 0.5), Verdict::Clean);
+        assert_eq!(run(false, 0.95), Verdict::ClientBound);
+        assert_eq!([run(true, 0.5), run(true, 0.95)], [Verdict::Faulty; 2]);
+    }
+
+    #[test]
+    fn what_workers_found_adds_up() {
+        let mut two = outcome();
+        two.findings.extend(outcome().findings);
+        two.findings[1].faults.refused("503");
+        let report = Report::new(two);
+        assert_eq!((report.latency.uncorrected.count, report.faults.counts.refused), (2000, 1));
+    }
+
+    #[test]
+    fn what_is_written_is_read_again_and_nothing_else() {
+        let report = Report::new(outcome());
+        let text = serde_json::to_string_pretty(&report).unwrap();
+        assert_eq!(parse(&text), Ok(report));
+        let newer = text.replacen("\"version\": 1", "\"version\": 2", 1);
+        assert_eq!(parse(&newer).unwrap_err(), "it is ringfeed-loadgen-report 2, expected ringfeed-loadgen-report 1");
+        assert!(parse("{}").unwrap_err().starts_with("not a report of loadgen: "));
     }
 }

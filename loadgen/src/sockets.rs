@@ -1,8 +1,10 @@
-//! All connections of a run, on one ring.
+//! All sockets of a worker, on one ring.
 //!
 //! Moves bytes and knows nothing of what they mean: an [`Observer`] does. What is to be sent in one turn of the loop
-//! goes out in one batch, one send for each socket.
+//! goes out in one batch, one send for each socket. A socket has a number; the number may be given to another socket
+//! once nothing of the former is under way in the kernel.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use ringfeed::buf::ConnId;
@@ -10,8 +12,8 @@ use ringfeed::buf::SharedFrame;
 use ringfeed::ring::{Completion, Direct, Errno, Op, Ring, SendNow, Token, Uring, UringConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::connect::Connected;
 use crate::error::Error;
+use crate::tls::{Name, Tls};
 
 /// Receive buffers: enough for what a thousand sockets bring in one turn, small enough to stay in the cache.
 const RECV_BUFFERS: u16 = 64;
@@ -19,72 +21,206 @@ const RECV_BUFFERS: u16 = 64;
 /// Bytes of each.
 const RECV_BUFFER_BYTES: u32 = 64 * 1024;
 
+/// Empty buffers kept for the next sends. A million sockets must not keep one each.
+const SPARE_BUFFERS: usize = 4096;
+
+/// Bytes of the largest buffer kept.
+const SPARE_BUFFER_BYTES: usize = 64 * 1024;
+
 /// Who reads what the sockets bring.
 pub(crate) trait Observer {
     /// Bytes came on `socket`. What is put into `out` is sent there. An error closes the socket, with that reason.
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String>;
 
-    /// `socket` has ended, and nothing more will come. Called once.
+    /// `socket` has ended, not by our wish, and nothing more will come. Called once.
     fn on_closed(&mut self, socket: u32, reason: &str);
 }
 
-/// One connection as the ring sees it.
+/// What a number stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Nothing; it may be given out.
+    #[default]
+    Free,
+    Open,
+    /// To be closed when all that is pending has been sent.
+    Leaving,
+    /// Over; the kernel still has something of it under way.
+    Closing,
+}
+
+/// One socket as the ring sees it.
 #[derive(Default)]
 struct Socket {
     /// Bytes not handed to the kernel yet.
     pending: Vec<u8>,
+    state: State,
     /// It is in the list of those to be flushed.
     listed: bool,
     /// The kernel is still sending earlier bytes: what is pending must wait.
     sending: bool,
-    closed: bool,
+    /// The kernel is receiving, or waiting for something to receive.
+    receiving: Listening,
+    /// How it is listened to whenever it is not.
+    attention: Attention,
 }
 
-/// Connections by number, in the order of [`add`](Sockets::add).
+/// What tells of bytes that come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Listening {
+    #[default]
+    Not,
+    Receiving,
+    Polling,
+}
+
+/// How a socket is listened to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// All the time: the quickest.
+    #[default]
+    Busy,
+    /// All the time, but with little of the kernel's memory: for sockets on which little comes.
+    Idle,
+    /// Only when asked to, once each time.
+    OnDemand,
+}
+
+const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must be cheap");
+
+/// Sockets by number.
 pub(crate) struct Sockets {
     ring: Uring,
     sockets: Vec<Socket>,
+    tls: Option<Tls>,
     /// Sockets with pending bytes.
     unsent: Vec<u32>,
+    /// Sockets to be closed.
+    leaving: Vec<u32>,
+    /// What an observer answers.
+    out: Vec<u8>,
+    /// What a session deciphered.
+    plain: Vec<u8>,
+    spare: Vec<Vec<u8>>,
     completions: Vec<Completion>,
     incomplete: Vec<Completion>,
 }
 
 impl Sockets {
-    /// Room for `count` connections.
+    /// Room for `count` sockets, which may be encrypted if there are sessions for them.
     ///
     /// # Errors
     /// If the ring can't be set up; says why.
-    pub(crate) fn new(count: u32) -> Result<Sockets, Error> {
+    pub(crate) fn new(count: u32, tls: Option<Tls>) -> Result<Sockets, Error> {
         raise_descriptor_limit();
         let config =
             UringConfig { descriptors: count, recv_buffers: RECV_BUFFERS, recv_buffer_bytes: RECV_BUFFER_BYTES };
         let ring = Uring::new(config).map_err(|error| Error::new(error.to_string()))?;
-        let sockets = Vec::with_capacity(count as usize);
-        Ok(Sockets { ring, sockets, unsent: Vec::new(), completions: Vec::new(), incomplete: Vec::new() })
+        Ok(Sockets {
+            ring,
+            sockets: (0..count).map(|_| Socket::default()).collect(),
+            tls,
+            unsent: Vec::new(),
+            leaving: Vec::new(),
+            out: Vec::new(),
+            plain: Vec::new(),
+            spare: Vec::new(),
+            completions: Vec::new(),
+            incomplete: Vec::new(),
+        })
     }
 
-    /// Takes a connection over. The numbers given out are 0, 1, 2, and so on.
+    /// Whether `number` can be given to a socket.
+    pub(crate) fn is_free(&self, number: u32) -> bool {
+        self.sockets[number as usize].state == State::Free
+    }
+
+    /// Takes a socket over, connected or connecting, as `number`, which is free. With a name what it carries is encrypted,
+    /// and the server must have that name.
     ///
     /// # Errors
     /// If there is no room for it.
-    pub(crate) fn add(&mut self, connected: Connected, observer: &mut impl Observer) -> Result<(), Error> {
-        let number = self.sockets.len() as u32;
-        self.ring
-            .install(connected.socket, Direct(number))
-            .map_err(|error| Error::new(format!("can't hold connection {number}: {error}")))?;
-        self.sockets.push(Socket::default());
-        self.ring.submit_recv(Direct(number), token(Op::Recv, number));
-        let mut early = connected.early;
-        let result = observer.on_bytes(number, &mut early, &mut self.sockets[number as usize].pending);
-        self.after_bytes(number, result, observer);
+    pub(crate) fn open(
+        &mut self,
+        number: u32,
+        socket: OwnedFd,
+        name: Option<&Name>,
+        attention: Attention,
+    ) -> Result<(), String> {
+        assert!(self.is_free(number), "two sockets with one number");
+        self.ring.install(socket, Direct(number)).map_err(|error| format!("no room for it: {error}"))?;
+        self.sockets[number as usize] = Socket { state: State::Open, attention, ..Socket::default() };
+        self.listen(number);
+        if let (Some(name), Some(tls)) = (name, &mut self.tls) {
+            tls.open(number, name);
+            self.list(number);
+        }
         Ok(())
     }
 
-    /// Bytes put in here are sent on `socket` with the next turn.
-    pub(crate) fn out(&mut self, socket: u32) -> &mut Vec<u8> {
-        self.list(socket);
-        &mut self.sockets[socket as usize].pending
+    /// Listens to `number` in another way from now on. Unless that is on demand, a receive that is under way goes on.
+    pub(crate) fn attend(&mut self, number: u32, attention: Attention) {
+        let socket = &mut self.sockets[number as usize];
+        socket.attention = attention;
+        if socket.state != State::Open {
+            return;
+        }
+        match (attention, socket.receiving) {
+            (Attention::Busy | Attention::Idle, Listening::Not) => self.listen(number),
+            (Attention::OnDemand, Listening::Receiving) => {
+                self.ring.submit_cancel(Direct(number), token(Op::Recv, number));
+            }
+            (Attention::OnDemand, Listening::Polling) => {
+                self.ring.submit_cancel(Direct(number), token(Op::Poll, number));
+            }
+            (Attention::Busy | Attention::Idle, _) | (Attention::OnDemand, Listening::Not) => {}
+        }
+    }
+
+    /// Receives on `number` once, as much as a buffer holds. For [`Attention::OnDemand`].
+    pub(crate) fn receive_once(&mut self, number: u32) {
+        let socket = &mut self.sockets[number as usize];
+        if socket.state == State::Open && socket.receiving == Listening::Not {
+            socket.receiving = Listening::Receiving;
+            self.ring.submit_recv_once(Direct(number), token(Op::Recv, number));
+        }
+    }
+
+    /// Has the kernel tell of what comes on `number`.
+    fn listen(&mut self, number: u32) {
+        let socket = &mut self.sockets[number as usize];
+        socket.receiving = match socket.attention {
+            Attention::Busy => {
+                self.ring.submit_recv(Direct(number), token(Op::Recv, number));
+                Listening::Receiving
+            }
+            Attention::Idle => {
+                self.ring.submit_poll(Direct(number), token(Op::Poll, number));
+                Listening::Polling
+            }
+            Attention::OnDemand => Listening::Not,
+        };
+    }
+
+    /// Bytes put in here are sent on `number` with the next turn.
+    pub(crate) fn out(&mut self, number: u32) -> &mut Vec<u8> {
+        self.list(number);
+        let pending = &mut self.sockets[number as usize].pending;
+        if pending.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            *pending = spare;
+        }
+        pending
+    }
+
+    /// Closes `number` with the next turn, once what is pending has been handed to the kernel. The observer is not told.
+    pub(crate) fn leave(&mut self, number: u32) {
+        let socket = &mut self.sockets[number as usize];
+        if socket.state == State::Open {
+            socket.state = State::Leaving;
+            self.leaving.push(number);
+        }
     }
 
     /// One turn of the loop: sends what is pending, waits until something happens or `timeout` passed, and shows what
@@ -96,58 +232,133 @@ impl Sockets {
         for completion in completions.drain(..) {
             match completion.token.op() {
                 Op::Recv => self.on_recv(completion, observer),
+                Op::Poll => self.on_poll(completion),
                 Op::Send => self.on_send(completion, observer),
-                // The peer sees the end of the stream, and its own end comes as a receive.
-                Op::Shutdown => {}
+                Op::Close => self.on_closed(completion.token.slot()),
                 op => unreachable!("{op:?} was never submitted"),
             }
         }
         self.completions = completions;
     }
 
-    fn on_recv(&mut self, completion: Completion, observer: &mut impl Observer) {
+    /// There may be something to receive. What is wrong with the socket, the receive tells.
+    fn on_poll(&mut self, completion: Completion) {
         let number = completion.token.slot();
-        if let Some(piece) = completion.received {
-            let socket = &mut self.sockets[number as usize];
-            let result = match socket.closed {
-                true => Ok(()),
-                false => observer.on_bytes(number, self.ring.received(&piece), &mut socket.pending),
-            };
-            self.ring.release(piece);
-            self.after_bytes(number, result, observer);
-        }
-        match completion.result {
-            _ if completion.more => {}
-            Err(Errno::NoBuffers) => self.ring.submit_recv(Direct(number), completion.token),
-            Ok(0) => self.close(number, "the server ended the stream", observer),
-            Ok(_) => self.ring.submit_recv(Direct(number), completion.token),
-            Err(error) => self.close(number, &error.to_string(), observer),
+        let socket = &mut self.sockets[number as usize];
+        socket.receiving = Listening::Not;
+        match (socket.state, socket.attention) {
+            (State::Open | State::Leaving, Attention::Busy | Attention::Idle) => {
+                socket.receiving = Listening::Receiving;
+                self.ring.submit_recv_once(Direct(number), token(Op::Recv, number));
+            }
+            (State::Open | State::Leaving, Attention::OnDemand) => {}
+            (State::Closing | State::Free, _) => self.close_if_quiet(number),
         }
     }
 
-    fn after_bytes(&mut self, number: u32, result: Result<(), String>, observer: &mut impl Observer) {
-        if !self.sockets[number as usize].pending.is_empty() {
-            self.list(number);
+    fn on_recv(&mut self, completion: Completion, observer: &mut impl Observer) {
+        let number = completion.token.slot();
+        let mut result = Ok(());
+        if let Some(piece) = completion.received {
+            if self.sockets[number as usize].state == State::Open {
+                let bytes = self.ring.received(&piece);
+                result = match self.tls.as_mut().filter(|tls| tls.covers(number)) {
+                    None => observer.on_bytes(number, bytes, &mut self.out),
+                    Some(tls) => tls.receive(number, bytes, &mut self.plain).and_then(|()| match &mut self.plain[..] {
+                        [] => Ok(()),
+                        plain => observer.on_bytes(number, plain, &mut self.out),
+                    }),
+                };
+                self.plain.clear();
+                self.take_answer(number);
+            }
+            self.ring.release(piece);
         }
-        if let Err(reason) = result {
-            self.close(number, &reason, observer);
+        let socket = &mut self.sockets[number as usize];
+        socket.receiving = if completion.more { Listening::Receiving } else { Listening::Not };
+        let ended = match (result, completion.result) {
+            (Err(reason), _) => Some(reason),
+            _ if completion.more => None,
+            (_, Ok(0)) => Some("the server ended the stream".to_owned()),
+            // It is cancelled where the socket is to be listened to in another way.
+            (_, Ok(_) | Err(Errno::NoBuffers | Errno::Canceled)) => None,
+            (_, Err(error)) => Some(error.to_string()),
+        };
+        match (socket.state, ended) {
+            (State::Open, Some(reason)) => self.end(number, &reason, observer),
+            (State::Open | State::Leaving, None) if !completion.more => self.listen(number),
+            (State::Closing, _) if !completion.more => self.close_if_quiet(number),
+            (State::Open | State::Leaving | State::Free | State::Closing, _) => {}
+        }
+    }
+
+    /// What the observer answered waits to be sent.
+    fn take_answer(&mut self, number: u32) {
+        if !self.out.is_empty() {
+            let mut out = std::mem::take(&mut self.out);
+            let pending = self.out(number);
+            match pending.is_empty() {
+                true => std::mem::swap(pending, &mut out),
+                false => pending.extend_from_slice(&out),
+            }
+            out.clear();
+            self.out = out;
+        } else if self.tls.as_ref().is_some_and(|tls| tls.has_output(number)) {
+            self.list(number);
         }
     }
 
     fn on_send(&mut self, completion: Completion, observer: &mut impl Observer) {
         let number = completion.token.slot();
-        self.sockets[number as usize].sending = false;
-        match completion.result {
-            Ok(_) => self.list(number),
-            Err(error) => self.close(number, &error.to_string(), observer),
+        let socket = &mut self.sockets[number as usize];
+        socket.sending = false;
+        match (socket.state, completion.result) {
+            (State::Open, Ok(_)) => self.list(number),
+            (State::Open, Err(error)) => self.end(number, &error.to_string(), observer),
+            // Looks at it again with the next turn.
+            (State::Leaving, _) => {
+                self.leaving.push(number);
+                self.list(number);
+            }
+            (State::Closing | State::Free, _) => self.close_if_quiet(number),
         }
     }
 
-    fn close(&mut self, number: u32, reason: &str, observer: &mut impl Observer) {
+    /// The kernel has closed the descriptor; nothing else was under way.
+    fn on_closed(&mut self, number: u32) {
+        self.sockets[number as usize].state = State::Free;
+    }
+
+    /// It has ended without our wish.
+    fn end(&mut self, number: u32, reason: &str, observer: &mut impl Observer) {
+        self.close(number);
+        observer.on_closed(number, reason);
+    }
+
+    /// Ends what is under way, then closes the descriptor.
+    fn close(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
-        if !std::mem::replace(&mut socket.closed, true) {
-            self.ring.submit_shutdown(Direct(number), token(Op::Shutdown, number));
-            observer.on_closed(number, reason);
+        socket.state = State::Closing;
+        socket.pending = Vec::new();
+        let receiving = match socket.receiving {
+            Listening::Not => None,
+            Listening::Receiving => Some(Op::Recv),
+            Listening::Polling => Some(Op::Poll),
+        };
+        let sending = socket.sending.then_some(Op::Send);
+        for op in receiving.into_iter().chain(sending) {
+            self.ring.submit_cancel(Direct(number), token(op, number));
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.close(number);
+        }
+        self.close_if_quiet(number);
+    }
+
+    fn close_if_quiet(&mut self, number: u32) {
+        let Socket { state, receiving, sending, .. } = self.sockets[number as usize];
+        if state == State::Closing && receiving == Listening::Not && !sending {
+            self.ring.submit_close(Direct(number), token(Op::Close, number));
         }
     }
 
@@ -158,15 +369,43 @@ impl Sockets {
         }
     }
 
-    /// Sends what is pending. Where a socket is full, the kernel gets the rest to keep, and later bytes wait behind it.
+    /// Sends what is pending, then closes those who leave.
     fn flush(&mut self) {
-        let Sockets { ring, sockets, unsent, incomplete, .. } = self;
-        unsent.iter().for_each(|number| sockets[*number as usize].listed = false);
-        unsent.retain(|number| {
-            let socket = &sockets[*number as usize];
-            !socket.pending.is_empty() && !socket.sending && !socket.closed
-        });
-        let sends = unsent.iter().map(|number| SendNow {
+        let mut unsent = std::mem::take(&mut self.unsent);
+        // Neighbours in the order of their numbers share caches, in the kernel and on rings.
+        unsent.sort_unstable();
+        unsent.retain(|number| self.is_ready_to_send(*number));
+        self.send(&unsent);
+        for number in unsent.drain(..) {
+            self.put_by(number);
+        }
+        self.unsent = unsent;
+        for number in std::mem::take(&mut self.leaving) {
+            let socket = &self.sockets[number as usize];
+            if socket.state == State::Leaving && !socket.sending {
+                self.close(number);
+            }
+        }
+    }
+
+    /// Whether there is something to send on `number`, and it can be sent.
+    fn is_ready_to_send(&mut self, number: u32) -> bool {
+        let socket = &mut self.sockets[number as usize];
+        socket.listed = false;
+        if socket.sending || !matches!(socket.state, State::Open | State::Leaving) {
+            return false;
+        }
+        if let Some(tls) = &mut self.tls {
+            tls.seal(number, &mut socket.pending);
+        }
+        !socket.pending.is_empty()
+    }
+
+    /// Sends what is pending on these. Where a socket is full, the kernel gets the rest to keep, and later bytes wait
+    /// behind it.
+    fn send(&mut self, numbers: &[u32]) {
+        let Sockets { ring, sockets, incomplete, .. } = self;
+        let sends = numbers.iter().map(|number| SendNow {
             socket: Direct(*number),
             bytes: &sockets[*number as usize].pending,
             token: token(Op::Reply, *number),
@@ -181,17 +420,25 @@ impl Sockets {
             ring.submit_send(Direct(number), frame, sent, token(Op::Send, number));
             socket.sending = true;
         }
-        unsent.drain(..).for_each(|number| sockets[number as usize].pending.clear());
+    }
+
+    /// What was pending on `number` has been sent: keeps the buffer for somebody else.
+    fn put_by(&mut self, number: u32) {
+        let mut buffer = std::mem::take(&mut self.sockets[number as usize].pending);
+        if self.spare.len() < SPARE_BUFFERS && (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.spare.push(buffer);
+        }
     }
 }
 
-/// Sockets keep their numbers for the whole run, so all are of generation 0.
+/// Nothing of a former socket is under way when its number is given out again, so all are of generation 0.
 fn token(op: Op, number: u32) -> Token {
     Token::of_conn(op, ConnId { slot: number, generation: 0 })
 }
 
 /// As many descriptors as this user may have.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Lowering nothing and raising only up to the hard limit is always allowed.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -203,6 +450,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::dial::Dialer;
 
     const SOON: Duration = Duration::from_millis(20);
 
@@ -225,51 +473,134 @@ mod tests {
         }
     }
 
-    fn connect(sockets: &mut Sockets, echo: &mut Echo, early: &[u8]) -> TcpStream {
+    fn dial(listener: &TcpListener) -> OwnedFd {
+        let target = format!("ws://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        Dialer::new(&target, 1, &[], &[]).unwrap().dial().unwrap()
+    }
+
+    /// A socket with number 0, and its other end.
+    fn connected() -> (Sockets, TcpStream) {
+        let mut sockets = Sockets::new(4, None).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let socket = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        sockets.add(Connected { socket: socket.into(), early: early.to_vec(), deflate: None }, echo).unwrap();
-        listener.accept().unwrap().0
+        sockets.open(0, dial(&listener), None, Attention::Busy).unwrap();
+        (sockets, listener.accept().unwrap().0)
+    }
+
+    fn turn_until(sockets: &mut Sockets, echo: &mut Echo, is_done: impl Fn(&Sockets, &Echo) -> bool) {
+        while !is_done(sockets, echo) {
+            sockets.turn(SOON, echo);
+        }
     }
 
     #[test]
-    fn early_bytes_come_first_and_a_peer_that_leaves_is_told_once() {
-        let (mut sockets, mut echo) = (Sockets::new(4).unwrap(), Echo::default());
-        let mut peer = connect(&mut sockets, &mut echo, b"early");
-        peer.write_all(b"later").unwrap();
-        while echo.got < 10 {
-            sockets.turn(SOON, &mut echo);
-        }
+    fn a_peer_that_leaves_is_told_of_once_and_its_number_is_free_again() {
+        let (mut sockets, mut peer) = connected();
+        let mut echo = Echo::default();
+        peer.write_all(b"hello").unwrap();
+        turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 5);
         sockets.turn(SOON, &mut echo);
-        let mut back = [0; 10];
+        let mut back = [0; 5];
         peer.read_exact(&mut back).unwrap();
-        assert_eq!(&back, b"earlylater");
+        assert_eq!(&back, b"hello");
         drop(peer);
-        while echo.closed.is_empty() {
-            sockets.turn(SOON, &mut echo);
-        }
-        sockets.turn(SOON, &mut echo);
+        turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
         assert_eq!(echo.closed, ["the server ended the stream"]);
     }
 
     #[test]
-    fn an_observer_that_has_enough_closes() {
-        let (mut sockets, mut echo) = (Sockets::new(4).unwrap(), Echo::default());
-        let mut peer = connect(&mut sockets, &mut echo, b"");
-        peer.write_all(b"leave").unwrap();
-        while echo.closed.is_empty() {
-            sockets.turn(SOON, &mut echo);
+    fn each_kind_of_attention_hears_it_all() {
+        for attention in [Attention::Idle, Attention::OnDemand, Attention::Busy] {
+            let (mut sockets, mut peer) = connected();
+            let mut echo = Echo::default();
+            sockets.attend(0, attention);
+            for round in 1..=3 {
+                peer.write_all(b"hello").unwrap();
+                turn_until(&mut sockets, &mut echo, |_, echo| {
+                    attention == Attention::OnDemand || echo.got == 5 * round
+                });
+            }
+            if attention == Attention::OnDemand {
+                sockets.turn(SOON, &mut echo);
+                sockets.turn(SOON, &mut echo);
+                let before = echo.got;
+                peer.write_all(b"again").unwrap();
+                sockets.turn(SOON, &mut echo);
+                assert_eq!(echo.got, before, "nobody asked");
+                sockets.receive_once(0);
+                turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 20);
+                sockets.attend(0, Attention::Idle);
+            }
+            drop(peer);
+            turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
+            assert_eq!(echo.closed.len(), 1, "{attention:?}");
         }
+    }
+
+    #[test]
+    fn nobody_there_is_told_and_frees_the_number() {
+        let mut sockets = Sockets::new(1, None).unwrap();
+        let mut echo = Echo::default();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("ws://{}/", listener.local_addr().unwrap()).parse().unwrap();
+        drop(listener);
+        let mut dialer = Dialer::new(&target, 1, &[], &[]).unwrap();
+        for _ in 0..3 {
+            sockets.open(0, dialer.dial().unwrap(), None, Attention::Idle).unwrap();
+            sockets.out(0).extend_from_slice(b"anybody?");
+            turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
+        }
+        assert!(echo.closed.len() == 3 && echo.closed[0].contains("refused"), "{:?}", echo.closed);
+    }
+
+    #[test]
+    fn an_observer_that_has_enough_closes() {
+        let (mut sockets, mut peer) = connected();
+        let mut echo = Echo::default();
+        peer.write_all(b"leave").unwrap();
+        turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
         assert_eq!(echo.closed, ["asked to"]);
+        assert!(peer.read(&mut [0]).map_or(true, |len| len == 0), "nothing is sent on a closed socket");
+    }
+
+    #[test]
+    fn who_leaves_says_goodbye_first_and_the_number_serves_the_next() {
+        let (mut sockets, mut peer) = connected();
+        let mut echo = Echo::default();
+        for round in 0..3 {
+            sockets.out(0).extend_from_slice(b"goodbye");
+            sockets.leave(0);
+            turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).unwrap();
+            assert_eq!(all, b"goodbye", "round {round}");
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            sockets.open(0, dial(&listener), None, Attention::Busy).unwrap();
+            peer = listener.accept().unwrap().0;
+        }
+        assert!(echo.closed.is_empty(), "{:?}", echo.closed);
+    }
+
+    #[test]
+    fn who_leaves_while_sending_sends_it_all() {
+        let (mut sockets, mut peer) = connected();
+        let mut echo = Echo::default();
+        sockets.out(0).resize(12_000_000, 7);
         sockets.turn(SOON, &mut echo);
-        let ended = peer.read(&mut [0]).map_or(true, |len| len == 0);
-        assert!(ended, "nothing is sent on a closed socket");
+        sockets.out(0).push(8);
+        sockets.leave(0);
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
+        let all = reader.join().unwrap().unwrap();
+        assert_eq!((all.len(), all.last()), (12_000_001, Some(&8)));
     }
 
     #[test]
     fn more_than_a_socket_takes_arrives_whole_and_in_order() {
-        let (mut sockets, mut echo) = (Sockets::new(4).unwrap(), Echo::default());
-        let mut peer = connect(&mut sockets, &mut echo, b"");
+        let (mut sockets, mut peer) = connected();
+        let mut echo = Echo::default();
         let data: Vec<u8> = (0..12_000_000u32).map(|n| (n % 251) as u8).collect();
         let expected = data.clone();
         let reader = std::thread::spawn(move || {
@@ -282,9 +613,7 @@ mod tests {
         sockets.out(0).extend_from_slice(&data);
         sockets.turn(SOON, &mut echo);
         sockets.out(0).extend_from_slice(b"tail");
-        while echo.got < 4 {
-            sockets.turn(SOON, &mut echo);
-        }
+        turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 4);
         reader.join().unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! Addresses on the command line: `ws://host:port/path` and `http://host:port/path`.
+//! Addresses on the command line: `ws://host:port/path` and their like. `{topic}` in a path stands for a topic's name.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -6,40 +6,63 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// Host, port and path, without the scheme.
+/// What stands for the name of a topic.
+const TOPIC: &str = "{topic}";
+
+/// How a server is spoken to, before anything that a driver adds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Ws,
+    Wss,
+    Http,
+    Https,
+}
+
+impl Scheme {
+    const ALL: [(Scheme, &str); 4] =
+        [(Scheme::Ws, "ws://"), (Scheme::Wss, "wss://"), (Scheme::Http, "http://"), (Scheme::Https, "https://")];
+
+    /// With the slashes after it.
+    fn prefix(self) -> &'static str {
+        Scheme::ALL.iter().find(|(scheme, _)| *scheme == self).expect("all are listed").1
+    }
+}
+
+/// Scheme, host, port and path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
+    pub(crate) scheme: Scheme,
     /// `host:port` as given: what goes into the Host header.
     pub(crate) authority: String,
     /// Path and query, with the slash in front.
-    pub(crate) path: String,
-}
-
-/// A `ws://` address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct WebSocketTarget(pub(crate) Target);
-
-/// Where and how to publish.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PublishTarget {
-    /// `POST` with the message as the body.
-    Http(Target),
-    /// A WebSocket whose text messages the server hands to all subscribers.
-    WebSocket(WebSocketTarget),
+    path: String,
 }
 
 impl Target {
-    fn parse(rest: &str) -> Result<Target, String> {
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let port = authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(_))) {
-            return Err("expected HOST:PORT, as in ws://127.0.0.1:8000/feed/news".to_owned());
-        }
-        if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("expected a path of printable ASCII, percent-encoded".to_owned());
-        }
-        let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { authority: authority.to_owned(), path: path.to_owned() })
+    /// Whether it is a WebSocket's.
+    pub(crate) fn is_web_socket(&self) -> bool {
+        matches!(self.scheme, Scheme::Ws | Scheme::Wss)
+    }
+
+    /// Whether what goes there is encrypted.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        matches!(self.scheme, Scheme::Wss | Scheme::Https)
+    }
+
+    /// Host without the port: what a certificate must be for.
+    pub(crate) fn host(&self) -> &str {
+        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
+        host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whether each topic has a path of its own.
+    pub(crate) fn has_topic(&self) -> bool {
+        self.path.contains(TOPIC)
+    }
+
+    /// Path and query for `topic`.
+    pub(crate) fn path(&self, topic: &str) -> String {
+        self.path.replace(TOPIC, topic)
     }
 
     /// The address behind the name.
@@ -55,29 +78,28 @@ impl Target {
     }
 }
 
-impl fmt::Display for WebSocketTarget {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ws://{}{}", self.0.authority, self.0.path)
+        write!(f, "{}{}{}", self.scheme.prefix(), self.authority, self.path)
     }
 }
 
-impl FromStr for WebSocketTarget {
+impl FromStr for Target {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<WebSocketTarget, String> {
-        let rest = text.strip_prefix("ws://").ok_or("expected an address that begins with ws://")?;
-        Target::parse(rest).map(WebSocketTarget)
-    }
-}
-
-impl FromStr for PublishTarget {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<PublishTarget, String> {
-        match text.strip_prefix("http://") {
-            Some(rest) => Target::parse(rest).map(PublishTarget::Http),
-            None => text.parse().map(PublishTarget::WebSocket).map_err(|error: String| format!("{error} or http://")),
+    fn from_str(text: &str) -> Result<Target, String> {
+        let found = Scheme::ALL.iter().find_map(|(scheme, prefix)| Some((*scheme, text.strip_prefix(prefix)?)));
+        let (scheme, rest) = found.ok_or("expected an address that begins with ws://, wss://, http:// or https://")?;
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let port = authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+        if !matches!(port, Some(Ok(_))) {
+            return Err("expected HOST:PORT, as in ws://127.0.0.1:8000/feed/news".to_owned());
         }
+        if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("expected a path of printable ASCII, percent-encoded".to_owned());
+        }
+        let path = if path.is_empty() { "/" } else { path };
+        Ok(Target { scheme, authority: authority.to_owned(), path: path.to_owned() })
     }
 }
 
@@ -85,24 +107,31 @@ impl FromStr for PublishTarget {
 mod tests {
     use super::*;
 
-    fn target(authority: &str, path: &str) -> Target {
-        Target { authority: authority.to_owned(), path: path.to_owned() }
+    #[test]
+    fn an_address_has_parts_and_comes_back_as_text() {
+        let text = "wss://[::1]:8000/feed/a?history=1";
+        let target: Target = text.parse().unwrap();
+        assert_eq!((target.authority.as_str(), target.host()), ("[::1]:8000", "::1"));
+        assert_eq!((target.path("t"), target.to_string()), ("/feed/a?history=1".to_owned(), text.to_owned()));
+        assert!(target.is_web_socket() && target.is_encrypted() && !target.has_topic());
+        let plain: Target = "http://a.b:80".parse().unwrap();
+        assert!(!plain.is_web_socket() && !plain.is_encrypted());
+        assert_eq!((plain.path("t").as_str(), plain.host()), ("/", "a.b"));
     }
 
     #[test]
-    fn schemes_choose_the_way() {
-        let feed = target("127.0.0.1:8000", "/feed/a?history=1");
-        assert_eq!("ws://127.0.0.1:8000/feed/a?history=1".parse(), Ok(WebSocketTarget(feed.clone())));
-        assert_eq!("ws://127.0.0.1:8000/feed/a?history=1".parse(), Ok(PublishTarget::WebSocket(WebSocketTarget(feed))));
-        assert_eq!("http://[::1]:80".parse(), Ok(PublishTarget::Http(target("[::1]:80", "/"))));
+    fn topics_have_their_place() {
+        let target: Target = "ws://a:1/feed/{topic}?x={topic}".parse().unwrap();
+        assert!(target.has_topic());
+        assert_eq!(target.path("load-7"), "/feed/load-7?x=load-7");
     }
 
     #[test]
     fn what_is_missing_is_named() {
         for (text, missing) in
-            [("http://a:1/", "ws://"), ("ws://a/", "HOST:PORT"), ("ws://a:x/", "HOST:PORT"), ("ws://a:1/ä", "ASCII")]
+            [("ftp://a:1/", "ws://"), ("ws://a/", "HOST:PORT"), ("ws://a:x/", "HOST:PORT"), ("ws://a:1/ä", "ASCII")]
         {
-            let error = text.parse::<WebSocketTarget>().unwrap_err();
+            let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(missing), "{text}: {error}");
         }
     }

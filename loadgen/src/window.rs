@@ -6,14 +6,15 @@
 
 use std::collections::VecDeque;
 
+use crate::recorder::Times;
+
 /// A publication under way.
 #[derive(Debug)]
 struct Publication {
     /// Its place in the order of publishing, for people.
     sequence: u64,
     payload: Box<[u8]>,
-    /// Nanoseconds since the start of the run.
-    intended_ns: u64,
+    times: Times,
     /// Subscribers that have not got it yet.
     awaited: u32,
 }
@@ -49,15 +50,10 @@ impl Window {
         self.ordered.len() + self.unseen.len()
     }
 
-    /// Whether nobody waits for anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Adds the next publication, awaited by `subscribers`, at least one.
-    pub(crate) fn push(&mut self, payload: &[u8], intended_ns: u64, subscribers: u32) {
+    pub(crate) fn push(&mut self, payload: &[u8], times: Times, subscribers: u32) {
         let (sequence, payload) = (self.published, payload.into());
-        self.unseen.push_back(Publication { sequence, payload, intended_ns, awaited: subscribers });
+        self.unseen.push_back(Publication { sequence, payload, times, awaited: subscribers });
         self.published += 1;
     }
 
@@ -98,14 +94,14 @@ impl Window {
         self.ordered[self.index(position).expect("a position that somebody has seen")].sequence
     }
 
-    /// A subscriber has got what is at `position`, or never will. Returns its intended time.
-    pub(crate) fn settle(&mut self, position: u64) -> u64 {
+    /// A subscriber has got what is at `position`, or never will. Returns its times.
+    pub(crate) fn settle(&mut self, position: u64) -> Times {
         let index = self.index(position).expect("a subscriber settles what it still waits for, once");
         let publication = &mut self.ordered[index];
-        let intended_ns = publication.intended_ns;
+        let times = publication.times;
         publication.awaited -= 1;
         self.forget_settled();
-        intended_ns
+        times
     }
 
     /// A subscriber got something unknown in the place of what is at `position`. Returns whether anything is awaited
@@ -161,7 +157,10 @@ mod tests {
     /// `a`, `b` and `c` are under way to two subscribers.
     fn window(one_publisher: bool) -> Window {
         let mut window = Window::new(one_publisher);
-        [b"a", b"b", b"c"].into_iter().zip([100, 200, 300]).for_each(|(payload, ns)| window.push(payload, ns, 2));
+        [b"a", b"b", b"c"]
+            .into_iter()
+            .zip([100, 200, 300])
+            .for_each(|(payload, ns)| window.push(payload, Times::now(ns), 2));
         window
     }
 
@@ -169,7 +168,7 @@ mod tests {
     fn a_publication_leaves_when_every_subscriber_has_it() {
         let mut window = window(true);
         assert!(window.matches(0, b"a") && window.matches(1, b"b"));
-        assert_eq!([window.settle(0), window.settle(1), window.settle(1)], [100, 200, 200]);
+        assert_eq!([window.settle(0), window.settle(1), window.settle(1)], [100, 200, 200].map(Times::now));
         assert_eq!(window.len(), 3, "the newer waits for the older");
         window.settle(0);
         assert_eq!((window.len(), window.next_sequence()), (1, 3));
@@ -202,9 +201,9 @@ mod tests {
         window.settle(0);
         assert_eq!((window.abandon(1), window.len()), (2, 3));
         assert_eq!((window.abandon(0), window.len()), (3, 0));
-        window.push(b"d", 400, 1);
+        window.push(b"d", Times::now(400), 1);
         assert_eq!(window.abandon(1), 1);
-        assert!(window.is_empty());
+        assert_eq!(window.len(), 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ const PAGE: usize = 4096;
 /// Give it back with [`RecvRing::release`] when its bytes have been used: exactly once.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Received {
+    ring: u16,
     buffer_id: u16,
     offset: u32,
     len: u32,
@@ -24,8 +25,16 @@ pub struct Received {
     last: bool,
 }
 
+impl Received {
+    /// The number of the ring of buffers that it lies in.
+    pub fn ring(&self) -> u16 {
+        self.ring
+    }
+}
+
 /// A ring of receive buffers, memory and entries.
 pub struct RecvRing {
+    number: u16,
     entries: *mut BufRingEntry,
     memory: *mut u8,
     count: u16,
@@ -39,14 +48,14 @@ pub struct RecvRing {
 impl RecvRing {
     /// `count` buffers of `buffer_bytes` each, all offered. `count` is a power of two, at most 32,768.
     ///
-    /// The memory is touched only as data arrives.
-    pub fn new(count: u16, buffer_bytes: u32) -> RecvRing {
+    /// The memory is touched only as data arrives. `number` is for whoever has several.
+    pub fn new(number: u16, count: u16, buffer_bytes: u32) -> RecvRing {
         assert!(count.is_power_of_two() && count <= 32_768, "the kernel takes a power of two up to 32,768");
         let (entries, memory) = (Self::entries_layout(count), Self::memory_layout(count, buffer_bytes));
         // SAFETY: neither layout has size zero, since `count` is at least 1.
         let (entries, memory) = unsafe { (allocate(entries).cast(), allocate(memory)) };
         let consumed = vec![0; usize::from(count)].into_boxed_slice();
-        let mut ring = RecvRing { entries, memory, count, buffer_bytes, tail: 0, consumed };
+        let mut ring = RecvRing { number, entries, memory, count, buffer_bytes, tail: 0, consumed };
         (0..count).for_each(|buffer_id| ring.offer(buffer_id));
         ring
     }
@@ -67,7 +76,7 @@ impl RecvRing {
         let offset = self.consumed[usize::from(buffer_id)];
         assert!(offset + len <= self.buffer_bytes, "the kernel wrote past a receive buffer");
         self.consumed[usize::from(buffer_id)] = offset + len;
-        Received { buffer_id, offset, len, last }
+        Received { ring: self.number, buffer_id, offset, len, last }
     }
 
     /// The bytes of `piece`.
@@ -150,7 +159,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_buffer_lie_one_after_the_other() {
-        let mut ring = RecvRing::new(2, 16);
+        let mut ring = RecvRing::new(0, 2, 16);
         let first = arrive(&mut ring, 0, b"hello ", false);
         let second = arrive(&mut ring, 0, b"world", true);
         assert_eq!(ring.bytes(&first), b"hello ");
@@ -166,6 +175,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "past a receive buffer")]
     fn a_piece_past_the_buffer_is_refused() {
-        RecvRing::new(1, 16).fill(0, 17, true);
+        RecvRing::new(0, 1, 16).fill(0, 17, true);
     }
 }

@@ -1,9 +1,13 @@
 //! Signs of life.
 
+use serde::{Deserialize, Serialize};
+
 use super::Heartbeat;
+use crate::limits::{PING_INTERVAL_MS, PONG_TIMEOUT_MS};
 
 /// When to ask a silent peer for a sign of life, and when to give it up. 0 turns a thing off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct KeepAliveConfig {
     /// A peer that was silent for this long is pinged.
     pub ping_interval_ms: u64,
@@ -13,14 +17,22 @@ pub struct KeepAliveConfig {
     pub idle_timeout_ms: u64,
 }
 
+impl Default for KeepAliveConfig {
+    fn default() -> Self {
+        KeepAliveConfig { ping_interval_ms: PING_INTERVAL_MS, pong_timeout_ms: PONG_TIMEOUT_MS, idle_timeout_ms: 0 }
+    }
+}
+
 /// When a peer was last heard of.
 #[derive(Clone, Copy, Debug)]
 pub struct KeepAlive {
     last_recv_ms: u64,
     /// From when on the interval to the next ping counts.
     since_ms: u64,
-    /// A ping was sent since the peer was heard of, at this time; 0 if none, or if it has no answer.
-    pinged_ms: u64,
+    /// A ping was sent since the peer was heard of, after this much silence; 0 if none, or if it has no answer.
+    pinged_after_ms: u32,
+    /// What the first ping of all waits for, where that is less than the interval; 0 once it was sent.
+    first_ping_after_ms: u32,
 }
 
 /// What a look at the clock means for a connection.
@@ -43,13 +55,23 @@ pub enum Pulse {
 impl KeepAlive {
     /// A peer that was heard of at `now_ms`.
     pub fn new(now_ms: u64) -> KeepAlive {
-        KeepAlive { last_recv_ms: now_ms, since_ms: now_ms, pinged_ms: 0 }
+        KeepAlive { last_recv_ms: now_ms, since_ms: now_ms, pinged_after_ms: 0, first_ping_after_ms: 0 }
+    }
+
+    /// The first ping waits no longer than this. So the pings of many that came at once need not go at once.
+    pub fn ping_first_after(&mut self, pause_ms: u64) {
+        self.first_ping_after_ms = saturate(pause_ms);
+    }
+
+    /// How long nothing has come.
+    pub fn silence_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.last_recv_ms)
     }
 
     /// Bytes came, of whatever kind.
     pub fn on_recv(&mut self, now_ms: u64, heartbeat: Heartbeat) {
         self.last_recv_ms = now_ms;
-        self.pinged_ms = 0;
+        self.pinged_after_ms = 0;
         if !heartbeat.is_regular() {
             self.since_ms = now_ms;
         }
@@ -57,29 +79,41 @@ impl KeepAlive {
 
     /// The time has come that was asked for.
     pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig, heartbeat: Heartbeat) -> Pulse {
+        let is_pinged = self.pinged_after_ms > 0;
+        let pinged_ms = self.last_recv_ms.saturating_add(u64::from(self.pinged_after_ms));
         let give_up_ms = [
             (config.idle_timeout_ms > 0 && heartbeat.has_answer())
                 .then(|| self.last_recv_ms.saturating_add(config.idle_timeout_ms)),
-            (self.pinged_ms > 0).then(|| self.pinged_ms.saturating_add(config.pong_timeout_ms)),
+            is_pinged.then(|| pinged_ms.saturating_add(config.pong_timeout_ms)),
         ];
         let give_up_ms = give_up_ms.into_iter().flatten().min().unwrap_or(u64::MAX);
         if now_ms >= give_up_ms {
             return Pulse::Lost;
         }
-        if config.ping_interval_ms == 0 || self.pinged_ms > 0 {
+        if config.ping_interval_ms == 0 || is_pinged {
             return Pulse::Wait { until_ms: give_up_ms };
         }
-        let ping_ms = self.since_ms.saturating_add(config.ping_interval_ms);
+        let ping_after_ms = match self.first_ping_after_ms {
+            0 => config.ping_interval_ms,
+            first_ms => config.ping_interval_ms.min(u64::from(first_ms)),
+        };
+        let ping_ms = self.since_ms.saturating_add(ping_after_ms);
         if now_ms < ping_ms {
             return Pulse::Wait { until_ms: ping_ms.min(give_up_ms) };
         }
         self.since_ms = now_ms;
+        self.first_ping_after_ms = 0;
         if !heartbeat.has_answer() {
             return Pulse::Ping { until_ms: now_ms.saturating_add(config.ping_interval_ms) };
         }
-        self.pinged_ms = now_ms.max(1);
+        self.pinged_after_ms = saturate(self.silence_ms(now_ms)).max(1);
         Pulse::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
     }
+}
+
+/// Longer than 49 days is 49 days.
+fn saturate(ms: u64) -> u32 {
+    u32::try_from(ms).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -96,6 +130,20 @@ mod tests {
         assert_eq!(peer.on_timer(125, &CONFIG, WEBSOCKET), Pulse::Ping { until_ms: 135 });
         assert_eq!(peer.on_timer(130, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 135 });
         assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), Pulse::Lost);
+    }
+
+    #[test]
+    fn only_the_first_ping_may_come_early() {
+        let mut peer = KeepAlive::new(100);
+        peer.ping_first_after(7);
+        assert_eq!(peer.on_timer(100, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 107 });
+        peer.on_recv(105, WEBSOCKET);
+        assert_eq!(peer.on_timer(107, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 112 });
+        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), Pulse::Ping { until_ms: 122 });
+        peer.on_recv(113, WEBSOCKET);
+        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 138 });
+        peer.ping_first_after(1000);
+        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 138 }, "nor may it come late");
     }
 
     #[test]

@@ -1,12 +1,25 @@
-//! What a client says of where it was, in a URL or a header.
+//! What the clients of feeds and event streams say in a URL or a header: which topics, and where they were.
 
+use super::Refusal;
 use super::encoding::position_text;
 use crate::proto::RequestHead;
-use crate::topics::{CatchUp, Epoch, NameError, Position, TopicName};
+use crate::topics::{Allowed, CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
 
 /// The topics of a path, `a` or `a,b`, in its order.
 pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
     list.split(',').map(TopicName::from_path).collect()
+}
+
+/// Whether anyone may subscribe to a topic, without saying who they are.
+pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
+    match namespaces.find(topic).map(|id| namespaces.get(id).subscribe) {
+        Ok(Allowed::Anyone) => Ok(()),
+        Ok(_) => {
+            let text = format!("'{topic}' is not for everybody: connect with a token at /connection/websocket");
+            Err(Refusal::new(403, text))
+        }
+        Err(_) => Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace))),
+    }
 }
 
 /// The value of a parameter of the request's query, not percent-decoded.

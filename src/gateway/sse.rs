@@ -4,19 +4,21 @@
 //! is sent what it has missed. If that can't be had, it is told by an event `lost`, and goes on from there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::catch_up::{parameter, positions, positions_text, topics};
+use super::catch_up::{check_open, parameter, positions, positions_text, topics};
 use super::encoding::encode_event;
 use super::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
-use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Position, Push, Recovery, TopicName};
+use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
 
-/// Serves event streams.
+/// Serves event streams of the topics that anyone may subscribe to.
 #[derive(Debug, Default)]
 pub struct Sse {
+    namespaces: Arc<Namespaces>,
     /// Where the streams of several topics are. Those of one need no memory: all subscribers share the same events.
     several: HashMap<ConnId, Vec<(TopicName, Position)>>,
 }
@@ -28,6 +30,7 @@ impl Handler for Sse {
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
         let mut topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
+        topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
         let id = last_event_id(request);
         // An id that is not of these topics tells nothing of them: what came since is lost.
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 0 };
@@ -107,6 +110,11 @@ impl Handler for Sse {
 }
 
 impl Sse {
+    /// Streams without any yet.
+    pub fn new(namespaces: Arc<Namespaces>) -> Sse {
+        Sse { namespaces, several: HashMap::new() }
+    }
+
     /// The stream is now at `position` in its topic of this index: its id from then on.
     fn advance(&mut self, conn: ConnId, index: usize, position: Position) -> String {
         match self.several.get_mut(&conn) {

@@ -19,6 +19,12 @@ impl Event {
         Ok(Event(Arc::new(fd)))
     }
 
+    /// A new event for which a read waits.
+    pub(super) fn blocking() -> io::Result<Event> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(Event(Arc::new(fd)))
+    }
+
     /// Wakes the watcher. Several before it wakes count as one.
     pub fn notify(&self) {
         // It fails only when 2^64 - 2 notifications are waiting, and then the watcher is woken anyway.

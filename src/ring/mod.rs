@@ -12,12 +12,14 @@
 mod completion;
 mod errno;
 mod event;
+mod lane;
 mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod token;
 mod uring;
 
+use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -26,9 +28,12 @@ pub use errno::Errno;
 pub use event::Event;
 pub use probe::{KERNEL_NEEDED, StartError};
 pub use token::{Op, Token};
-pub use uring::{RingAddress, Uring, UringConfig};
+pub use uring::{LANES_MAX, RingAddress, TABLE_MAX, Uring, UringConfig};
 
 use crate::buf::{Received, SharedFrame};
+
+/// Accepts that may be submitted at once: their tokens' tags are below this.
+pub const ACCEPTS_MAX: usize = 64;
 
 /// A socket in the ring's own file table. It needs no slot in the process's table and no reference count per call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,14 +58,28 @@ pub trait Ring {
     /// How another ring reaches this one.
     type Address: Clone + Send + 'static;
 
-    /// Accepts connections of `listener` into direct descriptors until an error: one completion each, with the
-    /// descriptor as its value. A completion without `more` ended it; submit it again.
+    /// Accepts one connection of `listener` into a direct descriptor. Completes once, with the descriptor as its value.
+    /// The token's tag tells it from others, and is below [`ACCEPTS_MAX`]. Where no descriptor is free the connection
+    /// is lost.
     fn submit_accept(&mut self, listener: BorrowedFd<'_>, token: Token);
+
+    /// Whom the accept that has completed with this token came from. To be asked before the token is used again.
+    fn accepted_from(&self, token: Token) -> IpAddr;
 
     /// Receives from `socket` until its end or an error: one completion for each piece, in [`Completion::received`].
     /// A completion without `more` ended it: value 0 is the peer's end of stream, [`Errno::NoBuffers`] means that
     /// buffers were scarce and it should be submitted again.
+    ///
+    /// The quickest for a socket on which much arrives. The kernel holds some 900 bytes for it, and it must be
+    /// cancelled to be replaced.
     fn submit_recv(&mut self, socket: Direct, token: Token);
+
+    /// Receives one piece, as [`submit_recv`](Self::submit_recv) does. Completes once.
+    fn submit_recv_once(&mut self, socket: Direct, token: Token);
+
+    /// Completes once, as soon as there may be something to receive. The kernel holds some 250 bytes for it: how a
+    /// socket on which little arrives should wait.
+    fn submit_poll(&mut self, socket: Direct, token: Token);
 
     /// Sends all of `frame` after its first `skip` bytes, however long that takes. Completes once, with the bytes sent
     /// or the error. At most one at a time for a socket: a stream has one order.
@@ -79,9 +98,12 @@ pub trait Ring {
     /// Closes `socket` and frees its descriptor. Completes once.
     fn submit_close(&mut self, socket: Direct, token: Token);
 
-    /// Ends the operation that was submitted with `target`, which then completes with [`Errno::Canceled`] if it had not
-    /// already. Does not complete itself.
-    fn submit_cancel(&mut self, target: Token);
+    /// Ends the operation of `socket` that was submitted with `target`, which then completes with [`Errno::Canceled`] if
+    /// it had not already. Does not complete itself.
+    fn submit_cancel(&mut self, socket: Direct, target: Token);
+
+    /// Ends the accept that was submitted with `target`, in the same way.
+    fn submit_cancel_accept(&mut self, target: Token);
 
     /// Completes each time `event` was notified, until cancelled.
     fn submit_watch(&mut self, event: &Event, token: Token);

@@ -18,7 +18,7 @@ pub enum StartError {
     Missing,
     /// Rings and receive buffers are charged to `RLIMIT_MEMLOCK`, and it is too small.
     MemoryLocked,
-    /// The direct descriptor table is larger than `RLIMIT_NOFILE` allows; holds the wanted size.
+    /// `RLIMIT_NOFILE` is too small even for many tables of descriptors; holds the size that each would need.
     TooManyFiles(u32),
     /// Anything else, with the step that failed.
     Other(&'static str, io::Error),
@@ -75,8 +75,8 @@ impl fmt::Display for StartError {
             ),
             StartError::TooManyFiles(wanted) => write!(
                 f,
-                "no room for {wanted} connections in a shard's table of descriptors: raise RLIMIT_NOFILE \
-                 (`ulimit -n {wanted}`, or LimitNOFILE={wanted} in the systemd unit)"
+                "no room for so many connections in a shard's tables of descriptors: raise RLIMIT_NOFILE \
+                 (`ulimit -n {wanted}`, or LimitNOFILE={wanted} in the systemd unit), or use more shards"
             ),
             StartError::Other(step, error) => write!(f, "io_uring: {step} failed: {error}"),
         }

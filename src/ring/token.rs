@@ -26,10 +26,12 @@ pub enum Op {
     Wake = 9,
     /// A cancellation found nothing to cancel.
     Cancel = 10,
+    /// There may be something to receive.
+    Poll = 11,
 }
 
 impl Op {
-    const ALL: [Op; 10] = [
+    const ALL: [Op; 11] = [
         Op::Accept,
         Op::Recv,
         Op::Send,
@@ -40,6 +42,7 @@ impl Op {
         Op::Doorbell,
         Op::Wake,
         Op::Cancel,
+        Op::Poll,
     ];
 }
 

@@ -1,38 +1,61 @@
-//! The real ring.
+//! The real ring: one kernel ring, or several that act as one.
+//!
+//! The table of direct descriptors of a kernel ring holds at most `RLIMIT_NOFILE` sockets, so a [`Uring`] that is to
+//! hold more is made of several **lanes**, each a kernel ring with a table of its own. A [`Direct`] says which lane its
+//! socket is on, and nobody outside needs to know. The first lane is the one that sleeps; the others ring a common bell
+//! when something happens meanwhile, and are entered only where there is something to do. With one lane there is no bell
+//! and no difference to a bare kernel ring.
+//!
+//! Connections fill one lane after the other, so that those accepted together are sent to together.
 
-use std::collections::HashMap;
 use std::io;
+use std::mem::MaybeUninit;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode};
+use io_uring::types::{DestinationSlot, Fd, Fixed};
+use rustix::process::{Resource, getrlimit};
 
-use super::{Completion, Direct, Errno, Event, Op, Ring, SendNow, StartError, Token};
-use crate::buf::{Received, RecvRing, SharedFrame};
+use super::lane::{Lane, LaneConfig};
+use super::{ACCEPTS_MAX, Completion, Direct, Event, Op, Ring, SendNow, StartError, Token};
+use crate::buf::{Received, SharedFrame};
 
 /// Sends submitted with one system call. 64 to 512 measure alike; more gains nothing.
 const SEND_BATCH: usize = 256;
 
-/// Entries of the submission queue.
+/// Entries of the first lane's submission queue.
 const SUBMISSIONS: u32 = 1024;
 
-/// Entries of the completion queue. A turn posts some hundreds; the rest is room for a storm.
+/// Entries of the first lane's completion queue. A turn posts some hundreds; the rest is room for a storm.
 const COMPLETIONS: u32 = 16 * 1024;
 
-/// The only group of receive buffers.
-const RECV_GROUP: u16 = 0;
+/// The same of each other lane, which has a part of the sockets only.
+const LANE_SUBMISSIONS: u32 = 512;
+const LANE_COMPLETIONS: u32 = 4 * 1024;
 
-/// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
-const PBUF_RING_INC: u16 = 2;
+/// Receive buffers of each lane where there are several, so that a hundred lanes take some ten megabytes.
+const LANE_RECV_BUFFERS: u16 = 16;
+
+/// Bytes of each.
+const LANE_RECV_BUFFER_BYTES: u32 = 16 * 1024;
+
+/// Kernel rings that a ring is made of, at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each of them wants memory and
+/// a look in each turn.
+pub const LANES_MAX: u32 = 256;
+
+/// The kernel's own bound on a table of direct descriptors (`IORING_MAX_FIXED_FILES`).
+pub const TABLE_MAX: u32 = 1 << 20;
 
 /// How large a ring is to be.
 #[derive(Clone, Copy, Debug)]
 pub struct UringConfig {
-    /// Sockets it can hold: the size of its table of direct descriptors, at most `RLIMIT_NOFILE`.
+    /// Sockets it can hold. Where that is more than `RLIMIT_NOFILE` allows a kernel ring, several are used.
     pub descriptors: u32,
-    /// Receive buffers, a power of two.
+    /// Receive buffers, a power of two. Less where there are several kernel rings.
     pub recv_buffers: u16,
     /// Bytes of each.
     pub recv_buffer_bytes: u32,
@@ -42,14 +65,42 @@ pub struct UringConfig {
 #[derive(Clone, Copy, Debug)]
 pub struct RingAddress(RawFd);
 
-/// An io_uring instance. It must be made and used on one thread (`IORING_SETUP_SINGLE_ISSUER`).
+/// What io_uring is to a shard. It must be made and used on one thread (`IORING_SETUP_SINGLE_ISSUER`).
 pub struct Uring {
-    ring: IoUring,
-    recv: RecvRing,
-    /// Frames that the kernel is sending from, by the token of the send.
-    in_flight: HashMap<u64, SharedFrame>,
+    lanes: Vec<Lane>,
+    /// Sockets of each lane.
+    lane_descriptors: u32,
+    /// No lane before this one had room when completions were last taken.
+    lane_with_room: usize,
+    /// What wakes the first lane when something happens on another. Only with several.
+    bell: Option<Event>,
+    accepted: Box<[Accepted]>,
     /// Completions that were taken from the kernel's queue, but not asked for yet.
     reaped: Vec<Completion>,
+}
+
+/// Where the kernel writes the address of a peer, by the tag of the accept.
+struct Accepted {
+    address: MaybeUninit<libc::sockaddr_storage>,
+    len: libc::socklen_t,
+}
+
+/// How many sockets each of how many lanes holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Split {
+    lanes: u32,
+    descriptors: u32,
+}
+
+impl Split {
+    /// Of `descriptors` in all, where a table holds `table_max`. `Err` is what it would have to hold.
+    fn new(descriptors: u32, table_max: u32) -> Result<Split, u32> {
+        let lanes = descriptors.div_ceil(table_max.max(1)).max(1);
+        if lanes > LANES_MAX {
+            return Err(descriptors.div_ceil(LANES_MAX));
+        }
+        Ok(Split { lanes, descriptors: descriptors.div_ceil(lanes) })
+    }
 }
 
 impl Uring {
@@ -58,208 +109,246 @@ impl Uring {
     /// # Errors
     /// [`StartError`], whose text names the remedy.
     pub fn new(config: UringConfig) -> Result<Uring, StartError> {
-        StartError::check_kernel()?;
-        let ring = IoUring::builder()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_no_sqarray()
-            .setup_cqsize(COMPLETIONS)
-            .build(SUBMISSIONS)
-            .map_err(|error| StartError::diagnose("io_uring_setup", error))?;
-        ring.submitter().register_files_sparse(config.descriptors).map_err(|error| match error.raw_os_error() {
-            Some(libc::EMFILE) => StartError::TooManyFiles(config.descriptors),
-            _ => StartError::diagnose("registering the table of descriptors", error),
-        })?;
-        let recv = RecvRing::new(config.recv_buffers, config.recv_buffer_bytes);
-        // SAFETY: the entries stay where they are until `recv` is dropped; `drop` unregisters them before that.
-        unsafe {
-            ring.submitter().register_buf_ring_with_flags(
-                recv.entries_address(),
-                recv.count(),
-                RECV_GROUP,
-                PBUF_RING_INC,
-            )
-        }
-        .map_err(|error| StartError::diagnose("registering the receive buffers", error))?;
-        Ok(Uring { ring, recv, in_flight: HashMap::new(), reaped: Vec::new() })
+        let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Uring::with_table_max(config, u32::try_from(limit).unwrap_or(u32::MAX).min(TABLE_MAX))
     }
 
-    /// Moves a connected socket into slot `socket` of the table of descriptors; the caller's descriptor is closed.
+    /// How many kernel rings it is made of.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// A ring whose tables hold `table_max` sockets each.
+    fn with_table_max(config: UringConfig, table_max: u32) -> Result<Uring, StartError> {
+        StartError::check_kernel()?;
+        let split = Split::new(config.descriptors, table_max).map_err(StartError::TooManyFiles)?;
+        let has_others = split.lanes > 1;
+        let lane = |number: u32| {
+            Lane::new(LaneConfig {
+                number: number as u16,
+                first: Direct(number * split.descriptors),
+                submissions: if number == 0 { SUBMISSIONS } else { LANE_SUBMISSIONS },
+                completions: if number == 0 { COMPLETIONS } else { LANE_COMPLETIONS },
+                descriptors: split.descriptors,
+                recv_buffers: if has_others { LANE_RECV_BUFFERS.min(config.recv_buffers) } else { config.recv_buffers },
+                recv_buffer_bytes: match has_others {
+                    true => LANE_RECV_BUFFER_BYTES.min(config.recv_buffer_bytes),
+                    false => config.recv_buffer_bytes,
+                },
+            })
+        };
+        let mut lanes = (0..split.lanes).map(lane).collect::<Result<Vec<Lane>, StartError>>()?;
+        let bell = if has_others { Some(make_bell(&mut lanes[1..])?) } else { None };
+        let accepted = (0..ACCEPTS_MAX).map(|_| Accepted { address: MaybeUninit::zeroed(), len: 0 }).collect();
+        let lane_descriptors = split.descriptors;
+        Ok(Uring { lanes, lane_descriptors, lane_with_room: 0, bell, accepted, reaped: Vec::new() })
+    }
+
+    /// Moves a connected socket into slot `socket` of the table of descriptors; the caller's descriptor is closed. Not
+    /// for slots that an accept may take.
     ///
     /// # Errors
     /// If the slot lies outside the table.
     pub fn install(&mut self, fd: OwnedFd, socket: Direct) -> io::Result<()> {
-        self.ring.submitter().register_files_update(socket.0, &[fd.as_raw_fd()]).map(drop)
-    }
-
-    /// Queues an operation that borrows no memory, or memory that the ring owns until it completes.
-    fn push(&mut self, entry: Entry, token: Token) {
-        let entry = entry.user_data(token.to_bits());
-        // SAFETY: what the entry points to outlives the operation: nothing for most; a frame kept in `in_flight` for
-        // `submit_send`; borrowed bytes for `send_now`, which does not return before the kernel is done with them.
-        while unsafe { self.ring.submission().push(&entry) }.is_err() {
-            self.submit();
+        match self.lanes.get_mut((socket.0 / self.lane_descriptors) as usize) {
+            Some(lane) => lane.install(fd.as_raw_fd(), socket),
+            None => Err(io::ErrorKind::InvalidInput.into()),
         }
     }
 
-    /// Hands all queued operations to the kernel.
-    fn submit(&mut self) {
-        while !self.ring.submission().is_empty() {
-            match self.ring.submit() {
-                Ok(_) => {}
-                // The completion queue is full, or the kernel is out of requests: take completions, then go on.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => self.reap(None),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("io_uring_enter refused a submission: {error}"),
+    /// The lane of a socket, and where its completions go.
+    fn lane(&mut self, socket: Direct) -> (&mut Lane, &mut Vec<Completion>) {
+        (&mut self.lanes[(socket.0 / self.lane_descriptors) as usize], &mut self.reaped)
+    }
+
+    fn push(&mut self, socket: Direct, token: Token, entry: impl FnOnce(Fixed) -> Entry) {
+        let (lane, reaped) = self.lane(socket);
+        let entry = entry(lane.fixed(socket));
+        lane.push(entry, token, reaped);
+    }
+
+    /// Queues what is about no socket of ours.
+    fn push_first(&mut self, entry: Entry, token: Token) {
+        self.lanes[0].push(entry, token, &mut self.reaped);
+    }
+
+    /// Before the first lane sleeps: hands the others' operations to the kernel. Returns whether it may sleep, having
+    /// been told to wake up by the bell.
+    fn settle_others(&mut self) -> bool {
+        let Some(bell) = &self.bell else { return true };
+        let (first, others) = self.lanes.split_first_mut().expect("there is a first lane");
+        for lane in &mut *others {
+            lane.submit(&mut self.reaped);
+            lane.ring_bell(true);
+        }
+        // Either the kernel sees that the bell is to be rung, or we see what it has done before.
+        fence(Ordering::SeqCst);
+        if others.iter_mut().any(Lane::has_news) {
+            return false;
+        }
+        first.listen_for(bell, &mut self.reaped);
+        true
+    }
+
+    /// After the first lane was entered: takes what happened on the others.
+    fn reap_others(&mut self) {
+        for lane in &mut self.lanes[1..] {
+            lane.ring_bell(false);
+            if lane.has_news() {
+                lane.enter(0, Duration::ZERO);
+                lane.reap(&mut self.reaped, None);
             }
         }
     }
+}
 
-    /// Takes what completed, also what found the completion queue full and waits behind it: were the end of a send
-    /// taken for that of a later one, the wrong bytes would be sent again.
-    fn reap_sends(&mut self, incomplete: &mut Vec<Completion>) {
-        self.reap(Some(incomplete));
-        while self.ring.submission().cq_overflow() {
-            // Lets the kernel move what waits into the queue.
-            let _ = self.ring.submit();
-            self.reap(Some(incomplete));
-        }
-    }
-
-    /// Takes what completed. Sends that end at once go to `incomplete` where one is given.
-    fn reap(&mut self, mut incomplete: Option<&mut Vec<Completion>>) {
-        for entry in self.ring.completion() {
-            let token = Token::from_bits(entry.user_data());
-            let result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw(-entry.result()));
-            let received = cqueue::buffer_select(entry.flags()).map(|buffer_id| {
-                let last = !cqueue::buffer_more(entry.flags());
-                self.recv.fill(buffer_id, result.unwrap_or(0), last)
-            });
-            let completion = Completion { token, result, more: cqueue::more(entry.flags()), received };
-            match (token.op(), &mut incomplete) {
-                (Op::Cancel, _) => {}
-                (Op::Reply | Op::Publish, Some(incomplete)) => incomplete.push(completion),
-                (Op::Send, _) => {
-                    self.in_flight.remove(&token.to_bits());
-                    self.reaped.push(completion);
-                }
-                _ => self.reaped.push(completion),
-            }
-        }
-    }
+/// A bell that each of `lanes` can ring.
+fn make_bell(lanes: &mut [Lane]) -> Result<Event, StartError> {
+    let bell = Event::blocking().map_err(|error| StartError::Other("making an eventfd", error))?;
+    lanes.iter_mut().try_for_each(|lane| lane.register_bell(&bell))?;
+    Ok(bell)
 }
 
 impl Ring for Uring {
     type Address = RingAddress;
 
     fn submit_accept(&mut self, listener: BorrowedFd<'_>, token: Token) {
-        let accept = opcode::AcceptMulti::new(Fd(listener.as_raw_fd())).allocate_file_index(true);
-        self.push(accept.build(), token);
+        // Where no lane has room the last one says so.
+        let has_room = self.lanes[self.lane_with_room..].iter().position(Lane::has_room);
+        self.lane_with_room = has_room.map_or(self.lanes.len() - 1, |index| self.lane_with_room + index);
+        let accepted = &mut self.accepted[token.tag() as usize];
+        accepted.len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+        let accept =
+            opcode::Accept::new(Fd(listener.as_raw_fd()), accepted.address.as_mut_ptr().cast(), &mut accepted.len);
+        let lane = &mut self.lanes[self.lane_with_room];
+        lane.reserve_descriptor();
+        lane.push(accept.file_index(Some(DestinationSlot::auto_target())).build(), token, &mut self.reaped);
+    }
+
+    fn accepted_from(&self, token: Token) -> IpAddr {
+        let accepted = &self.accepted[token.tag() as usize];
+        // SAFETY: it was zeroed when it was made, which is valid for all its fields; the kernel wrote an address over
+        // that, and is done since the accept has completed, which the caller vouches for.
+        ip_address(unsafe { accepted.address.assume_init_ref() })
     }
 
     fn submit_recv(&mut self, socket: Direct, token: Token) {
-        self.push(opcode::RecvMulti::new(Fixed(socket.0), RECV_GROUP).build(), token);
+        let (lane, reaped) = self.lane(socket);
+        lane.push_recv(socket, token, reaped);
+    }
+
+    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
+        let (lane, reaped) = self.lane(socket);
+        lane.push_recv_once(socket, token, reaped);
+    }
+
+    fn submit_poll(&mut self, socket: Direct, token: Token) {
+        self.push(socket, token, |socket| opcode::PollAdd::new(socket, libc::POLLIN as u32).build());
     }
 
     fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
-        let rest = &frame[skip..];
-        let len = u32::try_from(rest.len()).expect("a frame is smaller than 4 GiB");
-        let send = opcode::Send::new(Fixed(socket.0), rest.as_ptr(), len).flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL);
-        let previous = self.in_flight.insert(token.to_bits(), frame);
-        assert!(previous.is_none(), "two sends at once on a socket");
-        self.push(send.build(), token);
+        let (lane, reaped) = self.lane(socket);
+        lane.push_send(socket, frame, skip, token, reaped);
     }
 
     fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>) {
-        // Submits also when `sends` panics half-way, since the queue then holds pointers to borrowed bytes.
+        // Submits also when `sends` panics half-way, since queues then hold pointers to borrowed bytes.
         struct SubmitOnDrop<'r>(&'r mut Uring);
         impl Drop for SubmitOnDrop<'_> {
             fn drop(&mut self) {
-                self.0.submit();
+                let with_sends = self.0.lanes.iter_mut().filter(|lane| lane.has_sends_queued());
+                with_sends.for_each(|lane| lane.submit(&mut self.0.reaped));
             }
         }
         let guard = SubmitOnDrop(self);
-        let mut queued = 0;
         for send in sends {
-            let len = u32::try_from(send.bytes.len()).expect("a send is smaller than 4 GiB");
-            // With MSG_DONTWAIT the kernel copies what fits while it is submitted, and never looks at the bytes again.
-            // With MSG_WAITALL, less than all counts as a failure, so that success needs no completion.
-            let entry = opcode::Send::new(Fixed(send.socket.0), send.bytes.as_ptr(), len)
-                .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
-                .build()
-                .flags(Flags::SKIP_SUCCESS);
-            guard.0.push(entry, send.token);
-            queued += 1;
-            if queued == SEND_BATCH {
-                guard.0.submit();
-                guard.0.reap_sends(incomplete);
-                queued = 0;
+            let (lane, reaped) = guard.0.lane(send.socket);
+            if lane.push_send_now(send.socket, send.bytes, send.token, reaped) == SEND_BATCH {
+                lane.submit_sends(reaped, incomplete);
             }
         }
-        drop(guard);
-        self.reap_sends(incomplete);
+        let Uring { lanes, reaped, .. } = &mut *guard.0;
+        let with_sends = lanes.iter_mut().filter(|lane| lane.has_sends_queued());
+        with_sends.for_each(|lane| lane.submit_sends(reaped, incomplete));
     }
 
     fn submit_shutdown(&mut self, socket: Direct, token: Token) {
-        self.push(opcode::Shutdown::new(Fixed(socket.0), libc::SHUT_WR).build(), token);
+        self.push(socket, token, |socket| opcode::Shutdown::new(socket, libc::SHUT_WR).build());
     }
 
     fn submit_close(&mut self, socket: Direct, token: Token) {
-        self.push(opcode::Close::new(Fixed(socket.0)).build(), token);
+        self.push(socket, token, |socket| opcode::Close::new(socket).build());
     }
 
-    fn submit_cancel(&mut self, target: Token) {
-        let cancel = opcode::AsyncCancel::new(target.to_bits()).build();
-        self.push(cancel.flags(Flags::SKIP_SUCCESS), Token::new(Op::Cancel, 0, target.slot()));
+    fn submit_cancel(&mut self, socket: Direct, target: Token) {
+        self.push(socket, Token::new(Op::Cancel, 0, target.slot()), |_| cancel(target));
+    }
+
+    fn submit_cancel_accept(&mut self, target: Token) {
+        // It may be on any lane.
+        for lane in &mut self.lanes {
+            lane.push(cancel(target), Token::new(Op::Cancel, 0, target.slot()), &mut self.reaped);
+        }
     }
 
     fn submit_watch(&mut self, event: &Event, token: Token) {
         let poll = opcode::PollAdd::new(Fd(event.as_fd().as_raw_fd()), libc::POLLIN as u32).multi(true);
-        self.push(poll.build(), token);
+        self.push_first(poll.build(), token);
     }
 
     fn submit_doorbell(&mut self, target: &RingAddress, token: Token) {
         let message = opcode::MsgRingData::new(Fd(target.0), 0, token.to_bits(), None).build();
-        self.push(message.flags(Flags::SKIP_SUCCESS), token);
+        self.push_first(message.flags(Flags::SKIP_SUCCESS), token);
     }
 
     fn address(&self) -> RingAddress {
-        RingAddress(self.ring.as_raw_fd())
+        RingAddress(self.lanes[0].fd())
     }
 
     fn wait(&mut self, timeout: Duration, completions: &mut Vec<Completion>) {
-        let want = usize::from(self.reaped.is_empty());
-        let timespec = Timespec::from(timeout);
-        match self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timespec)) {
-            Ok(_) => {}
-            Err(error) => match error.raw_os_error() {
-                // Time passed, a signal came, or completions must be taken first: the caller comes back.
-                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => {}
-                _ => panic!("io_uring_enter refused to wait: {error}"),
-            },
-        }
-        self.reap(None);
+        let may_sleep = self.settle_others() && self.reaped.is_empty();
+        self.lanes[0].enter(usize::from(may_sleep), timeout);
+        self.lanes[0].reap(&mut self.reaped, None);
+        self.reap_others();
+        self.lane_with_room = 0;
         completions.append(&mut self.reaped);
     }
 
     fn received(&mut self, piece: &Received) -> &mut [u8] {
-        self.recv.bytes(piece)
+        self.lanes[usize::from(piece.ring())].received(piece)
     }
 
     fn release(&mut self, piece: Received) {
-        self.recv.release(piece);
+        self.lanes[usize::from(piece.ring())].release(piece);
     }
 }
 
 impl Drop for Uring {
     fn drop(&mut self) {
-        // The kernel must not touch frames or receive buffers once their memory is freed. Both steps fail only when
-        // there is nothing to do.
-        self.submit();
-        let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
-        let _ = self.ring.submitter().unregister_buf_ring(RECV_GROUP);
+        // All lanes before the memory that their operations may still write to.
+        self.lanes.clear();
+    }
+}
+
+fn cancel(target: Token) -> Entry {
+    opcode::AsyncCancel::new(target.to_bits()).build().flags(Flags::SKIP_SUCCESS)
+}
+
+/// The address that the kernel wrote.
+fn ip_address(address: &libc::sockaddr_storage) -> IpAddr {
+    let start: *const libc::sockaddr_storage = address;
+    match i32::from(address.ss_family) {
+        libc::AF_INET => {
+            // SAFETY: the family says what lies there, and a `sockaddr_storage` is large and aligned enough for any.
+            let address = unsafe { &*start.cast::<libc::sockaddr_in>() };
+            Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr)).into()
+        }
+        libc::AF_INET6 => {
+            // SAFETY: as above.
+            let address = unsafe { &*start.cast::<libc::sockaddr_in6>() };
+            Ipv6Addr::from(address.sin6_addr.s6_addr).into()
+        }
+        _ => Ipv4Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -268,6 +357,7 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
+    use super::super::Errno;
     use super::*;
     use crate::buf::ConnId;
 
@@ -314,12 +404,12 @@ mod tests {
     fn accepted_sockets_receive_and_close() {
         let mut ring = uring();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        ring.submit_accept(listener.as_fd(), token(Op::Accept, 9));
+        (0..3).for_each(|tag| ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, tag, 0)));
         let mut peers = Vec::new();
         for _ in 0..3 {
             peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
             let accepted = next(&mut ring, Op::Accept);
-            assert!(accepted.more);
+            assert!(!accepted.more);
             let slot = accepted.result.unwrap();
             ring.submit_recv(Direct(slot), token(Op::Recv, slot));
         }
@@ -405,7 +495,7 @@ mod tests {
             assert!(got == *expected);
         });
         assert_eq!(next(&mut ring, Op::Send).result, Ok((frame.len() - went) as u32));
-        assert!(ring.in_flight.is_empty(), "the frame came home");
+        assert!(ring.lanes[0].frames_in_flight() == 0, "the frame came home");
         reader.join().unwrap();
     }
 
@@ -433,10 +523,10 @@ mod tests {
         let mut peer = connect(&mut ring);
         ring.submit_recv(Direct(0), token(Op::Recv, 0));
         assert_quiet(&mut ring);
-        ring.submit_cancel(token(Op::Recv, 0));
+        ring.submit_cancel(Direct(0), token(Op::Recv, 0));
         let ended = next(&mut ring, Op::Recv);
         assert_eq!((ended.result, ended.more), (Err(Errno::Canceled), false));
-        ring.submit_cancel(token(Op::Recv, 0));
+        ring.submit_cancel(Direct(0), token(Op::Recv, 0));
         assert_quiet(&mut ring);
 
         ring.submit_recv(Direct(0), token(Op::Recv, 0));
@@ -473,10 +563,150 @@ mod tests {
     }
 
     #[test]
-    fn a_table_beyond_the_limit_names_the_remedy() {
-        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-        let Some(descriptors) = limit.and_then(|limit| u32::try_from(limit + 1).ok()) else { return };
-        let error = Uring::new(UringConfig { descriptors, recv_buffers: 1, recv_buffer_bytes: 4096 }).err().unwrap();
-        assert!(error.to_string().contains("ulimit -n"), "{error}");
+    fn sockets_are_split_evenly_over_as_few_tables_as_hold_them() {
+        let rows = [
+            ((100, 100), Ok((1, 100))),
+            ((101, 100), Ok((2, 51))),
+            ((1_000_000, 20_000), Ok((50, 20_000))),
+            ((0, 20_000), Ok((1, 0))),
+            ((25_601, 100), Err(101)),
+            ((5, 0), Ok((5, 1))),
+        ];
+        for ((descriptors, table_max), expected) in rows {
+            let expected = expected.map(|(lanes, descriptors)| Split { lanes, descriptors });
+            assert_eq!(Split::new(descriptors, table_max), expected, "{descriptors} in tables of {table_max}");
+        }
+    }
+
+    #[test]
+    fn more_than_all_tables_hold_names_the_remedy() {
+        let config = UringConfig { descriptors: 10 * LANES_MAX, recv_buffers: 1, recv_buffer_bytes: 4096 };
+        let error = Uring::with_table_max(config, 9).err().unwrap();
+        assert!(error.to_string().contains("ulimit -n 10"), "{error}");
+    }
+
+    #[test]
+    fn a_poll_tells_of_bytes_and_a_receive_once_brings_a_piece() {
+        let mut ring = uring();
+        let mut peer = connect(&mut ring);
+        ring.submit_poll(Direct(0), token(Op::Poll, 0));
+        assert_quiet(&mut ring);
+        peer.write_all(b"hello").unwrap();
+        assert!(!next(&mut ring, Op::Poll).more);
+        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        let received = next(&mut ring, Op::Recv);
+        assert!(!received.more);
+        let piece = received.received.unwrap();
+        assert_eq!(ring.received(&piece), b"hello");
+        ring.release(piece);
+        peer.write_all(b"world").unwrap();
+        assert_quiet(&mut ring);
+        ring.submit_poll(Direct(0), token(Op::Poll, 0));
+        next(&mut ring, Op::Poll);
+        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        let piece = next(&mut ring, Op::Recv).received.unwrap();
+        ring.release(piece);
+        ring.submit_poll(Direct(0), token(Op::Poll, 0));
+        drop(peer);
+        next(&mut ring, Op::Poll);
+        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        assert_eq!(next(&mut ring, Op::Recv).result, Ok(0));
+    }
+
+    /// A ring of three lanes of two sockets each.
+    fn lanes() -> Uring {
+        let config = UringConfig { descriptors: 6, recv_buffers: 4, recv_buffer_bytes: 4096 };
+        let ring = Uring::with_table_max(config, 2).expect("io_uring");
+        assert_eq!(ring.lanes(), 3);
+        ring
+    }
+
+    /// Six connections of three lanes, accepted, and their other ends.
+    fn connect_lanes(ring: &mut Uring) -> Vec<TcpStream> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peers = (0..6).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        for socket in 0..6 {
+            ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 3, 0));
+            assert_eq!(next(ring, Op::Accept).result, Ok(socket), "one lane after the other");
+            assert_eq!(ring.accepted_from(Token::new(Op::Accept, 3, 0)), Ipv4Addr::LOCALHOST);
+        }
+        peers
+    }
+
+    #[test]
+    fn lanes_act_as_one_ring() {
+        let mut ring = lanes();
+        let mut peers = connect_lanes(&mut ring);
+        (0..6).for_each(|slot| ring.submit_recv(Direct(slot), token(Op::Recv, slot)));
+        assert_quiet(&mut ring);
+        for (slot, peer) in (0..6).zip(&mut peers) {
+            peer.write_all(&[slot as u8; 3]).unwrap();
+            let received = next(&mut ring, Op::Recv);
+            assert_eq!((received.token.slot(), received.more), (slot, true));
+            let piece = received.received.unwrap();
+            assert_eq!(ring.received(&piece), [slot as u8; 3]);
+            ring.release(piece);
+        }
+        let mut incomplete = Vec::new();
+        let sends = (0..6).map(|slot| SendNow { socket: Direct(slot), bytes: b"all", token: token(Op::Publish, slot) });
+        ring.send_now(sends, &mut incomplete);
+        assert_eq!(incomplete, []);
+        for peer in &mut peers {
+            let mut got = [0; 3];
+            peer.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"all");
+        }
+        ring.submit_send(Direct(5), SharedFrame::new(b"_last".to_vec()), 1, token(Op::Send, 5));
+        assert_eq!(next(&mut ring, Op::Send).result, Ok(4));
+        ring.submit_cancel(Direct(4), token(Op::Recv, 4));
+        let ended = next(&mut ring, Op::Recv);
+        assert_eq!((ended.token.slot(), ended.result), (4, Err(Errno::Canceled)));
+    }
+
+    #[test]
+    fn a_lane_that_has_slept_is_woken_by_any_other() {
+        let mut ring = lanes();
+        let peers = connect_lanes(&mut ring);
+        (0..6).for_each(|slot| ring.submit_poll(Direct(slot), token(Op::Poll, slot)));
+        assert_quiet(&mut ring);
+        for slot in [5, 0, 3, 2, 4, 1] {
+            let mut peer = peers[slot as usize].try_clone().unwrap();
+            let (is_asleep, asleep) = std::sync::mpsc::channel();
+            let writer = std::thread::spawn(move || {
+                asleep.recv().unwrap();
+                peer.write_all(b"wake up").unwrap();
+            });
+            is_asleep.send(()).unwrap();
+            let mut completions = Vec::new();
+            let start = std::time::Instant::now();
+            while completions.is_empty() {
+                ring.wait(Duration::from_secs(5), &mut completions);
+                assert!(start.elapsed() < Duration::from_secs(4), "nobody rang the bell");
+            }
+            assert_eq!(completions[0].token, token(Op::Poll, slot));
+            writer.join().unwrap();
+        }
+        drop(peers);
+    }
+
+    #[test]
+    fn a_closed_connection_makes_room_on_its_lane() {
+        let mut ring = lanes();
+        let mut peers = connect_lanes(&mut ring);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        ring.submit_close(Direct(2), token(Op::Close, 2));
+        assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
+        peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 0, 0));
+        assert_eq!(next(&mut ring, Op::Accept).result, Ok(2));
+        ring.submit_close(Direct(5), token(Op::Close, 5));
+        next(&mut ring, Op::Close);
+        ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 1, 0));
+        assert_quiet(&mut ring);
+        ring.submit_cancel_accept(Token::new(Op::Accept, 1, 0));
+        assert_eq!(next(&mut ring, Op::Accept).result, Err(Errno::Canceled));
+        peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
+        ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 1, 0));
+        assert_eq!(next(&mut ring, Op::Accept).result, Ok(5), "an accept that failed took nothing");
     }
 }

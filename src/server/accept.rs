@@ -1,47 +1,120 @@
-//! Connections come in.
+//! Connections come in: as many as there is room for, as fast as they may. The others wait in the kernel's backlog.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd;
 
 use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::Slot;
 use crate::buf::ConnId;
 use crate::conn::{Connection, Phase};
-use crate::limits::ACCEPT_RETRY_MS;
+use crate::limits::{ACCEPT_RETRY_MS, RETRY_AFTER_SECONDS};
 use crate::proto::encode_response;
-use crate::ring::{Completion, Direct, Errno, Op, Ring, Token};
+use crate::ring::{ACCEPTS_MAX, Completion, Direct, Errno, Op, Ring, Token};
+
+/// The accepts that the kernel holds, by the tag of their token.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Accepts(u64);
+
+const _: () = assert!(ACCEPTS_MAX == u64::BITS as usize);
+
+impl Accepts {
+    /// How many there are.
+    pub(super) fn len(self) -> usize {
+        self.0.count_ones() as usize
+    }
+
+    /// Adds one, which is not there yet; returns its tag.
+    fn add(&mut self) -> u32 {
+        let tag = self.0.trailing_ones();
+        self.0 |= 1 << tag;
+        tag
+    }
+
+    /// It has completed.
+    fn remove(&mut self, tag: u32) {
+        self.0 &= !(1 << tag);
+    }
+
+    fn tags(self) -> impl Iterator<Item = u32> {
+        (0..u64::BITS).filter(move |tag| self.0 >> tag & 1 == 1)
+    }
+}
+
+/// Why a connection is told to come back later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shed {
+    TooMany,
+    Storm,
+    Leaving,
+    Address,
+}
 
 impl<R: Ring> Shard<'_, R> {
-    pub(super) fn on_accept(&mut self, completion: Completion) {
-        if !completion.more {
-            self.is_accepting = false;
+    /// At the end of a turn: lets the kernel accept as many connections as may come in.
+    pub(super) fn submit_accepts(&mut self) {
+        if self.drain.is_some() || self.accept_retry_ms.is_some() {
+            return;
         }
+        if self.accepts.len() > 0 {
+            // It would have completed if anybody was waiting.
+            self.admission.relax(self.now_ms);
+        }
+        let taken = self.slots.len() + self.accepts.len();
+        let wanted = self.descriptors.saturating_sub(taken).min(ACCEPTS_MAX - self.accepts.len());
+        for _ in 0..self.admission.take(wanted, self.now_ms) {
+            let token = Self::accept_token(self.accepts.add());
+            let listener = self.listener.as_ref().expect("a shard that does not leave listens");
+            self.ring.submit_accept(listener.as_fd(), token);
+        }
+    }
+
+    /// When connections may be accepted that may not now.
+    pub(super) fn next_accept_ms(&self) -> Option<u64> {
+        match self.accept_retry_ms {
+            Some(retry_ms) => Some(retry_ms),
+            None if self.accepts.len() > 0 || self.slots.len() >= self.descriptors => None,
+            None => self.admission.next_ms().filter(|_| self.drain.is_none()),
+        }
+    }
+
+    pub(super) fn on_accept(&mut self, completion: Completion) {
+        self.accepts.remove(completion.token.tag());
         match completion.result {
-            Ok(socket) => self.open_slot(Direct(socket)),
-            Err(Errno::Canceled) => {}
+            Ok(socket) => self.open_slot(Direct(socket), self.ring.accepted_from(completion.token)),
+            Err(Errno::Canceled | Errno::Aborted) => {}
             Err(error) if error == Errno::TableFull || error.is_temporary() => {
-                // Connections wait in the kernel's backlog until one of ours ends, or some time has passed.
+                // Connections wait in the kernel's backlog until some time has passed.
                 self.metrics.accept_stalls.add(1);
                 self.accept_retry_ms = Some(self.now_ms + ACCEPT_RETRY_MS);
             }
-            Err(Errno::Aborted) => {}
             Err(error) => {
                 tracing::warn!(shard = self.mesh.shard(), %error, "accepting failed");
                 self.accept_retry_ms = Some(self.now_ms + ACCEPT_RETRY_MS);
             }
         }
-        if !self.is_accepting && self.accept_retry_ms.is_none() {
-            self.submit_accept();
-        }
+        self.close_listener_if_unused();
     }
 
     /// Stops accepting, for good.
     pub(super) fn stop_accepting(&mut self) {
         self.accept_retry_ms = None;
-        if self.is_accepting {
-            self.ring.submit_cancel(Self::listener_token());
+        self.accepts.tags().for_each(|tag| self.ring.submit_cancel_accept(Self::accept_token(tag)));
+        self.close_listener_if_unused();
+    }
+
+    /// A shard that leaves closes its listener, so that the kernel sends who comes now to others.
+    fn close_listener_if_unused(&mut self) {
+        if self.drain.is_some() && self.accepts.len() == 0 {
+            self.listener = None;
         }
     }
 
-    fn open_slot(&mut self, socket: Direct) {
+    fn accept_token(tag: u32) -> Token {
+        Token::new(Op::Accept, tag, 0)
+    }
+
+    fn open_slot(&mut self, socket: Direct, from: IpAddr) {
         let entry = self.slots.vacant_entry();
         let slot = entry.key() as u32;
         if self.generations.len() == entry.key() {
@@ -51,27 +124,44 @@ impl<R: Ring> Shard<'_, R> {
         entry.insert(Slot::new(id, socket, Connection::new(self.now_ms)));
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
-        self.submit_recv(slot);
-        if self.slots.len() > self.connections_max || self.drain_deadline_ms.is_some() {
-            self.shed(slot);
-        } else {
-            self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms));
+        self.attend(slot);
+        match self.reason_to_shed(slot, from) {
+            Some(shed) => self.shed(slot, shed),
+            None => self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),
         }
     }
 
-    /// Tells a connection too many to come again later.
-    fn shed(&mut self, slot: u32) {
-        let start = self.begin_reply(slot);
-        let text = "text/plain; charset=utf-8";
-        encode_response(&mut self.replies.bytes, 503, text, b"too many connections\n", &[("Retry-After", "5")]);
-        self.slot(slot).conn.phase = Phase::Ended;
-        self.end_reply(slot, start);
-        self.finish(slot, CloseCause::Refused);
+    fn reason_to_shed(&mut self, slot: u32, from: IpAddr) -> Option<Shed> {
+        if self.drain.is_some() {
+            return Some(Shed::Leaving);
+        }
+        // What others have, this shard sees a little late: together they may take some more than the bound.
+        let connections: u64 = self.all_metrics.iter().map(|shard| shard.connections.get()).sum();
+        if connections > self.connections_max as u64 {
+            return Some(Shed::TooMany);
+        }
+        if self.admission.sheds(self.now_ms) {
+            return Some(Shed::Storm);
+        }
+        let may_enter = self.addresses.as_mut().is_none_or(|addresses| addresses.enter(slot, from));
+        (!may_enter).then_some(Shed::Address)
     }
 
-    pub(super) fn submit_recv(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        entry.is_receiving = true;
-        self.ring.submit_recv(entry.socket, Token::of_conn(Op::Recv, entry.id));
+    /// Tells a connection to come again later; not all at the same time.
+    fn shed(&mut self, slot: u32, shed: Shed) {
+        let (status, text) = match shed {
+            Shed::TooMany => (503, "too many connections\n"),
+            Shed::Storm => (503, "too many connections at once\n"),
+            Shed::Address => (429, "too many connections from your address\n"),
+            Shed::Leaving => (503, "the server is stopping\n"),
+        };
+        let start = self.begin_reply(slot);
+        let retry_after = (1 + self.random.below(RETRY_AFTER_SECONDS)).to_string();
+        let fields = [("Retry-After", retry_after.as_str())];
+        encode_response(&mut self.replies.bytes, status, "text/plain; charset=utf-8", text.as_bytes(), &fields);
+        self.slot(slot).conn.phase = Phase::Ended;
+        self.end_reply(slot, start);
+        self.metrics.shed.add(1);
+        self.finish(slot, CloseCause::Refused);
     }
 }

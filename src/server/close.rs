@@ -1,6 +1,7 @@
 //! Connections end, in three steps so that nothing is closed while the kernel still holds memory of ours:
 //! [`terminate`](Shard::terminate), [`join`](Shard::join), [`on_close`](Shard::on_close).
 
+use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::send::change_outbox;
 use super::shard::Shard;
@@ -8,7 +9,6 @@ use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
-use crate::proto::CloseCode;
 use crate::ring::{Op, Ring, Token};
 
 impl<R: Ring> Shard<'_, R> {
@@ -49,8 +49,8 @@ impl<R: Ring> Shard<'_, R> {
         entry.is_shutting = true;
         self.ring.submit_shutdown(entry.socket, Token::of_conn(Op::Shutdown, entry.id));
         // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
-        if !entry.is_receiving {
-            self.submit_recv(slot);
+        if entry.attention == Attention::None {
+            self.attend(slot);
         }
         self.set_deadline(slot, self.now_ms + LINGER_MS);
     }
@@ -59,20 +59,6 @@ impl<R: Ring> Shard<'_, R> {
         let slot = self.find(id).expect("a slot is kept while the kernel ends its stream");
         self.slot(slot).is_shutting = false;
         self.join(slot);
-    }
-
-    /// The server is stopping.
-    pub(super) fn close_for_drain(&mut self, slot: u32) {
-        match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open | Phase::Streaming) => {
-                self.call_handler(slot, |handler, context| handler.on_drain(context));
-                if self.is_listening(slot) {
-                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
-                }
-            }
-            (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
-            _ => {}
-        }
     }
 
     /// The handler no longer knows the connection, and its subscriptions end. Only the first time counts.
@@ -86,7 +72,7 @@ impl<R: Ring> Shard<'_, R> {
         let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         self.metrics.closed(cause).add(1);
         open.sub(u64::from(route.is_some()));
-        if entry.deflate_context.take().is_some() {
+        if entry.rare.as_mut().and_then(|rare| rare.deflate_context.take()).is_some() {
             self.metrics.deflate_contexts.sub(1);
         }
         subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
@@ -110,11 +96,10 @@ impl<R: Ring> Shard<'_, R> {
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Terminating;
         change_outbox(entry, self.metrics, |outbox| *outbox = Outbox::default());
-        for (op, is_in_kernel) in [(Op::Recv, entry.is_receiving), (Op::Send, entry.is_sending)] {
-            if is_in_kernel {
-                self.ring.submit_cancel(Token::of_conn(op, entry.id));
-            }
+        if entry.is_sending {
+            self.ring.submit_cancel(entry.socket, Token::of_conn(Op::Send, entry.id));
         }
+        self.cancel_attention(slot);
         self.join(slot);
     }
 
@@ -131,10 +116,10 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_close(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
         self.slots.remove(slot as usize);
+        if let Some(addresses) = &mut self.addresses {
+            addresses.leave(slot);
+        }
         self.generations[slot as usize] = id.next().generation;
         self.metrics.connections.set(self.slots.len() as u64);
-        if self.accept_retry_ms.is_some() {
-            self.submit_accept();
-        }
     }
 }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::slowest::SlowConnection;
+use super::subscribe::Joining;
 use crate::buf::{ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
 use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
@@ -33,8 +35,12 @@ pub(super) enum Parcel {
     Ask(Box<Ask>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
     ListTopics(oneshot::Sender<ActiveTopics>),
+    /// To a shard: the connections that have the most waiting are wanted, so many at most.
+    ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: for the subscribers there.
     Deliver(TopicName, Push),
+    /// To the shard of a connection: it has joined a topic, or may not.
+    Joined(Box<Joined>),
     /// To the shard of a connection: what it has asked for.
     Answer(Box<ToConn>, Box<Answer>),
     /// From the control plane: for the connections of a user.
@@ -47,9 +53,9 @@ pub(super) enum Parcel {
 pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
-    /// Whether it tells a home which shards have subscribers. These go before publications.
+    /// Whether it tells a home who subscribes. These go before publications.
     fn is_interest(&self) -> bool {
-        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_))
+        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
     }
 }
 
@@ -83,14 +89,21 @@ impl Publish {
     }
 }
 
-/// A subscriber on its way to its topic's home shard, and back.
+/// A subscriber on its way to its topic's home shard.
 #[derive(Debug)]
 pub(super) struct Join {
     pub(super) topic: TopicName,
     pub(super) catch_up: CatchUp,
-    /// Who it is, where that is kept.
-    pub(super) presence: Option<Arc<ClientInfo>>,
+    pub(super) joining: Joining,
     pub(super) reply: ToConn,
+}
+
+/// A join that was answered, on its way back.
+#[derive(Debug)]
+pub(super) struct Joined {
+    pub(super) to: ToConn,
+    pub(super) joining: Joining,
+    pub(super) answer: Answer,
 }
 
 /// A question on its way to its topic's home shard.
@@ -307,6 +320,19 @@ impl Publisher {
         (0..count).map(ask).collect()
     }
 
+    /// Asks each shard for the `count` connections that have the most waiting for them, those first that have more.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
+    pub fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        let shards = self.shards.len();
+        let ask = |shard| {
+            let (reply, slowest) = oneshot::channel();
+            self.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
+        };
+        (0..shards).map(ask).collect()
+    }
+
     /// Has `order` carried out for the connections that it names, on all shards.
     ///
     /// # Errors
@@ -385,6 +411,32 @@ mod tests {
             meshes[from].send(home, message("2"));
         }
         assert_eq!(payloads(&mut meshes[home]), ["from control", "1", "2", "1", "2"]);
+    }
+
+    #[test]
+    fn who_subscribes_comes_before_what_is_published_and_in_order() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        let topic = TopicName::new("a").unwrap();
+        let home = topic.home(2);
+        let info = Arc::new(ClientInfo::default());
+        let other = &mut meshes[1 - home];
+        other.send(home, message("from a shard"));
+        other.send(home, Parcel::Interest(topic.clone(), 1));
+        other.send(home, Parcel::Depart(topic.clone(), info));
+        other.send(home, Parcel::Disinterest(topic, 1));
+        publish(&mut publisher, "from control").unwrap();
+        let mut parcels = Vec::new();
+        meshes[home].receive(&mut parcels);
+        let kind = |parcel: &Parcel| match parcel {
+            Parcel::Interest(..) => "interest",
+            Parcel::Depart(..) => "depart",
+            Parcel::Disinterest(..) => "disinterest",
+            Parcel::Publish(_) => "publish",
+            other => panic!("{other:?}"),
+        };
+        let kinds: Vec<_> = parcels.iter().map(kind).collect();
+        assert_eq!(kinds, ["interest", "depart", "disinterest", "publish", "publish"]);
     }
 
     #[test]

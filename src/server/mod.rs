@@ -1,19 +1,25 @@
 //! Where state meets the kernel: shards, their listeners, the mesh between them, and how they start and stop.
 
 mod accept;
+mod addresses;
+mod admission;
+mod attend;
 mod close;
 mod config;
+mod drain;
 mod fan_out;
 mod listener;
 mod mesh;
 pub mod metrics;
 mod publish;
+mod random;
 mod receive;
 mod send;
 mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod slowest;
 mod start;
 mod subscribe;
 mod timers;
@@ -27,6 +33,7 @@ pub use crate::topics::PublishError;
 pub use config::ServerConfig;
 pub use mesh::{ActiveTopics, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
+pub use slowest::SlowConnection;
 pub use start::{ServeError, Server, ServerBuilder};
 
 /// What the rest of the process may know of the running shards.

@@ -1,14 +1,19 @@
 //! Bytes come in: first the opening handshake, then messages for the handler.
 
+use std::num::NonZeroU64;
+
+use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::shard::Shard;
-use super::slot::{Slot, Stage, received_window, sent_window};
+use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
-use crate::conn::{Next, Phase};
-use crate::gateway::{Accept, Clock, Command, Context, ContextParts, Get, Refusal, Request, Routes, answer_plain_get};
+use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
+use crate::gateway::{
+    Accept, Clock, Command, Context, ContextParts, Get, Origins, Refusal, Request, Routes, answer_plain_get,
+};
 use crate::proto::{
-    DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade, decode_request_head,
-    encode_accept, encode_refusal, encode_response, encode_stream_head,
+    CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
+    decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -32,10 +37,15 @@ struct Hearing<'a> {
     commands: &'a mut Vec<Command>,
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
+    allowed_origins: &'a Origins,
     is_deflate_on: bool,
     /// There is room for one more connection that keeps what its compressed messages may refer back to.
     may_take_over: bool,
     message_bytes_max: u32,
+    /// Handshakes that were refused for their origin.
+    origins_refused: u64,
+    rate: RateConfig,
+    now_ms: u64,
     messages: u64,
     /// The handshake was accepted.
     is_opened: bool,
@@ -58,7 +68,7 @@ impl<R: Ring> Shard<'_, R> {
             self.ring.release(piece);
         }
         if let Some(slot) = slot.filter(|_| !completion.more) {
-            self.slot(slot).is_receiving = false;
+            self.slot(slot).attention = Attention::None;
             self.on_recv_ended(slot, completion.result);
         }
     }
@@ -72,6 +82,9 @@ impl<R: Ring> Shard<'_, R> {
         }
         let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let heartbeat = entry.conn.heartbeat;
+        if entry.conn.phase == Phase::Open {
+            entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
+        }
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
         let mut hearing = Hearing {
             clock,
@@ -81,16 +94,21 @@ impl<R: Ring> Shard<'_, R> {
             commands: &mut self.commands,
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
+            allowed_origins: &self.config.allowed_origins,
             is_deflate_on: self.config.deflate.is_some(),
             may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
+            origins_refused: 0,
+            rate: self.config.rate,
+            now_ms: self.now_ms,
             messages: 0,
             is_opened: false,
         };
         let heard = hearing.hear(self.ring.received(piece));
         self.metrics.messages_received.add(hearing.messages);
+        self.metrics.origins_refused.add(hearing.origins_refused);
         let is_opened = hearing.is_opened;
-        if is_opened && self.slots[slot as usize].deflate_context.is_some() {
+        if is_opened && self.slots[slot as usize].takes_context_over() {
             self.metrics.deflate_contexts.add(1);
         }
         self.count_deflate();
@@ -102,6 +120,11 @@ impl<R: Ring> Shard<'_, R> {
         let is_stream = self.slot(slot).conn.is_stream;
         let open = if is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         open.add(1);
+        if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
+            // However many came together, their pings are spread over the whole interval.
+            let first_ms = 1 + self.random.below(interval_ms.get());
+            self.slot(slot).conn.keep_alive.ping_first_after(first_ms);
+        }
         self.watch_life(slot);
     }
 
@@ -132,7 +155,7 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.recv_buffers_scarce.add(1);
         }
         if !self.slot(slot).is_paused {
-            self.submit_recv(slot);
+            self.attend(slot);
         }
     }
 
@@ -193,19 +216,24 @@ impl Hearing<'_> {
             }
             (Err(error), _) => return self.refuse(error),
         };
+        if !self.is_origin_allowed(upgrade.origin, upgrade.host) {
+            return self.refuse_with(origin_refusal());
+        }
         let Some((route, rest)) = route else {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
         };
         let mut first_out = Vec::new();
         let may_take_over = self.may_take_over;
         let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions(), may_take_over)).flatten();
-        let mut deflate_context = params.and_then(|params| DeflateContext::new(params, Role::Server)).map(Box::new);
+        let mut deflate_context = params.and_then(|params| DeflateContext::new(params, Role::Server));
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
             clock: self.clock,
             out: &mut first_out,
-            deflate: params
-                .map(|params| self.deflater.for_peer(params.server_window, sent_window(&mut deflate_context))),
+            deflate: params.map(|params| {
+                self.deflater
+                    .for_peer(params.server_window, deflate_context.as_mut().and_then(|context| context.sent.as_mut()))
+            }),
             commands: self.commands,
             subscriptions: 0,
             is_stream: false,
@@ -214,7 +242,9 @@ impl Hearing<'_> {
         match self.routes.handler(route).on_open(&mut context, &request) {
             Ok(accept) => {
                 let is_closed = context.is_closed();
-                self.slot.deflate_context = deflate_context;
+                if let Some(context) = deflate_context {
+                    self.slot.rare.get_or_insert_default().deflate_context = Some(Box::new(context));
+                }
                 self.accept(route, &upgrade, &accept, params, &first_out);
                 if is_closed {
                     self.slot.conn.phase = Phase::Closing;
@@ -250,6 +280,10 @@ impl Hearing<'_> {
 
     /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
     fn hear_get(&mut self, route: u8, get: &Get<'_>) -> Heard {
+        let origin = get.head.header("Origin");
+        if !self.is_origin_allowed(origin, get.head.header("Host").unwrap_or_default()) {
+            return self.refuse_with(origin_refusal());
+        }
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -263,7 +297,12 @@ impl Hearing<'_> {
         let stream = self.routes.handler(route).on_get(&mut context, get);
         let is_closed = context.is_closed();
         match stream {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                if let Some(origin) = origin {
+                    // Otherwise the browser would not let the page read it.
+                    stream.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
+                    stream.headers.push(("Vary", "Origin".to_owned()));
+                }
                 encode_stream_head(self.out, stream.content_type, &stream.headers);
                 self.out.extend_from_slice(&first_out);
                 self.slot.conn.open_stream();
@@ -283,6 +322,12 @@ impl Hearing<'_> {
         }
     }
 
+    fn is_origin_allowed(&mut self, origin: Option<&str>, host: &str) -> bool {
+        let is_allowed = self.allowed_origins.allows(origin, host);
+        self.origins_refused += u64::from(!is_allowed);
+        is_allowed
+    }
+
     fn refuse(&mut self, error: HandshakeError) -> Heard {
         encode_refusal(self.out, error);
         self.over(CloseCause::Refused)
@@ -300,25 +345,35 @@ impl Hearing<'_> {
     }
 
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+        let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
+        if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
+            return self.limit(too_much);
+        }
         // With those that were asked for when it opened, just now.
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
-            let Slot { id, route, conn, deflate_context, .. } = &mut *self.slot;
+            let Slot { id, route, conn, rare, .. } = &mut *self.slot;
             let deflate_window = conn.deflate_window;
-            match conn.next(&mut input, self.inflater, received_window(deflate_context), self.out) {
+            match conn.next(&mut input, self.inflater, Rare::received(rare), self.out) {
                 Next::NeedBytes => break,
-                Next::Handled => {}
                 Next::End(cause) => return Heard::Over(cause),
+                Next::Handled => {
+                    if let Err(too_much) = count(rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                        return self.limit(too_much);
+                    }
+                }
                 Next::Message(message) => {
+                    if let Err(too_much) = count(rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                        return self.limit(too_much);
+                    }
                     self.messages += 1;
                     let route = route.expect("an open connection has a handler");
                     let mut context = Context::new(ContextParts {
                         id: *id,
                         clock: self.clock,
                         out: self.out,
-                        deflate: deflate_window
-                            .map(|window| self.deflater.for_peer(window, sent_window(deflate_context))),
+                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, Rare::sent(rare))),
                         commands: self.commands,
                         subscriptions,
                         is_stream: false,
@@ -334,6 +389,31 @@ impl Hearing<'_> {
         // Only now: the bytes after a Close frame of ours may already hold the peer's.
         if self.slot.conn.phase == Phase::Closing { Heard::Closed } else { Heard::GoOn }
     }
+
+    /// The peer has sent more than it may.
+    fn limit(&mut self, too_much: TooMuch) -> Heard {
+        if self.slot.conn.phase == Phase::Open {
+            let reason = match too_much {
+                TooMuch::Messages => "too many messages in a second: send fewer",
+                TooMuch::Bytes => "too many bytes in a second: send fewer",
+            };
+            encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None);
+        }
+        self.over(CloseCause::RateLimited)
+    }
+}
+
+/// Counts what a peer has sent, where that is bounded.
+fn count(
+    rare: &mut Option<Box<Rare>>,
+    config: RateConfig,
+    count: impl FnOnce(&mut Rate) -> Result<(), TooMuch>,
+) -> Result<(), TooMuch> {
+    if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
+}
+
+fn origin_refusal() -> Refusal {
+    Refusal::new(403, "pages of this origin may not connect: name it in allowed_origins, or load the page from here")
 }
 
 #[cfg(test)]

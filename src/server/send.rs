@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::attend::Attention;
 use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
@@ -139,8 +140,9 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES && !entry.is_paused {
             entry.is_paused = true;
-            if entry.is_receiving {
-                self.ring.submit_cancel(Token::of_conn(Op::Recv, entry.id));
+            // A poll takes no bytes.
+            if entry.attention != Attention::Poll {
+                self.cancel_attention(slot);
             }
         }
     }
@@ -149,8 +151,8 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.is_paused && entry.conn.outbox.bytes() <= RECV_PAUSE_BYTES / 2 {
             entry.is_paused = false;
-            if !entry.is_receiving {
-                self.submit_recv(slot);
+            if entry.attention == Attention::None {
+                self.attend(slot);
             }
         }
     }

@@ -2,22 +2,25 @@
 //!
 //! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
 //! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
-//! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
-//! [`timers`](super::timers), [`publish`](super::publish).
+//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
+//! [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish), [`drain`](super::drain).
 
-use std::collections::HashMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use slab::Slab;
 
 use super::ServerConfig;
+use super::accept::Accepts;
+use super::addresses::{AddressCounts, Addresses};
+use super::admission::Admission;
+use super::drain::Drain;
 use super::mesh::{Mesh, Parcel, ToConn};
 use super::metrics::{CloseCause, ShardMetrics};
+use super::random::Random;
 use super::send::Replies;
 use super::slot::{Slot, Stage};
-use super::subscribe::Joining;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
@@ -38,10 +41,16 @@ pub(super) struct ShardParts<R: Ring> {
     pub(super) mesh: Mesh<R::Address>,
     pub(super) routes: Routes,
     pub(super) config: ServerConfig,
-    /// Connections that this shard may have.
+    /// Connections that all shards may have together.
     pub(super) connections_max: usize,
+    /// Descriptors that the ring has for them.
+    pub(super) descriptors: usize,
     /// Random bits, from which the epochs of topics are made.
     pub(super) epoch_seed: u64,
+    /// Where there is a bound on the connections of an address.
+    pub(super) addresses: Option<AddressCounts>,
+    /// Of what is left to chance.
+    pub(super) seed: u64,
 }
 
 /// A shard. `R` is the kernel, or what stands in for it.
@@ -49,13 +58,13 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) ring: R,
     pub(super) config: ServerConfig,
     pub(super) metrics: &'m ShardMetrics,
+    /// Of all shards, this one among them.
+    pub(super) all_metrics: &'m [ShardMetrics],
     pub(super) routes: Routes,
     pub(super) mesh: Mesh<R::Address>,
     pub(super) topics: Topics,
     /// The topics whose home this shard is.
     pub(super) home: Home,
-    /// Connections that wait for what they have missed.
-    pub(super) joining: HashMap<(ConnId, u32), Joining>,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
@@ -66,18 +75,23 @@ pub(super) struct Shard<'m, R: Ring> {
     /// The generation that each slot's next connection gets.
     pub(super) generations: Vec<u32>,
     pub(super) connections_max: usize,
+    pub(super) descriptors: usize,
     pub(super) wheel: Wheel,
     pub(super) now_ms: u64,
     unix_ms: u64,
     /// When the home is swept next.
     sweep_ms: u64,
+    pub(super) random: Random,
 
-    pub(super) listener: OwnedFd,
-    pub(super) is_accepting: bool,
+    /// Until the shard leaves.
+    pub(super) listener: Option<OwnedFd>,
+    pub(super) accepts: Accepts,
+    pub(super) admission: Admission,
+    pub(super) addresses: Option<Addresses>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
-    /// When the shard ends whatever is left; it is leaving.
-    pub(super) drain_deadline_ms: Option<u64>,
+    /// The shard is leaving.
+    pub(super) drain: Option<Drain>,
     wake: Event,
 
     pub(super) replies: Replies,
@@ -94,30 +108,36 @@ pub(super) struct Shard<'m, R: Ring> {
 
 impl<'m, R: Ring> Shard<'m, R> {
     /// A shard that accepts from its first turn on.
-    pub(super) fn new(parts: ShardParts<R>, metrics: &'m ShardMetrics) -> Shard<'m, R> {
+    pub(super) fn new(parts: ShardParts<R>, all_metrics: &'m [ShardMetrics]) -> Shard<'m, R> {
+        let rate = parts.config.handshakes_per_second.div_ceil(all_metrics.len() as u64);
         let mut shard = Shard {
             ring: parts.ring,
             inflater: Inflater::new(),
             deflater: Deflater::new(parts.config.deflate.unwrap_or_default()),
-            metrics,
+            metrics: &all_metrics[parts.mesh.shard()],
+            all_metrics,
             routes: parts.routes,
             mesh: parts.mesh,
             topics: Topics::default(),
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
-            joining: HashMap::new(),
             answers: Vec::new(),
-            slots: Slab::new(),
-            generations: Vec::new(),
+            // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
+            slots: Slab::with_capacity(parts.descriptors),
+            generations: Vec::with_capacity(parts.descriptors),
             connections_max: parts.connections_max,
+            descriptors: parts.descriptors,
             wheel: Wheel::new(0),
             now_ms: 0,
             unix_ms: 0,
             sweep_ms: 0,
-            listener: parts.listener,
-            is_accepting: false,
+            random: Random::new(parts.seed),
+            listener: Some(parts.listener),
+            accepts: Accepts::default(),
+            admission: Admission::new(rate),
+            addresses: parts.addresses.map(Addresses::new),
             accept_retry_ms: None,
-            drain_deadline_ms: None,
+            drain: None,
             wake: parts.wake,
             replies: Replies::default(),
             dirty: Vec::new(),
@@ -130,7 +150,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             due: Vec::new(),
         };
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
-        shard.submit_accept();
+        shard.submit_accepts();
         shard
     }
 
@@ -162,7 +182,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     fn until_next_timer(&mut self) -> Duration {
         let sweep_ms = (!self.home.is_empty()).then_some(self.sweep_ms);
         let times =
-            [self.wheel.next_ms(), self.accept_retry_ms, self.drain_deadline_ms, sweep_ms, self.routes.deadline_ms()];
+            [self.wheel.next_ms(), self.next_accept_ms(), self.next_drain_ms(), sweep_ms, self.routes.deadline_ms()];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
@@ -180,6 +200,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.send_replies();
         self.send_publications();
         self.settle_dirty();
+        self.submit_accepts();
         self.mesh.flush(&mut self.ring);
     }
 
@@ -187,6 +208,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         match completion.token.op() {
             Op::Accept => self.on_accept(completion),
             Op::Recv => self.on_recv(completion),
+            Op::Poll => self.on_poll(completion.token.conn_id()),
             Op::Send => self.on_send(completion),
             // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
@@ -244,7 +266,9 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::ListTopics(reply) => {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
             }
+            Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
             Parcel::Deliver(topic, push) => self.topics.stage(&topic, push),
+            Parcel::Joined(joined) => self.on_joined(*joined),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
             Parcel::Order(order) => self.on_order(&order),
             Parcel::Drain => self.drain(),
@@ -266,14 +290,13 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.wheel.take_due(self.now_ms, &mut due);
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
+        self.drain_some();
         while let Some(id) = self.routes.take_due(self.now_ms) {
             if let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) {
                 self.call_handler(slot, |handler, context| handler.on_timer(context));
             }
         }
-        if self.accept_retry_ms.is_some_and(|retry_ms| self.now_ms >= retry_ms) {
-            self.submit_accept();
-        }
+        self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
             self.home.sweep(self.unix_ms);
             self.metrics.home_topics.set(self.home.len() as u64);
@@ -302,7 +325,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.end_reply(slot, start);
         self.apply_commands(slot);
         if is_closed && self.is_listening(slot) {
-            let is_draining = self.drain_deadline_ms.is_some();
+            let is_draining = self.drain.is_some();
             self.close_for(slot, if is_draining { CloseCause::Drain } else { CloseCause::Application });
         }
     }
@@ -313,21 +336,6 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     pub(super) fn unix_ms(&self) -> u64 {
         self.unix_ms
-    }
-
-    /// Leaves gracefully: accepts nobody any more, and sends everybody a Close frame.
-    fn drain(&mut self) {
-        if self.drain_deadline_ms.is_some() {
-            return;
-        }
-        self.drain_deadline_ms = Some(self.now_ms.saturating_add(self.config.drain_timeout_ms));
-        self.stop_accepting();
-        let all: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
-        all.into_iter().for_each(|slot| self.close_for_drain(slot));
-    }
-
-    pub(super) fn has_left(&self) -> bool {
-        self.drain_deadline_ms.is_some_and(|deadline_ms| self.slots.is_empty() || self.now_ms >= deadline_ms)
     }
 
     /// The slot of a connection, if it is still that connection's.
@@ -344,18 +352,6 @@ impl<'m, R: Ring> Shard<'m, R> {
         let marked = &mut self.slots[slot as usize].is_dirty;
         if !std::mem::replace(marked, true) {
             self.dirty.push(slot);
-        }
-    }
-
-    pub(super) fn listener_token() -> Token {
-        Token::new(Op::Accept, 0, 0)
-    }
-
-    pub(super) fn submit_accept(&mut self) {
-        self.accept_retry_ms = None;
-        if !self.is_accepting && self.drain_deadline_ms.is_none() {
-            self.is_accepting = true;
-            self.ring.submit_accept(self.listener.as_fd(), Self::listener_token());
         }
     }
 

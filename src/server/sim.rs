@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::time::Duration;
 
+use super::attend::Attention;
 use super::mesh::{self, Publisher};
 use super::metrics::ShardMetrics;
 use super::shard::{Shard, ShardParts};
@@ -49,8 +50,11 @@ pub fn start<'m>(
             config: config.clone(),
             connections_max,
             epoch_seed: index as u64,
+            descriptors: kernel.descriptors(),
+            addresses: None,
+            seed: index as u64,
         };
-        SimShard { shard: Shard::new(parts, metrics), metrics }
+        SimShard { shard: Shard::new(parts, &status.shards), metrics }
     });
     (publisher, shards.collect())
 }
@@ -100,24 +104,25 @@ impl SimShard<'_> {
     fn check_slot(&self, kernel: &SimKernel, slot: &Slot) {
         assert!(!slot.has_reply, "a reply was left behind");
         assert!(!slot.is_dirty, "a connection was not settled");
+        assert!(slot.subscriptions.is_empty() || slot.cause.is_none(), "a connection that has ended is subscribed");
         if slot.stage == Stage::Closing {
             return;
         }
         let held = kernel.operations(self.shard.ring.index(), slot.socket);
         // What ended and was not told of counts as held by both.
-        assert!(slot.is_receiving || !held.recv, "the kernel holds a receive that the shard has forgotten");
+        let is_attended = slot.attention != Attention::None;
+        assert!(is_attended || !held.recv, "the kernel holds a receive that the shard has forgotten");
         assert!(slot.is_sending || !held.send, "the kernel holds a send that the shard has forgotten");
-        let believed = [slot.is_receiving, slot.is_sending, slot.is_shutting];
+        let believed = [is_attended, slot.is_sending, slot.is_shutting];
         let known = [held.recv, held.send, held.shutdown];
         let count = |operations: [bool; 3]| operations.into_iter().filter(|is_there| *is_there).count();
         let (believed, known) = (count(believed), count(known) + held.queued + held.unreaped);
         assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
         let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
-        assert!(slot.is_receiving || !must_receive, "a connection is no longer received from: {slot:?}");
+        assert!(is_attended || !must_receive, "a connection is no longer received from: {slot:?}");
         let must_send = matches!(slot.stage, Stage::Serving | Stage::Flushing) && !slot.conn.outbox.is_empty();
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
         assert!(slot.is_sending || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
-        assert!(slot.subscriptions.is_empty() || slot.cause.is_none(), "a connection that has ended is subscribed");
     }
 
     /// The most that waits in an outbox.

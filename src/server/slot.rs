@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
-use crate::conn::{CloseCause, Connection};
+use crate::conn::{CloseCause, Connection, Rate};
+use crate::limits::SLOT_BYTES;
 use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
 use crate::ring::Direct;
 use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
@@ -42,8 +44,9 @@ pub(super) struct Slot {
     pub(super) stage: Stage,
     /// Why the conversation ended, once it has.
     pub(super) cause: Option<CloseCause>,
-    /// A receive is armed: the kernel will complete it.
-    pub(super) is_receiving: bool,
+    /// How the kernel waits for bytes.
+    pub(super) attention: Attention,
+    pub(super) traffic: Traffic,
     /// It should not be received from, since too much waits to be sent.
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
@@ -58,8 +61,8 @@ pub(super) struct Slot {
     pub(super) is_dirty: bool,
     /// The fan-out that last sent to it: one send for a socket in each.
     pub(super) fan_out: u32,
-    /// The tick of its one valid timer.
-    pub(super) timer_tick: u64,
+    /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
+    pub(super) timer_tick: u32,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
     pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
@@ -67,15 +70,32 @@ pub(super) struct Slot {
     /// In which form it is sent what is pushed to its topics.
     pub(super) encoding: Encoding,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
-    /// As whom it is present in topics where that is kept. Most are in none.
-    pub(super) presence: Option<Box<Presence>>,
-    /// What its compressed messages may refer back to. Most refer to nothing.
+    /// What few connections have.
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+/// What few connections have, so that the others need not have room for it.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// What the peer has sent lately; only where that is bounded, and once it has sent anything.
+    pub(super) rate: Rate,
+    /// As whom it is present, by topic, where that is kept.
+    pub(super) presence: Vec<(TopicId, Arc<ClientInfo>)>,
+    /// What its compressed messages may refer back to, where that was agreed on.
     pub(super) deflate_context: Option<Box<DeflateContext>>,
 }
 
-/// As whom a connection is present, by topic.
-#[derive(Debug, Default)]
-pub(super) struct Presence(pub(super) Vec<(TopicId, Arc<ClientInfo>)>);
+impl Rare {
+    /// What messages to the peer may refer back to.
+    pub(super) fn sent(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
+        rare.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
+    }
+
+    /// What messages from the peer may refer back to.
+    pub(super) fn received(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
+        rare.as_deref_mut()?.deflate_context.as_deref_mut()?.received.as_mut()
+    }
+}
 
 /// A connection's subscription to a topic.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +104,8 @@ pub(super) struct Subscription {
     /// What it is sent of each push.
     pub(super) variant: Variant,
 }
+
+const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a connection may take");
 
 impl Slot {
     /// A connection that was just accepted, and is not yet received from.
@@ -95,7 +117,8 @@ impl Slot {
             route: None,
             stage: Stage::Serving,
             cause: None,
-            is_receiving: false,
+            attention: Attention::None,
+            traffic: Traffic::default(),
             is_paused: false,
             is_sending: false,
             is_shutting: false,
@@ -108,20 +131,24 @@ impl Slot {
             deadline_ms: 0,
             encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
-            presence: None,
-            deflate_context: None,
+            rare: None,
         }
     }
 
     /// What compresses for its peer, where that was agreed on.
     pub(super) fn deflater<'d>(&'d mut self, deflater: &'d mut Deflater) -> Option<PeerDeflater<'d>> {
-        let sent = sent_window(&mut self.deflate_context);
+        let sent = Rare::sent(&mut self.rare);
         self.conn.deflate_window.map(|window| deflater.for_peer(window, sent))
+    }
+
+    /// Whether what its compressed messages may refer back to is kept.
+    pub(super) fn takes_context_over(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.deflate_context.is_some())
     }
 
     /// It is sent what was compressed for many: its own messages after that can't refer back beyond it.
     pub(super) fn forget_sent(&mut self) {
-        if let Some(sent) = sent_window(&mut self.deflate_context) {
+        if let Some(sent) = Rare::sent(&mut self.rare) {
             sent.clear();
         }
     }
@@ -133,16 +160,6 @@ impl Slot {
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.is_receiving || self.is_sending || self.is_shutting
+        self.attention != Attention::None || self.is_sending || self.is_shutting
     }
-}
-
-/// What messages to a peer may refer back to, where that was agreed on.
-pub(super) fn sent_window(context: &mut Option<Box<DeflateContext>>) -> Option<&mut SlidingWindow> {
-    context.as_deref_mut().and_then(|context| context.sent.as_mut())
-}
-
-/// What messages from a peer may refer back to, where that was agreed on.
-pub(super) fn received_window(context: &mut Option<Box<DeflateContext>>) -> Option<&mut SlidingWindow> {
-    context.as_deref_mut().and_then(|context| context.received.as_mut())
 }

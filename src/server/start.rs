@@ -4,6 +4,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -12,12 +13,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
+use super::addresses::AddressCounts;
 use super::mesh::{self, Mesh, Publisher};
 use super::shard::{Shard, ShardParts};
 use super::{ServerConfig, Status, listener};
 use crate::gateway::{Handler, RouteError, Routes};
 use crate::limits::{RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
-use crate::ring::{Event, Ring, RingAddress, StartError, Uring, UringConfig};
+use crate::ring::{Event, Ring, RingAddress, StartError, TABLE_MAX, Uring, UringConfig};
 
 /// Makes a handler on a shard's thread.
 type Factory = Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
@@ -62,7 +64,8 @@ struct Seat {
     wake: Event,
     routes: Arc<[(String, Factory)]>,
     config: ServerConfig,
-    connections_max: u32,
+    room: Room,
+    addresses: Option<AddressCounts>,
     status: Status,
     epoch_seed: u64,
     /// Dropped when the thread ends.
@@ -96,7 +99,7 @@ impl ServerBuilder {
         make_routes(&routes).map_err(ServeError::Route)?;
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
-        let connections_max = connections_max(&config, count)?;
+        let room = Room::new(config.connections_max, count, raise_file_limit()?);
         let (address, listeners) = listener::listen(config.listen, count, config.socket_notsent_bytes)
             .map_err(|error| ServeError::Listen(config.listen, error))?;
         let events: Vec<Event> = (0..count)
@@ -106,6 +109,8 @@ impl ServerBuilder {
         let status = Status::new(count);
         let (ended_sender, ended) = oneshot::channel();
         let (routes, ended_sender) = (Arc::from(routes), Arc::new(ended_sender));
+        let addresses = NonZeroU32::new(config.connections_per_address_max);
+        let addresses = addresses.map(|max| AddressCounts::new(max.get()));
         let epoch_seed = RandomState::new().hash_one(std::process::id());
         let (ready_sender, ready) = mpsc::channel();
         let mut starts = Vec::new();
@@ -117,7 +122,8 @@ impl ServerBuilder {
                 wake: events[shard].clone(),
                 routes: Arc::clone(&routes),
                 config: config.clone(),
-                connections_max,
+                room,
+                addresses: addresses.clone(),
                 status: status.clone(),
                 // Each home's own, so that no two topics share an epoch.
                 epoch_seed: epoch_seed.wrapping_add(shard as u64),
@@ -153,12 +159,16 @@ impl Seat {
             pin(cpu);
         }
         let ring = Uring::new(UringConfig {
-            descriptors: self.connections_max + SPARE_DESCRIPTORS,
+            descriptors: self.room.descriptors,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES,
         });
         let ring = match ring {
             Ok(ring) => {
+                if ring.lanes() > 1 {
+                    let (shard, rings) = (self.shard, ring.lanes());
+                    tracing::info!(shard, rings, "RLIMIT_NOFILE is less than a shard's connections: several rings");
+                }
                 let _ = ready.send((self.shard, Ok(ring.address())));
                 ring
             }
@@ -176,10 +186,13 @@ impl Seat {
             mesh,
             routes: make_routes(&self.routes).expect("the routes were made once already"),
             config: self.config,
-            connections_max: self.connections_max as usize,
+            connections_max: self.room.connections_max,
+            descriptors: self.room.descriptors as usize,
             epoch_seed: self.epoch_seed,
+            addresses: self.addresses,
+            seed: RandomState::new().hash_one(self.shard),
         };
-        Shard::new(parts, &self.status.shards[self.shard]).run();
+        Shard::new(parts, &self.status.shards).run();
     }
 }
 
@@ -200,28 +213,39 @@ fn make_routes(factories: &[(String, Factory)]) -> Result<Routes, RouteError> {
     Ok(routes)
 }
 
-/// Connections of each shard: what was asked for, or what `RLIMIT_NOFILE` allows after the soft limit was raised to the
-/// hard one.
-fn connections_max(config: &ServerConfig, shards: usize) -> Result<u32, ServeError> {
-    let limit = getrlimit(Resource::Nofile);
-    let descriptors = u32::try_from(limit.maximum.unwrap_or(u64::MAX)).unwrap_or(u32::MAX).min(DESCRIPTORS_MAX);
-    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
-        .map_err(|error| ServeError::Kernel("raising RLIMIT_NOFILE to its hard limit", error.into()))?;
-    match config.connections_max.div_ceil(shards) {
-        0 => Ok(descriptors.saturating_sub(SPARE_DESCRIPTORS).max(1)),
-        wanted => {
-            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-            let needed = wanted.saturating_add(SPARE_DESCRIPTORS);
-            if needed > descriptors {
-                return Err(ServeError::Ring(StartError::TooManyFiles(needed)));
-            }
-            Ok(wanted)
+/// How many connections there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    /// On all shards together.
+    connections_max: usize,
+    /// Sockets that each shard can hold.
+    descriptors: u32,
+}
+
+impl Room {
+    /// Room for `connections_max` connections, or for as many as one kernel ring of each shard takes, whose table holds
+    /// `table_max`.
+    fn new(connections_max: usize, shards: usize, table_max: u32) -> Room {
+        if connections_max == 0 {
+            let share = table_max.saturating_sub(SPARE_DESCRIPTORS).max(1);
+            return Room { connections_max: share as usize * shards, descriptors: share + SPARE_DESCRIPTORS };
         }
+        let share = connections_max.div_ceil(shards);
+        // The kernel deals connections out by hash: some shard gets more than its share, hardly ever by more than four
+        // standard deviations.
+        let uneven = if shards > 1 { 4 * share.isqrt() } else { 0 };
+        let descriptors = share + uneven.min(connections_max - share) + SPARE_DESCRIPTORS as usize;
+        Room { connections_max, descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX) }
     }
 }
 
-/// The kernel's own bound on a ring's table of descriptors (`IORING_MAX_FIXED_FILES`).
-const DESCRIPTORS_MAX: u32 = 1 << 20;
+/// Raises the soft limit on files to the hard one, and returns how many sockets a kernel ring can hold then.
+fn raise_file_limit() -> Result<u32, ServeError> {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })
+        .map_err(|error| ServeError::Kernel("raising RLIMIT_NOFILE to its hard limit", error.into()))?;
+    Ok(u32::try_from(limit.maximum.unwrap_or(u64::MAX)).unwrap_or(u32::MAX).min(TABLE_MAX))
+}
 
 fn allowed_cpus() -> io::Result<Vec<usize>> {
     let set = sched_getaffinity(None)?;
@@ -266,3 +290,22 @@ impl fmt::Display for ServeError {
 }
 
 impl std::error::Error for ServeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_shard_has_room_for_more_than_its_share() {
+        let rows = [
+            ("as many as a table holds", (0, 2, 20_000), (39_872, 20_000)),
+            ("a tiny table", (0, 1, 10), (1, 65)),
+            ("alone", (1_000_000, 1, 20_000), (1_000_000, 1_000_064)),
+            ("with one other", (1_000_000, 2, 20_000), (1_000_000, 502_892)),
+            ("less than there are shards", (1, 4, 20_000), (1, 65)),
+        ];
+        for (name, (wanted, shards, table_max), (connections_max, descriptors)) in rows {
+            assert_eq!(Room::new(wanted, shards, table_max), Room { connections_max, descriptors }, "{name}");
+        }
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::mesh::{Join, Parcel, ToConn};
+use super::mesh::{Join, Joined, Parcel, ToConn};
 use super::shard::Shard;
 use super::slot::Subscription;
 use super::variant::variant_of;
@@ -14,11 +14,14 @@ use crate::gateway::Subscribe;
 use crate::ring::Ring;
 use crate::topics::{Answer, ClientInfo, NamespaceId, PublishError, Push, TopicId, TopicName};
 
-/// A connection that joins a topic, until the home has answered.
+/// What a connection's shard must know when a join is answered. It travels to the topic's home and back, so that as
+/// many may be on their way as the connection has asked for, whatever their tickets are.
 #[derive(Debug)]
 pub(super) struct Joining {
+    /// The topic on the connection's shard.
     topic: TopicId,
     join_leave: bool,
+    /// Who joins, where that is kept.
     presence: Option<Arc<ClientInfo>>,
 }
 
@@ -89,7 +92,8 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
+    /// Where a topic is in a connection's list.
+    pub(super) fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
         self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
     }
 
@@ -100,9 +104,9 @@ impl<R: Ring> Shard<'_, R> {
         let presence = presence.filter(|_| is_present);
         let (id, _) = self.topics.find_or_make(&topic, namespace);
         self.topics.begin_join(id);
-        self.joining.insert((to.id, to.ticket), Joining { topic: id, join_leave, presence: presence.clone() });
+        self.metrics.topics.set(self.topics.len() as u64);
         let home = topic.home(self.mesh.shard_count());
-        let join = Join { topic, catch_up, presence, reply: to };
+        let join = Join { topic, catch_up, joining: Joining { topic: id, join_leave, presence }, reply: to };
         if home == self.mesh.shard() {
             self.on_join(join);
         } else {
@@ -112,14 +116,15 @@ impl<R: Ring> Shard<'_, R> {
 
     /// At the topic's home: somebody subscribes.
     pub(super) fn on_join(&mut self, join: Join) {
-        let Join { topic, catch_up, presence, reply } = join;
+        let Join { topic, catch_up, joining, reply } = join;
         let now_ms = self.unix_ms();
         let id = match self.home.add_interest(&topic, reply.shard, now_ms) {
             Ok(id) => id,
-            Err(error) => return self.answer_join(reply, Answer::NotSubscribed { topic, error }),
+            Err(error) => return self.answer_join(reply, joining, Answer::NotSubscribed { topic, error }),
         };
         let (position, recovery) = self.home.catch_up(id, catch_up, now_ms);
-        self.answer_join(reply, Answer::Subscribed { topic: topic.clone(), position, recovery });
+        let presence = joining.presence.clone();
+        self.answer_join(reply, joining, Answer::Subscribed { topic: topic.clone(), position, recovery });
         // After the answer, so that whoever comes sees itself come.
         if let Some(info) = presence {
             let is_news = self.home.arrive(id, &info);
@@ -129,50 +134,50 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn answer_join(&mut self, reply: ToConn, answer: Answer) {
-        if reply.shard == self.number() {
-            self.on_answer(reply, answer);
+    fn answer_join(&mut self, to: ToConn, joining: Joining, answer: Answer) {
+        let joined = Joined { to, joining, answer };
+        if to.shard == self.number() {
+            self.on_joined(joined);
         } else {
-            self.mesh.send(usize::from(reply.shard), Parcel::Answer(Box::new(reply), Box::new(answer)));
+            self.mesh.send(usize::from(to.shard), Parcel::Joined(Box::new(joined)));
         }
     }
 
-    /// A connection has got an answer. If it has subscribed, that begins now.
-    pub(super) fn on_answer(&mut self, to: ToConn, answer: Answer) {
-        if matches!(answer, Answer::Subscribed { .. } | Answer::NotSubscribed { .. }) {
-            self.end_join(to, &answer);
+    /// The home has answered a join: if it may, the subscription begins now.
+    pub(super) fn on_joined(&mut self, joined: Joined) {
+        let Joined { to, joining, answer } = joined;
+        let Joining { topic, join_leave, presence } = joining;
+        let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
+        let name = self.topics.name(topic).clone();
+        match (slot, &answer) {
+            (Some(slot), Answer::Subscribed { .. }) => {
+                self.go_live(slot, topic, join_leave);
+                self.remember_presence(slot, topic, presence);
+            }
+            (None, Answer::Subscribed { .. }) => {
+                if let Some(info) = presence {
+                    self.tell_departure(&name, info);
+                }
+            }
+            _ => {}
         }
+        if self.topics.end_join(topic) {
+            self.tell_disinterest(&name);
+        }
+        self.metrics.topics.set(self.topics.len() as u64);
+        self.on_answer(to, answer);
+    }
+
+    /// A connection has got an answer.
+    pub(super) fn on_answer(&mut self, to: ToConn, answer: Answer) {
         if let Some(slot) = self.find(to.id).filter(|slot| self.is_listening(*slot)) {
             self.call_handler(slot, |handler, context| handler.on_answer(context, to.ticket, answer));
         }
     }
 
-    fn end_join(&mut self, to: ToConn, answer: &Answer) {
-        // None where the namespace is unknown: nothing was begun.
-        let Some(joining) = self.joining.remove(&(to.id, to.ticket)) else { return };
-        let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
-        match (slot, answer) {
-            (Some(slot), Answer::Subscribed { .. }) => {
-                self.go_live(slot, joining.topic, joining.join_leave);
-                self.remember_presence(slot, joining.topic, joining.presence);
-            }
-            (_, Answer::Subscribed { topic, .. }) => {
-                if let Some(info) = joining.presence {
-                    self.tell_departure(topic, info);
-                }
-            }
-            _ => {}
-        }
-        let topic = self.topics.name(joining.topic).clone();
-        if self.topics.end_join(joining.topic) {
-            self.tell_disinterest(&topic);
-        }
-        self.metrics.topics.set(self.topics.len() as u64);
-    }
-
     fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Arc<ClientInfo>>) {
         if let Some(info) = presence {
-            self.slot(slot).presence.get_or_insert_default().0.push((topic, info));
+            self.slot(slot).rare.get_or_insert_default().presence.push((topic, info));
         }
     }
 
@@ -199,7 +204,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Arc<ClientInfo>> {
-        let presence = &mut self.slot(slot).presence.as_mut()?.0;
+        let presence = &mut self.slot(slot).rare.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }

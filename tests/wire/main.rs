@@ -8,7 +8,9 @@
 mod support;
 
 mod content;
+mod crowd;
 mod deflate;
+mod drain;
 mod feed;
 mod frames;
 mod handshake;

@@ -49,7 +49,9 @@ fn one_connection_too_many_is_told_to_come_again() {
     let mut first = Peer::open(server.data, "/echo");
     let second = Peer::open(server.data, "/echo");
     let refusal = http::get(server.data, "/");
-    assert_eq!((refusal.status, refusal.header("Retry-After")), (503, Some("5")));
+    assert_eq!(refusal.status, 503);
+    let retry_after = refusal.header("Retry-After").and_then(|seconds| seconds.parse().ok());
+    assert!(retry_after.is_some_and(|seconds: u64| (1..=10).contains(&seconds)), "{retry_after:?}");
     first.expect_echo("undisturbed");
     drop(second);
     // Until the server has seen the end of the second, there is no place.

@@ -36,7 +36,7 @@ pub(crate) fn runs<'m>(
     measurements: &'m [Measurement],
     case: &'m str,
     server: &'m str,
-) -> impl Iterator<Item = &'m Measurement> {
+) -> impl Iterator<Item = &'m Measurement> + Clone {
     measurements.iter().filter(move |run| run.case == case && run.server == server)
 }
 
@@ -58,16 +58,18 @@ pub(crate) fn ratios(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Latency, ServerCost};
+    use crate::measure::{Latency, SelfCheck, ServerCost, Summary};
 
     fn measurement(round: u32, server: &'static str, cpu_ns_each: f64) -> Measurement {
         let report = Report {
             count: 1,
             per_second: 1.0,
-            latency: Latency { p50_us: 1.0, p99_us: 1.0, p999_us: 1.0, max_us: 1.0 },
+            latency: Latency::closed_loop(Summary { p50_us: 1.0, p99_us: 1.0, p999_us: 1.0, max_us: 1.0 }),
             slowest_share: 1.0,
             client_cpus: 1.0,
+            self_check: SelfCheck { client_bound: false },
             server: ServerCost { cpus: 1.0, cpu_ns_each, per_cpu_second: 1e9 / cpu_ns_each, resident_bytes: 1 },
+            figures: Vec::new(),
         };
         Measurement { case: "case".to_owned(), round, server, report }
     }

@@ -87,13 +87,14 @@ impl DeflateParams {
                 Some(value) => value?,
             };
             let names_server_window = params.server_window.is_some();
-            // A library that can't compress within the window at all would have nothing to refer back to.
+            // Where a library can't compress within the window there is nothing to refer back to.
             let server_takes_over =
                 may_take_over && !params.server_no_context_takeover && server_window.get() >= LIBRARY_WINDOW_BITS_MIN;
             let small_client_window = params
                 .client_window
                 .filter(|_| may_take_over && !params.client_no_context_takeover)
-                .map(|hint| hint.unwrap_or(WindowBits::MAX).min(SlidingWindow::KEPT_MAX));
+                .map(|hint| hint.unwrap_or(WindowBits::MAX).min(SlidingWindow::KEPT_MAX))
+                .filter(|window| window.get() >= LIBRARY_WINDOW_BITS_MIN);
             Some(Self {
                 server_window,
                 client_window: small_client_window.unwrap_or(WindowBits::MAX),
@@ -285,7 +286,8 @@ mod tests {
             ("", "; client_no_context_takeover"),
             ("; client_max_window_bits", "; client_max_window_bits=12"),
             ("; client_max_window_bits=15", "; client_max_window_bits=12"),
-            ("; client_max_window_bits=8", "; client_max_window_bits=8"),
+            ("; client_max_window_bits=9", "; client_max_window_bits=9"),
+            ("; client_max_window_bits=8", "; client_no_context_takeover"),
             ("; server_no_context_takeover", "; server_no_context_takeover; client_no_context_takeover"),
             (
                 "; server_no_context_takeover; client_max_window_bits",

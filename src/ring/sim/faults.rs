@@ -29,6 +29,8 @@ pub struct Faults {
     pub recv_ends: u32,
     /// A receive finds no buffer though there is one.
     pub recv_scarce: u32,
+    /// A poll ends though nothing has come.
+    pub poll_early: u32,
     /// A receive is interrupted.
     pub recv_interrupted: u32,
     /// A send takes fewer bytes than there is room for.
@@ -37,8 +39,6 @@ pub struct Faults {
     pub send_refused: u32,
     /// A send that may wait fails for lack of memory. The connection does not survive that.
     pub send_fails: u32,
-    /// An accept ends though a connection came.
-    pub accept_ends: u32,
     /// A connection was gone before it was accepted.
     pub accept_aborted: u32,
     /// The system's table of files is full.
@@ -71,7 +71,7 @@ impl Faults {
             send_short: 0,
             send_refused: 0,
             send_fails: 0,
-            accept_ends: 0,
+            poll_early: 0,
             accept_aborted: 0,
             accept_full: 0,
             accept_fails: 0,
@@ -94,7 +94,7 @@ impl Faults {
             send_short: rate(&usual),
             send_refused: rate(&usual),
             send_fails: rate(&seldom),
-            accept_ends: rate(&usual),
+            poll_early: rate(&usual),
             accept_aborted: rate(&usual),
             accept_full: rate(&usual),
             accept_fails: rate(&seldom),

@@ -7,6 +7,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ pub enum PeerRead {
 /// The operations of one socket that the shard has not heard the end of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Operations {
-    /// The kernel holds a receive.
+    /// The kernel holds a receive, or a poll for one.
     pub recv: bool,
     /// The kernel holds a send.
     pub send: bool,
@@ -107,6 +108,8 @@ pub(super) struct Posted {
     pub(super) piece: Option<(u16, Vec<u8>, bool)>,
     /// The connection that waits to hear of its operation's end.
     pub(super) socket: Option<usize>,
+    /// The connection that was accepted.
+    pub(super) accepted: Option<usize>,
 }
 
 /// A piece that the shard has and has not given back.
@@ -123,7 +126,8 @@ pub(super) struct RingState {
     pub(super) queued: Vec<Request>,
     pub(super) posted: VecDeque<Posted>,
     pub(super) descriptors: Vec<Option<usize>>,
-    pub(super) accepting: Option<Token>,
+    /// The accepts that wait, in order.
+    pub(super) accepting: VecDeque<Token>,
     pub(super) accept_scheduled: bool,
     pub(super) backlog: VecDeque<usize>,
     pub(super) watch: Option<(Event, Token)>,
@@ -271,7 +275,7 @@ impl SimKernel {
             if entry.ring == ring && entry.place != Place::Gone {
                 entry.place = Place::Gone;
                 entry.is_harmed = true;
-                (entry.recv, entry.send) = (None, None);
+                (entry.recv, entry.poll, entry.send) = (None, None, None);
                 kernel.reset_to_peer(socket);
             }
         }
@@ -373,6 +377,16 @@ impl SimKernel {
         [&socket.up, &socket.down].iter().map(|stream| stream.leaving() + stream.available()).sum()
     }
 
+    /// The address that a connection comes from: each from one of its own.
+    pub(super) fn address(socket: usize) -> IpAddr {
+        Ipv4Addr::from(0x0a00_0000 + socket as u32).into()
+    }
+
+    /// Sockets that a ring holds.
+    pub fn descriptors(&self) -> usize {
+        self.0.borrow().faults.descriptors as usize
+    }
+
     /// Whether a fault was injected that ended this connection.
     pub fn is_harmed(&self, peer: PeerId) -> bool {
         self.0.borrow().sockets[peer.0].is_harmed
@@ -391,7 +405,7 @@ impl SimKernel {
         let queued = state.queued.iter().filter(|request| request.is_on(descriptor)).count();
         let socket = &kernel.sockets[socket];
         Operations {
-            recv: socket.recv.is_some(),
+            recv: socket.recv.is_some() || socket.poll.is_some(),
             send: socket.send.is_some(),
             shutdown: socket.is_shutting,
             queued,
@@ -406,7 +420,7 @@ impl Kernel {
             queued: Vec::new(),
             posted: VecDeque::new(),
             descriptors: vec![None; self.faults.descriptors as usize],
-            accepting: None,
+            accepting: VecDeque::new(),
             accept_scheduled: false,
             backlog: VecDeque::new(),
             watch: None,
@@ -647,6 +661,6 @@ impl Kernel {
 impl Posted {
     /// The only completion of an operation that belongs to no socket.
     pub(super) fn of(token: Token, result: Result<u32, Errno>) -> Posted {
-        Posted { token, result, more: false, piece: None, socket: None }
+        Posted { token, result, more: false, piece: None, socket: None, accepted: None }
     }
 }

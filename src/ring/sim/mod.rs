@@ -23,6 +23,7 @@ mod rng;
 mod socket;
 mod stream;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -32,7 +33,7 @@ pub use rng::Rng;
 
 use self::kernel::Lent;
 use self::requests::Request;
-use super::{Completion, Direct, Event, Ring, SendNow, Token};
+use super::{ACCEPTS_MAX, Completion, Direct, Event, Ring, SendNow, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
 /// What a receive buffer holds after it was given back: whoever still looks at it sees nothing of use.
@@ -43,16 +44,18 @@ pub struct SimRing {
     kernel: SimKernel,
     index: usize,
     recv: RecvRing,
+    /// Where accepted connections came from, by the tag of the accept.
+    accepted_from: [IpAddr; ACCEPTS_MAX],
 }
 
 impl SimRing {
     /// A ring of `kernel`. Rings are numbered from 0.
     pub fn new(kernel: &SimKernel) -> SimRing {
         let mut state = kernel.0.borrow_mut();
-        let recv = RecvRing::new(state.faults.recv_buffers, state.faults.recv_buffer_bytes);
+        let recv = RecvRing::new(0, state.faults.recv_buffers, state.faults.recv_buffer_bytes);
         let index = state.add_ring();
         drop(state);
-        SimRing { kernel: kernel.clone(), index, recv }
+        SimRing { kernel: kernel.clone(), index, recv, accepted_from: [Ipv4Addr::UNSPECIFIED.into(); ACCEPTS_MAX] }
     }
 
     /// The number of this ring.
@@ -82,8 +85,20 @@ impl Ring for SimRing {
         self.queue(Request::Accept { token });
     }
 
+    fn accepted_from(&self, token: Token) -> IpAddr {
+        self.accepted_from[token.tag() as usize]
+    }
+
     fn submit_recv(&mut self, socket: Direct, token: Token) {
-        self.queue(Request::Recv { socket, token });
+        self.queue(Request::Recv { socket, is_once: false, token });
+    }
+
+    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
+        self.queue(Request::Recv { socket, is_once: true, token });
+    }
+
+    fn submit_poll(&mut self, socket: Direct, token: Token) {
+        self.queue(Request::Poll { socket, token });
     }
 
     fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
@@ -106,8 +121,12 @@ impl Ring for SimRing {
         self.queue(Request::Close { socket, token });
     }
 
-    fn submit_cancel(&mut self, target: Token) {
+    fn submit_cancel(&mut self, _socket: Direct, target: Token) {
         self.queue(Request::Cancel { target });
+    }
+
+    fn submit_cancel_accept(&mut self, target: Token) {
+        self.queue(Request::CancelAccept { target });
     }
 
     fn submit_watch(&mut self, event: &Event, token: Token) {
@@ -125,6 +144,9 @@ impl Ring for SimRing {
     /// Never waits: virtual time passes in [`SimKernel::next`], between [`SimKernel::sleep`] and this.
     fn wait(&mut self, _timeout: Duration, completions: &mut Vec<Completion>) {
         for posted in self.kernel.reap(self.index) {
+            if let Some(socket) = posted.accepted {
+                self.accepted_from[posted.token.tag() as usize] = SimKernel::address(socket);
+            }
             let received = posted.piece.map(|(buffer_id, bytes, last)| self.lend(buffer_id, &bytes, last));
             completions.push(Completion { token: posted.token, result: posted.result, more: posted.more, received });
         }
@@ -172,10 +194,11 @@ mod tests {
         let kernel = SimKernel::new(Rng::new(1), faults);
         let mut ring = SimRing::new(&kernel);
         let listener = File::open("/dev/null").unwrap();
-        ring.submit_accept(listener.as_fd(), token(Op::Accept));
+        ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 5, 0));
         let peer = kernel.connect(ring.index());
         let accepted = completions(&kernel, &mut ring);
         let socket = Direct(accepted[0].result.unwrap());
+        assert_eq!(ring.accepted_from(accepted[0].token), Ipv4Addr::new(10, 0, 0, 0));
         ring.submit_recv(socket, token(Op::Recv));
         (kernel, ring, peer, socket)
     }
@@ -252,9 +275,26 @@ mod tests {
 
     #[test]
     fn a_cancelled_receive_ends() {
-        let (kernel, mut ring, _, _) = connect(Faults::none());
-        ring.submit_cancel(token(Op::Recv));
+        let (kernel, mut ring, _, socket) = connect(Faults::none());
+        ring.submit_cancel(socket, token(Op::Recv));
         assert_eq!(completions(&kernel, &mut ring)[0].result, Err(Errno::Canceled));
+    }
+
+    #[test]
+    fn a_poll_ends_when_bytes_come_and_a_receive_once_after_a_piece() {
+        let (kernel, mut ring, peer, socket) = connect(Faults::none());
+        ring.submit_cancel(socket, token(Op::Recv));
+        completions(&kernel, &mut ring);
+        ring.submit_poll(socket, token(Op::Poll));
+        assert_eq!(completions(&kernel, &mut ring), []);
+        kernel.write(peer, b"hello");
+        assert_eq!(completions(&kernel, &mut ring)[0].token, token(Op::Poll));
+        ring.submit_recv_once(socket, token(Op::Recv));
+        let mut received = completions(&kernel, &mut ring);
+        assert!(!received[0].more);
+        ring.release(received[0].received.take().unwrap());
+        kernel.write(peer, b"world");
+        assert_eq!(completions(&kernel, &mut ring), []);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use rustix::event::{PollFd, PollFlags, poll};
 
 use super::kernel::{Kernel, Posted, Way, Work};
-use super::socket::{Place, WaitingSend};
+use super::socket::{Place, WaitingRecv, WaitingSend};
 use crate::buf::{ConnId, SharedFrame};
 use crate::ring::{Completion, Direct, Errno, Event, SendNow, Token};
 
@@ -16,11 +16,13 @@ use crate::ring::{Completion, Direct, Errno, Event, SendNow, Token};
 #[derive(Debug)]
 pub(super) enum Request {
     Accept { token: Token },
-    Recv { socket: Direct, token: Token },
+    Recv { socket: Direct, is_once: bool, token: Token },
+    Poll { socket: Direct, token: Token },
     Send { socket: Direct, frame: SharedFrame, skip: usize, token: Token },
     Shutdown { socket: Direct, token: Token },
     Close { socket: Direct, token: Token },
     Cancel { target: Token },
+    CancelAccept { target: Token },
     Watch { event: Event, token: Token },
     Doorbell { to: usize, token: Token },
 }
@@ -28,8 +30,13 @@ pub(super) enum Request {
 impl Request {
     /// Whether this is an operation on `descriptor` that will complete.
     pub(super) fn is_on(&self, descriptor: Direct) -> bool {
-        matches!(self, Request::Recv { socket, .. } | Request::Send { socket, .. } | Request::Shutdown { socket, .. }
-            if *socket == descriptor)
+        match self {
+            Request::Recv { socket, .. }
+            | Request::Poll { socket, .. }
+            | Request::Send { socket, .. }
+            | Request::Shutdown { socket, .. } => *socket == descriptor,
+            _ => false,
+        }
     }
 }
 
@@ -44,15 +51,20 @@ impl Kernel {
     fn start(&mut self, ring: usize, request: Request) {
         match request {
             Request::Accept { token } => {
-                let previous = self.rings[ring].accepting.replace(token);
-                assert!(previous.is_none(), "two accepts at once");
+                let accepting = &mut self.rings[ring].accepting;
+                assert!(!accepting.contains(&token), "two accepts of one name at once");
+                accepting.push_back(token);
                 self.schedule_accept(ring);
             }
-            Request::Recv { socket, token } => self.start_recv(ring, socket, token),
+            Request::Recv { socket, is_once, token } => {
+                self.start_recv(ring, socket, WaitingRecv { token, is_once });
+            }
+            Request::Poll { socket, token } => self.start_poll(ring, socket, token),
             Request::Send { socket, frame, skip, token } => self.start_send(ring, socket, frame, skip, token),
             Request::Shutdown { socket, token } => self.start_shutdown(ring, socket, token),
             Request::Close { socket, token } => self.close_descriptor(ring, socket, token),
             Request::Cancel { target } => self.cancel(ring, target),
+            Request::CancelAccept { target } => self.cancel_accept(ring, target),
             Request::Watch { event, token } => {
                 let previous = self.rings[ring].watch.replace((event, token));
                 assert!(previous.is_none(), "two watches of one event");
@@ -79,7 +91,7 @@ impl Kernel {
 
     pub(super) fn schedule_accept(&mut self, ring: usize) {
         let state = &mut self.rings[ring];
-        if !state.accept_scheduled && state.accepting.is_some() && !state.backlog.is_empty() {
+        if !state.accept_scheduled && !state.accepting.is_empty() && !state.backlog.is_empty() {
             state.accept_scheduled = true;
             let delay_us = self.delay();
             self.schedule(delay_us, Work::Accept(ring));
@@ -88,17 +100,20 @@ impl Kernel {
 
     pub(super) fn accept(&mut self, ring: usize) {
         self.rings[ring].accept_scheduled = false;
-        let (Some(token), false) = (self.rings[ring].accepting, self.rings[ring].backlog.is_empty()) else { return };
-        let result = self.accept_one(ring);
-        let more = result.is_ok() && !self.fails(|faults| faults.accept_ends);
-        if !more {
-            self.rings[ring].accepting = None;
+        let state = &mut self.rings[ring];
+        if state.backlog.is_empty() {
+            return;
         }
-        self.post(ring, Posted { more, ..Posted::of(token, result) });
+        let Some(token) = state.accepting.pop_front() else { return };
+        let accepted = self.accept_one(ring);
+        let result = accepted.map(|(descriptor, _)| descriptor);
+        let accepted = accepted.ok().map(|(_, socket)| socket);
+        self.post(ring, Posted { accepted, ..Posted::of(token, result) });
         self.schedule_accept(ring);
     }
 
-    fn accept_one(&mut self, ring: usize) -> Result<u32, Errno> {
+    /// The descriptor, and whose it is.
+    fn accept_one(&mut self, ring: usize) -> Result<(u32, usize), Errno> {
         if self.fails(|faults| faults.accept_full) {
             return Err(Errno::TableFull);
         }
@@ -108,9 +123,7 @@ impl Kernel {
         let free: Vec<usize> = (0..self.rings[ring].descriptors.len())
             .filter(|index| self.rings[ring].descriptors[*index].is_none())
             .collect();
-        if free.is_empty() {
-            return Err(Errno::TableFull);
-        }
+        assert!(!free.is_empty(), "a connection was accepted without a descriptor for it, and lost");
         let socket = self.rings[ring].backlog.pop_front().expect("looked at above");
         if self.fails(|faults| faults.accept_aborted) {
             self.sockets[socket].place = Place::Gone;
@@ -121,20 +134,38 @@ impl Kernel {
         let descriptor = if self.faults.descriptors_are_random { self.rng.choose(&free) } else { free[0] };
         self.rings[ring].descriptors[descriptor] = Some(socket);
         self.sockets[socket].place = Place::Open(descriptor as u32);
-        Ok(descriptor as u32)
+        Ok((descriptor as u32, socket))
     }
 
-    fn start_recv(&mut self, ring: usize, socket: Direct, token: Token) {
+    fn start_recv(&mut self, ring: usize, socket: Direct, recv: WaitingRecv) {
         let socket = self.open_socket(ring, socket, "receive");
-        self.check_owner(socket, token.conn_id());
-        let previous = self.sockets[socket].recv.replace(token);
+        self.check_owner(socket, recv.token.conn_id());
+        let previous = self.sockets[socket].recv.replace(recv);
         assert!(previous.is_none(), "two receives at once on a socket");
         self.schedule_recv(socket);
     }
 
+    fn start_poll(&mut self, ring: usize, socket: Direct, token: Token) {
+        let socket = self.open_socket(ring, socket, "poll");
+        self.check_owner(socket, token.conn_id());
+        let previous = self.sockets[socket].poll.replace(token);
+        assert!(previous.is_none(), "two polls at once of a socket");
+        if self.fails(|faults| faults.poll_early) {
+            return self.end_poll(socket, Ok(0));
+        }
+        self.schedule_recv(socket);
+    }
+
+    fn end_poll(&mut self, socket: usize, result: Result<u32, Errno>) {
+        let entry = &mut self.sockets[socket];
+        let (ring, token) = (entry.ring, entry.poll.take().expect("a poll that ends was there"));
+        self.post(ring, Posted { socket: Some(socket), ..Posted::of(token, result) });
+    }
+
     pub(super) fn schedule_recv(&mut self, socket: usize) {
         let entry = &mut self.sockets[socket];
-        if !entry.scheduled.recv && entry.recv.is_some() && entry.is_readable() {
+        let is_awaited = entry.recv.is_some() || entry.poll.is_some();
+        if !entry.scheduled.recv && is_awaited && entry.is_readable() {
             entry.scheduled.recv = true;
             let delay_us = self.delay();
             self.schedule(delay_us, Work::Recv(socket));
@@ -143,6 +174,9 @@ impl Kernel {
 
     pub(super) fn recv(&mut self, socket: usize) {
         self.sockets[socket].scheduled.recv = false;
+        if self.sockets[socket].poll.is_some() && self.sockets[socket].is_readable() {
+            self.end_poll(socket, Ok(1));
+        }
         let pieces_max = self.rng.between(1, 4);
         for _ in 0..pieces_max {
             let entry = &self.sockets[socket];
@@ -171,10 +205,10 @@ impl Kernel {
         }
         let bytes = self.sockets[socket].up.read(count);
         let piece = self.fill(ring, bytes);
-        if self.fails(|faults| faults.recv_ends) {
+        let WaitingRecv { token, is_once } = self.sockets[socket].recv.expect("looked at by the caller");
+        if is_once || self.fails(|faults| faults.recv_ends) {
             self.end_recv(socket, Ok(count as u32), Some(piece));
         } else {
-            let token = self.sockets[socket].recv.expect("looked at by the caller");
             self.post(ring, Posted { more: true, piece: Some(piece), ..Posted::of(token, Ok(count as u32)) });
         }
         // Room for the sender.
@@ -204,7 +238,7 @@ impl Kernel {
 
     fn end_recv(&mut self, socket: usize, result: Result<u32, Errno>, piece: Option<(u16, Vec<u8>, bool)>) {
         let entry = &mut self.sockets[socket];
-        let (ring, token) = (entry.ring, entry.recv.take().expect("a receive that ends was armed"));
+        let (ring, token) = (entry.ring, entry.recv.take().expect("a receive that ends was armed").token);
         self.post(ring, Posted { piece, socket: Some(socket), ..Posted::of(token, result) });
     }
 
@@ -341,7 +375,7 @@ impl Kernel {
         let socket = self.open_socket(ring, descriptor, "close");
         self.check_owner(socket, token.conn_id());
         let entry = &mut self.sockets[socket];
-        let has_operations = entry.recv.is_some() || entry.send.is_some() || entry.is_shutting;
+        let has_operations = entry.recv.is_some() || entry.poll.is_some() || entry.send.is_some() || entry.is_shutting;
         assert!(!has_operations, "a descriptor was closed under an operation");
         assert_eq!(entry.unreaped, 0, "a descriptor was closed before the shard heard of its operations' end");
         entry.place = Place::Gone;
@@ -359,15 +393,21 @@ impl Kernel {
         self.schedule(delay_us, Work::Closed(ring, token.to_bits()));
     }
 
-    fn cancel(&mut self, ring: usize, target: Token) {
-        if self.rings[ring].accepting == Some(target) {
-            self.rings[ring].accepting = None;
-            return self.post(ring, Posted::of(target, Err(Errno::Canceled)));
+    fn cancel_accept(&mut self, ring: usize, target: Token) {
+        let accepting = &mut self.rings[ring].accepting;
+        if let Some(index) = accepting.iter().position(|token| *token == target) {
+            accepting.remove(index);
+            self.post(ring, Posted::of(target, Err(Errno::Canceled)));
         }
+    }
+
+    fn cancel(&mut self, ring: usize, target: Token) {
         let open: Vec<usize> = self.rings[ring].descriptors.iter().flatten().copied().collect();
         for socket in open {
-            if self.sockets[socket].recv == Some(target) {
+            if self.sockets[socket].recv.is_some_and(|recv| recv.token == target) {
                 self.end_recv(socket, Err(Errno::Canceled), None);
+            } else if self.sockets[socket].poll == Some(target) {
+                self.end_poll(socket, Err(Errno::Canceled));
             } else if self.sockets[socket].send.as_ref().is_some_and(|waiting| waiting.token == target) {
                 self.end_send(socket, Some(Errno::Canceled));
             }

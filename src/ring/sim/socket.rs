@@ -28,6 +28,14 @@ pub(super) enum PeerState {
     Vanished,
 }
 
+/// A receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WaitingRecv {
+    pub(super) token: Token,
+    /// It ends with its first piece.
+    pub(super) is_once: bool,
+}
+
 /// A send that may wait.
 #[derive(Debug)]
 pub(super) struct WaitingSend {
@@ -67,7 +75,9 @@ pub(super) struct Socket {
     pub(super) is_shut_write: bool,
     /// The end of the shard's half is with a worker thread.
     pub(super) is_shutting: bool,
-    pub(super) recv: Option<Token>,
+    pub(super) recv: Option<WaitingRecv>,
+    /// A poll for something to receive.
+    pub(super) poll: Option<Token>,
     pub(super) send: Option<WaitingSend>,
     /// Operations that have ended, of which the shard has not been told.
     pub(super) unreaped: u32,
@@ -92,6 +102,7 @@ impl Socket {
             is_shut_write: false,
             is_shutting: false,
             recv: None,
+            poll: None,
             send: None,
             unreaped: 0,
             peer: PeerState::Present,

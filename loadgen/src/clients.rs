@@ -1,0 +1,478 @@
+//! The clients of a worker: subscribers, and after them by number the connections that publish.
+//!
+//! Joins sockets and conversations, opens them at a pace, and tells an [`Audience`] what came. A scenario decides who
+//! connects when, and what it means.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringfeed::proto::{DeflateParams, Message, encode_message};
+
+use crate::cli::CommonOptions;
+use crate::conversation::{Conversation, Link, Opening, Request, Tools};
+use crate::dial::Dialer;
+use crate::driver::{self, Seen};
+use crate::error::Error;
+use crate::frames::Hands;
+use crate::masking_keys::MaskingKeys;
+use crate::options::{ConnectOptions, PublishOptions};
+use crate::pace::Pace;
+use crate::publisher::HttpPublisher;
+use crate::sockets::{Attention, Observer, Sockets};
+use crate::target::Target;
+use crate::tls::{self, Tls, Trust};
+use crate::topics::Topics;
+
+/// How long a server may take until a client is ready.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest wait of one turn.
+pub(crate) const TURN: Duration = Duration::from_millis(100);
+
+/// Who hears what the clients hear.
+pub(crate) trait Audience {
+    /// Something has come: what is the time, in nanoseconds since the start of the run?
+    fn woken(&mut self) -> u64;
+
+    /// `client` is connected, and subscribed where there is something to subscribe to.
+    fn on_ready(&mut self, client: u32, ready: Ready, now_ns: u64);
+
+    /// A message came to `client`. What is put into `out` goes back.
+    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, out: Out<'_>);
+
+    /// `client` has ended, and not because we wanted; or it never became ready.
+    fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str);
+}
+
+/// How it went to become ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    /// How messages may be compressed, if that was agreed on.
+    pub(crate) deflate: Option<DeflateParams>,
+    /// From the start of the TCP connection.
+    pub(crate) took: Duration,
+}
+
+/// Where a client's own frames go.
+pub(crate) struct Out<'a> {
+    pub(crate) bytes: &'a mut Vec<u8>,
+    pub(crate) keys: &'a mut MaskingKeys,
+}
+
+/// Where some of the clients go.
+struct Way {
+    target: Target,
+    dialer: Dialer,
+    /// Whom the server's certificate must be for; `None` without encryption.
+    name: Option<tls::Name>,
+    headers: Vec<(String, String)>,
+}
+
+/// All clients of a worker.
+pub(crate) struct Clients {
+    sockets: Sockets,
+    talks: Talks,
+    to_subscribe: Way,
+    to_publish: Option<Way>,
+    publishers: u32,
+    connect_rate: Option<u32>,
+    handshakes_max: u32,
+    attention: Attention,
+}
+
+/// Their conversations.
+struct Talks {
+    tools: Tools,
+    topics: Arc<Topics>,
+    deflate: bool,
+    /// Clients from this number on publish.
+    subscribers: u32,
+    all: Vec<Conversation>,
+    /// Those that were opened, in that order; some are ready or gone by now.
+    opened: VecDeque<(u32, Instant)>,
+    opening_count: u32,
+    ready_count: u32,
+    /// Why the first client ended that did so by itself, since somebody last asked.
+    failure: Option<(u32, String)>,
+}
+
+impl Clients {
+    /// Room for `subscribers` and those who publish. Nobody is connected yet.
+    ///
+    /// # Errors
+    /// If the options contradict each other or this host's limits are too low; says how.
+    pub(crate) fn new(
+        common: &CommonOptions,
+        topics: Arc<Topics>,
+        subscribers: u32,
+        publishing: Option<&PublishOptions>,
+    ) -> Result<Clients, Error> {
+        let connect = &common.connect;
+        let driver = driver::choose(connect.driver, connect.script.as_deref(), &common.url)?;
+        let publishers = publishing.map_or(0, |options| options.publishers);
+        let to_publish =
+            publishing.map(|options| Way::new(&options.publish, publishers, &options.publish_header, connect));
+        let to_subscribe = Way::new(&common.url, subscribers, &connect.header, connect)?;
+        let to_publish = to_publish.transpose()?;
+        let count = subscribers + publishers;
+        let is_encrypted =
+            [Some(&to_subscribe), to_publish.as_ref()].into_iter().flatten().any(|way| way.name.is_some());
+        let tls = is_encrypted.then(|| Tls::new(trust(connect), count)).transpose()?;
+        Ok(Clients {
+            sockets: Sockets::new(count, tls)?,
+            talks: Talks {
+                tools: Tools { driver, hands: Hands::new() },
+                topics,
+                deflate: common.deflate,
+                subscribers,
+                all: (0..count).map(|_| Conversation::None).collect(),
+                opened: VecDeque::new(),
+                opening_count: 0,
+                ready_count: 0,
+                failure: None,
+            },
+            to_subscribe,
+            to_publish,
+            publishers,
+            connect_rate: connect.connect_rate,
+            handshakes_max: connect.handshakes,
+            attention: Attention::Busy,
+        })
+    }
+
+    /// Connects these subscribers, and returns when all are ready.
+    ///
+    /// # Errors
+    /// If one of them, or anybody who was ready before, fails; says why.
+    pub(crate) fn connect(&mut self, subscribers: Range<u32>, audience: &mut impl Audience) -> Result<(), Error> {
+        self.talks.failure = None;
+        let mut pace = Pace::new(self.connect_rate, Some(u32::MAX));
+        pace.start(audience.woken());
+        let (mut next, ready_at_end) = (subscribers.start, self.talks.ready_count + subscribers.len() as u32);
+        while self.talks.ready_count < ready_at_end {
+            let now_ns = audience.woken();
+            while next < subscribers.end && self.talks.opening_count < self.handshakes_max {
+                if pace.take_due(0, now_ns).is_none() {
+                    break;
+                }
+                self.open(next).map_err(|reason| self.describe(next, &reason))?;
+                next += 1;
+            }
+            let timeout = pace.next_due_in(0, now_ns).map_or(TURN, |due| due.min(TURN));
+            self.turn(timeout, audience);
+            if let Some((client, reason)) = self.talks.failure.take() {
+                return Err(self.describe(client, &reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Connects those who publish, and returns when all are ready.
+    ///
+    /// # Errors
+    /// If one of them fails; says why.
+    pub(crate) fn connect_publishers(&mut self, audience: &mut impl Audience) -> Result<(), Error> {
+        let publishers = self.talks.subscribers..self.talks.subscribers + self.publishers;
+        match &self.to_publish {
+            Some(way) if way.target.is_web_socket() => self.connect(publishers, audience),
+            Some(_) => {
+                for client in publishers {
+                    self.open_http(client).map_err(|reason| self.describe(client, &reason))?;
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Starts to connect `client`, which [is free](Self::is_free). The audience hears when it is ready, or why not.
+    ///
+    /// # Errors
+    /// If this host can't even begin to; says why.
+    pub(crate) fn open(&mut self, client: u32) -> Result<(), String> {
+        let Clients { sockets, talks, to_subscribe, to_publish, attention, .. } = self;
+        let topics = Arc::clone(&talks.topics);
+        let topic = (client < talks.subscribers).then(|| topics.name(topics.of(client)));
+        let way = match topic {
+            Some(_) => to_subscribe,
+            None => to_publish.as_mut().expect("who publishes has somewhere to"),
+        };
+        let socket = way.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, way.name.as_ref(), *attention)?;
+        let path = way.target.path(topic.unwrap_or(topics.name(0)));
+        // What is published goes uncompressed.
+        let deflate = talks.deflate && topic.is_some();
+        let request = Request { authority: &way.target.authority, path: &path, headers: &way.headers, deflate, topic };
+        let opening = Opening::begin(&request, &mut talks.tools, sockets.out(client));
+        talks.opened.push_back((client, opening.since));
+        talks.opening_count += 1;
+        talks.all[client as usize] = Conversation::Opening(Box::new(opening));
+        Ok(())
+    }
+
+    /// Connects `client`, which publishes by POST.
+    fn open_http(&mut self, client: u32) -> Result<(), String> {
+        let Clients { sockets, talks, to_publish, .. } = self;
+        let way = to_publish.as_mut().expect("who publishes has somewhere to");
+        let socket = way.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, way.name.as_ref(), Attention::Busy)?;
+        let publisher = HttpPublisher::new(Arc::clone(&talks.tools.driver), &way.target, &talks.topics, &way.headers);
+        talks.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
+        talks.ready_count += 1;
+        Ok(())
+    }
+
+    /// Whether `client` is gone for good, so that it can come back.
+    pub(crate) fn is_free(&self, client: u32) -> bool {
+        self.sockets.is_free(client)
+    }
+
+    /// How many are on their way.
+    pub(crate) fn opening_count(&self) -> u32 {
+        self.talks.opening_count
+    }
+
+    /// How many are ready, publishers among them.
+    pub(crate) fn ready_count(&self) -> u32 {
+        self.talks.ready_count
+    }
+
+    /// From now on clients that connect are listened to in this way.
+    pub(crate) fn listen_as(&mut self, attention: Attention) {
+        self.attention = attention;
+    }
+
+    /// Listens to `client` in this way from now on.
+    pub(crate) fn attend(&mut self, client: u32, attention: Attention) {
+        self.sockets.attend(client, attention);
+    }
+
+    /// Reads once what came to `client`, which is listened to on demand.
+    pub(crate) fn read_once(&mut self, client: u32) {
+        self.sockets.receive_once(client);
+    }
+
+    /// Pings answered so far.
+    pub(crate) fn pings(&self) -> u64 {
+        self.talks.tools.hands.pings
+    }
+
+    /// `client` says goodbye and goes. The audience is not told.
+    pub(crate) fn leave(&mut self, client: u32) {
+        if let Conversation::Ready(link) = &self.talks.all[client as usize] {
+            link.close(&mut self.talks.tools, self.sockets.out(client));
+        }
+        self.vanish(client);
+    }
+
+    /// `client` goes without a word, as one whose network is gone. The audience is not told.
+    pub(crate) fn vanish(&mut self, client: u32) {
+        self.talks.take(client);
+        self.sockets.leave(client);
+    }
+
+    /// Where frames of `client` go.
+    pub(crate) fn out(&mut self, client: u32) -> Out<'_> {
+        Out { bytes: self.sockets.out(client), keys: &mut self.talks.tools.hands.keys }
+    }
+
+    /// Publishes `payload`. From a publisher that has ended nothing goes out; the audience has been told of that.
+    pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8]) {
+        let Talks { tools, topics, all, subscribers, .. } = &mut self.talks;
+        let client = *subscribers + publisher;
+        let topic_name = topics.name(topic);
+        match &mut all[client as usize] {
+            Conversation::Ready(Link::Answers(publisher)) => {
+                publisher.publish(topic, topic_name, payload, self.sockets.out(client));
+            }
+            Conversation::Ready(_) => {
+                let (kind, payload) = tools.driver.publish(topic_name, payload);
+                let message = Message { kind, payload: &payload };
+                encode_message(self.sockets.out(client), message, Some(tools.hands.keys.next()));
+            }
+            Conversation::None | Conversation::Opening(_) => {}
+        }
+    }
+
+    /// Whether all that was published has been answered, where answers are given.
+    pub(crate) fn is_answered(&self) -> bool {
+        let publishers = &self.talks.all[self.talks.subscribers as usize..];
+        publishers.iter().all(|conversation| match conversation {
+            Conversation::Ready(Link::Answers(publisher)) => publisher.is_answered(),
+            Conversation::None | Conversation::Opening(_) | Conversation::Ready(_) => true,
+        })
+    }
+
+    /// Sends what is to be sent, waits until something comes or `timeout` passed, and tells `audience`.
+    pub(crate) fn turn(&mut self, timeout: Duration, audience: &mut impl Audience) {
+        self.sockets.turn(timeout, &mut Listening { talks: &mut self.talks, audience });
+        while let Some(client) = self.talks.next_overdue() {
+            self.sockets.leave(client);
+            let seconds = PATIENCE.as_secs();
+            self.talks.on_closed(client, &format!("not ready within {seconds} s"), audience);
+        }
+    }
+
+    /// What went wrong with `client`, for people.
+    fn describe(&self, client: u32, reason: &str) -> Error {
+        match client.checked_sub(self.talks.subscribers) {
+            None => Error::new(format!("{}: connection {client}: {reason}", self.to_subscribe.target)),
+            Some(_) => {
+                let target = self.to_publish.as_ref().map_or(String::new(), |way| way.target.to_string());
+                Error::new(format!("{target}: publishing: {reason}"))
+            }
+        }
+    }
+}
+
+impl Way {
+    fn new(
+        target: &Target,
+        connections: u32,
+        headers: &[(String, String)],
+        connect: &ConnectOptions,
+    ) -> Result<Way, Error> {
+        let name = target.is_encrypted().then(|| tls::name(target.host())).transpose()?;
+        let dialer = Dialer::new(target, connections, &connect.source, &connect.destination)?;
+        Ok(Way { target: target.clone(), dialer, name, headers: headers.to_vec() })
+    }
+}
+
+fn trust(connect: &ConnectOptions) -> Trust<'_> {
+    match &connect.ca {
+        _ if connect.insecure => Trust::Everybody,
+        Some(path) => Trust::Authorities(path),
+        None => Trust::Public,
+    }
+}
+
+impl Talks {
+    fn on_bytes(
+        &mut self,
+        client: u32,
+        bytes: &mut [u8],
+        out: &mut Vec<u8>,
+        audience: &mut impl Audience,
+    ) -> Result<(), String> {
+        let now_ns = audience.woken();
+        let is_subscriber = client < self.subscribers;
+        match &mut self.all[client as usize] {
+            Conversation::None => Ok(()),
+            Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, audience),
+            Conversation::Ready(link) => link.read(&mut self.tools, bytes, out, |seen, bytes, keys| match seen {
+                Seen::Payload(message) if is_subscriber => {
+                    audience.on_message(client, message, now_ns, Out { bytes, keys });
+                }
+                Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
+            }),
+        }
+    }
+
+    fn on_opening(
+        &mut self,
+        client: u32,
+        bytes: &mut [u8],
+        out: &mut Vec<u8>,
+        now_ns: u64,
+        audience: &mut impl Audience,
+    ) -> Result<(), String> {
+        let is_subscriber = client < self.subscribers;
+        let Conversation::Opening(opening) = &mut self.all[client as usize] else { return Ok(()) };
+        let mut early;
+        let bytes = if opening.has_greeted() {
+            bytes
+        } else {
+            early = opening.shake_hands(bytes, self.deflate && is_subscriber, &mut self.tools, out)?;
+            &mut early[..]
+        };
+        let mut is_ready = opening.is_ready();
+        let ready = Ready { deflate: opening.deflate(), took: opening.since.elapsed() };
+        if is_ready {
+            audience.on_ready(client, ready, now_ns);
+        }
+        let result = match opening.link() {
+            Some(link) => link.read(&mut self.tools, bytes, out, |seen, bytes, keys| match seen {
+                Seen::Ready if !is_ready => {
+                    is_ready = true;
+                    audience.on_ready(client, ready, now_ns);
+                }
+                Seen::Payload(message) if is_ready && is_subscriber => {
+                    audience.on_message(client, message, now_ns, Out { bytes, keys });
+                }
+                Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
+            }),
+            None => Ok(()),
+        };
+        if is_ready {
+            self.be_ready(client);
+        }
+        result
+    }
+
+    /// The conversation of `client` needs no more memory than others from now on.
+    fn be_ready(&mut self, client: u32) {
+        let slot = &mut self.all[client as usize];
+        if let Conversation::Opening(opening) = std::mem::take(slot) {
+            *slot = Conversation::Ready(opening.into_link());
+            self.opening_count -= 1;
+            self.ready_count += 1;
+        }
+    }
+
+    /// Forgets the conversation of `client`; whether it was ready.
+    fn take(&mut self, client: u32) -> bool {
+        match std::mem::take(&mut self.all[client as usize]) {
+            Conversation::None => false,
+            Conversation::Opening(_) => {
+                self.opening_count -= 1;
+                false
+            }
+            Conversation::Ready(_) => {
+                self.ready_count -= 1;
+                true
+            }
+        }
+    }
+
+    fn on_closed(&mut self, client: u32, reason: &str, audience: &mut impl Audience) {
+        let was_ready = self.take(client);
+        self.failure.get_or_insert_with(|| (client, reason.to_owned()));
+        audience.on_closed(client, was_ready, reason);
+    }
+
+    /// A client that is not ready though it has had enough time.
+    fn next_overdue(&mut self) -> Option<u32> {
+        while let Some((client, since)) = self.opened.front().copied() {
+            let is_waiting = match &self.all[client as usize] {
+                Conversation::Opening(opening) => opening.since == since,
+                Conversation::None | Conversation::Ready(_) => false,
+            };
+            if is_waiting && since.elapsed() < PATIENCE {
+                return None;
+            }
+            self.opened.pop_front();
+            if is_waiting {
+                return Some(client);
+            }
+        }
+        None
+    }
+}
+
+/// Hands what comes on sockets to conversations.
+struct Listening<'a, A> {
+    talks: &'a mut Talks,
+    audience: &'a mut A,
+}
+
+impl<A: Audience> Observer for Listening<'_, A> {
+    fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
+        self.talks.on_bytes(socket, bytes, out, self.audience)
+    }
+
+    fn on_closed(&mut self, socket: u32, reason: &str) {
+        self.talks.on_closed(socket, reason, self.audience);
+    }
+}

@@ -1,0 +1,397 @@
+//! Who has got which publication, and what was wrong.
+//!
+//! Every subscriber gets the same bytes, so checking a delivery is one comparison with the publication that this
+//! subscriber waits for. Only when they differ the payload's stamp is read, to name the fault.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::cli::Tolerance;
+use crate::faults::Faults;
+use crate::feed::TOPIC_SHIFT;
+use crate::payload::{self, Stamp};
+use crate::recorder::{Recorder, Times};
+use crate::topics::Topics;
+use crate::window::Window;
+
+/// What was published, who got it, and what was wrong.
+pub(crate) struct Deliveries {
+    topics: Arc<Topics>,
+    /// By number of the topic.
+    audiences: Vec<TopicAudience>,
+    /// By number of the client.
+    subscribers: Vec<Subscriber>,
+    /// Publications that somebody waits for, on all topics.
+    under_way: usize,
+    /// Deliveries to each subscriber in the measured part.
+    pub(crate) counts: Vec<u64>,
+    pub(crate) recorder: Recorder,
+    pub(crate) faults: Faults,
+    /// With deliveries awaited and none coming for so long, they are given up.
+    patience: Duration,
+    /// When the last delivery or publication was made.
+    last_progress_ns: u64,
+}
+
+/// What is under way on a topic, and to how many.
+struct TopicAudience {
+    window: Window,
+    subscribers: u32,
+}
+
+/// A client that may be there or not.
+#[derive(Clone, Copy, Default)]
+struct Subscriber {
+    /// Position that it gets next; `None` while it is not there.
+    next: Option<u64>,
+    /// Publications with a lower sequence number were under way when it came: it may get them or not.
+    joined: u64,
+}
+
+impl Deliveries {
+    /// Nobody is there yet.
+    pub(crate) fn new(
+        topics: Arc<Topics>,
+        subscribers: u32,
+        one_publisher: bool,
+        recorder: Recorder,
+        tolerance: Tolerance,
+    ) -> Deliveries {
+        let audience = |_| TopicAudience { window: Window::new(one_publisher), subscribers: 0 };
+        Deliveries {
+            audiences: (0..topics.count()).map(audience).collect(),
+            topics,
+            subscribers: vec![Subscriber::default(); subscribers as usize],
+            under_way: 0,
+            counts: vec![0; subscribers as usize],
+            recorder,
+            faults: Faults::new(tolerance.late),
+            patience: tolerance.patience,
+            last_progress_ns: 0,
+        }
+    }
+
+    /// Forgets what the warm-up counted, but not its faults.
+    pub(crate) fn start_measuring(&mut self) {
+        self.counts.fill(0);
+        self.recorder.start_measuring();
+    }
+
+    /// Something has come; the time.
+    pub(crate) fn woken(&mut self) -> u64 {
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
+    }
+
+    /// How many subscribers are there.
+    pub(crate) fn subscribers(&self) -> u32 {
+        self.audiences.iter().map(|audience| audience.subscribers).sum()
+    }
+
+    /// How many publications somebody waits for.
+    pub(crate) fn under_way(&self) -> usize {
+        self.under_way
+    }
+
+    /// Sequence number, within `topic`, that its next publication gets.
+    pub(crate) fn next_sequence(&self, topic: u32) -> u64 {
+        self.audiences[topic as usize].window.next_sequence()
+    }
+
+    /// `subscriber` has subscribed: it must get all that is published from now on. Where several publish, the server
+    /// gives the order, and nobody may join while something is under way.
+    pub(crate) fn join(&mut self, subscriber: u32) {
+        let audience = &mut self.audiences[self.topics.of(subscriber) as usize];
+        audience.subscribers += 1;
+        let joined = audience.window.next_sequence();
+        self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined };
+    }
+
+    /// `subscriber` has left because it wanted to, and misses nothing.
+    pub(crate) fn leave(&mut self, subscriber: u32) {
+        self.abandon(subscriber);
+    }
+
+    /// `payload` is about to be published on `topic`. With nobody there, nobody will get it.
+    pub(crate) fn publish(&mut self, topic: u32, payload: &[u8], times: Times) {
+        if self.under_way == 0 {
+            self.last_progress_ns = self.recorder.now_ns();
+        }
+        let subscribers = self.audiences[topic as usize].subscribers;
+        if subscribers > 0 {
+            self.change(topic, |window| window.push(payload, times, subscribers));
+        }
+    }
+
+    pub(crate) fn on_message(&mut self, subscriber: u32, payload: &[u8], now_ns: u64) {
+        let Some(next) = self.subscribers[subscriber as usize].next else { return };
+        let topic = self.topics.of(subscriber);
+        if self.audiences[topic as usize].window.matches(next, payload) {
+            self.deliver(subscriber, topic, next, now_ns);
+        } else {
+            self.on_unexpected(subscriber, topic, next, payload, now_ns);
+        }
+    }
+
+    fn deliver(&mut self, subscriber: u32, topic: u32, position: u64, now_ns: u64) {
+        let times = self.change(topic, |window| window.settle(position));
+        self.recorder.received(times, now_ns);
+        self.faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
+        self.counts[subscriber as usize] += 1;
+        self.subscribers[subscriber as usize].next = Some(position + 1);
+        self.last_progress_ns = now_ns;
+    }
+
+    /// A message that had been taken for missing has come after all. Only its intended time is still known.
+    fn deliver_behind(&mut self, subscriber: u32, times: Times, now_ns: u64) {
+        self.recorder.received(times, now_ns);
+        self.faults.took(subscriber, now_ns.saturating_sub(times.intended_ns));
+        self.counts[subscriber as usize] += 1;
+        self.last_progress_ns = now_ns;
+    }
+
+    /// Names what came instead of what is at position `next`.
+    fn on_unexpected(&mut self, subscriber: u32, topic: u32, next: u64, payload: &[u8], now_ns: u64) {
+        let found = self.audiences[topic as usize].window.find(payload);
+        match (self.read_stamp(topic, payload), found) {
+            (_, Some(position)) if position >= next => {
+                for skipped in next..position {
+                    let sequence = self.audiences[topic as usize].window.sequence_at(skipped);
+                    self.faults.skip(subscriber, sequence);
+                    self.change(topic, |window| window.settle(skipped));
+                }
+                self.deliver(subscriber, topic, position, now_ns);
+            }
+            (Some(Stamp { sequence, .. }), _) if sequence < self.subscribers[subscriber as usize].joined => {}
+            (Some(Stamp { sequence, time_ns }), _) => {
+                if self.faults.behind(subscriber, sequence) {
+                    self.deliver_behind(subscriber, Times::now(time_ns), now_ns);
+                }
+            }
+            (None, _) => {
+                self.faults.corrupt(subscriber, payload);
+                // If nothing is awaited, it came out of nowhere.
+                if self.change(topic, |window| window.settle_unknown(next)) {
+                    self.subscribers[subscriber as usize].next = Some(next + 1);
+                }
+            }
+        }
+    }
+
+    /// The stamp of a message that was published on `topic`, numbered within it.
+    fn read_stamp(&self, topic: u32, payload: &[u8]) -> Option<Stamp> {
+        let stamp = payload::read(payload)?;
+        let sequence = stamp.sequence.checked_sub(u64::from(topic) << TOPIC_SHIFT)?;
+        (sequence < self.next_sequence(topic)).then_some(Stamp { sequence, ..stamp })
+    }
+
+    pub(crate) fn on_closed(&mut self, subscriber: u32, reason: &str) {
+        self.faults.closed(subscriber, reason);
+        let missing = self.abandon(subscriber);
+        if missing > 0 {
+            self.faults.given_up(subscriber, missing);
+        }
+    }
+
+    /// A turn of the loop is over.
+    pub(crate) fn turn_over(&mut self) {
+        self.recorder.turn_over(self.subscribers().into(), self.faults.sum());
+    }
+
+    /// Whether nothing is awaited any more, nor may come behind later messages.
+    pub(crate) fn is_settled(&mut self) -> bool {
+        if self.faults.awaits_skipped() && self.is_idle_for_long() {
+            self.faults.give_up_skipped();
+        }
+        self.under_way == 0 && !self.faults.awaits_skipped()
+    }
+
+    /// Whether deliveries are awaited and none has come for a long time.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.under_way > 0 && self.is_idle_for_long()
+    }
+
+    fn is_idle_for_long(&self) -> bool {
+        let idle_ns = self.recorder.now_ns().saturating_sub(self.last_progress_ns);
+        Duration::from_nanos(idle_ns) > self.patience
+    }
+
+    /// Counts all that is awaited as missing. If it was awaited for too long, those who wait are stalled.
+    pub(crate) fn give_up(&mut self) {
+        let count = if self.is_stalled() { Faults::stalled } else { Faults::given_up };
+        for subscriber in 0..self.subscribers.len() as u32 {
+            let missing = self.abandon(subscriber);
+            if missing > 0 {
+                count(&mut self.faults, subscriber, missing);
+            }
+        }
+    }
+
+    /// Waits no more for what `subscriber` has not got; how much that is.
+    fn abandon(&mut self, subscriber: u32) -> u64 {
+        let Some(next) = self.subscribers[subscriber as usize].next.take() else { return 0 };
+        let topic = self.topics.of(subscriber);
+        self.audiences[topic as usize].subscribers -= 1;
+        self.change(topic, |window| window.abandon(next))
+    }
+
+    /// Changes the window of `topic`, and keeps count of what is under way on all of them.
+    fn change<T>(&mut self, topic: u32, change: impl FnOnce(&mut Window) -> T) -> T {
+        let window = &mut self.audiences[topic as usize].window;
+        let before = window.len();
+        let result = change(window);
+        self.under_way = self.under_way + window.len() - before;
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::faults::Counts;
+    use crate::timeline::Timeline;
+
+    /// Messages that take more than 500 ns are late.
+    const TOLERANCE: Tolerance = Tolerance { late: Duration::from_nanos(500), patience: Duration::from_secs(5) };
+
+    fn deliveries(tolerance: Tolerance) -> Deliveries {
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let topics = Arc::new(Topics::one("t", 3));
+        let mut deliveries = Deliveries::new(topics, 3, true, Recorder::new(timeline), tolerance);
+        (0..2).for_each(|subscriber| deliveries.join(subscriber));
+        deliveries
+    }
+
+    fn message(sequence: u64) -> Vec<u8> {
+        let mut payload = vec![0; 64];
+        payload::write(&mut payload, Stamp { sequence, time_ns: sequence * 10 });
+        payload
+    }
+
+    /// Two subscribers, `published` publications under way; subscriber 0 gets `received`.
+    fn receive(published: u64, received: &[Vec<u8>]) -> Deliveries {
+        let mut deliveries = deliveries(TOLERANCE);
+        (0..published).for_each(|sequence| deliveries.publish(0, &message(sequence), Times::now(sequence * 10)));
+        received.iter().for_each(|payload| deliveries.on_message(0, payload, 500));
+        deliveries
+    }
+
+    #[test]
+    fn in_order_and_once_is_right() {
+        let mut deliveries = receive(3, &[message(0), message(1), message(2)]);
+        assert_eq!((deliveries.under_way(), deliveries.counts[0]), (3, 3));
+        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), 500));
+        assert!(deliveries.under_way() == 0 && deliveries.faults.sum() == 0);
+    }
+
+    #[test]
+    fn each_fault_gets_its_name() {
+        let mut corrupt = message(0);
+        corrupt[50] ^= 1;
+        // name, received of three published; missing, duplicate, reordered, corrupt
+        let table = [
+            ("gap", vec![message(0), message(2)], [1, 0, 0, 0]),
+            ("again", vec![message(0), message(0), message(1)], [0, 1, 0, 0]),
+            ("swapped", vec![message(1), message(0), message(2)], [0, 0, 1, 0]),
+            ("changed", vec![corrupt, message(1)], [0, 0, 0, 1]),
+            ("not published yet", vec![message(0), message(3)], [0, 0, 0, 1]),
+            ("cut", vec![message(0)[..20].to_vec(), message(1)], [0, 0, 0, 1]),
+        ];
+        for (name, received, expected) in table {
+            let Counts { missing, duplicate, reordered, corrupt, late, .. } = receive(3, &received).faults.counts();
+            assert_eq!(([missing, duplicate, reordered, corrupt], late), (expected, 0), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_a_closed_subscriber_has_not_got_is_missing_and_nobody_waits_for_it() {
+        let mut deliveries = receive(3, &[message(0)]);
+        deliveries.on_closed(0, "reset");
+        assert_eq!(
+            (deliveries.faults.counts().text(), deliveries.subscribers()),
+            ("2 missing, 1 closed".to_owned(), 1)
+        );
+        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), 500));
+        assert_eq!(deliveries.under_way(), 0);
+        deliveries.publish(0, &message(3), Times::now(30));
+        deliveries.on_message(1, &message(3), 500);
+        assert_eq!(deliveries.under_way(), 0);
+    }
+
+    #[test]
+    fn giving_up_empties_the_window() {
+        let mut deliveries = receive(2, &[message(0)]);
+        deliveries.give_up();
+        assert_eq!(deliveries.under_way(), 0);
+        assert_eq!(deliveries.faults.counts().text(), "3 missing");
+    }
+
+    #[test]
+    fn whoever_waits_for_longer_than_our_patience_is_stalled() {
+        let mut deliveries = deliveries(Tolerance { patience: Duration::ZERO, ..TOLERANCE });
+        assert!(!deliveries.is_stalled(), "nothing is awaited");
+        deliveries.publish(0, &message(0), Times::now(0));
+        deliveries.on_message(0, &message(0), 500);
+        while !deliveries.is_stalled() {}
+        deliveries.give_up();
+        assert_eq!(deliveries.faults.counts().text(), "1 missing, 1 stalled");
+    }
+
+    #[test]
+    fn late_is_what_took_too_long_after_it_was_sent_in_order_or_behind() {
+        let mut deliveries = receive(2, &[]);
+        deliveries.on_message(0, &message(1), 510);
+        deliveries.on_message(0, &message(0), 510);
+        deliveries.publish(0, &message(2), Times { intended_ns: 20, actual_ns: 400 });
+        deliveries.on_message(0, &message(2), 900);
+        assert_eq!(deliveries.faults.counts().text(), "1 reordered, 1 late");
+        assert_eq!((deliveries.counts[0], deliveries.recorder.recorded.corrected.count()), (3, 3));
+    }
+
+    #[test]
+    fn who_joins_must_get_what_is_published_after_and_may_get_what_was_under_way() {
+        for early in [vec![], vec![message(1)]] {
+            let mut deliveries = receive(2, &[message(0), message(1)]);
+            deliveries.join(2);
+            deliveries.publish(0, &message(2), Times::now(20));
+            early.iter().for_each(|payload| deliveries.on_message(2, payload, 500));
+            deliveries.on_message(2, &message(2), 500);
+            assert_eq!((deliveries.counts[2], deliveries.faults.sum()), (1, 0));
+            deliveries.publish(0, &message(3), Times::now(30));
+            deliveries.publish(0, &message(4), Times::now(40));
+            deliveries.on_message(2, &message(4), 500);
+            assert_eq!(deliveries.faults.counts().text(), "1 missing");
+        }
+    }
+
+    #[test]
+    fn who_leaves_misses_nothing_and_may_come_back() {
+        let mut deliveries = receive(3, &[message(0)]);
+        deliveries.leave(0);
+        assert_eq!((deliveries.subscribers(), deliveries.faults.sum()), (1, 0));
+        deliveries.on_message(0, &message(1), 500);
+        deliveries.join(0);
+        deliveries.publish(0, &message(3), Times::now(30));
+        deliveries.on_message(0, &message(3), 500);
+        (0..4).for_each(|sequence| deliveries.on_message(1, &message(sequence), 500));
+        assert_eq!((deliveries.under_way(), deliveries.faults.sum(), deliveries.counts[0]), (0, 0, 2));
+    }
+
+    #[test]
+    fn a_message_of_another_topic_is_not_as_sent() {
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let topics = Arc::new(Topics::several("t", 2, 2, 0.0));
+        let on_second = topics.of(1) == 1;
+        let mut deliveries = Deliveries::new(topics, 2, true, Recorder::new(timeline), TOLERANCE);
+        (0..2).for_each(|subscriber| deliveries.join(subscriber));
+        let mut second = vec![0; 64];
+        payload::write(&mut second, Stamp { sequence: 1 << TOPIC_SHIFT, time_ns: 0 });
+        deliveries.publish(0, &message(0), Times::now(0));
+        deliveries.publish(1, &second, Times::now(0));
+        let (of_first, of_second) = if on_second { (0, 1) } else { (1, 0) };
+        deliveries.on_message(of_first, &message(0), 500);
+        deliveries.on_message(of_second, &message(0), 500);
+        assert_eq!((deliveries.faults.counts().text(), deliveries.under_way()), ("1 corrupt".to_owned(), 0));
+    }
+}

@@ -1,0 +1,173 @@
+//! Makes TCP connections without waiting for them, from as many source addresses as it takes.
+//!
+//! One source address has some 28,000 ports for each address and port it connects to. On loopback every address of
+//! 127.0.0.0/8 will do, so more are used as connections need them; on a real network `--source` names those that this
+//! host has. Knows nothing of what is sent.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+use crate::error::Error;
+use crate::target::Target;
+
+/// How long a server may take to accept.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Connections from one loopback address. Linux gives out 28,232 ports for one by default; what is left covers ports
+/// that still wait for late packets of former connections.
+const CONNECTIONS_PER_SOURCE: u32 = 20_000;
+
+/// Loopback addresses to come from at least: connections that come and go leave ports behind that rest for a minute.
+const SOURCES_MIN: u32 = 64;
+
+/// So many connections in a row come from the same source.
+const RUN: u64 = 1000;
+
+/// Where connections go and come from.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    destinations: Vec<SocketAddr>,
+    /// Empty: the kernel chooses.
+    sources: Vec<IpAddr>,
+    /// Connections so far.
+    dialed: u64,
+}
+
+impl Dialer {
+    /// To `target`, of which `connections` will be open at a time. `sources` are addresses of this host, and
+    /// `destinations` other addresses of the server; either may be empty.
+    ///
+    /// # Errors
+    /// If the target's name can't be resolved.
+    pub(crate) fn new(
+        target: &Target,
+        connections: u32,
+        sources: &[IpAddr],
+        destinations: &[IpAddr],
+    ) -> Result<Dialer, Error> {
+        let address = target.resolve()?;
+        let destinations = match destinations {
+            [] => vec![address],
+            several => several.iter().map(|ip| SocketAddr::new(*ip, address.port())).collect(),
+        };
+        let sources = match sources {
+            [] if destinations.iter().all(|address| is_ipv4_loopback(address.ip())) => loopback_sources(connections),
+            given => given.to_vec(),
+        };
+        Ok(Dialer { destinations, sources, dialed: 0 })
+    }
+
+    /// Starts one more connection. It may not be there yet, but may be given to a ring: what is sent waits for it, and
+    /// a failure shows when receiving.
+    ///
+    /// # Errors
+    /// The kernel's, when it has no port, descriptor or memory left, or knows no way there.
+    pub(crate) fn dial(&mut self) -> io::Result<OwnedFd> {
+        let attempts = self.sources.len().max(1);
+        for attempt in 1.. {
+            let run = self.dialed / RUN;
+            self.dialed += 1;
+            let socket = self.socket(run)?;
+            socket.set_nonblocking(true)?;
+            match socket.connect(&self.destination(run).into()) {
+                Ok(()) => return Ok(socket.into()),
+                Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
+                    return Ok(socket.into());
+                }
+                // This source has no port left: the next may.
+                Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && attempt < attempts => {
+                    self.dialed = (run + 1) * RUN;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("an attempt succeeds or is the last")
+    }
+
+    /// Makes one connection and waits until it is there.
+    ///
+    /// # Errors
+    /// If the server can't be reached.
+    pub(crate) fn dial_and_wait(&mut self) -> io::Result<OwnedFd> {
+        let socket = self.socket(0)?;
+        socket.connect_timeout(&self.destination(0).into(), PATIENCE)?;
+        Ok(socket.into())
+    }
+
+    fn socket(&self, run: u64) -> io::Result<Socket> {
+        let socket = Socket::new(Domain::for_address(self.destination(run)), Type::STREAM, None)?;
+        if let Some(source) = self.source(run) {
+            socket.bind(&SocketAddr::new(source, 0).into())?;
+        }
+        socket.set_tcp_nodelay(true)?;
+        Ok(socket)
+    }
+
+    /// Where a connection of this run comes from, where that matters.
+    fn source(&self, run: u64) -> Option<IpAddr> {
+        let source = self.sources.get((run % self.sources.len().max(1) as u64) as usize)?;
+        // The kernel finds a port faster when it may choose the address, too.
+        (*source != Ipv4Addr::LOCALHOST).then_some(*source)
+    }
+
+    /// Changes once all sources had their turn, so that every pair is used.
+    fn destination(&self, run: u64) -> SocketAddr {
+        let round = run / self.sources.len().max(1) as u64;
+        self.destinations[(round % self.destinations.len() as u64) as usize]
+    }
+}
+
+fn is_ipv4_loopback(ip: IpAddr) -> bool {
+    matches!(ip, IpAddr::V4(ip) if ip.is_loopback())
+}
+
+/// 127.0.0.1 and up.
+fn loopback_sources(connections: u32) -> Vec<IpAddr> {
+    let count = connections.div_ceil(CONNECTIONS_PER_SOURCE).max(SOURCES_MIN);
+    (0..count).map(|index| IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + index))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn dialer(target: &str, connections: u32, sources: &[&str], destinations: &[&str]) -> Dialer {
+        let parse = |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect::<Vec<IpAddr>>();
+        Dialer::new(&target.parse().unwrap(), connections, &parse(sources), &parse(destinations)).unwrap()
+    }
+
+    #[test]
+    fn many_loopback_connections_spread_over_source_addresses() {
+        let few = dialer("ws://127.0.0.1:80/", 10, &[], &[]);
+        assert_eq!((few.source(0), few.sources.len()), (None, SOURCES_MIN as usize));
+        assert_eq!(few.source(1), Some("127.0.0.2".parse().unwrap()));
+        let million = dialer("ws://127.0.0.9:80/", 2_000_000, &[], &[]);
+        assert_eq!((million.sources.len(), million.sources[99].to_string().as_str()), (100, "127.0.0.100"));
+    }
+
+    #[test]
+    fn a_real_host_uses_what_it_is_told_and_every_pair_of_addresses() {
+        assert_eq!(dialer("ws://192.0.2.1:80/", 1_000_000, &[], &[]).source(5), None);
+        let told = dialer("ws://192.0.2.1:80/", 1, &["10.0.0.1", "10.0.0.2"], &["192.0.2.1", "192.0.2.2"]);
+        let pairs: Vec<String> =
+            (0..4).map(|run| format!("{} {}", told.source(run).unwrap(), told.destination(run).ip())).collect();
+        assert_eq!(pairs, ["10.0.0.1 192.0.2.1", "10.0.0.2 192.0.2.1", "10.0.0.1 192.0.2.2", "10.0.0.2 192.0.2.2"]);
+    }
+
+    #[test]
+    fn connections_arrive_from_where_they_should() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = format!("ws://{}/", listener.local_addr().unwrap());
+        let mut dialer = dialer(&target, 1, &["127.0.0.77"], &[]);
+        let _waiting = dialer.dial_and_wait().unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.0.0.77");
+        let _started = dialer.dial().unwrap();
+        assert_eq!(listener.accept().unwrap().1.ip().to_string(), "127.0.0.77");
+    }
+}

@@ -1,0 +1,108 @@
+//! Whether a run measured the server, or the load generator itself.
+//!
+//! Three signs that this program was the bottleneck: a worker that hardly ever slept, a schedule that was not kept, and
+//! messages that had arrived and waited for us for much of what is reported as the server's latency. Knows nothing of
+//! the server: one that is saturated, too, does not make a saturated client trustworthy.
+
+use serde::{Deserialize, Serialize};
+
+use crate::latency::Latencies;
+use crate::recorder::Recorded;
+
+/// A worker that is on a CPU, or waits for one, for more of the time than this has no room left.
+const BUSY_SHARE_MAX: f64 = 0.9;
+
+/// Of the latency at p99 so much may be our own lateness, as a share,
+const LATENESS_SHARE_MAX: f64 = 0.1;
+/// and so much may be our own backlog.
+const BACKLOG_SHARE_MAX: f64 = 0.5;
+
+/// Lateness and backlog up to this are the price of any program: a timer's slack, a scheduler's turn.
+const ALWAYS_ALLOWED_US: f64 = 1000.0;
+
+/// What the load generator found out about itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SelfCheck {
+    /// It was the bottleneck: figures of rate and latency are not the server's.
+    pub(crate) client_bound: bool,
+    /// Why, in words.
+    pub(crate) reasons: Vec<String>,
+    /// The share of time in which the busiest worker was on a CPU or waited for one.
+    pub(crate) busy_share: f64,
+    /// How much later than planned messages were published.
+    pub(crate) lateness_p99_us: f64,
+    pub(crate) lateness_max_us: f64,
+    /// How long what had arrived waited for a worker to get to it.
+    pub(crate) backlog_p99_us: f64,
+    pub(crate) backlog_max_us: f64,
+}
+
+impl SelfCheck {
+    /// Judges what was recorded.
+    pub(crate) fn of(recorded: &Recorded) -> SelfCheck {
+        let Recorded { corrected, lateness, backlog, busy_share, .. } = recorded;
+        let p99_us = corrected.quantile_us(0.99);
+        let mut reasons = Vec::new();
+        if *busy_share > BUSY_SHARE_MAX {
+            reasons.push(format!("a worker was busy {:.0} % of the time", busy_share * 100.0));
+        }
+        if exceeds(lateness, p99_us * LATENESS_SHARE_MAX) {
+            let late_us = lateness.quantile_us(0.99);
+            reasons.push(format!("it published {:.1} ms behind schedule (p99)", late_us / 1e3));
+        }
+        if exceeds(backlog, p99_us * BACKLOG_SHARE_MAX) {
+            let waited_us = backlog.quantile_us(0.99);
+            reasons.push(format!("what had arrived waited {:.1} ms for it (p99)", waited_us / 1e3));
+        }
+        SelfCheck {
+            client_bound: !reasons.is_empty(),
+            reasons,
+            busy_share: *busy_share,
+            lateness_p99_us: lateness.quantile_us(0.99),
+            lateness_max_us: lateness.quantile_us(1.0),
+            backlog_p99_us: backlog.quantile_us(0.99),
+            backlog_max_us: backlog.quantile_us(1.0),
+        }
+    }
+}
+
+fn exceeds(own: &Latencies, allowed_us: f64) -> bool {
+    own.quantile_us(0.99) > allowed_us.max(ALWAYS_ALLOWED_US)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run whose messages took `latency_us`, published so late and handled in turns so long.
+    fn check(latency_us: u64, lateness_us: u64, backlog_us: u64, busy_share: f64) -> SelfCheck {
+        let mut recorded = Recorded { busy_share, ..Recorded::new() };
+        recorded.corrected.record(latency_us * 1000);
+        recorded.lateness.record(lateness_us * 1000);
+        recorded.backlog.record(backlog_us * 1000);
+        SelfCheck::of(&recorded)
+    }
+
+    #[test]
+    fn each_sign_is_told_alone() {
+        // latency, lateness, backlog, busy share; a word of the reason
+        let table = [
+            (5_000, 0, 0, 0.95, "busy 95 %"),
+            (5_000, 1_500, 0, 0.5, "1.5 ms behind schedule"),
+            (5_000, 0, 3_000, 0.5, "waited 3.0 ms"),
+        ];
+        for (latency, lateness, backlog, busy, word) in table {
+            let SelfCheck { client_bound, reasons, .. } = check(latency, lateness, backlog, busy);
+            assert!(client_bound && reasons.len() == 1 && reasons[0].contains(word), "{word}: {reasons:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_little_beside_the_servers_latency_or_by_itself_is_allowed() {
+        for (latency, lateness, backlog, busy) in [(100, 900, 900, 0.5), (50_000, 4_000, 20_000, 0.89), (0, 0, 0, 0.0)]
+        {
+            let checked = check(latency, lateness, backlog, busy);
+            assert!(!checked.client_bound, "{checked:?}");
+        }
+    }
+}
