@@ -162,6 +162,13 @@ const DEFLATE: &[Key] = &[
         takes: Takes::Whole(0, MANY),
         about: "Bytes of a message from which on it is compressed.",
     },
+    Key {
+        name: "takeover_max",
+        takes: Takes::Whole(0, COUNT),
+        about: "Connections of a shard whose compressed messages may refer back to earlier ones (context takeover), which\n\
+                takes 8 KB for each; those beyond do without. Makes replies smaller, not publications: those are\n\
+                compressed once for all.",
+    },
 ];
 
 const WHO: Takes = Takes::Word(&["nobody", "subscribers", "users", "anyone"]);

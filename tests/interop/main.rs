@@ -25,8 +25,10 @@ fn check_echo(client: &Client, scenario: &str) {
 
 /// Compression with all that the client can ask for.
 fn check_deflate(client: &Client) {
-    let server = Server::start(&["--echo", "--deflate", "on"]);
-    client.run(&["deflate", &server.ws_url(""), &server.control_url("")]);
+    for (takeover, context_takeover_max) in [("no-takeover", "0"), ("takeover", "1000")] {
+        let server = Server::start(&["--echo", "--deflate", "on", "--deflate-takeover-max", context_takeover_max]);
+        client.run(&["deflate", &server.ws_url(""), &server.control_url(""), takeover]);
+    }
 }
 
 fn check_feed(client: &Client) {
