@@ -48,11 +48,8 @@ pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 /// Bytes of one message of commands in Centrifugo's protocol, by default; as many as Centrifugo takes.
 pub const CENTRIFUGE_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
-/// How often clients of Centrifugo's protocol are pinged, by default, in milliseconds. The SDKs wait ten seconds longer.
-pub const CENTRIFUGE_PING_MS: u64 = 25_000;
-
-/// Time for them to answer, by default, in milliseconds.
-pub const CENTRIFUGE_PONG_MS: u64 = 8_000;
+/// Time for a client of Centrifugo's protocol to say who it is, in milliseconds.
+pub const CENTRIFUGE_STALE_MS: u64 = 25_000;
 
 /// How long a client whose token has expired may take to bring a new one, by default, in milliseconds: it asks its own
 /// server for that.
@@ -273,6 +270,10 @@ pub const ACCEPT_RETRY_MS: u64 = 200;
 
 /// Connections that the kernel keeps for a shard until they are accepted (the kernel caps it at `net.core.somaxconn`).
 pub const ACCEPT_BACKLOG: i32 = 4096;
+
+/// Time in which a port that is taken may become free when the server starts, in milliseconds. A process that was killed
+/// keeps its ports until the kernel has taken its rings apart: 0.1 to 0.25 seconds with a dozen connections.
+pub const LISTEN_PATIENCE_MS: u64 = 1_000;
 
 /// Time that a segment may stay unacknowledged before the kernel gives a peer up (`TCP_USER_TIMEOUT`), in milliseconds.
 pub const TCP_USER_TIMEOUT_MS: u64 = 30_000;

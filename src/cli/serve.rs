@@ -84,8 +84,8 @@ pub(super) struct ServeArguments {
     /// Silence after which a client is disconnected, pinged or not; 0: never [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     idle_timeout_ms: Option<u64>,
-    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once [default:
-    /// 0]
+    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once
+    /// [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     drain_spread_ms: Option<u64>,
     /// Time for clients to answer their Close frames when the server stops, after the last was sent [default: 5000]
@@ -237,9 +237,12 @@ mod tests {
         assert_eq!(settings_with(&[]), Settings::default());
     }
 
+    /// Flags, and what they change.
+    type Row<'a> = (&'a [&'a str], fn(&mut Settings));
+
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [(&[&str], fn(&mut Settings)); 24] = [
+        let rows: [Row<'_>; 24] = [
             (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
             (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
             (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),

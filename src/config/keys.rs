@@ -228,16 +228,6 @@ const CENTRIFUGE: &[Key] = &[
         about: "Let clients in that have no token. They may do what their namespaces allow to anyone.",
     },
     Key {
-        name: "ping_interval_ms",
-        takes: Takes::Whole(0, DAY_MS),
-        about: "Milliseconds between pings, which clients are told to expect. 0: none.",
-    },
-    Key {
-        name: "pong_timeout_ms",
-        takes: Takes::Whole(1, DAY_MS),
-        about: "Milliseconds for clients to answer a ping: less than the interval.",
-    },
-    Key {
         name: "message_bytes_max",
         takes: Takes::Whole(125, COUNT),
         about: "Bytes of one message from a client, which may hold several commands.",
@@ -287,7 +277,7 @@ const API: &[Key] = &[
 /// All sections, in the order in which people are shown them.
 pub(super) const SECTIONS: &[Section] = &[
     Section { path: &["server"], about: "Ports, bounds, and who may connect.", keys: SERVER },
-    Section { path: &["keep_alive"], about: "Signs of life.", keys: KEEP_ALIVE },
+    Section { path: &["keep_alive"], about: "Signs of life, in every protocol.", keys: KEEP_ALIVE },
     Section { path: &["deflate"], about: "permessage-deflate (RFC 7692).", keys: DEFLATE },
     Section {
         path: &["namespaces", ANY_NAME],

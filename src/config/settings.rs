@@ -94,10 +94,6 @@ pub struct DeflateSettings {
 pub struct CentrifugeSettings {
     /// As [`CentrifugeConfig::anonymous`].
     pub anonymous: bool,
-    /// As [`CentrifugeConfig::ping_interval_ms`].
-    pub ping_interval_ms: u64,
-    /// As [`CentrifugeConfig::pong_timeout_ms`].
-    pub pong_timeout_ms: u64,
     /// As [`CentrifugeConfig::message_bytes_max`].
     pub message_bytes_max: u32,
     /// As [`CentrifugeConfig::token_grace_ms`].
@@ -182,8 +178,6 @@ impl Default for CentrifugeSettings {
         let centrifuge = CentrifugeConfig::default();
         CentrifugeSettings {
             anonymous: centrifuge.anonymous,
-            ping_interval_ms: centrifuge.ping_interval_ms,
-            pong_timeout_ms: centrifuge.pong_timeout_ms,
             message_bytes_max: centrifuge.message_bytes_max,
             token_grace_ms: centrifuge.token_grace_ms,
         }
@@ -230,19 +224,12 @@ impl Settings {
     /// A text that names the file or the keys, and what is wrong with them.
     pub fn centrifuge_config(&self) -> Result<CentrifugeConfig, String> {
         let centrifuge = &self.centrifuge;
-        let (interval_ms, timeout_ms) = (centrifuge.ping_interval_ms, centrifuge.pong_timeout_ms);
-        if interval_ms > 0 && timeout_ms >= interval_ms {
-            return Err(format!(
-                "centrifuge.pong_timeout_ms = {timeout_ms}: must be less than ping_interval_ms, which is {interval_ms}"
-            ));
-        }
         let tokens = TokenVerifier::new(&self.tokens.keys()?).map_err(|error| format!("[tokens]: {error}"))?;
         Ok(CentrifugeConfig {
             tokens,
             anonymous: centrifuge.anonymous,
             namespaces: Arc::new(self.topic_namespaces()),
-            ping_interval_ms: interval_ms,
-            pong_timeout_ms: timeout_ms,
+            ping_interval_ms: self.keep_alive.ping_interval_ms,
             message_bytes_max: centrifuge.message_bytes_max,
             token_grace_ms: centrifuge.token_grace_ms,
         })
@@ -335,12 +322,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_is_awaited_for_less_than_the_interval() {
+    fn clients_are_told_of_the_pings_that_they_get() {
         let mut settings = Settings::default();
-        settings.centrifuge.pong_timeout_ms = settings.centrifuge.ping_interval_ms;
-        assert!(settings.centrifuge_config().unwrap_err().contains("pong_timeout_ms"));
-        settings.centrifuge.ping_interval_ms = 0;
-        assert!(settings.centrifuge_config().is_ok());
+        settings.keep_alive.ping_interval_ms = 7;
+        assert_eq!(settings.centrifuge_config().unwrap().ping_interval_ms, 7);
     }
 
     #[test]

@@ -52,11 +52,7 @@ fn python(script: &'static str) -> Client {
     static INSTALLED: Once = Once::new();
     let environment = target_dir("interop").join("python");
     INSTALLED.call_once(|| install_python(&environment));
-    Client {
-        name: script,
-        program: environment.join("bin/python"),
-        script: repository("tests/interop").join(script),
-    }
+    Client { name: script, program: environment.join("bin/python"), script: repository("tests/interop").join(script) }
 }
 
 fn install_python(environment: &Path) {

@@ -2,7 +2,8 @@
 //! `cent` for the server API.
 //!
 //! A mistake that the server's codec and our own clients share would cancel out; these share nothing with it.
-//! Each scenario is a function of `client.py` and `client.js`, or a script of its own; here is only who is started when.
+//! Each scenario is a function of `client.py` and `client.js`, or a script of its own; here is only who is started
+//! when.
 
 #[path = "../support/mod.rs"]
 mod support;

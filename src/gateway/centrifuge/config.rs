@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::token::TokenVerifier;
-use crate::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, CENTRIFUGE_PING_MS, CENTRIFUGE_PONG_MS, TOKEN_GRACE_MS};
+use crate::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, PING_INTERVAL_MS, TOKEN_GRACE_MS};
 use crate::topics::Namespaces;
 
 /// The settings of [`Centrifuge`](super::Centrifuge). What clients may do with a topic is in its
@@ -17,10 +17,9 @@ pub struct CentrifugeConfig {
     pub anonymous: bool,
     /// What topics have in common by the first part of their name.
     pub namespaces: Arc<Namespaces>,
-    /// How often clients are pinged, in milliseconds; clients are told to expect it. 0: never.
+    /// How often clients are told to expect a ping, in milliseconds; 0: never. The same as the server's
+    /// [`ping_interval_ms`](crate::conn::KeepAliveConfig::ping_interval_ms), which is how often they are pinged.
     pub ping_interval_ms: u64,
-    /// Time for clients to answer a ping, in milliseconds: less than the interval.
-    pub pong_timeout_ms: u64,
     /// Bytes of one message from a client.
     pub message_bytes_max: u32,
     /// How long a client whose token has expired may take to bring a new one, in milliseconds.
@@ -51,8 +50,7 @@ impl Default for CentrifugeConfig {
             tokens: TokenVerifier::default(),
             anonymous: false,
             namespaces: Arc::default(),
-            ping_interval_ms: CENTRIFUGE_PING_MS,
-            pong_timeout_ms: CENTRIFUGE_PONG_MS,
+            ping_interval_ms: PING_INTERVAL_MS,
             message_bytes_max: CENTRIFUGE_MESSAGE_BYTES_MAX,
             token_grace_ms: TOKEN_GRACE_MS,
         }
