@@ -170,7 +170,7 @@ fn text(beginning: &str, index: usize, numbers: &mut Numbers) -> String {
 #[test]
 fn all_is_inflated_however_it_is_interleaved() {
     for seed in 0..4 {
-        let server = start(PEERS - 1);
+        let mut server = start(PEERS - 1);
         let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(server.address)).collect();
         let taking_over: Vec<bool> = peers.iter().map(|peer| peer.params.server_takes_over).collect();
         assert_eq!(taking_over, [true, true, true, false], "one too many");
@@ -206,7 +206,7 @@ fn all_is_inflated_however_it_is_interleaved() {
 
 #[test]
 fn only_where_it_was_agreed_on_messages_refer_back_to_earlier_ones() {
-    let server = start(1);
+    let mut server = start(1);
     let (mut first, mut second) = (Peer::connect(server.address), Peer::connect(server.address));
     let mut numbers = Numbers(1);
     let text = "abcdefgh".repeat(3) + &(0..100).map(|_| numbers.below(1 << 30).to_string()).collect::<String>();

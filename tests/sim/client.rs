@@ -282,7 +282,9 @@ impl Client {
         if self.rng.chance(500)
             && let Some((mut deflater, window)) = self.deflater.take()
         {
-            self.queue(|out| deflater.encode_message(out, Message { kind, payload: &payload }, window, mask));
+            self.queue(|out| {
+                deflater.for_peer(window, None).encode_message(out, Message { kind, payload: &payload }, mask)
+            });
             self.deflater = Some((deflater, window));
             return self.expect_message(kind, payload);
         }
