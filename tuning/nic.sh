@@ -4,8 +4,9 @@
 #   tuning/nic.sh check [CARD...]      says what is, and ends with 1 if something should change
 #   tuning/nic.sh apply [CARD...]      changes it, until the next start of the host (needs root)
 #
-# Without names it takes every card that is a device. Each shard runs on a CPU of its own, and its connections are spread
-# over all of the card's queues: the work of receiving should be spread over all CPUs, too, or one of them is the limit.
+# Without names it takes every card that is a device. Each shard runs on a CPU of its own, and its connections are
+# spread over all of the card's queues: the work of receiving should be spread over all CPUs, too, or one of them is the
+# limit.
 # Where a card has as many queues as there are CPUs, each queue's interrupt belongs on one CPU. Where it has fewer, the
 # kernel can hand packets on to other CPUs by their connection (RPS).
 set -euo pipefail

@@ -3,8 +3,8 @@
 #
 #   benches/peers/run.sh [--no-steering] [--deflate] [--rounds N] [--duration 2s] [--case TEXT]
 #
-# Installs the peers: Bun and ws from npm (needs node and npm) and the Rust servers by cargo, below the target directory;
-# nats-server and nginx with nchan by apt, if they are not there.
+# Installs the peers: Bun and ws from npm (needs node and npm) and the Rust servers by cargo, below the target
+# directory; nats-server and nginx with nchan by apt, if they are not there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

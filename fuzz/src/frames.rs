@@ -106,7 +106,11 @@ pub(crate) fn differential(input: &[u8]) {
     let is_server = input.byte() & 1 == 0;
     let message_bytes_max = input.choose(&MESSAGE_BYTES_MAX);
     let bytes = input.rest();
-    let (ours, error) = decode(Decoder::new(role(is_server), message_bytes_max), &[bytes]);
+    let (mut ours, error) = decode(Decoder::new(role(is_server), message_bytes_max), &[bytes]);
+    if let Some(Seen::Close(code @ Some(1014), reason)) = ours.last_mut() {
+        // Registered with IANA since, but tungstenite does not know it, and replaces it as it does what is not allowed.
+        (*code, *reason) = (Some(1002), "Protocol violation".to_owned());
+    }
     let (theirs, has_failed) = decode_theirs(is_server, message_bytes_max, bytes);
     match error {
         None => {

@@ -5,19 +5,21 @@
 //! `tests/seeds.rs`, which runs them over the seeds and thousands of inputs made from these. A target looks at nothing
 //! but its input, so that an input that fails once fails always.
 
+mod commands;
 mod compression;
 mod conversation;
 mod frames;
 mod handshake;
 mod input;
 mod names;
+mod settings;
 mod text;
 
 /// A function that takes any bytes and panics where a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// All targets, by the name of their program and of their directory of seeds.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
     ("decoder", frames::decoder),
     ("differential", frames::differential),
     ("conversation", conversation::conversation),
@@ -28,6 +30,9 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("deflate", compression::deflate),
     ("text", text::text),
     ("names", names::names),
+    ("json", commands::json),
+    ("protobuf", commands::protobuf),
+    ("settings", settings::settings),
 ];
 
 /// Runs the target called `name`.

@@ -4,11 +4,14 @@
 //! Knows nothing of sockets or of WebSocket.
 #![allow(unsafe_code)]
 
+mod asleep;
 mod conn_id;
 mod recv_ring;
 mod shared;
 mod spsc;
+mod sync;
 
+pub use asleep::Asleep;
 pub use conn_id::ConnId;
 pub use recv_ring::{Received, RecvRing};
 pub use shared::{LazyFrame, SharedFrame};

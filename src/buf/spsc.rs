@@ -1,12 +1,12 @@
 //! A bounded queue from one thread to another.
 //!
 //! One producer, one consumer, no locks: two counters that only grow, each written by one side. A full queue gives the
-//! item back, so that whoever produces decides what waiting means.
+//! item back, so that whoever produces decides what waiting means. `tests/loom` tries all orders of events.
+#![allow(unsafe_code, reason = "it is compiled by tests/loom as well, where nothing else allows it")]
 
-use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::sync::{Arc, AtomicUsize, Ordering, UnsafeCell};
 
 /// A counter on a cache line of its own, so that the two sides do not invalidate each other's.
 #[repr(align(128))]
@@ -51,8 +51,8 @@ pub fn queue<T: Send>(capacity: usize) -> (Producer<T>, Consumer<T>) {
 }
 
 impl<T> Shared<T> {
-    fn slot(&self, count: usize) -> *mut MaybeUninit<T> {
-        self.slots[count & (self.slots.len() - 1)].get()
+    fn slot(&self, count: usize) -> &UnsafeCell<MaybeUninit<T>> {
+        &self.slots[count & (self.slots.len() - 1)]
     }
 }
 
@@ -65,9 +65,11 @@ impl<T: Send> Producer<T> {
                 return Err(item);
             }
         }
-        // SAFETY: the slot at `tail` is the producer's: the test above shows that the consumer has taken what was in
-        // it, and `&mut self` on the only producer keeps others out.
-        unsafe { (*self.shared.slot(self.tail)).write(item) };
+        self.shared.slot(self.tail).with_mut(|slot| {
+            // SAFETY: the slot at `tail` is the producer's: the test above shows that the consumer has taken what was
+            // in it, and `&mut self` on the only producer keeps others out.
+            unsafe { (*slot).write(item) };
+        });
         self.tail = self.tail.wrapping_add(1);
         self.shared.tail.0.store(self.tail, Ordering::Release);
         Ok(())
@@ -83,9 +85,11 @@ impl<T: Send> Consumer<T> {
                 return None;
             }
         }
-        // SAFETY: head < tail, so the producer wrote this slot and handed it over with its release store, and
-        // `&mut self` on the only consumer keeps others out; the head moves on, so it is read once.
-        let item = unsafe { (*self.shared.slot(self.head)).assume_init_read() };
+        let item = self.shared.slot(self.head).with_mut(|slot| {
+            // SAFETY: head < tail, so the producer wrote this slot and handed it over with its release store, and
+            // `&mut self` on the only consumer keeps others out; the head moves on, so it is read once.
+            unsafe { (*slot).assume_init_read() }
+        });
         self.head = self.head.wrapping_add(1);
         self.shared.head.0.store(self.head, Ordering::Release);
         Some(item)
@@ -99,10 +103,14 @@ impl<T: Send> Consumer<T> {
 
 impl<T> Drop for Shared<T> {
     fn drop(&mut self) {
-        let (mut head, tail) = (*self.head.0.get_mut(), *self.tail.0.get_mut());
+        // Whatever the ends did happened before this: they have let go of what they shared.
+        let (mut head, tail) = (self.head.0.load(Ordering::Relaxed), self.tail.0.load(Ordering::Relaxed));
         while head != tail {
-            // SAFETY: both ends are gone (this is the last owner), and head..tail holds items written and never read.
-            unsafe { (*self.slot(head)).assume_init_drop() };
+            self.slot(head).with_mut(|slot| {
+                // SAFETY: both ends are gone (this is the last owner), and head..tail holds items written and never
+                // read.
+                unsafe { (*slot).assume_init_drop() };
+            });
             head = head.wrapping_add(1);
         }
     }

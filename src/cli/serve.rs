@@ -86,8 +86,8 @@ pub(super) struct ServeArguments {
     /// Silence after which a client is disconnected, pinged or not; 0: never [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     idle_timeout_ms: Option<u64>,
-    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once [default:
-    /// 0]
+    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once
+    /// [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     drain_spread_ms: Option<u64>,
     /// Time for clients to answer their Close frames when the server stops, after the last was sent [default: 5000]

@@ -45,8 +45,7 @@ impl Checker<'_> {
             let inner = [path, &[name]].concat();
             if let Some(key) = section(path).and_then(|section| section.keys.iter().find(|key| key.name == name)) {
                 self.check_value(&inner, key, value);
-            } else if SECTIONS.iter().any(|section| fits(&section.path[..inner.len().min(section.path.len())], &inner))
-            {
+            } else if leads_to_section(&inner) {
                 self.check_inner(&inner, byte, value);
             } else {
                 self.problem(byte, unknown(path, name));
@@ -85,6 +84,11 @@ impl Checker<'_> {
 /// The section whose keys stand in the table at `path`.
 fn section(path: &Path<'_>) -> Option<&'static Section> {
     SECTIONS.iter().find(|section| fits(section.path, path))
+}
+
+/// Whether a table at `path` is a section, or has one below it.
+fn leads_to_section(path: &Path<'_>) -> bool {
+    SECTIONS.iter().any(|section| section.path.get(..path.len()).is_some_and(|start| fits(start, path)))
 }
 
 /// Whether `path` is this one, or one of those that it stands for.

@@ -9,7 +9,7 @@ use crate::topics::Namespace;
 const HEAD: &str = "\
 # Ringfeed's configuration: every key, with its default. Keys that are left out have theirs, and flags of the command
 # line win over all of them. Use it with `ringfeed serve --config FILE`; `ringfeed config check FILE` tells what is
-# wrong with one.
+# wrong with one. Paths that are not absolute begin where the server is started.
 ";
 
 /// A file with every key at its default, explained.

@@ -1,7 +1,7 @@
 //! The configuration file: one TOML file, all of whose keys have defaults.
 //!
 //! `settings` are what a file comes to, `keys` is the list of all keys with what each takes and does. A file is held
-//! against the list first ([`check`](check)), so that whatever is wrong with it is told by line and key, all at once;
+//! against the list first (`check`), so that whatever is wrong with it is told by line and key, all at once;
 //! after that nothing can be wrong with its structure. `example` writes the list out as a file. Nothing here starts
 //! anything, and flags of the command line know how to change the settings, not the other way round.
 

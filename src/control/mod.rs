@@ -10,8 +10,8 @@
 //! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
 //!
-//! Connections are `http`'s (with `batch`), bodies `body`'s, who may use them is `access`'s, and which requests a browser
-//! may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`, `host`). It
+//! Connections are `http`'s (with `batch`), bodies `body`'s, who may use them is `access`'s, and which requests a
+//! browser may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`, `host`). It
 //! never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows comes from the
 //! [`Status`].
 

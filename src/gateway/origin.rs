@@ -1,7 +1,7 @@
 //! Which web pages may connect.
 //!
-//! Browsers let every page open a WebSocket to every server and send the server's cookies along; all they do about it is
-//! to name the page's origin (RFC 6455 §10.2). So the server has to look. Only pages are kept out this way: a program
+//! Browsers let every page open a WebSocket to every server and send the server's cookies along; all they do about it
+//! is to name the page's origin (RFC 6455 §10.2). So the server has to look. Only pages are kept out this way: a program
 //! can send any origin, or none, and none is always welcome.
 
 use std::fmt;
@@ -78,8 +78,8 @@ impl OriginPattern {
     }
 }
 
-/// Whether `text` has this pattern, in any case. Both are walked together; where that does not go on, the last star takes
-/// one character more.
+/// Whether `text` has this pattern, in any case. Both are walked together; where that does not go on, the last star
+/// takes one character more.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut index) = (0, 0);
     // Behind the last star, and behind what it has taken.

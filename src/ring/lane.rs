@@ -1,7 +1,7 @@
 //! One kernel ring of a [`Uring`](super::Uring): its queues, its table of descriptors, its receive buffers.
 //!
-//! It knows nothing of other lanes, but that one of them may sleep on behalf of the rest: then they ring a bell when they
-//! have news, which that one listens for.
+//! It knows nothing of other lanes, but that one of them may sleep on behalf of the rest: then they ring a bell when
+//! they have news, which that one listens for.
 
 use std::collections::HashMap;
 use std::io;
@@ -23,6 +23,9 @@ const RECV_GROUP: u16 = 0;
 
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;
+
+/// How often in a turn the kernel is asked to finish what it has put off.
+const CATCH_UP_ROUNDS: usize = 8;
 
 /// How large a lane is to be.
 #[derive(Clone, Copy, Debug)]
@@ -296,6 +299,19 @@ impl Lane {
                 (Op::Reply | Op::Publish, Some(incomplete)) => incomplete.push(completion),
                 _ => reaped.push(completion),
             }
+        }
+    }
+
+    /// Takes what completed, and has the kernel finish what it has put off: it does some twenty operations each time it
+    /// is asked, and a turn is worth more than that. Ends sooner or later, so that nobody waits for the end of a storm.
+    pub(super) fn catch_up(&mut self, reaped: &mut Vec<Completion>) {
+        self.reap(reaped, None);
+        for _ in 0..CATCH_UP_ROUNDS {
+            if !self.has_news() {
+                return;
+            }
+            self.enter(0, Duration::ZERO);
+            self.reap(reaped, None);
         }
     }
 

@@ -98,8 +98,8 @@ pub trait Ring {
     /// Closes `socket` and frees its descriptor. Completes once.
     fn submit_close(&mut self, socket: Direct, token: Token);
 
-    /// Ends the operation of `socket` that was submitted with `target`, which then completes with [`Errno::Canceled`] if
-    /// it had not already. Does not complete itself.
+    /// Ends the operation of `socket` that was submitted with `target`, which then completes with
+    /// [`Errno::Canceled`] if it had not already. Does not complete itself.
     fn submit_cancel(&mut self, socket: Direct, target: Token);
 
     /// Ends the accept that was submitted with `target`, in the same way.

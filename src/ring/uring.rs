@@ -3,8 +3,8 @@
 //! The table of direct descriptors of a kernel ring holds at most `RLIMIT_NOFILE` sockets, so a [`Uring`] that is to
 //! hold more is made of several **lanes**, each a kernel ring with a table of its own. A [`Direct`] says which lane its
 //! socket is on, and nobody outside needs to know. The first lane is the one that sleeps; the others ring a common bell
-//! when something happens meanwhile, and are entered only where there is something to do. With one lane there is no bell
-//! and no difference to a bare kernel ring.
+//! when something happens meanwhile, and are entered only where there is something to do. With one lane there is no
+//! bell and no difference to a bare kernel ring.
 //!
 //! Connections fill one lane after the other, so that those accepted together are sent to together.
 
@@ -43,8 +43,8 @@ const LANE_RECV_BUFFERS: u16 = 16;
 /// Bytes of each.
 const LANE_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 
-/// Kernel rings that a ring is made of, at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each of them wants memory and
-/// a look in each turn.
+/// Kernel rings that a ring is made of, at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each
+/// of them wants memory and a look in each turn.
 pub const LANES_MAX: u32 = 256;
 
 /// The kernel's own bound on a table of direct descriptors (`IORING_MAX_FIXED_FILES`).
@@ -194,10 +194,7 @@ impl Uring {
     fn reap_others(&mut self) {
         for lane in &mut self.lanes[1..] {
             lane.ring_bell(false);
-            if lane.has_news() {
-                lane.enter(0, Duration::ZERO);
-                lane.reap(&mut self.reaped, None);
-            }
+            lane.catch_up(&mut self.reaped);
         }
     }
 }
@@ -308,7 +305,7 @@ impl Ring for Uring {
     fn wait(&mut self, timeout: Duration, completions: &mut Vec<Completion>) {
         let may_sleep = self.settle_others() && self.reaped.is_empty();
         self.lanes[0].enter(usize::from(may_sleep), timeout);
-        self.lanes[0].reap(&mut self.reaped, None);
+        self.lanes[0].catch_up(&mut self.reaped);
         self.reap_others();
         self.lane_with_room = 0;
         completions.append(&mut self.reaped);

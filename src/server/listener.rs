@@ -3,11 +3,15 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::{ACCEPT_BACKLOG, TCP_USER_TIMEOUT_MS};
+use crate::limits::{ACCEPT_BACKLOG, LISTEN_PATIENCE_MS, TCP_USER_TIMEOUT_MS};
+
+/// Pause between two attempts at a port.
+const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
 /// One listener for each of `count` shards; the kernel spreads connections over them by hash (`SO_REUSEPORT`). With
 /// port 0 it also chooses the port.
@@ -16,7 +20,7 @@ use crate::limits::{ACCEPT_BACKLOG, TCP_USER_TIMEOUT_MS};
 /// `EADDRINUSE` also when the port is another process's whose sockets would let themselves be joined: connections would
 /// go to either.
 pub(super) fn listen(address: SocketAddr, count: usize, notsent_bytes: u32) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
-    refuse_shared(address)?;
+    refuse_shared_patiently(address)?;
     let first = bind(address, notsent_bytes)?;
     let address = first.local_addr()?.as_socket().expect("an IP address was bound");
     let mut sockets = vec![first];
@@ -25,6 +29,20 @@ pub(super) fn listen(address: SocketAddr, count: usize, notsent_bytes: u32) -> i
     }
     sockets.iter().try_for_each(|socket| socket.listen(ACCEPT_BACKLOG))?;
     Ok((address, sockets.into_iter().map(OwnedFd::from).collect()))
+}
+
+/// A process that was killed keeps its port for a moment longer: the kernel takes its rings apart, and the sockets in
+/// them, after the process itself.
+fn refuse_shared_patiently(address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MS);
+    loop {
+        match refuse_shared(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(LISTEN_PAUSE);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// Without `SO_REUSEPORT` a port on which anybody listens can't be bound.

@@ -5,14 +5,13 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
 use super::slowest::SlowConnection;
 use super::subscribe::Joining;
-use crate::buf::{ConnId, Consumer, Producer, queue};
+use crate::buf::{Asleep, ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
 use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
 use crate::ring::{Event, Op, Ring, Token};
@@ -112,19 +111,6 @@ pub(super) struct Ask {
     pub(super) topic: TopicName,
     pub(super) query: Query,
     pub(super) reply: ReplyTo<Answer>,
-}
-
-/// Whether a shard sleeps and wants to be woken: set by the shard before it waits, taken by whoever wakes it.
-#[derive(Clone, Debug, Default)]
-struct Asleep(Arc<AtomicBool>);
-
-impl Asleep {
-    /// After putting something into a queue of that shard: whether it must be woken, which is asked of one sender only.
-    fn take(&self) -> bool {
-        // Pairs with the fence in `Mesh::sleep_max`: either this sees the shard asleep, or the shard sees the parcel.
-        fence(Ordering::SeqCst);
-        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
-    }
 }
 
 /// The way to another shard.
@@ -249,9 +235,7 @@ impl<A> Mesh<A> {
 
     /// Before waiting: how long the shard may sleep unless it is woken. Call [`woke`](Self::woke) afterwards.
     pub(super) fn sleep_max(&self) -> Duration {
-        self.asleep.0.store(true, Ordering::Relaxed);
-        // Pairs with the fence in `Asleep::take`.
-        fence(Ordering::SeqCst);
+        self.asleep.fall_asleep();
         if !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty) {
             Duration::ZERO
         } else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {
@@ -264,7 +248,7 @@ impl<A> Mesh<A> {
 
     /// After waiting: nobody needs to wake this shard now.
     pub(super) fn woke(&self) {
-        self.asleep.0.store(false, Ordering::Relaxed);
+        self.asleep.woke();
     }
 }
 

@@ -13,7 +13,9 @@ use super::metrics::ShardMetrics;
 use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
+use crate::conn::Phase;
 use crate::gateway::{Clock, Routes};
+use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
 
@@ -108,6 +110,12 @@ impl SimShard<'_> {
         if slot.stage == Stage::Closing {
             return;
         }
+        let is_bounded = match (slot.stage, &slot.conn.phase) {
+            (Stage::Terminating | Stage::Closing, _) | (Stage::Serving, Phase::Open | Phase::Streaming) => false,
+            (Stage::Serving | Stage::Flushing | Stage::Lingering, _) => true,
+        };
+        let is_overdue = self.shard.now_ms > slot.deadline_ms.saturating_add(TICK_MS);
+        assert!(!(is_bounded && is_overdue), "nobody has looked at the time of {slot:?}");
         let held = kernel.operations(self.shard.ring.index(), slot.socket);
         // What ended and was not told of counts as held by both.
         let is_attended = slot.attention != Attention::None;

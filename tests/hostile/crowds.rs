@@ -8,6 +8,7 @@ use socket2::SockRef;
 
 use crate::metrics::{await_closed, await_left, closed, resident_bytes, total};
 use crate::peer::{Peer, upgrade_request};
+use crate::start;
 use crate::support::PATIENCE;
 use crate::support::http::read_response;
 use crate::support::server::Server;
@@ -24,7 +25,7 @@ fn connect(server: SocketAddr) -> TcpStream {
 /// then; they hold no more than what they sent, and a neighbour is answered between any two bytes of theirs.
 #[test]
 fn slow_handshakes_by_the_thousand_are_told_408() {
-    let server = Server::start(&["--echo", "--handshake-timeout-ms", "2000"]);
+    let server = start(&["--echo", "--handshake-timeout-ms", "2000"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let before = resident_bytes(&server);
     let request = upgrade_request("/echo");
@@ -49,7 +50,7 @@ fn slow_handshakes_by_the_thousand_are_told_408() {
 /// Peers that reset their connection at once, and in the middle of everything.
 #[test]
 fn immediate_resets_leave_nothing_behind() {
-    let server = Server::start(&["--echo"]);
+    let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let request = upgrade_request("/feed/a");
     for round in 0..CROWD {
@@ -72,7 +73,7 @@ fn immediate_resets_leave_nothing_behind() {
 /// A peer that ends its half of the stream is gone: nobody waits for it.
 #[test]
 fn half_open_connections_are_ended() {
-    let server = Server::start(&["--echo"]);
+    let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     for beginning in ["", "GET /feed/a HTTP/1.1\r\n", &upgrade_request("/feed/a")] {
         let mut peer = connect(server.data);

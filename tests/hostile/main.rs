@@ -14,3 +14,10 @@ mod crowds;
 mod floods;
 mod metrics;
 mod paths;
+
+use support::server::Server;
+
+/// A server that pings nobody, so that a neighbour hears its echoes and nothing else.
+fn start(flags: &[&str]) -> Server {
+    Server::start(&[&["--ping-interval-ms", "0"], flags].concat())
+}

@@ -2,12 +2,12 @@
 
 use crate::metrics::{await_closed, total};
 use crate::peer::{Peer, upgrade_request};
+use crate::start;
 use crate::support::http;
-use crate::support::server::Server;
 
 #[test]
 fn tricks_in_paths_are_refused_and_name_no_topic() {
-    let server = Server::start(&["--echo"]);
+    let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let rows = [
         ("/feed/../echo", 400),
@@ -46,7 +46,7 @@ fn tricks_in_paths_are_refused_and_name_no_topic() {
 
 #[test]
 fn more_topics_than_a_connection_may_have_are_refused() {
-    let server = Server::start(&[]);
+    let server = start(&[]);
     let topics: Vec<String> = (0..=ringfeed::limits::CONN_TOPICS_MAX).map(|topic| format!("t{topic}")).collect();
     let all = upgrade_request(&format!("/feed/{}", topics.join(",")));
     assert_eq!(http::exchange(server.data, all.as_bytes()).status, 400);
@@ -56,4 +56,35 @@ fn more_topics_than_a_connection_may_have_are_refused() {
     let too_long = upgrade_request(&format!("/feed/{}", "a,".repeat(100_000)));
     assert_eq!(http::exchange(server.data, too_long.as_bytes()).status, 414);
     await_closed(&server, "refused", 2);
+}
+
+#[test]
+fn pages_of_other_origins_may_not_connect() {
+    let server = start(&["--echo", "--allowed-origins", "https://app.example.com,https://*.example.org"]);
+    let request = |origin: &str| {
+        upgrade_request("/echo").replace("Host: localhost\r\n", &format!("Host: localhost\r\nOrigin: {origin}\r\n"))
+    };
+    let refused = [
+        "https://evil.example",
+        "http://app.example.com",
+        "https://app.example.com:8443",
+        "https://app.example.com.evil.example",
+        "https://example.org",
+        "https://a.example.org/",
+        "https://a.example.org@evil.example",
+        "http://localhost:3000",
+        "null",
+        "",
+    ];
+    for origin in refused {
+        let response = http::exchange(server.data, request(origin).as_bytes());
+        assert_eq!(response.status, 403, "{origin:?}: {}", response.head);
+    }
+    await_closed(&server, "refused", refused.len() as u64);
+    for origin in ["https://app.example.com", "https://a.example.org", "http://localhost"] {
+        let mut peer = Peer::connect(server.data);
+        peer.send(request(origin).as_bytes());
+        peer.expect_accepted();
+    }
+    Peer::open(server.data, "/echo").expect_echo("programs name no origin");
 }

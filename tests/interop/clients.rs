@@ -42,19 +42,30 @@ impl Client {
 }
 
 /// Python with the package `websockets`.
-pub(crate) static PYTHON: LazyLock<Client> = LazyLock::new(|| {
+pub(crate) static PYTHON: LazyLock<Client> = LazyLock::new(|| python("client.py"));
+
+/// Python with the packages `cent`, which calls the server API, and `websockets`.
+pub(crate) static BACKEND: LazyLock<Client> = LazyLock::new(|| python("api.py"));
+
+/// Python running `script`, with what `requirements.txt` names.
+fn python(script: &'static str) -> Client {
+    static INSTALLED: Once = Once::new();
     let environment = target_dir("interop").join("python");
+    INSTALLED.call_once(|| install_python(&environment));
+    Client { name: script, program: environment.join("bin/python"), script: repository("tests/interop").join(script) }
+}
+
+fn install_python(environment: &Path) {
     let requirements = repository("tests/interop/requirements.txt");
-    unless_installed(&environment, &[&requirements], || {
+    unless_installed(environment, &[&requirements], || {
         let mut venv = Command::new("python3");
-        venv.args(["-m", "venv", "--clear"]).arg(&environment);
+        venv.args(["-m", "venv", "--clear"]).arg(environment);
         Process::start("python3 -m venv", venv).succeed(INSTALL_PATIENCE);
         let mut pip = Command::new(environment.join("bin/pip"));
         pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
         Process::start("pip install", pip).succeed(INSTALL_PATIENCE);
     });
-    Client { name: "client.py", program: environment.join("bin/python"), script: repository("tests/interop/client.py") }
-});
+}
 
 /// Node.js with the package `ws`.
 pub(crate) static NODE: LazyLock<Client> = LazyLock::new(|| node("client.js"));

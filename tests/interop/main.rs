@@ -1,7 +1,9 @@
-//! The real server and clients that are not ours: Python's `websockets`, npm's `ws` and `centrifuge`, a real browser.
+//! The real server and clients that are not ours: Python's `websockets`, npm's `ws` and `centrifuge`, a real browser,
+//! and Centrifugo's `cent` for the server API.
 //!
 //! A mistake that the server's codec and our own clients share would cancel out; these share nothing with it.
-//! Each scenario is a function of `client.py` and `client.js`; here is only who is started when.
+//! Each scenario is a function of `client.py` and `client.js`, or a script of its own; here is only who is started
+//! when.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,9 +13,9 @@ mod centrifuge;
 mod clients;
 mod proxy;
 
-use clients::{Client, NODE, PYTHON};
-use support::PATIENCE;
+use clients::{BACKEND, Client, NODE, PYTHON};
 use support::server::Server;
+use support::{PATIENCE, repository};
 
 /// Runs a scenario that needs `/echo` and nothing more.
 fn check_echo(client: &Client, scenario: &str) {
@@ -110,6 +112,13 @@ fn node_deflate() {
 #[test]
 fn node_drain() {
     check_drain(&NODE);
+}
+
+#[test]
+fn centrifugos_backend_library() {
+    let config = repository("tests/interop/api.toml");
+    let server = Server::start(&["--config", config.to_str().expect("a path of UTF-8")]);
+    BACKEND.run(&[&server.ws_url(""), &server.control_url(""), "secret"]);
 }
 
 #[test]

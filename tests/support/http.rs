@@ -59,6 +59,23 @@ pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Response {
     read_response(stream)
 }
 
+/// Sends `request` as it is and reads the head of the answer, up to and with the empty line.
+///
+/// # Panics
+/// When there is none within [`PATIENCE`].
+pub(crate) fn head_of(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream.write_all(request).expect("the server reads");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).expect("an answer with a head");
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).expect("a head of text")
+}
+
 /// Reads an answer that ends with the connection.
 pub(crate) fn read_response(mut stream: TcpStream) -> Response {
     let mut bytes = Vec::new();

@@ -36,31 +36,29 @@ impl JsonReader {
     /// # Errors
     /// [`Malformed`]: what was handed over before it counts.
     pub fn read(&mut self, message: &[u8], mut take: impl FnMut(Command<'_>) -> bool) -> Result<(), Malformed> {
-        let message = message.trim_ascii();
-        let count = 1 + message.iter().filter(|byte| **byte == b'\n').count();
-        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
-        let length = self.fill_input(message, count > 1);
-        let outcome = fill_tape_padded(&mut self.input, length, &mut self.buffers, &mut tape)
-            .map_err(|_| Malformed)
-            .and_then(|()| read_commands(tape.as_value(), message, count, &mut take));
-        self.tape = tape.reset();
+        let mut outcome = Ok(true);
+        // Each line by itself, though one parse of all would be faster: lines that are JSON only together have commands
+        // whose text is not where they are, and what is passed on as their data could be anything.
+        let mut lines = message.trim_ascii().split(|byte| *byte == b'\n');
+        while let (Ok(true), Some(line)) = (outcome, lines.next()) {
+            outcome = self.read_line(line, &mut take);
+        }
         self.shrink();
-        outcome
+        outcome.map(|_| ())
     }
 
-    /// Copies the message, several commands as an array; returns its length without padding.
-    fn fill_input(&mut self, message: &[u8], is_batch: bool) -> usize {
+    /// Hands the command that `line` is to `take`; whether it wants more.
+    fn read_line(&mut self, line: &[u8], take: &mut impl FnMut(Command<'_>) -> bool) -> Result<bool, Malformed> {
+        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
         self.input.clear();
-        if is_batch {
-            self.input.push(b'[');
-            self.input.extend(message.iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }));
-            self.input.push(b']');
-        } else {
-            self.input.extend_from_slice(message);
-        }
-        let length = self.input.len();
-        self.input.resize(length + INPUT_PADDING, 0);
-        length
+        self.input.extend_from_slice(line);
+        self.input.resize(line.len() + INPUT_PADDING, 0);
+        let outcome = fill_tape_padded(&mut self.input, line.len(), &mut self.buffers, &mut tape)
+            .map_err(|_| Malformed)
+            .and_then(|()| read_command(tape.as_value(), line))
+            .map(take);
+        self.tape = tape.reset();
+        outcome
     }
 
     /// Gives back what only a message much larger than most needed.
@@ -74,25 +72,6 @@ impl JsonReader {
 /// Appends a reply, without a newline: each is a message of its own.
 pub fn encode_reply_json(out: &mut Vec<u8>, reply: &Reply) {
     serde_json::to_writer(out, reply).expect("a reply is made of what JSON has");
-}
-
-fn read_commands(
-    value: Value<'_, '_>,
-    message: &[u8],
-    count: usize,
-    take: &mut impl FnMut(Command<'_>) -> bool,
-) -> Result<(), Malformed> {
-    if count == 1 {
-        take(read_command(value, message)?);
-        return Ok(());
-    }
-    let array = value.as_array().filter(|array| array.len() == count).ok_or(Malformed)?;
-    for (value, line) in array.iter().zip(message.split(|byte| *byte == b'\n')) {
-        if !take(read_command(value, line)?) {
-            break;
-        }
-    }
-    Ok(())
 }
 
 /// The command that `value` is; `line` is its text.
@@ -393,7 +372,6 @@ mod tests {
             "{",
             "{}{}",
             "{},{}",
-            "{}\n\n{}",
             "[{}\n{}]",
             "{\"a\":[{}\n{}]}",
             r#"{"id":"1","ping":{}}"#,
@@ -420,6 +398,20 @@ mod tests {
         for text in rows {
             let (commands, outcome) = read(text);
             assert_eq!((commands, outcome), (vec![], Err(Malformed)), "{}", &text[..text.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn lines_that_are_json_only_together_are_malformed() {
+        let rows = [
+            ("{}\n\n{}", 1),
+            ("{\"id\":1},{\"id\":2}\n{\"id\":3,\"x\":[1\n2]}", 0),
+            ("{\"id\":1}\n{\"id\":2,\"x\":[{}\n{}]}", 1),
+            ("{\"id\":1}\n{\"id\":2,\"x\":\"\n{\"}", 1),
+        ];
+        for (text, count) in rows {
+            let (commands, outcome) = read(text);
+            assert_eq!((commands.len(), outcome), (count, Err(Malformed)), "{text}");
         }
     }
 

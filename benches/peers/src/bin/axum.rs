@@ -1,5 +1,5 @@
-//! Fan-out and echo on axum, one thread (tokio's `current_thread`), as its chat example has it: a broadcast channel that
-//! every subscriber's task listens to.
+//! Fan-out and echo on axum, one thread (tokio's `current_thread`), as its chat example has it: a broadcast channel
+//! that every subscriber's task listens to.
 
 use std::error::Error;
 

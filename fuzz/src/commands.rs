@@ -1,0 +1,45 @@
+//! Commands of Centrifugo's clients, in JSON and in Protobuf.
+
+use ringfeed::gateway::centrifuge::{Command, JsonReader, Request, read_protobuf};
+
+/// The bytes that a command carries and others are sent as they are.
+fn passed_on<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
+    match &command.request {
+        Request::Publish(publish) => Some(publish.data),
+        Request::Send { data } | Request::Rpc { data, .. } => Some(data),
+        _ => None,
+    }
+}
+
+/// Any bytes as commands in JSON: whatever is passed on to others is JSON, and each command is a line that is JSON by
+/// itself. A reader that has read anything reads the next message as a new one would.
+pub(crate) fn json(input: &[u8]) {
+    let mut reader = JsonReader::default();
+    let mut count = 0;
+    let outcome = reader.read(input, |command| {
+        count += 1;
+        let data = passed_on(&command).filter(|data| !data.is_empty());
+        let is_json = data.is_none_or(|data| serde_json::from_slice::<serde_json::de::IgnoredAny>(data).is_ok());
+        assert!(is_json, "what is passed on is not JSON: {command:?}");
+        true
+    });
+    let lines = input.trim_ascii().split(|byte| *byte == b'\n').count();
+    assert!(count <= lines && (outcome.is_err() || count == lines), "{count} commands in {lines} lines");
+    let mut ids = Vec::new();
+    let next = reader.read(b"{\"id\":7,\"ping\":{}}\n{}", |command| {
+        ids.push(command.id);
+        true
+    });
+    assert_eq!((next, &ids[..]), (Ok(()), &[7, 0][..]), "the message before has left something");
+}
+
+/// Any bytes as commands in Protobuf.
+pub(crate) fn protobuf(input: &[u8]) {
+    let mut count = 0;
+    let _ = read_protobuf(input, |command| {
+        count += 1;
+        assert!(passed_on(&command).is_none_or(|data| data.len() <= input.len()));
+        true
+    });
+    assert!(count <= input.len(), "a command takes at least the byte of its length");
+}

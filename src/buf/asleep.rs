@@ -1,0 +1,62 @@
+//! Whether a thread sleeps and wants to be woken, so that whoever sends it something knows when to ring its doorbell.
+//!
+//! Says only *that* it must be woken; how is its owner's. The one who sleeps: [`fall_asleep`](Asleep::fall_asleep), look
+//! at the queues once more, wait, [`woke`](Asleep::woke). The one who sends: put it into a queue, [`take`](Asleep::take),
+//! ring if it says so. `tests/loom` tries all ways in which the two can meet.
+
+use super::sync::{Arc, AtomicBool, Ordering, fence};
+
+/// Set by a thread before it waits, taken by whoever wakes it. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct Asleep(Arc<AtomicBool>);
+
+impl Asleep {
+    /// A thread that is awake.
+    pub fn new() -> Asleep {
+        Asleep(Arc::new(AtomicBool::new(false)))
+    }
+
+    /// From now on this thread wants to be woken. What was put into its queues before may not have been announced: look
+    /// at them after this, and before waiting.
+    pub fn fall_asleep(&self) {
+        self.0.store(true, Ordering::Relaxed);
+        // Pairs with the fence in `take`: either the sender sees this thread asleep, or this thread what was sent.
+        fence(Ordering::SeqCst);
+    }
+
+    /// This thread is awake: nobody needs to wake it.
+    pub fn woke(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    /// After putting something into a queue of that thread: whether it must be woken, which is asked of one sender only.
+    pub fn take(&self) -> bool {
+        // Pairs with the fence in `fall_asleep`.
+        fence(Ordering::SeqCst);
+        self.0.load(Ordering::Relaxed) && self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Default for Asleep {
+    fn default() -> Asleep {
+        Asleep::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeper_is_woken_by_one_and_only_while_it_sleeps() {
+        let sleeper = Asleep::new();
+        let senders = [sleeper.clone(), sleeper.clone()];
+        assert!(!senders[0].take());
+        sleeper.fall_asleep();
+        assert!(senders[0].take());
+        assert!(!senders[1].take());
+        sleeper.fall_asleep();
+        sleeper.woke();
+        assert!(!senders[1].take());
+    }
+}

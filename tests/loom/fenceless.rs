@@ -1,0 +1,13 @@
+//! The doorbell without its fences.
+
+#[path = "../../src/buf/asleep.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "it is a part of a library elsewhere")]
+pub(crate) mod asleep;
+
+/// As for the others, but for the fence, which does nothing.
+mod sync {
+    pub(super) use loom::sync::Arc;
+    pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
+
+    pub(super) fn fence(_: Ordering) {}
+}
