@@ -33,6 +33,11 @@ pub const INFLATE_FREE_BYTES: usize = 1024 * 1024;
 /// there are such.
 pub const INFLATE_KEEP_BYTES: usize = 256 * 1024;
 
+/// How far back the messages of a connection may refer, each way, where it takes context over: the base-2 logarithm of
+/// that many bytes, which are kept for it. So 4 KB for what it was sent and 4 KB for what it has sent, each from the
+/// first compressed message on: a handful of messages, and less than its socket takes.
+pub const DEFLATE_CONTEXT_WINDOW_BITS: u8 = 12;
+
 /// Bytes of a message from which on it is compressed, by default. Shorter ones seldom save a packet.
 pub const DEFLATE_BYTES_MIN: usize = 128;
 

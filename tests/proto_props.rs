@@ -5,12 +5,15 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 use ringfeed::proto::{
-    CloseCode, DeflateConfig, Deflater, FrameHeader, Inflater, Message, MessageKind, Opcode, Role, WindowBits,
-    encode_close, encode_fragment, encode_frame, encode_message,
+    CloseCode, Decoder, DeflateConfig, Deflater, Event, FrameHeader, Inflater, Message, MessageKind, Opcode, Role,
+    SlidingWindow, WindowBits, encode_close, encode_fragment, encode_frame, encode_message,
 };
 
+#[path = "proto/foreign.rs"]
+mod foreign;
 #[path = "proto/support.rs"]
 mod support;
+use foreign::{ForeignDeflater, ForeignInflater};
 use support::{ROLES, Seen, decode_cut, decode_deflated_cut, frame};
 
 const MESSAGE_BYTES_MAX: u32 = 1 << 20;
@@ -32,6 +35,14 @@ struct Control {
 
 fn any_control() -> impl Strategy<Value = Control> {
     (any::<bool>(), vec(any::<u8>(), 0..=125)).prop_map(|(is_ping, payload)| Control { is_ping, payload })
+}
+
+/// Payloads made of the same few pieces, so that there is something to refer back to, within each and beyond.
+fn any_payloads(count: usize) -> impl Strategy<Value = Vec<Vec<u8>>> {
+    (vec(vec(any::<u8>(), 1..40), 1..8), vec(vec(any::<Index>(), 0..120), count)).prop_map(|(pieces, orders)| {
+        let payload = |order: &Vec<Index>| order.iter().flat_map(|index| index.get(&pieces).clone()).collect();
+        orders.iter().map(payload).collect()
+    })
 }
 
 fn any_cuts() -> impl Strategy<Value = Vec<(Index, Option<Control>)>> {
@@ -222,15 +233,13 @@ proptest! {
     #[test]
     fn what_is_compressed_is_inflated(
         role in any_role(),
-        // Pieces that return, so that there is something to refer back to.
-        payload in (vec(vec(any::<u8>(), 1..40), 1..8), vec(any::<Index>(), 0..120))
-            .prop_map(|(pieces, order)| order.iter().flat_map(|index| index.get(&pieces).clone()).collect::<Vec<u8>>()),
+        payload in any_payloads(1).prop_map(|mut payloads| payloads.remove(0)),
         level in 1u8..=9,
         window in (8u8..=15).prop_map(|bits| WindowBits::new(bits).unwrap()),
         fragment_cuts in vec(any::<Index>(), 0..4),
         cuts in vec(any::<Index>(), 0..12),
     ) {
-        let mut deflater = Deflater::new(DeflateConfig { level, bytes_min: 0 });
+        let mut deflater = Deflater::new(DeflateConfig { level, bytes_min: 0, ..DeflateConfig::default() });
         let deflated = deflater.window_for(payload.len(), window).and_then(|window| deflater.deflate(&payload, window));
         let Some(deflated) = deflated else { return Ok(()) };
         prop_assert!(deflated.len() < payload.len());
@@ -239,6 +248,65 @@ proptest! {
         prop_assert_eq!(&seen, &[Seen::Deflated(MessageKind::Binary, deflated.to_vec())]);
         let mut inflater = Inflater::new();
         prop_assert_eq!(inflater.inflate(Message::binary(deflated), MESSAGE_BYTES_MAX), Ok(Message::binary(&payload)));
+    }
+
+    #[test]
+    fn what_is_said_to_one_and_to_many_is_inflated_where_context_is_taken_over(
+        payloads in any_payloads(20),
+        to_many in vec(any::<bool>(), 20),
+        level in 1u8..=9,
+        window in (9u8..=15).prop_map(|bits| WindowBits::new(bits).unwrap()),
+        bytes_min in prop_oneof![Just(0), Just(200)],
+    ) {
+        let mut deflater = Deflater::new(DeflateConfig { level, bytes_min, ..DeflateConfig::default() });
+        let mut sent = SlidingWindow::new(window.min(SlidingWindow::KEPT_MAX));
+        let (mut peer, mut within_window) = (ForeignInflater::new(), foreign::WithinWindow::new(window));
+        for (payload, to_many) in payloads.iter().zip(to_many) {
+            let mut wire = Vec::new();
+            if to_many {
+                let deflated =
+                    deflater.window_for(payload.len(), window).and_then(|window| deflater.deflate(payload, window));
+                let Some(deflated) = deflated else { continue };
+                wire = frame(Role::Client, 0xc2, deflated);
+                sent.clear();
+            } else {
+                let mut deflater = deflater.for_peer(window, Some(&mut sent));
+                deflater.encode_message(&mut wire, Message::binary(payload), None);
+            }
+            match &decode_deflated_cut(Role::Client, MESSAGE_BYTES_MAX, &wire, &[])[..] {
+                [Seen::Deflated(MessageKind::Binary, deflated)] => {
+                    prop_assert_eq!(&peer.inflate(deflated), payload);
+                    prop_assert_eq!(&within_window.inflate(deflated), payload);
+                }
+                [Seen::Binary(plain)] => prop_assert_eq!(plain, payload),
+                other => prop_assert!(false, "{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_peer_compresses_is_inflated_where_context_is_taken_over(
+        payloads in any_payloads(20),
+        forgets in vec(any::<bool>(), 20),
+        level in 1u32..=9,
+        bits in 9u8..=15,
+        role in any_role(),
+    ) {
+        let mut peer = ForeignDeflater::new(level, bits);
+        let mut received = SlidingWindow::new(WindowBits::new(bits).unwrap());
+        let mut inflater = Inflater::new();
+        for (payload, forgets) in payloads.iter().zip(forgets) {
+            if forgets {
+                peer.forget();
+            }
+            let mut wire = frame(role, 0xc2, &peer.deflate(payload));
+            let mut decoder = Decoder::new(role, MESSAGE_BYTES_MAX);
+            decoder.allow_deflated();
+            let mut input = &mut wire[..];
+            let event = decoder.decode(&mut input).unwrap().unwrap();
+            let message = inflater.inflate_event(event, MESSAGE_BYTES_MAX, Some(&mut received));
+            prop_assert_eq!(message, Ok(Event::Message(Message::binary(payload))));
+        }
     }
 
     #[test]

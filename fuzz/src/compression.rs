@@ -6,7 +6,8 @@ use miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUT
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress};
 use ringfeed::limits::{INFLATE_FREE_BYTES, INFLATE_RATIO_MAX};
 use ringfeed::proto::{
-    Decoder, DeflateConfig, Deflater, Event, Inflater, Message, MessageKind, ProtocolError, Role, WindowBits,
+    Decoder, DeflateConfig, Deflater, Event, Inflater, Message, MessageKind, ProtocolError, Role, SlidingWindow,
+    WindowBits,
 };
 
 use crate::input::Input;
@@ -100,36 +101,43 @@ fn reference_stream(input: &[u8], bytes_max: usize) -> Result<(usize, Vec<u8>), 
     }
 }
 
-/// Any message: compressed for any window and at any level it comes back as it was, and refers no further back than
-/// that window.
+/// Any message, twice: compressed for any window and at any level it comes back as it was, and refers no further back
+/// than that window. Where context is taken over, the second time it refers back to the first.
 pub(crate) fn deflate(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
     let window = WindowBits::new(8 + (flags >> 1) % 8).expect("8 to 15");
-    let config = DeflateConfig { level: 1 + input.byte() % 9, bytes_min: usize::from(input.byte()) };
+    let takes_over = flags & 0x10 != 0 && window.get() > 8;
+    let (level, bytes_min) = (1 + input.byte() % 9, usize::from(input.byte()));
+    let config = DeflateConfig { level, bytes_min, ..DeflateConfig::default() };
     let repeats = 1 + usize::from(input.byte()) % 64;
     let payload = input.rest().repeat(repeats);
     let kind = kind(flags & 1 != 0 && std::str::from_utf8(&payload).is_ok());
     let mut deflater = Deflater::new(config);
     let mut wire = Vec::new();
+    let mut sent = takes_over.then(|| SlidingWindow::new(window.min(SlidingWindow::KEPT_MAX)));
+    let mut received = takes_over.then(|| SlidingWindow::new(window));
     for _ in 0..2 {
         wire.clear();
-        deflater.encode_message(&mut wire, Message { kind, payload: &payload }, window, Some([1, 2, 3, 4]));
+        let mut deflater = deflater.for_peer(window, sent.as_mut());
+        deflater.encode_message(&mut wire, Message { kind, payload: &payload }, Some([1, 2, 3, 4]));
         let mut decoder = Decoder::new(Role::Server, u32::MAX);
         decoder.allow_deflated();
         let wire_len = wire.len();
         let mut rest = wire.as_mut_slice();
         let event = decoder.decode(&mut rest).expect("what we send is valid").expect("a whole message");
         if let Event::Deflated(message) = event {
-            check_window(message.payload, &payload, window);
+            if !takes_over {
+                check_window(message.payload, &payload, window);
+            }
             assert!(message.payload.len() < payload.len(), "not smaller");
         }
         let mut inflater = Inflater::new();
         // Our own bound on what inflates to much more than came does not bind others.
         let is_bomb = payload.len() > INFLATE_FREE_BYTES.max(wire_len.saturating_mul(INFLATE_RATIO_MAX / 2));
-        match inflater.inflate_event(event, u32::MAX) {
+        match inflater.inflate_event(event, u32::MAX, received.as_mut()) {
             Ok(event) => assert_eq!(event, Event::Message(Message { kind, payload: &payload })),
-            Err(error) => assert!(is_bomb && error == ProtocolError::MessageTooBig, "{error}"),
+            Err(error) => return assert!(is_bomb && error == ProtocolError::MessageTooBig, "{error}"),
         }
     }
 }

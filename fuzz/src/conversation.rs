@@ -52,7 +52,7 @@ fn count_pings(bytes: &[u8], is_deflate_agreed: bool) -> usize {
     loop {
         match decoder
             .decode(&mut rest)
-            .and_then(|event| event.map(|event| inflater.inflate_event(event, MESSAGE_BYTES_MAX)).transpose())
+            .and_then(|event| event.map(|event| inflater.inflate_event(event, MESSAGE_BYTES_MAX, None)).transpose())
         {
             Ok(Some(Event::Ping(_))) => pings += 1,
             Ok(Some(Event::Close(_)) | None) | Err(_) => return pings,
@@ -68,7 +68,7 @@ fn hear(conn: &mut Connection, pieces: &[&[u8]], said: &mut Vec<u8>) -> Option<C
         let mut bytes = piece.to_vec();
         let mut rest = bytes.as_mut_slice();
         loop {
-            match conn.next(&mut rest, &mut inflater, said) {
+            match conn.next(&mut rest, &mut inflater, None, said) {
                 Next::Message(message) => {
                     assert!(message.payload.len() <= MESSAGE_BYTES_MAX as usize, "more than a message may have");
                     let is_text = message.kind == MessageKind::Text;

@@ -32,7 +32,7 @@ pub(crate) fn request(input: &[u8]) {
     let mut answer = Vec::new();
     match Upgrade::from_request(&head) {
         Ok(upgrade) => {
-            let deflate = DeflateParams::accept(upgrade.extensions()).map(|params| params.to_string());
+            let deflate = DeflateParams::accept(upgrade.extensions(), true).map(|params| params.to_string());
             encode_accept(&mut answer, &upgrade, upgrade.subprotocols().next(), deflate.as_deref());
             let headers = check_answer(&answer, 101, false);
             let accept = header(&headers, "Sec-WebSocket-Accept");
@@ -109,7 +109,9 @@ fn client(offer: Option<DeflateOffer>) -> (ClientHandshake, Vec<u8>) {
 /// agrees to is within the grammar, and a client that made that offer accepts it.
 pub(crate) fn extensions(input: &[u8]) {
     let mut input = Input::new(input);
-    let offer = DeflateOffer { server_window: WindowBits::new(8 + input.byte() % 8).expect("8 to 15") };
+    let flags = input.byte();
+    let context_takeover = flags & 8 != 0;
+    let offer = DeflateOffer { server_window: WindowBits::new(8 + flags % 8).expect("8 to 15"), context_takeover };
     let value = input.rest();
     if !value.iter().all(|byte| (b' '..=b'~').contains(byte)) {
         return;
@@ -123,9 +125,9 @@ pub(crate) fn extensions(input: &[u8]) {
     .concat();
     if let Ok(Some((head, _))) = decode_request_head(&request)
         && let Ok(upgrade) = Upgrade::from_request(&head)
-        && let Some(params) = DeflateParams::accept(upgrade.extensions())
+        && let Some(params) = DeflateParams::accept(upgrade.extensions(), context_takeover)
     {
-        let (client, _) = client(Some(DeflateOffer { server_window: params.server_window }));
+        let (client, _) = client(Some(DeflateOffer { server_window: params.server_window, context_takeover }));
         let mut answer = Vec::new();
         encode_accept(&mut answer, &upgrade, None, Some(&params.to_string()));
         let accepted = client.decode_response(&answer).map(|accepted| accepted.map(|(accepted, _)| accepted));

@@ -1,12 +1,13 @@
 //! A bare server that accepts, answers the opening handshake and then only holds the connection: the other end of a run
 //! with a million of them, which costs as little as can be. Speaks no protocol beyond the handshake.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use ringfeed::buf::ConnId;
-use ringfeed::proto::{Upgrade, decode_request_head, encode_accept};
+use ringfeed::proto::{RequestHead, Upgrade, decode_request_head, encode_accept};
 use ringfeed::ring::{ACCEPTS_MAX, Completion, Direct, Op, Ring, SendNow, Token, Uring, UringConfig};
 use socket2::{Domain, Socket, Type};
 
@@ -34,7 +35,14 @@ pub(crate) fn run(options: &AcceptOptions) -> Result<(), Error> {
     let ring = Uring::new(config).map_err(|error| Error::new(error.to_string()))?;
     let address = listener.local_addr().map_err(|error| Error::new(error.to_string()))?;
     println!("listening on ws://{address}\nready");
-    let mut acceptor = Acceptor { ring, listener, room: options.connections, accepting: 0, answers: Vec::new() };
+    let mut acceptor = Acceptor {
+        ring,
+        listener,
+        room: options.connections,
+        accepting: 0,
+        partial: HashMap::new(),
+        answers: Vec::new(),
+    };
     let mut completions = Vec::new();
     loop {
         acceptor.turn(&mut completions);
@@ -56,6 +64,8 @@ struct Acceptor {
     room: u32,
     /// Accepts under way, by bit of their tag.
     accepting: u64,
+    /// Requests that have not come whole: one that begins at the end of a receive buffer goes on in the next.
+    partial: HashMap<u32, Vec<u8>>,
     /// What is sent at the end of the turn.
     answers: Vec<(u32, Vec<u8>)>,
 }
@@ -95,18 +105,25 @@ impl Acceptor {
         }
     }
 
-    /// A request that comes in one piece is answered. What comes later is not looked at.
+    /// What comes after the request is not looked at.
     fn on_recv(&mut self, completion: Completion) {
         let slot = completion.token.slot();
         let len = completion.result.unwrap_or(0);
         if let Some(piece) = completion.received {
-            if let Some(answer) = answer(self.ring.received(&piece)) {
-                self.answers.push((slot, answer));
-            }
+            let mut request = self.partial.remove(&slot).unwrap_or_default();
+            request.extend_from_slice(self.ring.received(&piece));
             self.ring.release(piece);
+            match decode_request_head(&request) {
+                Ok(Some((head, _))) => self.answers.extend(answer(&head).map(|answer| (slot, answer))),
+                Ok(None) => _ = self.partial.insert(slot, request),
+                Err(_) => {}
+            }
         }
         match len {
-            0 => self.ring.submit_close(Direct(slot), token(Op::Close, slot)),
+            0 => {
+                self.partial.remove(&slot);
+                self.ring.submit_close(Direct(slot), token(Op::Close, slot));
+            }
             _ => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
         }
     }
@@ -123,10 +140,9 @@ impl Acceptor {
     }
 }
 
-/// The answer to an opening handshake, if that is what came.
-fn answer(request: &[u8]) -> Option<Vec<u8>> {
-    let (head, _) = decode_request_head(request).ok()??;
-    let upgrade = Upgrade::from_request(&head).ok()?;
+/// The answer to an opening handshake, if it is one.
+fn answer(head: &RequestHead<'_>) -> Option<Vec<u8>> {
+    let upgrade = Upgrade::from_request(head).ok()?;
     let mut answer = Vec::new();
     encode_accept(&mut answer, &upgrade, None, None);
     Some(answer)
@@ -148,11 +164,12 @@ mod tests {
     fn who_knocks_is_answered_and_makes_room_when_gone() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        let config = UringConfig { descriptors: 2, recv_buffers: 4, recv_buffer_bytes: 4096 };
+        let config = UringConfig { descriptors: 2, recv_buffers: 4, recv_buffer_bytes: 1024 };
         let ring = Uring::new(config).unwrap();
-        let mut acceptor = Acceptor { ring, listener, room: 2, accepting: 0, answers: Vec::new() };
+        let mut acceptor =
+            Acceptor { ring, listener, room: 2, accepting: 0, partial: HashMap::new(), answers: Vec::new() };
         let knocking = std::thread::spawn(move || {
-            for _ in 0..5 {
+            for _ in 0..100 {
                 let mut stream = TcpStream::connect(address).unwrap();
                 let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";

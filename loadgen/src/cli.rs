@@ -26,8 +26,8 @@ pub(crate) enum Task {
     Fanout(FanoutOptions),
     /// Every connection sends a message and waits for it to come back: request and response over WebSocket.
     Echo(EchoOptions),
-    /// Connections come and go at once: a shop opens, a deployment restarts. How many handshakes a server gets done, and
-    /// how long they take.
+    /// Connections come and go at once: a shop opens, a deployment restarts. How many handshakes a server gets done,
+    /// and how long they take.
     Connect(ConnectScenarioOptions),
     /// Connections that only are there, as most are most of the time: presence, rare notifications. What holding them
     /// costs; pings are answered.
@@ -35,7 +35,8 @@ pub(crate) enum Task {
     /// A crowd loses its connections at once and comes back as a known SDK does, while others are served: a proxy
     /// restarts, a network is gone for a moment. What do the others notice, and when are all back?
     Storm(StormOptions),
-    /// Some subscribers read slowly or not at all: phones in tunnels. Do the others notice, and what becomes of the slow?
+    /// Some subscribers read slowly or not at all: phones in tunnels. Do the others notice, and what becomes of the
+    /// slow?
     Slow(SlowOptions),
     /// Subscribers leave and return all the time: people open and close pages. Whoever is there must get every message.
     Churn(ChurnOptions),
@@ -118,7 +119,8 @@ pub(crate) struct FanoutOptions {
     /// Topics. Each subscriber is on one of them, and publications take them in turn
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) topics: u32,
-    /// How unlike the topics' audiences are: topic k has one in proportion to 1 / k^SKEW. 0 is all alike, 1 is Zipf's law
+    /// How unlike the topics' audiences are: topic k has one in proportion to 1 / k^SKEW. 0 is all alike, 1 is Zipf's
+    /// law
     #[arg(long, default_value_t = 0.0, requires = "topics")]
     pub(crate) skew: f64,
     /// Publications per second, sent on schedule whether or not the server keeps up
@@ -145,8 +147,8 @@ pub(crate) struct EchoOptions {
 pub(crate) struct ConnectScenarioOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Handshakes a second, begun on schedule whether or not the server keeps up. Without it, as many as --handshakes at
-    /// a time
+    /// Handshakes a second, begun on schedule whether or not the server keeps up. Without it, as many as --handshakes
+    /// at a time
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
     /// Begin at nothing and reach --rate at the end: the history shows where it gets too much

@@ -111,8 +111,8 @@ impl Opening {
         matches!(self.stage, Stage::Greeted { .. })
     }
 
-    /// Takes what came of the answer to the handshake. Once that is whole, puts the greeting into `out` and returns what
-    /// came after it.
+    /// Takes what came of the answer to the handshake. Once that is whole, puts the greeting into `out` and returns
+    /// what came after it.
     ///
     /// # Errors
     /// Says what the server refused or got wrong.

@@ -205,7 +205,7 @@ impl Trips {
             place.sent_ns = now_ns;
             let (message, mask) = (Message { kind: self.kind, payload: &place.payload }, Some(keys.next()));
             match &mut self.deflate {
-                Some((deflater, window)) => deflater.encode_message(out, message, *window, mask),
+                Some((deflater, window)) => deflater.for_peer(*window, None).encode_message(out, message, mask),
                 None => encode_message(out, message, mask),
             }
             conn.next_sent += 1;

@@ -1,5 +1,5 @@
-//! Publishing to subscribers at a pace, and checking every delivery: what `fanout` is, and what other scenarios do while
-//! something else goes on.
+//! Publishing to subscribers at a pace, and checking every delivery: what `fanout` is, and what other scenarios do
+//! while something else goes on.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

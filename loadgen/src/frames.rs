@@ -44,7 +44,7 @@ pub(crate) fn read(
     let Hands { inflater, keys, pings } = hands;
     let broken = |error| format!("protocol error: {error}");
     while let Some(event) = decoder.decode(&mut bytes).map_err(broken)? {
-        match inflater.inflate_event(event, MESSAGE_BYTES_MAX).map_err(broken)? {
+        match inflater.inflate_event(event, MESSAGE_BYTES_MAX, None).map_err(broken)? {
             Event::Message(message) => on_message(message, out, keys)?,
             Event::Ping(payload) => {
                 encode_frame(out, Opcode::Pong, payload, Some(keys.next()));

@@ -5,11 +5,11 @@
 //! when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client, spoken as the
 //! [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
 //!
-//! [`payload`] says what a message carries, [`deliveries`] who has got which, [`faults`] names what went wrong. A [`run`]
-//! goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
-//! [`timeline`] once a tick; [`process`] and [`kernel_memory`] read what the server and this program cost, [`self_check`]
-//! says whether this program was the bottleneck. Of the [`report`] there is a [`table`], a page ([`html`]) and JSON, and
-//! [`compare`] sets two of those side by side.
+//! [`payload`] says what a message carries, [`deliveries`] who has got which, [`faults`] names what went wrong. A
+//! [`run`] goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
+//! [`timeline`] once a tick; [`process`] and [`kernel_memory`] read what the server and this program cost,
+//! [`self_check`] says whether this program was the bottleneck. Of the [`report`] there is a [`table`], a page
+//! ([`html`]) and JSON, and [`compare`] sets two of those side by side.
 //!
 //! Exit code 0: measured, and every message was right. 1: measured, and something was wrong with messages or
 //! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the

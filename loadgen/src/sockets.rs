@@ -104,6 +104,8 @@ pub(crate) struct Sockets {
     spare: Vec<Vec<u8>>,
     completions: Vec<Completion>,
     incomplete: Vec<Completion>,
+    /// Sockets on which sending failed for good.
+    broken: Vec<(u32, Errno)>,
 }
 
 impl Sockets {
@@ -127,6 +129,7 @@ impl Sockets {
             spare: Vec::new(),
             completions: Vec::new(),
             incomplete: Vec::new(),
+            broken: Vec::new(),
         })
     }
 
@@ -135,8 +138,8 @@ impl Sockets {
         self.sockets[number as usize].state == State::Free
     }
 
-    /// Takes a socket over, connected or connecting, as `number`, which is free. With a name what it carries is encrypted,
-    /// and the server must have that name.
+    /// Takes a socket over, connected or connecting, as `number`, which is free. With a name what it carries is
+    /// encrypted, and the server must have that name.
     ///
     /// # Errors
     /// If there is no room for it.
@@ -214,7 +217,8 @@ impl Sockets {
         pending
     }
 
-    /// Closes `number` with the next turn, once what is pending has been handed to the kernel. The observer is not told.
+    /// Closes `number` with the next turn, once what is pending has been handed to the kernel. The observer is not
+    /// told.
     pub(crate) fn leave(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
         if socket.state == State::Open {
@@ -226,7 +230,7 @@ impl Sockets {
     /// One turn of the loop: sends what is pending, waits until something happens or `timeout` passed, and shows what
     /// came to `observer`.
     pub(crate) fn turn(&mut self, timeout: Duration, observer: &mut impl Observer) {
-        self.flush();
+        self.flush(observer);
         let mut completions = std::mem::take(&mut self.completions);
         self.ring.wait(timeout, &mut completions);
         for completion in completions.drain(..) {
@@ -370,7 +374,7 @@ impl Sockets {
     }
 
     /// Sends what is pending, then closes those who leave.
-    fn flush(&mut self) {
+    fn flush(&mut self, observer: &mut impl Observer) {
         let mut unsent = std::mem::take(&mut self.unsent);
         // Neighbours in the order of their numbers share caches, in the kernel and on rings.
         unsent.sort_unstable();
@@ -380,6 +384,11 @@ impl Sockets {
             self.put_by(number);
         }
         self.unsent = unsent;
+        for (number, error) in std::mem::take(&mut self.broken) {
+            if self.sockets[number as usize].state == State::Open {
+                self.end(number, &error.to_string(), observer);
+            }
+        }
         for number in std::mem::take(&mut self.leaving) {
             let socket = &self.sockets[number as usize];
             if socket.state == State::Leaving && !socket.sending {
@@ -404,7 +413,7 @@ impl Sockets {
     /// Sends what is pending on these. Where a socket is full, the kernel gets the rest to keep, and later bytes wait
     /// behind it.
     fn send(&mut self, numbers: &[u32]) {
-        let Sockets { ring, sockets, incomplete, .. } = self;
+        let Sockets { ring, sockets, incomplete, broken, .. } = self;
         let sends = numbers.iter().map(|number| SendNow {
             socket: Direct(*number),
             bytes: &sockets[*number as usize].pending,
@@ -413,9 +422,16 @@ impl Sockets {
         ring.send_now(sends, incomplete);
         for completion in incomplete.drain(..) {
             let number = completion.token.slot();
+            let sent = match completion.result {
+                Ok(sent) => sent as usize,
+                Err(error) if error.is_temporary() => 0,
+                // Told here, since the kernel tells an error only once.
+                Err(error) => {
+                    broken.push((number, error));
+                    continue;
+                }
+            };
             let socket = &mut sockets[number as usize];
-            // A broken socket fails again, and then completes as a send.
-            let sent = completion.result.unwrap_or(0) as usize;
             let frame = SharedFrame::new(std::mem::take(&mut socket.pending));
             ring.submit_send(Direct(number), frame, sent, token(Op::Send, number));
             socket.sending = true;

@@ -25,7 +25,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::ServeArguments),
+    Serve(Box<serve::ServeArguments>),
     Config(config::ConfigArguments),
     Sub(subscribe::SubArguments),
     Pub(publish::PubArguments),
@@ -37,7 +37,7 @@ pub fn run() -> ExitCode {
     start_logging();
     match parse(std::env::args_os()) {
         Ok(Arguments { command }) => match command {
-            Command::Serve(arguments) => serve::run(arguments),
+            Command::Serve(arguments) => serve::run(*arguments),
             Command::Config(arguments) => config::run(arguments),
             Command::Sub(arguments) => subscribe::run(arguments),
             Command::Pub(arguments) => publish::run(arguments),

@@ -74,6 +74,11 @@ pub(super) struct ServeArguments {
     /// Bytes of a message from which on it is compressed [default: 128]
     #[arg(long, value_name = "BYTES")]
     deflate_bytes_min: Option<usize>,
+    /// Connections of a shard whose compressed messages may refer back to earlier ones (context takeover), which takes
+    /// 8 KB for each; those beyond do without. Makes replies smaller, not publications: those are compressed once for
+    /// all [default: 0]
+    #[arg(long, value_name = "N")]
+    deflate_takeover_max: Option<usize>,
     /// Time for an opening handshake to come whole [default: 10000]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(1..=DURATION_MS_MAX))]
     handshake_timeout_ms: Option<u64>,
@@ -142,6 +147,7 @@ impl ServeArguments {
         set(&mut deflate.enabled, self.deflate.map(|switch| switch == Switch::On));
         set(&mut deflate.level, self.deflate_level);
         set(&mut deflate.bytes_min, self.deflate_bytes_min);
+        set(&mut deflate.takeover_max, self.deflate_takeover_max);
         if let Some(file) = self.api_key_file {
             *api = config::ApiSettings { key: String::new(), key_file: file };
         }
@@ -241,9 +247,12 @@ mod tests {
         assert_eq!(settings_with(&[]), Settings::default());
     }
 
+    /// Flags, and what they change.
+    type Row<'a> = (&'a [&'a str], fn(&mut Settings));
+
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [(&[&str], fn(&mut Settings)); 24] = [
+        let rows: [Row<'_>; 25] = [
             (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
             (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
             (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),
@@ -259,6 +268,7 @@ mod tests {
             (&["--deflate", "on", "--deflate", "off"], |_| {}),
             (&["--deflate-level", "3"], |settings| settings.deflate.level = 3),
             (&["--deflate-bytes-min", "3"], |settings| settings.deflate.bytes_min = 3),
+            (&["--deflate-takeover-max", "3"], |settings| settings.deflate.takeover_max = 3),
             (&["--handshake-timeout-ms", "3"], |settings| settings.server.handshake_timeout_ms = 3),
             (&["--ping-interval-ms", "3"], |settings| settings.keep_alive.ping_interval_ms = 3),
             (&["--pong-timeout-ms", "3"], |settings| settings.keep_alive.pong_timeout_ms = 3),
@@ -299,6 +309,6 @@ mod tests {
             assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
             told += 1;
         }
-        assert_eq!(told, 16);
+        assert_eq!(told, 17);
     }
 }

@@ -39,8 +39,9 @@ use tokio::time::timeout;
 
 use crate::limits::{CLIENT_CLOSE_MS, CLIENT_CONNECT_MS, MESSAGE_BYTES_MAX};
 use crate::proto::{
-    ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateOffer, DeflateParams, Deflater, Event, Inflater,
-    Message, MessageKind, Opcode, ProtocolError, Role, WindowBits, encode_close, encode_frame, encode_message,
+    ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateContext, DeflateOffer, DeflateParams, Deflater, Event,
+    Inflater, Message, MessageKind, Opcode, PeerDeflater, ProtocolError, Role, WindowBits, encode_close, encode_frame,
+    encode_message,
 };
 use transport::Transport;
 use url::{Endpoint, Scheme};
@@ -111,12 +112,20 @@ struct Compression {
     deflater: Deflater,
     /// How far back what we compress may refer.
     window: WindowBits,
+    /// What messages may refer back to, where that was agreed on.
+    context: Option<DeflateContext>,
 }
 
 impl Compression {
     fn new(config: DeflateConfig, params: DeflateParams) -> Compression {
         let (inflater, deflater) = (Inflater::new(), Deflater::new(config));
-        Compression { inflater, deflater, window: params.client_window }
+        let context = DeflateContext::new(params, Role::Client);
+        Compression { inflater, deflater, window: params.client_window, context }
+    }
+
+    fn deflater(&mut self) -> PeerDeflater<'_> {
+        let sent = self.context.as_mut().and_then(|context| context.sent.as_mut());
+        self.deflater.for_peer(self.window, sent)
     }
 }
 
@@ -158,7 +167,11 @@ impl Client {
     async fn connect_to(endpoint: &Endpoint, options: &Options) -> Result<Client, ClientError> {
         let mut transport = Transport::connect(endpoint).await?;
         let handshake = match options.deflate {
-            Some(_) => ClientHandshake::new(random()).with_deflate(DeflateOffer::default()),
+            Some(config) => {
+                let context_takeover = config.context_takeover > 0;
+                ClientHandshake::new(random())
+                    .with_deflate(DeflateOffer { context_takeover, ..DeflateOffer::default() })
+            }
             None => ClientHandshake::new(random()),
         };
         let subprotocols: Vec<&str> = options.subprotocols.iter().map(String::as_str).collect();
@@ -241,7 +254,7 @@ impl Client {
         }
         let (output, mask) = (&mut self.transport.output, Some(random()));
         match &mut self.compression {
-            Some(Compression { deflater, window, .. }) => deflater.encode_message(output, message, *window, mask),
+            Some(compression) => compression.deflater().encode_message(output, message, mask),
             None => encode_message(output, message, mask),
         }
         self.transport.flush().await
@@ -268,8 +281,9 @@ impl Client {
         let mut rest = input;
         let message_bytes_max = self.decoder.message_bytes_max();
         let event = match (self.decoder.decode(&mut rest), &mut self.compression) {
-            (Ok(Some(event)), Some(Compression { inflater, .. })) => {
-                inflater.inflate_event(event, message_bytes_max).map(Some)
+            (Ok(Some(event)), Some(Compression { inflater, context, .. })) => {
+                let received = context.as_mut().and_then(|context| context.received.as_mut());
+                inflater.inflate_event(event, message_bytes_max, received).map(Some)
             }
             (event, _) => event,
         };

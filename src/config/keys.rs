@@ -162,6 +162,13 @@ const DEFLATE: &[Key] = &[
         takes: Takes::Whole(0, MANY),
         about: "Bytes of a message from which on it is compressed.",
     },
+    Key {
+        name: "takeover_max",
+        takes: Takes::Whole(0, COUNT),
+        about: "Connections of a shard whose compressed messages may refer back to earlier ones (context takeover), which\n\
+                takes 8 KB for each; those beyond do without. Makes replies smaller, not publications: those are\n\
+                compressed once for all.",
+    },
 ];
 
 const WHO: Takes = Takes::Word(&["nobody", "subscribers", "users", "anyone"]);
@@ -277,7 +284,7 @@ const API: &[Key] = &[
 /// All sections, in the order in which people are shown them.
 pub(super) const SECTIONS: &[Section] = &[
     Section { path: &["server"], about: "Ports, bounds, and who may connect.", keys: SERVER },
-    Section { path: &["keep_alive"], about: "Signs of life.", keys: KEEP_ALIVE },
+    Section { path: &["keep_alive"], about: "Signs of life, in every protocol.", keys: KEEP_ALIVE },
     Section { path: &["deflate"], about: "permessage-deflate (RFC 7692).", keys: DEFLATE },
     Section {
         path: &["namespaces", ANY_NAME],

@@ -86,6 +86,8 @@ pub struct DeflateSettings {
     pub level: u8,
     /// As [`DeflateConfig::bytes_min`].
     pub bytes_min: usize,
+    /// As [`DeflateConfig::context_takeover`].
+    pub takeover_max: usize,
 }
 
 /// `[centrifuge]`: Centrifugo's client protocol.
@@ -168,8 +170,8 @@ impl Default for ServerSettings {
 
 impl Default for DeflateSettings {
     fn default() -> Self {
-        let DeflateConfig { level, bytes_min } = DeflateConfig::default();
-        DeflateSettings { enabled: false, level, bytes_min }
+        let DeflateConfig { level, bytes_min, context_takeover } = DeflateConfig::default();
+        DeflateSettings { enabled: false, level, bytes_min, takeover_max: context_takeover }
     }
 }
 
@@ -190,7 +192,7 @@ impl Settings {
     /// # Panics
     /// If an origin is not an [`OriginPattern`]. Those of a file that was read are.
     pub fn server_config(&self) -> ServerConfig {
-        let server = &self.server;
+        let Settings { server, deflate, .. } = self;
         let origins = server.allowed_origins.iter();
         let patterns = origins.map(|text| OriginPattern::new(text).expect("origins are checked when they are read"));
         ServerConfig {
@@ -207,10 +209,11 @@ impl Settings {
             },
             namespaces: Arc::new(self.topic_namespaces()),
             socket_notsent_bytes: server.socket_notsent_bytes,
-            deflate: self
-                .deflate
-                .enabled
-                .then_some(DeflateConfig { level: self.deflate.level, bytes_min: self.deflate.bytes_min }),
+            deflate: deflate.enabled.then_some(DeflateConfig {
+                level: deflate.level,
+                bytes_min: deflate.bytes_min,
+                context_takeover: deflate.takeover_max,
+            }),
             handshake_timeout_ms: server.handshake_timeout_ms,
             keep_alive: self.keep_alive,
             drain_spread_ms: server.drain_spread_ms,

@@ -1,7 +1,7 @@
 //! Received bytes become messages; pings and Close frames are answered on the way.
 
 use super::{CloseCause, Connection, Phase};
-use crate::proto::{CloseFrame, Event, Inflater, Message, Opcode, encode_close, encode_frame};
+use crate::proto::{CloseFrame, Event, Inflater, Message, Opcode, SlidingWindow, encode_close, encode_frame};
 
 /// What the next bytes brought.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,16 +18,20 @@ pub enum Next<'a> {
 
 impl Connection {
     /// Takes the next frame from the front of `input`; answers to the peer are appended to `out`. A compressed message
-    /// is inflated, and then lies in `inflater`. Call again until it needs bytes or is over.
+    /// is inflated, and then lies in `inflater`; where it may refer back to earlier ones, those are in `received`. Call
+    /// again until it needs bytes or is over.
     pub fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i mut [u8],
         inflater: &'s mut Inflater,
+        received: Option<&mut SlidingWindow>,
         out: &mut Vec<u8>,
     ) -> Next<'s> {
         let message_bytes_max = self.decoder.message_bytes_max();
         let event = match self.decoder.decode(input) {
-            Ok(Some(event)) if self.phase == Phase::Open => inflater.inflate_event(event, message_bytes_max).map(Some),
+            Ok(Some(event)) if self.phase == Phase::Open => {
+                inflater.inflate_event(event, message_bytes_max, received).map(Some)
+            }
             other => other,
         };
         match event {
@@ -90,7 +94,7 @@ mod tests {
         let (mut rest, mut texts, mut out) = (&mut input[..], Vec::new(), Vec::new());
         let mut inflater = Inflater::new();
         loop {
-            match conn.next(&mut rest, &mut inflater, &mut out) {
+            match conn.next(&mut rest, &mut inflater, None, &mut out) {
                 Next::Message(message) => texts.push(message.as_str().unwrap().to_owned()),
                 Next::Handled => {}
                 Next::NeedBytes => return (texts, out, None),

@@ -25,7 +25,7 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 10] = [
+const GAUGES: [Row; 11] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
     ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
@@ -36,6 +36,9 @@ const GAUGES: [Row; 10] = [
     ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
     ("ringfeed_outbox_bytes", "Bytes waiting for sockets that are behind", |shard| &shard.outbox_bytes),
     ("ringfeed_outbox_connections", "Connections whose socket is behind", |shard| &shard.outbox_connections),
+    ("ringfeed_deflate_contexts", "Connections whose compressed messages may refer back to earlier ones", |shard| {
+        &shard.deflate_contexts
+    }),
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.

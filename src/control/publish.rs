@@ -17,6 +17,9 @@ use crate::proto::MessageKind;
 use crate::server::PublishError;
 use crate::topics::{Draft, Position, TopicName};
 
+/// Tags as a [`Draft`] has them.
+pub(super) type Tags = Option<Box<[(String, String)]>>;
+
 /// The header field that makes publishing again harmless.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -82,7 +85,7 @@ pub(super) fn checked_key(name: &str, key: &str) -> Result<Box<str>, String> {
 ///
 /// # Errors
 /// A text for people.
-pub(super) fn sorted_tags(mut tags: Vec<(String, String)>) -> Result<Option<Box<[(String, String)]>>, String> {
+pub(super) fn sorted_tags(mut tags: Vec<(String, String)>) -> Result<Tags, String> {
     if tags.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > TAGS_BYTES_MAX {
         return Err(format!("the tags are too long: at most {TAGS_BYTES_MAX} bytes together"));
     }
@@ -179,11 +182,14 @@ mod tests {
         assert!(drafts[1].key.is_none() && drafts[1].tags.is_none() && drafts[1].idempotency_key.is_none());
     }
 
+    /// Target, header fields, and what is said about them.
+    type Nonsense<'a> = (&'a str, &'a [(&'static str, &'a str)], &'a str);
+
     #[test]
     fn descriptions_that_make_no_sense_are_refused_with_a_reason() {
         let long = "x".repeat(KEY_BYTES_MAX + 1);
         let tags = format!("/publish/a?tag=x:{}", "x".repeat(TAGS_BYTES_MAX));
-        let rows: [(&str, &[(&'static str, &str)], &str); 6] = [
+        let rows: [Nonsense<'_>; 6] = [
             (&format!("/publish/a?key={long}"), &[], "at most 255 bytes"),
             ("/publish/a?key=%ff", &[], "UTF-8"),
             ("/publish/a?tag=venue", &[], "NAME:VALUE"),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::buf::ConnId;
 use crate::limits::CONN_TOPICS_MAX;
-use crate::proto::{CloseCode, Deflater, Message, MessageKind, WindowBits, encode_close, encode_message};
+use crate::proto::{CloseCode, Message, MessageKind, PeerDeflater, encode_close, encode_message};
 use crate::topics::{CatchUp, ClientInfo, Draft, Query, TopicName};
 
 /// What a handler asks of the shard.
@@ -71,8 +71,8 @@ pub struct Context<'a> {
     id: ConnId,
     clock: Clock,
     out: &'a mut Vec<u8>,
-    /// What compresses for this peer, and how far back it may refer.
-    deflate: Option<(&'a mut Deflater, WindowBits)>,
+    /// What compresses for this peer.
+    deflate: Option<PeerDeflater<'a>>,
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
     is_stream: bool,
@@ -86,8 +86,8 @@ pub(crate) struct ContextParts<'a> {
     pub(crate) clock: Clock,
     /// What is sent is appended here.
     pub(crate) out: &'a mut Vec<u8>,
-    /// What compresses for this peer, and how far back it may refer; `None` where compression was not agreed on.
-    pub(crate) deflate: Option<(&'a mut Deflater, WindowBits)>,
+    /// What compresses for this peer; `None` where compression was not agreed on.
+    pub(crate) deflate: Option<PeerDeflater<'a>>,
     /// What is asked of the shard is appended here.
     pub(crate) commands: &'a mut Vec<Command>,
     /// Subscriptions that the connection has.
@@ -118,7 +118,7 @@ impl<'a> Context<'a> {
     pub fn send(&mut self, message: Message<'_>) {
         match &mut self.deflate {
             _ if self.is_closed => {}
-            Some((deflater, window)) => deflater.encode_message(self.out, message, *window, None),
+            Some(deflater) => deflater.encode_message(self.out, message, None),
             None => encode_message(self.out, message, None),
         }
     }

@@ -37,7 +37,10 @@ mod partial;
 
 pub use close::{CloseCode, CloseFrame};
 pub use decoder::{Decoder, Event};
-pub use deflate::{DeflateConfig, DeflateOffer, DeflateParams, DeflateTotals, Deflater, Inflater, WindowBits};
+pub use deflate::{
+    DeflateConfig, DeflateContext, DeflateOffer, DeflateParams, DeflateTotals, Deflater, Inflater, PeerDeflater,
+    SlidingWindow, WindowBits,
+};
 pub use encoder::{encode_close, encode_deflated, encode_fragment, encode_frame, encode_message};
 pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;

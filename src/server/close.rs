@@ -76,6 +76,9 @@ impl<R: Ring> Shard<'_, R> {
         let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         self.metrics.closed(cause).add(1);
         open.sub(u64::from(route.is_some()));
+        if entry.rare.as_mut().and_then(|rare| rare.deflate_context.take()).is_some() {
+            self.metrics.deflate_contexts.sub(1);
+        }
         subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
         if let Some(route) = route {
             self.routes.handler(route).on_close(id, cause);

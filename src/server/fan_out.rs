@@ -66,13 +66,19 @@ impl<R: Ring> Shard<'_, R> {
         incomplete: &mut Vec<Completion>,
     ) -> Vec<(u32, u32)> {
         let (slots, fan_out) = (&mut self.slots, self.fan_out);
+        let has_contexts = self.metrics.deflate_contexts.get() > 0;
         let (mut behind, mut deliveries, mut deflated, mut bytes_sent) = (Vec::new(), 0, 0, 0);
         let sends = targets.iter().filter_map(|(index, slot)| {
             let run = &runs[*index as usize];
             let entry = &mut slots[*slot as usize];
             deliveries += run.parts.len() as u64;
+            debug_assert!(!entry.has_reply, "what was said to it alone has left, or it would come after this");
             if run.variant.window > 0 {
                 deflated += run.parts.len() as u64;
+                // Only now and not when it is sent: what is said from now on comes after it.
+                if has_contexts && run.variant.encoding != Encoding::Own {
+                    entry.forget_sent();
+                }
             }
             // One send for a socket at a time: were a first one cut short, a second would not follow its bytes.
             if entry.is_behind() || entry.fan_out == fan_out || run.variant.encoding == Encoding::Own {

@@ -83,6 +83,8 @@ pub struct ShardMetrics {
     pub deflate_bytes_in: Cell,
     /// Bytes of these after.
     pub deflate_bytes_out: Cell,
+    /// Connections that keep what their compressed messages may refer back to. Gauge.
+    pub deflate_contexts: Cell,
     /// Time spent on compressing publications.
     pub deflate_nanoseconds: Cell,
     /// Messages inflated here.

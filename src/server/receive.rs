@@ -12,8 +12,8 @@ use crate::gateway::{
     Accept, Clock, Command, Context, ContextParts, Get, Origins, Refusal, Request, Routes, answer_plain_get,
 };
 use crate::proto::{
-    CloseCode, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head,
-    encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
+    CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
+    decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -39,6 +39,8 @@ struct Hearing<'a> {
     deflater: &'a mut Deflater,
     allowed_origins: &'a Origins,
     is_deflate_on: bool,
+    /// There is room for one more connection that keeps what its compressed messages may refer back to.
+    may_take_over: bool,
     message_bytes_max: u32,
     /// Handshakes that were refused for their origin.
     origins_refused: u64,
@@ -78,6 +80,7 @@ impl<R: Ring> Shard<'_, R> {
         if entry.stage != Stage::Serving {
             return (Heard::GoOn, false);
         }
+        let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let heartbeat = entry.conn.heartbeat;
         if entry.conn.phase == Phase::Open {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
@@ -93,6 +96,7 @@ impl<R: Ring> Shard<'_, R> {
             deflater: &mut self.deflater,
             allowed_origins: &self.config.allowed_origins,
             is_deflate_on: self.config.deflate.is_some(),
+            may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
             origins_refused: 0,
             rate: self.config.rate,
@@ -104,6 +108,9 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.messages_received.add(hearing.messages);
         self.metrics.origins_refused.add(hearing.origins_refused);
         let is_opened = hearing.is_opened;
+        if is_opened && self.slots[slot as usize].takes_context_over() {
+            self.metrics.deflate_contexts.add(1);
+        }
         self.count_deflate();
         (heard, is_opened)
     }
@@ -216,12 +223,17 @@ impl Hearing<'_> {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
         };
         let mut first_out = Vec::new();
-        let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions())).flatten();
+        let may_take_over = self.may_take_over;
+        let params = self.is_deflate_on.then(|| DeflateParams::accept(upgrade.extensions(), may_take_over)).flatten();
+        let mut deflate_context = params.and_then(|params| DeflateContext::new(params, Role::Server));
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
             clock: self.clock,
             out: &mut first_out,
-            deflate: params.map(|params| (&mut *self.deflater, params.server_window)),
+            deflate: params.map(|params| {
+                self.deflater
+                    .for_peer(params.server_window, deflate_context.as_mut().and_then(|context| context.sent.as_mut()))
+            }),
             commands: self.commands,
             subscriptions: 0,
             is_stream: false,
@@ -230,6 +242,9 @@ impl Hearing<'_> {
         match self.routes.handler(route).on_open(&mut context, &request) {
             Ok(accept) => {
                 let is_closed = context.is_closed();
+                if let Some(context) = deflate_context {
+                    self.slot.rare.get_or_insert_default().deflate_context = Some(Box::new(context));
+                }
                 self.accept(route, &upgrade, &accept, params, &first_out);
                 if is_closed {
                     self.slot.conn.phase = Phase::Closing;
@@ -338,26 +353,27 @@ impl Hearing<'_> {
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
-            let deflate_window = self.slot.conn.deflate_window;
-            match self.slot.conn.next(&mut input, self.inflater, self.out) {
+            let Slot { id, route, conn, rare, .. } = &mut *self.slot;
+            let deflate_window = conn.deflate_window;
+            match conn.next(&mut input, self.inflater, Rare::received(rare), self.out) {
                 Next::NeedBytes => break,
                 Next::End(cause) => return Heard::Over(cause),
                 Next::Handled => {
-                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                    if let Err(too_much) = count(rare, rate, |sent| sent.on_message(now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                 }
                 Next::Message(message) => {
-                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                    if let Err(too_much) = count(rare, rate, |sent| sent.on_message(now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                     self.messages += 1;
-                    let route = self.slot.route.expect("an open connection has a handler");
+                    let route = route.expect("an open connection has a handler");
                     let mut context = Context::new(ContextParts {
-                        id: self.slot.id,
+                        id: *id,
                         clock: self.clock,
                         out: self.out,
-                        deflate: deflate_window.map(|window| (&mut *self.deflater, window)),
+                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, Rare::sent(rare))),
                         commands: self.commands,
                         subscriptions,
                         is_stream: false,

@@ -315,10 +315,10 @@ impl<'m, R: Ring> Shard<'m, R> {
             id: entry.id,
             clock,
             out: &mut self.replies.bytes,
-            deflate: entry.conn.deflate_window.map(|window| (&mut self.deflater, window)),
             commands: &mut self.commands,
             subscriptions: entry.subscriptions.len(),
             is_stream: entry.conn.is_stream,
+            deflate: entry.deflater(&mut self.deflater),
         });
         call(self.routes.handler(route), &mut context);
         let (is_closed, is_released) = (context.is_closed(), context.is_released());

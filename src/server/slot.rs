@@ -8,6 +8,7 @@ use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection, Rate};
 use crate::limits::SLOT_BYTES;
+use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
 use crate::ring::Direct;
 use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
@@ -82,6 +83,20 @@ pub(super) struct Rare {
     pub(super) rate: Rate,
     /// As whom it is present, by topic, where that is kept.
     pub(super) presence: Vec<(TopicId, Arc<ClientInfo>)>,
+    /// What its compressed messages may refer back to, where that was agreed on.
+    pub(super) deflate_context: Option<Box<DeflateContext>>,
+}
+
+impl Rare {
+    /// What messages to the peer may refer back to.
+    pub(super) fn sent(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
+        rare.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
+    }
+
+    /// What messages from the peer may refer back to.
+    pub(super) fn received(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
+        rare.as_deref_mut()?.deflate_context.as_deref_mut()?.received.as_mut()
+    }
 }
 
 /// A connection's subscription to a topic.
@@ -120,6 +135,24 @@ impl Slot {
             encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
             rare: None,
+        }
+    }
+
+    /// What compresses for its peer, where that was agreed on.
+    pub(super) fn deflater<'d>(&'d mut self, deflater: &'d mut Deflater) -> Option<PeerDeflater<'d>> {
+        let sent = Rare::sent(&mut self.rare);
+        self.conn.deflate_window.map(|window| deflater.for_peer(window, sent))
+    }
+
+    /// Whether what its compressed messages may refer back to is kept.
+    pub(super) fn takes_context_over(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.deflate_context.is_some())
+    }
+
+    /// It is sent what was compressed for many: its own messages after that can't refer back beyond it.
+    pub(super) fn forget_sent(&mut self) {
+        if let Some(sent) = Rare::sent(&mut self.rare) {
+            sent.clear();
         }
     }
 

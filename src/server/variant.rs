@@ -133,8 +133,9 @@ mod tests {
 
     impl Encoder {
         fn encode(&mut self, publication: &Publication, bits: u8) -> SharedFrame {
-            let deflater =
-                self.deflater.get_or_insert_with(|| Deflater::new(DeflateConfig { level: 6, bytes_min: 10 }));
+            let deflater = self
+                .deflater
+                .get_or_insert_with(|| Deflater::new(DeflateConfig { level: 6, bytes_min: 10, context_takeover: 0 }));
             let (topic, push) = (&publication.body.topic, Push::Publication(publication.clone()));
             encode(topic, &push, Variant { window: bits, ..Variant::RAW }, deflater, &self.metrics).unwrap()
         }

@@ -8,8 +8,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use ringfeed::proto::{
-    Accepted, ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateOffer, Deflater, Event, Inflater, Message,
-    MessageKind, Opcode, ProtocolError, Role, WindowBits, encode_close, encode_frame, encode_message,
+    Accepted, ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateContext, DeflateOffer, Deflater, Event,
+    Inflater, Message, MessageKind, Opcode, ProtocolError, Role, SlidingWindow, WindowBits, encode_close, encode_frame,
+    encode_message,
 };
 
 use crate::support::PATIENCE;
@@ -26,11 +27,12 @@ pub(crate) enum Messages {
     Collect,
 }
 
-/// Opens a connection for `target` and stays on it until the server closes.
+/// Opens a connection for `target` and stays on it until the server closes. Compressed messages may refer back to
+/// earlier ones with `context_takeover`.
 ///
 /// # Panics
 /// When there is no connection, or the server falls silent for [`PATIENCE`].
-pub(crate) fn run(server: SocketAddr, target: &str, messages: Messages) -> Vec<String> {
+pub(crate) fn run(server: SocketAddr, target: &str, messages: Messages, context_takeover: bool) -> Vec<String> {
     let stream = TcpStream::connect(server).expect("the suite accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
     stream.set_nodelay(true).expect("an option can be set");
@@ -38,16 +40,18 @@ pub(crate) fn run(server: SocketAddr, target: &str, messages: Messages) -> Vec<S
         stream,
         decoder: Decoder::new(Role::Client, MESSAGE_BYTES_MAX),
         inflater: Inflater::new(),
+        received: None,
         answers: Answers {
             messages,
             deflater: Deflater::new(DeflateConfig::default()),
             deflate_window: None,
+            sent: None,
             output: Vec::new(),
             collected: Vec::new(),
             is_closing: false,
         },
     };
-    let early = session.shake_hands(server, target);
+    let early = session.shake_hands(server, target, context_takeover);
     session.serve(early);
     session.answers.collected
 }
@@ -56,6 +60,8 @@ struct Session {
     stream: TcpStream,
     decoder: Decoder,
     inflater: Inflater,
+    /// What messages may refer back to, where that was agreed on.
+    received: Option<SlidingWindow>,
     answers: Answers,
 }
 
@@ -65,6 +71,8 @@ struct Answers {
     deflater: Deflater,
     /// For what is sent compressed; `None` when the server did not agree to that.
     deflate_window: Option<WindowBits>,
+    /// What it may refer back to, where that was agreed on.
+    sent: Option<SlidingWindow>,
     output: Vec<u8>,
     collected: Vec<String>,
     is_closing: bool,
@@ -72,8 +80,9 @@ struct Answers {
 
 impl Session {
     /// Returns the bytes that came behind the server's answer.
-    fn shake_hands(&mut self, server: SocketAddr, target: &str) -> Vec<u8> {
-        let handshake = ClientHandshake::new(*b"sixteen byte key").with_deflate(DeflateOffer::default());
+    fn shake_hands(&mut self, server: SocketAddr, target: &str, context_takeover: bool) -> Vec<u8> {
+        let offer = DeflateOffer { context_takeover, ..DeflateOffer::default() };
+        let handshake = ClientHandshake::new(*b"sixteen byte key").with_deflate(offer);
         let mut request = Vec::new();
         handshake.encode_request(&mut request, &server.to_string(), target, &[], &[]);
         self.stream.write_all(&request).expect("the suite reads the request");
@@ -95,6 +104,9 @@ impl Session {
         if let Some(params) = accepted.deflate {
             self.answers.deflate_window = Some(params.client_window);
             self.decoder.allow_deflated();
+            if let Some(context) = DeflateContext::new(params, Role::Client) {
+                (self.received, self.answers.sent) = (context.received, context.sent);
+            }
         }
     }
 
@@ -115,7 +127,9 @@ impl Session {
         let mut input = bytes;
         loop {
             let event = match self.decoder.decode(&mut input) {
-                Ok(Some(event)) => self.inflater.inflate_event(event, MESSAGE_BYTES_MAX).map(Some),
+                Ok(Some(event)) => {
+                    self.inflater.inflate_event(event, MESSAGE_BYTES_MAX, self.received.as_mut()).map(Some)
+                }
                 other => other,
             };
             match event {
@@ -152,7 +166,10 @@ impl Answers {
 
     fn send(&mut self, message: Message<'_>) {
         match self.deflate_window {
-            Some(window) => self.deflater.encode_message(&mut self.output, message, window, Some(MASK)),
+            Some(window) => {
+                let mut deflater = self.deflater.for_peer(window, self.sent.as_mut());
+                deflater.encode_message(&mut self.output, message, Some(MASK));
+            }
             None => encode_message(&mut self.output, message, Some(MASK)),
         }
     }

@@ -16,24 +16,30 @@ mod server_role;
 mod suite;
 
 use report::{EXCEPTIONS, Report};
-use suite::{CaseSet, FAST, FULL};
+use suite::{CaseSet, DEFLATE, FAST, FULL};
 
 #[test]
 fn fast_set_against_the_server() {
-    accept("server role", &server_role::run(&FAST), &FAST);
+    accept("server role", &server_role::run(&FAST, 0), &FAST);
 }
 
 #[test]
 fn fast_set_against_the_client() {
-    accept("client role", &client_role::run(&FAST), &FAST);
+    accept("client role", &client_role::run(&FAST, false), &FAST);
+}
+
+#[test]
+fn compression_in_both_roles_where_context_is_taken_over() {
+    accept("server role", &server_role::run(&DEFLATE, 100), &DEFLATE);
+    accept("client role", &client_role::run(&DEFLATE, true), &DEFLATE);
 }
 
 /// All cases in both roles, some minutes. With `CONFORMANCE_RECORD=1` the summary goes to `results/`.
 #[test]
 #[ignore = "the full set takes minutes: cargo autobahn"]
 fn full_set_in_both_roles() {
-    let server = server_role::run(&FULL);
-    let client = client_role::run(&FULL);
+    let server = server_role::run(&FULL, 0);
+    let client = client_role::run(&FULL, false);
     if std::env::var_os("CONFORMANCE_RECORD").is_some() {
         record::write(&[("server", &server), ("client", &client)]);
     }

@@ -7,9 +7,11 @@ use crate::suite::{self, CHUNK_PATIENCE, CaseSet};
 use crate::support::PATIENCE;
 use crate::support::server::Server;
 
-/// Runs `set` against a server of its own.
-pub(crate) fn run(set: &CaseSet) -> Report {
-    let server = Server::start(&["--echo", "--deflate", "on"]);
+/// Runs `set` against a server of its own, where compressed messages may refer back to earlier ones on so many
+/// connections.
+pub(crate) fn run(set: &CaseSet, context_takeover_max: u32) -> Report {
+    let context_takeover_max = context_takeover_max.to_string();
+    let server = Server::start(&["--echo", "--deflate", "on", "--deflate-takeover-max", &context_takeover_max]);
     let options = json!({ "serverConnectionDropTimeout": PATIENCE.as_secs() });
     let peers = json!({ "servers": [{ "agent": AGENT, "url": server.ws_url("/echo"), "options": options }] });
     suite::run_chunks(set, "server", |dir, cases| {

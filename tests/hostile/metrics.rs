@@ -11,7 +11,7 @@ use crate::support::server::Server;
 pub(crate) fn total(server: &Server, name: &str, label: &str) -> u64 {
     let scrape = http::get(server.control, "/metrics");
     let rows = scrape.text().lines().filter(|row| row.starts_with(&format!("{name}{{")) && row.contains(label));
-    let values: Vec<u64> = rows.map(|row| value(row)).collect();
+    let values: Vec<u64> = rows.map(value).collect();
     assert!(!values.is_empty(), "no metric {name} with {label:?}");
     values.iter().sum()
 }

@@ -155,8 +155,9 @@ async function feed(url, control) {
     }));
 }
 
-// Compressed both ways, with windows of all sizes, all comes as it was sent.
-async function deflate(url, control) {
+// Compressed both ways, with windows of all sizes, all comes as it was sent. Messages refer back to earlier ones where
+// the server allows it.
+async function deflate(url, control, takeover) {
     const documents = [10, 127, 128, 1000, 5000, 40_000, 300_000].map((size) => {
         const row = () => ({ id: randomBytes(4).toString('hex'), name: 'grüße' });
         const rows = Array.from({ length: size / 40 + 1 }, row);
@@ -168,6 +169,9 @@ async function deflate(url, control) {
         const perMessageDeflate = { threshold: 0, ...offer };
         const client = await Client.open(`${url}/echo`, { perMessageDeflate });
         assert.match(client.ws.extensions, /permessage-deflate/);
+        const refusesTakeover = takeover !== 'takeover' || offer.serverNoContextTakeover === true;
+        assert.equal(client.ws.extensions.includes('server_no_context_takeover'), refusesTakeover);
+        assert.equal(client.ws.extensions.includes('client_no_context_takeover'), refusesTakeover);
         for (const message of [...documents, '', Buffer.alloc(0), randomBytes(70_000)]) {
             await client.expectEcho(message);
         }

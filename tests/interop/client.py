@@ -122,8 +122,9 @@ async def feed(url, control):
         await ws.close()
 
 
-async def deflate(url, control):
-    """Compressed both ways, with windows of all sizes, all comes as it was sent; plain neighbours get the same."""
+async def deflate(url, control, takeover):
+    """Compressed both ways, with windows of all sizes, all comes as it was sent; plain neighbours get the same. Messages
+    refer back to earlier ones where the server allows it."""
     numbers = random.Random(2)
     documents = [document(numbers, size) for size in (10, 127, 128, 300, 1000, 5000, 40_000, 300_000)]
     windows = [(None, None), (None, True), (15, 15), (12, 12), (9, 9), (9, None)]
@@ -132,7 +133,8 @@ async def deflate(url, control):
         options = {**OPTIONS, "extensions": [ClientPerMessageDeflateFactory(
             server_max_window_bits=server_bits, client_max_window_bits=client_bits)]}
         async with connect(url + "/echo", **options) as ws:
-            assert ws.protocol.extensions, "compression was declined"
+            extension, = ws.protocol.extensions
+            assert extension.remote_no_context_takeover == (takeover != "takeover")
             for message in [*documents, "", b"", numbers.randbytes(70_000)]:
                 await ws.send(message)
                 assert await ws.recv() == message, "a message of %d came back changed" % len(message)

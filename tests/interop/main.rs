@@ -1,5 +1,5 @@
-//! The real server and clients that are not ours: Python's `websockets`, npm's `ws` and `centrifuge`, a real browser,
-//! and Centrifugo's `cent` for the server API.
+//! The real server and clients that are not ours: Python's `websockets`, npm's `ws` and `centrifuge`, a real browser, and
+//! Centrifugo's `cent` for the server API.
 //!
 //! A mistake that the server's codec and our own clients share would cancel out; these share nothing with it.
 //! Each scenario is a function of `client.py` and `client.js`, or a script of its own; here is only who is started
@@ -25,8 +25,10 @@ fn check_echo(client: &Client, scenario: &str) {
 
 /// Compression with all that the client can ask for.
 fn check_deflate(client: &Client) {
-    let server = Server::start(&["--echo", "--deflate", "on"]);
-    client.run(&["deflate", &server.ws_url(""), &server.control_url("")]);
+    for (takeover, context_takeover_max) in [("no-takeover", "0"), ("takeover", "1000")] {
+        let server = Server::start(&["--echo", "--deflate", "on", "--deflate-takeover-max", context_takeover_max]);
+        client.run(&["deflate", &server.ws_url(""), &server.control_url(""), takeover]);
+    }
 }
 
 fn check_feed(client: &Client) {

@@ -4,6 +4,8 @@
 //! library's; loom then runs each model again and again, one interleaving after the other. That the models can fail is
 //! shown by a doorbell without its fences, which loses a wake-up.
 
+#![allow(clippy::duplicate_mod, reason = "one of the models is without fences")]
+
 #[path = "../../src/buf/asleep.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it is a part of a library elsewhere")]
 mod asleep;

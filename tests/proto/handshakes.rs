@@ -428,13 +428,13 @@ fn client_and_server_agree() {
 
 #[test]
 fn client_and_server_agree_on_compression() {
-    let offer = DeflateOffer { server_window: WindowBits::new(11).expect("8 to 15") };
+    let offer = DeflateOffer { server_window: WindowBits::new(11).expect("8 to 15"), context_takeover: false };
     let handshake = ClientHandshake::new([0xa5; 16]).with_deflate(offer);
     let mut request = Vec::new();
     handshake.encode_request(&mut request, "a", "/", &[], &[]);
     let Ok(Some((head, _))) = decode_request_head(&request) else { panic!("no head") };
     let upgrade = Upgrade::from_request(&head).expect("an upgrade");
-    let params = DeflateParams::accept(upgrade.extensions()).expect("a valid offer");
+    let params = DeflateParams::accept(upgrade.extensions(), false).expect("a valid offer");
     assert_eq!((params.server_window.get(), params.client_window.get()), (11, 15));
 
     let mut response = Vec::new();

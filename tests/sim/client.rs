@@ -120,7 +120,9 @@ impl Client {
         let mut key = [0; 16];
         key.fill_with(|| rng.next_u64() as u8);
         let handshake = match plan.deflate_window.and_then(WindowBits::new) {
-            Some(server_window) => ClientHandshake::new(key).with_deflate(DeflateOffer { server_window }),
+            Some(server_window) => {
+                ClientHandshake::new(key).with_deflate(DeflateOffer { server_window, context_takeover: false })
+            }
             None => ClientHandshake::new(key),
         };
         Client {
@@ -280,7 +282,9 @@ impl Client {
         if self.rng.chance(500)
             && let Some((mut deflater, window)) = self.deflater.take()
         {
-            self.queue(|out| deflater.encode_message(out, Message { kind, payload: &payload }, window, mask));
+            self.queue(|out| {
+                deflater.for_peer(window, None).encode_message(out, Message { kind, payload: &payload }, mask)
+            });
             self.deflater = Some((deflater, window));
             return self.expect_message(kind, payload);
         }
@@ -512,7 +516,7 @@ impl Client {
                     bytes = self.head.split_off(len);
                     if let Some(params) = accepted.deflate {
                         self.decoder.allow_deflated();
-                        let config = DeflateConfig { level: 1, bytes_min: 1 };
+                        let config = DeflateConfig { level: 1, bytes_min: 1, context_takeover: 0 };
                         self.deflater = Some((Deflater::new(config), params.client_window));
                     }
                     self.on_open();
@@ -528,9 +532,9 @@ impl Client {
         let mut inflater = self.inflater.take().expect("it is put back below");
         let mut input = &mut bytes[..];
         loop {
-            let event = decoder
-                .decode(&mut input)
-                .and_then(|event| event.map(|event| inflater.inflate_event(event, MESSAGE_BYTES_MAX)).transpose());
+            let event = decoder.decode(&mut input).and_then(|event| {
+                event.map(|event| inflater.inflate_event(event, MESSAGE_BYTES_MAX, None)).transpose()
+            });
             match event {
                 Ok(Some(event)) => self.on_event(model, event),
                 Ok(None) => break,

@@ -174,7 +174,11 @@ fn config(rng: &mut Rng) -> ServerConfig {
     let namespace = Namespace { outbox_bytes_max, ..Namespace::default() };
     ServerConfig {
         message_bytes_max: 100_000,
-        deflate: rng.chance(400).then(|| DeflateConfig { level: 1, bytes_min: rng.choose(&[1, 100]) }),
+        deflate: rng.chance(400).then(|| DeflateConfig {
+            level: 1,
+            bytes_min: rng.choose(&[1, 100]),
+            context_takeover: 0,
+        }),
         namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         handshake_timeout_ms: rng.choose(&[3_000, 10_000]),
         keep_alive: KeepAliveConfig {

@@ -1,9 +1,12 @@
 //! permessage-deflate on the wire: what is agreed on, what is refused with which close code, and that a publication is
 //! compressed once. Compression here is a library's, not the server's.
 
+use std::time::Instant;
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 use crate::peer::{BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, Peer, RSV1, TEXT, close_payload, frame};
+use crate::support::PATIENCE;
 use crate::support::http;
 use crate::support::server::Server;
 
@@ -58,6 +61,97 @@ fn offers_are_answered() {
         let (mut peer, answer) = Peer::open_deflated(server.data, "/echo", params);
         assert_eq!(answer, expected, "{params}");
         peer.expect_echo("x");
+    }
+}
+
+/// Waits for a number of connections with a context, which change only after their peers have noticed.
+fn expect_contexts(server: &Server, count: f64) {
+    let deadline = Instant::now() + PATIENCE;
+    while metric(server, "ringfeed_deflate_contexts") != count {
+        assert!(Instant::now() < deadline, "there are not {count} contexts, even after {PATIENCE:?}");
+    }
+}
+
+#[test]
+fn so_many_connections_may_take_context_over() {
+    let server = Server::start(&[&ON[..], &["--shards", "1", "--deflate-takeover-max", "2"]].concat());
+    let offer = "; client_max_window_bits";
+    let taken_over = "permessage-deflate; client_max_window_bits=12";
+    let rows = [
+        // Who does not want any leaves it to others.
+        ("; server_no_context_takeover; client_no_context_takeover", ANSWER, 0.0),
+        (offer, taken_over, 1.0),
+        (offer, taken_over, 2.0),
+        (offer, ANSWER, 2.0),
+    ];
+    let mut peers = Vec::new();
+    for (offer, expected, contexts) in rows {
+        let (mut peer, answer) = Peer::open_deflated(server.data, "/echo", offer);
+        assert_eq!(answer, expected, "{offer}");
+        peer.expect_echo("x");
+        expect_contexts(&server, contexts);
+        peers.push(peer);
+    }
+    // One says goodbye, one is just gone, and one is refused: its place was never taken.
+    let (mut polite, rude) = (peers.remove(1), peers.remove(1));
+    polite.send(&frame(FIN | CLOSE, &close_payload(1000, b"")));
+    polite.expect_close(1000);
+    drop(rude);
+    expect_contexts(&server, 0.0);
+    let (_peer, answer) = Peer::open_deflated(server.data, "/echo", offer);
+    assert_eq!(answer, taken_over);
+    expect_contexts(&server, 1.0);
+}
+
+#[test]
+fn messages_refer_back_to_earlier_ones_where_that_was_agreed_on() {
+    let server = Server::start(&[&ON[..], &["--deflate-takeover-max", "10"]].concat());
+    let (mut peer, _) = Peer::open_deflated(server.data, "/echo", "; client_max_window_bits");
+    let mut sent = Compress::new_with_window_bits(Compression::best(), false, 12);
+    let mut received = Decompress::new(false);
+    let mut lens = Vec::new();
+    for payload in [text(3000), text(3000), text(100_000), text(2000), text(100_000)[98_000..].to_vec()] {
+        let mut bytes = Vec::with_capacity(payload.len() + 100);
+        sent.compress_vec(&payload, &mut bytes, FlushCompress::Sync).expect("room for it");
+        bytes.truncate(bytes.len() - 4);
+        peer.send(&frame(FIN | RSV1 | TEXT, &bytes));
+        let echo = peer.next_frame().expect("an echo");
+        assert_eq!(echo.first_byte, FIN | RSV1 | TEXT);
+        let mut inflated = Vec::with_capacity(payload.len() + 100);
+        let whole = [&echo.payload[..], b"\x00\x00\xff\xff"].concat();
+        received.decompress_vec(&whole, &mut inflated, FlushDecompress::Sync).expect("a deflate stream");
+        assert!(inflated == payload, "{} bytes", payload.len());
+        lens.push((bytes.len(), echo.payload.len()));
+    }
+    for ((sent, received), is_repeated) in lens.into_iter().zip([false, true, false, false, false]) {
+        assert_eq!((sent < 50, received < 50), (is_repeated, is_repeated), "{sent} and {received} bytes");
+    }
+    // What was sent as it is stays out of the window.
+    peer.expect_echo("no part of it");
+}
+
+#[test]
+fn what_refers_back_further_than_was_agreed_on_is_refused() {
+    let on = Server::start(&[&ON[..], &["--deflate-takeover-max", "10"]].concat());
+    let noise: Vec<u8> = (0..10_000u32).map(|n| (n.wrapping_mul(n).wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let bomb = vec![0; 64 << 20];
+    let rows: [(&str, &str, &[u8], u16); 4] = [
+        ("beyond 4 KB", "; client_max_window_bits", &noise[..1000], 1007),
+        ("without a window of ours to keep to", "", &noise[9_000..], 1007),
+        ("where we ask for no context", "; client_no_context_takeover; client_max_window_bits", &noise[9_000..], 1007),
+        ("a bomb", "; client_max_window_bits", &bomb, 1009),
+    ];
+    for (name, params, second, code) in rows {
+        let (mut peer, _) = Peer::open_deflated(on.data, "/echo", params);
+        let mut stream = Compress::new(Compression::best(), false);
+        for payload in [&noise, second] {
+            let mut bytes = Vec::with_capacity(payload.len() + 1000);
+            stream.compress_vec(payload, &mut bytes, FlushCompress::Sync).expect("room for it");
+            bytes.truncate(bytes.len() - 4);
+            peer.send(&frame(FIN | RSV1 | BINARY, &bytes));
+        }
+        assert_eq!(peer.next_message(), (BINARY, noise.clone()), "{name}");
+        peer.expect_close(code);
     }
 }
 

@@ -1,7 +1,7 @@
 //! How servers are spoken to: what a subscriber says and hears, and how a message is published. One file each.
 //!
-//! A driver keeps no state of a connection. What a load generator sends as payload is ASCII text without line breaks, so
-//! every protocol can carry it.
+//! A driver keeps no state of a connection. What a load generator sends as payload is ASCII text without line breaks,
+//! so every protocol can carry it.
 
 mod centrifugo;
 mod mercure;
@@ -44,8 +44,8 @@ pub(crate) trait Driver: Send + Sync {
         None
     }
 
-    /// What a client says once it is connected: a subscriber of `topic`, or with `None` a publisher. If that is nothing,
-    /// it is ready at once; otherwise when [`Seen::Ready`] comes.
+    /// What a client says once it is connected: a subscriber of `topic`, or with `None` a publisher. If that is
+    /// nothing, it is ready at once; otherwise when [`Seen::Ready`] comes.
     fn greeting(&self, topic: Option<&str>) -> Vec<Outgoing>;
 
     /// Reads one message from the server. `partial` is the connection's own, empty at first, for what ends only with a

@@ -49,8 +49,8 @@ pub(crate) struct Script {
     /// What is answered to messages that are exactly this.
     #[serde(default)]
     answers: BTreeMap<String, String>,
-    /// What publishes, by WebSocket or as the body of a POST; `{payload}` stands for the payload, as a JSON string where
-    /// `json` says so.
+    /// What publishes, by WebSocket or as the body of a POST; `{payload}` stands for the payload, as a JSON string
+    /// where `json` says so.
     publish: Option<String>,
 }
 

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use ringfeed::proto::{Decoder, Event, Message, MessageKind, Role, accept_key, encode_frame, encode_message};
+use ringfeed::proto::{Decoder, Event, Message, MessageKind, Opcode, Role, accept_key, encode_frame, encode_message};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -89,8 +89,8 @@ impl Hub {
 fn serve(mut stream: Box<dyn Stream>, state: &State) {
     while let Some(head) = read_head(&mut stream) {
         let header = |name: &str| {
-            let lines = head.lines().filter_map(|line| line.split_once(": "));
-            lines.into_iter().find(|(is, _)| is.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+            let mut lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.find(|(is, _)| is.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         if let Some(key) = header("sec-websocket-key") {
@@ -227,6 +227,6 @@ fn frame(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
 
 fn frame_of_ping() -> Vec<u8> {
     let mut frame = Vec::new();
-    encode_frame(&mut frame, ringfeed::proto::Opcode::Ping, b"there?", None);
+    encode_frame(&mut frame, Opcode::Ping, b"there?", None);
     frame
 }

@@ -66,7 +66,7 @@ const GENTLE: [&str; 10] =
     ["--duration", "500ms", "--warmup", "100ms", "--rate", "50", "--late", "1m", "--connections", "5"];
 
 fn gentle_fanout(name: &str, flags: &[&str]) -> Run {
-    let run = run(name, &[&["fanout"], flags, &GENTLE].concat()).expect_clean();
+    let run = run(name, &[&["fanout"][..], flags, &GENTLE[..]].concat()).expect_clean();
     assert!(run.figure("publications") > 0.0, "{}", run.stdout);
     assert_eq!(run.count(), 5.0 * run.figure("publications"), "{}", run.stdout);
     run
@@ -120,14 +120,14 @@ fn certificates_are_checked_unless_told_otherwise() {
     gentle_fanout("insecure", &[&flags[..], &["--insecure"]].concat());
     let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/certificates/localhost.pem");
     gentle_fanout("authority", &[&flags[..], &["--ca", authority]].concat());
-    run("public", &[&["fanout"], &flags[..]].concat()).expect_refusal(&["TLS", "certificate"]);
+    run("public", &[&["fanout"][..], &flags[..]].concat()).expect_refusal(&["TLS", "certificate"]);
 }
 
 #[test]
 fn who_leaves_returns_and_misses_nothing_meanwhile() {
     let hub = Hub::start(Speech::Raw);
     let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
-    let flags = [&["churn", "--url", &url, "--publish", &publish, "--leave-rate", "20"], &GENTLE[..]].concat();
+    let flags = [&["churn", "--url", &url, "--publish", &publish, "--leave-rate", "20"][..], &GENTLE].concat();
     let run = run("churn", &flags).expect_clean();
     assert!(run.figure("left") > 0.0 && run.figure("returned") > 0.0, "{}", run.stdout);
 }
@@ -185,7 +185,7 @@ fn idle_connections_are_held_and_their_memory_told() {
     let acceptor = Acceptor::start();
     let pid = acceptor.child.id().to_string();
     let more = ["--connections", "300", "--duration", "200ms", "--warmup", "0ms", "--server-pid", &pid];
-    let run = run("idle", &[&["idle", "--url", &acceptor.url], &more[..]].concat()).expect_clean();
+    let run = run("idle", &[&["idle", "--url", &acceptor.url][..], &more].concat()).expect_clean();
     assert_eq!(run.count(), 300.0);
     for figure in ["connected", "client memory each", "server memory each", "kernel slab each"] {
         run.figure(figure);

@@ -2,12 +2,12 @@
 
 use flate2::{Compress, Compression, FlushCompress};
 
-use super::{DeflateTotals, FLUSH_TAIL, WindowBits};
+use super::{DeflateTotals, FLUSH_TAIL, SlidingWindow, WindowBits};
 use crate::limits::{DEFLATE_BYTES_MIN, DEFLATE_LEVEL};
 use crate::proto::{Message, encode_deflated, encode_message};
 
 /// The smallest window that the library compresses with.
-const LIBRARY_WINDOW_BITS_MIN: u8 = 9;
+pub(super) const LIBRARY_WINDOW_BITS_MIN: u8 = 9;
 
 /// How many windows there are from there on.
 const WINDOWS: usize = (WindowBits::MAX.get() - LIBRARY_WINDOW_BITS_MIN + 1) as usize;
@@ -19,16 +19,21 @@ pub struct DeflateConfig {
     pub level: u8,
     /// Messages with fewer bytes are sent as they are.
     pub bytes_min: usize,
+    /// Connections of a shard, or of a client, whose messages may refer back to earlier ones (context takeover), which
+    /// makes similar small ones much smaller. Each takes 8 KB and some for that
+    /// ([`DEFLATE_CONTEXT_WINDOW_BITS`](crate::limits::DEFLATE_CONTEXT_WINDOW_BITS)), a client 36 KB. Beyond that
+    /// number, and by default, each message stands by itself.
+    pub context_takeover: usize,
 }
 
 impl Default for DeflateConfig {
     fn default() -> Self {
-        Self { level: DEFLATE_LEVEL, bytes_min: DEFLATE_BYTES_MIN }
+        Self { level: DEFLATE_LEVEL, bytes_min: DEFLATE_BYTES_MIN, context_takeover: 0 }
     }
 }
 
-/// Compresses whole messages, each by itself. 300 KB of memory for each window that is used, most often one; one serves
-/// any number of connections.
+/// Compresses whole messages. 300 KB of memory for each window that is used, most often one; one serves any number of
+/// connections.
 #[derive(Debug)]
 pub struct Deflater {
     config: DeflateConfig,
@@ -54,20 +59,33 @@ impl Deflater {
     /// Nothing in a message that fits into the peer's window can refer back beyond it. So most messages are compressed
     /// with the largest window, whatever peers ask for, and what is the same for one peer is the same for others.
     pub fn window_for(&self, payload_len: usize, window: WindowBits) -> Option<WindowBits> {
+        self.window_after(0, payload_len, window)
+    }
+
+    /// The same for a message that may refer back to that many bytes before it.
+    fn window_after(&self, before_len: usize, payload_len: usize, window: WindowBits) -> Option<WindowBits> {
         match window {
             _ if payload_len < self.config.bytes_min => None,
-            _ if payload_len <= window.bytes() => Some(WindowBits::MAX),
+            _ if before_len + payload_len <= window.bytes() => Some(WindowBits::MAX),
             _ => Some(window).filter(|window| window.get() >= LIBRARY_WINDOW_BITS_MIN),
         }
     }
 
-    /// Compresses a payload with a window from [`window_for`](Self::window_for), for [`encode_deflated`]. `None` if it
-    /// would not become smaller.
+    /// Compresses a payload by itself, with a window from [`window_for`](Self::window_for), for [`encode_deflated`].
+    /// `None` if it would not become smaller.
     pub fn deflate(&mut self, payload: &[u8], window: WindowBits) -> Option<&[u8]> {
+        self.deflate_after(&[], payload, window)
+    }
+
+    /// The same, with `before` to refer back to.
+    fn deflate_after(&mut self, before: &[u8], payload: &[u8], window: WindowBits) -> Option<&[u8]> {
         let level = Compression::new(self.config.level.into());
         let stream = self.streams[usize::from(window.get() - LIBRARY_WINDOW_BITS_MIN)]
             .get_or_insert_with(|| Compress::new_with_window_bits(level, false, window.get()));
         stream.reset();
+        if !before.is_empty() {
+            stream.set_dictionary(before).expect("a stream that has just begun takes any");
+        }
         self.output.clear();
         // Room for all that is worth having. A stream that had more to say is cut off, and seen below to be too long.
         self.output.reserve(payload.len() + FLUSH_TAIL.len());
@@ -77,17 +95,33 @@ impl Deflater {
         (deflated.len() < payload.len()).then_some(deflated)
     }
 
-    /// Appends a message as one frame for a peer that asks for `window`: compressed if that makes it smaller.
-    pub fn encode_message(
-        &mut self,
-        out: &mut Vec<u8>,
-        message: Message<'_>,
-        window: WindowBits,
-        mask: Option<[u8; 4]>,
-    ) {
-        let window = self.window_for(message.payload.len(), window);
-        match window.and_then(|window| self.deflate(message.payload, window)) {
-            Some(payload) => encode_deflated(out, Message { payload, ..message }, mask),
+    /// To compress for a peer that asks for `window`. Messages may refer back to `sent`, where that was agreed on: what
+    /// the peer was sent compressed before.
+    pub fn for_peer<'d>(&'d mut self, window: WindowBits, sent: Option<&'d mut SlidingWindow>) -> PeerDeflater<'d> {
+        PeerDeflater { deflater: self, window, sent }
+    }
+}
+
+/// A [`Deflater`] for one peer.
+#[derive(Debug)]
+pub struct PeerDeflater<'d> {
+    deflater: &'d mut Deflater,
+    window: WindowBits,
+    sent: Option<&'d mut SlidingWindow>,
+}
+
+impl PeerDeflater<'_> {
+    /// Appends a message as one frame: compressed if that makes it smaller.
+    pub fn encode_message(&mut self, out: &mut Vec<u8>, message: Message<'_>, mask: Option<[u8; 4]>) {
+        let before = self.sent.as_deref().map_or(&[][..], SlidingWindow::bytes);
+        let window = self.deflater.window_after(before.len(), message.payload.len(), self.window);
+        match window.and_then(|window| self.deflater.deflate_after(before, message.payload, window)) {
+            Some(payload) => {
+                encode_deflated(out, Message { payload, ..message }, mask);
+                if let Some(sent) = &mut self.sent {
+                    sent.push(message.payload);
+                }
+            }
             None => encode_message(out, message, mask),
         }
     }
@@ -107,7 +141,7 @@ mod tests {
     }
 
     fn deflater() -> Deflater {
-        Deflater::new(DeflateConfig { level: 6, bytes_min: 20 })
+        Deflater::new(DeflateConfig { level: 6, bytes_min: 20, context_takeover: 0 })
     }
 
     /// Repeats itself near and far.
@@ -190,7 +224,7 @@ mod tests {
             for len in [0, 19, 300, 5_000, 100_000] {
                 let payload = compressible(len);
                 let mut bytes = Vec::new();
-                deflater.encode_message(&mut bytes, Message::binary(&payload), window(10), mask);
+                deflater.for_peer(window(10), None).encode_message(&mut bytes, Message::binary(&payload), mask);
                 let mut decoder = Decoder::new(role, 1 << 20);
                 decoder.allow_deflated();
                 let message = match decoder.decode(&mut &mut bytes[..]) {

@@ -2,7 +2,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{DeflateTotals, FLUSH_TAIL, WindowBits};
+use super::{DeflateTotals, FLUSH_TAIL, SlidingWindow, WindowBits};
 use crate::limits::{INFLATE_FREE_BYTES, INFLATE_KEEP_BYTES, INFLATE_RATIO_MAX};
 use crate::proto::{Event, Message, MessageKind, ProtocolError};
 use crate::simd::utf8;
@@ -14,8 +14,8 @@ const LAST_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 /// Room for what comes out is made for this many times what goes in, at first: JSON shrinks to a third or a fifth.
 const USUAL_RATIO: usize = 4;
 
-/// Inflates whole messages, each by itself. Takes any window that a peer may use; 48 KB of memory, besides that of the
-/// message inflated last. One serves any number of connections.
+/// Inflates whole messages. Takes any window that a peer may use; 48 KB of memory, besides that of the message inflated
+/// last. One serves any number of connections.
 #[derive(Debug)]
 pub struct Inflater {
     stream: Decompress,
@@ -38,25 +38,46 @@ impl Inflater {
         self.totals
     }
 
-    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else.
+    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else. The message may refer back to
+    /// `received`, where that was agreed on: what came compressed before on this connection.
     ///
     /// # Errors
     /// As [`inflate`](Self::inflate).
     #[inline]
-    pub fn inflate_event<'e>(&'e mut self, event: Event<'e>, bytes_max: u32) -> Result<Event<'e>, ProtocolError> {
-        match event {
-            Event::Deflated(message) => self.inflate(message, bytes_max).map(Event::Message),
-            other => Ok(other),
+    pub fn inflate_event<'e>(
+        &'e mut self,
+        event: Event<'e>,
+        bytes_max: u32,
+        received: Option<&mut SlidingWindow>,
+    ) -> Result<Event<'e>, ProtocolError> {
+        match (event, received) {
+            (Event::Deflated(message), None) => self.inflate(message, bytes_max).map(Event::Message),
+            (Event::Deflated(message), Some(received)) => {
+                let message = self.inflate_after(received.bytes(), message, bytes_max)?;
+                received.push(message.payload);
+                Ok(Event::Message(message))
+            }
+            (other, _) => Ok(other),
         }
     }
 
-    /// Inflates a message. What is returned lies in the inflater; text is valid UTF-8.
+    /// Inflates a message that stands by itself. What is returned lies in the inflater; text is valid UTF-8.
     ///
     /// # Errors
     /// [`DeflateInvalid`](ProtocolError::DeflateInvalid), RFC 7692 §7.2.2;
     /// [`MessageTooBig`](ProtocolError::MessageTooBig) beyond `bytes_max`, and beyond
     /// [`INFLATE_RATIO_MAX`] times what came; [`TextNotUtf8`](ProtocolError::TextNotUtf8), RFC 6455 §8.1.
     pub fn inflate(&mut self, deflated: Message<'_>, bytes_max: u32) -> Result<Message<'_>, ProtocolError> {
+        self.inflate_after(&[], deflated, bytes_max)
+    }
+
+    /// The same for a message that may refer back to `before`.
+    fn inflate_after(
+        &mut self,
+        before: &[u8],
+        deflated: Message<'_>,
+        bytes_max: u32,
+    ) -> Result<Message<'_>, ProtocolError> {
         // Who sends one large message often sends more: their memory is let go when one was small.
         if self.output.len() <= INFLATE_KEEP_BYTES && self.output.capacity() > INFLATE_KEEP_BYTES {
             self.output = Vec::new();
@@ -65,7 +86,7 @@ impl Inflater {
         // Not quite as RFC 7692 §7.2.3.6 has it, but some peers send nothing at all for an empty message.
         if !deflated.payload.is_empty() {
             let by_ratio = deflated.payload.len().saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES);
-            let outcome = self.inflate_blocks(deflated.payload, by_ratio.min(bytes_max as usize));
+            let outcome = self.inflate_blocks(before, deflated.payload, by_ratio.min(bytes_max as usize));
             self.totals.add(deflated.payload.len(), self.output.len());
             outcome?;
         }
@@ -75,13 +96,18 @@ impl Inflater {
         Ok(Message { kind: deflated.kind, payload: &self.output })
     }
 
-    fn inflate_blocks(&mut self, deflated: &[u8], bytes_max: usize) -> Result<(), ProtocolError> {
+    fn inflate_blocks(&mut self, before: &[u8], deflated: &[u8], bytes_max: usize) -> Result<(), ProtocolError> {
         // One byte of room more than is allowed, so that it shows when there is more.
         self.output.reserve_exact((deflated.len() * USUAL_RATIO).min(bytes_max + 1));
-        let mut status = Status::StreamEnd;
+        self.stream.reset(false);
+        if !before.is_empty() {
+            self.stream.set_dictionary(before).expect("a stream without a header takes any");
+        }
+        let mut status = Status::Ok;
         for mut input in [deflated, &FLUSH_TAIL, &LAST_BLOCK] {
             while !input.is_empty() {
-                // A peer may call any block its last, and go on after it with a new stream (RFC 7692 §7.2.3.4).
+                // A peer may call any block its last, and go on after it with a new stream (RFC 7692 §7.2.3.4), which
+                // refers to nothing before it.
                 if status == Status::StreamEnd {
                     self.stream.reset(false);
                 }

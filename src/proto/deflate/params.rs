@@ -6,6 +6,8 @@
 use std::fmt;
 use std::num::NonZeroU8;
 
+use super::SlidingWindow;
+use super::deflater::LIBRARY_WINDOW_BITS_MIN;
 use crate::proto::ExtensionOffer;
 
 /// The extension's name (RFC 7692 §7).
@@ -27,8 +29,11 @@ impl WindowBits {
     pub const MAX: Self = Self(NonZeroU8::new(15).unwrap());
 
     /// The window of 2 to the power of `bits` bytes, where there is one.
-    pub fn new(bits: u8) -> Option<Self> {
-        NonZeroU8::new(bits).map(Self).filter(|window| (Self::MIN..=Self::MAX).contains(window))
+    pub const fn new(bits: u8) -> Option<Self> {
+        match NonZeroU8::new(bits) {
+            Some(window) if Self::MIN.get() <= bits && bits <= Self::MAX.get() => Some(Self(window)),
+            _ => None,
+        }
     }
 
     /// Decimal digits without a leading zero (RFC 7692 §7.1.2.1).
@@ -48,13 +53,17 @@ impl WindowBits {
     }
 }
 
-/// What both ends agreed on. Neither takes context over from one message to the next.
+/// What both ends agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateParams {
     /// How far back what the server compresses may refer.
     pub server_window: WindowBits,
     /// How far back what the client compresses may refer.
     pub client_window: WindowBits,
+    /// What the server compresses may refer back to its earlier messages.
+    pub server_takes_over: bool,
+    /// What the client compresses may refer back to its earlier messages.
+    pub client_takes_over: bool,
     /// The server's window was asked for, and the answer must name it, however large it is (RFC 7692 §7.1.2.1).
     names_server_window: bool,
 }
@@ -62,8 +71,13 @@ pub struct DeflateParams {
 impl DeflateParams {
     /// Accepts the first offer of permessage-deflate that is valid; `None` if there is none.
     ///
-    /// The client is left to use any window: inflating costs the same memory for all.
-    pub fn accept<'o, 'a: 'o>(offers: impl IntoIterator<Item = &'o ExtensionOffer<'a>>) -> Option<Self> {
+    /// With `may_take_over`, messages may refer back to earlier ones as far as the offer allows it: what we send where
+    /// the client does not rule it out, what it sends where it lets us choose a small window. Else the client is left to
+    /// use any window: inflating costs the same memory for all.
+    pub fn accept<'o, 'a: 'o>(
+        offers: impl IntoIterator<Item = &'o ExtensionOffer<'a>>,
+        may_take_over: bool,
+    ) -> Option<Self> {
         offers.into_iter().filter(|offer| offer.name == NAME).find_map(|offer| {
             let params = Params::decode(offer)?;
             // Only in an offer may a parameter of windows do without a value, and only the client's (RFC 7692
@@ -73,7 +87,21 @@ impl DeflateParams {
                 Some(value) => value?,
             };
             let names_server_window = params.server_window.is_some();
-            Some(Self { server_window, client_window: WindowBits::MAX, names_server_window })
+            // Where a library can't compress within the window there is nothing to refer back to.
+            let server_takes_over =
+                may_take_over && !params.server_no_context_takeover && server_window.get() >= LIBRARY_WINDOW_BITS_MIN;
+            let small_client_window = params
+                .client_window
+                .filter(|_| may_take_over && !params.client_no_context_takeover)
+                .map(|hint| hint.unwrap_or(WindowBits::MAX).min(SlidingWindow::KEPT_MAX))
+                .filter(|window| window.get() >= LIBRARY_WINDOW_BITS_MIN);
+            Some(Self {
+                server_window,
+                client_window: small_client_window.unwrap_or(WindowBits::MAX),
+                server_takes_over,
+                client_takes_over: small_client_window.is_some(),
+                names_server_window,
+            })
         })
     }
 }
@@ -81,20 +109,36 @@ impl DeflateParams {
 /// The value of `Sec-WebSocket-Extensions` in a server's answer.
 impl fmt::Display for DeflateParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{NAME}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
+        f.write_str(NAME)?;
+        write_flags(f, self.server_takes_over, self.client_takes_over)?;
         if self.names_server_window {
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
+        }
+        // Only then the client must keep within a window, and only who has said that it can is told (RFC 7692 §7.1.2.2).
+        if self.client_takes_over {
+            write!(f, "; {CLIENT_MAX_WINDOW_BITS}={}", self.client_window.get())?;
         }
         Ok(())
     }
 }
 
-/// What a client offers: no context takeover on either side, any window for what it sends, and for what it is sent a
-/// window of its choice.
+fn write_flags(f: &mut fmt::Formatter<'_>, server_takes_over: bool, client_takes_over: bool) -> fmt::Result {
+    if !server_takes_over {
+        write!(f, "; {SERVER_NO_CONTEXT_TAKEOVER}")?;
+    }
+    if !client_takes_over {
+        write!(f, "; {CLIENT_NO_CONTEXT_TAKEOVER}")?;
+    }
+    Ok(())
+}
+
+/// What a client offers: any window for what it sends, and for what it is sent a window of its choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateOffer {
     /// How far back what the server compresses may refer.
     pub server_window: WindowBits,
+    /// Whether messages may refer back to earlier ones, both ways.
+    pub context_takeover: bool,
 }
 
 /// A server's answer that doesn't keep to our offer or to RFC 7692 §7.1.
@@ -110,23 +154,34 @@ impl DeflateOffer {
             Some(value) => value.ok_or(InvalidAnswer),
         };
         let (server_window, client_window) = (window(params.server_window)?, window(params.client_window)?);
-        if !params.server_no_context_takeover || server_window > self.server_window {
+        let server_takes_over = !params.server_no_context_takeover;
+        if server_takes_over && !self.context_takeover || server_window > self.server_window {
             return Err(InvalidAnswer);
         }
-        Ok(DeflateParams { server_window, client_window, names_server_window: params.server_window.is_some() })
+        Ok(DeflateParams {
+            server_window,
+            client_window,
+            server_takes_over,
+            client_takes_over: self.context_takeover
+                && !params.client_no_context_takeover
+                && client_window.get() >= LIBRARY_WINDOW_BITS_MIN,
+            names_server_window: params.server_window.is_some(),
+        })
     }
 }
 
 impl Default for DeflateOffer {
     fn default() -> Self {
-        DeflateOffer { server_window: WindowBits::MAX }
+        DeflateOffer { server_window: WindowBits::MAX, context_takeover: false }
     }
 }
 
 /// The value of `Sec-WebSocket-Extensions` in a client's request.
 impl fmt::Display for DeflateOffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{NAME}; {SERVER_NO_CONTEXT_TAKEOVER}; {CLIENT_NO_CONTEXT_TAKEOVER}; {CLIENT_MAX_WINDOW_BITS}")?;
+        f.write_str(NAME)?;
+        write_flags(f, self.context_takeover, self.context_takeover)?;
+        write!(f, "; {CLIENT_MAX_WINDOW_BITS}")?;
         if self.server_window != WindowBits::MAX {
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
         }
@@ -220,8 +275,54 @@ mod tests {
             ("", None),
         ];
         for (offer, answer) in rows {
-            let accepted = DeflateParams::accept(&extensions(offer));
+            let accepted = DeflateParams::accept(&extensions(offer), false);
             assert_eq!(accepted.map(|params| params.to_string()).as_deref(), answer, "{offer}");
+        }
+    }
+
+    #[test]
+    fn offers_and_their_answers_where_context_may_be_taken_over() {
+        let rows = [
+            ("", "; client_no_context_takeover"),
+            ("; client_max_window_bits", "; client_max_window_bits=12"),
+            ("; client_max_window_bits=15", "; client_max_window_bits=12"),
+            ("; client_max_window_bits=9", "; client_max_window_bits=9"),
+            ("; client_max_window_bits=8", "; client_no_context_takeover"),
+            ("; server_no_context_takeover", "; server_no_context_takeover; client_no_context_takeover"),
+            (
+                "; server_no_context_takeover; client_max_window_bits",
+                "; server_no_context_takeover; client_max_window_bits=12",
+            ),
+            ("; client_no_context_takeover; client_max_window_bits", "; client_no_context_takeover"),
+            (
+                "; server_max_window_bits=9; client_max_window_bits=10",
+                "; server_max_window_bits=9; client_max_window_bits=10",
+            ),
+            (
+                "; server_max_window_bits=8",
+                "; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=8",
+            ),
+        ];
+        for (offer, answer) in rows {
+            let accepted = DeflateParams::accept(&extensions(&format!("{NAME}{offer}")), true).unwrap();
+            assert_eq!(accepted.to_string(), format!("{NAME}{answer}"), "{offer}");
+        }
+    }
+
+    #[test]
+    fn answers_to_an_offer_to_take_context_over() {
+        let rows = [
+            ("", true, true),
+            ("; server_no_context_takeover", false, true),
+            ("; client_no_context_takeover", true, false),
+            ("; server_no_context_takeover; client_no_context_takeover", false, false),
+            ("; client_max_window_bits=9", true, true),
+            ("; client_max_window_bits=8", true, false),
+        ];
+        let offer = DeflateOffer { context_takeover: true, ..DeflateOffer::default() };
+        for (params, server, client) in rows {
+            let agreed = offer.check(&extensions(&format!("{NAME}{params}"))[0]).unwrap();
+            assert_eq!((agreed.server_takes_over, agreed.client_takes_over), (server, client), "{params}");
         }
     }
 
@@ -248,7 +349,8 @@ mod tests {
         ];
         for (params, offered, expected) in rows {
             let answer = format!("{NAME}; {params}");
-            let offer = DeflateOffer { server_window: WindowBits::new(offered).unwrap() };
+            let server_window = WindowBits::new(offered).unwrap();
+            let offer = DeflateOffer { server_window, context_takeover: false };
             let agreed = offer.check(&extensions(&answer)[0]);
             assert_eq!(
                 agreed.map(|agreed| (agreed.server_window, agreed.client_window)),
@@ -260,9 +362,9 @@ mod tests {
 
     #[test]
     fn our_offer_is_one_that_we_accept() {
-        for bits in 8..=15 {
-            let offer = DeflateOffer { server_window: WindowBits::new(bits).unwrap() };
-            let params = DeflateParams::accept(&extensions(&offer.to_string())).unwrap();
+        for (bits, context_takeover) in (8..=15).flat_map(|bits| [(bits, false), (bits, true)]) {
+            let offer = DeflateOffer { server_window: WindowBits::new(bits).unwrap(), context_takeover };
+            let params = DeflateParams::accept(&extensions(&offer.to_string()), context_takeover).unwrap();
             assert_eq!(offer.check(&extensions(&params.to_string())[0]), Ok(params));
         }
     }
