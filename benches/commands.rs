@@ -26,14 +26,6 @@ fn main() {
     for (name, message) in messages() {
         compare_messages(&mut comparisons, &name, &message);
     }
-    let title = "simd-json: several commands each by itself, against all as one array, as the server reads";
-    comparisons.table(title, "line by line", "one array");
-    for count in BATCHES {
-        let message = batch(count);
-        let row = format!("{count} commands, {} B", message.len());
-        let lines = |_| Read::new(&message, LineByLine::default());
-        comparisons.compare(&row, message.len(), lines, |_| Read::new(&message, Tapes::default()));
-    }
     let title = "the body of a server API call with n publications, every name and payload looked at: serde_json into \
                  borrowed structs, against simd-json's tape with memory used again";
     comparisons.table(title, "serde_json", "simd-json");
@@ -145,16 +137,6 @@ impl Reader for Tapes {
         });
         outcome.expect("a good message");
         found
-    }
-}
-
-/// The same with each command by itself.
-#[derive(Default)]
-struct LineByLine(Tapes);
-
-impl Reader for LineByLine {
-    fn read(&mut self, message: &str) -> usize {
-        message.split('\n').map(|line| self.0.read(line)).sum()
     }
 }
 

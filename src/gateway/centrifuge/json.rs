@@ -1,8 +1,8 @@
 //! The JSON encoding: commands separated by newlines in one text message, and replies.
 //!
-//! simd-json unescapes strings where they are, so a message is copied once, into memory that is used again for the next
-//! one, as is the tape that the parser writes. A message of several commands is parsed as one array of them. What a
-//! client embeds as `data` is passed on as it was written: its text is found again in the message itself.
+//! simd-json unescapes strings where they are, so each command is copied once, into memory that is used again for the
+//! next one, as is the tape that the parser writes. What a client embeds as `data` is passed on as it was written: its
+//! text is found again in the message itself.
 
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 use simd_json::value::tape::Value;

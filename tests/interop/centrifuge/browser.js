@@ -12,6 +12,9 @@ const { signer, codec, OPTIONS } = require('./common.js');
 
 const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
 
+// A busy machine may take long to start a browser.
+const PATIENCE = 120_000;
+
 // The package as it is made for pages: one script that defines `Centrifuge`.
 function bundle(encoding) {
     const directory = path.join(path.dirname(require.resolve('centrifuge')), '..', 'dist');
@@ -19,13 +22,14 @@ function bundle(encoding) {
 }
 
 async function main(scenario, url, encoding, secret, executablePath) {
-    const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS });
+    const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS, timeout: PATIENCE });
     try {
         const context = await browser.newContext({ bypassCSP: true });
         const page = await context.newPage();
         await page.exposeFunction('cue', (line) => console.log(line));
         await page.exposeFunction('sign', signer(secret));
-        await page.goto(url.replace('ws:', 'http:').replace('/connection/websocket', '/'));
+        page.setDefaultTimeout(PATIENCE);
+        await page.goto(url.replace('ws:', 'http:').replace('/connection/websocket', '/'), { waitUntil: 'commit' });
         await page.addScriptTag({ content: fs.readFileSync(bundle(encoding), 'utf8') });
         await page.addScriptTag({ path: path.join(__dirname, 'scenarios.js') });
         await page.addScriptTag({ content: `globalThis.codec = ${codec}` });
