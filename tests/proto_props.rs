@@ -1,6 +1,7 @@
 //! RFC 6455 as properties: what is encoded comes out as it went in, however it is fragmented, interleaved with
 //! control frames, masked and cut on the way; and no input whatsoever depends on how it is cut.
 
+use flate2::{Decompress, FlushDecompress};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -13,7 +14,7 @@ use ringfeed::proto::{
 mod foreign;
 #[path = "proto/support.rs"]
 mod support;
-use foreign::{ForeignDeflater, ForeignInflater};
+use foreign::{FLUSH_TAIL, ForeignDeflater, ForeignInflater};
 use support::{ROLES, Seen, decode_cut, decode_deflated_cut, frame};
 
 const MESSAGE_BYTES_MAX: u32 = 1 << 20;
@@ -35,6 +36,29 @@ struct Control {
 
 fn any_control() -> impl Strategy<Value = Control> {
     (any::<bool>(), vec(any::<u8>(), 0..=125)).prop_map(|(is_ping, payload)| Control { is_ping, payload })
+}
+
+/// Inflates with no more memory than its window, which it fills byte by byte.
+struct WithinWindow(Decompress);
+
+impl WithinWindow {
+    fn new(window: WindowBits) -> Self {
+        Self(Decompress::new_with_window_bits(false, window.get()))
+    }
+
+    /// The payload of the next message.
+    fn inflate(&mut self, deflated: &[u8]) -> Vec<u8> {
+        let (begin, mut output, mut byte) = (self.0.total_in(), Vec::new(), [0]);
+        let input = [deflated, &FLUSH_TAIL].concat();
+        loop {
+            let (taken, given) = ((self.0.total_in() - begin) as usize, self.0.total_out());
+            self.0.decompress(&input[taken..], &mut byte, FlushDecompress::None).expect("within the window");
+            if self.0.total_out() == given {
+                return output;
+            }
+            output.push(byte[0]);
+        }
+    }
 }
 
 /// Payloads made of the same few pieces, so that there is something to refer back to, within each and beyond.
@@ -260,7 +284,7 @@ proptest! {
     ) {
         let mut deflater = Deflater::new(DeflateConfig { level, bytes_min, ..DeflateConfig::default() });
         let mut sent = SlidingWindow::new(window.min(SlidingWindow::KEPT_MAX));
-        let (mut peer, mut within_window) = (ForeignInflater::new(), foreign::WithinWindow::new(window));
+        let (mut peer, mut within_window) = (ForeignInflater::new(), WithinWindow::new(window));
         for (payload, to_many) in payloads.iter().zip(to_many) {
             let mut wire = Vec::new();
             if to_many {
@@ -297,7 +321,7 @@ proptest! {
         let mut inflater = Inflater::new();
         for (payload, forgets) in payloads.iter().zip(forgets) {
             if forgets {
-                peer.forget();
+                peer = ForeignDeflater::new(level, bits);
             }
             let mut wire = frame(role, 0xc2, &peer.deflate(payload));
             let mut decoder = Decoder::new(role, MESSAGE_BYTES_MAX);

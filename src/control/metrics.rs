@@ -98,6 +98,12 @@ impl MemoryInUse {
     }
 }
 
+/// Times that only grow, counted in nanoseconds and told in seconds.
+const TIMES: [Row; 2] = [
+    ("ringfeed_deflate_seconds", "Time spent on compressing", |shard| &shard.deflate_nanoseconds),
+    ("ringfeed_inflate_seconds", "Time spent on inflating", |shard| &shard.inflate_nanoseconds),
+];
+
 /// Answers a scrape. `started` is when the process did, and `memory_before` what it took before anybody connected.
 pub(super) async fn get(status: &Status, started: SystemTime, memory_before: MemoryInUse) -> Answer {
     let memory = MemoryInUse::measure().await;
@@ -143,18 +149,19 @@ impl Collector for Shards {
                 encode_counter(&mut family.encode_family(&[("shard", shard)])?, cell(metrics).get())?;
             }
         }
-        self.encode_deflate_time(&mut encoder)?;
+        self.encode_times(&mut encoder)?;
         self.encode_closed(encoder)
     }
 }
 
 impl Shards {
-    fn encode_deflate_time(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (name, help) = ("ringfeed_deflate_seconds", "Time spent on compressing publications");
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for (shard, metrics) in self.0.shards.iter().enumerate() {
-            let time = Duration::from_nanos(metrics.deflate_nanoseconds.get());
-            encode_counter(&mut family.encode_family(&[("shard", shard)])?, time.as_secs_f64())?;
+    fn encode_times(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, nanoseconds) in TIMES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (shard, metrics) in self.0.shards.iter().enumerate() {
+                let time = Duration::from_nanos(nanoseconds(metrics).get());
+                encode_counter(&mut family.encode_family(&[("shard", shard)])?, time.as_secs_f64())?;
+            }
         }
         Ok(())
     }
@@ -231,7 +238,9 @@ mod tests {
                 assert!(text.contains(&line), "{line} is missing in\n{text}");
             }
         }
-        assert!(text.contains("\nringfeed_deflate_seconds_total{shard=\"1\"} 0.0\n"), "{text}");
+        for (name, ..) in TIMES {
+            assert!(text.contains(&format!("\n{name}_total{{shard=\"1\"}} 0.0\n")), "{text}");
+        }
         for cause in CloseCause::ALL {
             let reason = cause.label();
             let line = format!("\nringfeed_connections_closed_total{{shard=\"1\",reason=\"{reason}\"}} 0\n");

@@ -85,7 +85,7 @@ pub struct ShardMetrics {
     pub deflate_bytes_out: Cell,
     /// Connections that keep what their compressed messages may refer back to. Gauge.
     pub deflate_contexts: Cell,
-    /// Time spent on compressing publications.
+    /// Time spent on compressing.
     pub deflate_nanoseconds: Cell,
     /// Messages inflated here.
     pub inflate_messages: Cell,
@@ -93,6 +93,8 @@ pub struct ShardMetrics {
     pub inflate_bytes_in: Cell,
     /// Bytes of these after.
     pub inflate_bytes_out: Cell,
+    /// Time spent on inflating.
+    pub inflate_nanoseconds: Cell,
     /// Messages received from peers.
     pub messages_received: Cell,
     /// Bytes received from peers.

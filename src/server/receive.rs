@@ -111,7 +111,6 @@ impl<R: Ring> Shard<'_, R> {
         if is_opened && self.slots[slot as usize].takes_context_over() {
             self.metrics.deflate_contexts.add(1);
         }
-        self.count_deflate();
         (heard, is_opened)
     }
 

@@ -21,6 +21,7 @@ use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
 use super::send::Replies;
 use super::slot::{Slot, Stage};
+use super::variant::nanoseconds;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
@@ -112,8 +113,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         let rate = parts.config.handshakes_per_second.div_ceil(all_metrics.len() as u64);
         let mut shard = Shard {
             ring: parts.ring,
-            inflater: Inflater::new(),
-            deflater: Deflater::new(parts.config.deflate.unwrap_or_default()),
+            inflater: Inflater::new().timed_by(nanoseconds),
+            deflater: Deflater::new(parts.config.deflate.unwrap_or_default()).timed_by(nanoseconds),
             metrics: &all_metrics[parts.mesh.shard()],
             all_metrics,
             routes: parts.routes,
@@ -197,6 +198,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.completions = completions;
         self.on_parcels();
         self.on_time();
+        self.count_deflate();
         self.send_replies();
         self.send_publications();
         self.settle_dirty();

@@ -1,11 +1,11 @@
 //! The other end's compression, by libraries and as peers commonly do it: one stream for all messages.
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+use flate2::{Compress, Compression, FlushCompress};
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush};
-use ringfeed::proto::WindowBits;
 
-const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
+/// What a sender cuts off each message, and a receiver puts back (RFC 7692 §7.2.1, §7.2.2).
+pub(crate) const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// Inflates by a library that is not the server's.
 pub(crate) struct ForeignInflater(Box<InflateState>);
@@ -31,29 +31,6 @@ impl ForeignInflater {
     }
 }
 
-/// Inflates with no more memory than its window, which it fills byte by byte.
-pub(crate) struct WithinWindow(Decompress);
-
-impl WithinWindow {
-    pub(crate) fn new(window: WindowBits) -> Self {
-        Self(Decompress::new_with_window_bits(false, window.get()))
-    }
-
-    /// The payload of the next message.
-    pub(crate) fn inflate(&mut self, deflated: &[u8]) -> Vec<u8> {
-        let (begin, mut output, mut byte) = (self.0.total_in(), Vec::new(), [0]);
-        let input = [deflated, &FLUSH_TAIL].concat();
-        loop {
-            let (taken, given) = ((self.0.total_in() - begin) as usize, self.0.total_out());
-            self.0.decompress(&input[taken..], &mut byte, FlushDecompress::None).expect("within the window");
-            if self.0.total_out() == given {
-                return output;
-            }
-            output.push(byte[0]);
-        }
-    }
-}
-
 /// Compresses with one stream for all messages.
 pub(crate) struct ForeignDeflater(Compress);
 
@@ -72,10 +49,5 @@ impl ForeignDeflater {
         let mut bytes = Vec::with_capacity(payload.len() + payload.len() / 8 + 100);
         self.0.compress_vec(payload, &mut bytes, FlushCompress::Sync).expect("compressing can't fail");
         bytes.strip_suffix(&FLUSH_TAIL).expect("a flush").to_vec()
-    }
-
-    /// Refers to nothing that came before from now on.
-    pub(crate) fn forget(&mut self) {
-        self.0.reset();
     }
 }

@@ -2,6 +2,7 @@
 
 use flate2::{Compress, Compression, FlushCompress};
 
+use super::totals::{Clock, stopped_clock};
 use super::{DeflateTotals, FLUSH_TAIL, SlidingWindow, WindowBits};
 use crate::limits::{DEFLATE_BYTES_MIN, DEFLATE_LEVEL};
 use crate::proto::{Message, encode_deflated, encode_message};
@@ -41,12 +42,19 @@ pub struct Deflater {
     streams: [Option<Compress>; WINDOWS],
     output: Vec<u8>,
     totals: DeflateTotals,
+    clock: Clock,
 }
 
 impl Deflater {
     /// A deflater that has not allocated anything.
     pub fn new(config: DeflateConfig) -> Self {
-        Self { config, streams: Default::default(), output: Vec::new(), totals: DeflateTotals::default() }
+        let (streams, output, totals) = (Default::default(), Vec::new(), DeflateTotals::default());
+        Self { config, streams, output, totals, clock: stopped_clock }
+    }
+
+    /// The same with a clock, which tells nanoseconds and never goes back, for the time in [`totals`](Self::totals).
+    pub fn timed_by(self, clock: fn() -> u64) -> Self {
+        Self { clock, ..self }
     }
 
     /// What was compressed so far, also where it did not become smaller.
@@ -79,6 +87,7 @@ impl Deflater {
 
     /// The same, with `before` to refer back to.
     fn deflate_after(&mut self, before: &[u8], payload: &[u8], window: WindowBits) -> Option<&[u8]> {
+        let start = (self.clock)();
         let level = Compression::new(self.config.level.into());
         let stream = self.streams[usize::from(window.get() - LIBRARY_WINDOW_BITS_MIN)]
             .get_or_insert_with(|| Compress::new_with_window_bits(level, false, window.get()));
@@ -90,7 +99,7 @@ impl Deflater {
         // Room for all that is worth having. A stream that had more to say is cut off, and seen below to be too long.
         self.output.reserve(payload.len() + FLUSH_TAIL.len());
         stream.compress_vec(payload, &mut self.output, FlushCompress::Sync).expect("compressing can't fail");
-        self.totals.add(payload.len(), self.output.len());
+        self.totals.add(payload.len(), self.output.len(), (self.clock)() - start);
         let deflated = self.output.strip_suffix(&FLUSH_TAIL)?;
         (deflated.len() < payload.len()).then_some(deflated)
     }

@@ -2,6 +2,7 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
+use super::totals::{Clock, stopped_clock};
 use super::{DeflateTotals, FLUSH_TAIL, SlidingWindow, WindowBits};
 use crate::limits::{INFLATE_FREE_BYTES, INFLATE_KEEP_BYTES, INFLATE_RATIO_MAX};
 use crate::proto::{Event, Message, MessageKind, ProtocolError};
@@ -21,6 +22,7 @@ pub struct Inflater {
     stream: Decompress,
     output: Vec<u8>,
     totals: DeflateTotals,
+    clock: Clock,
 }
 
 impl Inflater {
@@ -30,7 +32,13 @@ impl Inflater {
             stream: Decompress::new_with_window_bits(false, WindowBits::MAX.get()),
             output: Vec::new(),
             totals: DeflateTotals::default(),
+            clock: stopped_clock,
         }
+    }
+
+    /// The same with a clock, which tells nanoseconds and never goes back, for the time in [`totals`](Self::totals).
+    pub fn timed_by(self, clock: fn() -> u64) -> Self {
+        Self { clock, ..self }
     }
 
     /// What was inflated so far, as far as it could be.
@@ -85,9 +93,10 @@ impl Inflater {
         self.output.clear();
         // Not quite as RFC 7692 §7.2.3.6 has it, but some peers send nothing at all for an empty message.
         if !deflated.payload.is_empty() {
+            let start = (self.clock)();
             let by_ratio = deflated.payload.len().saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES);
             let outcome = self.inflate_blocks(before, deflated.payload, by_ratio.min(bytes_max as usize));
-            self.totals.add(deflated.payload.len(), self.output.len());
+            self.totals.add(deflated.payload.len(), self.output.len(), (self.clock)() - start);
             outcome?;
         }
         if deflated.kind == MessageKind::Text {

@@ -29,7 +29,8 @@
 //! and not by the number of peers. *Time is bounded for each message only*: a peer that sends a kilobyte, which inflates
 //! to a megabyte, makes us spend the time that a megabyte takes, as often as it can send a kilobyte; and if what answers
 //! compresses as much again, that too. Where peers are not trusted, bound the size of their messages, as the feed does
-//! with [`FEED_MESSAGE_BYTES_MAX`](crate::limits::FEED_MESSAGE_BYTES_MAX). [`DeflateTotals`] tell where the time goes.
+//! with [`FEED_MESSAGE_BYTES_MAX`](crate::limits::FEED_MESSAGE_BYTES_MAX), or their number in a second, as the server's
+//! configuration can. [`DeflateTotals`] tell where the time goes.
 
 mod deflater;
 mod inflater;
