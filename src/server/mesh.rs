@@ -50,9 +50,10 @@ pub(super) enum Parcel {
 pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
-    /// Whether it tells a home which shards have subscribers. These go before publications.
+    /// Whether it tells a home who has subscribers, or subscribes, or no longer does. These go before publications, and
+    /// never past each other: who leaves and comes back is there.
     fn is_interest(&self) -> bool {
-        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_))
+        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
     }
 }
 
