@@ -109,7 +109,6 @@ impl ServeArguments {
                 Namespace { outbox_bytes_max: self.outbox_bytes_max, ..Namespace::default() },
                 Vec::new(),
             )),
-            socket_notsent_bytes: ServerConfig::default().socket_notsent_bytes,
             deflate: (self.deflate == Switch::On)
                 .then_some(DeflateConfig { level: self.deflate_level, bytes_min: self.deflate_bytes_min }),
             handshake_timeout_ms: self.handshake_timeout_ms,
@@ -119,6 +118,7 @@ impl ServeArguments {
                 idle_timeout_ms: self.idle_timeout_ms,
             },
             drain_timeout_ms: self.drain_timeout_ms,
+            ..ServerConfig::default()
         }
     }
 }

@@ -12,7 +12,6 @@ use super::shard::Shard;
 use super::slot::Stage;
 use super::variant::encode;
 use crate::conn::{Mark, OutboxFull};
-use crate::limits::FAN_OUT_SENDS_PER_TURN;
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
 use crate::topics::{Encoding, Push, Run, SlowConsumer, TopicId};
 
@@ -32,7 +31,7 @@ impl<R: Ring> Shard<'_, R> {
         self.topics.begin_runs(|topic, push, variant| encode(topic, push, variant, deflater, metrics));
         self.count_deflate();
         let mut targets = std::mem::take(&mut self.targets);
-        let runs = self.topics.take_batch(FAN_OUT_SENDS_PER_TURN, &mut targets);
+        let runs = self.topics.take_batch(self.config.fan_out_sends_per_turn, &mut targets);
         self.fan_out(&runs, &targets);
         targets.clear();
         self.targets = targets;
@@ -104,6 +103,10 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Has the subscriber's handler make of a run what its connection is sent.
     fn hand_over(&mut self, slot: u32, run: &Run) {
+        // Of one that has ended in this very fan-out, the topic may be forgotten.
+        if !self.is_listening(slot) {
+            return;
+        }
         let topic = self.topics.name(run.topic).clone();
         for push in run.pushes.iter() {
             if !self.is_listening(slot) {
