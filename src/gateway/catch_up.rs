@@ -1,12 +1,24 @@
 //! What a client says of where it was, in a URL or a header.
 
 use super::encoding::position_text;
+use super::{Context, Refusal};
 use crate::proto::RequestHead;
-use crate::topics::{CatchUp, Epoch, NameError, Position, TopicName};
+use crate::topics::{CatchUp, Epoch, NameError, Position, PublishError, TopicName};
 
 /// The topics of a path, `a` or `a,b`, in its order.
 pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
     list.split(',').map(TopicName::from_path).collect()
+}
+
+/// Refuses topics that can't be subscribed to, so that nobody waits for what never comes.
+pub(super) fn check_namespaces<'t>(
+    conn: &Context<'_>,
+    topics: impl IntoIterator<Item = &'t TopicName>,
+) -> Result<(), Refusal> {
+    match topics.into_iter().find(|topic| !conn.is_in_namespace(topic)) {
+        None => Ok(()),
+        Some(_) => Err(Refusal::new(404, PublishError::UnknownNamespace.to_string())),
+    }
 }
 
 /// The value of a parameter of the request's query, not percent-decoded.

@@ -5,7 +5,7 @@
 //! `ringfeed.envelope` gets a line of JSON before each payload, which says the topic and the position, and first of all
 //! such a line that says where the topic is.
 
-use super::catch_up::{parameter, positions, topics};
+use super::catch_up::{check_namespaces, parameter, positions, topics};
 use super::encoding::{encode_publication, position_text};
 use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
 use crate::conn::Heartbeat;
@@ -30,6 +30,7 @@ const ENVELOPE_TICKET: u32 = 1;
 impl Handler for Feed {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let wanted = wanted(request)?;
+        check_namespaces(conn, wanted.iter().map(|(topic, _)| topic))?;
         let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE);
         for (topic, catch_up) in wanted {
             let ticket = match (has_envelope, catch_up) {

@@ -14,6 +14,7 @@ use crate::proto::{
     encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
+use crate::topics::Namespaces;
 
 /// How the conversation goes on after some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ struct Hearing<'a> {
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
     commands: &'a mut Vec<Command>,
+    namespaces: &'a Namespaces,
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
     is_deflate_on: bool,
@@ -82,6 +84,7 @@ impl<R: Ring> Shard<'_, R> {
             routes: &mut self.routes,
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
+            namespaces: &self.config.namespaces,
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
             is_deflate_on: self.config.deflate.is_some(),
@@ -208,6 +211,7 @@ impl Hearing<'_> {
             out: &mut first_out,
             deflate: params.map(|params| (&mut *self.deflater, params.server_window)),
             commands: self.commands,
+            namespaces: self.namespaces,
             subscriptions: 0,
             is_stream: false,
         });
@@ -257,6 +261,7 @@ impl Hearing<'_> {
             out: &mut first_out,
             deflate: None,
             commands: self.commands,
+            namespaces: self.namespaces,
             subscriptions: 0,
             is_stream: true,
         });
@@ -318,6 +323,7 @@ impl Hearing<'_> {
                         out: self.out,
                         deflate: deflate_window.map(|window| (&mut *self.deflater, window)),
                         commands: self.commands,
+                        namespaces: self.namespaces,
                         subscriptions,
                         is_stream: false,
                     });

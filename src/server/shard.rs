@@ -314,6 +314,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             out: &mut self.replies.bytes,
             deflate: entry.conn.deflate_window.map(|window| (&mut self.deflater, window)),
             commands: &mut self.commands,
+            namespaces: &self.config.namespaces,
             subscriptions: entry.subscriptions.len(),
             is_stream: entry.conn.is_stream,
         });
