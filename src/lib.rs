@@ -42,6 +42,7 @@
 //! | 4 | [`server`] | shards: THE loop, and how they start and stop |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
+//! | 5 | [`config`] | the configuration file |
 //! | 5 | [`cli`] | the command line |
 //!
 //! # A server of your own
@@ -52,6 +53,7 @@
 pub mod buf;
 pub mod cli;
 pub mod client;
+pub mod config;
 pub mod conn;
 pub mod control;
 pub mod gateway;

@@ -45,8 +45,30 @@ pub const DEFLATE_LEVEL: u8 = 2;
 /// reason to hold more for it.
 pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 
+/// Bytes of one message of commands in Centrifugo's protocol, by default; as many as Centrifugo takes.
+pub const CENTRIFUGE_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
+
+/// How often clients of Centrifugo's protocol are pinged, by default, in milliseconds. The SDKs wait ten seconds longer.
+pub const CENTRIFUGE_PING_MS: u64 = 25_000;
+
+/// Time for them to answer, by default, in milliseconds.
+pub const CENTRIFUGE_PONG_MS: u64 = 8_000;
+
+/// How long a client whose token has expired may take to bring a new one, by default, in milliseconds: it asks its own
+/// server for that.
+pub const TOKEN_GRACE_MS: u64 = 25_000;
+
 /// Routes of a server: a connection keeps its own in a byte.
 pub const ROUTES_MAX: usize = 256;
+
+/// Shards of a server: more than that has not been tried, and each pair of them has a queue.
+pub const SHARDS_MAX: u16 = 1024;
+
+/// Connections that can be let in each second, when that is bounded: more than any machine has.
+pub const HANDSHAKES_PER_SECOND_MAX: u64 = 10_000_000;
+
+/// The longest time that a timer of connections can be set to, in milliseconds: a day.
+pub const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
@@ -117,6 +139,19 @@ pub const MESH_PARCELS_PER_TURN: usize = 1024;
 /// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
 pub const PUBLISH_BYTES_MAX: usize = 1024 * 1024;
 
+/// Bytes of a request to the server API, which may hold many publications, each of [`PUBLISH_BYTES_MAX`] at most.
+pub const API_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Requests of one broadcast or parallel batch that are on their way to the shards at once: a part of
+/// [`MESH_QUEUE_PARCELS`], so that one publisher does not fill the queues alone.
+pub const API_PARALLEL_MAX: usize = 1024;
+
+/// Connections that are told of when the slowest are asked for.
+pub const SLOWEST_MAX: usize = 1000;
+
+/// Bytes of a publication's tags, names and values together.
+pub const TAGS_BYTES_MAX: usize = 4096;
+
 /// Connections to the control port at once: publishers, scrapers, probes. Later ones wait in the listener's backlog.
 pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
 
@@ -174,6 +209,21 @@ pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 
 /// Time for an opening handshake to come whole, by default, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
+
+/// Bytes of a connection's slot on its shard.
+pub const SLOT_BYTES: usize = 168;
+
+/// Bytes of all else that an idle connection with one subscription holds in user space: the generation of its slot (4),
+/// its timer and an outdated one (16), and its place among a topic's subscribers (at most 8 where they are many).
+pub const CONN_OTHER_BYTES: usize = 28;
+
+/// Bytes of user space for each idle connection with one subscription.
+pub const CONN_USER_BYTES: usize = SLOT_BYTES + CONN_OTHER_BYTES;
+
+const _: () = assert!(CONN_USER_BYTES <= 200, "the budget of a connection");
+
+/// Bytes of the kernel's memory for each idle connection: the socket and the poll that waits on it.
+pub const CONN_KERNEL_BYTES: usize = 4_300;
 
 /// Silence after which a peer is pinged, by default, in milliseconds. Below the 30 to 60 seconds after which common
 /// proxies give a connection up.

@@ -3,7 +3,8 @@
 #
 #   benches/peers/run.sh [--no-steering] [--deflate] [--rounds N] [--duration 2s] [--case TEXT]
 #
-# Installs the peers below the target directory: Bun and ws from npm (needs node and npm), the Rust servers by cargo.
+# Installs the peers: Bun and ws from npm (needs node and npm) and the Rust servers by cargo, below the target directory;
+# nats-server and nginx with nchan by apt, if they are not there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -16,6 +17,13 @@ plan=peers
 if [[ "${1:-}" == --deflate ]]; then
     plan=deflate
     shift
+fi
+packages=()
+command -v nats-server >/dev/null || packages+=(nats-server)
+[[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || packages+=(nginx libnginx-mod-nchan)
+if ((${#packages[@]})); then
+    apt-get update -q
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${packages[@]}"
 fi
 target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/peers/node"

@@ -1,5 +1,6 @@
 //! The flags.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::options::{ConnectOptions, PublishOptions};
 use crate::payload::PAYLOAD_BYTES_MIN;
+use crate::reconnect::Sdk;
 use crate::target::Target;
 
 /// Load generator for WebSocket push servers.
@@ -24,6 +26,22 @@ pub(crate) enum Task {
     Fanout(FanoutOptions),
     /// Every connection sends a message and waits for it to come back: request and response over WebSocket.
     Echo(EchoOptions),
+    /// Connections come and go at once: a shop opens, a deployment restarts. How many handshakes a server gets done, and
+    /// how long they take.
+    Connect(ConnectScenarioOptions),
+    /// Connections that only are there, as most are most of the time: presence, rare notifications. What holding them
+    /// costs; pings are answered.
+    Idle(IdleOptions),
+    /// A crowd loses its connections at once and comes back as a known SDK does, while others are served: a proxy
+    /// restarts, a network is gone for a moment. What do the others notice, and when are all back?
+    Storm(StormOptions),
+    /// Some subscribers read slowly or not at all: phones in tunnels. Do the others notice, and what becomes of the slow?
+    Slow(SlowOptions),
+    /// Subscribers leave and return all the time: people open and close pages. Whoever is there must get every message.
+    Churn(ChurnOptions),
+    /// Accept connections and hold them, and nothing else: the other end of a run that is about the client
+    #[command(hide = true)]
+    Accept(AcceptOptions),
     /// Show two reports side by side, as ratios of the second to the first.
     Compare(CompareOptions),
 }
@@ -92,8 +110,9 @@ pub(crate) struct FanoutOptions {
     /// Subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. 1 without --rate; with
-    /// it no bound, and with both the schedule waits, as most tools do: see what that does to the uncorrected latency
+    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. Without this, 1
+    /// or, with --rate, no bound. With both, the schedule waits, as most tools do: see what that does to the
+    /// uncorrected latency
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
     /// Topics. Each subscriber is on one of them, and publications take them in turn
@@ -120,6 +139,104 @@ pub(crate) struct EchoOptions {
     /// Send binary messages instead of text
     #[arg(long)]
     pub(crate) binary: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConnectScenarioOptions {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+    /// Handshakes a second, begun on schedule whether or not the server keeps up. Without it, as many as --handshakes at
+    /// a time
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: Option<u32>,
+    /// Begin at nothing and reach --rate at the end: the history shows where it gets too much
+    #[arg(long, requires = "rate")]
+    pub(crate) ramp: bool,
+    /// Connections at a time at most, those that are just leaving among them
+    #[arg(short, long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) connections: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AcceptOptions {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:0")]
+    pub(crate) listen: SocketAddr,
+    /// Connections at most
+    #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..))]
+    pub(crate) connections: u32,
+    /// Run on this CPU only
+    #[arg(long)]
+    pub(crate) cpu: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct IdleOptions {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+    /// Connections
+    #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StormOptions {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
+    /// The crowd that is gone at once and comes back
+    #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Subscribers that stay, and get what is published
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) watchers: u32,
+    /// Publications per second
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// How long to measure before the storm
+    #[arg(long, default_value = "3s", value_parser = parse_duration)]
+    pub(crate) calm: Duration,
+    /// How clients come back
+    #[arg(long, value_enum, default_value = "none")]
+    pub(crate) reconnect: Sdk,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SlowOptions {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
+    /// Subscribers, the slow ones among them
+    #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) connections: u32,
+    /// Publications per second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Percent of the subscribers that are slow; at least one is
+    #[arg(long, default_value_t = 1.0)]
+    pub(crate) slow_share: f64,
+    /// Payload bytes a second that each slow one reads; 0 reads nothing
+    #[arg(long, default_value_t = 0)]
+    pub(crate) slow_read: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChurnOptions {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
+    /// Subscribers
+    #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Publications per second
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Subscribers that leave each second, each to return at once
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) leave_rate: u32,
 }
 
 /// A whole number with a unit: `ms`, `s` or `m`.

@@ -8,18 +8,19 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{DeflateParams, Inflater, Message, encode_message};
+use ringfeed::proto::{DeflateParams, Message, encode_message};
 
 use crate::cli::CommonOptions;
 use crate::conversation::{Conversation, Link, Opening, Request, Tools};
 use crate::dial::Dialer;
 use crate::driver::{self, Seen};
 use crate::error::Error;
+use crate::frames::Hands;
 use crate::masking_keys::MaskingKeys;
 use crate::options::{ConnectOptions, PublishOptions};
 use crate::pace::Pace;
 use crate::publisher::HttpPublisher;
-use crate::sockets::{Observer, Sockets};
+use crate::sockets::{Attention, Observer, Sockets};
 use crate::target::Target;
 use crate::tls::{self, Tls, Trust};
 use crate::topics::Topics;
@@ -36,13 +37,22 @@ pub(crate) trait Audience {
     fn woken(&mut self) -> u64;
 
     /// `client` is connected, and subscribed where there is something to subscribe to.
-    fn on_ready(&mut self, client: u32, deflate: Option<DeflateParams>, now_ns: u64);
+    fn on_ready(&mut self, client: u32, ready: Ready, now_ns: u64);
 
     /// A message came to `client`. What is put into `out` goes back.
     fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, out: Out<'_>);
 
     /// `client` has ended, and not because we wanted; or it never became ready.
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str);
+}
+
+/// How it went to become ready.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ready {
+    /// How messages may be compressed, if that was agreed on.
+    pub(crate) deflate: Option<DeflateParams>,
+    /// From the start of the TCP connection.
+    pub(crate) took: Duration,
 }
 
 /// Where a client's own frames go.
@@ -69,6 +79,7 @@ pub(crate) struct Clients {
     publishers: u32,
     connect_rate: Option<u32>,
     handshakes_max: u32,
+    attention: Attention,
 }
 
 /// Their conversations.
@@ -83,7 +94,7 @@ struct Talks {
     opened: VecDeque<(u32, Instant)>,
     opening_count: u32,
     ready_count: u32,
-    /// Why the last client ended that did so by itself.
+    /// Why the first client ended that did so by itself, since somebody last asked.
     failure: Option<(u32, String)>,
 }
 
@@ -112,7 +123,7 @@ impl Clients {
         Ok(Clients {
             sockets: Sockets::new(count, tls)?,
             talks: Talks {
-                tools: Tools { driver, inflater: Inflater::new(), keys: MaskingKeys::new() },
+                tools: Tools { driver, hands: Hands::new() },
                 topics,
                 deflate: common.deflate,
                 subscribers,
@@ -127,6 +138,7 @@ impl Clients {
             publishers,
             connect_rate: connect.connect_rate,
             handshakes_max: connect.handshakes,
+            attention: Attention::Busy,
         })
     }
 
@@ -180,7 +192,7 @@ impl Clients {
     /// # Errors
     /// If this host can't even begin to; says why.
     pub(crate) fn open(&mut self, client: u32) -> Result<(), String> {
-        let Clients { sockets, talks, to_subscribe, to_publish, .. } = self;
+        let Clients { sockets, talks, to_subscribe, to_publish, attention, .. } = self;
         let topics = Arc::clone(&talks.topics);
         let topic = (client < talks.subscribers).then(|| topics.name(topics.of(client)));
         let way = match topic {
@@ -188,7 +200,7 @@ impl Clients {
             None => to_publish.as_mut().expect("who publishes has somewhere to"),
         };
         let socket = way.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
-        sockets.open(client, socket, way.name.as_ref())?;
+        sockets.open(client, socket, way.name.as_ref(), *attention)?;
         let path = way.target.path(topic.unwrap_or(topics.name(0)));
         // What is published goes uncompressed.
         let deflate = talks.deflate && topic.is_some();
@@ -205,7 +217,7 @@ impl Clients {
         let Clients { sockets, talks, to_publish, .. } = self;
         let way = to_publish.as_mut().expect("who publishes has somewhere to");
         let socket = way.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
-        sockets.open(client, socket, way.name.as_ref())?;
+        sockets.open(client, socket, way.name.as_ref(), Attention::Busy)?;
         let publisher = HttpPublisher::new(Arc::clone(&talks.tools.driver), &way.target, &talks.topics, &way.headers);
         talks.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
         talks.ready_count += 1;
@@ -227,6 +239,26 @@ impl Clients {
         self.talks.ready_count
     }
 
+    /// From now on clients that connect are listened to in this way.
+    pub(crate) fn listen_as(&mut self, attention: Attention) {
+        self.attention = attention;
+    }
+
+    /// Listens to `client` in this way from now on.
+    pub(crate) fn attend(&mut self, client: u32, attention: Attention) {
+        self.sockets.attend(client, attention);
+    }
+
+    /// Reads once what came to `client`, which is listened to on demand.
+    pub(crate) fn read_once(&mut self, client: u32) {
+        self.sockets.receive_once(client);
+    }
+
+    /// Pings answered so far.
+    pub(crate) fn pings(&self) -> u64 {
+        self.talks.tools.hands.pings
+    }
+
     /// `client` says goodbye and goes. The audience is not told.
     pub(crate) fn leave(&mut self, client: u32) {
         if let Conversation::Ready(link) = &self.talks.all[client as usize] {
@@ -243,7 +275,7 @@ impl Clients {
 
     /// Where frames of `client` go.
     pub(crate) fn out(&mut self, client: u32) -> Out<'_> {
-        Out { bytes: self.sockets.out(client), keys: &mut self.talks.tools.keys }
+        Out { bytes: self.sockets.out(client), keys: &mut self.talks.tools.hands.keys }
     }
 
     /// Publishes `payload`. From a publisher that has ended nothing goes out; the audience has been told of that.
@@ -258,7 +290,7 @@ impl Clients {
             Conversation::Ready(_) => {
                 let (kind, payload) = tools.driver.publish(topic_name, payload);
                 let message = Message { kind, payload: &payload };
-                encode_message(self.sockets.out(client), message, Some(tools.keys.next()));
+                encode_message(self.sockets.out(client), message, Some(tools.hands.keys.next()));
             }
             Conversation::None | Conversation::Opening(_) => {}
         }
@@ -355,15 +387,16 @@ impl Talks {
             early = opening.shake_hands(bytes, self.deflate && is_subscriber, &mut self.tools, out)?;
             &mut early[..]
         };
-        let (mut is_ready, deflate) = (opening.is_ready(), opening.deflate());
+        let mut is_ready = opening.is_ready();
+        let ready = Ready { deflate: opening.deflate(), took: opening.since.elapsed() };
         if is_ready {
-            audience.on_ready(client, deflate, now_ns);
+            audience.on_ready(client, ready, now_ns);
         }
         let result = match opening.link() {
             Some(link) => link.read(&mut self.tools, bytes, out, |seen, bytes, keys| match seen {
                 Seen::Ready if !is_ready => {
                     is_ready = true;
-                    audience.on_ready(client, deflate, now_ns);
+                    audience.on_ready(client, ready, now_ns);
                 }
                 Seen::Payload(message) if is_ready && is_subscriber => {
                     audience.on_message(client, message, now_ns, Out { bytes, keys });
@@ -405,7 +438,7 @@ impl Talks {
 
     fn on_closed(&mut self, client: u32, reason: &str, audience: &mut impl Audience) {
         let was_ready = self.take(client);
-        self.failure = Some((client, reason.to_owned()));
+        self.failure.get_or_insert_with(|| (client, reason.to_owned()));
         audience.on_closed(client, was_ready, reason);
     }
 

@@ -4,7 +4,7 @@ use crate::cli::CompareOptions;
 use crate::error::Error;
 use crate::latency::Summary;
 use crate::report::{Report, Verdict};
-use crate::text::{bytes, count, microseconds, three_digits};
+use crate::text::{bytes, count, microseconds, quantity, three_digits};
 
 /// What both reports tell.
 struct Row {
@@ -76,7 +76,7 @@ fn rows([first, second]: &[Report; 2]) -> Vec<Row> {
     rows.extend(first.figures.iter().filter_map(|a| {
         let b = second.figures.iter().find(|b| (&b.name, &b.unit) == (&a.name, &a.unit))?;
         let name = if a.unit.is_empty() { a.name.clone() } else { format!("{}, {}", a.name, a.unit) };
-        Some(row(&name, [a.value, b.value], three_digits))
+        Some(row(&name, [a.value, b.value], |value| quantity(value, "")))
     }));
     rows
 }

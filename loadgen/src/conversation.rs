@@ -11,21 +11,20 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ringfeed::proto::{
-    ClientHandshake, CloseCode, Decoder, DeflateOffer, DeflateParams, Inflater, Message, MessageKind, encode_close,
+    ClientHandshake, CloseCode, Decoder, DeflateOffer, DeflateParams, Message, MessageKind, encode_close,
     encode_message,
 };
 
 use crate::driver::{Driver, Seen};
 use crate::event_stream::{self, EventStream};
-use crate::frames;
+use crate::frames::{self, Hands};
 use crate::masking_keys::MaskingKeys;
 use crate::publisher::HttpPublisher;
 
 /// What conversations share.
 pub(crate) struct Tools {
     pub(crate) driver: Arc<dyn Driver>,
-    pub(crate) inflater: Inflater,
-    pub(crate) keys: MaskingKeys,
+    pub(crate) hands: Hands,
 }
 
 /// A conversation, or that there is none.
@@ -96,7 +95,7 @@ impl Opening {
             out.extend_from_slice(head.as_bytes());
             Stage::EventStream(Vec::new())
         } else {
-            let mut handshake = ClientHandshake::new(tools.keys.handshake_key());
+            let mut handshake = ClientHandshake::new(tools.hands.keys.handshake_key());
             if deflate {
                 handshake = handshake.with_deflate(DeflateOffer::default());
             }
@@ -147,7 +146,7 @@ impl Opening {
         let greeting = tools.driver.greeting(self.topic.as_deref());
         let is_ready = greeting.is_empty();
         for (kind, payload) in greeting {
-            encode_message(out, Message { kind, payload: &payload }, Some(tools.keys.next()));
+            encode_message(out, Message { kind, payload: &payload }, Some(tools.hands.keys.next()));
         }
         self.stage = Stage::Greeted { link, params, is_ready };
         Ok(early)
@@ -198,24 +197,22 @@ impl Link {
         out: &mut Vec<u8>,
         mut on_seen: impl FnMut(Seen<'_>, &mut Vec<u8>, &mut MaskingKeys),
     ) -> Result<(), String> {
-        let Tools { driver, inflater, keys } = tools;
+        let Tools { driver, hands } = tools;
         match self {
-            Link::Frames { decoder, partial } => {
-                frames::read(decoder, inflater, bytes, keys, out, |message, out, keys| {
-                    let mut rest = partial.take().map_or(Vec::new(), |partial| partial.bytes);
-                    driver.read(message, &mut rest, &mut |seen| match seen {
-                        Seen::Answer(message) => encode_message(out, message, Some(keys.next())),
-                        Seen::Ready | Seen::Payload(_) => on_seen(seen, out, keys),
-                    })?;
-                    if !rest.is_empty() {
-                        *partial = Some(Box::new(Partial { bytes: rest }));
-                    }
-                    Ok(())
-                })
-            }
+            Link::Frames { decoder, partial } => frames::read(decoder, hands, bytes, out, |message, out, keys| {
+                let mut rest = partial.take().map_or(Vec::new(), |partial| partial.bytes);
+                driver.read(message, &mut rest, &mut |seen| match seen {
+                    Seen::Answer(message) => encode_message(out, message, Some(keys.next())),
+                    Seen::Ready | Seen::Payload(_) => on_seen(seen, out, keys),
+                })?;
+                if !rest.is_empty() {
+                    *partial = Some(Box::new(Partial { bytes: rest }));
+                }
+                Ok(())
+            }),
             Link::Events(stream) => stream.read(bytes, |data| {
                 let message = Message { kind: MessageKind::Text, payload: data };
-                driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, out, keys))
+                driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, out, &mut hands.keys))
             }),
             Link::Answers(publisher) => publisher.on_bytes(bytes),
         }
@@ -224,7 +221,7 @@ impl Link {
     /// Says goodbye, where there is a way to.
     pub(crate) fn close(&self, tools: &mut Tools, out: &mut Vec<u8>) {
         if let Link::Frames { .. } = self {
-            encode_close(out, Some(CloseCode::NORMAL), "", Some(tools.keys.next()));
+            encode_close(out, Some(CloseCode::NORMAL), "", Some(tools.hands.keys.next()));
         }
     }
 }

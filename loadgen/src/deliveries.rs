@@ -199,10 +199,22 @@ impl Deliveries {
         self.recorder.turn_over(self.subscribers().into(), self.faults.sum());
     }
 
+    /// Whether nothing is awaited any more, nor may come behind later messages.
+    pub(crate) fn is_settled(&mut self) -> bool {
+        if self.faults.awaits_skipped() && self.is_idle_for_long() {
+            self.faults.give_up_skipped();
+        }
+        self.under_way == 0 && !self.faults.awaits_skipped()
+    }
+
     /// Whether deliveries are awaited and none has come for a long time.
     pub(crate) fn is_stalled(&self) -> bool {
+        self.under_way > 0 && self.is_idle_for_long()
+    }
+
+    fn is_idle_for_long(&self) -> bool {
         let idle_ns = self.recorder.now_ns().saturating_sub(self.last_progress_ns);
-        self.under_way > 0 && Duration::from_nanos(idle_ns) > self.patience
+        Duration::from_nanos(idle_ns) > self.patience
     }
 
     /// Counts all that is awaited as missing. If it was awaited for too long, those who wait are stalled.

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{DeflateConfig, DeflateParams, Deflater, Message, MessageKind, WindowBits, encode_message};
+use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::cli::EchoOptions;
-use crate::clients::{Audience, Clients, Out, TURN};
+use crate::clients::{Audience, Clients, Out, Ready, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::masking_keys::MaskingKeys;
@@ -127,8 +127,8 @@ impl Audience for Trips {
         now_ns
     }
 
-    fn on_ready(&mut self, _client: u32, deflate: Option<DeflateParams>, _now_ns: u64) {
-        if let Some(params) = deflate {
+    fn on_ready(&mut self, _client: u32, ready: Ready, _now_ns: u64) {
+        if let Some(params) = ready.deflate {
             self.deflate_within(params.client_window);
         }
     }

@@ -3,22 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfeed::proto::{DeflateParams, Message};
+use ringfeed::proto::Message;
 
 use crate::cli::FanoutOptions;
-use crate::clients::{Audience, Clients, Out, TURN};
-use crate::deliveries::Deliveries;
+use crate::clients::{Audience, Clients, Out, Ready, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
 use crate::pace::Pace;
 use crate::pin;
-use crate::report::{Findings, Outcome, Report};
+use crate::report::Report;
 use crate::run::Run;
 use crate::topics::Topics;
-
-/// What is counted.
-const UNIT: &str = "deliveries";
 
 /// Runs the scenario.
 ///
@@ -28,7 +24,7 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let (common, publishers) = (&options.common, options.publishing.publishers);
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(topics(options)?);
-    let mut run = Run::start(common, UNIT);
+    let mut run = Run::start(common, feed::UNIT);
     let mut clients = Clients::new(common, Arc::clone(&topics), options.connections, Some(&options.publishing))?;
     let feed = Feed::new(common, topics, options.connections, publishers, run.recorder());
     let mut fanout = Fanout { subscribers: options.connections, feed };
@@ -41,24 +37,9 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let published = fanout.feed.published;
     run.start_measuring()?;
     feed::run_for(&mut fanout, common.duration, pace(), &mut clients);
-    fanout.feed.deliveries.recorder.stop_measuring();
-    let (cost, history) = run.stop_measuring()?;
-
-    let published = fanout.feed.published - published;
-    let Deliveries { counts, recorder, faults, .. } = fanout.feed.deliveries;
-    Ok(Report::new(Outcome {
-        scenario: "fanout",
-        url: common.url.to_string(),
-        payload_bytes: common.size,
-        load: load(options, pace()),
-        open_loop: pace().is_open_loop(),
-        unit: UNIT,
-        counts,
-        findings: vec![Findings { recorded: recorder.recorded, faults }],
-        cost,
-        history,
-        figures: vec![Figure::new("publications", published as f64, "")],
-    }))
+    let figures = vec![Figure::new("publications", (fanout.feed.published - published) as f64, "")];
+    let load = load(options, pace());
+    feed::report(run, fanout.feed, common, "fanout", load, pace().is_open_loop(), figures)
 }
 
 /// How hard it is driven, in words.
@@ -108,7 +89,7 @@ impl Audience for Fanout {
         self.feed.deliveries.woken()
     }
 
-    fn on_ready(&mut self, client: u32, _deflate: Option<DeflateParams>, _now_ns: u64) {
+    fn on_ready(&mut self, client: u32, _ready: Ready, _now_ns: u64) {
         if client < self.subscribers {
             self.feed.deliveries.join(client);
         }

@@ -78,8 +78,10 @@ pub(crate) struct Faults {
     connections: BTreeMap<u32, Counts>,
     /// The first faults, in words.
     examples: Vec<String>,
-    /// Messages skipped so far and still awaited: connection and sequence.
+    /// Messages skipped that have not come yet: connection and sequence.
     skipped: HashSet<(u32, u64)>,
+    /// Whether they may still come: some time has not passed since.
+    awaits_skipped: bool,
     /// A message that takes longer is late.
     late_ns: u64,
 }
@@ -113,6 +115,7 @@ impl Faults {
             connections: BTreeMap::new(),
             examples: Vec::new(),
             skipped: HashSet::new(),
+            awaits_skipped: false,
             late_ns: u64::try_from(late.as_nanos()).unwrap_or(u64::MAX),
         }
     }
@@ -132,7 +135,18 @@ impl Faults {
     pub(crate) fn skip(&mut self, conn: u32, sequence: u64) {
         self.of(conn, |counts| counts.missing += 1);
         self.skipped.insert((conn, sequence));
+        self.awaits_skipped = true;
         self.tell(|| format!("connection {conn}: message {sequence} is missing"));
+    }
+
+    /// Whether a message that was skipped may still come after all.
+    pub(crate) fn awaits_skipped(&self) -> bool {
+        self.awaits_skipped && !self.skipped.is_empty()
+    }
+
+    /// What was skipped so far has had its time.
+    pub(crate) fn give_up_skipped(&mut self) {
+        self.awaits_skipped = false;
     }
 
     /// `conn` got `sequence`, which lies before what it has already seen. Returns whether it was awaited still.
@@ -239,10 +253,14 @@ mod tests {
         assert_eq!(faults.sum(), 0);
         faults.skip(3, 10);
         faults.skip(3, 11);
-        assert!(faults.behind(3, 10));
+        assert!(faults.behind(3, 10) && faults.awaits_skipped());
         assert!(!faults.behind(3, 10));
         let Counts { missing, reordered, duplicate, .. } = faults.counts();
         assert_eq!((missing, reordered, duplicate, faults.sum()), (1, 1, 1, 3));
+        faults.give_up_skipped();
+        assert!(!faults.awaits_skipped());
+        faults.skip(3, 12);
+        assert!(faults.awaits_skipped());
     }
 
     #[test]

@@ -7,10 +7,17 @@ use std::time::{Duration, Instant};
 use crate::cli::CommonOptions;
 use crate::clients::{Audience, Clients, TURN};
 use crate::deliveries::Deliveries;
+use crate::error::Error;
+use crate::figure::Figure;
 use crate::pace::Pace;
 use crate::payload::{self, Stamp};
 use crate::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::run::Run;
 use crate::topics::Topics;
+
+/// What is counted.
+pub(crate) const UNIT: &str = "deliveries";
 
 /// So many publications are handed over before answers are looked at again, however late the schedule is.
 const PUBLICATIONS_PER_TURN: usize = 1024;
@@ -25,6 +32,7 @@ pub(crate) struct Feed {
     /// Publications so far.
     pub(crate) published: u64,
     publishers: u32,
+    /// Topics that are published on: the first so many.
     topic_count: u32,
     /// A publisher is gone, and with it messages that were to be published.
     publisher_ended: bool,
@@ -55,6 +63,11 @@ impl Feed {
         Feed { deliveries, published: 0, publishers, topic_count, publisher_ended: false, payload }
     }
 
+    /// Publishes on the first `count` topics only.
+    pub(crate) fn on_topics(self, count: u32) -> Feed {
+        Feed { topic_count: count, ..self }
+    }
+
     /// A connection that publishes has ended.
     pub(crate) fn on_publisher_closed(&mut self, reason: &str) {
         self.publisher_ended = true;
@@ -62,7 +75,7 @@ impl Feed {
     }
 
     /// Whether nothing more will come.
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         self.deliveries.is_stalled() || self.publisher_ended || self.deliveries.subscribers() == 0
     }
 
@@ -96,7 +109,7 @@ pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace:
         }
         if Instant::now() < end {
             scenario.feed().publish_due(&mut pace, clients);
-        } else if scenario.feed().deliveries.under_way() == 0 && clients.is_answered() {
+        } else if scenario.feed().deliveries.is_settled() && clients.is_answered() {
             return;
         }
         let patience = scenario.on_turn(clients).min(TURN);
@@ -106,4 +119,35 @@ pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace:
         clients.turn(timeout, scenario);
         scenario.feed().deliveries.turn_over();
     }
+}
+
+/// What a scenario found whose measured part is over. `load` says how hard it was driven.
+///
+/// # Errors
+/// If this process can't be looked at.
+pub(crate) fn report(
+    run: Run,
+    feed: Feed,
+    common: &CommonOptions,
+    scenario: &'static str,
+    load: String,
+    open_loop: bool,
+    figures: Vec<Figure>,
+) -> Result<Report, Error> {
+    let Deliveries { counts, mut recorder, faults, .. } = feed.deliveries;
+    recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
+    Ok(Report::new(Outcome {
+        scenario,
+        url: common.url.to_string(),
+        payload_bytes: common.size,
+        load,
+        open_loop,
+        unit: UNIT,
+        counts,
+        findings: vec![Findings { recorded: recorder.recorded, faults }],
+        cost,
+        history,
+        figures,
+    }))
 }

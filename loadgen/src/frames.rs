@@ -7,6 +7,20 @@ use crate::masking_keys::MaskingKeys;
 /// Payload bytes of a message at most. Far above what a run sends, so that a wrong length is reported as one.
 const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 
+/// What answering frames takes, for all connections.
+pub(crate) struct Hands {
+    pub(crate) inflater: Inflater,
+    pub(crate) keys: MaskingKeys,
+    /// Pings answered.
+    pub(crate) pings: u64,
+}
+
+impl Hands {
+    pub(crate) fn new() -> Hands {
+        Hands { inflater: Inflater::new(), keys: MaskingKeys::new(), pings: 0 }
+    }
+}
+
 /// A decoder for what a server sends, compressed or not if `deflate` was agreed on.
 pub(crate) fn decoder(deflate: bool) -> Decoder {
     let mut decoder = Decoder::new(Role::Client, MESSAGE_BYTES_MAX);
@@ -22,17 +36,20 @@ pub(crate) fn decoder(deflate: bool) -> Decoder {
 /// Says why the connection has ended: the server closed it, broke the protocol, or `on_message` has enough.
 pub(crate) fn read(
     decoder: &mut Decoder,
-    inflater: &mut Inflater,
+    hands: &mut Hands,
     mut bytes: &mut [u8],
-    keys: &mut MaskingKeys,
     out: &mut Vec<u8>,
     mut on_message: impl FnMut(Message<'_>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
 ) -> Result<(), String> {
+    let Hands { inflater, keys, pings } = hands;
     let broken = |error| format!("protocol error: {error}");
     while let Some(event) = decoder.decode(&mut bytes).map_err(broken)? {
         match inflater.inflate_event(event, MESSAGE_BYTES_MAX).map_err(broken)? {
             Event::Message(message) => on_message(message, out, keys)?,
-            Event::Ping(payload) => encode_frame(out, Opcode::Pong, payload, Some(keys.next())),
+            Event::Ping(payload) => {
+                encode_frame(out, Opcode::Pong, payload, Some(keys.next()));
+                *pings += 1;
+            }
             Event::Pong(_) => {}
             Event::Deflated(_) => unreachable!("it was inflated"),
             Event::Close(close) => {
@@ -59,14 +76,14 @@ mod tests {
         encode_deflated(&mut bytes, Message::binary(b"\x00\x03\x00\xfc\xfftwo\x00"), None);
         encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
         let (mut out, mut seen) = (Vec::new(), Vec::new());
-        let mut keys = MaskingKeys::new();
-        let (mut decoder, mut inflater) = (decoder(true), Inflater::new());
-        let ended = read(&mut decoder, &mut inflater, &mut bytes, &mut keys, &mut out, |message, _, _| {
+        let (mut decoder, mut hands) = (decoder(true), Hands::new());
+        let ended = read(&mut decoder, &mut hands, &mut bytes, &mut out, |message, _, _| {
             seen.push(message.payload.to_vec());
             Ok(())
         });
         assert_eq!(ended.unwrap_err(), "the server closed it: 1001 bye");
         assert_eq!(seen, [b"one", b"two"]);
+        assert_eq!(hands.pings, 1);
         let mut server = Decoder::new(Role::Server, 100);
         assert_eq!(server.decode(&mut &mut out[..]), Ok(Some(Event::Pong(b"here?"))));
     }

@@ -5,7 +5,7 @@ use crate::figure::Figure;
 use crate::latency::Summary;
 use crate::plot::{Axis, Line, Scale, svg};
 use crate::report::{Report, Verdict};
-use crate::text::{bytes, count, microseconds, three_digits};
+use crate::text::{bytes, count, microseconds, quantity};
 use crate::timeline::Tick;
 
 /// Colours, light and dark; a grid of plots.
@@ -109,8 +109,8 @@ fn percentiles(report: &Report) -> String {
     let lines = match &latency.corrected {
         None => vec![Line { name: "latency", class: 'a', points: points(&latency.uncorrected) }],
         Some(corrected) => vec![
-            Line { name: "from intended time (corrected)", class: 'a', points: points(corrected) },
-            Line { name: "from actual time (uncorrected)", class: 'b', points: points(&latency.uncorrected) },
+            Line { name: "corrected", class: 'a', points: points(corrected) },
+            Line { name: "uncorrected", class: 'b', points: points(&latency.uncorrected) },
         ],
     };
     let all = || lines.iter().flat_map(|line| line.points.iter());
@@ -141,10 +141,7 @@ fn details(report: &Report) -> String {
         rows.push(("server CPU each".to_owned(), microseconds(server.cpu_ns_each / 1e3)));
     }
     rows.extend(
-        report
-            .figures
-            .iter()
-            .map(|Figure { name, value, unit }| (escape(name), format!("{} {unit}", three_digits(*value)))),
+        report.figures.iter().map(|Figure { name, value, unit }| (escape(name), escape(&quantity(*value, unit)))),
     );
     let row = |(name, value): &(String, String)| format!("<tr><th>{name}</th><td>{value}</td></tr>");
     let run: String = rows.iter().map(row).collect();
@@ -162,10 +159,13 @@ fn latency_table(report: &Report) -> String {
             [mean_us, p50_us, p90_us, p99_us, p999_us, max_us].map(|us| format!("<td>{}</td>", microseconds(*us)));
         format!("<tr><th>{name}</th>{}</tr>", cells.concat())
     };
-    let corrected = report.latency.corrected.iter().map(|summary| row("from intended time", summary));
-    let uncorrected = row("from actual time", &report.latency.uncorrected);
+    let corrected = report.latency.corrected.iter().map(|summary| row("corrected: from intended time", summary));
+    let uncorrected = row("uncorrected: from actual time", &report.latency.uncorrected);
     let head = ["", "mean", "p50", "p90", "p99", "p99.9", "max"].map(|name| format!("<th>{name}</th>")).concat();
-    format!("<table><caption>Latency</caption><tr>{head}</tr>{}{uncorrected}</table>", corrected.collect::<String>())
+    format!(
+        "<table><caption>Latency</caption><tr class=\"head\">{head}</tr>{}{uncorrected}</table>",
+        corrected.collect::<String>()
+    )
 }
 
 fn fault_table(faults: &FaultReport) -> String {
@@ -221,7 +221,7 @@ mod tests {
             assert!(!page.contains(foreign), "{foreign}");
         }
         assert!(page.contains("Every message was right") && page.contains("1.89 ms"));
-        assert!(page.contains("from intended time (corrected)"));
+        assert!(page.contains("corrected"));
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_closed_loop_has_one_line_and_an_empty_run_a_page() {
         let closed = Report::new(crate::report::Outcome { open_loop: false, ..outcome() });
-        assert!(!page(&closed).contains("corrected"));
+        assert!(!page(&closed).contains("corrected: from intended"));
         let mut empty = closed;
         empty.history = crate::timeline::History::default();
         empty.latency.uncorrected = Summary::default();

@@ -1,19 +1,26 @@
 //! Load generator for WebSocket push servers.
 //!
-//! The picture: [`cli`] reads the flags, [`fanout`] and [`echo`] are the two scenarios, each one loop over one ring on
-//! one thread. What they share: [`clients`] opens connections and talks to the server as its [`driver`] says,
-//! [`sockets`] moves the bytes, [`payload`] says what a message carries, [`faults`] names what went wrong. A [`run`] goes from warm-up to measuring; each worker keeps a
-//! [`recorder`] of latencies, which hands its part to the [`timeline`] once a tick; [`process`] reads what the server and
-//! this program cost, [`self_check`] says whether this program was the bottleneck. Of the [`report`] there is a
-//! [`table`], a page ([`html`]) and JSON, and [`compare`] sets two of those side by side.
+//! The picture: [`cli`] and [`options`] read the flags. A scenario is one loop on one thread: [`echo`], [`connect`],
+//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`]. It decides who connects
+//! when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client, spoken as the
+//! [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
+//!
+//! [`payload`] says what a message carries, [`deliveries`] who has got which, [`faults`] names what went wrong. A [`run`]
+//! goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
+//! [`timeline`] once a tick; [`process`] and [`kernel_memory`] read what the server and this program cost, [`self_check`]
+//! says whether this program was the bottleneck. Of the [`report`] there is a [`table`], a page ([`html`]) and JSON, and
+//! [`compare`] sets two of those side by side.
 //!
 //! Exit code 0: measured, and every message was right. 1: measured, and something was wrong with messages or
 //! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
 //! bottleneck.
 
+mod acceptor;
+mod churn;
 mod cli;
 mod clients;
 mod compare;
+mod connect;
 mod conversation;
 mod deliveries;
 mod dial;
@@ -27,6 +34,8 @@ mod feed;
 mod figure;
 mod frames;
 mod html;
+mod idle;
+mod kernel_memory;
 mod latency;
 mod masking_keys;
 mod meter;
@@ -38,11 +47,14 @@ mod plot;
 mod process;
 mod progress;
 mod publisher;
+mod reconnect;
 mod recorder;
 mod report;
 mod run;
 mod self_check;
+mod slow;
 mod sockets;
+mod storm;
 mod table;
 mod target;
 mod text;
@@ -68,6 +80,12 @@ fn main() -> ExitCode {
     let result = match &task {
         Task::Fanout(options) => publish(fanout::run(options), &options.common),
         Task::Echo(options) => publish(echo::run(options), &options.common),
+        Task::Connect(options) => publish(connect::run(options), &options.common),
+        Task::Idle(options) => publish(idle::run(options), &options.common),
+        Task::Storm(options) => publish(storm::run(options), &options.common),
+        Task::Slow(options) => publish(slow::run(options), &options.common),
+        Task::Churn(options) => publish(churn::run(options), &options.common),
+        Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| cannot_measure(&error.to_string()))

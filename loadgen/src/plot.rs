@@ -11,7 +11,7 @@ const HEIGHT: f64 = 250.0;
 
 /// Room around the drawing, for the numbers of the axes.
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 16.0;
+const RIGHT: f64 = 28.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 30.0;
 
@@ -19,7 +19,7 @@ const BOTTOM: f64 = 30.0;
 const POINTS_MAX: usize = 300;
 
 /// About so many numbers stand at an axis.
-const MARKS: f64 = 5.0;
+const MARKS: f64 = 6.0;
 
 /// One direction of a plot.
 pub(crate) struct Axis {

@@ -1,6 +1,6 @@
 //! The progress line: what the last tick brought, rewritten in place on standard error while a run lasts.
 //!
-//! Only on a terminal; a log file gets nothing. It runs on a thread of its own that sleeps but for a few lines a second.
+//! Only on a terminal; a log file gets nothing. It runs on a thread of its own, which mostly sleeps.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -60,12 +60,12 @@ fn line(tick: &Tick, faults: u64, measured: bool, unit: &str) -> String {
     let phase = if measured { "measuring" } else { "warming up" };
     let (rate, connections) = (count(tick.per_second as u64), count(tick.connections));
     let (p50, p99) = (microseconds(tick.p50_us), microseconds(tick.p99_us));
-    format!(
-        "{:>6.1} s  {phase}  {rate} {unit}/s  {connections} connections  p50 {p50}  p99 {p99}  {} faults  client CPU {:.2}",
-        tick.at_s,
-        count(faults),
-        tick.client_cpus
-    )
+    let (at_s, faults, cpus) = (tick.at_s, count(faults), tick.client_cpus);
+    [
+        format!("{at_s:>6.1} s  {phase}  {rate} {unit}/s  {connections} connections  "),
+        format!("p50 {p50}  p99 {p99}  {faults} faults  client CPU {cpus:.2}"),
+    ]
+    .concat()
 }
 
 #[cfg(test)]

@@ -59,8 +59,31 @@ struct Socket {
     listed: bool,
     /// The kernel is still sending earlier bytes: what is pending must wait.
     sending: bool,
-    /// The kernel is receiving.
-    receiving: bool,
+    /// The kernel is receiving, or waiting for something to receive.
+    receiving: Listening,
+    /// How it is listened to whenever it is not.
+    attention: Attention,
+}
+
+/// What tells of bytes that come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Listening {
+    #[default]
+    Not,
+    Receiving,
+    Polling,
+}
+
+/// How a socket is listened to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Attention {
+    /// All the time: the quickest.
+    #[default]
+    Busy,
+    /// All the time, but with little of the kernel's memory: for sockets on which little comes.
+    Idle,
+    /// Only when asked to, once each time.
+    OnDemand,
 }
 
 const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must be cheap");
@@ -117,16 +140,66 @@ impl Sockets {
     ///
     /// # Errors
     /// If there is no room for it.
-    pub(crate) fn open(&mut self, number: u32, socket: OwnedFd, name: Option<&Name>) -> Result<(), String> {
+    pub(crate) fn open(
+        &mut self,
+        number: u32,
+        socket: OwnedFd,
+        name: Option<&Name>,
+        attention: Attention,
+    ) -> Result<(), String> {
         assert!(self.is_free(number), "two sockets with one number");
         self.ring.install(socket, Direct(number)).map_err(|error| format!("no room for it: {error}"))?;
-        self.ring.submit_recv(Direct(number), token(Op::Recv, number));
-        self.sockets[number as usize] = Socket { state: State::Open, receiving: true, ..Socket::default() };
+        self.sockets[number as usize] = Socket { state: State::Open, attention, ..Socket::default() };
+        self.listen(number);
         if let (Some(name), Some(tls)) = (name, &mut self.tls) {
             tls.open(number, name);
             self.list(number);
         }
         Ok(())
+    }
+
+    /// Listens to `number` in another way from now on. Unless that is on demand, a receive that is under way goes on.
+    pub(crate) fn attend(&mut self, number: u32, attention: Attention) {
+        let socket = &mut self.sockets[number as usize];
+        socket.attention = attention;
+        if socket.state != State::Open {
+            return;
+        }
+        match (attention, socket.receiving) {
+            (Attention::Busy | Attention::Idle, Listening::Not) => self.listen(number),
+            (Attention::OnDemand, Listening::Receiving) => {
+                self.ring.submit_cancel(Direct(number), token(Op::Recv, number));
+            }
+            (Attention::OnDemand, Listening::Polling) => {
+                self.ring.submit_cancel(Direct(number), token(Op::Poll, number));
+            }
+            (Attention::Busy | Attention::Idle, _) | (Attention::OnDemand, Listening::Not) => {}
+        }
+    }
+
+    /// Receives on `number` once, as much as a buffer holds. For [`Attention::OnDemand`].
+    pub(crate) fn receive_once(&mut self, number: u32) {
+        let socket = &mut self.sockets[number as usize];
+        if socket.state == State::Open && socket.receiving == Listening::Not {
+            socket.receiving = Listening::Receiving;
+            self.ring.submit_recv_once(Direct(number), token(Op::Recv, number));
+        }
+    }
+
+    /// Has the kernel tell of what comes on `number`.
+    fn listen(&mut self, number: u32) {
+        let socket = &mut self.sockets[number as usize];
+        socket.receiving = match socket.attention {
+            Attention::Busy => {
+                self.ring.submit_recv(Direct(number), token(Op::Recv, number));
+                Listening::Receiving
+            }
+            Attention::Idle => {
+                self.ring.submit_poll(Direct(number), token(Op::Poll, number));
+                Listening::Polling
+            }
+            Attention::OnDemand => Listening::Not,
+        };
     }
 
     /// Bytes put in here are sent on `number` with the next turn.
@@ -159,12 +232,28 @@ impl Sockets {
         for completion in completions.drain(..) {
             match completion.token.op() {
                 Op::Recv => self.on_recv(completion, observer),
+                Op::Poll => self.on_poll(completion),
                 Op::Send => self.on_send(completion, observer),
                 Op::Close => self.on_closed(completion.token.slot()),
                 op => unreachable!("{op:?} was never submitted"),
             }
         }
         self.completions = completions;
+    }
+
+    /// There may be something to receive. What is wrong with the socket, the receive tells.
+    fn on_poll(&mut self, completion: Completion) {
+        let number = completion.token.slot();
+        let socket = &mut self.sockets[number as usize];
+        socket.receiving = Listening::Not;
+        match (socket.state, socket.attention) {
+            (State::Open | State::Leaving, Attention::Busy | Attention::Idle) => {
+                socket.receiving = Listening::Receiving;
+                self.ring.submit_recv_once(Direct(number), token(Op::Recv, number));
+            }
+            (State::Open | State::Leaving, Attention::OnDemand) => {}
+            (State::Closing | State::Free, _) => self.close_if_quiet(number),
+        }
     }
 
     fn on_recv(&mut self, completion: Completion, observer: &mut impl Observer) {
@@ -186,20 +275,18 @@ impl Sockets {
             self.ring.release(piece);
         }
         let socket = &mut self.sockets[number as usize];
-        socket.receiving = completion.more;
+        socket.receiving = if completion.more { Listening::Receiving } else { Listening::Not };
         let ended = match (result, completion.result) {
             (Err(reason), _) => Some(reason),
             _ if completion.more => None,
             (_, Ok(0)) => Some("the server ended the stream".to_owned()),
-            (_, Ok(_) | Err(Errno::NoBuffers)) => None,
+            // It is cancelled where the socket is to be listened to in another way.
+            (_, Ok(_) | Err(Errno::NoBuffers | Errno::Canceled)) => None,
             (_, Err(error)) => Some(error.to_string()),
         };
         match (socket.state, ended) {
             (State::Open, Some(reason)) => self.end(number, &reason, observer),
-            (State::Open | State::Leaving, None) if !completion.more => {
-                socket.receiving = true;
-                self.ring.submit_recv(Direct(number), completion.token);
-            }
+            (State::Open | State::Leaving, None) if !completion.more => self.listen(number),
             (State::Closing, _) if !completion.more => self.close_if_quiet(number),
             (State::Open | State::Leaving | State::Free | State::Closing, _) => {}
         }
@@ -253,8 +340,13 @@ impl Sockets {
         let socket = &mut self.sockets[number as usize];
         socket.state = State::Closing;
         socket.pending = Vec::new();
-        let under_way = [(socket.receiving, Op::Recv), (socket.sending, Op::Send)];
-        for (_, op) in under_way.into_iter().filter(|(is_under_way, _)| *is_under_way) {
+        let receiving = match socket.receiving {
+            Listening::Not => None,
+            Listening::Receiving => Some(Op::Recv),
+            Listening::Polling => Some(Op::Poll),
+        };
+        let sending = socket.sending.then_some(Op::Send);
+        for op in receiving.into_iter().chain(sending) {
             self.ring.submit_cancel(Direct(number), token(op, number));
         }
         if let Some(tls) = &mut self.tls {
@@ -265,7 +357,7 @@ impl Sockets {
 
     fn close_if_quiet(&mut self, number: u32) {
         let Socket { state, receiving, sending, .. } = self.sockets[number as usize];
-        if state == State::Closing && !receiving && !sending {
+        if state == State::Closing && receiving == Listening::Not && !sending {
             self.ring.submit_close(Direct(number), token(Op::Close, number));
         }
     }
@@ -346,7 +438,7 @@ fn token(op: Op, number: u32) -> Token {
 }
 
 /// As many descriptors as this user may have.
-fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     // Lowering nothing and raising only up to the hard limit is always allowed.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
@@ -390,7 +482,7 @@ mod tests {
     fn connected() -> (Sockets, TcpStream) {
         let mut sockets = Sockets::new(4, None).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        sockets.open(0, dial(&listener), None).unwrap();
+        sockets.open(0, dial(&listener), None, Attention::Busy).unwrap();
         (sockets, listener.accept().unwrap().0)
     }
 
@@ -416,6 +508,35 @@ mod tests {
     }
 
     #[test]
+    fn each_kind_of_attention_hears_it_all() {
+        for attention in [Attention::Idle, Attention::OnDemand, Attention::Busy] {
+            let (mut sockets, mut peer) = connected();
+            let mut echo = Echo::default();
+            sockets.attend(0, attention);
+            for round in 1..=3 {
+                peer.write_all(b"hello").unwrap();
+                turn_until(&mut sockets, &mut echo, |_, echo| {
+                    attention == Attention::OnDemand || echo.got == 5 * round
+                });
+            }
+            if attention == Attention::OnDemand {
+                sockets.turn(SOON, &mut echo);
+                sockets.turn(SOON, &mut echo);
+                let before = echo.got;
+                peer.write_all(b"again").unwrap();
+                sockets.turn(SOON, &mut echo);
+                assert_eq!(echo.got, before, "nobody asked");
+                sockets.receive_once(0);
+                turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 20);
+                sockets.attend(0, Attention::Idle);
+            }
+            drop(peer);
+            turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
+            assert_eq!(echo.closed.len(), 1, "{attention:?}");
+        }
+    }
+
+    #[test]
     fn nobody_there_is_told_and_frees_the_number() {
         let mut sockets = Sockets::new(1, None).unwrap();
         let mut echo = Echo::default();
@@ -424,7 +545,7 @@ mod tests {
         drop(listener);
         let mut dialer = Dialer::new(&target, 1, &[], &[]).unwrap();
         for _ in 0..3 {
-            sockets.open(0, dialer.dial().unwrap(), None).unwrap();
+            sockets.open(0, dialer.dial().unwrap(), None, Attention::Idle).unwrap();
             sockets.out(0).extend_from_slice(b"anybody?");
             turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
         }
@@ -453,7 +574,7 @@ mod tests {
             peer.read_to_end(&mut all).unwrap();
             assert_eq!(all, b"goodbye", "round {round}");
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            sockets.open(0, dial(&listener), None).unwrap();
+            sockets.open(0, dial(&listener), None, Attention::Busy).unwrap();
             peer = listener.accept().unwrap().0;
         }
         assert!(echo.closed.is_empty(), "{:?}", echo.closed);

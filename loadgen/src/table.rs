@@ -4,7 +4,7 @@ use crate::faults::FaultReport;
 use crate::figure::Figure;
 use crate::latency::Summary;
 use crate::report::{Report, ServerReport};
-use crate::text::{bytes, count, microseconds, three_digits};
+use crate::text::{bytes, count, microseconds, quantity};
 
 /// Columns of what a line is about.
 const LABEL: usize = 24;
@@ -18,15 +18,12 @@ pub(crate) fn of_run(report: &Report) -> String {
         line("latency", &columns(["mean", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned))),
     ];
     if let Some(corrected) = &latency.corrected {
-        lines.push(line("  from intended time", &summary(corrected)));
+        lines.push(line("  corrected (intended)", &summary(corrected)));
     }
-    lines.push(line("  from actual time", &summary(&latency.uncorrected)));
+    lines.push(line("  uncorrected (actual)", &summary(&latency.uncorrected)));
     lines.push(line("slowest connection", &format!("{:.3} of the average one's {unit}", report.slowest_share)));
     lines.extend(report.server.iter().flat_map(|server| server_lines(server, unit)));
-    lines.extend(report.figures.iter().map(|Figure { name, value, unit }| {
-        let number = if value.fract() == 0.0 { count(*value as u64) } else { three_digits(*value) };
-        line(name, format!("{number} {unit}").trim_end())
-    }));
+    lines.extend(report.figures.iter().map(|Figure { name, value, unit }| line(name, &quantity(*value, unit))));
     lines.push(client_line(report));
     lines.extend(fault_lines(&report.faults));
     if report.self_check.client_bound {
@@ -36,7 +33,7 @@ pub(crate) fn of_run(report: &Report) -> String {
 }
 
 fn line(label: &str, text: &str) -> String {
-    format!("  {label:<LABEL$}{text}")
+    format!("  {label:<width$} {text}", width = LABEL - 1)
 }
 
 fn rate(report: &Report) -> String {
@@ -97,8 +94,8 @@ mod tests {
 fanout ws://a:1/: 3 connections, 64 B, 600 publications a second
   deliveries              1,200 in 2.00 s, 600 a second
   latency                      mean      p50      p90      p99    p99.9      max
-  \u{20} from intended time      1.40 ms  1.40 ms  1.80 ms  1.89 ms  1.90 ms  1.90 ms
-  \u{20} from actual time         501 us   500 us   900 us   990 us   999 us  1.00 ms
+  \u{20} corrected (intended)    1.40 ms  1.40 ms  1.80 ms  1.89 ms  1.90 ms  1.90 ms
+  \u{20} uncorrected (actual)     501 us   500 us   900 us   990 us   999 us  1.00 ms
   slowest connection      0.750 of the average one's deliveries
   server CPU              0.60 busy, 1.00 ms each, 1,000 deliveries a CPU second
   server memory           5.00 MB resident

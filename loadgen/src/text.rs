@@ -32,6 +32,12 @@ pub(crate) fn bytes(bytes: f64) -> String {
     }
 }
 
+/// A number that may be anything, with its unit: whole ones in full, others with three digits.
+pub(crate) fn quantity(value: f64, unit: &str) -> String {
+    let number = if value.fract() == 0.0 && value >= 0.0 { count(value as u64) } else { three_digits(value) };
+    format!("{number} {unit}").trim_end().to_owned()
+}
+
 /// As many decimals as make three digits.
 pub(crate) fn three_digits(number: f64) -> String {
     let decimals = match number.abs() {
@@ -51,6 +57,11 @@ mod tests {
     fn thousands_have_commas() {
         let table = [(0, "0"), (999, "999"), (1000, "1,000"), (12_345, "12,345"), (1_234_567, "1,234,567")];
         table.into_iter().for_each(|(number, text)| assert_eq!(count(number), text));
+    }
+
+    #[test]
+    fn whole_numbers_are_told_in_full() {
+        assert_eq!([quantity(2400.0, ""), quantity(1234.5, "B"), quantity(-2.0, "s")], ["2,400", "1234 B", "-2.00 s"]);
     }
 
     #[test]

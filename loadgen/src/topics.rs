@@ -16,6 +16,12 @@ impl Topics {
         Topics { names: vec![name.to_owned()], of: vec![0; subscribers as usize] }
     }
 
+    /// A topic for the `first` subscribers, and another one for the `others` after them.
+    pub(crate) fn split(name: &str, first: u32, others: u32) -> Topics {
+        let of = [vec![0; first as usize], vec![1; others as usize]].concat();
+        Topics { names: (0..2).map(|topic| format!("{name}-{topic}")).collect(), of }
+    }
+
     /// `count` topics, at most as many as `subscribers`, each of whom subscribes to one. Topic number `k`, from 1, has
     /// an audience in proportion to `1 / k^skew` (Zipf's law): 0 makes all alike, 1 is what popularity often follows.
     /// Neighbours by number are strangers by topic.
@@ -74,6 +80,7 @@ mod tests {
     fn without_skew_all_are_alike() {
         let topics = Topics::several("t", 100, 4, 0.0);
         assert_eq!(sizes(&topics, 100), [25; 4]);
+        assert_eq!(sizes(&Topics::split("t", 3, 5), 8), [3, 5]);
         assert_eq!((topics.name(3), Topics::one("t", 5).name(0)), ("t-3", "t"));
     }
 

@@ -50,11 +50,6 @@ impl Window {
         self.ordered.len() + self.unseen.len()
     }
 
-    /// Whether nobody waits for anything.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Adds the next publication, awaited by `subscribers`, at least one.
     pub(crate) fn push(&mut self, payload: &[u8], times: Times, subscribers: u32) {
         let (sequence, payload) = (self.published, payload.into());
@@ -208,7 +203,7 @@ mod tests {
         assert_eq!((window.abandon(0), window.len()), (3, 0));
         window.push(b"d", Times::now(400), 1);
         assert_eq!(window.abandon(1), 1);
-        assert!(window.is_empty());
+        assert_eq!(window.len(), 0);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
 
+mod config;
+mod doctor;
 mod publish;
 mod serve;
 mod subscribe;
@@ -24,8 +26,10 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArguments),
+    Config(config::ConfigArguments),
     Sub(subscribe::SubArguments),
     Pub(publish::PubArguments),
+    Doctor(doctor::DoctorArguments),
 }
 
 /// Runs what the process was asked to.
@@ -34,8 +38,10 @@ pub fn run() -> ExitCode {
     match parse(std::env::args_os()) {
         Ok(Arguments { command }) => match command {
             Command::Serve(arguments) => serve::run(arguments),
+            Command::Config(arguments) => config::run(arguments),
             Command::Sub(arguments) => subscribe::run(arguments),
             Command::Pub(arguments) => publish::run(arguments),
+            Command::Doctor(arguments) => doctor::run(arguments),
         },
         Err(exit_code) => exit_code,
     }
@@ -67,10 +73,10 @@ fn bad_input(text: &str) -> ExitCode {
     ExitCode::from(BAD_INPUT)
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what, warnings by default.
+/// Logs go to standard error; `RUST_LOG` chooses what, by default all but what is for debugging.
 fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::WARN.into())
+        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
 }

@@ -1,92 +1,111 @@
-//! `ringfeed serve`.
+//! `ringfeed serve`: a configuration file, and the flags that win over it.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 
 use super::bad_input;
-use crate::conn::KeepAliveConfig;
-use crate::control::{self, Control, Ended};
-use crate::gateway::{Echo, Feed, Sse};
-use crate::proto::DeflateConfig;
-use crate::server::{Server, ServerConfig};
-use crate::topics::{Namespace, Namespaces};
-
-/// The longest time that may be asked for: a day.
-const TIME_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+use crate::config::{self, Settings};
+use crate::control::{self, Access, Control, Ended};
+use crate::gateway::{Echo, Feed, OriginPattern, Sse};
+use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+use crate::server::Server;
 
 /// Serves WebSocket subscribers and takes publications.
 ///
-/// Of a flag that is there twice, the last counts.
+/// What is set in the configuration file (`ringfeed config example` prints one) may be set by flags, which win. Of a
+/// flag that is there twice, the last counts.
 #[derive(Args, Debug)]
 #[command(args_override_self = true)]
 pub(super) struct ServeArguments {
-    /// Where subscribers connect
-    #[arg(long, value_name = "ADDRESS", default_value_t = ServerConfig::default().listen)]
-    listen: SocketAddr,
-    /// Where messages are published and metrics are read: keep it to yourself
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8001")]
-    control: SocketAddr,
+    /// A configuration file
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where subscribers connect [default: 127.0.0.1:8000]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Where messages are published and metrics are read; other than on loopback it needs a key [default:
+    /// 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS")]
+    control: Option<SocketAddr>,
+    /// A file whose first line is the key that requests to the control port must carry
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<PathBuf>,
+    /// Web pages that may connect, besides the server's own, as https://*.example.com [default: those of loopback
+    /// addresses]
+    #[arg(long, value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
+    allowed_origins: Option<Vec<String>>,
     /// Shards, each a thread with a ring of its own [default: one for each CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
     /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE, for each shard]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
     max_connections: Option<u32>,
     /// Connections that are let in each second; 0: as many as come. The others wait, and are told to come back later
-    /// (503) when that takes long
-    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().handshakes_per_second,
-        value_parser = clap::value_parser!(u64).range(..=10_000_000))]
-    handshakes_per_second: u64,
-    /// Connections from one IPv4 address, or one IPv6 network of 64 bits, at most; 0: as many as come
-    #[arg(long, value_name = "N", default_value_t = ServerConfig::default().connections_per_address_max)]
-    connections_per_address_max: u32,
-    /// Bytes of one message from a client at most
-    #[arg(long, value_name = "BYTES", default_value_t = ServerConfig::default().message_bytes_max,
-        value_parser = clap::value_parser!(u32).range(125..))]
-    message_bytes_max: u32,
-    /// Bytes that may wait for a slow subscriber before it is disconnected
-    #[arg(long, value_name = "BYTES", default_value_t = Namespace::default().outbox_bytes_max)]
-    outbox_bytes_max: usize,
-    /// Compress messages for clients that offer permessage-deflate, and take compressed ones
-    #[arg(long, value_name = "WHETHER", value_enum, default_value_t = Switch::Off)]
-    deflate: Switch,
-    /// How hard to compress: 1, the fastest, to 9, the smallest
-    #[arg(long, value_name = "LEVEL", default_value_t = DeflateConfig::default().level,
-        value_parser = clap::value_parser!(u8).range(1..=9))]
-    deflate_level: u8,
-    /// Bytes of a message from which on it is compressed
-    #[arg(long, value_name = "BYTES", default_value_t = DeflateConfig::default().bytes_min)]
-    deflate_bytes_min: usize,
-    /// Time for an opening handshake to come whole
-    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().handshake_timeout_ms,
-        value_parser = clap::value_parser!(u64).range(1..=TIME_MS_MAX))]
-    handshake_timeout_ms: u64,
-    /// Silence after which a client is pinged; 0: never
-    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.ping_interval_ms,
-        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
-    ping_interval_ms: u64,
-    /// Time to answer a ping
-    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.pong_timeout_ms,
-        value_parser = clap::value_parser!(u64).range(1..=TIME_MS_MAX))]
-    pong_timeout_ms: u64,
-    /// Silence after which a client is disconnected, pinged or not; 0: never
-    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().keep_alive.idle_timeout_ms,
-        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
-    idle_timeout_ms: u64,
-    /// Time for clients to answer their Close frames when the server stops
-    #[arg(long, value_name = "MS", default_value_t = ServerConfig::default().drain_timeout_ms,
-        value_parser = clap::value_parser!(u64).range(..=TIME_MS_MAX))]
-    drain_timeout_ms: u64,
+    /// (503) when that takes long [default: 0]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(..=HANDSHAKES_PER_SECOND_MAX))]
+    handshakes_per_second: Option<u64>,
+    /// Connections from one IPv4 address, or one IPv6 network of 64 bits, at most; 0: as many as come [default: 0]
+    #[arg(long, value_name = "N")]
+    connections_per_address_max: Option<u32>,
+    /// Bytes of one message from a client at most [default: 16777216]
+    #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(125..))]
+    message_bytes_max: Option<u32>,
+    /// Messages, pings and pongs of one client in a second, more of which end it; 0: any number [default: 0]
+    #[arg(long, value_name = "N")]
+    messages_per_second_max: Option<u32>,
+    /// Bytes of one client in a second, more of which end it: 65,536 at least; 0: any number [default: 0]
+    #[arg(long, value_name = "BYTES", value_parser = bytes_per_second)]
+    bytes_per_second_max: Option<u32>,
+    /// Bytes that may wait for a subscriber before it is slow, in every namespace [default: 1048576]
+    #[arg(long, value_name = "BYTES")]
+    outbox_bytes_max: Option<usize>,
+    /// Compress messages for clients that offer permessage-deflate, and take compressed ones [default: off]
+    #[arg(long, value_name = "WHETHER", value_enum)]
+    deflate: Option<Switch>,
+    /// How hard to compress: 1, the fastest, to 9, the smallest [default: 2]
+    #[arg(long, value_name = "LEVEL", value_parser = value_parser!(u8).range(1..=9))]
+    deflate_level: Option<u8>,
+    /// Bytes of a message from which on it is compressed [default: 128]
+    #[arg(long, value_name = "BYTES")]
+    deflate_bytes_min: Option<usize>,
+    /// Time for an opening handshake to come whole [default: 10000]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(1..=DURATION_MS_MAX))]
+    handshake_timeout_ms: Option<u64>,
+    /// Silence after which a client is pinged; 0: never [default: 25000]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
+    ping_interval_ms: Option<u64>,
+    /// Time to answer a ping [default: 10000]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(1..=DURATION_MS_MAX))]
+    pong_timeout_ms: Option<u64>,
+    /// Silence after which a client is disconnected, pinged or not; 0: never [default: 0]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
+    idle_timeout_ms: Option<u64>,
+    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once [default:
+    /// 0]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
+    drain_spread_ms: Option<u64>,
+    /// Time for clients to answer their Close frames when the server stops, after the last was sent [default: 5000]
+    #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
+    drain_timeout_ms: Option<u64>,
     /// Serve /echo, which sends every message back
     #[arg(long)]
     echo: bool,
     /// Publish this host's CPU, memory and network figures to the topic `demo`, each second
     #[arg(long)]
     demo: bool,
+}
+
+/// A bound on bytes in a second: less than one receive may bring would be a bound on how the network joins packets.
+fn bytes_per_second(text: &str) -> Result<u32, String> {
+    match text.parse() {
+        Ok(bytes @ (0 | RECV_BUFFER_BYTES..)) => Ok(bytes),
+        Ok(_) => Err(format!("less than {RECV_BUFFER_BYTES}, which may come at once")),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// Whether something is done.
@@ -97,57 +116,91 @@ enum Switch {
 }
 
 impl ServeArguments {
-    fn config(&self) -> ServerConfig {
-        ServerConfig {
-            listen: self.listen,
-            shards: self.shards.map_or(0, usize::from),
-            connections_max: self.max_connections.map_or(0, |count| count as usize),
-            handshakes_per_second: self.handshakes_per_second,
-            connections_per_address_max: self.connections_per_address_max,
-            message_bytes_max: self.message_bytes_max,
-            namespaces: Arc::new(Namespaces::new(
-                Namespace { outbox_bytes_max: self.outbox_bytes_max, ..Namespace::default() },
-                Vec::new(),
-            )),
-            deflate: (self.deflate == Switch::On)
-                .then_some(DeflateConfig { level: self.deflate_level, bytes_min: self.deflate_bytes_min }),
-            handshake_timeout_ms: self.handshake_timeout_ms,
-            keep_alive: KeepAliveConfig {
-                ping_interval_ms: self.ping_interval_ms,
-                pong_timeout_ms: self.pong_timeout_ms,
-                idle_timeout_ms: self.idle_timeout_ms,
-            },
-            drain_timeout_ms: self.drain_timeout_ms,
-            ..ServerConfig::default()
+    /// Has the flags that are there win.
+    fn apply(self, settings: &mut Settings) {
+        let Settings { server, keep_alive, deflate, api, .. } = settings;
+        set(&mut server.listen, self.listen);
+        set(&mut server.control, self.control);
+        set(&mut server.allowed_origins, self.allowed_origins);
+        set(&mut server.shards, self.shards.map(usize::from));
+        set(&mut server.max_connections, self.max_connections.map(|count| count as usize));
+        set(&mut server.handshakes_per_second, self.handshakes_per_second);
+        set(&mut server.connections_per_address_max, self.connections_per_address_max);
+        set(&mut server.message_bytes_max, self.message_bytes_max);
+        set(&mut server.handshake_timeout_ms, self.handshake_timeout_ms);
+        set(&mut server.messages_per_second_max, self.messages_per_second_max);
+        set(&mut server.bytes_per_second_max, self.bytes_per_second_max);
+        set(&mut server.drain_spread_ms, self.drain_spread_ms);
+        set(&mut server.drain_timeout_ms, self.drain_timeout_ms);
+        server.echo |= self.echo;
+        server.demo |= self.demo;
+        set(&mut keep_alive.ping_interval_ms, self.ping_interval_ms);
+        set(&mut keep_alive.pong_timeout_ms, self.pong_timeout_ms);
+        set(&mut keep_alive.idle_timeout_ms, self.idle_timeout_ms);
+        set(&mut deflate.enabled, self.deflate.map(|switch| switch == Switch::On));
+        set(&mut deflate.level, self.deflate_level);
+        set(&mut deflate.bytes_min, self.deflate_bytes_min);
+        if let Some(file) = self.api_key_file {
+            *api = config::ApiSettings { key: String::new(), key_file: file };
+        }
+        if let Some(bytes) = self.outbox_bytes_max {
+            settings.default_namespace_mut();
+            settings.namespaces.values_mut().for_each(|namespace| namespace.outbox_bytes_max = bytes);
         }
     }
 }
 
+fn set<T>(setting: &mut T, flag: Option<T>) {
+    if let Some(value) = flag {
+        *setting = value;
+    }
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    OriginPattern::new(text).map(|_| text.to_owned()).map_err(|error| error.to_string())
+}
+
 /// Serves until a signal. The exit code is 0 after a graceful stop, and 2 if the server could not start.
 pub(super) fn run(arguments: ServeArguments) -> ExitCode {
-    // Before the shards: if it fails, nobody has connected yet.
-    let control = match TcpListener::bind(arguments.control) {
-        Ok(listener) => listener,
-        Err(error) => return bad_input(&in_use(arguments.control, &error)),
-    };
-    let mut builder = Server::builder(arguments.config()).route("/feed/", || Feed).route("/sse/", Sse::default);
-    if arguments.echo {
-        builder = builder.route("/echo", || Echo);
-    }
-    let server = match builder.start() {
-        Ok(server) => server,
-        Err(error) => return bad_input(&error.to_string()),
-    };
-    let Server { address, publisher, status, ended } = server;
-    let control_address = control.local_addr();
-    let control = Control { listener: control, publisher, status, demo: arguments.demo };
-    let announce = || announce(address, control_address?);
-    let shards_ended = async { drop(ended.await) };
-    match tokio_uring::start(control::serve(control, announce, shards_ended)) {
+    match settings(arguments).and_then(|settings| serve(&settings)) {
         Ok(Ended::ShardsEnded) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::FAILURE,
-        Err(error) => bad_input(&format!("the control plane could not start: {error}")),
+        Err(text) => bad_input(&text),
     }
+}
+
+/// What the file and the flags come to.
+fn settings(arguments: ServeArguments) -> Result<Settings, String> {
+    let mut settings = match &arguments.config {
+        Some(path) => config::load(path).map_err(|error| error.to_string())?,
+        None => Settings::default(),
+    };
+    arguments.apply(&mut settings);
+    Ok(settings)
+}
+
+fn serve(settings: &Settings) -> Result<Ended, String> {
+    // Before the shards: if any of it fails, nobody has connected yet.
+    let key = settings.api.key()?;
+    let access = Access::new(settings.server.control, key).map_err(|error| error.to_string())?;
+    let listener =
+        TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
+    let control_address = listener.local_addr();
+    let config = settings.server_config();
+    let namespaces = config.namespaces.clone();
+    let (of_feed, of_sse) = (namespaces.clone(), namespaces.clone());
+    let mut builder = Server::builder(config)
+        .route("/feed/", move || Feed::new(of_feed.clone()))
+        .route("/sse/", move || Sse::new(of_sse.clone()));
+    if settings.server.echo {
+        builder = builder.route("/echo", || Echo);
+    }
+    let Server { address, publisher, status, ended } = builder.start().map_err(|error| error.to_string())?;
+    let control = Control { listener, access, publisher, namespaces, status, demo: settings.server.demo };
+    let announce = || announce(address, control_address?);
+    let shards_ended = async { drop(ended.await) };
+    tokio_uring::start(control::serve(control, announce, shards_ended))
+        .map_err(|error| format!("the control plane could not start: {error}"))
 }
 
 fn in_use(address: SocketAddr, error: &io::Error) -> String {
@@ -161,4 +214,87 @@ fn announce(data: SocketAddr, control: SocketAddr) -> io::Result<()> {
     writeln!(out, "control on http://{control}")?;
     writeln!(out, "ready")?;
     out.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+    use crate::cli::Arguments;
+
+    fn settings_with(flags: &[&str]) -> Settings {
+        #[derive(Parser)]
+        struct Serve {
+            #[command(flatten)]
+            arguments: ServeArguments,
+        }
+        settings(Serve::parse_from([&["serve"], flags].concat()).arguments).unwrap()
+    }
+
+    #[test]
+    fn without_flags_there_are_the_defaults() {
+        assert_eq!(settings_with(&[]), Settings::default());
+    }
+
+    #[test]
+    fn each_flag_changes_its_setting_and_no_other() {
+        let rows: [(&[&str], fn(&mut Settings)); 24] = [
+            (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
+            (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
+            (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),
+            (&["--allowed-origins", "https://a,*"], |settings| {
+                settings.server.allowed_origins = vec!["https://a".to_owned(), "*".to_owned()]
+            }),
+            (&["--shards", "3"], |settings| settings.server.shards = 3),
+            (&["--max-connections", "3"], |settings| settings.server.max_connections = 3),
+            (&["--handshakes-per-second", "3"], |settings| settings.server.handshakes_per_second = 3),
+            (&["--connections-per-address-max", "3"], |settings| settings.server.connections_per_address_max = 3),
+            (&["--message-bytes-max", "130"], |settings| settings.server.message_bytes_max = 130),
+            (&["--deflate", "on"], |settings| settings.deflate.enabled = true),
+            (&["--deflate", "on", "--deflate", "off"], |_| {}),
+            (&["--deflate-level", "3"], |settings| settings.deflate.level = 3),
+            (&["--deflate-bytes-min", "3"], |settings| settings.deflate.bytes_min = 3),
+            (&["--handshake-timeout-ms", "3"], |settings| settings.server.handshake_timeout_ms = 3),
+            (&["--ping-interval-ms", "3"], |settings| settings.keep_alive.ping_interval_ms = 3),
+            (&["--pong-timeout-ms", "3"], |settings| settings.keep_alive.pong_timeout_ms = 3),
+            (&["--idle-timeout-ms", "3"], |settings| settings.keep_alive.idle_timeout_ms = 3),
+            (&["--messages-per-second-max", "3"], |settings| settings.server.messages_per_second_max = 3),
+            (&["--bytes-per-second-max", "70000"], |settings| settings.server.bytes_per_second_max = 70_000),
+            (&["--drain-spread-ms", "3"], |settings| settings.server.drain_spread_ms = 3),
+            (&["--drain-timeout-ms", "3"], |settings| settings.server.drain_timeout_ms = 3),
+            (&["--echo"], |settings| settings.server.echo = true),
+            (&["--demo"], |settings| settings.server.demo = true),
+            (&["--outbox-bytes-max", "3"], |settings| settings.default_namespace_mut().outbox_bytes_max = 3),
+        ];
+        for (flags, change) in rows {
+            let mut expected = Settings::default();
+            change(&mut expected);
+            assert_eq!(settings_with(flags), expected, "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn flags_tell_the_defaults_of_the_file() {
+        let example: toml::Table = config::example().parse().unwrap();
+        let sections = ["server", "keep_alive", "deflate"].map(|section| &example[section]);
+        let sections = sections.into_iter().chain([&example["namespaces"]["default"]]);
+        let values: Vec<(&String, &toml::Value)> = sections.flat_map(|section| section.as_table().unwrap()).collect();
+        let command = Arguments::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let mut told = 0;
+        for flag in serve.get_arguments() {
+            let help = flag.get_help().map(ToString::to_string).unwrap_or_default();
+            let Some((_, default)) = help.split_once("[default: ") else { continue };
+            let default = default.trim_end_matches(']');
+            if !default.starts_with(|first: char| first.is_ascii_digit()) {
+                continue;
+            }
+            let name = flag.get_id().as_str().trim_start_matches("deflate_");
+            let (_, value) = values.iter().find(|(key, _)| *key == name).unwrap_or_else(|| panic!("no key {name}"));
+            assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
+            told += 1;
+        }
+        assert_eq!(told, 16);
+    }
 }

@@ -18,6 +18,8 @@ pub enum CloseCause {
     Answered,
     /// No sign of life: neither a pong nor anything else.
     PingTimeout,
+    /// It sent more than it may in a second.
+    RateLimited,
     /// It did not read as fast as its topics are published.
     SlowConsumer,
     /// The application closed it.
@@ -28,7 +30,7 @@ pub enum CloseCause {
 
 impl CloseCause {
     /// All of them.
-    pub const ALL: [CloseCause; 10] = [
+    pub const ALL: [CloseCause; 11] = [
         CloseCause::Peer,
         CloseCause::PeerLost,
         CloseCause::Protocol,
@@ -36,6 +38,7 @@ impl CloseCause {
         CloseCause::HandshakeTimeout,
         CloseCause::Answered,
         CloseCause::PingTimeout,
+        CloseCause::RateLimited,
         CloseCause::SlowConsumer,
         CloseCause::Application,
         CloseCause::Drain,
@@ -51,6 +54,7 @@ impl CloseCause {
             CloseCause::HandshakeTimeout => "handshake_timeout",
             CloseCause::Answered => "answered",
             CloseCause::PingTimeout => "ping_timeout",
+            CloseCause::RateLimited => "rate_limited",
             CloseCause::SlowConsumer => "slow_consumer",
             CloseCause::Application => "application",
             CloseCause::Drain => "drain",

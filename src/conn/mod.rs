@@ -6,12 +6,14 @@
 mod close;
 mod heartbeat;
 mod outbox;
+mod rate;
 mod recv;
 mod timers;
 
 pub use close::CloseCause;
 pub use heartbeat::Heartbeat;
 pub use outbox::{Mark, Outbox, OutboxFull};
+pub use rate::{Rate, RateConfig, TooMuch};
 pub use recv::Next;
 pub use timers::{KeepAlive, KeepAliveConfig, Pulse};
 

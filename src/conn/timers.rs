@@ -1,9 +1,13 @@
 //! Signs of life.
 
+use serde::{Deserialize, Serialize};
+
 use super::Heartbeat;
+use crate::limits::{PING_INTERVAL_MS, PONG_TIMEOUT_MS};
 
 /// When to ask a silent peer for a sign of life, and when to give it up. 0 turns a thing off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct KeepAliveConfig {
     /// A peer that was silent for this long is pinged.
     pub ping_interval_ms: u64,
@@ -11,6 +15,12 @@ pub struct KeepAliveConfig {
     pub pong_timeout_ms: u64,
     /// A peer that was silent for this long is lost, pinged or not.
     pub idle_timeout_ms: u64,
+}
+
+impl Default for KeepAliveConfig {
+    fn default() -> Self {
+        KeepAliveConfig { ping_interval_ms: PING_INTERVAL_MS, pong_timeout_ms: PONG_TIMEOUT_MS, idle_timeout_ms: 0 }
+    }
 }
 
 /// When a peer was last heard of.

@@ -12,9 +12,10 @@
 
 use std::net::IpAddr;
 
-use hyper::Uri;
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::http::uri::Authority;
+
+use crate::gateway::is_loopback_origin;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,20 +49,13 @@ pub(super) fn check(headers: &HeaderMap, on_loopback: bool) -> Result<(), Refuse
 
 /// Whether a page of this origin was served from this host. `null`, the origin of sandboxed pages and files, was not.
 fn is_origin_here(origin: &HeaderValue) -> bool {
-    let Ok(origin) = Uri::try_from(origin.as_bytes()) else { return false };
-    let has_scheme = origin.scheme().is_some();
-    let host = origin.host().unwrap_or_default();
-    has_scheme && (is_localhost(host) || ip_literal(host).is_some_and(|address| address.is_loopback()))
+    origin.to_str().is_ok_and(is_loopback_origin)
 }
 
 /// Whether this host is named by address or as `localhost`, rather than by a name that someone else may own.
 fn is_host_unnamed(host: &HeaderValue) -> bool {
     let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
-    is_localhost(authority.host()) || ip_literal(authority.host()).is_some()
-}
-
-fn is_localhost(host: &str) -> bool {
-    host.eq_ignore_ascii_case("localhost")
+    authority.host().eq_ignore_ascii_case("localhost") || ip_literal(authority.host()).is_some()
 }
 
 /// The address that a URL's host writes out; IPv6 stands in brackets there (RFC 3986 §3.2.2).

@@ -77,13 +77,19 @@ pub(super) struct Memory {
 
 /// Memory from `/proc/meminfo`.
 pub(super) fn memory(meminfo: &str) -> Memory {
-    let bytes = |name: &str| {
-        let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        let figure = line.and_then(|line| line.split_ascii_whitespace().next());
-        figure.and_then(|figure| figure.parse::<u64>().ok()).unwrap_or(0) * 1024
-    };
-    let total_bytes = bytes("MemTotal");
-    Memory { used_bytes: total_bytes.saturating_sub(bytes("MemAvailable")), total_bytes }
+    let total_bytes = meminfo_bytes(meminfo, "MemTotal");
+    Memory { used_bytes: total_bytes.saturating_sub(meminfo_bytes(meminfo, "MemAvailable")), total_bytes }
+}
+
+/// Memory of the kernel's own objects, sockets among them, from `/proc/meminfo`.
+pub(super) fn slab_bytes(meminfo: &str) -> u64 {
+    meminfo_bytes(meminfo, "Slab")
+}
+
+fn meminfo_bytes(meminfo: &str, name: &str) -> u64 {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let figure = line.and_then(|line| line.split_ascii_whitespace().next());
+    figure.and_then(|figure| figure.parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
 /// Bytes that have passed the host's network interfaces since they came up.

@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
-use super::{State, guard, metrics, publish};
+use super::{State, api, guard, metrics, publish, slowest};
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
@@ -32,22 +32,20 @@ const INDEX: &str = "\
 Ringfeed's control port.
 
 POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: application/octet-stream'
+POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
+GET  /connections/slow  who has the most waiting (?count=20)
 GET  /metrics           numbers for Prometheus
 GET  /healthz           200 while the process answers
 GET  /readyz            200 while it takes connections, 503 while it leaves";
 
 /// The listener of the control port.
-pub(super) struct Listener {
-    listener: TcpListener,
-    on_loopback: bool,
-}
+pub(super) struct Listener(TcpListener);
 
 impl Listener {
     /// Takes over a bound listener.
     pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
-        let on_loopback = listener.local_addr()?.ip().is_loopback();
-        Ok(Listener { listener: TcpListener::from_std(listener)?, on_loopback })
+        Ok(Listener(TcpListener::from_std(listener)?))
     }
 
     /// Accepts and serves connections, for ever.
@@ -55,10 +53,9 @@ impl Listener {
         let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
         loop {
             let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
-            match self.listener.accept().await {
+            match self.0.accept().await {
                 Ok((stream, _)) => {
-                    let connection = serve(stream, state.clone(), self.on_loopback, place);
-                    tokio::task::spawn_local(connection);
+                    tokio::task::spawn_local(serve(stream, state.clone(), place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control port could not accept a connection");
@@ -70,12 +67,11 @@ impl Listener {
 }
 
 /// Serves one connection until either side closes it. It holds its `place` as long.
-async fn serve(stream: TcpStream, state: Rc<State>, on_loopback: bool, place: OwnedSemaphorePermit) {
+async fn serve(stream: TcpStream, state: Rc<State>, place: OwnedSemaphorePermit) {
     // Answers are small and wait for nothing. Without it they would only be slower, so a failure is not worth a word.
     let _ = stream.set_nodelay(true);
-    let service = service_fn(|request: Request<Incoming>| async {
-        Ok::<_, Infallible>(respond(&state, on_loopback, request).await)
-    });
+    let service =
+        service_fn(|request: Request<Incoming>| async { Ok::<_, Infallible>(respond(&state, request).await) });
     // A connection that fails is the client's affair: it knows.
     let _ = http1::Builder::new()
         // Who has sent a whole request is answered, though nothing more will come. Otherwise hyper would read after
@@ -96,8 +92,11 @@ enum Route<'a> {
     Health,
     Ready,
     Metrics,
+    Slowest,
     /// What follows `/publish/`.
     Publish(&'a str),
+    /// What follows `/api/`.
+    Api(&'a str),
 }
 
 impl<'a> Route<'a> {
@@ -107,16 +106,25 @@ impl<'a> Route<'a> {
             "/healthz" => Some(Route::Health),
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
-            _ => path.strip_prefix("/publish/").map(Route::Publish),
+            "/connections/slow" => Some(Route::Slowest),
+            _ => {
+                let publish = path.strip_prefix("/publish/").map(Route::Publish);
+                publish.or_else(|| path.strip_prefix("/api/").map(Route::Api))
+            }
         }
     }
 
     /// The methods that it answers, for `Allow`.
     fn methods(self) -> &'static str {
         match self {
-            Route::Index | Route::Health | Route::Ready | Route::Metrics => "GET, HEAD",
-            Route::Publish(_) => "POST",
+            Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
+            Route::Publish(_) | Route::Api(_) => "POST",
         }
+    }
+
+    /// Whether it is answered without the key: by probes, who learn nothing from it that they could not see anyway.
+    fn is_open(self) -> bool {
+        matches!(self, Route::Health | Route::Ready)
     }
 
     fn allows(self, method: &Method) -> bool {
@@ -125,13 +133,17 @@ impl<'a> Route<'a> {
 }
 
 /// Answers one request.
-async fn respond<B: Body<Data = Bytes>>(state: &State, on_loopback: bool, request: Request<B>) -> Answer {
-    if let Err(refused) = guard::check(request.headers(), on_loopback) {
+async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> Answer {
+    if let Err(refused) = guard::check(request.headers(), state.access.is_loopback()) {
         return text(StatusCode::FORBIDDEN, refused.reason());
     }
     // The path is kept beside the request, whose body is taken out of it.
     let uri = request.uri().clone();
-    let Some(route) = Route::of(uri.path()) else {
+    let route = Route::of(uri.path());
+    if !route.is_some_and(Route::is_open) && !state.access.is_granted(request.headers()) {
+        return text(StatusCode::UNAUTHORIZED, "the key is missing or wrong: send it as 'X-API-Key: KEY'");
+    }
+    let Some(route) = route else {
         return text(StatusCode::NOT_FOUND, format_args!("there is nothing here. {INDEX}"));
     };
     if !route.allows(request.method()) {
@@ -143,8 +155,10 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, on_loopback: bool, reques
         Route::Health => text(StatusCode::OK, "ok"),
         Route::Ready if state.status.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Route::Ready => text(StatusCode::OK, "ready"),
-        Route::Metrics => metrics::get(&state.status, state.started).await,
+        Route::Metrics => metrics::get(&state.status, state.started, state.memory_before).await,
+        Route::Slowest => slowest::get(state, uri.query()).await,
         Route::Publish(path) => publish::post(state, path, request).await,
+        Route::Api(method) => api::post(state, method, request).await,
     }
 }
 
@@ -167,7 +181,7 @@ mod tests {
         }
         let request = request.body(Full::new(Bytes::new())).unwrap();
         tokio_uring::start(async {
-            let (parts, body) = respond(state, true, request).await.into_parts();
+            let (parts, body) = respond(state, request).await.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let allow = parts.headers.get(ALLOW).map(|value| value.to_str().unwrap().to_owned());
             (parts.status.as_u16(), allow, String::from_utf8(body.to_vec()).unwrap())
@@ -188,6 +202,11 @@ mod tests {
             ("GET", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("PUT", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("POST", "/metrics", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
+            ("GET", "/connections/slow", 200, None, "\"outbox_bytes\":300"),
+            ("POST", "/connections/slow", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
+            ("POST", "/api/info", 200, None, "\"nodes\":"),
+            ("POST", "/api/nonsense", 404, None, "presence_stats"),
+            ("GET", "/api/info", 405, Some("POST"), "use POST\n"),
             ("GET", "/publish", 404, None, "POST /publish/<topic>"),
             ("GET", "/healthz/", 404, None, "/healthz"),
         ];
@@ -216,6 +235,29 @@ mod tests {
         assert_eq!(ask(&state, "GET", "/metrics", &[("host", "example.org")]).0, 403);
         assert!(shards.published.borrow().is_empty());
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "http://localhost:3000")]).0, 200);
+    }
+
+    #[test]
+    fn where_there_is_a_key_only_probes_need_none() {
+        let shards = Shards::default();
+        let state = shards.state_with_key("secret");
+        let rows = [
+            ("GET", "/healthz", 200),
+            ("GET", "/readyz", 200),
+            ("GET", "/", 401),
+            ("GET", "/metrics", 401),
+            ("GET", "/nowhere", 401),
+            ("POST", "/publish/a", 401),
+            ("POST", "/api/info", 401),
+            ("POST", "/healthz", 405),
+        ];
+        for (method, target, status) in rows {
+            assert_eq!(ask(&state, method, target, &[]).0, status, "{method} {target}");
+            assert_eq!(ask(&state, method, target, &[("x-api-key", "guess")]).0, status, "{method} {target}");
+        }
+        assert!(shards.published.borrow().is_empty());
+        assert_eq!(ask(&state, "POST", "/publish/a", &[("x-api-key", "secret")]).0, 200);
+        assert_eq!(ask(&state, "GET", "/metrics", &[("authorization", "Bearer secret")]).0, 200);
     }
 
     /// Runs `client` against a control port for `shards`.

@@ -15,7 +15,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::answer::{Answer, answer};
-use super::process;
+use super::{host, process};
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
 
@@ -25,10 +25,11 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 9] = [
+const GAUGES: [Row; 10] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
     ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
+    ("ringfeed_drain_left", "Connections that are still to be told that the server stops", |shard| &shard.drain_left),
     ("ringfeed_home_topics", "Topics whose order the shard keeps", |shard| &shard.home_topics),
     ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
     ("ringfeed_topics", "Topics with subscribers on the shard", |shard| &shard.topics),
@@ -38,8 +39,9 @@ const GAUGES: [Row; 9] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 22] = [
+const COUNTERS: [Row; 23] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
+    ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
@@ -67,10 +69,39 @@ const COUNTERS: [Row; 22] = [
     ("ringfeed_turns", "Turns of the shard's loop", |shard| &shard.turns),
 ];
 
-/// Answers a scrape. `started` is when the process did.
-pub(super) async fn get(status: &Status, started: SystemTime) -> Answer {
+/// Memory that connections take, among other things.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MemoryInUse {
+    /// Of the process.
+    pub(super) resident_bytes: u64,
+    /// Of the kernel's slab, for all of the host: sockets and what waits on them are most of it where there are many.
+    pub(super) slab_bytes: u64,
+}
+
+impl MemoryInUse {
+    /// As it is now. 0 where the kernel does not say.
+    pub(super) async fn measure() -> MemoryInUse {
+        let meminfo = host::read("/proc/meminfo").await.unwrap_or_default();
+        MemoryInUse { resident_bytes: process::resident_bytes().await, slab_bytes: host::slab_bytes(&meminfo) }
+    }
+
+    /// What has come since `before`, for each of `connections`.
+    fn for_each_since(self, before: MemoryInUse, connections: u64) -> MemoryInUse {
+        let share = |now: u64, before: u64| now.saturating_sub(before).checked_div(connections).unwrap_or(0);
+        MemoryInUse {
+            resident_bytes: share(self.resident_bytes, before.resident_bytes),
+            slab_bytes: share(self.slab_bytes, before.slab_bytes),
+        }
+    }
+}
+
+/// Answers a scrape. `started` is when the process did, and `memory_before` what it took before anybody connected.
+pub(super) async fn get(status: &Status, started: SystemTime, memory_before: MemoryInUse) -> Answer {
+    let memory = MemoryInUse::measure().await;
+    let connections = status.shards.iter().map(|shard| shard.connections.get()).sum();
     let process = Process {
-        resident_bytes: process::resident_bytes().await,
+        memory,
+        memory_for_each: memory.for_each_since(memory_before, connections),
         cpu_time: process::cpu_time(),
         started: started.duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
@@ -142,7 +173,9 @@ impl Shards {
 /// The process's own numbers, named as Prometheus's client libraries name them.
 #[derive(Debug)]
 struct Process {
-    resident_bytes: u64,
+    memory: MemoryInUse,
+    /// What has come since the start, divided by the connections that there are.
+    memory_for_each: MemoryInUse,
     cpu_time: Duration,
     /// Since the Unix epoch.
     started: Duration,
@@ -151,7 +184,13 @@ struct Process {
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let (name, help) = ("process_resident_memory_bytes", "Memory of the process that is in RAM");
-        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&self.resident_bytes)?;
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&self.memory.resident_bytes)?;
+        let (name, help) =
+            ("ringfeed_connection_process_bytes", "Memory of the process since its start, by connections");
+        let for_each = self.memory_for_each;
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&for_each.resident_bytes)?;
+        let (name, help) = ("ringfeed_connection_kernel_bytes", "Slab of the host since the start, by connections");
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&for_each.slab_bytes)?;
         let (name, help) = ("process_start_time_seconds", "When the process started, since the Unix epoch");
         encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&self.started.as_secs_f64())?;
         let (name, help) = ("process_cpu_seconds", "CPU time of the process, user and kernel");
@@ -170,7 +209,8 @@ mod tests {
 
     fn encoded() -> String {
         let process = Process {
-            resident_bytes: 4096,
+            memory: MemoryInUse { resident_bytes: 4096, slab_bytes: 1 },
+            memory_for_each: MemoryInUse { resident_bytes: 170, slab_bytes: 4100 },
             cpu_time: Duration::from_millis(2500),
             started: Duration::from_secs(1_700_000_000),
         };
@@ -197,12 +237,21 @@ mod tests {
     }
 
     #[test]
+    fn each_connection_has_its_share_of_what_has_come() {
+        let memory = |resident_bytes, slab_bytes| MemoryInUse { resident_bytes, slab_bytes };
+        assert_eq!(memory(1500, 5000).for_each_since(memory(500, 6000), 10), memory(100, 0));
+        assert_eq!(memory(1500, 5000).for_each_since(memory(500, 1000), 0), memory(0, 0));
+    }
+
+    #[test]
     fn the_process_and_the_build_are_described() {
         let text = encoded();
         let version = concat!("ringfeed_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1");
         let lines = [
             version,
             "process_resident_memory_bytes 4096",
+            "ringfeed_connection_process_bytes 170",
+            "ringfeed_connection_kernel_bytes 4100",
             "process_cpu_seconds_total 2.5",
             "process_start_time_seconds 1700000000.0",
         ];

@@ -5,15 +5,21 @@
 //! GET  /healthz           200 while the process answers
 //! GET  /readyz            200, and 503 while the server leaves
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
+//! GET  /connections/slow   who has the most waiting         (slowest)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
+//! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
 //!
-//! Connections are `http`'s (with `batch`), and which requests a browser may make is `guard`'s. With `demo` there
-//! is a publisher inside, which reads this host's figures (`demo`, `host`). It never touches a shard's state: what
-//! it wants goes through the [`Publisher`], what it knows comes from the [`Status`].
+//! Connections are `http`'s (with `batch`), bodies `body`'s, who may use them is `access`'s, and which requests a browser
+//! may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`, `host`). It
+//! never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows comes from the
+//! [`Status`].
 
+mod access;
 mod answer;
+mod api;
 mod batch;
+mod body;
 mod demo;
 #[cfg(test)]
 mod fake;
@@ -23,29 +29,46 @@ mod http;
 mod metrics;
 mod process;
 mod publish;
+mod query;
+mod shards;
+mod slowest;
 
 use std::cell::RefCell;
 use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 
-use crate::server::{PublishError, Publisher, Status};
-use publish::Publish;
+pub use access::{Access, ExposedError};
+use metrics::MemoryInUse;
+use shards::ToShards;
+
+use crate::server::metrics::Cell;
+use crate::server::{PublishError, Publisher, ShardMetrics, Status};
+use crate::topics::Namespaces;
 
 /// How long to wait before a full queue is tried again.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How often the log tells how far a drain has come.
+const DRAIN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the control plane is made of.
 pub struct Control {
     /// Where HTTP is served. Bound and listening.
     pub listener: std::net::TcpListener,
+    /// Who may use it.
+    pub access: Access,
     /// The way to the shards.
     pub publisher: Publisher,
+    /// What topics have in common, as the shards have it.
+    pub namespaces: Arc<Namespaces>,
     /// What the shards count.
     pub status: Status,
     /// Whether to publish this host's figures to the topic `demo`, each second.
@@ -63,20 +86,34 @@ pub enum Ended {
 
 /// What the tasks of the control plane share.
 struct State {
-    publisher: RefCell<Box<dyn Publish>>,
+    shards: RefCell<Box<dyn ToShards>>,
     status: Status,
+    namespaces: Arc<Namespaces>,
+    access: Access,
+    /// Tells this server from others, and from itself before it was started again.
+    uid: String,
     /// When the process did, as near as the control plane knows.
     started: SystemTime,
+    /// What was in use then.
+    memory_before: MemoryInUse,
 }
 
 impl State {
-    fn new(publisher: Box<dyn Publish>, status: Status) -> State {
-        State { publisher: RefCell::new(publisher), status, started: SystemTime::now() }
+    fn new(
+        shards: Box<dyn ToShards>,
+        status: Status,
+        namespaces: Arc<Namespaces>,
+        access: Access,
+        memory_before: MemoryInUse,
+    ) -> State {
+        let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
+        let started = SystemTime::now();
+        State { shards: RefCell::new(shards), status, namespaces, access, uid, started, memory_before }
     }
 
-    /// Runs `act` with the publisher.
-    fn with_publisher<T>(&self, act: impl FnOnce(&mut dyn Publish) -> T) -> T {
-        act(self.publisher.borrow_mut().as_mut())
+    /// Runs `act` with the shards.
+    fn with_shards<T>(&self, act: impl FnOnce(&mut dyn ToShards) -> T) -> T {
+        act(self.shards.borrow_mut().as_mut())
     }
 }
 
@@ -95,7 +132,9 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
-    let state = Rc::new(State::new(Box::new(control.publisher), control.status));
+    let Control { publisher, status, namespaces, access, .. } = control;
+    let memory_before = MemoryInUse::measure().await;
+    let state = Rc::new(State::new(Box::new(publisher), status, namespaces, access, memory_before));
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
@@ -115,7 +154,7 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
     }
     let drained = async {
         drain(state).await;
-        shards_ended.await;
+        log_until(shards_ended, &state.status).await;
     };
     tokio::select! {
         () = drained => Ended::ShardsEnded,
@@ -126,8 +165,21 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
 /// Tells every shard to leave.
 async fn drain(state: &State) {
     state.status.set_draining();
-    while let Err(PublishError::Busy) = state.with_publisher(|publisher| publisher.drain()) {
+    while let Err(PublishError::Busy) = state.with_shards(|shards| shards.drain()) {
         tokio::time::sleep(RETRY).await;
+    }
+}
+
+/// Says each second how far the drain has come.
+async fn log_until(mut ended: Pin<&mut impl Future<Output = ()>>, status: &Status) {
+    let sum = |cell: fn(&ShardMetrics) -> &Cell| status.shards.iter().map(|shard| cell(shard).get()).sum::<u64>();
+    loop {
+        let (connections, to_tell) = (sum(|shard| &shard.connections), sum(|shard| &shard.drain_left));
+        tracing::info!(connections, to_tell, "stopping");
+        tokio::select! {
+            () = &mut ended => return,
+            () = tokio::time::sleep(DRAIN_LOG_INTERVAL) => {}
+        }
     }
 }
 

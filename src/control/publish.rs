@@ -1,53 +1,24 @@
 //! `POST /publish/<topic>`: the body becomes a publication, the answer is its place in the topic's order.
+//!
+//! The query may give it a key and tags (`?key=EURUSD&tag=venue:XETRA&tag=side:buy`), and the header field
+//! `Idempotency-Key` makes it safe to send a second time when the answer to the first was lost.
 
-use std::pin::pin;
-use std::time::Duration;
-
-use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use bytes::Bytes;
 use hyper::body::Body;
-use hyper::header::{CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use hyper::{Request, StatusCode};
-use tokio::sync::oneshot;
 
 use super::State;
 use super::answer::{Answer, JSON, answer, text, with_header};
-use crate::limits::{CONTROL_BODY_MS, PUBLISH_BYTES_MAX};
+use super::body;
+use super::query::pairs;
+use crate::limits::{KEY_BYTES_MAX, PUBLISH_BYTES_MAX, TAGS_BYTES_MAX};
 use crate::proto::MessageKind;
-use crate::server::{PublishError, Publisher};
+use crate::server::PublishError;
 use crate::topics::{Draft, Position, TopicName};
 
-/// What the control plane asks of the shards. A seam: tests answer in their place.
-pub(super) trait Publish {
-    /// As [`Publisher::publish`].
-    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError>;
-    /// As [`Publisher::drain`].
-    fn drain(&mut self) -> Result<(), PublishError>;
-}
-
-/// Yields what has become of a publication; fails when its shard has stopped.
-pub(super) type Outcome = oneshot::Receiver<Result<Position, PublishError>>;
-
-impl Publish for Publisher {
-    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError> {
-        Publisher::publish(self, draft)
-    }
-
-    fn drain(&mut self) -> Result<(), PublishError> {
-        Publisher::drain(self)
-    }
-}
-
-impl State {
-    /// Publishes, and waits for the publication's place.
-    pub(super) async fn publish(&self, draft: Draft) -> Result<Position, PublishError> {
-        if self.status.is_draining() {
-            return Err(PublishError::Stopping);
-        }
-        let outcome = self.with_publisher(|publisher| publisher.publish(draft))?;
-        outcome.await.unwrap_or(Err(PublishError::Stopping))
-    }
-}
+/// The header field that makes publishing again harmless.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Answers one request; `path` is what follows `/publish/`.
 pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, path: &str, request: Request<B>) -> Answer {
@@ -56,18 +27,67 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, path: &str, reque
         Err(error) => return text(StatusCode::BAD_REQUEST, error),
     };
     let kind = message_kind(request.headers().get(CONTENT_TYPE));
-    let payload = match read(request.into_body()).await {
+    let mut draft = Draft::new(topic, kind == MessageKind::Text, Bytes::new());
+    if let Err(remedy) = describe(&mut draft, request.uri().query(), request.headers()) {
+        return text(StatusCode::BAD_REQUEST, remedy);
+    }
+    draft.payload = match body::read(request.into_body(), PUBLISH_BYTES_MAX).await {
         Ok(payload) => payload,
         Err(error) => return error.answer(),
     };
-    if kind == MessageKind::Text && simdutf8::basic::from_utf8(&payload).is_err() {
+    if draft.is_text && simdutf8::basic::from_utf8(&draft.payload).is_err() {
         let remedy = "the body is not valid UTF-8: send binary with 'Content-Type: application/octet-stream'";
         return text(StatusCode::BAD_REQUEST, remedy);
     }
-    match state.publish(Draft::new(topic, kind == MessageKind::Text, payload)).await {
+    match state.publish(draft).await {
         Ok(position) => published(position),
         Err(error) => refused(error),
     }
+}
+
+/// Takes over what the request says of its publication.
+fn describe(draft: &mut Draft, query: Option<&str>, headers: &HeaderMap) -> Result<(), String> {
+    let mut tags = Vec::new();
+    for pair in pairs(query.unwrap_or_default()) {
+        let (name, value) = pair?;
+        match &*name {
+            "key" => draft.key = Some(checked_key("key", &value)?),
+            "tag" => {
+                let (name, value) = value.split_once(':').ok_or("a tag is NAME:VALUE")?;
+                tags.push((name.to_owned(), value.to_owned()));
+            }
+            _ => {}
+        }
+    }
+    draft.tags = sorted_tags(tags)?;
+    if let Some(value) = headers.get(IDEMPOTENCY_KEY) {
+        let value = value.to_str().map_err(|_| "Idempotency-Key must be visible ASCII")?;
+        draft.idempotency_key = Some(checked_key("Idempotency-Key", value)?);
+    }
+    Ok(())
+}
+
+/// A publication's key or idempotency key, if it is not too long.
+///
+/// # Errors
+/// A text for people; `name` is what they call it.
+pub(super) fn checked_key(name: &str, key: &str) -> Result<Box<str>, String> {
+    if key.len() > KEY_BYTES_MAX {
+        return Err(format!("{name} is too long: at most {KEY_BYTES_MAX} bytes"));
+    }
+    Ok(key.into())
+}
+
+/// A publication's tags, if they are not too long; `None` if there are none.
+///
+/// # Errors
+/// A text for people.
+pub(super) fn sorted_tags(mut tags: Vec<(String, String)>) -> Result<Option<Box<[(String, String)]>>, String> {
+    if tags.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > TAGS_BYTES_MAX {
+        return Err(format!("the tags are too long: at most {TAGS_BYTES_MAX} bytes together"));
+    }
+    tags.sort_unstable();
+    Ok(Some(tags.into_boxed_slice()).filter(|tags| !tags.is_empty()))
 }
 
 /// Binary if it says so, else text.
@@ -79,62 +99,6 @@ fn message_kind(content_type: Option<&HeaderValue>) -> MessageKind {
     } else {
         MessageKind::Text
     }
-}
-
-/// Why a body was not read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum BodyError {
-    /// It is longer than [`PUBLISH_BYTES_MAX`].
-    TooLong,
-    /// It took longer than [`CONTROL_BODY_MS`].
-    TooSlow,
-    /// It ended early or is not what its header fields say.
-    Broken,
-}
-
-impl BodyError {
-    /// After which the connection is closed, for the rest of the body may still come.
-    fn answer(self) -> Answer {
-        let answer = match self {
-            BodyError::TooLong => {
-                let remedy = format!("the body is too long: at most {PUBLISH_BYTES_MAX} bytes are published at once");
-                text(StatusCode::PAYLOAD_TOO_LARGE, remedy)
-            }
-            BodyError::TooSlow => text(StatusCode::REQUEST_TIMEOUT, "the body took too long to come"),
-            BodyError::Broken => text(StatusCode::BAD_REQUEST, "the body could not be read"),
-        };
-        with_header(answer, CONNECTION, "close")
-    }
-}
-
-/// Reads the body, as it is where it came in one piece.
-async fn read<B: Body<Data = Bytes>>(body: B) -> Result<Bytes, BodyError> {
-    if body.size_hint().lower() > PUBLISH_BYTES_MAX as u64 {
-        return Err(BodyError::TooLong);
-    }
-    let read = tokio::time::timeout(Duration::from_millis(CONTROL_BODY_MS), read_pieces(body));
-    read.await.unwrap_or(Err(BodyError::TooSlow))
-}
-
-async fn read_pieces<B: Body<Data = Bytes>>(body: B) -> Result<Bytes, BodyError> {
-    let mut body = pin!(body);
-    let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(piece) = frame.map_err(|_| BodyError::Broken)?.into_data() else { continue };
-        if first.len().max(joined.len()) + piece.len() > PUBLISH_BYTES_MAX {
-            return Err(BodyError::TooLong);
-        }
-        if first.is_empty() {
-            first = piece;
-            continue;
-        }
-        if joined.is_empty() {
-            joined.extend_from_slice(&first);
-        }
-        joined.extend_from_slice(&piece);
-    }
-    Ok(if joined.is_empty() { first } else { joined.freeze() })
 }
 
 fn published(position: Position) -> Answer {
@@ -154,12 +118,7 @@ fn refused(error: PublishError) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use http_body_util::Full;
-    use hyper::body::Frame;
+    use http_body_util::{BodyExt, Full};
 
     use super::*;
     use crate::control::fake::Shards;
@@ -190,6 +149,55 @@ mod tests {
             ("b".to_owned(), MessageKind::Binary, Bytes::from_static(b"\xff\x00")),
         ];
         assert_eq!(*shards.published.borrow(), expected);
+    }
+
+    /// Runs one POST with this target and these header fields.
+    fn describe_with(shards: &Shards, target: &str, fields: &[(&'static str, &str)]) -> (u16, String) {
+        let mut request = Request::builder().uri(target);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(Full::new(Bytes::from_static(b"x"))).unwrap();
+        let state = shards.state();
+        tokio_uring::start(async {
+            let (parts, body) = post(&state, "a", request).await.into_parts();
+            let body = body.collect().await.unwrap().to_bytes();
+            (parts.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+        })
+    }
+
+    #[test]
+    fn the_query_and_the_header_describe_the_publication() {
+        let shards = Shards::default();
+        let target = "/publish/a?key=EUR%2FUSD&tag=venue:X:1&tag=side:buy&other=1";
+        assert_eq!(describe_with(&shards, target, &[("Idempotency-Key", "once")]).0, 200);
+        assert_eq!(describe_with(&shards, "/publish/a?", &[]).0, 200);
+        let drafts = shards.drafts.borrow();
+        assert_eq!((drafts[0].key.as_deref(), drafts[0].idempotency_key.as_deref()), (Some("EUR/USD"), Some("once")));
+        let tags: Vec<_> = drafts[0].tags.as_deref().unwrap().iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(tags, [("side", "buy"), ("venue", "X:1")]);
+        assert!(drafts[1].key.is_none() && drafts[1].tags.is_none() && drafts[1].idempotency_key.is_none());
+    }
+
+    #[test]
+    fn descriptions_that_make_no_sense_are_refused_with_a_reason() {
+        let long = "x".repeat(KEY_BYTES_MAX + 1);
+        let tags = format!("/publish/a?tag=x:{}", "x".repeat(TAGS_BYTES_MAX));
+        let rows: [(&str, &[(&'static str, &str)], &str); 6] = [
+            (&format!("/publish/a?key={long}"), &[], "at most 255 bytes"),
+            ("/publish/a?key=%ff", &[], "UTF-8"),
+            ("/publish/a?tag=venue", &[], "NAME:VALUE"),
+            (&tags, &[], "at most 4096 bytes"),
+            ("/publish/a", &[("Idempotency-Key", &long)], "at most 255 bytes"),
+            ("/publish/a", &[("Idempotency-Key", "é")], "visible ASCII"),
+        ];
+        let shards = Shards::default();
+        for (target, fields, reason) in rows {
+            let (status, text) = describe_with(&shards, target, fields);
+            assert_eq!(status, 400, "{target}: {text}");
+            assert!(text.contains(reason), "{target}: {text}");
+        }
+        assert!(shards.published.borrow().is_empty());
     }
 
     #[test]
@@ -237,38 +245,6 @@ mod tests {
             let value = content_type.map(HeaderValue::from_static);
             assert_eq!(message_kind(value.as_ref()), expected, "{content_type:?}");
         }
-    }
-
-    /// A body of unknown length that comes in pieces.
-    struct Pieces(std::vec::IntoIter<Bytes>);
-
-    impl Body for Pieces {
-        type Data = Bytes;
-        type Error = Infallible;
-
-        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            Poll::Ready(self.0.next().map(|piece| Ok(Frame::data(piece))))
-        }
-    }
-
-    #[test]
-    fn pieces_are_joined_up_to_the_bound() {
-        let half = Bytes::from(vec![b'x'; PUBLISH_BYTES_MAX / 2]);
-        let rest = Bytes::from_static(b"x");
-        let rows = [
-            (vec![], Ok(0)),
-            (vec![half.clone()], Ok(PUBLISH_BYTES_MAX / 2)),
-            (vec![half.clone(), half.clone()], Ok(PUBLISH_BYTES_MAX)),
-            (vec![half.clone(), half.clone(), rest.clone()], Err(BodyError::TooLong)),
-            (vec![rest.clone(), half.clone(), half.clone()], Err(BodyError::TooLong)),
-        ];
-        for (pieces, expected) in rows {
-            let count = pieces.len();
-            let read = tokio_uring::start(read(Pieces(pieces.into_iter())));
-            assert_eq!(read.map(|payload| payload.len()), expected, "{count} pieces");
-        }
-        let pieces = ["a", "b", "", "c"].map(Bytes::from).to_vec();
-        assert_eq!(tokio_uring::start(read(Pieces(pieces.into_iter()))).unwrap(), "abc");
     }
 
     #[test]

@@ -1,23 +1,24 @@
-//! What a client says of where it was, in a URL or a header.
+//! What the clients of feeds and event streams say in a URL or a header: which topics, and where they were.
 
+use super::Refusal;
 use super::encoding::position_text;
-use super::{Context, Refusal};
 use crate::proto::RequestHead;
-use crate::topics::{CatchUp, Epoch, NameError, Position, PublishError, TopicName};
+use crate::topics::{Allowed, CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
 
 /// The topics of a path, `a` or `a,b`, in its order.
 pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
     list.split(',').map(TopicName::from_path).collect()
 }
 
-/// Refuses topics that can't be subscribed to, so that nobody waits for what never comes.
-pub(super) fn check_namespaces<'t>(
-    conn: &Context<'_>,
-    topics: impl IntoIterator<Item = &'t TopicName>,
-) -> Result<(), Refusal> {
-    match topics.into_iter().find(|topic| !conn.is_in_namespace(topic)) {
-        None => Ok(()),
-        Some(_) => Err(Refusal::new(404, PublishError::UnknownNamespace.to_string())),
+/// Whether anyone may subscribe to a topic, without saying who they are.
+pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
+    match namespaces.find(topic).map(|id| namespaces.get(id).subscribe) {
+        Ok(Allowed::Anyone) => Ok(()),
+        Ok(_) => {
+            let text = format!("'{topic}' is not for everybody: connect with a token at /connection/websocket");
+            Err(Refusal::new(403, text))
+        }
+        Err(_) => Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace))),
     }
 }
 

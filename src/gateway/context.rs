@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::buf::ConnId;
 use crate::limits::CONN_TOPICS_MAX;
 use crate::proto::{CloseCode, Deflater, Message, MessageKind, WindowBits, encode_close, encode_message};
-use crate::topics::{CatchUp, ClientInfo, Draft, Namespaces, Query, TopicName};
+use crate::topics::{CatchUp, ClientInfo, Draft, Query, TopicName};
 
 /// What a handler asks of the shard.
 #[derive(Debug)]
@@ -72,7 +72,6 @@ pub struct Context<'a> {
     /// What compresses for this peer, and how far back it may refer.
     deflate: Option<(&'a mut Deflater, WindowBits)>,
     commands: &'a mut Vec<Command>,
-    namespaces: &'a Namespaces,
     subscriptions: usize,
     is_stream: bool,
     is_closed: bool,
@@ -88,8 +87,6 @@ pub(crate) struct ContextParts<'a> {
     pub(crate) deflate: Option<(&'a mut Deflater, WindowBits)>,
     /// What is asked of the shard is appended here.
     pub(crate) commands: &'a mut Vec<Command>,
-    /// Those that topics may be in.
-    pub(crate) namespaces: &'a Namespaces,
     /// Subscriptions that the connection has.
     pub(crate) subscriptions: usize,
     /// It is a response without an end, not a WebSocket.
@@ -99,8 +96,8 @@ pub(crate) struct ContextParts<'a> {
 impl<'a> Context<'a> {
     /// A context for one call.
     pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
-        let ContextParts { id, clock, out, deflate, commands, namespaces, subscriptions, is_stream } = parts;
-        Context { id, clock, out, deflate, commands, namespaces, subscriptions, is_stream, is_closed: false }
+        let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream } = parts;
+        Context { id, clock, out, deflate, commands, subscriptions, is_stream, is_closed: false }
     }
 
     /// Which connection this is.
@@ -126,12 +123,6 @@ impl<'a> Context<'a> {
     /// Sends bytes as they are: for a connection that was opened by [`on_get`](super::Handler::on_get).
     pub fn write(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
-    }
-
-    /// Whether there can be such a topic: its namespace is configured, or none is. To others nobody can subscribe or
-    /// publish.
-    pub fn is_in_namespace(&self, topic: &TopicName) -> bool {
-        self.namespaces.find(topic).is_ok()
     }
 
     /// Subscribes this connection to `topic`: from now on it is sent each publication as one message. Subscribing again

@@ -5,13 +5,15 @@
 //! `ringfeed.envelope` gets a line of JSON before each payload, which says the topic and the position, and first of all
 //! such a line that says where the topic is.
 
-use super::catch_up::{check_namespaces, parameter, positions, topics};
+use std::sync::Arc;
+
+use super::catch_up::{check_open, parameter, positions, topics};
 use super::encoding::{encode_publication, position_text};
 use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
 use crate::conn::Heartbeat;
 use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
 use crate::proto::{CloseCode, Message, MessageKind};
-use crate::topics::{Answer, Body, CatchUp, Encoding, Position, Recovery, TopicName};
+use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
 
 /// The subprotocol of those who want to know offsets.
 const ENVELOPE: &str = "ringfeed.envelope";
@@ -20,8 +22,17 @@ const ENVELOPE: &str = "ringfeed.envelope";
 const INSUFFICIENT_STATE: CloseCode = CloseCode(3010);
 
 /// Subscribes each connection to the topics in its path. The feed is one-way: whoever sends a message is told so.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Feed;
+#[derive(Clone, Debug, Default)]
+pub struct Feed {
+    namespaces: Arc<Namespaces>,
+}
+
+impl Feed {
+    /// A feed of the topics that anyone may subscribe to.
+    pub fn new(namespaces: Arc<Namespaces>) -> Feed {
+        Feed { namespaces }
+    }
+}
 
 /// The ticket of a subscription says how it is to be answered.
 const RAW_TICKET: u32 = 0;
@@ -30,7 +41,7 @@ const ENVELOPE_TICKET: u32 = 1;
 impl Handler for Feed {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let wanted = wanted(request)?;
-        check_namespaces(conn, wanted.iter().map(|(topic, _)| topic))?;
+        wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
         let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE);
         for (topic, catch_up) in wanted {
             let ticket = match (has_envelope, catch_up) {

@@ -77,7 +77,8 @@ pub trait Handler {
         let _ = (conn, cause);
     }
 
-    /// The server stops: closes the connection, in a way that lets its client come back gently.
+    /// The server stops, and it is this connection's turn to go: closes it with the code after which its client comes
+    /// back gently. Where this does not [`close`](Context::close) the connection, 1001 does.
     fn on_drain(&mut self, conn: &mut Context<'_>) {
         conn.close(CloseCode::GOING_AWAY, "the server is stopping");
     }

@@ -4,11 +4,13 @@
 //! and [`Command`]s for the shard. It never sees a socket, and runs to completion.
 
 mod catch_up;
+pub mod centrifuge;
 mod context;
 mod echo;
 mod encoding;
 mod feed;
 mod handler;
+mod origin;
 mod page;
 mod routes;
 mod sse;
@@ -19,6 +21,8 @@ pub use echo::Echo;
 pub use encoding::{encode_presence, encode_publication};
 pub use feed::Feed;
 pub use handler::{Accept, Action, Get, Handler, Order, Refusal, Request, Stream};
+pub(crate) use origin::is_loopback_origin;
+pub use origin::{InvalidPattern, OriginPattern, Origins};
 pub use page::answer_plain_get;
 pub use routes::{RouteError, Routes};
 pub use sse::Sse;

@@ -93,8 +93,8 @@ mod tests {
     #[test]
     fn the_longest_prefix_wins() {
         let mut routes = Routes::default();
-        routes.add("/feed/", Box::new(Feed)).unwrap();
-        routes.add("/feed/private/", Box::new(Feed)).unwrap();
+        routes.add("/feed/", Box::new(Feed::default())).unwrap();
+        routes.add("/feed/private/", Box::new(Feed::default())).unwrap();
         routes.add("/echo", Box::new(Echo)).unwrap();
         assert_eq!(routes.find("/feed/a,b"), Some((0, "a,b")));
         assert_eq!(routes.find("/feed/private/a"), Some((1, "a")));

@@ -5,19 +5,21 @@
 //! where that is now, and goes on from there.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use super::catch_up::{check_namespaces, parameter, positions, positions_text, topics};
+use super::catch_up::{check_open, parameter, positions, positions_text, topics};
 use super::encoding::encode_event;
 use super::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
-use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Position, Push, Recovery, TopicName};
+use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
 
-/// Serves event streams.
+/// Serves event streams of the topics that anyone may subscribe to.
 #[derive(Debug, Default)]
 pub struct Sse {
+    namespaces: Arc<Namespaces>,
     /// Where the streams of several topics are. Those of one need no memory: all subscribers share the same events.
     several: HashMap<ConnId, Vec<(TopicName, Position)>>,
 }
@@ -29,7 +31,7 @@ impl Handler for Sse {
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
         let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
-        check_namespaces(conn, &topics)?;
+        topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
         if has_repeated(&topics) {
             return Err(Refusal::new(400, "a topic is there twice"));
         }
@@ -110,6 +112,11 @@ impl Handler for Sse {
 }
 
 impl Sse {
+    /// Streams without any yet.
+    pub fn new(namespaces: Arc<Namespaces>) -> Sse {
+        Sse { namespaces, several: HashMap::new() }
+    }
+
     /// The stream is now at `position` in its topic of this index: its id from then on.
     fn advance(&mut self, conn: ConnId, index: usize, position: Position) -> String {
         match self.several.get_mut(&conn) {

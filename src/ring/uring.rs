@@ -43,9 +43,9 @@ const LANE_RECV_BUFFERS: u16 = 16;
 /// Bytes of each.
 const LANE_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 
-/// Lanes of a ring at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each of them wants memory and
+/// Kernel rings that a ring is made of, at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each of them wants memory and
 /// a look in each turn.
-const LANES_MAX: u32 = 256;
+pub const LANES_MAX: u32 = 256;
 
 /// The kernel's own bound on a table of direct descriptors (`IORING_MAX_FIXED_FILES`).
 pub const TABLE_MAX: u32 = 1 << 20;

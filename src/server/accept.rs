@@ -53,7 +53,7 @@ enum Shed {
 impl<R: Ring> Shard<'_, R> {
     /// At the end of a turn: lets the kernel accept as many connections as may come in.
     pub(super) fn submit_accepts(&mut self) {
-        if self.drain_deadline_ms.is_some() || self.accept_retry_ms.is_some() {
+        if self.drain.is_some() || self.accept_retry_ms.is_some() {
             return;
         }
         if self.accepts.len() > 0 {
@@ -74,7 +74,7 @@ impl<R: Ring> Shard<'_, R> {
         match self.accept_retry_ms {
             Some(retry_ms) => Some(retry_ms),
             None if self.accepts.len() > 0 || self.slots.len() >= self.descriptors => None,
-            None => self.admission.next_ms().filter(|_| self.drain_deadline_ms.is_none()),
+            None => self.admission.next_ms().filter(|_| self.drain.is_none()),
         }
     }
 
@@ -105,7 +105,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// A shard that leaves closes its listener, so that the kernel sends who comes now to others.
     fn close_listener_if_unused(&mut self) {
-        if self.drain_deadline_ms.is_some() && self.accepts.len() == 0 {
+        if self.drain.is_some() && self.accepts.len() == 0 {
             self.listener = None;
         }
     }
@@ -132,7 +132,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn reason_to_shed(&mut self, slot: u32, from: IpAddr) -> Option<Shed> {
-        if self.drain_deadline_ms.is_some() {
+        if self.drain.is_some() {
             return Some(Shed::Leaving);
         }
         // What others have, this shard sees a little late: together they may take some more than the bound.

@@ -9,7 +9,6 @@ use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
-use crate::proto::CloseCode;
 use crate::ring::{Op, Ring, Token};
 
 impl<R: Ring> Shard<'_, R> {
@@ -60,20 +59,6 @@ impl<R: Ring> Shard<'_, R> {
         let slot = self.find(id).expect("a slot is kept while the kernel ends its stream");
         self.slot(slot).is_shutting = false;
         self.join(slot);
-    }
-
-    /// The server is stopping.
-    pub(super) fn close_for_drain(&mut self, slot: u32) {
-        match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open | Phase::Streaming) => {
-                self.call_handler(slot, |handler, context| handler.on_drain(context));
-                if self.is_listening(slot) {
-                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
-                }
-            }
-            (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
-            _ => {}
-        }
     }
 
     /// The handler no longer knows the connection, and its subscriptions end. Only the first time counts.

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::conn::KeepAliveConfig;
+use crate::conn::{KeepAliveConfig, RateConfig};
+use crate::gateway::Origins;
 use crate::limits;
 use crate::proto::DeflateConfig;
 use crate::topics::Namespaces;
@@ -22,8 +23,12 @@ pub struct ServerConfig {
     pub handshakes_per_second: u64,
     /// Connections that come from one IPv4 address, or one IPv6 network of 64 bits; 0 is as many as come.
     pub connections_per_address_max: u32,
+    /// Which web pages may connect.
+    pub allowed_origins: Origins,
     /// Bytes of one message from a peer.
     pub message_bytes_max: u32,
+    /// How much a peer may send in a second; more ends the connection with 1008.
+    pub rate: RateConfig,
     /// What topics have in common, by the first part of their name.
     pub namespaces: Arc<Namespaces>,
     /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
@@ -36,7 +41,9 @@ pub struct ServerConfig {
     pub handshake_timeout_ms: u64,
     /// Pings, and when a peer is given up.
     pub keep_alive: KeepAliveConfig,
-    /// Time for peers to answer their Close frames when the server stops.
+    /// Time over which connections are closed, at an even pace, when the server stops; 0 closes all at once.
+    pub drain_spread_ms: u64,
+    /// Time for peers to answer their Close frames when the server stops, after the last was sent.
     pub drain_timeout_ms: u64,
 }
 
@@ -48,17 +55,16 @@ impl Default for ServerConfig {
             connections_max: 0,
             handshakes_per_second: 0,
             connections_per_address_max: 0,
+            allowed_origins: Origins::default(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
+            rate: RateConfig::default(),
             namespaces: Arc::default(),
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             fan_out_sends_per_turn: limits::FAN_OUT_SENDS_PER_TURN,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
-            keep_alive: KeepAliveConfig {
-                ping_interval_ms: limits::PING_INTERVAL_MS,
-                pong_timeout_ms: limits::PONG_TIMEOUT_MS,
-                idle_timeout_ms: 0,
-            },
+            keep_alive: KeepAliveConfig::default(),
+            drain_spread_ms: 0,
             drain_timeout_ms: limits::DRAIN_TIMEOUT_MS,
         }
     }

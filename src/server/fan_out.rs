@@ -103,15 +103,12 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Has the subscriber's handler make of a run what its connection is sent.
     fn hand_over(&mut self, slot: u32, run: &Run) {
-        // Of one that has ended in this very fan-out, the topic may be forgotten.
-        if !self.is_listening(slot) {
-            return;
-        }
-        let topic = self.topics.name(run.topic).clone();
         for push in run.pushes.iter() {
-            if !self.is_listening(slot) {
+            // A handler may end this subscription or another's, and a topic goes with its last one.
+            if self.find_subscription(slot, run.topic).is_none() || !self.is_listening(slot) {
                 return;
             }
+            let topic = self.topics.name(run.topic).clone();
             self.call_handler(slot, |handler, context| handler.on_push(context, &topic, push));
         }
         let namespace = self.config.namespaces.get(run.namespace);

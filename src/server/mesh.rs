@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::slowest::SlowConnection;
 use super::subscribe::Joining;
 use crate::buf::{ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
@@ -34,6 +35,8 @@ pub(super) enum Parcel {
     Ask(Box<Ask>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
     ListTopics(oneshot::Sender<ActiveTopics>),
+    /// To a shard: the connections that have the most waiting are wanted, so many at most.
+    ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: for the subscribers there.
     Deliver(TopicName, Push),
     /// To the shard of a connection: it has joined a topic, or may not.
@@ -50,8 +53,7 @@ pub(super) enum Parcel {
 pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
-    /// Whether it tells a home who has subscribers, or subscribes, or no longer does. These go before publications, and
-    /// never past each other: who leaves and comes back is there.
+    /// Whether it tells a home who subscribes. These go before publications.
     fn is_interest(&self) -> bool {
         matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
     }
@@ -318,6 +320,19 @@ impl Publisher {
         (0..count).map(ask).collect()
     }
 
+    /// Asks each shard for the `count` connections that have the most waiting for them, those first that have more.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
+    pub fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        let shards = self.shards.len();
+        let ask = |shard| {
+            let (reply, slowest) = oneshot::channel();
+            self.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
+        };
+        (0..shards).map(ask).collect()
+    }
+
     /// Has `order` carried out for the connections that it names, on all shards.
     ///
     /// # Errors
@@ -396,6 +411,32 @@ mod tests {
             meshes[from].send(home, message("2"));
         }
         assert_eq!(payloads(&mut meshes[home]), ["from control", "1", "2", "1", "2"]);
+    }
+
+    #[test]
+    fn who_subscribes_comes_before_what_is_published_and_in_order() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        let topic = TopicName::new("a").unwrap();
+        let home = topic.home(2);
+        let info = Arc::new(ClientInfo::default());
+        let other = &mut meshes[1 - home];
+        other.send(home, message("from a shard"));
+        other.send(home, Parcel::Interest(topic.clone(), 1));
+        other.send(home, Parcel::Depart(topic.clone(), info));
+        other.send(home, Parcel::Disinterest(topic, 1));
+        publish(&mut publisher, "from control").unwrap();
+        let mut parcels = Vec::new();
+        meshes[home].receive(&mut parcels);
+        let kind = |parcel: &Parcel| match parcel {
+            Parcel::Interest(..) => "interest",
+            Parcel::Depart(..) => "depart",
+            Parcel::Disinterest(..) => "disinterest",
+            Parcel::Publish(_) => "publish",
+            other => panic!("{other:?}"),
+        };
+        let kinds: Vec<_> = parcels.iter().map(kind).collect();
+        assert_eq!(kinds, ["interest", "depart", "disinterest", "publish", "publish"]);
     }
 
     #[test]

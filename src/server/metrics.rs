@@ -47,10 +47,14 @@ pub struct ShardMetrics {
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
     pub closed: [Cell; CloseCause::ALL.len()],
+    /// Handshakes refused for the web page that they came from.
+    pub origins_refused: Cell,
     /// Of these, told to come back later.
     pub shed: Cell,
     /// Times that accepting stopped since the system had no file or memory for a connection.
     pub accept_stalls: Cell,
+    /// Connections that are still to be told that the server stops. Gauge.
+    pub drain_left: Cell,
     /// Topics with subscribers here. Gauge.
     pub topics: Cell,
     /// Subscriptions here. Gauge.

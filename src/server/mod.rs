@@ -6,6 +6,7 @@ mod admission;
 mod attend;
 mod close;
 mod config;
+mod drain;
 mod fan_out;
 mod listener;
 mod mesh;
@@ -18,6 +19,7 @@ mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod slowest;
 mod start;
 mod subscribe;
 mod timers;
@@ -31,6 +33,7 @@ pub use crate::topics::PublishError;
 pub use config::ServerConfig;
 pub use mesh::{ActiveTopics, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
+pub use slowest::SlowConnection;
 pub use start::{ServeError, Server, ServerBuilder};
 
 /// What the rest of the process may know of the running shards.

@@ -84,7 +84,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn place(&mut self, draft: &mut Draft) -> Result<Sequenced, PublishError> {
-        if self.drain_deadline_ms.is_some() {
+        if self.drain.is_some() {
             return Err(PublishError::Stopping);
         }
         if self.mesh.is_congested() {

@@ -5,16 +5,17 @@ use std::num::NonZeroU64;
 use super::attend::Attention;
 use super::metrics::CloseCause;
 use super::shard::Shard;
-use super::slot::{Slot, Stage};
+use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
-use crate::conn::{Next, Phase};
-use crate::gateway::{Accept, Clock, Command, Context, ContextParts, Get, Refusal, Request, Routes, answer_plain_get};
+use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
+use crate::gateway::{
+    Accept, Clock, Command, Context, ContextParts, Get, Origins, Refusal, Request, Routes, answer_plain_get,
+};
 use crate::proto::{
-    DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head, encode_accept,
-    encode_refusal, encode_response, encode_stream_head,
+    CloseCode, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Upgrade, decode_request_head,
+    encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
 };
 use crate::ring::{Completion, Errno, Ring};
-use crate::topics::Namespaces;
 
 /// How the conversation goes on after some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +35,15 @@ struct Hearing<'a> {
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
     commands: &'a mut Vec<Command>,
-    namespaces: &'a Namespaces,
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
+    allowed_origins: &'a Origins,
     is_deflate_on: bool,
     message_bytes_max: u32,
+    /// Handshakes that were refused for their origin.
+    origins_refused: u64,
+    rate: RateConfig,
+    now_ms: u64,
     messages: u64,
     /// The handshake was accepted.
     is_opened: bool,
@@ -84,16 +89,20 @@ impl<R: Ring> Shard<'_, R> {
             routes: &mut self.routes,
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
-            namespaces: &self.config.namespaces,
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
+            allowed_origins: &self.config.allowed_origins,
             is_deflate_on: self.config.deflate.is_some(),
             message_bytes_max: self.config.message_bytes_max,
+            origins_refused: 0,
+            rate: self.config.rate,
+            now_ms: self.now_ms,
             messages: 0,
             is_opened: false,
         };
         let heard = hearing.hear(self.ring.received(piece));
         self.metrics.messages_received.add(hearing.messages);
+        self.metrics.origins_refused.add(hearing.origins_refused);
         let is_opened = hearing.is_opened;
         self.count_deflate();
         (heard, is_opened)
@@ -200,6 +209,9 @@ impl Hearing<'_> {
             }
             (Err(error), _) => return self.refuse(error),
         };
+        if !self.is_origin_allowed(upgrade.origin, upgrade.host) {
+            return self.refuse_with(origin_refusal());
+        }
         let Some((route, rest)) = route else {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
         };
@@ -211,7 +223,6 @@ impl Hearing<'_> {
             out: &mut first_out,
             deflate: params.map(|params| (&mut *self.deflater, params.server_window)),
             commands: self.commands,
-            namespaces: self.namespaces,
             subscriptions: 0,
             is_stream: false,
         });
@@ -254,6 +265,10 @@ impl Hearing<'_> {
 
     /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
     fn hear_get(&mut self, route: u8, get: &Get<'_>) -> Heard {
+        let origin = get.head.header("Origin");
+        if !self.is_origin_allowed(origin, get.head.header("Host").unwrap_or_default()) {
+            return self.refuse_with(origin_refusal());
+        }
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -261,14 +276,18 @@ impl Hearing<'_> {
             out: &mut first_out,
             deflate: None,
             commands: self.commands,
-            namespaces: self.namespaces,
             subscriptions: 0,
             is_stream: true,
         });
         let stream = self.routes.handler(route).on_get(&mut context, get);
         let is_closed = context.is_closed();
         match stream {
-            Ok(stream) => {
+            Ok(mut stream) => {
+                if let Some(origin) = origin {
+                    // Otherwise the browser would not let the page read it.
+                    stream.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
+                    stream.headers.push(("Vary", "Origin".to_owned()));
+                }
                 encode_stream_head(self.out, stream.content_type, &stream.headers);
                 self.out.extend_from_slice(&first_out);
                 self.slot.conn.open_stream();
@@ -288,6 +307,12 @@ impl Hearing<'_> {
         }
     }
 
+    fn is_origin_allowed(&mut self, origin: Option<&str>, host: &str) -> bool {
+        let is_allowed = self.allowed_origins.allows(origin, host);
+        self.origins_refused += u64::from(!is_allowed);
+        is_allowed
+    }
+
     fn refuse(&mut self, error: HandshakeError) -> Heard {
         encode_refusal(self.out, error);
         self.over(CloseCause::Refused)
@@ -305,6 +330,10 @@ impl Hearing<'_> {
     }
 
     fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+        let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
+        if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
+            return self.limit(too_much);
+        }
         // With those that were asked for when it opened, just now.
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
@@ -312,9 +341,16 @@ impl Hearing<'_> {
             let deflate_window = self.slot.conn.deflate_window;
             match self.slot.conn.next(&mut input, self.inflater, self.out) {
                 Next::NeedBytes => break,
-                Next::Handled => {}
                 Next::End(cause) => return Heard::Over(cause),
+                Next::Handled => {
+                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                        return self.limit(too_much);
+                    }
+                }
                 Next::Message(message) => {
+                    if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                        return self.limit(too_much);
+                    }
                     self.messages += 1;
                     let route = self.slot.route.expect("an open connection has a handler");
                     let mut context = Context::new(ContextParts {
@@ -323,7 +359,6 @@ impl Hearing<'_> {
                         out: self.out,
                         deflate: deflate_window.map(|window| (&mut *self.deflater, window)),
                         commands: self.commands,
-                        namespaces: self.namespaces,
                         subscriptions,
                         is_stream: false,
                     });
@@ -338,6 +373,31 @@ impl Hearing<'_> {
         // Only now: the bytes after a Close frame of ours may already hold the peer's.
         if self.slot.conn.phase == Phase::Closing { Heard::Closed } else { Heard::GoOn }
     }
+
+    /// The peer has sent more than it may.
+    fn limit(&mut self, too_much: TooMuch) -> Heard {
+        if self.slot.conn.phase == Phase::Open {
+            let reason = match too_much {
+                TooMuch::Messages => "too many messages in a second: send fewer",
+                TooMuch::Bytes => "too many bytes in a second: send fewer",
+            };
+            encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None);
+        }
+        self.over(CloseCause::RateLimited)
+    }
+}
+
+/// Counts what a peer has sent, where that is bounded.
+fn count(
+    rare: &mut Option<Box<Rare>>,
+    config: RateConfig,
+    count: impl FnOnce(&mut Rate) -> Result<(), TooMuch>,
+) -> Result<(), TooMuch> {
+    if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
+}
+
+fn origin_refusal() -> Refusal {
+    Refusal::new(403, "pages of this origin may not connect: name it in allowed_origins, or load the page from here")
 }
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
 //! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
-//! [`accept`](super::accept), [`receive`](super::receive), [`send`](super::send), [`close`](super::close),
-//! [`timers`](super::timers), [`publish`](super::publish).
+//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
+//! [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish), [`drain`](super::drain).
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,6 +15,7 @@ use super::ServerConfig;
 use super::accept::Accepts;
 use super::addresses::{AddressCounts, Addresses};
 use super::admission::Admission;
+use super::drain::Drain;
 use super::mesh::{Mesh, Parcel, ToConn};
 use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
@@ -89,8 +90,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) addresses: Option<Addresses>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
-    /// When the shard ends whatever is left; it is leaving.
-    pub(super) drain_deadline_ms: Option<u64>,
+    /// The shard is leaving.
+    pub(super) drain: Option<Drain>,
     wake: Event,
 
     pub(super) replies: Replies,
@@ -136,7 +137,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             admission: Admission::new(rate),
             addresses: parts.addresses.map(Addresses::new),
             accept_retry_ms: None,
-            drain_deadline_ms: None,
+            drain: None,
             wake: parts.wake,
             replies: Replies::default(),
             dirty: Vec::new(),
@@ -181,7 +182,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     fn until_next_timer(&mut self) -> Duration {
         let sweep_ms = (!self.home.is_empty()).then_some(self.sweep_ms);
         let times =
-            [self.wheel.next_ms(), self.next_accept_ms(), self.drain_deadline_ms, sweep_ms, self.routes.deadline_ms()];
+            [self.wheel.next_ms(), self.next_accept_ms(), self.next_drain_ms(), sweep_ms, self.routes.deadline_ms()];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
@@ -265,6 +266,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::ListTopics(reply) => {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
             }
+            Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
             Parcel::Deliver(topic, push) => self.topics.stage(&topic, push),
             Parcel::Joined(joined) => self.on_joined(*joined),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
@@ -288,6 +290,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.wheel.take_due(self.now_ms, &mut due);
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
+        self.drain_some();
         while let Some(id) = self.routes.take_due(self.now_ms) {
             if let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) {
                 self.call_handler(slot, |handler, context| handler.on_timer(context));
@@ -314,7 +317,6 @@ impl<'m, R: Ring> Shard<'m, R> {
             out: &mut self.replies.bytes,
             deflate: entry.conn.deflate_window.map(|window| (&mut self.deflater, window)),
             commands: &mut self.commands,
-            namespaces: &self.config.namespaces,
             subscriptions: entry.subscriptions.len(),
             is_stream: entry.conn.is_stream,
         });
@@ -323,7 +325,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.end_reply(slot, start);
         self.apply_commands(slot);
         if is_closed && self.is_listening(slot) {
-            let is_draining = self.drain_deadline_ms.is_some();
+            let is_draining = self.drain.is_some();
             self.close_for(slot, if is_draining { CloseCause::Drain } else { CloseCause::Application });
         }
     }
@@ -334,21 +336,6 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     pub(super) fn unix_ms(&self) -> u64 {
         self.unix_ms
-    }
-
-    /// Leaves gracefully: accepts nobody any more, and sends everybody a Close frame.
-    fn drain(&mut self) {
-        if self.drain_deadline_ms.is_some() {
-            return;
-        }
-        self.drain_deadline_ms = Some(self.now_ms.saturating_add(self.config.drain_timeout_ms));
-        self.stop_accepting();
-        let all: Vec<u32> = self.slots.iter().map(|(slot, _)| slot as u32).collect();
-        all.into_iter().for_each(|slot| self.close_for_drain(slot));
-    }
-
-    pub(super) fn has_left(&self) -> bool {
-        self.drain_deadline_ms.is_some_and(|deadline_ms| self.slots.is_empty() || self.now_ms >= deadline_ms)
     }
 
     /// The slot of a connection, if it is still that connection's.

@@ -104,6 +104,7 @@ impl SimShard<'_> {
     fn check_slot(&self, kernel: &SimKernel, slot: &Slot) {
         assert!(!slot.has_reply, "a reply was left behind");
         assert!(!slot.is_dirty, "a connection was not settled");
+        assert!(slot.subscriptions.is_empty() || slot.cause.is_none(), "a connection that has ended is subscribed");
         if slot.stage == Stage::Closing {
             return;
         }
@@ -122,7 +123,6 @@ impl SimShard<'_> {
         let must_send = matches!(slot.stage, Stage::Serving | Stage::Flushing) && !slot.conn.outbox.is_empty();
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
         assert!(slot.is_sending || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
-        assert!(slot.subscriptions.is_empty() || slot.cause.is_none(), "a connection that has ended is subscribed");
     }
 
     /// The most that waits in an outbox.

@@ -6,7 +6,8 @@ use smallvec::SmallVec;
 
 use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
-use crate::conn::{CloseCause, Connection};
+use crate::conn::{CloseCause, Connection, Rate};
+use crate::limits::SLOT_BYTES;
 use crate::ring::Direct;
 use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
 
@@ -59,8 +60,8 @@ pub(super) struct Slot {
     pub(super) is_dirty: bool,
     /// The fan-out that last sent to it: one send for a socket in each.
     pub(super) fan_out: u32,
-    /// The tick of its one valid timer.
-    pub(super) timer_tick: u64,
+    /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
+    pub(super) timer_tick: u32,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
     pub(super) is_settled: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
@@ -68,13 +69,18 @@ pub(super) struct Slot {
     /// In which form it is sent what is pushed to its topics.
     pub(super) encoding: Encoding,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
-    /// As whom it is present in topics where that is kept. Most are in none.
-    pub(super) presence: Option<Box<Presence>>,
+    /// What few connections have.
+    pub(super) rare: Option<Box<Rare>>,
 }
 
-/// As whom a connection is present, by topic.
+/// What few connections have, so that the others need not have room for it.
 #[derive(Debug, Default)]
-pub(super) struct Presence(pub(super) Vec<(TopicId, Arc<ClientInfo>)>);
+pub(super) struct Rare {
+    /// What the peer has sent lately; only where that is bounded, and once it has sent anything.
+    pub(super) rate: Rate,
+    /// As whom it is present, by topic, where that is kept.
+    pub(super) presence: Vec<(TopicId, Arc<ClientInfo>)>,
+}
 
 /// A connection's subscription to a topic.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +89,8 @@ pub(super) struct Subscription {
     /// What it is sent of each push.
     pub(super) variant: Variant,
 }
+
+const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a connection may take");
 
 impl Slot {
     /// A connection that was just accepted, and is not yet received from.
@@ -108,7 +116,7 @@ impl Slot {
             deadline_ms: 0,
             encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
-            presence: None,
+            rare: None,
         }
     }
 

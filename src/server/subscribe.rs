@@ -92,7 +92,8 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
+    /// Where a topic is in a connection's list.
+    pub(super) fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
         self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
     }
 
@@ -176,7 +177,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Arc<ClientInfo>>) {
         if let Some(info) = presence {
-            self.slot(slot).presence.get_or_insert_default().0.push((topic, info));
+            self.slot(slot).rare.get_or_insert_default().presence.push((topic, info));
         }
     }
 
@@ -203,7 +204,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Arc<ClientInfo>> {
-        let presence = &mut self.slot(slot).presence.as_mut()?.0;
+        let presence = &mut self.slot(slot).rare.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }

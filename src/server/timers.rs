@@ -18,7 +18,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Has the connection looked at then, and no longer at the time set before.
     fn set_timer(&mut self, slot: u32, at_ms: u64) {
         let entry = &mut self.slots[slot as usize];
-        entry.timer_tick = self.wheel.set(entry.id, at_ms);
+        entry.timer_tick = self.wheel.set(entry.id, at_ms) as u32;
     }
 
     /// Messages go both ways from now on: signs of life are what counts.
@@ -46,7 +46,7 @@ impl<R: Ring> Shard<'_, R> {
         let Some(slot) = self.find(id) else { return };
         let now_ms = self.now_ms;
         let entry = self.slot(slot);
-        if entry.timer_tick != tick {
+        if entry.timer_tick != tick as u32 {
             return;
         }
         match (entry.stage, &entry.conn.phase) {

@@ -9,6 +9,9 @@ use crate::limits::TICK_MS;
 /// Slots of the wheel. What lies further ahead than this many ticks fires early and must be set again.
 const TICKS: u64 = 1024;
 
+/// Timers whose memory a slot keeps when they have fired.
+const KEEP: usize = 64;
+
 /// A wheel with one slot per tick.
 #[derive(Debug)]
 pub(super) struct Wheel {
@@ -38,8 +41,7 @@ impl Wheel {
         tick
     }
 
-    /// Takes the timers that are due at `now_ms`: connection and tick, in the order of their time. Put what it returns
-    /// back with [`recycle`](Self::recycle) to save its memory.
+    /// Takes the timers that are due at `now_ms`: connection and tick, in the order of their time.
     pub(super) fn take_due(&mut self, now_ms: u64, due: &mut Vec<(ConnId, u64)>) {
         let now = now_ms / TICK_MS;
         while self.next <= now {
@@ -50,6 +52,8 @@ impl Wheel {
             let slot = &mut self.slots[(self.next % TICKS) as usize];
             self.count -= slot.len();
             due.extend(slot.drain(..).map(|id| (id, self.next)));
+            // Each slot would keep the memory of its fullest tick, and those of a storm are full.
+            slot.shrink_to(KEEP);
             self.next += 1;
         }
     }

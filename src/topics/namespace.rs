@@ -3,12 +3,15 @@
 //!
 //! The namespace of `chat:lobby` is `chat`; a topic without a colon is in the default one.
 
+use serde::{Deserialize, Serialize};
+
 use super::TopicName;
 use crate::limits::{HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX};
 
 /// What becomes of publications for a subscriber that has [`Namespace::outbox_bytes_max`] waiting, or something older
 /// than [`Namespace::outbox_age_ms`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum SlowConsumer {
     /// It is disconnected, and comes back when it can.
     #[default]
@@ -21,7 +24,8 @@ pub enum SlowConsumer {
 }
 
 /// Who may do a thing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Allowed {
     /// Nobody but the server API.
     #[default]
@@ -35,7 +39,8 @@ pub enum Allowed {
 }
 
 /// The settings of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Namespace {
     /// Publications that each topic keeps; 0 keeps none.
     pub history_size: usize,

@@ -45,14 +45,14 @@ BUGS = [
     Bug(
         "no-resume-after-pause",
         "src/server/send.rs",
-        "entry.is_paused = false;\n            if !entry.is_receiving {",
-        "entry.is_paused = false;\n            if false && !entry.is_receiving {",
+        "entry.is_paused = false;\n            if entry.attention == Attention::None {",
+        "entry.is_paused = false;\n            if false && entry.attention == Attention::None {",
     ),
     Bug(
         "cut-send-begins-anew",
-        "src/server/publish.rs",
-        "self.put_back(slot, run.bytes.clone(), result.unwrap_or(0) as usize)",
-        "self.put_back(slot, run.bytes.clone(), 0)",
+        "src/server/fan_out.rs",
+        "self.put_back(slot, run.bytes.clone(), sent as usize)",
+        "self.put_back(slot, run.bytes.clone(), 0 * sent as usize)",
     ),
     Bug(
         "refused-reply-dropped",
@@ -63,8 +63,8 @@ BUGS = [
     Bug(
         "skip-kept-after-send",
         "src/conn/outbox.rs",
-        "waiting.skip = 0;\n",
-        "",
+        "let skip = begun.as_ref().map_or(0, |(_, skip)| *skip);",
+        "let skip = begun.as_ref().map_or(0, |(_, skip)| *skip / 2);",
     ),
     Bug(
         "short-send-taken-for-whole",
@@ -74,15 +74,15 @@ BUGS = [
     ),
     Bug(
         "fan-out-overtakes-outbox",
-        "src/server/publish.rs",
-        "if entry.is_behind() || entry.fan_out == fan_out {",
-        "if entry.fan_out == fan_out {",
+        "src/server/fan_out.rs",
+        "if entry.is_behind() || entry.fan_out == fan_out ||",
+        "if entry.fan_out == fan_out ||",
     ),
     Bug(
         "two-runs-in-one-fan-out",
-        "src/server/publish.rs",
-        "if entry.is_behind() || entry.fan_out == fan_out {",
-        "if entry.is_behind() {",
+        "src/server/fan_out.rs",
+        "if entry.is_behind() || entry.fan_out == fan_out ||",
+        "if entry.is_behind() ||",
     ),
     Bug(
         "reply-overtakes-outbox",
@@ -93,14 +93,26 @@ BUGS = [
     Bug(
         "closed-under-a-receive",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending\n",
-        "self.is_sending\n",
+        "self.attention != Attention::None || self.is_sending ||",
+        "self.is_sending ||",
     ),
     Bug(
         "closed-under-a-send",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending\n",
-        "self.is_receiving\n",
+        "self.attention != Attention::None || self.is_sending || self.is_shutting",
+        "self.attention != Attention::None || self.is_shutting",
+    ),
+    Bug(
+        "operations-not-cancelled",
+        "src/server/close.rs",
+        "        if entry.is_sending {\n            self.ring.submit_cancel(",
+        "        if false && entry.is_sending {\n            self.ring.submit_cancel(",
+    ),
+    Bug(
+        "subscribed-after-the-end",
+        "src/server/subscribe.rs",
+        "        if self.slot(slot).cause.is_some() {\n            return;\n        }\n",
+        "",
     ),
     Bug(
         "reply-after-close",
@@ -111,20 +123,26 @@ BUGS = [
     Bug(
         "subscriptions-outlive",
         "src/server/close.rs",
-        "subscriptions.into_iter().for_each(|topic| self.topics.unsubscribe(topic, slot));",
+        "subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));",
         "drop(subscriptions);",
     ),
     Bug(
         "unsubscribed-in-name-only",
-        "src/server/publish.rs",
-        "            self.topics.unsubscribe(id, slot);\n",
-        "",
+        "src/server/subscribe.rs",
+        "        if self.topics.unsubscribe(topic, slot, variant) {",
+        "        if false && self.topics.unsubscribe(topic, slot, variant) {",
     ),
     Bug(
         "sleeps-over-parcels",
         "src/server/mesh.rs",
-        "self.incoming.iter().all(Consumer::is_empty) && self",
-        "self",
+        "if !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty) {",
+        "if false {",
+    ),
+    Bug(
+        "backlog-forgotten",
+        "src/server/mesh.rs",
+        "} else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {",
+        "} else if false {",
     ),
     Bug(
         "no-doorbell",
@@ -147,8 +165,8 @@ BUGS = [
     Bug(
         "accept-not-renewed",
         "src/server/accept.rs",
-        "Err(Errno::Aborted) => {}",
-        "Err(Errno::Aborted) => return,",
+        "        self.accepts.remove(completion.token.tag());\n",
+        "        if completion.result.is_ok() {\n            self.accepts.remove(completion.token.tag());\n        }\n",
     ),
     Bug(
         "no-retry-when-full",
@@ -171,28 +189,28 @@ BUGS = [
     ),
     Bug(
         "offset-skipped",
-        "src/topics/sequencer.rs",
-        "*offset += 1;",
-        "*offset += if *offset % 16 == 15 { 2 } else { 1 };",
+        "src/topics/home.rs",
+        "entry.position.offset += 1;",
+        "entry.position.offset += if entry.position.offset % 16 == 15 { 2 } else { 1 };",
     ),
     Bug(
         "local-only",
         "src/server/publish.rs",
-        "self.mesh.send_all(&publication);",
-        "if self.topics.find(&publication.topic).is_none() {\n                    "
-        "self.mesh.send_all(&publication);\n                }",
+        "                self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));",
+        "                if self.topics.find(topic).is_none() {\n                    "
+        "self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));\n                }",
     ),
     Bug(
         "joined-backwards",
         "src/topics/table.rs",
-        "let frames = std::mem::take(&mut self.topic_mut(id).staged);",
-        "let mut frames = std::mem::take(&mut self.topic_mut(id).staged);\n        frames.reverse();",
+        "let frames: SmallVec<[SharedFrame; 1]> = parts.iter().map(",
+        "let frames: SmallVec<[SharedFrame; 1]> = parts.iter().rev().map(",
     ),
     Bug(
         "life-not-noted",
         "src/server/receive.rs",
-        "entry.conn.keep_alive.on_recv(self.now_ms);",
-        "",
+        "entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);",
+        "let _ = heartbeat;",
     ),
     Bug(
         "close-code-lost",
@@ -203,8 +221,8 @@ BUGS = [
     Bug(
         "shutdown-not-awaited",
         "src/server/slot.rs",
-        "self.is_receiving || self.is_sending || self.is_shutting",
-        "self.is_receiving || self.is_sending",
+        "self.attention != Attention::None || self.is_sending || self.is_shutting",
+        "self.attention != Attention::None || self.is_sending",
     ),
     Bug(
         "no-linger",
@@ -216,20 +234,49 @@ BUGS = [
         "flush-cut-off",
         "src/server/close.rs",
         "        entry.stage = Stage::Flushing;\n",
-        "        entry.stage = Stage::Flushing;\n        change_outbox(entry, self.metrics, "
-        "|outbox| *outbox = Outbox::default());\n",
+        "        entry.stage = Stage::Flushing;\n        entry.conn.outbox = Outbox::default();\n",
     ),
     Bug(
         "handshake-for-ever",
         "src/server/accept.rs",
-        "self.set_deadline(slot, self.now_ms + self.config.handshake_timeout_ms);",
-        "",
+        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),",
+        "{}",
     ),
     Bug(
         "drain-forgets-the-busy",
-        "src/server/close.rs",
-        "(Stage::Serving, Phase::Open) => {\n                let start",
-        "(Stage::Serving, Phase::Open) if !self.slot(slot).is_sending => {\n                let start",
+        "src/server/drain.rs",
+        "(Stage::Serving, Phase::Open | Phase::Streaming) => {",
+        "(Stage::Serving, Phase::Open | Phase::Streaming) if !self.slot(slot).is_sending => {",
+    ),
+    Bug(
+        "interest-not-told",
+        "src/server/subscribe.rs",
+        "                if is_new {\n                    self.tell_interest(&subscribe.topic);\n                }",
+        "                let _ = is_new;",
+    ),
+    Bug(
+        "interest-for-ever-lost",
+        "src/topics/home.rs",
+        "self.topics[id.0 as usize].shards.retain(|other| *other != shard);",
+        "self.topics[id.0 as usize].shards.clear();",
+    ),
+    Bug(
+        "publication-overtakes-subscriber",
+        "src/server/mesh.rs",
+        "parcels[start..].sort_by_key(|parcel| !parcel.is_interest());",
+        "",
+    ),
+    Bug(
+        "run-kept-for-the-gone",
+        "src/topics/table.rs",
+        "            other.remaining.remove(slot);",
+        "            let _ = other;",
+    ),
+    Bug(
+        "control-frame-splits-a-frame",
+        "src/conn/outbox.rs",
+        "run.extend(waiting.urgent.drain(..));",
+        "run.splice(0..0, waiting.urgent.drain(..));",
     ),
     Bug(
         "piece-of-the-gone-kept",

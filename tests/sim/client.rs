@@ -5,8 +5,8 @@ use std::fmt;
 
 use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
 use ringfeed::proto::{
-    ClientHandshake, ClientHandshakeError, CloseCode, Decoder, Event, Message, MessageKind, Opcode, Role, encode_close,
-    encode_fragment, encode_frame, encode_message,
+    ClientHandshake, ClientHandshakeError, CloseCode, Decoder, DeflateConfig, DeflateOffer, Deflater, Event, Inflater,
+    Message, MessageKind, Opcode, Role, WindowBits, encode_close, encode_fragment, encode_frame, encode_message,
 };
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
@@ -16,6 +16,9 @@ use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
 
 /// Bytes of one message to the server that must be refused as too big.
 const TOO_BIG: u64 = 100_001;
+
+/// Bytes of one message from the server at most.
+const MESSAGE_BYTES_MAX: u32 = 1 << 24;
 
 /// What the server is to say next.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,6 +86,8 @@ pub(crate) struct Client {
     pub(crate) seen: Seen,
     pub(crate) deeds: Deeds,
     pub(crate) peer: Option<PeerId>,
+    /// When all of its handshake had left.
+    pub(crate) asked_us: Option<u64>,
     pub(crate) views: Vec<View>,
     /// The longest that a publication took to get here, in microseconds.
     pub(crate) latency_us_max: u64,
@@ -90,6 +95,9 @@ pub(crate) struct Client {
     rng: Rng,
     handshake: ClientHandshake,
     decoder: Decoder,
+    inflater: Option<Inflater>,
+    /// Compresses what it says, once that was agreed on.
+    deflater: Option<(Deflater, WindowBits)>,
     /// What came of the answer to the handshake.
     head: Vec<u8>,
     unsent: VecDeque<u8>,
@@ -111,24 +119,31 @@ impl Client {
     pub(crate) fn new(index: usize, plan: ClientPlan, bytes_max: usize, kernel: &SimKernel, mut rng: Rng) -> Client {
         let mut key = [0; 16];
         key.fill_with(|| rng.next_u64() as u8);
+        let handshake = match plan.deflate_window.and_then(WindowBits::new) {
+            Some(server_window) => ClientHandshake::new(key).with_deflate(DeflateOffer { server_window }),
+            None => ClientHandshake::new(key),
+        };
         Client {
             index,
             pace: plan.pace,
+            last_words: plan.last_words,
             plan,
             state: State::Waiting,
             seen: Seen::default(),
             deeds: Deeds::default(),
             peer: None,
+            asked_us: None,
             views: Vec::new(),
             latency_us_max: 0,
             kernel: kernel.clone(),
-            handshake: ClientHandshake::new(key),
-            decoder: Decoder::new(Role::Client, 1 << 24),
+            handshake,
+            decoder: Decoder::new(Role::Client, MESSAGE_BYTES_MAX),
+            inflater: Some(Inflater::new()),
+            deflater: None,
             head: Vec::new(),
             unsent: VecDeque::new(),
             expected: VecDeque::new(),
             acts: 0,
-            last_words: rng.choose(&[0, 3, 10]),
             bytes_max,
             bytes_asked: 1000,
             bytes_read: 0,
@@ -261,6 +276,14 @@ impl Client {
         let len = self.rng.below(self.bytes_max as u64 + 1) as usize;
         let payload: Vec<u8> = (0..len).map(|index| b' ' + ((len * 31 + index) % 90) as u8).collect();
         let kind = self.rng.choose(&[MessageKind::Text, MessageKind::Binary]);
+        let mask = self.mask();
+        if self.rng.chance(500)
+            && let Some((mut deflater, window)) = self.deflater.take()
+        {
+            self.queue(|out| deflater.encode_message(out, Message { kind, payload: &payload }, window, mask));
+            self.deflater = Some((deflater, window));
+            return self.expect_message(kind, payload);
+        }
         let frames = self.rng.choose(&[1, 1, 1, 2, 5]);
         let mut opcode = if kind == MessageKind::Text { Opcode::Text } else { Opcode::Binary };
         let piece_len = payload.len().div_ceil(frames).max(1);
@@ -433,6 +456,9 @@ impl Client {
             let written = self.kernel.write(peer, &self.unsent.make_contiguous()[..count]);
             self.unsent.drain(..written);
         }
+        if self.unsent.is_empty() {
+            self.asked_us.get_or_insert(self.kernel.now_us());
+        }
         if self.unsent.is_empty() && self.deeds.finished {
             self.has_finished = true;
             self.kernel.finish(peer);
@@ -482,8 +508,13 @@ impl Client {
             }
             match self.handshake.decode_response(&self.head) {
                 Ok(None) => return,
-                Ok(Some((_, len))) => {
+                Ok(Some((accepted, len))) => {
                     bytes = self.head.split_off(len);
+                    if let Some(params) = accepted.deflate {
+                        self.decoder.allow_deflated();
+                        let config = DeflateConfig { level: 1, bytes_min: 1 };
+                        self.deflater = Some((Deflater::new(config), params.client_window));
+                    }
                     self.on_open();
                 }
                 Err(ClientHandshakeError::Status(status)) => {
@@ -494,13 +525,20 @@ impl Client {
             }
         }
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Role::Client, 0));
+        let mut inflater = self.inflater.take().expect("it is put back below");
         let mut input = &mut bytes[..];
-        while let Some(event) = decoder.decode(&mut input).unwrap_or_else(|error| {
-            panic!("client {}: the server broke the protocol: {error:?}", self.index);
-        }) {
-            self.on_event(model, event);
+        loop {
+            let event = decoder
+                .decode(&mut input)
+                .and_then(|event| event.map(|event| inflater.inflate_event(event, MESSAGE_BYTES_MAX)).transpose());
+            match event {
+                Ok(Some(event)) => self.on_event(model, event),
+                Ok(None) => break,
+                Err(error) => panic!("client {}: the server broke the protocol: {error:?}", self.index),
+            }
         }
         self.decoder = decoder;
+        self.inflater = Some(inflater);
     }
 
     fn on_open(&mut self) {
@@ -541,7 +579,7 @@ impl Client {
                 }
             }
             Event::Close(close) => self.on_close(close.code.map(|code| code.0)),
-            Event::Deflated(_) => panic!("compression was never negotiated"),
+            Event::Deflated(_) => unreachable!("it was inflated"),
         }
     }
 

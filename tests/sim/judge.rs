@@ -5,7 +5,10 @@ use ringfeed::ring::sim::SimKernel;
 
 use crate::client::{Client, State};
 use crate::model::Model;
-use crate::plan::{Breach, Kind, Pace, Plan};
+use crate::plan::{Breach, Kind, Plan};
+
+/// Microseconds that a handshake takes at most from one end to the other, on a network that is quick enough.
+const HANDSHAKE_US: u64 = 1_000_000;
 
 /// What a verdict rests on.
 struct Case<'a> {
@@ -29,7 +32,7 @@ pub(crate) fn judge(client: &Client, end: Option<CloseCause>, plan: &Plan, kerne
         client,
         plan,
         is_harmed: kernel.is_harmed(peer),
-        is_late: kernel.last_leap_us().is_some() || plan.is_sluggish() || client.plan.pace != Pace::Quick,
+        is_late: kernel.last_leap_us().is_some() || plan.is_sluggish() || client.plan.is_slow(&plan.faults),
     };
     case.judge_cause(end, model);
     case.judge_told(end);
@@ -51,7 +54,10 @@ impl Case<'_> {
             Some(CloseCause::PingTimeout) => client.plan.ignores_pings || deeds.gone || deeds.finished || self.is_late,
             Some(CloseCause::SlowConsumer) => self.may_be_slow(model),
             Some(CloseCause::Drain) => self.plan.drain_us.is_some(),
-            Some(CloseCause::Refused | CloseCause::Answered | CloseCause::HandshakeTimeout) => false,
+            // Nobody is bound to a rate.
+            Some(
+                CloseCause::Refused | CloseCause::Answered | CloseCause::HandshakeTimeout | CloseCause::RateLimited,
+            ) => false,
         };
         assert!(
             is_explained,
@@ -89,6 +95,12 @@ impl Case<'_> {
         assert!(told.is_none() || client.seen.end, "a reset after a Close frame: {client:?}");
     }
 
+    /// Whether its handshake left so late that it may have come too late.
+    fn asked_late(&self) -> bool {
+        let deadline_us = self.client.plan.connect_us + self.plan.config.handshake_timeout_ms * 1000;
+        self.client.asked_us.is_none_or(|asked_us| asked_us + HANDSHAKE_US > deadline_us)
+    }
+
     /// Who was refused was to be refused.
     fn judge_status(&self) {
         let client = self.client;
@@ -102,6 +114,7 @@ impl Case<'_> {
                 assert!(status == Some(*wanted) || is_crowded, "not the right answer: {client:?}");
             }
             (Some(408), Kind::Mute) => {}
+            (Some(408), _) => assert!(self.asked_late(), "its handshake came in time: {client:?}"),
             (None, Kind::Mute) => assert!(is_crowded, "a handshake that never ended was not refused: {client:?}"),
             (None, _) => {}
             (Some(_), _) => panic!("a good handshake was refused: {client:?}"),

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 
 use ringfeed::conn::KeepAliveConfig;
-use ringfeed::limits::MESH_QUEUE_PARCELS;
+use ringfeed::limits::{MESH_QUEUE_PARCELS, REPLIES_BYTES};
+use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
 use ringfeed::topics::{Namespace, Namespaces};
 
 /// Messages of one burst that is more than the queue of a shard holds.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
+
+/// Bytes of an answer that is more than the shard collects in a turn.
+const ROAR: usize = 3 * REPLIES_BYTES / 2;
 
 /// What a client is there for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,8 +82,12 @@ pub(crate) struct ClientPlan {
     pub(crate) connect_us: u64,
     pub(crate) act_us: u64,
     pub(crate) acts: usize,
+    /// It offers compression, with this window for what it is sent.
+    pub(crate) deflate_window: Option<u8>,
     /// How many things it says at once, at most.
     pub(crate) at_once: u64,
+    /// How many things it says right before a sudden end.
+    pub(crate) last_words: u64,
     /// Bytes that a room is to answer with, at most.
     pub(crate) roars: usize,
     pub(crate) pace: Pace,
@@ -122,8 +130,11 @@ impl Plan {
         let client_count = rng.choose(&[1, 3, 6, 10, 20]);
         let is_short_of_room = rng.chance(150);
         let is_quick_network = faults.segment_bytes_max >= 1000 && faults.socket_bytes_max >= 4096;
-        let clients =
+        let mut clients: Vec<ClientPlan> =
             (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us, is_quick_network)).collect();
+        if is_quick_network && rng.chance(200) {
+            clients.iter_mut().for_each(ClientPlan::rush);
+        }
         let is_flood = is_quick_network && rng.chance(60);
         Plan {
             shards,
@@ -143,7 +154,7 @@ impl Plan {
 
     /// How many bytes at most a client gets for one that it sends.
     pub(crate) fn answer_factor(&self) -> usize {
-        if self.clients.iter().any(|client| client.roars > 0) { 400_000 } else { 2 }
+        if self.clients.iter().any(|client| client.roars > 0) { ROAR } else { 2 }
     }
 
     /// Whether bytes may move so slowly that the server's patience ends before a peer's answer comes.
@@ -163,6 +174,7 @@ fn config(rng: &mut Rng) -> ServerConfig {
     let namespace = Namespace { outbox_bytes_max, ..Namespace::default() };
     ServerConfig {
         message_bytes_max: 100_000,
+        deflate: rng.chance(400).then(|| DeflateConfig { level: 1, bytes_min: rng.choose(&[1, 100]) }),
         namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         handshake_timeout_ms: rng.choose(&[3_000, 10_000]),
         keep_alive: KeepAliveConfig {
@@ -183,6 +195,21 @@ impl Plan {
 }
 
 impl ClientPlan {
+    /// Has it ask for more than a turn can answer, and reset the connection over it.
+    fn rush(&mut self) {
+        self.kind = Kind::Room;
+        self.ending = Ending::Resets;
+        // What it is answered would become small.
+        self.deflate_window = None;
+        (self.acts, self.last_words, self.roars, self.write_bytes_max) = (0, 10, ROAR, usize::MAX);
+    }
+
+    /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
+    pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
+        let pieces = 500 / self.write_bytes_max.min(500) as u64;
+        self.pace != Pace::Quick || 2 * pieces * faults.delay_us_max > 1_000_000
+    }
+
     fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64, is_quick_network: bool) -> ClientPlan {
         let kind = kind(rng, topics);
         let pace = match rng.below(10) {
@@ -199,8 +226,10 @@ impl ClientPlan {
             connect_us,
             act_us: rng.choose(&[500, 10_000, 200_000]).max(active_us / 60),
             acts: rng.choose(&[0, 3, 20, 60]),
+            last_words: rng.choose(&[0, 3, 10]),
+            deflate_window: rng.choose(&[None, Some(15), Some(9)]),
             at_once: rng.choose(&[1, 1, 6]),
-            roars: if is_quick_network && rng.chance(150) { 400_000 } else { 0 },
+            roars: if is_quick_network && rng.chance(150) { ROAR } else { 0 },
             pace,
             write_bytes_max: rng.choose(&[1, 10, 1000, usize::MAX]),
             ignores_pings: rng.chance(50),

@@ -132,7 +132,7 @@ fn routes(shard: usize, journal: &Rc<RefCell<Journal>>) -> Routes {
     }
     let mut routes = Routes::default();
     routes.add("/echo", watched(Echo, shard, journal)).expect("a route");
-    routes.add("/feed/", watched(Feed, shard, journal)).expect("a route");
+    routes.add("/feed/", watched(Feed::default(), shard, journal)).expect("a route");
     routes.add("/room", watched(Room, shard, journal)).expect("a route");
     routes
 }

@@ -23,7 +23,7 @@ use super::wire::{payload, place_text, read_place};
 const IN_FLIGHT: usize = 64;
 
 /// How long a publisher waits for an outcome. Only a broken server takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// On the server: publishes `<ticket> <topic> <payload>`, and answers `<ticket> <epoch>:<offset>`, or `<ticket> -` where
 /// it was refused.

@@ -16,7 +16,7 @@ use super::view::{Tally, View};
 use super::wire::{News, place_text, take_block, take_frame};
 
 /// How long it waits for anything that must come. Only a broken server takes as long.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// The epoch that no topic is ever in.
 const NEVER: [u8; 13] = *b"0000000000000";

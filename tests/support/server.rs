@@ -28,7 +28,6 @@ impl Server {
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn start_with_files(files: usize, flags: &[&str]) -> Server {
         let mut command = Command::new("sh");
         command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_ringfeed")]);
@@ -37,6 +36,8 @@ impl Server {
 
     fn start_as(mut command: Command, flags: &[&str]) -> Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--shards", "2"]);
+        // The first ping comes at any time within the interval: only those get one who wait for it.
+        command.args(["--ping-interval-ms", "0"]);
         command.args(flags);
         let process = Process::start("ringfeed", command);
         let (mut data, mut control) = (None, None);

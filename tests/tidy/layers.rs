@@ -18,7 +18,8 @@ const MODULES: &[(&str, &[&str])] = &[
     ("server", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway"]),
     ("control", &["proto", "buf", "topics", "gateway", "server"]),
     ("client", &["proto", "buf"]),
-    ("cli", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway", "server", "control", "client"]),
+    ("config", &["proto", "conn", "topics", "gateway", "server", "control"]),
+    ("cli", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway", "server", "control", "client", "config"]),
 ];
 
 /// What the load generator may use of the library: the floors a server's behaviour cannot hide in.

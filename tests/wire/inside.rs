@@ -32,7 +32,10 @@ impl Inside {
     /// A server with `config`, but for its port and the number of its shards.
     pub(crate) fn with(config: ServerConfig) -> Inside {
         let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 2, ..config };
-        let builder = Server::builder(config).route("/feed/", || Feed).route("/sse/", Sse::default);
+        let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
+        let builder = Server::builder(config)
+            .route("/feed/", move || Feed::new(of_feed.clone()))
+            .route("/sse/", move || Sse::new(of_sse.clone()));
         let Server { address, publisher, status, .. } = builder.start().expect("the server starts");
         Inside { data: address, publisher, status }
     }

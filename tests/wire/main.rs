@@ -11,6 +11,7 @@ mod support;
 mod content;
 mod crowd;
 mod deflate;
+mod drain;
 mod feed;
 mod frames;
 mod handshake;

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-use crate::plan::{Case, Publish, Scenario, ServerPlan};
+use crate::plan::{Case, Publish, Scenario, ServerPlan, words};
 use crate::server::Server;
 
 /// The CPU that the load generator runs on.
@@ -34,6 +34,27 @@ pub(crate) struct Report {
     pub(crate) client_cpus: f64,
     pub(crate) self_check: SelfCheck,
     pub(crate) server: ServerCost,
+    pub(crate) figures: Vec<Figure>,
+}
+
+impl Report {
+    /// How many times what the server can do with a CPU the load generator can take with one.
+    pub(crate) fn client_capacity(&self) -> f64 {
+        let client_cpu_ns_each = self.client_cpus * 1e9 / self.per_second;
+        self.server.cpu_ns_each / client_cpu_ns_each
+    }
+
+    /// What only this scenario tells; not a number if it does not.
+    pub(crate) fn figure(&self, name: &str) -> f64 {
+        self.figures.iter().find(|figure| figure.name == name).map_or(f64::NAN, |figure| figure.value)
+    }
+}
+
+/// A figure with a name.
+#[derive(Clone, Deserialize)]
+pub(crate) struct Figure {
+    name: String,
+    value: f64,
 }
 
 #[derive(Clone, Deserialize)]
@@ -96,6 +117,8 @@ pub(crate) fn run(
         loadgen.arg("--deflate");
     }
     loadgen.args(["--duration", duration, "--warmup", "500ms", "--cpu", CLIENT_CPU]);
+    // A server that is slow is not wrong: how slow it is, is what is measured.
+    loadgen.args(["--late", "1m"]);
     loadgen.args(["--server-pid", &server.pid().to_string()]);
     let json = std::env::temp_dir().join(format!("compare-{}.json", std::process::id()));
     let output = loadgen.arg("--json").arg(&json).output()?;
@@ -111,15 +134,19 @@ pub(crate) fn run(
 
 fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<Vec<String>, Box<dyn Error>> {
     let listening = server.listening()?;
+    let nats = words(&format!("--driver nats --topic bench --url {listening}/"));
     Ok(match (scenario, plan.publish) {
-        (Scenario::Echo, _) => vec!["--url".to_owned(), format!("{listening}/echo")],
-        (Scenario::Fanout, Publish::Post) => fanout(listening, format!("{}/publish/bench", server.control()?)),
-        (Scenario::Fanout, Publish::WebSocket) => fanout(listening, format!("{listening}/publish")),
+        (Scenario::Echo, _) => words(&format!("--url {listening}/echo")),
+        (Scenario::Fanout, Publish::Nats) => [nats, words(&format!("--publish {listening}/"))].concat(),
+        (Scenario::Fanout, Publish::Post) => fanout(listening, &format!("{}/publish/bench", server.control()?)),
+        (Scenario::Fanout, Publish::WebSocket) => fanout(listening, &format!("{listening}/publish")),
+        (Scenario::Connect | Scenario::Idle, Publish::Nats) => nats,
+        (Scenario::Connect | Scenario::Idle, _) => words(&format!("--url {listening}/feed/bench")),
     })
 }
 
-fn fanout(listening: &str, publish: String) -> Vec<String> {
-    vec!["--url".to_owned(), format!("{listening}/feed/bench"), "--publish".to_owned(), publish]
+fn fanout(listening: &str, publish: &str) -> Vec<String> {
+    words(&format!("--url {listening}/feed/bench --publish {publish}"))
 }
 
 impl fmt::Display for Measurement {

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use crate::measure::Report;
+
 /// A program that serves, and how it is reached.
 pub(crate) struct ServerPlan {
     pub(crate) name: &'static str,
@@ -19,6 +21,8 @@ pub(crate) enum Publish {
     Post,
     /// A message on a WebSocket at `/publish`.
     WebSocket,
+    /// The protocol of NATS, on the same address as subscribers.
+    Nats,
 }
 
 /// One kind of load.
@@ -35,6 +39,8 @@ pub(crate) struct Case {
 pub(crate) enum Scenario {
     Fanout,
     Echo,
+    Connect,
+    Idle,
 }
 
 impl Scenario {
@@ -43,6 +49,8 @@ impl Scenario {
         match self {
             Scenario::Fanout => "fanout",
             Scenario::Echo => "echo",
+            Scenario::Connect => "connect",
+            Scenario::Idle => "idle",
         }
     }
 
@@ -51,6 +59,8 @@ impl Scenario {
         match self {
             Scenario::Fanout => "delivery",
             Scenario::Echo => "round trip",
+            Scenario::Connect => "handshake",
+            Scenario::Idle => "connection held",
         }
     }
 }
@@ -60,6 +70,16 @@ pub(crate) struct Plan {
     pub(crate) name: &'static str,
     pub(crate) servers: Vec<ServerPlan>,
     pub(crate) cases: Vec<Case>,
+    /// What the table at the top shows of the cases.
+    pub(crate) summary: Vec<Column>,
+}
+
+/// A column of the table at the top.
+pub(crate) struct Column {
+    pub(crate) title: &'static str,
+    /// Name of the case.
+    pub(crate) case: String,
+    pub(crate) figure: fn(&Report) -> f64,
 }
 
 impl Plan {
@@ -79,27 +99,46 @@ impl Plan {
                 }
             }
         }
-        Plan { name: "floor", servers: vec![ringfeed(binaries), floor], cases }
+        Plan { name: "floor", servers: vec![ringfeed(binaries), floor], cases, summary: Vec::new() }
     }
 
     /// Ringfeed against other servers, each the fastest way it offers.
     pub(crate) fn peers(binaries: &Path, peers: &Path) -> Plan {
         let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false };
+        let script = |name, file, publish| {
+            let command = vec![path(Path::new("benches/peers"), file)];
+            ServerPlan { name, command, publish, deflate: false }
+        };
         let servers = vec![
             ringfeed(binaries),
             peer("Bun", bun(peers)),
             peer("ws", ws(peers)),
+            peer("axum", vec![path(peers, "release/axum")]),
+            script("nats-server", "nats.sh", Publish::Nats),
+            script("nginx with nchan", "nchan.sh", Publish::Post),
             peer("tokio-tungstenite", vec![path(peers, "release/tokio-tungstenite")]),
             peer("fastwebsockets", vec![path(peers, "release/fastwebsockets")]),
         ];
-        let mut cases = Vec::new();
-        for size in [64, 1024] {
-            for (in_flight, publishers) in IN_FLIGHT {
-                cases.push(fanout(1_000, size, in_flight, publishers, vec![0, 1, 2]));
-            }
-        }
-        cases.push(echo(200, 64, vec![0, 1, 2, 3, 4]));
-        Plan { name: "peers", servers, cases }
+        let (fan_out, all) = (|| vec![0, 1, 2, 3, 4, 5], || (0..8).collect());
+        let mut cases = vec![at_rate(1_000, 64, 40, fan_out())];
+        cases.extend(IN_FLIGHT.map(|(in_flight, publishers)| fanout(1_000, 64, in_flight, publishers, fan_out())));
+        cases.push(fanout(1_000, 1024, 1, 1, fan_out()));
+        cases.push(echo(200, 64, vec![0, 1, 2, 3, 6, 7]));
+        cases.push(connect(all()));
+        cases.push(idle(5_000, all()));
+        let case = |index: usize| cases[index].name.clone();
+        let column = |title, index, figure| Column { title, case: case(index), figure };
+        let summary = vec![
+            column("deliveries a CPU second, 1 in flight", 1, |report| report.server.per_cpu_second),
+            column("the same, 16 in flight", 2, |report| report.server.per_cpu_second),
+            column("p50 us, 40 publications a second", 0, |report| report.latency.honest().p50_us),
+            column("p99 us", 0, |report| report.latency.honest().p99_us),
+            column("p99.9 us", 0, |report| report.latency.honest().p999_us),
+            column("round trips a CPU second", 5, |report| report.server.per_cpu_second),
+            column("handshakes a CPU second", 6, |report| report.server.per_cpu_second),
+            column("resident B a connection", 7, |report| report.figure(SERVER_MEMORY)),
+        ];
+        Plan { name: "peers", servers, cases, summary }
     }
 
     /// What compression costs: Ringfeed with it against itself without, and against other servers that compress.
@@ -122,7 +161,7 @@ impl Plan {
             fanout(1_000, 16_384, 1, 1, vec![0, 1, 2, 3]),
             echo(200, 1024, vec![0, 1, 2, 3]),
         ];
-        Plan { name: "deflate", servers, cases }
+        Plan { name: "deflate", servers, cases, summary: Vec::new() }
     }
 }
 
@@ -144,6 +183,9 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     command.extend(serve.split(' ').map(str::to_owned));
     ServerPlan { name: "Ringfeed", command, publish: Publish::Post, deflate: false }
 }
+
+/// What `loadgen` calls the server's resident memory for each connection.
+pub(crate) const SERVER_MEMORY: &str = "server memory each";
 
 /// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one
 /// publisher one by one, so whether sixteen come from one or from sixteen is a different load.
@@ -169,7 +211,32 @@ fn echo(connections: u32, size: u32, servers: Vec<usize>) -> Case {
     }
 }
 
-fn words(line: &str) -> Vec<String> {
+/// An open loop, at a rate that every server can follow: here latencies can be compared.
+fn at_rate(connections: u32, size: u32, rate: u32, servers: Vec<usize>) -> Case {
+    Case {
+        name: format!("fanout, {connections} subscribers, {size} B, {rate} publications a second"),
+        load: words(&format!("--connections {connections} --size {size} --rate {rate}")),
+        scenario: Scenario::Fanout,
+        servers,
+    }
+}
+
+fn connect(servers: Vec<usize>) -> Case {
+    let name = "connect, 100 handshakes at a time, each closed again".to_owned();
+    Case { name, load: Vec::new(), scenario: Scenario::Connect, servers }
+}
+
+fn idle(connections: u32, servers: Vec<usize>) -> Case {
+    Case {
+        name: format!("idle, {connections} connections"),
+        load: words(&format!("--connections {connections}")),
+        scenario: Scenario::Idle,
+        servers,
+    }
+}
+
+/// The words of a command line without quotes.
+pub(crate) fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
@@ -189,7 +256,9 @@ mod tests {
             names.sort_unstable();
             names.dedup();
             assert_eq!(names.len(), plan.cases.len());
+            assert!(plan.summary.iter().all(|column| names.contains(&column.case.as_str())));
             for case in &plan.cases {
+                assert!(case.servers.iter().collect::<std::collections::HashSet<_>>().len() == case.servers.len());
                 assert!(case.servers.len() >= 2 && case.servers.iter().all(|index| *index < plan.servers.len()));
             }
         }

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::measure::Measurement;
-use crate::plan::{Case, Plan};
+use crate::plan::{Case, Column, Plan, SERVER_MEMORY, Scenario};
 use crate::statistics::{Spread, median, ratios, runs};
 
 /// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, with `-no-steering` at the end if so, and prints the
@@ -25,7 +25,8 @@ pub(crate) fn write(
         return Err("no case has that name".into());
     }
     let name = place.file_name(plan.name);
-    let text = format!("# {}: {}\n\n{}\n{}", plan.name, place.date, place.text(), tables(plan, measurements));
+    let (summary, tables) = (summary(plan, measurements), tables(plan, measurements));
+    let text = format!("# {}: {}\n\n{}{summary}{tables}", plan.name, place.date, place.text());
     fs::create_dir_all(directory)?;
     fs::write(directory.join(format!("{name}.md")), &text)?;
     fs::write(directory.join(format!("{name}.csv")), csv(measurements))?;
@@ -102,9 +103,55 @@ fn said(program: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
+/// Each server's figures as ratios to the first one's, of which there are the figures themselves. Nothing if the plan
+/// has no such table.
+fn summary(plan: &Plan, measurements: &[Measurement]) -> String {
+    if plan.summary.is_empty() {
+        return String::new();
+    }
+    let titles = plan.summary.iter().map(|column| column.title).collect::<Vec<_>>().join(" | ");
+    let first = plan.servers[0].name;
+    let mut text =
+        format!("\n{first}'s figures, and those of others as multiples of them (medians of runs side by side)\n");
+    let _ = writeln!(text, "\n| | {titles} |\n| --- |{}", " --- |".repeat(plan.summary.len()));
+    for server in &plan.servers {
+        let cells = plan.summary.iter().map(|Column { case, figure, .. }| {
+            let value = if server.name == first {
+                median(runs(measurements, case, first).map(|run| figure(&run.report)))
+                    .map(|value| format!("{value:.0}"))
+            } else {
+                let ratios = ratios(measurements, case, [server.name, first], figure);
+                median(ratios).map(|ratio| format!("{ratio:.2}"))
+            };
+            value.unwrap_or_default()
+        });
+        let _ = writeln!(text, "| {} | {} |", server.name, cells.collect::<Vec<_>>().join(" | "));
+    }
+    text
+}
+
 fn tables(plan: &Plan, measurements: &[Measurement]) -> String {
     let measured = |case: &&Case| measurements.iter().any(|run| run.case == case.name);
-    plan.cases.iter().filter(measured).map(|case| table(plan, case, measurements)).collect()
+    let draw = |case: &Case| match case.scenario {
+        Scenario::Idle => memory_table(plan, case, measurements),
+        Scenario::Fanout | Scenario::Echo | Scenario::Connect => table(plan, case, measurements),
+    };
+    plan.cases.iter().filter(measured).map(draw).collect()
+}
+
+/// What holding a connection takes, where nothing happens on it.
+fn memory_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
+    let figures = [SERVER_MEMORY, "kernel slab each", "socket buffers each"];
+    let titles = "server | resident B a connection | kernel slab, both ends | socket buffers, both ends";
+    let mut text = format!("\n## {}\n\n| {titles} |\n|{}\n", case.name, " --- |".repeat(figures.len() + 1));
+    for server in case.servers.iter().map(|index| plan.servers[*index].name) {
+        let middle = |name: &&str| {
+            let values = runs(measurements, &case.name, server).map(|run| run.report.figure(name));
+            format!("{:.0}", median(values).unwrap_or(f64::NAN))
+        };
+        let _ = writeln!(text, "| {server} | {} |", figures.iter().map(middle).collect::<Vec<_>>().join(" | "));
+    }
+    text
 }
 
 /// Medians of each server, and the ratio of the first server's CPU time to each other's.
@@ -125,6 +172,8 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
         "RSS MB",
         "server CPU",
         "client CPU",
+        "client's capacity to this",
+        "client-bound",
     ];
     let _ = writeln!(text, "| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()));
     for server in case.servers.iter().map(|index| plan.servers[*index].name) {
@@ -136,9 +185,12 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
             Some(Spread { median, min, max }) if server != first => format!("{median:.3} ({min:.3} to {max:.3})"),
             _ => "1".to_owned(),
         };
+        let all = runs(measurements, &case.name, server);
+        let bound = all.clone().filter(|run| run.report.self_check.client_bound).count();
+        let bound = format!("{bound} of {}", all.count());
         let _ = writeln!(
             text,
-            "| {server} | {:.0} | {:.0} | {ratio} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} |",
+            "| {server} | {:.0} | {:.0} | {ratio} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {bound} |",
             middle(|run| run.report.server.cpu_ns_each),
             middle(|run| run.report.server.per_cpu_second),
             middle(|run| run.report.per_second),
@@ -149,6 +201,7 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
             middle(|run| run.report.server.resident_bytes as f64 / 1e6),
             middle(|run| run.report.server.cpus),
             middle(|run| run.report.client_cpus),
+            middle(|run| run.report.client_capacity()),
         );
     }
     text
@@ -156,13 +209,13 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
 
 fn csv(measurements: &[Measurement]) -> String {
     let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
-                    slowest_share,server_cpus,client_cpus,resident_bytes,client_bound\n"
+                    slowest_share,server_cpus,client_cpus,resident_bytes,client_bound,server_bytes_each\n"
         .to_owned();
     for Measurement { case, round, server, report } in measurements {
         let (cost, latency) = (&report.server, report.latency.honest());
         let _ = writeln!(
             text,
-            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{}",
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{}",
             report.count,
             cost.cpu_ns_each,
             cost.per_cpu_second,
@@ -176,6 +229,7 @@ fn csv(measurements: &[Measurement]) -> String {
             report.client_cpus,
             cost.resident_bytes,
             report.self_check.client_bound,
+            report.figure(SERVER_MEMORY),
         );
     }
     text

@@ -2,12 +2,18 @@
 
 use std::error::Error;
 use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::plan::ServerPlan;
 
 /// The CPU that servers run on.
 const SERVER_CPU: &str = "0";
+
+/// How long a server may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server that is ready.
 pub(crate) struct Server {
@@ -42,7 +48,22 @@ impl Server {
         let mut server = Server { child, addresses: Addresses::default() };
         server.addresses =
             read_addresses(output).ok_or_else(|| format!("{} ended before it was ready", plan.command.join(" ")))?;
+        server.wait_until_reached()?;
         Ok(server)
+    }
+
+    /// Some servers tell their address before they listen there.
+    fn wait_until_reached(&self) -> Result<(), Box<dyn Error>> {
+        let listening = self.listening()?;
+        let address = listening.strip_prefix("ws://").ok_or("the address does not begin with ws://")?;
+        let deadline = Instant::now() + PATIENCE;
+        while let Err(error) = TcpStream::connect(address) {
+            if Instant::now() > deadline {
+                return Err(format!("nobody listens at {listening}: {error}").into());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
     }
 
     /// Its process id.

@@ -36,7 +36,7 @@ pub(crate) fn runs<'m>(
     measurements: &'m [Measurement],
     case: &'m str,
     server: &'m str,
-) -> impl Iterator<Item = &'m Measurement> {
+) -> impl Iterator<Item = &'m Measurement> + Clone {
     measurements.iter().filter(move |run| run.case == case && run.server == server)
 }
 
@@ -69,6 +69,7 @@ mod tests {
             client_cpus: 1.0,
             self_check: SelfCheck { client_bound: false },
             server: ServerCost { cpus: 1.0, cpu_ns_each, per_cpu_second: 1e9 / cpu_ns_each, resident_bytes: 1 },
+            figures: Vec::new(),
         };
         Measurement { case: "case".to_owned(), round, server, report }
     }

@@ -1,0 +1,50 @@
+//! Names of topics, and the paths they come in.
+
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use ringfeed::gateway::{Echo, Feed, Routes};
+use ringfeed::limits::TOPIC_NAME_BYTES_MAX;
+use ringfeed::topics::TopicName;
+
+/// Any bytes as a name and as a path: what is accepted keeps to its alphabet, can't climb out of anything, means the
+/// same however it is encoded, and has one home.
+pub(crate) fn names(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    if let Ok(name) = TopicName::new(text) {
+        check_name(&name, text);
+        let encoded = utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        assert_eq!(TopicName::from_path(&encoded).as_ref(), Ok(&name));
+    }
+    if let Ok(name) = TopicName::from_path(text) {
+        check_name(&name, name.as_str());
+        assert!(!text.contains(','), "a comma separates names");
+    }
+    check_route(text);
+}
+
+fn check_name(name: &TopicName, text: &str) {
+    assert_eq!(name.as_str(), text);
+    assert!((1..=TOPIC_NAME_BYTES_MAX).contains(&text.len()));
+    let is_plain = |byte: u8| (b'!'..=b'~').contains(&byte) && !b"\"'%,;<>?[\\]^`{|}".contains(&byte);
+    assert!(text.bytes().all(is_plain), "{text:?}");
+    assert!(!format!("/{text}/").contains("/../") && !format!("/{text}/").contains("//"), "{text:?}");
+    let homes: Vec<usize> = (1..=8).map(|shards| name.home(shards)).collect();
+    assert!(homes.iter().zip(1..).all(|(home, shards)| *home < shards), "{homes:?}");
+    assert_eq!(name.home(7), TopicName::new(text).expect("it was one before").home(7));
+}
+
+/// A route is found only where its path is a prefix, and the longest one is.
+fn check_route(path: &str) {
+    let mut routes = Routes::default();
+    for (route, is_echo) in [("/feed/", false), ("/feed/private/", false), ("/echo", true)] {
+        let added = if is_echo { routes.add(route, Box::new(Echo)) } else { routes.add(route, Box::<Feed>::default()) };
+        added.expect("three routes that differ");
+    }
+    let expected = match path {
+        "/echo" => Some((2, "")),
+        _ => path
+            .strip_prefix("/feed/private/")
+            .map(|rest| (1, rest))
+            .or_else(|| path.strip_prefix("/feed/").map(|rest| (0, rest))),
+    };
+    assert_eq!(routes.find(path), expected);
+}

@@ -1,0 +1,171 @@
+//! A bare server that accepts, answers the opening handshake and then only holds the connection: the other end of a run
+//! with a million of them, which costs as little as can be. Speaks no protocol beyond the handshake.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use ringfeed::buf::ConnId;
+use ringfeed::proto::{Upgrade, decode_request_head, encode_accept};
+use ringfeed::ring::{ACCEPTS_MAX, Completion, Direct, Op, Ring, SendNow, Token, Uring, UringConfig};
+use socket2::{Domain, Socket, Type};
+
+use crate::cli::AcceptOptions;
+use crate::error::Error;
+use crate::pin;
+use crate::sockets::raise_descriptor_limit;
+
+/// Connections that wait in the kernel until they are accepted.
+const BACKLOG: i32 = 65_535;
+
+/// The longest wait of one turn.
+const TURN: Duration = Duration::from_secs(1);
+
+/// Runs until it is ended from outside.
+///
+/// # Errors
+/// If it can't listen, or this host's limits are too low.
+pub(crate) fn run(options: &AcceptOptions) -> Result<(), Error> {
+    pin::to_cpu(options.cpu)?;
+    raise_descriptor_limit();
+    let listener =
+        listen(options.listen).map_err(|error| Error::new(format!("can't listen on {}: {error}", options.listen)))?;
+    let config = UringConfig { descriptors: options.connections, recv_buffers: 64, recv_buffer_bytes: 16 * 1024 };
+    let ring = Uring::new(config).map_err(|error| Error::new(error.to_string()))?;
+    let address = listener.local_addr().map_err(|error| Error::new(error.to_string()))?;
+    println!("listening on ws://{address}\nready");
+    let mut acceptor = Acceptor { ring, listener, room: options.connections, accepting: 0, answers: Vec::new() };
+    let mut completions = Vec::new();
+    loop {
+        acceptor.turn(&mut completions);
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(OwnedFd::from(socket).into())
+}
+
+struct Acceptor {
+    ring: Uring,
+    listener: TcpListener,
+    /// Connections that may still come.
+    room: u32,
+    /// Accepts under way, by bit of their tag.
+    accepting: u64,
+    /// What is sent at the end of the turn.
+    answers: Vec<(u32, Vec<u8>)>,
+}
+
+impl Acceptor {
+    fn turn(&mut self, completions: &mut Vec<Completion>) {
+        self.submit_accepts();
+        self.ring.wait(TURN, completions);
+        for completion in completions.drain(..) {
+            let slot = completion.token.slot();
+            match completion.token.op() {
+                Op::Accept => self.on_accept(&completion),
+                Op::Poll => self.ring.submit_recv_once(Direct(slot), token(Op::Recv, slot)),
+                Op::Recv => self.on_recv(completion),
+                Op::Close => self.room += 1,
+                op => unreachable!("{op:?} was never submitted"),
+            }
+        }
+        self.send_answers();
+    }
+
+    fn submit_accepts(&mut self) {
+        for tag in 0..ACCEPTS_MAX as u32 {
+            if self.room > 0 && self.accepting >> tag & 1 == 0 {
+                self.ring.submit_accept(self.listener.as_fd(), Token::new(Op::Accept, tag, 0));
+                self.accepting |= 1 << tag;
+                self.room -= 1;
+            }
+        }
+    }
+
+    fn on_accept(&mut self, completion: &Completion) {
+        self.accepting &= !(1 << completion.token.tag());
+        match completion.result {
+            Ok(socket) => self.ring.submit_recv_once(Direct(socket), token(Op::Recv, socket)),
+            Err(_) => self.room += 1,
+        }
+    }
+
+    /// A request that comes in one piece is answered. What comes later is not looked at.
+    fn on_recv(&mut self, completion: Completion) {
+        let slot = completion.token.slot();
+        let len = completion.result.unwrap_or(0);
+        if let Some(piece) = completion.received {
+            if let Some(answer) = answer(self.ring.received(&piece)) {
+                self.answers.push((slot, answer));
+            }
+            self.ring.release(piece);
+        }
+        match len {
+            0 => self.ring.submit_close(Direct(slot), token(Op::Close, slot)),
+            _ => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
+        }
+    }
+
+    /// An answer that does not go whole belongs to somebody who is gone: nothing was sent before it.
+    fn send_answers(&mut self) {
+        let sends = self.answers.iter().map(|(slot, bytes)| SendNow {
+            socket: Direct(*slot),
+            bytes,
+            token: token(Op::Reply, *slot),
+        });
+        self.ring.send_now(sends, &mut Vec::new());
+        self.answers.clear();
+    }
+}
+
+/// The answer to an opening handshake, if that is what came.
+fn answer(request: &[u8]) -> Option<Vec<u8>> {
+    let (head, _) = decode_request_head(request).ok()??;
+    let upgrade = Upgrade::from_request(&head).ok()?;
+    let mut answer = Vec::new();
+    encode_accept(&mut answer, &upgrade, None, None);
+    Some(answer)
+}
+
+/// A socket's next owner begins when nothing of the former is under way.
+fn token(op: Op, slot: u32) -> Token {
+    Token::of_conn(op, ConnId { slot, generation: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpStream;
+
+    use super::*;
+
+    #[test]
+    fn who_knocks_is_answered_and_makes_room_when_gone() {
+        let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let config = UringConfig { descriptors: 2, recv_buffers: 4, recv_buffer_bytes: 4096 };
+        let ring = Uring::new(config).unwrap();
+        let mut acceptor = Acceptor { ring, listener, room: 2, accepting: 0, answers: Vec::new() };
+        let knocking = std::thread::spawn(move || {
+            for _ in 0..5 {
+                let mut stream = TcpStream::connect(address).unwrap();
+                let request = "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                               Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+                stream.write_all(request.as_bytes()).unwrap();
+                let mut answer = [0; 12];
+                stream.read_exact(&mut answer).unwrap();
+                assert_eq!(&answer, b"HTTP/1.1 101");
+            }
+        });
+        let mut completions = Vec::new();
+        while !knocking.is_finished() {
+            acceptor.turn(&mut completions);
+        }
+        knocking.join().unwrap();
+    }
+}

@@ -1,0 +1,250 @@
+//! Connections that come and go at once: how many handshakes a server gets done, and how long they take.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringfeed::proto::Message;
+
+use crate::cli::ConnectScenarioOptions;
+use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::error::Error;
+use crate::faults::Faults;
+use crate::pin;
+use crate::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::run::Run;
+use crate::topics::Topics;
+
+/// What is counted.
+const UNIT: &str = "handshakes";
+
+/// So many connections are begun before what came is looked at again.
+const OPENED_PER_TURN: usize = 64;
+
+/// Runs the scenario.
+///
+/// # Errors
+/// If it can't be set up, or the very first connections fail.
+pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
+    let common = &options.common;
+    pin::to_cpu(common.cpu)?;
+    let mut run = Run::start(common, UNIT);
+    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
+    let mut clients = Clients::new(common, topics, options.connections, None)?;
+    let mut connecting = Connecting::new(options, run.recorder());
+    // One alone, to see that there is somebody: what goes wrong with it is no result of a measurement.
+    clients.connect(0..1, &mut connecting)?;
+
+    connecting.run_for(common.warmup, Schedule::new(options, common.warmup), &mut clients);
+    connecting.start_measuring();
+    run.start_measuring()?;
+    connecting.run_for(common.duration, Schedule::new(options, common.duration), &mut clients);
+    connecting.recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
+    Ok(Report::new(Outcome {
+        scenario: "connect",
+        url: common.url.to_string(),
+        payload_bytes: 0,
+        load: load(options),
+        open_loop: options.rate.is_some(),
+        unit: UNIT,
+        counts: connecting.counts,
+        findings: vec![Findings { recorded: connecting.recorder.recorded, faults: connecting.faults }],
+        cost,
+        history,
+        figures: Vec::new(),
+    }))
+}
+
+/// How hard it is driven, in words.
+fn load(options: &ConnectScenarioOptions) -> String {
+    match options.rate {
+        None => format!("{} handshakes at a time", options.common.connect.handshakes),
+        Some(rate) if options.ramp => format!("from 0 to {rate} handshakes a second"),
+        Some(rate) => format!("{rate} handshakes a second"),
+    }
+}
+
+/// When connections are due.
+#[derive(Debug)]
+struct Schedule {
+    /// A second, at the end if it is a ramp. `None` is a closed loop.
+    rate: Option<f64>,
+    /// How long the rate rises.
+    ramp_seconds: Option<f64>,
+    /// At a time, in a closed loop.
+    handshakes_max: u32,
+    start_ns: u64,
+    taken: u64,
+}
+
+impl Schedule {
+    fn new(options: &ConnectScenarioOptions, duration: Duration) -> Schedule {
+        Schedule {
+            rate: options.rate.map(f64::from),
+            ramp_seconds: options.ramp.then_some(duration.as_secs_f64()),
+            handshakes_max: options.common.connect.handshakes,
+            start_ns: 0,
+            taken: 0,
+        }
+    }
+
+    /// When the next is due; `None` in a closed loop.
+    fn next_ns(&self) -> Option<u64> {
+        let (rate, index) = (self.rate?, self.taken as f64);
+        let seconds = match self.ramp_seconds {
+            None => index / rate,
+            // Until then half of the final rate has passed on average, growing with the time.
+            Some(ramp) => (2.0 * index * ramp / rate).sqrt(),
+        };
+        Some(self.start_ns + (seconds * 1e9) as u64)
+    }
+
+    /// If a connection is due, while so many are opening: the time it was meant for.
+    fn take_due(&mut self, opening: u32, now_ns: u64) -> Option<u64> {
+        let due_ns = match self.next_ns() {
+            Some(next_ns) => (next_ns <= now_ns).then_some(next_ns),
+            None => (opening < self.handshakes_max).then_some(now_ns),
+        }?;
+        self.taken += 1;
+        Some(due_ns)
+    }
+}
+
+struct Connecting {
+    /// Of each client that is opening.
+    times: Vec<Times>,
+    /// The next to be used first, so that all take turns.
+    free: VecDeque<u32>,
+    /// They are ready and may go.
+    done: Vec<u32>,
+    /// They have gone, but the kernel may still be busy with them.
+    gone: VecDeque<u32>,
+    counts: Vec<u64>,
+    recorder: Recorder,
+    faults: Faults,
+}
+
+impl Connecting {
+    fn new(options: &ConnectScenarioOptions, recorder: Recorder) -> Connecting {
+        Connecting {
+            times: vec![Times::now(0); options.connections as usize],
+            free: (1..options.connections).collect(),
+            done: Vec::new(),
+            gone: VecDeque::new(),
+            counts: vec![0; options.connections as usize],
+            recorder,
+            faults: Faults::new(options.common.tolerance.late),
+        }
+    }
+
+    fn start_measuring(&mut self) {
+        self.counts.fill(0);
+        self.recorder.start_measuring();
+    }
+
+    /// Connects by this schedule for `duration`, then waits for those that are on their way.
+    fn run_for(&mut self, duration: Duration, mut schedule: Schedule, clients: &mut Clients) {
+        let end = Instant::now() + duration;
+        schedule.start_ns = self.recorder.now_ns();
+        while Instant::now() < end || clients.opening_count() > 0 {
+            self.let_go(clients);
+            if Instant::now() < end {
+                self.open_due(&mut schedule, clients);
+            }
+            let now_ns = self.recorder.now_ns();
+            let due = schedule.next_ns().map(|next_ns| Duration::from_nanos(next_ns.saturating_sub(now_ns)));
+            clients.turn(due.unwrap_or(TURN).min(TURN), self);
+            self.recorder.turn_over(clients.opening_count().into(), self.faults.sum());
+        }
+        self.let_go(clients);
+    }
+
+    fn open_due(&mut self, schedule: &mut Schedule, clients: &mut Clients) {
+        let now_ns = self.recorder.now_ns();
+        for _ in 0..OPENED_PER_TURN {
+            let Some(client) = self.free.front().copied() else { return };
+            let Some(intended_ns) = schedule.take_due(clients.opening_count(), now_ns) else { return };
+            self.times[client as usize] = Times { intended_ns, actual_ns: now_ns };
+            self.recorder.published(self.times[client as usize]);
+            match clients.open(client) {
+                Ok(()) => {
+                    self.free.pop_front();
+                }
+                Err(reason) => {
+                    self.faults.closed(client, &reason);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Those that are ready go, and make room for others once the kernel is done with them.
+    fn let_go(&mut self, clients: &mut Clients) {
+        for client in self.done.drain(..) {
+            clients.leave(client);
+            self.gone.push_back(client);
+        }
+        while let Some(client) = self.gone.front().copied().filter(|client| clients.is_free(*client)) {
+            self.gone.pop_front();
+            self.free.push_back(client);
+        }
+    }
+}
+
+impl Audience for Connecting {
+    fn woken(&mut self) -> u64 {
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
+    }
+
+    fn on_ready(&mut self, client: u32, _ready: Ready, now_ns: u64) {
+        self.recorder.received(self.times[client as usize], now_ns);
+        self.counts[client as usize] += 1;
+        self.done.push(client);
+    }
+
+    fn on_message(&mut self, _client: u32, _message: Message<'_>, _now_ns: u64, _out: Out<'_>) {}
+
+    fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str) {
+        self.faults.closed(client, reason);
+        if was_ready {
+            self.done.retain(|done| *done != client);
+        }
+        self.gone.push_back(client);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(rate: Option<f64>, ramp_seconds: Option<f64>) -> Schedule {
+        Schedule { rate, ramp_seconds, handshakes_max: 2, start_ns: 1000, taken: 0 }
+    }
+
+    #[test]
+    fn a_rate_is_kept_whatever_is_on_its_way() {
+        let mut even = schedule(Some(4.0), None);
+        let due: Vec<_> = std::iter::from_fn(|| even.take_due(1_000_000, 500_001_000)).collect();
+        assert_eq!(due, [1000, 250_001_000, 500_001_000]);
+    }
+
+    #[test]
+    fn a_ramp_reaches_its_rate_at_its_end() {
+        let mut ramp = schedule(Some(1000.0), Some(10.0));
+        let end_ns = 10_000_001_000;
+        let due: Vec<_> = std::iter::from_fn(|| ramp.take_due(0, end_ns)).collect();
+        assert_eq!(due.len(), 5001, "half of the final rate on average");
+        let last_second = due.iter().filter(|ns| **ns > end_ns - 1_000_000_000).count();
+        assert!((940..=960).contains(&last_second), "{last_second}");
+    }
+
+    #[test]
+    fn a_closed_loop_fills_up_to_its_bound() {
+        let mut closed = schedule(None, None);
+        assert_eq!((closed.take_due(1, 70), closed.take_due(2, 70)), (Some(70), None));
+    }
+}

@@ -1,0 +1,66 @@
+//! How long clients of known SDKs wait before they connect again, as those do by default.
+
+use std::time::Duration;
+
+/// A client library, by what it does after it lost its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Sdk {
+    /// No waiting: the worst case
+    None,
+    /// centrifuge-js: 0.5 to 1 s, then twice as long each time with full jitter, up to 20 s
+    Centrifuge,
+    /// pusher-js: 1 s, always
+    Pusher,
+    /// @stomp/stompjs: 5 s, always
+    Stomp,
+    /// mqtt.js: 1 s, always
+    Mqtt,
+    /// socket.io: 1 s, twice as long each time up to 5 s, half of it more or less
+    SocketIo,
+    /// The browser's EventSource: 3 s, always
+    EventSource,
+}
+
+impl Sdk {
+    /// The pause before attempt number `attempt`, from 0. `random` is uniform.
+    pub(crate) fn pause(self, attempt: u32, random: u32) -> Duration {
+        let share = f64::from(random) / f64::from(u32::MAX);
+        let doubled = |first_ms: f64, max_ms: f64| (first_ms * f64::from(attempt.min(16)).exp2()).min(max_ms);
+        let milliseconds = match self {
+            Sdk::None => 0.0,
+            Sdk::Centrifuge if attempt == 0 => 500.0 + 500.0 * share,
+            Sdk::Centrifuge => 500.0 + (doubled(500.0, 20_000.0) - 500.0) * share,
+            Sdk::Pusher | Sdk::Mqtt => 1000.0,
+            Sdk::Stomp => 5000.0,
+            Sdk::SocketIo => doubled(1000.0, 5000.0) * (0.5 + share),
+            Sdk::EventSource => 3000.0,
+        };
+        Duration::from_secs_f64(milliseconds / 1e3)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_lie_where_each_sdk_puts_them() {
+        // SDK, attempt, shortest and longest pause in milliseconds
+        let table = [
+            (Sdk::None, 3, 0, 0),
+            (Sdk::Centrifuge, 0, 500, 1000),
+            (Sdk::Centrifuge, 2, 500, 2000),
+            (Sdk::Centrifuge, 40, 500, 20_000),
+            (Sdk::Pusher, 9, 1000, 1000),
+            (Sdk::Stomp, 0, 5000, 5000),
+            (Sdk::Mqtt, 0, 1000, 1000),
+            (Sdk::SocketIo, 0, 500, 1500),
+            (Sdk::SocketIo, 9, 2500, 7500),
+            (Sdk::EventSource, 1, 3000, 3000),
+        ];
+        for (sdk, attempt, shortest, longest) in table {
+            let pauses = [0, u32::MAX].map(|random| sdk.pause(attempt, random).as_millis());
+            assert_eq!(pauses, [shortest, longest], "{sdk:?} {attempt}");
+        }
+    }
+}

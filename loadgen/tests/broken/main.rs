@@ -1,0 +1,154 @@
+//! The load generator against servers that are broken in one way each: it must name the fault, with its count.
+
+mod server;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+use server::{Fault, Server};
+
+/// What a run ended with: its exit code, what it printed, and its report.
+struct Run {
+    code: i32,
+    text: String,
+    report: Value,
+}
+
+impl Run {
+    /// The fault counts that are not zero, in the order of their names.
+    fn faults(&self) -> Vec<(&str, u64)> {
+        let counts = self.report["faults"].as_object().expect("a report has faults");
+        let numbers = counts.iter().filter_map(|(name, count)| Some((name.as_str(), count.as_u64()?)));
+        numbers.filter(|(name, count)| *count > 0 && *name != "connections").collect()
+    }
+
+    /// Fails unless the run failed and named exactly these faults.
+    fn expect_faults(&self, expected: &[(&str, u64)]) {
+        assert_eq!((self.code, self.faults()), (1, expected.to_vec()), "{}", self.text);
+        for (name, count) in expected {
+            assert!(self.text.contains(&format!("{count} {name}")), "{}", self.text);
+        }
+    }
+
+    fn latency_us(&self, from: &str, figure: &str) -> f64 {
+        self.report["latency"][from][figure].as_f64().expect("an open loop tells both")
+    }
+}
+
+/// Runs `loadgen` with these flags after `--json FILE`, `name` being part of the file's name.
+fn loadgen(name: &str, flags: &[&str]) -> Run {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.json", std::process::id()));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    let Output { status, stdout, stderr } =
+        command.args(flags).arg("--json").arg(&path).output().expect("loadgen can be run");
+    let text = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    let json = std::fs::read(&path).unwrap_or_else(|error| panic!("no report: {error}\n{text}"));
+    std::fs::remove_file(&path).expect("it was there");
+    let report = serde_json::from_slice(&json).expect("a report is JSON");
+    Run { code: status.code().expect("it was not ended by a signal"), text, report }
+}
+
+/// Two subscribers and 1,000 publications a second for two seconds, unless `flags` say otherwise. Nothing is late
+/// unless a test says so: other programs on the same machine may hold up this one.
+fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
+    let (feed, publish) = (server.url("/feed"), server.url("/publish"));
+    let mut all = vec!["fanout", "--url", &feed, "--publish", &publish, "--connections", "2", "--warmup", "0ms"];
+    let usual = [["--duration", "2s"], ["--rate", "1000"], ["--late", "1m"]];
+    all.extend(usual.iter().filter(|[flag, _]| !flags.contains(flag)).flatten());
+    all.extend(flags);
+    loadgen(name, &all)
+}
+
+#[test]
+fn a_server_that_does_its_work_has_no_faults() {
+    let run = fan_out("right", &Server::start(Fault::None), &[]);
+    assert!(run.faults().is_empty() && run.code != 1, "{}", run.text);
+    let count = run.report["count"].as_u64().unwrap();
+    assert_eq!(run.report["figures"][0]["value"].as_f64().unwrap() * 2.0, count as f64, "{}", run.text);
+    assert!(run.text.contains("faults                  none"), "{}", run.text);
+}
+
+#[test]
+fn dropped_messages_are_missing() {
+    let server = Server::start(Fault::Drops(1000));
+    let run = fan_out("drops", &server, &["--patience", "1s"]);
+    assert!(server.faults_made() >= 2);
+    run.expect_faults(&[("missing", server.faults_made())]);
+    assert_eq!(run.report["faults"]["connections"], 2);
+    assert_eq!(run.report["faults"]["worst"][0]["missing"], server.faults_made() / 2);
+}
+
+#[test]
+fn a_repeated_message_is_a_duplicate() {
+    let server = Server::start(Fault::Repeats(300));
+    fan_out("repeats", &server, &[]).expect_faults(&[("duplicate", 2)]);
+}
+
+#[test]
+fn swapped_messages_are_reordered() {
+    let server = Server::start(Fault::Swaps(300));
+    fan_out("swaps", &server, &[]).expect_faults(&[("reordered", 2)]);
+}
+
+#[test]
+fn a_delayed_message_is_late_and_was_overtaken() {
+    let server = Server::start(Fault::Delays(100, Duration::from_secs(1)));
+    let run = fan_out("delays", &server, &["--late", "999ms"]);
+    run.expect_faults(&[("late", 2), ("reordered", 2)]);
+    assert!(run.latency_us("corrected", "max_us") >= 999_000.0, "its latency counts: {}", run.text);
+}
+
+#[test]
+fn a_changed_byte_is_corruption() {
+    let server = Server::start(Fault::Corrupts(300));
+    fan_out("corrupts", &server, &[]).expect_faults(&[("corrupt", 2)]);
+}
+
+#[test]
+fn subscribers_of_a_server_that_stops_reading_publications_are_stalled() {
+    let run = fan_out("stops", &Server::start(Fault::StopsReading(500)), &["--patience", "1s"]);
+    let published = run.report["figures"][0]["value"].as_f64().unwrap() as u64;
+    run.expect_faults(&[("missing", 2 * (published - 500)), ("stalled", 2)]);
+}
+
+#[test]
+fn an_echo_that_is_not_read_any_more_is_a_stalled_connection() {
+    let server = Server::start(Fault::StopsReading(50));
+    let url = server.url("/echo");
+    let flags = ["echo", "--url", &url, "--connections", "3", "--pipeline", "2", "--warmup", "0ms"];
+    let run = loadgen("echo", &[&flags[..], &["--duration", "500ms", "--patience", "1s", "--late", "1m"]].concat());
+    run.expect_faults(&[("missing", 6), ("stalled", 3)]);
+}
+
+#[test]
+fn a_server_that_dies_leaves_a_report_of_what_there_was() {
+    let run = fan_out("dies", &Server::start(Fault::Dies(500)), &[]);
+    let faults = run.faults();
+    assert_eq!((run.code, faults[0]), (1, ("closed", 2)), "{}", run.text);
+    assert_eq!(run.report["count"], 1000, "{}", run.text);
+}
+
+/// One publication waits for the stalled server, and the schedule behind it for that one. What a tool tells that only
+/// looks at its own sending is a single slow message; in truth all that were due meanwhile came late.
+#[test]
+fn only_the_corrected_latency_shows_a_stall() {
+    let server = Server::start(Fault::Stalls(300, Duration::from_millis(300)));
+    let run = fan_out("stalls", &server, &["--rate", "200", "--duration", "3s", "--in-flight", "1"]);
+    assert_ne!(run.code, 1, "{}", run.text);
+    let p99 = |from| run.latency_us(from, "p99_us");
+    assert!(p99("corrected") > 200_000.0, "{}", run.text);
+    assert!(p99("uncorrected") < 100_000.0, "{}", run.text);
+    assert!(run.latency_us("uncorrected", "max_us") > 299_000.0, "it was seen once: {}", run.text);
+}
+
+/// Four thousand million a second is more than any program can publish.
+#[test]
+fn a_schedule_that_cannot_be_kept_is_the_clients_fault() {
+    let server = Server::start(Fault::None);
+    let run = fan_out("bound", &server, &["--rate", "4294967295", "--duration", "100ms", "--patience", "30s"]);
+    assert_eq!(run.code, 3, "{}", run.text);
+    assert!(run.text.contains("client-bound: not a server figure"), "{}", run.text);
+    assert_eq!(run.report["verdict"], "client-bound");
+}

@@ -1,0 +1,232 @@
+//! A small server that repeats what is published to every subscriber, in the words of the protocol it was started for.
+//!
+//! Plain threads and sockets, over TLS if wanted. What a payload is, is all that it understands.
+
+use std::io::{BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use ringfeed::proto::{Decoder, Event, Message, MessageKind, Role, accept_key, encode_frame, encode_message};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// What it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// Messages are payloads; published by POST or on a WebSocket to `/publish`.
+    Raw,
+    /// One JSON object to a line; published by POST.
+    Centrifugo,
+    /// The text protocol in binary messages, published likewise.
+    Nats,
+    /// A chunked event stream; published by POST.
+    EventStream,
+}
+
+/// A connection, with or without TLS.
+trait Stream: Read + Write + Send {}
+
+impl<S: Read + Write + Send> Stream for S {}
+
+/// A running server. Its threads end with the test.
+pub(crate) struct Hub {
+    address: SocketAddr,
+}
+
+struct State {
+    speech: Speech,
+    subscribers: Mutex<Vec<Box<dyn Stream>>>,
+}
+
+impl Hub {
+    /// Listens on a free port of loopback.
+    pub(crate) fn start(speech: Speech) -> Hub {
+        Hub::start_with(speech, None)
+    }
+
+    /// Over TLS, with the certificate beside this file.
+    pub(crate) fn start_with_tls(speech: Speech) -> Hub {
+        let path = |name| format!("{}/tests/scenarios/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
+        let certificate = CertificateDer::from_pem_file(path("localhost.pem")).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_file(path("localhost.key")).expect("a key");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.expect("the provider supports them").with_no_client_auth();
+        let config = builder.with_single_cert(vec![certificate], key).expect("they belong together");
+        Hub::start_with(speech, Some(Arc::new(config)))
+    }
+
+    fn start_with(speech: Speech, tls: Option<Arc<ServerConfig>>) -> Hub {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("a listener has an address");
+        let state = Arc::new(State { speech, subscribers: Mutex::default() });
+        thread::spawn(move || {
+            for socket in listener.incoming().map_while(Result::ok) {
+                let state = Arc::clone(&state);
+                socket.set_nodelay(true).expect("a socket has this option");
+                let stream: Box<dyn Stream> = match &tls {
+                    None => Box::new(socket),
+                    Some(config) => {
+                        let session = ServerConnection::new(Arc::clone(config)).expect("a fixed configuration");
+                        Box::new(StreamOwned::new(session, socket))
+                    }
+                };
+                thread::spawn(move || serve(stream, &state));
+            }
+        });
+        Hub { address }
+    }
+
+    /// The URL of `path`.
+    pub(crate) fn url(&self, scheme: &str, path: &str) -> String {
+        format!("{scheme}://{}{path}", self.address)
+    }
+}
+
+/// Nobody is left to tell when a connection breaks.
+fn serve(mut stream: Box<dyn Stream>, state: &State) {
+    while let Some(head) = read_head(&mut stream) {
+        let header = |name: &str| {
+            let lines = head.lines().filter_map(|line| line.split_once(": "));
+            lines.into_iter().find(|(is, _)| is.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
+        };
+        let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
+        if let Some(key) = header("sec-websocket-key") {
+            let accept = accept_key(&key);
+            let answer = format!(
+                "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+            );
+            return serve_web_socket(stream, answer, &path, state);
+        } else if head.starts_with("POST") {
+            let len = header("content-length").expect("a length").parse().expect("a number");
+            let mut body = vec![0; len];
+            if stream.read_exact(&mut body).is_err() {
+                return;
+            }
+            publish(state, &posted_payload(state.speech, &body));
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+        } else if state.speech == Speech::EventStream && path == "/sse/load" {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+            return subscribe(state, stream, head.as_bytes());
+        } else {
+            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+        }
+    }
+}
+
+fn serve_web_socket(mut stream: Box<dyn Stream>, answer: String, path: &str, state: &State) {
+    match (state.speech, path) {
+        (Speech::Raw, "/publish") => {
+            let _ = stream.write_all(answer.as_bytes());
+            while let Some(messages) = read_messages(&mut stream) {
+                messages.iter().for_each(|payload| publish(state, payload));
+            }
+        }
+        (Speech::Raw | Speech::EventStream, _) => subscribe(state, stream, answer.as_bytes()),
+        (Speech::Centrifugo, _) => {
+            let _ = stream.write_all(answer.as_bytes());
+            let Some(greeting) = read_messages(&mut stream) else { return };
+            let wanted = "{\"connect\":{},\"id\":1}\n{\"subscribe\":{\"channel\":\"load\"},\"id\":2}";
+            assert_eq!(greeting, [wanted.as_bytes()]);
+            let reply = "{\"id\":1,\"connect\":{\"ping\":25}}\n{\"id\":2,\"subscribe\":{}}";
+            subscribe(state, stream, &frame(MessageKind::Text, reply.as_bytes()));
+        }
+        (Speech::Nats, _) => {
+            let _ = stream.write_all(&[answer.into_bytes(), frame(MessageKind::Binary, b"INFO {}\r\n")].concat());
+            while let Some(messages) = read_messages(&mut stream) {
+                for message in messages {
+                    let text = String::from_utf8(message).expect("ASCII");
+                    if text.contains("SUB load 1\r\n") {
+                        return subscribe(state, stream, &frame(MessageKind::Binary, b"PONG\r\n"));
+                    } else if text.starts_with("PUB load ") {
+                        publish(state, text.split("\r\n").nth(1).expect("a payload").as_bytes());
+                    } else {
+                        let _ = stream.write_all(&frame(MessageKind::Binary, b"PONG\r\n"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Under the lock, so that who has been answered gets all that is published from then on.
+fn subscribe(state: &State, mut stream: Box<dyn Stream>, answer: &[u8]) {
+    let mut subscribers = state.subscribers.lock().expect("no thread panics");
+    if stream.write_all(answer).and_then(|()| stream.flush()).is_ok() {
+        subscribers.push(stream);
+    }
+}
+
+fn publish(state: &State, payload: &[u8]) {
+    let text = String::from_utf8_lossy(payload);
+    let bytes = match state.speech {
+        Speech::Raw => [&frame_of_ping()[..], &frame(MessageKind::Text, payload)].concat(),
+        Speech::Centrifugo => {
+            let data = serde_json::to_string(&text).expect("a string");
+            let push = format!("{{}}\n{{\"push\":{{\"channel\":\"load\",\"pub\":{{\"data\":{data},\"offset\":1}}}}}}");
+            frame(MessageKind::Text, push.as_bytes())
+        }
+        Speech::Nats => {
+            let message = format!("PING\r\nMSG load 1 {}\r\n{text}\r\n", payload.len());
+            let (front, back) = message.as_bytes().split_at(message.len() / 2);
+            [frame(MessageKind::Binary, front), frame(MessageKind::Binary, back)].concat()
+        }
+        Speech::EventStream => {
+            let event = format!(": x\nid: 7\ndata: {text}\n\n");
+            format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
+        }
+    };
+    let mut subscribers = state.subscribers.lock().expect("no thread panics");
+    subscribers.retain_mut(|stream| stream.write_all(&bytes).and_then(|()| stream.flush()).is_ok());
+}
+
+fn posted_payload(speech: Speech, body: &[u8]) -> Vec<u8> {
+    match speech {
+        Speech::Centrifugo => {
+            let command: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+            assert_eq!(command["channel"], "load");
+            command["data"].as_str().expect("a string").as_bytes().to_vec()
+        }
+        Speech::Raw | Speech::Nats | Speech::EventStream => body.to_vec(),
+    }
+}
+
+/// Request line and headers.
+fn read_head(stream: &mut impl Read) -> Option<String> {
+    let (mut head, mut bytes) = (Vec::new(), BufReader::with_capacity(1, stream).bytes());
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(bytes.next()?.ok()?);
+    }
+    String::from_utf8(head).ok()
+}
+
+/// The next messages, at least one, that end with a frame of their own.
+fn read_messages(stream: &mut impl Read) -> Option<Vec<Vec<u8>>> {
+    let (mut decoder, mut messages) = (Decoder::new(Role::Server, 1 << 20), Vec::new());
+    while messages.is_empty() || decoder.held_bytes() > 0 {
+        let mut buffer = vec![0; 1 << 16];
+        let len = stream.read(&mut buffer).ok().filter(|len| *len > 0)?;
+        let mut input = &mut buffer[..len];
+        while let Some(event) = decoder.decode(&mut input).ok()? {
+            if let Event::Message(message) = event {
+                messages.push(message.payload.to_vec());
+            }
+        }
+    }
+    Some(messages)
+}
+
+fn frame(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_message(&mut frame, Message { kind, payload }, None);
+    frame
+}
+
+fn frame_of_ping() -> Vec<u8> {
+    let mut frame = Vec::new();
+    encode_frame(&mut frame, ringfeed::proto::Opcode::Ping, b"there?", None);
+    frame
+}

@@ -1,0 +1,273 @@
+//! The load generator's scenarios and drivers against small servers, and what it says when there is none.
+//!
+//! That it is the bottleneck (exit code 3) is no failure here: other programs may keep the machine busy.
+
+mod hub;
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use hub::{Hub, Speech};
+use serde_json::Value;
+
+/// What a run ended with: its exit code, what it printed, and its report if it wrote one.
+struct Run {
+    code: i32,
+    stdout: String,
+    stderr: String,
+    report: Option<Value>,
+}
+
+impl Run {
+    fn count(&self) -> f64 {
+        self.report.as_ref().expect("a report")["count"].as_f64().expect("a number")
+    }
+
+    fn figure(&self, name: &str) -> f64 {
+        let figures = self.report.as_ref().expect("a report")["figures"].as_array().expect("figures");
+        let found = figures.iter().find(|figure| figure["name"] == name);
+        found.unwrap_or_else(|| panic!("no {name}: {}", self.stdout))["value"].as_f64().expect("a number")
+    }
+
+    /// Fails unless every message was right.
+    fn expect_clean(self) -> Run {
+        assert!(matches!(self.code, 0 | 3), "{}: {}{}", self.code, self.stdout, self.stderr);
+        assert!(self.stdout.contains("faults                  none"), "{}", self.stdout);
+        self
+    }
+
+    /// Fails unless nothing could be measured, and one line says why with these words.
+    fn expect_refusal(&self, words: &[&str]) {
+        assert_eq!((self.code, &*self.stdout), (2, ""), "{}", self.stderr);
+        let lines: Vec<_> = self.stderr.lines().collect();
+        assert!(lines.len() == 1 && words.iter().all(|word| lines[0].contains(word)), "{words:?}: {lines:?}");
+    }
+}
+
+fn loadgen() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_loadgen"))
+}
+
+/// Runs `loadgen` with these flags; `name` is part of the report's file name.
+fn run(name: &str, flags: &[&str]) -> Run {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("l-{name}-{}.json", std::process::id()));
+    let child = loadgen().args(flags).arg("--json").arg(&path).output().expect("loadgen can be run");
+    let Output { status, stdout, stderr } = child;
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    let report = std::fs::read(&path).ok().map(|json| serde_json::from_slice(&json).expect("a report is JSON"));
+    let _ = std::fs::remove_file(&path);
+    Run { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr), report }
+}
+
+/// A short run at a gentle rate. Nothing is late: other programs may hold up this one.
+const GENTLE: [&str; 10] =
+    ["--duration", "500ms", "--warmup", "100ms", "--rate", "50", "--late", "1m", "--connections", "5"];
+
+fn gentle_fanout(name: &str, flags: &[&str]) -> Run {
+    let run = run(name, &[&["fanout"], flags, &GENTLE].concat()).expect_clean();
+    assert!(run.figure("publications") > 0.0, "{}", run.stdout);
+    assert_eq!(run.count(), 5.0 * run.figure("publications"), "{}", run.stdout);
+    run
+}
+
+#[test]
+fn raw_feeds_are_published_to_by_post_and_by_web_socket() {
+    let hub = Hub::start(Speech::Raw);
+    let feed = hub.url("ws", "/feed/{topic}");
+    gentle_fanout("post", &["--url", &feed, "--publish", &hub.url("http", "/publish/{topic}")]);
+    gentle_fanout("socket", &["--url", &feed, "--publish", &hub.url("ws", "/publish")]);
+}
+
+#[test]
+fn centrifugo_is_spoken() {
+    let hub = Hub::start(Speech::Centrifugo);
+    let (url, publish) = (hub.url("ws", "/connection/websocket"), hub.url("http", "/api/publish"));
+    let flags = ["--driver", "centrifugo", "--url", &url, "--publish", &publish, "--size", "200"];
+    gentle_fanout("centrifugo", &[&flags[..], &["--publish-header", "X-API-Key: secret"]].concat());
+}
+
+#[test]
+fn nats_is_spoken() {
+    let hub = Hub::start(Speech::Nats);
+    let url = hub.url("ws", "/");
+    gentle_fanout("nats", &["--driver", "nats", "--url", &url, "--publish", &url]);
+}
+
+#[test]
+fn event_streams_are_read() {
+    let hub = Hub::start(Speech::EventStream);
+    let (url, publish) = (hub.url("http", "/sse/{topic}"), hub.url("http", "/publish"));
+    gentle_fanout("sse", &["--driver", "sse", "--url", &url, "--publish", &publish]);
+}
+
+#[test]
+fn a_script_speaks_for_a_server_that_no_driver_knows() {
+    let hub = Hub::start(Speech::Raw);
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("script-{}.json", std::process::id()));
+    std::fs::write(&path, r#"{"publish": "[[{payload}", "payload_after": "[["}"#).unwrap();
+    let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
+    gentle_fanout("script", &["--script", path.to_str().unwrap(), "--url", &url, "--publish", &publish]);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn certificates_are_checked_unless_told_otherwise() {
+    let hub = Hub::start_with_tls(Speech::Raw);
+    let (url, publish) = (hub.url("wss", "/feed"), hub.url("https", "/publish"));
+    let flags = ["--url", &url, "--publish", &publish];
+    gentle_fanout("insecure", &[&flags[..], &["--insecure"]].concat());
+    let authority = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios/certificates/localhost.pem");
+    gentle_fanout("authority", &[&flags[..], &["--ca", authority]].concat());
+    run("public", &[&["fanout"], &flags[..]].concat()).expect_refusal(&["TLS", "certificate"]);
+}
+
+#[test]
+fn who_leaves_returns_and_misses_nothing_meanwhile() {
+    let hub = Hub::start(Speech::Raw);
+    let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
+    let flags = [&["churn", "--url", &url, "--publish", &publish, "--leave-rate", "20"], &GENTLE[..]].concat();
+    let run = run("churn", &flags).expect_clean();
+    assert!(run.figure("left") > 0.0 && run.figure("returned") > 0.0, "{}", run.stdout);
+}
+
+#[test]
+fn all_come_back_after_a_storm_and_the_watchers_miss_nothing() {
+    let hub = Hub::start(Speech::Raw);
+    let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
+    let storm = ["storm", "--url", &url, "--publish", &publish, "--watchers", "3", "--calm", "200ms"];
+    for sdk in ["none", "centrifuge"] {
+        let run = run(sdk, &[&storm[..], &["--reconnect", sdk], &GENTLE].concat()).expect_clean();
+        assert_eq!((run.figure("back"), run.figure("not back")), (5.0, 0.0), "{}", run.stdout);
+        let shortest = if sdk == "none" { 0.0 } else { 499.0 };
+        assert!(run.figure("half back after") >= shortest, "{}", run.stdout);
+    }
+}
+
+#[test]
+fn the_slow_are_told_apart_from_the_others() {
+    let hub = Hub::start(Speech::Raw);
+    let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
+    let slow = ["slow", "--url", &url, "--publish", &publish, "--slow-share", "40"];
+    for read in ["0", "100"] {
+        let run = run(&format!("slow-{read}"), &[&slow[..], &["--slow-read", read], &GENTLE].concat()).expect_clean();
+        assert_eq!((run.figure("slow"), run.figure("slow and still there")), (2.0, 2.0), "{}", run.stdout);
+        assert_eq!(run.figure("messages to each slow"), run.figure("publications"), "what waited is read at the end");
+    }
+}
+
+/// `loadgen accept`, and where it listens. Ends with the test.
+struct Acceptor {
+    child: Child,
+    url: String,
+}
+
+impl Acceptor {
+    fn start() -> Acceptor {
+        let mut child = loadgen().arg("accept").stdout(Stdio::piped()).spawn().expect("loadgen can be run");
+        let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
+        let line = lines.next().expect("it says where it listens").expect("text");
+        let address = line.strip_prefix("listening on ").expect("an address");
+        Acceptor { url: format!("{address}/"), child }
+    }
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.child.kill().expect("it runs until it is ended");
+        self.child.wait().expect("it was ended");
+    }
+}
+
+#[test]
+fn idle_connections_are_held_and_their_memory_told() {
+    let acceptor = Acceptor::start();
+    let pid = acceptor.child.id().to_string();
+    let more = ["--connections", "300", "--duration", "200ms", "--warmup", "0ms", "--server-pid", &pid];
+    let run = run("idle", &[&["idle", "--url", &acceptor.url], &more[..]].concat()).expect_clean();
+    assert_eq!(run.count(), 300.0);
+    for figure in ["connected", "client memory each", "server memory each", "kernel slab each"] {
+        run.figure(figure);
+    }
+}
+
+#[test]
+fn handshakes_are_counted_in_a_closed_loop_on_schedule_and_on_a_ramp() {
+    let acceptor = Acceptor::start();
+    let common = ["connect", "--url", &acceptor.url, "--duration", "300ms", "--warmup", "50ms", "--late", "1m"];
+    let closed = run("closed", &[&common[..], &["--handshakes", "5"]].concat()).expect_clean();
+    assert!(closed.count() > 5.0, "{}", closed.stdout);
+    let even = run("even", &[&common[..], &["--rate", "100"]].concat()).expect_clean();
+    assert!((1.0..=31.0).contains(&even.count()), "{}", even.stdout);
+    let ramp = run("ramp", &[&common[..], &["--rate", "100", "--ramp"]].concat()).expect_clean();
+    assert!((1.0..=16.0).contains(&ramp.count()), "{}", ramp.stdout);
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_fails_the_run_and_what_was_found_is_told() {
+    let mut acceptor = Acceptor::start();
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dies-{}.json", std::process::id()));
+    let pid = acceptor.child.id().to_string();
+    let mut command = loadgen();
+    command.args(["idle", "--url", &acceptor.url, "--connections", "50", "--warmup", "0ms", "--duration", "1m"]);
+    command.args(["--server-pid", &pid, "--json"]).arg(&path);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("loadgen can be run");
+    wait_for_answers(&acceptor.url, 50);
+    acceptor.child.kill().unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains(" closed") && text.contains("connections held"), "{text}");
+    std::fs::remove_file(path).expect("a report was written");
+}
+
+/// Returns when so many connections to `url` are there, and neither end has anything left to read or to send.
+fn wait_for_answers(url: &str, count: usize) {
+    let port: u16 = url.trim_end_matches('/').rsplit(':').next().expect("a port").parse().expect("a number");
+    let suffix = format!(":{port:04X}");
+    loop {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's table of sockets");
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        let quiet = rows.iter().filter(|row| row[3] == "01" && row[4] == "00000000:00000000");
+        let ends: Vec<_> = quiet.filter(|row| row[1].ends_with(&suffix) || row[2].ends_with(&suffix)).collect();
+        if ends.len() >= 2 * count {
+            return;
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn nobody_there_is_one_clear_line() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let (url, publish) = (format!("ws://{address}/"), format!("http://{address}/"));
+    for flags in [vec!["echo", "--url", &url], vec!["idle", "--url", &url], vec!["connect", "--url", &url]] {
+        run("nobody", &flags).expect_refusal(&[&address, "refused"]);
+    }
+    let acceptor = Acceptor::start();
+    let flags = ["fanout", "--url", &acceptor.url, "--publish", &publish];
+    run("no-publish", &flags).expect_refusal(&["publishing", &address, "refused"]);
+}
+
+#[test]
+fn a_refused_upgrade_is_told_with_its_status() {
+    let hub = Hub::start(Speech::EventStream);
+    let url = hub.url("http", "/nothing");
+    let flags = ["fanout", "--driver", "sse", "--url", &url, "--publish", &hub.url("http", "/publish")];
+    run("not-found", &flags).expect_refusal(&[&url, "404"]);
+}
+
+#[test]
+fn flags_that_contradict_each_other_are_told() {
+    let feed = ["fanout", "--url", "ws://127.0.0.1:1/", "--publish", "http://127.0.0.1:1/"];
+    let with = |more: &[&str]| run("flags", &[&feed[..], more].concat());
+    with(&["--topics", "2"]).expect_refusal(&["{topic}"]);
+    with(&["--topics", "20", "--connections", "10"]).expect_refusal(&["20 topics", "10"]);
+    with(&["--driver", "sse"]).expect_refusal(&["http"]);
+    with(&["--script", "not/there.json"]).expect_refusal(&["not/there.json"]);
+    with(&["--driver", "pigeon"]).expect_refusal(&["pigeon"]);
+    with(&["--header", "nonsense"]).expect_refusal(&["Name: value"]);
+}

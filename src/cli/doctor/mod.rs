@@ -1,0 +1,58 @@
+//! `ringfeed doctor`: whether this host can carry what is asked of it, and what to change.
+//!
+//! One line for each thing looked at: what is, what is needed, and the command that gets there. It changes nothing.
+//! `tuning/` in the repository holds the same values as files, each with its reason.
+
+mod checks;
+mod finding;
+mod host;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use self::checks::Target;
+use self::finding::{Finding, Verdict};
+use self::host::Host;
+use crate::ring::{Uring, UringConfig};
+
+/// Checks whether this host is set up for many connections, and says what to change.
+///
+/// The exit code is 1 where something must be changed.
+#[derive(Args, Debug)]
+pub(super) struct DoctorArguments {
+    /// How many connections the host is to carry
+    #[arg(long, value_name = "N", default_value_t = 100_000,
+        value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    connections: u32,
+    /// How many shards serve them [default: one for each CPU]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    shards: Option<u16>,
+}
+
+pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
+    let host = Host::new("/");
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let shards = arguments.shards.map_or(cpus, u64::from);
+    let target = Target { connections: u64::from(arguments.connections), shards, cpus };
+    let mut findings = checks::examine(&host, &target);
+    findings.insert(1, try_ring());
+    println!("{} connections on {} shards:", target.connections, target.shards);
+    findings.iter().for_each(|finding| println!("{finding}"));
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Must).count() {
+        0 => ExitCode::SUCCESS,
+        count => {
+            println!("{count} to change");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether this process may have a ring.
+fn try_ring() -> Finding {
+    let name = "a ring of our own";
+    match Uring::new(UringConfig { descriptors: 64, recv_buffers: 4, recv_buffer_bytes: 4096 }) {
+        Ok(_) => Finding::good(name, "can be set up"),
+        Err(error) => Finding::new(name, Verdict::Must, error, "io_uring, which the server is made of", ""),
+    }
+}

@@ -1,0 +1,216 @@
+//! Holds a file against the list of keys.
+//!
+//! Everything that can be wrong with a value by itself is found here, so that it can be told by line, key, value and
+//! what is allowed. What files hold that are named is looked at when they are read.
+
+use std::net::SocketAddr;
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::error::Problem;
+use super::keys::{ANY_NAME, Key, SECTIONS, Section, Takes};
+use crate::gateway::OriginPattern;
+use crate::topics::TopicName;
+
+/// Characters of a wrong value that are repeated to whoever wrote it.
+const SHOWN_CHARS_MAX: usize = 40;
+
+/// All that is wrong with the file, from top to bottom.
+pub(super) fn check(file: &str) -> Vec<Problem> {
+    let document = match DeTable::parse(file) {
+        Ok(document) => document,
+        Err(error) => return vec![Problem::of_toml(file, &error)],
+    };
+    let mut checker = Checker { file, problems: Vec::new() };
+    checker.check_table(&[], document.get_ref());
+    checker.problems.sort_by_key(|problem| problem.line);
+    checker.problems
+}
+
+struct Checker<'a> {
+    file: &'a str,
+    problems: Vec<Problem>,
+}
+
+/// Where a key stands: the names of the tables around it.
+type Path<'p> = [&'p str];
+
+impl Checker<'_> {
+    /// Checks a table that is, or is on the way to, a section.
+    fn check_table(&mut self, path: &Path<'_>, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let byte = name.span().start;
+            let name: &str = name.get_ref();
+            let inner = [path, &[name]].concat();
+            if let Some(key) = section(path).and_then(|section| section.keys.iter().find(|key| key.name == name)) {
+                self.check_value(&inner, key, value);
+            } else if SECTIONS.iter().any(|section| fits(&section.path[..inner.len().min(section.path.len())], &inner))
+            {
+                self.check_inner(&inner, byte, value);
+            } else {
+                self.problem(byte, unknown(path, name));
+            }
+        }
+    }
+
+    /// Checks what should be a table.
+    fn check_inner(&mut self, path: &Path<'_>, byte: usize, value: &Spanned<DeValue<'_>>) {
+        let dotted = path.join(".");
+        if let ["namespaces", name] = path
+            && (name.contains(':') || TopicName::new(name).is_err())
+        {
+            let text = format!("[{dotted}] can't be a namespace: its topics could not have such names");
+            return self.problem(byte, text);
+        }
+        match value.get_ref().as_table() {
+            Some(table) => self.check_table(path, table),
+            None => self.problem(byte, format!("{dotted} is a section: write [{dotted}] and its keys below")),
+        }
+    }
+
+    fn check_value(&mut self, path: &Path<'_>, key: &Key, value: &Spanned<DeValue<'_>>) {
+        if !is_taken(key.takes, value.get_ref()) {
+            let shown = shorten(&self.file[value.span()]);
+            let text = format!("{} = {shown}: must be {}", path.join("."), key.takes);
+            self.problem(value.span().start, text);
+        }
+    }
+
+    fn problem(&mut self, byte: usize, text: String) {
+        self.problems.push(Problem::at(self.file, byte, text));
+    }
+}
+
+/// The section whose keys stand in the table at `path`.
+fn section(path: &Path<'_>) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| fits(section.path, path))
+}
+
+/// Whether `path` is this one, or one of those that it stands for.
+fn fits(pattern: &[&str], path: &Path<'_>) -> bool {
+    pattern.len() == path.len() && pattern.iter().zip(path).all(|(name, other)| name == other || *name == ANY_NAME)
+}
+
+fn is_taken(takes: Takes, value: &DeValue<'_>) -> bool {
+    match takes {
+        Takes::Address => value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
+        Takes::Switch => value.is_bool(),
+        Takes::Text | Takes::Path => value.is_str(),
+        Takes::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
+        Takes::Whole(min, max) => whole(value).is_some_and(|number| (min..=max).contains(&number)),
+        Takes::WholeOrNone(min, max) => whole(value).is_some_and(|number| number == 0 || (min..=max).contains(&number)),
+        Takes::Origins => value.as_array().is_some_and(|list| {
+            list.iter().all(|origin| origin.get_ref().as_str().is_some_and(|text| OriginPattern::new(text).is_ok()))
+        }),
+    }
+}
+
+fn whole(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+/// Tells that there is no such key, and which may have been meant.
+fn unknown(path: &Path<'_>, name: &str) -> String {
+    let written = [path, &[name]].concat().join(".");
+    // The same name in another section is nearer than any other name in this one.
+    let moved = all_keys().find(|(_, key)| *key == name);
+    let candidates: Vec<(String, usize)> = match section(path) {
+        Some(section) => section.keys.iter().map(|key| candidate(path, key.name, name)).collect(),
+        None => SECTIONS.iter().map(|section| candidate(&[], section.path[0], name)).collect(),
+    };
+    let nearest = candidates.into_iter().min_by_key(|(_, distance)| *distance).expect("every section has keys");
+    let nearest = match moved {
+        Some((section, key)) => format!("{key} in [{}]", section.path.join(".").replace(ANY_NAME, "NAME")),
+        None => nearest.0,
+    };
+    format!("there is no key {written}: did you mean {nearest}?")
+}
+
+/// A key that may have been meant by `written`, and how far it is from that.
+fn candidate(path: &Path<'_>, name: &str, written: &str) -> (String, usize) {
+    ([path, &[name]].concat().join("."), strsim::osa_distance(name, written))
+}
+
+fn all_keys() -> impl Iterator<Item = (&'static Section, &'static str)> {
+    SECTIONS.iter().flat_map(|section| section.keys.iter().map(move |key| (section, key.name)))
+}
+
+fn shorten(text: &str) -> String {
+    let text = text.lines().next().unwrap_or_default();
+    if text.chars().count() <= SHOWN_CHARS_MAX {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN_CHARS_MAX).chain("…".chars()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_wrong_is_told_by_line_and_key() {
+        let rows = [
+            ("[server]\nlisten = \"nowhere\"", 2, "server.listen = \"nowhere\": must be an IP address and a port"),
+            ("[server]\n\nlisten = 8000", 3, "server.listen = 8000: must be an IP address"),
+            ("server.shards = 1025", 1, "server.shards = 1025: must be a whole number from 0 to 1024"),
+            ("[server]\nshards = -1", 2, "server.shards = -1: must be"),
+            ("[server]\nshards = 1.5", 2, "server.shards = 1.5: must be a whole number"),
+            ("[server]\nshards = 99999999999999999999", 2, "must be a whole number"),
+            ("[server]\necho = \"yes\"", 2, "server.echo = \"yes\": must be true or false"),
+            ("[server]\nallowed_origins = [\"*\", \"example.com\"]", 2, "must be a list of origins"),
+            ("[server]\nallowed_origins = \"*\"", 2, "must be a list of origins"),
+            ("[server]\nbytes_per_second_max = 1", 2, "must be 0, or a whole number from 65536 to"),
+            ("[deflate]\nlevel = 10", 2, "deflate.level = 10: must be a whole number from 1 to 9"),
+            ("[namespaces.a]\nslow_consumer = \"drop\"", 2, "must be one of \"close\", \"drop-oldest\", \"conflate\""),
+            ("[namespaces.a]\nsubscribe = \"subscribers\"", 2, "must be one of \"nobody\", \"users\", \"anyone\""),
+            ("[namespaces.\"a:b\"]", 1, "can't be a namespace"),
+            ("[namespaces.\"\"]", 1, "can't be a namespace"),
+            ("[namespaces]\nhistory_size = 1", 2, "namespaces.history_size is a section"),
+            ("server = true", 1, "server is a section: write [server]"),
+            ("[server]\nlisten 5", 2, ""),
+            ("[server]\nshards = 1\nshards = 2", 3, "duplicate key"),
+        ];
+        for (file, line, text) in rows {
+            let problems = check(file);
+            assert_eq!(problems.len(), 1, "{file}: {problems:?}");
+            assert_eq!(problems[0].line, Some(line), "{file}: {problems:?}");
+            assert!(problems[0].text.contains(text), "{file}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_the_nearest_known_one() {
+        let rows = [
+            ("[server]\nlisen = 1", 2, "there is no key server.lisen: did you mean server.listen?"),
+            ("[server]\nlevel = 1", 2, "there is no key server.level: did you mean level in [deflate]?"),
+            ("[server]\nhistory_size = 1", 2, "did you mean history_size in [namespaces.NAME]?"),
+            ("[namespaces.chat]\nhistory_sise = 1", 2, "did you mean namespaces.chat.history_size?"),
+            ("[keepalive]\n", 1, "there is no key keepalive: did you mean keep_alive?"),
+            ("[namespace.chat]\n", 1, "there is no key namespace: did you mean namespaces?"),
+            ("listen = \"127.0.0.1:1\"\n", 1, "there is no key listen: did you mean listen in [server]?"),
+            ("server.listen.x = 1", 1, "server.listen = listen: must be"),
+        ];
+        for (file, line, text) in rows {
+            let problems = check(file);
+            assert_eq!(problems.len(), 1, "{file}: {problems:?}");
+            assert_eq!(problems[0].line, Some(line), "{file}: {problems:?}");
+            assert!(problems[0].text.contains(text), "{file}: {problems:?}");
+        }
+    }
+
+    #[test]
+    fn problems_are_told_from_top_to_bottom() {
+        let file = "[server]\nshards = true\necho = 1\n[api]\nkey = 5\n[deflate]\nnonsense = 1\n";
+        let lines: Vec<_> = check(file).into_iter().map(|problem| problem.line.unwrap()).collect();
+        assert_eq!(lines, [2, 3, 5, 7]);
+    }
+
+    #[test]
+    fn long_values_are_cut_short() {
+        assert_eq!(shorten("short"), "short");
+        assert_eq!(shorten(&"é".repeat(41)), format!("{}…", "é".repeat(40)));
+        assert_eq!(shorten("\"\"\"first\nsecond\"\"\""), "\"\"\"first");
+    }
+}

@@ -1,0 +1,333 @@
+//! The list of all keys: what each does, and what it takes. Their defaults are those of the `settings`.
+
+use std::fmt;
+
+use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+
+/// A table of the file.
+pub(super) struct Section {
+    /// What stands in brackets; [`ANY_NAME`] for a name that the operator chooses.
+    pub(super) path: &'static [&'static str],
+    /// What it is about: one or more lines for people.
+    pub(super) about: &'static str,
+    /// In the order in which people are shown them.
+    pub(super) keys: &'static [Key],
+}
+
+/// A key and what is to be known about it.
+pub(super) struct Key {
+    pub(super) name: &'static str,
+    pub(super) takes: Takes,
+    /// What it does, with its unit.
+    pub(super) about: &'static str,
+}
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// IP address and port.
+    Address,
+    /// Yes or no.
+    Switch,
+    /// Any text.
+    Text,
+    /// The path of a file.
+    Path,
+    /// One of these words.
+    Word(&'static [&'static str]),
+    /// An integer within these bounds.
+    Whole(i64, i64),
+    /// An integer within these bounds, or 0.
+    WholeOrNone(i64, i64),
+    /// A list of origins.
+    Origins,
+}
+
+/// Stands for the names of namespaces.
+pub(super) const ANY_NAME: &str = "*";
+
+/// Without a bound of its own.
+const MANY: i64 = i64::MAX;
+
+/// As many as a count of 32 bits holds.
+const COUNT: i64 = u32::MAX as i64;
+
+/// A day.
+const DAY_MS: i64 = DURATION_MS_MAX as i64;
+
+const SERVER: &[Key] = &[
+    Key { name: "listen", takes: Takes::Address, about: "Where subscribers connect: the data port." },
+    Key {
+        name: "control",
+        takes: Takes::Address,
+        about: "Where messages are published and metrics are read. An address that others can reach needs a key:\n\
+                see [api].",
+    },
+    Key {
+        name: "shards",
+        takes: Takes::Whole(0, SHARDS_MAX as i64),
+        about: "Shards, each a thread with a ring of its own. 0: one for each CPU.",
+    },
+    Key {
+        name: "max_connections",
+        takes: Takes::Whole(0, COUNT),
+        about: "Connections over all shards. 0: as many as RLIMIT_NOFILE, for each shard.",
+    },
+    Key {
+        name: "handshakes_per_second",
+        takes: Takes::Whole(0, HANDSHAKES_PER_SECOND_MAX as i64),
+        about: "Connections that are let in each second. The others wait, and are told to come back later (503) when that\n\
+                takes long. 0: as many as come.",
+    },
+    Key {
+        name: "connections_per_address_max",
+        takes: Takes::Whole(0, COUNT),
+        about: "Connections from one IPv4 address, or one IPv6 network of 64 bits. 0: as many as come.",
+    },
+    Key { name: "message_bytes_max", takes: Takes::Whole(125, COUNT), about: "Bytes of one message from a client." },
+    Key {
+        name: "messages_per_second_max",
+        takes: Takes::Whole(0, COUNT),
+        about: "Messages, pings and pongs of one client in a second; more end it. 0: any number.",
+    },
+    Key {
+        name: "bytes_per_second_max",
+        takes: Takes::WholeOrNone(RECV_BUFFER_BYTES as i64, COUNT),
+        about: "Bytes of one client in a second; more end it. 0: any number.",
+    },
+    Key {
+        name: "socket_notsent_bytes",
+        takes: Takes::Whole(1, COUNT),
+        about: "Bytes that the kernel takes for a connection and has not sent yet: what waits beyond that can still be\n\
+                dropped or conflated.",
+    },
+    Key {
+        name: "handshake_timeout_ms",
+        takes: Takes::Whole(1, DAY_MS),
+        about: "Milliseconds for an opening handshake to come whole.",
+    },
+    Key {
+        name: "drain_spread_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds over which clients are told to go elsewhere, at an even pace, when the server stops. 0: all at\n\
+                once.",
+    },
+    Key {
+        name: "drain_timeout_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds for clients to answer their Close frames when the server stops, after the last was sent.",
+    },
+    Key {
+        name: "allowed_origins",
+        takes: Takes::Origins,
+        about: "Web pages that may connect, besides those of the server's own host and port: a list of origins, as\n\
+                \"https://*.example.com\", or \"*\" for all. An empty list: pages of loopback addresses. Programs send no\n\
+                origin, and are always let in.",
+    },
+    Key { name: "echo", takes: Takes::Switch, about: "Serve /echo, which sends every message back." },
+    Key {
+        name: "demo",
+        takes: Takes::Switch,
+        about: "Publish this host's CPU, memory and network figures to the topic demo, each second.",
+    },
+];
+
+const KEEP_ALIVE: &[Key] = &[
+    Key {
+        name: "ping_interval_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds of silence after which a client is pinged. 0: never.",
+    },
+    Key { name: "pong_timeout_ms", takes: Takes::Whole(1, DAY_MS), about: "Milliseconds to answer a ping." },
+    Key {
+        name: "idle_timeout_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds of silence after which a client is disconnected, pinged or not. 0: never.",
+    },
+];
+
+const DEFLATE: &[Key] = &[
+    Key {
+        name: "enabled",
+        takes: Takes::Switch,
+        about: "Compress messages for clients that offer permessage-deflate, and take compressed ones.",
+    },
+    Key {
+        name: "level",
+        takes: Takes::Whole(1, 9),
+        about: "How hard to compress: 1, the fastest, to 9, the smallest.",
+    },
+    Key {
+        name: "bytes_min",
+        takes: Takes::Whole(0, MANY),
+        about: "Bytes of a message from which on it is compressed.",
+    },
+];
+
+const WHO: Takes = Takes::Word(&["nobody", "subscribers", "users", "anyone"]);
+
+const NAMESPACE: &[Key] = &[
+    Key {
+        name: "history_size",
+        takes: Takes::Whole(0, COUNT),
+        about: "Publications that each topic keeps for who comes back or late. 0: none.",
+    },
+    Key {
+        name: "history_ttl_ms",
+        takes: Takes::Whole(0, MANY),
+        about: "Milliseconds that each of them is kept. 0: until newer ones take its place.",
+    },
+    Key { name: "history_bytes_max", takes: Takes::Whole(0, MANY), about: "Bytes of payload that each topic keeps." },
+    Key { name: "presence", takes: Takes::Switch, about: "Keep who has subscribed, so that it can be asked for." },
+    Key { name: "join_leave", takes: Takes::Switch, about: "Tell subscribers that ask for it who comes and goes." },
+    Key { name: "force_join_leave", takes: Takes::Switch, about: "Tell all subscribers, also those that do not ask." },
+    Key {
+        name: "subscribe",
+        takes: Takes::Word(&["nobody", "users", "anyone"]),
+        about: "Who may subscribe, besides those whose token says so: nobody, users (who have said who they are) or\n\
+                anyone.",
+    },
+    Key {
+        name: "publish",
+        takes: WHO,
+        about: "Who may publish over a client's connection: nobody, subscribers of the topic, users or anyone.",
+    },
+    Key { name: "history", takes: WHO, about: "Who may read the history: nobody, subscribers, users or anyone." },
+    Key {
+        name: "presence_read",
+        takes: WHO,
+        about: "Who may ask who has subscribed: nobody, subscribers, users or anyone.",
+    },
+    Key {
+        name: "slow_consumer",
+        takes: Takes::Word(&["close", "drop-oldest", "conflate"]),
+        about: "What becomes of a subscriber that does not read as fast as is published: close disconnects it,\n\
+                drop-oldest drops what has waited longest, conflate keeps the latest for each key (or topic) only.",
+    },
+    Key {
+        name: "outbox_bytes_max",
+        takes: Takes::Whole(1, MANY),
+        about: "Bytes that may wait for a subscriber before it is slow.",
+    },
+    Key {
+        name: "outbox_age_ms",
+        takes: Takes::Whole(0, MANY),
+        about: "Milliseconds that a publication may wait for a subscriber before it is slow. 0: without end.",
+    },
+    Key {
+        name: "deflate",
+        takes: Takes::Switch,
+        about: "Compress publications for who has agreed on it. Needs [deflate] enabled.",
+    },
+];
+
+const CENTRIFUGE: &[Key] = &[
+    Key {
+        name: "anonymous",
+        takes: Takes::Switch,
+        about: "Let clients in that have no token. They may do what their namespaces allow to anyone.",
+    },
+    Key {
+        name: "ping_interval_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds between pings, which clients are told to expect. 0: none.",
+    },
+    Key {
+        name: "pong_timeout_ms",
+        takes: Takes::Whole(1, DAY_MS),
+        about: "Milliseconds for clients to answer a ping: less than the interval.",
+    },
+    Key {
+        name: "message_bytes_max",
+        takes: Takes::Whole(125, COUNT),
+        about: "Bytes of one message from a client, which may hold several commands.",
+    },
+    Key {
+        name: "token_grace_ms",
+        takes: Takes::Whole(0, DAY_MS),
+        about: "Milliseconds that a client whose token has expired may take to bring a new one.",
+    },
+];
+
+const TOKENS: &[Key] = &[
+    Key {
+        name: "hmac_secret",
+        takes: Takes::Text,
+        about: "The secret of tokens that are signed with HS256, HS384 or HS512. Empty: there are none.",
+    },
+    Key {
+        name: "rsa_public_key_file",
+        takes: Takes::Path,
+        about: "A file with a public key as PEM, for RS256 to RS512 and PS256 to PS512. Empty: none.",
+    },
+    Key {
+        name: "ecdsa_public_key_file",
+        takes: Takes::Path,
+        about: "A file with a public key as PEM, for ES256 and ES384. Empty: none.",
+    },
+    Key {
+        name: "jwks_file",
+        takes: Takes::Path,
+        about: "A file with a set of keys (RFC 7517), of which a token names its own by kid. Empty: none.",
+    },
+    Key { name: "audience", takes: Takes::Text, about: "What tokens must name as aud. Empty: nothing." },
+    Key { name: "issuer", takes: Takes::Text, about: "What tokens must name as iss. Empty: nothing." },
+];
+
+const API: &[Key] = &[
+    Key {
+        name: "key",
+        takes: Takes::Text,
+        about: "What each request to the control port must carry, as 'X-API-Key: KEY' or 'Authorization: Bearer KEY'.\n\
+                Empty: nothing, and the control port must be on loopback.",
+    },
+    Key { name: "key_file", takes: Takes::Path, about: "A file whose first line is the key, instead. Empty: none." },
+];
+
+/// All sections, in the order in which people are shown them.
+pub(super) const SECTIONS: &[Section] = &[
+    Section { path: &["server"], about: "Ports, bounds, and who may connect.", keys: SERVER },
+    Section { path: &["keep_alive"], about: "Signs of life.", keys: KEEP_ALIVE },
+    Section { path: &["deflate"], about: "permessage-deflate (RFC 7692).", keys: DEFLATE },
+    Section {
+        path: &["namespaces", ANY_NAME],
+        about: "Topics, by what stands before the first colon of their name: [namespaces.chat] has chat:lobby, and\n\
+                [namespaces.default] the topics without a colon. Where any other than the default is listed, topics of\n\
+                namespaces that are not are refused; else all topics are in the default one. Each starts from the\n\
+                defaults below.",
+        keys: NAMESPACE,
+    },
+    Section {
+        path: &["centrifuge"],
+        about: "Centrifugo's client protocol, at /connection/websocket.",
+        keys: CENTRIFUGE,
+    },
+    Section {
+        path: &["tokens"],
+        about: "JSON Web Tokens, with which clients of Centrifugo's protocol say who they are.",
+        keys: TOKENS,
+    },
+    Section { path: &["api"], about: "Who may use the control port.", keys: API },
+];
+
+impl fmt::Display for Takes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Takes::Address => f.write_str("an IP address and a port, as \"127.0.0.1:8000\""),
+            Takes::Switch => f.write_str("true or false"),
+            Takes::Text => f.write_str("a text"),
+            Takes::Path => f.write_str("the path of a file"),
+            Takes::Word(words) => {
+                f.write_str("one of ")?;
+                for (index, word) in words.iter().enumerate() {
+                    write!(f, "{}\"{word}\"", if index == 0 { "" } else { ", " })?;
+                }
+                Ok(())
+            }
+            Takes::Whole(min, MANY) => write!(f, "a whole number, at least {min}"),
+            Takes::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
+            Takes::WholeOrNone(min, max) => write!(f, "0, or a whole number from {min} to {max}"),
+            Takes::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The configuration file: one TOML file, all of whose keys have defaults.
+//!
+//! `settings` are what a file comes to, `keys` is the list of all keys with what each takes and does. A file is held
+//! against the list first ([`check`](check)), so that whatever is wrong with it is told by line and key, all at once;
+//! after that nothing can be wrong with its structure. `example` writes the list out as a file. Nothing here starts
+//! anything, and flags of the command line know how to change the settings, not the other way round.
+
+mod check;
+mod error;
+mod example;
+mod keys;
+mod settings;
+
+use std::fs;
+use std::path::Path;
+
+pub use error::{ConfigError, Problem};
+pub use example::example;
+pub use settings::{ApiSettings, CentrifugeSettings, DeflateSettings, ServerSettings, Settings, TokenSettings};
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// [`ConfigError`], with all that is wrong with the file.
+pub fn load(path: &Path) -> Result<Settings, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+    parse(&text).map_err(|problems| ConfigError::new(path, problems))
+}
+
+/// Reads the text of a file.
+///
+/// # Errors
+/// All that is wrong with it, by line.
+pub fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
+    let problems = check::check(text);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    toml::from_str(text).map_err(|error| vec![Problem::of_toml(text, &error)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::{Namespace, SlowConsumer};
+
+    #[test]
+    fn an_empty_file_is_the_defaults() {
+        assert_eq!(parse("").unwrap(), Settings::default());
+        assert_eq!(parse("[server]\n[deflate]\n").unwrap(), Settings::default());
+    }
+
+    #[test]
+    fn what_a_file_says_is_taken_and_the_rest_is_left() {
+        let text = "[server]\nlisten = \"[::1]:9000\"\nallowed_origins = [\"https://*.example.com\"]\n\
+                    [namespaces.chat]\nhistory_size = 10\nslow_consumer = \"drop-oldest\"\n\
+                    [namespaces.default]\npresence = true\n";
+        let settings = parse(text).unwrap();
+        assert_eq!(settings.server.listen, "[::1]:9000".parse().unwrap());
+        assert_eq!(settings.server.allowed_origins, ["https://*.example.com"]);
+        assert_eq!(settings.server.control, Settings::default().server.control);
+        let chat = Namespace { history_size: 10, slow_consumer: SlowConsumer::DropOldest, ..Namespace::default() };
+        assert_eq!(settings.namespaces["chat"], chat);
+        assert_eq!(settings.namespaces["default"], Namespace { presence: true, ..Namespace::default() });
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = load(Path::new("nowhere/ringfeed.toml")).unwrap_err().to_string();
+        assert!(error.starts_with("nowhere/ringfeed.toml: cannot be read: "), "{error}");
+    }
+
+    #[test]
+    fn every_line_of_an_error_names_the_file() {
+        let problems = parse("[server]\nlisten = 1\nshards = true\n").unwrap_err();
+        let text = ConfigError::new(Path::new("a.toml"), problems).to_string();
+        let lines: Vec<&str> = text.lines().map(|line| line.split_once(": ").unwrap().0).collect();
+        assert_eq!(lines, ["a.toml:2", "a.toml:3"]);
+    }
+}

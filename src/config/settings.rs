@@ -1,0 +1,374 @@
+//! What a configuration file comes to. Sections are structures, keys are their fields, and defaults are the library's.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::conn::{KeepAliveConfig, RateConfig};
+use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
+use crate::gateway::{OriginPattern, Origins};
+use crate::limits::FAN_OUT_SENDS_PER_TURN;
+use crate::proto::DeflateConfig;
+use crate::server::ServerConfig;
+use crate::topics::{Namespace, Namespaces};
+
+/// The namespace of topics whose name has no colon.
+pub(super) const DEFAULT_NAMESPACE: &str = "default";
+
+/// All that a file can say.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct Settings {
+    /// `[server]`
+    pub server: ServerSettings,
+    /// `[keep_alive]`
+    pub keep_alive: KeepAliveConfig,
+    /// `[deflate]`
+    pub deflate: DeflateSettings,
+    /// `[namespaces.default]`, and `[namespaces.NAME]` for each other.
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// `[centrifuge]`
+    pub centrifuge: CentrifugeSettings,
+    /// `[tokens]`
+    pub tokens: TokenSettings,
+    /// `[api]`
+    pub api: ApiSettings,
+}
+
+/// `[server]`: ports, bounds and who may connect.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ServerSettings {
+    /// As [`ServerConfig::listen`].
+    pub listen: SocketAddr,
+    /// Where HTTP for publishers and operators is served.
+    pub control: SocketAddr,
+    /// As [`ServerConfig::shards`].
+    pub shards: usize,
+    /// As [`ServerConfig::connections_max`].
+    pub max_connections: usize,
+    /// As [`ServerConfig::handshakes_per_second`].
+    pub handshakes_per_second: u64,
+    /// As [`ServerConfig::connections_per_address_max`].
+    pub connections_per_address_max: u32,
+    /// As [`ServerConfig::message_bytes_max`].
+    pub message_bytes_max: u32,
+    /// As [`RateConfig::messages_per_second`].
+    pub messages_per_second_max: u32,
+    /// As [`RateConfig::bytes_per_second`].
+    pub bytes_per_second_max: u32,
+    /// As [`ServerConfig::socket_notsent_bytes`].
+    pub socket_notsent_bytes: u32,
+    /// As [`ServerConfig::handshake_timeout_ms`].
+    pub handshake_timeout_ms: u64,
+    /// As [`ServerConfig::drain_spread_ms`].
+    pub drain_spread_ms: u64,
+    /// As [`ServerConfig::drain_timeout_ms`].
+    pub drain_timeout_ms: u64,
+    /// As [`ServerConfig::allowed_origins`], as written: each is an [`OriginPattern`].
+    pub allowed_origins: Vec<String>,
+    /// Whether `/echo` is served.
+    pub echo: bool,
+    /// Whether this host's figures are published to the topic `demo`.
+    pub demo: bool,
+}
+
+/// `[deflate]`: permessage-deflate.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct DeflateSettings {
+    /// Whether it is agreed to.
+    pub enabled: bool,
+    /// As [`DeflateConfig::level`].
+    pub level: u8,
+    /// As [`DeflateConfig::bytes_min`].
+    pub bytes_min: usize,
+}
+
+/// `[centrifuge]`: Centrifugo's client protocol.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct CentrifugeSettings {
+    /// As [`CentrifugeConfig::anonymous`].
+    pub anonymous: bool,
+    /// As [`CentrifugeConfig::ping_interval_ms`].
+    pub ping_interval_ms: u64,
+    /// As [`CentrifugeConfig::pong_timeout_ms`].
+    pub pong_timeout_ms: u64,
+    /// As [`CentrifugeConfig::message_bytes_max`].
+    pub message_bytes_max: u32,
+    /// As [`CentrifugeConfig::token_grace_ms`].
+    pub token_grace_ms: u64,
+}
+
+/// `[tokens]`: whose tokens count. What is empty is not there.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct TokenSettings {
+    /// As [`TokenKeys::hmac_secret`].
+    pub hmac_secret: String,
+    /// The file with [`TokenKeys::rsa_public_key`].
+    pub rsa_public_key_file: PathBuf,
+    /// The file with [`TokenKeys::ecdsa_public_key`].
+    pub ecdsa_public_key_file: PathBuf,
+    /// The file with [`TokenKeys::jwks`].
+    pub jwks_file: PathBuf,
+    /// As [`TokenKeys::audience`].
+    pub audience: String,
+    /// As [`TokenKeys::issuer`].
+    pub issuer: String,
+}
+
+/// `[api]`: who may use the control port.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct ApiSettings {
+    /// What requests must carry; empty: nothing.
+    pub key: String,
+    /// A file whose only line that is, instead; empty: none.
+    pub key_file: PathBuf,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings {
+            server: ServerSettings::default(),
+            keep_alive: ServerConfig::default().keep_alive,
+            deflate: DeflateSettings::default(),
+            namespaces: BTreeMap::new(),
+            centrifuge: CentrifugeSettings::default(),
+            tokens: TokenSettings::default(),
+            api: ApiSettings::default(),
+        }
+    }
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        let server = ServerConfig::default();
+        ServerSettings {
+            listen: server.listen,
+            control: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            shards: server.shards,
+            max_connections: server.connections_max,
+            handshakes_per_second: server.handshakes_per_second,
+            connections_per_address_max: server.connections_per_address_max,
+            message_bytes_max: server.message_bytes_max,
+            messages_per_second_max: server.rate.messages_per_second,
+            bytes_per_second_max: server.rate.bytes_per_second,
+            socket_notsent_bytes: server.socket_notsent_bytes,
+            handshake_timeout_ms: server.handshake_timeout_ms,
+            drain_spread_ms: server.drain_spread_ms,
+            drain_timeout_ms: server.drain_timeout_ms,
+            allowed_origins: Vec::new(),
+            echo: false,
+            demo: false,
+        }
+    }
+}
+
+impl Default for DeflateSettings {
+    fn default() -> Self {
+        let DeflateConfig { level, bytes_min } = DeflateConfig::default();
+        DeflateSettings { enabled: false, level, bytes_min }
+    }
+}
+
+impl Default for CentrifugeSettings {
+    fn default() -> Self {
+        let centrifuge = CentrifugeConfig::default();
+        CentrifugeSettings {
+            anonymous: centrifuge.anonymous,
+            ping_interval_ms: centrifuge.ping_interval_ms,
+            pong_timeout_ms: centrifuge.pong_timeout_ms,
+            message_bytes_max: centrifuge.message_bytes_max,
+            token_grace_ms: centrifuge.token_grace_ms,
+        }
+    }
+}
+
+impl Settings {
+    /// How the shards are to run.
+    ///
+    /// # Panics
+    /// If an origin is not an [`OriginPattern`]. Those of a file that was read are.
+    pub fn server_config(&self) -> ServerConfig {
+        let server = &self.server;
+        let origins = server.allowed_origins.iter();
+        let patterns = origins.map(|text| OriginPattern::new(text).expect("origins are checked when they are read"));
+        ServerConfig {
+            listen: server.listen,
+            shards: server.shards,
+            connections_max: server.max_connections,
+            handshakes_per_second: server.handshakes_per_second,
+            connections_per_address_max: server.connections_per_address_max,
+            allowed_origins: Origins::new(patterns.collect()),
+            message_bytes_max: server.message_bytes_max,
+            rate: RateConfig {
+                messages_per_second: server.messages_per_second_max,
+                bytes_per_second: server.bytes_per_second_max,
+            },
+            namespaces: Arc::new(self.topic_namespaces()),
+            fan_out_sends_per_turn: FAN_OUT_SENDS_PER_TURN,
+            socket_notsent_bytes: server.socket_notsent_bytes,
+            deflate: self
+                .deflate
+                .enabled
+                .then_some(DeflateConfig { level: self.deflate.level, bytes_min: self.deflate.bytes_min }),
+            handshake_timeout_ms: server.handshake_timeout_ms,
+            keep_alive: self.keep_alive,
+            drain_spread_ms: server.drain_spread_ms,
+            drain_timeout_ms: server.drain_timeout_ms,
+        }
+    }
+
+    /// How clients of Centrifugo's protocol are to be treated, with the keys that the files hold which are named.
+    ///
+    /// # Errors
+    /// A text that names the file or the keys, and what is wrong with them.
+    pub fn centrifuge_config(&self) -> Result<CentrifugeConfig, String> {
+        let centrifuge = &self.centrifuge;
+        let (interval_ms, timeout_ms) = (centrifuge.ping_interval_ms, centrifuge.pong_timeout_ms);
+        if interval_ms > 0 && timeout_ms >= interval_ms {
+            return Err(format!(
+                "centrifuge.pong_timeout_ms = {timeout_ms}: must be less than ping_interval_ms, which is {interval_ms}"
+            ));
+        }
+        let tokens = TokenVerifier::new(&self.tokens.keys()?).map_err(|error| format!("[tokens]: {error}"))?;
+        Ok(CentrifugeConfig {
+            tokens,
+            anonymous: centrifuge.anonymous,
+            namespaces: Arc::new(self.topic_namespaces()),
+            ping_interval_ms: interval_ms,
+            pong_timeout_ms: timeout_ms,
+            message_bytes_max: centrifuge.message_bytes_max,
+            token_grace_ms: centrifuge.token_grace_ms,
+        })
+    }
+
+    /// The settings of topics, by namespace.
+    pub fn topic_namespaces(&self) -> Namespaces {
+        let others = self.namespaces.iter().filter(|(name, _)| *name != DEFAULT_NAMESPACE);
+        let others = others.map(|(name, namespace)| (name.clone(), namespace.clone())).collect();
+        Namespaces::new(self.default_namespace(), others)
+    }
+
+    /// The settings of topics without a colon.
+    pub fn default_namespace_mut(&mut self) -> &mut Namespace {
+        self.namespaces.entry(DEFAULT_NAMESPACE.to_owned()).or_default()
+    }
+
+    fn default_namespace(&self) -> Namespace {
+        self.namespaces.get(DEFAULT_NAMESPACE).cloned().unwrap_or_default()
+    }
+}
+
+impl TokenSettings {
+    fn keys(&self) -> Result<TokenKeys, String> {
+        Ok(TokenKeys {
+            hmac_secret: text(&self.hmac_secret),
+            rsa_public_key: content(&self.rsa_public_key_file)?,
+            ecdsa_public_key: content(&self.ecdsa_public_key_file)?,
+            jwks: content(&self.jwks_file)?,
+            audience: text(&self.audience),
+            issuer: text(&self.issuer),
+        })
+    }
+}
+
+/// `None` if it is empty.
+fn text(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+/// What is in the file; `None` if it has no name.
+fn content(path: &Path) -> Result<Option<String>, String> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    fs::read_to_string(path).map(Some).map_err(|error| format!("{}: cannot be read: {error}", path.display()))
+}
+
+impl ApiSettings {
+    /// The key, read from its file if it is in one; `None` if there is none.
+    ///
+    /// # Errors
+    /// A text that names the file and what is wrong with it.
+    pub fn key(&self) -> Result<Option<String>, String> {
+        let Some(file) = content(&self.key_file)? else { return Ok(text(&self.key)) };
+        if !self.key.is_empty() {
+            return Err("[api] has a key and a key_file: leave one of them out".to_owned());
+        }
+        match file.lines().next().unwrap_or_default().trim() {
+            "" => Err(format!("{}: its first line should be a key, and is empty", self.key_file.display())),
+            key => Ok(Some(key.to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topics::TopicName;
+
+    #[test]
+    fn the_defaults_are_the_librarys() {
+        let config = Settings::default().server_config();
+        assert_eq!(format!("{config:?}"), format!("{:?}", ServerConfig::default()));
+        assert_eq!(Settings::default().topic_namespaces(), Namespaces::default());
+    }
+
+    #[test]
+    fn the_keys_of_tokens_are_read() {
+        let keyed = |tokens| Settings { tokens, ..Settings::default() }.centrifuge_config();
+        assert!(!keyed(TokenSettings::default()).unwrap().tokens.has_keys());
+        let secret = TokenSettings { hmac_secret: "secret".to_owned(), ..TokenSettings::default() };
+        assert!(keyed(secret).unwrap().tokens.has_keys());
+        let missing = TokenSettings { jwks_file: "nowhere/keys.json".into(), ..TokenSettings::default() };
+        let error = keyed(missing).unwrap_err();
+        assert!(error.starts_with("nowhere/keys.json: cannot be read"), "{error}");
+        let wrong = TokenSettings { rsa_public_key_file: "Cargo.toml".into(), ..TokenSettings::default() };
+        let error = keyed(wrong).unwrap_err();
+        assert!(error.starts_with("[tokens]: "), "{error}");
+    }
+
+    #[test]
+    fn a_pong_is_awaited_for_less_than_the_interval() {
+        let mut settings = Settings::default();
+        settings.centrifuge.pong_timeout_ms = settings.centrifuge.ping_interval_ms;
+        assert!(settings.centrifuge_config().unwrap_err().contains("pong_timeout_ms"));
+        settings.centrifuge.ping_interval_ms = 0;
+        assert!(settings.centrifuge_config().is_ok());
+    }
+
+    #[test]
+    fn the_key_is_in_the_file_or_beside_it_but_not_both() {
+        let api = |key: &str, key_file: &str| ApiSettings { key: key.to_owned(), key_file: key_file.into() }.key();
+        assert_eq!(api("", ""), Ok(None));
+        assert_eq!(api("k", ""), Ok(Some("k".to_owned())));
+        assert_eq!(api("", "Cargo.toml"), Ok(Some("[workspace]".to_owned())));
+        assert!(api("k", "Cargo.toml").unwrap_err().contains("leave one of them out"));
+        assert!(api("", "nowhere").unwrap_err().starts_with("nowhere: cannot be read"));
+        assert!(api("", "/dev/null").unwrap_err().contains("is empty"));
+    }
+
+    #[test]
+    fn the_default_namespace_is_not_one_of_the_others() {
+        let mut settings = Settings::default();
+        let sized = |history_size| Namespace { history_size, ..Namespace::default() };
+        settings.namespaces.insert("default".to_owned(), sized(7));
+        let size = |namespaces: &Namespaces, topic| {
+            let id = namespaces.find(&TopicName::new(topic).unwrap()).ok()?;
+            Some(namespaces.get(id).history_size)
+        };
+        let namespaces = settings.topic_namespaces();
+        assert_eq!((size(&namespaces, "a"), size(&namespaces, "default:a")), (Some(7), Some(7)));
+        settings.namespaces.insert("chat".to_owned(), sized(1));
+        let namespaces = settings.topic_namespaces();
+        assert_eq!((size(&namespaces, "chat:a"), size(&namespaces, "default:a")), (Some(1), None));
+    }
+}

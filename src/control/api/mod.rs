@@ -1,0 +1,55 @@
+//! `POST /api/<method>`: Centrifugo's server API, so that its libraries for backends work here.
+//!
+//! The answer is 200 with `{"result":…}` or `{"error":{"code":…,"message":…}}`, whatever has become of the request;
+//! 400 where the body is not what the method takes, and 404 where there is no such method. Requests are `request`'s,
+//! answers `reply`'s, and what happens between is `run`'s.
+//!
+//! What it does not take is refused with "not available" rather than left undone in silence: a subscription's own data,
+//! positions and overrides, single sessions, and lists of clients to be spared.
+
+mod reply;
+mod request;
+mod run;
+
+use bytes::Bytes;
+use hyper::body::Body;
+use hyper::{Request, StatusCode};
+
+use super::State;
+use super::answer::{Answer, JSON, answer, text};
+use super::body;
+use crate::limits::API_BYTES_MAX;
+use reply::Reply;
+use request::{Batch, Call, Malformed};
+
+/// Answers one request; `method` is what follows `/api/`.
+pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, request: Request<B>) -> Answer {
+    let body = match body::read(request.into_body(), API_BYTES_MAX).await {
+        Ok(body) if body.trim_ascii().is_empty() => Bytes::from_static(b"{}"),
+        Ok(body) => body,
+        Err(error) => return error.answer(),
+    };
+    if method == "batch" {
+        return match Batch::parse(&body) {
+            Ok(batch) => encode(&run::batch(state, &batch, &body).await),
+            Err(malformed) => bad_request(&malformed),
+        };
+    }
+    match Call::parse(method, &body) {
+        None => text(StatusCode::NOT_FOUND, format_args!("there is no such method: there are {}", Call::METHODS)),
+        Some(Err(malformed)) => bad_request(&malformed),
+        Some(Ok(call)) => encode(&Reply::from(run::call(state, &call, &body).await)),
+    }
+}
+
+fn bad_request(malformed: &Malformed) -> Answer {
+    text(StatusCode::BAD_REQUEST, malformed)
+}
+
+fn encode(reply: &impl serde::Serialize) -> Answer {
+    let body = serde_json::to_vec(reply).expect("replies have no maps whose keys are not text");
+    answer(StatusCode::OK, JSON, body)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+//! What is answered, as Centrifugo names it.
+
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
+
+use crate::gateway::centrifuge::{ClientInfo, HistoryResult, PresenceResult, PresenceStatsResult, Publication};
+use crate::topics::{self, Body, Position, PublishError};
+
+/// What has become of a call: `{"result":…}` or `{"error":…}`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Reply {
+    Result(Outcome),
+    Error(ApiError),
+}
+
+/// The result of a call.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum Outcome {
+    Published { offset: u64, epoch: String },
+    Broadcast { responses: Vec<Reply> },
+    Presence(PresenceResult),
+    PresenceStats(PresenceStatsResult),
+    History(HistoryResult),
+    Channels { channels: BTreeMap<String, ChannelInfo> },
+    Info { nodes: Vec<Node> },
+    Done {},
+}
+
+/// Whatever there is to say about a channel.
+#[derive(Debug, Serialize)]
+pub(super) struct ChannelInfo {
+    /// Present, where that is kept.
+    pub(super) num_clients: usize,
+}
+
+/// A server: this one.
+#[derive(Debug, Serialize)]
+pub(super) struct Node {
+    pub(super) uid: String,
+    pub(super) name: String,
+    pub(super) version: &'static str,
+    pub(super) num_clients: u64,
+    pub(super) num_subs: u64,
+    pub(super) num_channels: usize,
+    /// In seconds.
+    pub(super) uptime: u64,
+}
+
+/// What has become of the calls of a batch.
+#[derive(Debug, Serialize)]
+pub(super) struct BatchReply {
+    pub(super) replies: Vec<NamedReply>,
+}
+
+/// `{"METHOD":…}` with the result of a call, or `{"error":…}`.
+#[derive(Debug)]
+pub(super) struct NamedReply {
+    pub(super) method: String,
+    pub(super) result: Result<Outcome, ApiError>,
+}
+
+/// Why nothing has come of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ApiError {
+    /// 100: later, perhaps.
+    Internal,
+    /// 102: there is no such namespace.
+    UnknownChannel,
+    /// 104: there is no such method.
+    NotFound,
+    /// 107: something is missing, or too long, or not as it should be.
+    BadRequest,
+    /// 108: the namespace does not keep it, or this server does not do it.
+    NotAvailable,
+    /// 112: the history does not go back so far, or is another one.
+    UnrecoverablePosition,
+}
+
+impl ApiError {
+    fn code(self) -> u32 {
+        match self {
+            ApiError::Internal => 100,
+            ApiError::UnknownChannel => 102,
+            ApiError::NotFound => 104,
+            ApiError::BadRequest => 107,
+            ApiError::NotAvailable => 108,
+            ApiError::UnrecoverablePosition => 112,
+        }
+    }
+
+    fn message(self) -> &'static str {
+        match self {
+            ApiError::Internal => "internal server error",
+            ApiError::UnknownChannel => "unknown channel",
+            ApiError::NotFound => "not found",
+            ApiError::BadRequest => "bad request",
+            ApiError::NotAvailable => "not available",
+            ApiError::UnrecoverablePosition => "unrecoverable position",
+        }
+    }
+}
+
+impl Serialize for ApiError {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Fields {
+            code: u32,
+            message: &'static str,
+        }
+        Fields { code: self.code(), message: self.message() }.serialize(serializer)
+    }
+}
+
+impl Serialize for NamedReply {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.result {
+            Ok(outcome) => serializer.collect_map([(&self.method, outcome)]),
+            Err(error) => serializer.collect_map([("error", error)]),
+        }
+    }
+}
+
+impl From<Result<Outcome, ApiError>> for Reply {
+    fn from(result: Result<Outcome, ApiError>) -> Reply {
+        match result {
+            Ok(outcome) => Reply::Result(outcome),
+            Err(error) => Reply::Error(error),
+        }
+    }
+}
+
+impl From<PublishError> for ApiError {
+    fn from(error: PublishError) -> ApiError {
+        match error {
+            PublishError::Busy | PublishError::TooManyTopics | PublishError::Stopping => ApiError::Internal,
+            PublishError::UnknownNamespace => ApiError::UnknownChannel,
+        }
+    }
+}
+
+impl From<Position> for Outcome {
+    fn from(position: Position) -> Outcome {
+        Outcome::Published { offset: position.offset, epoch: position.epoch.to_string() }
+    }
+}
+
+/// What backends are told of a client.
+pub(super) fn client_info(info: &topics::ClientInfo) -> ClientInfo {
+    let bytes = |bytes: &Option<Box<[u8]>>| bytes.as_deref().map(<[u8]>::to_vec).unwrap_or_default().into();
+    ClientInfo {
+        user: info.user.to_string(),
+        client: info.client.to_string(),
+        conn_info: bytes(&info.conn_info),
+        chan_info: bytes(&info.chan_info),
+    }
+}
+
+/// What backends are told of a publication.
+pub(super) fn publication(body: &Body) -> Publication {
+    Publication {
+        data: body.payload().to_vec().into(),
+        info: body.info.as_deref().map(client_info),
+        offset: body.position.offset,
+        tags: body.tags.iter().flatten().cloned().collect(),
+        key: body.key.as_deref().unwrap_or_default().to_owned(),
+    }
+}

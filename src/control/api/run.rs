@@ -1,0 +1,342 @@
+//! What each method does.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use futures_util::future::join_all;
+use serde_json::value::RawValue;
+
+use super::reply::{ApiError, BatchReply, ChannelInfo, NamedReply, Node, Outcome, Reply, client_info, publication};
+use super::request::{self, Batch, Call};
+use crate::control::State;
+use crate::control::publish::{checked_key, sorted_tags};
+use crate::gateway::centrifuge::{HistoryResult, PresenceResult, PresenceStatsResult};
+use crate::gateway::{Action, Order};
+use crate::limits::{API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, PUBLISH_BYTES_MAX};
+use crate::proto::CloseCode;
+use crate::topics::{
+    Answer, ClientInfo, Draft, Epoch, HistoryPage, HistoryQuery, Namespace, Position, Query, TopicName,
+};
+
+/// What a user's connections are closed with unless the request says otherwise: the client does not come back.
+const DISCONNECT: (u16, &str) = (3503, "force disconnect");
+
+/// The codes that a request may choose (RFC 6455 §7.4.2).
+const CLOSE_CODES: std::ops::RangeInclusive<u32> = 3000..=4999;
+
+/// Bytes of a close reason, beside the two of the code.
+const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
+
+type Outcomes = Result<Outcome, ApiError>;
+
+/// Calls the methods of a batch: one after the other, or side by side if it says so.
+pub(super) async fn batch(state: &State, batch: &Batch<'_>, body: &Bytes) -> BatchReply {
+    let one = async |part: &request::BatchCall<'_>| {
+        let result = match &part.call {
+            None => Err(ApiError::NotFound),
+            Some(Err(_)) => Err(ApiError::BadRequest),
+            Some(Ok(one)) => call(state, one, body).await,
+        };
+        NamedReply { method: part.method.clone(), result }
+    };
+    let parallel = if batch.parallel { API_PARALLEL_MAX } else { 1 };
+    let mut replies = Vec::with_capacity(batch.calls.len());
+    for calls in batch.calls.chunks(parallel) {
+        replies.append(&mut join_all(calls.iter().map(&one)).await);
+    }
+    BatchReply { replies }
+}
+
+/// Calls a method. What it publishes is a part of `body`.
+pub(super) async fn call(state: &State, call: &Call<'_>, body: &Bytes) -> Outcomes {
+    match call {
+        Call::Publish(request) => publish(state, request, body).await,
+        Call::Broadcast(request) => broadcast(state, request, body).await,
+        Call::Subscribe(request) => subscribe(state, request),
+        Call::Unsubscribe(request) => unsubscribe(state, request),
+        Call::Disconnect(request) => disconnect(state, request),
+        Call::Refresh(request) => refresh(state, request),
+        Call::Presence(request) => presence(state, request).await,
+        Call::PresenceStats(request) => presence_stats(state, request).await,
+        Call::History(request) => history(state, request).await,
+        Call::HistoryRemove(request) => history_remove(state, request).await,
+        Call::Channels(request) => channels(state, request).await,
+        Call::Info => info(state).await,
+    }
+}
+
+async fn publish(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Outcomes {
+    let topic = topic(&request.channel)?;
+    Ok(state.publish(drafts(request, body)?(topic)).await?.into())
+}
+
+async fn broadcast(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Outcomes {
+    let channels = request.channels.as_deref().filter(|channels| !channels.is_empty()).ok_or(ApiError::BadRequest)?;
+    let draft = drafts(request, body)?;
+    let one = async |channel: &String| {
+        let topic = TopicName::new(channel).map_err(|_| ApiError::BadRequest)?;
+        Ok(Outcome::from(state.publish(draft(topic)).await?))
+    };
+    let mut responses = Vec::with_capacity(channels.len());
+    for channels in channels.chunks(API_PARALLEL_MAX) {
+        responses.extend(join_all(channels.iter().map(&one)).await.into_iter().map(Reply::from));
+    }
+    Ok(Outcome::Broadcast { responses })
+}
+
+fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes {
+    let topic = topic(&request.channel)?;
+    namespace(state, &topic)?;
+    if request.asks_for_more() {
+        return Err(ApiError::NotAvailable);
+    }
+    order(state, &request.user, &request.client, &request.session, Action::Subscribe(topic))
+}
+
+fn unsubscribe(state: &State, request: &request::Unsubscribe) -> Outcomes {
+    let topic = topic(&request.channel)?;
+    namespace(state, &topic)?;
+    order(state, &request.user, &request.client, &request.session, Action::Unsubscribe(topic))
+}
+
+fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
+    if request.whitelist.as_ref().is_some_and(|clients| !clients.is_empty()) {
+        return Err(ApiError::NotAvailable);
+    }
+    let wanted = request.disconnect.as_ref();
+    let code = wanted.and_then(|with| with.code).unwrap_or(u32::from(DISCONNECT.0));
+    let reason = wanted.map_or(DISCONNECT.1, |with| with.reason.as_deref().unwrap_or_default());
+    if !CLOSE_CODES.contains(&code) || reason.len() > REASON_BYTES_MAX {
+        return Err(ApiError::BadRequest);
+    }
+    let action = Action::Disconnect { code: CloseCode(code as u16), reason: reason.to_owned() };
+    order(state, &request.user, &request.client, &request.session, action)
+}
+
+fn refresh(state: &State, request: &request::Refresh) -> Outcomes {
+    let expire_at = request.expire_at.unwrap_or(0);
+    let expire_at = u64::try_from(expire_at).map_err(|_| ApiError::BadRequest)?;
+    let is_expired = request.expired.unwrap_or(false);
+    let action = Action::Refresh { is_expired, expire_at: Some(expire_at).filter(|time| *time > 0) };
+    order(state, &request.user, &request.client, &request.session, action)
+}
+
+async fn presence(state: &State, request: &request::Channel) -> Outcomes {
+    let present = present(state, request).await?;
+    let by_client = present.iter().map(|info| (info.client.to_string(), client_info(info)));
+    Ok(Outcome::Presence(PresenceResult { presence: by_client.collect() }))
+}
+
+async fn presence_stats(state: &State, request: &request::Channel) -> Outcomes {
+    let present = present(state, request).await?;
+    let users: BTreeSet<&str> = present.iter().map(|info| &*info.user).collect();
+    let (num_clients, num_users) = (present.len() as u32, users.len() as u32);
+    Ok(Outcome::PresenceStats(PresenceStatsResult { num_clients, num_users }))
+}
+
+async fn history(state: &State, request: &request::History) -> Outcomes {
+    let topic = topic(&request.channel)?;
+    require_history(state, &topic)?;
+    let since = match &request.since {
+        None => None,
+        Some(since) => Some(position(state, &topic, since).await?),
+    };
+    let limit = usize::try_from(request.limit.unwrap_or(0)).unwrap_or(HISTORY_ANSWER_MAX);
+    let query = HistoryQuery { limit, since, is_reverse: request.reverse.unwrap_or(false) };
+    let Some(HistoryPage { position, publications }) = page(state, &topic, query).await? else {
+        return Ok(Outcome::History(HistoryResult::default()));
+    };
+    let publications = publications.ok_or(ApiError::UnrecoverablePosition)?;
+    Ok(Outcome::History(HistoryResult {
+        publications: publications.iter().map(|body| publication(body)).collect(),
+        epoch: position.epoch.to_string(),
+        offset: position.offset,
+    }))
+}
+
+/// The position that a request means; where it names no epoch, that is the present one.
+async fn position(state: &State, topic: &TopicName, since: &request::StreamPosition) -> Result<Position, ApiError> {
+    let offset = since.offset.unwrap_or(0);
+    let epoch = match since.epoch.as_deref().unwrap_or_default() {
+        "" => {
+            let nothing = HistoryQuery { limit: 0, since: None, is_reverse: false };
+            page(state, topic, nothing).await?.map_or(Epoch::NEVER, |page| page.position.epoch)
+        }
+        text => Epoch::from_text(text),
+    };
+    Ok(Position { epoch, offset })
+}
+
+async fn page(state: &State, topic: &TopicName, query: HistoryQuery) -> Result<Option<HistoryPage>, ApiError> {
+    match state.ask(topic.clone(), Query::History(query)).await? {
+        Answer::History(page) => Ok(page),
+        answer => Err(refusal(&answer)),
+    }
+}
+
+async fn history_remove(state: &State, request: &request::Channel) -> Outcomes {
+    let topic = topic(&request.channel)?;
+    require_history(state, &topic)?;
+    match state.ask(topic, Query::RemoveHistory).await? {
+        Answer::HistoryRemoved => Ok(Outcome::Done {}),
+        answer => Err(refusal(&answer)),
+    }
+}
+
+async fn channels(state: &State, request: &request::Channels) -> Outcomes {
+    let pattern = request.pattern.as_deref().filter(|pattern| !pattern.is_empty()).unwrap_or("*");
+    let topics = state.topics().await?.into_iter();
+    let topics = topics.filter(|(topic, _)| matches(pattern.as_bytes(), topic.as_str().as_bytes()));
+    let channels = topics.map(|(topic, num_clients)| (topic.to_string(), ChannelInfo { num_clients })).collect();
+    Ok(Outcome::Channels { channels })
+}
+
+async fn info(state: &State) -> Outcomes {
+    let shards = state.status.shards.iter();
+    let node = Node {
+        uid: state.uid.clone(),
+        name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        version: env!("CARGO_PKG_VERSION"),
+        num_clients: shards.clone().map(|shard| shard.connections.get()).sum(),
+        num_subs: shards.map(|shard| shard.subscriptions.get()).sum(),
+        num_channels: state.topics().await?.len(),
+        uptime: SystemTime::now().duration_since(state.started).unwrap_or_default().as_secs(),
+    };
+    Ok(Outcome::Info { nodes: vec![node] })
+}
+
+/// Makes the draft of a request's message for any topic.
+fn drafts(request: &request::Publish<'_>, body: &Bytes) -> Result<impl Fn(TopicName) -> Draft, ApiError> {
+    let (is_text, payload) = payload(request.data, request.b64data.as_deref(), body)?;
+    let bad = |_: String| ApiError::BadRequest;
+    let checked = |key: &Option<String>| {
+        let key = key.as_deref().filter(|key| !key.is_empty());
+        key.map(|key| checked_key("a key", key)).transpose().map_err(bad)
+    };
+    let (key, idempotency_key) = (checked(&request.key)?, checked(&request.idempotency_key)?);
+    let tags = request.tags.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let tags = sorted_tags(tags).map_err(bad)?;
+    let skip_history = request.skip_history.unwrap_or(false);
+    Ok(move |topic| Draft {
+        key: key.clone(),
+        tags: tags.clone(),
+        idempotency_key: idempotency_key.clone(),
+        skip_history,
+        ..Draft::new(topic, is_text, payload.clone())
+    })
+}
+
+/// The payload, and whether it is text: JSON as it stands in `body`, or whatever base64 stands for.
+fn payload(data: Option<&RawValue>, b64data: Option<&str>, body: &Bytes) -> Result<(bool, Bytes), ApiError> {
+    let (is_text, payload) = match (b64data.filter(|text| !text.is_empty()), data) {
+        (Some(text), _) => (false, STANDARD.decode(text).map_err(|_| ApiError::BadRequest)?.into()),
+        (None, Some(json)) => (true, body.slice_ref(json.get().as_bytes())),
+        (None, None) => return Err(ApiError::BadRequest),
+    };
+    if payload.len() > PUBLISH_BYTES_MAX { Err(ApiError::BadRequest) } else { Ok((is_text, payload)) }
+}
+
+fn topic(channel: &Option<String>) -> Result<TopicName, ApiError> {
+    TopicName::new(channel.as_deref().unwrap_or_default()).map_err(|_| ApiError::BadRequest)
+}
+
+fn namespace<'a>(state: &'a State, topic: &TopicName) -> Result<&'a Namespace, ApiError> {
+    let id = state.namespaces.find(topic).map_err(|_| ApiError::UnknownChannel)?;
+    Ok(state.namespaces.get(id))
+}
+
+fn require_history(state: &State, topic: &TopicName) -> Result<(), ApiError> {
+    if namespace(state, topic)?.history_size == 0 { Err(ApiError::NotAvailable) } else { Ok(()) }
+}
+
+/// Who has subscribed, where that is kept.
+async fn present(state: &State, request: &request::Channel) -> Result<Vec<Arc<ClientInfo>>, ApiError> {
+    let topic = topic(&request.channel)?;
+    if !namespace(state, &topic)?.presence {
+        return Err(ApiError::NotAvailable);
+    }
+    match state.ask(topic, Query::Presence).await? {
+        Answer::Presence(present) => Ok(present),
+        answer => Err(refusal(&answer)),
+    }
+}
+
+/// Why a question was not answered.
+fn refusal(answer: &Answer) -> ApiError {
+    match answer {
+        Answer::Refused(error) => (*error).into(),
+        _ => unreachable!("a home answers what it was asked: {answer:?}"),
+    }
+}
+
+/// Has the connections of a user do something. To the shards no user at all is every one, which is more than anybody
+/// means who leaves the name out.
+fn order(
+    state: &State,
+    user: &Option<String>,
+    client: &Option<String>,
+    session: &Option<String>,
+    action: Action,
+) -> Outcomes {
+    let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
+    if given(session).is_some() {
+        return Err(ApiError::NotAvailable);
+    }
+    let (user, client) = (given(user), given(client));
+    if user.is_none() && client.is_none() {
+        return Err(ApiError::BadRequest);
+    }
+    state.order(Order { user: user.unwrap_or_default(), client, action })?;
+    Ok(Outcome::Done {})
+}
+
+/// Whether `text` has this pattern, where `*` stands for any characters and `?` for one. The last star takes one
+/// character more wherever the rest does not fit.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut index, mut star) = (0, 0, None);
+    while index < text.len() {
+        match (pattern.get(at), star) {
+            (Some(b'*'), _) => {
+                at += 1;
+                star = Some((at, index));
+            }
+            (Some(wanted), _) if *wanted == b'?' || *wanted == text[index] => (at, index) = (at + 1, index + 1),
+            (_, Some((after_star, taken))) => {
+                (at, index) = (after_star, taken + 1);
+                star = Some((at, index));
+            }
+            (_, None) => return false,
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_of_channels() {
+        let rows = [
+            ("*", "", true),
+            ("*", "a:b", true),
+            ("a:*", "a:b", true),
+            ("a:*", "b:a:b", false),
+            ("*:b", "a:b:b", true),
+            ("a?c", "abc", true),
+            ("a?c", "ac", false),
+            ("abc", "abc", true),
+            ("abc", "abcd", false),
+            ("a*b*c", "aXbYbZc", true),
+            ("a*b*c", "aXcYb", false),
+            ("", "a", false),
+        ];
+        for (pattern, text, expected) in rows {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern:?} and {text:?}");
+        }
+    }
+}

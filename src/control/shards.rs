@@ -1,0 +1,104 @@
+//! The way from the control plane to the shards.
+
+use tokio::sync::oneshot;
+
+use super::State;
+use crate::gateway::Order;
+use crate::server::{PublishError, Publisher, SlowConnection};
+use crate::topics::{Answer, Draft, Position, Query, TopicName};
+
+/// What the control plane asks of the shards. A seam: tests answer in their place.
+pub(super) trait ToShards {
+    /// As [`Publisher::publish`].
+    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError>;
+    /// As [`Publisher::ask`].
+    fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError>;
+    /// As [`Publisher::topics`].
+    fn topics(&mut self) -> Result<Vec<TopicList>, PublishError>;
+    /// As [`Publisher::slowest`].
+    fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError>;
+    /// As [`Publisher::order`].
+    fn order(&mut self, order: Order) -> Result<(), PublishError>;
+    /// As [`Publisher::drain`].
+    fn drain(&mut self) -> Result<(), PublishError>;
+}
+
+/// Yields what has become of a publication; fails when its shard has stopped.
+pub(super) type Outcome = oneshot::Receiver<Result<Position, PublishError>>;
+
+/// Yields the topics of one shard, and how many are present in each; fails when the shard has stopped.
+pub(super) type TopicList = oneshot::Receiver<Vec<(TopicName, usize)>>;
+
+impl ToShards for Publisher {
+    fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError> {
+        Publisher::publish(self, draft)
+    }
+
+    fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError> {
+        Publisher::ask(self, topic, query)
+    }
+
+    fn topics(&mut self) -> Result<Vec<TopicList>, PublishError> {
+        Publisher::topics(self)
+    }
+
+    fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        Publisher::slowest(self, count)
+    }
+
+    fn order(&mut self, order: Order) -> Result<(), PublishError> {
+        Publisher::order(self, order)
+    }
+
+    fn drain(&mut self) -> Result<(), PublishError> {
+        Publisher::drain(self)
+    }
+}
+
+impl State {
+    /// Publishes, and waits for the publication's place.
+    pub(super) async fn publish(&self, draft: Draft) -> Result<Position, PublishError> {
+        self.refuse_while_draining()?;
+        let outcome = self.with_shards(|shards| shards.publish(draft))?;
+        outcome.await.unwrap_or(Err(PublishError::Stopping))
+    }
+
+    /// Asks about a topic, and waits for the answer.
+    pub(super) async fn ask(&self, topic: TopicName, query: Query) -> Result<Answer, PublishError> {
+        self.refuse_while_draining()?;
+        let answer = self.with_shards(|shards| shards.ask(topic, query))?;
+        answer.await.map_err(|_| PublishError::Stopping)
+    }
+
+    /// All topics with subscribers, and how many are present in each where that is kept.
+    pub(super) async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
+        self.refuse_while_draining()?;
+        join(self.with_shards(|shards| shards.topics())?).await
+    }
+
+    /// Of each shard the `count` connections that have the most waiting.
+    pub(super) async fn slowest(&self, count: usize) -> Result<Vec<SlowConnection>, PublishError> {
+        self.refuse_while_draining()?;
+        join(self.with_shards(|shards| shards.slowest(count))?).await
+    }
+
+    /// Has the shards carry out an order.
+    pub(super) fn order(&self, order: Order) -> Result<(), PublishError> {
+        self.refuse_while_draining()?;
+        self.with_shards(|shards| shards.order(order))
+    }
+
+    /// Shards that leave take nothing out of their queues, and would never answer.
+    fn refuse_while_draining(&self) -> Result<(), PublishError> {
+        if self.status.is_draining() { Err(PublishError::Stopping) } else { Ok(()) }
+    }
+}
+
+/// What all shards have answered, one after the other.
+async fn join<T>(answers: Vec<oneshot::Receiver<Vec<T>>>) -> Result<Vec<T>, PublishError> {
+    let mut joined = Vec::new();
+    for answer in answers {
+        joined.append(&mut answer.await.map_err(|_| PublishError::Stopping)?);
+    }
+    Ok(joined)
+}

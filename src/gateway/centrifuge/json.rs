@@ -1,0 +1,480 @@
+//! The JSON encoding: commands separated by newlines in one text message, and replies.
+//!
+//! simd-json unescapes strings where they are, so a message is copied once, into memory that is used again for the next
+//! one, as is the tape that the parser writes. A message of several commands is parsed as one array of them. What a
+//! client embeds as `data` is passed on as it was written: its text is found again in the message itself.
+
+use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
+use simd_json::value::tape::Value;
+use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
+
+use super::protocol::{
+    Command, ConnectRequest, HistoryRequest, Malformed, PublishRequest, Request, StreamPosition, SubscribeRequest,
+};
+use super::raw::member;
+use super::reply::Reply;
+
+/// Bytes of a message whose memory is kept for the next one.
+const KEEP_BYTES: usize = 64 * 1024;
+
+/// Reads messages, each into the memory of the one before.
+pub struct JsonReader {
+    input: Vec<u8>,
+    buffers: Buffers,
+    tape: Tape<'static>,
+}
+
+impl Default for JsonReader {
+    fn default() -> Self {
+        JsonReader { input: Vec::new(), buffers: Buffers::default(), tape: Tape::null() }
+    }
+}
+
+impl JsonReader {
+    /// Hands each command of `message` to `take`, in order, for as long as that returns true.
+    ///
+    /// # Errors
+    /// [`Malformed`]: what was handed over before it counts.
+    pub fn read(&mut self, message: &[u8], mut take: impl FnMut(Command<'_>) -> bool) -> Result<(), Malformed> {
+        let message = message.trim_ascii();
+        let count = 1 + message.iter().filter(|byte| **byte == b'\n').count();
+        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
+        let length = self.fill_input(message, count > 1);
+        let outcome = fill_tape_padded(&mut self.input, length, &mut self.buffers, &mut tape)
+            .map_err(|_| Malformed)
+            .and_then(|()| read_commands(tape.as_value(), message, count, &mut take));
+        self.tape = tape.reset();
+        self.shrink();
+        outcome
+    }
+
+    /// Copies the message, several commands as an array; returns its length without padding.
+    fn fill_input(&mut self, message: &[u8], is_batch: bool) -> usize {
+        self.input.clear();
+        if is_batch {
+            self.input.push(b'[');
+            self.input.extend(message.iter().map(|byte| if *byte == b'\n' { b',' } else { *byte }));
+            self.input.push(b']');
+        } else {
+            self.input.extend_from_slice(message);
+        }
+        let length = self.input.len();
+        self.input.resize(length + INPUT_PADDING, 0);
+        length
+    }
+
+    /// Gives back what only a message much larger than most needed.
+    fn shrink(&mut self) {
+        if self.input.capacity() > 2 * KEEP_BYTES {
+            *self = JsonReader::default();
+        }
+    }
+}
+
+/// Appends a reply, without a newline: each is a message of its own.
+pub fn encode_reply_json(out: &mut Vec<u8>, reply: &Reply) {
+    serde_json::to_writer(out, reply).expect("a reply is made of what JSON has");
+}
+
+fn read_commands(
+    value: Value<'_, '_>,
+    message: &[u8],
+    count: usize,
+    take: &mut impl FnMut(Command<'_>) -> bool,
+) -> Result<(), Malformed> {
+    if count == 1 {
+        take(read_command(value, message)?);
+        return Ok(());
+    }
+    let array = value.as_array().filter(|array| array.len() == count).ok_or(Malformed)?;
+    for (value, line) in array.iter().zip(message.split(|byte| *byte == b'\n')) {
+        if !take(read_command(value, line)?) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The command that `value` is; `line` is its text.
+fn read_command<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<Command<'a>, Malformed> {
+    let (mut id, mut request) = (0, None);
+    for (key, value) in fields(value)? {
+        match key {
+            "id" => id = integer(value)?,
+            "connect" | "subscribe" | "unsubscribe" | "publish" | "presence" | "presence_stats" | "history"
+            | "ping" | "send" | "rpc" | "refresh" | "sub_refresh"
+                if !value.is_null() =>
+            {
+                let earlier = request.replace(read_request(key, value, line)?);
+                earlier.map_or(Ok(()), |_| Err(Malformed))?;
+            }
+            _ => {}
+        }
+    }
+    Command::new(id, request)
+}
+
+fn read_request<'a>(name: &str, value: Value<'_, 'a>, line: &'a [u8]) -> Result<Request<'a>, Malformed> {
+    Ok(match name {
+        "connect" => Request::Connect(read_connect(value)?),
+        "subscribe" => Request::Subscribe(read_subscribe(value)?),
+        "unsubscribe" => Request::Unsubscribe { channel: read_channel(value)? },
+        "publish" => Request::Publish(read_publish(value, line)?),
+        "presence" => Request::Presence { channel: read_channel(value)? },
+        "presence_stats" => Request::PresenceStats { channel: read_channel(value)? },
+        "history" => Request::History(read_history(value)?),
+        "send" => Request::Send { data: data(value, line, name)? },
+        "rpc" => read_rpc(value, line)?,
+        "refresh" => Request::Refresh { token: read_tokens(value)?.1 },
+        "sub_refresh" => {
+            let (channel, token) = read_tokens(value)?;
+            Request::SubRefresh { channel, token }
+        }
+        _ => fields(value).map(|_| Request::Ping)?,
+    })
+}
+
+fn read_connect<'a>(value: Value<'_, 'a>) -> Result<ConnectRequest<'a>, Malformed> {
+    let mut request = ConnectRequest::default();
+    for (key, value) in fields(value)? {
+        match key {
+            "token" => request.token = string(value)?,
+            "subs" if !value.is_null() => {
+                for (channel, value) in fields(value)? {
+                    request.subs.push(SubscribeRequest { channel, ..read_subscribe(value)? });
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+fn read_subscribe<'a>(value: Value<'_, 'a>) -> Result<SubscribeRequest<'a>, Malformed> {
+    let mut request = SubscribeRequest::default();
+    for (key, value) in fields(value)? {
+        match key {
+            "channel" => request.channel = string(value)?,
+            "token" => request.token = string(value)?,
+            "recover" => request.recover = boolean(value)?,
+            "epoch" => request.epoch = string(value)?,
+            "offset" => request.offset = integer(value)?,
+            "join_leave" => request.join_leave = boolean(value)?,
+            "delta" => request.delta = string(value)?,
+            "tf" => request.has_filter = !value.is_null(),
+            "flag" => request.flag = integer(value)?,
+            "type" => request.kind = integer(value)?,
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+fn read_publish<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<PublishRequest<'a>, Malformed> {
+    let mut request = PublishRequest::default();
+    for (key, value) in fields(value)? {
+        match key {
+            "channel" => request.channel = string(value)?,
+            "type" => request.kind = integer(value)?,
+            _ => {}
+        }
+    }
+    request.data = data(value, line, "publish")?;
+    Ok(request)
+}
+
+fn read_rpc<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<Request<'a>, Malformed> {
+    let mut method = "";
+    for (key, value) in fields(value)? {
+        if key == "method" {
+            method = string(value)?;
+        }
+    }
+    Ok(Request::Rpc { method, data: data(value, line, "rpc")? })
+}
+
+fn read_history<'a>(value: Value<'_, 'a>) -> Result<HistoryRequest<'a>, Malformed> {
+    let mut request = HistoryRequest::default();
+    for (key, value) in fields(value)? {
+        match key {
+            "channel" => request.channel = string(value)?,
+            "limit" => request.limit = integer(value)?,
+            "reverse" => request.reverse = boolean(value)?,
+            "since" if !value.is_null() => request.since = Some(read_position(value)?),
+            _ => {}
+        }
+    }
+    Ok(request)
+}
+
+fn read_position<'a>(value: Value<'_, 'a>) -> Result<StreamPosition<'a>, Malformed> {
+    let mut position = StreamPosition::default();
+    for (key, value) in fields(value)? {
+        match key {
+            "offset" => position.offset = integer(value)?,
+            "epoch" => position.epoch = string(value)?,
+            _ => {}
+        }
+    }
+    Ok(position)
+}
+
+/// The channel, for requests that are about nothing else.
+fn read_channel<'a>(value: Value<'_, 'a>) -> Result<&'a str, Malformed> {
+    read_tokens(value).map(|(channel, _)| channel)
+}
+
+/// Channel and token, for requests that have one or the other.
+fn read_tokens<'a>(value: Value<'_, 'a>) -> Result<(&'a str, &'a str), Malformed> {
+    let (mut channel, mut token) = ("", "");
+    for (key, value) in fields(value)? {
+        match key {
+            "channel" => channel = string(value)?,
+            "token" => token = string(value)?,
+            _ => {}
+        }
+    }
+    Ok((channel, token))
+}
+
+/// The text of `data` in the request `name` of a command; empty if it has none.
+fn data<'a>(request: Value<'_, '_>, line: &'a [u8], name: &str) -> Result<&'a [u8], Malformed> {
+    if fields(request)?.all(|(key, _)| key != "data") {
+        return Ok(b"");
+    }
+    member(line, name).and_then(|request| member(request, "data")).ok_or(Malformed)
+}
+
+fn fields<'t, 'a>(value: Value<'t, 'a>) -> Result<impl Iterator<Item = (&'a str, Value<'t, 'a>)>, Malformed> {
+    let object = value.as_object().ok_or(Malformed)?;
+    Ok(object.into_iter())
+}
+
+fn string<'a>(value: Value<'_, 'a>) -> Result<&'a str, Malformed> {
+    if value.is_null() { Ok("") } else { value.into_string().ok_or(Malformed) }
+}
+
+fn boolean(value: Value<'_, '_>) -> Result<bool, Malformed> {
+    if value.is_null() { Ok(false) } else { value.as_bool().ok_or(Malformed) }
+}
+
+/// A number without fraction that `N` can hold.
+fn integer<N: TryFrom<i128> + Default>(value: Value<'_, '_>) -> Result<N, Malformed> {
+    if value.is_null() {
+        return Ok(N::default());
+    }
+    let number = value.as_u64().map(i128::from).or_else(|| value.as_i64().map(i128::from)).ok_or(Malformed)?;
+    N::try_from(number).map_err(|_| Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Commands as text, since they borrow; and whether the message was well-formed to its end.
+    fn read(message: &str) -> (Vec<String>, Result<(), Malformed>) {
+        let mut commands = Vec::new();
+        let outcome = JsonReader::default().read(message.as_bytes(), |command| {
+            commands.push(format!("{command:?}"));
+            true
+        });
+        (commands, outcome)
+    }
+
+    #[track_caller]
+    fn expect(message: &str, expected: Command<'_>) {
+        assert_eq!(read(message), (vec![format!("{expected:?}")], Ok(())), "{message}");
+    }
+
+    #[test]
+    fn commands_are_read() {
+        let command = |id, request| Command { id, request };
+        expect("{}", command(0, Request::Pong));
+        expect(" {} \n", command(0, Request::Pong));
+        expect(r#"{"connect":{},"id":1}"#, command(1, Request::Connect(ConnectRequest::default())));
+        let connect = ConnectRequest {
+            token: "a.b.c",
+            subs: vec![SubscribeRequest {
+                channel: "x",
+                recover: true,
+                epoch: "e",
+                offset: 7,
+                ..SubscribeRequest::default()
+            }],
+        };
+        let text = r#"{"id":1,"connect":{"token":"a.b.c","name":"js","version":"5.3.0","headers":{"a":"b"},
+            "subs":{"x":{"recover":true,"epoch":"e","offset":7}}}}"#;
+        expect(&text.replace('\n', " "), command(1, Request::Connect(connect)));
+        let subscribe = SubscribeRequest {
+            channel: "é\n",
+            token: "t",
+            recover: true,
+            epoch: "e",
+            offset: u64::MAX,
+            join_leave: true,
+            delta: "fossil",
+            has_filter: true,
+            flag: 3,
+            kind: 1,
+        };
+        let text = r#"{"id":4294967295,"subscribe":{"channel":"\u00e9\n","token":"t","recover":true,"epoch":"e",
+            "offset":18446744073709551615,"join_leave":true,"delta":"fossil","tf":{"op":"and"},"flag":3,"type":1}}"#;
+        expect(&text.replace('\n', " "), command(u32::MAX, Request::Subscribe(subscribe)));
+        expect(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#, command(2, Request::Unsubscribe { channel: "a" }));
+        expect(r#"{"id":2,"presence":{"channel":"a"}}"#, command(2, Request::Presence { channel: "a" }));
+        expect(r#"{"id":2,"presence_stats":{"channel":"a"}}"#, command(2, Request::PresenceStats { channel: "a" }));
+        let history = HistoryRequest {
+            channel: "a",
+            limit: -1,
+            since: Some(StreamPosition { offset: 5, epoch: "e" }),
+            reverse: true,
+        };
+        let text = r#"{"id":2,"history":{"channel":"a","limit":-1,"since":{"offset":5,"epoch":"e"},"reverse":true}}"#;
+        expect(text, command(2, Request::History(history)));
+        expect(r#"{"id":2,"ping":{}}"#, command(2, Request::Ping));
+        expect(r#"{"send":{"data":{"x": 1}}}"#, command(0, Request::Send { data: br#"{"x": 1}"# }));
+        expect(r#"{"id":2,"rpc":{"data":[],"method":"m"}}"#, command(2, Request::Rpc { method: "m", data: b"[]" }));
+        expect(r#"{"id":2,"refresh":{"token":"t"}}"#, command(2, Request::Refresh { token: "t" }));
+        let sub_refresh = Request::SubRefresh { channel: "a", token: "t" };
+        expect(r#"{"id":2,"sub_refresh":{"token":"t","channel":"a"}}"#, command(2, sub_refresh));
+        let nothing = SubscribeRequest::default();
+        let text = r#"{"id":2,"subscribe":{"channel":null,"offset":null,"recover":null,"tf":null},"ping":null}"#;
+        expect(text, command(2, Request::Subscribe(nothing)));
+    }
+
+    #[test]
+    fn data_stays_as_it_was_written() {
+        let rows = [
+            r#"{"a": [1.0, 1e2, "\u00e9\"}"], "b" : {} }"#,
+            "12345678901234567890123",
+            r#""{\"data\":1}""#,
+            "null",
+            "-0.0",
+        ];
+        for data in rows {
+            let publish = PublishRequest { channel: "a", data: data.as_bytes(), kind: 0 };
+            let text = format!(r#"{{"id":1,"publish":{{"data" : {data} ,"channel":"a"}}}}"#);
+            expect(&text, Command { id: 1, request: Request::Publish(publish) });
+        }
+    }
+
+    #[test]
+    fn a_message_may_have_several_commands() {
+        let (commands, outcome) = read("{\"id\":1,\"ping\":{}}\n{}\n{\"id\":2,\"rpc\":{\"data\":\"\\n,\"}}\n");
+        assert_eq!(outcome, Ok(()));
+        let expected = [
+            Command { id: 1, request: Request::Ping },
+            Command { id: 0, request: Request::Pong },
+            Command { id: 2, request: Request::Rpc { method: "", data: br#""\n,""# } },
+        ];
+        assert_eq!(commands, expected.map(|command| format!("{command:?}")));
+        let mut seen = 0;
+        let outcome = JsonReader::default().read(b"{}\n{}\n{}", |_| {
+            seen += 1;
+            seen < 2
+        });
+        assert_eq!((seen, outcome), (2, Ok(())), "nothing is read once nobody listens");
+        let (commands, outcome) = read("{}\n{\"id\":-1}\n{}");
+        assert_eq!((commands.len(), outcome), (1, Err(Malformed)), "what came before the mistake counts");
+    }
+
+    #[test]
+    fn what_is_not_a_command_is_malformed() {
+        let deep = format!(r#"{{"id":1,"rpc":{{"data":{}1{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
+        let rows = [
+            "",
+            "\n",
+            "1",
+            "[]",
+            "null",
+            "x",
+            "{",
+            "{}{}",
+            "{},{}",
+            "{}\n\n{}",
+            "[{}\n{}]",
+            "{\"a\":[{}\n{}]}",
+            r#"{"id":"1","ping":{}}"#,
+            r#"{"id":-1,"ping":{}}"#,
+            r#"{"id":1.5,"ping":{}}"#,
+            r#"{"id":4294967296,"ping":{}}"#,
+            r#"{"id":1}"#,
+            r#"{"id":1,"dance":{}}"#,
+            r#"{"ping":{}}"#,
+            r#"{"id":1,"ping":{},"rpc":{}}"#,
+            r#"{"id":1,"ping":1}"#,
+            r#"{"id":1,"subscribe":[]}"#,
+            r#"{"id":1,"subscribe":{"channel":1}}"#,
+            r#"{"id":1,"subscribe":{"offset":-1}}"#,
+            r#"{"id":1,"subscribe":{"offset":"1"}}"#,
+            r#"{"id":1,"subscribe":{"recover":1}}"#,
+            r#"{"id":1,"connect":{"subs":[]}}"#,
+            r#"{"id":1,"connect":{"subs":{"a":1}}}"#,
+            r#"{"id":1,"history":{"since":1}}"#,
+            r#"{"id":1,"rpc":{"d\u0061ta":1}}"#,
+            "{\"id\":1,\"rpc\":{\"data\":[1\n2]}}",
+            deep.as_str(),
+        ];
+        for text in rows {
+            let (commands, outcome) = read(text);
+            assert_eq!((commands, outcome), (vec![], Err(Malformed)), "{}", &text[..text.len().min(80)]);
+        }
+    }
+
+    #[test]
+    fn of_a_key_that_is_there_twice_the_last_counts() {
+        let text = r#"{"id":1,"id":2,"publish":{"data":1,"data":2,"channel":"a","channel":"b"}}"#;
+        let publish = PublishRequest { channel: "b", data: b"2", kind: 0 };
+        expect(text, Command { id: 2, request: Request::Publish(publish) });
+    }
+
+    #[test]
+    fn memory_for_a_large_message_is_given_back() {
+        let mut reader = JsonReader::default();
+        let large = format!(r#"{{"id":1,"rpc":{{"data":"{}"}}}}"#, "x".repeat(1 << 20));
+        assert_eq!(reader.read(large.as_bytes(), |_| true), Ok(()));
+        assert!(reader.input.capacity() < KEEP_BYTES);
+        assert_eq!(reader.read(b"{}", |_| true), Ok(()));
+    }
+
+    /// Values of some depth, as text.
+    fn any_json() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            any::<bool>().prop_map(|value| value.to_string()),
+            any::<i64>().prop_map(|value| value.to_string()),
+            "\\PC{0,8}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            let list = proptest::collection::vec(inner.clone(), 0..4);
+            let map = proptest::collection::vec(("[a-z\"\\\\\u{e9}]{0,6}", inner), 0..4);
+            prop_oneof![
+                list.prop_map(|items| format!("[{}]", items.join(", "))),
+                map.prop_map(|items| {
+                    let quoted = |key: &str| serde_json::to_string(key).unwrap();
+                    let items: Vec<_> = items.iter().map(|(key, value)| format!("{}:{value}", quoted(key))).collect();
+                    format!("{{{}}}", items.join(","))
+                }),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn any_data_comes_through(data in any_json(), extra in any_json(), count in 1..4_usize) {
+            let line = format!(r#"{{"x":{extra},"id":1,"publish":{{"y":{extra},"data":{data},"channel":"a"}}}}"#);
+            let publish = PublishRequest { channel: "a", data: data.as_bytes(), kind: 0 };
+            let expected = format!("{:?}", Command { id: 1, request: Request::Publish(publish) });
+            let (commands, outcome) = read(&vec![line; count].join("\n"));
+            prop_assert_eq!(outcome, Ok(()));
+            prop_assert_eq!(commands, vec![expected; count]);
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text in "([\\[\\]{}\":,\n\\\\0-9etu. -]|\"(id|publish|data|connect|subs)\":){0,60}") {
+            let _ = read(&text);
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! JSON Web Tokens (RFC 7519): who a client is, and what it may subscribe to.
+//!
+//! Looks at no clock: what the time is, is an argument. A token is only as good as its signature, so nothing is read from
+//! one before that is checked, except which key it names; and a key is used only for the algorithms of its own family.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use jsonwebtoken::errors::ErrorKind;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header, Validation, decode, decode_header};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::config::TokenKeys;
+
+/// Checks tokens. Clones share the keys.
+#[derive(Clone, Debug, Default)]
+pub struct TokenVerifier(Arc<Keys>);
+
+#[derive(Debug, Default)]
+struct Keys {
+    /// At most one for each family of algorithms.
+    by_family: Vec<DecodingKey>,
+    /// Those with names, from a JWKS file.
+    by_name: Vec<(String, DecodingKey)>,
+    audience: Option<String>,
+    issuer: Option<String>,
+}
+
+/// A key that can't be used. The text says which, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenKeyError(String);
+
+/// Why a token is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    /// It is no token, or signed by somebody else, or meant for somebody else.
+    Invalid,
+    /// It was good until its time was over.
+    Expired,
+}
+
+/// What a connection's token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionClaims {
+    /// Who it is (`sub`).
+    pub user: String,
+    /// Until when, in seconds since 1970 (`exp`).
+    pub expires_s: Option<u64>,
+    /// What others are told about it: JSON (`info`).
+    pub info: Bytes,
+    /// Topics that the server subscribes it to (`channels`).
+    pub channels: Vec<String>,
+}
+
+/// What a subscription's token says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionClaims {
+    /// Who may subscribe (`sub`).
+    pub user: String,
+    /// To what (`channel`).
+    pub channel: String,
+    /// Until when, in seconds since 1970 (`exp`).
+    pub expires_s: Option<u64>,
+    /// What others are told about this subscriber: JSON (`info`).
+    pub info: Bytes,
+}
+
+/// All claims that are looked at, of either kind of token.
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    sub: String,
+    /// Seconds, perhaps with a fraction (RFC 7519 §2, NumericDate).
+    exp: Option<f64>,
+    nbf: Option<f64>,
+    info: Option<Box<RawValue>>,
+    #[serde(default)]
+    channels: Vec<String>,
+    #[serde(default)]
+    channel: String,
+}
+
+impl TokenVerifier {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// [`TokenKeyError`], if one can't be read or is of another kind than it should be.
+    pub fn new(keys: &TokenKeys) -> Result<TokenVerifier, TokenKeyError> {
+        let mut by_family = Vec::new();
+        if let Some(secret) = &keys.hmac_secret {
+            if secret.is_empty() {
+                return Err(TokenKeyError("the HMAC secret is empty: everybody could sign with it".to_owned()));
+            }
+            by_family.push(DecodingKey::from_secret(secret.as_bytes()));
+        }
+        let not_pem = |kind: &str, error| TokenKeyError(format!("the {kind} key is not a public key as PEM: {error}"));
+        if let Some(pem) = &keys.rsa_public_key {
+            by_family.push(DecodingKey::from_rsa_pem(pem.as_bytes()).map_err(|error| not_pem("RSA", error))?);
+        }
+        if let Some(pem) = &keys.ecdsa_public_key {
+            by_family.push(DecodingKey::from_ec_pem(pem.as_bytes()).map_err(|error| not_pem("ECDSA", error))?);
+        }
+        let by_name = keys.jwks.as_deref().map(named_keys).transpose()?.unwrap_or_default();
+        let (audience, issuer) = (keys.audience.clone(), keys.issuer.clone());
+        Ok(TokenVerifier(Arc::new(Keys { by_family, by_name, audience, issuer })))
+    }
+
+    /// Whether any token can be valid.
+    pub fn has_keys(&self) -> bool {
+        !(self.0.by_family.is_empty() && self.0.by_name.is_empty())
+    }
+
+    /// Checks a connection's token at the time `now_s`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn connection(&self, token: &str, now_s: u64) -> Result<ConnectionClaims, TokenError> {
+        let claims = self.claims(token, now_s)?;
+        let (expires_s, info) = (claims.expires_s(), claims.info());
+        Ok(ConnectionClaims { user: claims.sub, expires_s, info, channels: claims.channels })
+    }
+
+    /// Checks a subscription's token at the time `now_s`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`TokenError`]
+    pub fn subscription(&self, token: &str, now_s: u64) -> Result<SubscriptionClaims, TokenError> {
+        let claims = self.claims(token, now_s)?;
+        let (expires_s, info) = (claims.expires_s(), claims.info());
+        Ok(SubscriptionClaims { user: claims.sub, channel: claims.channel, expires_s, info })
+    }
+
+    fn claims(&self, token: &str, now_s: u64) -> Result<Claims, TokenError> {
+        let header = decode_header(token).map_err(|_| TokenError::Invalid)?;
+        let key = self.0.find(&header).ok_or(TokenError::Invalid)?;
+        let decoded =
+            decode::<Claims>(token, key, &self.0.validation(header.alg)).map_err(|error| match error.kind() {
+                ErrorKind::ExpiredSignature => TokenError::Expired,
+                _ => TokenError::Invalid,
+            })?;
+        let claims = decoded.claims;
+        if claims.nbf.is_some_and(|from_s| from_s > now_s as f64) {
+            return Err(TokenError::Invalid);
+        }
+        match claims.expires_s() {
+            Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired),
+            _ => Ok(claims),
+        }
+    }
+}
+
+impl Keys {
+    /// The key that a token says it is signed with, if we have it.
+    fn find(&self, header: &Header) -> Option<&DecodingKey> {
+        let named = header.kid.as_ref().and_then(|kid| self.by_name.iter().find(|(name, _)| name == kid));
+        let key = named.map(|(_, key)| key);
+        let is_usable = |key: &&DecodingKey| key.family() == header.alg.family();
+        key.or_else(|| self.by_family.iter().find(is_usable)).filter(is_usable)
+    }
+
+    /// What the library is to check besides the signature. Times are not among it: it would look at the clock.
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        validation.validate_aud = self.audience.is_some();
+        if let Some(audience) = &self.audience {
+            validation.set_audience(&[audience]);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        if let Some(issuer) = &self.issuer {
+            validation.set_issuer(&[issuer]);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        validation
+    }
+}
+
+/// The keys of a JWKS file that sign and that have a name. Those of kinds that nobody here knows are passed over, as
+/// RFC 7517 §5 asks for.
+fn named_keys(jwks: &str) -> Result<Vec<(String, DecodingKey)>, TokenKeyError> {
+    let set: JwkSet = serde_json::from_str(jwks).map_err(|error| TokenKeyError(format!("not a JWKS file: {error}")))?;
+    let named = set.keys.iter().filter_map(|key| {
+        let name = key.common.key_id.clone()?;
+        DecodingKey::from_jwk(key).ok().map(|key| (name, key))
+    });
+    let named: Vec<_> = named.filter(|(_, key)| key.family() != AlgorithmFamily::Hmac).collect();
+    if named.is_empty() {
+        return Err(TokenKeyError("the JWKS file has no RSA, EC or OKP key with a kid".to_owned()));
+    }
+    Ok(named)
+}
+
+impl Claims {
+    fn expires_s(&self) -> Option<u64> {
+        self.exp.map(|seconds| seconds as u64)
+    }
+
+    fn info(&self) -> Bytes {
+        self.info.as_ref().map_or_else(Bytes::new, |info| Bytes::copy_from_slice(info.get().as_bytes()))
+    }
+}
+
+impl fmt::Display for TokenKeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TokenKeyError {}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, encode};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const RSA: &str = include_str!("testdata/rsa.pub.pem");
+    const EC: &str = include_str!("testdata/ec.pub.pem");
+    const JWKS: &str = include_str!("testdata/jwks.json");
+
+    fn hmac(secret: &str) -> EncodingKey {
+        EncodingKey::from_secret(secret.as_bytes())
+    }
+
+    fn rsa() -> EncodingKey {
+        EncodingKey::from_rsa_pem(include_bytes!("testdata/rsa.pem")).unwrap()
+    }
+
+    fn ec() -> EncodingKey {
+        EncodingKey::from_ec_pem(include_bytes!("testdata/ec.pem")).unwrap()
+    }
+
+    fn sign(algorithm: Algorithm, kid: Option<&str>, key: &EncodingKey, claims: &Value) -> String {
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) };
+        encode(&header, claims, key).unwrap()
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    fn with_secret() -> TokenVerifier {
+        TokenVerifier::new(&TokenKeys { hmac_secret: some("s3cret"), ..TokenKeys::default() }).unwrap()
+    }
+
+    fn user(verifier: &TokenVerifier, token: &str) -> Result<String, TokenError> {
+        verifier.connection(token, 1000).map(|claims| claims.user)
+    }
+
+    #[test]
+    fn each_key_is_good_for_its_own_algorithms() {
+        let keys = TokenKeys {
+            hmac_secret: some("s3cret"),
+            rsa_public_key: some(RSA),
+            ecdsa_public_key: some(EC),
+            ..TokenKeys::default()
+        };
+        let (all, named) = (TokenVerifier::new(&keys).unwrap(), TokenKeys { jwks: some(JWKS), ..TokenKeys::default() });
+        let named = TokenVerifier::new(&named).unwrap();
+        let claims = json!({"sub": "42"});
+        let (ok, invalid) = (Ok("42".to_owned()), Err(TokenError::Invalid));
+        let rows = [
+            (Algorithm::HS256, None, hmac("s3cret"), &ok, &invalid),
+            (Algorithm::HS512, None, hmac("s3cret"), &ok, &invalid),
+            (Algorithm::RS256, None, rsa(), &ok, &invalid),
+            (Algorithm::RS256, Some("rsa-1"), rsa(), &ok, &ok),
+            (Algorithm::ES256, Some("ec-1"), ec(), &ok, &ok),
+            (Algorithm::ES256, Some("ec-2"), ec(), &ok, &invalid),
+            (Algorithm::ES256, Some("rsa-1"), ec(), &ok, &invalid),
+            (Algorithm::HS256, None, hmac("guess"), &invalid, &invalid),
+            // Signed with what is public, as if that were the secret.
+            (Algorithm::HS256, None, hmac(RSA), &invalid, &invalid),
+            (Algorithm::HS256, Some("rsa-1"), hmac(RSA), &invalid, &invalid),
+        ];
+        for (algorithm, kid, key, with_all, with_named) in rows {
+            let token = sign(algorithm, kid, &key, &claims);
+            assert_eq!(&user(&all, &token), with_all, "{algorithm:?} {kid:?}");
+            assert_eq!(&user(&named, &token), with_named, "{algorithm:?} {kid:?}, JWKS");
+        }
+    }
+
+    #[test]
+    fn what_is_not_signed_is_not_believed() {
+        let good = sign(Algorithm::HS256, None, &hmac("s3cret"), &json!({"sub": "42"}));
+        let (head, signature) = good.rsplit_once('.').unwrap();
+        let (header, _) = head.split_once('.').unwrap();
+        let other_claims = base64_url(br#"{"sub":"1"}"#);
+        let unsigned = base64_url(br#"{"alg":"none","typ":"JWT"}"#);
+        let tokens = [
+            String::new(),
+            "a.b.c".to_owned(),
+            head.to_owned(),
+            format!("{head}."),
+            format!("{header}.{other_claims}.{signature}"),
+            format!("{unsigned}.{other_claims}."),
+            format!("{good}x"),
+        ];
+        assert_eq!(user(&with_secret(), &good), Ok("42".to_owned()));
+        for token in tokens {
+            assert_eq!(user(&with_secret(), &token), Err(TokenError::Invalid), "{token}");
+        }
+        assert_eq!(user(&TokenVerifier::default(), &good), Err(TokenError::Invalid), "without keys");
+    }
+
+    fn base64_url(bytes: &[u8]) -> String {
+        use base64::Engine;
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    #[test]
+    fn claims_are_read() {
+        let verifier = with_secret();
+        let sign = |claims: &Value| sign(Algorithm::HS256, None, &hmac("s3cret"), claims);
+        let all = json!({"sub": "42", "exp": 2000, "info": {"name": "Ada"}, "channels": ["a", "b"], "else": 1});
+        let expected = ConnectionClaims {
+            user: "42".to_owned(),
+            expires_s: Some(2000),
+            info: Bytes::from_static(br#"{"name":"Ada"}"#),
+            channels: vec!["a".to_owned(), "b".to_owned()],
+        };
+        assert_eq!(verifier.connection(&sign(&all), 1000), Ok(expected));
+        assert_eq!(verifier.connection(&sign(&json!({})), 1000), Ok(ConnectionClaims::default()));
+        let subscription = sign(&json!({"sub": "42", "channel": "a", "exp": 1000.5}));
+        let expected = SubscriptionClaims {
+            user: "42".to_owned(),
+            channel: "a".to_owned(),
+            expires_s: Some(1000),
+            info: Bytes::new(),
+        };
+        assert_eq!(verifier.subscription(&subscription, 999), Ok(expected));
+    }
+
+    #[test]
+    fn times_are_those_of_the_caller() {
+        let verifier = with_secret();
+        let token = sign(Algorithm::HS256, None, &hmac("s3cret"), &json!({"exp": 2000, "nbf": 1500}));
+        let at = |now_s| verifier.connection(&token, now_s).map(drop);
+        assert_eq!(at(1499), Err(TokenError::Invalid));
+        assert_eq!(at(1500), Ok(()));
+        assert_eq!(at(1999), Ok(()));
+        assert_eq!(at(2000), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn audience_and_issuer_are_asked_for_where_configured() {
+        let keys = TokenKeys {
+            hmac_secret: some("s3cret"),
+            audience: some("ringfeed"),
+            issuer: some("shop"),
+            ..TokenKeys::default()
+        };
+        let strict = TokenVerifier::new(&keys).unwrap();
+        let rows = [
+            (json!({"aud": "ringfeed", "iss": "shop"}), true),
+            (json!({"aud": ["other", "ringfeed"], "iss": "shop"}), true),
+            (json!({"aud": "other", "iss": "shop"}), false),
+            (json!({"aud": "ringfeed", "iss": "other"}), false),
+            (json!({"aud": "ringfeed"}), false),
+            (json!({}), false),
+        ];
+        for (claims, is_accepted) in rows {
+            let token = sign(Algorithm::HS256, None, &hmac("s3cret"), &claims);
+            assert_eq!(strict.connection(&token, 0).is_ok(), is_accepted, "{claims}");
+            assert!(with_secret().connection(&token, 0).is_ok(), "{claims}");
+        }
+    }
+
+    #[test]
+    fn unusable_keys_are_refused_with_a_reason() {
+        let rows = [
+            (TokenKeys { hmac_secret: some(""), ..TokenKeys::default() }, "the HMAC secret is empty"),
+            (TokenKeys { rsa_public_key: some("x"), ..TokenKeys::default() }, "the RSA key is not"),
+            (TokenKeys { rsa_public_key: some(EC), ..TokenKeys::default() }, "the RSA key is not"),
+            (TokenKeys { ecdsa_public_key: some(RSA), ..TokenKeys::default() }, "the ECDSA key is not"),
+            (TokenKeys { jwks: some("{}"), ..TokenKeys::default() }, "not a JWKS file"),
+            (TokenKeys { jwks: some(r#"{"keys":[]}"#), ..TokenKeys::default() }, "the JWKS file has no"),
+        ];
+        for (keys, reason) in rows {
+            let error = TokenVerifier::new(&keys).unwrap_err().to_string();
+            assert!(error.starts_with(reason), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_not_shown() {
+        let keys = TokenKeys { hmac_secret: some("s3cret"), ..TokenKeys::default() };
+        assert!(!format!("{keys:?} {:?}", TokenVerifier::new(&keys).unwrap()).contains("s3cret"));
+    }
+}

@@ -1,0 +1,132 @@
+//! The server stops: each connection is told to go elsewhere, in no order and at an even pace, so that those who take
+//! them in see no storm.
+
+use super::metrics::CloseCause;
+use super::random::Random;
+use super::shard::Shard;
+use super::slot::Stage;
+use crate::buf::ConnId;
+use crate::conn::Phase;
+use crate::limits::TICK_MS;
+use crate::proto::CloseCode;
+use crate::ring::Ring;
+
+/// A shard that leaves.
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// Who has not been told, the next one last.
+    left: Vec<ConnId>,
+    total: usize,
+    start_ms: u64,
+    spread_ms: u64,
+    /// When whatever is left ends.
+    deadline_ms: u64,
+}
+
+impl Drain {
+    /// Tells `all` from `start_ms` on, over `spread_ms`; they have `patience_ms` more to answer.
+    fn new(mut all: Vec<ConnId>, random: &mut Random, start_ms: u64, spread_ms: u64, patience_ms: u64) -> Drain {
+        random.shuffle(&mut all);
+        let deadline_ms = start_ms.saturating_add(spread_ms).saturating_add(patience_ms);
+        Drain { total: all.len(), left: all, start_ms, spread_ms, deadline_ms }
+    }
+
+    /// The next one who should have been told by now.
+    fn next(&mut self, now_ms: u64) -> Option<ConnId> {
+        let elapsed_ms = now_ms.saturating_sub(self.start_ms);
+        let due = match self.spread_ms {
+            spread_ms if elapsed_ms >= spread_ms => self.total,
+            spread_ms => (self.total as u128 * u128::from(elapsed_ms) / u128::from(spread_ms)) as usize,
+        };
+        let told = self.total - self.left.len();
+        if told < due { self.left.pop() } else { None }
+    }
+
+    /// When to go on.
+    fn next_ms(&self, now_ms: u64) -> u64 {
+        if self.left.is_empty() { self.deadline_ms } else { now_ms + TICK_MS }
+    }
+}
+
+impl<R: Ring> Shard<'_, R> {
+    /// Leaves gracefully: accepts nobody any more, and has everybody go.
+    pub(super) fn drain(&mut self) {
+        if self.drain.is_some() {
+            return;
+        }
+        let all = self.slots.iter().map(|(_, slot)| slot.id).collect();
+        let (spread_ms, patience_ms) = (self.config.drain_spread_ms, self.config.drain_timeout_ms);
+        self.drain = Some(Drain::new(all, &mut self.random, self.now_ms, spread_ms, patience_ms));
+        self.stop_accepting();
+    }
+
+    /// Tells those whose turn it is.
+    pub(super) fn drain_some(&mut self) {
+        while let Some(id) = self.drain.as_mut().and_then(|drain| drain.next(self.now_ms)) {
+            if let Some(slot) = self.find(id) {
+                self.say_goodbye(slot);
+            }
+        }
+        let left = self.drain.as_ref().map_or(0, |drain| drain.left.len());
+        self.metrics.drain_left.set(left as u64);
+    }
+
+    /// When the drain goes on, if there is one.
+    pub(super) fn next_drain_ms(&self) -> Option<u64> {
+        self.drain.as_ref().map(|drain| drain.next_ms(self.now_ms))
+    }
+
+    /// Whether the shard was told to leave, and has.
+    pub(super) fn has_left(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| self.slots.is_empty() || self.now_ms >= drain.deadline_ms)
+    }
+
+    fn say_goodbye(&mut self, slot: u32) {
+        match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
+            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+                self.call_handler(slot, |handler, context| handler.on_drain(context));
+                if self.is_listening(slot) {
+                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
+                }
+            }
+            (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn drain(count: u32, spread_ms: u64) -> Drain {
+        let all = (0..count).map(|slot| ConnId { slot, generation: 0 }).collect();
+        Drain::new(all, &mut Random::new(1), 1000, spread_ms, 500)
+    }
+
+    fn told(drain: &mut Drain, now_ms: u64) -> Vec<u32> {
+        std::iter::from_fn(|| drain.next(now_ms)).map(|id| id.slot).collect()
+    }
+
+    #[test]
+    fn everybody_is_told_once_at_an_even_pace() {
+        let mut drain = drain(1000, 20_000);
+        let mut all = Vec::new();
+        for second in 1..=20 {
+            let told = told(&mut drain, 1000 + second * 1000);
+            assert_eq!(told.len(), 50, "in second {second}");
+            all.extend(told);
+        }
+        assert!(!all.is_sorted());
+        all.sort_unstable();
+        assert!(all.into_iter().eq(0..1000));
+        assert_eq!(drain.next_ms(21_000), 21_500, "then they have some time to answer");
+    }
+
+    #[test]
+    fn without_a_spread_everybody_is_told_at_once() {
+        assert_eq!(told(&mut drain(5, 0), 1000).len(), 5);
+        let mut nobody = drain(0, 1000);
+        assert_eq!((told(&mut nobody, 1500).len(), nobody.next_ms(1500)), (0, 2500));
+    }
+}

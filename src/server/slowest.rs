@@ -1,0 +1,44 @@
+//! Which connections have the most waiting for them.
+
+use super::shard::Shard;
+use super::slot::Slot;
+use crate::buf::ConnId;
+use crate::ring::Ring;
+use crate::topics::TopicName;
+
+/// A connection that is behind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowConnection {
+    /// Its shard.
+    pub shard: u16,
+    /// Its place there.
+    pub id: ConnId,
+    /// Bytes that wait for it.
+    pub outbox_bytes: usize,
+    /// How long the oldest of it has waited, in milliseconds.
+    pub oldest_age_ms: u64,
+    /// What it subscribes to.
+    pub topics: Vec<TopicName>,
+}
+
+impl<R: Ring> Shard<'_, R> {
+    /// The `count` connections that have the most waiting, those first that have more.
+    pub(super) fn slowest(&self, count: usize) -> Vec<SlowConnection> {
+        let mut behind: Vec<&Slot> =
+            self.slots.iter().map(|(_, slot)| slot).filter(|slot| !slot.conn.outbox.is_empty()).collect();
+        behind.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.conn.outbox.bytes()));
+        behind.truncate(count);
+        behind.into_iter().map(|slot| self.describe(slot)).collect()
+    }
+
+    fn describe(&self, slot: &Slot) -> SlowConnection {
+        let topics = slot.subscriptions.iter().map(|subscription| self.topics.name(subscription.topic).clone());
+        SlowConnection {
+            shard: self.number(),
+            id: slot.id,
+            outbox_bytes: slot.conn.outbox.bytes(),
+            oldest_age_ms: slot.conn.outbox.oldest_ms().map_or(0, |oldest_ms| self.now_ms.saturating_sub(oldest_ms)),
+            topics: topics.collect(),
+        }
+    }
+}

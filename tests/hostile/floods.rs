@@ -1,0 +1,220 @@
+//! Single peers that send, or leave unread, more than anybody should.
+
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use crate::metrics::{await_closed, await_left, await_that, closed, resident_bytes, total};
+use crate::peer::{BINARY, CONTINUATION, FIN, Frame, PING, Peer, TEXT, frame, frame_header, upgrade_request};
+use crate::support::http;
+use crate::support::server::Server;
+
+/// Sends `bytes` over and over until it is told to stop or the server has had enough.
+struct Flood {
+    is_over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<u64>>,
+}
+
+impl Flood {
+    fn start(mut stream: TcpStream, bytes: Vec<u8>) -> Flood {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&is_over);
+        // A server that does not read is no error here: the flood looks up now and then.
+        stream.set_write_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout can be set");
+        let thread = thread::spawn(move || {
+            let mut sent = 0;
+            let mut rest = &bytes[..];
+            while !flag.load(Ordering::Relaxed) {
+                match stream.write(rest) {
+                    Ok(count) => {
+                        sent += count as u64;
+                        rest = if count == rest.len() { &bytes } else { &rest[count..] };
+                    }
+                    Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                    Err(_) => break,
+                }
+            }
+            sent
+        });
+        Flood { is_over, thread: Some(thread) }
+    }
+
+    /// Stops it; bytes that were sent.
+    fn stop(mut self) -> u64 {
+        self.is_over.store(true, Ordering::Relaxed);
+        self.thread.take().expect("it was not stopped before").join().expect("sending does not panic")
+    }
+}
+
+/// Pings by the thousand in one write.
+fn pings(count: usize) -> Vec<u8> {
+    frame(FIN | PING, b"are you there?").repeat(count)
+}
+
+#[test]
+fn a_ping_flood_ends_at_its_bound() {
+    let server = Server::start(&["--echo", "--messages-per-second-max", "50"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let mut peer = Peer::open(server.data, "/feed/a");
+    peer.send(&pings(51));
+    for _ in 0..50 {
+        assert_eq!(peer.next_frame().map(|pong| pong.payload), Some(b"are you there?".to_vec()));
+    }
+    peer.expect_close(1008);
+    await_closed(&server, "rate_limited", 1);
+    neighbour.expect_echo("undisturbed");
+}
+
+#[test]
+fn a_message_flood_ends_at_its_bound() {
+    let server = Server::start(&["--echo", "--messages-per-second-max", "20"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let mut peer = Peer::open(server.data, "/echo");
+    peer.send(&frame(FIN | TEXT, b"again").repeat(100));
+    for _ in 0..20 {
+        assert_eq!(peer.next_frame(), Some(Frame { first_byte: FIN | TEXT, payload: b"again".to_vec() }));
+    }
+    peer.expect_close(1008);
+    peer.expect_end();
+    await_closed(&server, "rate_limited", 1);
+    neighbour.expect_echo("undisturbed");
+}
+
+#[test]
+fn a_byte_flood_ends_at_its_bound() {
+    let server = Server::start(&["--echo", "--bytes-per-second-max", "200000"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let mut peer = Peer::open(server.data, "/feed/a");
+    // Fragments without end, of a message that never gets larger.
+    let flood = Flood::start(peer.sender(), frame(CONTINUATION, b"").repeat(10_000));
+    peer.send(&frame(BINARY, b""));
+    let ends: Vec<Frame> = peer.whole_frames_until_end();
+    assert!(flood.stop() > 0);
+    assert!(ends.len() <= 1, "{ends:?}");
+    await_closed(&server, "rate_limited", 1);
+    neighbour.expect_echo("undisturbed");
+}
+
+/// Without bounds on what it sends, who does not read what it asks for is not read either: what waits for it stays
+/// within a bound.
+#[test]
+fn who_floods_and_never_reads_is_held_back() {
+    let server = Server::start(&["--echo"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let before = resident_bytes(&server);
+    let peers: Vec<Peer> = (0..2).map(|_| Peer::open(server.data, "/echo")).collect();
+    let ping_flood = Flood::start(peers[0].sender(), pings(1000));
+    let echo_flood = Flood::start(peers[1].sender(), frame(FIN | BINARY, &[7; 60_000]));
+    await_that("both are behind", || total(&server, "ringfeed_outbox_connections", "") == 2);
+    for _ in 0..200 {
+        neighbour.expect_echo("undisturbed");
+    }
+    let waiting = total(&server, "ringfeed_outbox_bytes", "");
+    assert!(waiting < 2 * (1 << 20), "{waiting} bytes wait for two peers that don't read");
+    let held = resident_bytes(&server).saturating_sub(before);
+    assert!(held < 64 << 20, "two peers that don't read hold {held} bytes");
+    assert!(ping_flood.stop() > 0 && echo_flood.stop() > 0);
+    drop(peers);
+    await_left(&server, 1);
+    assert_eq!(total(&server, "ringfeed_outbox_bytes", ""), 0);
+}
+
+/// One peer that sends as fast as it can can't take all receive buffers: its neighbours' messages come through.
+#[test]
+fn one_flooder_does_not_starve_its_neighbours_of_buffers() {
+    let server = Server::start(&["--echo", "--shards", "1"]);
+    let mut neighbours: Vec<Peer> = (0..20).map(|_| Peer::open(server.data, "/echo")).collect();
+    let flooder = Peer::open(server.data, "/feed/a");
+    let mut endless = frame_header(FIN | BINARY, 16 << 20);
+    endless.extend_from_slice(&vec![0; 1 << 20]);
+    let flood = Flood::start(flooder.sender(), pings(10_000));
+    for round in 0..50 {
+        neighbours.iter_mut().for_each(|neighbour| neighbour.expect_echo(&format!("round {round}")));
+    }
+    assert!(flood.stop() > 0);
+}
+
+#[test]
+fn a_reader_that_never_reads_is_ended_and_the_others_get_everything() {
+    let server = Server::start(&["--outbox-bytes-max", "100000"]);
+    let dead: Vec<Peer> = (0..3).map(|_| Peer::open(server.data, "/feed/prices")).collect();
+    let mut quick = Peer::open(server.data, "/feed/prices");
+    let payload = vec![b'x'; 100_000];
+    let mut published = 0;
+    while closed(&server, "slow_consumer") < 3 {
+        for _ in 0..10 {
+            let response = http::post(server.control, "/publish/prices", "text/plain", &payload);
+            assert_eq!(response.status, 200, "{}", response.head);
+            assert_eq!(quick.next_message(), (TEXT, payload.clone()));
+            published += 1;
+        }
+        assert!(published < 1000, "whoever does not read is never given up");
+    }
+    assert_eq!(closed(&server, "slow_consumer"), 3);
+    drop(dead);
+    await_left(&server, 1);
+}
+
+#[test]
+fn announced_lengths_hold_no_memory() {
+    let server = Server::start(&["--echo"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let before = resident_bytes(&server);
+    let rows = [(u64::MAX, 1002), (1 << 63, 1002), ((1 << 63) - 1, 1009), ((16 << 20) + 1, 1009), (1 << 32, 1009)];
+    for (length, code) in rows {
+        let mut peer = Peer::open(server.data, "/echo");
+        peer.send(&frame_header(FIN | BINARY, length));
+        peer.expect_close(code);
+        neighbour.expect_echo("undisturbed");
+    }
+    // What may come is not held before it has.
+    let crowd: Vec<Peer> = (0..100)
+        .map(|_| {
+            let mut peer = Peer::open(server.data, "/echo");
+            peer.send(&frame_header(FIN | BINARY, 16 << 20));
+            peer.send(b"a few bytes");
+            peer
+        })
+        .collect();
+    neighbour.expect_echo("undisturbed");
+    let held = resident_bytes(&server).saturating_sub(before);
+    assert!(held < 16 << 20, "a hundred beginnings hold {held} bytes");
+    assert_eq!(closed(&server, "protocol"), rows.len() as u64);
+    drop(crowd);
+}
+
+#[test]
+fn fragments_without_end_stop_at_the_bound_of_a_message() {
+    let server = Server::start(&["--echo", "--message-bytes-max", "100000"]);
+    let mut peer = Peer::open(server.data, "/echo");
+    let mut bytes = frame(BINARY, b"x");
+    bytes.extend(frame(CONTINUATION, b"x").repeat(100_000));
+    let mut sender = peer.sender();
+    let sending = thread::spawn(move || sender.write_all(&bytes));
+    peer.expect_close(1009);
+    // The server reads on for a while, so that the Close frame is not lost to a reset.
+    let _ = sending.join().expect("sending does not panic");
+    await_closed(&server, "protocol", 1);
+}
+
+#[test]
+fn giant_requests_are_refused_at_their_bound() {
+    let server = Server::start(&["--echo"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let before = resident_bytes(&server);
+    let request = upgrade_request("/echo");
+    let one_field =
+        request.replace("Host: localhost\r\n", &format!("Host: localhost\r\nX: {}\r\n", "x".repeat(1 << 20)));
+    let many_fields =
+        request.replace("Host: localhost\r\n", &format!("Host: localhost\r\n{}", "X: y\r\n".repeat(1 << 17)));
+    let long_target = request.replace("/echo", &format!("/{}", "x".repeat(1 << 20)));
+    for (request, status) in [(&one_field, 431), (&many_fields, 431), (&long_target, 414)] {
+        assert_eq!(http::exchange(server.data, request.as_bytes()).status, status);
+        neighbour.expect_echo("undisturbed");
+    }
+    await_closed(&server, "refused", 3);
+    let held = resident_bytes(&server).saturating_sub(before);
+    assert!(held < 16 << 20, "three refused requests hold {held} bytes");
+}

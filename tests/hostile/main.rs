@@ -1,0 +1,16 @@
+//! Hostile clients against the real binary: each is held to a bound, told so with a status or a close code, counted in
+//! `/metrics`, and its neighbours go on undisturbed.
+//!
+//! How much slower neighbours become is a matter for `benches/hostile`: nothing here is timed. The peer is written by
+//! hand and shares no code with the server.
+
+#[path = "../wire/peer.rs"]
+#[allow(dead_code, reason = "shared with the tests of the wire, which use all of it")]
+mod peer;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crowds;
+mod floods;
+mod metrics;
+mod paths;
