@@ -1,7 +1,8 @@
 //! `/sse/<topic>[,<topic>…]`: Server-Sent Events.
 //!
 //! The id of each event says where the stream is in all its topics, so a browser that comes back with `Last-Event-ID`
-//! is sent what it has missed. If that can't be had, it is told by an event `lost`, and goes on from there.
+//! is sent what it has missed. If that can't be had, it is told by an event `lost`, whose data say of which topic and
+//! where that is now, and goes on from there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -29,31 +30,30 @@ impl Handler for Sse {
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
-        let mut topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
+        let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
         topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
-        let id = last_event_id(request);
+        if has_repeated(&topics) {
+            return Err(Refusal::new(400, "a topic is there twice"));
+        }
         // An id that is not of these topics tells nothing of them: what came since is lost.
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 0 };
-        let catch_up = match id {
+        let catch_up = match last_event_id(request) {
             Some(id) => positions(id, topics.len()).unwrap_or_else(|| vec![never; topics.len()]),
             None => vec![CatchUp::None; topics.len()],
         };
+        // Until its home has said where a topic is, the stream is where it was before.
+        let start = topics.iter().cloned().zip(catch_up.iter().map(|catch_up| start(*catch_up))).collect();
         // The browser itself comes back; if many do at once, not all at the same time.
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         let is_one = topics.len() == 1;
-        for (ticket, (topic, catch_up)) in topics.iter().cloned().zip(catch_up).enumerate() {
+        for (ticket, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
             let ticket = Some(ticket as u32);
             let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics in one stream: open another for the rest");
             conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }
         if !is_one {
-            let start = Position { epoch: Epoch::NEVER, offset: 0 };
-            let positions = topics.drain(..).map(|topic| (topic, start)).collect::<Vec<_>>();
-            if has_repeated(&positions) {
-                return Err(Refusal::new(400, "a topic is there twice"));
-            }
-            self.several.insert(conn.id(), positions);
+            self.several.insert(conn.id(), start);
         }
         Ok(Stream {
             content_type: "text/event-stream",
@@ -66,7 +66,7 @@ impl Handler for Sse {
     fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
 
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
-        let Answer::Subscribed { position, recovery, .. } = answer else {
+        let Answer::Subscribed { topic, position, recovery } = answer else {
             // Nothing can be said in an event stream that the browser would heed, except to come again.
             return conn.close(CloseCode::TRY_AGAIN_LATER, "");
         };
@@ -82,7 +82,9 @@ impl Handler for Sse {
         }
         let id = self.advance(conn.id(), ticket as usize, position);
         if is_lost {
-            out.extend_from_slice(format!("event: lost\ndata: {id}\n").as_bytes());
+            let (epoch, offset) = (position.epoch.to_string(), position.offset);
+            let data = serde_json::json!({"topic": topic.as_str(), "epoch": epoch, "offset": offset});
+            out.extend_from_slice(format!("event: lost\ndata: {data}\n").as_bytes());
         }
         // Without data it is no event, but a browser that comes back before the first one knows where it was.
         out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
@@ -141,8 +143,16 @@ fn retry_ms(conn: ConnId) -> u64 {
     SSE_RETRY_MS + u64::from(mixed) * SSE_RETRY_SPREAD_MS / u64::from(u32::MAX)
 }
 
-fn has_repeated(positions: &[(TopicName, Position)]) -> bool {
-    let mut names: Vec<_> = positions.iter().map(|(topic, _)| topic).collect();
+/// Where a stream is that wants this of the past.
+fn start(catch_up: CatchUp) -> Position {
+    match catch_up {
+        CatchUp::Since { epoch: Some(epoch), offset } => Position { epoch, offset },
+        _ => Position { epoch: Epoch::NEVER, offset: 0 },
+    }
+}
+
+fn has_repeated(topics: &[TopicName]) -> bool {
+    let mut names: Vec<_> = topics.iter().collect();
     names.sort_unstable();
     names.windows(2).any(|pair| pair[0] == pair[1])
 }

@@ -33,6 +33,8 @@ pub struct ServerConfig {
     pub namespaces: Arc<Namespaces>,
     /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
     pub socket_notsent_bytes: u32,
+    /// Sends of a fan-out in one turn of a shard's loop, at least 1; the rest goes on in the next one.
+    pub fan_out_sends_per_turn: usize,
     /// How to compress for peers that offer it; `None` declines.
     pub deflate: Option<DeflateConfig>,
     /// Time for an opening handshake.
@@ -58,6 +60,7 @@ impl Default for ServerConfig {
             rate: RateConfig::default(),
             namespaces: Arc::default(),
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
+            fan_out_sends_per_turn: limits::FAN_OUT_SENDS_PER_TURN,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             keep_alive: KeepAliveConfig::default(),

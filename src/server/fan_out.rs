@@ -12,7 +12,6 @@ use super::shard::Shard;
 use super::slot::Stage;
 use super::variant::encode;
 use crate::conn::{Mark, OutboxFull};
-use crate::limits::FAN_OUT_SENDS_PER_TURN;
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
 use crate::topics::{Encoding, Push, Run, SlowConsumer, TopicId};
 
@@ -32,7 +31,7 @@ impl<R: Ring> Shard<'_, R> {
         self.topics.begin_runs(|topic, push, variant| encode(topic, push, variant, deflater, metrics));
         self.count_deflate();
         let mut targets = std::mem::take(&mut self.targets);
-        let runs = self.topics.take_batch(FAN_OUT_SENDS_PER_TURN, &mut targets);
+        let runs = self.topics.take_batch(self.config.fan_out_sends_per_turn, &mut targets);
         self.fan_out(&runs, &targets);
         targets.clear();
         self.targets = targets;

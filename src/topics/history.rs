@@ -110,12 +110,12 @@ impl History {
         self.kept.is_empty()
     }
 
-    /// What somebody has missed who comes back now, when the topic is at `top`.
-    pub fn recover(&self, catch_up: CatchUp, top: Position) -> Recovery {
+    /// What somebody has missed who comes back now, when the topic is at `top`: at most `bytes_max` of payload.
+    pub fn recover(&self, catch_up: CatchUp, top: Position, bytes_max: usize) -> Recovery {
         match catch_up {
             CatchUp::None => Recovery::NotAsked,
             CatchUp::Last(count) => {
-                let count = count.min(RECOVERY_PUBLICATIONS_MAX).min(self.kept.len());
+                let count = count.min(RECOVERY_PUBLICATIONS_MAX).min(self.fitting(bytes_max));
                 Recovery::Recovered(self.kept.range(self.kept.len() - count..).cloned().collect())
             }
             CatchUp::Since { epoch, offset } => {
@@ -123,12 +123,26 @@ impl History {
                     return Recovery::Lost;
                 }
                 let missed = (top.offset - offset) as usize;
-                if missed > self.kept.len() || missed > RECOVERY_PUBLICATIONS_MAX || !self.reaches(top, missed) {
+                if missed > self.fitting(bytes_max) || missed > RECOVERY_PUBLICATIONS_MAX || !self.reaches(top, missed)
+                {
                     return Recovery::Lost;
                 }
                 Recovery::Recovered(self.kept.range(self.kept.len() - missed..).cloned().collect())
             }
         }
+    }
+
+    /// How many of the newest have at most `bytes_max` of payload together.
+    fn fitting(&self, bytes_max: usize) -> usize {
+        if self.bytes <= bytes_max {
+            return self.kept.len();
+        }
+        let mut bytes = 0;
+        let fits = |body: &&Arc<Body>| {
+            bytes += body.payload().len();
+            bytes <= bytes_max
+        };
+        self.kept.iter().rev().take_while(fits).count()
     }
 
     /// Whether the last `count` publications are kept. Those that skipped the history leave it behind the topic.
@@ -218,14 +232,29 @@ mod tests {
             (CatchUp::Last(100), Some(&[6, 7, 8, 9])),
         ];
         for (catch_up, expected) in rows {
-            match history.recover(catch_up, at(9)) {
+            match history.recover(catch_up, at(9), 40) {
                 Recovery::Recovered(publications) => assert_eq!(Some(&offsets(&publications)[..]), expected),
                 Recovery::Lost => assert_eq!(expected, None, "{catch_up:?}"),
                 Recovery::NotAsked => panic!("{catch_up:?}"),
             }
         }
-        assert!(matches!(history.recover(CatchUp::None, at(9)), Recovery::NotAsked));
-        assert!(matches!(history.recover(since(Some(EPOCH), 9), at(10)), Recovery::Lost), "one was not kept");
+        assert!(matches!(history.recover(CatchUp::None, at(9), 0), Recovery::NotAsked));
+        assert!(matches!(history.recover(since(Some(EPOCH), 9), at(10), 40), Recovery::Lost), "one was not kept");
+    }
+
+    #[test]
+    fn no_more_is_recovered_than_may_wait_for_a_subscriber() {
+        let history = history(9, &sized(4));
+        let recovered = |catch_up, bytes_max| match history.recover(catch_up, at(9), bytes_max) {
+            Recovery::Recovered(publications) => Some(offsets(&publications)),
+            _ => None,
+        };
+        let since = |offset| CatchUp::Since { epoch: None, offset };
+        assert_eq!(recovered(since(6), 30), Some(vec![7, 8, 9]));
+        assert_eq!(recovered(since(6), 29), None, "less than all is not enough");
+        assert_eq!(recovered(CatchUp::Last(4), 29), Some(vec![8, 9]));
+        assert_eq!(recovered(CatchUp::Last(4), 9), Some(vec![]));
+        assert_eq!(recovered(since(9), 0), Some(vec![]));
     }
 
     #[test]

@@ -151,9 +151,12 @@ impl Home {
     pub fn catch_up(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> (Position, Recovery) {
         self.expire(id.0 as usize, now_ms);
         let topic = &self.topics[id.0 as usize];
+        // What may wait for a subscriber is what one can be sent at once: with more it would be slow from the start, be
+        // closed, and come back for as much.
+        let bytes_max = self.namespaces.get(topic.namespace).outbox_bytes_max;
         let recovery = match &topic.kept {
-            Some(kept) => kept.history.recover(catch_up, topic.position),
-            None => History::default().recover(catch_up, topic.position),
+            Some(kept) => kept.history.recover(catch_up, topic.position, bytes_max),
+            None => History::default().recover(catch_up, topic.position, bytes_max),
         };
         (topic.position, recovery)
     }

@@ -64,7 +64,8 @@ pub struct Namespace {
     pub presence_read: Allowed,
     /// What becomes of slow subscribers.
     pub slow_consumer: SlowConsumer,
-    /// Bytes that may wait for a subscriber before it is slow.
+    /// Bytes that may wait for a subscriber before it is slow; and payload bytes that one who comes back is sent at
+    /// most, of what it has missed.
     pub outbox_bytes_max: usize,
     /// How long publications may wait for a subscriber before it is slow, in milliseconds; 0 is without end.
     pub outbox_age_ms: u64,

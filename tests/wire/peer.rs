@@ -38,8 +38,13 @@ impl Peer {
     /// A TCP connection and nothing more.
     pub(crate) fn connect(server: SocketAddr) -> Peer {
         let stream = TcpStream::connect(server).expect("the server accepts");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         stream.set_nodelay(true).expect("an option can be set");
+        Peer::over(stream)
+    }
+
+    /// The same over a connection that is there already.
+    pub(crate) fn over(stream: TcpStream) -> Peer {
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         Peer { stream, input: Vec::new(), is_deflated: false }
     }
 
@@ -49,6 +54,20 @@ impl Peer {
         peer.send(upgrade_request(target).as_bytes());
         peer.expect_accepted();
         peer
+    }
+
+    /// An open WebSocket of the subprotocol `ringfeed.envelope`.
+    pub(crate) fn open_envelope(server: SocketAddr, target: &str) -> Peer {
+        Peer::connect(server).upgraded_to_envelope(target)
+    }
+
+    /// Makes a connection a WebSocket of the subprotocol `ringfeed.envelope`.
+    pub(crate) fn upgraded_to_envelope(mut self, target: &str) -> Peer {
+        let offer = "\r\nSec-WebSocket-Protocol: other, ringfeed.envelope\r\n\r\n";
+        self.send(upgrade_request(target).replace("\r\n\r\n", offer).as_bytes());
+        let head = self.expect_accepted();
+        assert!(head.contains("\r\nSec-WebSocket-Protocol: ringfeed.envelope\r\n"), "{head}");
+        self
     }
 
     /// An open WebSocket with which permessage-deflate was offered, with these parameters, and agreed on; and what the
@@ -132,11 +151,16 @@ impl Peer {
 
     /// Expects a close frame with `code` next, before anything else.
     pub(crate) fn expect_close(&mut self, code: u16) {
+        drop(self.expect_close_reason(code));
+    }
+
+    /// The same; its reason.
+    pub(crate) fn expect_close_reason(&mut self, code: u16) -> String {
         let frame = self.next_frame().unwrap_or_else(|| panic!("closed without a close frame, not with {code}"));
         assert_eq!(frame.first_byte, FIN | CLOSE, "not a close frame: {frame:?}");
         let got = frame.payload.first_chunk().map(|bytes| u16::from_be_bytes(*bytes));
         assert_eq!(got, Some(code), "{frame:?}");
-        assert!(std::str::from_utf8(&frame.payload[2..]).is_ok(), "a reason that is not text: {frame:?}");
+        String::from_utf8(frame.payload[2..].to_vec()).expect("a reason is text")
     }
 
     /// Expects that the server closes the TCP connection in order, sending nothing any more.

@@ -1,0 +1,225 @@
+//! Stress: publishers at full rate on many topics of the real server, and subscribers that come, go, stall and recover
+//! at random over several shards. What each of them saw must be its topics, in order, or it was told of the loss.
+//!
+//! `cargo test --test stress` does so for some hundred thousand deliveries, `cargo test --release --test stress --
+//! --deliveries 10000000` for as many as one likes. Nothing here is timed but what the clients choose to wait; the
+//! clients share no code with the server.
+
+mod publisher;
+mod rng;
+mod subscriber;
+mod truth;
+mod view;
+mod wire;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ringfeed::conn::{CloseCause, KeepAliveConfig};
+use ringfeed::gateway::{Feed, Sse};
+use ringfeed::server::{PublishError, Publisher, Server, ServerConfig, ShardMetrics, Status};
+
+use self::publisher::{Press, publish_by_control, publish_by_websocket};
+use self::rng::Rng;
+use self::subscriber::Subscriber;
+use self::truth::Truth;
+use self::view::Tally;
+
+/// Deliveries of a run without arguments.
+const DELIVERIES: u64 = 200_000;
+
+/// More than CPUs, so that they interrupt each other anywhere.
+const SHARDS: usize = 4;
+
+const SUBSCRIBERS: u64 = 240;
+
+/// Threads of subscribers.
+const CROWDS: u64 = 2;
+
+/// What all threads of a run know.
+struct Shared {
+    server: SocketAddr,
+    truth: Truth,
+    deliveries: AtomicU64,
+    /// Nothing more is to be published.
+    is_enough: AtomicBool,
+    /// Nothing more will be: whoever is there is to see the rest, and to end.
+    is_over: AtomicBool,
+}
+
+/// What to run.
+struct Arguments {
+    deliveries: u64,
+    seed: u64,
+    /// Other tests were asked for, by name or as those that are ignored otherwise.
+    is_not_meant: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::parse(std::env::args().skip(1)) {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            eprintln!("{error}: cargo test --test stress -- [--deliveries COUNT] [--seed NUMBER]");
+            return ExitCode::from(2);
+        }
+    };
+    if !arguments.is_not_meant {
+        end_at_the_first_panic();
+        run(&arguments);
+    }
+    ExitCode::SUCCESS
+}
+
+/// A violation is a panic on some thread; the others would go on for long.
+fn end_at_the_first_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::exit(1);
+    }));
+}
+
+fn run(arguments: &Arguments) {
+    let start = Instant::now();
+    let truth = Truth::new();
+    let config = ServerConfig {
+        listen: ([127, 0, 0, 1], 0).into(),
+        shards: SHARDS,
+        namespaces: Arc::new(truth.namespaces()),
+        // Of more than one turn, as for crowds.
+        fan_out_sends_per_turn: 16,
+        // Little lies where it can't be dropped any more, and who stalls is soon behind.
+        socket_notsent_bytes: 8 * 1024,
+        // However busy the machine is, nobody is closed for being late.
+        handshake_timeout_ms: 600_000,
+        keep_alive: KeepAliveConfig { ping_interval_ms: 0, pong_timeout_ms: 0, idle_timeout_ms: 0 },
+        ..ServerConfig::default()
+    };
+    let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
+    let server = Server::builder(config)
+        .route("/feed/", move || Feed::new(of_feed.clone()))
+        .route("/sse/", move || Sse::new(of_sse.clone()))
+        .route("/press", Press::default)
+        .start();
+    let Server { address, mut publisher, status, .. } = server.expect("the server starts");
+    let (is_enough, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
+    let shared = Arc::new(Shared { server: address, truth, deliveries: AtomicU64::new(0), is_enough, is_over });
+    let mut rng = Rng::new(arguments.seed);
+
+    let crowds: Vec<_> = (0..CROWDS)
+        .map(|crowd| {
+            let members = (0..SUBSCRIBERS).filter(|index| index % CROWDS == crowd);
+            let members: Vec<Subscriber> =
+                members.map(|index| Subscriber::new(index, shared.clone(), rng.fork())).collect();
+            thread::spawn(move || live(members))
+        })
+        .collect();
+    let publishers = spawn_publishers(&shared, publisher, &mut rng);
+    watch(&shared, arguments, start);
+    shared.is_enough.store(true, Ordering::Relaxed);
+    publisher = publishers.join().expect("no publisher has panicked");
+    shared.is_over.store(true, Ordering::Release);
+    let mut total = Tally::default();
+    crowds.into_iter().for_each(|crowd| total.add(&crowd.join().expect("no subscriber has panicked")));
+    let publications = shared.truth.check_whole();
+    drain(&mut publisher);
+    report(&total, publications, &status, start.elapsed());
+}
+
+/// Runs subscribers to their end on this thread.
+fn live(subscribers: Vec<Subscriber>) -> Tally {
+    on_this_thread(async {
+        let lives: Vec<_> = subscribers.into_iter().map(|one| tokio::task::spawn_local(one.live())).collect();
+        let mut total = Tally::default();
+        for life in lives {
+            total.add(&life.await.expect("no subscriber has panicked"));
+        }
+        total
+    })
+}
+
+/// Publishes through the control plane, and over a WebSocket to some shard or other; gives the former back at the end.
+fn spawn_publishers(shared: &Arc<Shared>, publisher: Publisher, rng: &mut Rng) -> thread::JoinHandle<Publisher> {
+    let (shared, mut rng) = (shared.clone(), rng.fork());
+    thread::spawn(move || {
+        on_this_thread(async {
+            let pressmen: Vec<_> = (1..=3)
+                .map(|number| tokio::task::spawn_local(publish_by_websocket(number, shared.clone(), rng.fork())))
+                .collect();
+            let publisher = publish_by_control(publisher, &shared, rng).await;
+            for pressman in pressmen {
+                pressman.await.expect("no publisher has panicked");
+            }
+            publisher
+        })
+    })
+}
+
+fn on_this_thread<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}
+
+/// Waits until enough was delivered, and says now and then how far that is.
+fn watch(shared: &Shared, arguments: &Arguments, start: Instant) {
+    let mut reported = start;
+    loop {
+        let deliveries = shared.deliveries.load(Ordering::Relaxed);
+        if deliveries >= arguments.deliveries {
+            return;
+        }
+        if reported.elapsed() > Duration::from_secs(10) {
+            reported = Instant::now();
+            eprintln!("{deliveries} deliveries in {:.0?}", start.elapsed());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn drain(publisher: &mut Publisher) {
+    while let Err(PublishError::Busy) = publisher.drain() {
+        thread::yield_now();
+    }
+}
+
+fn report(total: &Tally, publications: u64, status: &Status, elapsed: Duration) {
+    let sum = |number: fn(&ShardMetrics) -> u64| status.shards.iter().map(number).sum::<u64>();
+    println!("0 violations in {} deliveries of {publications} publications, {elapsed:.1?}", total.deliveries);
+    println!(
+        "{} connections; {} recoveries of {} publications, {} losses told; {} skipped where that is the policy",
+        total.connections, total.recoveries, total.recovered, total.told, total.skipped
+    );
+    println!(
+        "server: {} closed as slow, {} dropped, {} conflated, {} refused",
+        sum(|shard| shard.closed(CloseCause::SlowConsumer).get()),
+        sum(|shard| shard.publications_dropped.get()),
+        sum(|shard| shard.publications_conflated.get()),
+        sum(|shard| shard.publications_refused.get()),
+    );
+}
+
+impl Arguments {
+    fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
+        let mut parsed = Arguments { deliveries: DELIVERIES, seed: 1, is_not_meant: false };
+        while let Some(argument) = arguments.next() {
+            let mut number = || {
+                let text = arguments.next().ok_or("a number is missing")?;
+                text.parse::<u64>().map_err(|_| format!("'{text}' is not a number"))
+            };
+            match argument.as_str() {
+                "--deliveries" => parsed.deliveries = number()?,
+                "--seed" => parsed.seed = number()?,
+                // The test runner's own, given to every test binary.
+                "--ignored" => parsed.is_not_meant = true,
+                "--" | "--quiet" | "-q" | "--nocapture" | "--show-output" | "--include-ignored" => {}
+                name if !name.starts_with('-') => parsed.is_not_meant |= !"stress".contains(name),
+                other => return Err(format!("no such argument: {other}")),
+            }
+        }
+        Ok(parsed)
+    }
+}

@@ -1,0 +1,136 @@
+//! What subscribers are sent, read byte by byte: WebSocket frames with envelopes, and event streams.
+
+use super::truth::{Id, Place, Truth};
+
+/// The fillers of all publications are pieces of this.
+const FILLER: &[u8; 26] = b"abcdefghijklmnopqrstuvwxyz";
+
+/// Something that the server has said.
+#[derive(Debug, PartialEq)]
+pub(crate) enum News {
+    /// A WebSocket has subscribed.
+    Subscribed { topic: usize, top: Place, recovered: Option<bool> },
+    /// A publication: where its topic is, or the whole stream.
+    Publication { topic: usize, places: Vec<Place>, id: Id },
+    /// An event stream is here.
+    At(Vec<Place>),
+    /// An event stream has lost something of a topic.
+    Lost { topic: usize, top: Place, places: Vec<Place> },
+    /// A ping, which wants this answer.
+    Ping(Vec<u8>),
+    /// A Close frame.
+    Close,
+    /// Nothing of interest.
+    Nothing,
+}
+
+/// The text of a publication: whose it is, and as much filler as follows from that.
+pub(crate) fn payload(topic: &str, id: Id) -> String {
+    let Id { publisher, number } = id;
+    format!("{topic} {publisher} {number} {}", filler(id))
+}
+
+fn filler(id: Id) -> String {
+    // Most are short, one in sixty-four is long.
+    let len = if id.number.is_multiple_of(64) { 2000 } else { id.number * 7 % 200 };
+    (0..len).map(|index| char::from(FILLER[((id.number + index) % 26) as usize])).collect()
+}
+
+/// Takes the first whole frame off `input`.
+pub(crate) fn take_frame(input: &mut Vec<u8>, truth: &Truth) -> Option<News> {
+    let [first, second] = *input.first_chunk()?;
+    assert_eq!(second & 0x80, 0, "a server does not mask");
+    let (len, start) = match second {
+        126 => (usize::from(u16::from_be_bytes(*input[2..].first_chunk()?)), 4),
+        127 => (u64::from_be_bytes(*input[2..].first_chunk()?) as usize, 10),
+        short => (usize::from(short), 2),
+    };
+    let payload = input.get(start..start + len)?;
+    let news = match first {
+        0x81 => read_envelope(std::str::from_utf8(payload).expect("text"), truth),
+        0x88 => News::Close,
+        0x89 => News::Ping(payload.to_vec()),
+        other => panic!("a frame that begins with {other:#x}"),
+    };
+    input.drain(..start + len);
+    Some(news)
+}
+
+fn read_envelope(text: &str, truth: &Truth) -> News {
+    let (head, payload) = text.split_once('\n').expect("a line");
+    let place = Place { epoch: epoch(text_field(head, "epoch")), offset: number_field(head, "offset") };
+    let topic = text_field(head, "topic");
+    if head.contains("\"subscribed\":true") {
+        let recovered = head.contains("\"recovered\":").then(|| head.contains("\"recovered\":true"));
+        return News::Subscribed { topic: truth.find(topic), top: place, recovered };
+    }
+    let (of, id) = read_payload(payload);
+    assert_eq!(of, topic, "a publication of another topic");
+    News::Publication { topic: truth.find(topic), places: vec![place], id }
+}
+
+/// Reads a publication's topic and id, and checks the rest of it.
+fn read_payload(payload: &str) -> (&str, Id) {
+    let mut parts = payload.splitn(4, ' ');
+    let mut part = || parts.next().unwrap_or_else(|| panic!("not what was published: {payload}"));
+    let topic = part();
+    let mut number = || part().parse().unwrap_or_else(|_| panic!("not what was published: {payload}"));
+    let id = Id { publisher: number(), number: number() };
+    assert_eq!(part(), filler(id), "a publication has changed on its way");
+    (topic, id)
+}
+
+/// Takes the first whole block of an event stream off `input`.
+pub(crate) fn take_block(input: &mut Vec<u8>, truth: &Truth) -> Option<News> {
+    let end = input.windows(2).position(|window| window == b"\n\n")? + 2;
+    let block: Vec<u8> = input.drain(..end).collect();
+    let block = std::str::from_utf8(&block).expect("text");
+    let field = |name: &str| block.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    let Some(ids) = field("id") else {
+        assert!(block.starts_with("retry: ") || block.starts_with(':'), "no id: {block}");
+        return Some(News::Nothing);
+    };
+    let places: Vec<Place> = ids.split(',').map(read_place).collect();
+    Some(match (field("event"), field("data")) {
+        (None, None) => News::At(places),
+        (None, Some(data)) => {
+            let (topic, id) = read_payload(data);
+            News::Publication { topic: truth.find(topic), places, id }
+        }
+        (Some("lost"), Some(data)) => {
+            let top = Place { epoch: epoch(text_field(data, "epoch")), offset: number_field(data, "offset") };
+            News::Lost { topic: truth.find(text_field(data, "topic")), top, places }
+        }
+        _ => panic!("no such event: {block}"),
+    })
+}
+
+/// Reads `<epoch>:<offset>`.
+pub(crate) fn read_place(text: &str) -> Place {
+    let (epoch_text, offset) = text.split_once(':').unwrap_or_else(|| panic!("not a place: {text}"));
+    Place { epoch: epoch(epoch_text), offset: offset.parse().unwrap_or_else(|_| panic!("not a place: {text}")) }
+}
+
+/// The opposite.
+pub(crate) fn place_text(place: Place) -> String {
+    format!("{}:{}", std::str::from_utf8(&place.epoch).expect("it was text"), place.offset)
+}
+
+fn epoch(text: &str) -> [u8; 13] {
+    text.as_bytes().try_into().unwrap_or_else(|_| panic!("not an epoch: {text}"))
+}
+
+fn text_field<'a>(json: &'a str, name: &str) -> &'a str {
+    let value = after_name(json, name).strip_prefix('"').and_then(|rest| rest.split('"').next());
+    value.unwrap_or_else(|| panic!("no text {name}: {json}"))
+}
+
+fn number_field(json: &str, name: &str) -> u64 {
+    let digits = after_name(json, name).split(|c: char| !c.is_ascii_digit()).next();
+    digits.and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no number {name}: {json}"))
+}
+
+fn after_name<'a>(json: &'a str, name: &str) -> &'a str {
+    let (_, rest) = json.split_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name}: {json}"));
+    rest
+}

@@ -1,0 +1,110 @@
+//! A server inside the test's own process: with any configuration, and with its shards' numbers at hand.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ringfeed::gateway::{Feed, Sse};
+use ringfeed::server::{Publisher, Server, ServerConfig, ShardMetrics, Status};
+use ringfeed::topics::{Draft, Namespace, Namespaces, Position, PublishError, TopicName};
+use socket2::{Domain, Socket, Type};
+
+use crate::support::PATIENCE;
+
+/// A running server with feeds and event streams on two shards. Dropping it has it leave.
+pub(crate) struct Inside {
+    /// Where WebSockets and event streams are served.
+    pub data: SocketAddr,
+    publisher: Publisher,
+    status: Status,
+}
+
+impl Inside {
+    /// A server whose topics are all of `namespace`.
+    pub(crate) fn start(namespace: Namespace) -> Inside {
+        Inside::with(ServerConfig {
+            namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
+            ..ServerConfig::default()
+        })
+    }
+
+    /// A server with `config`, but for its port and the number of its shards.
+    pub(crate) fn with(config: ServerConfig) -> Inside {
+        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 2, ..config };
+        let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
+        let builder = Server::builder(config)
+            .route("/feed/", move || Feed::new(of_feed.clone()))
+            .route("/sse/", move || Sse::new(of_sse.clone()));
+        let Server { address, publisher, status, .. } = builder.start().expect("the server starts");
+        Inside { data: address, publisher, status }
+    }
+
+    /// Publishes a text and waits until it has its place.
+    pub(crate) fn publish(&mut self, topic: &str, text: &str) -> Position {
+        self.publish_draft(draft(topic, text))
+    }
+
+    /// Publishes and waits until it has its place.
+    pub(crate) fn publish_draft(&mut self, draft: Draft) -> Position {
+        let outcome = self.publisher.publish(draft).expect("the queue has room");
+        outcome.blocking_recv().expect("the shard runs").expect("the publication is accepted")
+    }
+
+    /// Publishes all of `drafts` in this order, as fast as they are taken.
+    pub(crate) fn publish_all(&mut self, drafts: impl IntoIterator<Item = Draft>) {
+        let mut last = None;
+        for draft in drafts {
+            let mut sent = self.publisher.publish(draft.clone());
+            while let Err(PublishError::Busy) = sent {
+                std::thread::yield_now();
+                sent = self.publisher.publish(draft.clone());
+            }
+            last = Some(sent.expect("the server does not stop"));
+        }
+        if let Some(last) = last {
+            last.blocking_recv().expect("the shard runs").expect("the publication is accepted");
+        }
+    }
+
+    /// A number of all shards together.
+    pub(crate) fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
+        self.status.shards.iter().map(number).sum()
+    }
+
+    /// Waits until the shards' numbers are as they should be.
+    #[track_caller]
+    pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Inside) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self) {
+            assert!(Instant::now() < deadline, "never: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Tells the server to leave.
+    pub(crate) fn drain(&mut self) {
+        while let Err(PublishError::Busy) = self.publisher.drain() {
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.drain();
+    }
+}
+
+/// A text for a topic.
+pub(crate) fn draft(topic: &str, text: &str) -> Draft {
+    Draft::new(TopicName::new(topic).expect("a topic's name"), true, Bytes::copy_from_slice(text.as_bytes()))
+}
+
+/// A connection whose kernel takes next to nothing that its program does not read.
+pub(crate) fn connect_narrow(server: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("an option can be set");
+    socket.connect(&server.into()).expect("the server accepts");
+    socket.into()
+}

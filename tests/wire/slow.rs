@@ -1,0 +1,237 @@
+//! What becomes of subscribers that do not read, by the policy of their topic's namespace; and that nobody else notices.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ringfeed::conn::CloseCause;
+use ringfeed::server::ServerConfig;
+use ringfeed::topics::{Draft, Namespace, Namespaces, SlowConsumer};
+use serde_json::Value;
+
+use crate::inside::{Inside, connect_narrow, draft};
+use crate::peer::{Frame, Peer};
+use crate::support::PATIENCE;
+
+/// Bytes that may wait in these tests.
+const OUTBOX: usize = 100_000;
+
+/// What an outbox holds beyond that: the one send that is in flight.
+const FLIGHT: u64 = ringfeed::limits::OUTBOX_RUN_BYTES as u64;
+
+fn server(slow_consumer: SlowConsumer) -> Inside {
+    with(Namespace { slow_consumer, outbox_bytes_max: OUTBOX, ..Namespace::default() })
+}
+
+fn with(namespace: Namespace) -> Inside {
+    let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
+    Inside::with(ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() })
+}
+
+/// An envelope subscriber that will not read, with a kernel that takes little for it.
+fn stalled(server: &Inside, topics: &str) -> Peer {
+    let peer = Peer::over(connect_narrow(server.data)).upgraded_to_envelope(&format!("/feed/{topics}"));
+    let count = topics.split(',').count() as u64;
+    server.wait_until("it is subscribed", |server| server.sum(|shard| shard.subscriptions.get()) == count);
+    peer
+}
+
+/// The next publication of an envelope peer: its line, and the payload as text.
+fn next_envelope(peer: &mut Peer) -> (Value, String) {
+    loop {
+        let text = String::from_utf8(peer.next_message().1).expect("text");
+        let (head, payload) = text.split_once('\n').expect("a line");
+        let head: Value = serde_json::from_str(head).expect("a line of JSON");
+        if head["subscribed"].is_null() {
+            return (head, payload.to_owned());
+        }
+    }
+}
+
+fn slow_count(server: &Inside) -> u64 {
+    server.sum(|shard| shard.closed(CloseCause::SlowConsumer).get())
+}
+
+/// Waits until so many messages in all were handed to sockets and outboxes: a shard may be behind the home.
+#[track_caller]
+fn wait_for_deliveries(server: &Inside, count: u64) {
+    server.wait_until("they are delivered", |server| server.sum(|shard| shard.deliveries.get()) >= count);
+}
+
+fn outbox_bytes(server: &Inside) -> u64 {
+    server.sum(|shard| shard.outbox_bytes.get())
+}
+
+#[test]
+fn close_ends_it_and_nobody_else() {
+    let mut server = server(SlowConsumer::Close);
+    let mut slow = stalled(&server, "a");
+    let mut quick = Peer::open(server.data, "/feed/a");
+    server.wait_until("both are subscribed", |server| server.sum(|shard| shard.subscriptions.get()) == 2);
+    let text = "x".repeat(1000);
+    let mut count = 0;
+    while slow_count(&server) == 0 {
+        server.publish("a", &text);
+        assert_eq!(quick.next_message().1.len(), 1000);
+        wait_for_deliveries(&server, 2 * (count + 1));
+        assert!(outbox_bytes(&server) <= OUTBOX as u64, "{} bytes wait", outbox_bytes(&server));
+        count += 1;
+        assert!(count < 10_000, "it is never too slow");
+    }
+    server.wait_until("nothing waits", |server| outbox_bytes(server) == 0);
+    server.wait_until("it is gone", |server| server.sum(|shard| shard.websockets.get()) == 1);
+    assert_eq!(server.sum(|shard| shard.outbox_connections.get()), 0);
+    assert_eq!(server.sum(|shard| shard.publications_dropped.get() + shard.publications_conflated.get()), 0);
+    let offsets = offsets(slow.whole_frames_until_end());
+    let last = offsets.len() as u64;
+    assert!(last < count && offsets.iter().copied().eq(1..=last), "what it has got is without gaps");
+    server.publish("a", "after");
+    assert_eq!(quick.next_message().1, b"after");
+    assert_eq!(slow_count(&server), 1);
+}
+
+/// The offsets of the publications among whole frames.
+fn offsets(frames: Vec<Frame>) -> Vec<u64> {
+    let heads = frames.iter().map(|frame| {
+        let end = frame.payload.iter().position(|byte| *byte == b'\n').expect("a line");
+        serde_json::from_slice::<Value>(&frame.payload[..end]).expect("a line of JSON")
+    });
+    heads.filter(|head| head["subscribed"].is_null()).map(|head| head["offset"].as_u64().expect("an offset")).collect()
+}
+
+#[test]
+fn close_does_so_by_age_too() {
+    let mut server = with(Namespace { outbox_age_ms: 300, outbox_bytes_max: 1 << 30, ..Namespace::default() });
+    let _slow = stalled(&server, "a");
+    let text = "x".repeat(1000);
+    while outbox_bytes(&server) < FLIGHT * 2 {
+        server.publish("a", &text);
+    }
+    // Time itself closes nobody: the next publication finds what waits too old.
+    let deadline = Instant::now() + PATIENCE;
+    while slow_count(&server) == 0 {
+        assert!(Instant::now() < deadline, "it is never too slow");
+        server.publish("a", "x");
+    }
+}
+
+#[test]
+fn drop_oldest_keeps_it_and_the_newest() {
+    let mut server = server(SlowConsumer::DropOldest);
+    let mut slow = stalled(&server, "a");
+    let text = "x".repeat(1000);
+    let dropped = |server: &Inside| server.sum(|shard| shard.publications_dropped.get());
+    let mut last = 0;
+    while dropped(&server) < 1000 {
+        server.publish("a", &text);
+        last += 1;
+        wait_for_deliveries(&server, last);
+        assert!(outbox_bytes(&server) <= OUTBOX as u64 + FLIGHT, "{} bytes wait", outbox_bytes(&server));
+        assert!(last < 10_000, "nothing is dropped");
+    }
+    let mut offsets = Vec::new();
+    while offsets.last() != Some(&last) {
+        offsets.push(next_envelope(&mut slow).0["offset"].as_u64().expect("an offset"));
+    }
+    assert!(offsets.is_sorted_by(|a, b| a < b), "{offsets:?}");
+    assert_eq!(offsets[0], 1, "what had left cannot be dropped");
+    assert_eq!(last - offsets.len() as u64, dropped(&server), "each gap is counted");
+    // What is left of the last hundred kilobytes, at some 1,100 each.
+    let tail = offsets.iter().rev().zip((1..=last).rev()).take_while(|(a, b)| *a == b).count();
+    assert!(tail >= OUTBOX / 2200, "the newest {tail} are there");
+    assert_eq!(slow_count(&server), 0);
+    server.wait_until("nothing waits", |server| outbox_bytes(server) == 0);
+    server.publish("a", "after");
+    assert_eq!(next_envelope(&mut slow).1, "after");
+}
+
+#[test]
+fn drop_oldest_spares_other_namespaces() {
+    let lossy = Namespace { slow_consumer: SlowConsumer::DropOldest, outbox_bytes_max: OUTBOX, ..Namespace::default() };
+    let careful = Namespace { outbox_bytes_max: 10 * OUTBOX, ..Namespace::default() };
+    let others = vec![("lossy".to_owned(), lossy), ("careful".to_owned(), careful)];
+    let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
+    let config = ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() };
+    let mut server = Inside::with(config);
+    let mut slow = stalled(&server, "careful:a,lossy:a");
+    let text = "x".repeat(1000);
+    for round in 0..2000 {
+        server.publish("lossy:a", &text);
+        if round % 10 == 0 {
+            server.publish("careful:a", &text);
+        }
+    }
+    wait_for_deliveries(&server, 2200);
+    assert!(server.sum(|shard| shard.publications_dropped.get()) > 0);
+    let mut careful = 0;
+    loop {
+        let (head, _) = next_envelope(&mut slow);
+        if head["topic"] == "careful:a" {
+            careful += 1;
+            assert_eq!(head["offset"], careful);
+        } else if head["offset"] == 2000 {
+            break;
+        }
+    }
+    // The last of the careful one came before the last of the other.
+    assert_eq!((careful, slow_count(&server)), (200, 0));
+}
+
+#[test]
+fn conflate_keeps_the_newest_of_each_key() {
+    let mut server = server(SlowConsumer::Conflate);
+    let mut slow = stalled(&server, "a,b");
+    let text = "x".repeat(500);
+    // Of topic a five things are told, each the newest state of one; of topic b one.
+    let keyed =
+        |number: u64| Draft { key: Some(format!("k{}", number % 5).into()), ..draft("a", &format!("{number} {text}")) };
+    let last: u64 = 30_000;
+    let mut peak = 0;
+    for start in (0..last).step_by(100) {
+        server.publish_all((start..start + 100).flat_map(|number| [keyed(number), draft("b", &number.to_string())]));
+        wait_for_deliveries(&server, 2 * (start + 100));
+        peak = peak.max(outbox_bytes(&server));
+    }
+    // Besides them, what is left of the run of one turn that was cut.
+    assert!(peak <= 6 * 700 + 2 * FLIGHT, "{peak} bytes wait for six things");
+    let conflated = server.sum(|shard| shard.publications_conflated.get());
+    assert!(conflated > last, "only {conflated} of {} were replaced", 2 * last);
+
+    let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+    let mut received = 0;
+    let is_newest = |thing: &str, number: &u64| match thing {
+        "b" => *number == last - 1,
+        key => *number + 5 >= last && key.ends_with(&(*number % 5).to_string()),
+    };
+    while newest.len() < 6 || !newest.iter().all(|(thing, number)| is_newest(thing, number)) {
+        let (head, payload) = next_envelope(&mut slow);
+        let thing = head["key"].as_str().unwrap_or("b").to_owned();
+        let number = payload.split(' ').next().and_then(|number| number.parse().ok()).expect("a number");
+        let before = newest.insert(thing, number);
+        assert!(before.is_none_or(|before| before < number), "{before:?} is followed by {number}");
+        received += 1;
+    }
+    server.wait_until("all has left", |server| outbox_bytes(server) == 0);
+    assert_eq!(received + server.sum(|shard| shard.publications_conflated.get()), 2 * last, "each is counted");
+    assert_eq!(slow_count(&server), 0);
+    // Who keeps up again is sent everything.
+    for number in 0..10 {
+        server.publish("b", &number.to_string());
+        assert_eq!(next_envelope(&mut slow).1, number.to_string());
+    }
+}
+
+#[test]
+fn conflate_bounds_how_many_things_wait() {
+    let mut server = server(SlowConsumer::Conflate);
+    let _slow = stalled(&server, "a");
+    let text = "x".repeat(1000);
+    let mut number = 0;
+    while slow_count(&server) == 0 {
+        server.publish_draft(Draft { key: Some(format!("k{number}").into()), ..draft("a", &text) });
+        number += 1;
+        wait_for_deliveries(&server, number);
+        assert!(outbox_bytes(&server) <= OUTBOX as u64 + 1200, "{} bytes wait", outbox_bytes(&server));
+        assert!(number < 10_000, "too many keys never close it");
+    }
+}
