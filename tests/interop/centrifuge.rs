@@ -24,6 +24,9 @@ const SECRET: &str = "a secret of the tests";
 /// How often the server pings: more than once in the longer scenarios.
 const PING_MS: u64 = 1000;
 
+/// Time to answer them, also for a browser on a busy machine.
+const PONG_MS: u64 = 30_000;
+
 /// How long after the end of their tokens clients are disconnected.
 const GRACE_MS: u64 = 1000;
 
@@ -58,7 +61,7 @@ fn start_server() -> Server {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         shards: 2,
         namespaces,
-        keep_alive: KeepAliveConfig { ping_interval_ms: PING_MS, pong_timeout_ms: PING_MS, idle_timeout_ms: 0 },
+        keep_alive: KeepAliveConfig { ping_interval_ms: PING_MS, pong_timeout_ms: PONG_MS, idle_timeout_ms: 0 },
         ..ServerConfig::default()
     };
     let builder = Server::builder(config);
