@@ -276,8 +276,8 @@ pub const ACCEPT_RETRY_MS: u64 = 200;
 /// Connections that the kernel keeps for a shard until they are accepted (the kernel caps it at `net.core.somaxconn`).
 pub const ACCEPT_BACKLOG: i32 = 4096;
 
-/// Time in which a port that is taken may become free when the server starts, in milliseconds. A process that was killed
-/// keeps its ports until the kernel has taken its rings apart: 0.1 to 0.25 seconds with a dozen connections.
+/// Time in which a port that is taken may become free when the server starts, in milliseconds. A process that was
+/// killed keeps its ports until the kernel has taken its rings apart: 0.1 to 0.25 seconds with a dozen connections.
 pub const LISTEN_PATIENCE_MS: u64 = 1_000;
 
 /// Time that a segment may stay unacknowledged before the kernel gives a peer up (`TCP_USER_TIMEOUT`), in milliseconds.

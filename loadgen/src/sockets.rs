@@ -318,6 +318,8 @@ impl Sockets {
         socket.sending = false;
         match (socket.state, completion.result) {
             (State::Open, Ok(_)) => self.list(number),
+            // The receive that is under way completes, too, and knows why.
+            (State::Open, Err(Errno::Ended)) if socket.receiving == Listening::Receiving => {}
             (State::Open, Err(error)) => self.end(number, &error.to_string(), observer),
             // Looks at it again with the next turn.
             (State::Leaving, _) => {
@@ -385,7 +387,10 @@ impl Sockets {
         }
         self.unsent = unsent;
         for (number, error) in std::mem::take(&mut self.broken) {
-            if self.sockets[number as usize].state == State::Open {
+            let socket = &self.sockets[number as usize];
+            // Where a receive is under way, it completes, too, and knows why the stream has ended.
+            let is_told = error == Errno::Ended && socket.receiving == Listening::Receiving;
+            if socket.state == State::Open && !is_told {
                 self.end(number, &error.to_string(), observer);
             }
         }

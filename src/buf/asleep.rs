@@ -1,8 +1,8 @@
 //! Whether a thread sleeps and wants to be woken, so that whoever sends it something knows when to ring its doorbell.
 //!
-//! Says only *that* it must be woken; how is its owner's. The one who sleeps: [`fall_asleep`](Asleep::fall_asleep), look
-//! at the queues once more, wait, [`woke`](Asleep::woke). The one who sends: put it into a queue, [`take`](Asleep::take),
-//! ring if it says so. `tests/loom` tries all ways in which the two can meet.
+//! Says only *that* it must be woken; how is its owner's. The one who sleeps: [`fall_asleep`](Asleep::fall_asleep),
+//! look at the queues once more, wait, [`woke`](Asleep::woke). The one who sends: put it into a queue,
+//! [`take`](Asleep::take), ring if it says so. `tests/loom` tries all ways in which the two can meet.
 
 use super::sync::{Arc, AtomicBool, Ordering, fence};
 
@@ -29,7 +29,8 @@ impl Asleep {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// After putting something into a queue of that thread: whether it must be woken, which is asked of one sender only.
+    /// After putting something into a queue of that thread: whether it must be woken, which is asked of one sender
+    /// only.
     pub fn take(&self) -> bool {
         // Pairs with the fence in `fall_asleep`.
         fence(Ordering::SeqCst);

@@ -19,8 +19,8 @@ use crate::topics::{Answer, ClientInfo, Draft, Epoch, HistoryPage, Namespace, Na
 /// Publishes to nobody and keeps a record. Clones keep the same one.
 ///
 /// The topic `busy` finds its queue full, the shard of `full` has too many topics, that of `gone` has stopped. Topics
-/// of the namespace `kept` have history and presence: in `kept:empty` nothing and nobody, elsewhere two clients of Ann's
-/// and one of Bob's; positions of another epoch than [`epoch`](Self::epoch) are not there.
+/// of the namespace `kept` have history and presence: in `kept:empty` nothing and nobody, elsewhere two clients of
+/// Ann's and one of Bob's; positions of another epoch than [`epoch`](Self::epoch) are not there.
 #[derive(Clone, Default)]
 pub(super) struct Shards {
     /// What was published, in order.

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Connections are `http`'s (with `batch`), bodies `body`'s, who may use them is `access`'s, and which requests a
-//! browser may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`, `host`). It
-//! never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows comes from the
+//! browser may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`,
+//! `host`). It never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows
+//! comes from the
 //! [`Status`].
 
 mod access;

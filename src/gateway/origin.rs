@@ -1,8 +1,8 @@
 //! Which web pages may connect.
 //!
 //! Browsers let every page open a WebSocket to every server and send the server's cookies along; all they do about it
-//! is to name the page's origin (RFC 6455 §10.2). So the server has to look. Only pages are kept out this way: a program
-//! can send any origin, or none, and none is always welcome.
+//! is to name the page's origin (RFC 6455 §10.2). So the server has to look. Only pages are kept out this way: a
+//! program can send any origin, or none, and none is always welcome.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};

@@ -310,7 +310,8 @@ def summary(publisher: Publisher, subscribers: list[Subscriber], may_lose: bool)
     told = sum(subscriber.losses_told for subscriber in subscribers)
     published, connections = len(publisher.places), sum(subscriber.connections for subscriber in subscribers)
     return (
-        f"{published} published, {publisher.refused} refused, {sum(counts)} delivered to {len(subscribers)} subscribers "
+        f"{published} published, {publisher.refused} refused, "
+        f"{sum(counts)} delivered to {len(subscribers)} subscribers "
         f"over {connections} connections; 0 lost untold, 0 repeated, {told} losses told"
     )
 
@@ -333,7 +334,7 @@ def kill(binary: str) -> str:
 
 
 def memory(binary: str) -> str:
-    """A control group with little memory, and subscribers that never read: they are ended, the others get everything."""
+    """A control group with little memory, and subscribers that never read: they end, the others get everything."""
     group = Path("/sys/fs/cgroup/memory/ringfeed-faults")
     bound = 96 << 20
     try:

@@ -123,8 +123,9 @@ async def feed(url, control):
 
 
 async def deflate(url, control, takeover):
-    """Compressed both ways, with windows of all sizes, all comes as it was sent; plain neighbours get the same. Messages
-    refer back to earlier ones where the server allows it."""
+    """Compressed both ways, with windows of all sizes, all comes as it was sent; plain neighbours get the same.
+
+    Messages refer back to earlier ones where the server allows it."""
     numbers = random.Random(2)
     documents = [document(numbers, size) for size in (10, 127, 128, 300, 1000, 5000, 40_000, 300_000)]
     windows = [(None, None), (None, True), (15, 15), (12, 12), (9, 9), (9, None)]

@@ -25,8 +25,8 @@ const IN_FLIGHT: usize = 64;
 /// How long a publisher waits for an outcome. Only a broken server takes as long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// On the server: publishes `<ticket> <topic> <payload>`, and answers `<ticket> <epoch>:<offset>`, or `<ticket> -` where
-/// it was refused.
+/// On the server: publishes `<ticket> <topic> <payload>`, and answers `<ticket> <epoch>:<offset>`, or `<ticket> -`
+/// where it was refused.
 #[derive(Debug, Default)]
 pub(crate) struct Press;
 

@@ -1,4 +1,5 @@
-//! What becomes of subscribers that do not read, by the policy of their topic's namespace; and that nobody else notices.
+//! What becomes of subscribers that do not read, by the policy of their topic's namespace; and that nobody else
+//! notices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

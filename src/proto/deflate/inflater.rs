@@ -46,8 +46,8 @@ impl Inflater {
         self.totals
     }
 
-    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else. The message may refer back to
-    /// `received`, where that was agreed on: what came compressed before on this connection.
+    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else. The message may refer back
+    /// to `received`, where that was agreed on: what came compressed before on this connection.
     ///
     /// # Errors
     /// As [`inflate`](Self::inflate).

@@ -15,9 +15,9 @@
 //!
 //! # Context takeover
 //!
-//! Where it was agreed on, a connection keeps the end of what it has sent and received, in a [`DeflateContext`], so that
-//! its messages may refer back to that. What is compressed once for many may still be sent to it: a message that refers
-//! only to itself is valid after any other. But it moves the peer's window on, so the connection's own must be
+//! Where it was agreed on, a connection keeps the end of what it has sent and received, in a [`DeflateContext`], so
+//! that its messages may refer back to that. What is compressed once for many may still be sent to it: a message that
+//! refers only to itself is valid after any other. But it moves the peer's window on, so the connection's own must be
 //! [cleared](SlidingWindow::clear): the next message of its own refers only to itself, and those after it to that one.
 //! Messages sent as they are, since they are short or would not shrink, do not touch the window (RFC 7692 §7.2.1).
 //!
@@ -25,12 +25,12 @@
 //!
 //! What a compressed message inflates to is bounded by the receiver's bound on messages, and beyond
 //! [`INFLATE_FREE_BYTES`](crate::limits::INFLATE_FREE_BYTES) by
-//! [`INFLATE_RATIO_MAX`](crate::limits::INFLATE_RATIO_MAX) times what came. So memory is bounded, by the largest message
-//! and not by the number of peers. *Time is bounded for each message only*: a peer that sends a kilobyte, which inflates
-//! to a megabyte, makes us spend the time that a megabyte takes, as often as it can send a kilobyte; and if what answers
-//! compresses as much again, that too. Where peers are not trusted, bound the size of their messages, as the feed does
-//! with [`FEED_MESSAGE_BYTES_MAX`](crate::limits::FEED_MESSAGE_BYTES_MAX), or their number in a second, as the server's
-//! configuration can. [`DeflateTotals`] tell where the time goes.
+//! [`INFLATE_RATIO_MAX`](crate::limits::INFLATE_RATIO_MAX) times what came. So memory is bounded, by the largest
+//! message and not by the number of peers. *Time is bounded for each message only*: a peer that sends a kilobyte, which
+//! inflates to a megabyte, makes us spend the time that a megabyte takes, as often as it can send a kilobyte; and if
+//! what answers compresses as much again, that too. Where peers are not trusted, bound the size of their messages, as
+//! the feed does with [`FEED_MESSAGE_BYTES_MAX`](crate::limits::FEED_MESSAGE_BYTES_MAX), or their number in a second,
+//! as the server's configuration can. [`DeflateTotals`] tell where the time goes.
 
 mod deflater;
 mod inflater;

@@ -72,8 +72,8 @@ impl DeflateParams {
     /// Accepts the first offer of permessage-deflate that is valid; `None` if there is none.
     ///
     /// With `may_take_over`, messages may refer back to earlier ones as far as the offer allows it: what we send where
-    /// the client does not rule it out, what it sends where it lets us choose a small window. Else the client is left to
-    /// use any window: inflating costs the same memory for all.
+    /// the client does not rule it out, what it sends where it lets us choose a small window. Else the client is left
+    /// to use any window: inflating costs the same memory for all.
     pub fn accept<'o, 'a: 'o>(
         offers: impl IntoIterator<Item = &'o ExtensionOffer<'a>>,
         may_take_over: bool,
@@ -114,7 +114,8 @@ impl fmt::Display for DeflateParams {
         if self.names_server_window {
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
         }
-        // Only then the client must keep within a window, and only who has said that it can is told (RFC 7692 §7.1.2.2).
+        // Only then the client must keep within a window, and only who has said that it can is told (RFC 7692
+        // §7.1.2.2).
         if self.client_takes_over {
             write!(f, "; {CLIENT_MAX_WINDOW_BITS}={}", self.client_window.get())?;
         }
