@@ -32,7 +32,7 @@ struct Waiting {
     /// By the order in which they came.
     frames: BTreeMap<u64, Frame>,
     next: u64,
-    /// Where the frame with this mark is, of those that are to be replaced.
+    /// Where the newest frame with this mark is, of those that may be dropped or replaced.
     newest: HashMap<Mark, u64>,
     /// Bytes that have not left, in flight or not.
     bytes: usize,
@@ -95,7 +95,8 @@ impl Outbox {
     }
 
     /// Puts `frame` last. Where more than `bytes_max` would wait then, the oldest of the same namespace are dropped,
-    /// and also those that came before `since_ms`. Returns how many.
+    /// and also those that came before `since_ms`; but never the newest with its mark, which tells of those before it
+    /// that are missing. Returns how many.
     pub fn push_dropping(
         &mut self,
         frame: SharedFrame,
@@ -108,7 +109,13 @@ impl Outbox {
         let mut dropped = 0;
         let excess = (waiting.bytes + frame.len()).saturating_sub(bytes_max);
         let is_of_namespace = |other: &Frame| other.mark.is_some_and(|other| other.namespace == mark.namespace);
-        let oldest = waiting.frames.iter().filter(|(_, other)| is_of_namespace(other));
+        let newest = &waiting.newest;
+        // This frame is newer than the newest with its own mark.
+        let is_last_word = |place: &u64, other: &Frame| {
+            other.mark.is_some_and(|other| other != mark && newest.get(&other) == Some(place))
+        };
+        let oldest =
+            waiting.frames.iter().filter(|(place, other)| is_of_namespace(other) && !is_last_word(place, other));
         let mut freed = 0;
         let drop: Vec<u64> = oldest
             .take_while(|(_, other)| {
@@ -122,6 +129,7 @@ impl Outbox {
             waiting.remove(place);
             dropped += 1;
         }
+        waiting.newest.insert(mark, waiting.next);
         waiting.push(frame, Some(mark), now_ms);
         dropped
     }
@@ -310,6 +318,18 @@ mod tests {
         assert_eq!(outbox.push_dropping(text("long"), mark(1, 0, 0), 1, 0, 6), 2, "it gets in whatever its size");
         assert_eq!(runs(&mut outbox), [b"replyb2long"]);
         assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn the_newest_of_a_topic_is_not_dropped_for_another() {
+        let mut outbox = Outbox::default();
+        let push = |outbox: &mut Outbox, bytes, topic| outbox.push_dropping(text(bytes), mark(1, topic, 0), 6, 0, 0);
+        assert_eq!(push(&mut outbox, "q1", 1), 0);
+        assert_eq!(push(&mut outbox, "q2", 1), 0);
+        for bytes in ["b1", "b2", "b3", "b4"] {
+            push(&mut outbox, bytes, 2);
+        }
+        assert_eq!(runs(&mut outbox), [b"q2b3b4"], "q2 tells that q1 is missing, and q is quiet from then on");
     }
 
     #[test]
