@@ -157,9 +157,9 @@ impl Subscriber {
                 stall_at = None;
                 sleep(Duration::from_millis(self.rng.below(1000))).await;
             }
-            match timeout_at(Instant::now() + Duration::from_millis(50), stream.read_buf(&mut input)).await {
-                Ok(Ok(0) | Err(_)) => return Stop::Closed,
-                Ok(Ok(_)) | Err(_) => {}
+            let until = Instant::now() + Duration::from_millis(50);
+            if let Ok(Ok(0) | Err(_)) = timeout_at(until, stream.read_buf(&mut input)).await {
+                return Stop::Closed;
             }
         }
     }
