@@ -16,8 +16,8 @@ pub enum SlowConsumer {
     /// It is disconnected, and comes back when it can.
     #[default]
     Close,
-    /// The oldest of this namespace that wait are dropped, except the newest of each topic: by its offset the subscriber
-    /// can tell that some are missing.
+    /// The oldest of this namespace that wait are dropped, except the newest of each topic: by its offset the
+    /// subscriber can tell that some are missing.
     DropOldest,
     /// Of what waits, each publication replaces the one before it with the same key, or of the same topic where it has
     /// no key: the subscriber reads the newest at its own pace.
