@@ -126,9 +126,9 @@ fn client(query: Option<&str>) -> usize {
 }
 
 /// A handler that does what it is told, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
-/// unsubscribes, `h <topic>` subscribes and has pushes wait until it has, `r <count>` is answered with so many bytes more,
-/// `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and the same text; the
-/// answer to `h` comes before all that waits.
+/// unsubscribes, `h <topic>` subscribes and has pushes wait until it has, `r <count>` is answered with so many bytes
+/// more, `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and the same
+/// text; the answer to `h` comes before all that waits.
 pub(crate) struct Room;
 
 /// The ticket of subscriptions until when what is pushed is held.

@@ -6,7 +6,7 @@ use ringfeed::ring::sim::SimKernel;
 use crate::client::{Client, LOST, State};
 use crate::model::Model;
 use crate::plan::{Breach, Kind, Plan};
-use crate::returner::Returner;
+use crate::returner::{Returner, Transport};
 
 /// Microseconds that a handshake takes at most from one end to the other, on a network that is quick enough.
 const HANDSHAKE_US: u64 = 1_000_000;
@@ -72,9 +72,12 @@ impl Case<'_> {
     fn may_be_lost(&self) -> bool {
         let (client, deeds) = (self.client, self.client.deeds);
         let Some(returner) = &client.returner else { return false };
-        let may_be_stale = self.is_late && !returner.is_raw();
         let may_not_know = deeds.gone || deeds.finished || self.is_harmed || self.is_late;
-        may_be_stale || returner.is_raw() && (client.seen.close == Some(Some(LOST)) || may_not_know)
+        match returner.transport {
+            Transport::Raw => client.seen.close == Some(Some(LOST)) || may_not_know,
+            Transport::Centrifuge { .. } => may_not_know,
+            Transport::Envelope | Transport::Events => false,
+        }
     }
 
     /// A slow consumer must have had more to read than an outbox holds.

@@ -145,7 +145,12 @@ impl Plan {
         if is_quick_network && rng.chance(200) {
             clients.iter_mut().for_each(ClientPlan::rush);
         }
+        let is_homecoming = rng.chance(300);
+        if is_homecoming {
+            clients.iter_mut().for_each(|client| client.roam(rng, topics, active_us));
+        }
         let is_flood = is_quick_network && rng.chance(60);
+        let pauses = if is_flood { 5 } else { rng.choose(&[60, 60, 300]) };
         Plan {
             shards,
             topics,
@@ -153,7 +158,7 @@ impl Plan {
             connections_max: if is_short_of_room { rng.between(1, 10) as usize } else { 1000 },
             clients,
             active_us,
-            publish_us: rng.choose(&[2_000, 20_000, 200_000]).max(active_us / if is_flood { 5 } else { 60 }),
+            publish_us: rng.choose(&[2_000, 20_000, 200_000]).max(active_us / pauses),
             burst_max: if is_flood { FLOOD } else { rng.choose(&[1, 4, 20]) },
             payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
             rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
@@ -230,6 +235,16 @@ impl ClientPlan {
         (self.acts, self.last_words, self.roars, self.write_bytes_max) = (0, 10, ROAR, usize::MAX);
     }
 
+    /// Has it be one that comes back, many times and with few words.
+    fn roam(&mut self, rng: &mut Rng, topics: usize, active_us: u64) {
+        self.kind = returner(rng, topics);
+        self.deflate_window = deflate_window(rng, &self.kind);
+        self.ending = ending(rng, &self.kind);
+        self.returns = 20;
+        self.end_us = self.connect_us + rng.below(active_us / 20);
+        (self.acts, self.write_bytes_max) = (0, rng.choose(&[10, 1000, usize::MAX]));
+    }
+
     /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
     pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
         let request_bytes = if let Kind::Returner(..) = self.kind { 1500 } else { 500 };
@@ -248,7 +263,7 @@ impl ClientPlan {
             act_us: rng.choose(&[500, 10_000, 200_000]).max(active_us / 60),
             acts: rng.choose(&[0, 3, 20, 60]),
             last_words: rng.choose(&[0, 3, 10]),
-            deflate_window: rng.choose(&[None, Some(15), Some(9)]),
+            deflate_window: deflate_window(rng, &kind),
             at_once: rng.choose(&[1, 1, 6]),
             roars: if is_quick_network && rng.chance(150) { ROAR } else { 0 },
             pace,
@@ -315,6 +330,14 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
         ])),
         93..96 => Kind::Mute,
         _ => Kind::Stray(rng.choose(&[200, 400, 404, 405, 426])),
+    }
+}
+
+fn deflate_window(rng: &mut Rng, kind: &Kind) -> Option<u8> {
+    match kind {
+        // It is told its name, which is left to real chance, and how much that shrinks.
+        Kind::Returner(Transport::Centrifuge { .. }, _) => None,
+        _ => rng.choose(&[None, Some(15), Some(9)]),
     }
 }
 

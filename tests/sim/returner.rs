@@ -47,7 +47,7 @@ pub(crate) struct Heard {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Returner {
-    transport: Transport,
+    pub(crate) transport: Transport,
     /// In the order of the request.
     pub(crate) tracks: Vec<Track>,
     /// The last id of an event.
@@ -88,11 +88,6 @@ impl Returner {
     /// The code with which it is closed when it does not answer pings.
     pub(crate) fn lost_code(&self) -> u16 {
         if matches!(self.transport, Transport::Centrifuge { .. }) { 3012 } else { 1008 }
-    }
-
-    /// Whether it may be told of a loss by being closed.
-    pub(crate) fn is_raw(&self) -> bool {
-        self.transport == Transport::Raw
     }
 
     /// It connects, as `client`: says where it was.
