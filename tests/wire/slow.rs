@@ -53,10 +53,13 @@ fn slow_count(server: &Inside) -> u64 {
     server.sum(|shard| shard.closed(CloseCause::SlowConsumer).get())
 }
 
-/// Waits until so many messages in all were handed to sockets and outboxes: a shard may be behind the home.
+/// Waits until so many messages in all were handed to sockets and outboxes: a shard may be behind the home. Or until
+/// somebody was closed for being slow, who is delivered nothing from then on.
 #[track_caller]
 fn wait_for_deliveries(server: &Inside, count: u64) {
-    server.wait_until("they are delivered", |server| server.sum(|shard| shard.deliveries.get()) >= count);
+    server.wait_until("they are delivered", |server| {
+        server.sum(|shard| shard.deliveries.get()) >= count || slow_count(server) > 0
+    });
 }
 
 fn outbox_bytes(server: &Inside) -> u64 {
