@@ -259,7 +259,8 @@ fn comments_keep_a_quiet_stream_alive() {
     let keep_alive = KeepAliveConfig { ping_interval_ms: 100, pong_timeout_ms: 50, idle_timeout_ms: 0 };
     let mut server = Inside::with(ServerConfig { keep_alive, ..ServerConfig::default() });
     let mut stream = Stream::open(server.data, "/sse/a", None);
-    let start = stream.next_block();
+    // The first may come before it is known where the topic is.
+    let start = std::iter::from_fn(|| stream.try_next_block()).find(|block| !block.is_comment);
     // They have no answer, and none is missed.
     for _ in 0..5 {
         assert_eq!(stream.next_block(), Block { is_comment: true, ..Block::default() });

@@ -223,6 +223,8 @@ const scenarios = {
     // Tokens: who one is, refreshed in time, or not.
     async tokens(env) {
         const now = () => Math.floor(Date.now() / 1000);
+        // Seconds, in which a browser on a busy machine must have connected.
+        const LIFE = 5;
         const outsider = env.make({ token: 'not.a.token' });
         const end = next(outsider, 'disconnected');
         outsider.connect();
@@ -233,12 +235,12 @@ const scenarios = {
             refreshes += 1;
             return env.sign({ sub: '42', exp: now() + 600 });
         };
-        const client = env.make({ token: await env.sign({ sub: '42', exp: now() + 2 }), getToken });
+        const client = env.make({ token: await env.sign({ sub: '42', exp: now() + LIFE }), getToken });
         const interruptions = [];
         client.on('connecting', ({ code }) => interruptions.push(code));
         let subscriptionRefreshes = 0;
         const subscription = client.newSubscription('locked:t', {
-            token: await env.sign({ sub: '42', channel: 'locked:t', exp: now() + 2, info: { seat: 7 } }),
+            token: await env.sign({ sub: '42', channel: 'locked:t', exp: now() + LIFE, info: { seat: 7 } }),
             getToken: async () => {
                 subscriptionRefreshes += 1;
                 return env.sign({ sub: '42', channel: 'locked:t', exp: now() + 600 });
@@ -251,12 +253,12 @@ const scenarios = {
         await event;
 
         // Two who can't renew theirs.
-        const late = env.make({ token: await env.sign({ exp: now() + 2 }), getToken: () => new Promise(() => {}) });
+        const late = env.make({ token: await env.sign({ exp: now() + LIFE }), getToken: () => new Promise(() => {}) });
         const expired = next(late, 'connecting', ({ code }) => code === 3005);
         await connected(late);
         const member = env.make({ token: await env.sign({ sub: '43' }) });
         const lateSubscription = member.newSubscription('locked:t', {
-            token: await env.sign({ sub: '43', channel: 'locked:t', exp: now() + 2 }),
+            token: await env.sign({ sub: '43', channel: 'locked:t', exp: now() + LIFE }),
             getToken: () => new Promise(() => {}),
         });
         const unsubscribed = next(lateSubscription, 'subscribing', ({ code }) => code === 2501);
