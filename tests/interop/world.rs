@@ -4,7 +4,8 @@
 //! ```text
 //! publish TOPIC FIRST COUNT   publish {"n":FIRST} and so on
 //! cut TOPIC FIRST COUNT       cut the network, publish, let connections through again
-//! storm TOPIC CUTS            publish without end while cutting the network so often; the last one says so
+//! storm TOPIC                 publish all the time while the network is cut, until its subscriber is back
+//! last TOPIC                  publish once more, and say so
 //! restart                     stop the server, gracefully, and start another
 //! subscribers COUNT           wait until there are so many
 //! done                        it has seen what it should
@@ -85,13 +86,15 @@ fn start_server() -> Server {
 pub(crate) struct World {
     server: Server,
     proxy: Proxy,
+    /// Publications in storms so far.
+    stormed: usize,
 }
 
 impl World {
     pub(crate) fn start() -> World {
         let server = start_server();
         let proxy = Proxy::start(server.address);
-        World { server, proxy }
+        World { server, proxy, stormed: 0 }
     }
 
     /// Where clients reach the server, through a network that can be cut.
@@ -117,7 +120,8 @@ impl World {
                 self.publish_all(topic, number(first), number(count));
                 self.proxy.open(self.server.address);
             }
-            ["storm", topic, cuts] => self.storm(topic, number(cuts)),
+            ["storm", topic] => self.storm(topic),
+            ["last", topic] => self.publish_next(topic, ",\"last\":true"),
             ["restart"] => self.restart(),
             ["subscribers", count] => self.wait_for_subscribers(number(count)),
             _ => panic!("not a cue: {line}"),
@@ -135,37 +139,39 @@ impl World {
         outcome.blocking_recv().expect("the shards run").expect("it can be published");
     }
 
-    /// Publishes all the time, while the network is cut: each time until the client has come back, and some more.
-    fn storm(&mut self, topic: &str, cuts: usize) {
-        let mut n = 0;
-        let mut publish_next = |world: &mut World, more: &str| {
-            world.publish(topic, &format!("{{\"n\":{n}{more}}}"));
-            n += 1;
-            thread::sleep(Duration::from_millis(1));
-        };
-        for _ in 0..cuts {
-            let (count, deadline) = (self.proxy.count(), Instant::now() + PATIENCE);
-            self.proxy.cut();
-            self.proxy.open(self.server.address);
-            let mut missed = 0;
-            while self.proxy.count() == count {
-                assert!(Instant::now() < deadline, "the client does not come back");
-                if missed < STORM_MAX {
-                    publish_next(self, "");
-                } else {
-                    thread::sleep(Duration::from_millis(1));
-                }
-                missed += 1;
+    /// Publishes all the time to the only subscriber while the network is cut, until it has come back, and some more.
+    fn storm(&mut self, topic: &str) {
+        self.proxy.cut();
+        self.wait_for_subscribers(0);
+        self.proxy.open(self.server.address);
+        let (mut missed, deadline) = (0, Instant::now() + PATIENCE);
+        while self.subscribers() == 0 {
+            assert!(Instant::now() < deadline, "the client does not come back");
+            if missed < STORM_MAX {
+                self.publish_next(topic, "");
             }
-            (0..50).for_each(|_| publish_next(self, ""));
+            thread::sleep(Duration::from_millis(1));
+            missed += 1;
         }
-        publish_next(self, ",\"last\":true");
+        for _ in 0..50 {
+            self.publish_next(topic, "");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Publishes the next of those that storms number.
+    fn publish_next(&mut self, topic: &str, more: &str) {
+        self.publish(topic, &format!("{{\"n\":{}{more}}}", self.stormed));
+        self.stormed += 1;
+    }
+
+    fn subscribers(&self) -> usize {
+        self.server.status.shards.iter().map(|shard| shard.subscriptions.get() as usize).sum()
     }
 
     fn wait_for_subscribers(&self, count: usize) {
-        let shards = &self.server.status.shards;
         let deadline = Instant::now() + PATIENCE;
-        while shards.iter().map(|shard| shard.subscriptions.get()).sum::<u64>() != count as u64 {
+        while self.subscribers() != count {
             assert!(Instant::now() < deadline, "there are never {count} subscribers");
             thread::sleep(Duration::from_millis(1));
         }

@@ -194,12 +194,12 @@ impl Plan {
             stalled("10 % stalled, conflate", "conflate.toml"),
         ];
         // Enough that who does not read is behind after some seconds, and little enough that the server has time left.
-        let Case { load, .. } = at_rate(10_000, 2048, 8, Vec::new());
+        let Case { load, .. } = at_rate(10_000, 4096, 6, Vec::new());
         let case = Case {
-            name: "10000 subscribers, 2048 B, 8 publications a second".to_owned(),
+            name: "10000 subscribers, 4096 B, 6 publications a second".to_owned(),
             load,
             scenario: Scenario::Slow,
-            warmup: "4s",
+            warmup: "5s",
             servers: vec![0, 1, 2, 3],
         };
         Plan { name: "stalled", servers, cases: vec![case], summary: Vec::new() }
