@@ -38,6 +38,8 @@ pub(super) enum Parcel {
     ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: for the subscribers there.
     Deliver(TopicName, Push),
+    /// From a topic's home shard: it has heard of the disinterest, and what it sent before was for those who are gone.
+    Disinterested(TopicName),
     /// To the shard of a connection: it has joined a topic, or may not.
     Joined(Box<Joined>),
     /// To the shard of a connection: what it has asked for.

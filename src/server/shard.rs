@@ -260,7 +260,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         match parcel {
             Parcel::Publish(publish) => self.sequence(*publish),
             Parcel::Interest(topic, shard) => self.on_interest(&topic, shard),
-            Parcel::Disinterest(topic, shard) => self.home.remove_interest(&topic, shard),
+            Parcel::Disinterest(topic, shard) => self.on_disinterest(topic, shard),
+            Parcel::Disinterested(topic) => self.topics.end_parting(&topic),
             Parcel::Join(join) => self.on_join(*join),
             Parcel::Depart(topic, info) => self.on_depart(&topic, info),
             Parcel::Ask(ask) => self.on_ask(*ask),

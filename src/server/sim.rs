@@ -90,9 +90,10 @@ impl SimShard<'_> {
     pub fn check(&self, kernel: &SimKernel) {
         let slots = &self.shard.slots;
         assert_eq!(self.metrics.connections.get(), slots.len() as u64, "the gauge of connections is off");
-        let open = |slot: &&Slot| slot.route.is_some() && slot.cause.is_none();
-        let websockets = slots.iter().map(|(_, slot)| slot).filter(open).count();
-        assert_eq!(self.metrics.websockets.get(), websockets as u64, "the gauge of WebSockets is off");
+        let open = slots.iter().map(|(_, slot)| slot).filter(|slot| slot.route.is_some() && slot.cause.is_none());
+        let (streams, websockets): (Vec<&Slot>, Vec<&Slot>) = open.partition(|slot| slot.conn.is_stream);
+        assert_eq!(self.metrics.websockets.get(), websockets.len() as u64, "the gauge of WebSockets is off");
+        assert_eq!(self.metrics.streams.get(), streams.len() as u64, "the gauge of streams is off");
         let outbox_bytes: usize = slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).sum();
         assert_eq!(self.metrics.outbox_bytes.get(), outbox_bytes as u64, "the gauge of outbox bytes is off");
         let behind = slots.iter().filter(|(_, slot)| !slot.conn.outbox.is_empty()).count();
@@ -101,6 +102,16 @@ impl SimShard<'_> {
         assert_eq!(self.metrics.subscriptions.get(), subscriptions as u64, "the gauge of subscriptions is off");
         assert_eq!(self.metrics.topics.get(), self.shard.topics.len() as u64, "the gauge of topics is off");
         slots.iter().for_each(|(_, slot)| self.check_slot(kernel, slot));
+    }
+
+    /// Checks that a shard that serves nobody, and has heard from the others that they do not, knows of no subscriber.
+    ///
+    /// # Panics
+    /// If it does.
+    pub fn check_nobody_is_subscribed(&self) {
+        assert!(self.shard.topics.is_empty(), "a topic is kept that nobody has subscribed to");
+        let active = self.shard.home.active().next();
+        assert_eq!(active, None, "a home believes that a shard has subscribers");
     }
 
     fn check_slot(&self, kernel: &SimKernel, slot: &Slot) {
@@ -128,13 +139,114 @@ impl SimShard<'_> {
         assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
         let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
         assert!(is_attended || !must_receive, "a connection is no longer received from: {slot:?}");
-        let must_send = matches!(slot.stage, Stage::Serving | Stage::Flushing) && !slot.conn.outbox.is_empty();
+        let is_held = slot.is_held && slot.stage == Stage::Serving;
+        let must_send =
+            matches!(slot.stage, Stage::Serving | Stage::Flushing) && !is_held && !slot.conn.outbox.is_empty();
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
-        assert!(slot.is_sending || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
+        let is_awaited = slot.is_sending || is_held;
+        assert!(is_awaited || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
     }
 
     /// The most that waits in an outbox.
     pub fn outbox_bytes_max(&self) -> usize {
         self.shard.slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::gateway::Feed;
+    use crate::limits::MESH_PARCELS_PER_TURN;
+    use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
+    use crate::topics::{Draft, TopicName};
+
+    const REQUEST: &[u8] = b"GET /feed/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+
+    fn topic() -> TopicName {
+        TopicName::new("a").unwrap()
+    }
+
+    /// Two shards, of which one is the topic's home, and the other has the peers.
+    struct Pair<'m> {
+        kernel: SimKernel,
+        publisher: Publisher,
+        shards: Vec<SimShard<'m>>,
+    }
+
+    impl Pair<'_> {
+        fn start(status: &Status) -> Pair<'_> {
+            let kernel = SimKernel::new(Rng::new(1), Faults::none());
+            let (publisher, shards) = start(&kernel, &ServerConfig::default(), 100, status, |_| {
+                let mut routes = Routes::default();
+                routes.add("/feed/", Box::new(Feed::default())).unwrap();
+                routes
+            });
+            Pair { kernel, publisher, shards }
+        }
+
+        fn publish(&mut self, payload: &'static str) {
+            drop(self.publisher.publish(Draft::new(topic(), true, Bytes::from(payload))).unwrap());
+        }
+
+        /// Whatever is on its way arrives, and the shard takes one turn.
+        fn turn(&mut self, shard: usize) {
+            let timeout = self.shards[shard].fall_asleep();
+            self.kernel.sleep(shard, timeout);
+            let until_us = self.kernel.now_us() + 10_000;
+            while self.kernel.next(until_us).is_some() {}
+            self.shards[shard].turn(until_us / 1000);
+        }
+
+        fn turn_home(&mut self) {
+            self.turn(topic().home(2));
+        }
+
+        fn turn_other(&mut self) {
+            self.turn(1 - topic().home(2));
+        }
+
+        fn connect(&mut self) -> PeerId {
+            let peer = self.kernel.connect(1 - topic().home(2));
+            self.turn_other();
+            peer
+        }
+
+        fn ask(&mut self, peer: PeerId) {
+            assert_eq!(self.kernel.write(peer, REQUEST), REQUEST.len());
+            self.turn_other();
+        }
+
+        /// What the peer was sent after the answer to its handshake.
+        fn read(&mut self, peer: PeerId) -> Vec<u8> {
+            (0..2).for_each(|_| self.turn_other());
+            let PeerRead::Bytes(bytes) = self.kernel.read(peer, usize::MAX) else { panic!("nothing came") };
+            let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("the end of a head");
+            bytes[end + 4..].to_vec()
+        }
+    }
+
+    #[test]
+    fn who_comes_when_all_others_have_just_gone_has_no_gap() {
+        let status = Status::new(2);
+        let mut pair = Pair::start(&status);
+        let (before, after) = (pair.connect(), pair.connect());
+        pair.ask(before);
+        pair.turn_home();
+        // More than a turn takes: the rest is still in the queue when the last subscriber has gone.
+        (0..=MESH_PARCELS_PER_TURN).for_each(|_| pair.publish("old"));
+        pair.turn_home();
+        pair.kernel.reset(before);
+        pair.turn_other();
+        pair.publish("for nobody");
+        pair.turn_home();
+        pair.ask(after);
+        pair.turn_home();
+        pair.publish("new");
+        pair.turn_home();
+        assert_eq!(pair.read(after), b"\x81\x03new");
     }
 }

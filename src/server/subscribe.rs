@@ -71,8 +71,15 @@ impl<R: Ring> Shard<'_, R> {
         if home == self.mesh.shard() {
             self.home.remove_interest(topic, here);
         } else {
+            self.topics.begin_parting(topic);
             self.mesh.send(home, Parcel::Disinterest(topic.clone(), here));
         }
+    }
+
+    /// At the topic's home: a shard has no subscribers any more.
+    pub(super) fn on_disinterest(&mut self, topic: TopicName, shard: u16) {
+        self.home.remove_interest(&topic, shard);
+        self.mesh.send(usize::from(shard), Parcel::Disinterested(topic));
     }
 
     /// From now on `slot` is pushed what comes for the topic.

@@ -94,6 +94,10 @@ pub struct Topics {
     staged: Vec<TopicId>,
     /// Topics with runs that have not been sent to all; the first is next.
     sending: VecDeque<TopicId>,
+    /// Topics that were forgotten without their homes having heard of it, and how many times. What comes from there is
+    /// for those who were here before: whoever subscribes meanwhile would see that, and then not what the home does not
+    /// send because it has heard.
+    parting: HashMap<TopicName, u32>,
 }
 
 impl TopicId {
@@ -169,6 +173,23 @@ impl Topics {
         true
     }
 
+    /// A topic was forgotten, and its home is being told.
+    pub fn begin_parting(&mut self, name: &TopicName) {
+        *self.parting.entry(name.clone()).or_default() += 1;
+    }
+
+    /// The home has heard.
+    pub fn end_parting(&mut self, name: &TopicName) {
+        let Some(times) = self.parting.get_mut(name) else { return };
+        *times -= 1;
+        if *times == 0 {
+            self.parting.remove(name);
+        }
+        if self.parting.is_empty() {
+            self.parting = HashMap::new();
+        }
+    }
+
     /// The id of a topic that has subscribers here.
     pub fn find(&self, name: &TopicName) -> Option<TopicId> {
         self.ids.get(name).copied()
@@ -184,8 +205,11 @@ impl Topics {
         self.topics[id.0 as usize].namespace
     }
 
-    /// Puts something up for the subscribers of a topic on this shard, if there are any.
+    /// Puts something up for the subscribers of a topic on this shard, if there are any that it is for.
     pub fn stage(&mut self, name: &TopicName, push: Push) {
+        if !self.parting.is_empty() && self.parting.contains_key(name) {
+            return;
+        }
         let Some(id) = self.find(name) else { return };
         let topic = self.topic_mut(id);
         topic.staged.push(push);
@@ -456,6 +480,23 @@ mod tests {
         assert!(topics.is_empty() && !topics.has_work());
         subscribe(&mut topics, "a", 2, RAW);
         assert!(send(&mut topics, 100).is_empty());
+    }
+
+    #[test]
+    fn what_was_for_those_before_is_not_for_those_who_come() {
+        let mut topics = Topics::default();
+        let before = subscribe(&mut topics, "a", 1, RAW);
+        for _ in 0..2 {
+            assert!(topics.unsubscribe(before, 1, RAW));
+            topics.begin_parting(&name("a"));
+            assert_eq!(subscribe(&mut topics, "a", 1, RAW), before);
+        }
+        stage(&mut topics, "a", b"1");
+        topics.end_parting(&name("a"));
+        stage(&mut topics, "a", b"2");
+        topics.end_parting(&name("a"));
+        stage(&mut topics, "a", b"4");
+        assert_eq!(send(&mut topics, 100), sent(&[("4", 1)]));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 
 use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
 use ringfeed::proto::{
@@ -11,11 +12,16 @@ use ringfeed::proto::{
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
 use crate::journal::roar;
-use crate::model::{Model, View, topic_name};
+use crate::model::{Model, View};
 use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
+use crate::returner::{Asking, Returner};
+use crate::spaces::{topic_name, topic_number};
 
 /// Bytes of one message to the server that must be refused as too big.
 const TOO_BIG: u64 = 100_001;
+
+/// The code of a close that tells of a loss.
+pub(crate) const LOST: u16 = 3010;
 
 /// Bytes of one message from the server at most.
 const MESSAGE_BYTES_MAX: u32 = 1 << 24;
@@ -25,6 +31,8 @@ const MESSAGE_BYTES_MAX: u32 = 1 << 24;
 enum Expected {
     Message(MessageKind, Vec<u8>),
     Pong(Vec<u8>),
+    /// That it has subscribed to this topic: before all that waits.
+    Held(usize),
 }
 
 /// How far the client's conversation has come.
@@ -89,6 +97,10 @@ pub(crate) struct Client {
     /// When all of its handshake had left.
     pub(crate) asked_us: Option<u64>,
     pub(crate) views: Vec<View>,
+    /// What it knows, if it is one that comes back.
+    pub(crate) returner: Option<Returner>,
+    /// It has come back, as another client.
+    pub(crate) has_returned: bool,
     /// The longest that a publication took to get here, in microseconds.
     pub(crate) latency_us_max: u64,
     kernel: SimKernel,
@@ -136,6 +148,8 @@ impl Client {
             peer: None,
             asked_us: None,
             views: Vec::new(),
+            returner: None,
+            has_returned: false,
             latency_us_max: 0,
             kernel: kernel.clone(),
             handshake,
@@ -155,15 +169,41 @@ impl Client {
         }
     }
 
-    pub(crate) fn connect(&mut self) {
+    pub(crate) fn connect(&mut self, model: &mut Model) {
         self.peer = Some(self.kernel.connect(self.plan.shard));
         self.state = State::Handshaking;
-        let request = self.request();
+        if let Kind::Returner(transport, topics) = &self.plan.kind {
+            self.returner.get_or_insert_with(|| Returner::new(*transport, topics, model));
+        }
+        let request = match &mut self.returner {
+            Some(returner) => {
+                let asking = returner.ask(self.index, model, &mut self.rng);
+                self.request_again(&asking)
+            }
+            None => self.request(),
+        };
         self.unsent.extend(request);
         if self.plan.is_hasty && matches!(self.plan.kind, Kind::Echo | Kind::Room) {
-            self.say_something(&mut Model::new(0));
+            self.say_something(&mut Model::new(0, &Arc::default()));
         }
         self.write();
+    }
+
+    /// The opening handshake of one who says where it was.
+    fn request_again(&mut self, asking: &Asking) -> Vec<u8> {
+        let headers: Vec<(&str, &str)> = asking.headers.iter().map(|(name, value)| (*name, &**value)).collect();
+        if self.is_stream() {
+            let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+            return format!("GET {} HTTP/1.1\r\nHost: sim\r\n{headers}\r\n", asking.target).into_bytes();
+        }
+        let mut request = Vec::new();
+        self.handshake.encode_request(&mut request, "sim", &asking.target, asking.subprotocols, &headers);
+        request
+    }
+
+    /// Whether it reads an event stream, and not a WebSocket.
+    pub(crate) fn is_stream(&self) -> bool {
+        self.returner.as_ref().is_some_and(Returner::is_stream)
     }
 
     /// The opening handshake, or what stands in for it.
@@ -179,6 +219,7 @@ impl Client {
             Kind::Room => "/room".to_owned(),
             Kind::Stray(404) => "/nowhere".to_owned(),
             Kind::Stray(_) => "/echo".to_owned(),
+            Kind::Returner(..) => unreachable!("it asks in another way"),
         };
         let target = format!("{path}?client={}", self.index);
         let plain =
@@ -257,7 +298,8 @@ impl Client {
         match self.plan.kind.clone() {
             Kind::Echo => self.say_message(),
             Kind::Room => self.say_verb(model),
-            Kind::Breaker(Breach::Talks) | Kind::Feed(_) => self.ping(),
+            Kind::Returner(..) if self.is_stream() => {}
+            Kind::Breaker(Breach::Talks) | Kind::Feed(_) | Kind::Returner(..) => self.ping(),
             Kind::Breaker(_) => self.say_message(),
             Kind::Mute | Kind::Stray(_) => {}
         }
@@ -323,13 +365,22 @@ impl Client {
         }
         let topic = self.rng.below(model.topic_count() as u64) as usize;
         let name = topic_name(topic);
-        let text = match self.rng.below(11) {
+        let text = match self.rng.below(12) {
+            // What comes before all else that waits may not be about what those are about.
+            0..6 | 11 if self.expected.contains(&Expected::Held(topic)) => return self.ping(),
+            11 if self.expects_word_of(&name) => return self.ping(),
             0..4 => format!("s {name}"),
             4..6 => format!("u {name}"),
+            6..9 if model.is_lossy(topic) => return self.ping(),
             6..9 => {
                 let len = self.rng.below(self.bytes_max as u64 + 1) as usize;
-                let message = model.publish_by_client(self.index, topic, len);
+                let message = model.publish_by_client(self.index, topic, len, self.now_us);
                 return self.say_text(&format!("p {name} {message}"));
+            }
+            11 => {
+                self.bytes_asked += name.len() + FRAME_HEADER_BYTES_MAX;
+                self.expected.push_back(Expected::Held(topic));
+                return self.say_text(&format!("h {name}"));
             }
             9 if self.plan.roars > 0 => {
                 let count = self.rng.below(self.plan.roars as u64) as usize;
@@ -340,6 +391,15 @@ impl Client {
         };
         self.say_text(&text);
         self.expect_message(MessageKind::Text, format!("={text}").into_bytes());
+    }
+
+    /// Whether some answer about a topic has not come.
+    fn expects_word_of(&self, name: &str) -> bool {
+        let is_about = |expected: &Expected| match expected {
+            Expected::Message(_, text) => text.ends_with(format!(" {name}").as_bytes()),
+            Expected::Pong(_) | Expected::Held(_) => false,
+        };
+        self.expected.iter().any(is_about)
     }
 
     fn expect_message(&mut self, kind: MessageKind, payload: Vec<u8>) {
@@ -368,6 +428,7 @@ impl Client {
         let peer = self.peer.expect("looked at above");
         match ending {
             Ending::Stays => {}
+            Ending::Closes(_) if self.is_stream() => return self.end(Ending::Leaves),
             Ending::Closes(code) => self.close(code),
             Ending::IsClosed(code) if self.state == State::Open && self.deeds.is_none() => {
                 self.deeds.asked = Some(code);
@@ -405,6 +466,9 @@ impl Client {
 
     /// Sends a Close frame, unless one was sent.
     pub(crate) fn close(&mut self, code: Option<u16>) {
+        if self.is_stream() {
+            return self.end(Ending::Leaves);
+        }
         if self.state == State::Open && self.deeds.close.is_none() && !self.deeds.breach {
             self.deeds.close = Some(code);
             let mask = self.mask();
@@ -505,6 +569,9 @@ impl Client {
     }
 
     fn hear(&mut self, model: &mut Model, mut bytes: Vec<u8>) {
+        if self.is_stream() {
+            return self.hear_stream(model, bytes);
+        }
         if self.state == State::Handshaking {
             self.head.append(&mut bytes);
             if self.seen.status.is_some() {
@@ -545,6 +612,31 @@ impl Client {
         self.inflater = Some(inflater);
     }
 
+    /// Bytes of what may be an event stream.
+    fn hear_stream(&mut self, model: &mut Model, mut bytes: Vec<u8>) {
+        if self.state == State::Handshaking {
+            self.head.append(&mut bytes);
+            let Some(end) = self.head.windows(4).position(|end| end == b"\r\n\r\n") else { return };
+            let status =
+                std::str::from_utf8(&self.head[..end]).ok().and_then(|head| head.split(' ').nth(1)?.parse().ok());
+            if status != Some(200) {
+                self.seen.status = status;
+                return;
+            }
+            bytes = self.head.split_off(end + 4);
+            self.on_open();
+        }
+        let returner = self.returner.as_mut().expect("it reads a stream");
+        let published_us = returner.on_bytes(model, &bytes, self.now_us);
+        self.note_latency(published_us);
+    }
+
+    fn note_latency(&mut self, published_us: Option<u64>) {
+        if let (Some(published_us), Pace::Quick) = (published_us, self.plan.pace) {
+            self.latency_us_max = self.latency_us_max.max(self.now_us - published_us);
+        }
+    }
+
     fn on_open(&mut self) {
         self.state = State::Open;
         assert!(
@@ -559,6 +651,12 @@ impl Client {
             _ => Vec::new(),
         };
         self.views = topics.into_iter().map(|topic| View::new(topic, self.now_us)).collect();
+        if let Some(returner) = &self.returner {
+            let greeting = returner.greeting(&mut self.rng);
+            self.bytes_asked += 1000 * greeting.len();
+            greeting.iter().for_each(|text| self.say_text(text));
+            self.write();
+        }
     }
 
     fn on_event(&mut self, model: &mut Model, event: Event<'_>) {
@@ -574,29 +672,51 @@ impl Client {
             Event::Pong(payload) => self.on_expected(Expected::Pong(payload.to_vec())),
             Event::Message(message) if self.is_answer(message) => {
                 self.on_answer(message);
-                self.on_expected(Expected::Message(message.kind, message.payload.to_vec()));
+                self.on_expected(match message.as_str().and_then(|text| text.strip_prefix("=h ")) {
+                    Some(name) if self.plan.kind == Kind::Room => Expected::Held(topic_number(name)),
+                    _ => Expected::Message(message.kind, message.payload.to_vec()),
+                });
             }
             Event::Message(message) => {
-                let at_us = model.on_message(&mut self.views, message);
-                if let (Some(at_us), Pace::Quick) = (at_us, self.plan.pace) {
-                    self.latency_us_max = self.latency_us_max.max(self.now_us - at_us);
-                }
+                let published_us = match self.returner.is_some() {
+                    true => self.on_return_message(model, message),
+                    false => model.on_message(&mut self.views, message),
+                };
+                self.note_latency(published_us);
             }
-            Event::Close(close) => self.on_close(close.code.map(|code| code.0)),
+            Event::Close(close) => {
+                if let (Some(returner), Some(LOST)) = (&mut self.returner, close.code.map(|code| code.0)) {
+                    returner.on_lost(model, close.reason, self.now_us);
+                }
+                self.on_close(close.code.map(|code| code.0));
+            }
             Event::Deflated(_) => unreachable!("it was inflated"),
         }
+    }
+
+    /// A message to one who comes back. Returns when it was published, if that is known.
+    fn on_return_message(&mut self, model: &mut Model, message: Message<'_>) -> Option<u64> {
+        let returner = self.returner.as_mut().expect("it is one");
+        let heard = returner.on_message(model, message, self.now_us);
+        if !self.plan.ignores_pings && self.deeds.close.is_none() {
+            heard.answers.iter().for_each(|text| self.say_text(text));
+            self.write();
+        }
+        heard.published_us
     }
 
     fn is_answer(&self, message: Message<'_>) -> bool {
         match self.plan.kind {
             Kind::Room => message.payload.first() == Some(&b'='),
-            Kind::Feed(_) | Kind::Breaker(Breach::Talks) => false,
+            Kind::Feed(_) | Kind::Returner(..) | Kind::Breaker(Breach::Talks) => false,
             _ => true,
         }
     }
 
     fn on_expected(&mut self, came: Expected) {
-        let expected = self.expected.pop_front();
+        let is_held = |expected: &Expected| matches!(expected, Expected::Held(_));
+        let is_next = |expected: &Expected| if is_held(&came) { *expected == came } else { !is_held(expected) };
+        let expected = self.expected.iter().position(is_next).and_then(|next| self.expected.remove(next));
         assert_eq!(expected.as_ref(), Some(&came), "client {}: a wrong answer", self.index);
     }
 
@@ -608,9 +728,9 @@ impl Client {
             return;
         }
         let (verb, name) = text[1..].split_once(' ').expect("a verb and a topic");
-        let topic = name.strip_prefix("t/").and_then(|number| number.parse().ok()).expect("a topic's name");
+        let topic = topic_number(name);
         match verb {
-            "s" if self.views.iter().all(|view| view.topic() != topic) => {
+            "s" | "h" if self.views.iter().all(|view| view.topic() != topic) => {
                 self.views.push(View::new(topic, self.now_us));
             }
             "u" => self.views.retain(|view| view.topic() != topic),
@@ -623,12 +743,9 @@ impl Client {
         self.state = State::Closed;
         // The server answers in order: whatever was asked before a Close frame of ours is answered before its own.
         if self.deeds.close.is_some() && code == self.deeds.close.flatten() {
-            assert!(
-                self.expected.is_empty(),
-                "client {}: not everything was answered: {:?}",
-                self.index,
-                self.expected
-            );
+            // Except for what others than the connection's shard have to answer.
+            let is_answered = self.expected.iter().all(|expected| matches!(expected, Expected::Held(_)));
+            assert!(is_answered, "client {}: not everything was answered: {:?}", self.index, self.expected);
         }
         if self.deeds.close.is_none() && !self.deeds.breach && !self.deeds.finished {
             self.deeds.close = Some(code);
@@ -649,6 +766,7 @@ impl fmt::Debug for Client {
             .field("deeds", &self.deeds)
             .field("peer", &self.peer)
             .field("views", &self.views)
+            .field("returner", &self.returner)
             .field("acts", &self.acts)
             .field("unsent", &self.unsent.len())
             .field("expected", &self.expected.len())

@@ -5,10 +5,10 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use ringfeed::buf::ConnId;
-use ringfeed::gateway::{Accept, Context, Handler, Refusal, Request};
+use ringfeed::gateway::{Accept, Context, Get, Handler, Order, Refusal, Request, Stream, Subscribe};
 use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
-use ringfeed::topics::TopicName;
+use ringfeed::topics::{Answer, CatchUp, Push, TopicName};
 
 /// What all handlers of a run write down.
 #[derive(Default)]
@@ -44,7 +44,7 @@ impl Journal {
     }
 }
 
-/// A handler whose connections are written down. Clients say who they are in the query: `?client=7`.
+/// A handler whose connections are written down. Clients say who they are in the query: `?client=7&…`.
 pub(crate) struct Watched<H> {
     pub(crate) handler: H,
     pub(crate) shard: usize,
@@ -54,28 +54,85 @@ pub(crate) struct Watched<H> {
 impl<H: Handler> Handler for Watched<H> {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let accept = self.handler.on_open(conn, request)?;
-        let client =
-            request.head.query.and_then(|query| query.strip_prefix("client=")).expect("clients say who they are");
-        self.journal.borrow_mut().on_open(self.shard, conn.id(), client.parse().expect("a number"));
+        self.journal.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
         Ok(accept)
     }
 
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
+        let stream = self.handler.on_get(conn, request)?;
+        self.journal.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
+        Ok(stream)
+    }
+
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
-        let is_open = self.journal.borrow().open.contains_key(&(self.shard, conn.id()));
-        assert!(is_open, "a message of a connection that is not open");
+        self.check_open(conn);
         self.handler.on_message(conn, message);
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        self.check_open(conn);
+        self.handler.on_answer(conn, ticket, answer);
+    }
+
+    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
+        self.check_open(conn);
+        self.handler.on_push(conn, topic, push);
+    }
+
+    fn deadline_ms(&self) -> Option<u64> {
+        self.handler.deadline_ms()
+    }
+
+    fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
+        self.handler.take_due(now_ms)
+    }
+
+    fn on_timer(&mut self, conn: &mut Context<'_>) {
+        self.check_open(conn);
+        self.handler.on_timer(conn);
+    }
+
+    fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
+        self.handler.find_connections(order, found);
+    }
+
+    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
+        self.check_open(conn);
+        self.handler.on_order(conn, order);
     }
 
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
         self.handler.on_close(conn, cause);
         self.journal.borrow_mut().on_close(self.shard, conn, cause);
     }
+
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        self.check_open(conn);
+        self.handler.on_drain(conn);
+    }
+}
+
+impl<H> Watched<H> {
+    fn check_open(&self, conn: &Context<'_>) {
+        let is_open = self.journal.borrow().open.contains_key(&(self.shard, conn.id()));
+        assert!(is_open, "a call for a connection that is not open");
+    }
+}
+
+/// Who a client says it is.
+fn client(query: Option<&str>) -> usize {
+    let client = query.and_then(|query| query.strip_prefix("client=")?.split('&').next());
+    client.and_then(|client| client.parse().ok()).expect("clients say who they are")
 }
 
 /// A handler that does what it is told, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
-/// unsubscribes, `r <count>` is answered with so many bytes more, `p <topic> <message>` publishes, `c <code>` closes.
-/// All but the last two are answered with `=` and the same text.
+/// unsubscribes, `h <topic>` subscribes and has pushes wait until it has, `r <count>` is answered with so many bytes more,
+/// `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and the same text; the
+/// answer to `h` comes before all that waits.
 pub(crate) struct Room;
+
+/// The ticket of subscriptions until when what is pushed is held.
+const HELD: u32 = 1;
 
 impl Handler for Room {
     fn on_open(&mut self, _conn: &mut Context<'_>, _request: &Request<'_>) -> Result<Accept, Refusal> {
@@ -89,6 +146,12 @@ impl Handler for Room {
         match verb {
             "s" => conn.subscribe(topic(rest)).expect("few topics"),
             "u" => conn.unsubscribe(topic(rest)),
+            "h" => {
+                let (topic, catch_up, ticket) = (topic(rest), CatchUp::None, Some(HELD));
+                let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
+                conn.hold();
+                return conn.subscribe_with(subscribe).expect("few topics");
+            }
             "r" => return conn.send(Message::text(&roar(rest.parse().expect("a count")))),
             "p" => {
                 let (name, payload) = rest.split_once(' ').expect("a topic and a message");
@@ -101,6 +164,13 @@ impl Handler for Room {
             _ => panic!("not a verb of the room: {text}"),
         }
         conn.send(Message::text(&format!("={text}")));
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        assert_eq!(ticket, HELD);
+        let Answer::Subscribed { topic, .. } = answer else { panic!("it was refused: {answer:?}") };
+        conn.send(Message::text(&format!("=h {topic}")));
+        conn.release();
     }
 }
 

@@ -3,9 +3,10 @@
 use ringfeed::conn::CloseCause;
 use ringfeed::ring::sim::SimKernel;
 
-use crate::client::{Client, State};
+use crate::client::{Client, LOST, State};
 use crate::model::Model;
 use crate::plan::{Breach, Kind, Plan};
+use crate::returner::Returner;
 
 /// Microseconds that a handshake takes at most from one end to the other, on a network that is quick enough.
 const HANDSHAKE_US: u64 = 1_000_000;
@@ -49,7 +50,8 @@ impl Case<'_> {
             Some(CloseCause::PeerLost) => deeds.finished || deeds.gone || self.is_harmed,
             Some(CloseCause::Protocol) => deeds.breach && client.plan.kind != Kind::Breaker(Breach::Talks),
             Some(CloseCause::Application) => {
-                deeds.asked.is_some() || (deeds.breach && client.plan.kind == Kind::Breaker(Breach::Talks))
+                let is_breach = deeds.breach && client.plan.kind == Kind::Breaker(Breach::Talks);
+                deeds.asked.is_some() || is_breach || self.may_be_lost()
             }
             Some(CloseCause::PingTimeout) => client.plan.ignores_pings || deeds.gone || deeds.finished || self.is_late,
             Some(CloseCause::SlowConsumer) => self.may_be_slow(model),
@@ -66,11 +68,25 @@ impl Case<'_> {
         );
     }
 
+    /// Whether it may have been closed since it had lost something, or since it took too long to say who it is.
+    fn may_be_lost(&self) -> bool {
+        let (client, deeds) = (self.client, self.client.deeds);
+        let Some(returner) = &client.returner else { return false };
+        let may_be_stale = self.is_late && !returner.is_raw();
+        let may_not_know = deeds.gone || deeds.finished || self.is_harmed || self.is_late;
+        may_be_stale || returner.is_raw() && (client.seen.close == Some(Some(LOST)) || may_not_know)
+    }
+
     /// A slow consumer must have had more to read than an outbox holds.
     fn may_be_slow(&self, model: &Model) -> bool {
         let client = self.client;
-        let subscribes = matches!(client.plan.kind, Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks));
-        subscribes && model.bytes_since(client.plan.connect_us) + client.bytes_asked > self.plan.outbox_bytes_max()
+        let bytes = match client.plan.kind {
+            Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks) => model.bytes_since(client.plan.connect_us),
+            // It also gets what is older, and more beside.
+            Kind::Returner(..) => model.bytes_told(),
+            _ => return false,
+        };
+        bytes + client.bytes_asked > self.plan.outbox_bytes_min()
     }
 
     /// The client was told, if it stayed to listen.
@@ -80,14 +96,18 @@ impl Case<'_> {
             return;
         }
         let told = client.seen.close;
+        let drained = client.returner.as_ref().map_or(1001, Returner::drain_code);
+        let lost = client.returner.as_ref().map_or(1008, Returner::lost_code);
         let expected = match (end, client.plan.kind.clone()) {
             (None, _) | (Some(CloseCause::SlowConsumer | CloseCause::PeerLost), _) => None,
             (Some(CloseCause::Peer), _) => Some(client.deeds.close.expect("it sent a Close frame")),
             (Some(CloseCause::Protocol), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
             (Some(CloseCause::Application), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
+            (Some(CloseCause::Application), Kind::Returner(..)) => Some(Some(LOST)),
             (Some(CloseCause::Application), _) => Some(client.deeds.asked),
-            (Some(CloseCause::PingTimeout), _) => Some(Some(1008)),
-            (Some(CloseCause::Drain), _) => Some(Some(1001)),
+            (Some(CloseCause::PingTimeout), _) => Some(Some(lost)),
+            (Some(CloseCause::Drain), _) if client.is_stream() => None,
+            (Some(CloseCause::Drain), _) => Some(Some(drained)),
             (Some(cause), kind) => panic!("{kind:?} ended with {cause:?}"),
         };
         assert_eq!(told, expected, "this client ended with {end:?} and was told otherwise: {client:?}");
@@ -107,7 +127,7 @@ impl Case<'_> {
         if client.deeds.gone || client.deeds.finished || self.is_harmed || self.is_late {
             return;
         }
-        let is_crowded = self.plan.connections_max < self.plan.clients.len() || self.plan.drain_us.is_some();
+        let is_crowded = self.plan.connections_max < self.plan.connections() || self.plan.drain_us.is_some();
         match (client.seen.status, &client.plan.kind) {
             (Some(503), _) => assert!(is_crowded, "there was room: {client:?}"),
             (status, Kind::Stray(wanted)) => {

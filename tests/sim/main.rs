@@ -7,7 +7,11 @@ mod client;
 mod journal;
 mod judge;
 mod model;
+mod order;
 mod plan;
+mod returner;
+mod spaces;
+mod track;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -118,6 +122,8 @@ impl Summary {
         self.messages += other.messages;
         self.recv_buffers_scarce += other.recv_buffers_scarce;
         self.accept_stalls += other.accept_stalls;
+        self.returns += other.returns;
+        self.tally.add(&other.tally);
         self.closed.iter_mut().zip(other.closed).for_each(|(sum, count)| *sum += count);
     }
 
@@ -132,6 +138,12 @@ impl Summary {
             self.deliveries,
             self.recv_buffers_scarce,
             self.accept_stalls
+        );
+        let tally = &self.tally;
+        println!(
+            "came back {} times: {} times all that was missed of a topic came ({} publications), {} times its loss was \
+             told; slow ones skipped {}",
+            self.returns, tally.recoveries, tally.recovered, tally.losses, tally.skipped
         );
         println!("a publication took at most {} network delays to a quick client", self.latency);
         let closed: Vec<String> =

@@ -5,14 +5,18 @@
 //! and the offsets that the server told must fit.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use ringfeed::limits::FRAME_HEADER_BYTES_MAX;
 use ringfeed::proto::{Message, MessageKind};
 use ringfeed::server::{PublishError, Publisher};
-use ringfeed::topics::{Draft, Position, TopicName};
+use ringfeed::topics::{Draft, Namespace, Namespaces, Position, SlowConsumer, TopicName};
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::order::{Order, Placed};
+use crate::spaces::topic_name;
 
 /// The publisher that is no client: the control plane.
 pub(crate) const CONTROL: usize = 9999;
@@ -36,7 +40,10 @@ struct Published {
 
 /// One topic.
 struct Topic {
+    index: usize,
     name: TopicName,
+    namespace: Namespace,
+    order: Order,
     control: Vec<Published>,
     waiting: VecDeque<(u64, Receiver<Outcome>)>,
     last_offset: u64,
@@ -47,8 +54,8 @@ pub(crate) struct Model {
     topics: Vec<Topic>,
     next: HashMap<Id, Id>,
     previous: HashMap<Id, Id>,
-    /// How much each client published: the numbers given out.
-    numbers: HashMap<(usize, usize), u64>,
+    /// When each client published each of its messages, by client and topic.
+    client_times: HashMap<(usize, usize), Vec<u64>>,
     /// Bytes of the frames that clients published.
     client_bytes: usize,
 }
@@ -64,15 +71,10 @@ pub(crate) struct View {
 }
 
 impl Model {
-    pub(crate) fn new(topic_count: usize) -> Model {
-        let topic = |index| Topic {
-            name: TopicName::new(&topic_name(index)).expect("a valid name"),
-            control: Vec::new(),
-            waiting: VecDeque::new(),
-            last_offset: 0,
-        };
-        let topics = (0..topic_count).map(topic).collect();
-        Model { topics, next: HashMap::new(), previous: HashMap::new(), numbers: HashMap::new(), client_bytes: 0 }
+    pub(crate) fn new(topic_count: usize, namespaces: &Arc<Namespaces>) -> Model {
+        let topics = (0..topic_count).map(|topic| Topic::new(topic, namespaces)).collect();
+        let (next, previous, client_times) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Model { topics, next, previous, client_times, client_bytes: 0 }
     }
 
     pub(crate) fn topic_count(&self) -> usize {
@@ -85,22 +87,22 @@ impl Model {
         let id = Id { topic, publisher: CONTROL, number: entry.control.len() as u64 + 1 };
         let payload = payload(id, len);
         let mut published = Published { at_us: now_us, len: payload.len(), outcome: None };
-        match publisher.publish(Draft::new(
-            entry.name.clone(),
-            kind_of(&payload) == MessageKind::Text,
-            Bytes::from(payload),
-        )) {
+        let is_text = kind_of(&payload) == MessageKind::Text;
+        let mut draft = Draft::new(entry.name.clone(), is_text, Bytes::from(payload));
+        draft.key = entry.key(id).map(String::into_boxed_str);
+        match publisher.publish(draft) {
             Ok(outcome) => entry.waiting.push_back((id.number, outcome)),
             Err(error) => published.outcome = Some(Err(error)),
         }
         entry.control.push(published);
     }
 
-    /// The text with which client `publisher` publishes its next message to `topic`.
-    pub(crate) fn publish_by_client(&mut self, publisher: usize, topic: usize, len: usize) -> String {
-        let number = self.numbers.entry((publisher, topic)).or_default();
-        *number += 1;
-        let payload = payload(Id { topic, publisher, number: *number }, len);
+    /// The text with which client `publisher` publishes its next message to `topic`, which must not be one that drops
+    /// any: there the order is that of the control plane.
+    pub(crate) fn publish_by_client(&mut self, publisher: usize, topic: usize, len: usize, now_us: u64) -> String {
+        let times = self.client_times.entry((publisher, topic)).or_default();
+        times.push(now_us);
+        let payload = payload(Id { topic, publisher, number: times.len() as u64 }, len);
         self.client_bytes += payload.len() + FRAME_HEADER_BYTES_MAX;
         payload
     }
@@ -125,6 +127,46 @@ impl Model {
         frames + self.client_bytes
     }
 
+    /// How many bytes somebody was sent at most who was told of all that was ever published in any way that there is.
+    pub(crate) fn bytes_told(&self) -> usize {
+        let control = self.topics.iter().map(|topic| topic.control.len()).sum::<usize>();
+        let clients = self.client_times.values().map(Vec::len).sum::<usize>();
+        // Base64 makes it longer, and each has a line of its own about it.
+        self.bytes_since(0) * 4 / 3 + (control + clients) * 300
+    }
+
+    /// The settings of a topic's namespace.
+    pub(crate) fn namespace(&self, topic: usize) -> &Namespace {
+        &self.topics[topic].namespace
+    }
+
+    /// What is known of a topic's order until now.
+    pub(crate) fn order(&mut self, topic: usize) -> &mut Order {
+        self.topics[topic].learn_outcomes();
+        &mut self.topics[topic].order
+    }
+
+    /// Whether slow subscribers of a topic may miss some of it.
+    pub(crate) fn is_lossy(&self, topic: usize) -> bool {
+        self.topics[topic].is_lossy()
+    }
+
+    /// What a message is the newest state of, if it says so.
+    pub(crate) fn key(&self, id: Id) -> Option<String> {
+        self.topics[id.topic].key(id)
+    }
+
+    /// A subscriber was told the place of a message with `len` bytes. Returns when it was published, if that is known:
+    /// what a client says takes its time to get here.
+    pub(crate) fn note(&mut self, position: Position, id: Id, len: usize) -> Option<u64> {
+        let since_us = match id.publisher {
+            CONTROL => self.topics[id.topic].control[id.number as usize - 1].at_us,
+            client => self.client_times[&(client, id.topic)][id.number as usize - 1],
+        };
+        self.order(id.topic).note(position, Placed { id, len, since_us });
+        (id.publisher == CONTROL).then_some(since_us)
+    }
+
     /// A subscriber received `message`. Returns when it was published, if that is known.
     pub(crate) fn on_message(&mut self, views: &mut [View], message: Message<'_>) -> Option<u64> {
         let id = parse(message.payload);
@@ -133,7 +175,7 @@ impl Model {
         let view = view.unwrap_or_else(|| panic!("a message of a topic that was not subscribed to: {id:?}"));
         self.topics[id.topic].learn_outcomes();
         self.check_number(view, id);
-        if let Some(last) = view.last {
+        if let Some(last) = view.last.filter(|_| !self.is_lossy(id.topic)) {
             self.check_neighbours(last, id);
         }
         view.last = Some(id);
@@ -156,7 +198,10 @@ impl Model {
         };
         let published = &topic.control[id.number as usize - 1];
         assert!(matches!(published.outcome, Some(Ok(_))), "a message was delivered that was not accepted: {id:?}");
-        assert!(expected.is_none_or(|expected| expected == id.number), "{expected:?} should come, and {id:?} came");
+        assert!(
+            topic.is_lossy() || expected.is_none_or(|expected| expected == id.number),
+            "{expected:?} should come, and {id:?} came"
+        );
         assert!(last.is_none_or(|last| last < id.number), "{last:?} is followed by {id:?}");
     }
 
@@ -172,13 +217,7 @@ impl Model {
     }
 
     fn offset(&self, id: Id) -> Option<u64> {
-        if id.publisher != CONTROL {
-            return None;
-        }
-        match self.topics[id.topic].control[id.number as usize - 1].outcome {
-            Some(Ok(position)) => Some(position.offset),
-            _ => None,
-        }
+        self.topics[id.topic].order.position(id).map(|position| position.offset)
     }
 
     /// Nothing is on its way any more: this subscription must have seen its topic's last message.
@@ -193,9 +232,9 @@ impl Model {
         let following = view.last.and_then(|last| self.next.get(&last));
         assert_eq!(following, None, "a subscriber has not seen what others have");
         for publisher in publishers_done {
-            let (seen, published) =
-                (view.last_numbers.get(publisher), self.numbers.get(&(*publisher, view.topic)).copied());
-            assert!(seen.is_none() || seen.copied() == published, "client {publisher}: {seen:?} of {published:?} seen");
+            let seen = view.last_numbers.get(publisher).copied();
+            let published = self.client_times.get(&(*publisher, view.topic)).map(|times| times.len() as u64);
+            assert!(seen.is_none() || seen == published, "client {publisher}: {seen:?} of {published:?} seen");
         }
     }
 
@@ -210,6 +249,21 @@ impl Model {
 }
 
 impl Topic {
+    fn new(index: usize, namespaces: &Namespaces) -> Topic {
+        let name = TopicName::new(&topic_name(index)).expect("a valid name");
+        let namespace = namespaces.get(namespaces.find(&name).expect("its namespace is known")).clone();
+        let (order, control, waiting) = (Order::default(), Vec::new(), VecDeque::new());
+        Topic { index, name, namespace, order, control, waiting, last_offset: 0 }
+    }
+
+    fn is_lossy(&self) -> bool {
+        self.namespace.slow_consumer != SlowConsumer::Close
+    }
+
+    fn key(&self, id: Id) -> Option<String> {
+        (self.namespace.slow_consumer == SlowConsumer::Conflate).then(|| format!("k{}", id.number % 3))
+    }
+
     fn learn_outcomes(&mut self) {
         while let Some((number, receiver)) = self.waiting.front_mut() {
             let outcome = match receiver.try_recv() {
@@ -218,11 +272,14 @@ impl Topic {
                 // The shard is gone.
                 Err(TryRecvError::Closed) => Err(PublishError::Stopping),
             };
+            let published = &mut self.control[*number as usize - 1];
+            published.outcome = Some(outcome);
             if let Ok(position) = outcome {
                 assert!(position.offset > self.last_offset, "offsets only grow");
                 self.last_offset = position.offset;
+                let id = Id { topic: self.index, publisher: CONTROL, number: *number };
+                self.order.note(position, Placed { id, len: published.len, since_us: published.at_us });
             }
-            self.control[*number as usize - 1].outcome = Some(outcome);
             self.waiting.pop_front();
         }
     }
@@ -253,10 +310,6 @@ impl View {
     }
 }
 
-pub(crate) fn topic_name(topic: usize) -> String {
-    format!("t/{topic}")
-}
-
 /// The message with this id: who it is, and a filler that follows from that.
 fn payload(id: Id, len: usize) -> String {
     let mut payload = format!("{}|{}|{}|{len}|", id.topic, id.publisher, id.number);
@@ -269,7 +322,7 @@ fn filler(id: Id, index: usize) -> char {
 }
 
 /// Reads a message's id, and checks that nothing of it has changed.
-fn parse(bytes: &[u8]) -> Id {
+pub(crate) fn parse(bytes: &[u8]) -> Id {
     let text = std::str::from_utf8(bytes).unwrap_or_else(|_| panic!("not a message that was published: {bytes:?}"));
     let mut parts = text.splitn(5, '|');
     let mut number = || {
@@ -282,7 +335,7 @@ fn parse(bytes: &[u8]) -> Id {
     id
 }
 
-fn kind_of_id(id: Id) -> MessageKind {
+pub(crate) fn kind_of_id(id: Id) -> MessageKind {
     if id.number.is_multiple_of(2) { MessageKind::Text } else { MessageKind::Binary }
 }
 

@@ -7,10 +7,16 @@ use ringfeed::limits::{MESH_QUEUE_PARCELS, REPLIES_BYTES};
 use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
-use ringfeed::topics::{Namespace, Namespaces};
+use ringfeed::topics::Namespace;
+
+use crate::returner::Transport;
+use crate::spaces::namespaces;
 
 /// Messages of one burst that is more than the queue of a shard holds.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
+
+/// How many times those who come back do so once nothing goes wrong any more, and are not there.
+pub(crate) const RETURNS_AT_REST: u64 = 3;
 
 /// Bytes of an answer that is more than the shard collects in a turn.
 const ROAR: usize = 3 * REPLIES_BYTES / 2;
@@ -24,6 +30,8 @@ pub(crate) enum Kind {
     Feed(Vec<usize>),
     /// Subscribes, unsubscribes and publishes.
     Room,
+    /// Listens to these topics, and comes back with the position that it knows.
+    Returner(Transport, Vec<usize>),
     /// Breaks the protocol at some time.
     Breaker(Breach),
     /// Never finishes its opening handshake.
@@ -98,6 +106,8 @@ pub(crate) struct ClientPlan {
     pub(crate) is_hasty: bool,
     pub(crate) ending: Ending,
     pub(crate) end_us: u64,
+    /// How many times it comes back when it is over.
+    pub(crate) returns: u64,
 }
 
 /// What a run is going to be.
@@ -170,16 +180,15 @@ impl Plan {
 }
 
 fn config(rng: &mut Rng) -> ServerConfig {
-    let outbox_bytes_max = rng.choose(&[500, 5_000, 60_000, 1024 * 1024]);
-    let namespace = Namespace { outbox_bytes_max, ..Namespace::default() };
     ServerConfig {
+        fan_out_sends_per_turn: rng.choose(&[1, 2, 5, 16, 2048, 2048, 2048]),
         message_bytes_max: 100_000,
         deflate: rng.chance(400).then(|| DeflateConfig {
             level: 1,
             bytes_min: rng.choose(&[1, 100]),
             context_takeover: 0,
         }),
-        namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
+        namespaces: Arc::new(namespaces(rng)),
         handshake_timeout_ms: rng.choose(&[3_000, 10_000]),
         keep_alive: KeepAliveConfig {
             ping_interval_ms: rng.choose(&[0, 6_000, 25_000]),
@@ -191,10 +200,23 @@ fn config(rng: &mut Rng) -> ServerConfig {
 }
 
 impl Plan {
-    /// Bytes that may wait for a subscriber.
+    fn outbox_bounds(&self) -> impl Iterator<Item = usize> {
+        self.config.namespaces.iter().map(|(_, namespace): (_, &Namespace)| namespace.outbox_bytes_max)
+    }
+
+    /// Bytes that may wait for a subscriber, whatever it subscribes to.
     pub(crate) fn outbox_bytes_max(&self) -> usize {
-        let (_, namespace) = self.config.namespaces.iter().next().expect("there is a default one");
-        namespace.outbox_bytes_max
+        self.outbox_bounds().max().expect("there is a namespace")
+    }
+
+    /// Bytes that may wait for every subscriber.
+    pub(crate) fn outbox_bytes_min(&self) -> usize {
+        self.outbox_bounds().min().expect("there is a namespace")
+    }
+
+    /// Connections that clients make in all, at most.
+    pub(crate) fn connections(&self) -> usize {
+        self.clients.iter().map(|client| 1 + (client.returns + RETURNS_AT_REST) as usize).sum()
     }
 }
 
@@ -210,20 +232,15 @@ impl ClientPlan {
 
     /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
     pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
-        let pieces = 500 / self.write_bytes_max.min(500) as u64;
+        let request_bytes = if let Kind::Returner(..) = self.kind { 1500 } else { 500 };
+        let pieces = (request_bytes / self.write_bytes_max.min(request_bytes)) as u64;
         self.pace != Pace::Quick || 2 * pieces * faults.delay_us_max > 1_000_000
     }
 
     fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64, is_quick_network: bool) -> ClientPlan {
         let kind = kind(rng, topics);
-        let pace = match rng.below(10) {
-            0 => Pace::Dead,
-            1 | 2 => Pace::Slow {
-                bytes: rng.choose(&[3, 50, 1000]),
-                pause_us: rng.choose(&[100, 5_000, 100_000]).max(active_us / 2000),
-            },
-            _ => Pace::Quick,
-        };
+        let returns = if let Kind::Returner(..) = kind { rng.choose(&[0, 2, 8]) } else { 0 };
+        let pace = pace(rng, active_us);
         let connect_us = if rng.chance(500) { 0 } else { rng.below(active_us) };
         ClientPlan {
             shard: rng.below(shards as u64) as usize,
@@ -239,17 +256,55 @@ impl ClientPlan {
             ignores_pings: rng.chance(50),
             is_hasty: rng.chance(200),
             ending: ending(rng, &kind),
-            end_us: connect_us + rng.below(active_us),
+            end_us: connect_us + rng.below(active_us / (returns + 1) + 1),
+            returns,
             kind,
         }
+    }
+
+    /// The one as which it comes back at `connect_us`.
+    pub(crate) fn again(&self, rng: &mut Rng, shards: usize, active_us: u64, connect_us: u64) -> ClientPlan {
+        ClientPlan {
+            shard: rng.below(shards as u64) as usize,
+            connect_us,
+            pace: pace(rng, active_us),
+            ignores_pings: rng.chance(50),
+            ending: ending(rng, &self.kind),
+            end_us: connect_us + rng.below(active_us / (self.returns + 1) + 1),
+            returns: self.returns.saturating_sub(1),
+            ..self.clone()
+        }
+    }
+
+    /// The same once nothing goes wrong any more.
+    pub(crate) fn at_rest(self) -> ClientPlan {
+        ClientPlan {
+            pace: Pace::Quick,
+            write_bytes_max: usize::MAX,
+            ignores_pings: false,
+            ending: Ending::Stays,
+            ..self
+        }
+    }
+}
+
+fn pace(rng: &mut Rng, active_us: u64) -> Pace {
+    match rng.below(10) {
+        0 => Pace::Dead,
+        1 | 2 => Pace::Slow {
+            bytes: rng.choose(&[3, 50, 1000]),
+            pause_us: rng.choose(&[100, 5_000, 100_000]).max(active_us / 2000),
+        },
+        _ => Pace::Quick,
     }
 }
 
 fn kind(rng: &mut Rng, topics: usize) -> Kind {
     match rng.below(100) {
-        0..25 => Kind::Echo,
-        25..60 => Kind::Feed((0..topics).filter(|_| rng.chance(400)).collect()),
-        60..85 => Kind::Room,
+        0..15 => Kind::Echo,
+        15..35 => Kind::Feed((0..topics).filter(|_| rng.chance(400)).collect()),
+        35..55 => Kind::Room,
+        55..85 => returner(rng, topics),
         85..93 => Kind::Breaker(rng.choose(&[
             Breach::NotMasked,
             Breach::ReservedBits,
@@ -261,6 +316,20 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
         93..96 => Kind::Mute,
         _ => Kind::Stray(rng.choose(&[200, 400, 404, 405, 426])),
     }
+}
+
+fn returner(rng: &mut Rng, topics: usize) -> Kind {
+    let transport = match rng.below(10) {
+        0 => Transport::Raw,
+        1..5 => Transport::Envelope,
+        5..7 => Transport::Events,
+        7..9 => Transport::Centrifuge { by_token: false },
+        _ => Transport::Centrifuge { by_token: true },
+    };
+    let first = rng.below(topics as u64) as usize;
+    let others = rng.choose(&[0, 0, 300, 600]);
+    let topics = (0..topics).filter(|topic| *topic == first || rng.chance(others)).collect();
+    Kind::Returner(transport, topics)
 }
 
 fn ending(rng: &mut Rng, kind: &Kind) -> Ending {

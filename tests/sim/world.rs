@@ -2,19 +2,23 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use ringfeed::conn::CloseCause;
-use ringfeed::gateway::{Echo, Feed, Handler, Routes};
-use ringfeed::limits::RECV_PAUSE_BYTES;
+use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, TokenKeys, TokenVerifier};
+use ringfeed::gateway::{Echo, Feed, Handler, Routes, Sse};
+use ringfeed::limits::{RECOVERY_PUBLICATIONS_MAX, RECV_PAUSE_BYTES};
 use ringfeed::ring::sim::{Happening, Rng, SimKernel};
 use ringfeed::server::sim::SimShard;
-use ringfeed::server::{Publisher, Status, sim};
+use ringfeed::server::{Publisher, ServerConfig, Status, sim};
 
 use crate::client::{Client, State};
 use crate::journal::{Journal, Room, Watched};
 use crate::judge::judge;
 use crate::model::Model;
-use crate::plan::{Ending, Kind, Pace, Plan};
+use crate::plan::{ClientPlan, Ending, Kind, Pace, Plan, RETURNS_AT_REST};
+use crate::returner::{Returner, SECRET};
+use crate::track::Tally;
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -52,6 +56,9 @@ pub(crate) struct Summary {
     pub(crate) closed: [u64; CloseCause::ALL.len()],
     pub(crate) recv_buffers_scarce: u64,
     pub(crate) accept_stalls: u64,
+    /// Times that a client came back.
+    pub(crate) returns: u64,
+    pub(crate) tally: Tally,
 }
 
 struct World<'m> {
@@ -64,6 +71,7 @@ struct World<'m> {
     clients: Vec<Client>,
     journal: Rc<RefCell<Journal>>,
     is_active: bool,
+    is_leaving: bool,
     is_draining: bool,
 }
 
@@ -78,13 +86,13 @@ pub(crate) fn run(seed: u64) -> Summary {
     let status = Status::new(plan.shards);
     let journal = Rc::new(RefCell::new(Journal::default()));
     let (publisher, shards) =
-        sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| routes(shard, &journal));
+        sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| routes(shard, &plan.config, &journal));
     let bytes_max = plan.payload_bytes_max;
     let client =
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
     let mut world = World {
-        model: Model::new(plan.topics),
+        model: Model::new(plan.topics, &plan.config.namespaces),
         kernel,
         rng: rng.fork(),
         publisher,
@@ -92,6 +100,7 @@ pub(crate) fn run(seed: u64) -> Summary {
         clients,
         journal,
         is_active: true,
+        is_leaving: false,
         is_draining: false,
         plan,
     };
@@ -104,8 +113,12 @@ pub(crate) fn run(seed: u64) -> Summary {
         fingerprint: world.kernel.fingerprint(),
         events: world.kernel.event_count(),
         virtual_us: world.kernel.now_us(),
+        returns: world.clients.iter().filter(|client| client.has_returned).count() as u64,
         ..Summary::default()
     };
+    // Whoever comes back takes along what it has counted.
+    let last = world.clients.iter().filter(|client| !client.has_returned).filter_map(|client| client.returner.as_ref());
+    last.flat_map(|returner| &returner.tracks).for_each(|track| summary.tally.add(&track.tally));
     drop(world);
     summary.count(&status);
     summary
@@ -126,15 +139,31 @@ impl Summary {
     }
 }
 
-fn routes(shard: usize, journal: &Rc<RefCell<Journal>>) -> Routes {
+fn routes(shard: usize, config: &ServerConfig, journal: &Rc<RefCell<Journal>>) -> Routes {
     fn watched<H: Handler + 'static>(handler: H, shard: usize, journal: &Rc<RefCell<Journal>>) -> Box<dyn Handler> {
         Box::new(Watched { handler, shard, journal: Rc::clone(journal) })
     }
     let mut routes = Routes::default();
     routes.add("/echo", watched(Echo, shard, journal)).expect("a route");
-    routes.add("/feed/", watched(Feed::default(), shard, journal)).expect("a route");
+    let feed = Feed::new(Arc::clone(&config.namespaces));
+    routes.add("/feed/", watched(feed, shard, journal)).expect("a route");
     routes.add("/room", watched(Room, shard, journal)).expect("a route");
+    let events = Sse::new(Arc::clone(&config.namespaces));
+    routes.add("/sse/", watched(events, shard, journal)).expect("a route");
+    let centrifuge = Centrifuge::new(Arc::new(centrifuge(config)));
+    routes.add("/connection/websocket", watched(centrifuge, shard, journal)).expect("a route");
     routes
+}
+
+fn centrifuge(config: &ServerConfig) -> CentrifugeConfig {
+    let keys = TokenKeys { hmac_secret: Some(SECRET.to_owned()), ..TokenKeys::default() };
+    CentrifugeConfig {
+        tokens: TokenVerifier::new(&keys).expect("a secret"),
+        anonymous: true,
+        namespaces: Arc::clone(&config.namespaces),
+        ping_interval_ms: config.keep_alive.ping_interval_ms,
+        ..CentrifugeConfig::default()
+    }
 }
 
 impl World<'_> {
@@ -153,44 +182,89 @@ impl World<'_> {
         self.run_until(self.plan.active_us);
     }
 
-    /// Nobody says anything new, nothing goes wrong any more, and all but the dead read: everything that was said
-    /// arrives.
+    /// Nobody says anything new, nothing goes wrong any more, all but the dead read, and those who come back are there:
+    /// everything that was said arrives.
     fn settle(&mut self) {
         self.is_active = false;
         self.kernel.calm();
         for index in 0..self.clients.len() {
             let now_us = self.kernel.now_us();
-            self.clients[index].hurry(&mut self.model, now_us);
+            let client = &mut self.clients[index];
+            client.plan.returns = RETURNS_AT_REST;
+            client.hurry(&mut self.model, now_us);
+            self.come_back(index);
         }
+        // Whoever was there a moment ago may just have gone, and come back.
+        let mut settled_for = 0;
         for _ in 0..SETTLE_SECONDS_MAX {
             self.run_for(SECOND_US);
-            if self.is_draining || self.is_settled() {
+            settled_for = if self.is_settled() { settled_for + 1 } else { 0 };
+            if self.is_draining || settled_for == 2 {
                 break;
             }
         }
         if self.is_draining {
             return;
         }
-        self.run_for(SECOND_US);
         assert!(self.model.is_settled(), "a publication has no outcome");
-        for client in &self.clients {
-            assert!(self.has_got_all(client), "client {} has not got what it should: {client:?}", client.index);
+        for index in 0..self.clients.len() {
+            let missing = self.missing(index);
+            assert!(
+                missing.is_none(),
+                "client {index} has not got what it should, {missing:?}: {:?}",
+                self.clients[index]
+            );
         }
         self.check_complete();
         self.run_for(self.plan.rest_us);
     }
 
     fn is_settled(&mut self) -> bool {
-        self.model.is_settled() && self.clients.iter().all(|client| self.has_got_all(client))
+        let is_coming =
+            |client: &Client| client.returner.is_some() && matches!(client.state, State::Waiting | State::Handshaking);
+        self.model.is_settled()
+            && !self.clients.iter().any(is_coming)
+            && (0..self.clients.len()).all(|index| self.missing(index).is_none())
     }
 
-    fn has_got_all(&self, client: &Client) -> bool {
+    /// What a client has not got or not said, though it should.
+    fn missing(&mut self, index: usize) -> Option<String> {
+        let client = &self.clients[index];
         if client.state != State::Open || client.pace == Pace::Dead || !client.deeds.is_none() {
-            return true;
+            return None;
         }
         let is_still = client.peer.is_none_or(|peer| self.kernel.bytes_on_their_way(peer) == 0);
         let has_all = client.views.iter().all(|view| self.model.is_complete(view));
-        client.has_said_all() && client.has_heard_all() && has_all && is_still
+        match (client.has_said_all() && client.has_heard_all() && is_still, has_all) {
+            (false, _) => Some("something is on its way".to_owned()),
+            (true, false) => Some("a publication".to_owned()),
+            (true, true) => client.returner.as_ref().and_then(|returner| returner.missing(&mut self.model)),
+        }
+    }
+
+    /// If a client is over that comes back, it does: as another one that knows what it knew.
+    fn come_back(&mut self, index: usize) {
+        let client = &mut self.clients[index];
+        if !client.is_over() || client.has_returned || client.plan.returns == 0 || self.is_leaving {
+            return;
+        }
+        let Some(returner) = client.returner.clone() else { return };
+        client.has_returned = true;
+        let pause_us = self.rng.choose(&[0, 1_000, self.plan.active_us / 50]);
+        let connect_us = self.kernel.now_us() + pause_us;
+        let mut plan = client.plan.again(&mut self.rng, self.plan.shards, self.plan.active_us, connect_us);
+        if !self.is_active {
+            plan = plan.at_rest();
+        }
+        self.add_client(plan, returner);
+        self.set_timer(pause_us, Timer::Connect, self.clients.len() - 1);
+    }
+
+    fn add_client(&mut self, plan: ClientPlan, returner: Returner) {
+        let (index, bytes_max) = (self.clients.len(), self.plan.payload_bytes_max);
+        let mut client = Client::new(index, plan, bytes_max, &self.kernel, self.rng.fork());
+        client.returner = Some(returner);
+        self.clients.push(client);
     }
 
     fn check_complete(&self) {
@@ -203,6 +277,7 @@ impl World<'_> {
 
     /// Everybody leaves, one way or another.
     fn leave(&mut self) {
+        self.is_leaving = true;
         for client in &mut self.clients {
             client.pace = Pace::Quick;
             match client.state {
@@ -229,6 +304,7 @@ impl World<'_> {
             self.kernel.assert_nothing_is_held(ring);
         }
         self.run_for(SECOND_US);
+        self.shards.iter().flatten().for_each(SimShard::check_nobody_is_subscribed);
         assert!(self.is_draining || self.journal.borrow().open_count() == 0, "a handler was not told of an end");
         for client in &self.clients {
             let end = self.journal.borrow().end(client.index);
@@ -249,7 +325,8 @@ impl World<'_> {
         }
         let latency_us = self.clients.iter().map(|client| client.latency_us_max).max().unwrap_or(0);
         let latency = latency_us / self.plan.faults.delay_us_max.max(1000);
-        assert!(latency <= LATENCY_MAX, "a publication took {latency_us} µs to a quick client");
+        let slowest = self.clients.iter().max_by_key(|client| client.latency_us_max);
+        assert!(latency <= LATENCY_MAX, "a publication took {latency_us} µs to a quick client: {slowest:?}");
         latency
     }
 
@@ -264,7 +341,10 @@ impl World<'_> {
                 Happening::Peer(peer) => {
                     let now_us = self.kernel.now_us();
                     let client = self.clients.iter_mut().find(|client| client.peer == Some(peer));
-                    client.expect("peers are clients").on_peer(&mut self.model, now_us);
+                    let client = client.expect("peers are clients");
+                    client.on_peer(&mut self.model, now_us);
+                    let index = client.index;
+                    self.come_back(index);
                 }
                 Happening::Timer(name) => self.on_timer(TIMERS[(name >> 32) as usize], (name & 0xffff_ffff) as usize),
             }
@@ -295,7 +375,9 @@ impl World<'_> {
             asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
         let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
         let page = 20_000;
-        self.plan.outbox_bytes_max() + replies + run + page
+        // Whoever comes back is sent what may wait for it, of each topic, in whatever form.
+        let missed = self.plan.outbox_bytes_max() * 4 / 3 + 300 * RECOVERY_PUBLICATIONS_MAX;
+        self.plan.outbox_bytes_max() + replies + run + page + self.plan.topics * missed
     }
 
     fn put_to_sleep(&mut self, ring: usize) {
@@ -323,7 +405,11 @@ impl World<'_> {
             }
             Timer::Act if self.is_active => self.clients[index].on_act_timer(&mut self.model, now_us),
             Timer::Act => None,
-            Timer::Read => self.clients[index].on_read_timer(&mut self.model, now_us),
+            Timer::Read => {
+                let again_us = self.clients[index].on_read_timer(&mut self.model, now_us);
+                self.come_back(index);
+                again_us
+            }
             Timer::End => self.end(index),
         };
         if let Some(again_us) = again_us {
@@ -332,8 +418,11 @@ impl World<'_> {
     }
 
     fn connect(&mut self, index: usize) {
+        if self.is_leaving {
+            return;
+        }
         let client = &mut self.clients[index];
-        client.connect();
+        client.connect(&mut self.model);
         let (act_us, ends) = (client.plan.act_us, client.plan.ending != Ending::Stays);
         let breaks = matches!(client.plan.kind, Kind::Breaker(_));
         self.set_timer(act_us, Timer::Act, index);
@@ -346,6 +435,9 @@ impl World<'_> {
 
     fn end(&mut self, index: usize) -> Option<u64> {
         let client = &mut self.clients[index];
+        if client.returner.is_some() && !self.is_active {
+            return None;
+        }
         if let Kind::Breaker(breach) = client.plan.kind {
             client.breach(breach);
         }
@@ -354,6 +446,7 @@ impl World<'_> {
             return Some(self.rng.below(3 * self.plan.faults.delay_us_max + 2));
         }
         client.end(client.plan.ending);
+        self.come_back(index);
         None
     }
 

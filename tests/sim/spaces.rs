@@ -1,0 +1,49 @@
+//! What topics are called, and what their namespaces keep of them.
+
+use ringfeed::limits::HISTORY_BYTES_MAX;
+use ringfeed::ring::sim::Rng;
+use ringfeed::topics::{Namespace, Namespaces, SlowConsumer};
+
+/// The namespaces besides the default one.
+const NAMES: [&str; 2] = ["a", "b"];
+
+/// The name of a topic: one third is in each namespace.
+pub(crate) fn topic_name(topic: usize) -> String {
+    match topic % (NAMES.len() + 1) {
+        0 => format!("t/{topic}"),
+        other => format!("{}:{topic}", NAMES[other - 1]),
+    }
+}
+
+/// The opposite.
+pub(crate) fn topic_number(name: &str) -> usize {
+    let number = name.rsplit(['/', ':']).next().and_then(|number| number.parse().ok());
+    number.filter(|number| topic_name(*number) == name).unwrap_or_else(|| panic!("no such topic: {name}"))
+}
+
+/// The settings of all namespaces.
+pub(crate) fn namespaces(rng: &mut Rng) -> Namespaces {
+    let default = namespace(rng);
+    Namespaces::new(default, NAMES.iter().map(|name| (name.to_string(), namespace(rng))).collect())
+}
+
+fn namespace(rng: &mut Rng) -> Namespace {
+    let slow_consumer = match rng.below(10) {
+        0..6 => SlowConsumer::Close,
+        6..8 => SlowConsumer::DropOldest,
+        _ => SlowConsumer::Conflate,
+    };
+    // Where slow subscribers are closed, each must have been slow by its bytes.
+    let may_age = slow_consumer == SlowConsumer::DropOldest;
+    Namespace {
+        history_size: rng.choose(&[0, 3, 30, 1000, 1000]),
+        history_ttl_ms: rng.choose(&[0, 0, 50, 2_000]),
+        history_bytes_max: rng.choose(&[2_000, HISTORY_BYTES_MAX, HISTORY_BYTES_MAX]),
+        outbox_bytes_max: rng.choose(&[500, 5_000, 60_000, 1024 * 1024]),
+        outbox_age_ms: if may_age { rng.choose(&[0, 0, 30]) } else { 0 },
+        presence: rng.chance(300),
+        deflate: rng.chance(800),
+        slow_consumer,
+        ..Namespace::default()
+    }
+}
