@@ -87,6 +87,14 @@ fn either_signal_ends_an_idle_server_in_order() {
     }
 }
 
+/// Stopping is worth a line in the log, which finds no room.
+#[test]
+fn what_can_not_be_logged_is_left_out() {
+    let server = Server::start_with_full_log();
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn health_and_metrics_are_there_from_the_start() {
     let server = Server::start(&[]);

@@ -8,11 +8,12 @@
 //! `--bench` that cargo adds, as under `cargo test --benches`, everything runs just often enough to see that the
 //! answers are right.
 
-use std::fmt::Write as _;
+mod record;
+
 use std::hint::black_box;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
+
+use record::Record;
 
 /// How many pairs a comparison takes its medians from.
 const PAIRS: usize = 41;
@@ -30,27 +31,19 @@ pub(crate) trait Contender {
 
 /// The comparisons of one bench target, and what they found.
 pub(crate) struct Comparisons {
-    name: &'static str,
-    measures: bool,
-    records: bool,
-    report: String,
+    record: Record,
 }
 
 impl Comparisons {
     /// Reads from the command line whether to measure and whether to record; `name` goes into the name of the record.
     pub(crate) fn from_command_line(name: &'static str) -> Self {
-        let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
-        let measures = has_flag("--bench");
-        let records = measures && has_flag("--record");
-        let report = machine_facts();
-        print!("{report}");
-        Self { name, measures, records, report }
+        Self { record: Record::from_command_line(name) }
     }
 
     /// Begins a table: `title` says in full what is compared with what.
     pub(crate) fn table(&mut self, title: &str, baseline: &str, candidate: &str) {
-        self.line(&format!("\n{title}"));
-        self.line(&format!("{:<28} {baseline:>16} {candidate:>16}   ratio (quartiles)", "median GB/s"));
+        self.record.line(&format!("\n{title}"));
+        self.record.line(&format!("{:<28} {baseline:>16} {candidate:>16}   ratio (quartiles)", "median GB/s"));
     }
 
     /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and how many
@@ -66,7 +59,7 @@ impl Comparisons {
     ) {
         let mut baseline: Vec<B> = (0..copies(bytes)).map(baseline).collect();
         let mut candidate: Vec<C> = (0..copies(bytes)).map(candidate).collect();
-        let (pairs, rounds) = if self.measures { (PAIRS, rounds_per_turn(&mut baseline)) } else { (1, 2) };
+        let (pairs, rounds) = if self.record.measures { (PAIRS, rounds_per_turn(&mut baseline)) } else { (1, 2) };
         let mut baseline_seconds = Vec::new();
         let mut candidate_seconds = Vec::new();
         for _ in 0..pairs {
@@ -75,7 +68,7 @@ impl Comparisons {
         }
         let mut ratios: Vec<f64> = baseline_seconds.iter().zip(&candidate_seconds).map(|(b, c)| b / c).collect();
         let gigabytes = (bytes * rounds * copies(bytes)) as f64 / 1e9;
-        self.line(&format!(
+        self.record.line(&format!(
             "{row:<28} {:>16.2} {:>16.2}   {:>5.2} ({:.2} to {:.2})",
             gigabytes / quantile(&mut baseline_seconds, 0.5),
             gigabytes / quantile(&mut candidate_seconds, 0.5),
@@ -87,16 +80,7 @@ impl Comparisons {
 
     /// Writes the record, if asked to.
     pub(crate) fn finish(self) {
-        if self.records {
-            let file = format!("{}-{}-{}.txt", date(), file_name(&cpu_model()), self.name);
-            let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(file);
-            std::fs::write(&path, self.report).expect("the directory of the results is writable");
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        println!("{line}");
-        writeln!(self.report, "{line}").expect("a string takes what it is given");
+        self.record.finish();
     }
 }
 
@@ -131,41 +115,4 @@ fn turn(copies: &mut [impl Contender], rounds: usize) -> Duration {
 fn quantile(values: &mut [f64], fraction: f64) -> f64 {
     values.sort_unstable_by(f64::total_cmp);
     values[((values.len() - 1) as f64 * fraction).round() as usize]
-}
-
-/// What a reader must know to make sense of the numbers.
-fn machine_facts() -> String {
-    format!(
-        "date {}, CPU {}, Linux {}, {}, commit {}, masking kernel {}\n",
-        date(),
-        cpu_model(),
-        output_of("uname", &["-r"]),
-        output_of("rustc", &["--version"]),
-        output_of("git", &["describe", "--always", "--dirty", "--exclude=*"]),
-        ringfeed::simd::kernel_name(),
-    )
-}
-
-fn date() -> String {
-    output_of("date", &["-u", "+%F"])
-}
-
-fn cpu_model() -> String {
-    let cpu_info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    model.map_or_else(|| output_of("uname", &["-m"]), |(_, model)| model.to_owned())
-}
-
-/// What a command prints, or "unknown" where there is no such command.
-fn output_of(command: &str, arguments: &[&str]) -> String {
-    match Command::new(command).args(arguments).output() {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        _ => "unknown".to_owned(),
-    }
-}
-
-/// `text` in small letters, digits and dashes.
-fn file_name(text: &str) -> String {
-    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join("-").to_ascii_lowercase()
 }

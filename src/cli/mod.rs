@@ -7,6 +7,7 @@ mod serve;
 mod subscribe;
 
 use std::ffi::OsString;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -78,7 +79,10 @@ fn start_logging() {
     let filter = tracing_subscriber::EnvFilter::builder()
         .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
         .from_env_lossy();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    // What finds no room, on a full disk say, is left out: the default would say so on standard error, and panic when
+    // that can't be written to either.
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
+    if io::stderr().is_terminal() { logs.init() } else { logs.with_ansi(false).init() }
 }
 
 #[cfg(test)]

@@ -209,7 +209,8 @@ const NAMESPACE: &[Key] = &[
         name: "slow_consumer",
         takes: Takes::Word(&["close", "drop-oldest", "conflate"]),
         about: "What becomes of a subscriber that does not read as fast as is published: close disconnects it,\n\
-                drop-oldest drops what has waited longest, conflate keeps the latest for each key (or topic) only.",
+                drop-oldest drops what has waited longest, conflate keeps the latest for each key (or topic) only.\n\
+                Event streams of several topics are disconnected whatever stands here.",
     },
     Key {
         name: "outbox_bytes_max",
@@ -219,7 +220,8 @@ const NAMESPACE: &[Key] = &[
     Key {
         name: "outbox_age_ms",
         takes: Takes::Whole(0, MANY),
-        about: "Milliseconds that a publication may wait for a subscriber before it is slow. 0: without end.",
+        about: "Milliseconds that a publication may wait for a subscriber before it is slow. 0: without end.\n\
+                With conflate: that news of a key (or topic) may wait, in whatever version, before it is disconnected.",
     },
     Key {
         name: "deflate",

@@ -4,6 +4,7 @@
 //! be dropped or replaced by something newer for as long as it has not begun to leave.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::Hash;
 
 use crate::buf::SharedFrame;
 use crate::limits::OUTBOX_RUN_BYTES;
@@ -34,6 +35,8 @@ struct Waiting {
     next: u64,
     /// Where the newest frame with this mark is, of those that may be dropped or replaced.
     newest: HashMap<Mark, u64>,
+    /// Where the last frame of a topic is, of those that came after the last reply.
+    last: HashMap<u32, u64>,
     /// Bytes that have not left, in flight or not.
     bytes: usize,
     /// Bytes in flight.
@@ -44,7 +47,8 @@ struct Waiting {
 struct Frame {
     bytes: SharedFrame,
     mark: Option<Mark>,
-    pushed_ms: u64,
+    /// Since when it, or what it has replaced, has waited.
+    since_ms: u64,
 }
 
 /// Taking the frame as well would have passed the bound.
@@ -62,9 +66,14 @@ impl Outbox {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// When the oldest frame that is still here came, in flight or control frames apart.
+    /// Since when what leaves next has waited, in flight or control frames apart.
+    pub fn first_ms(&self) -> Option<u64> {
+        self.0.as_ref()?.first_ms()
+    }
+
+    /// Since when what has waited longest has. Looks at all that waits.
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.0.as_ref()?.frames.values().next().map(|frame| frame.pushed_ms)
+        self.0.as_ref()?.frames.values().map(|frame| frame.since_ms).min()
     }
 
     /// Puts `frame` last, whatever waits.
@@ -119,7 +128,7 @@ impl Outbox {
         let mut freed = 0;
         let drop: Vec<u64> = oldest
             .take_while(|(_, other)| {
-                let is_dropped = freed < excess || other.pushed_ms < since_ms;
+                let is_dropped = freed < excess || other.since_ms < since_ms;
                 freed += other.bytes.len();
                 is_dropped
             })
@@ -134,25 +143,34 @@ impl Outbox {
         dropped
     }
 
-    /// Puts `frame` last, and drops the one with the same mark that waits: whether there was one. The bound still holds
-    /// for what is about different things.
+    /// Puts `frame` into the place of the one with the same mark that waits, as long as which it has waited then; or
+    /// last, where there is none, or where a reply or others of its topic came after that. Returns whether there was
+    /// one.
+    ///
+    /// The bound still holds for what is about different things, and nothing may have waited since before `since_ms`:
+    /// to drop the newest of a thing because it is old would be to tell nothing of that thing.
     pub fn push_replacing(
         &mut self,
         frame: SharedFrame,
         mark: Mark,
         bytes_max: usize,
+        since_ms: u64,
         now_ms: u64,
     ) -> Result<bool, OutboxFull> {
         let waiting = self.waiting();
+        let first_ms = waiting.first_ms();
         let replaced = waiting.newest.get(&mark).copied();
-        if let Some(place) = replaced {
-            waiting.remove(place);
+        // What changes often has its turn as well, and a topic still has one order, also with what is said about it.
+        let place = replaced.filter(|place| waiting.last.get(&mark.topic) == Some(place)).unwrap_or(waiting.next);
+        let replaced_ms = replaced.and_then(|place| waiting.remove(place));
+        if [first_ms, replaced_ms].into_iter().flatten().any(|waits_since_ms| waits_since_ms < since_ms) {
+            return Err(OutboxFull);
         }
         if waiting.bytes > 0 && waiting.bytes + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
-        waiting.newest.insert(mark, waiting.next);
-        waiting.push(frame, Some(mark), now_ms);
+        waiting.newest.insert(mark, place);
+        waiting.put(place, Frame { bytes: frame, mark: Some(mark), since_ms: replaced_ms.unwrap_or(now_ms) });
         Ok(replaced.is_some())
     }
 
@@ -185,7 +203,7 @@ impl Outbox {
                 break;
             }
             let place = *first.key();
-            run.extend(waiting.take(place));
+            run.extend(waiting.take(place).map(|frame| frame.bytes));
         }
         let run = SharedFrame::join(&run);
         waiting.flight = run.len() - skip;
@@ -207,24 +225,47 @@ impl Outbox {
 }
 
 impl Waiting {
-    fn push(&mut self, bytes: SharedFrame, mark: Option<Mark>, pushed_ms: u64) {
-        self.bytes += bytes.len();
-        self.frames.insert(self.next, Frame { bytes, mark, pushed_ms });
-        self.next += 1;
+    fn first_ms(&self) -> Option<u64> {
+        self.frames.values().next().map(|frame| frame.since_ms)
+    }
+
+    fn push(&mut self, bytes: SharedFrame, mark: Option<Mark>, since_ms: u64) {
+        self.put(self.next, Frame { bytes, mark, since_ms });
+    }
+
+    /// Puts a frame where none is.
+    fn put(&mut self, place: u64, frame: Frame) {
+        self.bytes += frame.bytes.len();
+        self.next = self.next.max(place + 1);
+        match frame.mark {
+            Some(mark) => drop(self.last.insert(mark.topic, place)),
+            None => self.last.clear(),
+        }
+        self.frames.insert(place, frame);
     }
 
     /// Takes a frame out that is to leave.
-    fn take(&mut self, place: u64) -> Option<SharedFrame> {
+    fn take(&mut self, place: u64) -> Option<Frame> {
         let frame = self.frames.remove(&place)?;
-        if let Some(mark) = frame.mark.filter(|mark| self.newest.get(mark) == Some(&place)) {
-            self.newest.remove(&mark);
+        if let Some(mark) = frame.mark {
+            remove_if(&mut self.newest, mark, place);
+            remove_if(&mut self.last, mark.topic, place);
         }
-        Some(frame.bytes)
+        Some(frame)
     }
 
-    /// Drops a frame that has not begun to leave.
-    fn remove(&mut self, place: u64) {
-        self.bytes -= self.take(place).map_or(0, |frame| frame.len());
+    /// Drops a frame that has not begun to leave; returns since when it has waited.
+    fn remove(&mut self, place: u64) -> Option<u64> {
+        let frame = self.take(place)?;
+        self.bytes -= frame.bytes.len();
+        Some(frame.since_ms)
+    }
+}
+
+/// Takes `key` out if that place is where it is.
+fn remove_if<K: Eq + Hash>(places: &mut HashMap<K, u64>, key: K, place: u64) {
+    if places.get(&key) == Some(&place) {
+        places.remove(&key);
     }
 }
 
@@ -337,7 +378,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(text("reply"), 0);
         let push =
-            |outbox: &mut Outbox, bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 12, 0);
+            |outbox: &mut Outbox, bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 12, 0, 0);
         assert_eq!(push(&mut outbox, "a1", 1, 0), Ok(false));
         assert_eq!(push(&mut outbox, "b1", 2, 0), Ok(false));
         assert_eq!(push(&mut outbox, "k1", 2, 7), Ok(false));
@@ -345,7 +386,7 @@ mod tests {
         assert_eq!(push(&mut outbox, "c1", 3, 0), Err(OutboxFull));
         assert_eq!(push(&mut outbox, "k2", 2, 7), Ok(true));
         let (run, _) = outbox.next_run().unwrap();
-        assert_eq!(&*run, b"replyb1a2k2");
+        assert_eq!(&*run, b"replya2b1k2");
         assert_eq!(push(&mut outbox, "a", 1, 0), Ok(false), "what is in flight can't be replaced");
         outbox.on_sent();
         for _ in 0..1000 {
@@ -353,5 +394,35 @@ mod tests {
         }
         assert_eq!(outbox.bytes(), 1);
         assert_eq!(runs(&mut outbox), [b"a"]);
+    }
+
+    #[test]
+    fn what_replaces_another_keeps_its_place_unless_its_topic_went_on() {
+        let mut outbox = Outbox::default();
+        let mut push = |bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 100, 0, 0).unwrap();
+        assert!(!push("a1", 1, 0) && !push("b1", 2, 0) && !push("c1", 3, 0));
+        // It changes all the time, and its turn comes all the same.
+        (0..9).for_each(|_| assert!(push("aX", 1, 0)));
+        assert!(!push("b2", 2, 7));
+        assert!(push("b3", 2, 0), "now it comes after b2");
+        assert!(push("c2", 3, 0));
+        outbox.push(text("reply"), 0);
+        let mut push = |bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 100, 0, 0).unwrap();
+        assert!(push("b4", 2, 0), "the reply may be that it has subscribed");
+        assert_eq!(runs(&mut outbox), [b"aXc2b2replyb4"]);
+    }
+
+    #[test]
+    fn what_replaces_another_has_waited_as_long() {
+        let mut outbox = Outbox::default();
+        let push = |outbox: &mut Outbox, topic, since_ms, now_ms| {
+            outbox.push_replacing(text("x"), mark(0, topic, 0), 100, since_ms, now_ms)
+        };
+        assert_eq!(push(&mut outbox, 1, 0, 10), Ok(false));
+        assert_eq!(push(&mut outbox, 2, 0, 20), Ok(false));
+        assert_eq!(push(&mut outbox, 2, 10, 30), Ok(true));
+        assert_eq!(push(&mut outbox, 1, 10, 30), Ok(true));
+        assert_eq!((outbox.first_ms(), outbox.oldest_ms()), (Some(10), Some(10)));
+        assert_eq!(push(&mut outbox, 2, 11, 40), Err(OutboxFull), "nothing has left since 10");
     }
 }

@@ -116,6 +116,7 @@ impl ToShards for Shards {
         let connection = |shard, outbox_bytes| SlowConnection {
             shard,
             id: ConnId { slot: 2, generation: 0 },
+            peer: Some(([192, 0, 2, 7], 40_000).into()),
             outbox_bytes,
             oldest_age_ms: 5,
             topics: vec![TopicName::new("a").expect("a valid name")],

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use io_uring::squeue::{Entry, Flags};
@@ -214,15 +214,26 @@ impl Lane {
         self.sends_queued = 0;
     }
 
+    /// A descriptor of the process's own for `socket`, which stays where it is; `None` where there is no room for one.
+    pub(super) fn export(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) -> Option<OwnedFd> {
+        let mut exported = Vec::new();
+        self.push(opcode::FixedFdInstall::new(self.fixed(socket), 0).build(), token, reaped);
+        // The kernel does this while it is submitted.
+        self.submit_now(reaped, &mut exported);
+        let fd = exported.pop()?.result.ok()?;
+        // SAFETY: the kernel has just made this descriptor, and told nobody else of it.
+        Some(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+    }
+
     /// Submits, then takes what completed, also what found the completion queue full and waits behind it: were the end
     /// of a send taken for that of a later one, the wrong bytes would be sent again.
-    pub(super) fn submit_sends(&mut self, reaped: &mut Vec<Completion>, incomplete: &mut Vec<Completion>) {
+    pub(super) fn submit_now(&mut self, reaped: &mut Vec<Completion>, ended: &mut Vec<Completion>) {
         self.submit(reaped);
-        self.reap(reaped, Some(incomplete));
+        self.reap(reaped, Some(ended));
         while self.ring.submission().cq_overflow() {
             // Lets the kernel move what waits into the queue.
             let _ = self.ring.submit();
-            self.reap(reaped, Some(incomplete));
+            self.reap(reaped, Some(ended));
         }
     }
 
@@ -274,8 +285,8 @@ impl Lane {
         is_waiting || !self.ring.completion().is_empty()
     }
 
-    /// Takes what completed. Sends that end at once go to `incomplete` where one is given.
-    pub(super) fn reap(&mut self, reaped: &mut Vec<Completion>, mut incomplete: Option<&mut Vec<Completion>>) {
+    /// Takes what completed. What ends at once goes to `ended` where one is given.
+    pub(super) fn reap(&mut self, reaped: &mut Vec<Completion>, mut ended: Option<&mut Vec<Completion>>) {
         for entry in self.ring.completion() {
             if entry.user_data() == BELL {
                 self.is_listening = false;
@@ -294,9 +305,9 @@ impl Lane {
                 _ => {}
             }
             let completion = Completion { token, result, more: cqueue::more(entry.flags()), received };
-            match (token.op(), &mut incomplete) {
+            match (token.op(), &mut ended) {
                 (Op::Cancel, _) => {}
-                (Op::Reply | Op::Publish, Some(incomplete)) => incomplete.push(completion),
+                (Op::Reply | Op::Publish | Op::Export, Some(ended)) => ended.push(completion),
                 _ => reaped.push(completion),
             }
         }

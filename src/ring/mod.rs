@@ -19,7 +19,7 @@ pub mod sim;
 mod token;
 mod uring;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
@@ -65,6 +65,9 @@ pub trait Ring {
 
     /// Whom the accept that has completed with this token came from. To be asked before the token is used again.
     fn accepted_from(&self, token: Token) -> IpAddr;
+
+    /// Whom `socket` is connected to, as far as that can still be told. Takes some microseconds: not for every socket.
+    fn peer(&mut self, socket: Direct) -> Option<SocketAddr>;
 
     /// Receives from `socket` until its end or an error: one completion for each piece, in [`Completion::received`].
     /// A completion without `more` ended it: value 0 is the peer's end of stream, [`Errno::NoBuffers`] means that

@@ -28,10 +28,12 @@ pub enum Op {
     Cancel = 10,
     /// There may be something to receive.
     Poll = 11,
+    /// A socket was given a descriptor of the process's own.
+    Export = 12,
 }
 
 impl Op {
-    const ALL: [Op; 11] = [
+    const ALL: [Op; 12] = [
         Op::Accept,
         Op::Recv,
         Op::Send,
@@ -43,6 +45,7 @@ impl Op {
         Op::Wake,
         Op::Cancel,
         Op::Poll,
+        Op::Export,
     ];
 }
 

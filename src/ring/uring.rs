@@ -10,7 +10,7 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use std::time::Duration;
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{DestinationSlot, Fd, Fixed};
+use rustix::net::getpeername;
 use rustix::process::{Resource, getrlimit};
 
 use super::lane::{Lane, LaneConfig};
@@ -229,6 +230,12 @@ impl Ring for Uring {
         ip_address(unsafe { accepted.address.assume_init_ref() })
     }
 
+    fn peer(&mut self, socket: Direct) -> Option<SocketAddr> {
+        let (lane, reaped) = self.lane(socket);
+        let fd = lane.export(socket, Token::new(Op::Export, 0, 0), reaped)?;
+        SocketAddr::try_from(getpeername(fd).ok()??).ok()
+    }
+
     fn submit_recv(&mut self, socket: Direct, token: Token) {
         let (lane, reaped) = self.lane(socket);
         lane.push_recv(socket, token, reaped);
@@ -261,12 +268,12 @@ impl Ring for Uring {
         for send in sends {
             let (lane, reaped) = guard.0.lane(send.socket);
             if lane.push_send_now(send.socket, send.bytes, send.token, reaped) == SEND_BATCH {
-                lane.submit_sends(reaped, incomplete);
+                lane.submit_now(reaped, incomplete);
             }
         }
         let Uring { lanes, reaped, .. } = &mut *guard.0;
         let with_sends = lanes.iter_mut().filter(|lane| lane.has_sends_queued());
-        with_sends.for_each(|lane| lane.submit_sends(reaped, incomplete));
+        with_sends.for_each(|lane| lane.submit_now(reaped, incomplete));
     }
 
     fn submit_shutdown(&mut self, socket: Direct, token: Token) {
@@ -423,6 +430,7 @@ mod tests {
         assert_eq!((end.result, end.more), (Ok(0), false));
         ring.submit_close(Direct(2), token(Op::Close, 2));
         assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
+        assert_eq!(ring.peer(Direct(2)), None, "nobody is there any more");
         assert_quiet(&mut ring);
     }
 
@@ -634,6 +642,9 @@ mod tests {
     fn lanes_act_as_one_ring() {
         let mut ring = lanes();
         let mut peers = connect_lanes(&mut ring);
+        for (slot, peer) in (0..6).zip(&peers) {
+            assert_eq!(ring.peer(Direct(slot)), peer.local_addr().ok());
+        }
         (0..6).for_each(|slot| ring.submit_recv(Direct(slot), token(Op::Recv, slot)));
         assert_quiet(&mut ring);
         for (slot, peer) in (0..6).zip(&mut peers) {

@@ -43,7 +43,7 @@ impl Accepts {
 
 /// Why a connection is told to come back later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shed {
+pub(super) enum Shed {
     TooMany,
     Storm,
     Leaving,
@@ -148,7 +148,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Tells a connection to come again later; not all at the same time.
-    fn shed(&mut self, slot: u32, shed: Shed) {
+    pub(super) fn shed(&mut self, slot: u32, shed: Shed) {
         let (status, text) = match shed {
             Shed::TooMany => (503, "too many connections\n"),
             Shed::Storm => (503, "too many connections at once\n"),

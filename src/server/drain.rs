@@ -1,7 +1,7 @@
 //! The server stops: each connection is told to go elsewhere, in no order and at an even pace, so that those who take
 //! them in see no storm.
 
-use super::metrics::CloseCause;
+use super::accept::Shed;
 use super::random::Random;
 use super::shard::Shard;
 use super::slot::Stage;
@@ -54,10 +54,17 @@ impl<R: Ring> Shard<'_, R> {
         if self.drain.is_some() {
             return;
         }
-        let all = self.slots.iter().map(|(_, slot)| slot.id).collect();
+        let mut all = Vec::with_capacity(self.slots.len());
+        let mut new = Vec::new();
+        for (_, slot) in &self.slots {
+            let is_new = matches!(slot.conn.phase, Phase::Handshake(_));
+            if is_new { &mut new } else { &mut all }.push(slot.id);
+        }
         let (spread_ms, patience_ms) = (self.config.drain_spread_ms, self.config.drain_timeout_ms);
         self.drain = Some(Drain::new(all, &mut self.random, self.now_ms, spread_ms, patience_ms));
         self.stop_accepting();
+        // Nothing is lost to who comes just now and goes elsewhere at once.
+        new.into_iter().for_each(|id| self.shed(id.slot, Shed::Leaving));
     }
 
     /// Tells those whose turn it is.
@@ -89,7 +96,6 @@ impl<R: Ring> Shard<'_, R> {
                     self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
                 }
             }
-            (Stage::Serving, Phase::Handshake(_)) => self.terminate(slot, CloseCause::Drain),
             _ => {}
         }
     }

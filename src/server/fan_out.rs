@@ -11,9 +11,10 @@ use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
 use super::variant::encode;
-use crate::conn::{Mark, OutboxFull};
+use crate::buf::SharedFrame;
+use crate::conn::{Mark, Outbox, OutboxFull};
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
-use crate::topics::{Encoding, Push, Run, SlowConsumer, TopicId};
+use crate::topics::{Encoding, NamespaceId, Part, Push, Run, SlowConsumer, TopicId};
 
 impl<R: Ring> Shard<'_, R> {
     /// Makes runs of what was put up for a topic, so that they are for those who have subscribed until now.
@@ -50,7 +51,7 @@ impl<R: Ring> Shard<'_, R> {
             let run = &runs[index as usize];
             match run.variant.encoding {
                 Encoding::Own => self.hand_over(slot, run),
-                _ => self.queue_run(slot, run),
+                _ => self.queue_parts(slot, run, &run.parts),
             }
         }
         self.send_replies();
@@ -98,16 +99,24 @@ impl<R: Ring> Shard<'_, R> {
     fn on_publish_incomplete(&mut self, slot: u32, run: &Run, result: Result<u32, Errno>) {
         match result {
             Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
-            // Nothing of it has left: it can still be dropped or replaced.
-            Ok(0) | Err(_) => {
-                self.metrics.bytes_sent.sub(run.bytes.len() as u64);
-                self.queue_run(slot, run);
-            }
-            Ok(sent) => self.put_back(slot, run.bytes.clone(), sent as usize),
+            _ => self.queue_rest(slot, run, result.unwrap_or(0) as usize),
         }
     }
 
-    /// Has the subscriber's handler make of a run what its connection is sent.
+    /// What a socket did not take: the frame that has begun to leave goes on first, those behind it can still be
+    /// dropped or replaced.
+    fn queue_rest(&mut self, slot: u32, run: &Run, sent: usize) {
+        let (begun, parts) = run.cut(sent);
+        let bytes: usize = parts.iter().map(|part| part.frame.len()).sum();
+        self.metrics.bytes_sent.sub(bytes as u64);
+        if let Some((part, skip)) = begun {
+            self.put_back(slot, part.frame.clone(), skip);
+        }
+        self.queue_parts(slot, run, parts);
+    }
+
+    /// Has the subscriber's handler make of a run what its connection is sent. Since what it makes says what has left
+    /// before, nothing of it can be dropped or replaced: whatever the policy, past the bound the connection ends.
     fn hand_over(&mut self, slot: u32, run: &Run) {
         for push in run.pushes.iter() {
             // A handler may end this subscription or another's, and a topic goes with its last one.
@@ -117,25 +126,32 @@ impl<R: Ring> Shard<'_, R> {
             let topic = self.topics.name(run.topic).clone();
             self.call_handler(slot, |handler, context| handler.on_push(context, &topic, push));
         }
-        let namespace = self.config.namespaces.get(run.namespace);
-        if self.slots[slot as usize].conn.outbox.bytes() > namespace.outbox_bytes_max {
+        let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
+        let since_ms = self.since_ms(run.namespace);
+        let outbox = &self.slots[slot as usize].conn.outbox;
+        if outbox.bytes() > bytes_max || is_too_old(outbox, since_ms) {
             self.terminate(slot, CloseCause::SlowConsumer);
         }
     }
 
-    /// Has a subscriber that is behind get a run later, as the topic's namespace says.
-    fn queue_run(&mut self, slot: u32, run: &Run) {
+    /// Since when publications of a namespace may have waited.
+    fn since_ms(&self, namespace: NamespaceId) -> u64 {
+        match self.config.namespaces.get(namespace).outbox_age_ms {
+            0 => 0,
+            age_ms => self.now_ms.saturating_sub(age_ms),
+        }
+    }
+
+    /// Has a subscriber that is behind get parts of a run later, as the topic's namespace says.
+    fn queue_parts(&mut self, slot: u32, run: &Run, parts: &[Part]) {
         if self.slots[slot as usize].stage != Stage::Serving {
             return;
         }
-        let namespace = self.config.namespaces.get(run.namespace);
-        let (policy, age_ms) = (namespace.slow_consumer, namespace.outbox_age_ms);
-        // What was pushed before this has waited for too long.
-        let since_ms = if age_ms == 0 { 0 } else { self.now_ms.saturating_sub(age_ms) };
-        let queued = match policy {
-            SlowConsumer::Close => self.queue_or_close(slot, run, since_ms),
-            SlowConsumer::DropOldest => self.queue_dropping(slot, run, since_ms),
-            SlowConsumer::Conflate => self.queue_conflating(slot, run),
+        let since_ms = self.since_ms(run.namespace);
+        let queued = match self.config.namespaces.get(run.namespace).slow_consumer {
+            SlowConsumer::Close => self.queue_or_close(slot, run, parts, since_ms),
+            SlowConsumer::DropOldest => self.queue_dropping(slot, run, parts, since_ms),
+            SlowConsumer::Conflate => self.queue_conflating(slot, run, parts, since_ms),
         };
         match queued {
             Ok(()) => self.mark_dirty(slot),
@@ -143,23 +159,30 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn queue_or_close(&mut self, slot: u32, run: &Run, since_ms: u64) -> Result<(), OutboxFull> {
+    fn queue_or_close(&mut self, slot: u32, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let now_ms = self.now_ms;
         let entry = &mut self.slots[slot as usize];
-        if entry.conn.outbox.oldest_ms().is_some_and(|oldest_ms| oldest_ms < since_ms) {
+        if is_too_old(&entry.conn.outbox, since_ms) {
             return Err(OutboxFull);
         }
         let mark = mark(run, None);
-        let frame = run.bytes.clone();
-        change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, mark, bytes_max, now_ms))
+        let mut push = |frame: &SharedFrame| {
+            let frame = frame.clone();
+            change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, mark, bytes_max, now_ms))
+        };
+        // Nothing of it will be dropped or replaced, so where all of it may wait, it may as the bytes that it is.
+        if parts.len() == run.parts.len() && run.bytes.len() <= bytes_max {
+            return push(&run.bytes);
+        }
+        parts.iter().try_for_each(|part| push(&part.frame))
     }
 
-    fn queue_dropping(&mut self, slot: u32, run: &Run, since_ms: u64) -> Result<(), OutboxFull> {
+    fn queue_dropping(&mut self, slot: u32, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let now_ms = self.now_ms;
         let entry = &mut self.slots[slot as usize];
-        for part in &run.parts {
+        for part in parts {
             let (mark, frame) = (mark(run, None), part.frame.clone());
             let dropped = change_outbox(entry, self.metrics, |outbox| {
                 outbox.push_dropping(frame, mark, bytes_max, since_ms, now_ms)
@@ -169,17 +192,17 @@ impl<R: Ring> Shard<'_, R> {
         Ok(())
     }
 
-    fn queue_conflating(&mut self, slot: u32, run: &Run) -> Result<(), OutboxFull> {
+    fn queue_conflating(&mut self, slot: u32, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let now_ms = self.now_ms;
         let entry = &mut self.slots[slot as usize];
-        for part in &run.parts {
+        for part in parts {
             let frame = part.frame.clone();
             match &run.pushes[part.push] {
                 Push::Publication(publication) => {
                     let mark = mark(run, publication.body.key.as_deref());
                     let replaced = change_outbox(entry, self.metrics, |outbox| {
-                        outbox.push_replacing(frame, mark, bytes_max, now_ms)
+                        outbox.push_replacing(frame, mark, bytes_max, since_ms, now_ms)
                     })?;
                     self.metrics.publications_conflated.add(u64::from(replaced));
                 }
@@ -192,6 +215,11 @@ impl<R: Ring> Shard<'_, R> {
         }
         Ok(())
     }
+}
+
+/// Whether what leaves next has waited since before `since_ms`.
+fn is_too_old(outbox: &Outbox, since_ms: u64) -> bool {
+    outbox.first_ms().is_some_and(|first_ms| first_ms < since_ms)
 }
 
 fn mark(run: &Run, key: Option<&str>) -> Mark {

@@ -218,7 +218,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Close => self.on_close(completion.token.conn_id()),
             Op::Doorbell => {} // What it announces is looked for in every turn.
             Op::Wake => self.on_wake(completion),
-            Op::Cancel => {}
+            Op::Cancel | Op::Export => {}
         }
     }
 

@@ -1,5 +1,7 @@
 //! Which connections have the most waiting for them.
 
+use std::net::SocketAddr;
+
 use super::shard::Shard;
 use super::slot::Slot;
 use crate::buf::ConnId;
@@ -13,6 +15,8 @@ pub struct SlowConnection {
     pub shard: u16,
     /// Its place there.
     pub id: ConnId,
+    /// Where it comes from, as far as that can be told: behind a proxy, the proxy's address.
+    pub peer: Option<SocketAddr>,
     /// Bytes that wait for it.
     pub outbox_bytes: usize,
     /// How long the oldest of it has waited, in milliseconds.
@@ -23,22 +27,23 @@ pub struct SlowConnection {
 
 impl<R: Ring> Shard<'_, R> {
     /// The `count` connections that have the most waiting, those first that have more.
-    pub(super) fn slowest(&self, count: usize) -> Vec<SlowConnection> {
+    pub(super) fn slowest(&mut self, count: usize) -> Vec<SlowConnection> {
         let mut behind: Vec<&Slot> =
             self.slots.iter().map(|(_, slot)| slot).filter(|slot| !slot.conn.outbox.is_empty()).collect();
         behind.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.conn.outbox.bytes()));
         behind.truncate(count);
-        behind.into_iter().map(|slot| self.describe(slot)).collect()
-    }
-
-    fn describe(&self, slot: &Slot) -> SlowConnection {
-        let topics = slot.subscriptions.iter().map(|subscription| self.topics.name(subscription.topic).clone());
-        SlowConnection {
-            shard: self.number(),
-            id: slot.id,
-            outbox_bytes: slot.conn.outbox.bytes(),
-            oldest_age_ms: slot.conn.outbox.oldest_ms().map_or(0, |oldest_ms| self.now_ms.saturating_sub(oldest_ms)),
-            topics: topics.collect(),
-        }
+        let describe = |slot: &Slot| {
+            let topics = slot.subscriptions.iter().map(|subscription| self.topics.name(subscription.topic).clone());
+            let outbox = &slot.conn.outbox;
+            SlowConnection {
+                shard: self.mesh.shard() as u16,
+                id: slot.id,
+                peer: self.ring.peer(slot.socket),
+                outbox_bytes: outbox.bytes(),
+                oldest_age_ms: outbox.oldest_ms().map_or(0, |oldest_ms| self.now_ms.saturating_sub(oldest_ms)),
+                topics: topics.collect(),
+            }
+        };
+        behind.into_iter().map(describe).collect()
     }
 }

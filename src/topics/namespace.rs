@@ -20,7 +20,8 @@ pub enum SlowConsumer {
     /// subscriber can tell that some are missing.
     DropOldest,
     /// Of what waits, each publication replaces the one before it with the same key, or of the same topic where it has
-    /// no key: the subscriber reads the newest at its own pace.
+    /// no key: the subscriber reads the newest at its own pace. It is disconnected where so many different things wait,
+    /// or one of them for so long in whatever version: to drop the newest of a thing would be to tell nothing of it.
     Conflate,
 }
 
@@ -68,7 +69,8 @@ pub struct Namespace {
     /// Bytes that may wait for a subscriber before it is slow; and payload bytes that one who comes back is sent at
     /// most, of what it has missed.
     pub outbox_bytes_max: usize,
-    /// How long publications may wait for a subscriber before it is slow, in milliseconds; 0 is without end.
+    /// How long publications may wait for a subscriber before it is slow, in milliseconds; 0 is without end. One that
+    /// has replaced another has waited as long as that. Time alone does nothing: the next publication looks.
     pub outbox_age_ms: u64,
     /// Whether publications are compressed for connections that have agreed on it.
     pub deflate: bool,

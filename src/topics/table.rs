@@ -58,6 +58,25 @@ pub struct Run {
     pub bytes: SharedFrame,
 }
 
+impl Run {
+    /// Where it is cut when its first `sent` bytes have left: the part that has begun to leave, with how many of its
+    /// bytes have, unless the cut is between two; and those of which nothing has.
+    pub fn cut(&self, sent: usize) -> (Option<(&Part, usize)>, &[Part]) {
+        let mut start = 0;
+        for (index, part) in self.parts.iter().enumerate() {
+            let end = start + part.frame.len();
+            if sent <= start {
+                return (None, &self.parts[index..]);
+            }
+            if sent < end {
+                return (Some((part, sent - start)), &self.parts[index + 1..]);
+            }
+            start = end;
+        }
+        (None, &[])
+    }
+}
+
 /// A run on its way.
 #[derive(Debug)]
 struct Unfinished {
@@ -383,6 +402,30 @@ mod tests {
         assert!(!topics.unsubscribe(id, 1, RAW));
         stage(&mut topics, "a", b"z");
         assert_eq!(send(&mut topics, 100), sent(&[("Z", 4), ("Z", 5)]));
+    }
+
+    #[test]
+    fn a_run_is_cut_between_its_parts_or_within_one() {
+        let mut topics = Topics::default();
+        subscribe(&mut topics, "a", 1, RAW);
+        for bytes in [&b"one"[..], b"two!"] {
+            stage(&mut topics, "a", bytes);
+        }
+        topics.begin_runs(encode);
+        let run = topics.take_batch(1, &mut Vec::new()).remove(0);
+        let rows = [
+            (0, None, &[3, 4][..]),
+            (1, Some((3, 1)), &[4]),
+            (3, None, &[4]),
+            (5, Some((4, 2)), &[]),
+            (6, Some((4, 3)), &[]),
+            (7, None, &[]),
+        ];
+        for (sent, begun, rest) in rows {
+            let (part, parts) = run.cut(sent);
+            let lens: Vec<usize> = parts.iter().map(|part| part.frame.len()).collect();
+            assert_eq!((part.map(|(part, skip)| (part.frame.len(), skip)), &lens[..]), (begun, rest), "after {sent}");
+        }
     }
 
     #[test]

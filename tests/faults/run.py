@@ -1,19 +1,18 @@
 #!/usr/bin/env python3
-"""Real faults under load: the real server is killed, starved, stopped and cut off while publishers publish and
+"""Real faults under load: the real server is killed, starved, stopped and cut off while a publisher publishes and
 subscribers listen. Nothing may be lost, repeated or reordered without the subscriber being told.
 
     tests/faults/run.py [--binary PATH] [NAME …]
 
-Builds the release binary unless one is named. Needs root for `memory` (a control group) and `network` (namespaces and
-netem); what can't be had is skipped and said so. Ends with an error if a promise was broken. Only the standard
-library: the client here shares no code with the server.
+Builds the release binary unless one is named. Needs root for the three of memory (control groups), `disk` (a small file
+system), `network` and `outage` (namespaces), and a C compiler for `wall_clock`; what can't be had is skipped, and said
+so. Ends with an error if a promise was broken. Only the standard library.
 """
 
 import argparse
-import base64
 import contextlib
 import http.client
-import json
+import itertools
 import os
 import resource
 import signal
@@ -21,385 +20,210 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from parties import PATIENCE_SECONDS, Connection, Lost, Server, audience, await_that, finish
+from wire import OURS, Wire, enter_namespace
+
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 60
+
+CONFIG = """
+[namespaces.default]
+history_size = 10_000
+history_ttl_ms = 600_000
+
+[namespaces.ballast]
+"""
 
 
 class Skipped(Exception):
     """The host does not allow this fault."""
 
 
-class Server:
-    """`ringfeed serve` as a child, on free ports or on those of an earlier one."""
-
-    def __init__(
-        self,
-        binary: str,
-        flags: list[str] = (),
-        like: "Server | None" = None,
-        prefix: list[str] = (),
-        host: str = "127.0.0.1",
-        stderr: str = os.devnull,
-        environment: dict[str, str] | None = None,
-        prepare: Callable[[], None] | None = None,
-    ) -> None:
-        data, control = (like.data, like.control) if like else ((host, 0), (host, 0))
-        command = [*prefix, binary, "serve", "--listen", address(data), "--control", address(control), "--shards", "2"]
-        self.process = subprocess.Popen(
-            [*command, *flags],
-            stdout=subprocess.PIPE,
-            stderr=open(stderr, "w"),
-            text=True,
-            env=os.environ | (environment or {}),
-            preexec_fn=prepare,
-        )
-        self.prefix = list(prefix)
-        for line in self.process.stdout:
-            if line.startswith("listening on ws://"):
-                self.data = parse_address(line.removeprefix("listening on ws://"))
-            elif line.startswith("control on http://"):
-                self.control = parse_address(line.removeprefix("control on http://"))
-            elif line.strip() == "ready":
-                return
-        raise AssertionError(f"the server ended before it was ready: {self.process.wait()}")
-
-    def __enter__(self) -> "Server":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.process.stdout.close()
-
-    def request(self, method: str, path: str, body: bytes | None = None) -> str:
-        connection = http.client.HTTPConnection(*self.control, timeout=PATIENCE_SECONDS)
-        connection.request(method, path, body)
-        answer = connection.getresponse()
-        text = answer.read().decode()
-        connection.close()
-        assert answer.status == 200, f"{method} {path}: {answer.status} {text}"
-        return text
-
-    def metric(self, name: str, label: str = "") -> int:
-        rows = [row for row in self.request("GET", "/metrics").splitlines() if row.startswith(name) and label in row]
-        assert rows, f"no metric {name} with {label!r}"
-        return sum(int(float(row.rsplit(" ", 1)[1])) for row in rows)
-
-    def closed(self, reason: str) -> int:
-        return self.metric("ringfeed_connections_closed_total{", f'reason="{reason}"')
-
-
-def address(pair: tuple[str, int]) -> str:
-    return f"{pair[0]}:{pair[1]}"
-
-
-def parse_address(text: str) -> tuple[str, int]:
-    host, port = text.strip().rsplit(":", 1)
-    return host, int(port)
-
-
-class Publisher(threading.Thread):
-    """Publishes 0, 1, 2 … to a topic, one after the other, and notes where each was put."""
-
-    def __init__(self, server: Server, pause_seconds: float = 0.002) -> None:
-        super().__init__(daemon=True)
-        self.server, self.pause_seconds = server, pause_seconds
-        self.places: dict[tuple[str, int], int] = {}
-        self.is_over = threading.Event()
-        self.next_number = 0
-        self.refused = 0
-        self.start()
-
-    def run(self) -> None:
-        connection = None
-        while not self.is_over.is_set():
-            number, self.next_number = self.next_number, self.next_number + 1
-            try:
-                connection = connection or http.client.HTTPConnection(*self.server.control, timeout=PATIENCE_SECONDS)
-                connection.request("POST", "/publish/load", str(number).encode())
-                answer = connection.getresponse()
-                place = json.loads(answer.read())
-                assert answer.status == 200, answer.status
-                self.places[place["epoch"], place["offset"]] = number
-            except (OSError, http.client.HTTPException):
-                self.refused += 1
-                connection = None
-                time.sleep(0.05)
-            time.sleep(self.pause_seconds)
-
-    def stop(self) -> None:
-        self.is_over.set()
-        self.join()
-
-    def last_offset(self, epoch: str) -> int:
-        return max((offset for known, offset in self.places if known == epoch), default=0)
-
-
-class Lost(Exception):
-    """The connection ended: with this close code, or without one."""
-
-    def __init__(self, code: int | None) -> None:
-        super().__init__(f"closed with {code}")
-        self.code = code
-
-
-class Connection:
-    """A WebSocket, enough of it to listen."""
-
-    def __init__(self, server: tuple[str, int], path: str, protocol: str | None = None) -> None:
-        self.socket = socket.create_connection(server, timeout=PATIENCE_SECONDS)
-        self.buffer = b""
-        key = base64.b64encode(os.urandom(16)).decode()
-        offer = f"Sec-WebSocket-Protocol: {protocol}\r\n" if protocol else ""
-        self.socket.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: {address(server)}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n{offer}\r\n".encode()
-        )
-        while b"\r\n\r\n" not in self.buffer:
-            self.read_more()
-        head, self.buffer = self.buffer.split(b"\r\n\r\n", 1)
-        self.status = int(head[9:12])
-        if self.status != 101:
-            self.socket.close()
-            raise Lost(None)
-
-    def read_more(self) -> None:
-        chunk = self.socket.recv(1 << 16)
-        if not chunk:
-            raise Lost(None)
-        self.buffer += chunk
-
-    def take(self, count: int) -> bytes:
-        while len(self.buffer) < count:
-            self.read_more()
-        taken, self.buffer = self.buffer[:count], self.buffer[count:]
-        return taken
-
-    def message(self) -> bytes:
-        """The next message; pings are answered on the way."""
-        while True:
-            first, length = self.take(2)
-            assert first & 0x70 == 0 and length & 0x80 == 0, "not a server's frame"
-            if length == 126:
-                (length,) = struct.unpack(">H", self.take(2))
-            elif length == 127:
-                (length,) = struct.unpack(">Q", self.take(8))
-            payload = self.take(length)
-            match first:
-                case 0x81 | 0x82:
-                    return payload
-                case 0x89:
-                    self.socket.sendall(bytes([0x8A, 0x80 | length, 0, 0, 0, 0]) + payload)
-                case 0x88:
-                    raise Lost(struct.unpack(">H", payload[:2])[0] if payload else None)
-                case _:
-                    raise AssertionError(f"a frame that begins with {first:#x}")
-
-
-class Subscriber(threading.Thread):
-    """Listens with envelopes, comes back where it was, and notes what came and what it was told."""
-
-    def __init__(self, server: tuple[str, int], until: threading.Event) -> None:
-        super().__init__(daemon=True)
-        self.server, self.until = server, until
-        # By epoch, what came: offset and number, in the order of coming.
-        self.heard: dict[str, list[tuple[int, int]]] = {}
-        self.place: tuple[str, int] | None = None
-        self.losses_told = 0
-        self.connections = 0
-        self.failure: Exception | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            while not self.until.is_set():
-                try:
-                    self.listen()
-                except Lost as lost:
-                    if lost.code == 3010:
-                        # What was missed can't be had: it begins anew.
-                        self.losses_told += 1
-                        self.place = None
-                except (OSError, TimeoutError):
-                    pass
-                time.sleep(0.05)
-        except Exception as failure:  # noqa: BLE001: told by whoever checks
-            self.failure = failure
-
-    def listen(self) -> None:
-        since = f"?since={self.place[0]}:{self.place[1]}" if self.place else ""
-        connection = Connection(self.server, f"/feed/load{since}", "ringfeed.envelope")
-        self.connections += 1
-        with contextlib.closing(connection.socket):
-            self.begin(json.loads(connection.message().split(b"\n", 1)[0]), bool(since))
-            connection.socket.settimeout(1)
-            while True:
-                try:
-                    envelope, payload = connection.message().split(b"\n", 1)
-                except TimeoutError:
-                    if self.until.is_set():
-                        return
-                    continue
-                envelope = json.loads(envelope)
-                self.place = envelope["epoch"], envelope["offset"]
-                self.heard.setdefault(envelope["epoch"], []).append((envelope["offset"], int(payload)))
-
-    def begin(self, first: dict, has_asked: bool) -> None:
-        assert first["subscribed"], first
-        if self.place and (first["epoch"] != self.place[0] or has_asked and not first["recovered"]):
-            self.losses_told += 1
-        self.place = first["epoch"], self.place[1] if has_asked and first.get("recovered") else first["offset"]
-
-    def check(self, publisher: Publisher, may_lose: bool) -> int:
-        """Checks what came; how many messages that was."""
-        if self.failure:
-            raise self.failure
-        for epoch, heard in self.heard.items():
-            offsets = [offset for offset, _ in heard]
-            assert all(a < b for a, b in zip(offsets, offsets[1:])), "repeated or out of order"
-            gaps = sum(b - a - 1 for a, b in zip(offsets, offsets[1:]))
-            assert gaps == 0 or may_lose and self.losses_told, f"{gaps} lost and not told"
-            for offset, number in heard:
-                assert publisher.places.get((epoch, offset), number) == number, "another message than was put there"
-        return sum(map(len, self.heard.values()))
-
-
-@contextlib.contextmanager
-def audience(server: Server, count: int = 10) -> Iterator[tuple[Publisher, list[Subscriber], threading.Event]]:
-    """Subscribers, and a publisher once they listen."""
-    over = threading.Event()
-    subscribers = [Subscriber(server.data, over) for _ in range(count)]
-    await_that("all listen", lambda: server.metric("ringfeed_subscriptions{") >= count)
-    publisher = Publisher(server)
-    try:
-        yield publisher, subscribers, over
-    finally:
-        over.set()
-        publisher.is_over.set()
-
-
-def await_that(what: str, has_happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not has_happened():
-        assert time.monotonic() < deadline, f"not within {PATIENCE_SECONDS} s: {what}"
-        time.sleep(0.02)
-
-
-def finish(server: Server, publisher: Publisher, subscribers: list[Subscriber], over: threading.Event) -> None:
-    """Stops publishing; whoever listens must get all there is."""
-    publisher.stop()
-    epoch = json.loads(server.request("POST", "/publish/load", b"-1"))["epoch"]
-    last = publisher.last_offset(epoch)
-
-    def have_all() -> bool:
-        return all(each.failure or each.heard.get(epoch) and each.heard[epoch][-1][0] > last for each in subscribers)
-
-    await_that("everybody has everything", have_all)
-    over.set()
-    for subscriber in subscribers:
-        subscriber.join()
-
-
-def summary(publisher: Publisher, subscribers: list[Subscriber], may_lose: bool) -> str:
-    counts = [subscriber.check(publisher, may_lose) for subscriber in subscribers]
-    told = sum(subscriber.losses_told for subscriber in subscribers)
-    published, connections = len(publisher.places), sum(subscriber.connections for subscriber in subscribers)
-    return (
-        f"{published} published, {publisher.refused} refused, "
-        f"{sum(counts)} delivered to {len(subscribers)} subscribers "
-        f"over {connections} connections; 0 lost untold, 0 repeated, {told} losses told"
-    )
-
-
-def kill(binary: str) -> str:
+def kill(start: "Start") -> str:
     """Killed with SIGKILL and started again, three times: a new epoch each time, which everybody is told."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(Server(binary))
+        server = stack.enter_context(start())
         publisher, subscribers, over = stack.enter_context(audience(server))
-        for _ in range(3):
+        for round in range(3):
             time.sleep(1)
             server.process.kill()
             server.process.wait()
-            server = stack.enter_context(Server(binary, like=server))
-            await_that("all are back", lambda: server.metric("ringfeed_subscriptions{") >= len(subscribers))
+            server = stack.enter_context(start(like=server))
+            await_that("all were told", lambda: all(each.losses_told > round for each in subscribers))
         time.sleep(1)
-        finish(server, publisher, subscribers, over)
-        assert all(subscriber.losses_told >= 3 for subscriber in subscribers), "somebody was not told of a new epoch"
-        return summary(publisher, subscribers, may_lose=True)
+        return finish(server, publisher, subscribers, over)
 
 
-def memory(binary: str) -> str:
-    """A control group with little memory, and subscribers that never read: they end, the others get everything."""
-    group = Path("/sys/fs/cgroup/memory/ringfeed-faults")
-    bound = 96 << 20
-    try:
-        group.mkdir(exist_ok=True)
-        (group / "memory.limit_in_bytes").write_text(str(bound))
-    except OSError as error:
-        raise Skipped(f"no control group for memory: {error}") from error
+class LittleMemory:
+    """A control group with little memory, which a server enters when it starts."""
 
-    def enter() -> None:
-        (group / "cgroup.procs").write_text(str(os.getpid()))
+    def __init__(self) -> None:
+        self.group = Path("/sys/fs/cgroup/memory/ringfeed-faults")
+        self.bound = 96 << 20
 
-    try:
-        with Server(binary, prepare=enter) as server, audience(server) as (publisher, subscribers, over):
-            dead = [Connection(server.data, "/feed/load,ballast") for _ in range(100)]
-            while server.closed("slow_consumer") < len(dead):
-                server.request("POST", "/publish/ballast", b"x" * 100_000)
-            finish(server, publisher, subscribers, over)
-            peak = int((group / "memory.max_usage_in_bytes").read_text())
-            assert server.process.poll() is None, "the server has ended"
-            return f"{summary(publisher, subscribers, False)}; 100 ended as slow, peak {peak >> 20} of {bound >> 20} MB"
-    finally:
-        await_that("the group is empty", lambda: not (group / "cgroup.procs").read_text())
-        group.rmdir()
+    def __enter__(self) -> "LittleMemory":
+        try:
+            self.group.mkdir(exist_ok=True)
+            self.limit(self.bound)
+        except OSError as error:
+            raise Skipped(f"no control group for memory: {error}") from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        await_that("the group is empty", lambda: not (self.group / "cgroup.procs").read_text())
+        self.group.rmdir()
+
+    def limit(self, count: int) -> None:
+        (self.group / "memory.limit_in_bytes").write_text(str(count))
+
+    def enter(self) -> None:
+        (self.group / "cgroup.procs").write_text(str(os.getpid()))
+
+    def used(self) -> int:
+        return int((self.group / "memory.usage_in_bytes").read_text())
+
+    def stall_when_full(self) -> None:
+        """Who wants more than there is waits, where it would be killed otherwise."""
+        (self.group / "memory.oom_control").write_text("1")
+
+    def is_stalled(self) -> bool:
+        return "under_oom 1" in (self.group / "memory.oom_control").read_text()
 
 
-def descriptors(binary: str) -> str:
-    """No more descriptors than 200, and 600 connections: the others wait or are told so, and nobody inside notices."""
+class Ballast:
+    """Subscribers that never read, each of a topic of its own, so that all that waits for them is memory."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.dead = [Connection(server.data, f"/feed/ballast:{number}") for number in range(150)]
+
+    def grow(self, until: Callable[[], bool]) -> None:
+        """By a publication to one after the other."""
+        for number in itertools.cycle(range(len(self.dead))):
+            if until():
+                return
+            self.server.request("POST", f"/publish/ballast:{number}", b"x" * 50_000)
+
+    def close(self) -> None:
+        for each in self.dead:
+            each.socket.close()
+
+
+def memory(start: "Start") -> str:
+    """Little memory, of which subscribers that never read take nine tenths, until the server ends them."""
+    with LittleMemory() as group, start(prepare=group.enter) as server, audience(server) as parties:
+        ballast = Ballast(server)
+        ballast.grow(lambda: group.used() > group.bound * 9 // 10)
+        full = group.used()
+        time.sleep(3)
+        for number in range(len(ballast.dead)):
+            while server.closed("slow_consumer") <= number:
+                server.request("POST", f"/publish/ballast:{number}", b"x" * 50_000)
+        seen = finish(server, *parties)
+        server.expect_running()
+        return f"{seen}; {full >> 20} of {group.bound >> 20} MB were used, {len(ballast.dead)} ended as slow"
+
+
+def no_memory(start: "Start") -> str:
+    """All memory is used up, so that the server stands still, until there is more."""
+    with LittleMemory() as group, start(prepare=group.enter) as server, audience(server) as parties:
+        group.stall_when_full()
+        ballast = Ballast(server)
+        is_enough = threading.Event()
+        growing = threading.Thread(target=ballast.grow, args=(is_enough.is_set,), daemon=True)
+        growing.start()
+        await_that("the memory is used up", group.is_stalled)
+        time.sleep(3)
+        assert group.is_stalled(), "it went on by itself"
+        is_enough.set()
+        group.limit(4 * group.bound)
+        growing.join()
+        seen = finish(server, *parties)
+        server.expect_running()
+        return f"{seen}; stood still with {group.bound >> 20} MB, went on with {4 * group.bound >> 20}"
+
+
+def out_of_memory(start: "Start") -> str:
+    """All memory is used up, and the kernel kills the server: its next life tells everybody."""
+    with contextlib.ExitStack() as stack:
+        group = stack.enter_context(LittleMemory())
+        server = stack.enter_context(start(prepare=group.enter))
+        publisher, subscribers, over = stack.enter_context(audience(server))
+        ballast = Ballast(server)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            ballast.grow(lambda: False)
+        assert server.process.wait(PATIENCE_SECONDS) == -signal.SIGKILL, "it ended, but nobody killed it"
+        ballast.close()
+        server = stack.enter_context(start(like=server, prepare=group.enter))
+        await_that("all were told", lambda: all(each.losses_told for each in subscribers))
+        time.sleep(1)
+        return finish(server, publisher, subscribers, over)
+
+
+@contextlib.contextmanager
+def few_descriptors(start: "Start", **how: object) -> Iterator[tuple]:
+    """A server that may have 200 descriptors and has its subscribers, and more connections than that to both ports."""
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
 
-    with Server(binary, prepare=limit) as server, audience(server) as (publisher, subscribers, over):
+    with start(prepare=limit, **how) as server, audience(server) as parties:
         crowd = [socket.create_connection(server.data, timeout=PATIENCE_SECONDS) for _ in range(600)]
-        time.sleep(2)
-        assert server.process.poll() is None, "the server has ended"
-        inside = server.metric("ringfeed_connections{")
-        for each in crowd:
-            each.close()
-        await_that("the crowd has gone", lambda: server.metric("ringfeed_connections{") == len(subscribers))
-        Connection(server.data, "/feed/load").socket.close()
-        finish(server, publisher, subscribers, over)
-        return f"{summary(publisher, subscribers, False)}; at most {inside} of 610 were let in"
+        crowd += [socket.create_connection(server.control, timeout=PATIENCE_SECONDS) for _ in range(250)]
+        yield server, parties, crowd
 
 
-def disk(binary: str) -> str:
-    """Logs at their fullest, to a disk that is full: the server goes on without."""
-    environment = {"RUST_LOG": "trace"}
-    with (
-        Server(binary, stderr="/dev/full", environment=environment) as server,
-        audience(server) as (publisher, subscribers, over),
-    ):
+def descriptors(start: "Start") -> str:
+    """No more descriptors than 200, and 850 connections: the others wait or are told so, and nobody inside notices."""
+    with few_descriptors(start) as (server, parties, crowd):
         time.sleep(3)
-        finish(server, publisher, subscribers, over)
-        return summary(publisher, subscribers, False)
+        server.expect_running()
+        leave(crowd)
+        accepted = server.metric("ringfeed_connections_accepted_total{")
+        stalls = server.metric("ringfeed_accept_stalls_total{")
+        await_that("the crowd has gone", lambda: server.metric("ringfeed_connections{") <= 10)
+        return f"{finish(server, *parties)}; {accepted} accepted, {stalls} times without room"
 
 
-def clock(binary: str) -> str:
+def disk(start: "Start") -> str:
+    """The log is on a disk that is full, and each failure to accept wants a line in it: the server goes on without."""
+    with tempfile.TemporaryDirectory() as directory:
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", directory], capture_output=True)
+        if mounted.returncode:
+            raise Skipped(f"no small file system: {mounted.stderr.decode().strip()}")
+        try:
+            log = f"{directory}/log"
+            with few_descriptors(start, stderr=log) as (server, parties, crowd):
+                await_that("the disk is full", lambda: os.statvfs(directory).f_bfree == 0)
+                await_that("its last block is full", lambda: os.stat(log).st_size % 4096 == 0)
+                time.sleep(3)
+                server.expect_running()
+                leave(crowd)
+                return f"{finish(server, *parties)}; {os.stat(log).st_size} bytes of the log found room"
+        finally:
+            subprocess.run(["umount", directory], check=True)
+
+
+def leave(crowd: list[socket.socket]) -> None:
+    for each in crowd:
+        each.close()
+
+
+def stopped(start: "Start") -> str:
     """Stopped for longer than pings may go unanswered, so that all clocks have jumped when it goes on: whoever answered
     is not given up for it."""
-    flags = ["--ping-interval-ms", "500", "--pong-timeout-ms", "1000"]
-    with Server(binary, flags) as server, audience(server) as (publisher, subscribers, over):
-        idle = [Connection(server.data, "/feed/quiet") for _ in range(5)]
-        listening = [threading.Thread(target=silently, args=(each,), daemon=True) for each in idle]
-        for thread in listening:
-            thread.start()
+    with (
+        start("--ping-interval-ms", "500", "--pong-timeout-ms", "1000") as server,
+        audience(server) as (publisher, subscribers, over),
+    ):
+        for _ in range(5):
+            idle = Connection(server.data, "/feed/quiet")
+            threading.Thread(target=answer_pings, args=(idle,), daemon=True).start()
         for _ in range(3):
             time.sleep(1)
             server.process.send_signal(signal.SIGSTOP)
@@ -408,54 +232,93 @@ def clock(binary: str) -> str:
         time.sleep(2)
         given_up = server.closed("ping_timeout")
         assert given_up == 0, f"{given_up} were given up while the server slept"
-        finish(server, publisher, subscribers, over)
-        return summary(publisher, subscribers, False)
+        return finish(server, publisher, subscribers, over)
 
 
-def silently(connection: Connection) -> None:
-    """Answers pings for as long as there are any."""
+def answer_pings(connection: Connection) -> None:
+    """For as long as there are any."""
     with contextlib.suppress(Lost, OSError):
         connection.message()
 
 
-def network(binary: str) -> str:
-    """A network that loses one packet in twenty and takes 20 ms, and is cut for three seconds in mid-stream, twice."""
-    name, ours, theirs = "ringfeed-faults", "rf-faults0", "rf-faults1"
-    run = lambda *command: subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: E731
+def wall_clock(start: "Start") -> str:
+    """The wall clock is set an hour ahead, a day back, and ten years ahead."""
+    with tempfile.TemporaryDirectory() as directory:
+        library, offset = f"{directory}/clock.so", Path(directory) / "offset"
+        source = str(Path(__file__).with_name("clock.c"))
+        try:
+            subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise Skipped(f"no C compiler: {error}") from error
+        offset.write_bytes(struct.pack("=q", 0))
+        environment = {"LD_PRELOAD": library, "RF_CLOCK_FILE": str(offset)}
+        with start(environment=environment) as server, audience(server) as parties:
+            for seconds in (3600, -86_400, 10 * 365 * 86_400):
+                time.sleep(2)
+                with offset.open("r+b") as file:
+                    file.write(struct.pack("=q", seconds))
+            time.sleep(2)
+            return finish(server, *parties)
+
+
+@contextlib.contextmanager
+def bad_network() -> Iterator[Wire]:
     if os.geteuid() != 0:
         raise Skipped("namespaces need root")
     try:
-        run("ip", "netns", "add", name)
+        wire = Wire()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise Skipped(f"no network namespace: {error}") from error
-    inside = ["ip", "netns", "exec", name]
-    try:
-        try:
-            run("ip", "link", "add", ours, "type", "veth", "peer", "name", theirs, "netns", name)
-            run("ip", "addr", "add", "10.213.77.1/24", "dev", ours)
-            run("ip", "link", "set", ours, "up")
-            run(*inside, "ip", "addr", "add", "10.213.77.2/24", "dev", theirs)
-            run(*inside, "ip", "link", "set", theirs, "up")
-            run(*inside, "ip", "link", "set", "lo", "up")
-            for prefix, device in ([], ours), (inside, theirs):
-                run(*prefix, "tc", "qdisc", "add", "dev", device, "root", "netem", "delay", "20ms", "5ms", "loss", "5%")
-        except subprocess.CalledProcessError as error:
-            raise Skipped(f"no bad network to be had: {error.stderr.strip()}") from error
-        with Server(binary, prefix=inside, host="10.213.77.2") as server, audience(server) as parties:
-            publisher, subscribers, over = parties
-            for _ in range(2):
-                time.sleep(3)
-                run("tc", "qdisc", "change", "dev", ours, "root", "netem", "loss", "100%")
-                time.sleep(3)
-                run("tc", "qdisc", "change", "dev", ours, "root", "netem", "delay", "20ms", "5ms", "loss", "5%")
+        raise Skipped(f"no bad network to be had: {error}") from error
+    with contextlib.closing(wire):
+        yield wire
+
+
+def network(start: "Start") -> str:
+    """A network that takes 20 ms, loses one packet in twenty, and is cut in mid-stream for three seconds, three times:
+    some wait and get everything, some give up and recover."""
+    with (
+        bad_network() as wire,
+        start(host=OURS) as server,
+        audience(server, enter=enter_namespace, pause_seconds=0.02) as (publisher, subscribers, over),
+    ):
+        for subscriber in subscribers[::2]:
+            subscriber.silence_seconds = 1
+        for _ in range(3):
             time.sleep(3)
-            finish(server, publisher, subscribers, over)
-            return summary(publisher, subscribers, False)
-    finally:
-        run("ip", "netns", "del", name)
+            with wire.cut():
+                time.sleep(3)
+        time.sleep(3)
+        seen = finish(server, publisher, subscribers, over)
+        return f"{seen}; {wire.carried} packets carried, {wire.lost} lost"
 
 
-SCENARIOS = {scenario.__name__: scenario for scenario in (kill, memory, descriptors, disk, clock, network)}
+def outage(start: "Start") -> str:
+    """The same network is cut for longer than the server waits for anybody: it gives them up, and they recover."""
+    with (
+        bad_network() as wire,
+        start(host=OURS) as server,
+        audience(server, enter=enter_namespace, pause_seconds=0.2) as (publisher, subscribers, over),
+    ):
+        for subscriber in subscribers:
+            subscriber.silence_seconds = 5
+        time.sleep(2)
+        with wire.cut():
+            await_that("the server has given all up", lambda: server.metric("ringfeed_connections{") == 0)
+        seen = finish(server, publisher, subscribers, over)
+        return f"{seen}; {server.closed('peer_lost')} given up"
+
+
+SCENARIOS = [kill, memory, no_memory, out_of_memory, descriptors, disk, stopped, wall_clock, network, outage]
+
+
+class Start:
+    """Starts the server, each time in the same way but for what is said."""
+
+    def __init__(self, binary: str, config: str) -> None:
+        self.binary, self.config = binary, config
+
+    def __call__(self, *flags: str, **how: object) -> Server:
+        return Server(self.binary, ["--config", self.config, *flags], **how)
 
 
 def build() -> str:
@@ -464,23 +327,27 @@ def build() -> str:
 
 
 def main() -> int:
+    names = [scenario.__name__ for scenario in SCENARIOS]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--binary", help="the server; built if it is left out")
-    parser.add_argument("names", nargs="*", choices=[[], *SCENARIOS], metavar="NAME", help=", ".join(SCENARIOS))
+    parser.add_argument("names", nargs="*", choices=[[], *names], metavar="NAME", help=", ".join(names))
     arguments = parser.parse_args()
     binary = arguments.binary or build()
     failed = 0
-    for name, scenario in SCENARIOS.items():
-        if arguments.names and name not in arguments.names:
-            continue
-        try:
-            outcome = scenario(binary)
-        except Skipped as reason:
-            outcome = f"skipped: {reason}"
-        except AssertionError as broken:
-            outcome = f"BROKEN: {broken}"
-            failed += 1
-        print(f"| {name} | {outcome} |", flush=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".toml") as config:
+        config.write(CONFIG)
+        config.flush()
+        for scenario in SCENARIOS:
+            if arguments.names and scenario.__name__ not in arguments.names:
+                continue
+            try:
+                outcome = scenario(Start(binary, config.name))
+            except Skipped as reason:
+                outcome = f"skipped: {reason}"
+            except (AssertionError, OSError, http.client.HTTPException) as broken:
+                outcome = f"BROKEN: {broken!r}"
+                failed += 1
+            print(f"| {scenario.__name__} | {outcome} |", flush=True)
     return 1 if failed else 0
 
 

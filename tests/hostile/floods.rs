@@ -133,7 +133,7 @@ fn one_flooder_does_not_starve_its_neighbours_of_buffers() {
     let mut flooder = Peer::open(server.data, "/feed/a");
     let (stream, flood) = (flooder.sender(), Flood::start(flooder.sender(), pings(10_000)));
     // It takes its pongs, so that nothing but the server's own fairness holds it back.
-    let reading = thread::spawn(move || std::iter::from_fn(|| flooder.next_frame()).count());
+    let reading = thread::spawn(move || flooder.whole_frames_until_end().len());
     for round in 0..50 {
         neighbours.iter_mut().for_each(|neighbour| neighbour.expect_echo(&format!("round {round}")));
     }

@@ -10,6 +10,7 @@ mod peer;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod commands;
 mod crowds;
 mod floods;
 mod metrics;

@@ -1,4 +1,4 @@
-//! A real browser, Debian's Chromium, on the page that the server shows.
+//! A real browser, Debian's Chromium, on the page that the server shows; and its `EventSource`.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,8 +6,9 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use crate::clients::BROWSER_DRIVER;
+use crate::clients::{BROWSER_DRIVER, BROWSER_EVENT_SOURCE};
 use crate::support::process::Process;
+use crate::world::World;
 
 const CHROMIUM: &str = "/usr/bin/chromium";
 
@@ -18,6 +19,15 @@ const INSTALL_PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) fn expect_live_page(url: &str) {
     if let Some(chromium) = chromium() {
         println!("{}", BROWSER_DRIVER.run(&[chromium, url]));
+    }
+}
+
+/// Expects that an event stream recovers by itself from a network that is cut, and is told when the server is another.
+pub(crate) fn expect_event_stream() {
+    if let Some(chromium) = chromium() {
+        let world = World::start();
+        let client = BROWSER_EVENT_SOURCE.start(&[chromium, &format!("http://{}/", world.address())]);
+        world.follow(client);
     }
 }
 

@@ -12,6 +12,7 @@ mod browser;
 mod centrifuge;
 mod clients;
 mod proxy;
+mod world;
 
 use clients::{BACKEND, Client, NODE, PYTHON};
 use support::server::Server;
@@ -130,4 +131,9 @@ fn browser_shows_the_demo() {
         let server = Server::start(flags);
         browser::expect_live_page(&format!("http://{}/", server.data));
     }
+}
+
+#[test]
+fn browser_event_stream() {
+    browser::expect_event_stream();
 }

@@ -18,15 +18,13 @@ struct State {
     is_open: bool,
     /// Both ends of each connection, also of those that have ended.
     streams: Vec<TcpStream>,
-    /// How many were let through.
-    count: usize,
 }
 
 impl Proxy {
     pub(crate) fn start(target: SocketAddr) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let state = State { target, is_open: true, streams: Vec::new(), count: 0 };
+        let state = State { target, is_open: true, streams: Vec::new() };
         let state = Arc::new(Mutex::new(state));
         let shared = Arc::clone(&state);
         thread::spawn(move || {
@@ -53,11 +51,6 @@ impl Proxy {
         let mut state = self.state.lock().expect("no thread panics");
         (state.target, state.is_open) = (target, true);
     }
-
-    /// How many connections were let through.
-    pub(crate) fn count(&self) -> usize {
-        self.state.lock().expect("no thread panics").count
-    }
 }
 
 fn pass_on(client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
@@ -70,7 +63,6 @@ fn pass_on(client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
         stream.set_nodelay(true)?;
         state.streams.push(stream.try_clone()?);
     }
-    state.count += 1;
     for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
         thread::spawn(move || {
             // However it ends, the other side is told.

@@ -34,6 +34,16 @@ impl Server {
         Server::start_as(command, flags)
     }
 
+    /// The same for a server that can't write what it logs.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub(crate) fn start_with_full_log() -> Server {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" 2>/dev/full", env!("CARGO_BIN_EXE_ringfeed")]);
+        Server::start_as(command, &[])
+    }
+
     fn start_as(mut command: Command, flags: &[&str]) -> Server {
         command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--shards", "2"]);
         // The first ping comes at any time within the interval: only those get one who wait for it.

@@ -1,6 +1,9 @@
 //! `/feed/…` on the wire: one publication is one message, subscribers only listen, and each ends on its own.
 
+use std::time::Instant;
+
 use crate::peer::{BINARY, CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, close_payload, frame, upgrade_request};
+use crate::support::PATIENCE;
 use crate::support::http;
 use crate::support::server::Server;
 
@@ -139,6 +142,11 @@ fn a_subscriber_that_does_not_read_is_closed_alone() {
         publish(&server, "flood", OCTETS, &payload);
         let (opcode, message) = listener.next_message();
         assert_eq!((opcode, message.len()), (BINARY, payload.len()), "publication {number}");
+    }
+    // Its shard may be behind that of the listener.
+    let deadline = Instant::now() + PATIENCE;
+    while closed_as_slow_consumers(&server) == 0 {
+        assert!(Instant::now() < deadline, "it is never too slow");
     }
     assert_eq!(closed_as_slow_consumers(&server), 1);
     // What it was sent before is in order; only the last may be cut.

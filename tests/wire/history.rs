@@ -225,6 +225,7 @@ fn one_connection_joins_topics_of_all_homes() {
         (0..missed).for_each(|_| drop(raw.next_message()));
         drop((peer, raw));
     }
+    server.wait_until("all have left", |server| server.sum(|shard| shard.subscriptions.get()) == 0);
     let mut peer = Peer::open(server.data, &format!("/feed/{}?history=0", topics.join(",")));
     server.wait_until("it has joined all", |server| server.sum(|shard| shard.subscriptions.get()) == 12);
     server.publish_all(topics.iter().map(|topic| draft(topic, topic)));

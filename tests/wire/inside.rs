@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ringfeed::gateway::{Feed, Sse};
-use ringfeed::server::{Publisher, Server, ServerConfig, ShardMetrics, Status};
+use ringfeed::server::{Publisher, Server, ServerConfig, ShardMetrics, SlowConnection, Status};
 use ringfeed::topics::{Draft, Namespace, Namespaces, Position, PublishError, TopicName};
 use socket2::{Domain, Socket, Type};
 
@@ -80,6 +80,12 @@ impl Inside {
             assert!(Instant::now() < deadline, "never: {what}");
             std::thread::yield_now();
         }
+    }
+
+    /// The connections that have the most waiting.
+    pub(crate) fn slowest(&mut self) -> Vec<SlowConnection> {
+        let lists = self.publisher.slowest(10).expect("the queue has room");
+        lists.into_iter().flat_map(|list| list.blocking_recv().expect("the shard runs")).collect()
     }
 
     /// Tells the server to leave.

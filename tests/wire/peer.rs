@@ -131,8 +131,13 @@ impl Peer {
 
     /// All frames up to the end of the connection, which may come within one more.
     pub(crate) fn whole_frames_until_end(&mut self) -> Vec<Frame> {
-        while self.read_more() {}
-        std::iter::from_fn(|| self.take_frame()).collect()
+        let mut frames = Vec::new();
+        loop {
+            frames.extend(std::iter::from_fn(|| self.take_frame()));
+            if !self.read_more() {
+                return frames;
+            }
+        }
     }
 
     /// Reads frames as fragments of one message up to its end; the first byte's opcode and all the payload.

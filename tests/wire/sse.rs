@@ -259,7 +259,8 @@ fn comments_keep_a_quiet_stream_alive() {
     let keep_alive = KeepAliveConfig { ping_interval_ms: 100, pong_timeout_ms: 50, idle_timeout_ms: 0 };
     let mut server = Inside::with(ServerConfig { keep_alive, ..ServerConfig::default() });
     let mut stream = Stream::open(server.data, "/sse/a", None);
-    let start = stream.next_block();
+    // The first may come before it is known where the topic is.
+    let start = std::iter::from_fn(|| stream.try_next_block()).find(|block| !block.is_comment);
     // They have no answer, and none is missed.
     for _ in 0..5 {
         assert_eq!(stream.next_block(), Block { is_comment: true, ..Block::default() });
@@ -330,11 +331,12 @@ fn a_stream_of_several_topics_that_is_not_read_is_closed_alone() {
     while slow(&server) == 0 {
         server.publish_all(topics.iter().map(|topic| draft(topic, &text)));
         rounds += 1;
+        // The other one keeps up, or it would be too slow itself where its shard is behind.
+        let block = reader.next_block();
+        assert!(block.id.is_some_and(|id| id.ends_with(&format!(":{rounds}"))), "not {rounds}");
         assert!(rounds < 10_000, "nobody is too slow");
     }
     server.wait_until("its subscriptions end", |server| server.sum(|shard| shard.subscriptions.get()) == 1);
-    for offset in 1..=rounds {
-        let block = reader.next_block();
-        assert!(block.id.is_some_and(|id| id.ends_with(&format!(":{offset}"))), "not {offset}");
-    }
+    let after = server.publish("t0", "after");
+    reader.expect_event(&id(after), "after");
 }

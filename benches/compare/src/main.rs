@@ -50,6 +50,10 @@ enum PlanName {
     Peers,
     /// Ringfeed with compression against itself without, and against other servers that compress
     Deflate,
+    /// Ringfeed to clients of Centrifugo's protocol against itself to those of the raw feed
+    Topics,
+    /// Ringfeed with a tenth of its subscribers stalled against itself with none
+    Stalled,
 }
 
 fn main() -> ExitCode {
@@ -69,6 +73,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         PlanName::Floor => Plan::floor(&binaries),
         PlanName::Peers => Plan::peers(&binaries, &arguments.peers),
         PlanName::Deflate => Plan::deflate(&binaries, &arguments.peers),
+        PlanName::Topics => Plan::topics(&binaries),
+        PlanName::Stalled => Plan::stalled(&binaries),
     };
     let mut measurements: Vec<Measurement> = Vec::new();
     for case in plan.cases.iter().filter(|case| case.name.contains(&arguments.case)) {

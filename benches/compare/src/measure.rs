@@ -35,6 +35,22 @@ pub(crate) struct Report {
     pub(crate) self_check: SelfCheck,
     pub(crate) server: ServerCost,
     pub(crate) figures: Vec<Figure>,
+    /// Not the load generator's: what the system and the server itself say of the server afterwards.
+    #[serde(skip)]
+    pub(crate) afterwards: Afterwards,
+}
+
+/// What is known of a server after a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Afterwards {
+    /// The most memory that it had resident, in bytes.
+    pub(crate) peak_bytes: u64,
+    /// Subscribers that were closed as slow.
+    pub(crate) closed: u64,
+    /// Publications that were dropped for a slow subscriber.
+    pub(crate) dropped: u64,
+    /// Publications that a newer one took the place of.
+    pub(crate) conflated: u64,
 }
 
 impl Report {
@@ -112,11 +128,11 @@ pub(crate) fn run(
 ) -> Result<Measurement, Box<dyn Error>> {
     let server = Server::start(plan)?;
     let mut loadgen = Command::new(binaries.join("loadgen"));
-    loadgen.arg(case.scenario.name()).args(addresses(case.scenario, plan, &server)?).args(&case.load);
+    loadgen.args(task(case.scenario, plan.stalled)).args(addresses(case.scenario, plan, &server)?).args(&case.load);
     if plan.deflate {
         loadgen.arg("--deflate");
     }
-    loadgen.args(["--duration", duration, "--warmup", "500ms", "--cpu", CLIENT_CPU]);
+    loadgen.args(["--duration", duration, "--warmup", case.warmup, "--cpu", CLIENT_CPU]);
     // A server that is slow is not wrong: how slow it is, is what is measured.
     loadgen.args(["--late", "1m"]);
     loadgen.args(["--server-pid", &server.pid().to_string()]);
@@ -127,9 +143,21 @@ pub(crate) fn run(
         let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         return Err(format!("{}, {}: {said}{complained}", case.name, plan.name).into());
     }
-    let report = serde_json::from_slice(&std::fs::read(&json)?)?;
+    let mut report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
     std::fs::remove_file(&json)?;
+    if case.scenario == Scenario::Slow {
+        report.afterwards = server.afterwards()?;
+    }
     Ok(Measurement { case: case.name.clone(), round, server: plan.name, report })
+}
+
+/// What the load generator is to do: where nobody is slow, it is plain fan-out.
+fn task(scenario: Scenario, stalled: u32) -> Vec<String> {
+    match (scenario, stalled) {
+        (Scenario::Slow, 0) => words(Scenario::Fanout.name()),
+        (Scenario::Slow, percent) => words(&format!("{} --slow-share {percent}", scenario.name())),
+        _ => words(scenario.name()),
+    }
 }
 
 fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<Vec<String>, Box<dyn Error>> {
@@ -137,9 +165,17 @@ fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<V
     let nats = words(&format!("--driver nats --topic bench --url {listening}/"));
     Ok(match (scenario, plan.publish) {
         (Scenario::Echo, _) => words(&format!("--url {listening}/echo")),
-        (Scenario::Fanout, Publish::Nats) => [nats, words(&format!("--publish {listening}/"))].concat(),
-        (Scenario::Fanout, Publish::Post) => fanout(listening, &format!("{}/publish/bench", server.control()?)),
-        (Scenario::Fanout, Publish::WebSocket) => fanout(listening, &format!("{listening}/publish")),
+        (Scenario::Fanout | Scenario::Slow, Publish::Centrifugo) => words(&format!(
+            "--driver centrifugo --topic bench --url {listening}/connection/websocket --publish {}/api/publish",
+            server.control()?
+        )),
+        (Scenario::Fanout | Scenario::Slow, Publish::Nats) => {
+            [nats, words(&format!("--publish {listening}/"))].concat()
+        }
+        (Scenario::Fanout | Scenario::Slow, Publish::Post) => {
+            fanout(listening, &format!("{}/publish/bench", server.control()?))
+        }
+        (Scenario::Fanout | Scenario::Slow, Publish::WebSocket) => fanout(listening, &format!("{listening}/publish")),
         (Scenario::Connect | Scenario::Idle, Publish::Nats) => nats,
         (Scenario::Connect | Scenario::Idle, _) => words(&format!("--url {listening}/feed/bench")),
     })

@@ -12,6 +12,8 @@ pub(crate) struct ServerPlan {
     pub(crate) publish: Publish,
     /// Clients have messages compressed.
     pub(crate) deflate: bool,
+    /// Percent of its subscribers that do not read.
+    pub(crate) stalled: u32,
 }
 
 /// How publications get into a server.
@@ -21,6 +23,8 @@ pub(crate) enum Publish {
     Post,
     /// A message on a WebSocket at `/publish`.
     WebSocket,
+    /// `POST /api/publish` on the control address, to subscribers that speak Centrifugo's protocol as JSON.
+    Centrifugo,
     /// The protocol of NATS, on the same address as subscribers.
     Nats,
 }
@@ -31,6 +35,8 @@ pub(crate) struct Case {
     /// Arguments of `loadgen`, without addresses and durations.
     pub(crate) load: Vec<String>,
     pub(crate) scenario: Scenario,
+    /// How long it runs before it is measured.
+    pub(crate) warmup: &'static str,
     /// Indices of the servers that take part. The first is the one that others are compared with.
     pub(crate) servers: Vec<usize>,
 }
@@ -38,6 +44,8 @@ pub(crate) struct Case {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Fanout,
+    /// Fan-out at a rate, while some do not read.
+    Slow,
     Echo,
     Connect,
     Idle,
@@ -48,6 +56,7 @@ impl Scenario {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Scenario::Fanout => "fanout",
+            Scenario::Slow => "slow",
             Scenario::Echo => "echo",
             Scenario::Connect => "connect",
             Scenario::Idle => "idle",
@@ -57,7 +66,7 @@ impl Scenario {
     /// What is counted, one of them.
     pub(crate) fn unit(self) -> &'static str {
         match self {
-            Scenario::Fanout => "delivery",
+            Scenario::Fanout | Scenario::Slow => "delivery",
             Scenario::Echo => "round trip",
             Scenario::Connect => "handshake",
             Scenario::Idle => "connection held",
@@ -85,12 +94,7 @@ pub(crate) struct Column {
 impl Plan {
     /// Ringfeed against the bare loop: fewer and more subscribers, small and large messages, one and many in flight.
     pub(crate) fn floor(binaries: &Path) -> Plan {
-        let floor = ServerPlan {
-            name: "floor",
-            command: vec![path(binaries, "floor")],
-            publish: Publish::Post,
-            deflate: false,
-        };
+        let floor = server("floor", vec![path(binaries, "floor")], Publish::Post);
         let mut cases = Vec::new();
         for connections in [1_000, 10_000] {
             for size in [64, 1024] {
@@ -104,11 +108,8 @@ impl Plan {
 
     /// Ringfeed against other servers, each the fastest way it offers.
     pub(crate) fn peers(binaries: &Path, peers: &Path) -> Plan {
-        let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false };
-        let script = |name, file, publish| {
-            let command = vec![path(Path::new("benches/peers"), file)];
-            ServerPlan { name, command, publish, deflate: false }
-        };
+        let peer = |name, command| server(name, command, Publish::WebSocket);
+        let script = |name, file, publish| server(name, vec![path(Path::new("benches/peers"), file)], publish);
         let servers = vec![
             ringfeed(binaries),
             peer("Bun", bun(peers)),
@@ -147,7 +148,7 @@ impl Plan {
             let command = plan.command.into_iter().chain(words(flags)).collect();
             ServerPlan { name, command, deflate: true, ..plan }
         };
-        let peer = |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false };
+        let peer = |name, command| server(name, command, Publish::WebSocket);
         let servers = vec![
             compressing(ringfeed(binaries), "Ringfeed, compressed", "--deflate on"),
             ringfeed(binaries),
@@ -163,6 +164,50 @@ impl Plan {
         ];
         Plan { name: "deflate", servers, cases, summary: Vec::new() }
     }
+
+    /// What it costs to deliver to clients of Centrifugo's protocol instead of the raw feed.
+    pub(crate) fn topics(binaries: &Path) -> Plan {
+        let centrifugo = ServerPlan {
+            name: "Ringfeed, Centrifugo's JSON",
+            publish: Publish::Centrifugo,
+            ..configured(binaries, "centrifugo.toml")
+        };
+        let raw = ServerPlan { name: "Ringfeed, raw", ..configured(binaries, "centrifugo.toml") };
+        let mut cases = Vec::new();
+        for connections in [1_000, 10_000] {
+            for size in [64, 1024] {
+                for (in_flight, publishers) in [(1, 1), (16, 16)] {
+                    cases.push(fanout(connections, size, in_flight, publishers, vec![0, 1]));
+                }
+            }
+        }
+        Plan { name: "topics", servers: vec![centrifugo, raw], cases, summary: Vec::new() }
+    }
+
+    /// What subscribers that read notice of a tenth that does not, by what becomes of those.
+    pub(crate) fn stalled(binaries: &Path) -> Plan {
+        let stalled = |name, config| ServerPlan { name, stalled: 10, ..configured(binaries, config) };
+        let servers = vec![
+            ServerPlan { name: "all read", ..configured(binaries, "close.toml") },
+            stalled("10 % stalled, close", "close.toml"),
+            stalled("10 % stalled, drop-oldest", "drop-oldest.toml"),
+            stalled("10 % stalled, conflate", "conflate.toml"),
+        ];
+        // Enough that who does not read is behind after some seconds, and little enough that the server has time left.
+        let Case { load, .. } = at_rate(10_000, 4096, 6, Vec::new());
+        let case = Case {
+            name: "10000 subscribers, 4096 B, 6 publications a second".to_owned(),
+            load,
+            scenario: Scenario::Slow,
+            warmup: "5s",
+            servers: vec![0, 1, 2, 3],
+        };
+        Plan { name: "stalled", servers, cases: vec![case], summary: Vec::new() }
+    }
+}
+
+fn server(name: &'static str, command: Vec<String>, publish: Publish) -> ServerPlan {
+    ServerPlan { name, command, publish, deflate: false, stalled: 0 }
 }
 
 fn bun(peers: &Path) -> Vec<String> {
@@ -181,11 +226,21 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     let serve = "serve --listen 127.0.0.1:0 --control 127.0.0.1:0 --shards 1 --echo";
     let mut command = vec![path(binaries, "ringfeed")];
     command.extend(serve.split(' ').map(str::to_owned));
-    ServerPlan { name: "Ringfeed", command, publish: Publish::Post, deflate: false }
+    server("Ringfeed", command, Publish::Post)
+}
+
+/// Ringfeed with a configuration file of ours.
+fn configured(binaries: &Path, file: &str) -> ServerPlan {
+    let mut plan = ringfeed(binaries);
+    plan.command.extend(["--config".to_owned(), path(Path::new("benches/compare/servers"), file)]);
+    plan
 }
 
 /// What `loadgen` calls the server's resident memory for each connection.
 pub(crate) const SERVER_MEMORY: &str = "server memory each";
+
+/// Long enough for what is measured with connections that are all there.
+const WARMUP: &str = "500ms";
 
 /// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one
 /// publisher one by one, so whether sixteen come from one or from sixteen is a different load.
@@ -198,6 +253,7 @@ fn fanout(connections: u32, size: u32, in_flight: u32, publishers: u32, servers:
         name: format!("fanout, {connections} subscribers, {size} B, {in_flight} in flight from {from}"),
         load: words(&load),
         scenario: Scenario::Fanout,
+        warmup: WARMUP,
         servers,
     }
 }
@@ -207,6 +263,7 @@ fn echo(connections: u32, size: u32, servers: Vec<usize>) -> Case {
         name: format!("echo, {connections} connections, {size} B"),
         load: words(&format!("--connections {connections} --size {size}")),
         scenario: Scenario::Echo,
+        warmup: WARMUP,
         servers,
     }
 }
@@ -217,13 +274,14 @@ fn at_rate(connections: u32, size: u32, rate: u32, servers: Vec<usize>) -> Case 
         name: format!("fanout, {connections} subscribers, {size} B, {rate} publications a second"),
         load: words(&format!("--connections {connections} --size {size} --rate {rate}")),
         scenario: Scenario::Fanout,
+        warmup: WARMUP,
         servers,
     }
 }
 
 fn connect(servers: Vec<usize>) -> Case {
     let name = "connect, 100 handshakes at a time, each closed again".to_owned();
-    Case { name, load: Vec::new(), scenario: Scenario::Connect, servers }
+    Case { name, load: Vec::new(), scenario: Scenario::Connect, warmup: WARMUP, servers }
 }
 
 fn idle(connections: u32, servers: Vec<usize>) -> Case {
@@ -231,6 +289,7 @@ fn idle(connections: u32, servers: Vec<usize>) -> Case {
         name: format!("idle, {connections} connections"),
         load: words(&format!("--connections {connections}")),
         scenario: Scenario::Idle,
+        warmup: WARMUP,
         servers,
     }
 }
@@ -251,7 +310,14 @@ mod tests {
     #[test]
     fn every_case_compares_at_least_two_servers_and_has_a_name_of_its_own() {
         let (binaries, peers) = (Path::new("bin"), Path::new("peers"));
-        for plan in [Plan::floor(binaries), Plan::peers(binaries, peers), Plan::deflate(binaries, peers)] {
+        let plans = [
+            Plan::floor(binaries),
+            Plan::peers(binaries, peers),
+            Plan::deflate(binaries, peers),
+            Plan::topics(binaries),
+            Plan::stalled(binaries),
+        ];
+        for plan in plans {
             let mut names: Vec<&str> = plan.cases.iter().map(|case| case.name.as_str()).collect();
             names.sort_unstable();
             names.dedup();

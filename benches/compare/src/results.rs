@@ -134,6 +134,7 @@ fn tables(plan: &Plan, measurements: &[Measurement]) -> String {
     let measured = |case: &&Case| measurements.iter().any(|run| run.case == case.name);
     let draw = |case: &Case| match case.scenario {
         Scenario::Idle => memory_table(plan, case, measurements),
+        Scenario::Slow => stalled_table(plan, case, measurements),
         Scenario::Fanout | Scenario::Echo | Scenario::Connect => table(plan, case, measurements),
     };
     plan.cases.iter().filter(measured).map(draw).collect()
@@ -150,6 +151,39 @@ fn memory_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> Strin
             format!("{:.0}", median(values).unwrap_or(f64::NAN))
         };
         let _ = writeln!(text, "| {server} | {} |", figures.iter().map(middle).collect::<Vec<_>>().join(" | "));
+    }
+    text
+}
+
+/// What those who read notice of those who do not, and what becomes of these.
+fn stalled_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
+    let first = plan.servers[case.servers[0]].name;
+    let titles = format!(
+        "| | p50 us | p99 us | p99.9 us | p99 to that of {first} (min to max) | CPU ns per delivery | peak RSS MB | \
+         closed as slow | dropped | conflated |"
+    );
+    let mut text = format!("\n## {}\n\n{titles}\n|{}\n", case.name, " --- |".repeat(titles.matches('|').count() - 1));
+    for server in case.servers.iter().map(|index| plan.servers[*index].name) {
+        let middle = |figure: fn(&Measurement) -> f64| {
+            median(runs(measurements, &case.name, server).map(figure)).unwrap_or(f64::NAN)
+        };
+        let ratios = ratios(measurements, &case.name, [server, first], |run| run.latency.honest().p99_us);
+        let ratio = match Spread::of(&ratios) {
+            Some(Spread { median, min, max }) if server != first => format!("{median:.3} ({min:.3} to {max:.3})"),
+            _ => "1".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "| {server} | {:.0} | {:.0} | {:.0} | {ratio} | {:.0} | {:.1} | {:.0} | {:.0} | {:.0} |",
+            middle(|run| run.report.latency.honest().p50_us),
+            middle(|run| run.report.latency.honest().p99_us),
+            middle(|run| run.report.latency.honest().p999_us),
+            middle(|run| run.report.server.cpu_ns_each),
+            middle(|run| run.report.afterwards.peak_bytes as f64 / 1e6),
+            middle(|run| run.report.afterwards.closed as f64),
+            middle(|run| run.report.afterwards.dropped as f64),
+            middle(|run| run.report.afterwards.conflated as f64),
+        );
     }
     text
 }
@@ -209,13 +243,14 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
 
 fn csv(measurements: &[Measurement]) -> String {
     let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
-                    slowest_share,server_cpus,client_cpus,resident_bytes,client_bound,server_bytes_each\n"
+                    slowest_share,server_cpus,client_cpus,resident_bytes,client_bound,server_bytes_each,\
+                    peak_bytes,closed,dropped,conflated\n"
         .to_owned();
     for Measurement { case, round, server, report } in measurements {
-        let (cost, latency) = (&report.server, report.latency.honest());
+        let (cost, latency, afterwards) = (&report.server, report.latency.honest(), &report.afterwards);
         let _ = writeln!(
             text,
-            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{}",
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{},{},{},{}",
             report.count,
             cost.cpu_ns_each,
             cost.per_cpu_second,
@@ -230,6 +265,10 @@ fn csv(measurements: &[Measurement]) -> String {
             cost.resident_bytes,
             report.self_check.client_bound,
             report.figure(SERVER_MEMORY),
+            afterwards.peak_bytes,
+            afterwards.closed,
+            afterwards.dropped,
+            afterwards.conflated,
         );
     }
     text

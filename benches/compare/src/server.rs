@@ -1,12 +1,14 @@
 //! A server under test: started on its own CPU, reached by the addresses it prints, ended when dropped.
 
 use std::error::Error;
-use std::io::{BufRead, BufReader};
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::measure::Afterwards;
 use crate::plan::ServerPlan;
 
 /// The CPU that servers run on.
@@ -71,6 +73,31 @@ impl Server {
         self.child.id()
     }
 
+    /// What became of it.
+    ///
+    /// # Errors
+    /// If it is not there any more, or is no Ringfeed.
+    pub(crate) fn afterwards(&self) -> Result<Afterwards, Box<dyn Error>> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let metrics = self.metrics()?;
+        Ok(Afterwards {
+            peak_bytes: peak_bytes(&status).ok_or("the system does not tell the peak of its memory")?,
+            closed: total(&metrics, "ringfeed_connections_closed_total", "slow_consumer"),
+            dropped: total(&metrics, "ringfeed_publications_dropped_total", ""),
+            conflated: total(&metrics, "ringfeed_publications_conflated_total", ""),
+        })
+    }
+
+    fn metrics(&self) -> Result<String, Box<dyn Error>> {
+        let address = self.control()?.strip_prefix("http://").ok_or("the address does not begin with http://")?;
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+
     /// `ws://host:port`.
     pub(crate) fn listening(&self) -> Result<&str, Box<dyn Error>> {
         Ok(self.addresses.listening.as_deref().ok_or("the server printed no address to connect to")?)
@@ -88,6 +115,18 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The most memory that was resident, as the kernel writes it.
+fn peak_bytes(status: &str) -> Option<u64> {
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
+    Some(kilobytes.parse::<u64>().ok()? * 1024)
+}
+
+/// The sum over all rows of the metric `name` that hold `label`.
+fn total(metrics: &str, name: &str, label: &str) -> u64 {
+    let rows = metrics.lines().filter(|row| row.starts_with(&format!("{name}{{")) && row.contains(label));
+    rows.filter_map(|row| row.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
 /// Up to the line `ready`; `None` if that does not come.
@@ -110,6 +149,14 @@ fn read_addresses(output: impl BufRead) -> Option<Addresses> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_became_of_a_server_is_read_from_its_own_words() {
+        assert_eq!(peak_bytes("VmPeak:\t  9 kB\nVmHWM:\t   12 kB\n"), Some(12 * 1024));
+        assert_eq!(peak_bytes("VmPeak:\t  9 kB\n"), None);
+        let metrics = "a_total{shard=\"0\",reason=\"x\"} 3\na_total{shard=\"0\",reason=\"y\"} 4\nab_total{} 5\n";
+        assert_eq!((total(metrics, "a_total", ""), total(metrics, "a_total", "\"y\"")), (7, 4));
+    }
 
     #[test]
     fn addresses_are_read_up_to_ready() {

@@ -70,6 +70,7 @@ mod tests {
             self_check: SelfCheck { client_bound: false },
             server: ServerCost { cpus: 1.0, cpu_ns_each, per_cpu_second: 1e9 / cpu_ns_each, resident_bytes: 1 },
             figures: Vec::new(),
+            afterwards: crate::measure::Afterwards::default(),
         };
         Measurement { case: "case".to_owned(), round, server, report }
     }

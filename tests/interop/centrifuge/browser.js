@@ -7,13 +7,8 @@
 const fs = require('node:fs');
 const path = require('node:path');
 
-const { chromium } = require('playwright-core');
+const { withPage } = require('../launch.js');
 const { signer, codec, OPTIONS } = require('./common.js');
-
-const FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking'];
-
-// A busy machine may take long to start a browser.
-const PATIENCE = 120_000;
 
 // The package as it is made for pages: one script that defines `Centrifuge`.
 function bundle(encoding) {
@@ -22,13 +17,9 @@ function bundle(encoding) {
 }
 
 async function main(scenario, url, encoding, secret, executablePath) {
-    const browser = await chromium.launch({ executablePath, headless: true, args: FLAGS, timeout: PATIENCE });
-    try {
-        const context = await browser.newContext({ bypassCSP: true });
-        const page = await context.newPage();
+    await withPage(executablePath, { bypassCSP: true }, async (page) => {
         await page.exposeFunction('cue', (line) => console.log(line));
         await page.exposeFunction('sign', signer(secret));
-        page.setDefaultTimeout(PATIENCE);
         await page.goto(url.replace('ws:', 'http:').replace('/connection/websocket', '/'), { waitUntil: 'commit' });
         await page.addScriptTag({ content: fs.readFileSync(bundle(encoding), 'utf8') });
         await page.addScriptTag({ path: path.join(__dirname, 'scenarios.js') });
@@ -42,9 +33,7 @@ async function main(scenario, url, encoding, secret, executablePath) {
             }),
             [scenario, url, encoding, OPTIONS],
         );
-    } finally {
-        await browser.close();
-    }
+    });
     console.log('done');
 }
 

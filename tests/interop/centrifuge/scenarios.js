@@ -4,7 +4,8 @@
 // data and back, `sign(claims)` makes a token, and `cue(line)` asks the other side of the test to do something:
 //   publish TOPIC FIRST COUNT   publish {"n":FIRST} and so on
 //   cut TOPIC FIRST COUNT       cut the network, publish, let connections through again
-//   storm TOPIC CUTS            publish without end while cutting the network so often; the last one says so
+//   storm TOPIC                 publish all the time while the network is cut, until its subscriber is back
+//   last TOPIC                  publish once more, and say so
 //   restart                     stop the server, gracefully, and start another
 'use strict';
 
@@ -181,19 +182,19 @@ const scenarios = {
         const client = env.make();
         const subscription = client.newSubscription('history:storm');
         const { seen, until } = collect(env, subscription);
-        let recoveries = 0;
-        subscription.on('subscribed', (context) => {
-            recoveries += context.wasRecovering ? 1 : 0;
-            check(!context.wasRecovering || context.recovered, 'not recovered', context);
-        });
         const event = next(subscription, 'subscribed');
         subscription.subscribe();
         client.connect();
         await event;
-        env.cue('storm history:storm 5');
+        for (let cuts = 0; cuts < 5; cuts += 1) {
+            const back = next(subscription, 'subscribed');
+            env.cue('storm history:storm');
+            const context = await back;
+            check(context.wasRecovering && context.recovered, 'not recovered', context);
+        }
+        env.cue('last history:storm');
         await until((all) => all.some(({ last }) => last));
         checkWhole(seen, seen.length);
-        check(recoveries >= 5, 'too few recoveries', recoveries);
         client.disconnect();
     },
 
@@ -223,6 +224,8 @@ const scenarios = {
     // Tokens: who one is, refreshed in time, or not.
     async tokens(env) {
         const now = () => Math.floor(Date.now() / 1000);
+        // Seconds, in which a browser on a busy machine must have connected.
+        const LIFE = 5;
         const outsider = env.make({ token: 'not.a.token' });
         const end = next(outsider, 'disconnected');
         outsider.connect();
@@ -233,12 +236,12 @@ const scenarios = {
             refreshes += 1;
             return env.sign({ sub: '42', exp: now() + 600 });
         };
-        const client = env.make({ token: await env.sign({ sub: '42', exp: now() + 2 }), getToken });
+        const client = env.make({ token: await env.sign({ sub: '42', exp: now() + LIFE }), getToken });
         const interruptions = [];
         client.on('connecting', ({ code }) => interruptions.push(code));
         let subscriptionRefreshes = 0;
         const subscription = client.newSubscription('locked:t', {
-            token: await env.sign({ sub: '42', channel: 'locked:t', exp: now() + 2, info: { seat: 7 } }),
+            token: await env.sign({ sub: '42', channel: 'locked:t', exp: now() + LIFE, info: { seat: 7 } }),
             getToken: async () => {
                 subscriptionRefreshes += 1;
                 return env.sign({ sub: '42', channel: 'locked:t', exp: now() + 600 });
@@ -251,12 +254,12 @@ const scenarios = {
         await event;
 
         // Two who can't renew theirs.
-        const late = env.make({ token: await env.sign({ exp: now() + 2 }), getToken: () => new Promise(() => {}) });
+        const late = env.make({ token: await env.sign({ exp: now() + LIFE }), getToken: () => new Promise(() => {}) });
         const expired = next(late, 'connecting', ({ code }) => code === 3005);
         await connected(late);
         const member = env.make({ token: await env.sign({ sub: '43' }) });
         const lateSubscription = member.newSubscription('locked:t', {
-            token: await env.sign({ sub: '43', channel: 'locked:t', exp: now() + 2 }),
+            token: await env.sign({ sub: '43', channel: 'locked:t', exp: now() + LIFE }),
             getToken: () => new Promise(() => {}),
         });
         const unsubscribed = next(lateSubscription, 'subscribing', ({ code }) => code === 2501);

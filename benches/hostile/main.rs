@@ -1,0 +1,159 @@
+//! How much neighbours notice of hostile clients: round trips and a feed, with and without each attack, in turns.
+//!
+//! ```text
+//! cargo bench --bench hostile [-- [--rounds N] [--seconds N] [NAME …]]
+//! ```
+//!
+//! The server has one shard and CPU 0; neighbours and attackers share CPU 1, where attackers get only what neighbours
+//! leave (`SCHED_IDLE`), as if they had machines of their own. The attack called `elsewhere` keeps CPU 1 and the
+//! loopback device busy without a byte for the server: what neighbours notice of that is the machine's doing, not the
+//! server's. A row of the table is an attack: the neighbours' latencies of all rounds together, and of the ratios of
+//! each round's two halves the median and the range. What became of the attackers, and what the server counted, goes to
+//! standard error.
+
+mod attack;
+mod attacks;
+mod neighbours;
+#[path = "../../tests/wire/peer.rs"]
+#[allow(dead_code, reason = "shared with the tests of the wire, which use all of it")]
+mod peer;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use attack::{Attack, Attackers, Tally};
+use neighbours::{Latencies, Neighbours};
+use support::http;
+use support::server::Server;
+use support::target_dir;
+
+/// From the start of attackers to when they count: all of them are connected by then.
+const RUN_UP: Duration = Duration::from_millis(700);
+
+/// Connections that neighbours have, one of them to publish.
+const NEIGHBOURS: u64 = 2;
+
+fn main() {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == attack::ARGUMENT) {
+        return attack::run(&arguments[1..]);
+    }
+    let is_bench = take_flag(&mut arguments, "--bench");
+    let rounds = take_value(&mut arguments, "--rounds").unwrap_or(if is_bench { 7 } else { 1 });
+    let seconds = take_value(&mut arguments, "--seconds").unwrap_or(if is_bench { 2.0 } else { 0.1 });
+    println!("| attack | round trip p50, p99 | under attack | ratio p99 | feed p50, p99 | under attack | ratio p99 |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    for attack in attacks::ATTACKS {
+        if arguments.is_empty() || arguments.iter().any(|name| name == attack.name) {
+            compare(attack, rounds, Duration::from_secs_f64(seconds));
+        }
+    }
+}
+
+fn take_flag(arguments: &mut Vec<String>, name: &str) -> bool {
+    let index = arguments.iter().position(|argument| argument == name);
+    index.map(|index| arguments.remove(index)).is_some()
+}
+
+fn take_value<T: std::str::FromStr>(arguments: &mut Vec<String>, name: &str) -> Option<T> {
+    let index = arguments.iter().position(|argument| argument == name)?;
+    let value = arguments.drain(index..index + 2).nth(1)?;
+    value.parse().ok()
+}
+
+/// One half of a round.
+#[derive(Default)]
+struct Half {
+    round_trips: Latencies,
+    feed: Latencies,
+}
+
+impl Half {
+    fn measure(neighbours: &mut Neighbours, duration: Duration) -> Half {
+        let (round_trips, feed) = neighbours.measure(duration);
+        Half { round_trips, feed }
+    }
+
+    fn add(&mut self, other: &Half) {
+        self.round_trips.add(&other.round_trips);
+        self.feed.add(&other.feed);
+    }
+}
+
+fn compare(attack: &'static Attack, rounds: usize, duration: Duration) {
+    let config = target_dir("hostile").join("bench.toml");
+    std::fs::write(&config, attacks::CONFIG).expect("the target directory can be written to");
+    let config = config.to_str().expect("a path of UTF-8");
+    run_on(0);
+    let server = Server::start(&[&["--shards", "1", "--echo", "--config", config], attack.flags].concat());
+    run_on(1);
+    let mut neighbours = Neighbours::new(server.data, server.control);
+    let (mut quiet, mut attacked, mut tally) = (Half::default(), Half::default(), Tally::default());
+    let (mut round_trip_ratios, mut feed_ratios) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let calm = attack.counterpart.map(|counterpart| Attackers::start(counterpart, &server));
+        std::thread::sleep(RUN_UP);
+        let without = Half::measure(&mut neighbours, duration);
+        drop(calm.map(Attackers::stop));
+        let attackers = Attackers::start(attack.name, &server);
+        std::thread::sleep(RUN_UP);
+        let with = Half::measure(&mut neighbours, duration);
+        tally.add(attackers.stop());
+        await_alone(&server);
+        round_trip_ratios.push(with.round_trips.quantile(0.99) / without.round_trips.quantile(0.99));
+        feed_ratios.push(with.feed.quantile(0.99) / without.feed.quantile(0.99));
+        quiet.add(&without);
+        attacked.add(&with);
+    }
+    println!(
+        "| {} | {} | {} | {} | {} | {} | {} |",
+        attack.name,
+        quiet.round_trips,
+        attacked.round_trips,
+        median(round_trip_ratios),
+        quiet.feed,
+        attacked.feed,
+        median(feed_ratios),
+    );
+    eprintln!("{}: told {tally}; counted {}", attack.name, counted(&server));
+}
+
+/// The threads that this one starts from now on, and processes, too, run on `cpu`, where there is such a one.
+fn run_on(cpu: usize) {
+    let mut set = CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = sched_setaffinity(None, &set) {
+        eprintln!("not pinned to CPU {cpu}: {error}");
+    }
+}
+
+/// Waits until the attackers' connections have gone.
+fn await_alone(server: &Server) {
+    while http::get(server.control, "/metrics").text().lines().filter_map(connections).sum::<u64>() > NEIGHBOURS {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn connections(line: &str) -> Option<u64> {
+    line.strip_prefix("ringfeed_connections{")?.rsplit_once(' ')?.1.parse().ok()
+}
+
+/// What the server counted by reason.
+fn counted(server: &Server) -> String {
+    let metrics = http::get(server.control, "/metrics");
+    let rows = metrics.text().lines().filter_map(|line| {
+        let (labels, count) = line.strip_prefix("ringfeed_connections_closed_total{")?.rsplit_once(' ')?;
+        let reason = labels.split("reason=\"").nth(1)?.split('"').next()?;
+        (count != "0").then(|| format!("{reason} {count}"))
+    });
+    rows.collect::<Vec<_>>().join(", ")
+}
+
+fn median(mut values: Vec<f64>) -> String {
+    values.sort_unstable_by(f64::total_cmp);
+    let (low, high) = (values[0], values[values.len() - 1]);
+    format!("{:.2} ({low:.2} to {high:.2})", values[values.len() / 2])
+}

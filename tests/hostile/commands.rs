@@ -1,0 +1,223 @@
+//! Commands of Centrifugo's protocol that ask for too much, are too much, or come with tokens that are worth nothing.
+
+use std::fs;
+use std::io::Write;
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::{Value, json};
+
+use ringfeed::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, CONN_TOPICS_MAX};
+
+use crate::metrics::{await_closed, resident_bytes, total};
+use crate::peer::{FIN, Frame, Peer, TEXT, frame};
+use crate::start;
+use crate::support::server::Server;
+use crate::support::target_dir;
+
+const PATH: &str = "/connection/websocket";
+const KEY: &str = "a key that nobody has guessed yet";
+
+const CONFIG: &str = r#"
+[centrifuge]
+anonymous = true
+
+[tokens]
+hmac_secret = "a key that nobody has guessed yet"
+
+[namespaces.default]
+publish = "subscribers"
+
+[namespaces.private]
+subscribe = "nobody"
+"#;
+
+fn server(name: &str) -> Server {
+    let file = target_dir("hostile").join(name);
+    fs::write(&file, CONFIG).expect("the target directory can be written to");
+    start(&["--echo", "--config", file.to_str().expect("a path of UTF-8")])
+}
+
+/// A client that has said nothing yet.
+fn open(server: &Server) -> Peer {
+    Peer::open(server.data, PATH)
+}
+
+/// A client that nobody knows, and that was let in.
+fn anonymous(server: &Server) -> Peer {
+    let mut peer = open(server);
+    assert!(ask(&mut peer, &json!({"id": 1, "connect": {}}))["connect"].is_object());
+    peer
+}
+
+fn say(peer: &mut Peer, text: &str) {
+    peer.send(&frame(FIN | TEXT, text.as_bytes()));
+}
+
+fn hear(peer: &mut Peer) -> Value {
+    let Frame { first_byte, payload } = peer.next_frame().expect("a reply");
+    assert_eq!(first_byte, FIN | TEXT, "{}", payload.escape_ascii());
+    serde_json::from_slice(&payload).expect("a reply in JSON")
+}
+
+fn ask(peer: &mut Peer, command: &Value) -> Value {
+    say(peer, &command.to_string());
+    hear(peer)
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("it is later than 1970").as_secs()
+}
+
+fn sign(key: &str, claims: &Value) -> String {
+    encode(&Header::default(), claims, &EncodingKey::from_secret(key.as_bytes())).expect("claims can be signed")
+}
+
+/// Arrays in each other, as what is published: passed on as they are, refused where they are too deep or never end.
+#[test]
+fn deep_json_is_passed_on_or_refused() {
+    let server = server("deep.toml");
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let (mut peer, mut listener) = (anonymous(&server), Peer::open(server.data, "/feed/a"));
+    assert!(ask(&mut peer, &json!({"id": 2, "subscribe": {"channel": "a"}}))["subscribe"].is_object());
+    let arrays = |depth: usize| [&"[".repeat(depth)[..], &"]".repeat(depth)].concat();
+    let publish = |data: &str| format!(r#"{{"id":3,"publish":{{"channel":"a","data":{data}}}}}"#);
+    say(&mut peer, &publish(&arrays(1000)));
+    assert_eq!(listener.next_message(), (TEXT, arrays(1000).into_bytes()));
+    let unfinished = ["[", r#"{"a":"#, r#"{"id":1,"publish":{"data":["#]
+        .map(|text| text.repeat(CENTRIFUGE_MESSAGE_BYTES_MAX as usize / text.len()));
+    let too_deep = publish(&arrays(30_000));
+    let refused = [&too_deep].into_iter().chain(&unfinished);
+    for (number, text) in refused.enumerate() {
+        let mut peer = anonymous(&server);
+        say(&mut peer, text);
+        peer.expect_close(3501);
+        await_closed(&server, "application", number as u64 + 1);
+        neighbour.expect_echo("undisturbed");
+    }
+}
+
+/// A message too many by one byte, and one that never ends.
+#[test]
+fn huge_json_ends_at_the_bound_of_a_message() {
+    let server = server("huge.toml");
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let before = resident_bytes(&server);
+    for bytes in [CENTRIFUGE_MESSAGE_BYTES_MAX as usize + 1, 16 << 20] {
+        let mut peer = anonymous(&server);
+        let text = format!(r#"{{"id":2,"publish":{{"channel":"a","data":"{}"}}}}"#, "x".repeat(bytes));
+        let mut sender = peer.sender();
+        let sending = thread::spawn(move || sender.write_all(&frame(FIN | TEXT, text.as_bytes())));
+        peer.expect_close(1009);
+        // The server reads on for a while, so that the Close frame is not lost to a reset.
+        let _ = sending.join().expect("sending does not panic");
+        neighbour.expect_echo("undisturbed");
+    }
+    await_closed(&server, "protocol", 2);
+    let held = resident_bytes(&server).saturating_sub(before);
+    assert!(held < 16 << 20, "two messages that were refused hold {held} bytes");
+}
+
+/// A hundred thousand topics: it gets as many as a connection may have, and is told so for each of the others.
+#[test]
+fn a_subscriber_to_a_hundred_thousand_topics_gets_as_many_as_it_may_have() {
+    const TOPICS: usize = 100_000;
+    let server = server("topics.toml");
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let mut peer = anonymous(&server);
+    let before = resident_bytes(&server);
+    let commands: Vec<String> =
+        (0..TOPICS).map(|topic| format!(r#"{{"id":{},"subscribe":{{"channel":"t{topic}"}}}}"#, topic + 2)).collect();
+    let mut sender = peer.sender();
+    let sending = thread::spawn(move || {
+        for message in commands.chunks(1000) {
+            sender.write_all(&frame(FIN | TEXT, message.join("\n").as_bytes())).expect("the server reads");
+        }
+    });
+    let (mut subscribed, mut refused) = (0, 0);
+    for number in 0..TOPICS {
+        let reply = hear(&mut peer);
+        match reply["error"]["code"].as_u64() {
+            None => subscribed += 1,
+            Some(code) => {
+                assert_eq!(code, 106, "{reply}");
+                refused += 1;
+            }
+        }
+        if number % 1000 == 0 {
+            neighbour.expect_echo("undisturbed");
+        }
+    }
+    sending.join().expect("sending does not panic");
+    assert_eq!((subscribed, refused), (CONN_TOPICS_MAX, TOPICS - CONN_TOPICS_MAX));
+    assert_eq!(total(&server, "ringfeed_subscriptions", ""), CONN_TOPICS_MAX as u64);
+    // What was received in one turn is answered before anybody is held back.
+    let held = resident_bytes(&server).saturating_sub(before);
+    assert!(held < 64 << 20, "a hundred thousand wishes hold {held} bytes");
+}
+
+/// Tokens that were good once, or for somebody else, or for something else, or are made up.
+#[test]
+fn tokens_that_are_expired_replayed_or_forged_let_nobody_in() {
+    let server = server("tokens.toml");
+    let expired = sign(KEY, &json!({"sub": "ann", "exp": now_s() - 1}));
+    // Twice: who was refused once is refused again.
+    for _ in 0..2 {
+        let mut peer = open(&server);
+        let reply = ask(&mut peer, &json!({"id": 1, "connect": {"token": expired}}));
+        assert_eq!(reply["error"]["code"], 109, "{reply}");
+        say(&mut peer, r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+        peer.expect_close(3501);
+    }
+    let good = sign(KEY, &json!({"sub": "ann"}));
+    let (signed, signature) = good.rsplit_once('.').expect("a signature");
+    let forged = [
+        sign("another key", &json!({"sub": "ann"})),
+        format!("{signed}."),
+        format!("eyJhbGciOiJub25lIn0.{}.{signature}", signed.split_once('.').expect("claims").1),
+        format!("eyJhbGciOiJub25lIn0.{}.", signed.split_once('.').expect("claims").1),
+        format!("{}{}", good, "A".repeat(10_000)),
+        ".".repeat(10_000),
+        sign(KEY, &json!({"sub": "ann", "nbf": now_s() + 1000})),
+    ];
+    for token in &forged {
+        let mut peer = open(&server);
+        say(&mut peer, &json!({"id": 1, "connect": {"token": token}}).to_string());
+        assert_eq!(peer.expect_close_reason(3500), "invalid token", "{token}");
+    }
+    await_closed(&server, "application", 2 + forged.len() as u64);
+    assert_eq!(total(&server, "ringfeed_subscriptions", ""), 0);
+}
+
+/// What allows one user to subscribe to one channel allows nobody else, and nothing else.
+#[test]
+fn a_subscription_token_is_worth_nothing_to_others() {
+    let server = server("subscription_tokens.toml");
+    let user = |name: &str| {
+        let mut peer = open(&server);
+        let connect = json!({"id": 1, "connect": {"token": sign(KEY, &json!({"sub": name}))}});
+        assert!(ask(&mut peer, &connect)["connect"].is_object());
+        peer
+    };
+    let of_ann = sign(KEY, &json!({"sub": "ann", "channel": "private:a"}));
+    let subscribe = |channel: &str, token: &str| json!({"id": 2, "subscribe": {"channel": channel, "token": token}});
+    let (mut ann, mut bob, mut nobody) = (user("ann"), user("bob"), anonymous(&server));
+    let expired = sign(KEY, &json!({"sub": "ann", "channel": "private:a", "exp": now_s() - 1}));
+    let rows = [
+        (&mut bob, "private:a", &of_ann, 103),
+        (&mut nobody, "private:a", &of_ann, 103),
+        (&mut ann, "private:b", &of_ann, 103),
+        // A connection's token names no channel.
+        (&mut user("ann"), "private:a", &sign(KEY, &json!({"sub": "ann"})), 103),
+        (&mut user("ann"), "private:a", &sign("another key", &json!({"sub": "ann", "channel": "private:a"})), 103),
+        (&mut user("ann"), "private:a", &expired, 109),
+    ];
+    for (peer, channel, token, code) in rows {
+        let reply = ask(peer, &subscribe(channel, token));
+        assert_eq!(reply["error"]["code"], code, "{channel}: {reply}");
+    }
+    assert_eq!(total(&server, "ringfeed_subscriptions", ""), 0);
+    assert!(ask(&mut ann, &subscribe("private:a", &of_ann))["subscribe"].is_object());
+    assert_eq!(total(&server, "ringfeed_subscriptions", ""), 1);
+}
