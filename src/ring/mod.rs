@@ -46,6 +46,9 @@ pub struct SendNow<'a> {
     pub socket: Direct,
     /// All that should go.
     pub bytes: &'a [u8],
+    /// Nothing will be sent after it: it leaves when the socket is closed, together with the end of the stream. For
+    /// who closes it at once.
+    pub is_last: bool,
     /// Names this send should it not go whole.
     pub token: Token,
 }
