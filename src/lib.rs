@@ -35,7 +35,7 @@
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
 //! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |
 //! | 1 | [`buf`] | shared frames, receive buffers, the queue between shards |
-//! | 2 | [`ring`] | io_uring and nothing else, behind a trait |
+//! | 2 | [`ring`] | io_uring, behind a trait |
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, signs of life |
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
 //! | 3 | [`gateway`] | what a path means: the [`Handler`](gateway::Handler) trait, echo, the raw feed, event streams, Centrifugo's protocol |

@@ -133,6 +133,7 @@ impl Acceptor {
         let sends = self.answers.iter().map(|(slot, bytes)| SendNow {
             socket: Direct(*slot),
             bytes,
+            is_last: false,
             token: token(Op::Reply, *slot),
         });
         self.ring.send_now(sends, &mut Vec::new());

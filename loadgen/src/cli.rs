@@ -40,6 +40,9 @@ pub(crate) enum Task {
     Slow(SlowOptions),
     /// Subscribers leave and return all the time: people open and close pages. Whoever is there must get every message.
     Churn(ChurnOptions),
+    /// A server is told to stop while everybody is connected: a deployment. Is everybody told to go elsewhere, at an even
+    /// pace, and has anybody lost what was published before?
+    Drain(DrainOptions),
     /// Accept connections and hold them, and nothing else: the other end of a run that is about the client
     #[command(hide = true)]
     Accept(AcceptOptions),
@@ -239,6 +242,23 @@ pub(crate) struct ChurnOptions {
     /// Subscribers that leave each second, each to return at once
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) leave_rate: u32,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DrainOptions {
+    #[command(flatten)]
+    pub(crate) common: CommonOptions,
+    #[command(flatten)]
+    pub(crate) publishing: PublishOptions,
+    /// Subscribers
+    #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connections: u32,
+    /// Publications per second, until it is told to stop: SIGTERM to --server-pid
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// The time over which the server is to tell everybody
+    #[arg(long, default_value = "20s", value_parser = parse_duration)]
+    pub(crate) spread: Duration,
 }
 
 /// A whole number with a unit: `ms`, `s` or `m`.

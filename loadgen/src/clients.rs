@@ -28,6 +28,10 @@ use crate::topics::Topics;
 /// How long a server may take until a client is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Clients from which on each waits with as little of the kernel's memory as can be, unless a scenario wants otherwise:
+/// more of them do not get messages so fast that it would matter.
+const BUSY_MAX: u32 = 100_000;
+
 /// The longest wait of one turn.
 pub(crate) const TURN: Duration = Duration::from_millis(100);
 
@@ -138,7 +142,7 @@ impl Clients {
             publishers,
             connect_rate: connect.connect_rate,
             handshakes_max: connect.handshakes,
-            attention: Attention::Busy,
+            attention: if count > BUSY_MAX { Attention::Idle } else { Attention::Busy },
         })
     }
 

@@ -188,6 +188,11 @@ impl Deliveries {
 
     pub(crate) fn on_closed(&mut self, subscriber: u32, reason: &str) {
         self.faults.closed(subscriber, reason);
+        self.dismiss(subscriber);
+    }
+
+    /// `subscriber` was told to go: what it has not got by now it has lost.
+    pub(crate) fn dismiss(&mut self, subscriber: u32) {
         let missing = self.abandon(subscriber);
         if missing > 0 {
             self.faults.given_up(subscriber, missing);

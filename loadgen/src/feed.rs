@@ -99,6 +99,11 @@ impl Feed {
     }
 }
 
+/// Publishes once, now, if nothing is under way.
+pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
+    scenario.feed().publish_due(&mut Pace::new(None, None), clients);
+}
+
 /// Publishes at this pace for `duration`, then waits until all of it has arrived.
 pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace: Pace, clients: &mut Clients) {
     let end = Instant::now() + duration;

@@ -1,7 +1,7 @@
 //! Load generator for WebSocket push servers.
 //!
 //! The picture: [`cli`] and [`options`] read the flags. A scenario is one loop on one thread: [`echo`], [`connect`],
-//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`]. It decides who connects
+//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`], [`drain`]. It decides who connects
 //! when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client, spoken as the
 //! [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
 //!
@@ -24,6 +24,7 @@ mod connect;
 mod conversation;
 mod deliveries;
 mod dial;
+mod drain;
 mod driver;
 mod echo;
 mod error;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         Task::Storm(options) => publish(storm::run(options), &options.common),
         Task::Slow(options) => publish(slow::run(options), &options.common),
         Task::Churn(options) => publish(churn::run(options), &options.common),
+        Task::Drain(options) => publish(drain::run(options), &options.common),
         Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
     };

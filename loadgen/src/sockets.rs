@@ -422,6 +422,7 @@ impl Sockets {
         let sends = numbers.iter().map(|number| SendNow {
             socket: Direct(*number),
             bytes: &sockets[*number as usize].pending,
+            is_last: false,
             token: token(Op::Reply, *number),
         });
         ring.send_now(sends, incomplete);

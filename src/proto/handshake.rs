@@ -13,6 +13,12 @@ use super::{HandshakeError, RequestHead};
 /// What the accept key is hashed with (RFC 6455 §1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
+/// What is the same in every answer that opens a WebSocket, up to the accept key.
+const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\
+    Upgrade: websocket\r\n\
+    Connection: Upgrade\r\n\
+    Sec-WebSocket-Accept: ";
+
 /// Bytes of the nonce in `Sec-WebSocket-Key` (RFC 6455 §4.1 item 7).
 const KEY_BYTES: usize = 16;
 
@@ -119,10 +125,9 @@ fn extensions<'a>(head: &RequestHead<'a>) -> Result<Vec<ExtensionOffer<'a>>, Han
 /// # Panics
 /// If `subprotocol` or `extensions` has control characters in it.
 pub fn encode_accept(out: &mut Vec<u8>, upgrade: &Upgrade<'_>, subprotocol: Option<&str>, extensions: Option<&str>) {
-    encode_status_line(out, 101);
-    encode_header(out, "Upgrade", "websocket");
-    encode_header(out, "Connection", "Upgrade");
-    encode_header(out, "Sec-WebSocket-Accept", &accept_key(upgrade.key));
+    out.extend_from_slice(ACCEPTED);
+    out.extend_from_slice(accept_key(upgrade.key).as_bytes());
+    out.extend_from_slice(b"\r\n");
     if let Some(subprotocol) = subprotocol {
         encode_header(out, "Sec-WebSocket-Protocol", subprotocol);
     }
@@ -199,7 +204,6 @@ pub(super) fn encode_header(out: &mut Vec<u8>, name: &str, value: &str) {
 /// The usual words for a status. They mean nothing to a program: an unknown status does without.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
-        101 => "Switching Protocols",
         200 => "OK",
         204 => "No Content",
         400 => "Bad Request",

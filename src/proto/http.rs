@@ -2,6 +2,8 @@
 //!
 //! Knows nothing of WebSockets. Keeps no state: the caller keeps the bytes and asks again with more of them.
 
+use std::mem::MaybeUninit;
+
 use super::HandshakeError;
 use super::extensions::elements;
 use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
@@ -67,9 +69,9 @@ impl<'a> RequestHead<'a> {
 /// [`TooManyHeaders`](HandshakeError::TooManyHeaders).
 pub fn decode_request_head(input: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, HandshakeError> {
     let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
-    let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];
-    let mut request = httparse::Request::new(&mut headers);
-    let status = request.parse(input);
+    let mut headers = [const { MaybeUninit::uninit() }; HANDSHAKE_HEADERS_MAX];
+    let mut request = httparse::Request::new(&mut []);
+    let status = request.parse_with_uninit_headers(input, &mut headers);
 
     // The target's bound comes first, so that the answer doesn't depend on how much of the rest has come.
     let target_len = match (request.path, &status) {

@@ -12,7 +12,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
-use super::{Completion, Direct, Errno, Event, Op, StartError, Token};
+use super::{Completion, Direct, Errno, Event, Op, SendNow, StartError, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
 /// What the completion of listening for the bell has instead of a token. No token is 0.
@@ -163,21 +163,17 @@ impl Lane {
     }
 
     /// Queues a send of borrowed bytes, to be submitted while they live. Returns how many such are queued.
-    pub(super) fn push_send_now(
-        &mut self,
-        socket: Direct,
-        bytes: &[u8],
-        token: Token,
-        reaped: &mut Vec<Completion>,
-    ) -> usize {
-        let len = u32::try_from(bytes.len()).expect("a send is smaller than 4 GiB");
+    pub(super) fn push_send_now(&mut self, send: &SendNow<'_>, reaped: &mut Vec<Completion>) -> usize {
+        let len = u32::try_from(send.bytes.len()).expect("a send is smaller than 4 GiB");
         // With MSG_DONTWAIT the kernel copies what fits while it is submitted, and never looks at the bytes again.
-        // With MSG_WAITALL, less than all counts as a failure, so that success needs no completion.
-        let entry = opcode::Send::new(self.fixed(socket), bytes.as_ptr(), len)
-            .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+        // With MSG_WAITALL, less than all counts as a failure, so that success needs no completion. With MSG_MORE the
+        // bytes wait for what follows: where that is the end of the stream, one packet carries both.
+        let more = if send.is_last { libc::MSG_MORE } else { 0 };
+        let entry = opcode::Send::new(self.fixed(send.socket), send.bytes.as_ptr(), len)
+            .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL | more)
             .build()
             .flags(Flags::SKIP_SUCCESS);
-        self.push(entry, token, reaped);
+        self.push(entry, send.token, reaped);
         self.sends_queued += 1;
         self.sends_queued
     }

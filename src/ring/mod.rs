@@ -1,4 +1,4 @@
-//! The shard's line to the kernel: io_uring and nothing else.
+//! The shard's line to the kernel: io_uring, and what its listeners need beside it.
 //!
 //! [`Ring`] is everything a shard asks of the kernel, as a trait, so that a seeded fake can stand in for the real
 //! [`Uring`]. Knows nothing of WebSocket, connections or topics: sockets are direct descriptors here, and a
@@ -10,6 +10,7 @@
 #![allow(unsafe_code)]
 
 mod completion;
+mod defer;
 mod errno;
 mod event;
 mod lane;
@@ -24,6 +25,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 pub use completion::Completion;
+pub use defer::defer_accept;
 pub use errno::Errno;
 pub use event::Event;
 pub use probe::{KERNEL_NEEDED, StartError};
@@ -46,6 +48,9 @@ pub struct SendNow<'a> {
     pub socket: Direct,
     /// All that should go.
     pub bytes: &'a [u8],
+    /// Nothing will be sent after it: it leaves when the socket is closed, together with the end of the stream. For
+    /// who closes it at once.
+    pub is_last: bool,
     /// Names this send should it not go whole.
     pub token: Token,
 }

@@ -267,7 +267,7 @@ impl Ring for Uring {
         let guard = SubmitOnDrop(self);
         for send in sends {
             let (lane, reaped) = guard.0.lane(send.socket);
-            if lane.push_send_now(send.socket, send.bytes, send.token, reaped) == SEND_BATCH {
+            if lane.push_send_now(&send, reaped) == SEND_BATCH {
                 lane.submit_now(reaped, incomplete);
             }
         }
@@ -467,7 +467,7 @@ mod tests {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
         let mut incomplete = Vec::new();
-        let send = SendNow { socket: Direct(0), bytes: b"hello", token: Token::new(Op::Reply, 3, 0) };
+        let send = SendNow { socket: Direct(0), bytes: b"hello", is_last: false, token: Token::new(Op::Reply, 3, 0) };
         ring.send_now([send].into_iter(), &mut incomplete);
         assert_eq!(incomplete, []);
         let mut got = [0; 5];
@@ -477,12 +477,27 @@ mod tests {
     }
 
     #[test]
+    fn the_last_bytes_leave_when_the_socket_is_closed() {
+        let mut ring = uring();
+        let mut peer = connect(&mut ring);
+        let mut incomplete = Vec::new();
+        let send = SendNow { socket: Direct(0), bytes: b"bye", is_last: true, token: Token::new(Op::Reply, 3, 0) };
+        ring.send_now([send].into_iter(), &mut incomplete);
+        assert_eq!(incomplete, []);
+        ring.submit_close(Direct(0), token(Op::Close, 0));
+        assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"bye");
+    }
+
+    #[test]
     fn a_full_socket_says_how_much_went_and_a_send_finishes_it() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
         let frame = SharedFrame::new((0..8_000_000u32).map(|n| (n % 253) as u8).collect());
         let mut incomplete = Vec::new();
-        let send = SendNow { socket: Direct(0), bytes: &frame, token: Token::new(Op::Publish, 7, 0) };
+        let send = SendNow { socket: Direct(0), bytes: &frame, is_last: false, token: Token::new(Op::Publish, 7, 0) };
         ring.send_now([send].into_iter(), &mut incomplete);
         let went = incomplete.pop().unwrap();
         assert_eq!((went.token.op(), went.token.tag()), (Op::Publish, 7));
@@ -512,7 +527,8 @@ mod tests {
             ring.submit_doorbell(&nobody, Token::new(Op::Doorbell, 0, slot));
         }
         let mut incomplete = Vec::new();
-        let send = SendNow { socket: Direct(0), bytes: b"nobody there", token: Token::new(Op::Publish, 7, 0) };
+        let send =
+            SendNow { socket: Direct(0), bytes: b"nobody there", is_last: false, token: Token::new(Op::Publish, 7, 0) };
         ring.send_now([send].into_iter(), &mut incomplete);
         let tokens: Vec<Token> = incomplete.iter().map(|completion| completion.token).collect();
         assert_eq!(tokens, [send.token]);
@@ -656,7 +672,12 @@ mod tests {
             ring.release(piece);
         }
         let mut incomplete = Vec::new();
-        let sends = (0..6).map(|slot| SendNow { socket: Direct(slot), bytes: b"all", token: token(Op::Publish, slot) });
+        let sends = (0..6).map(|slot| SendNow {
+            socket: Direct(slot),
+            bytes: b"all",
+            is_last: false,
+            token: token(Op::Publish, slot),
+        });
         ring.send_now(sends, &mut incomplete);
         assert_eq!(incomplete, []);
         for peer in &mut peers {

@@ -68,6 +68,8 @@ impl Slot {
         match (self.stage, &self.conn.phase) {
             (Stage::Serving, Phase::Open) if self.traffic.is_busy() => Attention::Stream,
             (Stage::Serving, Phase::Open | Phase::Streaming) => Attention::Poll,
+            // The peer has said that nothing more will come.
+            _ if self.is_settled => Attention::None,
             // Something is to come soon: the rest of a handshake, or the end.
             _ => Attention::Once,
         }

@@ -87,7 +87,8 @@ impl<R: Ring> Shard<'_, R> {
             }
             entry.fan_out = fan_out;
             bytes_sent += run.bytes.len() as u64;
-            Some(SendNow { socket: entry.socket, bytes: &run.bytes, token: Token::new(Op::Publish, *index, *slot) })
+            let token = Token::new(Op::Publish, *index, *slot);
+            Some(SendNow { socket: entry.socket, bytes: &run.bytes, is_last: false, token })
         });
         self.ring.send_now(sends, incomplete);
         self.metrics.deliveries.add(deliveries);

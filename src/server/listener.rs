@@ -2,13 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::{ACCEPT_BACKLOG, LISTEN_PATIENCE_MS, TCP_USER_TIMEOUT_MS};
+use crate::limits::{ACCEPT_BACKLOG, ACCEPT_DEFER_SECONDS, LISTEN_PATIENCE_MS, TCP_USER_TIMEOUT_MS};
+use crate::ring::defer_accept;
 
 /// Pause between two attempts at a port.
 const LISTEN_PAUSE: Duration = Duration::from_millis(20);
@@ -59,6 +60,7 @@ fn bind(address: SocketAddr, notsent_bytes: u32) -> io::Result<Socket> {
     socket.set_tcp_nodelay(true)?;
     socket.set_tcp_notsent_lowat(notsent_bytes)?;
     socket.set_tcp_user_timeout(Some(Duration::from_millis(TCP_USER_TIMEOUT_MS)))?;
+    defer_accept(socket.as_fd(), ACCEPT_DEFER_SECONDS)?;
     socket.bind(&address.into())?;
     Ok(socket)
 }

@@ -109,7 +109,9 @@ impl<R: Ring> Shard<'_, R> {
             let entry = &mut slots[*slot as usize];
             entry.has_reply = false;
             let token = Token::new(Op::Reply, index as u32, *slot);
-            SendNow { socket: entry.socket, bytes: &bytes[range.clone()], token }
+            // Who is settled is closed at the end of this turn.
+            let is_last = entry.is_settled && entry.conn.outbox.is_empty();
+            SendNow { socket: entry.socket, bytes: &bytes[range.clone()], is_last, token }
         });
         self.ring.send_now(sends, &mut incomplete);
         self.metrics.bytes_sent.add(bytes.len() as u64);

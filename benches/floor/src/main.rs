@@ -8,6 +8,7 @@
 //! Prints the same lines as `ringfeed serve`, so that both are started and driven alike.
 
 mod publisher;
+mod ring;
 mod subscriber;
 
 use std::error::Error;
@@ -22,6 +23,11 @@ use rustix::net::{SendFlags, send};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use publisher::Publisher;
+use ring::RingFloor;
+use ringfeed::ring::defer_accept;
+
+/// Connections that wait in the kernel until they are accepted.
+const BACKLOG: i32 = 65_535;
 
 /// Fan-out with plain send(2), and nothing else.
 #[derive(Parser)]
@@ -32,16 +38,48 @@ struct Arguments {
     /// Where publications are posted
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
+    /// Hold so many subscribers, on an io_uring as Ringfeed does; without this as descriptors, with plain send(2)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    ring: Option<u32>,
 }
 
 fn main() -> ExitCode {
-    match Floor::start(&Arguments::parse()).and_then(Floor::run) {
+    match run(&Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("floor: {error}");
             ExitCode::from(2)
         }
     }
+}
+
+/// Until it is killed.
+fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    let listener = listen(arguments.listen)?;
+    let control = TcpListener::bind(arguments.control)?;
+    println!("listening on ws://{}", listener.local_addr()?);
+    println!("control on http://{}", control.local_addr()?);
+    match arguments.ring {
+        Some(sockets) => {
+            let floor = RingFloor::new(sockets, listener, control)?;
+            println!("ready");
+            floor.run()
+        }
+        None => {
+            println!("ready");
+            Floor { listener, control, subscribers: Vec::new(), publishers: Vec::new(), run: Vec::new() }.run()
+        }
+    }
+}
+
+/// With as long a backlog as the kernel grants, and the first bytes awaited by the kernel.
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    defer_accept(listener.as_fd(), 1)?;
+    Ok(listener)
 }
 
 struct Floor {
@@ -55,18 +93,6 @@ struct Floor {
 }
 
 impl Floor {
-    fn start(arguments: &Arguments) -> Result<Floor, Box<dyn Error>> {
-        let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-        let listener = TcpListener::bind(arguments.listen)?;
-        let control = TcpListener::bind(arguments.control)?;
-        println!("listening on ws://{}", listener.local_addr()?);
-        println!("control on http://{}", control.local_addr()?);
-        println!("ready");
-        Ok(Floor { listener, control, subscribers: Vec::new(), publishers: Vec::new(), run: Vec::new() })
-    }
-
-    /// Until it is killed.
     fn run(mut self) -> Result<(), Box<dyn Error>> {
         loop {
             let Ready { subscriber, publisher, posted } = self.wait()?;

@@ -220,7 +220,7 @@ mod tests {
 
     fn send_now(ring: &mut SimRing, socket: Direct, bytes: &[u8]) -> Vec<Completion> {
         let mut incomplete = Vec::new();
-        let send = SendNow { socket, bytes, token: Token::new(Op::Reply, 0, 3) };
+        let send = SendNow { socket, bytes, is_last: false, token: Token::new(Op::Reply, 0, 3) };
         ring.send_now([send].into_iter(), &mut incomplete);
         incomplete
     }

@@ -313,13 +313,16 @@ impl Kernel {
         incomplete: &mut Vec<Completion>,
     ) {
         let mut seen = HashSet::new();
-        for SendNow { socket: descriptor, bytes, token } in sends {
+        for SendNow { socket: descriptor, bytes, is_last, token } in sends {
             let socket = self.open_socket(ring, descriptor, "send");
             assert!(seen.insert(socket), "two sends for a socket in one call");
             let owner = self.sockets[socket].owner.expect("a socket is received from before it is sent to");
             assert_eq!(owner.slot, token.slot(), "a send on another connection's descriptor");
             assert!(self.sockets[socket].send.is_none(), "a send overtakes one that waits");
             let result = self.send_at_once(socket, bytes);
+            if !is_last || result != Ok(bytes.len() as u32) {
+                self.schedule_move(socket, Way::Down);
+            }
             if result != Ok(bytes.len() as u32) {
                 incomplete.push(Completion { token, result, more: false, received: None });
             }
@@ -341,7 +344,6 @@ impl Kernel {
             return Err(Errno::WouldBlock);
         }
         self.sockets[socket].down.write(&bytes[..count]);
-        self.schedule_move(socket, Way::Down);
         Ok(count as u32)
     }
 

@@ -1,0 +1,197 @@
+//! A server is told to stop while everybody is connected: a deployment. How evenly are they told to go elsewhere, and
+//! has anybody lost what was published before?
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringfeed::proto::Message;
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::cli::DrainOptions;
+use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::error::Error;
+use crate::feed::{self, Feed, Feeding};
+use crate::figure::Figure;
+use crate::pace::Pace;
+use crate::pin;
+use crate::process::Usage;
+use crate::report::Report;
+use crate::run::Run;
+use crate::topics::Topics;
+
+/// How long the server may take beyond the time that was asked for.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a Close frame of a server that stops says (RFC 6455 §7.4.1): the code of going away, and that to try again
+/// later.
+const GOODBYES: [&str; 2] = ["1001", "1012"];
+
+/// Runs the scenario.
+///
+/// # Errors
+/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+pub(crate) fn run(options: &DrainOptions) -> Result<Report, Error> {
+    let DrainOptions { common, publishing, connections, rate, .. } = options;
+    pin::to_cpu(common.cpu)?;
+    let server_pid = common.server_pid.ok_or_else(|| Error::new("whom to stop? say so with --server-pid"))?;
+    let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
+    let mut run = Run::start(common, feed::UNIT);
+    let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
+    let feed = Feed::new(common, topics, *connections, publishing.publishers, run.recorder());
+    let mut drain = Drain { feed, connections: *connections, stopped: None, told: Vec::new(), told_otherwise: 0 };
+    clients.connect_publishers(&mut drain)?;
+    clients.connect(0..*connections, &mut drain)?;
+
+    feed::run_for(&mut drain, common.warmup, Pace::new(Some(*rate), None), &mut clients);
+    drain.feed.deliveries.start_measuring();
+    run.start_measuring()?;
+    feed::run_for(&mut drain, common.duration, Pace::new(Some(*rate), None), &mut clients);
+    drain.publish_last(&mut clients);
+    stop(server_pid)?;
+    drain.stopped = Some(Instant::now());
+    drain.watch(options.spread + PATIENCE, &mut clients);
+    let ended = drain.await_end(server_pid, options.spread + PATIENCE);
+    let figures = drain.figures(options.spread, ended);
+    let load = format!("{rate} publications a second, then stopped over {} s", options.spread.as_secs_f64());
+    feed::report(run, drain.feed, common, "drain", load, true, figures)
+}
+
+fn stop(pid: u32) -> Result<(), Error> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| Error::new(format!("no process {pid}")))?;
+    kill_process(pid, Signal::TERM).map_err(|error| Error::new(format!("can't stop process {pid:?}: {error}")))
+}
+
+/// The run.
+struct Drain {
+    feed: Feed,
+    connections: u32,
+    /// When the server was told to stop, once it was.
+    stopped: Option<Instant>,
+    /// How long after that each was told to go elsewhere.
+    told: Vec<Duration>,
+    /// Those who were told otherwise, or nothing.
+    told_otherwise: u32,
+}
+
+impl Drain {
+    /// Publishes once more, and waits only until the server has taken it.
+    fn publish_last(&mut self, clients: &mut Clients) {
+        feed::publish_one(self, clients);
+        while !clients.is_answered() && !self.feed.is_over() {
+            clients.turn(TURN, self);
+        }
+    }
+
+    /// Until all are gone.
+    fn watch(&mut self, patience: Duration, clients: &mut Clients) {
+        let end = Instant::now() + patience;
+        while self.gone() < self.connections && Instant::now() < end {
+            clients.turn(TURN, self);
+            self.feed.deliveries.turn_over();
+        }
+        self.feed.deliveries.give_up();
+    }
+
+    fn gone(&self) -> u32 {
+        self.told.len() as u32 + self.told_otherwise
+    }
+
+    /// How long after it was told the server had ended; `None` if it goes on.
+    fn await_end(&self, pid: u32, patience: Duration) -> Option<Duration> {
+        let stopped = self.stopped?;
+        while stopped.elapsed() < patience {
+            // One that nobody has waited for has no threads that cost anything, and no memory.
+            if Usage::of(pid).is_err() {
+                return Some(stopped.elapsed());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        None
+    }
+
+    fn figures(&self, spread: Duration, ended: Option<Duration>) -> Vec<Figure> {
+        let (seconds, mean) = (per_second(&self.told, spread), self.told.len() as f64 / spread.as_secs_f64().max(1.0));
+        let share = |count: Option<&u32>| f64::from(*count.unwrap_or(&0)) / mean.max(1.0);
+        let last = self.told.iter().max().copied().unwrap_or_default();
+        let mut figures = vec![
+            Figure::new("told to go elsewhere", self.told.len() as f64, ""),
+            Figure::new("told otherwise", f64::from(self.told_otherwise), ""),
+            Figure::new("mean", mean, "/s"),
+            Figure::new("fewest in a second, of the mean", share(seconds.iter().min()), ""),
+            Figure::new("most in a second, of the mean", share(seconds.iter().max()), ""),
+            Figure::new("last told after", last.as_secs_f64(), "s"),
+        ];
+        figures.extend(ended.map(|ended| Figure::new("server ended after", ended.as_secs_f64(), "s")));
+        let second =
+            |(index, count): (usize, &u32)| Figure::new(format!("in second {}", index + 1), (*count).into(), "");
+        figures.extend(seconds.iter().enumerate().map(second));
+        figures
+    }
+}
+
+/// How many were told in each second of `spread`.
+fn per_second(told: &[Duration], spread: Duration) -> Vec<u32> {
+    let mut seconds = vec![0; spread.as_secs() as usize];
+    for after in told {
+        if let Some(count) = seconds.get_mut(after.as_secs() as usize) {
+            *count += 1;
+        }
+    }
+    seconds
+}
+
+impl Feeding for Drain {
+    fn feed(&mut self) -> &mut Feed {
+        &mut self.feed
+    }
+
+    fn on_turn(&mut self, _clients: &mut Clients) -> Duration {
+        TURN
+    }
+}
+
+impl Audience for Drain {
+    fn woken(&mut self) -> u64 {
+        self.feed.deliveries.woken()
+    }
+
+    fn on_ready(&mut self, client: u32, _ready: Ready, _now_ns: u64) {
+        if client < self.connections {
+            self.feed.deliveries.join(client);
+        }
+    }
+
+    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
+        self.feed.deliveries.on_message(client, message.payload, now_ns);
+    }
+
+    fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
+        let is_goodbye = GOODBYES.iter().any(|code| reason.contains(code));
+        match self.stopped {
+            // That a publisher's connection ends with its server is no fault.
+            Some(_) if client >= self.connections => {}
+            Some(stopped) if is_goodbye => {
+                self.told.push(stopped.elapsed());
+                self.feed.deliveries.dismiss(client);
+            }
+            Some(_) => {
+                self.told_otherwise += 1;
+                self.feed.deliveries.on_closed(client, reason);
+            }
+            None if client < self.connections => self.feed.deliveries.on_closed(client, reason),
+            None => self.feed.on_publisher_closed(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_second_of_the_spread_is_counted() {
+        let told = [0, 999, 1000, 2500, 2999, 3001].map(Duration::from_millis);
+        assert_eq!(per_second(&told, Duration::from_secs(3)), [2, 1, 2]);
+        assert_eq!(per_second(&told, Duration::ZERO), [0; 0]);
+    }
+}
