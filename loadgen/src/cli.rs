@@ -129,6 +129,9 @@ pub(crate) struct FanoutOptions {
     /// Publications per second, sent on schedule whether or not the server keeps up
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
+    /// With --rate, so many of them are due at once: what there is to join does not depend on how quick clients are
+    #[arg(long, default_value_t = 1, requires = "rate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) burst: u32,
 }
 
 #[derive(Debug, Args)]

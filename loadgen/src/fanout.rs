@@ -31,7 +31,7 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     clients.connect_publishers(&mut fanout)?;
     clients.connect(0..options.connections, &mut fanout)?;
 
-    let pace = || Pace::new(options.rate, options.in_flight);
+    let pace = || Pace::new(options.rate, options.in_flight).in_bursts(options.burst);
     feed::run_for(&mut fanout, common.warmup, pace(), &mut clients);
     fanout.feed.deliveries.start_measuring();
     let published = fanout.feed.published;

@@ -16,6 +16,8 @@ pub(crate) enum Pace {
         start_ns: u64,
         /// How many have been taken.
         taken: u64,
+        /// So many are due at once.
+        burst: u32,
         /// So many under way hold the schedule up, if there is a bound: what is due then waits its turn.
         in_flight: Option<usize>,
     },
@@ -26,9 +28,17 @@ impl Pace {
     pub(crate) fn new(rate: Option<u32>, in_flight: Option<u32>) -> Pace {
         let in_flight = in_flight.map(|publications| publications as usize);
         match rate {
-            Some(per_second) => Pace::Rate { per_second, start_ns: 0, taken: 0, in_flight },
+            Some(per_second) => Pace::Rate { per_second, start_ns: 0, taken: 0, burst: 1, in_flight },
             None => Pace::InFlight(in_flight.unwrap_or(1)),
         }
+    }
+
+    /// The same rate, where so many are due at once.
+    pub(crate) fn in_bursts(mut self, publications: u32) -> Pace {
+        if let Pace::Rate { burst, .. } = &mut self {
+            *burst = publications;
+        }
+        self
     }
 
     /// Whether there is a schedule.
@@ -52,8 +62,8 @@ impl Pace {
     pub(crate) fn take_due(&mut self, under_way: usize, now_ns: u64) -> Option<u64> {
         match self {
             Pace::InFlight(publications) => (under_way < *publications).then_some(now_ns),
-            Pace::Rate { per_second, start_ns, taken, in_flight } => {
-                let intended_ns = scheduled_ns(*per_second, *start_ns, *taken);
+            Pace::Rate { per_second, start_ns, taken, burst, in_flight } => {
+                let intended_ns = scheduled_ns(*per_second, *start_ns, *taken, *burst);
                 let is_held_up = in_flight.is_some_and(|publications| under_way >= publications);
                 (intended_ns <= now_ns && !is_held_up).then(|| {
                     *taken += 1;
@@ -68,8 +78,8 @@ impl Pace {
         match self {
             Pace::InFlight(_) => None,
             Pace::Rate { in_flight: Some(publications), .. } if under_way >= *publications => None,
-            Pace::Rate { per_second, start_ns, taken, .. } => {
-                let intended_ns = scheduled_ns(*per_second, *start_ns, *taken);
+            Pace::Rate { per_second, start_ns, taken, burst, .. } => {
+                let intended_ns = scheduled_ns(*per_second, *start_ns, *taken, *burst);
                 Some(Duration::from_nanos(intended_ns.saturating_sub(now_ns)))
             }
         }
@@ -77,14 +87,18 @@ impl Pace {
 }
 
 /// From the count, not from the previous time, so that rounding never adds up.
-fn scheduled_ns(per_second: u32, start_ns: u64, index: u64) -> u64 {
-    start_ns + (u128::from(index) * 1_000_000_000 / u128::from(per_second)) as u64
+fn scheduled_ns(per_second: u32, start_ns: u64, index: u64, burst: u32) -> u64 {
+    let first = index - index % u64::from(burst);
+    start_ns + (u128::from(first) * 1_000_000_000 / u128::from(per_second)) as u64
 }
 
 impl fmt::Display for Pace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Pace::InFlight(publications) => write!(f, "{publications} in flight"),
+            Pace::Rate { per_second, burst: burst @ 2.., in_flight: None, .. } => {
+                write!(f, "{per_second} publications a second, {burst} at once")
+            }
             Pace::Rate { per_second, in_flight: None, .. } => write!(f, "{per_second} publications a second"),
             Pace::Rate { per_second, in_flight: Some(publications), .. } => {
                 write!(f, "{per_second} publications a second, at most {publications} in flight")
@@ -112,6 +126,14 @@ mod tests {
         assert_eq!(pace.next_due_in(100, 400), Some(Duration::from_nanos(600)));
         let late: Vec<u64> = std::iter::from_fn(|| pace.take_due(100, 1_000_001_000)).collect();
         assert_eq!(late, [1000, 333_334_333, 666_667_666, 1_000_001_000]);
+    }
+
+    #[test]
+    fn bursts_are_due_at_once() {
+        let mut pace = Pace::new(Some(1000), None).in_bursts(2);
+        let times: Vec<u64> = std::iter::from_fn(|| pace.take_due(0, 3_999_999)).collect();
+        assert_eq!(times, [0, 0, 2_000_000, 2_000_000]);
+        assert_eq!(pace.to_string(), "1000 publications a second, 2 at once");
     }
 
     #[test]

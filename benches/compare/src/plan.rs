@@ -174,11 +174,11 @@ impl Plan {
         };
         let raw = ServerPlan { name: "Ringfeed, raw", ..configured(binaries, "centrifugo.toml") };
         let mut cases = Vec::new();
-        for connections in [1_000, 10_000] {
+        // As many in the same time to either, since clients of one protocol are slower than those of the other.
+        for (connections, rates) in [(1_000, [100, 128]), (10_000, [10, 16])] {
             for size in [64, 1024] {
-                for (in_flight, publishers) in [(1, 1), (16, 16)] {
-                    cases.push(fanout(connections, size, in_flight, publishers, vec![0, 1]));
-                }
+                cases.push(at_rate(connections, size, rates[0], vec![0, 1]));
+                cases.push(in_bursts(connections, size, rates[1], 16, vec![0, 1]));
             }
         }
         Plan { name: "topics", servers: vec![centrifugo, raw], cases, summary: Vec::new() }
@@ -277,6 +277,14 @@ fn at_rate(connections: u32, size: u32, rate: u32, servers: Vec<usize>) -> Case 
         warmup: WARMUP,
         servers,
     }
+}
+
+/// The same, where so many publications are due at once, from as many publishers.
+fn in_bursts(connections: u32, size: u32, rate: u32, burst: u32, servers: Vec<usize>) -> Case {
+    let Case { name, mut load, .. } = at_rate(connections, size, rate, Vec::new());
+    load.extend(words(&format!("--burst {burst} --publishers {burst}")));
+    let name = format!("{name}, {burst} at once");
+    Case { name, load, scenario: Scenario::Fanout, warmup: WARMUP, servers }
 }
 
 fn connect(servers: Vec<usize>) -> Case {
