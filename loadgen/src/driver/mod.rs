@@ -40,6 +40,11 @@ pub(crate) trait Driver: Send + Sync {
         false
     }
 
+    /// Whether each message is a payload, and nothing has to be known to read it.
+    fn is_verbatim(&self) -> bool {
+        false
+    }
+
     /// What the opening handshake asks for.
     fn subprotocol(&self) -> Option<&str> {
         None
