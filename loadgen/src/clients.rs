@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfeed::proto::{DeflateParams, Message, encode_message};
+use ringfeed::ring::Gather;
 
 use crate::cli::CommonOptions;
 use crate::conversation::{Conversation, Link, Opening, Request, Tools};
@@ -35,16 +36,33 @@ const BUSY_MAX: u32 = 100_000;
 /// The longest wait of one turn.
 pub(crate) const TURN: Duration = Duration::from_millis(100);
 
+/// Where messages are awaited on many clients, the part of these that is gathered, so that one waking serves them all:
+/// one in so many, and so many at most.
+const GATHER_SHARE: u64 = 4;
+const GATHER_MAX: u64 = 64;
+
+/// How long that may take. It is what a latency may be told too long by; too short it never is.
+const GATHER_WITHIN: Duration = Duration::from_micros(50);
+
 /// Who hears what the clients hear.
 pub(crate) trait Audience {
     /// Something has come: what is the time, in nanoseconds since the start of the run?
     fn woken(&mut self) -> u64;
 
+    /// On how many clients messages are awaited, at least.
+    fn awaited(&self) -> u64;
+
     /// `client` is connected, and subscribed where there is something to subscribe to.
     fn on_ready(&mut self, client: u32, ready: Ready, now_ns: u64);
 
+    /// Takes from the front of what came to `client` the frames that it knows without a look into them. Returns how
+    /// many bytes they are, or `None` if it never knows any.
+    fn take_known(&mut self, _client: u32, _bytes: &[u8], _now_ns: u64) -> Option<usize> {
+        None
+    }
+
     /// A message came to `client`. What is put into `out` goes back.
-    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, out: Out<'_>);
+    fn on_message(&mut self, client: u32, incoming: Incoming<'_>, out: Out<'_>);
 
     /// `client` has ended, and not because we wanted; or it never became ready.
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str);
@@ -57,6 +75,15 @@ pub(crate) struct Ready {
     pub(crate) deflate: Option<DeflateParams>,
     /// From the start of the TCP connection.
     pub(crate) took: Duration,
+}
+
+/// A message that has come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) message: Message<'a>,
+    /// The bytes that carried it and nothing else: for an audience that may know them again.
+    pub(crate) frame: Option<&'a [u8]>,
+    pub(crate) now_ns: u64,
 }
 
 /// Where a client's own frames go.
@@ -100,6 +127,8 @@ struct Talks {
     ready_count: u32,
     /// Why the first client ended that did so by itself, since somebody last asked.
     failure: Option<(u32, String)>,
+    /// A copy of what is read now.
+    copy: Vec<u8>,
 }
 
 impl Clients {
@@ -136,6 +165,7 @@ impl Clients {
                 opening_count: 0,
                 ready_count: 0,
                 failure: None,
+                copy: Vec::new(),
             },
             to_subscribe,
             to_publish,
@@ -311,7 +341,9 @@ impl Clients {
 
     /// Sends what is to be sent, waits until something comes or `timeout` passed, and tells `audience`.
     pub(crate) fn turn(&mut self, timeout: Duration, audience: &mut impl Audience) {
-        self.sockets.turn(timeout, &mut Listening { talks: &mut self.talks, audience });
+        let count = (audience.awaited() / GATHER_SHARE).clamp(1, GATHER_MAX) as u32;
+        let want = Gather { count, within: GATHER_WITHIN.min(timeout) };
+        self.sockets.turn(want, timeout, &mut Listening { talks: &mut self.talks, audience, now_ns: 0 });
         while let Some(client) = self.talks.next_overdue() {
             self.sockets.leave(client);
             let seconds = PATIENCE.as_secs();
@@ -358,19 +390,31 @@ impl Talks {
         client: u32,
         bytes: &mut [u8],
         out: &mut Vec<u8>,
+        now_ns: u64,
         audience: &mut impl Audience,
     ) -> Result<(), String> {
-        let now_ns = audience.woken();
         let is_subscriber = client < self.subscribers;
         match &mut self.all[client as usize] {
             Conversation::None => Ok(()),
             Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, audience),
-            Conversation::Ready(link) => link.read(&mut self.tools, bytes, out, |seen, bytes, keys| match seen {
-                Seen::Payload(message) if is_subscriber => {
-                    audience.on_message(client, message, now_ns, Out { bytes, keys });
+            Conversation::Ready(link) => {
+                self.copy.clear();
+                let mut taken = 0;
+                if is_subscriber
+                    && link.is_between_payloads(&self.tools)
+                    && let Some(known) = audience.take_known(client, bytes, now_ns)
+                {
+                    self.copy.extend_from_slice(&bytes[known..]);
+                    taken = known;
                 }
-                Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
-            }),
+                let rest = &mut bytes[taken..];
+                link.read(&mut self.tools, rest, &self.copy, out, |seen, frame, bytes, keys| match seen {
+                    Seen::Payload(message) if is_subscriber => {
+                        audience.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
+                    }
+                    Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
+                })
+            }
         }
     }
 
@@ -397,13 +441,13 @@ impl Talks {
             audience.on_ready(client, ready, now_ns);
         }
         let result = match opening.link() {
-            Some(link) => link.read(&mut self.tools, bytes, out, |seen, bytes, keys| match seen {
+            Some(link) => link.read(&mut self.tools, bytes, &[], out, |seen, frame, bytes, keys| match seen {
                 Seen::Ready if !is_ready => {
                     is_ready = true;
                     audience.on_ready(client, ready, now_ns);
                 }
                 Seen::Payload(message) if is_ready && is_subscriber => {
-                    audience.on_message(client, message, now_ns, Out { bytes, keys });
+                    audience.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
                 }
                 Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
             }),
@@ -469,11 +513,17 @@ impl Talks {
 struct Listening<'a, A> {
     talks: &'a mut Talks,
     audience: &'a mut A,
+    /// When what is shown now had come.
+    now_ns: u64,
 }
 
 impl<A: Audience> Observer for Listening<'_, A> {
+    fn on_woken(&mut self) {
+        self.now_ns = self.audience.woken();
+    }
+
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        self.talks.on_bytes(socket, bytes, out, self.audience)
+        self.talks.on_bytes(socket, bytes, out, self.now_ns, self.audience)
     }
 
     fn on_closed(&mut self, socket: u32, reason: &str) {

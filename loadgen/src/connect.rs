@@ -4,10 +4,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::Message;
-
 use crate::cli::ConnectScenarioOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::pin;
@@ -200,13 +198,17 @@ impl Audience for Connecting {
         now_ns
     }
 
+    fn awaited(&self) -> u64 {
+        0
+    }
+
     fn on_ready(&mut self, client: u32, _ready: Ready, now_ns: u64) {
         self.recorder.received(self.times[client as usize], now_ns);
         self.counts[client as usize] += 1;
         self.done.push(client);
     }
 
-    fn on_message(&mut self, _client: u32, _message: Message<'_>, _now_ns: u64, _out: Out<'_>) {}
+    fn on_message(&mut self, _client: u32, _incoming: Incoming<'_>, _out: Out<'_>) {}
 
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str) {
         self.faults.closed(client, reason);

@@ -186,7 +186,16 @@ impl Opening {
 }
 
 impl Link {
-    /// Shows what came. Pings are answered, by frame or by the driver.
+    /// Whether what comes next begins with a frame that carries a whole payload, or the beginning of one.
+    pub(crate) fn is_between_payloads(&self, tools: &Tools) -> bool {
+        match self {
+            Link::Frames { decoder, .. } => tools.driver.is_verbatim() && decoder.held_bytes() == 0,
+            Link::Events(_) | Link::Answers(_) => false,
+        }
+    }
+
+    /// Shows what came. Pings are answered, by frame or by the driver. `copy` is one of `bytes` if it is of interest in
+    /// which of them a payload came, or empty.
     ///
     /// # Errors
     /// Says why the conversation has ended.
@@ -194,25 +203,28 @@ impl Link {
         &mut self,
         tools: &mut Tools,
         bytes: &mut [u8],
+        copy: &[u8],
         out: &mut Vec<u8>,
-        mut on_seen: impl FnMut(Seen<'_>, &mut Vec<u8>, &mut MaskingKeys),
+        mut on_seen: impl FnMut(Seen<'_>, Option<&[u8]>, &mut Vec<u8>, &mut MaskingKeys),
     ) -> Result<(), String> {
         let Tools { driver, hands } = tools;
         match self {
-            Link::Frames { decoder, partial } => frames::read(decoder, hands, bytes, out, |message, out, keys| {
-                let mut rest = partial.take().map_or(Vec::new(), |partial| partial.bytes);
-                driver.read(message, &mut rest, &mut |seen| match seen {
-                    Seen::Answer(message) => encode_message(out, message, Some(keys.next())),
-                    Seen::Ready | Seen::Payload(_) => on_seen(seen, out, keys),
-                })?;
-                if !rest.is_empty() {
-                    *partial = Some(Box::new(Partial { bytes: rest }));
-                }
-                Ok(())
-            }),
+            Link::Frames { decoder, partial } => {
+                frames::read(decoder, hands, bytes, copy, out, |message, frame, out, keys| {
+                    let mut rest = partial.take().map_or(Vec::new(), |partial| partial.bytes);
+                    driver.read(message, &mut rest, &mut |seen| match seen {
+                        Seen::Answer(message) => encode_message(out, message, Some(keys.next())),
+                        Seen::Ready | Seen::Payload(_) => on_seen(seen, frame, out, keys),
+                    })?;
+                    if !rest.is_empty() {
+                        *partial = Some(Box::new(Partial { bytes: rest }));
+                    }
+                    Ok(())
+                })
+            }
             Link::Events(stream) => stream.read(bytes, |data| {
                 let message = Message { kind: MessageKind::Text, payload: data };
-                driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, out, &mut hands.keys))
+                driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, None, out, &mut hands.keys))
             }),
             Link::Answers(publisher) => publisher.on_bytes(bytes),
         }

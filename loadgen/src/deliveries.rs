@@ -1,7 +1,9 @@
 //! Who has got which publication, and what was wrong.
 //!
 //! Every subscriber gets the same bytes, so checking a delivery is one comparison with the publication that this
-//! subscriber waits for. Only when they differ the payload's stamp is read, to name the fault.
+//! subscriber waits for. Only when they differ the payload's stamp is read, to name the fault. Where a publication came
+//! in a frame of its own, its bytes are kept: who gets exactly these in its place got the right message, and nobody
+//! need decode them again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +23,8 @@ pub(crate) struct Deliveries {
     audiences: Vec<TopicAudience>,
     /// By number of the client.
     subscribers: Vec<Subscriber>,
-    /// Publications that somebody waits for, on all topics.
-    under_way: usize,
+    /// On all topics.
+    totals: Totals,
     /// Deliveries to each subscriber in the measured part.
     pub(crate) counts: Vec<u64>,
     pub(crate) recorder: Recorder,
@@ -31,6 +33,26 @@ pub(crate) struct Deliveries {
     patience: Duration,
     /// When the last delivery or publication was made.
     last_progress_ns: u64,
+}
+
+/// Sums over windows.
+#[derive(Default)]
+struct Totals {
+    /// Publications that somebody waits for.
+    under_way: usize,
+    /// Deliveries of them that have not come.
+    awaited: u64,
+}
+
+impl Totals {
+    /// Changes one of the windows.
+    fn change<T>(&mut self, window: &mut Window, change: impl FnOnce(&mut Window) -> T) -> T {
+        let (under_way, awaited) = (window.len(), window.awaited());
+        let result = change(window);
+        self.under_way = self.under_way + window.len() - under_way;
+        self.awaited = self.awaited + window.awaited() - awaited;
+        result
+    }
 }
 
 /// What is under way on a topic, and to how many.
@@ -62,7 +84,7 @@ impl Deliveries {
             audiences: (0..topics.count()).map(audience).collect(),
             topics,
             subscribers: vec![Subscriber::default(); subscribers as usize],
-            under_way: 0,
+            totals: Totals::default(),
             counts: vec![0; subscribers as usize],
             recorder,
             faults: Faults::new(tolerance.late),
@@ -91,7 +113,13 @@ impl Deliveries {
 
     /// How many publications somebody waits for.
     pub(crate) fn under_way(&self) -> usize {
-        self.under_way
+        self.totals.under_way
+    }
+
+    /// On how many subscribers messages are awaited, at least: some publication is awaited by as many as each is on
+    /// average.
+    pub(crate) fn awaited(&self) -> u64 {
+        self.totals.awaited / self.totals.under_way.max(1) as u64
     }
 
     /// Sequence number, within `topic`, that its next publication gets.
@@ -115,7 +143,7 @@ impl Deliveries {
 
     /// `payload` is about to be published on `topic`. With nobody there, nobody will get it.
     pub(crate) fn publish(&mut self, topic: u32, payload: &[u8], times: Times) {
-        if self.under_way == 0 {
+        if self.totals.under_way == 0 {
             self.last_progress_ns = self.recorder.now_ns();
         }
         let subscribers = self.audiences[topic as usize].subscribers;
@@ -124,14 +152,37 @@ impl Deliveries {
         }
     }
 
-    pub(crate) fn on_message(&mut self, subscriber: u32, payload: &[u8], now_ns: u64) {
+    /// A message came to `subscriber`, in this `frame` if it had one for itself.
+    pub(crate) fn on_message(&mut self, subscriber: u32, payload: &[u8], frame: Option<&[u8]>, now_ns: u64) {
         let Some(next) = self.subscribers[subscriber as usize].next else { return };
         let topic = self.topics.of(subscriber);
-        if self.audiences[topic as usize].window.matches(next, payload) {
+        let window = &mut self.audiences[topic as usize].window;
+        if window.matches(next, payload) {
+            frame.into_iter().for_each(|frame| window.learn_frame(next, frame));
             self.deliver(subscriber, topic, next, now_ns);
         } else {
             self.on_unexpected(subscriber, topic, next, payload, now_ns);
         }
+    }
+
+    /// Takes from the front of what came to `subscriber`, which begins with a frame, those that are known to carry what
+    /// it waits for. Returns how many bytes they are.
+    pub(crate) fn take_known(&mut self, subscriber: u32, bytes: &[u8], now_ns: u64) -> usize {
+        let Deliveries { topics, audiences, subscribers, totals, counts, recorder, faults, .. } = self;
+        let Some(next) = &mut subscribers[subscriber as usize].next else { return 0 };
+        let window = &mut audiences[topics.of(subscriber) as usize].window;
+        let (count, len) = totals.change(window, |window| {
+            window.settle_frames(*next, bytes, |times| {
+                recorder.received(times, now_ns);
+                faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
+            })
+        });
+        *next += count;
+        counts[subscriber as usize] += count;
+        if count > 0 {
+            self.last_progress_ns = now_ns;
+        }
+        len
     }
 
     fn deliver(&mut self, subscriber: u32, topic: u32, position: u64, now_ns: u64) {
@@ -209,12 +260,12 @@ impl Deliveries {
         if self.faults.awaits_skipped() && self.is_idle_for_long() {
             self.faults.give_up_skipped();
         }
-        self.under_way == 0 && !self.faults.awaits_skipped()
+        self.totals.under_way == 0 && !self.faults.awaits_skipped()
     }
 
     /// Whether deliveries are awaited and none has come for a long time.
     pub(crate) fn is_stalled(&self) -> bool {
-        self.under_way > 0 && self.is_idle_for_long()
+        self.totals.under_way > 0 && self.is_idle_for_long()
     }
 
     fn is_idle_for_long(&self) -> bool {
@@ -241,13 +292,9 @@ impl Deliveries {
         self.change(topic, |window| window.abandon(next))
     }
 
-    /// Changes the window of `topic`, and keeps count of what is under way on all of them.
+    /// Changes the window of `topic`.
     fn change<T>(&mut self, topic: u32, change: impl FnOnce(&mut Window) -> T) -> T {
-        let window = &mut self.audiences[topic as usize].window;
-        let before = window.len();
-        let result = change(window);
-        self.under_way = self.under_way + window.len() - before;
-        result
+        self.totals.change(&mut self.audiences[topic as usize].window, change)
     }
 }
 
@@ -278,7 +325,7 @@ mod tests {
     fn receive(published: u64, received: &[Vec<u8>]) -> Deliveries {
         let mut deliveries = deliveries(TOLERANCE);
         (0..published).for_each(|sequence| deliveries.publish(0, &message(sequence), Times::now(sequence * 10)));
-        received.iter().for_each(|payload| deliveries.on_message(0, payload, 500));
+        received.iter().for_each(|payload| deliveries.on_message(0, payload, None, 500));
         deliveries
     }
 
@@ -286,7 +333,7 @@ mod tests {
     fn in_order_and_once_is_right() {
         let mut deliveries = receive(3, &[message(0), message(1), message(2)]);
         assert_eq!((deliveries.under_way(), deliveries.counts[0]), (3, 3));
-        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), 500));
+        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), None, 500));
         assert!(deliveries.under_way() == 0 && deliveries.faults.sum() == 0);
     }
 
@@ -310,6 +357,43 @@ mod tests {
     }
 
     #[test]
+    fn frames_that_one_has_got_are_known_to_the_others_in_their_place() {
+        let mut deliveries = receive(4, &[]);
+        let frame = |sequence| [b"<", &message(sequence)[..], b">"].concat();
+        assert_eq!(deliveries.take_known(0, &frame(0), 500), 0, "nobody has got it");
+        (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), Some(&frame(sequence)), 500));
+        deliveries.on_message(0, &message(2), None, 500);
+        assert_eq!(deliveries.take_known(1, &frame(1), 500), 0, "it is not what comes next");
+        let both = [frame(0), frame(1)].concat();
+        assert_eq!(deliveries.take_known(1, &[&both[..], &frame(2)].concat(), 500), both.len(), "the third is unknown");
+        assert_eq!((deliveries.counts[1], deliveries.faults.sum()), (2, 0));
+        deliveries.on_closed(1, "reset");
+        assert_eq!(deliveries.take_known(1, &frame(3), 500), 0, "it is not there any more");
+    }
+
+    #[test]
+    fn a_changed_byte_makes_a_frame_unknown() {
+        let mut deliveries = receive(1, &[]);
+        deliveries.on_message(0, &message(0), Some(&message(0)), 500);
+        for index in 0..64 {
+            let mut changed = message(0);
+            changed[index] ^= 1;
+            assert_eq!(deliveries.take_known(1, &changed, 500), 0);
+        }
+        assert_eq!(deliveries.take_known(1, &message(0), 500), 64);
+    }
+
+    #[test]
+    fn what_is_awaited_is_told_for_one_publication() {
+        let mut deliveries = receive(2, &[]);
+        assert_eq!(deliveries.awaited(), 2);
+        (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), None, 500));
+        assert_eq!(deliveries.awaited(), 1);
+        deliveries.give_up();
+        assert_eq!(deliveries.awaited(), 0);
+    }
+
+    #[test]
     fn what_a_closed_subscriber_has_not_got_is_missing_and_nobody_waits_for_it() {
         let mut deliveries = receive(3, &[message(0)]);
         deliveries.on_closed(0, "reset");
@@ -317,10 +401,10 @@ mod tests {
             (deliveries.faults.counts().text(), deliveries.subscribers()),
             ("2 missing, 1 closed".to_owned(), 1)
         );
-        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), 500));
+        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), None, 500));
         assert_eq!(deliveries.under_way(), 0);
         deliveries.publish(0, &message(3), Times::now(30));
-        deliveries.on_message(1, &message(3), 500);
+        deliveries.on_message(1, &message(3), None, 500);
         assert_eq!(deliveries.under_way(), 0);
     }
 
@@ -337,7 +421,7 @@ mod tests {
         let mut deliveries = deliveries(Tolerance { patience: Duration::ZERO, ..TOLERANCE });
         assert!(!deliveries.is_stalled(), "nothing is awaited");
         deliveries.publish(0, &message(0), Times::now(0));
-        deliveries.on_message(0, &message(0), 500);
+        deliveries.on_message(0, &message(0), None, 500);
         while !deliveries.is_stalled() {}
         deliveries.give_up();
         assert_eq!(deliveries.faults.counts().text(), "1 missing, 1 stalled");
@@ -346,10 +430,11 @@ mod tests {
     #[test]
     fn late_is_what_took_too_long_after_it_was_sent_in_order_or_behind() {
         let mut deliveries = receive(2, &[]);
-        deliveries.on_message(0, &message(1), 510);
-        deliveries.on_message(0, &message(0), 510);
+        deliveries.on_message(0, &message(1), None, 510);
+        deliveries.on_message(0, &message(0), None, 510);
         deliveries.publish(0, &message(2), Times { intended_ns: 20, actual_ns: 400 });
-        deliveries.on_message(0, &message(2), 900);
+        deliveries.on_message(0, &message(2), None, 900);
+        deliveries.turn_over();
         assert_eq!(deliveries.faults.counts().text(), "1 reordered, 1 late");
         assert_eq!((deliveries.counts[0], deliveries.recorder.recorded.corrected.count()), (3, 3));
     }
@@ -360,12 +445,12 @@ mod tests {
             let mut deliveries = receive(2, &[message(0), message(1)]);
             deliveries.join(2);
             deliveries.publish(0, &message(2), Times::now(20));
-            early.iter().for_each(|payload| deliveries.on_message(2, payload, 500));
-            deliveries.on_message(2, &message(2), 500);
+            early.iter().for_each(|payload| deliveries.on_message(2, payload, None, 500));
+            deliveries.on_message(2, &message(2), None, 500);
             assert_eq!((deliveries.counts[2], deliveries.faults.sum()), (1, 0));
             deliveries.publish(0, &message(3), Times::now(30));
             deliveries.publish(0, &message(4), Times::now(40));
-            deliveries.on_message(2, &message(4), 500);
+            deliveries.on_message(2, &message(4), None, 500);
             assert_eq!(deliveries.faults.counts().text(), "1 missing");
         }
     }
@@ -375,11 +460,11 @@ mod tests {
         let mut deliveries = receive(3, &[message(0)]);
         deliveries.leave(0);
         assert_eq!((deliveries.subscribers(), deliveries.faults.sum()), (1, 0));
-        deliveries.on_message(0, &message(1), 500);
+        deliveries.on_message(0, &message(1), None, 500);
         deliveries.join(0);
         deliveries.publish(0, &message(3), Times::now(30));
-        deliveries.on_message(0, &message(3), 500);
-        (0..4).for_each(|sequence| deliveries.on_message(1, &message(sequence), 500));
+        deliveries.on_message(0, &message(3), None, 500);
+        (0..4).for_each(|sequence| deliveries.on_message(1, &message(sequence), None, 500));
         assert_eq!((deliveries.under_way(), deliveries.faults.sum(), deliveries.counts[0]), (0, 0, 2));
     }
 
@@ -395,8 +480,8 @@ mod tests {
         deliveries.publish(0, &message(0), Times::now(0));
         deliveries.publish(1, &second, Times::now(0));
         let (of_first, of_second) = if on_second { (0, 1) } else { (1, 0) };
-        deliveries.on_message(of_first, &message(0), 500);
-        deliveries.on_message(of_second, &message(0), 500);
+        deliveries.on_message(of_first, &message(0), None, 500);
+        deliveries.on_message(of_second, &message(0), None, 500);
         assert_eq!((deliveries.faults.counts().text(), deliveries.under_way()), ("1 corrupt".to_owned(), 0));
     }
 }

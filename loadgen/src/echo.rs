@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::cli::EchoOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::masking_keys::MaskingKeys;
@@ -127,15 +127,19 @@ impl Audience for Trips {
         now_ns
     }
 
+    fn awaited(&self) -> u64 {
+        self.under_way / self.conns.first().map_or(1, |conn| conn.pipeline.len() as u64)
+    }
+
     fn on_ready(&mut self, _client: u32, ready: Ready, _now_ns: u64) {
         if let Some(params) = ready.deflate {
             self.deflate_within(params.client_window);
         }
     }
 
-    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, out: Out<'_>) {
-        self.on_echo(client, message, now_ns);
-        self.send_due(client, now_ns, out.bytes, out.keys);
+    fn on_message(&mut self, client: u32, incoming: Incoming<'_>, out: Out<'_>) {
+        self.on_echo(client, incoming.message, incoming.now_ns);
+        self.send_due(client, incoming.now_ns, out.bytes, out.keys);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ringfeed::proto::Message;
-
 use crate::cli::FanoutOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -89,14 +87,22 @@ impl Audience for Fanout {
         self.feed.deliveries.woken()
     }
 
+    fn awaited(&self) -> u64 {
+        self.feed.deliveries.awaited()
+    }
+
     fn on_ready(&mut self, client: u32, _ready: Ready, _now_ns: u64) {
         if client < self.subscribers {
             self.feed.deliveries.join(client);
         }
     }
 
-    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
-        self.feed.deliveries.on_message(client, message.payload, now_ns);
+    fn take_known(&mut self, client: u32, bytes: &[u8], now_ns: u64) -> Option<usize> {
+        Some(self.feed.deliveries.take_known(client, bytes, now_ns))
+    }
+
+    fn on_message(&mut self, client: u32, Incoming { message, frame, now_ns }: Incoming<'_>, _out: Out<'_>) {
+        self.feed.deliveries.on_message(client, message.payload, frame, now_ns);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {

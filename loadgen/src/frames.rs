@@ -30,7 +30,8 @@ pub(crate) fn decoder(deflate: bool) -> Decoder {
     decoder
 }
 
-/// Shows the messages in `bytes` to `on_message`, inflated, and puts pongs into `out`.
+/// Shows the messages in `bytes` to `on_message`, inflated, and puts pongs into `out`. Each is shown with the part of
+/// `copy` that it came in, if it lies there whole; `copy` is one of `bytes`, or empty if nobody asks.
 ///
 /// # Errors
 /// Says why the connection has ended: the server closed it, broke the protocol, or `on_message` has enough.
@@ -38,14 +39,19 @@ pub(crate) fn read(
     decoder: &mut Decoder,
     hands: &mut Hands,
     mut bytes: &mut [u8],
+    copy: &[u8],
     out: &mut Vec<u8>,
-    mut on_message: impl FnMut(Message<'_>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
+    mut on_message: impl FnMut(Message<'_>, Option<&[u8]>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
 ) -> Result<(), String> {
     let Hands { inflater, keys, pings } = hands;
     let broken = |error| format!("protocol error: {error}");
-    while let Some(event) = decoder.decode(&mut bytes).map_err(broken)? {
+    let len = bytes.len();
+    loop {
+        let (start, begins_here) = (len - bytes.len(), decoder.held_bytes() == 0);
+        let Some(event) = decoder.decode(&mut bytes).map_err(broken)? else { return Ok(()) };
+        let frame = copy.get(start..len - bytes.len()).filter(|_| begins_here);
         match inflater.inflate_event(event, MESSAGE_BYTES_MAX, None).map_err(broken)? {
-            Event::Message(message) => on_message(message, out, keys)?,
+            Event::Message(message) => on_message(message, frame, out, keys)?,
             Event::Ping(payload) => {
                 encode_frame(out, Opcode::Pong, payload, Some(keys.next()));
                 *pings += 1;
@@ -58,7 +64,6 @@ pub(crate) fn read(
             }
         }
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -77,7 +82,8 @@ mod tests {
         encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
         let (mut out, mut seen) = (Vec::new(), Vec::new());
         let (mut decoder, mut hands) = (decoder(true), Hands::new());
-        let ended = read(&mut decoder, &mut hands, &mut bytes, &mut out, |message, _, _| {
+        let ended = read(&mut decoder, &mut hands, &mut bytes, &[], &mut out, |message, frame, _, _| {
+            assert_eq!(frame, None, "nobody asked");
             seen.push(message.payload.to_vec());
             Ok(())
         });
@@ -86,5 +92,36 @@ mod tests {
         assert_eq!(hands.pings, 1);
         let mut server = Decoder::new(Role::Server, 100);
         assert_eq!(server.decode(&mut &mut out[..]), Ok(Some(Event::Pong(b"here?"))));
+    }
+    /// What a client is shown of `pieces`: payload, and the frame if it is known.
+    fn shown(pieces: &[&[u8]]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let (mut decoder, mut hands, mut shown) = (decoder(false), Hands::new(), Vec::new());
+        for piece in pieces {
+            let on_message = |message: Message<'_>, frame: Option<&[u8]>, _: &mut Vec<u8>, _: &mut MaskingKeys| {
+                shown.push((message.payload.to_vec(), frame.map(<[u8]>::to_vec)));
+                Ok(())
+            };
+            read(&mut decoder, &mut hands, &mut piece.to_vec(), piece, &mut Vec::new(), on_message).unwrap();
+        }
+        shown
+    }
+
+    #[test]
+    fn a_message_is_shown_with_the_bytes_it_came_in_if_these_are_all_there() {
+        let (one, two, ping) = (b"\x81\x03one", b"\x81\x03two", b"\x89\x00");
+        // A message in two frames.
+        let parts = b"\x01\x01a\x80\x01b";
+        let stream = [&one[..], ping, two, parts, one].concat();
+        let expected = [(&b"one"[..], &one[..]), (b"two", two), (b"ab", parts), (b"one", one)];
+        for cut in 0..=stream.len() {
+            let shown = shown(&[&stream[..cut], &stream[cut..]]);
+            let payloads: Vec<&[u8]> = shown.iter().map(|(payload, _)| &payload[..]).collect();
+            assert_eq!(payloads, expected.map(|(payload, _)| payload), "{cut}");
+            for ((_, frame), (payload, whole)) in shown.iter().zip(expected) {
+                assert!(frame.as_ref().is_none_or(|frame| frame == whole), "{cut}: {}", payload.escape_ascii());
+            }
+            let unknown = shown.iter().filter(|(_, frame)| frame.is_none()).count();
+            assert!(unknown <= 3, "{cut}: only what was cut or put together, and what follows that");
+        }
     }
 }

@@ -3,10 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::Message;
-
 use crate::cli::IdleOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::figure::Figure;
@@ -96,11 +94,15 @@ impl Audience for Idle {
         self.recorder.now_ns()
     }
 
+    fn awaited(&self) -> u64 {
+        0
+    }
+
     fn on_ready(&mut self, _client: u32, ready: Ready, now_ns: u64) {
         self.recorder.received(Times::now(now_ns.saturating_sub(ready.took.as_nanos() as u64)), now_ns);
     }
 
-    fn on_message(&mut self, _client: u32, _message: Message<'_>, _now_ns: u64, _out: Out<'_>) {}
+    fn on_message(&mut self, _client: u32, _incoming: Incoming<'_>, _out: Out<'_>) {}
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
         self.faults.closed(client, reason);

@@ -35,7 +35,12 @@ impl Latencies {
 
     /// Adds one.
     pub(crate) fn record(&mut self, latency_ns: u64) {
-        self.0.saturating_record(latency_ns);
+        self.record_many(latency_ns, 1);
+    }
+
+    /// Adds `count` that are alike.
+    pub(crate) fn record_many(&mut self, latency_ns: u64, count: u64) {
+        self.0.saturating_record_n(latency_ns, count);
     }
 
     /// Forgets all.

@@ -57,6 +57,7 @@ mod slow;
 mod sockets;
 mod storm;
 mod table;
+mod tally;
 mod target;
 mod text;
 mod timeline;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::latency::Latencies;
 use crate::process::ThreadTime;
+use crate::tally::Tally;
 use crate::timeline::{Part, Timeline};
 
 /// When a message was meant to be published, and when it was. Nanoseconds since the start of the run.
@@ -32,6 +33,8 @@ pub(crate) struct Recorder {
     pub(crate) recorded: Recorded,
     /// The thread's time when measuring began.
     measured_from: Option<(u64, ThreadTime)>,
+    /// What this turn has seen so far.
+    tally: Tally,
     /// What this tick has seen so far.
     part: Part,
     /// Number of this tick.
@@ -85,6 +88,7 @@ impl Recorder {
         Recorder {
             recorded: Recorded::new(),
             measured_from: None,
+            tally: Tally::new(),
             part: Part::new(),
             tick: timeline.tick_at(timeline.now_ns()),
             thread_time: ThreadTime::now(),
@@ -101,12 +105,14 @@ impl Recorder {
 
     /// Forgets the warm-up.
     pub(crate) fn start_measuring(&mut self) {
+        self.count_up();
         self.recorded.clear();
         self.measured_from = Some((self.now_ns(), ThreadTime::now()));
     }
 
     /// The measured part is over.
     pub(crate) fn stop_measuring(&mut self) {
+        self.count_up();
         let Some((from_ns, thread_from)) = self.measured_from.take() else { return };
         let elapsed_ns = self.now_ns() - from_ns;
         let busy_ns = ThreadTime::now().since(thread_from).busy_ns();
@@ -123,17 +129,29 @@ impl Recorder {
         self.woken_ns.get_or_insert(now_ns);
     }
 
-    /// A message with these times has come.
+    /// A message with these times has come. It shows in what is recorded once the turn is over.
     pub(crate) fn received(&mut self, times: Times, now_ns: u64) {
-        let corrected_ns = now_ns.saturating_sub(times.intended_ns);
-        self.recorded.corrected.record(corrected_ns);
-        self.recorded.uncorrected.record(now_ns.saturating_sub(times.actual_ns));
-        self.part.latencies.record(corrected_ns);
-        self.part.count += 1;
+        if !self.tally.add(times, now_ns) {
+            self.count_up();
+            self.tally.add(times, now_ns);
+        }
+    }
+
+    /// Records what was tallied.
+    fn count_up(&mut self) {
+        let Recorder { recorded, tally, part, .. } = self;
+        tally.drain(|times, now_ns, count| {
+            let corrected_ns = now_ns.saturating_sub(times.intended_ns);
+            recorded.corrected.record_many(corrected_ns, count);
+            recorded.uncorrected.record_many(now_ns.saturating_sub(times.actual_ns), count);
+            part.latencies.record_many(corrected_ns, count);
+            part.count += count;
+        });
     }
 
     /// A turn of the loop is over. `connections` are open and there were `faults` so far.
     pub(crate) fn turn_over(&mut self, connections: u64, faults: u64) {
+        self.count_up();
         let now_ns = self.now_ns();
         if let Some(woken_ns) = self.woken_ns.take() {
             self.recorded.backlog.record(now_ns - woken_ns);
@@ -173,6 +191,7 @@ mod tests {
         let times = Times { intended_ns: 1_000_000, actual_ns: 3_000_000 };
         recorder.published(times);
         recorder.received(times, 4_000_000);
+        recorder.turn_over(1, 0);
         let p50 = |latencies: &Latencies| (latencies.quantile_us(0.5) / 10.0).round() * 10.0;
         let Recorded { corrected, uncorrected, lateness, .. } = &recorder.recorded;
         assert_eq!([p50(corrected), p50(uncorrected), p50(lateness)], [3000.0, 1000.0, 2000.0]);
@@ -218,6 +237,7 @@ mod tests {
     fn a_tick_is_handed_in_when_the_next_has_begun() {
         let mut recorder = recorder();
         recorder.received(Times::now(0), 5000);
+        recorder.count_up();
         recorder.part.connections = 2;
         recorder.hand_in(1, 3);
         recorder.hand_in(2, 4);

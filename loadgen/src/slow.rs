@@ -5,10 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::Message;
-
 use crate::cli::SlowOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -163,19 +161,23 @@ impl Audience for Slow {
         self.feed.deliveries.woken()
     }
 
+    fn awaited(&self) -> u64 {
+        self.feed.deliveries.awaited()
+    }
+
     fn on_ready(&mut self, client: u32, _ready: Ready, _now_ns: u64) {
         if client < self.quick {
             self.feed.deliveries.join(client);
         }
     }
 
-    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
+    fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
         match client.checked_sub(self.quick) {
-            None => self.feed.deliveries.on_message(client, message.payload, now_ns),
+            None => self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns),
             Some(index) => {
                 let reader = &mut self.readers[index as usize];
                 reader.messages += 1;
-                reader.bytes += message.payload.len() as u64;
+                reader.bytes += incoming.message.payload.len() as u64;
                 self.last_heard = Instant::now();
             }
         }

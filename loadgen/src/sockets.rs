@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ringfeed::buf::ConnId;
 use ringfeed::buf::SharedFrame;
-use ringfeed::ring::{Completion, Direct, Errno, Op, Ring, SendNow, Token, Uring, UringConfig};
+use ringfeed::ring::{Completion, Direct, Errno, Gather, Op, Ring, SendNow, Token, Uring, UringConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Error;
@@ -29,6 +29,9 @@ const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Who reads what the sockets bring.
 pub(crate) trait Observer {
+    /// Something has come: all that is shown until the next turn.
+    fn on_woken(&mut self);
+
     /// Bytes came on `socket`. What is put into `out` is sent there. An error closes the socket, with that reason.
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String>;
 
@@ -227,12 +230,15 @@ impl Sockets {
         }
     }
 
-    /// One turn of the loop: sends what is pending, waits until something happens or `timeout` passed, and shows what
-    /// came to `observer`.
-    pub(crate) fn turn(&mut self, timeout: Duration, observer: &mut impl Observer) {
+    /// One turn of the loop: sends what is pending, waits until it has gathered what is wanted or `timeout` passed, and
+    /// shows what came to `observer`.
+    pub(crate) fn turn(&mut self, want: Gather, timeout: Duration, observer: &mut impl Observer) {
         self.flush(observer);
         let mut completions = std::mem::take(&mut self.completions);
-        self.ring.wait(timeout, &mut completions);
+        self.ring.wait_for(want, timeout, &mut completions);
+        if !completions.is_empty() {
+            observer.on_woken();
+        }
         for completion in completions.drain(..) {
             match completion.token.op() {
                 Op::Recv => self.on_recv(completion, observer),
@@ -484,6 +490,8 @@ mod tests {
     }
 
     impl Observer for Echo {
+        fn on_woken(&mut self) {}
+
         fn on_bytes(&mut self, _socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
             self.got += bytes.len();
             out.extend_from_slice(bytes);
@@ -510,7 +518,7 @@ mod tests {
 
     fn turn_until(sockets: &mut Sockets, echo: &mut Echo, is_done: impl Fn(&Sockets, &Echo) -> bool) {
         while !is_done(sockets, echo) {
-            sockets.turn(SOON, echo);
+            sockets.turn(Gather::FIRST, SOON, echo);
         }
     }
 
@@ -520,7 +528,7 @@ mod tests {
         let mut echo = Echo::default();
         peer.write_all(b"hello").unwrap();
         turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 5);
-        sockets.turn(SOON, &mut echo);
+        sockets.turn(Gather::FIRST, SOON, &mut echo);
         let mut back = [0; 5];
         peer.read_exact(&mut back).unwrap();
         assert_eq!(&back, b"hello");
@@ -542,11 +550,11 @@ mod tests {
                 });
             }
             if attention == Attention::OnDemand {
-                sockets.turn(SOON, &mut echo);
-                sockets.turn(SOON, &mut echo);
+                sockets.turn(Gather::FIRST, SOON, &mut echo);
+                sockets.turn(Gather::FIRST, SOON, &mut echo);
                 let before = echo.got;
                 peer.write_all(b"again").unwrap();
-                sockets.turn(SOON, &mut echo);
+                sockets.turn(Gather::FIRST, SOON, &mut echo);
                 assert_eq!(echo.got, before, "nobody asked");
                 sockets.receive_once(0);
                 turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 20);
@@ -607,7 +615,7 @@ mod tests {
         let (mut sockets, mut peer) = connected();
         let mut echo = Echo::default();
         sockets.out(0).resize(12_000_000, 7);
-        sockets.turn(SOON, &mut echo);
+        sockets.turn(Gather::FIRST, SOON, &mut echo);
         sockets.out(0).push(8);
         sockets.leave(0);
         let reader = std::thread::spawn(move || {
@@ -633,7 +641,7 @@ mod tests {
             peer
         });
         sockets.out(0).extend_from_slice(&data);
-        sockets.turn(SOON, &mut echo);
+        sockets.turn(Gather::FIRST, SOON, &mut echo);
         sockets.out(0).extend_from_slice(b"tail");
         turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 4);
         reader.join().unwrap();

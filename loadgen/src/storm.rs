@@ -7,10 +7,8 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::Message;
-
 use crate::cli::StormOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -192,6 +190,10 @@ impl Audience for Storm {
         self.feed.deliveries.woken()
     }
 
+    fn awaited(&self) -> u64 {
+        self.feed.deliveries.awaited()
+    }
+
     fn on_ready(&mut self, client: u32, ready: Ready, now_ns: u64) {
         if client < self.watchers {
             self.feed.deliveries.join(client);
@@ -203,9 +205,9 @@ impl Audience for Storm {
         }
     }
 
-    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
+    fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
         if client < self.watchers {
-            self.feed.deliveries.on_message(client, message.payload, now_ns);
+            self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns);
         }
     }
 

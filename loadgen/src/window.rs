@@ -14,6 +14,8 @@ struct Publication {
     /// Its place in the order of publishing, for people.
     sequence: u64,
     payload: Box<[u8]>,
+    /// The bytes that it came in, once somebody has got it in a frame of its own; empty until then.
+    frame: Box<[u8]>,
     times: Times,
     /// Subscribers that have not got it yet.
     awaited: u32,
@@ -30,6 +32,8 @@ pub(crate) struct Window {
     unseen: VecDeque<Publication>,
     /// How many have ever been published.
     published: u64,
+    /// Deliveries that are still awaited, of all of them.
+    awaited: u64,
     /// The order of publishing is the one that subscribers must see.
     one_publisher: bool,
 }
@@ -37,7 +41,7 @@ pub(crate) struct Window {
 impl Window {
     /// Nothing is under way yet.
     pub(crate) fn new(one_publisher: bool) -> Window {
-        Window { ordered: VecDeque::new(), first: 0, unseen: VecDeque::new(), published: 0, one_publisher }
+        Window { ordered: VecDeque::new(), first: 0, unseen: VecDeque::new(), published: 0, awaited: 0, one_publisher }
     }
 
     /// Sequence number that the next publication gets.
@@ -50,11 +54,18 @@ impl Window {
         self.ordered.len() + self.unseen.len()
     }
 
+    /// How many deliveries of these are awaited.
+    pub(crate) fn awaited(&self) -> u64 {
+        self.awaited
+    }
+
     /// Adds the next publication, awaited by `subscribers`, at least one.
     pub(crate) fn push(&mut self, payload: &[u8], times: Times, subscribers: u32) {
         let (sequence, payload) = (self.published, payload.into());
-        self.unseen.push_back(Publication { sequence, payload, times, awaited: subscribers });
+        let frame = Box::default();
+        self.unseen.push_back(Publication { sequence, payload, frame, times, awaited: subscribers });
         self.published += 1;
+        self.awaited += u64::from(subscribers);
     }
 
     /// Whether `payload` is exactly what comes at `position`. The first to get a message there decides it.
@@ -71,6 +82,34 @@ impl Window {
             }
             _ => false,
         }
+    }
+
+    /// What comes at `position` lay in `frame`, by itself. That is of use to others who wait for it.
+    pub(crate) fn learn_frame(&mut self, position: u64, frame: &[u8]) {
+        let index = self.index(position).expect("a position that somebody has seen");
+        let publication = &mut self.ordered[index];
+        if publication.awaited > 1 {
+            publication.frame = frame.into();
+        }
+    }
+
+    /// A subscriber that waits for what is at `position` has got `bytes`: settles what lies at their front in the
+    /// frames of that and what follows it, as others got them, and tells the times of each. Returns how many these are,
+    /// and their bytes.
+    pub(crate) fn settle_frames(&mut self, position: u64, bytes: &[u8], mut tell: impl FnMut(Times)) -> (u64, usize) {
+        let (mut count, mut len) = (0, 0);
+        let first = self.index(position).unwrap_or(self.ordered.len());
+        for Publication { frame, times, awaited, .. } in self.ordered.range_mut(first..) {
+            if frame.is_empty() || !bytes[len..].starts_with(frame) {
+                break;
+            }
+            *awaited -= 1;
+            tell(*times);
+            (count, len) = (count + 1, len + frame.len());
+        }
+        self.awaited -= count;
+        self.forget_settled();
+        (count, len)
     }
 
     /// The position of `payload`, wherever it is under way. If nobody has got it, it takes the next position; with one
@@ -100,6 +139,7 @@ impl Window {
         let publication = &mut self.ordered[index];
         let times = publication.times;
         publication.awaited -= 1;
+        self.awaited -= 1;
         self.forget_settled();
         times
     }
@@ -121,10 +161,11 @@ impl Window {
     pub(crate) fn abandon(&mut self, position: u64) -> u64 {
         let seen = self.index(position).unwrap_or(self.ordered.len());
         let not_got = self.ordered.iter_mut().skip(seen).chain(&mut self.unseen);
-        let count = not_got.map(|publication| publication.awaited -= 1).count();
+        let count = not_got.map(|publication| publication.awaited -= 1).count() as u64;
+        self.awaited -= count;
         self.unseen.retain(|publication| publication.awaited > 0);
         self.forget_settled();
-        count as u64
+        count
     }
 
     /// Gives the unseen publication at `index` the next position.
@@ -204,6 +245,49 @@ mod tests {
         window.push(b"d", Times::now(400), 1);
         assert_eq!(window.abandon(1), 1);
         assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn a_frame_is_known_by_all_its_bytes_and_only_at_its_position() {
+        // position, bytes; times of what was settled, bytes
+        let table: [(u64, &[u8], &[u64], usize); 11] = [
+            (0, b"[a]", &[100], 3),
+            (0, b"[a][b]", &[100, 200], 6),
+            (0, b"[a][x]", &[100], 3),
+            (0, b"[a][b][c]", &[100, 200], 6),
+            (1, b"[b][a]", &[200], 3),
+            (0, b"", &[], 0),
+            (0, b"[a", &[], 0),
+            (0, b"[x]", &[], 0),
+            (0, b"[b]", &[], 0),
+            (2, b"[c]", &[], 0),
+            (9, b"[a]", &[], 0),
+        ];
+        for (position, bytes, expected, len) in table {
+            let mut window = window(true);
+            assert_eq!(window.settle_frames(0, b"[a][b]", |_| unreachable!("nobody has got it")), (0, 0));
+            for (position, payload, frame) in [(0, b"a", b"[a]"), (1, b"b", b"[b]")] {
+                assert!(window.matches(position, payload));
+                window.learn_frame(position, frame);
+            }
+            let mut times = Vec::new();
+            let settled = window.settle_frames(position, bytes, |one| times.push(one.intended_ns));
+            assert_eq!((times, settled), (expected.to_vec(), (expected.len() as u64, len)));
+            assert_eq!((window.awaited(), window.len()), (6 - expected.len() as u64, 3));
+        }
+    }
+
+    #[test]
+    fn what_is_awaited_is_counted() {
+        let mut window = window(true);
+        assert_eq!(window.awaited(), 6);
+        assert!(window.matches(0, b"a"));
+        window.settle(0);
+        assert_eq!(window.awaited(), 5);
+        window.abandon(0);
+        assert_eq!(window.awaited(), 2, "one subscriber has the first and waits for two");
+        window.abandon(1);
+        assert_eq!((window.awaited(), window.len()), (0, 0));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
-use super::{Completion, Direct, Errno, Event, Op, SendNow, StartError, Token};
+use super::{Completion, Direct, Errno, Event, Gather, Op, SendNow, StartError, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
 /// What the completion of listening for the bell has instead of a token. No token is 0.
@@ -233,11 +233,12 @@ impl Lane {
         }
     }
 
-    /// Submits what is queued, lets the kernel finish what it has put off, and waits for `want` completions or until
-    /// `timeout` passed.
-    pub(super) fn enter(&mut self, want: usize, timeout: Duration) {
+    /// Submits what is queued, lets the kernel finish what it has put off, and waits until it has gathered what is
+    /// wanted or `timeout` passed.
+    pub(super) fn enter(&mut self, want: Gather, timeout: Duration) {
         let timespec = Timespec::from(timeout);
-        match self.ring.submitter().submit_with_args(want, &SubmitArgs::new().timespec(&timespec)) {
+        let arguments = SubmitArgs::new().timespec(&timespec).min_wait_usec(want.within.as_micros() as u32);
+        match self.ring.submitter().submit_with_args(want.count as usize, &arguments) {
             Ok(_) => {}
             Err(error) => match error.raw_os_error() {
                 // Time passed, a signal came, or completions must be taken first: the caller comes back.
@@ -317,7 +318,7 @@ impl Lane {
             if !self.has_news() {
                 return;
             }
-            self.enter(0, Duration::ZERO);
+            self.enter(Gather::NONE, Duration::ZERO);
             self.reap(reaped, None);
         }
     }

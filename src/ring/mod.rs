@@ -30,7 +30,7 @@ pub use errno::Errno;
 pub use event::Event;
 pub use probe::{KERNEL_NEEDED, StartError};
 pub use token::{Op, Token};
-pub use uring::{LANES_MAX, RingAddress, TABLE_MAX, Uring, UringConfig};
+pub use uring::{Gather, LANES_MAX, RingAddress, TABLE_MAX, Uring, UringConfig};
 
 use crate::buf::{Received, SharedFrame};
 

@@ -62,6 +62,23 @@ pub struct UringConfig {
     pub recv_buffer_bytes: u32,
 }
 
+/// What a wait is to gather before it returns: so many completions, if they come within so long of its beginning. After
+/// that one is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gather {
+    /// Completions.
+    pub count: u32,
+    /// Less than an hour.
+    pub within: Duration,
+}
+
+impl Gather {
+    /// Returns at once.
+    pub(super) const NONE: Gather = Gather { count: 0, within: Duration::ZERO };
+    /// Returns with the first.
+    pub const FIRST: Gather = Gather { count: 1, within: Duration::ZERO };
+}
+
 /// Reaches a [`Uring`] from another one. Once that ring is gone, doorbells to it fail and nothing else happens.
 #[derive(Clone, Copy, Debug)]
 pub struct RingAddress(RawFd);
@@ -117,6 +134,17 @@ impl Uring {
     /// How many kernel rings it is made of.
     pub fn lanes(&self) -> usize {
         self.lanes.len()
+    }
+
+    /// [`Ring::wait`] that gathers several completions, so that one waking serves them all. What comes is told up to
+    /// `want.within` late, and only while fewer than `want.count` have come.
+    pub fn wait_for(&mut self, want: Gather, timeout: Duration, completions: &mut Vec<Completion>) {
+        let may_sleep = self.settle_others() && self.reaped.is_empty();
+        self.lanes[0].enter(if may_sleep { want } else { Gather::NONE }, timeout);
+        self.lanes[0].catch_up(&mut self.reaped);
+        self.reap_others();
+        self.lane_with_room = 0;
+        completions.append(&mut self.reaped);
     }
 
     /// A ring whose tables hold `table_max` sockets each.
@@ -310,12 +338,7 @@ impl Ring for Uring {
     }
 
     fn wait(&mut self, timeout: Duration, completions: &mut Vec<Completion>) {
-        let may_sleep = self.settle_others() && self.reaped.is_empty();
-        self.lanes[0].enter(usize::from(may_sleep), timeout);
-        self.lanes[0].catch_up(&mut self.reaped);
-        self.reap_others();
-        self.lane_with_room = 0;
-        completions.append(&mut self.reaped);
+        self.wait_for(Gather::FIRST, timeout, completions);
     }
 
     fn received(&mut self, piece: &Received) -> &mut [u8] {
@@ -360,6 +383,7 @@ fn ip_address(address: &libc::sockaddr_storage) -> IpAddr {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
 
     use super::super::Errno;
     use super::*;
@@ -432,6 +456,28 @@ mod tests {
         assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
         assert_eq!(ring.peer(Direct(2)), None, "nobody is there any more");
         assert_quiet(&mut ring);
+    }
+
+    #[test]
+    fn a_wait_gathers_what_comes_in_time_and_returns_with_less_when_that_is_over() {
+        let mut ring = uring();
+        let events = [Event::new().unwrap(), Event::new().unwrap()];
+        (0..).zip(&events).for_each(|(slot, event)| ring.submit_watch(event, Token::new(Op::Doorbell, 0, slot)));
+        let mut wait = |want, timeout| {
+            let (start, mut completions) = (Instant::now(), Vec::new());
+            ring.wait_for(want, timeout, &mut completions);
+            (completions.len(), start.elapsed())
+        };
+        let (minute, gathering) = (Duration::from_secs(60), Duration::from_millis(50));
+        let two_within = |within| Gather { count: 2, within };
+        events[0].notify();
+        let (count, took) = wait(two_within(gathering), minute);
+        assert!(count == 1 && took >= gathering, "it was alone: {count}, {took:?}");
+        let (count, took) = wait(two_within(SOON), gathering);
+        assert!(count == 0 && took >= gathering, "nothing came: {count}, {took:?}");
+        events.iter().for_each(Event::notify);
+        let (count, took) = wait(two_within(minute), 2 * minute);
+        assert!(count == 2 && took < minute, "both are there: {count}, {took:?}");
     }
 
     #[test]

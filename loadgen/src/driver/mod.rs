@@ -5,6 +5,7 @@
 
 mod centrifugo;
 mod mercure;
+mod mqtt;
 mod nats;
 mod raw;
 mod script;
@@ -36,6 +37,11 @@ pub(crate) type Outgoing = (MessageKind, Vec<u8>);
 pub(crate) trait Driver: Send + Sync {
     /// What subscribers get over, instead of a WebSocket: a Server-Sent Events stream, each event one message.
     fn is_event_stream(&self) -> bool {
+        false
+    }
+
+    /// Whether each message is a payload, and nothing has to be known to read it.
+    fn is_verbatim(&self) -> bool {
         false
     }
 
@@ -81,6 +87,8 @@ pub(crate) enum DriverName {
     Centrifugo,
     /// NATS over WebSocket
     Nats,
+    /// MQTT 3.1.1 over WebSocket: mosquitto and other brokers
+    Mqtt,
     /// Server-Sent Events, and a POST of the payload: nchan, Ringfeed's /sse
     Sse,
     /// Mercure: Server-Sent Events, and a POST of a form
@@ -97,6 +105,7 @@ pub(crate) fn choose(name: DriverName, script: Option<&Path>, url: &Target) -> R
         (None, DriverName::Raw) => Arc::new(raw::Raw),
         (None, DriverName::Centrifugo) => Arc::new(centrifugo::Centrifugo),
         (None, DriverName::Nats) => Arc::new(nats::Nats),
+        (None, DriverName::Mqtt) => Arc::new(mqtt::Mqtt),
         (None, DriverName::Sse) => Arc::new(sse::Sse),
         (None, DriverName::Mercure) => Arc::new(mercure::Mercure),
     };
@@ -115,9 +124,16 @@ fn json_string(text: &[u8]) -> String {
 /// What a test sees in `messages`, as text.
 #[cfg(test)]
 fn seen(driver: &dyn Driver, messages: &[&str]) -> Result<Vec<String>, String> {
+    let messages: Vec<&[u8]> = messages.iter().map(|message| message.as_bytes()).collect();
+    seen_in(driver, &messages)
+}
+
+/// The same, of a protocol that is not text.
+#[cfg(test)]
+fn seen_in(driver: &dyn Driver, messages: &[&[u8]]) -> Result<Vec<String>, String> {
     let (mut told, mut partial) = (Vec::new(), Vec::new());
     for message in messages {
-        driver.read(Message::text(message), &mut partial, &mut |seen| {
+        driver.read(Message::binary(message), &mut partial, &mut |seen| {
             let text = |message: Message<'_>| String::from_utf8_lossy(message.payload).into_owned();
             told.push(match seen {
                 Seen::Ready => "ready".to_owned(),

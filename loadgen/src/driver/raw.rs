@@ -8,6 +8,10 @@ use super::{Driver, Outgoing, Seen};
 pub(crate) struct Raw;
 
 impl Driver for Raw {
+    fn is_verbatim(&self) -> bool {
+        true
+    }
+
     fn greeting(&self, _topic: Option<&str>) -> Vec<Outgoing> {
         Vec::new()
     }

@@ -21,6 +21,8 @@ pub(crate) enum Speech {
     Centrifugo,
     /// The text protocol in binary messages, published likewise.
     Nats,
+    /// Packets in binary messages, published likewise.
+    Mqtt,
     /// A chunked event stream; published by POST.
     EventStream,
 }
@@ -95,9 +97,11 @@ fn serve(mut stream: Box<dyn Stream>, state: &State) {
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
         if let Some(key) = header("sec-websocket-key") {
             let accept = accept_key(&key);
+            let protocol = header("sec-websocket-protocol");
+            let protocol = protocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Accept: {accept}\r\n\r\n"
+                 {protocol}Sec-WebSocket-Accept: {accept}\r\n\r\n"
             );
             return serve_web_socket(stream, answer, &path, state);
         } else if head.starts_with("POST") {
@@ -134,6 +138,7 @@ fn serve_web_socket(mut stream: Box<dyn Stream>, answer: String, path: &str, sta
             let reply = "{\"id\":1,\"connect\":{\"ping\":25}}\n{\"id\":2,\"subscribe\":{}}";
             subscribe(state, stream, &frame(MessageKind::Text, reply.as_bytes()));
         }
+        (Speech::Mqtt, _) => serve_mqtt(stream, &answer, state),
         (Speech::Nats, _) => {
             let _ = stream.write_all(&[answer.into_bytes(), frame(MessageKind::Binary, b"INFO {}\r\n")].concat());
             while let Some(messages) = read_messages(&mut stream) {
@@ -148,6 +153,35 @@ fn serve_web_socket(mut stream: Box<dyn Stream>, answer: String, path: &str, sta
                     }
                 }
             }
+        }
+    }
+}
+
+/// Answers each packet, or hands the connection over when it subscribes.
+fn serve_mqtt(mut stream: Box<dyn Stream>, answer: &str, state: &State) {
+    assert!(answer.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{answer}");
+    let _ = stream.write_all(answer.as_bytes());
+    while let Some(messages) = read_messages(&mut stream) {
+        let mut packets = &messages.concat()[..];
+        let mut answers = Vec::new();
+        // What comes here is so short that its length is one byte.
+        while let [first, len, rest @ ..] = packets {
+            let (body, more) = rest.split_at(usize::from(*len));
+            match first >> 4 {
+                1 => answers.extend(b"\x20\x02\x00\x00"),
+                3 => publish(state, body.strip_prefix(b"\x00\x04load").expect("the topic")),
+                8 => {
+                    assert_eq!(body, b"\x00\x01\x00\x04load\x00");
+                    answers.extend(b"\x90\x03\x00\x01\x00");
+                    return subscribe(state, stream, &frame(MessageKind::Binary, &answers));
+                }
+                12 => answers.extend(b"\xd0\x00"),
+                other => panic!("a packet of type {other}"),
+            }
+            packets = more;
+        }
+        if !answers.is_empty() {
+            let _ = stream.write_all(&frame(MessageKind::Binary, &answers));
         }
     }
 }
@@ -174,6 +208,12 @@ fn publish(state: &State, payload: &[u8]) {
             let (front, back) = message.as_bytes().split_at(message.len() / 2);
             [frame(MessageKind::Binary, front), frame(MessageKind::Binary, back)].concat()
         }
+        Speech::Mqtt => {
+            let len = u8::try_from(6 + payload.len()).expect("a short packet");
+            let packet = [&[0x30, len][..], b"\x00\x04load", payload].concat();
+            let (front, back) = packet.split_at(packet.len() / 2);
+            [frame(MessageKind::Binary, front), frame(MessageKind::Binary, back)].concat()
+        }
         Speech::EventStream => {
             let event = format!(": x\nid: 7\ndata: {text}\n\n");
             format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
@@ -190,7 +230,7 @@ fn posted_payload(speech: Speech, body: &[u8]) -> Vec<u8> {
             assert_eq!(command["channel"], "load");
             command["data"].as_str().expect("a string").as_bytes().to_vec()
         }
-        Speech::Raw | Speech::Nats | Speech::EventStream => body.to_vec(),
+        Speech::Raw | Speech::Nats | Speech::Mqtt | Speech::EventStream => body.to_vec(),
     }
 }
 

@@ -96,6 +96,13 @@ fn nats_is_spoken() {
 }
 
 #[test]
+fn mqtt_is_spoken() {
+    let hub = Hub::start(Speech::Mqtt);
+    let url = hub.url("ws", "/mqtt");
+    gentle_fanout("mqtt", &["--driver", "mqtt", "--url", &url, "--publish", &url]);
+}
+
+#[test]
 fn event_streams_are_read() {
     let hub = Hub::start(Speech::EventStream);
     let (url, publish) = (hub.url("http", "/sse/{topic}"), hub.url("http", "/publish"));
