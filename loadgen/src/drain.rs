@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::Message;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::DrainOptions;
-use crate::clients::{Audience, Clients, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -155,14 +154,18 @@ impl Audience for Drain {
         self.feed.deliveries.woken()
     }
 
+    fn awaited(&self) -> u64 {
+        self.feed.deliveries.awaited()
+    }
+
     fn on_ready(&mut self, client: u32, _ready: Ready, _now_ns: u64) {
         if client < self.connections {
             self.feed.deliveries.join(client);
         }
     }
 
-    fn on_message(&mut self, client: u32, message: Message<'_>, now_ns: u64, _out: Out<'_>) {
-        self.feed.deliveries.on_message(client, message.payload, now_ns);
+    fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
+        self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
