@@ -89,14 +89,13 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn say_goodbye(&mut self, slot: u32) {
-        match (self.slot(slot).stage, &self.slot(slot).conn.phase) {
-            (Stage::Serving, Phase::Open | Phase::Streaming) => {
-                self.call_handler(slot, |handler, context| handler.on_drain(context));
-                if self.is_listening(slot) {
-                    self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
-                }
-            }
-            _ => {}
+        let entry = self.slot(slot);
+        if entry.stage != Stage::Serving || !matches!(entry.conn.phase, Phase::Open | Phase::Streaming) {
+            return;
+        }
+        self.call_handler(slot, |handler, context| handler.on_drain(context));
+        if self.is_listening(slot) {
+            self.call_handler(slot, |_, context| context.close(CloseCode::GOING_AWAY, ""));
         }
     }
 }
