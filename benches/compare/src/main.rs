@@ -48,6 +48,8 @@ enum PlanName {
     Floor,
     /// Ringfeed against other servers
     Peers,
+    /// What the load generator takes with a CPU, as a multiple of what the fastest servers deliver with one
+    Capacity,
     /// Ringfeed with compression against itself without, and against other servers that compress
     Deflate,
 }
@@ -68,6 +70,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let plan = match arguments.plan {
         PlanName::Floor => Plan::floor(&binaries),
         PlanName::Peers => Plan::peers(&binaries, &arguments.peers),
+        PlanName::Capacity => Plan::capacity(&binaries, &arguments.peers),
         PlanName::Deflate => Plan::deflate(&binaries, &arguments.peers),
     };
     let mut measurements: Vec<Measurement> = Vec::new();
