@@ -1,25 +1,35 @@
 #!/usr/bin/env bash
 # Ringfeed against other servers, in alternation. See benches/README.md.
 #
-#   benches/peers/run.sh [--no-steering] [--deflate] [--rounds N] [--duration 2s] [--case TEXT]
+#   benches/peers/run.sh [--no-steering | --each-its-own] [--deflate | --capacity]
+#                        [--rounds N] [--duration 2s] [--case TEXT]
 #
 # Installs the peers: Bun and ws from npm (needs node and npm) and the Rust servers by cargo, below the target
-# directory; nats-server and nginx with nchan by apt, if they are not there.
+# directory; nats-server, mosquitto and nginx with nchan by apt, if they are not there.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 steer=(benches/steer.sh)
-if [[ "${1:-}" == --no-steering ]]; then
+case "${1:-}" in
+--no-steering)
     steer=()
     shift
-fi
-plan=peers
-if [[ "${1:-}" == --deflate ]]; then
-    plan=deflate
+    ;;
+--each-its-own)
+    steer+=(--each-its-own)
     shift
-fi
+    ;;
+esac
+plan=peers
+case "${1:-}" in
+--deflate | --capacity)
+    plan=${1#--}
+    shift
+    ;;
+esac
 packages=()
 command -v nats-server >/dev/null || packages+=(nats-server)
+command -v mosquitto >/dev/null || packages+=(mosquitto)
 [[ -e /usr/lib/nginx/modules/ngx_nchan_module.so ]] || packages+=(nginx libnginx-mod-nchan)
 if ((${#packages[@]})); then
     apt-get update -q

@@ -44,7 +44,9 @@ pub(crate) fn run(options: &IdleOptions) -> Result<Report, Error> {
         Figure::new("connected", f64::from(held) / ramp.as_secs_f64(), "/s"),
         Figure::new("pings answered", clients.pings() as f64, ""),
     ];
-    figures.extend(Memory::now(common.server_pid).map_or(Vec::new(), |now| now.growth_each(before, held)));
+    if held > 0 {
+        figures.extend(Memory::now(common.server_pid).map_or(Vec::new(), |now| now.growth_each(before, held)));
+    }
     let (cost, history) = run.stop_measuring()?;
     Ok(Report::new(Outcome {
         scenario: "idle",

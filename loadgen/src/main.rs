@@ -76,7 +76,7 @@ use report::{Report, Verdict};
 fn main() -> ExitCode {
     let task = match Arguments::try_parse() {
         Ok(arguments) => arguments.task,
-        Err(error) if error.use_stderr() => return cannot_measure(first_line(&error.to_string())),
+        Err(error) if error.use_stderr() => return cannot_measure(&complaint(&error)),
         Err(help) => help.exit(),
     };
     let result = match &task {
@@ -109,8 +109,13 @@ fn cannot_measure(why: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What is wrong with the flags; the usage that follows is for `--help`.
-fn first_line(text: &str) -> &str {
-    let line = text.lines().next().unwrap_or_default();
-    line.strip_prefix("error: ").unwrap_or(line)
+/// What is wrong with the flags, in one line; the usage that follows is for `--help`.
+fn complaint(error: &clap::Error) -> String {
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return "which scenario? See loadgen --help".to_owned();
+    }
+    let text = error.to_string();
+    let paragraph: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    let line = paragraph.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
 }

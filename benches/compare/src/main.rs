@@ -48,6 +48,8 @@ enum PlanName {
     Floor,
     /// Ringfeed against other servers
     Peers,
+    /// What the load generator takes with a CPU, as a multiple of what the fastest servers deliver with one
+    Capacity,
     /// Ringfeed with compression against itself without, and against other servers that compress
     Deflate,
     /// Ringfeed to clients of Centrifugo's protocol against itself to those of the raw feed
@@ -72,6 +74,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let plan = match arguments.plan {
         PlanName::Floor => Plan::floor(&binaries),
         PlanName::Peers => Plan::peers(&binaries, &arguments.peers),
+        PlanName::Capacity => Plan::capacity(&binaries, &arguments.peers),
         PlanName::Deflate => Plan::deflate(&binaries, &arguments.peers),
         PlanName::Topics => Plan::topics(&binaries),
         PlanName::Stalled => Plan::stalled(&binaries),

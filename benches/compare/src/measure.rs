@@ -8,7 +8,7 @@ use std::process::Command;
 use serde::Deserialize;
 
 use crate::plan::{Case, Publish, Scenario, ServerPlan, words};
-use crate::server::Server;
+use crate::server::{SERVER_CPU, Server};
 
 /// The CPU that the load generator runs on.
 const CLIENT_CPU: &str = "1";
@@ -38,6 +38,9 @@ pub(crate) struct Report {
     /// Not the load generator's: what the system and the server itself say of the server afterwards.
     #[serde(skip)]
     pub(crate) afterwards: Afterwards,
+    /// Not `loadgen`'s to tell.
+    #[serde(skip)]
+    pub(crate) cores: Cores,
 }
 
 /// What is known of a server after a run.
@@ -53,7 +56,42 @@ pub(crate) struct Afterwards {
     pub(crate) conflated: u64,
 }
 
+/// Seconds for which CPUs were not idle, whatever for: also for packets that came while their program slept, which the
+/// kernel puts on no program's account.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Cores {
+    pub(crate) server: f64,
+    pub(crate) client: f64,
+}
+
+impl Cores {
+    /// So far.
+    fn now() -> Result<Cores, Box<dyn Error>> {
+        let stat = std::fs::read_to_string("/proc/stat")?;
+        let busy = |cpu| busy_seconds(&stat, cpu).ok_or_else(|| format!("/proc/stat tells nothing of CPU {cpu}"));
+        Ok(Cores { server: busy(SERVER_CPU)?, client: busy(CLIENT_CPU)? })
+    }
+
+    fn since(self, before: Cores) -> Cores {
+        Cores { server: self.server - before.server, client: self.client - before.client }
+    }
+}
+
+/// Hundredths of a second are in `/proc/stat`: user, nice, system, idle, waiting for I/O, interrupts of two kinds, and
+/// what the hypervisor took.
+fn busy_seconds(stat: &str, cpu: &str) -> Option<f64> {
+    let line = stat.lines().find_map(|line| line.strip_prefix("cpu")?.strip_prefix(cpu)?.strip_prefix(' '))?;
+    let ticks: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let [user, nice, system, _, _, interrupts, soft_interrupts, ..] = ticks[..] else { return None };
+    Some((user + nice + system + interrupts + soft_interrupts) / 100.0)
+}
+
 impl Report {
+    /// The same as [`client_capacity`](Self::client_capacity), of all that the two CPUs did.
+    pub(crate) fn core_capacity(&self) -> f64 {
+        self.cores.server / self.cores.client
+    }
+
     /// How many times what the server can do with a CPU the load generator can take with one.
     pub(crate) fn client_capacity(&self) -> f64 {
         let client_cpu_ns_each = self.client_cpus * 1e9 / self.per_second;
@@ -136,6 +174,7 @@ pub(crate) fn run(
     // A server that is slow is not wrong: how slow it is, is what is measured.
     loadgen.args(["--late", "1m"]);
     loadgen.args(["--server-pid", &server.pid().to_string()]);
+    let before = Cores::now()?;
     let json = std::env::temp_dir().join(format!("compare-{}.json", std::process::id()));
     let output = loadgen.arg("--json").arg(&json).output()?;
     // With CLIENT_BOUND every message was right, too, and what a delivery cost the server is as true as ever.
@@ -143,7 +182,8 @@ pub(crate) fn run(
         let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         return Err(format!("{}, {}: {said}{complained}", case.name, plan.name).into());
     }
-    let mut report: Report = serde_json::from_slice(&std::fs::read(&json)?)?;
+    let cores = Cores::now()?.since(before);
+    let mut report = Report { cores, ..serde_json::from_slice(&std::fs::read(&json)?)? };
     std::fs::remove_file(&json)?;
     if case.scenario == Scenario::Slow {
         report.afterwards = server.afterwards()?;
@@ -162,21 +202,22 @@ fn task(scenario: Scenario, stalled: u32) -> Vec<String> {
 
 fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<Vec<String>, Box<dyn Error>> {
     let listening = server.listening()?;
-    let nats = words(&format!("--driver nats --topic bench --url {listening}/"));
+    let on_one_address = |driver| words(&format!("--driver {driver} --topic bench --url {listening}/"));
+    let publishing_there = || words(&format!("--publish {listening}/"));
     Ok(match (scenario, plan.publish) {
         (Scenario::Echo, _) => words(&format!("--url {listening}/echo")),
         (Scenario::Fanout | Scenario::Slow, Publish::Centrifugo) => words(&format!(
             "--driver centrifugo --topic bench --url {listening}/connection/websocket --publish {}/api/publish",
             server.control()?
         )),
-        (Scenario::Fanout | Scenario::Slow, Publish::Nats) => {
-            [nats, words(&format!("--publish {listening}/"))].concat()
+        (Scenario::Fanout | Scenario::Slow, Publish::Driver(driver)) => {
+            [on_one_address(driver), publishing_there()].concat()
         }
         (Scenario::Fanout | Scenario::Slow, Publish::Post) => {
             fanout(listening, &format!("{}/publish/bench", server.control()?))
         }
         (Scenario::Fanout | Scenario::Slow, Publish::WebSocket) => fanout(listening, &format!("{listening}/publish")),
-        (Scenario::Connect | Scenario::Idle, Publish::Nats) => nats,
+        (Scenario::Connect | Scenario::Idle, Publish::Driver(driver)) => on_one_address(driver),
         (Scenario::Connect | Scenario::Idle, _) => words(&format!("--url {listening}/feed/bench")),
     })
 }
@@ -197,5 +238,21 @@ impl fmt::Display for Measurement {
             report.latency.honest().p50_us,
             report.latency.honest().p999_us
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_is_busy_when_it_is_not_idle() {
+        let stat =
+            "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 100 20 30 1000 2000 4 5 600 0 0\ncpu10 1 0 0 0 0 0 0 0 0 0\nintr 5\n";
+        assert_eq!(busy_seconds(stat, "0"), Some(1.59));
+        assert_eq!(busy_seconds(stat, "10"), Some(0.01));
+        assert_eq!((busy_seconds(stat, "1"), busy_seconds("cpu1 1 2", "1")), (None, None));
+        let (before, after) = (Cores { server: 1.0, client: 2.0 }, Cores { server: 4.0, client: 4.0 });
+        assert_eq!(after.since(before), Cores { server: 3.0, client: 2.0 });
     }
 }

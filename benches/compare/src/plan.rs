@@ -25,8 +25,8 @@ pub(crate) enum Publish {
     WebSocket,
     /// `POST /api/publish` on the control address, to subscribers that speak Centrifugo's protocol as JSON.
     Centrifugo,
-    /// The protocol of NATS, on the same address as subscribers.
-    Nats,
+    /// In the protocol of this driver, on the same address as subscribers.
+    Driver(&'static str),
 }
 
 /// One kind of load.
@@ -89,6 +89,16 @@ pub(crate) struct Column {
     /// Name of the case.
     pub(crate) case: String,
     pub(crate) figure: fn(&Report) -> f64,
+    pub(crate) shown: Shown,
+}
+
+/// How figures stand in the table at the top.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The first server's as it is, others as multiples of it.
+    AsMultiple,
+    /// As they are: they are ratios already.
+    AsIs,
 }
 
 impl Plan {
@@ -115,20 +125,21 @@ impl Plan {
             peer("Bun", bun(peers)),
             peer("ws", ws(peers)),
             peer("axum", vec![path(peers, "release/axum")]),
-            script("nats-server", "nats.sh", Publish::Nats),
+            script("nats-server", "nats.sh", Publish::Driver("nats")),
+            script("mosquitto", "mosquitto.sh", Publish::Driver("mqtt")),
             script("nginx with nchan", "nchan.sh", Publish::Post),
             peer("tokio-tungstenite", vec![path(peers, "release/tokio-tungstenite")]),
             peer("fastwebsockets", vec![path(peers, "release/fastwebsockets")]),
         ];
-        let (fan_out, all) = (|| vec![0, 1, 2, 3, 4, 5], || (0..8).collect());
+        let (fan_out, all) = (|| (0..7).collect(), || (0..9).collect());
         let mut cases = vec![at_rate(1_000, 64, 40, fan_out())];
         cases.extend(IN_FLIGHT.map(|(in_flight, publishers)| fanout(1_000, 64, in_flight, publishers, fan_out())));
         cases.push(fanout(1_000, 1024, 1, 1, fan_out()));
-        cases.push(echo(200, 64, vec![0, 1, 2, 3, 6, 7]));
+        cases.push(echo(200, 64, vec![0, 1, 2, 3, 7, 8]));
         cases.push(connect(all()));
         cases.push(idle(5_000, all()));
         let case = |index: usize| cases[index].name.clone();
-        let column = |title, index, figure| Column { title, case: case(index), figure };
+        let column = |title, index, figure| Column { title, case: case(index), figure, shown: Shown::AsMultiple };
         let summary = vec![
             column("deliveries a CPU second, 1 in flight", 1, |report| report.server.per_cpu_second),
             column("the same, 16 in flight", 2, |report| report.server.per_cpu_second),
@@ -140,6 +151,30 @@ impl Plan {
             column("resident B a connection", 7, |report| report.figure(SERVER_MEMORY)),
         ];
         Plan { name: "peers", servers, cases, summary }
+    }
+
+    /// How many times what a server delivers with a CPU the load generator takes with one: the fastest servers, and the
+    /// cases in which that matters most.
+    pub(crate) fn capacity(binaries: &Path, peers: &Path) -> Plan {
+        let peer =
+            |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false, stalled: 0 };
+        let axum = peer("axum", vec![path(peers, "release/axum")]);
+        let servers = vec![ringfeed(binaries), peer("Bun", bun(peers)), axum];
+        let cases: Vec<Case> = IN_FLIGHT
+            .iter()
+            .map(|(in_flight, publishers)| fanout(1_000, 64, *in_flight, *publishers, vec![0, 1, 2]))
+            .collect();
+        let column =
+            |title, index: usize, figure| Column { title, case: cases[index].name.clone(), figure, shown: Shown::AsIs };
+        let summary = vec![
+            column("1 in flight", 0, Report::client_capacity),
+            column("of whole CPUs", 0, Report::core_capacity),
+            column("16 in flight from 16 publishers", 1, Report::client_capacity),
+            column("of whole CPUs", 1, Report::core_capacity),
+            column("16 in flight from one publisher", 2, Report::client_capacity),
+            column("of whole CPUs", 2, Report::core_capacity),
+        ];
+        Plan { name: "loadgen-capacity", servers, cases, summary }
     }
 
     /// What compression costs: Ringfeed with it against itself without, and against other servers that compress.
@@ -321,6 +356,7 @@ mod tests {
         let plans = [
             Plan::floor(binaries),
             Plan::peers(binaries, peers),
+            Plan::capacity(binaries, peers),
             Plan::deflate(binaries, peers),
             Plan::topics(binaries),
             Plan::stalled(binaries),

@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::measure::Measurement;
-use crate::plan::{Case, Column, Plan, SERVER_MEMORY, Scenario};
+use crate::plan::{Case, Column, Plan, SERVER_MEMORY, Scenario, Shown};
 use crate::statistics::{Spread, median, ratios, runs};
 
-/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, with `-no-steering` at the end if so, and prints the
-/// table.
+/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, the name with a word about steering if that is not the
+/// usual one, and prints the table.
 ///
 /// # Errors
 /// If nothing was measured or the files can't be written.
@@ -41,8 +41,52 @@ pub(crate) struct Place {
     cpus: usize,
     kernel: String,
     commit: String,
-    steering: String,
+    steering: Steering,
     command: String,
+}
+
+/// Which CPU does the receive work of loopback, as `steer.sh` has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Steering {
+    /// The one that sends.
+    None,
+    /// Those in this mask.
+    To(String),
+    /// The one whose program receives.
+    EachItsOwn,
+}
+
+impl Steering {
+    /// From two of the kernel's settings.
+    fn of(rps_cpus: &str, flow_entries: &str) -> Steering {
+        let is_set = |setting: &str| setting.bytes().any(|digit| digit.is_ascii_hexdigit() && digit != b'0');
+        match (is_set(rps_cpus), is_set(flow_entries)) {
+            (false, _) => Steering::None,
+            (true, false) => Steering::To(rps_cpus.to_owned()),
+            (true, true) => Steering::EachItsOwn,
+        }
+    }
+
+    /// What stands at the end of the name of a file of results.
+    fn suffix(&self) -> &'static str {
+        match self {
+            Steering::None => "-no-steering",
+            Steering::To(_) => "",
+            Steering::EachItsOwn => "-each-its-own",
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Steering::None => "off: the sender's core also does the receiver's half of TCP".to_owned(),
+            Steering::To(mask) => {
+                format!("on: loopback's receive work goes to CPU mask {mask}, as a network card would have it")
+            }
+            Steering::EachItsOwn => {
+                "each its own: a CPU does the receive work of its program, as two machines do".to_owned()
+            }
+        }
+    }
 }
 
 impl Place {
@@ -52,14 +96,17 @@ impl Place {
     /// If the system does not tell.
     pub(crate) fn here() -> Result<Place, Box<dyn Error>> {
         let cpu_info = fs::read_to_string("/proc/cpuinfo")?;
+        let setting = |path| Ok::<_, std::io::Error>(fs::read_to_string(path)?.trim().to_owned());
+        let rps_cpus = setting("/sys/class/net/lo/queues/rx-0/rps_cpus")?;
+        let flow_entries = setting("/proc/sys/net/core/rps_sock_flow_entries")?;
         let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Place {
             date: said("date", &["+%F"])?,
             cpu: model.map_or("unknown CPU", |(_, model)| model).to_owned(),
             cpus: std::thread::available_parallelism()?.get(),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            kernel: setting("/proc/sys/kernel/osrelease")?,
             commit: said("git", &["describe", "--always", "--dirty"])?,
-            steering: fs::read_to_string("/sys/class/net/lo/queues/rx-0/rps_cpus")?.trim().to_owned(),
+            steering: Steering::of(&rps_cpus, &flow_entries),
             command: command_line(std::env::args()),
         })
     }
@@ -69,24 +116,16 @@ impl Place {
         words.collect::<Vec<_>>().join("-").to_lowercase()
     }
 
-    fn is_steered(&self) -> bool {
-        self.steering.bytes().any(|digit| digit != b'0')
-    }
-
     fn file_name(&self, plan: &str) -> String {
-        let suffix = if self.is_steered() { "" } else { "-no-steering" };
-        format!("{}-{}-{plan}{suffix}", self.date, self.cpu_slug())
+        format!("{}-{}-{plan}{}", self.date, self.cpu_slug(), self.steering.suffix())
     }
 
     fn text(&self) -> String {
         let Place { cpu, cpus, kernel, commit, steering, command, .. } = self;
-        let steering = match self.is_steered() {
-            true => format!("on: loopback's receive work goes to CPU mask {steering}, as a network card would have it"),
-            false => "off: the sender's core also does the receiver's half of TCP".to_owned(),
-        };
         format!(
             "- {cpu}, {cpus} CPUs, Linux {kernel}; server on CPU 0, load generator on CPU 1, both on this machine\n\
-             - steering {steering}\n- commit {commit}\n- command `{command}`\n"
+             - steering {}\n- commit {commit}\n- command `{command}`\n",
+            steering.text()
         )
     }
 }
@@ -103,25 +142,29 @@ fn said(program: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Each server's figures as ratios to the first one's, of which there are the figures themselves. Nothing if the plan
-/// has no such table.
+/// What the plan shows of its cases, a line for each server. Nothing if it has no such table.
 fn summary(plan: &Plan, measurements: &[Measurement]) -> String {
     if plan.summary.is_empty() {
         return String::new();
     }
     let titles = plan.summary.iter().map(|column| column.title).collect::<Vec<_>>().join(" | ");
     let first = plan.servers[0].name;
-    let mut text =
-        format!("\n{first}'s figures, and those of others as multiples of them (medians of runs side by side)\n");
+    let mut text = match plan.summary[0].shown {
+        Shown::AsMultiple => {
+            format!("\n{first}'s figures, and those of others as multiples of them (medians of runs side by side)\n")
+        }
+        Shown::AsIs => "\nMedians\n".to_owned(),
+    };
     let _ = writeln!(text, "\n| | {titles} |\n| --- |{}", " --- |".repeat(plan.summary.len()));
     for server in &plan.servers {
-        let cells = plan.summary.iter().map(|Column { case, figure, .. }| {
-            let value = if server.name == first {
-                median(runs(measurements, case, first).map(|run| figure(&run.report)))
-                    .map(|value| format!("{value:.0}"))
-            } else {
-                let ratios = ratios(measurements, case, [server.name, first], figure);
-                median(ratios).map(|ratio| format!("{ratio:.2}"))
+        let cells = plan.summary.iter().map(|Column { case, figure, shown, .. }| {
+            let middle = || median(runs(measurements, case, server.name).map(|run| figure(&run.report)));
+            let value = match shown {
+                Shown::AsIs => middle().map(|value| format!("{value:.2}")),
+                Shown::AsMultiple if server.name == first => middle().map(|value| format!("{value:.0}")),
+                Shown::AsMultiple => {
+                    median(ratios(measurements, case, [server.name, first], figure)).map(|ratio| format!("{ratio:.2}"))
+                }
             };
             value.unwrap_or_default()
         });
@@ -207,6 +250,7 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
         "server CPU",
         "client CPU",
         "client's capacity to this",
+        "of whole CPUs",
         "client-bound",
     ];
     let _ = writeln!(text, "| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()));
@@ -224,7 +268,7 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
         let bound = format!("{bound} of {}", all.count());
         let _ = writeln!(
             text,
-            "| {server} | {:.0} | {:.0} | {ratio} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {bound} |",
+            "| {server} | {:.0} | {:.0} | {ratio} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} | {bound} |",
             middle(|run| run.report.server.cpu_ns_each),
             middle(|run| run.report.server.per_cpu_second),
             middle(|run| run.report.per_second),
@@ -236,6 +280,7 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
             middle(|run| run.report.server.cpus),
             middle(|run| run.report.client_cpus),
             middle(|run| run.report.client_capacity()),
+            middle(|run| run.report.core_capacity()),
         );
     }
     text
@@ -244,13 +289,13 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
 fn csv(measurements: &[Measurement]) -> String {
     let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
                     slowest_share,server_cpus,client_cpus,resident_bytes,client_bound,server_bytes_each,\
-                    peak_bytes,closed,dropped,conflated\n"
+                     server_core_s,client_core_s,peak_bytes,closed,dropped,conflated\n"
         .to_owned();
     for Measurement { case, round, server, report } in measurements {
         let (cost, latency, afterwards) = (&report.server, report.latency.honest(), &report.afterwards);
         let _ = writeln!(
             text,
-            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{},{},{},{}",
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{:.2},{:.2},{},{},{},{}",
             report.count,
             cost.cpu_ns_each,
             cost.per_cpu_second,
@@ -265,6 +310,8 @@ fn csv(measurements: &[Measurement]) -> String {
             cost.resident_bytes,
             report.self_check.client_bound,
             report.figure(SERVER_MEMORY),
+            report.cores.server,
+            report.cores.client,
             afterwards.peak_bytes,
             afterwards.closed,
             afterwards.dropped,
@@ -292,13 +339,15 @@ mod tests {
             cpus: 2,
             kernel: "6.18.0".to_owned(),
             commit: "abc".to_owned(),
-            steering: "0".to_owned(),
+            steering: Steering::of("0", "0"),
             command: "compare floor".to_owned(),
         };
         assert_eq!(place.file_name("floor"), "2030-01-31-intel-r-xeon-r-cpu-2-20ghz-floor-no-steering");
         assert!(place.text().contains("steering off"));
-        let steered = Place { steering: "2".to_owned(), ..place };
+        let steered = Place { steering: Steering::of("2", "0"), ..place };
         assert_eq!(steered.file_name("peers"), "2030-01-31-intel-r-xeon-r-cpu-2-20ghz-peers");
         assert!(steered.text().contains("CPU mask 2"));
+        let both = Place { steering: Steering::of("3", "65536"), ..steered };
+        assert!(both.file_name("peers").ends_with("-peers-each-its-own") && both.text().contains("two machines"));
     }
 }

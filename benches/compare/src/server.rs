@@ -12,7 +12,7 @@ use crate::measure::Afterwards;
 use crate::plan::ServerPlan;
 
 /// The CPU that servers run on.
-const SERVER_CPU: &str = "0";
+pub(crate) const SERVER_CPU: &str = "0";
 
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -58,7 +58,7 @@ pub(crate) fn ratios(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Latency, SelfCheck, ServerCost, Summary};
+    use crate::measure::{Cores, Latency, SelfCheck, ServerCost, Summary};
 
     fn measurement(round: u32, server: &'static str, cpu_ns_each: f64) -> Measurement {
         let report = Report {
@@ -71,6 +71,7 @@ mod tests {
             server: ServerCost { cpus: 1.0, cpu_ns_each, per_cpu_second: 1e9 / cpu_ns_each, resident_bytes: 1 },
             figures: Vec::new(),
             afterwards: crate::measure::Afterwards::default(),
+            cores: Cores::default(),
         };
         Measurement { case: "case".to_owned(), round, server, report }
     }

@@ -130,6 +130,35 @@ fn a_server_that_dies_leaves_a_report_of_what_there_was() {
     assert_eq!(run.report["count"], 1000, "{}", run.text);
 }
 
+#[test]
+fn echoes_before_a_server_dies_are_told() {
+    let server = Server::start(Fault::Dies(50));
+    let url = server.url("/echo");
+    let flags = ["echo", "--url", &url, "--connections", "3", "--warmup", "0ms", "--duration", "1m", "--late", "1m"];
+    let run = loadgen("echo-dies", &flags);
+    run.expect_faults(&[("closed", 3), ("missing", 3)]);
+    assert_eq!(run.report["count"], 3 * 49, "the first of each is the warm-up: {}", run.text);
+}
+
+#[test]
+fn every_scenario_tells_what_there_was_before_a_server_died() {
+    for scenario in ["storm", "slow", "churn"] {
+        let server = Server::start(Fault::Dies(50));
+        let (url, publish) = (server.url("/feed"), server.url("/publish"));
+        let mut flags = vec![scenario, "--url", &url, "--publish", &publish, "--connections", "4", "--rate", "100"];
+        flags.extend(["--warmup", "0ms", "--duration", "2s", "--late", "1m", "--patience", "1s"]);
+        match scenario {
+            "storm" => flags.extend(["--watchers", "3", "--calm", "5s"]),
+            "churn" => flags.extend(["--leave-rate", "1"]),
+            _ => {}
+        }
+        let run = loadgen(&format!("{scenario}-dies"), &flags);
+        let closed = run.faults().into_iter().find(|(name, _)| *name == "closed");
+        assert_eq!((run.code, closed.map(|(_, count)| count >= 3)), (1, Some(true)), "{}", run.text);
+        assert!(run.report["count"].as_u64() >= Some(3 * 49), "{}", run.text);
+    }
+}
+
 /// One publication waits for the stalled server, and the schedule behind it for that one. What a tool tells that only
 /// looks at its own sending is a single slow message; in truth all that were due meanwhile came late.
 #[test]

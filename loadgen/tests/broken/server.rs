@@ -31,7 +31,7 @@ pub(crate) enum Fault {
     StopsReading(u64),
     /// Before this one, everything stands still for so long.
     Stalls(u64, Duration),
-    /// After this one, it closes every connection.
+    /// After this one, it closes every connection; of those that want an echo, each after so many of its own.
     Dies(u64),
 }
 
@@ -189,7 +189,10 @@ fn echo(state: &State, number: u64, payload: &[u8], stream: &mut TcpStream) {
         state.made.fetch_add(1, Ordering::Relaxed);
         rest_for_ever();
     }
-    let _ = stream.write_all(&frame(payload));
+    let _ = match state.fault {
+        Fault::Dies(at) if number == at => stream.shutdown(std::net::Shutdown::Both),
+        _ => stream.write_all(&frame(payload)),
+    };
 }
 
 fn frame(payload: &[u8]) -> Vec<u8> {

@@ -95,7 +95,9 @@ fn serve(mut stream: Box<dyn Stream>, state: &State) {
             lines.find(|(is, _)| is.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         };
         let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-        if let Some(key) = header("sec-websocket-key") {
+        if path == "/refused" {
+            let _ = stream.write_all(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno");
+        } else if let Some(key) = header("sec-websocket-key") {
             let accept = accept_key(&key);
             let protocol = header("sec-websocket-protocol");
             let protocol = protocol.map_or(String::new(), |name| format!("Sec-WebSocket-Protocol: {name}\r\n"));

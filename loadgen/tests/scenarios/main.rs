@@ -53,12 +53,17 @@ fn loadgen() -> Command {
 /// Runs `loadgen` with these flags; `name` is part of the report's file name.
 fn run(name: &str, flags: &[&str]) -> Run {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("l-{name}-{}.json", std::process::id()));
-    let child = loadgen().args(flags).arg("--json").arg(&path).output().expect("loadgen can be run");
-    let Output { status, stdout, stderr } = child;
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    let run = end(loadgen().args(flags).arg("--json").arg(&path));
     let report = std::fs::read(&path).ok().map(|json| serde_json::from_slice(&json).expect("a report is JSON"));
     let _ = std::fs::remove_file(&path);
-    Run { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr), report }
+    Run { report, ..run }
+}
+
+/// Runs `loadgen` to its end.
+fn end(loadgen: &mut Command) -> Run {
+    let Output { status, stdout, stderr } = loadgen.output().expect("loadgen can be run");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
+    Run { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr), report: None }
 }
 
 /// A short run at a gentle rate. Nothing is late: other programs may hold up this one.
@@ -263,8 +268,35 @@ fn nobody_there_is_one_clear_line() {
 fn a_refused_upgrade_is_told_with_its_status() {
     let hub = Hub::start(Speech::EventStream);
     let url = hub.url("http", "/nothing");
-    let flags = ["fanout", "--driver", "sse", "--url", &url, "--publish", &hub.url("http", "/publish")];
+    let publish = hub.url("http", "/publish");
+    let flags = ["fanout", "--driver", "sse", "--url", &url, "--publish", &publish];
     run("not-found", &flags).expect_refusal(&[&url, "404"]);
+    let hub = Hub::start(Speech::Raw);
+    let (url, refusing) = (hub.url("ws", "/feed"), hub.url("ws", "/refused"));
+    for scenario in ["echo", "connect", "idle"] {
+        run("forbidden", &[scenario, "--url", &refusing]).expect_refusal(&[&refusing, "refused the upgrade", "403"]);
+    }
+    for scenario in ["fanout", "storm", "slow", "churn"] {
+        let (feed, publish) = ([scenario, "--url", &refusing, "--publish"], hub.url("http", "/publish"));
+        run("forbidden", &[&feed[..], &[&publish]].concat()).expect_refusal(&[&refusing, "403"]);
+        run("forbidden", &[scenario, "--url", &url, "--publish", &refusing]).expect_refusal(&["publishing", "403"]);
+    }
+}
+
+#[test]
+fn a_server_that_is_silent_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", silent.local_addr().unwrap());
+    run("silent", &["echo", "--url", &url]).expect_refusal(&[&url, "not ready within 10 s"]);
+}
+
+#[test]
+fn a_refused_publication_ends_the_run_and_what_was_found_is_told() {
+    let hub = Hub::start(Speech::Raw);
+    let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/refused"));
+    let run = run("refused", &[&["fanout", "--url", &url, "--publish", &publish][..], &GENTLE].concat());
+    assert_eq!((run.code, run.count()), (1, 0.0), "{}", run.stdout);
+    assert!(run.stdout.contains("1 refused") && run.stdout.contains("refused with 403 Forbidden"), "{}", run.stdout);
 }
 
 #[test]
@@ -275,6 +307,24 @@ fn flags_that_contradict_each_other_are_told() {
     with(&["--topics", "20", "--connections", "10"]).expect_refusal(&["20 topics", "10"]);
     with(&["--driver", "sse"]).expect_refusal(&["http"]);
     with(&["--script", "not/there.json"]).expect_refusal(&["not/there.json"]);
-    with(&["--driver", "pigeon"]).expect_refusal(&["pigeon"]);
+    with(&["--driver", "pigeon"]).expect_refusal(&["pigeon", "mqtt"]);
     with(&["--header", "nonsense"]).expect_refusal(&["Name: value"]);
+}
+
+#[test]
+fn flags_that_are_wrong_or_missing_are_told() {
+    let with = |flags: &str| end(loadgen().args(flags.split_whitespace()));
+    let echo = "echo --url ws://127.0.0.1:1/";
+    with("").expect_refusal(&["scenario"]);
+    with("juggle").expect_refusal(&["juggle"]);
+    with("fanout").expect_refusal(&["--url", "--publish"]);
+    with("fanout --url ws://127.0.0.1:1/").expect_refusal(&["--publish"]);
+    with("connect --ramp --url ws://127.0.0.1:1/").expect_refusal(&["--rate"]);
+    with("echo --url nonsense").expect_refusal(&["nonsense", "ws://"]);
+    with(&format!("{echo} --bogus")).expect_refusal(&["--bogus"]);
+    with(&format!("{echo} --connections 0")).expect_refusal(&["--connections", "0"]);
+    with(&format!("{echo} --duration 5")).expect_refusal(&["--duration", "5s"]);
+    with(&format!("{echo} --cpu 1023")).expect_refusal(&["1023"]);
+    with(&format!("{echo} --script x.json --driver nats")).expect_refusal(&["--script", "--driver"]);
+    with("compare not/there.json not/there.json").expect_refusal(&["not/there.json"]);
 }
