@@ -49,7 +49,7 @@ pub(crate) fn run(options: &DrainOptions) -> Result<Report, Error> {
     stop(server_pid)?;
     drain.stopped = Some(Instant::now());
     drain.watch(options.spread + PATIENCE, &mut clients);
-    let ended = drain.await_end(server_pid, options.spread + PATIENCE);
+    let ended = drain.await_end(server_pid, &mut clients);
     let figures = drain.figures(options.spread, ended);
     let load = format!("{rate} publications a second, then stopped over {} s", options.spread.as_secs_f64());
     feed::report(run, drain.feed, common, "drain", load, true, figures)
@@ -96,14 +96,16 @@ impl Drain {
     }
 
     /// How long after it was told the server had ended; `None` if it goes on.
-    fn await_end(&self, pid: u32, patience: Duration) -> Option<Duration> {
+    fn await_end(&mut self, pid: u32, clients: &mut Clients) -> Option<Duration> {
         let stopped = self.stopped?;
-        while stopped.elapsed() < patience {
-            // One that nobody has waited for has no threads that cost anything, and no memory.
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            // A process that nobody has waited for has no memory that could be asked for.
             if Usage::of(pid).is_err() {
                 return Some(stopped.elapsed());
             }
-            std::thread::sleep(Duration::from_millis(10));
+            // The last who were told still have to close.
+            clients.turn(Duration::from_millis(10), self);
         }
         None
     }

@@ -7,7 +7,7 @@ use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::limits::TICK_MS;
+use crate::limits::{DRAIN_SETTLE_MS, TICK_MS};
 use crate::proto::CloseCode;
 use crate::ring::Ring;
 
@@ -17,22 +17,34 @@ pub(super) struct Drain {
     /// Who has not been told, the next one last.
     left: Vec<ConnId>,
     total: usize,
+    /// When the first may be told. Until it is, all that was published before goes out.
     start_ms: u64,
+    has_begun: bool,
     spread_ms: u64,
-    /// When whatever is left ends.
-    deadline_ms: u64,
+    patience_ms: u64,
 }
 
 impl Drain {
     /// Tells `all` from `start_ms` on, over `spread_ms`; they have `patience_ms` more to answer.
     fn new(mut all: Vec<ConnId>, random: &mut Random, start_ms: u64, spread_ms: u64, patience_ms: u64) -> Drain {
         random.shuffle(&mut all);
-        let deadline_ms = start_ms.saturating_add(spread_ms).saturating_add(patience_ms);
-        Drain { total: all.len(), left: all, start_ms, spread_ms, deadline_ms }
+        Drain { total: all.len(), left: all, start_ms, has_begun: false, spread_ms, patience_ms }
+    }
+
+    /// Begins, if it has not and may. `has_work`: something that was published before is on its way, which is waited
+    /// for no longer than for the answers of peers, since clients may go on publishing.
+    fn begin(&mut self, now_ms: u64, has_work: bool) {
+        let is_late = now_ms >= self.start_ms.saturating_add(self.patience_ms);
+        if !self.has_begun && now_ms >= self.start_ms && (is_late || !has_work) {
+            (self.start_ms, self.has_begun) = (now_ms, true);
+        }
     }
 
     /// The next one who should have been told by now.
     fn next(&mut self, now_ms: u64) -> Option<ConnId> {
+        if !self.has_begun {
+            return None;
+        }
         let elapsed_ms = now_ms.saturating_sub(self.start_ms);
         let due = match self.spread_ms {
             spread_ms if elapsed_ms >= spread_ms => self.total,
@@ -44,7 +56,20 @@ impl Drain {
 
     /// When to go on.
     fn next_ms(&self, now_ms: u64) -> u64 {
-        if self.left.is_empty() { self.deadline_ms } else { now_ms + TICK_MS }
+        match self.has_begun {
+            false => self.start_ms.max(now_ms),
+            true if self.left.is_empty() => self.deadline_ms(),
+            true => now_ms + TICK_MS,
+        }
+    }
+
+    /// Whether whatever is left ends now.
+    fn is_over(&self, now_ms: u64) -> bool {
+        self.has_begun && now_ms >= self.deadline_ms()
+    }
+
+    fn deadline_ms(&self) -> u64 {
+        self.start_ms.saturating_add(self.spread_ms).saturating_add(self.patience_ms)
     }
 }
 
@@ -61,7 +86,8 @@ impl<R: Ring> Shard<'_, R> {
             if is_new { &mut new } else { &mut all }.push(slot.id);
         }
         let (spread_ms, patience_ms) = (self.config.drain_spread_ms, self.config.drain_timeout_ms);
-        self.drain = Some(Drain::new(all, &mut self.random, self.now_ms, spread_ms, patience_ms));
+        let start_ms = self.now_ms + DRAIN_SETTLE_MS;
+        self.drain = Some(Drain::new(all, &mut self.random, start_ms, spread_ms, patience_ms));
         self.stop_accepting();
         // Nothing is lost to who comes just now and goes elsewhere at once.
         new.into_iter().for_each(|id| self.shed(id.slot, Shed::Leaving));
@@ -69,6 +95,10 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Tells those whose turn it is.
     pub(super) fn drain_some(&mut self) {
+        let has_work = self.topics.has_work() || self.mesh.has_incoming();
+        if let Some(drain) = &mut self.drain {
+            drain.begin(self.now_ms, has_work);
+        }
         while let Some(id) = self.drain.as_mut().and_then(|drain| drain.next(self.now_ms)) {
             if let Some(slot) = self.find(id) {
                 self.say_goodbye(slot);
@@ -85,7 +115,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Whether the shard was told to leave, and has.
     pub(super) fn has_left(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| self.slots.is_empty() || self.now_ms >= drain.deadline_ms)
+        self.drain.as_ref().is_some_and(|drain| self.slots.is_empty() || drain.is_over(self.now_ms))
     }
 
     fn say_goodbye(&mut self, slot: u32) {
@@ -106,7 +136,9 @@ mod tests {
 
     fn drain(count: u32, spread_ms: u64) -> Drain {
         let all = (0..count).map(|slot| ConnId { slot, generation: 0 }).collect();
-        Drain::new(all, &mut Random::new(1), 1000, spread_ms, 500)
+        let mut drain = Drain::new(all, &mut Random::new(1), 1000, spread_ms, 500);
+        drain.begin(1000, false);
+        drain
     }
 
     fn told(drain: &mut Drain, now_ms: u64) -> Vec<u32> {
@@ -126,6 +158,18 @@ mod tests {
         all.sort_unstable();
         assert!(all.into_iter().eq(0..1000));
         assert_eq!(drain.next_ms(21_000), 21_500, "then they have some time to answer");
+    }
+
+    #[test]
+    fn nobody_is_told_while_something_is_on_its_way() {
+        let all = vec![ConnId { slot: 1, generation: 0 }];
+        let mut drain = Drain::new(all, &mut Random::new(1), 1000, 0, 500);
+        drain.begin(999, false);
+        assert_eq!((told(&mut drain, 999), drain.next_ms(999)), (vec![], 1000), "it may not have come yet");
+        drain.begin(1000, true);
+        assert_eq!((told(&mut drain, 1000), drain.next_ms(1000)), (vec![], 1000));
+        drain.begin(1300, false);
+        assert_eq!((told(&mut drain, 1300), drain.next_ms(1300)), (vec![1], 1800));
     }
 
     #[test]

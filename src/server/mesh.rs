@@ -235,10 +235,15 @@ impl<A> Mesh<A> {
         }
     }
 
+    /// Whether something has come that was not received.
+    pub(super) fn has_incoming(&self) -> bool {
+        !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty)
+    }
+
     /// Before waiting: how long the shard may sleep unless it is woken. Call [`woke`](Self::woke) afterwards.
     pub(super) fn sleep_max(&self) -> Duration {
         self.asleep.fall_asleep();
-        if !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty) {
+        if self.has_incoming() {
             Duration::ZERO
         } else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {
             // Nobody tells when there is room, and the shard that is behind may need this very CPU.
