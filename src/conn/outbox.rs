@@ -174,6 +174,17 @@ impl Outbox {
         Ok(replaced.is_some())
     }
 
+    /// Drops all that was pushed and has not begun to leave.
+    pub fn drop_pushed(&mut self) {
+        let Some(waiting) = &mut self.0 else { return };
+        let is_pushed = |(place, frame): (&u64, &Frame)| frame.mark.is_some().then_some(*place);
+        let pushed: Vec<u64> = waiting.frames.iter().filter_map(is_pushed).collect();
+        pushed.into_iter().for_each(|place| waiting.remove(place));
+        if waiting.bytes == 0 {
+            self.0 = None;
+        }
+    }
+
     /// Puts what is left of `frame` after `skip` bytes first: the rest of a send that did not go whole.
     ///
     /// # Panics
@@ -371,6 +382,22 @@ mod tests {
             push(&mut outbox, bytes, 2);
         }
         assert_eq!(runs(&mut outbox), [b"q2b3b4"], "q2 tells that q1 is missing, and q is quiet from then on");
+    }
+
+    #[test]
+    fn what_was_pushed_can_be_dropped_at_once() {
+        let mut outbox = Outbox::default();
+        outbox.push_bounded(text("a1"), mark(0, 1, 0), 10, 0).unwrap();
+        outbox.push(text("reply"), 0);
+        outbox.push_replacing(text("b1"), mark(0, 2, 0), 10, 0).unwrap();
+        outbox.push_control(text("ping"));
+        outbox.drop_pushed();
+        assert_eq!(outbox.bytes(), 9);
+        assert_eq!(runs(&mut outbox), [b"pingreply"]);
+        outbox.push_bounded(text("a2"), mark(0, 1, 0), 10, 0).unwrap();
+        outbox.drop_pushed();
+        assert!(outbox.is_empty());
+        outbox.drop_pushed();
     }
 
     #[test]

@@ -69,6 +69,8 @@ impl<R: Ring> Shard<'_, R> {
         }
         entry.cause = Some(cause);
         if std::mem::take(&mut entry.is_held) {
+            // What waits for a word that won't be said any more would come without it.
+            change_outbox(entry, self.metrics, Outbox::drop_pushed);
             self.mark_dirty(slot);
         }
         let entry = &mut self.slots[slot as usize];

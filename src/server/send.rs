@@ -55,6 +55,11 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         let entry = &mut self.slots[slot as usize];
+        if !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+            // What was said to it before has just found it gone; its descriptor may be another's when this would leave.
+            self.replies.bytes.truncate(start);
+            return;
+        }
         if entry.is_behind() {
             let frame = SharedFrame::new(self.replies.bytes.split_off(start));
             let now_ms = self.now_ms;

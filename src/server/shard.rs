@@ -312,8 +312,12 @@ impl<'m, R: Ring> Shard<'m, R> {
     pub(super) fn call_handler(&mut self, slot: u32, call: impl FnOnce(&mut dyn Handler, &mut Context<'_>)) {
         let start = self.begin_reply(slot);
         let clock = self.clock();
+        let is_listening = self.is_listening(slot);
         let entry = &mut self.slots[slot as usize];
-        let Some(route) = entry.route else { return };
+        let Some(route) = entry.route.filter(|_| is_listening) else {
+            // What was said to it before has just found it gone.
+            return self.end_reply(slot, start);
+        };
         let mut context = Context::new(ContextParts {
             id: entry.id,
             clock,

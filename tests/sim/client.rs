@@ -201,6 +201,11 @@ impl Client {
         request
     }
 
+    /// Whether it was closed since what it has missed can't be had.
+    pub(crate) fn lost_something(&self) -> bool {
+        self.returner.is_some() && self.seen.close == Some(Some(LOST))
+    }
+
     /// Whether it reads an event stream, and not a WebSocket.
     pub(crate) fn is_stream(&self) -> bool {
         self.returner.as_ref().is_some_and(Returner::is_stream)
@@ -282,6 +287,11 @@ impl Client {
 
     pub(crate) fn is_over(&self) -> bool {
         self.state == State::Over
+    }
+
+    /// Whether whatever is for it must get to it: it is there, reads, and has done nothing that would end it.
+    pub(crate) fn should_get_all(&self) -> bool {
+        self.state == State::Open && self.pace != Pace::Dead && self.deeds.is_none()
     }
 
     /// Whether all that it said has left.

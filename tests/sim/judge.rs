@@ -74,7 +74,7 @@ impl Case<'_> {
         let Some(returner) = &client.returner else { return false };
         let may_not_know = deeds.gone || deeds.finished || self.is_harmed || self.is_late;
         match returner.transport {
-            Transport::Raw => client.seen.close == Some(Some(LOST)) || may_not_know,
+            Transport::Raw => client.lost_something() || may_not_know,
             Transport::Centrifuge { .. } => may_not_know,
             Transport::Envelope | Transport::Events => false,
         }
@@ -110,6 +110,8 @@ impl Case<'_> {
             (Some(CloseCause::Application), _) => Some(client.deeds.asked),
             (Some(CloseCause::PingTimeout), _) => Some(Some(lost)),
             (Some(CloseCause::Drain), _) if client.is_stream() => None,
+            // It was closed for its own sake, and the server leaves anyway.
+            (Some(CloseCause::Drain), _) if client.lost_something() => Some(Some(LOST)),
             (Some(CloseCause::Drain), _) => Some(Some(drained)),
             (Some(cause), kind) => panic!("{kind:?} ended with {cause:?}"),
         };

@@ -222,21 +222,25 @@ impl World<'_> {
     fn is_settled(&mut self) -> bool {
         let is_coming =
             |client: &Client| client.returner.is_some() && matches!(client.state, State::Waiting | State::Handshaking);
+        let is_still = |client: &Client| {
+            let is_quiet = |peer| self.kernel.bytes_on_their_way(peer) == 0;
+            !client.should_get_all() || client.has_said_all() && client.peer.is_none_or(is_quiet)
+        };
         self.model.is_settled()
             && !self.clients.iter().any(is_coming)
+            && self.clients.iter().all(is_still)
             && (0..self.clients.len()).all(|index| self.missing(index).is_none())
     }
 
-    /// What a client has not got or not said, though it should.
+    /// What a client has not got, though it should.
     fn missing(&mut self, index: usize) -> Option<String> {
         let client = &self.clients[index];
-        if client.state != State::Open || client.pace == Pace::Dead || !client.deeds.is_none() {
+        if !client.should_get_all() {
             return None;
         }
-        let is_still = client.peer.is_none_or(|peer| self.kernel.bytes_on_their_way(peer) == 0);
         let has_all = client.views.iter().all(|view| self.model.is_complete(view));
-        match (client.has_said_all() && client.has_heard_all() && is_still, has_all) {
-            (false, _) => Some("something is on its way".to_owned()),
+        match (client.has_heard_all(), has_all) {
+            (false, _) => Some("an answer".to_owned()),
             (true, false) => Some("a publication".to_owned()),
             (true, true) => client.returner.as_ref().and_then(|returner| returner.missing(&mut self.model)),
         }
@@ -270,7 +274,7 @@ impl World<'_> {
     fn check_complete(&self) {
         let stays = |client: &&Client| client.state == State::Open && client.deeds.is_none();
         let done: Vec<usize> = self.clients.iter().filter(stays).map(|client| client.index).collect();
-        for client in self.clients.iter().filter(stays).filter(|client| client.pace != Pace::Dead) {
+        for client in self.clients.iter().filter(|client| client.should_get_all()) {
             client.views.iter().for_each(|view| self.model.check_complete(view, &done));
         }
     }

@@ -1,0 +1,225 @@
+//! What the simulator has found, each as a scene of its own.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::buf::ConnId;
+use crate::conn::{CloseCause, KeepAliveConfig};
+use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request};
+use crate::limits::MESH_PARCELS_PER_TURN;
+use crate::proto::Message;
+use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
+use crate::topics::{Answer, Draft, Query, TopicName};
+
+/// A text message to the server: "x".
+const MESSAGE: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'x'];
+
+const PING_INTERVAL_MS: u64 = 1000;
+
+fn topic() -> TopicName {
+    TopicName::new("a").unwrap()
+}
+
+/// Two shards, of which one is the topic's home, and the other has the peers.
+struct Pair<'m> {
+    kernel: SimKernel,
+    publisher: Publisher,
+    shards: Vec<SimShard<'m>>,
+}
+
+impl Pair<'_> {
+    /// `handler` makes what serves feeds.
+    fn start<H: Handler + 'static>(status: &Status, handler: impl Fn() -> H) -> Pair<'_> {
+        let kernel = SimKernel::new(Rng::new(1), Faults::none());
+        let keep_alive = KeepAliveConfig { ping_interval_ms: PING_INTERVAL_MS, ..KeepAliveConfig::default() };
+        let config = ServerConfig { keep_alive, ..ServerConfig::default() };
+        let (publisher, shards) = start(&kernel, &config, 100, status, |_| {
+            let mut routes = Routes::default();
+            routes.add("/feed/", Box::new(handler())).unwrap();
+            routes
+        });
+        Pair { kernel, publisher, shards }
+    }
+
+    fn publish(&mut self, payload: &'static str) {
+        drop(self.publisher.publish(Draft::new(topic(), true, Bytes::from(payload))).unwrap());
+    }
+
+    /// What is on its way moves for so long.
+    fn pass(&mut self, us: u64) {
+        let until_us = self.kernel.now_us() + us;
+        while self.kernel.next(until_us).is_some() {}
+    }
+
+    /// The shard takes one turn now.
+    fn turn_now(&mut self, shard: usize) {
+        self.shards[shard].turn(self.kernel.now_us() / 1000);
+        let timeout = self.shards[shard].fall_asleep();
+        self.kernel.sleep(shard, timeout);
+        self.shards[shard].check(&self.kernel);
+    }
+
+    fn turn(&mut self, shard: usize) {
+        self.pass(10_000);
+        self.turn_now(shard);
+    }
+
+    fn home() -> usize {
+        topic().home(2)
+    }
+
+    fn other() -> usize {
+        1 - Self::home()
+    }
+
+    /// A peer that has opened a WebSocket.
+    fn connect(&mut self) -> PeerId {
+        let peer = self.accept();
+        self.ask(peer);
+        peer
+    }
+
+    /// A peer that has not said anything.
+    fn accept(&mut self) -> PeerId {
+        let peer = self.kernel.connect(Self::other());
+        self.turn(Self::other());
+        peer
+    }
+
+    fn ask(&mut self, peer: PeerId) {
+        self.say(
+            peer,
+            b"GET /feed/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        );
+    }
+
+    fn say(&mut self, peer: PeerId, bytes: &[u8]) {
+        assert_eq!(self.kernel.write(peer, bytes), bytes.len());
+        self.turn(Self::other());
+    }
+
+    /// What the peer was sent after the answer to its handshake.
+    fn read(&mut self, peer: PeerId) -> Vec<u8> {
+        self.turn(Self::other());
+        self.pass(10_000);
+        let PeerRead::Bytes(bytes) = self.kernel.read(peer, usize::MAX) else { panic!("nothing came") };
+        let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("the end of a head");
+        bytes[end + 4..].to_vec()
+    }
+}
+
+#[test]
+fn who_comes_when_all_others_have_just_gone_has_no_gap() {
+    let status = Status::new(2);
+    let mut pair = Pair::start(&status, Feed::default);
+    let before = pair.connect();
+    let after = pair.accept();
+    pair.turn(Pair::home());
+    // More than a turn takes: the rest is still in the queue when the last subscriber has gone.
+    (0..=MESH_PARCELS_PER_TURN).for_each(|_| pair.publish("old"));
+    pair.turn(Pair::home());
+    pair.kernel.reset(before);
+    pair.turn(Pair::other());
+    pair.publish("for nobody");
+    pair.turn(Pair::home());
+    pair.ask(after);
+    pair.turn(Pair::home());
+    pair.publish("new");
+    pair.turn(Pair::home());
+    assert_eq!(pair.read(after), b"\x81\x03new");
+}
+
+/// A handler that has what is pushed wait for something that never comes.
+struct Reticent;
+
+impl Handler for Reticent {
+    fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        conn.hold();
+        conn.subscribe(topic()).unwrap();
+        Ok(Accept::default())
+    }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+}
+
+#[test]
+fn what_waits_for_a_word_that_is_not_said_never_comes() {
+    let status = Status::new(2);
+    let mut pair = Pair::start(&status, || Reticent);
+    let peer = pair.connect();
+    pair.turn(Pair::home());
+    pair.publish("held");
+    pair.turn(Pair::home());
+    pair.turn(Pair::other());
+    pair.publisher.drain().unwrap();
+    let close = pair.read(peer);
+    assert_eq!(close[..4], [0x88, close[1], 0x03, 0xe9], "{close:?}");
+    assert_eq!(close.len(), 2 + usize::from(close[1]), "{close:?}");
+}
+
+/// A handler that answers once a topic's home has, and may not be called for a connection that is over.
+struct Asker {
+    over: Rc<RefCell<Vec<ConnId>>>,
+}
+
+impl Asker {
+    fn check(&self, conn: &Context<'_>) {
+        assert!(!self.over.borrow().contains(&conn.id()), "a call for a connection that is over");
+    }
+}
+
+impl Handler for Asker {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        Ok(Accept::default())
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, _: Message<'_>) {
+        conn.query(topic(), Query::Presence, 0);
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, _: Answer) {
+        self.check(conn);
+        conn.send(Message::text("y"));
+    }
+
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        self.check(conn);
+    }
+
+    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
+        self.over.borrow_mut().push(conn);
+    }
+}
+
+/// Two peers are answered in one turn, the first of which has just reset its connection: whether or not the shard has
+/// heard of that, depending on how long ago it was. In the same turn there is more to say to the first.
+fn answer_one_who_has_just_gone(and_then: impl Fn(&mut Pair<'_>)) {
+    for us in 0..300 {
+        let (status, over) = (Status::new(2), Rc::default());
+        let mut pair = Pair::start(&status, || Asker { over: Rc::clone(&over) });
+        let (first, second) = (pair.connect(), pair.connect());
+        pair.say(first, MESSAGE);
+        pair.say(second, MESSAGE);
+        pair.turn(Pair::home());
+        and_then(&mut pair);
+        pair.kernel.reset(first);
+        pair.pass(us);
+        pair.turn_now(Pair::other());
+        (0..3).for_each(|_| pair.turn(Pair::other()));
+        assert!(!over.borrow().is_empty(), "the first is over");
+    }
+}
+
+#[test]
+fn who_is_found_gone_is_not_pinged() {
+    answer_one_who_has_just_gone(|pair| pair.pass(2 * PING_INTERVAL_MS * 1000));
+}
+
+#[test]
+fn who_is_found_gone_is_not_heard_of_again() {
+    answer_one_who_has_just_gone(|pair| pair.publisher.drain().unwrap());
+}
