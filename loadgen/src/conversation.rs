@@ -189,7 +189,7 @@ impl Link {
     /// Whether what comes next begins with a frame that carries a whole payload, or the beginning of one.
     pub(crate) fn is_between_payloads(&self, tools: &Tools) -> bool {
         match self {
-            Link::Frames { decoder, .. } => tools.driver.is_verbatim() && decoder.held_bytes() == 0,
+            Link::Frames { decoder, .. } => tools.driver.is_stateless() && decoder.held_bytes() == 0,
             Link::Events(_) | Link::Answers(_) => false,
         }
     }
@@ -211,6 +211,7 @@ impl Link {
         match self {
             Link::Frames { decoder, partial } => {
                 frames::read(decoder, hands, bytes, copy, out, |message, frame, out, keys| {
+                    let frame = frame.filter(|_| driver.carries_one(message));
                     let mut rest = partial.take().map_or(Vec::new(), |partial| partial.bytes);
                     driver.read(message, &mut rest, &mut |seen| match seen {
                         Seen::Answer(message) => encode_message(out, message, Some(keys.next())),

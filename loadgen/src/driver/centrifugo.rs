@@ -49,6 +49,14 @@ struct Publication<'a> {
 }
 
 impl Driver for Centrifugo {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
+    fn carries_one(&self, message: Message<'_>) -> bool {
+        !message.payload.contains(&b'\n')
+    }
+
     fn greeting(&self, topic: Option<&str>) -> Vec<Outgoing> {
         let commands = match topic {
             Some(topic) => {

@@ -40,9 +40,14 @@ pub(crate) trait Driver: Send + Sync {
         false
     }
 
-    /// Whether each message is a payload, and nothing has to be known to read it.
-    fn is_verbatim(&self) -> bool {
+    /// Whether each message can be read by itself, so that the same bytes mean the same wherever they come.
+    fn is_stateless(&self) -> bool {
         false
+    }
+
+    /// Whether there is one thing at most in a message.
+    fn carries_one(&self, _message: Message<'_>) -> bool {
+        true
     }
 
     /// What the opening handshake asks for.

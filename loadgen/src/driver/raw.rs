@@ -8,7 +8,7 @@ use super::{Driver, Outgoing, Seen};
 pub(crate) struct Raw;
 
 impl Driver for Raw {
-    fn is_verbatim(&self) -> bool {
+    fn is_stateless(&self) -> bool {
         true
     }
 
