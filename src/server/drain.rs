@@ -173,6 +173,16 @@ mod tests {
     }
 
     #[test]
+    fn those_who_go_on_publishing_do_not_keep_it_from_beginning() {
+        let all = vec![ConnId { slot: 1, generation: 0 }];
+        let mut drain = Drain::new(all, &mut Random::new(1), 1000, 0, 500);
+        drain.begin(1499, true);
+        assert!(told(&mut drain, 1499).is_empty());
+        drain.begin(1500, true);
+        assert_eq!(told(&mut drain, 1500), [1]);
+    }
+
+    #[test]
     fn without_a_spread_everybody_is_told_at_once() {
         assert_eq!(told(&mut drain(5, 0), 1000).len(), 5);
         let mut nobody = drain(0, 1000);
