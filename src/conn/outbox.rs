@@ -179,7 +179,9 @@ impl Outbox {
         let Some(waiting) = &mut self.0 else { return };
         let is_pushed = |(place, frame): (&u64, &Frame)| frame.mark.is_some().then_some(*place);
         let pushed: Vec<u64> = waiting.frames.iter().filter_map(is_pushed).collect();
-        pushed.into_iter().for_each(|place| waiting.remove(place));
+        for place in pushed {
+            waiting.remove(place);
+        }
         if waiting.bytes == 0 {
             self.0 = None;
         }
@@ -389,7 +391,7 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push_bounded(text("a1"), mark(0, 1, 0), 10, 0).unwrap();
         outbox.push(text("reply"), 0);
-        outbox.push_replacing(text("b1"), mark(0, 2, 0), 10, 0).unwrap();
+        outbox.push_replacing(text("b1"), mark(0, 2, 0), 10, 0, 0).unwrap();
         outbox.push_control(text("ping"));
         outbox.drop_pushed();
         assert_eq!(outbox.bytes(), 9);
