@@ -40,8 +40,8 @@ pub(crate) enum Task {
     Slow(SlowOptions),
     /// Subscribers leave and return all the time: people open and close pages. Whoever is there must get every message.
     Churn(ChurnOptions),
-    /// A server is told to stop while everybody is connected: a deployment. Is everybody told to go elsewhere, at an even
-    /// pace, and has anybody lost what was published before?
+    /// A server is told to stop while everybody is connected: a deployment. Is everybody told to go elsewhere, at an
+    /// even pace, and has anybody lost what was published before?
     Drain(DrainOptions),
     /// Accept connections and hold them, and nothing else: the other end of a run that is about the client
     #[command(hide = true)]
