@@ -1,9 +1,9 @@
 //! Load generator for WebSocket push servers.
 //!
 //! The picture: [`cli`] and [`options`] read the flags. A scenario is one loop on one thread: [`echo`], [`connect`],
-//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`], [`drain`]. It decides who
-//! connects when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client, spoken
-//! as the [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
+//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`], [`drain`]. It decides
+//! who connects when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client,
+//! spoken as the [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
 //!
 //! [`payload`] says what a message carries, [`deliveries`] who has got which, [`faults`] names what went wrong. A
 //! [`run`] goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
