@@ -9,7 +9,7 @@ use super::*;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, KeepAliveConfig};
 use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request};
-use crate::limits::MESH_PARCELS_PER_TURN;
+use crate::limits::{DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN};
 use crate::proto::Message;
 use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
 use crate::topics::{Answer, Draft, Query, TopicName};
@@ -65,6 +65,13 @@ impl Pair<'_> {
     fn turn(&mut self, shard: usize) {
         self.pass(10_000);
         self.turn_now(shard);
+    }
+
+    /// The server is told to stop, and those with peers may now tell them.
+    fn drain(&mut self) {
+        self.publisher.drain().unwrap();
+        self.turn(Self::other());
+        self.pass(DRAIN_SETTLE_MS * 1000);
     }
 
     fn home() -> usize {
@@ -155,7 +162,7 @@ fn what_waits_for_a_word_that_is_not_said_never_comes() {
     pair.publish("held");
     pair.turn(Pair::home());
     pair.turn(Pair::other());
-    pair.publisher.drain().unwrap();
+    pair.drain();
     let close = pair.read(peer);
     assert_eq!(close[..4], [0x88, close[1], 0x03, 0xe9], "{close:?}");
     assert_eq!(close.len(), 2 + usize::from(close[1]), "{close:?}");
