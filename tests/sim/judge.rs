@@ -80,9 +80,12 @@ impl Case<'_> {
         }
     }
 
-    /// A slow consumer must have had more to read than an outbox holds.
+    /// A slow consumer must have had more to read than an outbox holds, or what waited for it was too old.
     fn may_be_slow(&self, model: &Model) -> bool {
         let client = self.client;
+        if self.is_bound_in_age(model) {
+            return true;
+        }
         let bytes = match client.plan.kind {
             Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks) => model.bytes_since(client.plan.connect_us),
             // It also gets what is older, and more beside.
@@ -90,6 +93,13 @@ impl Case<'_> {
             _ => return false,
         };
         bytes + client.bytes_asked > self.plan.outbox_bytes_min()
+    }
+
+    /// Where what is too old would be dropped, an event stream of several topics ends: it can do without nothing.
+    fn is_bound_in_age(&self, model: &Model) -> bool {
+        let Kind::Returner(_, topics) = &self.client.plan.kind else { return false };
+        let has_age = |topic: &usize| model.namespace(*topic).outbox_age_ms > 0;
+        self.client.is_stream() && topics.len() > 1 && topics.iter().any(has_age)
     }
 
     /// The client was told, if it stayed to listen.
