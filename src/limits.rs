@@ -244,8 +244,8 @@ pub const LINGER_MS: u64 = 2_000;
 /// Time for all peers to answer their Close frames when the server stops, by default, in milliseconds.
 pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
 
-/// Time between the order to stop and the first goodbye, in milliseconds: what was published before gets to all shards,
-/// and to all their subscribers, however long that takes then.
+/// Time between the order to stop and the first goodbye, in milliseconds: what was published before gets to all shards.
+/// Until it has gone to all their subscribers, too, they wait on, but no longer than for answers to Close frames.
 pub const DRAIN_SETTLE_MS: u64 = 100;
 
 /// How long an `EventSource` waits before it comes back, at least, in milliseconds.
