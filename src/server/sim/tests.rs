@@ -203,8 +203,8 @@ impl Handler for Asker {
 }
 
 /// Two peers are answered in one turn, the first of which has just reset its connection: whether or not the shard has
-/// heard of that, depending on how long ago it was. In the same turn there is more to say to the first, by what was done
-/// `before`.
+/// heard of that, depending on how long ago it was. In the same turn there is more to say to the first, by what was
+/// done `before`.
 fn answer_one_who_has_just_gone(before: impl Fn(&mut Pair<'_>)) {
     for us in 0..300 {
         let (status, over) = (Status::new(2), Rc::default());
