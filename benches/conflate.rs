@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ringfeed::conn::CloseCause;
+use ringfeed::conn::{CloseCause, KeepAliveConfig};
 use ringfeed::gateway::Feed;
 use ringfeed::proto::{Decoder, Event, Role};
 use ringfeed::server::{Publisher, Server, ServerConfig, ShardMetrics};
@@ -49,6 +49,8 @@ fn main() {
         shards: 1,
         namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         socket_notsent_bytes: 4096,
+        // Nobody here answers pings.
+        keep_alive: KeepAliveConfig { ping_interval_ms: 0, ..KeepAliveConfig::default() },
         ..ServerConfig::default()
     };
     let of_feed = config.namespaces.clone();

@@ -343,9 +343,12 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         // The kernel must not touch frames or receive buffers once their memory is freed. These steps fail only when
-        // there is nothing to do.
+        // there is nothing to do. Polls, and receives that wait for a buffer, hold none of it and end with the ring: to
+        // cancel everything here would take the kernel a look at all of them for each of them.
         self.submit(&mut Vec::new());
-        let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::any());
+        for token in self.in_flight.keys() {
+            let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(*token));
+        }
         let _ = self.ring.submitter().unregister_buf_ring(RECV_GROUP);
     }
 }

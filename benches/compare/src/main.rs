@@ -2,7 +2,8 @@
 //!
 //! Servers run on CPU 0, the load generator on CPU 1; each run starts its server anew. Since figures of one machine
 //! wobble with whatever else happens on it, servers take turns, the order changes from round to round, and what is
-//! compared are runs of the same round. A run in which a message was lost or wrong ends everything.
+//! compared are runs of the same round. A run in which a message was lost or wrong ends everything; the cases before it
+//! are written down.
 
 mod measure;
 mod plan;
@@ -11,7 +12,7 @@ mod server;
 mod statistics;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
@@ -79,16 +80,32 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         PlanName::Topics => Plan::topics(&binaries),
         PlanName::Stalled => Plan::stalled(&binaries),
     };
-    let mut measurements: Vec<Measurement> = Vec::new();
+    let mut measurements = Vec::new();
+    let outcome = measure_all(arguments, &plan, &binaries, &mut measurements);
+    if !measurements.is_empty() {
+        results::write(&place, &plan, &measurements, &arguments.results)?;
+    }
+    outcome
+}
+
+/// Adds each case to `measurements` once all its runs are done: what was measured is kept though a later one fails.
+fn measure_all(
+    arguments: &Arguments,
+    plan: &Plan,
+    binaries: &Path,
+    measurements: &mut Vec<Measurement>,
+) -> Result<(), Box<dyn Error>> {
     for case in plan.cases.iter().filter(|case| case.name.contains(&arguments.case)) {
+        let mut of_case = Vec::new();
         for round in 0..arguments.rounds {
             for turn in 0..case.servers.len() {
                 let server = case.servers[(round as usize + turn) % case.servers.len()];
-                let measurement = measure::run(case, round, &plan.servers[server], &binaries, &arguments.duration)?;
+                let measurement = measure::run(case, round, &plan.servers[server], binaries, &arguments.duration)?;
                 eprintln!("{measurement}");
-                measurements.push(measurement);
+                of_case.push(measurement);
             }
         }
+        measurements.append(&mut of_case);
     }
-    results::write(&place, &plan, &measurements, &arguments.results)
+    Ok(())
 }
