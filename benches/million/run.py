@@ -9,6 +9,7 @@ namespace of its own, with a TCP table that is large enough; the host's settings
 """
 
 import argparse
+import atexit
 import datetime
 import json
 import os
@@ -55,6 +56,7 @@ class Server:
     def __init__(self, program, flags, cpus="0"):
         self.command = [os.path.join(TARGET, "release", program), *flags]
         self.process = subprocess.Popen(["taskset", "-c", cpus, *self.command], stdout=subprocess.PIPE, text=True)
+        atexit.register(self.end)
         self.data = self.control = None
         for line in self.process.stdout:
             what, _, address = line.strip().partition(" on ")

@@ -34,8 +34,8 @@ pub(crate) fn run(options: &ChurnOptions) -> Result<Report, Error> {
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
     let feed = Feed::new(common, topics, *connections, publishing.publishers, run.recorder());
     let mut churn = Churn::new(options, feed);
-    clients.connect_publishers(&mut churn)?;
     clients.connect(0..*connections, &mut churn)?;
+    clients.connect_publishers(&mut churn)?;
     churn.leaving.start(churn.feed.deliveries.recorder.now_ns());
 
     let pace = || Pace::new(Some(*rate), None);

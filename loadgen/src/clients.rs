@@ -203,7 +203,8 @@ impl Clients {
         Ok(())
     }
 
-    /// Connects those who publish, and returns when all are ready.
+    /// Connects those who publish, and returns when all are ready. To be called last: while a million others connect, a
+    /// server would give up one that asks for nothing.
     ///
     /// # Errors
     /// If one of them fails; says why.

@@ -38,8 +38,8 @@ pub(crate) fn run(options: &DrainOptions) -> Result<Report, Error> {
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
     let feed = Feed::new(common, topics, *connections, publishing.publishers, run.recorder());
     let mut drain = Drain { feed, connections: *connections, stopped: None, told: Vec::new(), told_otherwise: 0 };
-    clients.connect_publishers(&mut drain)?;
     clients.connect(0..*connections, &mut drain)?;
+    clients.connect_publishers(&mut drain)?;
 
     feed::run_for(&mut drain, common.warmup, Pace::new(Some(*rate), None), &mut clients);
     drain.feed.deliveries.start_measuring();

@@ -26,8 +26,8 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let mut clients = Clients::new(common, Arc::clone(&topics), options.connections, Some(&options.publishing))?;
     let feed = Feed::new(common, topics, options.connections, publishers, run.recorder());
     let mut fanout = Fanout { subscribers: options.connections, feed };
-    clients.connect_publishers(&mut fanout)?;
     clients.connect(0..options.connections, &mut fanout)?;
+    clients.connect_publishers(&mut fanout)?;
 
     let pace = || Pace::new(options.rate, options.in_flight).in_bursts(options.burst);
     feed::run_for(&mut fanout, common.warmup, pace(), &mut clients);

@@ -36,8 +36,8 @@ pub(crate) fn run(options: &SlowOptions) -> Result<Report, Error> {
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
     let feed = Feed::new(common, topics, connections - slow, publishing.publishers, run.recorder());
     let mut scenario = Slow::new(options, slow, feed);
-    clients.connect_publishers(&mut scenario)?;
     clients.connect(0..*connections, &mut scenario)?;
+    clients.connect_publishers(&mut scenario)?;
     (connections - slow..*connections).for_each(|client| clients.attend(client, Attention::OnDemand));
 
     let pace = || Pace::new(Some(*rate), None);

@@ -42,8 +42,8 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     let mut clients = Clients::new(common, Arc::clone(&topics), watchers + crowd, Some(publishing))?;
     let feed = Feed::new(common, topics, *watchers, publishing.publishers, run.recorder()).on_topics(1);
     let mut storm = Storm::new(options, feed);
-    clients.connect_publishers(&mut storm)?;
     clients.connect(0..watchers + crowd, &mut storm)?;
+    clients.connect_publishers(&mut storm)?;
 
     let pace = || Pace::new(Some(*rate), None);
     feed::run_for(&mut storm, common.warmup, pace(), &mut clients);
