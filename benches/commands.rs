@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use ringfeed::gateway::centrifuge::{JsonReader, Request};
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use simd_json::prelude::{ValueIntoArray, ValueIntoObject, ValueIntoString};
+use simd_json::prelude::{TypedValue, ValueAsObject, ValueAsScalar, ValueIntoArray, ValueIntoObject, ValueIntoString};
 use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
 use support::{Comparisons, Contender};
 
@@ -25,6 +25,21 @@ fn main() {
     comparisons.table(title, "serde_json", "simd-json");
     for (name, message) in messages() {
         compare_messages(&mut comparisons, &name, &message);
+    }
+    let title =
+        "the ways of simd-json, of commands without data: values that borrow, against the tape as the server reads";
+    comparisons.table(title, "values", "tape");
+    for (name, message) in without_data() {
+        let row = format!("{name}, {} B", message.len());
+        let values = |_| Read::new(&message, Values::default());
+        comparisons.compare(&row, message.len(), values, |_| Read::new(&message, Tapes::default()));
+    }
+    let title = "and serde into borrowed structs, with buffers used again, against the same tape";
+    comparisons.table(title, "serde", "tape");
+    for (name, message) in without_data() {
+        let row = format!("{name}, {} B", message.len());
+        let typed = |_| Read::new(&message, SimdTyped::default());
+        comparisons.compare(&row, message.len(), typed, |_| Read::new(&message, Tapes::default()));
     }
     let title = "the body of a server API call with n publications, every name and payload looked at: serde_json into \
                  borrowed structs, against simd-json's tape with memory used again";
@@ -59,6 +74,11 @@ fn messages() -> Vec<(String, String)> {
     ];
     messages.extend(BATCHES.map(|count| (format!("batch of {count}"), batch(count))));
     messages
+}
+
+/// simd-json does not tell where a value stands, which data is passed on as.
+fn without_data() -> impl Iterator<Item = (String, String)> {
+    messages().into_iter().filter(|(_, message)| !message.contains("data"))
 }
 
 fn batch(count: usize) -> String {
@@ -219,6 +239,61 @@ impl Subscribe<'_> {
     fn size(&self) -> usize {
         std::hint::black_box((self.recover, &self.epoch, self.offset, self.join_leave, self.flag));
         self.channel.len() + self.token.len()
+    }
+}
+
+/// simd-json's values, line by line.
+#[derive(Default)]
+struct Values {
+    input: Vec<u8>,
+    buffers: Buffers,
+}
+
+impl Reader for Values {
+    fn read(&mut self, message: &str) -> usize {
+        message.split('\n').map(|line| self.read_line(line)).sum()
+    }
+}
+
+impl Values {
+    fn read_line(&mut self, line: &str) -> usize {
+        self.input.clear();
+        self.input.extend_from_slice(line.as_bytes());
+        let value = simd_json::to_borrowed_value_with_buffers(&mut self.input, &mut self.buffers).expect("valid");
+        let command = value.as_object().expect("a command");
+        command.values().filter_map(|request| request.as_object()).map(|request| value_size(request)).sum()
+    }
+}
+
+/// Looks at each member once, as the server does.
+fn value_size(request: &simd_json::borrowed::Object<'_>) -> usize {
+    let mut found = 0;
+    for (key, value) in request {
+        match key.as_ref() {
+            "channel" | "token" => found += value.as_str().map_or(0, str::len),
+            _ => drop(std::hint::black_box(value.value_type())),
+        }
+    }
+    found
+}
+
+/// simd-json into structs that borrow, line by line.
+#[derive(Default)]
+struct SimdTyped {
+    input: Vec<u8>,
+    buffers: Buffers,
+}
+
+impl Reader for SimdTyped {
+    fn read(&mut self, message: &str) -> usize {
+        let read = |line: &str| {
+            self.input.clear();
+            self.input.extend_from_slice(line.as_bytes());
+            let (input, buffers) = (&mut self.input, &mut self.buffers);
+            let command: Command<'_> = simd_json::serde::from_slice_with_buffers(input, buffers).expect("valid");
+            std::hint::black_box(&command).size()
+        };
+        message.split('\n').map(read).sum()
     }
 }
 

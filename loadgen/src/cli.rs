@@ -33,7 +33,8 @@ pub(crate) enum Task {
     /// costs; pings are answered.
     Idle(IdleOptions),
     /// A crowd loses its connections at once and comes back as a known SDK does, while others are served: a proxy
-    /// restarts, a network is gone for a moment. What do the others notice, and when are all back?
+    /// restarts, a network is gone for a moment. What do the others notice, and when are all back? With {topic} in the
+    /// addresses the crowd has a topic of its own, on which nothing is published.
     Storm(StormOptions),
     /// Some subscribers read slowly or not at all: phones in tunnels. Do the others notice, and what becomes of the
     /// slow?

@@ -20,6 +20,10 @@ const UNIT: &str = "handshakes";
 /// So many connections are begun before what came is looked at again.
 const OPENED_PER_TURN: usize = 64;
 
+/// With nobody let in for so long and somebody turned away, the server is taken for gone: the run ends, and what was found
+/// is told.
+const HOPELESS: Duration = Duration::from_secs(3);
+
 /// Runs the scenario.
 ///
 /// # Errors
@@ -122,6 +126,10 @@ struct Connecting {
     counts: Vec<u64>,
     recorder: Recorder,
     faults: Faults,
+    /// When somebody was let in last.
+    last_ready_ns: u64,
+    /// Somebody was turned away since.
+    has_failed: bool,
 }
 
 impl Connecting {
@@ -134,7 +142,18 @@ impl Connecting {
             counts: vec![0; options.connections as usize],
             recorder,
             faults: Faults::new(options.common.tolerance.late),
+            last_ready_ns: 0,
+            has_failed: false,
         }
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.has_failed && self.recorder.now_ns() - self.last_ready_ns > HOPELESS.as_nanos() as u64
+    }
+
+    fn on_failure(&mut self, client: u32, reason: &str) {
+        self.has_failed = true;
+        self.faults.closed(client, reason);
     }
 
     fn start_measuring(&mut self) {
@@ -146,9 +165,10 @@ impl Connecting {
     fn run_for(&mut self, duration: Duration, mut schedule: Schedule, clients: &mut Clients) {
         let end = Instant::now() + duration;
         schedule.start_ns = self.recorder.now_ns();
-        while Instant::now() < end || clients.opening_count() > 0 {
+        let goes_on = |connecting: &Connecting| Instant::now() < end && !connecting.is_hopeless();
+        while goes_on(self) || clients.opening_count() > 0 {
             self.let_go(clients);
-            if Instant::now() < end {
+            if goes_on(self) {
                 self.open_due(&mut schedule, clients);
             }
             let now_ns = self.recorder.now_ns();
@@ -171,7 +191,7 @@ impl Connecting {
                     self.free.pop_front();
                 }
                 Err(reason) => {
-                    self.faults.closed(client, &reason);
+                    self.on_failure(client, &reason);
                     return;
                 }
             }
@@ -203,6 +223,7 @@ impl Audience for Connecting {
     }
 
     fn on_ready(&mut self, client: u32, _ready: Ready, now_ns: u64) {
+        (self.last_ready_ns, self.has_failed) = (now_ns, false);
         self.recorder.received(self.times[client as usize], now_ns);
         self.counts[client as usize] += 1;
         self.done.push(client);
@@ -211,7 +232,7 @@ impl Audience for Connecting {
     fn on_message(&mut self, _client: u32, _incoming: Incoming<'_>, _out: Out<'_>) {}
 
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str) {
-        self.faults.closed(client, reason);
+        self.on_failure(client, reason);
         if was_ready {
             self.done.retain(|done| *done != client);
         }

@@ -19,6 +19,7 @@ use crate::pin;
 use crate::reconnect::Sdk;
 use crate::report::Report;
 use crate::run::Run;
+use crate::sockets::Attention;
 use crate::topics::Topics;
 
 /// So many connections are begun before what came is looked at again.
@@ -42,7 +43,10 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     let mut clients = Clients::new(common, Arc::clone(&topics), watchers + crowd, Some(publishing))?;
     let feed = Feed::new(common, topics, *watchers, publishing.publishers, run.recorder()).on_topics(1);
     let mut storm = Storm::new(options, feed);
-    clients.connect(0..watchers + crowd, &mut storm)?;
+    clients.listen_as(Attention::Busy);
+    clients.connect(0..*watchers, &mut storm)?;
+    clients.listen_as(Attention::Idle);
+    clients.connect(*watchers..watchers + crowd, &mut storm)?;
     clients.connect_publishers(&mut storm)?;
 
     let pace = || Pace::new(Some(*rate), None);

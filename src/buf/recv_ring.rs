@@ -38,6 +38,8 @@ pub struct RecvRing {
     entries: *mut BufRingEntry,
     memory: *mut u8,
     count: u16,
+    /// Buffers that have been offered at least once: the first so many.
+    in_use: u16,
     buffer_bytes: u32,
     /// Entries published so far, modulo 2^16: the tail that the kernel reads.
     tail: u16,
@@ -46,18 +48,27 @@ pub struct RecvRing {
 }
 
 impl RecvRing {
-    /// `count` buffers of `buffer_bytes` each, all offered. `count` is a power of two, at most 32,768.
+    /// Room for `count` buffers of `buffer_bytes` each, of which the first `in_use` are offered until it
+    /// [grows](Self::grow). `count` is a power of two, at most 32,768.
     ///
-    /// The memory is touched only as data arrives. `number` is for whoever has several.
-    pub fn new(number: u16, count: u16, buffer_bytes: u32) -> RecvRing {
+    /// The kernel uses all in turn, so memory is touched of those in use only. `number` is for whoever has several.
+    pub fn new(number: u16, count: u16, in_use: u16, buffer_bytes: u32) -> RecvRing {
+        assert!(1 <= in_use && in_use <= count, "some of the buffers are offered");
         assert!(count.is_power_of_two() && count <= 32_768, "the kernel takes a power of two up to 32,768");
         let (entries, memory) = (Self::entries_layout(count), Self::memory_layout(count, buffer_bytes));
         // SAFETY: neither layout has size zero, since `count` is at least 1.
         let (entries, memory) = unsafe { (allocate(entries).cast(), allocate(memory)) };
         let consumed = vec![0; usize::from(count)].into_boxed_slice();
-        let mut ring = RecvRing { number, entries, memory, count, buffer_bytes, tail: 0, consumed };
-        (0..count).for_each(|buffer_id| ring.offer(buffer_id));
+        let mut ring = RecvRing { number, entries, memory, count, in_use, buffer_bytes, tail: 0, consumed };
+        (0..in_use).for_each(|buffer_id| ring.offer(buffer_id));
         ring
+    }
+
+    /// The kernel found none: offers as many again as are in use, as far as there is room.
+    pub fn grow(&mut self) {
+        let in_use = self.in_use.saturating_mul(2).min(self.count);
+        (self.in_use..in_use).for_each(|buffer_id| self.offer(buffer_id));
+        self.in_use = in_use;
     }
 
     /// Where the entries lie, for registering with the kernel.
@@ -65,7 +76,7 @@ impl RecvRing {
         self.entries as u64
     }
 
-    /// How many buffers there are.
+    /// How many buffers there is room for.
     pub fn count(&self) -> u16 {
         self.count
     }
@@ -159,7 +170,7 @@ mod tests {
 
     #[test]
     fn pieces_of_a_buffer_lie_one_after_the_other() {
-        let mut ring = RecvRing::new(0, 2, 16);
+        let mut ring = RecvRing::new(0, 2, 2, 16);
         let first = arrive(&mut ring, 0, b"hello ", false);
         let second = arrive(&mut ring, 0, b"world", true);
         assert_eq!(ring.bytes(&first), b"hello ");
@@ -173,8 +184,20 @@ mod tests {
     }
 
     #[test]
+    fn more_are_offered_as_long_as_there_is_room() {
+        let mut ring = RecvRing::new(0, 4, 1, 16);
+        for offered in [2, 4, 4] {
+            ring.grow();
+            assert_eq!(ring.tail, offered);
+        }
+        let piece = arrive(&mut ring, 3, b"hello", true);
+        ring.release(piece);
+        assert_eq!(ring.tail, 5);
+    }
+
+    #[test]
     #[should_panic(expected = "past a receive buffer")]
     fn a_piece_past_the_buffer_is_refused() {
-        RecvRing::new(0, 1, 16).fill(0, 17, true);
+        RecvRing::new(0, 1, 1, 16).fill(0, 17, true);
     }
 }

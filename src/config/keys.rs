@@ -88,7 +88,8 @@ const SERVER: &[Key] = &[
     Key {
         name: "messages_per_second_max",
         takes: Takes::Whole(0, COUNT),
-        about: "Messages, pings and pongs of one client in a second; more end it. 0: any number.",
+        about: "Messages, commands of Centrifugo's protocol, pings and pongs of one client in a second; more end it. \
+                0: any number.",
     },
     Key {
         name: "bytes_per_second_max",

@@ -6,7 +6,8 @@
 /// How much a peer may send. 0 turns a bound off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RateConfig {
-    /// Messages, pings and pongs in a second. As many may come at once.
+    /// Messages, pings and pongs in a second. As many may come at once. A message that holds several requests counts as
+    /// so many ([`Context::count_as`](crate::gateway::Context::count_as)); one that passes the bound is still heard.
     pub messages_per_second: u32,
     /// Bytes in a second, of frames and what is around them. As many may come at once; less than a receive may bring
     /// ([`RECV_BUFFER_BYTES`](crate::limits::RECV_BUFFER_BYTES)) would end peers for how the network joins packets.
@@ -46,12 +47,12 @@ struct Bucket {
 const BUCKET_US: u64 = 1_000_000;
 
 impl Rate {
-    /// A message, a ping or a pong came.
+    /// So many messages, pings or pongs came.
     ///
     /// # Errors
-    /// [`TooMuch::Messages`] when it is one too many: then it does not count.
-    pub fn on_message(&mut self, now_ms: u64, config: &RateConfig) -> Result<(), TooMuch> {
-        self.messages.take(1, config.messages_per_second, now_ms).ok_or(TooMuch::Messages)
+    /// [`TooMuch::Messages`] when they are too many: then none of them counts.
+    pub fn on_messages(&mut self, count: u32, now_ms: u64, config: &RateConfig) -> Result<(), TooMuch> {
+        self.messages.take(u64::from(count), config.messages_per_second, now_ms).ok_or(TooMuch::Messages)
     }
 
     /// This many bytes came.
@@ -88,7 +89,7 @@ mod tests {
 
     /// How many messages pass at this time.
     fn pass(rate: &mut Rate, now_ms: u64) -> usize {
-        (0..100).take_while(|_| rate.on_message(now_ms, &CONFIG).is_ok()).count()
+        (0..100).take_while(|_| rate.on_messages(1, now_ms, &CONFIG).is_ok()).count()
     }
 
     #[test]

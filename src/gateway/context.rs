@@ -78,6 +78,8 @@ pub struct Context<'a> {
     is_stream: bool,
     is_released: bool,
     is_closed: bool,
+    /// Messages that what came counts as.
+    messages: u32,
 }
 
 /// What a [`Context`] is made of.
@@ -100,7 +102,18 @@ impl<'a> Context<'a> {
     /// A context for one call.
     pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
         let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream } = parts;
-        Context { id, clock, out, deflate, commands, subscriptions, is_stream, is_released: false, is_closed: false }
+        Context {
+            id,
+            clock,
+            out,
+            deflate,
+            commands,
+            subscriptions,
+            is_stream,
+            is_released: false,
+            is_closed: false,
+            messages: 1,
+        }
     }
 
     /// Which connection this is.
@@ -193,6 +206,17 @@ impl<'a> Context<'a> {
             encode_close(self.out, Some(code), reason, None);
         }
         self.is_closed = true;
+    }
+
+    /// In [`on_message`](super::Handler::on_message): the message counts as so many towards what a peer may send in a
+    /// second, since it holds so many requests. Without this it counts as one.
+    pub fn count_as(&mut self, messages: u32) {
+        self.messages = messages.max(1);
+    }
+
+    /// Messages that what came counts as.
+    pub(crate) fn messages(&self) -> u32 {
+        self.messages
     }
 
     /// Subscriptions of the connection, with those asked for in this call.

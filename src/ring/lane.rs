@@ -21,6 +21,10 @@ const BELL: u64 = 0;
 /// The only group of receive buffers.
 const RECV_GROUP: u16 = 0;
 
+/// One in so many receive buffers is offered from the start, the others when those are used up: most rings never need
+/// them, and the kernel would touch all in turn.
+const FIRST_BUFFERS_SHARE: u16 = 16;
+
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;
 
@@ -80,7 +84,8 @@ impl Lane {
         ring.submitter()
             .register_files_sparse(config.descriptors)
             .map_err(|error| StartError::diagnose("registering the table of descriptors", error))?;
-        let recv = RecvRing::new(config.number, config.recv_buffers, config.recv_buffer_bytes);
+        let in_use = (config.recv_buffers / FIRST_BUFFERS_SHARE).max(1);
+        let recv = RecvRing::new(config.number, config.recv_buffers, in_use, config.recv_buffer_bytes);
         // SAFETY: the entries stay where they are until `recv` is dropped; `drop` unregisters them before that.
         unsafe {
             ring.submitter().register_buf_ring_with_flags(
@@ -284,6 +289,7 @@ impl Lane {
 
     /// Takes what completed. What ends at once goes to `ended` where one is given.
     pub(super) fn reap(&mut self, reaped: &mut Vec<Completion>, mut ended: Option<&mut Vec<Completion>>) {
+        let mut was_scarce = false;
         for entry in self.ring.completion() {
             if entry.user_data() == BELL {
                 self.is_listening = false;
@@ -299,6 +305,7 @@ impl Lane {
                 (Op::Accept, Ok(socket)) => *socket += self.first.0,
                 (Op::Accept, Err(_)) | (Op::Close, Ok(_)) => self.room += 1,
                 (Op::Send, _) => drop(self.in_flight.remove(&token.to_bits())),
+                (Op::Recv, Err(Errno::NoBuffers)) => was_scarce = true,
                 _ => {}
             }
             let completion = Completion { token, result, more: cqueue::more(entry.flags()), received };
@@ -307,6 +314,9 @@ impl Lane {
                 (Op::Reply | Op::Publish | Op::Export, Some(ended)) => ended.push(completion),
                 _ => reaped.push(completion),
             }
+        }
+        if was_scarce {
+            self.recv.grow();
         }
     }
 

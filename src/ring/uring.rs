@@ -38,10 +38,8 @@ const COMPLETIONS: u32 = 16 * 1024;
 const LANE_SUBMISSIONS: u32 = 512;
 const LANE_COMPLETIONS: u32 = 4 * 1024;
 
-/// Receive buffers of each lane where there are several, so that a hundred lanes take some ten megabytes.
-const LANE_RECV_BUFFERS: u16 = 16;
-
-/// Bytes of each.
+/// Bytes of a receive buffer of each lane where there are several: there are more of them then, and a hundred lanes
+/// that need no more than they begin with take some twenty megabytes.
 const LANE_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 
 /// Kernel rings that a ring is made of, at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each
@@ -56,7 +54,8 @@ pub const TABLE_MAX: u32 = 1 << 20;
 pub struct UringConfig {
     /// Sockets it can hold. Where that is more than `RLIMIT_NOFILE` allows a kernel ring, several are used.
     pub descriptors: u32,
-    /// Receive buffers, a power of two. Less where there are several kernel rings.
+    /// Receive buffers at most, a power of two; a ring begins with a sixteenth of them. Where there are several kernel
+    /// rings, each has as many bytes of them, in smaller ones.
     pub recv_buffers: u16,
     /// Bytes of each.
     pub recv_buffer_bytes: u32,
@@ -152,6 +151,11 @@ impl Uring {
         StartError::check_kernel()?;
         let split = Split::new(config.descriptors, table_max).map_err(StartError::TooManyFiles)?;
         let has_others = split.lanes > 1;
+        let recv_buffer_bytes = match has_others {
+            true => LANE_RECV_BUFFER_BYTES.min(config.recv_buffer_bytes),
+            false => config.recv_buffer_bytes,
+        };
+        let recv_buffers = config.recv_buffers * (config.recv_buffer_bytes / recv_buffer_bytes) as u16;
         let lane = |number: u32| {
             Lane::new(LaneConfig {
                 number: number as u16,
@@ -159,11 +163,8 @@ impl Uring {
                 submissions: if number == 0 { SUBMISSIONS } else { LANE_SUBMISSIONS },
                 completions: if number == 0 { COMPLETIONS } else { LANE_COMPLETIONS },
                 descriptors: split.descriptors,
-                recv_buffers: if has_others { LANE_RECV_BUFFERS.min(config.recv_buffers) } else { config.recv_buffers },
-                recv_buffer_bytes: match has_others {
-                    true => LANE_RECV_BUFFER_BYTES.min(config.recv_buffer_bytes),
-                    false => config.recv_buffer_bytes,
-                },
+                recv_buffers,
+                recv_buffer_bytes,
             })
         };
         let mut lanes = (0..split.lanes).map(lane).collect::<Result<Vec<Lane>, StartError>>()?;

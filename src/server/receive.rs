@@ -358,12 +358,12 @@ impl Hearing<'_> {
                 Next::NeedBytes => break,
                 Next::End(cause) => return Heard::Over(cause),
                 Next::Handled => {
-                    if let Err(too_much) = count(rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                    if let Err(too_much) = count(rare, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                 }
                 Next::Message(message) => {
-                    if let Err(too_much) = count(rare, rate, |sent| sent.on_message(now_ms, &rate)) {
+                    if let Err(too_much) = count(rare, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                     self.messages += 1;
@@ -379,8 +379,15 @@ impl Hearing<'_> {
                     });
                     self.routes.handler(route).on_message(&mut context, message);
                     subscriptions = context.subscriptions();
-                    if context.is_closed() {
+                    let (is_closed, others) = (context.is_closed(), context.messages() - 1);
+                    if is_closed {
                         self.slot.conn.phase = Phase::Closing;
+                    }
+                    // What it holds has been heard by now, so it is the next one that would be too much.
+                    if let Err(too_much) =
+                        count(&mut self.slot.rare, rate, |sent| sent.on_messages(others, now_ms, &rate))
+                    {
+                        return self.limit(too_much);
                     }
                 }
             }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use ringfeed::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, CONN_TOPICS_MAX};
 
 use crate::metrics::{await_closed, resident_bytes, total};
-use crate::peer::{FIN, Frame, Peer, TEXT, frame};
+use crate::peer::{CLOSE, FIN, Frame, Peer, TEXT, frame};
 use crate::start;
 use crate::support::server::Server;
 use crate::support::target_dir;
@@ -96,6 +96,26 @@ fn deep_json_is_passed_on_or_refused() {
         await_closed(&server, "application", number as u64 + 1);
         neighbour.expect_echo("undisturbed");
     }
+}
+
+/// Commands count one by one towards what a client may send in a second, also where many come in one message.
+#[test]
+fn a_flood_of_commands_in_few_messages_ends_at_its_bound() {
+    let file = target_dir("hostile").join("flood.toml");
+    fs::write(&file, CONFIG).expect("the target directory can be written to");
+    let file = file.to_str().expect("a path of UTF-8");
+    let server = start(&["--echo", "--config", file, "--messages-per-second-max", "100"]);
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let mut peer = anonymous(&server);
+    let batch = r#"{"id":2,"presence_stats":{"channel":"a"}}"#.to_owned() + "\n";
+    (0..10).for_each(|_| say(&mut peer, batch.repeat(40).trim_end()));
+    let frames = peer.whole_frames_until_end();
+    let (end, replies) = frames.split_last().expect("answers");
+    assert_eq!((end.first_byte, &end.payload[..2]), (FIN | CLOSE, &1008u16.to_be_bytes()[..]), "{end:?}");
+    // The message that is one too many is still heard; and if the server takes its time, some more may come.
+    assert!((100..400).contains(&replies.len()), "{} replies", replies.len());
+    await_closed(&server, "rate_limited", 1);
+    neighbour.expect_echo("undisturbed");
 }
 
 /// A message too many by one byte, and one that never ends.

@@ -51,8 +51,8 @@ BUGS = [
     Bug(
         "cut-send-begins-anew",
         "src/server/fan_out.rs",
-        "self.put_back(slot, run.bytes.clone(), sent as usize)",
-        "self.put_back(slot, run.bytes.clone(), 0 * sent as usize)",
+        "self.put_back(slot, part.frame.clone(), skip);",
+        "self.put_back(slot, part.frame.clone(), 0 * skip);",
     ),
     Bug(
         "refused-reply-dropped",
@@ -87,8 +87,8 @@ BUGS = [
     Bug(
         "reply-overtakes-outbox",
         "src/server/send.rs",
-        "if entry.is_behind() {",
-        "if false {",
+        "if entry.is_behind() {\n            let frame =",
+        "if false {\n            let frame =",
     ),
     Bug(
         "closed-under-a-receive",
@@ -135,8 +135,8 @@ BUGS = [
     Bug(
         "sleeps-over-parcels",
         "src/server/mesh.rs",
-        "if !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty) {",
-        "if false {",
+        "if self.has_incoming() {\n            Duration::ZERO",
+        "if false {\n            Duration::ZERO",
     ),
     Bug(
         "backlog-forgotten",
@@ -245,8 +245,8 @@ BUGS = [
     Bug(
         "drain-forgets-the-busy",
         "src/server/drain.rs",
-        "(Stage::Serving, Phase::Open | Phase::Streaming) => {",
-        "(Stage::Serving, Phase::Open | Phase::Streaming) if !self.slot(slot).is_sending => {",
+        "if entry.stage != Stage::Serving || !matches!(entry.conn.phase, ",
+        "if entry.is_sending || entry.stage != Stage::Serving || !matches!(entry.conn.phase, ",
     ),
     Bug(
         "interest-not-told",
@@ -284,6 +284,60 @@ BUGS = [
         "            self.ring.release(piece);\n",
         "            if slot.is_some_and(|slot| self.is_serving(slot)) {\n                "
         "self.ring.release(piece);\n            }\n",
+    ),
+    Bug(
+        "recovery-one-short",
+        "src/topics/history.rs",
+        "Recovery::Recovered(self.kept.range(self.kept.len() - missed..).cloned().collect())",
+        "Recovery::Recovered(self.kept.range(self.kept.len() - missed.saturating_sub(1)..).cloned().collect())",
+    ),
+    Bug(
+        "recovery-one-again",
+        "src/topics/history.rs",
+        "Recovery::Recovered(self.kept.range(self.kept.len() - missed..).cloned().collect())",
+        "Recovery::Recovered(self.kept.range(self.kept.len().saturating_sub(missed + 1)..).cloned().collect())",
+    ),
+    Bug(
+        "epoch-not-looked-at",
+        "src/topics/history.rs",
+        "if epoch.is_some_and(|epoch| epoch != top.epoch) || offset > top.offset {",
+        "if offset > top.offset {",
+    ),
+    Bug(
+        "lost-though-kept",
+        "src/topics/history.rs",
+        "missed > self.fitting(bytes_max) ||",
+        "missed + 1 > self.fitting(bytes_max) ||",
+    ),
+    Bug(
+        "staged-before-the-answer",
+        "src/server/subscribe.rs",
+        "if self.topics.has_staged(topic) {",
+        "if false {",
+    ),
+    Bug(
+        "back-before-the-goodbye",
+        "src/server/subscribe.rs",
+        "            self.topics.begin_parting(topic);\n",
+        "",
+    ),
+    Bug(
+        "replaced-out-of-turn",
+        "src/conn/outbox.rs",
+        "replaced.filter(|place| waiting.last.get(&mark.topic) == Some(place))",
+        "replaced",
+    ),
+    Bug(
+        "last-word-dropped",
+        "src/conn/outbox.rs",
+        "other.mark.is_some_and(|other| other != mark && newest.get(&other) == Some(place))",
+        "other.mark.is_some_and(|other| other == mark && newest.get(&other) == Some(place))",
+    ),
+    Bug(
+        "repeat-made-again",
+        "src/topics/home.rs",
+        "            self.repeats.insert((topic, key), position);\n",
+        "            let _ = (topic, key);\n",
     ),
 ]
 

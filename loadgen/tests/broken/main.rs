@@ -141,6 +141,16 @@ fn echoes_before_a_server_dies_are_told() {
 }
 
 #[test]
+fn connecting_to_a_server_that_is_gone_ends_soon() {
+    let server = Server::start(Fault::ShutsTheDoor(50));
+    let url = server.url("/feed");
+    let flags = ["connect", "--url", &url, "--connections", "4", "--warmup", "0ms", "--duration", "10m"];
+    let run = loadgen("door", &flags);
+    assert_eq!((run.code, &run.report["count"]), (1, &49.into()), "the first is not measured: {}", run.text);
+    assert!(run.text.contains("closed") && run.text.contains("refused"), "{}", run.text);
+}
+
+#[test]
 fn every_scenario_tells_what_there_was_before_a_server_died() {
     for scenario in ["storm", "slow", "churn"] {
         let server = Server::start(Fault::Dies(50));

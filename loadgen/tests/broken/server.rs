@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     Stalls(u64, Duration),
     /// After this one, it closes every connection; of those that want an echo, each after so many of its own.
     Dies(u64),
+    /// After so many connections it accepts none any more.
+    ShutsTheDoor(u64),
 }
 
 /// A running server. Its threads end with the test.
@@ -55,8 +57,9 @@ impl Server {
         let address = listener.local_addr().expect("a listener has an address");
         let state = Arc::new(State { fault, subscribers: Mutex::default(), made: AtomicU64::new(0) });
         let shared = Arc::clone(&state);
+        let connections_max = if let Fault::ShutsTheDoor(count) = fault { count as usize } else { usize::MAX };
         thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for stream in listener.incoming().map_while(Result::ok).take(connections_max) {
                 let state = Arc::clone(&shared);
                 thread::spawn(move || serve(stream, &state));
             }

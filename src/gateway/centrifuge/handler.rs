@@ -62,11 +62,17 @@ impl Handler for Centrifuge {
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
         let Centrifuge { reader, conversations } = self;
-        let Some(session) = conversations.clients.get_mut(conn.id()) else { return };
-        let outcome = match session.wire {
-            Wire::Json => reader.read(message.payload, |command| conversations.on_command(conn, &command)),
-            Wire::Protobuf => read_protobuf(message.payload, |command| conversations.on_command(conn, &command)),
+        let Some(wire) = conversations.clients.get_mut(conn.id()).map(|session| session.wire) else { return };
+        let mut commands = 0;
+        let mut take = |command: Command<'_>| {
+            commands += 1;
+            conversations.on_command(conn, &command)
         };
+        let outcome = match wire {
+            Wire::Json => reader.read(message.payload, &mut take),
+            Wire::Protobuf => read_protobuf(message.payload, &mut take),
+        };
+        conn.count_as(commands);
         if outcome.is_err() {
             close(conn, Disconnect::BadRequest("bad request: these are not commands"));
         }

@@ -221,7 +221,7 @@ fn data<'a>(request: Value<'_, '_>, line: &'a [u8], name: &str) -> Result<&'a [u
     if fields(request)?.all(|(key, _)| key != "data") {
         return Ok(b"");
     }
-    member(line, name).and_then(|request| member(request, "data")).ok_or(Malformed)
+    member(line, name, "data").ok_or(Malformed)
 }
 
 fn fields<'t, 'a>(value: Value<'t, 'a>) -> Result<impl Iterator<Item = (&'a str, Value<'t, 'a>)>, Malformed> {

@@ -2,32 +2,48 @@
 //!
 //! Where it is not, the answer is some other part of the text or none, but never a panic.
 
-/// The text of the value of `key` in the object that `text` begins with; the last one if there are several, as
-/// parsers have it. Keys written with escapes are not found.
-pub(super) fn member<'a>(text: &'a [u8], key: &str) -> Option<&'a [u8]> {
+use std::ops::Range;
+
+/// The text of the value of `inner` in the object that `outer` is in the object that `text` begins with; the last one
+/// if there are several, as parsers have it. Keys written with escapes are not found.
+pub(super) fn member<'a>(text: &'a [u8], outer: &str, inner: &str) -> Option<&'a [u8]> {
+    let (found, _) = scan_object(text, skip_space(text, 0), &[outer, inner])?;
+    found.map(|found| &text[found])
+}
+
+/// In the object that begins at `at`: where the value is that the keys of `path` lead to, and where the object ends.
+fn scan_object(text: &[u8], at: usize, path: &[&str]) -> Option<(Option<Range<usize>>, usize)> {
+    let (key, deeper) = path.split_first()?;
     let mut found = None;
-    let mut at = skip_space(text, 0);
     if text.get(at) != Some(&b'{') {
         return None;
     }
-    loop {
-        at = skip_space(text, at + 1);
-        let key_end = match text.get(at)? {
-            b'"' => skip_string(text, at)?,
-            _ => return found,
-        };
+    let mut at = skip_space(text, at + 1);
+    while text.get(at)? == &b'"' {
+        let key_end = skip_string(text, at)?;
         let is_wanted = text[at + 1..key_end - 1] == *key.as_bytes();
         let colon = skip_space(text, key_end);
         let start = skip_space(text, colon + 1);
-        let end = skip_value(text, start)?;
-        if is_wanted {
-            found = Some(&text[start..end]);
-        }
+        let end = match deeper {
+            [_, ..] if is_wanted && text.get(start) == Some(&b'{') => {
+                let (inner, end) = scan_object(text, start, deeper)?;
+                found = inner;
+                end
+            }
+            _ => {
+                let end = skip_value(text, start)?;
+                if is_wanted {
+                    found = deeper.is_empty().then_some(start..end);
+                }
+                end
+            }
+        };
         at = skip_space(text, end);
-        if text.get(at) != Some(&b',') {
-            return found;
+        if text.get(at) == Some(&b',') {
+            at = skip_space(text, at + 1);
         }
     }
+    (text[at] == b'}').then_some((found, at + 1))
 }
 
 fn skip_space(text: &[u8], mut at: usize) -> usize {
@@ -52,7 +68,8 @@ fn skip_value(text: &[u8], mut at: usize) -> Option<usize> {
                 at += 1;
             }
             _ if depth == 0 => at = skip_scalar(text, at)?,
-            _ => at += 1,
+            // Numbers, words and what is between them end nothing.
+            _ => at += text[at..].iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']'))?,
         }
         if depth == 0 {
             return Some(at);
@@ -85,25 +102,34 @@ mod tests {
     #[test]
     fn members_are_found() {
         let rows = [
-            (r#"{"a":1}"#, Some("1")),
-            (r#" { "b" : [1,{"a":2}] , "a" : {"b":"}"} } "#, Some(r#"{"b":"}"}"#)),
-            (r#"{"a":1,"a":"\"\\"}"#, Some(r#""\"\\""#)),
+            (r#"{"x":{"a":1}}"#, Some("1")),
+            (r#" { "b" : [1,{"a":2}] , "x" : { "y" : {} , "a" : {"b":"}"} } , "c" : [] } "#, Some(r#"{"b":"}"}"#)),
+            (r#"{"x":{"a":1,"a":"\"\\"}}"#, Some(r#""\"\\""#)),
+            (r#"{"x":{"a":1},"x":{"a":2}}"#, Some("2")),
+            (r#"{"x":{"a":1},"x":null}"#, None),
             (r#"{"x":"a","b":{"a":1}}"#, None),
-            (r#"{"\u0061":1}"#, None),
-            (r#"{"a":null,"b":1}"#, Some("null")),
+            (r#"{"y":{"x":{"a":1}}}"#, None),
+            (r#"{"x":{"\u0061":1}}"#, None),
+            (r#"{"x":{"a":null,"b":1}}"#, Some("null")),
+            (r#"{"x":{}}"#, None),
             ("{}", None),
             ("[1]", None),
             ("", None),
         ];
         for (text, expected) in rows {
-            assert_eq!(member(text.as_bytes(), "a"), expected.map(str::as_bytes), "{text}");
+            assert_eq!(member(text.as_bytes(), "x", "a"), expected.map(str::as_bytes), "{text}");
         }
     }
 
     #[test]
     fn other_text_has_no_members() {
-        for text in [r#"{"a"#, r#"{"a":"#, r#"{"a":["#, r#"{"a":]}"#, r#"{"a":1"#, r#"{"a":"\"#, "{", r#"{"a":}"#] {
-            assert_eq!(member(text.as_bytes(), "a"), None, "{text}");
+        let whole = r#"{"x":{"b":["\"",1],"a":[{"c":"}"},-1.5]}}"#;
+        assert!(member(whole.as_bytes(), "x", "a").is_some());
+        for len in 0..whole.len() {
+            assert_eq!(member(&whole.as_bytes()[..len], "x", "a"), None, "{}", &whole[..len]);
+        }
+        for text in [r#"{"x":{"a":]}}"#, r#"{"x":{"a":}}"#, r#"{"x" 1}"#] {
+            assert_eq!(member(text.as_bytes(), "x", "a"), None, "{text}");
         }
     }
 }

@@ -52,7 +52,8 @@ impl SimRing {
     /// A ring of `kernel`. Rings are numbered from 0.
     pub fn new(kernel: &SimKernel) -> SimRing {
         let mut state = kernel.0.borrow_mut();
-        let recv = RecvRing::new(0, state.faults.recv_buffers, state.faults.recv_buffer_bytes);
+        let buffers = state.faults.recv_buffers;
+        let recv = RecvRing::new(0, buffers, buffers, state.faults.recv_buffer_bytes);
         let index = state.add_ring();
         drop(state);
         SimRing { kernel: kernel.clone(), index, recv, accepted_from: [Ipv4Addr::UNSPECIFIED.into(); ACCEPTS_MAX] }
