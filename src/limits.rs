@@ -125,8 +125,15 @@ pub const SOCKET_NOTSENT_BYTES: u32 = 128 * 1024;
 /// Topics whose order one home shard keeps. About 150 bytes each.
 pub const HOME_TOPICS_MAX: usize = 1_000_000;
 
-/// Parcels in the queue from one shard, or from the control plane, to a shard.
+/// Parcels in the queue from one shard, or from the control plane, to a shard, at most.
 pub const MESH_QUEUE_PARCELS: usize = 4096;
+
+/// Parcels that there is room for in all queues to one shard: a hundred shards have ten thousand queues, of which each
+/// then takes some kilobytes.
+pub const MESH_SHARD_PARCELS: usize = 16 * 1024;
+
+/// Parcels in such a queue at least, however many shards there are.
+pub const MESH_QUEUE_PARCELS_MIN: usize = 64;
 
 /// Parcels that may wait for room in such a queue before publications are refused.
 pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;

@@ -20,8 +20,8 @@ const UNIT: &str = "handshakes";
 /// So many connections are begun before what came is looked at again.
 const OPENED_PER_TURN: usize = 64;
 
-/// With nobody let in for so long and somebody turned away, the server is taken for gone: the run ends, and what was found
-/// is told.
+/// With nobody let in for so long and somebody turned away, the server is taken for gone: the run ends, and what was
+/// found is told.
 const HOPELESS: Duration = Duration::from_secs(3);
 
 /// Runs the scenario.

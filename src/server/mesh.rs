@@ -13,7 +13,10 @@ use super::slowest::SlowConnection;
 use super::subscribe::Joining;
 use crate::buf::{Asleep, ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
-use crate::limits::{MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_RETRY_MS};
+use crate::limits::{
+    MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_QUEUE_PARCELS_MIN, MESH_RETRY_MS,
+    MESH_SHARD_PARCELS,
+};
 use crate::ring::{Event, Op, Ring, Token};
 use crate::topics::{Answer, CatchUp, ClientInfo, Draft, Position, PublishError, Push, Query, TopicName};
 
@@ -148,10 +151,11 @@ pub struct Publisher {
 /// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
 pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, Vec<Mesh<A>>) {
     let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
+    let parcels_max = (MESH_SHARD_PARCELS / addresses.len()).clamp(MESH_QUEUE_PARCELS_MIN, MESH_QUEUE_PARCELS);
     let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
     let mut shards = Vec::new();
     for (asleep, event) in asleep.iter().zip(events) {
-        let (producer, consumer) = queue(MESH_QUEUE_PARCELS);
+        let (producer, consumer) = queue(parcels_max);
         incoming.push(vec![consumer]);
         shards.push((producer, asleep.clone(), event.clone()));
     }
@@ -159,7 +163,7 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, V
         if from == to {
             return None;
         }
-        let (queue, consumer) = queue(MESH_QUEUE_PARCELS);
+        let (queue, consumer) = queue(parcels_max);
         incoming[to].push(consumer);
         let (asleep, address) = (asleep[to].clone(), addresses[to].clone());
         Some(Link { queue, backlog: VecDeque::new(), asleep, address, sent: false })

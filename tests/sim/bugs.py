@@ -39,8 +39,8 @@ BUGS = [
     Bug(
         "no-rearm-after-enobufs",
         "src/server/receive.rs",
-        "if !self.slot(slot).is_paused {",
-        "if !was_scarce && !self.slot(slot).is_paused {",
+        "match (self.slot(slot).is_paused, has_rest) {",
+        "match (was_scarce || self.slot(slot).is_paused, has_rest) {",
     ),
     Bug(
         "no-resume-after-pause",
@@ -93,14 +93,14 @@ BUGS = [
     Bug(
         "closed-under-a-receive",
         "src/server/slot.rs",
-        "self.attention != Attention::None || self.is_sending ||",
+        "self.attention.op().is_some() || self.is_sending ||",
         "self.is_sending ||",
     ),
     Bug(
         "closed-under-a-send",
         "src/server/slot.rs",
-        "self.attention != Attention::None || self.is_sending || self.is_shutting",
-        "self.attention != Attention::None || self.is_shutting",
+        "self.attention.op().is_some() || self.is_sending || self.is_shutting",
+        "self.attention.op().is_some() || self.is_shutting",
     ),
     Bug(
         "operations-not-cancelled",
@@ -221,8 +221,8 @@ BUGS = [
     Bug(
         "shutdown-not-awaited",
         "src/server/slot.rs",
-        "self.attention != Attention::None || self.is_sending || self.is_shutting",
-        "self.attention != Attention::None || self.is_sending",
+        "self.attention.op().is_some() || self.is_sending || self.is_shutting",
+        "self.attention.op().is_some() || self.is_sending",
     ),
     Bug(
         "no-linger",
@@ -284,6 +284,18 @@ BUGS = [
         "            self.ring.release(piece);\n",
         "            if slot.is_some_and(|slot| self.is_serving(slot)) {\n                "
         "self.ring.release(piece);\n            }\n",
+    ),
+    Bug(
+        "turn-slept-through",
+        "src/server/shard.rs",
+        " || !self.awaiting_turn.is_empty() {",
+        " {",
+    ),
+    Bug(
+        "turn-never-given",
+        "src/server/attend.rs",
+        "self.awaiting_turn.push_back(id);",
+        "if self.awaiting_turn.is_empty() {\n                    self.awaiting_turn.push_back(id);\n                }",
     ),
     Bug(
         "recovery-one-short",
