@@ -24,6 +24,10 @@ const RECV_GROUP: u16 = 0;
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;
 
+/// `IORING_RECVSEND_POLL_FIRST`: a receive begins with a poll, even where something can be received at once: it takes its
+/// place behind the operations of other sockets that can go on by then.
+pub(super) const RECV_POLL_FIRST: u16 = 1;
+
 /// How often in a turn the kernel is asked to finish what it has put off.
 const CATCH_UP_ROUNDS: usize = 8;
 
@@ -188,10 +192,18 @@ impl Lane {
         self.push(opcode::RecvMulti::new(self.fixed(socket), RECV_GROUP).build(), token, reaped);
     }
 
-    /// Queues a receive of one piece, as long as the buffer has room for.
-    pub(super) fn push_recv_once(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) {
-        let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), 0).buf_group(RECV_GROUP);
-        self.push(recv.build().flags(Flags::BUFFER_SELECT), token, reaped);
+    /// Queues a receive of one piece, of `bytes_max` or as long as the buffer has room for. `how`: 0, or
+    /// [`RECV_POLL_FIRST`].
+    pub(super) fn push_recv_once(
+        &mut self,
+        socket: Direct,
+        bytes_max: u32,
+        how: u16,
+        token: Token,
+        reaped: &mut Vec<Completion>,
+    ) {
+        let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), bytes_max).buf_group(RECV_GROUP);
+        self.push(recv.ioprio(how).build().flags(Flags::BUFFER_SELECT), token, reaped);
     }
 
     /// Hands all queued operations to the kernel.
@@ -301,7 +313,8 @@ impl Lane {
                 (Op::Send, _) => drop(self.in_flight.remove(&token.to_bits())),
                 _ => {}
             }
-            let completion = Completion { token, result, more: cqueue::more(entry.flags()), received };
+            let (more, has_rest) = (cqueue::more(entry.flags()), cqueue::sock_nonempty(entry.flags()));
+            let completion = Completion { token, result, more, received, has_rest };
             match (token.op(), &mut ended) {
                 (Op::Cancel, _) => {}
                 (Op::Reply | Op::Publish | Op::Export, Some(ended)) => ended.push(completion),

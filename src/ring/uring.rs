@@ -21,7 +21,7 @@ use io_uring::types::{DestinationSlot, Fd, Fixed};
 use rustix::net::getpeername;
 use rustix::process::{Resource, getrlimit};
 
-use super::lane::{Lane, LaneConfig};
+use super::lane::{Lane, LaneConfig, RECV_POLL_FIRST};
 use super::{ACCEPTS_MAX, Completion, Direct, Event, Op, Ring, SendNow, StartError, Token};
 use crate::buf::{Received, SharedFrame};
 
@@ -269,9 +269,14 @@ impl Ring for Uring {
         lane.push_recv(socket, token, reaped);
     }
 
-    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
+    fn submit_recv_once(&mut self, socket: Direct, bytes_max: u32, token: Token) {
         let (lane, reaped) = self.lane(socket);
-        lane.push_recv_once(socket, token, reaped);
+        lane.push_recv_once(socket, bytes_max, 0, token, reaped);
+    }
+
+    fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
+        let (lane, reaped) = self.lane(socket);
+        lane.push_recv_once(socket, bytes_max, RECV_POLL_FIRST, token, reaped);
     }
 
     fn submit_poll(&mut self, socket: Direct, token: Token) {
@@ -401,10 +406,14 @@ mod tests {
 
     /// A socket in slot 0 of `ring`, and its other end.
     fn connect(ring: &mut Uring) -> TcpStream {
+        connect_at(ring, Direct(0))
+    }
+
+    fn connect_at(ring: &mut Uring, place: Direct) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
-        ring.install(socket.into(), Direct(0)).unwrap();
+        ring.install(socket.into(), place).unwrap();
         peer
     }
 
@@ -585,6 +594,29 @@ mod tests {
     }
 
     #[test]
+    fn a_late_receive_completes_behind_what_others_have_sent_by_then() {
+        let mut ring = uring();
+        let (mut eager, mut other) = (connect_at(&mut ring, Direct(0)), connect_at(&mut ring, Direct(1)));
+        ring.submit_recv(Direct(1), token(Op::Recv, 1));
+        assert_quiet(&mut ring);
+        eager.write_all(b"much").unwrap();
+        other.write_all(b"little").unwrap();
+        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        let mut completions = Vec::new();
+        while completions.len() < 2 {
+            ring.wait(SOON, &mut completions);
+        }
+        for (received, (slot, expected, has_rest)) in
+            completions.into_iter().zip([(1, &b"little"[..], false), (0, &b"muc"[..], true)])
+        {
+            assert_eq!((received.token.slot(), received.has_rest), (slot, has_rest));
+            let piece = received.received.unwrap();
+            assert_eq!(ring.received(&piece), expected);
+            ring.release(piece);
+        }
+    }
+
+    #[test]
     fn cancelled_receives_end_and_a_shutdown_is_seen_by_the_peer() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
@@ -660,9 +692,9 @@ mod tests {
         assert_quiet(&mut ring);
         peer.write_all(b"hello").unwrap();
         assert!(!next(&mut ring, Op::Poll).more);
-        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_once(Direct(0), 4096, token(Op::Recv, 0));
         let received = next(&mut ring, Op::Recv);
-        assert!(!received.more);
+        assert!(!received.more && !received.has_rest);
         let piece = received.received.unwrap();
         assert_eq!(ring.received(&piece), b"hello");
         ring.release(piece);
@@ -670,13 +702,18 @@ mod tests {
         assert_quiet(&mut ring);
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         next(&mut ring, Op::Poll);
-        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
-        let piece = next(&mut ring, Op::Recv).received.unwrap();
-        ring.release(piece);
+        for (bytes_max, expected, has_rest) in [(3, &b"wor"[..], true), (3, &b"ld"[..], false)] {
+            ring.submit_recv_once(Direct(0), bytes_max, token(Op::Recv, 0));
+            let received = next(&mut ring, Op::Recv);
+            assert_eq!((received.more, received.has_rest), (false, has_rest));
+            let piece = received.received.unwrap();
+            assert_eq!(ring.received(&piece), expected);
+            ring.release(piece);
+        }
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         drop(peer);
         next(&mut ring, Op::Poll);
-        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_once(Direct(0), 4096, token(Op::Recv, 0));
         assert_eq!(next(&mut ring, Op::Recv).result, Ok(0));
     }
 
