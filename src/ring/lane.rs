@@ -26,7 +26,7 @@ const PBUF_RING_INC: u16 = 2;
 
 /// `IORING_RECVSEND_POLL_FIRST`: a receive begins with a poll, even where something can be received at once: it takes its
 /// place behind the operations of other sockets that can go on by then.
-pub(super) const RECV_POLL_FIRST: u16 = 1;
+const RECV_POLL_FIRST: u16 = 1;
 
 /// How often in a turn the kernel is asked to finish what it has put off.
 const CATCH_UP_ROUNDS: usize = 8;
@@ -192,18 +192,23 @@ impl Lane {
         self.push(opcode::RecvMulti::new(self.fixed(socket), RECV_GROUP).build(), token, reaped);
     }
 
-    /// Queues a receive of one piece, of `bytes_max` or as long as the buffer has room for. `how`: 0, or
-    /// [`RECV_POLL_FIRST`].
-    pub(super) fn push_recv_once(
+    /// Queues a receive of one piece, as long as the buffer has room for.
+    pub(super) fn push_recv_once(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) {
+        let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), 0).buf_group(RECV_GROUP);
+        self.push(recv.build().flags(Flags::BUFFER_SELECT), token, reaped);
+    }
+
+    /// Queues a receive of one piece, behind what other sockets can go on with.
+    pub(super) fn push_recv_late(
         &mut self,
         socket: Direct,
         bytes_max: u32,
-        how: u16,
         token: Token,
         reaped: &mut Vec<Completion>,
     ) {
         let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), bytes_max).buf_group(RECV_GROUP);
-        self.push(recv.ioprio(how).build().flags(Flags::BUFFER_SELECT), token, reaped);
+        let entry = recv.ioprio(RECV_POLL_FIRST).build().flags(Flags::BUFFER_SELECT);
+        self.push(entry, token, reaped);
     }
 
     /// Hands all queued operations to the kernel.

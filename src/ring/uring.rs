@@ -21,7 +21,7 @@ use io_uring::types::{DestinationSlot, Fd, Fixed};
 use rustix::net::getpeername;
 use rustix::process::{Resource, getrlimit};
 
-use super::lane::{Lane, LaneConfig, RECV_POLL_FIRST};
+use super::lane::{Lane, LaneConfig};
 use super::{ACCEPTS_MAX, Completion, Direct, Event, Op, Ring, SendNow, StartError, Token};
 use crate::buf::{Received, SharedFrame};
 
@@ -269,14 +269,14 @@ impl Ring for Uring {
         lane.push_recv(socket, token, reaped);
     }
 
-    fn submit_recv_once(&mut self, socket: Direct, bytes_max: u32, token: Token) {
+    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
         let (lane, reaped) = self.lane(socket);
-        lane.push_recv_once(socket, bytes_max, 0, token, reaped);
+        lane.push_recv_once(socket, token, reaped);
     }
 
     fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
         let (lane, reaped) = self.lane(socket);
-        lane.push_recv_once(socket, bytes_max, RECV_POLL_FIRST, token, reaped);
+        lane.push_recv_late(socket, bytes_max, token, reaped);
     }
 
     fn submit_poll(&mut self, socket: Direct, token: Token) {
@@ -692,7 +692,7 @@ mod tests {
         assert_quiet(&mut ring);
         peer.write_all(b"hello").unwrap();
         assert!(!next(&mut ring, Op::Poll).more);
-        ring.submit_recv_once(Direct(0), 4096, token(Op::Recv, 0));
+        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
         let received = next(&mut ring, Op::Recv);
         assert!(!received.more && !received.has_rest);
         let piece = received.received.unwrap();
@@ -703,7 +703,7 @@ mod tests {
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         next(&mut ring, Op::Poll);
         for (bytes_max, expected, has_rest) in [(3, &b"wor"[..], true), (3, &b"ld"[..], false)] {
-            ring.submit_recv_once(Direct(0), bytes_max, token(Op::Recv, 0));
+            ring.submit_recv_late(Direct(0), bytes_max, token(Op::Recv, 0));
             let received = next(&mut ring, Op::Recv);
             assert_eq!((received.more, received.has_rest), (false, has_rest));
             let piece = received.received.unwrap();
@@ -713,7 +713,7 @@ mod tests {
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         drop(peer);
         next(&mut ring, Op::Poll);
-        ring.submit_recv_once(Direct(0), 4096, token(Op::Recv, 0));
+        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
         assert_eq!(next(&mut ring, Op::Recv).result, Ok(0));
     }
 

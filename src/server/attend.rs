@@ -127,9 +127,7 @@ impl<R: Ring> Shard<'_, R> {
                 self.metrics.recv_turns_awaited.add(1);
             }
             Attention::Poll => self.ring.submit_poll(socket, Token::of_conn(Op::Poll, id)),
-            Attention::Once => {
-                self.ring.submit_recv_once(socket, self.config.recv_turn_bytes, Token::of_conn(Op::Recv, id));
-            }
+            Attention::Once => self.ring.submit_recv_once(socket, Token::of_conn(Op::Recv, id)),
             Attention::Stream => self.ring.submit_recv(socket, Token::of_conn(Op::Recv, id)),
         }
     }

@@ -98,13 +98,13 @@ impl Ring for SimRing {
         self.queue(Request::Recv { socket, once_bytes_max: None, token });
     }
 
-    fn submit_recv_once(&mut self, socket: Direct, bytes_max: u32, token: Token) {
-        self.queue(Request::Recv { socket, once_bytes_max: Some(bytes_max), token });
+    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
+        self.queue(Request::Recv { socket, once_bytes_max: Some(u32::MAX), token });
     }
 
-    /// What has completed by then is in the queue already.
+    /// All operations take time here: what has completed by then is in the queue already.
     fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
-        self.submit_recv_once(socket, bytes_max, token);
+        self.queue(Request::Recv { socket, once_bytes_max: Some(bytes_max), token });
     }
 
     fn submit_poll(&mut self, socket: Direct, token: Token) {
@@ -305,11 +305,11 @@ mod tests {
         assert_eq!(completions(&kernel, &mut ring), []);
         kernel.write(peer, b"hello");
         assert_eq!(completions(&kernel, &mut ring)[0].token, token(Op::Poll));
-        ring.submit_recv_once(socket, 3, token(Op::Recv));
+        ring.submit_recv_late(socket, 3, token(Op::Recv));
         let mut received = completions(&kernel, &mut ring);
         assert_eq!((received[0].result, received[0].more, received[0].has_rest), (Ok(3), false, true));
         ring.release(received[0].received.take().unwrap());
-        ring.submit_recv_once(socket, 3, token(Op::Recv));
+        ring.submit_recv_late(socket, 3, token(Op::Recv));
         let mut received = completions(&kernel, &mut ring);
         assert_eq!((received[0].result, received[0].more, received[0].has_rest), (Ok(2), false, false));
         ring.release(received[0].received.take().unwrap());
