@@ -97,7 +97,8 @@ pub(super) struct Shard<'m, R: Ring> {
     wake: Event,
 
     pub(super) replies: Replies,
-    /// Connections that wait for their turn to be received from, in the order in which they get it. Some may have ended.
+    /// Connections that wait for their turn to be received from, in the order in which they get it. Some may have
+    /// ended.
     pub(super) awaiting_turn: VecDeque<ConnId>,
     /// Connections that have something to send or to end, once the turn's sends have been made.
     pub(super) dirty: Vec<u32>,
