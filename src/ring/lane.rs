@@ -24,8 +24,8 @@ const RECV_GROUP: u16 = 0;
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;
 
-/// `IORING_RECVSEND_POLL_FIRST`: a receive begins with a poll, even where something can be received at once: it takes its
-/// place behind the operations of other sockets that can go on by then.
+/// `IORING_RECVSEND_POLL_FIRST`: a receive begins with a poll, even where something can be received at once: it takes
+/// its place behind the operations of other sockets that can go on by then.
 const RECV_POLL_FIRST: u16 = 1;
 
 /// How often in a turn the kernel is asked to finish what it has put off.

@@ -12,9 +12,9 @@
 //! ```
 //!
 //! Whose receive has not brought all that there was waits for its turn, as does the *eager*, who has sent much at once,
-//! with whatever it sends: at the end of each turn of the shard a few of those who wait are received from once, little of
-//! each, and after whatever others have sent by then. So whoever sends as fast as it can is heard as fast as the shard
-//! can, and those who don't are heard in between.
+//! with whatever it sends: at the end of each turn of the shard a few of those who wait are received from once, little
+//! of each, and after whatever others have sent by then. So whoever sends as fast as it can is heard as fast as the
+//! shard can, and those who don't are heard in between.
 
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
