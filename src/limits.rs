@@ -271,6 +271,14 @@ pub const RECV_BUSY_PIECES: u8 = 4;
 /// Milliseconds between two pieces that still are in quick succession.
 pub const RECV_BUSY_GAP_MS: u64 = 1_000;
 
+/// Bytes that those are heard of in one turn, all together, who have sent more than was received of them: whoever sends
+/// as fast as it can, and however many do, holds up the others by no more than these take. A piece of as many makes its
+/// sender one of those.
+pub const RECV_TURN_BYTES: u32 = 8 * 1024;
+
+/// How many of those are heard in one turn, at most. The others wait for theirs.
+pub const RECV_TURN_CONNS: usize = 4;
+
 /// Silence after which a connection waits on a poll again, in milliseconds. It is looked for when the connection's
 /// timer fires anyway, so it may take as long as the ping interval more.
 pub const RECV_QUIET_MS: u64 = 10_000;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
-use crate::limits::FAN_OUT_SENDS_PER_TURN;
+use crate::limits::{FAN_OUT_SENDS_PER_TURN, RECV_TURN_BYTES};
 use crate::proto::DeflateConfig;
 use crate::server::ServerConfig;
 use crate::topics::{Namespace, Namespaces};
@@ -210,6 +210,7 @@ impl Settings {
             },
             namespaces: Arc::new(self.topic_namespaces()),
             fan_out_sends_per_turn: FAN_OUT_SENDS_PER_TURN,
+            recv_turn_bytes: RECV_TURN_BYTES,
             socket_notsent_bytes: server.socket_notsent_bytes,
             deflate: deflate.enabled.then_some(DeflateConfig {
                 level: deflate.level,

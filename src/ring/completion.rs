@@ -14,4 +14,6 @@ pub struct Completion {
     pub more: bool,
     /// The bytes that a receive brought. To be given back with [`Ring::release`](super::Ring::release).
     pub received: Option<Received>,
+    /// More had come than the receive brought.
+    pub has_rest: bool,
 }

@@ -28,6 +28,10 @@ const FIRST_BUFFERS_SHARE: u16 = 16;
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;
 
+/// `IORING_RECVSEND_POLL_FIRST`: a receive begins with a poll, even where something can be received at once: it takes
+/// its place behind the operations of other sockets that can go on by then.
+const RECV_POLL_FIRST: u16 = 1;
+
 /// How often in a turn the kernel is asked to finish what it has put off.
 const CATCH_UP_ROUNDS: usize = 8;
 
@@ -199,6 +203,19 @@ impl Lane {
         self.push(recv.build().flags(Flags::BUFFER_SELECT), token, reaped);
     }
 
+    /// Queues a receive of one piece, behind what other sockets can go on with.
+    pub(super) fn push_recv_late(
+        &mut self,
+        socket: Direct,
+        bytes_max: u32,
+        token: Token,
+        reaped: &mut Vec<Completion>,
+    ) {
+        let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), bytes_max).buf_group(RECV_GROUP);
+        let entry = recv.ioprio(RECV_POLL_FIRST).build().flags(Flags::BUFFER_SELECT);
+        self.push(entry, token, reaped);
+    }
+
     /// Hands all queued operations to the kernel.
     pub(super) fn submit(&mut self, reaped: &mut Vec<Completion>) {
         while !self.ring.submission().is_empty() {
@@ -308,7 +325,8 @@ impl Lane {
                 (Op::Recv, Err(Errno::NoBuffers)) => was_scarce = true,
                 _ => {}
             }
-            let completion = Completion { token, result, more: cqueue::more(entry.flags()), received };
+            let (more, has_rest) = (cqueue::more(entry.flags()), cqueue::sock_nonempty(entry.flags()));
+            let completion = Completion { token, result, more, received, has_rest };
             match (token.op(), &mut ended) {
                 (Op::Cancel, _) => {}
                 (Op::Reply | Op::Publish | Op::Export, Some(ended)) => ended.push(completion),

@@ -85,6 +85,10 @@ pub trait Ring {
     /// Receives one piece, as [`submit_recv`](Self::submit_recv) does. Completes once.
     fn submit_recv_once(&mut self, socket: Direct, token: Token);
 
+    /// Receives one piece of at most `bytes_max`, which is not 0, after whatever has come on other sockets by then.
+    /// Completes once.
+    fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token);
+
     /// Completes once, as soon as there may be something to receive. The kernel holds some 250 bytes for it: how a
     /// socket on which little arrives should wait.
     fn submit_poll(&mut self, socket: Direct, token: Token);

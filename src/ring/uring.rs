@@ -275,6 +275,11 @@ impl Ring for Uring {
         lane.push_recv_once(socket, token, reaped);
     }
 
+    fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
+        let (lane, reaped) = self.lane(socket);
+        lane.push_recv_late(socket, bytes_max, token, reaped);
+    }
+
     fn submit_poll(&mut self, socket: Direct, token: Token) {
         self.push(socket, token, |socket| opcode::PollAdd::new(socket, libc::POLLIN as u32).build());
     }
@@ -402,10 +407,14 @@ mod tests {
 
     /// A socket in slot 0 of `ring`, and its other end.
     fn connect(ring: &mut Uring) -> TcpStream {
+        connect_at(ring, Direct(0))
+    }
+
+    fn connect_at(ring: &mut Uring, place: Direct) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
-        ring.install(socket.into(), Direct(0)).unwrap();
+        ring.install(socket.into(), place).unwrap();
         peer
     }
 
@@ -586,6 +595,29 @@ mod tests {
     }
 
     #[test]
+    fn a_late_receive_completes_behind_what_others_have_sent_by_then() {
+        let mut ring = uring();
+        let (mut eager, mut other) = (connect_at(&mut ring, Direct(0)), connect_at(&mut ring, Direct(1)));
+        ring.submit_recv(Direct(1), token(Op::Recv, 1));
+        assert_quiet(&mut ring);
+        eager.write_all(b"much").unwrap();
+        other.write_all(b"little").unwrap();
+        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        let mut completions = Vec::new();
+        while completions.len() < 2 {
+            ring.wait(SOON, &mut completions);
+        }
+        for (received, (slot, expected, has_rest)) in
+            completions.into_iter().zip([(1, &b"little"[..], false), (0, &b"muc"[..], true)])
+        {
+            assert_eq!((received.token.slot(), received.has_rest), (slot, has_rest));
+            let piece = received.received.unwrap();
+            assert_eq!(ring.received(&piece), expected);
+            ring.release(piece);
+        }
+    }
+
+    #[test]
     fn cancelled_receives_end_and_a_shutdown_is_seen_by_the_peer() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
@@ -663,7 +695,7 @@ mod tests {
         assert!(!next(&mut ring, Op::Poll).more);
         ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
         let received = next(&mut ring, Op::Recv);
-        assert!(!received.more);
+        assert!(!received.more && !received.has_rest);
         let piece = received.received.unwrap();
         assert_eq!(ring.received(&piece), b"hello");
         ring.release(piece);
@@ -671,9 +703,14 @@ mod tests {
         assert_quiet(&mut ring);
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         next(&mut ring, Op::Poll);
-        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
-        let piece = next(&mut ring, Op::Recv).received.unwrap();
-        ring.release(piece);
+        for (bytes_max, expected, has_rest) in [(3, &b"wor"[..], true), (3, &b"ld"[..], false)] {
+            ring.submit_recv_late(Direct(0), bytes_max, token(Op::Recv, 0));
+            let received = next(&mut ring, Op::Recv);
+            assert_eq!((received.more, received.has_rest), (false, has_rest));
+            let piece = received.received.unwrap();
+            assert_eq!(ring.received(&piece), expected);
+            ring.release(piece);
+        }
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         drop(peer);
         next(&mut ring, Op::Poll);

@@ -10,12 +10,17 @@
 //!                                   ▼
 //!                                 Stream ── silence ──► Poll
 //! ```
+//!
+//! Whose receive has not brought all that there was waits for its turn, as does the *eager*, who has sent much at once,
+//! with whatever it sends: at the end of each turn of the shard a few of those who wait are received from once, little
+//! of each, and after whatever others have sent by then. So whoever sends as fast as it can is heard as fast as the
+//! shard can, and those who don't are heard in between.
 
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS};
+use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS, RECV_TURN_CONNS};
 use crate::ring::{Op, Ring, Token};
 
 /// What the kernel does about bytes that come for a connection.
@@ -23,6 +28,8 @@ use crate::ring::{Op, Ring, Token};
 pub(super) enum Attention {
     /// Nothing.
     None,
+    /// Nothing, until it is its turn: it is among those who await one.
+    Turn,
     /// Tells when there are some.
     Poll,
     /// Brings one piece.
@@ -35,7 +42,7 @@ impl Attention {
     /// The operation that the kernel holds.
     pub(super) fn op(self) -> Option<Op> {
         match self {
-            Attention::None => None,
+            Attention::None | Attention::Turn => None,
             Attention::Poll => Some(Op::Poll),
             Attention::Once | Attention::Stream => Some(Op::Recv),
         }
@@ -47,6 +54,8 @@ impl Attention {
 pub(super) struct Traffic {
     /// Pieces that came in quick succession, as far as that matters.
     quick_pieces: u8,
+    /// So much has come at once that the kernel is not to bring all of it at once again.
+    is_eager: bool,
 }
 
 impl Traffic {
@@ -54,15 +63,30 @@ impl Traffic {
     pub(super) fn on_piece(&mut self, gap_ms: u64) {
         let quick_pieces = (self.quick_pieces + 1).min(RECV_BUSY_PIECES);
         self.quick_pieces = if gap_ms <= RECV_BUSY_GAP_MS { quick_pieces } else { 0 };
+        self.is_eager &= gap_ms < RECV_QUIET_MS;
+    }
+
+    /// How to receive what has come.
+    fn attention_to_bytes(self) -> Attention {
+        match (self.is_eager, self.is_busy()) {
+            (true, _) => Attention::Turn,
+            (false, true) => Attention::Stream,
+            (false, false) => Attention::Once,
+        }
     }
 
     /// Whether it is worth while to have the kernel bring each piece.
     fn is_busy(self) -> bool {
-        self.quick_pieces == RECV_BUSY_PIECES
+        self.quick_pieces == RECV_BUSY_PIECES && !self.is_eager
     }
 }
 
 impl Slot {
+    /// Whether it has sent much at once of late.
+    pub(super) fn is_eager(&self) -> bool {
+        self.traffic.is_eager
+    }
+
     /// How to wait for the next bytes.
     fn next_attention(&self) -> Attention {
         match (self.stage, &self.conn.phase) {
@@ -80,26 +104,73 @@ impl<R: Ring> Shard<'_, R> {
     /// Has the kernel pay attention to a connection that it pays none to.
     pub(super) fn attend(&mut self, slot: u32) {
         let attention = self.slot(slot).next_attention();
-        self.submit_attention(slot, attention);
+        self.start_attention(slot, attention);
     }
 
-    fn submit_attention(&mut self, slot: u32, attention: Attention) {
+    /// Has the kernel go on where it has not brought all that there was.
+    pub(super) fn attend_rest(&mut self, slot: u32) {
+        let attention = match self.slot(slot).next_attention() {
+            Attention::None => Attention::None,
+            Attention::Turn | Attention::Poll | Attention::Once | Attention::Stream => Attention::Turn,
+        };
+        self.start_attention(slot, attention);
+    }
+
+    fn start_attention(&mut self, slot: u32, attention: Attention) {
         let entry = &mut self.slots[slot as usize];
         entry.attention = attention;
-        let Some(op) = attention.op() else { return };
-        let (socket, token) = (entry.socket, Token::of_conn(op, entry.id));
+        let (socket, id) = (entry.socket, entry.id);
         match attention {
-            Attention::Stream => self.ring.submit_recv(socket, token),
-            Attention::Poll => self.ring.submit_poll(socket, token),
-            Attention::Once | Attention::None => self.ring.submit_recv_once(socket, token),
+            Attention::None => {}
+            Attention::Turn => {
+                self.awaiting_turn.push_back(id);
+                self.metrics.recv_turns_awaited.add(1);
+            }
+            Attention::Poll => self.ring.submit_poll(socket, Token::of_conn(Op::Poll, id)),
+            Attention::Once => self.ring.submit_recv_once(socket, Token::of_conn(Op::Recv, id)),
+            Attention::Stream => self.ring.submit_recv(socket, Token::of_conn(Op::Recv, id)),
+        }
+    }
+
+    /// At the end of a turn: receives from those who wait for one and are next.
+    pub(super) fn submit_turns(&mut self) {
+        let count = self.awaiting_turn.len().min(RECV_TURN_CONNS);
+        for _ in 0..count {
+            let next = self.awaiting_turn.pop_front().and_then(|id| self.find(id));
+            // It may have ended meanwhile.
+            if let Some(slot) = next.filter(|slot| self.slots[*slot as usize].attention == Attention::Turn) {
+                self.take_turn(slot, self.config.recv_turn_bytes / count as u32);
+            }
+        }
+    }
+
+    fn take_turn(&mut self, slot: u32, bytes_max: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_paused {
+            entry.attention = Attention::None;
+        } else {
+            entry.attention = Attention::Once;
+            self.ring.submit_recv_late(entry.socket, bytes_max, Token::of_conn(Op::Recv, entry.id));
+        }
+    }
+
+    /// So many bytes came in one piece: where that is much, the kernel is not to go on bringing all there is.
+    pub(super) fn calm_if_eager(&mut self, slot: u32, len: u32) {
+        let entry = &mut self.slots[slot as usize];
+        if len < self.config.recv_turn_bytes || std::mem::replace(&mut entry.traffic.is_eager, true) {
+            return;
+        }
+        if entry.attention == Attention::Stream {
+            self.cancel_attention(slot);
         }
     }
 
     /// Ends what the kernel does about bytes; it completes then.
     pub(super) fn cancel_attention(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        if let Some(op) = entry.attention.op() {
-            self.ring.submit_cancel(entry.socket, Token::of_conn(op, entry.id));
+        match entry.attention.op() {
+            Some(op) => self.ring.submit_cancel(entry.socket, Token::of_conn(op, entry.id)),
+            None => entry.attention = Attention::None,
         }
     }
 
@@ -112,8 +183,8 @@ impl<R: Ring> Shard<'_, R> {
             Stage::Terminating => self.join(slot),
             _ if entry.is_paused => {}
             _ => {
-                let is_busy = entry.traffic.is_busy();
-                self.submit_attention(slot, if is_busy { Attention::Stream } else { Attention::Once });
+                let attention = entry.traffic.attention_to_bytes();
+                self.start_attention(slot, attention);
             }
         }
     }
@@ -151,5 +222,17 @@ mod tests {
         }
         traffic.on_piece(RECV_BUSY_GAP_MS + 1);
         assert!(!traffic.is_busy());
+    }
+
+    #[test]
+    fn who_was_eager_is_not_busy_before_it_was_quiet() {
+        let mut traffic = Traffic { quick_pieces: 0, is_eager: true };
+        for gap_ms in [0, 1, RECV_BUSY_GAP_MS + 1, RECV_QUIET_MS - 1] {
+            (0..2 * RECV_BUSY_PIECES).for_each(|_| traffic.on_piece(gap_ms));
+            assert!(!traffic.is_busy(), "{gap_ms}");
+        }
+        traffic.on_piece(RECV_QUIET_MS);
+        (0..RECV_BUSY_PIECES).for_each(|_| traffic.on_piece(0));
+        assert!(traffic.is_busy());
     }
 }

@@ -35,6 +35,9 @@ pub struct ServerConfig {
     pub socket_notsent_bytes: u32,
     /// Sends of a fan-out in one turn of a shard's loop, at least 1; the rest goes on in the next one.
     pub fan_out_sends_per_turn: usize,
+    /// Bytes that those are heard of in one turn, all together, who have sent more than was received of them; at least
+    /// [`RECV_TURN_CONNS`](limits::RECV_TURN_CONNS).
+    pub recv_turn_bytes: u32,
     /// How to compress for peers that offer it; `None` declines.
     pub deflate: Option<DeflateConfig>,
     /// Time for an opening handshake.
@@ -61,6 +64,7 @@ impl Default for ServerConfig {
             namespaces: Arc::default(),
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             fan_out_sends_per_turn: limits::FAN_OUT_SENDS_PER_TURN,
+            recv_turn_bytes: limits::RECV_TURN_BYTES,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,
             keep_alive: KeepAliveConfig::default(),

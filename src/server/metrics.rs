@@ -107,6 +107,8 @@ pub struct ShardMetrics {
     pub outbox_connections: Cell,
     /// Times that receive buffers were scarce.
     pub recv_buffers_scarce: Cell,
+    /// Times that a connection had sent more than was received of it, and waited for its turn.
+    pub recv_turns_awaited: Cell,
     /// Pings sent.
     pub pings: Cell,
     /// Turns of the loop.

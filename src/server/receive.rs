@@ -56,7 +56,12 @@ impl<R: Ring> Shard<'_, R> {
         let slot = self.find(completion.token.conn_id());
         if let Some(piece) = completion.received.take() {
             if let Some(slot) = slot {
-                self.metrics.bytes_received.add(u64::from(completion.result.unwrap_or(0)));
+                let len = completion.result.unwrap_or(0);
+                self.metrics.bytes_received.add(u64::from(len));
+                if self.slot(slot).is_eager() {
+                    // Who was answered before need not wait for it.
+                    self.send_replies();
+                }
                 let start = self.begin_reply(slot);
                 let (heard, is_opened) = self.hear(slot, &piece);
                 self.end_reply(slot, start);
@@ -64,12 +69,13 @@ impl<R: Ring> Shard<'_, R> {
                     self.on_opened(slot);
                 }
                 self.on_heard(slot, heard);
+                self.calm_if_eager(slot, len);
             }
             self.ring.release(piece);
         }
         if let Some(slot) = slot.filter(|_| !completion.more) {
             self.slot(slot).attention = Attention::None;
-            self.on_recv_ended(slot, completion.result);
+            self.on_recv_ended(slot, completion.result, completion.has_rest);
         }
     }
 
@@ -137,24 +143,26 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// The kernel has ended a receive.
-    fn on_recv_ended(&mut self, slot: u32, result: Result<u32, Errno>) {
+    fn on_recv_ended(&mut self, slot: u32, result: Result<u32, Errno>, has_rest: bool) {
         match self.slot(slot).stage {
             Stage::Terminating => self.join(slot),
             Stage::Closing => {}
             Stage::Serving | Stage::Flushing | Stage::Lingering => match result {
                 Ok(0) => self.on_end_of_stream(slot),
                 Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
-                Ok(_) | Err(_) => self.resume_recv(slot, result == Err(Errno::NoBuffers)),
+                Ok(_) | Err(_) => self.resume_recv(slot, result == Err(Errno::NoBuffers), has_rest),
             },
         }
     }
 
-    fn resume_recv(&mut self, slot: u32, was_scarce: bool) {
+    fn resume_recv(&mut self, slot: u32, was_scarce: bool, has_rest: bool) {
         if was_scarce {
             self.metrics.recv_buffers_scarce.add(1);
         }
-        if !self.slot(slot).is_paused {
-            self.attend(slot);
+        match (self.slot(slot).is_paused, has_rest) {
+            (true, _) => {}
+            (false, true) => self.attend_rest(slot),
+            (false, false) => self.attend(slot),
         }
     }
 

@@ -5,6 +5,7 @@
 //! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
 //! [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish), [`drain`](super::drain).
 
+use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -96,6 +97,9 @@ pub(super) struct Shard<'m, R: Ring> {
     wake: Event,
 
     pub(super) replies: Replies,
+    /// Connections that wait for their turn to be received from, in the order in which they get it. Some may have
+    /// ended.
+    pub(super) awaiting_turn: VecDeque<ConnId>,
     /// Connections that have something to send or to end, once the turn's sends have been made.
     pub(super) dirty: Vec<u32>,
     pub(super) fan_out: u32,
@@ -141,6 +145,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             drain: None,
             wake: parts.wake,
             replies: Replies::default(),
+            awaiting_turn: VecDeque::new(),
             dirty: Vec::new(),
             fan_out: 0,
             targets: Vec::new(),
@@ -168,7 +173,7 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// From now on others must wake this shard; returns for how long it may sleep at most.
     pub(super) fn fall_asleep(&mut self) -> Duration {
-        if self.topics.has_work() || !self.answers.is_empty() {
+        if self.topics.has_work() || !self.answers.is_empty() || !self.awaiting_turn.is_empty() {
             return Duration::ZERO;
         }
         self.mesh.sleep_max().min(self.until_next_timer())
@@ -203,6 +208,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.send_publications();
         self.settle_dirty();
         self.submit_accepts();
+        self.submit_turns();
         self.mesh.flush(&mut self.ring);
     }
 

@@ -129,7 +129,7 @@ impl SimShard<'_> {
         assert!(!(is_bounded && is_overdue), "nobody has looked at the time of {slot:?}");
         let held = kernel.operations(self.shard.ring.index(), slot.socket);
         // What ended and was not told of counts as held by both.
-        let is_attended = slot.attention != Attention::None;
+        let is_attended = slot.attention.op().is_some();
         assert!(is_attended || !held.recv, "the kernel holds a receive that the shard has forgotten");
         assert!(slot.is_sending || !held.send, "the kernel holds a send that the shard has forgotten");
         let believed = [is_attended, slot.is_sending, slot.is_shutting];
@@ -138,7 +138,13 @@ impl SimShard<'_> {
         let (believed, known) = (count(believed), count(known) + held.queued + held.unreaped);
         assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
         let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
-        assert!(is_attended || !must_receive, "a connection is no longer received from: {slot:?}");
+        assert!(
+            slot.attention != Attention::None || !must_receive,
+            "a connection is no longer received from: {slot:?}"
+        );
+        let turns = self.shard.awaiting_turn.iter().filter(|id| **id == slot.id).count();
+        let is_awaited = slot.attention == Attention::Turn;
+        assert!(turns == usize::from(is_awaited) || slot.stage == Stage::Terminating, "not its turn once: {slot:?}");
         let is_held = slot.is_held && slot.stage == Stage::Serving;
         let must_send =
             matches!(slot.stage, Stage::Serving | Stage::Flushing) && !is_held && !slot.conn.outbox.is_empty();

@@ -163,6 +163,6 @@ impl Slot {
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.attention != Attention::None || self.is_sending || self.is_shutting
+        self.attention.op().is_some() || self.is_sending || self.is_shutting
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ringfeed::conn::KeepAliveConfig;
-use ringfeed::limits::{MESH_QUEUE_PARCELS, REPLIES_BYTES};
+use ringfeed::limits::{MESH_QUEUE_PARCELS, RECV_TURN_BYTES, RECV_TURN_CONNS, REPLIES_BYTES};
 use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::ServerConfig;
@@ -175,7 +175,8 @@ impl Plan {
     /// Whether bytes may move so slowly that the server's patience ends before a peer's answer comes.
     pub(crate) fn is_sluggish(&self) -> bool {
         let faults = &self.faults;
-        let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).max(1);
+        let turn_bytes = self.config.recv_turn_bytes as usize / RECV_TURN_CONNS;
+        let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).min(turn_bytes).max(1);
         let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
         // A unit takes some delays: to leave, to arrive, to be read, and to make room again. And it may not be read at
         // once.
@@ -187,6 +188,7 @@ impl Plan {
 fn config(rng: &mut Rng) -> ServerConfig {
     ServerConfig {
         fan_out_sends_per_turn: rng.choose(&[1, 2, 5, 16, 2048, 2048, 2048]),
+        recv_turn_bytes: rng.choose(&[100, 500, 2000, RECV_TURN_BYTES]),
         message_bytes_max: 100_000,
         deflate: rng.chance(400).then(|| DeflateConfig {
             level: 1,

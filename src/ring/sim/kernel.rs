@@ -106,6 +106,8 @@ pub(super) struct Posted {
     pub(super) more: bool,
     /// Bytes of a receive: the buffer, what was put there, and whether that used it up.
     pub(super) piece: Option<(u16, Vec<u8>, bool)>,
+    /// There is more to receive.
+    pub(super) has_rest: bool,
     /// The connection that waits to hear of its operation's end.
     pub(super) socket: Option<usize>,
     /// The connection that was accepted.
@@ -661,6 +663,6 @@ impl Kernel {
 impl Posted {
     /// The only completion of an operation that belongs to no socket.
     pub(super) fn of(token: Token, result: Result<u32, Errno>) -> Posted {
-        Posted { token, result, more: false, piece: None, socket: None, accepted: None }
+        Posted { token, result, more: false, piece: None, has_rest: false, socket: None, accepted: None }
     }
 }

@@ -16,7 +16,7 @@ use crate::ring::{Completion, Direct, Errno, Event, SendNow, Token};
 #[derive(Debug)]
 pub(super) enum Request {
     Accept { token: Token },
-    Recv { socket: Direct, is_once: bool, token: Token },
+    Recv { socket: Direct, once_bytes_max: Option<u32>, token: Token },
     Poll { socket: Direct, token: Token },
     Send { socket: Direct, frame: SharedFrame, skip: usize, token: Token },
     Shutdown { socket: Direct, token: Token },
@@ -56,8 +56,8 @@ impl Kernel {
                 accepting.push_back(token);
                 self.schedule_accept(ring);
             }
-            Request::Recv { socket, is_once, token } => {
-                self.start_recv(ring, socket, WaitingRecv { token, is_once });
+            Request::Recv { socket, once_bytes_max, token } => {
+                self.start_recv(ring, socket, WaitingRecv { token, once_bytes_max });
             }
             Request::Poll { socket, token } => self.start_poll(ring, socket, token),
             Request::Send { socket, frame, skip, token } => self.start_send(ring, socket, frame, skip, token),
@@ -197,19 +197,19 @@ impl Kernel {
         if self.fails(|faults| faults.recv_interrupted) {
             return self.end_recv(socket, Err(Errno::Interrupted), None);
         }
-        let state = &self.rings[ring];
-        let room = (self.faults.recv_buffer_bytes - state.used) as usize;
-        let mut count = self.sockets[socket].up.available().min(room);
+        let WaitingRecv { token, once_bytes_max } = self.sockets[socket].recv.expect("looked at by the caller");
+        let room = (self.faults.recv_buffer_bytes - self.rings[ring].used).min(once_bytes_max.unwrap_or(u32::MAX));
+        let mut count = self.sockets[socket].up.available().min(room as usize);
         if self.fails(|faults| faults.recv_short) {
             count = self.rng.len(count);
         }
         let bytes = self.sockets[socket].up.read(count);
         let piece = self.fill(ring, bytes);
-        let WaitingRecv { token, is_once } = self.sockets[socket].recv.expect("looked at by the caller");
-        if is_once || self.fails(|faults| faults.recv_ends) {
+        if once_bytes_max.is_some() || self.fails(|faults| faults.recv_ends) {
             self.end_recv(socket, Ok(count as u32), Some(piece));
         } else {
-            self.post(ring, Posted { more: true, piece: Some(piece), ..Posted::of(token, Ok(count as u32)) });
+            let has_rest = self.sockets[socket].up.available() > 0;
+            self.post(ring, Posted { more: true, piece: Some(piece), has_rest, ..Posted::of(token, Ok(count as u32)) });
         }
         // Room for the sender.
         self.schedule_move(socket, Way::Up);
@@ -239,7 +239,8 @@ impl Kernel {
     fn end_recv(&mut self, socket: usize, result: Result<u32, Errno>, piece: Option<(u16, Vec<u8>, bool)>) {
         let entry = &mut self.sockets[socket];
         let (ring, token) = (entry.ring, entry.recv.take().expect("a receive that ends was armed").token);
-        self.post(ring, Posted { piece, socket: Some(socket), ..Posted::of(token, result) });
+        let has_rest = result.is_ok() && entry.up.available() > 0;
+        self.post(ring, Posted { piece, has_rest, socket: Some(socket), ..Posted::of(token, result) });
     }
 
     fn start_send(&mut self, ring: usize, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
@@ -324,7 +325,7 @@ impl Kernel {
                 self.schedule_move(socket, Way::Down);
             }
             if result != Ok(bytes.len() as u32) {
-                incomplete.push(Completion { token, result, more: false, received: None });
+                incomplete.push(Completion { token, result, more: false, received: None, has_rest: false });
             }
         }
     }

@@ -32,8 +32,8 @@ pub(super) enum PeerState {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct WaitingRecv {
     pub(super) token: Token,
-    /// It ends with its first piece.
-    pub(super) is_once: bool,
+    /// It ends with its first piece, which has so many bytes at most.
+    pub(super) once_bytes_max: Option<u32>,
 }
 
 /// A send that may wait.

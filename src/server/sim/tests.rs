@@ -9,7 +9,7 @@ use super::*;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, KeepAliveConfig};
 use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request};
-use crate::limits::{DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN};
+use crate::limits::{DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_TURN_BYTES, RECV_TURN_CONNS};
 use crate::proto::Message;
 use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
 use crate::topics::{Answer, Draft, Query, TopicName};
@@ -230,4 +230,76 @@ fn who_is_found_gone_is_not_pinged() {
 #[test]
 fn who_is_found_gone_is_not_heard_of_again() {
     answer_one_who_has_just_gone(|pair| pair.drain());
+}
+
+/// A text message to the server: "y".
+const QUESTION: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'y'];
+
+const ANSWER: &[u8] = b"\x81\x01z";
+
+/// A handler that answers a [`QUESTION`] and nothing else.
+struct Curt;
+
+impl Handler for Curt {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        Ok(Accept::default())
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        if message.payload == b"y" {
+            conn.send(Message::text("z"));
+        }
+    }
+}
+
+impl Pair<'_> {
+    /// A peer for which the kernel brings each piece.
+    fn connect_busy(&mut self) -> PeerId {
+        let peer = self.connect();
+        for _ in 0..=RECV_BUSY_PIECES {
+            self.say(peer, MESSAGE);
+            self.turn(Self::other());
+        }
+        peer
+    }
+
+    /// The peer, which has sent so many bytes of messages, sends more until nobody has room.
+    fn flood(&mut self, peer: PeerId, sent: &mut usize) {
+        let messages = MESSAGE.repeat(RECV_TURN_BYTES as usize);
+        loop {
+            match self.kernel.write(peer, &messages[*sent % MESSAGE.len()..]) {
+                0 => return,
+                count => *sent += count,
+            }
+            self.pass(1_000);
+        }
+    }
+}
+
+#[test]
+fn however_much_some_send_they_are_heard_in_turns_and_their_neighbour_in_each() {
+    let status = Status::new(2);
+    let mut pair = Pair::start(&status, || Curt);
+    let mut floods: Vec<(PeerId, usize)> = (0..=2 * RECV_TURN_CONNS).map(|_| (pair.connect_busy(), 0)).collect();
+    let neighbour = pair.connect_busy();
+    let bytes_received = &status.shards[Pair::other()].bytes_received;
+    pair.read(neighbour);
+    // At first the kernel brings what it was asked for while they sent little.
+    for _ in 0..5 {
+        floods.iter_mut().for_each(|(peer, sent)| pair.flood(*peer, sent));
+        pair.turn(Pair::other());
+    }
+    for turn in 0..200 {
+        floods.iter_mut().for_each(|(peer, sent)| pair.flood(*peer, sent));
+        pair.kernel.write(neighbour, QUESTION);
+        let before = bytes_received.get();
+        pair.turn(Pair::other());
+        let heard = (bytes_received.get() - before) as usize;
+        assert!(heard > QUESTION.len(), "nobody was heard in turn {turn}");
+        assert!(heard <= RECV_TURN_BYTES as usize + QUESTION.len(), "{heard} bytes in turn {turn}");
+        pair.pass(1_000);
+        assert_eq!(pair.kernel.read(neighbour, usize::MAX), PeerRead::Bytes(ANSWER.to_vec()), "turn {turn}");
+    }
+    let each = 100 * RECV_TURN_BYTES as usize / floods.len();
+    assert!(floods.iter().all(|(_, sent)| *sent > each), "one of them was forgotten: {floods:?}");
 }
