@@ -199,6 +199,38 @@ def hold(connections, flags=()):
     return {"figures": figures, "commands": [command, report["command"]]}
 
 
+def spread(connections, topics, *skew):
+    """Connects everybody, each to one of many topics, then publishes to those in turn."""
+    server = serve("--shards", "1", "--max-connections", str(connections), "--ping-interval-ms", "0")
+    start = server.resident_bytes()
+    watch = Watch(server, 0.2)
+    watch.start()
+    load = ["-c", str(connections), "--topics", str(topics), *skew, "--in-flight", "16", "--publishers", "16"]
+    report = loadgen("fanout", server, *load, "--warmup", "1s", "--duration", "10s", *PATIENT)
+    full = [row for row in watch.end() if row[1] >= connections]
+    found = broadcast(report)
+    del found["wall time of one publication, s"]
+    figures = {
+        "topics": topics,
+        "RSS of the server for each connection with its share of the topics, B": (full[0][2] - start) / connections,
+        **found,
+        "publications a second": report["figure"]["publications"] / report["seconds"],
+    }
+    command = command_of(server)
+    server.end()
+    return {"figures": figures, "commands": [command, report["command"]]}
+
+
+def each(connections):
+    """As many topics as subscribers, each with one."""
+    return spread(connections, connections)
+
+
+def zipf(connections):
+    """A topic for each ten, the k-th with an audience in proportion to 1 / k: a few are large, most are small."""
+    return spread(connections, connections // 10, "--skew", "1")
+
+
 def floor(connections):
     """The bare loop at the same scale."""
     server = Server("floor", ["--ring", str(connections + 64)])
@@ -289,6 +321,8 @@ def shards(connections):
 PROOFS = {
     "hold": (hold, 1_000_000),
     "floor": (floor, 1_000_000),
+    "each": (each, 1_000_000),
+    "zipf": (zipf, 1_000_000),
     "drain": (drain, 200_000),
     "storm": (storm, 200_000),
     "idle": (idle, 1_000_000),

@@ -113,14 +113,15 @@ impl Drain {
     fn figures(&self, spread: Duration, ended: Option<Duration>) -> Vec<Figure> {
         let (seconds, mean) = (per_second(&self.told, spread), self.told.len() as f64 / spread.as_secs_f64().max(1.0));
         let share = |count: Option<&u32>| f64::from(*count.unwrap_or(&0)) / mean.max(1.0);
-        let last = self.told.iter().max().copied().unwrap_or_default();
+        let of = |told: Option<&Duration>| told.copied().unwrap_or_default().as_secs_f64();
         let mut figures = vec![
             Figure::new("told to go elsewhere", self.told.len() as f64, ""),
             Figure::new("told otherwise", f64::from(self.told_otherwise), ""),
             Figure::new("mean", mean, "/s"),
             Figure::new("fewest in a second, of the mean", share(seconds.iter().min()), ""),
             Figure::new("most in a second, of the mean", share(seconds.iter().max()), ""),
-            Figure::new("last told after", last.as_secs_f64(), "s"),
+            Figure::new("first told after", of(self.told.iter().min()), "s"),
+            Figure::new("last told after", of(self.told.iter().max()), "s"),
         ];
         figures.extend(ended.map(|ended| Figure::new("server ended after", ended.as_secs_f64(), "s")));
         let second =
@@ -130,11 +131,13 @@ impl Drain {
     }
 }
 
-/// How many were told in each second of `spread`.
+/// How many were told in each second of `spread`, which begins with the first who was: before that a server may still be
+/// sending what was published.
 fn per_second(told: &[Duration], spread: Duration) -> Vec<u32> {
+    let first = told.iter().min().copied().unwrap_or_default();
     let mut seconds = vec![0; spread.as_secs() as usize];
     for after in told {
-        if let Some(count) = seconds.get_mut(after.as_secs() as usize) {
+        if let Some(count) = seconds.get_mut((*after - first).as_secs() as usize) {
             *count += 1;
         }
     }
@@ -195,7 +198,7 @@ mod tests {
 
     #[test]
     fn each_second_of_the_spread_is_counted() {
-        let told = [0, 999, 1000, 2500, 2999, 3001].map(Duration::from_millis);
+        let told = [700, 1699, 1700, 3200, 3699, 3701].map(Duration::from_millis);
         assert_eq!(per_second(&told, Duration::from_secs(3)), [2, 1, 2]);
         assert_eq!(per_second(&told, Duration::ZERO), [0; 0]);
     }

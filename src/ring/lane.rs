@@ -371,8 +371,9 @@ impl Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         // The kernel must not touch frames or receive buffers once their memory is freed. These steps fail only when
-        // there is nothing to do. Polls, and receives that wait for a buffer, hold none of it and end with the ring: to
-        // cancel everything here would take the kernel a look at all of them for each of them.
+        // there is nothing to do. Polls, accepts and receives that wait are tried again only while a thread is in this
+        // ring, which none will be: they end with it. To cancel those as well would take the kernel a look at all of
+        // them for each of them.
         self.submit(&mut Vec::new());
         for token in self.in_flight.keys() {
             let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(*token));
