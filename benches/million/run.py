@@ -270,10 +270,10 @@ def idle(connections):
 def storm(connections):
     """A crowd is cut and comes back at once, while others are published to: as the admission of handshakes is set."""
     figures, commands = {}, []
-    for rate in (10_000, 2_500):
+    for rate in (10_000, 4_000):
         room = ["--max-connections", str(connections + 20_000)]
         server = serve("--shards", "1", *room, "--handshakes-per-second", str(rate))
-        load = ["-c", str(connections), "--watchers", "10000", "--rate", "100", "--calm", "5s", "--duration", "90s"]
+        load = ["-c", str(connections), "--watchers", "10000", "--rate", "100", "--calm", "5s", "--duration", "30s"]
         report = loadgen("storm", server, *load, "--connect-rate", str(int(rate * 0.9)), *PATIENT)
         names = ["calm p50", "calm p99", "storm p50", "storm p99", "storm max", "back", "not back", "half back after"]
         names += ["all back after", "failed attempts"]

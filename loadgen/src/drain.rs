@@ -131,8 +131,8 @@ impl Drain {
     }
 }
 
-/// How many were told in each second of `spread`, which begins with the first who was: before that a server may still be
-/// sending what was published.
+/// How many were told in each second of `spread`, which begins with the first who was: before that a server may still
+/// be sending what was published.
 fn per_second(told: &[Duration], spread: Duration) -> Vec<u32> {
     let first = told.iter().min().copied().unwrap_or_default();
     let mut seconds = vec![0; spread.as_secs() as usize];

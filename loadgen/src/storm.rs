@@ -25,6 +25,10 @@ use crate::topics::Topics;
 /// So many connections are begun before what came is looked at again.
 const OPENED_PER_TURN: usize = 64;
 
+/// So many connections are cut before what came is looked at again: to cut a hundred thousand takes this host a second,
+/// in which watchers would not be read.
+const CUT_PER_TURN: u32 = 256;
+
 /// Soon enough to look again whether a number is free.
 const RETRY_NS: u64 = 1_000_000;
 
@@ -55,7 +59,7 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     run.start_measuring()?;
     feed::run_for(&mut storm, options.calm, pace(), &mut clients);
     let calm = mem::replace(&mut storm.feed.deliveries.recorder.recorded.corrected, Latencies::new());
-    storm.break_out(&mut clients);
+    storm.break_out();
     let end = Instant::now() + common.duration + PATIENCE;
     feed::run_for(&mut storm, common.duration, pace(), &mut clients);
     while storm.is_anybody_away() && !storm.feed.is_over() && Instant::now() < end {
@@ -76,6 +80,8 @@ struct Storm {
     keys: MaskingKeys,
     /// When it broke out, once it did.
     since_ns: Option<u64>,
+    /// Who is cut next; at the end, nobody.
+    cut_next: u32,
     /// When who connects again.
     due: BinaryHeap<Reverse<(u64, u32)>>,
     /// Attempts that each of the crowd has failed at.
@@ -100,6 +106,7 @@ impl Storm {
             sdk: options.reconnect,
             keys: MaskingKeys::new(),
             since_ns: None,
+            cut_next: options.watchers,
             due: BinaryHeap::new(),
             failed: vec![0; options.connections as usize],
             away: Latencies::new(),
@@ -111,14 +118,25 @@ impl Storm {
         }
     }
 
-    /// All of the crowd are gone at once.
-    fn break_out(&mut self, clients: &mut Clients) {
+    /// From now on the crowd is cut, as fast as can be.
+    fn break_out(&mut self) {
+        self.since_ns = Some(self.feed.deliveries.recorder.now_ns());
+    }
+
+    /// Cuts some more of the crowd. Whether any are left.
+    fn cut(&mut self, clients: &mut Clients) -> bool {
+        let crowd_end = self.watchers + self.crowd;
+        let end = match self.since_ns {
+            Some(_) => crowd_end.min(self.cut_next + CUT_PER_TURN),
+            None => self.cut_next,
+        };
         let now_ns = self.feed.deliveries.recorder.now_ns();
-        self.since_ns = Some(now_ns);
-        for client in self.watchers..self.watchers + self.crowd {
+        for client in self.cut_next..end {
             clients.vanish(client);
             self.plan(client, now_ns);
         }
+        self.cut_next = end;
+        self.since_ns.is_some() && end < crowd_end
     }
 
     fn plan(&mut self, client: u32, now_ns: u64) {
@@ -183,6 +201,9 @@ impl Feeding for Storm {
     }
 
     fn on_turn(&mut self, clients: &mut Clients) -> Duration {
+        if self.cut(clients) {
+            return Duration::ZERO;
+        }
         self.open_due(clients);
         let now_ns = self.feed.deliveries.recorder.now_ns();
         self.due.peek().map_or(TURN, |Reverse((due_ns, _))| Duration::from_nanos(due_ns.saturating_sub(now_ns)))
@@ -220,7 +241,7 @@ impl Audience for Storm {
             self.feed.deliveries.on_closed(client, reason);
         } else if client >= self.watchers + self.crowd {
             self.feed.on_publisher_closed(reason);
-        } else if self.since_ns.is_some() {
+        } else if self.since_ns.is_some() && client < self.cut_next {
             self.back -= u32::from(was_ready);
             self.on_failure(client, reason);
         } else {

@@ -8,6 +8,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
+use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 
 /// The kernel wants the ring of entries on a page boundary.
 const PAGE: usize = 4096;
@@ -55,9 +56,8 @@ impl RecvRing {
     pub fn new(number: u16, count: u16, in_use: u16, buffer_bytes: u32) -> RecvRing {
         assert!(1 <= in_use && in_use <= count, "some of the buffers are offered");
         assert!(count.is_power_of_two() && count <= 32_768, "the kernel takes a power of two up to 32,768");
-        let (entries, memory) = (Self::entries_layout(count), Self::memory_layout(count, buffer_bytes));
-        // SAFETY: neither layout has size zero, since `count` is at least 1.
-        let (entries, memory) = unsafe { (allocate(entries).cast(), allocate(memory)) };
+        let entries = allocate(Self::entries_layout(count)).cast();
+        let memory = map(Self::memory_bytes(count, buffer_bytes));
         let consumed = vec![0; usize::from(count)].into_boxed_slice();
         let mut ring = RecvRing { number, entries, memory, count, in_use, buffer_bytes, tail: 0, consumed };
         (0..in_use).for_each(|buffer_id| ring.offer(buffer_id));
@@ -130,15 +130,14 @@ impl RecvRing {
         Layout::from_size_align(usize::from(count) * size_of::<BufRingEntry>(), PAGE).expect("a small power of two")
     }
 
-    fn memory_layout(count: u16, buffer_bytes: u32) -> Layout {
-        Layout::from_size_align(usize::from(count) * buffer_bytes as usize, PAGE).expect("fits the address space")
+    fn memory_bytes(count: u16, buffer_bytes: u32) -> usize {
+        usize::from(count) * buffer_bytes as usize
     }
 }
 
-/// # Safety
-/// `layout` must not have size zero.
-unsafe fn allocate(layout: Layout) -> *mut u8 {
-    // SAFETY: the caller's duty.
+fn allocate(layout: Layout) -> *mut u8 {
+    assert!(layout.size() > 0, "there is at least one entry");
+    // SAFETY: the size is not zero.
     let memory = unsafe { alloc_zeroed(layout) };
     if memory.is_null() {
         handle_alloc_error(layout);
@@ -146,14 +145,24 @@ unsafe fn allocate(layout: Layout) -> *mut u8 {
     memory
 }
 
+/// Memory that takes none until it is touched. What an allocator gives may have been used before, and would be cleared.
+fn map(bytes: usize) -> *mut u8 {
+    let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+    // SAFETY: no address is asked for, so nothing that is mapped already changes.
+    let memory = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, kind) };
+    memory.expect("address space for receive buffers").cast()
+}
+
 impl Drop for RecvRing {
     fn drop(&mut self) {
-        // SAFETY: both were allocated in `new` with these layouts and are freed only here. The owner of the kernel's
-        // ring unregisters the buffers and ends the receives before it drops this (see `ring::uring`).
-        unsafe {
+        let memory_bytes = Self::memory_bytes(self.count, self.buffer_bytes);
+        // SAFETY: both were made in `new` with these sizes and are given back only here. The owner of the kernel's ring
+        // unregisters the buffers and ends the receives before it drops this (see `ring::uring`).
+        let unmapped = unsafe {
             dealloc(self.entries.cast(), Self::entries_layout(self.count));
-            dealloc(self.memory, Self::memory_layout(self.count, self.buffer_bytes));
-        }
+            munmap(self.memory.cast(), memory_bytes)
+        };
+        unmapped.expect("a mapping can be given back");
     }
 }
 
