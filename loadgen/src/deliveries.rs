@@ -35,9 +35,11 @@ pub(crate) struct Deliveries {
     last_progress_ns: u64,
 }
 
-/// Sums over windows.
+/// Sums over topics.
 #[derive(Default)]
 struct Totals {
+    /// Subscribers that are there.
+    subscribers: u32,
     /// Publications that somebody waits for.
     under_way: usize,
     /// Deliveries of them that have not come.
@@ -108,7 +110,7 @@ impl Deliveries {
 
     /// How many subscribers are there.
     pub(crate) fn subscribers(&self) -> u32 {
-        self.audiences.iter().map(|audience| audience.subscribers).sum()
+        self.totals.subscribers
     }
 
     /// How many publications somebody waits for.
@@ -132,6 +134,7 @@ impl Deliveries {
     pub(crate) fn join(&mut self, subscriber: u32) {
         let audience = &mut self.audiences[self.topics.of(subscriber) as usize];
         audience.subscribers += 1;
+        self.totals.subscribers += 1;
         let joined = audience.window.next_sequence();
         self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined };
     }
@@ -289,6 +292,7 @@ impl Deliveries {
         let Some(next) = self.subscribers[subscriber as usize].next.take() else { return 0 };
         let topic = self.topics.of(subscriber);
         self.audiences[topic as usize].subscribers -= 1;
+        self.totals.subscribers -= 1;
         self.change(topic, |window| window.abandon(next))
     }
 
