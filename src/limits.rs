@@ -200,7 +200,7 @@ pub const CLIENT_READ_BYTES: usize = 64 * 1024;
 /// Connections that a shard has room for beyond its share, to tell them that they are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;
 
-/// Receive buffers of a shard at most; together with [`RECV_BUFFER_BYTES`] 4 MiB. It begins with a sixteenth of
+/// Receive buffers of a shard at most; together with [`RECV_BUFFER_BYTES`] 4 MiB. It begins with one in 64 of
 /// them, and uses more once all were full at the same time.
 pub const RECV_BUFFERS: u16 = 64;
 

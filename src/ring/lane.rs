@@ -23,7 +23,7 @@ const RECV_GROUP: u16 = 0;
 
 /// One in so many receive buffers is offered from the start, the others when those are used up: most rings never need
 /// them, and the kernel would touch all in turn.
-const FIRST_BUFFERS_SHARE: u16 = 16;
+const FIRST_BUFFERS_SHARE: u16 = 64;
 
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;

@@ -39,7 +39,7 @@ const LANE_SUBMISSIONS: u32 = 512;
 const LANE_COMPLETIONS: u32 = 4 * 1024;
 
 /// Bytes of a receive buffer of each lane where there are several: there are more of them then, and a hundred lanes
-/// that need no more than they begin with take some twenty megabytes.
+/// that need no more than they begin with take some ten megabytes.
 const LANE_RECV_BUFFER_BYTES: u32 = 16 * 1024;
 
 /// Kernel rings that a ring is made of, at most. More sockets than these hold want a higher `RLIMIT_NOFILE`, as each
@@ -54,7 +54,7 @@ pub const TABLE_MAX: u32 = 1 << 20;
 pub struct UringConfig {
     /// Sockets it can hold. Where that is more than `RLIMIT_NOFILE` allows a kernel ring, several are used.
     pub descriptors: u32,
-    /// Receive buffers at most, a power of two; a ring begins with a sixteenth of them. Where there are several kernel
+    /// Receive buffers at most, a power of two; a ring begins with one in 64 of them. Where there are several kernel
     /// rings, each has as many bytes of them, in smaller ones.
     pub recv_buffers: u16,
     /// Bytes of each.
