@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 400
+SEEDS = 2000
 SECONDS_MAX = 900
 
 

@@ -112,7 +112,8 @@ impl Place {
     }
 
     fn cpu_slug(&self) -> String {
-        let words = self.cpu.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let words = self.cpu.split(|c: char| !c.is_ascii_alphanumeric());
+        let words = words.filter(|word| !["", "R", "TM", "CPU", "Processor"].contains(word));
         words.collect::<Vec<_>>().join("-").to_lowercase()
     }
 
@@ -342,10 +343,10 @@ mod tests {
             steering: Steering::of("0", "0"),
             command: "compare floor".to_owned(),
         };
-        assert_eq!(place.file_name("floor"), "2030-01-31-intel-r-xeon-r-cpu-2-20ghz-floor-no-steering");
+        assert_eq!(place.file_name("floor"), "2030-01-31-intel-xeon-2-20ghz-floor-no-steering");
         assert!(place.text().contains("steering off"));
         let steered = Place { steering: Steering::of("2", "0"), ..place };
-        assert_eq!(steered.file_name("peers"), "2030-01-31-intel-r-xeon-r-cpu-2-20ghz-peers");
+        assert_eq!(steered.file_name("peers"), "2030-01-31-intel-xeon-2-20ghz-peers");
         assert!(steered.text().contains("CPU mask 2"));
         let both = Place { steering: Steering::of("3", "65536"), ..steered };
         assert!(both.file_name("peers").ends_with("-peers-each-its-own") && both.text().contains("two machines"));
