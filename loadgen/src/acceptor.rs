@@ -108,7 +108,6 @@ impl Acceptor {
     /// What comes after the request is not looked at.
     fn on_recv(&mut self, completion: Completion) {
         let slot = completion.token.slot();
-        let len = completion.result.unwrap_or(0);
         if let Some(piece) = completion.received {
             let mut request = self.partial.remove(&slot).unwrap_or_default();
             request.extend_from_slice(self.ring.received(&piece));
@@ -119,12 +118,14 @@ impl Acceptor {
                 Err(_) => {}
             }
         }
-        match len {
-            0 => {
+        match completion.result {
+            Ok(1..) => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
+            // There was no buffer, say; it is still there.
+            Err(error) if error.is_temporary() => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
+            Ok(0) | Err(_) => {
                 self.partial.remove(&slot);
                 self.ring.submit_close(Direct(slot), token(Op::Close, slot));
             }
-            _ => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
         }
     }
 

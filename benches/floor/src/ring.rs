@@ -149,7 +149,11 @@ impl RingFloor {
             };
             self.ring.release(piece);
         }
-        let is_over = completion.result.unwrap_or(0) == 0;
+        let is_over = match completion.result {
+            Ok(len) => len == 0,
+            // There was no buffer, say; it is still there.
+            Err(error) => !error.is_temporary(),
+        };
         match (*state, answer) {
             (_, None) if is_over => {
                 *state = State::Closing;
