@@ -261,7 +261,7 @@ impl Values {
         self.input.extend_from_slice(line.as_bytes());
         let value = simd_json::to_borrowed_value_with_buffers(&mut self.input, &mut self.buffers).expect("valid");
         let command = value.as_object().expect("a command");
-        command.values().filter_map(|request| request.as_object()).map(|request| value_size(request)).sum()
+        command.values().filter_map(|request| request.as_object()).map(value_size).sum()
     }
 }
 
