@@ -55,6 +55,14 @@ fn pings(count: usize) -> Vec<u8> {
     frame(FIN | PING, b"are you there?").repeat(count)
 }
 
+/// What a peer is answered before it is ended with 1008, for sending too much.
+pub(crate) fn answers_until_limited(peer: &mut Peer) -> Vec<Frame> {
+    let mut answers = peer.whole_frames_until_end();
+    let end = answers.pop().expect("answers");
+    assert_eq!((end.first_byte, &end.payload[..2]), (FIN | CLOSE, &1008u16.to_be_bytes()[..]), "{end:?}");
+    answers
+}
+
 #[test]
 fn a_ping_flood_ends_at_its_bound() {
     let server = start(&["--echo", "--messages-per-second-max", "50"]);
@@ -62,9 +70,7 @@ fn a_ping_flood_ends_at_its_bound() {
     let mut peer = Peer::open(server.data, "/feed/a");
     peer.send(&pings(1000));
     // As many as may come in a second, and some more if the server takes its time.
-    let frames = peer.whole_frames_until_end();
-    let (end, pongs) = frames.split_last().expect("answers");
-    assert_eq!((end.first_byte, &end.payload[..2]), (FIN | CLOSE, &1008u16.to_be_bytes()[..]), "{end:?}");
+    let pongs = answers_until_limited(&mut peer);
     assert!((50..1000).contains(&pongs.len()), "{} pongs", pongs.len());
     await_closed(&server, "rate_limited", 1);
     neighbour.expect_echo("undisturbed");
@@ -76,9 +82,7 @@ fn a_message_flood_ends_at_its_bound() {
     let mut neighbour = Peer::open(server.data, "/echo");
     let mut peer = Peer::open(server.data, "/echo");
     peer.send(&frame(FIN | TEXT, b"again").repeat(1000));
-    let frames = peer.whole_frames_until_end();
-    let (end, echoes) = frames.split_last().expect("answers");
-    assert_eq!((end.first_byte, &end.payload[..2]), (FIN | CLOSE, &1008u16.to_be_bytes()[..]), "{end:?}");
+    let echoes = answers_until_limited(&mut peer);
     assert!((20..1000).contains(&echoes.len()), "{} echoes", echoes.len());
     await_closed(&server, "rate_limited", 1);
     neighbour.expect_echo("undisturbed");
