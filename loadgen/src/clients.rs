@@ -55,9 +55,9 @@ pub(crate) trait Audience {
     /// `client` is connected, and subscribed where there is something to subscribe to.
     fn on_ready(&mut self, client: u32, ready: Ready, now_ns: u64);
 
-    /// Takes from the front of what came to `client` the frames that it knows without a look into them. Returns how
-    /// many bytes they are, or `None` if it never knows any.
-    fn take_known(&mut self, _client: u32, _bytes: &[u8], _now_ns: u64) -> Option<usize> {
+    /// Takes from the front of what came to `client` the frames that it knows without a look into them, and what may be
+    /// the beginning of one more. `None` if it never knows any.
+    fn take_known(&mut self, _client: u32, _bytes: &[u8], _now_ns: u64) -> Option<Known<'_>> {
         None
     }
 
@@ -75,6 +75,15 @@ pub(crate) struct Ready {
     pub(crate) deflate: Option<DeflateParams>,
     /// From the start of the TCP connection.
     pub(crate) took: Duration,
+}
+
+/// What an audience knows of the bytes that came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Known<'a> {
+    /// So many at the front.
+    pub(crate) len: usize,
+    /// Those before them that it took for the beginning of a frame it knew, and were not: they are to be read now.
+    pub(crate) taken_back: &'a [u8],
 }
 
 /// A message that has come.
@@ -400,15 +409,19 @@ impl Talks {
             Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, audience),
             Conversation::Ready(link) => {
                 self.copy.clear();
-                let mut taken = 0;
+                let (mut rest, mut joined) = (bytes, Vec::new());
                 if is_subscriber
                     && link.is_between_payloads(&self.tools)
-                    && let Some(known) = audience.take_known(client, bytes, now_ns)
+                    && let Some(Known { len, taken_back }) = audience.take_known(client, rest, now_ns)
                 {
-                    self.copy.extend_from_slice(&bytes[known..]);
-                    taken = known;
+                    rest = &mut rest[len..];
+                    self.copy.extend_from_slice(taken_back);
+                    self.copy.extend_from_slice(rest);
+                    if !taken_back.is_empty() {
+                        joined.extend_from_slice(&self.copy);
+                        rest = &mut joined;
+                    }
                 }
-                let rest = &mut bytes[taken..];
                 link.read(&mut self.tools, rest, &self.copy, out, |seen, frame, bytes, keys| match seen {
                     Seen::Payload(message) if is_subscriber => {
                         audience.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });

@@ -3,18 +3,19 @@
 //! Every subscriber gets the same bytes, so checking a delivery is one comparison with the publication that this
 //! subscriber waits for. Only when they differ the payload's stamp is read, to name the fault. Where a publication came
 //! in a frame of its own, its bytes are kept: who gets exactly these in its place got the right message, and nobody
-//! need decode them again.
+//! need decode them again. They may come in pieces; only if a later piece differs all are decoded after all.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::Tolerance;
+use crate::clients::Known;
 use crate::faults::Faults;
 use crate::feed::TOPIC_SHIFT;
 use crate::payload::{self, Stamp};
 use crate::recorder::{Recorder, Times};
 use crate::topics::Topics;
-use crate::window::Window;
+use crate::window::{Settled, Window};
 
 /// What was published, who got it, and what was wrong.
 pub(crate) struct Deliveries {
@@ -70,6 +71,8 @@ struct Subscriber {
     next: Option<u64>,
     /// Publications with a lower sequence number were under way when it came: it may get them or not.
     joined: u64,
+    /// Bytes that it has got of the known frame of what it gets next.
+    begun: u32,
 }
 
 impl Deliveries {
@@ -136,7 +139,7 @@ impl Deliveries {
         audience.subscribers += 1;
         self.totals.subscribers += 1;
         let joined = audience.window.next_sequence();
-        self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined };
+        self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined, begun: 0 };
     }
 
     /// `subscriber` has left because it wanted to, and misses nothing.
@@ -168,24 +171,33 @@ impl Deliveries {
         }
     }
 
-    /// Takes from the front of what came to `subscriber`, which begins with a frame, those that are known to carry what
-    /// it waits for. Returns how many bytes they are.
-    pub(crate) fn take_known(&mut self, subscriber: u32, bytes: &[u8], now_ns: u64) -> usize {
+    /// Takes from the front of what came to `subscriber`, which begins with a frame or goes on with one that was taken
+    /// so far, those that are known to carry what it waits for.
+    pub(crate) fn take_known(&mut self, subscriber: u32, bytes: &[u8], now_ns: u64) -> Known<'_> {
         let Deliveries { topics, audiences, subscribers, totals, counts, recorder, faults, .. } = self;
-        let Some(next) = &mut subscribers[subscriber as usize].next else { return 0 };
+        let Subscriber { next: Some(next), begun, .. } = &mut subscribers[subscriber as usize] else {
+            return Known::default();
+        };
         let window = &mut audiences[topics.of(subscriber) as usize].window;
-        let (count, len) = totals.change(window, |window| {
-            window.settle_frames(*next, bytes, |times| {
+        let settled = totals.change(window, |window| {
+            window.settle_frames(*next, *begun as usize, bytes, |times| {
                 recorder.received(times, now_ns);
                 faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
             })
         });
+        let Settled { count, len, begun: begun_by_now } = settled;
         *next += count;
         counts[subscriber as usize] += count;
         if count > 0 {
             self.last_progress_ns = now_ns;
         }
-        len
+        if len == bytes.len() {
+            *begun = begun_by_now as u32;
+            return Known { len, taken_back: &[] };
+        }
+        *begun = 0;
+        let taken_back = if begun_by_now > 0 { window.frame_front(*next, begun_by_now) } else { &[] };
+        Known { len, taken_back }
     }
 
     fn deliver(&mut self, subscriber: u32, topic: u32, position: u64, now_ns: u64) {
@@ -364,15 +376,48 @@ mod tests {
     fn frames_that_one_has_got_are_known_to_the_others_in_their_place() {
         let mut deliveries = receive(4, &[]);
         let frame = |sequence| [b"<", &message(sequence)[..], b">"].concat();
-        assert_eq!(deliveries.take_known(0, &frame(0), 500), 0, "nobody has got it");
+        let known = |deliveries: &mut Deliveries, subscriber, bytes: &[u8]| {
+            let Known { len, taken_back } = deliveries.take_known(subscriber, bytes, 500);
+            (len, String::from_utf8_lossy(taken_back).into_owned())
+        };
+        let nothing = (0, String::new());
+        assert_eq!(known(&mut deliveries, 0, &frame(0)), nothing, "nobody has got it");
         (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), Some(&frame(sequence)), 500));
         deliveries.on_message(0, &message(2), None, 500);
-        assert_eq!(deliveries.take_known(1, &frame(1), 500), 0, "it is not what comes next");
+        assert_eq!(known(&mut deliveries, 1, &frame(1)), nothing, "it is not what comes next");
         let both = [frame(0), frame(1)].concat();
-        assert_eq!(deliveries.take_known(1, &[&both[..], &frame(2)].concat(), 500), both.len(), "the third is unknown");
+        let three = [&both[..], &frame(2)].concat();
+        assert_eq!(known(&mut deliveries, 1, &three), (both.len(), String::new()), "the third is unknown");
         assert_eq!((deliveries.counts[1], deliveries.faults.sum()), (2, 0));
         deliveries.on_closed(1, "reset");
-        assert_eq!(deliveries.take_known(1, &frame(3), 500), 0, "it is not there any more");
+        assert_eq!(known(&mut deliveries, 1, &frame(3)), nothing, "it is not there any more");
+    }
+
+    #[test]
+    fn a_known_frame_may_come_in_pieces_and_all_of_it_is_given_back_if_it_goes_on_otherwise() {
+        let frames = [[b"<", &message(0)[..], b">"].concat(), [b"<", &message(1)[..], b">"].concat()];
+        let stream = frames.concat();
+        for cut in 0..stream.len() {
+            for changed in [None, Some(cut)] {
+                let mut deliveries = receive(2, &[]);
+                for (sequence, frame) in (0..).zip(&frames) {
+                    deliveries.on_message(0, &message(sequence), Some(frame), 500);
+                }
+                let mut came = stream.clone();
+                changed.into_iter().for_each(|index| came[index] ^= 1);
+                let (front, back) = came.split_at(cut);
+                assert_eq!(deliveries.take_known(1, front, 500), Known { len: cut, taken_back: &[] }, "{cut}");
+                let known = deliveries.take_known(1, back, 500);
+                let whole = cut / frames[0].len() * frames[0].len();
+                let expected = match changed {
+                    None => Known { len: back.len(), taken_back: &[] },
+                    Some(_) => Known { len: 0, taken_back: &stream[whole..cut] },
+                };
+                assert_eq!(known, expected, "{cut}");
+                let count = if changed.is_some() { cut / frames[0].len() } else { 2 };
+                assert_eq!((deliveries.counts[1], deliveries.faults.sum()), (count as u64, 0), "{cut}");
+            }
+        }
     }
 
     #[test]
@@ -382,9 +427,9 @@ mod tests {
         for index in 0..64 {
             let mut changed = message(0);
             changed[index] ^= 1;
-            assert_eq!(deliveries.take_known(1, &changed, 500), 0);
+            assert_eq!(deliveries.take_known(1, &changed, 500), Known::default());
         }
-        assert_eq!(deliveries.take_known(1, &message(0), 500), 64);
+        assert_eq!(deliveries.take_known(1, &message(0), 500), Known { len: 64, taken_back: &[] });
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::FanoutOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Audience, Clients, Incoming, Known, Out, Ready, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -97,7 +97,7 @@ impl Audience for Fanout {
         }
     }
 
-    fn take_known(&mut self, client: u32, bytes: &[u8], now_ns: u64) -> Option<usize> {
+    fn take_known(&mut self, client: u32, bytes: &[u8], now_ns: u64) -> Option<Known<'_>> {
         Some(self.feed.deliveries.take_known(client, bytes, now_ns))
     }
 

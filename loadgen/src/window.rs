@@ -21,6 +21,17 @@ struct Publication {
     awaited: u32,
 }
 
+/// What a subscriber has got in frames that are known.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    /// Publications.
+    pub(crate) count: u64,
+    /// Bytes, the beginning of one more frame among them.
+    pub(crate) len: usize,
+    /// Bytes of the frame that comes next which it has got by now.
+    pub(crate) begun: usize,
+}
+
 /// All publications that somebody still waits for, and those between them.
 #[derive(Debug)]
 pub(crate) struct Window {
@@ -88,28 +99,48 @@ impl Window {
     pub(crate) fn learn_frame(&mut self, position: u64, frame: &[u8]) {
         let index = self.index(position).expect("a position that somebody has seen");
         let publication = &mut self.ordered[index];
-        if publication.awaited > 1 {
+        // What is known of a frame stays: some may have got a part of it.
+        if publication.awaited > 1 && publication.frame.is_empty() {
             publication.frame = frame.into();
         }
     }
 
-    /// A subscriber that waits for what is at `position` has got `bytes`: settles what lies at their front in the
-    /// frames of that and what follows it, as others got them, and tells the times of each. Returns how many these are,
-    /// and their bytes.
-    pub(crate) fn settle_frames(&mut self, position: u64, bytes: &[u8], mut tell: impl FnMut(Times)) -> (u64, usize) {
-        let (mut count, mut len) = (0, 0);
+    /// A subscriber that waits for what is at `position`, and has `begun` with so many bytes of its frame, has got
+    /// `bytes`: settles what lies at their front in the frames of that and what follows it, as others got them, and
+    /// tells the times of each.
+    pub(crate) fn settle_frames(
+        &mut self,
+        position: u64,
+        begun: usize,
+        bytes: &[u8],
+        mut tell: impl FnMut(Times),
+    ) -> Settled {
+        let mut settled = Settled { count: 0, len: 0, begun };
         let first = self.index(position).unwrap_or(self.ordered.len());
         for Publication { frame, times, awaited, .. } in self.ordered.range_mut(first..) {
-            if frame.is_empty() || !bytes[len..].starts_with(frame) {
+            let (rest, frame) = (&bytes[settled.len..], &frame[settled.begun..]);
+            let same = frame.len().min(rest.len());
+            if same == 0 || frame[..same] != rest[..same] {
                 break;
             }
+            settled.len += same;
+            if same < frame.len() {
+                settled.begun += same;
+                break;
+            }
+            settled.begun = 0;
+            settled.count += 1;
             *awaited -= 1;
             tell(*times);
-            (count, len) = (count + 1, len + frame.len());
         }
-        self.awaited -= count;
+        self.awaited -= settled.count;
         self.forget_settled();
-        (count, len)
+        settled
+    }
+
+    /// The first `len` bytes of the known frame of what is at `position`.
+    pub(crate) fn frame_front(&self, position: u64, len: usize) -> &[u8] {
+        &self.ordered[self.index(position).expect("a position that somebody has seen")].frame[..len]
     }
 
     /// The position of `payload`, wherever it is under way. If nobody has got it, it takes the next position; with one
@@ -249,31 +280,41 @@ mod tests {
 
     #[test]
     fn a_frame_is_known_by_all_its_bytes_and_only_at_its_position() {
-        // position, bytes; times of what was settled, bytes
-        let table: [(u64, &[u8], &[u64], usize); 11] = [
-            (0, b"[a]", &[100], 3),
-            (0, b"[a][b]", &[100, 200], 6),
-            (0, b"[a][x]", &[100], 3),
-            (0, b"[a][b][c]", &[100, 200], 6),
-            (1, b"[b][a]", &[200], 3),
-            (0, b"", &[], 0),
-            (0, b"[a", &[], 0),
-            (0, b"[x]", &[], 0),
-            (0, b"[b]", &[], 0),
-            (2, b"[c]", &[], 0),
-            (9, b"[a]", &[], 0),
+        // position, begun, bytes; times of what was settled, bytes, begun
+        let table: [(u64, usize, &[u8], &[u64], usize, usize); 17] = [
+            (0, 0, b"[a]", &[100], 3, 0),
+            (0, 0, b"[a][b]", &[100, 200], 6, 0),
+            (0, 0, b"[a]x", &[100], 3, 0),
+            (0, 0, b"[a][b][c]", &[100, 200], 6, 0),
+            (1, 0, b"[b][a]", &[200], 3, 0),
+            (0, 0, b"", &[], 0, 0),
+            (0, 0, b"x", &[], 0, 0),
+            (0, 0, b"[b]", &[], 0, 0),
+            (2, 0, b"[c]", &[], 0, 0),
+            (9, 0, b"[a]", &[], 0, 0),
+            (0, 0, b"[a", &[], 2, 2),
+            (0, 0, b"[a][", &[100], 4, 1),
+            (0, 1, b"a][b", &[100], 4, 2),
+            (0, 2, b"][b][", &[100, 200], 4, 0),
+            (0, 1, b"x]", &[], 0, 1),
+            (0, 1, b"", &[], 0, 1),
+            (1, 2, b"][c]", &[200], 1, 0),
         ];
-        for (position, bytes, expected, len) in table {
+        for (position, begun, bytes, expected, len, left) in table {
             let mut window = window(true);
-            assert_eq!(window.settle_frames(0, b"[a][b]", |_| unreachable!("nobody has got it")), (0, 0));
+            let nothing = Settled { count: 0, len: 0, begun: 0 };
+            assert_eq!(window.settle_frames(0, 0, b"[a][b]", |_| unreachable!("nobody has got it")), nothing);
             for (position, payload, frame) in [(0, b"a", b"[a]"), (1, b"b", b"[b]")] {
                 assert!(window.matches(position, payload));
                 window.learn_frame(position, frame);
+                window.learn_frame(position, b"the same in another frame");
             }
+            assert_eq!([window.frame_front(0, 3), window.frame_front(1, 2)], [&b"[a]"[..], b"[b"]);
             let mut times = Vec::new();
-            let settled = window.settle_frames(position, bytes, |one| times.push(one.intended_ns));
-            assert_eq!((times, settled), (expected.to_vec(), (expected.len() as u64, len)));
-            assert_eq!((window.awaited(), window.len()), (6 - expected.len() as u64, 3));
+            let settled = window.settle_frames(position, begun, bytes, |one| times.push(one.intended_ns));
+            let count = expected.len() as u64;
+            assert_eq!((times, settled), (expected.to_vec(), Settled { count, len, begun: left }));
+            assert_eq!((window.awaited(), window.len()), (6 - count, 3));
         }
     }
 
