@@ -299,7 +299,7 @@ mod tests {
         assert!(accepts(&[]));
         assert!(accepts(&["-c", "10", "--rate", "5"]));
         assert!(!accepts(&["-c", "0"]));
-        assert!(!accepts(&["--size", "39"]));
+        assert!(!accepts(&["--size", "43"]));
         assert!(accepts(&["--in-flight", "2", "--rate", "5"]));
         assert!(!accepts(&["--late", "1"]));
         assert!(!accepts(&["--url", "ftp://127.0.0.1:1/"]));

@@ -1,13 +1,25 @@
-//! What a message carries: its sequence number, its time and a check over the two, as text, then filler up to its size:
-//! quotes of a market as JSON, so that it compresses as a feed's messages do.
+//! What a message carries: a JSON array of its stamp, which is a sequence number, a time and a check over the two, and
+//! of filler up to its size: quotes of a market, so that it compresses as a feed's messages do.
 //!
 //! A receiver compares a message with what it expects byte by byte, and reads the stamp only when they differ, to say
-//! which fault it is. ASCII throughout, so that the same bytes pass as text and as binary messages.
+//! which fault it is. ASCII and JSON, so that the same bytes pass as text, as a binary message, and unchanged in
+//! protocols whose data must be JSON.
 
-/// Hexadecimal digits: 16 of sequence, 16 of time, 8 of check.
-pub(crate) const PAYLOAD_BYTES_MIN: usize = 40;
+use std::fmt::Write;
+use std::ops::Range;
 
-/// Bytes of a quote.
+/// Hexadecimal digits of a stamp, within a message: 16 of sequence, 16 of time, 8 of check.
+const STAMP: Range<usize> = 2..42;
+
+/// What is before and behind the stamp, and what ends a message.
+const BEFORE: &[u8] = b"[\"";
+const BEHIND: &[u8] = b"\"";
+const END: &[u8] = b"]";
+
+/// A message that carries a stamp and nothing else.
+pub(crate) const PAYLOAD_BYTES_MIN: usize = STAMP.end + BEHIND.len() + END.len();
+
+/// Bytes of a quote, with the comma before it.
 const QUOTE_BYTES: usize = 71;
 
 /// What is written at the front of a message.
@@ -21,38 +33,53 @@ pub(crate) struct Stamp {
 
 /// Writes a message with this stamp into all of `payload`, which is at least [`PAYLOAD_BYTES_MIN`] long.
 pub(crate) fn write(payload: &mut [u8], stamp: Stamp) {
-    let (front, filler) = payload.split_at_mut(PAYLOAD_BYTES_MIN);
-    write_stamp(front, stamp);
-    for (index, chunk) in filler.chunks_mut(QUOTE_BYTES).enumerate() {
-        chunk.copy_from_slice(&quote(index).as_bytes()[..chunk.len()]);
-    }
+    let filler = filler(payload.len() - PAYLOAD_BYTES_MIN);
+    let parts = [BEFORE, &[0; STAMP.end - STAMP.start], BEHIND, filler.as_bytes(), END];
+    payload.copy_from_slice(&parts.concat());
+    write_stamp(payload, stamp);
 }
 
 /// Overwrites the stamp of a message made by [`write()`].
 pub(crate) fn write_stamp(payload: &mut [u8], stamp: Stamp) {
-    write_hex(&mut payload[..16], stamp.sequence);
-    write_hex(&mut payload[16..32], stamp.time_ns);
-    write_hex(&mut payload[32..40], u64::from(check(stamp)));
+    let digits = &mut payload[STAMP];
+    write_hex(&mut digits[..16], stamp.sequence);
+    write_hex(&mut digits[16..32], stamp.time_ns);
+    write_hex(&mut digits[32..], u64::from(check(stamp)));
 }
 
 /// The stamp of a message; `None` if any byte of it is not as [`write()`] left it.
 pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
-    let (front, filler) = payload.split_at_checked(PAYLOAD_BYTES_MIN)?;
-    let stamp = Stamp { sequence: read_hex(&front[..16])?, time_ns: read_hex(&front[16..32])? };
-    let intact = read_hex(&front[32..])? == u64::from(check(stamp))
-        && filler.chunks(QUOTE_BYTES).enumerate().all(|(index, chunk)| quote(index).as_bytes().starts_with(chunk));
-    intact.then_some(stamp)
+    let digits = payload.get(STAMP)?;
+    let stamp = Stamp { sequence: read_hex(&digits[..16])?, time_ns: read_hex(&digits[16..32])? };
+    let mut intact = vec![0; payload.len().max(PAYLOAD_BYTES_MIN)];
+    write(&mut intact, stamp);
+    (intact == payload).then_some(stamp)
 }
 
-/// Piece `index` of the filler, different for each: [`QUOTE_BYTES`] of ASCII.
+/// `len` bytes of elements of an array, each with a comma before it: quotes, each another, and the front of one more as
+/// a string. Where not even an empty string fits, space.
+fn filler(len: usize) -> String {
+    let whole = len / QUOTE_BYTES;
+    let mut text: String = (0..whole).map(quote).collect();
+    let rest = len - text.len();
+    match rest.checked_sub(r#","""#.len()) {
+        Some(front) => write!(text, r#","{:.front$}""#, quote(whole).replace('"', "'")).expect("to a String"),
+        None => text.push_str(&" ".repeat(rest)),
+    }
+    text
+}
+
+/// Quote `index`: [`QUOTE_BYTES`] of ASCII.
 fn quote(index: usize) -> String {
     const SYMBOLS: [&str; 8] = ["ACME", "BOLT", "CORE", "DUNE", "ECHO", "FLUX", "GRID", "HALO"];
     let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let digits = |shift: u32, bound: u64| (mixed >> shift) % bound;
     let symbol = SYMBOLS[digits(61, 8) as usize];
     let side = if digits(60, 2) == 0 { "bid" } else { "ask" };
-    let (id, whole, cents, size) = (digits(30, 10_000_000), digits(20, 1000), digits(10, 100), digits(40, 10_000));
-    format!(r#"{{"id":{id:07},"symbol":"{symbol}","price":{whole:03}.{cents:02},"size":{size:04},"side":"{side}"}},"#)
+    // JSON's numbers don't begin with a zero.
+    let (id, size) = (1_000_000 + digits(30, 9_000_000), 1_000 + digits(40, 9_000));
+    let (whole, cents) = (100 + digits(20, 900), digits(10, 100));
+    format!(r#",{{"id":{id},"symbol":"{symbol}","price":{whole}.{cents:02},"size":{size},"side":"{side}"}}"#)
 }
 
 /// Mixes both numbers, so that a changed digit of either changes it.
@@ -84,7 +111,7 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const STAMP: Stamp = Stamp { sequence: 0x1234, time_ns: 987_654_321_012 };
+    const ONE: Stamp = Stamp { sequence: 0x1234, time_ns: 987_654_321_012 };
 
     fn message(size: usize, stamp: Stamp) -> Vec<u8> {
         let mut payload = vec![0; size];
@@ -94,10 +121,11 @@ mod tests {
 
     #[test]
     fn a_stamp_comes_back() {
-        for size in [PAYLOAD_BYTES_MIN, 41, 64, 1024] {
-            for stamp in [STAMP, Stamp { sequence: 0, time_ns: 0 }, Stamp { sequence: u64::MAX, time_ns: u64::MAX }] {
+        for size in (PAYLOAD_BYTES_MIN..200).chain([1024]) {
+            for stamp in [ONE, Stamp { sequence: 0, time_ns: 0 }, Stamp { sequence: u64::MAX, time_ns: u64::MAX }] {
                 let payload = message(size, stamp);
                 assert!(payload.is_ascii());
+                assert!(serde_json::from_slice::<Vec<serde_json::Value>>(&payload).is_ok(), "{size}");
                 assert_eq!(read(&payload), Some(stamp));
             }
         }
@@ -110,15 +138,15 @@ mod tests {
 
     #[test]
     fn a_new_stamp_makes_the_same_bytes_as_a_new_message() {
-        let mut payload = message(64, STAMP);
-        let next = Stamp { sequence: STAMP.sequence + 1, time_ns: 5 };
+        let mut payload = message(64, ONE);
+        let next = Stamp { sequence: ONE.sequence + 1, time_ns: 5 };
         write_stamp(&mut payload, next);
         assert_eq!(payload, message(64, next));
     }
 
     #[test]
-    fn any_changed_bit_and_any_missing_byte_of_the_stamp_shows() {
-        let payload = message(64, STAMP);
+    fn any_changed_bit_and_any_missing_byte_shows() {
+        let payload = message(64, ONE);
         for index in 0..payload.len() {
             for bit in 0..8 {
                 let mut changed = payload.clone();
@@ -126,6 +154,6 @@ mod tests {
                 assert_eq!(read(&changed), None, "byte {index}, bit {bit}");
             }
         }
-        assert_eq!(read(&payload[..PAYLOAD_BYTES_MIN - 1]), None);
+        (0..payload.len()).for_each(|len| assert_eq!(read(&payload[..len]), None, "{len}"));
     }
 }

@@ -281,26 +281,27 @@ mod tests {
     #[test]
     fn a_frame_is_known_by_all_its_bytes_and_only_at_its_position() {
         // position, begun, bytes; times of what was settled, bytes, begun
-        let table: [(u64, usize, &[u8], &[u64], usize, usize); 17] = [
-            (0, 0, b"[a]", &[100], 3, 0),
-            (0, 0, b"[a][b]", &[100, 200], 6, 0),
-            (0, 0, b"[a]x", &[100], 3, 0),
-            (0, 0, b"[a][b][c]", &[100, 200], 6, 0),
-            (1, 0, b"[b][a]", &[200], 3, 0),
-            (0, 0, b"", &[], 0, 0),
-            (0, 0, b"x", &[], 0, 0),
-            (0, 0, b"[b]", &[], 0, 0),
-            (2, 0, b"[c]", &[], 0, 0),
-            (9, 0, b"[a]", &[], 0, 0),
-            (0, 0, b"[a", &[], 2, 2),
-            (0, 0, b"[a][", &[100], 4, 1),
-            (0, 1, b"a][b", &[100], 4, 2),
-            (0, 2, b"][b][", &[100, 200], 4, 0),
-            (0, 1, b"x]", &[], 0, 1),
-            (0, 1, b"", &[], 0, 1),
-            (1, 2, b"][c]", &[200], 1, 0),
+        type Case = ((u64, usize), &'static [u8], &'static [u64], (usize, usize));
+        let table: [Case; 17] = [
+            ((0, 0), b"[a]", &[100], (3, 0)),
+            ((0, 0), b"[a][b]", &[100, 200], (6, 0)),
+            ((0, 0), b"[a]x", &[100], (3, 0)),
+            ((0, 0), b"[a][b][c]", &[100, 200], (6, 0)),
+            ((1, 0), b"[b][a]", &[200], (3, 0)),
+            ((0, 0), b"", &[], (0, 0)),
+            ((0, 0), b"x", &[], (0, 0)),
+            ((0, 0), b"[b]", &[], (0, 0)),
+            ((2, 0), b"[c]", &[], (0, 0)),
+            ((9, 0), b"[a]", &[], (0, 0)),
+            ((0, 0), b"[a", &[], (2, 2)),
+            ((0, 0), b"[a][", &[100], (4, 1)),
+            ((0, 1), b"a][b", &[100], (4, 2)),
+            ((0, 2), b"][b][", &[100, 200], (4, 0)),
+            ((0, 1), b"x]", &[], (0, 1)),
+            ((0, 1), b"", &[], (0, 1)),
+            ((1, 2), b"][c]", &[200], (1, 0)),
         ];
-        for (position, begun, bytes, expected, len, left) in table {
+        for ((position, begun), bytes, expected, (len, left)) in table {
             let mut window = window(true);
             let nothing = Settled { count: 0, len: 0, begun: 0 };
             assert_eq!(window.settle_frames(0, 0, b"[a][b]", |_| unreachable!("nobody has got it")), nothing);

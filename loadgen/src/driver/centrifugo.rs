@@ -1,13 +1,14 @@
 //! Centrifugo's client protocol, as JSON: one object to a line, several lines to a message.
 //!
-//! Payloads travel as JSON strings, since data must be JSON.
+//! Payloads travel as they are, since they are JSON.
 
 use std::borrow::Cow;
 
 use ringfeed::proto::{Message, MessageKind};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::{Driver, Outgoing, Seen, json_string};
+use super::{Driver, Outgoing, Seen, text};
 
 /// The id of the last command of a greeting: once it is answered without an error, the client is ready.
 const LAST: u32 = 2;
@@ -45,7 +46,7 @@ struct Push<'a> {
 #[derive(Deserialize)]
 struct Publication<'a> {
     #[serde(borrow)]
-    data: Cow<'a, str>,
+    data: &'a RawValue,
 }
 
 impl Driver for Centrifugo {
@@ -60,7 +61,7 @@ impl Driver for Centrifugo {
     fn greeting(&self, topic: Option<&str>) -> Vec<Outgoing> {
         let commands = match topic {
             Some(topic) => {
-                let channel = json_string(topic.as_bytes());
+                let channel = json_string(topic);
                 format!("{{\"connect\":{{}},\"id\":1}}\n{{\"subscribe\":{{\"channel\":{channel}}},\"id\":{LAST}}}")
             }
             None => format!(r#"{{"connect":{{}},"id":{LAST}}}"#),
@@ -74,13 +75,13 @@ impl Driver for Centrifugo {
     }
 
     fn publish(&self, topic: &str, payload: &[u8]) -> Outgoing {
-        let (channel, data) = (json_string(topic.as_bytes()), json_string(payload));
+        let (channel, data) = (json_string(topic), text(payload));
         let command = format!(r#"{{"publish":{{"channel":{channel},"data":{data}}},"id":{PUBLISH}}}"#);
         (MessageKind::Text, command.into_bytes())
     }
 
     fn post(&self, topic: &str, payload: &[u8]) -> (&'static str, Vec<u8>) {
-        let (channel, data) = (json_string(topic.as_bytes()), json_string(payload));
+        let (channel, data) = (json_string(topic), text(payload));
         ("application/json", format!(r#"{{"channel":{channel},"data":{data}}}"#).into_bytes())
     }
 
@@ -101,11 +102,15 @@ fn read_reply(line: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<(), String>
         return Err(refused(&refusal));
     }
     if let Some(Publication { data }) = push.and_then(|push| push.publication) {
-        seen(Seen::Payload(Message::text(&data)));
+        seen(Seen::Payload(Message::text(data.get())));
     } else if id == LAST {
         seen(Seen::Ready);
     }
     Ok(())
+}
+
+fn json_string(text: &str) -> String {
+    serde_json::to_string(text).expect("a string")
 }
 
 fn parse(json: &[u8]) -> Result<Reply<'_>, String> {
@@ -126,10 +131,10 @@ mod tests {
     fn replies_pushes_and_pings_are_told_apart() {
         let messages = [
             "{\"id\":1,\"connect\":{\"client\":\"x\",\"ping\":25}}\n{\"id\":2,\"subscribe\":{}}",
-            "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":\"p\\\"q\",\"offset\":7}}}\n{}\n",
+            "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":[\"p\", 1],\"offset\":7}}}\n{}\n",
             "{\"push\":{\"channel\":\"a\",\"join\":{\"info\":{}}}}",
         ];
-        assert_eq!(seen(&Centrifugo, &messages).unwrap(), ["ready", "payload p\"q", "answer {}"]);
+        assert_eq!(seen(&Centrifugo, &messages).unwrap(), ["ready", "payload [\"p\", 1]", "answer {}"]);
     }
 
     #[test]
@@ -150,8 +155,8 @@ mod tests {
             "{\"connect\":{},\"id\":1}\n{\"subscribe\":{\"channel\":\"a\"},\"id\":2}"
         );
         assert_eq!(text(Centrifugo.greeting(None).remove(0)), "{\"connect\":{},\"id\":2}");
-        let published = text(Centrifugo.publish("a", b"p\"q"));
-        assert_eq!(published, r#"{"publish":{"channel":"a","data":"p\"q"},"id":3}"#);
-        assert_eq!(Centrifugo.post("a", b"p").1, br#"{"channel":"a","data":"p"}"#);
+        let published = text(Centrifugo.publish("a\"b", b"[1]"));
+        assert_eq!(published, r#"{"publish":{"channel":"a\"b","data":[1]},"id":3}"#);
+        assert_eq!(Centrifugo.post("a", b"[1]").1, br#"{"channel":"a","data":[1]}"#);
     }
 }

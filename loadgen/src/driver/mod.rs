@@ -1,7 +1,7 @@
 //! How servers are spoken to: what a subscriber says and hears, and how a message is published. One file each.
 //!
-//! A driver keeps no state of a connection. What a load generator sends as payload is ASCII text without line breaks,
-//! so every protocol can carry it.
+//! A driver keeps no state of a connection. What a load generator sends as payload is JSON, in ASCII and on one
+//! line, so every protocol can carry it as it is.
 
 mod centrifugo;
 mod mercure;
@@ -121,9 +121,9 @@ pub(crate) fn choose(name: DriverName, script: Option<&Path>, url: &Target) -> R
     }
 }
 
-/// `text` as a JSON string.
-fn json_string(text: &[u8]) -> String {
-    serde_json::to_string(&String::from_utf8_lossy(text)).expect("a string")
+/// A payload as text, which it is.
+fn text(payload: &[u8]) -> &str {
+    str::from_utf8(payload).expect("payloads are ASCII")
 }
 
 /// What a test sees in `messages`, as text.

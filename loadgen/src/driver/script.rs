@@ -1,13 +1,13 @@
 //! A server that no driver knows, described by a file: what a client sends, and where payloads are in what comes.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use ringfeed::proto::{Message, MessageKind};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
-use super::{Driver, Outgoing, Seen, json_string};
+use super::{Driver, Outgoing, Seen, text};
 use crate::error::Error;
 
 /// The file, as JSON. In all texts `{topic}` stands for the topic's name.
@@ -43,14 +43,14 @@ pub(crate) struct Script {
     refused: Option<String>,
     /// The payload is what follows this, in a message that contains it. Without it, a whole message is a payload.
     payload_after: Option<String>,
-    /// A payload is a JSON string; otherwise it is all of the rest.
+    /// Messages are JSON, and a payload is one value of it; otherwise it is all of the rest.
     #[serde(default)]
     json: bool,
     /// What is answered to messages that are exactly this.
     #[serde(default)]
     answers: BTreeMap<String, String>,
-    /// What publishes, by WebSocket or as the body of a POST; `{payload}` stands for the payload, as a JSON string
-    /// where `json` says so.
+    /// What publishes, by WebSocket or as the body of a POST; `{payload}` stands for the payload, which is a JSON array
+    /// of strings and objects.
     publish: Option<String>,
 }
 
@@ -83,24 +83,20 @@ impl Script {
             seen(Seen::Payload(Message { kind: self.kind(), payload: rest }));
             return Ok(());
         }
-        let mut strings = serde_json::Deserializer::from_slice(rest).into_iter::<Cow<'_, str>>();
-        match strings.next() {
+        let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
+        match values.next() {
             Some(Ok(payload)) => {
-                seen(Seen::Payload(Message { kind: self.kind(), payload: payload.as_bytes() }));
+                seen(Seen::Payload(Message { kind: self.kind(), payload: payload.get().as_bytes() }));
                 Ok(())
             }
-            Some(Err(error)) => Err(format!("no JSON string for a payload: {error}")),
+            Some(Err(error)) => Err(format!("no JSON for a payload: {error}")),
             None => Err("no payload behind its mark".to_owned()),
         }
     }
 
     fn publication(&self, topic: &str, payload: &[u8]) -> Vec<u8> {
-        let payload = match self.json {
-            true => json_string(payload),
-            false => String::from_utf8_lossy(payload).into_owned(),
-        };
         let template = self.publish.as_deref().unwrap_or("{payload}");
-        template.replace("{topic}", topic).replace("{payload}", &payload).into_bytes()
+        template.replace("{topic}", topic).replace("{payload}", text(payload)).into_bytes()
     }
 }
 
@@ -159,11 +155,11 @@ mod tests {
         let script = Script::parse(EXAMPLE).unwrap();
         assert_eq!(script.greeting(Some("t")), [(MessageKind::Text, br#"{"to":"t"}"#.to_vec())]);
         assert!(script.greeting(None).is_empty());
-        assert_eq!(script.publish("t", b"p\"q").1, br#"{"on":"t","data":"p\"q"}"#);
-        let messages = [r#"{"ok":1}"#, r#"{"on":"t","data":"p\"q","x":1}"#, "ping", "whatever"];
-        assert_eq!(seen(&script, &messages).unwrap(), ["ready", "payload p\"q", "answer pong"]);
+        assert_eq!(script.publish("t", b"[\"p\"]").1, br#"{"on":"t","data":["p"]}"#);
+        let messages = [r#"{"ok":1}"#, r#"{"on":"t","data":["p", 1],"x":1}"#, "ping", "whatever"];
+        assert_eq!(seen(&script, &messages).unwrap(), ["ready", "payload [\"p\", 1]", "answer pong"]);
         assert!(seen(&script, &[r#"{"no":1}"#]).unwrap_err().contains("refused"));
-        assert!(seen(&script, &[r#"{"data":7}"#]).is_err());
+        assert!(seen(&script, &[r#"{"data":}"#]).unwrap_err().contains("no JSON"));
     }
 
     #[test]

@@ -11,6 +11,8 @@ use ringfeed::proto::{Decoder, Event, Message, MessageKind, Opcode, Role, accept
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 /// What it speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,8 +203,7 @@ fn publish(state: &State, payload: &[u8]) {
     let bytes = match state.speech {
         Speech::Raw => [&frame_of_ping()[..], &frame(MessageKind::Text, payload)].concat(),
         Speech::Centrifugo => {
-            let data = serde_json::to_string(&text).expect("a string");
-            let push = format!("{{}}\n{{\"push\":{{\"channel\":\"load\",\"pub\":{{\"data\":{data},\"offset\":1}}}}}}");
+            let push = format!("{{}}\n{{\"push\":{{\"channel\":\"load\",\"pub\":{{\"data\":{text},\"offset\":1}}}}}}");
             frame(MessageKind::Text, push.as_bytes())
         }
         Speech::Nats => {
@@ -225,12 +226,20 @@ fn publish(state: &State, payload: &[u8]) {
     subscribers.retain_mut(|stream| stream.write_all(&bytes).and_then(|()| stream.flush()).is_ok());
 }
 
+/// What publishes in Centrifugo's API.
+#[derive(Deserialize)]
+struct PublishBody<'a> {
+    channel: &'a str,
+    #[serde(borrow)]
+    data: &'a RawValue,
+}
+
 fn posted_payload(speech: Speech, body: &[u8]) -> Vec<u8> {
     match speech {
         Speech::Centrifugo => {
-            let command: serde_json::Value = serde_json::from_slice(body).expect("JSON");
-            assert_eq!(command["channel"], "load");
-            command["data"].as_str().expect("a string").as_bytes().to_vec()
+            let command: PublishBody<'_> = serde_json::from_slice(body).expect("a body of the server API");
+            assert_eq!(command.channel, "load");
+            command.data.get().as_bytes().to_vec()
         }
         Speech::Raw | Speech::Nats | Speech::Mqtt | Speech::EventStream => body.to_vec(),
     }
