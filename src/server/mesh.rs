@@ -148,14 +148,19 @@ pub struct Publisher {
     told: usize,
 }
 
-/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
-pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event]) -> (Publisher, Vec<Mesh<A>>) {
+/// How many parcels a queue to one of so many shards holds.
+pub(super) fn queue_parcels(shards: usize) -> usize {
+    (MESH_SHARD_PARCELS / shards).clamp(MESH_QUEUE_PARCELS_MIN, MESH_QUEUE_PARCELS)
+}
+
+/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`. The queues from
+/// shard to shard hold `parcels_max`; those from the control plane as many, or [`MESH_QUEUE_PARCELS_MIN`].
+pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], parcels_max: usize) -> (Publisher, Vec<Mesh<A>>) {
     let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
-    let parcels_max = (MESH_SHARD_PARCELS / addresses.len()).clamp(MESH_QUEUE_PARCELS_MIN, MESH_QUEUE_PARCELS);
     let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
     let mut shards = Vec::new();
     for (asleep, event) in asleep.iter().zip(events) {
-        let (producer, consumer) = queue(parcels_max);
+        let (producer, consumer) = queue(parcels_max.max(MESH_QUEUE_PARCELS_MIN));
         incoming.push(vec![consumer]);
         shards.push((producer, asleep.clone(), event.clone()));
     }
@@ -194,6 +199,11 @@ impl<A> Mesh<A> {
         link.sent = true;
         link.backlog.push_back(parcel);
         link.push_backlog();
+    }
+
+    /// Whether a shard is so far behind that not all that was sent to it is in its queue.
+    pub(super) fn is_behind(&self, shard: usize) -> bool {
+        self.links[shard].as_ref().is_some_and(|link| !link.backlog.is_empty())
     }
 
     /// Whether some shard is so far behind that nothing more should be published.
@@ -398,7 +408,7 @@ mod tests {
     #[test]
     fn everybody_reaches_everybody_in_order() {
         let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 3], &events);
+        let (mut publisher, mut meshes) = join(&[(); 3], &events, MESH_QUEUE_PARCELS);
         publish(&mut publisher, "from control").unwrap();
         let home = TopicName::new("a").unwrap().home(3);
         for from in (0..3).filter(|from| *from != home) {
@@ -411,7 +421,7 @@ mod tests {
     #[test]
     fn who_subscribes_comes_before_what_is_published_and_in_order() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MESH_QUEUE_PARCELS);
         let topic = TopicName::new("a").unwrap();
         let home = topic.home(2);
         let info = Arc::new(ClientInfo::default());
@@ -437,11 +447,11 @@ mod tests {
     #[test]
     fn a_full_queue_keeps_the_order_and_says_so() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events);
+        let (_, mut meshes) = join(&[(); 2], &events, MESH_QUEUE_PARCELS);
         for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
             meshes[0].send(1, message("early"));
         }
-        assert!(meshes[0].is_congested());
+        assert!(meshes[0].is_congested() && meshes[0].is_behind(1) && !meshes[0].is_behind(0));
         assert_eq!(meshes[0].sleep_max(), Duration::from_millis(MESH_RETRY_MS), "what waits for room is tried again");
         meshes[0].send(1, message("last"));
         let mut received = Vec::new();
@@ -450,13 +460,13 @@ mod tests {
             meshes[0].links[1].as_mut().unwrap().push_backlog();
         }
         assert_eq!(received.len(), MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX + 1);
-        assert_eq!(meshes[0].sleep_max(), Duration::MAX);
+        assert_eq!((meshes[0].sleep_max(), meshes[0].is_behind(1)), (Duration::MAX, false));
     }
 
     #[test]
     fn a_sleeper_is_woken_once_and_whoever_is_awake_is_not() {
         let events = [Event::new().unwrap()];
-        let (mut publisher, meshes) = join(&[()], &events);
+        let (mut publisher, meshes) = join(&[()], &events, MESH_QUEUE_PARCELS);
         publish(&mut publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(publisher.shards[0].1.take(), "the first sender wakes it");
@@ -469,7 +479,7 @@ mod tests {
     #[test]
     fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events);
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MESH_QUEUE_PARCELS);
         while publisher.send(1, message("early")).is_ok() {}
         for _ in 0..2 * MESH_QUEUE_PARCELS {
             assert_eq!(publisher.drain(), Err(PublishError::Busy));

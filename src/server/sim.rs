@@ -28,18 +28,20 @@ pub struct SimShard<'m> {
     metrics: &'m ShardMetrics,
 }
 
-/// Starts a shard for each of those in `status`, all on `kernel`, joined to each other and to the publisher.
+/// Starts a shard for each of those in `status`, all on `kernel`, joined to each other by queues of `mesh_parcels`, and
+/// to the publisher.
 pub fn start<'m>(
     kernel: &SimKernel,
     config: &ServerConfig,
     connections_max: usize,
+    mesh_parcels: usize,
     status: &'m Status,
     mut routes: impl FnMut(usize) -> Routes,
 ) -> (Publisher, Vec<SimShard<'m>>) {
     let rings: Vec<SimRing> = status.shards.iter().map(|_| SimRing::new(kernel)).collect();
     let addresses: Vec<usize> = rings.iter().map(SimRing::address).collect();
     let events: Vec<Event> = rings.iter().map(|_| Event::new().expect("an eventfd")).collect();
-    let (publisher, meshes) = mesh::join(&addresses, &events);
+    let (publisher, meshes) = mesh::join(&addresses, &events, mesh_parcels);
     let shards = rings.into_iter().zip(meshes).zip(events).zip(status.shards.iter()).enumerate();
     let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
         let parts = ShardParts {
@@ -63,8 +65,15 @@ pub fn start<'m>(
 
 impl SimShard<'_> {
     /// From now on others must wake this shard; returns for how long it may sleep at most.
+    ///
+    /// # Panics
+    /// If it is to sleep though it has something to do.
     pub fn fall_asleep(&mut self) -> Duration {
-        self.shard.fall_asleep()
+        let timeout = self.shard.fall_asleep();
+        let shard = &self.shard;
+        let has_work = shard.topics.has_work() || shard.mesh.has_incoming() || !shard.awaiting_turn.is_empty();
+        assert!(timeout.is_zero() || !has_work, "a shard sleeps for {timeout:?} though it has something to do");
+        timeout
     }
 
     /// Wakes up, and takes one turn at `now_ms`.
@@ -101,7 +110,23 @@ impl SimShard<'_> {
         let subscriptions: usize = slots.iter().map(|(_, slot)| slot.subscriptions.len()).sum();
         assert_eq!(self.metrics.subscriptions.get(), subscriptions as u64, "the gauge of subscriptions is off");
         assert_eq!(self.metrics.topics.get(), self.shard.topics.len() as u64, "the gauge of topics is off");
+        let accepts = kernel.accepts(self.shard.ring.index());
+        assert_eq!(self.shard.accepts.len(), accepts, "the shard waits for accepts that the kernel does not have");
         slots.iter().for_each(|(_, slot)| self.check_slot(kernel, slot));
+    }
+
+    /// Whether it has as many connections as it may, so that others wait to be accepted.
+    pub fn is_full(&self) -> bool {
+        self.shard.slots.len() >= self.shard.descriptors
+    }
+
+    /// Checks that a shard that leaves has told everybody to go whom it leaves behind.
+    ///
+    /// # Panics
+    /// If it has not.
+    pub fn check_goodbyes(&self) {
+        let untold = self.shard.slots.iter().map(|(_, slot)| slot).find(|slot| slot.cause.is_none());
+        assert!(untold.is_none(), "nobody has told this connection that the server leaves: {untold:?}");
     }
 
     /// Checks that a shard that serves nobody, and has heard from the others that they do not, knows of no subscriber.
@@ -128,6 +153,8 @@ impl SimShard<'_> {
         let is_overdue = self.shard.now_ms > slot.deadline_ms.saturating_add(TICK_MS);
         assert!(!(is_bounded && is_overdue), "nobody has looked at the time of {slot:?}");
         let held = kernel.operations(self.shard.ring.index(), slot.socket);
+        let is_awaited = slot.stage != Stage::Terminating || !held.uncancelled;
+        assert!(is_awaited, "a connection that has ended waits for an operation that nobody cancels: {slot:?}");
         // What ended and was not told of counts as held by both.
         let is_attended = slot.attention.op().is_some();
         assert!(is_attended || !held.recv, "the kernel holds a receive that the shard has forgotten");

@@ -132,7 +132,7 @@ impl ServerBuilder {
             starts.push(seat.spawn(ready_sender.clone())?);
         }
         let addresses = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
-        let (publisher, meshes) = mesh::join(&addresses, &events);
+        let (publisher, meshes) = mesh::join(&addresses, &events, mesh::queue_parcels(addresses.len()));
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }

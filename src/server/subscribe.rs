@@ -11,6 +11,7 @@ use super::shard::Shard;
 use super::slot::Subscription;
 use super::variant::variant_of;
 use crate::gateway::Subscribe;
+use crate::proto::CloseCode;
 use crate::ring::Ring;
 use crate::topics::{Answer, ClientInfo, NamespaceId, PublishError, Push, TopicId, TopicName};
 
@@ -40,6 +41,9 @@ impl<R: Ring> Shard<'_, R> {
                     self.tell_interest(&subscribe.topic);
                 }
                 self.go_live(slot, topic, subscribe.join_leave);
+                if self.mesh.is_behind(subscribe.topic.home(self.mesh.shard_count())) {
+                    self.refuse_early(slot);
+                }
             }
             (Err(_), Some(to)) => {
                 let error = PublishError::UnknownNamespace;
@@ -47,6 +51,13 @@ impl<R: Ring> Shard<'_, R> {
             }
             (Err(_), None) => {}
         }
+    }
+
+    /// Closes a connection whose client would hear that it is subscribed before the topic's home can: what is published
+    /// until that does would be lost to it, and it would not be told.
+    fn refuse_early(&mut self, slot: u32) {
+        let reason = "the server is too far behind to subscribe anybody";
+        self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
 
     fn tell_interest(&mut self, topic: &TopicName) {

@@ -322,6 +322,12 @@ BUGS = [
         "missed + 1 > self.fitting(bytes_max) ||",
     ),
     Bug(
+        "subscribed-too-early",
+        "src/server/subscribe.rs",
+        "                    self.refuse_early(slot);\n",
+        "",
+    ),
+    Bug(
         "staged-before-the-answer",
         "src/server/subscribe.rs",
         "if self.topics.has_staged(topic) {",

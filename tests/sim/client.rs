@@ -97,6 +97,8 @@ pub(crate) struct Client {
     /// When all of its handshake had left.
     pub(crate) asked_us: Option<u64>,
     pub(crate) views: Vec<View>,
+    /// The topics that it has just heard that it is subscribed to.
+    pub(crate) news: Vec<usize>,
     /// What it knows, if it is one that comes back.
     pub(crate) returner: Option<Returner>,
     /// It has come back, as another client.
@@ -148,6 +150,7 @@ impl Client {
             peer: None,
             asked_us: None,
             views: Vec::new(),
+            news: Vec::new(),
             returner: None,
             has_returned: false,
             latency_us_max: 0,
@@ -660,7 +663,8 @@ impl Client {
             Kind::Breaker(Breach::Talks) => vec![0],
             _ => Vec::new(),
         };
-        self.views = topics.into_iter().map(|topic| View::new(topic, self.now_us)).collect();
+        self.views = topics.iter().map(|topic| View::new(*topic, self.now_us)).collect();
+        self.news = topics;
         if let Some(returner) = &self.returner {
             let greeting = returner.greeting(&mut self.rng);
             self.bytes_asked += 1000 * greeting.len();
@@ -742,6 +746,7 @@ impl Client {
         match verb {
             "s" | "h" if self.views.iter().all(|view| view.topic() != topic) => {
                 self.views.push(View::new(topic, self.now_us));
+                self.news.push(topic);
             }
             "u" => self.views.retain(|view| view.topic() != topic),
             _ => {}

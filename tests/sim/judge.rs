@@ -11,6 +11,9 @@ use crate::returner::{Returner, Transport};
 /// Microseconds that a handshake takes at most from one end to the other, on a network that is quick enough.
 const HANDSHAKE_US: u64 = 1_000_000;
 
+/// The code of a close that tells of an overload.
+const EARLY: u16 = 1013;
+
 /// What a verdict rests on.
 struct Case<'a> {
     client: &'a Client,
@@ -51,7 +54,7 @@ impl Case<'_> {
             Some(CloseCause::Protocol) => deeds.breach && client.plan.kind != Kind::Breaker(Breach::Talks),
             Some(CloseCause::Application) => {
                 let is_breach = deeds.breach && client.plan.kind == Kind::Breaker(Breach::Talks);
-                deeds.asked.is_some() || is_breach || self.may_be_lost()
+                deeds.asked.is_some() || is_breach || self.may_be_lost() || self.may_be_early()
             }
             Some(CloseCause::PingTimeout) => client.plan.ignores_pings || deeds.gone || deeds.finished || self.is_late,
             Some(CloseCause::SlowConsumer) => self.may_be_slow(model),
@@ -80,19 +83,30 @@ impl Case<'_> {
         }
     }
 
+    /// Whether it may have been closed since it subscribed when its shard could not tell the topic's home.
+    fn may_be_early(&self) -> bool {
+        let (client, deeds) = (self.client, self.client.deeds);
+        let may_not_know = deeds.gone || deeds.finished || self.is_harmed || self.is_late;
+        self.plan.shards > 1 && (client.seen.close == Some(Some(EARLY)) || may_not_know)
+    }
+
     /// A slow consumer must have had more to read than an outbox holds, or what waited for it was too old.
     fn may_be_slow(&self, model: &Model) -> bool {
         let client = self.client;
         if self.is_bound_in_age(model) {
             return true;
         }
-        let bytes = match client.plan.kind {
-            Kind::Feed(_) | Kind::Room | Kind::Breaker(Breach::Talks) => model.bytes_since(client.plan.connect_us),
+        let since_us = client.plan.connect_us;
+        let bytes = match &client.plan.kind {
+            Kind::Feed(topics) if topics.is_empty() => model.bytes_since(since_us, |topic| topic == 0),
+            Kind::Feed(topics) => model.bytes_since(since_us, |topic| topics.contains(&topic)),
+            Kind::Room | Kind::Breaker(Breach::Talks) => model.bytes_since(since_us, |_| true),
             // It also gets what is older, and more beside.
             Kind::Returner(..) => model.bytes_told(),
             _ => return false,
         };
-        bytes + client.bytes_asked > self.plan.outbox_bytes_min()
+        // What it has read has not waited then.
+        bytes + client.bytes_asked > self.plan.outbox_bytes_min() + client.bytes_read
     }
 
     /// Where what is too old would be dropped, an event stream of several topics ends: it can do without nothing.
@@ -116,6 +130,7 @@ impl Case<'_> {
             (Some(CloseCause::Peer), _) => Some(client.deeds.close.expect("it sent a Close frame")),
             (Some(CloseCause::Protocol), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
             (Some(CloseCause::Application), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
+            (Some(CloseCause::Application), _) if told == Some(Some(EARLY)) => told,
             (Some(CloseCause::Application), Kind::Returner(..)) => Some(Some(LOST)),
             (Some(CloseCause::Application), _) => Some(client.deeds.asked),
             (Some(CloseCause::PingTimeout), _) => Some(Some(lost)),

@@ -15,6 +15,9 @@ use crate::spaces::namespaces;
 /// Messages of one burst that is more than the queue of a shard holds.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
 
+/// How many times something is published in a dense run.
+const DENSE: u64 = 500;
+
 /// How many times those who come back do so once nothing goes wrong any more, and are not there.
 pub(crate) const RETURNS_AT_REST: u64 = 3;
 
@@ -118,10 +121,14 @@ pub(crate) struct Plan {
     pub(crate) topics: usize,
     pub(crate) config: ServerConfig,
     pub(crate) connections_max: usize,
+    /// Parcels in the queue from one shard to another.
+    pub(crate) mesh_parcels: usize,
     pub(crate) clients: Vec<ClientPlan>,
     pub(crate) active_us: u64,
     pub(crate) publish_us: u64,
     pub(crate) burst_max: u64,
+    /// Somebody publishes to a topic as soon as he hears that a client has subscribed to it.
+    pub(crate) is_news: bool,
     pub(crate) payload_bytes_max: usize,
     /// How long everybody just sits there before they leave.
     pub(crate) rest_us: u64,
@@ -133,7 +140,7 @@ impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Plan {
         let faults = Faults::swarm(rng);
         let shards = rng.between(1, 3) as usize;
-        let topics = rng.between(1, 6) as usize;
+        let topics = rng.choose(&[1, 1, 2, 3, 4, 5, 6]);
         let active_us = rng.choose(&[300_000, 3_000_000, 30_000_000]);
         // What moves slowly gets less to move, so that a run stays short.
         let payload_bytes_max = (faults.segment_bytes_max * 10).min(rng.choose(&[30, 300, 3_000, 40_000]));
@@ -150,16 +157,21 @@ impl Plan {
             clients.iter_mut().for_each(|client| client.roam(rng, topics, active_us));
         }
         let is_flood = is_quick_network && rng.chance(60);
-        let pauses = if is_flood { 5 } else { rng.choose(&[60, 60, 300]) };
+        let pauses = if is_flood { 5 } else { rng.choose(&[60, 60, 60, 60, 60, 60, 60, 60, 300, 300, 300, DENSE]) };
+        // Then something is published within the time of a few turns.
+        let is_dense = pauses == DENSE;
+        let publish_us = if is_dense { 1 } else { rng.choose(&[2_000, 20_000, 200_000]) };
         Plan {
             shards,
             topics,
-            config: config(rng),
+            config: config(rng, is_dense),
             connections_max: if is_short_of_room { rng.between(1, 10) as usize } else { 1000 },
+            mesh_parcels: if is_flood { MESH_QUEUE_PARCELS } else { rng.choose(&[16, 64, MESH_QUEUE_PARCELS]) },
             clients,
             active_us,
-            publish_us: rng.choose(&[2_000, 20_000, 200_000]).max(active_us / pauses),
-            burst_max: if is_flood { FLOOD } else { rng.choose(&[1, 4, 20]) },
+            publish_us: publish_us.max(active_us / pauses),
+            is_news: rng.chance(300),
+            burst_max: if is_flood { FLOOD } else { rng.choose(if is_dense { &[1, 4] } else { &[1, 4, 20] }) },
             payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
             rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
             drain_us: rng.chance(250).then(|| rng.below(active_us)),
@@ -185,9 +197,9 @@ impl Plan {
     }
 }
 
-fn config(rng: &mut Rng) -> ServerConfig {
+fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
     ServerConfig {
-        fan_out_sends_per_turn: rng.choose(&[1, 2, 5, 16, 2048, 2048, 2048]),
+        fan_out_sends_per_turn: rng.choose(if is_dense { &[1, 2, 2048] } else { &[1, 2, 5, 16, 2048, 2048, 2048] }),
         recv_turn_bytes: rng.choose(&[100, 500, 2000, RECV_TURN_BYTES]),
         message_bytes_max: 100_000,
         deflate: rng.chance(400).then(|| DeflateConfig {

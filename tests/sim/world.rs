@@ -86,7 +86,9 @@ pub(crate) fn run(seed: u64) -> Summary {
     let status = Status::new(plan.shards);
     let journal = Rc::new(RefCell::new(Journal::default()));
     let (publisher, shards) =
-        sim::start(&kernel, &plan.config, plan.connections_max, &status, |shard| routes(shard, &plan.config, &journal));
+        sim::start(&kernel, &plan.config, plan.connections_max, plan.mesh_parcels, &status, |shard| {
+            routes(shard, &plan.config, &journal)
+        });
     let bytes_max = plan.payload_bytes_max;
     let client =
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
@@ -204,7 +206,13 @@ impl World<'_> {
             }
         }
         if self.is_draining {
-            return;
+            let config = &self.plan.config;
+            let patience_us = 1000 * (config.drain_spread_ms + 2 * config.drain_timeout_ms);
+            return self.run_for(patience_us + SECOND_US);
+        }
+        for (ring, shard) in self.shards.iter().enumerate() {
+            let is_full = shard.as_ref().is_none_or(SimShard::is_full);
+            assert!(is_full || self.kernel.backlog(ring) == 0, "there is room on shard {ring}, and it accepts nobody");
         }
         assert!(self.model.is_settled(), "a publication has no outcome");
         for index in 0..self.clients.len() {
@@ -348,6 +356,7 @@ impl World<'_> {
                     let client = client.expect("peers are clients");
                     client.on_peer(&mut self.model, now_us);
                     let index = client.index;
+                    self.spread_news(index, now_us);
                     self.come_back(index);
                 }
                 Happening::Timer(name) => self.on_timer(TIMERS[(name >> 32) as usize], (name & 0xffff_ffff) as usize),
@@ -364,6 +373,7 @@ impl World<'_> {
         let waiting = shard.outbox_bytes_max();
         assert!(waiting <= bound, "{waiting} bytes wait in an outbox that may hold {bound}");
         if shard.has_left() {
+            shard.check_goodbyes();
             self.shards[ring] = None;
         } else {
             self.put_to_sleep(ring);
@@ -411,6 +421,7 @@ impl World<'_> {
             Timer::Act => None,
             Timer::Read => {
                 let again_us = self.clients[index].on_read_timer(&mut self.model, now_us);
+                self.spread_news(index, now_us);
                 self.come_back(index);
                 again_us
             }
@@ -465,6 +476,18 @@ impl World<'_> {
         }
         self.kernel.look_at_events();
         Some(self.rng.below(2 * self.plan.publish_us))
+    }
+
+    /// Publishes to what a client has just heard that it is subscribed to.
+    fn spread_news(&mut self, index: usize, now_us: u64) {
+        let news = std::mem::take(&mut self.clients[index].news);
+        if !self.plan.is_news || !self.is_active || news.is_empty() {
+            return;
+        }
+        for topic in news {
+            self.model.publish(&mut self.publisher, topic, 1, now_us);
+        }
+        self.kernel.look_at_events();
     }
 
     fn drain(&mut self) {

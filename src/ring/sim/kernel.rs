@@ -15,7 +15,7 @@ use super::requests::Request;
 use super::socket::{PeerState, Place, Socket};
 use super::{Faults, Rng};
 use crate::limits::TCP_USER_TIMEOUT_MS;
-use crate::ring::{Direct, Errno, Event, Token};
+use crate::ring::{Direct, Errno, Event, Op, Token};
 
 /// The kernel that several [`SimRing`](super::SimRing)s and peers share. Clones are the same kernel.
 #[derive(Clone)]
@@ -62,6 +62,8 @@ pub struct Operations {
     pub shutdown: bool,
     /// Operations that have ended, of which the shard has not been told.
     pub unreaped: usize,
+    /// The kernel holds a receive, a poll or a send of which no cancellation waits to be submitted.
+    pub uncancelled: bool,
 }
 
 /// One direction of a connection.
@@ -406,13 +408,30 @@ impl SimKernel {
         let socket = state.descriptors[descriptor.0 as usize].expect("a shard's connection has its descriptor");
         let queued = state.queued.iter().filter(|request| request.is_on(descriptor)).count();
         let socket = &kernel.sockets[socket];
+        let held = [socket.recv.map(|recv| recv.token), socket.poll, socket.send.as_ref().map(|waiting| waiting.token)];
+        let is_cancelled = |token: Token| state.queued.iter().any(|request| request.cancels(token));
         Operations {
             recv: socket.recv.is_some() || socket.poll.is_some(),
             send: socket.send.is_some(),
             shutdown: socket.is_shutting,
             queued,
             unreaped: socket.unreaped as usize,
+            uncancelled: held.into_iter().flatten().any(|token| !is_cancelled(token)),
         }
+    }
+
+    /// The accepts of a ring that its shard has not heard the end of.
+    pub fn accepts(&self, ring: usize) -> usize {
+        let kernel = self.0.borrow();
+        let state = &kernel.rings[ring];
+        let queued = state.queued.iter().filter(|request| matches!(request, Request::Accept { .. })).count();
+        let ended = state.posted.iter().filter(|posted| posted.token.op() == Op::Accept).count();
+        queued + state.accepting.len() + ended
+    }
+
+    /// Connections that wait to be accepted by a ring.
+    pub fn backlog(&self, ring: usize) -> usize {
+        self.0.borrow().rings[ring].backlog.len()
     }
 }
 

@@ -38,6 +38,11 @@ impl Request {
             _ => false,
         }
     }
+
+    /// Whether this cancels the operation with this token.
+    pub(super) fn cancels(&self, token: Token) -> bool {
+        matches!(self, Request::Cancel { target } if *target == token)
+    }
 }
 
 impl Kernel {
