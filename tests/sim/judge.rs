@@ -73,21 +73,22 @@ impl Case<'_> {
 
     /// Whether it may have been closed since it had lost something, or since it took too long to say who it is.
     fn may_be_lost(&self) -> bool {
-        let (client, deeds) = (self.client, self.client.deeds);
-        let Some(returner) = &client.returner else { return false };
-        let may_not_know = deeds.gone || deeds.finished || self.is_harmed || self.is_late;
+        let Some(returner) = &self.client.returner else { return false };
         match returner.transport {
-            Transport::Raw => client.lost_something() || may_not_know,
-            Transport::Centrifuge { .. } => may_not_know,
+            Transport::Raw => self.client.lost_something() || self.may_not_know(),
+            Transport::Centrifuge { .. } => self.may_not_know(),
             Transport::Envelope | Transport::Events => false,
         }
     }
 
-    /// Whether it may have been closed since it subscribed when its shard could not tell the topic's home.
+    /// Whether it was closed, or may have been, since it subscribed when its shard could not tell the topic's home.
     fn may_be_early(&self) -> bool {
-        let (client, deeds) = (self.client, self.client.deeds);
-        let may_not_know = deeds.gone || deeds.finished || self.is_harmed || self.is_late;
-        self.plan.shards > 1 && (client.seen.close == Some(Some(EARLY)) || may_not_know)
+        self.plan.shards > 1 && (self.client.seen.close == Some(Some(EARLY)) || self.may_not_know())
+    }
+
+    /// Whether it may not have been told what the server did, or only too late.
+    fn may_not_know(&self) -> bool {
+        self.client.deeds.gone || self.client.deeds.finished || self.is_harmed || self.is_late
     }
 
     /// A slow consumer must have had more to read than an outbox holds, or what waited for it was too old.
@@ -119,7 +120,7 @@ impl Case<'_> {
     /// The client was told, if it stayed to listen.
     fn judge_told(&self, end: Option<CloseCause>) {
         let client = self.client;
-        if client.deeds.finished || client.deeds.gone || self.is_harmed || self.is_late {
+        if self.may_not_know() {
             return;
         }
         let told = client.seen.close;
@@ -130,7 +131,7 @@ impl Case<'_> {
             (Some(CloseCause::Peer), _) => Some(client.deeds.close.expect("it sent a Close frame")),
             (Some(CloseCause::Protocol), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
             (Some(CloseCause::Application), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
-            (Some(CloseCause::Application), _) if told == Some(Some(EARLY)) => told,
+            (Some(CloseCause::Application | CloseCause::Drain), _) if self.may_be_early() => told,
             (Some(CloseCause::Application), Kind::Returner(..)) => Some(Some(LOST)),
             (Some(CloseCause::Application), _) => Some(client.deeds.asked),
             (Some(CloseCause::PingTimeout), _) => Some(Some(lost)),
@@ -154,7 +155,7 @@ impl Case<'_> {
     /// Who was refused was to be refused.
     fn judge_status(&self) {
         let client = self.client;
-        if client.deeds.gone || client.deeds.finished || self.is_harmed || self.is_late {
+        if self.may_not_know() {
             return;
         }
         let is_crowded = self.plan.connections_max < self.plan.connections() || self.plan.drain_us.is_some();

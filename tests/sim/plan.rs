@@ -18,6 +18,9 @@ const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
 /// How many times something is published in a dense run.
 const DENSE: u64 = 500;
 
+/// Messages of one burst in such a run.
+const DENSE_BURST: u64 = 5;
+
 /// How many times those who come back do so once nothing goes wrong any more, and are not there.
 pub(crate) const RETURNS_AT_REST: u64 = 3;
 
@@ -156,22 +159,43 @@ impl Plan {
         if is_homecoming {
             clients.iter_mut().for_each(|client| client.roam(rng, topics, active_us));
         }
-        let is_flood = is_quick_network && rng.chance(60);
-        let pauses = if is_flood { 5 } else { rng.choose(&[60, 60, 60, 60, 60, 60, 60, 60, 300, 300, 300, DENSE]) };
+        let is_flapping = rng.chance(70);
+        if is_flapping {
+            clients.truncate(4);
+            clients.iter_mut().for_each(|client| client.flap(active_us));
+        }
+        let is_flood = is_quick_network && !is_flapping && rng.chance(60);
+        let pauses = match rng.below(12) {
+            _ if is_flood => 5,
+            _ if is_flapping => DENSE,
+            0 => DENSE,
+            1..4 => 300,
+            _ => 60,
+        };
         // Then something is published within the time of a few turns.
         let is_dense = pauses == DENSE;
         let publish_us = if is_dense { 1 } else { rng.choose(&[2_000, 20_000, 200_000]) };
+        let burst_max = match (is_flood, is_dense) {
+            (true, _) => FLOOD,
+            (false, true) => rng.choose(&[1, 1, DENSE_BURST]),
+            (false, false) => rng.choose(&[1, 4, 20]),
+        };
         Plan {
             shards,
             topics,
             config: config(rng, is_dense),
             connections_max: if is_short_of_room { rng.between(1, 10) as usize } else { 1000 },
-            mesh_parcels: if is_flood { MESH_QUEUE_PARCELS } else { rng.choose(&[16, 64, MESH_QUEUE_PARCELS]) },
+            mesh_parcels: match burst_max {
+                FLOOD => MESH_QUEUE_PARCELS,
+                // What waits for room leaves later; so much that it would take too long must not come at once.
+                DENSE_BURST => rng.choose(&[16, MESH_QUEUE_PARCELS]),
+                _ => rng.choose(&[2, 16, MESH_QUEUE_PARCELS]),
+            },
             clients,
             active_us,
             publish_us: publish_us.max(active_us / pauses),
-            is_news: rng.chance(300),
-            burst_max: if is_flood { FLOOD } else { rng.choose(if is_dense { &[1, 4] } else { &[1, 4, 20] }) },
+            is_news: rng.chance(500),
+            burst_max,
             payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
             rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
             drain_us: rng.chance(250).then(|| rng.below(active_us)),
@@ -247,6 +271,15 @@ impl ClientPlan {
         // What it is answered would become small.
         self.deflate_window = None;
         (self.acts, self.last_words, self.roars, self.write_bytes_max) = (0, 10, ROAR, usize::MAX);
+    }
+
+    /// Has it subscribe and unsubscribe all the time.
+    fn flap(&mut self, active_us: u64) {
+        self.kind = Kind::Room;
+        self.ending = Ending::Stays;
+        (self.acts, self.at_once, self.last_words, self.roars) = (400, 4, 0, 0);
+        (self.connect_us, self.act_us, self.write_bytes_max) = (0, active_us / 200, usize::MAX);
+        self.pace = Pace::Quick;
     }
 
     /// Has it be one that comes back, many times and with few words.
