@@ -136,6 +136,8 @@ pub(super) struct Mesh<A> {
     links: Vec<Option<Link<A>>>,
     /// From the control plane, then from each other shard.
     incoming: Vec<Consumer<Parcel>>,
+    /// Parcels that are taken from each of these in a turn.
+    turn_parcels: usize,
     /// What came while the others were looked at again.
     kept: Vec<Parcel>,
     asleep: Asleep,
@@ -148,19 +150,32 @@ pub struct Publisher {
     told: usize,
 }
 
-/// How many parcels a queue to one of so many shards holds.
-pub(super) fn queue_parcels(shards: usize) -> usize {
-    (MESH_SHARD_PARCELS / shards).clamp(MESH_QUEUE_PARCELS_MIN, MESH_QUEUE_PARCELS)
+/// How much travels between shards at once.
+#[derive(Clone, Copy, Debug)]
+pub struct MeshSizes {
+    /// Parcels that a queue from shard to shard holds. Those from the control plane hold as many, or
+    /// [`MESH_QUEUE_PARCELS_MIN`].
+    pub queue_parcels: usize,
+    /// Parcels that a shard takes from one queue in a turn.
+    pub turn_parcels: usize,
 }
 
-/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`. The queues from
-/// shard to shard hold `parcels_max`; those from the control plane as many, or [`MESH_QUEUE_PARCELS_MIN`].
-pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], parcels_max: usize) -> (Publisher, Vec<Mesh<A>>) {
+impl MeshSizes {
+    /// What suits so many shards.
+    pub fn of(shards: usize) -> MeshSizes {
+        let queue_parcels = (MESH_SHARD_PARCELS / shards).clamp(MESH_QUEUE_PARCELS_MIN, MESH_QUEUE_PARCELS);
+        MeshSizes { queue_parcels, turn_parcels: MESH_PARCELS_PER_TURN }
+    }
+}
+
+/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
+pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], sizes: MeshSizes) -> (Publisher, Vec<Mesh<A>>) {
+    let MeshSizes { queue_parcels, turn_parcels } = sizes;
     let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
     let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
     let mut shards = Vec::new();
     for (asleep, event) in asleep.iter().zip(events) {
-        let (producer, consumer) = queue(parcels_max.max(MESH_QUEUE_PARCELS_MIN));
+        let (producer, consumer) = queue(queue_parcels.max(MESH_QUEUE_PARCELS_MIN));
         incoming.push(vec![consumer]);
         shards.push((producer, asleep.clone(), event.clone()));
     }
@@ -168,7 +183,7 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], parcels_max: usi
         if from == to {
             return None;
         }
-        let (queue, consumer) = queue(parcels_max);
+        let (queue, consumer) = queue(queue_parcels);
         incoming[to].push(consumer);
         let (asleep, address) = (asleep[to].clone(), addresses[to].clone());
         Some(Link { queue, backlog: VecDeque::new(), asleep, address, sent: false })
@@ -177,7 +192,14 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], parcels_max: usi
     let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
     let ends = links.into_iter().zip(incoming).zip(asleep).enumerate();
     let meshes = ends
-        .map(|(shard, ((links, incoming), asleep))| Mesh { shard, links, incoming, kept: Vec::new(), asleep })
+        .map(|(shard, ((links, incoming), asleep))| Mesh {
+            shard,
+            links,
+            incoming,
+            turn_parcels,
+            kept: Vec::new(),
+            asleep,
+        })
         .collect();
     (Publisher { shards, told: 0 }, meshes)
 }
@@ -211,8 +233,8 @@ impl<A> Mesh<A> {
         self.links.iter().flatten().any(|link| link.backlog.len() >= MESH_BACKLOG_PARCELS_MAX)
     }
 
-    /// Appends what has arrived, at most [`MESH_PARCELS_PER_TURN`] from each, in each one's order; except that what
-    /// tells of new subscribers comes first.
+    /// Appends what has arrived, at most [so many](MeshSizes::turn_parcels) from each, in each one's order; except that
+    /// what tells of new subscribers comes first.
     ///
     /// A client that has been told that it is subscribed may publish at once, or have somebody else do it, through a
     /// queue that is looked at before the one in which its subscription lies. So where publications have come, all
@@ -221,7 +243,7 @@ impl<A> Mesh<A> {
         let start = parcels.len();
         parcels.append(&mut self.kept);
         for queue in &mut self.incoming {
-            parcels.extend(std::iter::from_fn(|| queue.pop()).take(MESH_PARCELS_PER_TURN));
+            parcels.extend(std::iter::from_fn(|| queue.pop()).take(self.turn_parcels));
         }
         if !parcels[start..].iter().any(|parcel| matches!(parcel, Parcel::Publish(_))) {
             return;
@@ -408,7 +430,7 @@ mod tests {
     #[test]
     fn everybody_reaches_everybody_in_order() {
         let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 3], &events, MESH_QUEUE_PARCELS);
+        let (mut publisher, mut meshes) = join(&[(); 3], &events, MeshSizes::of(1));
         publish(&mut publisher, "from control").unwrap();
         let home = TopicName::new("a").unwrap().home(3);
         for from in (0..3).filter(|from| *from != home) {
@@ -421,7 +443,7 @@ mod tests {
     #[test]
     fn who_subscribes_comes_before_what_is_published_and_in_order() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MESH_QUEUE_PARCELS);
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
         let topic = TopicName::new("a").unwrap();
         let home = topic.home(2);
         let info = Arc::new(ClientInfo::default());
@@ -447,7 +469,7 @@ mod tests {
     #[test]
     fn a_full_queue_keeps_the_order_and_says_so() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events, MESH_QUEUE_PARCELS);
+        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
         for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
             meshes[0].send(1, message("early"));
         }
@@ -466,7 +488,7 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_once_and_whoever_is_awake_is_not() {
         let events = [Event::new().unwrap()];
-        let (mut publisher, meshes) = join(&[()], &events, MESH_QUEUE_PARCELS);
+        let (mut publisher, meshes) = join(&[()], &events, MeshSizes::of(1));
         publish(&mut publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(publisher.shards[0].1.take(), "the first sender wakes it");
@@ -479,7 +501,7 @@ mod tests {
     #[test]
     fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MESH_QUEUE_PARCELS);
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
         while publisher.send(1, message("early")).is_ok() {}
         for _ in 0..2 * MESH_QUEUE_PARCELS {
             assert_eq!(publisher.drain(), Err(PublishError::Busy));

@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::topics::PublishError;
 pub use config::ServerConfig;
-pub use mesh::{ActiveTopics, Publisher};
+pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
 pub use slowest::SlowConnection;
 pub use start::{ServeError, Server, ServerBuilder};

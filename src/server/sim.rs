@@ -8,7 +8,7 @@ use std::fs::File;
 use std::time::Duration;
 
 use super::attend::Attention;
-use super::mesh::{self, Publisher};
+use super::mesh::{self, MeshSizes, Publisher};
 use super::metrics::ShardMetrics;
 use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
@@ -28,20 +28,19 @@ pub struct SimShard<'m> {
     metrics: &'m ShardMetrics,
 }
 
-/// Starts a shard for each of those in `status`, all on `kernel`, joined to each other by queues of `mesh_parcels`, and
-/// to the publisher.
+/// Starts a shard for each of those in `status`, all on `kernel`, joined to each other and to the publisher.
 pub fn start<'m>(
     kernel: &SimKernel,
     config: &ServerConfig,
     connections_max: usize,
-    mesh_parcels: usize,
+    mesh_sizes: MeshSizes,
     status: &'m Status,
     mut routes: impl FnMut(usize) -> Routes,
 ) -> (Publisher, Vec<SimShard<'m>>) {
     let rings: Vec<SimRing> = status.shards.iter().map(|_| SimRing::new(kernel)).collect();
     let addresses: Vec<usize> = rings.iter().map(SimRing::address).collect();
     let events: Vec<Event> = rings.iter().map(|_| Event::new().expect("an eventfd")).collect();
-    let (publisher, meshes) = mesh::join(&addresses, &events, mesh_parcels);
+    let (publisher, meshes) = mesh::join(&addresses, &events, mesh_sizes);
     let shards = rings.into_iter().zip(meshes).zip(events).zip(status.shards.iter()).enumerate();
     let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
         let parts = ShardParts {

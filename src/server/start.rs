@@ -14,7 +14,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
 use super::addresses::AddressCounts;
-use super::mesh::{self, Mesh, Publisher};
+use super::mesh::{self, Mesh, MeshSizes, Publisher};
 use super::shard::{Shard, ShardParts};
 use super::{ServerConfig, Status, listener};
 use crate::gateway::{Handler, RouteError, Routes};
@@ -132,7 +132,7 @@ impl ServerBuilder {
             starts.push(seat.spawn(ready_sender.clone())?);
         }
         let addresses = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
-        let (publisher, meshes) = mesh::join(&addresses, &events, mesh::queue_parcels(addresses.len()));
+        let (publisher, meshes) = mesh::join(&addresses, &events, MeshSizes::of(addresses.len()));
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use ringfeed::conn::KeepAliveConfig;
-use ringfeed::limits::{MESH_QUEUE_PARCELS, RECV_TURN_BYTES, RECV_TURN_CONNS, REPLIES_BYTES};
+use ringfeed::limits::{MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, RECV_TURN_BYTES, RECV_TURN_CONNS, REPLIES_BYTES};
 use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
-use ringfeed::server::ServerConfig;
+use ringfeed::server::{MeshSizes, ServerConfig};
 use ringfeed::topics::Namespace;
 
 use crate::returner::Transport;
@@ -124,8 +124,7 @@ pub(crate) struct Plan {
     pub(crate) topics: usize,
     pub(crate) config: ServerConfig,
     pub(crate) connections_max: usize,
-    /// Parcels in the queue from one shard to another.
-    pub(crate) mesh_parcels: usize,
+    pub(crate) mesh_sizes: MeshSizes,
     pub(crate) clients: Vec<ClientPlan>,
     pub(crate) active_us: u64,
     pub(crate) publish_us: u64,
@@ -161,7 +160,7 @@ impl Plan {
         }
         let is_flapping = rng.chance(70);
         if is_flapping {
-            clients.truncate(4);
+            clients.truncate(3);
             clients.iter_mut().for_each(|client| client.flap(active_us));
         }
         let is_flood = is_quick_network && !is_flapping && rng.chance(60);
@@ -185,12 +184,7 @@ impl Plan {
             topics,
             config: config(rng, is_dense),
             connections_max: if is_short_of_room { rng.between(1, 10) as usize } else { 1000 },
-            mesh_parcels: match burst_max {
-                FLOOD => MESH_QUEUE_PARCELS,
-                // What waits for room leaves later; so much that it would take too long must not come at once.
-                DENSE_BURST => rng.choose(&[16, MESH_QUEUE_PARCELS]),
-                _ => rng.choose(&[2, 16, MESH_QUEUE_PARCELS]),
-            },
+            mesh_sizes: mesh_sizes(rng, burst_max),
             clients,
             active_us,
             publish_us: publish_us.max(active_us / pauses),
@@ -219,6 +213,18 @@ impl Plan {
         let is_read_badly = faults.recv_short + faults.recv_ends + faults.recv_scarce + faults.recv_interrupted >= 100;
         units as u64 * faults.delay_us_max * if is_read_badly { 8 } else { 1 } > 1_000_000
     }
+}
+
+fn mesh_sizes(rng: &mut Rng, burst_max: u64) -> MeshSizes {
+    // What waits for room leaves later; so much that it would take too long must not come at once.
+    let queue_parcels = match burst_max {
+        FLOOD => MESH_QUEUE_PARCELS,
+        DENSE_BURST => rng.choose(&[16, MESH_QUEUE_PARCELS]),
+        _ => rng.choose(&[2, 16, MESH_QUEUE_PARCELS]),
+    };
+    let turn_parcels =
+        if burst_max == FLOOD { MESH_PARCELS_PER_TURN } else { rng.choose(&[1, 3, MESH_PARCELS_PER_TURN]) };
+    MeshSizes { queue_parcels, turn_parcels }
 }
 
 fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
@@ -277,7 +283,7 @@ impl ClientPlan {
     fn flap(&mut self, active_us: u64) {
         self.kind = Kind::Room;
         self.ending = Ending::Stays;
-        (self.acts, self.at_once, self.last_words, self.roars) = (400, 4, 0, 0);
+        (self.acts, self.at_once, self.last_words, self.roars) = (400, 3, 0, 0);
         (self.connect_us, self.act_us, self.write_bytes_max) = (0, active_us / 200, usize::MAX);
         self.pace = Pace::Quick;
     }

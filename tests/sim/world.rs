@@ -86,7 +86,7 @@ pub(crate) fn run(seed: u64) -> Summary {
     let status = Status::new(plan.shards);
     let journal = Rc::new(RefCell::new(Journal::default()));
     let (publisher, shards) =
-        sim::start(&kernel, &plan.config, plan.connections_max, plan.mesh_parcels, &status, |shard| {
+        sim::start(&kernel, &plan.config, plan.connections_max, plan.mesh_sizes, &status, |shard| {
             routes(shard, &plan.config, &journal)
         });
     let bytes_max = plan.payload_bytes_max;

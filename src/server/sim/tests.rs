@@ -9,9 +9,7 @@ use super::*;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, KeepAliveConfig};
 use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request};
-use crate::limits::{
-    DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, RECV_BUSY_PIECES, RECV_TURN_BYTES, RECV_TURN_CONNS,
-};
+use crate::limits::{DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_TURN_BYTES, RECV_TURN_CONNS};
 use crate::proto::Message;
 use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
 use crate::topics::{Answer, Draft, Query, TopicName};
@@ -38,7 +36,7 @@ impl Pair<'_> {
         let kernel = SimKernel::new(Rng::new(1), Faults::none());
         let keep_alive = KeepAliveConfig { ping_interval_ms: PING_INTERVAL_MS, ..KeepAliveConfig::default() };
         let config = ServerConfig { keep_alive, ..ServerConfig::default() };
-        let (publisher, shards) = start(&kernel, &config, 100, MESH_QUEUE_PARCELS, status, |_| {
+        let (publisher, shards) = start(&kernel, &config, 100, MeshSizes::of(2), status, |_| {
             let mut routes = Routes::default();
             routes.add("/feed/", Box::new(handler())).unwrap();
             routes
