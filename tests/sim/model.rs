@@ -123,8 +123,8 @@ impl Model {
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
-    /// How many bytes of frames were published by the control plane after `since_us` to the topics that are `meant`, and
-    /// by clients to any at any time.
+    /// How many bytes of frames were published by the control plane after `since_us` to the topics that are `meant`,
+    /// and by clients to any at any time.
     pub(crate) fn bytes_since(&self, since_us: u64, meant: impl Fn(usize) -> bool) -> usize {
         let control = self.topics.iter().filter(|topic| meant(topic.index)).flat_map(|topic| &topic.control);
         let control = control.filter(|published| published.at_us >= since_us);
