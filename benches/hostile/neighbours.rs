@@ -1,8 +1,14 @@
 //! Neighbours: a client that has round trips, and a subscriber of a feed that somebody publishes to.
+//!
+//! They share a CPU with the attackers, which would have machines of their own. A kernel that is not preemptible lets
+//! who is ready wait until an attacker's system call is over, some milliseconds now and then: so a latency is told
+//! without the time in which its thread was ready and not let run.
 
 use std::fmt;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::FileExt;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,28 +41,49 @@ impl fmt::Display for Latencies {
     }
 }
 
-/// Beats at a steady pace.
+/// A clock that stands still while its thread is ready and not let run.
+struct OwnClock {
+    schedstat: File,
+}
+
+impl OwnClock {
+    /// Of the thread that calls this.
+    fn new() -> OwnClock {
+        OwnClock { schedstat: File::open("/proc/thread-self/schedstat").expect("the kernel counts delays of threads") }
+    }
+
+    /// How long the thread has been ready and not let run until now.
+    fn delay(&self) -> Duration {
+        let mut text = [0; 100];
+        let len = self.schedstat.read_at(&mut text, 0).expect("the counts can be read");
+        let fields = std::str::from_utf8(&text[..len]).expect("numbers").split_whitespace();
+        Duration::from_nanos(fields.skip(1).find_map(|delay| delay.parse().ok()).expect("a second number"))
+    }
+
+    /// Only of use beside another time of this clock.
+    fn now(&self) -> Instant {
+        Instant::now() - self.delay()
+    }
+}
+
+/// Beats at a steady pace, by its thread's own clock.
 struct Pace {
+    clock: OwnClock,
     next: Instant,
 }
 
 impl Pace {
     fn start() -> Pace {
-        Pace { next: Instant::now() }
+        let clock = OwnClock::new();
+        Pace { next: clock.now(), clock }
     }
 
-    /// Waits for the next beat. From when a latency counts: now, or when the beat was if that is over already, so that
-    /// who waits for a slow server does not measure less often.
-    fn beat(&mut self) -> Instant {
-        let intended = self.next;
+    /// Waits for the next beat. Returns how late it is: who waits for a slow server must not measure less often.
+    fn beat(&mut self) -> Duration {
+        let (intended, now) = (self.next, self.clock.now());
         self.next += PAUSE;
-        match intended.checked_duration_since(Instant::now()) {
-            Some(rest) => {
-                thread::sleep(rest);
-                Instant::now()
-            }
-            None => intended,
-        }
+        thread::sleep(intended.saturating_duration_since(now));
+        now.saturating_duration_since(intended)
     }
 }
 
@@ -64,7 +91,7 @@ impl Pace {
 pub(crate) struct Neighbours {
     echo: Peer,
     publisher: Publisher,
-    /// When what is published was, or was meant to be.
+    /// When what is published was meant to be.
     publish: Sender<Instant>,
     /// How long each publication took.
     heard: Receiver<u64>,
@@ -76,10 +103,16 @@ impl Neighbours {
         let (publish, published) = channel::<Instant>();
         let (hear, heard) = channel();
         thread::spawn(move || {
+            let clock = OwnClock::new();
+            let mut delay_before = clock.delay();
             while let Some(message) = subscriber.next_frame() {
                 assert_eq!(message.first_byte, FIN | TEXT);
                 let start = published.recv().expect("it was published");
-                hear.send(start.elapsed().as_nanos() as u64).expect("somebody wants to know");
+                let (took, delay) = (start.elapsed(), clock.delay());
+                // It has slept since the last one, until this one woke it.
+                let latency = took.saturating_sub(delay - delay_before);
+                hear.send(latency.as_nanos() as u64).expect("somebody wants to know");
+                delay_before = delay;
             }
         });
         Neighbours { echo: Peer::open(data, "/echo"), publisher: Publisher::new(control), publish, heard }
@@ -93,7 +126,8 @@ impl Neighbours {
             let end = Instant::now() + duration;
             let (mut pace, mut count) = (Pace::start(), 0);
             while Instant::now() < end {
-                publish.send(pace.beat()).expect("there is a subscriber");
+                let late = pace.beat();
+                publish.send(Instant::now() - late).expect("there is a subscriber");
                 publisher.publish();
                 count += 1;
             }
@@ -115,10 +149,10 @@ fn round_trips(peer: &mut Peer, duration: Duration) -> Latencies {
     let end = Instant::now() + duration;
     let (mut pace, mut latencies) = (Pace::start(), Vec::new());
     while Instant::now() < end {
-        let start = pace.beat();
+        let (late, start) = (pace.beat(), pace.clock.now());
         peer.send(&message);
         assert_eq!(peer.next_frame().expect("an echo").first_byte, FIN | TEXT);
-        latencies.push(start.elapsed().as_nanos() as u64);
+        latencies.push((late + (pace.clock.now() - start)).as_nanos() as u64);
     }
     Latencies(latencies).sorted()
 }
