@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 
@@ -13,7 +14,8 @@ use crate::config::{self, Settings};
 use crate::control::{self, Access, Control, Ended};
 use crate::gateway::centrifuge::Centrifuge;
 use crate::gateway::{Echo, Feed, OriginPattern, Sse};
-use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+use crate::ring;
 use crate::server::Server;
 
 /// Serves WebSocket subscribers and takes publications.
@@ -209,8 +211,16 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     let control = Control { listener, access, publisher, namespaces, status, demo: settings.server.demo };
     let announce = || announce(address, control_address?);
     let shards_ended = async { drop(ended.await) };
+    shorten_slice();
     tokio_uring::start(control::serve(control, announce, shards_ended))
         .map_err(|error| format!("the control plane could not start: {error}"))
+}
+
+/// So that whoever publishes need not wait for the slice of a busy shard on the same CPU to be over.
+fn shorten_slice() {
+    if let Err(error) = ring::shorten_slice(Duration::from_micros(CONTROL_SLICE_US)) {
+        tracing::warn!(%error, "the control plane may have to wait for busy shards");
+    }
 }
 
 fn in_use(address: SocketAddr, error: &io::Error) -> String {

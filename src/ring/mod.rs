@@ -1,4 +1,4 @@
-//! The shard's line to the kernel: io_uring, and what its listeners need beside it.
+//! The shard's line to the kernel: io_uring, and what listeners and threads need beside it.
 //!
 //! [`Ring`] is everything a shard asks of the kernel, as a trait, so that a seeded fake can stand in for the real
 //! [`Uring`]. Knows nothing of WebSocket, connections or topics: sockets are direct descriptors here, and a
@@ -17,6 +17,7 @@ mod lane;
 mod probe;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod slice;
 mod token;
 mod uring;
 
@@ -29,6 +30,7 @@ pub use defer::defer_accept;
 pub use errno::Errno;
 pub use event::Event;
 pub use probe::{KERNEL_NEEDED, StartError};
+pub use slice::shorten_slice;
 pub use token::{Op, Token};
 pub use uring::{Gather, LANES_MAX, RingAddress, TABLE_MAX, Uring, UringConfig};
 
