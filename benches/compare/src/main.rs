@@ -3,7 +3,7 @@
 //! Servers run on CPU 0, the load generator on CPU 1; each run starts its server anew. Since figures of one machine
 //! wobble with whatever else happens on it, servers take turns, the order changes from round to round, and what is
 //! compared are runs of the same round. A run in which a message was lost or wrong ends everything; the cases before it
-//! are written down.
+//! are written down. Of a server that promises no order among publishers it is only told that subscribers saw several.
 
 mod measure;
 mod plan;

@@ -14,6 +14,8 @@ pub(crate) struct ServerPlan {
     pub(crate) deflate: bool,
     /// Percent of its subscribers that do not read.
     pub(crate) stalled: u32,
+    /// It keeps each publisher's order, and promises no order among several: subscribers may see different ones.
+    pub(crate) mixes_publishers: bool,
 }
 
 /// How publications get into a server.
@@ -120,12 +122,13 @@ impl Plan {
     pub(crate) fn peers(binaries: &Path, peers: &Path) -> Plan {
         let peer = |name, command| server(name, command, Publish::WebSocket);
         let script = |name, file, publish| server(name, vec![path(Path::new("benches/peers"), file)], publish);
+        let nats = script("nats-server", "nats.sh", Publish::Driver("nats"));
         let servers = vec![
             ringfeed(binaries),
             peer("Bun", bun(peers)),
             peer("ws", ws(peers)),
             peer("axum", vec![path(peers, "release/axum")]),
-            script("nats-server", "nats.sh", Publish::Driver("nats")),
+            ServerPlan { mixes_publishers: true, ..nats },
             script("mosquitto", "mosquitto.sh", Publish::Driver("mqtt")),
             script("nginx with nchan", "nchan.sh", Publish::Post),
             peer("tokio-tungstenite", vec![path(peers, "release/tokio-tungstenite")]),
@@ -156,8 +159,7 @@ impl Plan {
     /// How many times what a server delivers with a CPU the load generator takes with one: the fastest servers, and the
     /// cases in which that matters most.
     pub(crate) fn capacity(binaries: &Path, peers: &Path) -> Plan {
-        let peer =
-            |name, command| ServerPlan { name, command, publish: Publish::WebSocket, deflate: false, stalled: 0 };
+        let peer = |name, command| server(name, command, Publish::WebSocket);
         let axum = peer("axum", vec![path(peers, "release/axum")]);
         let servers = vec![ringfeed(binaries), peer("Bun", bun(peers)), axum];
         let cases: Vec<Case> = IN_FLIGHT
@@ -242,7 +244,7 @@ impl Plan {
 }
 
 fn server(name: &'static str, command: Vec<String>, publish: Publish) -> ServerPlan {
-    ServerPlan { name, command, publish, deflate: false, stalled: 0 }
+    ServerPlan { name, command, publish, deflate: false, stalled: 0, mixes_publishers: false }
 }
 
 fn bun(peers: &Path) -> Vec<String> {

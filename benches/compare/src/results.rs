@@ -284,19 +284,37 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
             middle(|run| run.report.core_capacity()),
         );
     }
+    text + &orders(plan, case, measurements)
+}
+
+/// Who showed its subscribers different orders, and how often.
+fn orders(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
+    let mut text = String::new();
+    for server in case.servers.iter().map(|index| plan.servers[*index].name) {
+        let all = runs(measurements, &case.name, server);
+        let mixed = all.clone().filter(|run| run.report.faults.reordered > 0).count();
+        if mixed > 0 {
+            let total = all.count();
+            let _ = writeln!(
+                text,
+                "\nIn {mixed} of {total} runs subscribers of {server} saw what different publishers sent in different \
+                 orders; it promises each publisher's only."
+            );
+        }
+    }
     text
 }
 
 fn csv(measurements: &[Measurement]) -> String {
     let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
                     slowest_share,server_cpus,client_cpus,resident_bytes,client_bound,server_bytes_each,\
-                     server_core_s,client_core_s,peak_bytes,closed,dropped,conflated\n"
+                     server_core_s,client_core_s,peak_bytes,closed,dropped,conflated,reordered\n"
         .to_owned();
     for Measurement { case, round, server, report } in measurements {
         let (cost, latency, afterwards) = (&report.server, report.latency.honest(), &report.afterwards);
         let _ = writeln!(
             text,
-            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{:.2},{:.2},{},{},{},{}",
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{:.2},{:.2},{},{},{},{},{}",
             report.count,
             cost.cpu_ns_each,
             cost.per_cpu_second,
@@ -317,6 +335,7 @@ fn csv(measurements: &[Measurement]) -> String {
             afterwards.closed,
             afterwards.dropped,
             afterwards.conflated,
+            report.faults.reordered,
         );
     }
     text

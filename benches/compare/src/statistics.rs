@@ -58,7 +58,7 @@ pub(crate) fn ratios(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Cores, Latency, SelfCheck, ServerCost, Summary};
+    use crate::measure::{Cores, Faults, Latency, SelfCheck, ServerCost, Summary};
 
     fn measurement(round: u32, server: &'static str, cpu_ns_each: f64) -> Measurement {
         let report = Report {
@@ -70,6 +70,7 @@ mod tests {
             self_check: SelfCheck { client_bound: false },
             server: ServerCost { cpus: 1.0, cpu_ns_each, per_cpu_second: 1e9 / cpu_ns_each, resident_bytes: 1 },
             figures: Vec::new(),
+            faults: Faults::default(),
             afterwards: crate::measure::Afterwards::default(),
             cores: Cores::default(),
         };
