@@ -97,17 +97,20 @@ impl Case<'_> {
         if self.is_bound_in_age(model) {
             return true;
         }
-        let since_us = client.plan.connect_us;
-        let bytes = match &client.plan.kind {
-            Kind::Feed(topics) if topics.is_empty() => model.bytes_since(since_us, |topic| topic == 0),
-            Kind::Feed(topics) => model.bytes_since(since_us, |topic| topics.contains(&topic)),
-            Kind::Room | Kind::Breaker(Breach::Talks) => model.bytes_since(since_us, |_| true),
-            // It also gets what is older, and more beside.
-            Kind::Returner(..) => model.bytes_told(),
+        let topics: Vec<usize> = match &client.plan.kind {
+            Kind::Feed(topics) | Kind::Returner(_, topics) if !topics.is_empty() => topics.clone(),
+            Kind::Feed(_) | Kind::Returner(..) | Kind::Breaker(Breach::Talks) => vec![0],
+            Kind::Room => (0..model.topic_count()).collect(),
             _ => return false,
         };
+        let bytes = match &client.plan.kind {
+            // It also gets what is older, and more beside.
+            Kind::Returner(..) => model.bytes_told(),
+            _ => model.bytes_since(client.plan.connect_us, &topics),
+        };
+        let bounds = topics.iter().map(|topic| model.namespace(*topic).outbox_bytes_max);
         // What it has read has not waited then.
-        bytes + client.bytes_asked > self.plan.outbox_bytes_min() + client.bytes_read
+        bytes + client.bytes_asked > bounds.min().expect("it has topics") + client.bytes_read
     }
 
     /// Where what is too old would be dropped, an event stream of several topics ends: it can do without nothing.

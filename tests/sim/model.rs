@@ -47,6 +47,8 @@ struct Topic {
     control: Vec<Published>,
     waiting: VecDeque<(u64, Receiver<Outcome>)>,
     last_offset: u64,
+    /// Bytes of the frames that clients published.
+    client_bytes: usize,
 }
 
 /// All topics.
@@ -56,8 +58,6 @@ pub(crate) struct Model {
     previous: HashMap<Id, Id>,
     /// When each client published each of its messages, by client and topic.
     client_times: HashMap<(usize, usize), Vec<u64>>,
-    /// Bytes of the frames that clients published.
-    client_bytes: usize,
 }
 
 /// One subscription of one client.
@@ -74,7 +74,7 @@ impl Model {
     pub(crate) fn new(topic_count: usize, namespaces: &Arc<Namespaces>) -> Model {
         let topics = (0..topic_count).map(|topic| Topic::new(topic, namespaces)).collect();
         let (next, previous, client_times) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Model { topics, next, previous, client_times, client_bytes: 0 }
+        Model { topics, next, previous, client_times }
     }
 
     pub(crate) fn topic_count(&self) -> usize {
@@ -108,7 +108,7 @@ impl Model {
         let times = self.client_times.entry((publisher, topic)).or_default();
         times.push(now_us);
         let payload = payload(Id { topic, publisher, number: times.len() as u64 }, len);
-        self.client_bytes += payload.len() + FRAME_HEADER_BYTES_MAX;
+        self.topics[topic].client_bytes += payload.len() + FRAME_HEADER_BYTES_MAX;
         payload
     }
 
@@ -123,21 +123,23 @@ impl Model {
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
-    /// How many bytes of frames were published by the control plane after `since_us` to the topics that are `meant`,
-    /// and by clients to any at any time.
-    pub(crate) fn bytes_since(&self, since_us: u64, meant: impl Fn(usize) -> bool) -> usize {
-        let control = self.topics.iter().filter(|topic| meant(topic.index)).flat_map(|topic| &topic.control);
+    /// How many bytes of frames were published to `topics`, by the control plane after `since_us`, and by clients at any
+    /// time.
+    pub(crate) fn bytes_since(&self, since_us: u64, topics: &[usize]) -> usize {
+        let topics = topics.iter().map(|topic| &self.topics[*topic]);
+        let control = topics.clone().flat_map(|topic| &topic.control);
         let control = control.filter(|published| published.at_us >= since_us);
         let frames: usize = control.map(|published| published.len + FRAME_HEADER_BYTES_MAX).sum();
-        frames + self.client_bytes
+        frames + topics.map(|topic| topic.client_bytes).sum::<usize>()
     }
 
     /// How many bytes somebody was sent at most who was told of all that was ever published in any way that there is.
     pub(crate) fn bytes_told(&self) -> usize {
+        let topics: Vec<usize> = (0..self.topics.len()).collect();
         let control = self.topics.iter().map(|topic| topic.control.len()).sum::<usize>();
         let clients = self.client_times.values().map(Vec::len).sum::<usize>();
         // Base64 makes it longer, and each has a line of its own about it.
-        self.bytes_since(0, |_| true) * 4 / 3 + (control + clients) * 300
+        self.bytes_since(0, &topics) * 4 / 3 + (control + clients) * 300
     }
 
     /// The settings of a topic's namespace.
@@ -258,7 +260,7 @@ impl Topic {
         let name = TopicName::new(&topic_name(index)).expect("a valid name");
         let namespace = namespaces.get(namespaces.find(&name).expect("its namespace is known")).clone();
         let (order, control, waiting) = (Order::default(), Vec::new(), VecDeque::new());
-        Topic { index, name, namespace, order, control, waiting, last_offset: 0 }
+        Topic { index, name, namespace, order, control, waiting, last_offset: 0, client_bytes: 0 }
     }
 
     fn is_lossy(&self) -> bool {

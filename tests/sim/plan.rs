@@ -249,18 +249,10 @@ fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
 }
 
 impl Plan {
-    fn outbox_bounds(&self) -> impl Iterator<Item = usize> {
-        self.config.namespaces.iter().map(|(_, namespace): (_, &Namespace)| namespace.outbox_bytes_max)
-    }
-
     /// Bytes that may wait for a subscriber, whatever it subscribes to.
     pub(crate) fn outbox_bytes_max(&self) -> usize {
-        self.outbox_bounds().max().expect("there is a namespace")
-    }
-
-    /// Bytes that may wait for every subscriber.
-    pub(crate) fn outbox_bytes_min(&self) -> usize {
-        self.outbox_bounds().min().expect("there is a namespace")
+        let bounds = self.config.namespaces.iter().map(|(_, namespace): (_, &Namespace)| namespace.outbox_bytes_max);
+        bounds.max().expect("there is a namespace")
     }
 
     /// Connections that clients make in all, at most.
