@@ -13,6 +13,7 @@ use super::metrics::ShardMetrics;
 use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
+use crate::buf::ConnId;
 use crate::conn::Phase;
 use crate::gateway::{Clock, Routes};
 use crate::limits::TICK_MS;
@@ -177,6 +178,12 @@ impl SimShard<'_> {
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
         let is_awaited = slot.is_sending || is_held;
         assert!(is_awaited || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
+    }
+
+    /// Bytes of the send whose end a connection waits for; its peer may have them already.
+    pub fn sending_bytes(&self, id: ConnId) -> usize {
+        let slot = self.shard.find(id).map(|slot| &self.shard.slots[slot as usize]);
+        slot.filter(|slot| slot.is_sending).map_or(0, |slot| slot.sending_bytes as usize)
     }
 
     /// The most that waits in an outbox.

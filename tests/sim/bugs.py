@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-SEEDS = 2000
+SEEDS = 5000
 SECONDS_MAX = 900
 
 

@@ -122,8 +122,10 @@ pub(crate) struct Client {
     bytes_max: usize,
     /// Bytes of all answers that it asked for, and of the handshake's.
     pub(crate) bytes_asked: usize,
-    /// Bytes that came.
+    /// Bytes that came before the server ended the conversation, and that it knew of then.
     pub(crate) bytes_read: usize,
+    /// The server has ended the conversation.
+    has_ended: bool,
     /// Its half of the stream has ended.
     has_finished: bool,
     now_us: u64,
@@ -166,6 +168,7 @@ impl Client {
             bytes_max,
             bytes_asked: 1000,
             bytes_read: 0,
+            has_ended: false,
             has_finished: false,
             now_us: 0,
             rng,
@@ -420,6 +423,13 @@ impl Client {
         self.expected.push_back(Expected::Message(kind, payload));
     }
 
+    /// The server has ended the conversation, and does not know what has come of `sending_bytes`. What was on its way
+    /// still comes.
+    pub(crate) fn note_end(&mut self, sending_bytes: usize) {
+        self.has_ended = true;
+        self.bytes_read = self.bytes_read.saturating_sub(sending_bytes);
+    }
+
     /// Whether it has something to say before it is gone, of which the server hears while the end comes.
     pub(crate) fn has_last_words(&self) -> bool {
         let is_sudden = matches!(self.plan.ending, Ending::Resets | Ending::Leaves | Ending::Finishes);
@@ -554,7 +564,7 @@ impl Client {
             }
             match self.kernel.read(peer, bytes_max) {
                 PeerRead::Bytes(bytes) => {
-                    self.bytes_read += bytes.len();
+                    self.bytes_read += if self.has_ended { 0 } else { bytes.len() };
                     self.hear(model, bytes);
                 }
                 PeerRead::Nothing => return,

@@ -19,12 +19,19 @@ pub(crate) struct Journal {
     known: HashSet<(usize, ConnId)>,
     /// By client.
     ends: HashMap<usize, CloseCause>,
+    /// The connections whose ends nobody has taken note of, and whose they were.
+    news: Vec<(ConnId, usize)>,
 }
 
 impl Journal {
     /// Why a client's conversation ended, once it has.
     pub(crate) fn end(&self, client: usize) -> Option<CloseCause> {
         self.ends.get(&client).copied()
+    }
+
+    /// The connections that have ended since the last call, and whose they were.
+    pub(crate) fn take_news(&mut self) -> Vec<(ConnId, usize)> {
+        std::mem::take(&mut self.news)
     }
 
     /// Connections that were opened and not closed.
@@ -41,6 +48,7 @@ impl Journal {
         let client = self.open.remove(&(shard, conn)).expect("a connection ends that was not open");
         let before = self.ends.insert(client, cause);
         assert_eq!(before, None, "a client's connection ended twice");
+        self.news.push((conn, client));
     }
 }
 

@@ -123,12 +123,10 @@ impl Model {
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
-    /// How many bytes of frames were published to `topics`, by the control plane after `since_us`, and by clients at any
-    /// time.
-    pub(crate) fn bytes_since(&self, since_us: u64, topics: &[usize]) -> usize {
+    /// How many bytes of frames were published to `topics`.
+    pub(crate) fn bytes(&self, topics: &[usize]) -> usize {
         let topics = topics.iter().map(|topic| &self.topics[*topic]);
         let control = topics.clone().flat_map(|topic| &topic.control);
-        let control = control.filter(|published| published.at_us >= since_us);
         let frames: usize = control.map(|published| published.len + FRAME_HEADER_BYTES_MAX).sum();
         frames + topics.map(|topic| topic.client_bytes).sum::<usize>()
     }
@@ -139,7 +137,7 @@ impl Model {
         let control = self.topics.iter().map(|topic| topic.control.len()).sum::<usize>();
         let clients = self.client_times.values().map(Vec::len).sum::<usize>();
         // Base64 makes it longer, and each has a line of its own about it.
-        self.bytes_since(0, &topics) * 4 / 3 + (control + clients) * 300
+        self.bytes(&topics) * 4 / 3 + (control + clients) * 300
     }
 
     /// The settings of a topic's namespace.

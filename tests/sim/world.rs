@@ -370,6 +370,9 @@ impl World<'_> {
         let Some(shard) = &mut self.shards[ring] else { return };
         shard.turn(self.kernel.now_us() / 1000);
         shard.check(&self.kernel);
+        for (conn, client) in self.journal.borrow_mut().take_news() {
+            self.clients[client].note_end(shard.sending_bytes(conn));
+        }
         let waiting = shard.outbox_bytes_max();
         assert!(waiting <= bound, "{waiting} bytes wait in an outbox that may hold {bound}");
         if shard.has_left() {
