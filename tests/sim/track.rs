@@ -76,8 +76,13 @@ impl Track {
 
     /// It connects, and asks for this.
     pub(crate) fn ask(&mut self, asked: Asked) {
+        let seen = self.place.map_or(0, |place| place.offset);
         self.asked = asked;
         self.place = self.asks_since();
+        if let Some(ahead) = self.place.filter(|place| place.offset > seen) {
+            // It claims to know what it has not seen, and the topic may be there by now.
+            self.begin(ahead);
+        }
         (self.promised, self.begins) = (None, None);
     }
 
