@@ -207,6 +207,9 @@ pub const RECV_BUFFERS: u16 = 64;
 /// Bytes of a receive buffer. Many small receives lie side by side in one.
 pub const RECV_BUFFER_BYTES: u32 = 64 * 1024;
 
+/// Pause before a shard looks again for receive buffers when all of them are in use, in milliseconds.
+pub const RECV_SCARCE_PAUSE_MS: u64 = 1;
+
 /// Bytes of replies that are collected before they are sent, within a turn.
 pub const REPLIES_BYTES: usize = 256 * 1024;
 

@@ -78,7 +78,7 @@ impl Acceptor {
             let slot = completion.token.slot();
             match completion.token.op() {
                 Op::Accept => self.on_accept(&completion),
-                Op::Poll => self.ring.submit_recv_once(Direct(slot), token(Op::Recv, slot)),
+                Op::Poll => self.ring.submit_recv_now(Direct(slot), token(Op::Recv, slot)),
                 Op::Recv => self.on_recv(completion),
                 Op::Close => self.room += 1,
                 op => unreachable!("{op:?} was never submitted"),
@@ -100,7 +100,7 @@ impl Acceptor {
     fn on_accept(&mut self, completion: &Completion) {
         self.accepting &= !(1 << completion.token.tag());
         match completion.result {
-            Ok(socket) => self.ring.submit_recv_once(Direct(socket), token(Op::Recv, socket)),
+            Ok(socket) => self.ring.submit_recv_now(Direct(socket), token(Op::Recv, socket)),
             Err(_) => self.room += 1,
         }
     }

@@ -183,12 +183,12 @@ impl Sockets {
         }
     }
 
-    /// Receives on `number` once, as much as a buffer holds. For [`Attention::OnDemand`].
+    /// Receives on `number` once, as much as a buffer holds, when something comes. For [`Attention::OnDemand`].
     pub(crate) fn receive_once(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
         if socket.state == State::Open && socket.receiving == Listening::Not {
             socket.receiving = Listening::Receiving;
-            self.ring.submit_recv_once(Direct(number), token(Op::Recv, number));
+            self.ring.submit_recv_late(Direct(number), RECV_BUFFER_BYTES, token(Op::Recv, number));
         }
     }
 
@@ -259,7 +259,7 @@ impl Sockets {
         match (socket.state, socket.attention) {
             (State::Open | State::Leaving, Attention::Busy | Attention::Idle) => {
                 socket.receiving = Listening::Receiving;
-                self.ring.submit_recv_once(Direct(number), token(Op::Recv, number));
+                self.ring.submit_recv_now(Direct(number), token(Op::Recv, number));
             }
             (State::Open | State::Leaving, Attention::OnDemand) => {}
             (State::Closing | State::Free, _) => self.close_if_quiet(number),
@@ -291,7 +291,7 @@ impl Sockets {
             _ if completion.more => None,
             (_, Ok(0)) => Some("the server ended the stream".to_owned()),
             // It is cancelled where the socket is to be listened to in another way.
-            (_, Ok(_) | Err(Errno::NoBuffers | Errno::Canceled)) => None,
+            (_, Ok(_) | Err(Errno::NoBuffers | Errno::WouldBlock | Errno::Canceled)) => None,
             (_, Err(error)) => Some(error.to_string()),
         };
         match (socket.state, ended) {

@@ -13,6 +13,7 @@ mod sync;
 
 pub use asleep::Asleep;
 pub use conn_id::ConnId;
-pub use recv_ring::{Received, RecvRing};
+pub use recv_ring::Received;
+pub(crate) use recv_ring::RecvRing;
 pub use shared::{LazyFrame, SharedFrame};
 pub use spsc::{Consumer, Producer, queue};

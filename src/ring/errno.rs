@@ -5,7 +5,7 @@ use std::fmt;
 /// Why an operation failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Errno {
-    /// `EAGAIN`: the socket is full. Later, not broken.
+    /// `EAGAIN`: the socket is full, or has nothing to receive. Later, not broken.
     WouldBlock,
     /// `ENOBUFS` or `ENOMEM`: no receive buffer, or no socket memory, was free at that moment. Later, not broken.
     NoBuffers,
@@ -56,7 +56,7 @@ impl Errno {
 impl fmt::Display for Errno {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Errno::WouldBlock => f.write_str("the socket is full"),
+            Errno::WouldBlock => f.write_str("the socket is not ready"),
             Errno::NoBuffers => f.write_str("no buffer was free"),
             Errno::Interrupted => f.write_str("interrupted by a signal"),
             Errno::Canceled => f.write_str("cancelled"),

@@ -28,9 +28,9 @@ const FIRST_BUFFERS_SHARE: u16 = 64;
 /// `IOU_PBUF_RING_INC`: buffers are consumed incrementally.
 const PBUF_RING_INC: u16 = 2;
 
-/// `IORING_RECVSEND_POLL_FIRST`: a receive begins with a poll, even where something can be received at once: it takes
-/// its place behind the operations of other sockets that can go on by then.
-const RECV_POLL_FIRST: u16 = 1;
+/// Kernel worker threads of a ring at most, for files and for sockets. Only shutdowns run there, and they are short. A
+/// receive or a send never does: it waits as a poll, which holds neither a thread nor a buffer.
+const KERNEL_WORKERS_MAX: [u32; 2] = [4, 4];
 
 /// How often in a turn the kernel is asked to finish what it has put off.
 const CATCH_UP_ROUNDS: usize = 8;
@@ -54,13 +54,27 @@ pub(super) struct LaneConfig {
     pub(super) recv_buffer_bytes: u32,
 }
 
+/// A send that may wait: the kernel takes what fits each time the socket has room.
+struct WaitingSend {
+    socket: Direct,
+    frame: SharedFrame,
+    /// Where the first byte of the send is in the frame.
+    start: usize,
+    /// Bytes of the frame that have left, those before `start` included.
+    sent: usize,
+    /// The shard has cancelled it: it ends with what has left.
+    is_cancelled: bool,
+}
+
 /// An io_uring instance.
 pub(super) struct Lane {
     ring: IoUring,
     recv: RecvRing,
     first: Direct,
-    /// Frames that the kernel is sending from, by the token of the send.
-    in_flight: HashMap<u64, SharedFrame>,
+    /// Sends that may wait, by token.
+    in_flight: HashMap<u64, WaitingSend>,
+    /// Those of them that the kernel has taken a part of.
+    unfinished: Vec<Token>,
     /// Descriptors that neither a connection has nor an accept may take.
     room: u32,
     /// Sends queued that end within the call.
@@ -100,11 +114,15 @@ impl Lane {
             )
         }
         .map_err(|error| StartError::diagnose("registering the receive buffers", error))?;
+        ring.submitter()
+            .register_iowq_max_workers(&mut KERNEL_WORKERS_MAX.clone())
+            .map_err(|error| StartError::diagnose("bounding the kernel's worker threads", error))?;
         Ok(Lane {
             ring,
             recv,
             first: config.first,
             in_flight: HashMap::new(),
+            unfinished: Vec::new(),
             room: config.descriptors,
             sends_queued: 0,
             is_ringing: true,
@@ -145,10 +163,35 @@ impl Lane {
     }
 
     fn push_entry(&mut self, entry: &Entry, reaped: &mut Vec<Completion>) {
-        // SAFETY: what the entry points to outlives the operation: nothing for most; a frame kept in `in_flight` for
-        // `push_send`; memory that the `Uring` owns for the address of an accept, and `rung` for the bell, until `drop`
-        // has ended all operations; borrowed bytes for `push_send_now`, whose caller submits while they live.
+        // SAFETY: what the entry points to outlives the operation: nothing for most; memory that the `Uring` owns for
+        // the address of an accept, and `rung` for the bell, until `drop` has ended all operations; borrowed bytes for
+        // `push_send_now`, whose caller submits while they live.
         while unsafe { self.ring.submission().push(entry) }.is_err() {
+            self.submit(reaped);
+        }
+    }
+
+    /// Queues a poll for `events`, and `entry` after it, which must never wait itself. The poll holds neither a buffer
+    /// nor a worker thread, however long it takes; `entry` starts behind the operations of other sockets that can go on
+    /// by then. Exactly one of the two completes: the poll if it fails or is cancelled, else `entry`.
+    ///
+    /// A receive or a send that waits by itself is retried on each wake-up, and urgent data of the peer wakes it as
+    /// well; after 128 retries the kernel moves it to a worker thread, which consumes a whole receive buffer.
+    fn push_after_poll(
+        &mut self,
+        socket: Fixed,
+        events: i16,
+        entry: Entry,
+        token: Token,
+        reaped: &mut Vec<Completion>,
+    ) {
+        let before = token.before().expect("receives and sends have a poll before them");
+        let poll = opcode::PollAdd::new(socket, events as u32).build();
+        let poll = poll.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS).user_data(before.to_bits());
+        let pair = [poll, entry.user_data(token.to_bits())];
+        // SAFETY: a poll points to nothing; `entry` to nothing (a receive), or into a frame that `in_flight` keeps until
+        // the send completes. Both are queued together, so that no submission cuts the link between them.
+        while unsafe { self.ring.submission().push_multiple(&pair) }.is_err() {
             self.submit(reaped);
         }
     }
@@ -162,13 +205,20 @@ impl Lane {
         token: Token,
         reaped: &mut Vec<Completion>,
     ) {
-        let rest = &frame[skip..];
-        let len = u32::try_from(rest.len()).expect("a frame is smaller than 4 GiB");
-        let send = opcode::Send::new(self.fixed(socket), rest.as_ptr(), len);
-        let send = send.flags(libc::MSG_WAITALL | libc::MSG_NOSIGNAL);
-        let previous = self.in_flight.insert(token.to_bits(), frame);
+        let send = WaitingSend { socket, frame, start: skip, sent: skip, is_cancelled: false };
+        let previous = self.in_flight.insert(token.to_bits(), send);
         assert!(previous.is_none(), "two sends at once on a socket");
-        self.push(send.build(), token, reaped);
+        self.continue_send(token, reaped);
+    }
+
+    /// Has the kernel take the next bytes of a waiting send once the socket has room.
+    fn continue_send(&mut self, token: Token, reaped: &mut Vec<Completion>) {
+        let send = &self.in_flight[&token.to_bits()];
+        let socket = self.fixed(send.socket);
+        let rest = &send.frame[send.sent..];
+        let len = u32::try_from(rest.len()).expect("a frame is smaller than 4 GiB");
+        let entry = opcode::Send::new(socket, rest.as_ptr(), len).flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+        self.push_after_poll(socket, libc::POLLOUT, entry.build(), token, reaped);
     }
 
     /// Queues a send of borrowed bytes, to be submitted while they live. Returns how many such are queued.
@@ -197,13 +247,13 @@ impl Lane {
         self.push(opcode::RecvMulti::new(self.fixed(socket), RECV_GROUP).build(), token, reaped);
     }
 
-    /// Queues a receive of one piece, as long as the buffer has room for.
-    pub(super) fn push_recv_once(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) {
-        let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), 0).buf_group(RECV_GROUP);
-        self.push(recv.build().flags(Flags::BUFFER_SELECT), token, reaped);
+    /// Queues a receive of what is there: one piece, as long as the buffer has room for.
+    pub(super) fn push_recv_now(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) {
+        let entry = self.recv_entry(socket, 0);
+        self.push(entry, token, reaped);
     }
 
-    /// Queues a receive of one piece, behind what other sockets can go on with.
+    /// Queues a receive of one piece that waits for it, behind what other sockets can go on with.
     pub(super) fn push_recv_late(
         &mut self,
         socket: Direct,
@@ -211,9 +261,25 @@ impl Lane {
         token: Token,
         reaped: &mut Vec<Completion>,
     ) {
+        let entry = self.recv_entry(socket, bytes_max);
+        self.push_after_poll(self.fixed(socket), libc::POLLIN, entry, token, reaped);
+    }
+
+    /// A receive that never waits, so that it never holds a buffer.
+    fn recv_entry(&self, socket: Direct, bytes_max: u32) -> Entry {
         let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), bytes_max).buf_group(RECV_GROUP);
-        let entry = recv.ioprio(RECV_POLL_FIRST).build().flags(Flags::BUFFER_SELECT);
-        self.push(entry, token, reaped);
+        recv.flags(libc::MSG_DONTWAIT).build().flags(Flags::BUFFER_SELECT)
+    }
+
+    /// Queues the end of the operation of `socket` with this token, and of the poll before it.
+    pub(super) fn push_cancel(&mut self, target: Token, reaped: &mut Vec<Completion>) {
+        if let Some(send) = self.in_flight.get_mut(&target.to_bits()) {
+            send.is_cancelled = true;
+        }
+        for target in [Some(target), target.before()].into_iter().flatten() {
+            let cancel = opcode::AsyncCancel::new(target.to_bits()).build().flags(Flags::SKIP_SUCCESS);
+            self.push(cancel, Token::new(Op::Cancel, 0, target.slot()), reaped);
+        }
     }
 
     /// Hands all queued operations to the kernel.
@@ -313,6 +379,8 @@ impl Lane {
                 continue;
             }
             let token = Token::from_bits(entry.user_data());
+            // Where the poll before an operation fails, the kernel drops the operation without a completion.
+            let token = token.after().unwrap_or(token);
             let mut result = u32::try_from(entry.result()).map_err(|_| Errno::from_raw(-entry.result()));
             let received = cqueue::buffer_select(entry.flags()).map(|buffer_id| {
                 let last = !cqueue::buffer_more(entry.flags());
@@ -321,8 +389,14 @@ impl Lane {
             match (token.op(), &mut result) {
                 (Op::Accept, Ok(socket)) => *socket += self.first.0,
                 (Op::Accept, Err(_)) | (Op::Close, Ok(_)) => self.room += 1,
-                (Op::Send, _) => drop(self.in_flight.remove(&token.to_bits())),
                 (Op::Recv, Err(Errno::NoBuffers)) => was_scarce = true,
+                (Op::Send, _) => match on_send(&mut self.in_flight, token, result) {
+                    Some(outcome) => result = outcome,
+                    None => {
+                        self.unfinished.push(token);
+                        continue;
+                    }
+                },
                 _ => {}
             }
             let (more, has_rest) = (cqueue::more(entry.flags()), cqueue::sock_nonempty(entry.flags()));
@@ -333,8 +407,14 @@ impl Lane {
                 _ => reaped.push(completion),
             }
         }
+        if !self.ring.submission().cq_overflow() {
+            self.recv.check_against_kernel();
+        }
         if was_scarce {
             self.recv.grow();
+        }
+        while let Some(token) = self.unfinished.pop() {
+            self.continue_send(token, reaped);
         }
     }
 
@@ -361,11 +441,35 @@ impl Lane {
         self.recv.release(piece);
     }
 
+    /// Whether the kernel has a receive buffer left.
+    pub(super) fn has_recv_buffers(&self) -> bool {
+        self.recv.has_offered()
+    }
+
     /// Frames that the kernel is sending from.
     #[cfg(test)]
     pub(super) fn frames_in_flight(&self) -> usize {
         self.in_flight.len()
     }
+}
+
+/// The kernel has taken bytes of a waiting send, or could not. The outcome of the send if it has ended.
+fn on_send(
+    in_flight: &mut HashMap<u64, WaitingSend>,
+    token: Token,
+    result: Result<u32, Errno>,
+) -> Option<Result<u32, Errno>> {
+    let send = in_flight.get_mut(&token.to_bits()).expect("a send is known until it has ended");
+    send.sent += result.unwrap_or(0) as usize;
+    let is_whole = send.sent == send.frame.len();
+    let may_continue = matches!(result, Ok(_) | Err(Errno::WouldBlock | Errno::Interrupted)) && !send.is_cancelled;
+    if may_continue && !is_whole {
+        return None;
+    }
+    let sent = (send.sent - send.start) as u32;
+    in_flight.remove(&token.to_bits());
+    // A send that ends early completes with what has left; the error shows only where nothing has.
+    Some(if sent > 0 { Ok(sent) } else { result.and(Err(Errno::Canceled)) })
 }
 
 impl Drop for Lane {
@@ -375,8 +479,10 @@ impl Drop for Lane {
         // ring, which none will be: they end with it. To cancel those as well would take the kernel a look at all of
         // them for each of them.
         self.submit(&mut Vec::new());
+        // A send that waits is a poll, and none is retried after that.
         for token in self.in_flight.keys() {
-            let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(*token));
+            let before = Token::from_bits(*token).before().expect("a send has a poll before it");
+            let _ = self.ring.submitter().register_sync_cancel(None, CancelBuilder::user_data(before.to_bits()));
         }
         let _ = self.ring.submitter().unregister_buf_ring(RECV_GROUP);
     }

@@ -84,12 +84,17 @@ pub trait Ring {
     /// cancelled to be replaced.
     fn submit_recv(&mut self, socket: Direct, token: Token);
 
-    /// Receives one piece, as [`submit_recv`](Self::submit_recv) does. Completes once.
-    fn submit_recv_once(&mut self, socket: Direct, token: Token);
+    /// Receives one piece of what is there, as [`submit_recv`](Self::submit_recv) does, and never waits: completes
+    /// once, with [`Errno::WouldBlock`] where nothing is there. Poll the socket then.
+    fn submit_recv_now(&mut self, socket: Direct, token: Token);
 
-    /// Receives one piece of at most `bytes_max`, which is not 0, after whatever has come on other sockets by then.
-    /// Completes once.
+    /// Waits for bytes as a poll does, and receives one piece of at most `bytes_max`, which is not 0, after whatever
+    /// has come on other sockets by then. Completes once, perhaps with [`Errno::WouldBlock`].
     fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token);
+
+    /// Whether a receive from `socket` would find a buffer, as far as the completions so far tell. After
+    /// [`Errno::NoBuffers`], receive again once this is true.
+    fn has_recv_buffers(&self, socket: Direct) -> bool;
 
     /// Completes once, as soon as there may be something to receive. The kernel holds some 250 bytes for it: how a
     /// socket on which little arrives should wait.
@@ -134,6 +139,6 @@ pub trait Ring {
     /// The bytes of a received piece.
     fn received(&mut self, piece: &Received) -> &mut [u8];
 
-    /// Gives a piece back when its bytes have been used. Each piece once, in the order of the completions.
+    /// Gives a piece back when its bytes have been used. Each piece once, to the ring that it came from.
     fn release(&mut self, piece: Received);
 }

@@ -30,10 +30,14 @@ pub enum Op {
     Poll = 11,
     /// A socket was given a descriptor of the process's own.
     Export = 12,
+    /// The poll before a receive that waits. Never leaves the ring.
+    BeforeRecv = 13,
+    /// The poll before a send that waits. Never leaves the ring.
+    BeforeSend = 14,
 }
 
 impl Op {
-    const ALL: [Op; 12] = [
+    const ALL: [Op; 14] = [
         Op::Accept,
         Op::Recv,
         Op::Send,
@@ -46,6 +50,8 @@ impl Op {
         Op::Cancel,
         Op::Poll,
         Op::Export,
+        Op::BeforeRecv,
+        Op::BeforeSend,
     ];
 }
 
@@ -90,6 +96,26 @@ impl Token {
         ConnId { slot: self.slot(), generation: self.tag() }
     }
 
+    /// The same operation's poll, for those that have one before them.
+    pub(super) fn before(self) -> Option<Token> {
+        let op = match self.op() {
+            Op::Recv => Op::BeforeRecv,
+            Op::Send => Op::BeforeSend,
+            _ => return None,
+        };
+        Some(Token::new(op, self.tag(), self.slot()))
+    }
+
+    /// The operation that this is the poll before.
+    pub(super) fn after(self) -> Option<Token> {
+        let op = match self.op() {
+            Op::BeforeRecv => Op::Recv,
+            Op::BeforeSend => Op::Send,
+            _ => return None,
+        };
+        Some(Token::new(op, self.tag(), self.slot()))
+    }
+
     /// As the kernel carries it.
     pub(super) fn to_bits(self) -> u64 {
         self.0
@@ -114,5 +140,15 @@ mod tests {
                 assert_eq!((token.op(), token.tag(), token.slot()), (op, tag, slot));
             }
         }
+    }
+
+    #[test]
+    fn an_operation_and_the_poll_before_it_name_each_other() {
+        for op in [Op::Recv, Op::Send] {
+            let token = Token::new(op, 0x12_3456, 7);
+            let before = token.before().unwrap();
+            assert_eq!((before.after(), before.before(), token.after()), (Some(token), None, None));
+        }
+        assert_eq!(Token::new(Op::Poll, 1, 2).before(), None);
     }
 }

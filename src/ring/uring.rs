@@ -270,9 +270,9 @@ impl Ring for Uring {
         lane.push_recv(socket, token, reaped);
     }
 
-    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
+    fn submit_recv_now(&mut self, socket: Direct, token: Token) {
         let (lane, reaped) = self.lane(socket);
-        lane.push_recv_once(socket, token, reaped);
+        lane.push_recv_now(socket, token, reaped);
     }
 
     fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
@@ -319,13 +319,14 @@ impl Ring for Uring {
     }
 
     fn submit_cancel(&mut self, socket: Direct, target: Token) {
-        self.push(socket, Token::new(Op::Cancel, 0, target.slot()), |_| cancel(target));
+        let (lane, reaped) = self.lane(socket);
+        lane.push_cancel(target, reaped);
     }
 
     fn submit_cancel_accept(&mut self, target: Token) {
         // It may be on any lane.
         for lane in &mut self.lanes {
-            lane.push(cancel(target), Token::new(Op::Cancel, 0, target.slot()), &mut self.reaped);
+            lane.push_cancel(target, &mut self.reaped);
         }
     }
 
@@ -347,6 +348,10 @@ impl Ring for Uring {
         self.wait_for(Gather::FIRST, timeout, completions);
     }
 
+    fn has_recv_buffers(&self, socket: Direct) -> bool {
+        self.lanes[(socket.0 / self.lane_descriptors) as usize].has_recv_buffers()
+    }
+
     fn received(&mut self, piece: &Received) -> &mut [u8] {
         self.lanes[usize::from(piece.ring())].received(piece)
     }
@@ -361,10 +366,6 @@ impl Drop for Uring {
         // All lanes before the memory that their operations may still write to.
         self.lanes.clear();
     }
-}
-
-fn cancel(target: Token) -> Entry {
-    opcode::AsyncCancel::new(target.to_bits()).build().flags(Flags::SKIP_SUCCESS)
 }
 
 /// The address that the kernel wrote.
@@ -390,6 +391,8 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::Instant;
+
+    use socket2::SockRef;
 
     use super::super::Errno;
     use super::*;
@@ -686,14 +689,14 @@ mod tests {
     }
 
     #[test]
-    fn a_poll_tells_of_bytes_and_a_receive_once_brings_a_piece() {
+    fn a_poll_completes_with_bytes_and_a_receive_brings_a_piece() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         assert_quiet(&mut ring);
         peer.write_all(b"hello").unwrap();
         assert!(!next(&mut ring, Op::Poll).more);
-        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_now(Direct(0), token(Op::Recv, 0));
         let received = next(&mut ring, Op::Recv);
         assert!(!received.more && !received.has_rest);
         let piece = received.received.unwrap();
@@ -714,8 +717,126 @@ mod tests {
         ring.submit_poll(Direct(0), token(Op::Poll, 0));
         drop(peer);
         next(&mut ring, Op::Poll);
-        ring.submit_recv_once(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_now(Direct(0), token(Op::Recv, 0));
         assert_eq!(next(&mut ring, Op::Recv).result, Ok(0));
+    }
+
+    #[test]
+    fn a_receive_of_nothing_does_not_wait() {
+        let mut ring = uring();
+        let peer = connect(&mut ring);
+        ring.submit_recv_now(Direct(0), token(Op::Recv, 0));
+        let nothing = next(&mut ring, Op::Recv);
+        assert_eq!((nothing.result, nothing.received), (Err(Errno::WouldBlock), None));
+        drop(peer);
+    }
+
+    /// A piece of `expected` in one completion.
+    fn assert_received(ring: &mut Uring, expected: &[u8]) {
+        let received = next(ring, Op::Recv);
+        let piece = received.received.unwrap_or_else(|| panic!("no bytes: {:?}", received.result));
+        assert_eq!(ring.received(&piece), expected);
+        ring.release(piece);
+    }
+
+    #[test]
+    fn a_late_receive_waits_and_ends_once_when_it_is_cancelled() {
+        let mut ring = uring();
+        let mut peer = connect(&mut ring);
+        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        assert_quiet(&mut ring);
+        peer.write_all(b"ab").unwrap();
+        assert_received(&mut ring, b"ab");
+        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        assert_quiet(&mut ring);
+        ring.submit_cancel(Direct(0), token(Op::Recv, 0));
+        assert_eq!(next(&mut ring, Op::Recv).result, Err(Errno::Canceled));
+        assert_quiet(&mut ring);
+        peer.write_all(b"cd").unwrap();
+        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        assert_received(&mut ring, b"cd");
+    }
+
+    /// Kernel worker threads of this process.
+    fn kernel_workers() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("iou-wrk")).count()
+    }
+
+    /// Takes what a late receive brought, and receives again.
+    fn receive_late(ring: &mut Uring, completions: &mut Vec<Completion>, got: &mut Vec<u8>) {
+        for completion in completions.drain(..) {
+            if let Some(piece) = completion.received {
+                got.extend_from_slice(ring.received(&piece));
+                ring.release(piece);
+            }
+            ring.submit_recv_late(Direct(0), 2048, completion.token);
+        }
+    }
+
+    #[test]
+    fn urgent_bytes_move_no_receive_to_a_worker_and_no_byte_to_another_place() {
+        let mut ring = uring();
+        let (mut peer, mut other) = (connect_at(&mut ring, Direct(0)), connect_at(&mut ring, Direct(1)));
+        let workers_before = kernel_workers();
+        // The urgent bytes of this socket are not inline: each wakes the kernel, and may bring nothing to receive.
+        ring.submit_recv_late(Direct(0), 2048, token(Op::Recv, 0));
+        let (mut got, mut completions) = (Vec::new(), Vec::new());
+        for _ in 0..200 {
+            SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+            ring.wait(Duration::from_millis(1), &mut completions);
+            receive_late(&mut ring, &mut completions, &mut got);
+        }
+        peer.write_all(b"after").unwrap();
+        while !got.ends_with(b"after") {
+            ring.wait(SOON, &mut completions);
+            receive_late(&mut ring, &mut completions, &mut got);
+        }
+        assert!(got[..got.len() - 5].iter().all(|byte| *byte == b'!'), "{got:?}");
+        other.write_all(b"of another").unwrap();
+        ring.submit_recv_late(Direct(1), 2048, token(Op::Recv, 1));
+        assert_received(&mut ring, b"of another");
+        assert_eq!(kernel_workers(), workers_before);
+    }
+
+    #[test]
+    fn an_urgent_byte_that_is_not_read_moves_no_send_to_a_worker() {
+        let mut ring = uring();
+        let mut peer = connect(&mut ring);
+        let workers_before = kernel_workers();
+        SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        let frame = SharedFrame::new((0..8_000_000u32).map(|n| (n % 253) as u8).collect());
+        ring.submit_send(Direct(0), frame.clone(), 0, token(Op::Send, 0));
+        for _ in 0..10 {
+            assert_quiet(&mut ring);
+        }
+        assert_eq!(kernel_workers(), workers_before);
+        let reader = std::thread::spawn(move || {
+            let mut got = vec![0; frame.len()];
+            peer.read_exact(&mut got).unwrap();
+            assert!(got == *frame);
+        });
+        assert_eq!(next(&mut ring, Op::Send).result, Ok(8_000_000));
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_waiting_send_that_is_cancelled_ends_once_and_returns_its_frame() {
+        let mut ring = uring();
+        let peer = connect(&mut ring);
+        let frame = SharedFrame::new(vec![7; 8_000_000]);
+        ring.submit_send(Direct(0), frame, 0, token(Op::Send, 0));
+        assert_quiet(&mut ring);
+        ring.submit_cancel(Direct(0), token(Op::Send, 0));
+        let sent = next(&mut ring, Op::Send).result.unwrap();
+        assert!(0 < sent && sent < 8_000_000, "{sent}");
+        assert_quiet(&mut ring);
+        assert_eq!(ring.lanes[0].frames_in_flight(), 0);
+        ring.submit_send(Direct(0), SharedFrame::new(vec![7; 5]), 0, token(Op::Send, 0));
+        ring.submit_cancel(Direct(0), token(Op::Send, 0));
+        assert_eq!(next(&mut ring, Op::Send).result, Err(Errno::Canceled));
+        drop(peer);
     }
 
     /// A ring of three lanes of two sockets each.

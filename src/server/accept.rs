@@ -124,7 +124,7 @@ impl<R: Ring> Shard<'_, R> {
         entry.insert(Slot::new(id, socket, Connection::new(self.now_ms)));
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
-        self.attend(slot);
+        self.attend_accepted(slot);
         match self.reason_to_shed(slot, from) {
             Some(shed) => self.shed(slot, shed),
             None => self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),

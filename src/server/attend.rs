@@ -2,25 +2,29 @@
 //! brings one piece after the other while many do, which is quicker and costs 900.
 //!
 //! ```text
-//!                  ┌──────── bytes ────────┐
-//!                  ▼                       │
-//! handshake ──► Once ──► Poll ──► Once ──► Poll …         few bytes: each piece takes a poll and a receive
-//!                                   │
-//!                   RECV_BUSY_PIECES in quick succession
-//!                                   ▼
-//!                                 Stream ── silence ──► Poll
+//! accepted ──► Now ◄──── bytes ─────┐
+//!               │                   │
+//!               └── all received ──► Poll             few bytes: each piece takes a poll and a receive
+//!               │
+//!   RECV_BUSY_PIECES in quick succession
+//!               ▼
+//!             Stream ── silence ──► Poll
 //! ```
 //!
-//! Whose receive has not brought all that there was waits for its turn, as does the *eager*, who has sent much at once,
-//! with whatever it sends: at the end of each turn of the shard a few of those who wait are received from once, little
-//! of each, and after whatever others have sent by then. So whoever sends as fast as it can is heard as fast as the
-//! shard can, and those who don't are heard in between.
+//! No receive waits in the kernel with a buffer but the multishot one of `Stream`, which takes a buffer only when bytes
+//! are there and never moves to a worker thread.
+//!
+//! A connection with unread input, or one that has sent much at once (*eager*), joins a queue: at the end of each turn
+//! of the shard a few of the queued connections are received from once, little of each, and after whatever others have
+//! sent by then. So a peer that sends as fast as it can is served as fast as the shard can, and the others in between.
+//!
+//! A connection whose receive found no buffer waits until buffers are back.
 
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS, RECV_TURN_CONNS};
+use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS, RECV_SCARCE_PAUSE_MS, RECV_TURN_CONNS};
 use crate::ring::{Op, Ring, Token};
 
 /// What the kernel does about bytes that come for a connection.
@@ -30,10 +34,14 @@ pub(super) enum Attention {
     None,
     /// Nothing, until it is its turn: it is among those who await one.
     Turn,
-    /// Tells when there are some.
+    /// Nothing, until there are receive buffers again: it is among those who await some.
+    Buffers,
+    /// Completes when there are some.
     Poll,
-    /// Brings one piece.
-    Once,
+    /// Brings a piece of what is there, or nothing.
+    Now,
+    /// Waits for one piece.
+    Late,
     /// Brings one piece after the other.
     Stream,
 }
@@ -42,9 +50,9 @@ impl Attention {
     /// The operation that the kernel holds.
     pub(super) fn op(self) -> Option<Op> {
         match self {
-            Attention::None | Attention::Turn => None,
+            Attention::None | Attention::Turn | Attention::Buffers => None,
             Attention::Poll => Some(Op::Poll),
-            Attention::Once | Attention::Stream => Some(Op::Recv),
+            Attention::Now | Attention::Late | Attention::Stream => Some(Op::Recv),
         }
     }
 }
@@ -71,7 +79,7 @@ impl Traffic {
         match (self.is_eager, self.is_busy()) {
             (true, _) => Attention::Turn,
             (false, true) => Attention::Stream,
-            (false, false) => Attention::Once,
+            (false, false) => Attention::Now,
         }
     }
 
@@ -91,11 +99,9 @@ impl Slot {
     fn next_attention(&self) -> Attention {
         match (self.stage, &self.conn.phase) {
             (Stage::Serving, Phase::Open) if self.traffic.is_busy() => Attention::Stream,
-            (Stage::Serving, Phase::Open | Phase::Streaming) => Attention::Poll,
-            // The peer has said that nothing more will come.
-            _ if self.is_settled => Attention::None,
-            // Something is to come soon: the rest of a handshake, or the end.
-            _ => Attention::Once,
+            // The peer has ended its half: nothing more will come.
+            (Stage::Flushing | Stage::Lingering, _) if self.is_settled => Attention::None,
+            _ => Attention::Poll,
         }
     }
 }
@@ -111,9 +117,21 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn attend_rest(&mut self, slot: u32) {
         let attention = match self.slot(slot).next_attention() {
             Attention::None => Attention::None,
-            Attention::Turn | Attention::Poll | Attention::Once | Attention::Stream => Attention::Turn,
+            _ => Attention::Turn,
         };
         self.start_attention(slot, attention);
+    }
+
+    /// Has the kernel pay attention to a connection that was just accepted, and has most likely sent something: the
+    /// kernel keeps it to itself until then.
+    pub(super) fn attend_accepted(&mut self, slot: u32) {
+        self.start_attention(slot, Attention::Now);
+    }
+
+    /// A receive of this connection found no buffer.
+    pub(super) fn await_buffers(&mut self, slot: u32) {
+        self.metrics.recv_buffers_scarce.add(1);
+        self.start_attention(slot, Attention::Buffers);
     }
 
     fn start_attention(&mut self, slot: u32, attention: Attention) {
@@ -126,8 +144,10 @@ impl<R: Ring> Shard<'_, R> {
                 self.awaiting_turn.push_back(id);
                 self.metrics.recv_turns_awaited.add(1);
             }
+            Attention::Buffers => self.awaiting_buffers.push(id),
             Attention::Poll => self.ring.submit_poll(socket, Token::of_conn(Op::Poll, id)),
-            Attention::Once => self.ring.submit_recv_once(socket, Token::of_conn(Op::Recv, id)),
+            Attention::Now => self.ring.submit_recv_now(socket, Token::of_conn(Op::Recv, id)),
+            Attention::Late => unreachable!("only a connection's turn makes it wait so"),
             Attention::Stream => self.ring.submit_recv(socket, Token::of_conn(Op::Recv, id)),
         }
     }
@@ -149,9 +169,34 @@ impl<R: Ring> Shard<'_, R> {
         if entry.is_paused {
             entry.attention = Attention::None;
         } else {
-            entry.attention = Attention::Once;
+            entry.attention = Attention::Late;
             self.ring.submit_recv_late(entry.socket, bytes_max, Token::of_conn(Op::Recv, entry.id));
         }
+    }
+
+    /// At the end of a turn: attends again to the connections whose receives found no buffer, where buffers are back.
+    /// Most are by now, since the turn has used what filled them. Otherwise after a pause, so that the shard does not
+    /// ask the kernel for nothing.
+    pub(super) fn submit_scarce(&mut self) {
+        let mut index = 0;
+        while let Some(id) = self.awaiting_buffers.get(index).copied() {
+            let waiting = self.find(id).filter(|slot| self.slots[*slot as usize].attention == Attention::Buffers);
+            match waiting {
+                Some(slot) if !self.ring.has_recv_buffers(self.slots[slot as usize].socket) => {
+                    index += 1;
+                    continue;
+                }
+                Some(slot) if self.slots[slot as usize].is_paused => self.slot(slot).attention = Attention::None,
+                Some(slot) => self.attend_rest(slot),
+                None => {}
+            }
+            self.awaiting_buffers.swap_remove(index);
+        }
+    }
+
+    /// When buffers are looked for again, where connections wait for some.
+    pub(super) fn next_scarce_ms(&self) -> Option<u64> {
+        (!self.awaiting_buffers.is_empty()).then_some(self.now_ms + RECV_SCARCE_PAUSE_MS)
     }
 
     /// So many bytes came in one piece: where that is much, the kernel is not to go on bringing all there is.

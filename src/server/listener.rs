@@ -58,6 +58,8 @@ fn bind(address: SocketAddr, notsent_bytes: u32) -> io::Result<Socket> {
     // What connections inherit: messages are joined before they are sent, so the kernel need not wait for more; and a
     // peer that no longer acknowledges is given up long before the kernel's quarter of an hour.
     socket.set_tcp_nodelay(true)?;
+    // Urgent bytes are ordinary bytes of the stream. Otherwise each of them would wake the kernel for nothing.
+    socket.set_out_of_band_inline(true)?;
     socket.set_tcp_notsent_lowat(notsent_bytes)?;
     socket.set_tcp_user_timeout(Some(Duration::from_millis(TCP_USER_TIMEOUT_MS)))?;
     defer_accept(socket.as_fd(), ACCEPT_DEFER_SECONDS)?;

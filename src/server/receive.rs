@@ -156,13 +156,11 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn resume_recv(&mut self, slot: u32, was_scarce: bool, has_rest: bool) {
-        if was_scarce {
-            self.metrics.recv_buffers_scarce.add(1);
-        }
-        match (self.slot(slot).is_paused, has_rest) {
-            (true, _) => {}
-            (false, true) => self.attend_rest(slot),
-            (false, false) => self.attend(slot),
+        match (self.slot(slot).is_paused, was_scarce, has_rest) {
+            (true, ..) => {}
+            (false, true, _) => self.await_buffers(slot),
+            (false, false, true) => self.attend_rest(slot),
+            (false, false, false) => self.attend(slot),
         }
     }
 

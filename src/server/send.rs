@@ -159,8 +159,8 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES && !entry.is_paused {
             entry.is_paused = true;
-            // A poll takes no bytes, and whose turn it is is looked at then.
-            if !matches!(entry.attention, Attention::Poll | Attention::Turn) {
+            // A poll takes no bytes; a queued connection is looked at when its turn comes.
+            if !matches!(entry.attention, Attention::Poll | Attention::Turn | Attention::Buffers) {
                 self.cancel_attention(slot);
             }
         }

@@ -100,6 +100,8 @@ pub(super) struct Shard<'m, R: Ring> {
     /// Connections that wait for their turn to be received from, in the order in which they get it. Some may have
     /// ended.
     pub(super) awaiting_turn: VecDeque<ConnId>,
+    /// Connections whose receives found no buffer. Some may have ended.
+    pub(super) awaiting_buffers: Vec<ConnId>,
     /// Connections that have something to send or to end, once the turn's sends have been made.
     pub(super) dirty: Vec<u32>,
     pub(super) fan_out: u32,
@@ -146,6 +148,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             wake: parts.wake,
             replies: Replies::default(),
             awaiting_turn: VecDeque::new(),
+            awaiting_buffers: Vec::new(),
             dirty: Vec::new(),
             fan_out: 0,
             targets: Vec::new(),
@@ -187,8 +190,14 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     fn until_next_timer(&mut self) -> Duration {
         let sweep_ms = (!self.home.is_empty()).then_some(self.sweep_ms);
-        let times =
-            [self.wheel.next_ms(), self.next_accept_ms(), self.next_drain_ms(), sweep_ms, self.routes.deadline_ms()];
+        let times = [
+            self.wheel.next_ms(),
+            self.next_accept_ms(),
+            self.next_drain_ms(),
+            self.next_scarce_ms(),
+            sweep_ms,
+            self.routes.deadline_ms(),
+        ];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
@@ -208,6 +217,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.send_publications();
         self.settle_dirty();
         self.submit_accepts();
+        self.submit_scarce();
         self.submit_turns();
         self.mesh.flush(&mut self.ring);
     }
@@ -224,7 +234,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Close => self.on_close(completion.token.conn_id()),
             Op::Doorbell => {} // What it announces is looked for in every turn.
             Op::Wake => self.on_wake(completion),
-            Op::Cancel | Op::Export => {}
+            Op::Cancel | Op::Export | Op::BeforeRecv | Op::BeforeSend => {}
         }
     }
 

@@ -113,7 +113,7 @@ impl RingFloor {
         let slot = completion.token.slot();
         match completion.token.op() {
             Op::Accept => self.on_accept(&completion),
-            Op::Poll => self.ring.submit_recv_once(Direct(slot), token(Op::Recv, slot)),
+            Op::Poll => self.ring.submit_recv_now(Direct(slot), token(Op::Recv, slot)),
             Op::Recv => self.on_recv(completion),
             Op::Close => {
                 self.sockets[slot as usize] = State::Free;
@@ -129,7 +129,7 @@ impl RingFloor {
         match completion.result {
             Ok(slot) => {
                 self.sockets[slot as usize] = State::Opening;
-                self.ring.submit_recv_once(Direct(slot), token(Op::Recv, slot));
+                self.ring.submit_recv_now(Direct(slot), token(Op::Recv, slot));
             }
             Err(_) => self.taken -= 1,
         }

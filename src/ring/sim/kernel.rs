@@ -122,7 +122,6 @@ pub(super) struct Lent {
     pub(super) address: usize,
     pub(super) len: usize,
     pub(super) buffer_id: u16,
-    pub(super) last: bool,
 }
 
 /// The kernel's side of one ring.
@@ -138,6 +137,8 @@ pub(super) struct RingState {
     /// Buffers that may be filled, in order, and how much of the first was.
     pub(super) offered: VecDeque<u16>,
     pub(super) used: u32,
+    /// Buffers that were filled, and of which pieces are lent.
+    pub(super) used_up: Vec<u16>,
     pub(super) lent: VecDeque<Lent>,
     /// When the shard's next turn is, and how many times that was changed.
     turn_at: Option<u64>,
@@ -256,10 +257,13 @@ impl SimKernel {
     pub(super) fn take_back(&self, ring: usize, address: usize, len: usize) {
         let kernel = &mut *self.0.borrow_mut();
         let state = &mut kernel.rings[ring];
-        let lent = state.lent.pop_front().expect("a receive buffer was given back that was not lent");
-        assert_eq!((lent.address, lent.len), (address, len), "receive buffers must come back in order");
-        if lent.last {
-            state.offered.push_back(lent.buffer_id);
+        let is_it = |lent: &Lent| (lent.address, lent.len) == (address, len);
+        let index = state.lent.iter().position(is_it).expect("a receive buffer was given back that was not lent");
+        let buffer_id = state.lent.remove(index).expect("it is there").buffer_id;
+        let is_used_up = state.used_up.contains(&buffer_id);
+        if is_used_up && state.lent.iter().all(|lent| lent.buffer_id != buffer_id) {
+            state.used_up.retain(|other| *other != buffer_id);
+            state.offered.push_back(buffer_id);
         }
     }
 
@@ -447,6 +451,7 @@ impl Kernel {
             watch: None,
             offered: (0..self.faults.recv_buffers).collect(),
             used: 0,
+            used_up: Vec::new(),
             lent: VecDeque::new(),
             turn_at: None,
             turn_version: 0,

@@ -9,8 +9,7 @@
 //! It keeps the contract of [`Ring`] and no more: whatever that allows, some seed does. Operations take time and end in
 //! any order but a stream's own; sends and receives are cut short; buffers and descriptors run out; peers reset, vanish
 //! and stop reading. What the contract forbids a shard to do, it refuses with a panic: an operation on a closed or
-//! foreign descriptor, two sends at once, a close under an operation, a receive buffer given back twice or out of
-//! order.
+//! foreign descriptor, two sends at once, a close under an operation, a receive buffer given back twice.
 //!
 //! Only in builds with the feature `sim`. It knows nothing of WebSocket, and makes no system calls but to look whether
 //! an
@@ -33,6 +32,7 @@ pub use rng::Rng;
 
 use self::kernel::Lent;
 use self::requests::Request;
+use self::socket::WaitingRecv;
 use super::{ACCEPTS_MAX, Completion, Direct, Event, Ring, SendNow, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
@@ -68,13 +68,19 @@ impl SimRing {
         self.kernel.0.borrow_mut().rings[self.index].queued.push(request);
     }
 
+    fn queue_recv(&mut self, socket: Direct, recv: WaitingRecv) {
+        self.queue(Request::Recv { socket, recv });
+    }
+
     /// Puts a piece where the real kernel would have put it.
     fn lend(&mut self, buffer_id: u16, bytes: &[u8], last: bool) -> Received {
         let piece = self.recv.fill(buffer_id, bytes.len() as u32, last);
         let memory = self.recv.bytes(&piece);
         memory.copy_from_slice(bytes);
-        let lent = Lent { address: memory.as_ptr() as usize, len: bytes.len(), buffer_id, last };
-        self.kernel.0.borrow_mut().rings[self.index].lent.push_back(lent);
+        let lent = Lent { address: memory.as_ptr() as usize, len: bytes.len(), buffer_id };
+        let state = &mut self.kernel.0.borrow_mut().rings[self.index];
+        state.lent.push_back(lent);
+        state.used_up.extend(last.then_some(buffer_id));
         piece
     }
 }
@@ -96,16 +102,20 @@ impl Ring for SimRing {
     }
 
     fn submit_recv(&mut self, socket: Direct, token: Token) {
-        self.queue(Request::Recv { socket, once_bytes_max: None, token });
+        self.queue_recv(socket, WaitingRecv { token, once_bytes_max: None, is_now: false });
     }
 
-    fn submit_recv_once(&mut self, socket: Direct, token: Token) {
-        self.queue(Request::Recv { socket, once_bytes_max: Some(u32::MAX), token });
+    fn submit_recv_now(&mut self, socket: Direct, token: Token) {
+        self.queue_recv(socket, WaitingRecv { token, once_bytes_max: Some(u32::MAX), is_now: true });
     }
 
     /// All operations take time here: what has completed by then is in the queue already.
     fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
-        self.queue(Request::Recv { socket, once_bytes_max: Some(bytes_max), token });
+        self.queue_recv(socket, WaitingRecv { token, once_bytes_max: Some(bytes_max), is_now: false });
+    }
+
+    fn has_recv_buffers(&self, _socket: Direct) -> bool {
+        self.recv.has_offered()
     }
 
     fn submit_poll(&mut self, socket: Direct, token: Token) {
@@ -343,14 +353,27 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "in order")]
-    fn pieces_out_of_order_are_refused() {
+    fn a_receive_that_does_not_wait_ends_without_bytes() {
+        let (kernel, mut ring, peer, socket) = connect(Faults::none());
+        ring.submit_cancel(socket, token(Op::Recv));
+        completions(&kernel, &mut ring);
+        ring.submit_recv_now(socket, token(Op::Recv));
+        assert_eq!(completions(&kernel, &mut ring)[0].result, Err(Errno::WouldBlock));
+        kernel.write(peer, b"hello");
+        ring.submit_poll(socket, token(Op::Poll));
+        completions(&kernel, &mut ring);
+        ring.submit_recv_now(socket, token(Op::Recv));
+        let mut received = completions(&kernel, &mut ring);
+        assert_eq!((received[0].result, received[0].more), (Ok(5), false));
+        ring.release(received[0].received.take().unwrap());
+    }
+
+    #[test]
+    #[should_panic(expected = "was not lent")]
+    fn a_piece_that_was_not_lent_is_refused() {
         let (kernel, mut ring, peer, _) = connect(Faults { segment_bytes_max: 1, ..Faults::none() });
-        kernel.write(peer, b"ab");
-        let mut pieces = Vec::new();
-        while pieces.len() < 2 {
-            pieces.extend(completions(&kernel, &mut ring).into_iter().filter_map(|done| done.received));
-        }
-        ring.release(pieces.pop().unwrap());
+        kernel.write(peer, b"a");
+        let piece = completions(&kernel, &mut ring).remove(0).received.unwrap();
+        ring.kernel.take_back(ring.index, ring.recv.bytes(&piece).as_ptr() as usize + 1, 1);
     }
 }

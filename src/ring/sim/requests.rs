@@ -16,7 +16,7 @@ use crate::ring::{Completion, Direct, Errno, Event, SendNow, Token};
 #[derive(Debug)]
 pub(super) enum Request {
     Accept { token: Token },
-    Recv { socket: Direct, once_bytes_max: Option<u32>, token: Token },
+    Recv { socket: Direct, recv: WaitingRecv },
     Poll { socket: Direct, token: Token },
     Send { socket: Direct, frame: SharedFrame, skip: usize, token: Token },
     Shutdown { socket: Direct, token: Token },
@@ -61,9 +61,7 @@ impl Kernel {
                 accepting.push_back(token);
                 self.schedule_accept(ring);
             }
-            Request::Recv { socket, once_bytes_max, token } => {
-                self.start_recv(ring, socket, WaitingRecv { token, once_bytes_max });
-            }
+            Request::Recv { socket, recv } => self.start_recv(ring, socket, recv),
             Request::Poll { socket, token } => self.start_poll(ring, socket, token),
             Request::Send { socket, frame, skip, token } => self.start_send(ring, socket, frame, skip, token),
             Request::Shutdown { socket, token } => self.start_shutdown(ring, socket, token),
@@ -147,6 +145,10 @@ impl Kernel {
         self.check_owner(socket, recv.token.conn_id());
         let previous = self.sockets[socket].recv.replace(recv);
         assert!(previous.is_none(), "two receives at once on a socket");
+        let is_late = recv.once_bytes_max.is_some() && !recv.is_now;
+        if is_late && self.fails(|faults| faults.poll_early) {
+            return self.end_recv(socket, Err(Errno::WouldBlock), None);
+        }
         self.schedule_recv(socket);
     }
 
@@ -170,7 +172,8 @@ impl Kernel {
     pub(super) fn schedule_recv(&mut self, socket: usize) {
         let entry = &mut self.sockets[socket];
         let is_awaited = entry.recv.is_some() || entry.poll.is_some();
-        if !entry.scheduled.recv && is_awaited && entry.is_readable() {
+        let is_due = entry.is_readable() || entry.recv.is_some_and(|recv| recv.is_now);
+        if !entry.scheduled.recv && is_awaited && is_due {
             entry.scheduled.recv = true;
             let delay_us = self.delay();
             self.schedule(delay_us, Work::Recv(socket));
@@ -185,7 +188,11 @@ impl Kernel {
         let pieces_max = self.rng.between(1, 4);
         for _ in 0..pieces_max {
             let entry = &self.sockets[socket];
-            if entry.recv.is_none() || !entry.is_readable() {
+            let Some(recv) = entry.recv else { return };
+            if !entry.is_readable() {
+                if recv.is_now {
+                    self.end_recv(socket, Err(Errno::WouldBlock), None);
+                }
                 return;
             }
             if entry.up.available() > 0 { self.recv_piece(socket) } else { self.recv_end(socket) }
@@ -202,7 +209,7 @@ impl Kernel {
         if self.fails(|faults| faults.recv_interrupted) {
             return self.end_recv(socket, Err(Errno::Interrupted), None);
         }
-        let WaitingRecv { token, once_bytes_max } = self.sockets[socket].recv.expect("looked at by the caller");
+        let WaitingRecv { token, once_bytes_max, .. } = self.sockets[socket].recv.expect("looked at by the caller");
         let room = (self.faults.recv_buffer_bytes - self.rings[ring].used).min(once_bytes_max.unwrap_or(u32::MAX));
         let mut count = self.sockets[socket].up.available().min(room as usize);
         if self.fails(|faults| faults.recv_short) {

@@ -34,6 +34,8 @@ pub(super) struct WaitingRecv {
     pub(super) token: Token,
     /// It ends with its first piece, which has so many bytes at most.
     pub(super) once_bytes_max: Option<u32>,
+    /// It ends at once where nothing is there.
+    pub(super) is_now: bool,
 }
 
 /// A send that may wait.
