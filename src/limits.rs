@@ -229,7 +229,8 @@ pub const RECV_BUFFER_BYTES: u32 = 64 * 1024;
 /// Bytes of replies that are collected before they are sent, within a turn.
 pub const REPLIES_BYTES: usize = 256 * 1024;
 
-/// Bytes that may wait in an outbox, by default, before a publication more makes its reader a slow consumer.
+/// Bytes that may wait in an outbox, by default, before a publication more makes its reader a slow consumer. What the
+/// reader has missed and catches up on does not count: that may be as many bytes again.
 pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes that wait in an outbox before a connection that is to get a reply more is no longer read, until half of them

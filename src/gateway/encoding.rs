@@ -35,12 +35,15 @@ pub(super) fn encoded_bytes_max(encoding: Encoding, body: &Body) -> usize {
     match encoding {
         Encoding::Raw => body.frame.len(),
         Encoding::Envelope | Encoding::Own => {
-            let tags: usize = tags().map(|(name, value)| 6 + escaped_bytes(name) + escaped_bytes(value)).sum();
-            payload + body.topic.as_str().len() + escaped_bytes(key) + tags + 160
+            let tags: usize =
+                tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
+            payload + body.topic.as_str().len() + escaped_bytes(key.as_bytes()) + tags + 160
         }
         Encoding::CentrifugeJson => {
-            let tags: usize = tags().map(|(name, value)| 6 + escaped_bytes(name) + escaped_bytes(value)).sum();
-            data_bytes_max(body.payload()) + escaped_bytes(key) + tags + info_bytes_max(body) + 60
+            let tags: usize =
+                tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
+            let data = if body.is_text { escaped_bytes(body.payload()) } else { data_bytes_max(body.payload()) };
+            data + escaped_bytes(key.as_bytes()) + tags + info_bytes_max(body) + 60
         }
         Encoding::CentrifugeProtobuf => {
             let tags: usize = tags().map(|(name, value)| 16 + name.len() + value.len()).sum();
@@ -62,13 +65,14 @@ pub(super) const POSITION_BYTES_MAX: usize = 13 + 1 + 20;
 
 /// Bytes at most of data in JSON: as it is, as a string, or as base64 where it is no text.
 fn data_bytes_max(data: &[u8]) -> usize {
-    let escapes = data.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
-    let controls = data.iter().filter(|byte| **byte < b' ').count();
-    (data.len() + escapes + 5 * controls).max(base64_bytes(data.len())) + 2
+    escaped_bytes(data).max(base64_bytes(data.len()) + 2)
 }
 
-fn escaped_bytes(text: &str) -> usize {
-    data_bytes_max(text.as_bytes())
+/// Bytes at most of a text in JSON: as it is, or as a string.
+fn escaped_bytes(text: &[u8]) -> usize {
+    let escapes = text.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    let controls = text.iter().filter(|byte| **byte < b' ').count();
+    text.len() + escapes + 5 * controls + 2
 }
 
 fn base64_bytes(len: usize) -> usize {
@@ -80,7 +84,7 @@ fn info_bytes_max(body: &Body) -> usize {
     let Some(info) = &body.info else { return 0 };
     let more = [&info.conn_info, &info.chan_info];
     let more: usize = more.into_iter().flatten().map(|more| data_bytes_max(more)).sum();
-    more + escaped_bytes(&info.client) + escaped_bytes(&info.user) + 80
+    more + escaped_bytes(info.client.as_bytes()) + escaped_bytes(info.user.as_bytes()) + 80
 }
 
 /// The bytes on the wire of the news that somebody has subscribed, or has ceased to; `None` where the encoding has no

@@ -220,8 +220,8 @@ impl Home {
     pub fn catch_up(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> (Position, Recovery) {
         self.expire(id.0 as usize, now_ms);
         let topic = &self.topics[id.0 as usize];
-        // What may wait for a subscriber is what one can be sent at once: with more it would be slow from the start, be
-        // closed, and come back for as much.
+        // What may wait for a subscriber is what one can be sent at once. Its shard knows how many bytes that takes, and
+        // what it is sent of other topics.
         let bytes_max = self.namespaces.get(topic.namespace).outbox_bytes_max;
         let recovery = match &topic.kept {
             Some(kept) => kept.history.recover(catch_up, topic.position, bytes_max),

@@ -49,8 +49,7 @@ fn one_request_for_many_histories_is_bounded() {
         format!("GET /sse/{names} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {since}\r\n\r\n"),
     ];
     for request in requests {
-        let peers: Vec<Peer> = (0..4).map(|_| narrow(&server)).collect();
-        let mut peers = peers;
+        let mut peers: Vec<Peer> = (0..4).map(|_| narrow(&server)).collect();
         peers.iter_mut().for_each(|peer| peer.send(request.as_bytes()));
         await_bounded(&server, 4, &request);
         drop(peers);
@@ -68,6 +67,8 @@ fn one_request_for_many_histories_is_bounded() {
 
 /// A client over a narrow socket that has asked for all of all topics in one message, and reads nothing yet.
 fn recovering(server: &Server, epochs: &[String]) -> Peer {
+    let subscriptions = || total(server, "ringfeed_subscriptions", "");
+    let expected = subscriptions() + epochs.len() as u64;
     let mut peer = centrifugo(server, true);
     let mut commands = String::new();
     for (topic, epoch) in epochs.iter().enumerate() {
@@ -75,7 +76,7 @@ fn recovering(server: &Server, epochs: &[String]) -> Peer {
         writeln!(commands, "{}", json!({"id": 2, "subscribe": subscribe})).expect("a string takes all");
     }
     peer.send(&crate::peer::frame(crate::peer::FIN | crate::peer::TEXT, commands.trim_end().as_bytes()));
-    await_that("it is subscribed", || total(server, "ringfeed_subscriptions", "") == epochs.len() as u64);
+    await_that("it is subscribed", || subscriptions() == expected);
     peer
 }
 
