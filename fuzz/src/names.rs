@@ -3,7 +3,7 @@
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ringfeed::gateway::{Echo, Feed, Routes};
 use ringfeed::limits::TOPIC_NAME_BYTES_MAX;
-use ringfeed::topics::TopicName;
+use ringfeed::topics::{Homes, TopicName};
 
 /// Any bytes as a name and as a path: what is accepted keeps to its alphabet, can't climb out of anything, means the
 /// same however it is encoded, and has one home.
@@ -27,9 +27,9 @@ fn check_name(name: &TopicName, text: &str) {
     let is_plain = |byte: u8| (b'!'..=b'~').contains(&byte) && !b"\"'%,;<>?[\\]^`{|}".contains(&byte);
     assert!(text.bytes().all(is_plain), "{text:?}");
     assert!(!format!("/{text}/").contains("/../") && !format!("/{text}/").contains("//"), "{text:?}");
-    let homes: Vec<usize> = (1..=8).map(|shards| name.home(shards)).collect();
+    let homes: Vec<usize> = (1..=8).map(|shards| Homes::new(shards, [5, 7]).of(name)).collect();
     assert!(homes.iter().zip(1..).all(|(home, shards)| *home < shards), "{homes:?}");
-    assert_eq!(name.home(7), TopicName::new(text).expect("it was one before").home(7));
+    assert_eq!(homes[6], Homes::new(7, [5, 7]).of(&TopicName::new(text).expect("it was one before")));
 }
 
 /// A route is found only where its path is a prefix, and the longest one is.

@@ -216,7 +216,8 @@ const NAMESPACE: &[Key] = &[
     Key {
         name: "outbox_bytes_max",
         takes: Takes::Whole(1, MANY),
-        about: "Bytes that may wait for a subscriber before it is slow.",
+        about: "Bytes that may wait for a subscriber before it is slow. As many more may wait of what it has missed,\n\
+                of all its topics together.",
     },
     Key {
         name: "outbox_age_ms",

@@ -41,6 +41,8 @@ struct Waiting {
     bytes: usize,
     /// Bytes in flight.
     flight: usize,
+    /// Bytes of the past that were or will be put here on request and have not left, at most.
+    catch_up: usize,
 }
 
 #[derive(Debug)]
@@ -58,12 +60,30 @@ pub struct OutboxFull;
 impl Outbox {
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.bytes() == 0
     }
 
     /// Bytes that wait, with those in flight.
     pub fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
+    }
+
+    /// Of these, the bytes that count towards the bounds: a client that catches up is not slow because of what it
+    /// catches up on.
+    pub fn counted_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.counted())
+    }
+
+    /// The connection will be sent `bytes` of the past at most, which the bounds do not count until as many have left.
+    pub fn expect_catch_up(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.waiting().catch_up += bytes;
+        }
+    }
+
+    /// Bytes of the past that have not left, at most.
+    pub fn catch_up_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |waiting| waiting.catch_up)
     }
 
     /// Since when what leaves next has waited, in flight or control frames apart.
@@ -88,7 +108,8 @@ impl Outbox {
         waiting.urgent.push_back(frame);
     }
 
-    /// Puts `frame` last, unless more than `bytes_max` would wait then. Where nothing waits, a frame of any size may.
+    /// Puts `frame` last, unless more than `bytes_max` that [count](Self::counted_bytes) would wait then. Where nothing
+    /// does, a frame of any size may.
     pub fn push_bounded(
         &mut self,
         frame: SharedFrame,
@@ -96,7 +117,8 @@ impl Outbox {
         bytes_max: usize,
         now_ms: u64,
     ) -> Result<(), OutboxFull> {
-        if !self.is_empty() && self.bytes() + frame.len() > bytes_max {
+        let counted = self.counted_bytes();
+        if counted > 0 && counted + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
         self.waiting().push(frame, Some(mark), now_ms);
@@ -116,7 +138,7 @@ impl Outbox {
     ) -> usize {
         let waiting = self.waiting();
         let mut dropped = 0;
-        let excess = (waiting.bytes + frame.len()).saturating_sub(bytes_max);
+        let excess = (waiting.counted() + frame.len()).saturating_sub(bytes_max);
         let is_of_namespace = |other: &Frame| other.mark.is_some_and(|other| other.namespace == mark.namespace);
         let newest = &waiting.newest;
         // This frame is newer than the newest with its own mark.
@@ -163,10 +185,12 @@ impl Outbox {
         // What changes often has its turn as well, and a topic still has one order, also with what is said about it.
         let place = replaced.filter(|place| waiting.last.get(&mark.topic) == Some(place)).unwrap_or(waiting.next);
         let replaced_ms = replaced.and_then(|place| waiting.remove(place));
-        if [first_ms, replaced_ms].into_iter().flatten().any(|waits_since_ms| waits_since_ms < since_ms) {
+        let is_old = |waits_since_ms| waits_since_ms < since_ms;
+        if waiting.catch_up == 0 && [first_ms, replaced_ms].into_iter().flatten().any(is_old) {
             return Err(OutboxFull);
         }
-        if waiting.bytes > 0 && waiting.bytes + frame.len() > bytes_max {
+        let counted = waiting.counted();
+        if counted > 0 && counted + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
         waiting.newest.insert(mark, place);
@@ -199,11 +223,15 @@ impl Outbox {
     }
 
     /// The next bytes to send: several frames in one run where they are small. They are in flight until
-    /// [`on_sent`](Self::on_sent). `None` if nothing waits.
+    /// [`on_sent`](Self::on_sent). `None` if nothing waits; then all of the past has left.
     ///
     /// Returns the run and how many of its first bytes have left already.
     pub fn next_run(&mut self) -> Option<(SharedFrame, usize)> {
         let waiting = self.0.as_mut()?;
+        if waiting.bytes == 0 {
+            self.0 = None;
+            return None;
+        }
         assert!(waiting.flight == 0, "one run at a time");
         let begun = waiting.begun.take();
         let skip = begun.as_ref().map_or(0, |(_, skip)| *skip);
@@ -226,8 +254,10 @@ impl Outbox {
     /// The run in flight has left whole.
     pub fn on_sent(&mut self) {
         let Some(waiting) = &mut self.0 else { return };
-        waiting.bytes -= std::mem::take(&mut waiting.flight);
-        if waiting.bytes == 0 {
+        let sent = std::mem::take(&mut waiting.flight);
+        waiting.bytes -= sent;
+        waiting.catch_up = waiting.catch_up.saturating_sub(sent);
+        if waiting.bytes == 0 && waiting.catch_up == 0 {
             self.0 = None;
         }
     }
@@ -238,6 +268,10 @@ impl Outbox {
 }
 
 impl Waiting {
+    fn counted(&self) -> usize {
+        self.bytes.saturating_sub(self.catch_up)
+    }
+
     fn first_ms(&self) -> Option<u64> {
         self.frames.values().next().map(|frame| frame.since_ms)
     }
@@ -357,6 +391,37 @@ mod tests {
         assert_eq!(push(&mut outbox, 5), Err(OutboxFull));
         assert_eq!(push(&mut outbox, 4), Ok(()));
         assert_eq!(outbox.bytes(), 10);
+    }
+
+    #[test]
+    fn what_a_client_catches_up_on_does_not_count_until_it_has_left() {
+        let push = |outbox: &mut Outbox, len| outbox.push_bounded(frame(len), mark(0, 0, 0), 10, 0);
+        let mut outbox = Outbox::default();
+        outbox.expect_catch_up(100);
+        assert!(outbox.is_empty(), "a send need not queue for what is only expected");
+        outbox.push(frame(100), 0);
+        assert_eq!((outbox.bytes(), outbox.counted_bytes()), (100, 0));
+        assert_eq!(
+            (push(&mut outbox, 6), push(&mut outbox, 5), push(&mut outbox, 4)),
+            (Ok(()), Err(OutboxFull), Ok(()))
+        );
+        assert_eq!(outbox.push_dropping(frame(10), mark(0, 0, 0), 10, 0, 0), 2, "of the pushes, not of the past");
+        assert_eq!(outbox.push_replacing(frame(2), mark(0, 1, 0), 10, 0, 0), Err(OutboxFull));
+        assert_eq!((outbox.next_run().unwrap().0.len(), outbox.catch_up_bytes()), (110, 100));
+        outbox.on_sent();
+        assert_eq!((outbox.catch_up_bytes(), outbox.is_empty()), (0, true));
+        push(&mut outbox, 6).unwrap();
+        assert_eq!(push(&mut outbox, 5), Err(OutboxFull), "it counts again");
+    }
+
+    #[test]
+    fn what_left_at_once_is_not_expected_any_more() {
+        let mut outbox = Outbox::default();
+        outbox.expect_catch_up(100);
+        outbox.expect_catch_up(50);
+        assert_eq!(outbox.catch_up_bytes(), 150);
+        assert!(outbox.next_run().is_none());
+        assert_eq!(outbox.catch_up_bytes(), 0);
     }
 
     #[test]

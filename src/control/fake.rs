@@ -69,6 +69,7 @@ impl ToShards for Shards {
             "busy" => return Err(PublishError::Busy),
             "gone" => return Ok(outcome),
             "full" => Err(PublishError::TooManyTopics),
+            "keys" => Err(PublishError::TooManyKeys),
             "unknown:topic" => Err(PublishError::UnknownNamespace),
             _ => {
                 let kind = if draft.is_text { MessageKind::Text } else { MessageKind::Binary };

@@ -25,12 +25,16 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 11] = [
+const GAUGES: [Row; 13] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
     ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
     ("ringfeed_drain_left", "Connections that are still to be told that the server stops", |shard| &shard.drain_left),
     ("ringfeed_home_topics", "Topics whose order the shard keeps", |shard| &shard.home_topics),
+    ("ringfeed_home_topics_unpublished", "Of these, topics without publications", |shard| {
+        &shard.home_topics_unpublished
+    }),
+    ("ringfeed_idempotency_keys", "Idempotency keys that the shard remembers", |shard| &shard.idempotency_keys),
     ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
     ("ringfeed_topics", "Topics with subscribers on the shard", |shard| &shard.topics),
     ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
@@ -42,13 +46,22 @@ const GAUGES: [Row; 11] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 24] = [
+const COUNTERS: [Row; 27] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
+    ("ringfeed_idempotency_refused", "Publications refused since their keys could not be remembered", |shard| {
+        &shard.idempotency_refused
+    }),
+    ("ringfeed_subscriptions_refused", "Subscriptions refused since too many topics have subscribers", |shard| {
+        &shard.subscriptions_refused
+    }),
+    ("ringfeed_recoveries_cut", "Recoveries refused since too much would have waited for a connection", |shard| {
+        &shard.recoveries_cut
+    }),
     ("ringfeed_publications_dropped", "Publications dropped for slow subscribers", |shard| &shard.publications_dropped),
     ("ringfeed_publications_conflated", "Publications replaced by newer ones for slow subscribers", |shard| {
         &shard.publications_conflated

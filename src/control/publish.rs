@@ -111,7 +111,7 @@ fn published(position: Position) -> Answer {
 
 fn refused(error: PublishError) -> Answer {
     match error {
-        PublishError::Busy | PublishError::Stopping => {
+        PublishError::Busy | PublishError::TooManyKeys | PublishError::Stopping => {
             with_header(text(StatusCode::SERVICE_UNAVAILABLE, error), RETRY_AFTER, "1")
         }
         PublishError::TooManyTopics => text(StatusCode::INSUFFICIENT_STORAGE, error),
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn what_cannot_be_published_is_refused_with_a_reason() {
         let too_long = vec![b'x'; PUBLISH_BYTES_MAX + 1];
-        let rows: [(&str, &[u8], u16, &str); 8] = [
+        let rows: [(&str, &[u8], u16, &str); 9] = [
             ("a,b", b"x", 400, "only ASCII letters"),
             ("", b"x", 400, "missing"),
             ("a//b", b"x", 400, "segment"),
@@ -218,6 +218,7 @@ mod tests {
             ("busy", b"x", 503, "try again later"),
             ("gone", b"x", 503, "stopping"),
             ("full", b"x", 507, "too many topics"),
+            ("keys", b"x", 503, "idempotency keys"),
         ];
         let shards = Shards::default();
         for (path, body, expected, reason) in rows {
@@ -257,6 +258,7 @@ mod tests {
     fn answers_that_ask_to_come_back_say_when() {
         let retry = |answer: Answer| answer.headers().get(RETRY_AFTER).cloned();
         assert_eq!(retry(refused(PublishError::Busy)).unwrap(), "1");
+        assert_eq!(retry(refused(PublishError::TooManyKeys)).unwrap(), "1");
         assert_eq!(retry(refused(PublishError::Stopping)).unwrap(), "1");
         assert_eq!(retry(refused(PublishError::TooManyTopics)), None);
     }

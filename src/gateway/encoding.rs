@@ -26,6 +26,67 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
     Some(SharedFrame::new(out))
 }
 
+/// Bytes that a publication takes at most in an encoding: not many more than it does, and known without making them.
+/// In the answer to somebody who has missed it, it takes no more than where it is pushed.
+pub(super) fn encoded_bytes_max(encoding: Encoding, body: &Body) -> usize {
+    let tags = || body.tags.iter().flatten();
+    let key = body.key.as_deref().unwrap_or_default();
+    let payload = body.payload().len();
+    match encoding {
+        Encoding::Raw => body.frame.len(),
+        Encoding::Envelope | Encoding::Own => {
+            let tags: usize =
+                tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
+            payload + body.topic.as_str().len() + escaped_bytes(key.as_bytes()) + tags + 160
+        }
+        Encoding::CentrifugeJson => {
+            let tags: usize =
+                tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
+            let data = if body.is_text { escaped_bytes(body.payload()) } else { data_bytes_max(body.payload()) };
+            data + escaped_bytes(key.as_bytes()) + tags + info_bytes_max(body) + 60
+        }
+        Encoding::CentrifugeProtobuf => {
+            let tags: usize = tags().map(|(name, value)| 16 + name.len() + value.len()).sum();
+            payload + key.len() + tags + info_bytes_max(body) + 60
+        }
+        Encoding::Sse if body.is_text => {
+            let ends = body.payload().iter().filter(|byte| matches!(byte, b'\n' | b'\r')).count();
+            payload + ends * "data: ".len() + EVENT_BYTES
+        }
+        Encoding::Sse => base64_bytes(payload) + EVENT_BYTES,
+    }
+}
+
+/// Bytes of an event without its data, with the longest id of one topic.
+const EVENT_BYTES: usize = 80;
+
+/// Bytes of the longest position as [`position_text`] writes it.
+pub(super) const POSITION_BYTES_MAX: usize = 13 + 1 + 20;
+
+/// Bytes at most of data in JSON: as it is, as a string, or as base64 where it is no text.
+fn data_bytes_max(data: &[u8]) -> usize {
+    escaped_bytes(data).max(base64_bytes(data.len()) + 2)
+}
+
+/// Bytes at most of a text in JSON: as it is, or as a string.
+fn escaped_bytes(text: &[u8]) -> usize {
+    let escapes = text.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
+    let controls = text.iter().filter(|byte| **byte < b' ').count();
+    text.len() + escapes + 5 * controls + 2
+}
+
+fn base64_bytes(len: usize) -> usize {
+    4 * len.div_ceil(3)
+}
+
+/// Bytes at most of who has published it.
+fn info_bytes_max(body: &Body) -> usize {
+    let Some(info) = &body.info else { return 0 };
+    let more = [&info.conn_info, &info.chan_info];
+    let more: usize = more.into_iter().flatten().map(|more| data_bytes_max(more)).sum();
+    more + escaped_bytes(info.client.as_bytes()) + escaped_bytes(info.user.as_bytes()) + 80
+}
+
 /// The bytes on the wire of the news that somebody has subscribed, or has ceased to; `None` where the encoding has no
 /// such thing.
 pub fn encode_presence(
@@ -136,6 +197,42 @@ mod tests {
             assert_eq!(event(payload.as_bytes(), true), format!("{id}{expected}"));
         }
         assert_eq!(event(&[0xff, 0], false), format!("{id}event: base64\ndata: /wA=\n\n"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_publication_takes_more_than_its_bound(
+            payload in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300),
+            text in "[\"\\\\\n\r\x00-\x1fa-zé☃]{0,100}",
+            lines in "[\n\r]{0,50}",
+            is_text in proptest::prelude::any::<bool>(),
+            has_more in proptest::prelude::any::<bool>(),
+            offset in proptest::prelude::any::<u64>(),
+        ) {
+            let position = Position { epoch: Epoch::new(u64::MAX), offset };
+            for payload in [&payload[..], text.as_bytes(), lines.as_bytes(), &vec![b'"'; 300], &vec![1; 300]] {
+                let mut body = body("a", position, u64::MAX, payload);
+                let entry = std::sync::Arc::get_mut(&mut body).unwrap();
+                entry.is_text = is_text && std::str::from_utf8(payload).is_ok();
+                if has_more {
+                    entry.key = Some(text.as_str().into());
+                    entry.tags = Some([(text.clone(), lines.clone()), (lines.clone(), text.clone())].into());
+                    let bytes = Some(payload.into());
+                    let (client, user) = (text.as_str().into(), lines.as_str().into());
+                    let info = ClientInfo { client, user, conn_info: bytes.clone(), chan_info: bytes };
+                    entry.info = Some(std::sync::Arc::new(info));
+                }
+                for encoding in [Encoding::Raw, Encoding::Envelope, Encoding::Sse] {
+                    let (len, max) = (encode_publication(encoding, &body).unwrap().len(), encoded_bytes_max(encoding, &body));
+                    proptest::prop_assert!(len <= max, "{encoding:?}: {len} of {max}");
+                }
+                let publication = super::super::centrifuge::Publication::from(&*body);
+                let json = serde_json::to_vec(&publication).unwrap().len() + 1;
+                proptest::prop_assert!(json <= encoded_bytes_max(Encoding::CentrifugeJson, &body), "{json}");
+                let protobuf = prost::Message::encoded_len(&publication) + 4;
+                proptest::prop_assert!(protobuf <= encoded_bytes_max(Encoding::CentrifugeProtobuf, &body), "{protobuf}");
+            }
+        }
     }
 
     #[test]

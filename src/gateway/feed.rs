@@ -72,7 +72,8 @@ impl Handler for Feed {
                 send_missed(conn, Encoding::Envelope, recovery);
             }
             Answer::Subscribed { position, recovery: Recovery::Lost, .. } => {
-                let reason = format!("what came since is no longer kept: the feed is at {}", position_text(position));
+                let position = position_text(position);
+                let reason = format!("what came since is no longer kept, or too much: the feed is at {position}");
                 conn.close(INSUFFICIENT_STATE, &reason);
             }
             Answer::Subscribed { recovery, .. } => send_missed(conn, Encoding::Raw, recovery),

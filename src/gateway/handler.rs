@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use super::Context;
+use super::encoding::encoded_bytes_max;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::proto::{CloseCode, Message, RequestHead, Upgrade};
-use crate::topics::{Answer, Encoding, Push, TopicName};
+use crate::topics::{Answer, Body, Encoding, Push, TopicName};
 
 /// What happens on the connections of a path.
 ///
@@ -38,6 +39,13 @@ pub trait Handler {
     /// What was asked for with this ticket has come about, or has not.
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
         let _ = (conn, ticket, answer);
+    }
+
+    /// Bytes at most that this connection is sent of a publication that it has missed. What would wait for it in vain
+    /// is left out of [`on_answer`](Self::on_answer).
+    fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
+        let _ = conn;
+        encoded_bytes_max(encoding, body)
     }
 
     /// Something was pushed to a topic that this connection has subscribed to with [`Encoding::Own`].

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::catch_up::{check_open, parameter, positions, positions_text, topics};
-use super::encoding::encode_event;
+use super::encoding::{POSITION_BYTES_MAX, encode_event, encoded_bytes_max};
 use super::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
@@ -89,6 +89,11 @@ impl Handler for Sse {
         // Without data it is no event, but a browser that comes back before the first one knows where it was.
         out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
         conn.write(&out);
+    }
+
+    fn missed_bytes_max(&self, conn: ConnId, _: Encoding, body: &Body) -> usize {
+        let others = self.several.get(&conn).map_or(0, |positions| positions.len() - 1);
+        encoded_bytes_max(Encoding::Sse, body) + others * (POSITION_BYTES_MAX + ",".len())
     }
 
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {

@@ -130,7 +130,7 @@ impl<R: Ring> Shard<'_, R> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let since_ms = self.since_ms(run.namespace);
         let outbox = &self.slots[slot as usize].conn.outbox;
-        if outbox.bytes() > bytes_max || is_too_old(outbox, since_ms) {
+        if outbox.counted_bytes() > bytes_max || is_too_old(outbox, since_ms) {
             self.terminate(slot, CloseCause::SlowConsumer);
         }
     }
@@ -184,7 +184,11 @@ impl<R: Ring> Shard<'_, R> {
         let now_ms = self.now_ms;
         let entry = &mut self.slots[slot as usize];
         for part in parts {
-            let (mark, frame) = (mark(run, None), part.frame.clone());
+            let mark = match &run.pushes[part.push] {
+                Push::Publication(_) => mark(run, None),
+                Push::Joined(_) | Push::Left(_) => presence_mark(run),
+            };
+            let frame = part.frame.clone();
             let dropped = change_outbox(entry, self.metrics, |outbox| {
                 outbox.push_dropping(frame, mark, bytes_max, since_ms, now_ms)
             });
@@ -209,7 +213,7 @@ impl<R: Ring> Shard<'_, R> {
                 }
                 // Who comes and goes is no state of which only the newest counts.
                 Push::Joined(_) | Push::Left(_) => {
-                    let mark = mark(run, None);
+                    let mark = presence_mark(run);
                     change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, mark, bytes_max, now_ms))?;
                 }
             }
@@ -218,16 +222,24 @@ impl<R: Ring> Shard<'_, R> {
     }
 }
 
-/// Whether what leaves next has waited since before `since_ms`.
+/// Whether what leaves next has waited since before `since_ms`. While a client catches up, what comes meanwhile waits
+/// for that.
 fn is_too_old(outbox: &Outbox, since_ms: u64) -> bool {
-    outbox.first_ms().is_some_and(|first_ms| first_ms < since_ms)
+    outbox.catch_up_bytes() == 0 && outbox.first_ms().is_some_and(|first_ms| first_ms < since_ms)
+}
+
+/// The key of joins and leaves. They tell no offset, so none of them may pass for a topic's newest publication.
+const PRESENCE_KEY: u64 = 1;
+
+fn presence_mark(run: &Run) -> Mark {
+    Mark { namespace: run.namespace.number(), topic: run.topic.number(), key: PRESENCE_KEY }
 }
 
 fn mark(run: &Run, key: Option<&str>) -> Mark {
     let key = key.map_or(0, |key| {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
-        hasher.finish().max(1)
+        hasher.finish().max(PRESENCE_KEY + 1)
     });
     Mark { namespace: run.namespace.number(), topic: run.topic.number(), key }
 }

@@ -18,7 +18,7 @@ use crate::limits::{
     MESH_SHARD_PARCELS,
 };
 use crate::ring::{Event, Op, Ring, Token};
-use crate::topics::{Answer, CatchUp, ClientInfo, Draft, Position, PublishError, Push, Query, TopicName};
+use crate::topics::{Answer, ClientInfo, Draft, Homes, Position, PublishError, Push, Query, TopicName};
 
 /// What travels between shards.
 #[derive(Debug)]
@@ -97,7 +97,6 @@ impl Publish {
 #[derive(Debug)]
 pub(super) struct Join {
     pub(super) topic: TopicName,
-    pub(super) catch_up: CatchUp,
     pub(super) joining: Joining,
     pub(super) reply: ToConn,
 }
@@ -132,6 +131,7 @@ struct Link<A> {
 /// A shard's end of the mesh. `A` is how rings reach each other.
 pub(super) struct Mesh<A> {
     shard: usize,
+    homes: Homes,
     /// By shard; none to itself.
     links: Vec<Option<Link<A>>>,
     /// From the control plane, then from each other shard.
@@ -146,6 +146,7 @@ pub(super) struct Mesh<A> {
 /// The control plane's end of the mesh: how messages are published from outside the shards.
 pub struct Publisher {
     shards: Vec<(Producer<Parcel>, Asleep, Event)>,
+    homes: Homes,
     /// How many of them, from the first on, were told to leave.
     told: usize,
 }
@@ -168,8 +169,15 @@ impl MeshSizes {
     }
 }
 
-/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`.
-pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], sizes: MeshSizes) -> (Publisher, Vec<Mesh<A>>) {
+/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`. The topics have
+/// their homes by `home_key`.
+pub(super) fn join<A: Clone>(
+    addresses: &[A],
+    events: &[Event],
+    sizes: MeshSizes,
+    home_key: [u64; 2],
+) -> (Publisher, Vec<Mesh<A>>) {
+    let homes = Homes::new(addresses.len(), home_key);
     let MeshSizes { queue_parcels, turn_parcels } = sizes;
     let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
     let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
@@ -194,6 +202,7 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], sizes: MeshSizes
     let meshes = ends
         .map(|(shard, ((links, incoming), asleep))| Mesh {
             shard,
+            homes,
             links,
             incoming,
             turn_parcels,
@@ -201,13 +210,13 @@ pub(super) fn join<A: Clone>(addresses: &[A], events: &[Event], sizes: MeshSizes
             asleep,
         })
         .collect();
-    (Publisher { shards, told: 0 }, meshes)
+    (Publisher { shards, homes, told: 0 }, meshes)
 }
 
 impl<A> Mesh<A> {
-    /// How many shards there are.
-    pub(super) fn shard_count(&self) -> usize {
-        self.links.len()
+    /// Which shard is the home of a topic.
+    pub(super) fn home(&self, topic: &TopicName) -> usize {
+        self.homes.of(topic)
     }
 
     /// Which of them this is.
@@ -372,7 +381,7 @@ impl Publisher {
     /// The home of a topic, if it still takes parcels: a shard that has left takes nothing out of its queue, and would
     /// never answer.
     fn home(&self, topic: &TopicName) -> Result<usize, PublishError> {
-        let home = topic.home(self.shards.len());
+        let home = self.homes.of(topic);
         if home < self.told { Err(PublishError::Stopping) } else { Ok(home) }
     }
 
@@ -405,6 +414,8 @@ mod tests {
 
     use super::*;
 
+    const HOME_KEY: [u64; 2] = [1, 2];
+
     fn draft(payload: &'static str) -> Draft {
         Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(payload))
     }
@@ -430,9 +441,9 @@ mod tests {
     #[test]
     fn everybody_reaches_everybody_in_order() {
         let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 3], &events, MeshSizes::of(1));
+        let (mut publisher, mut meshes) = join(&[(); 3], &events, MeshSizes::of(1), HOME_KEY);
         publish(&mut publisher, "from control").unwrap();
-        let home = TopicName::new("a").unwrap().home(3);
+        let home = meshes[0].home(&TopicName::new("a").unwrap());
         for from in (0..3).filter(|from| *from != home) {
             meshes[from].send(home, message("1"));
             meshes[from].send(home, message("2"));
@@ -443,9 +454,9 @@ mod tests {
     #[test]
     fn who_subscribes_comes_before_what_is_published_and_in_order() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let topic = TopicName::new("a").unwrap();
-        let home = topic.home(2);
+        let home = meshes[0].home(&topic);
         let info = Arc::new(ClientInfo::default());
         let other = &mut meshes[1 - home];
         other.send(home, message("from a shard"));
@@ -469,7 +480,7 @@ mod tests {
     #[test]
     fn a_full_queue_keeps_the_order_and_says_so() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
+        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
             meshes[0].send(1, message("early"));
         }
@@ -488,7 +499,7 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_once_and_whoever_is_awake_is_not() {
         let events = [Event::new().unwrap()];
-        let (mut publisher, meshes) = join(&[()], &events, MeshSizes::of(1));
+        let (mut publisher, meshes) = join(&[()], &events, MeshSizes::of(1), HOME_KEY);
         publish(&mut publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(publisher.shards[0].1.take(), "the first sender wakes it");
@@ -501,7 +512,7 @@ mod tests {
     #[test]
     fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         while publisher.send(1, message("early")).is_ok() {}
         for _ in 0..2 * MESH_QUEUE_PARCELS {
             assert_eq!(publisher.drain(), Err(PublishError::Busy));

@@ -65,6 +65,16 @@ pub struct ShardMetrics {
     pub publications_refused: Cell,
     /// Topics whose home is here. Gauge.
     pub home_topics: Cell,
+    /// Of these, without any publication. Gauge.
+    pub home_topics_unpublished: Cell,
+    /// Idempotency keys that are remembered here. Gauge.
+    pub idempotency_keys: Cell,
+    /// Publications refused here since their idempotency keys could not be remembered.
+    pub idempotency_refused: Cell,
+    /// Subscriptions refused here since too many topics have subscribers.
+    pub subscriptions_refused: Cell,
+    /// Recoveries refused here since more waited, or would have, than may.
+    pub recoveries_cut: Cell,
     /// Payload bytes that their histories keep. Gauge.
     pub history_bytes: Cell,
     /// Publications dropped since their subscriber was slow.

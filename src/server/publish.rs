@@ -44,7 +44,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn publish(&mut self, publish: Publish) {
-        let home = publish.draft.topic.home(self.mesh.shard_count());
+        let home = self.mesh.home(&publish.draft.topic);
         if home == self.mesh.shard() {
             self.sequence(publish);
         } else if self.mesh.is_congested() {
@@ -56,7 +56,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn ask(&mut self, ask: Ask) {
-        let home = ask.topic.home(self.mesh.shard_count());
+        let home = self.mesh.home(&ask.topic);
         if home == self.mesh.shard() {
             self.on_ask(ask);
         } else if self.mesh.is_congested() {
@@ -78,6 +78,7 @@ impl<R: Ring> Shard<'_, R> {
             Ok(Sequenced::Repeated(position)) => Ok(position),
             Err(error) => {
                 self.metrics.publications_refused.add(1);
+                self.metrics.idempotency_refused.add(u64::from(error == PublishError::TooManyKeys));
                 Err(error)
             }
         };

@@ -216,6 +216,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.send_replies();
         self.send_publications();
         self.settle_dirty();
+        self.settle_home();
         self.submit_accepts();
         self.submit_scarce();
         self.submit_turns();
@@ -318,10 +319,17 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
             self.home.sweep(self.unix_ms);
-            self.metrics.home_topics.set(self.home.len() as u64);
             self.metrics.history_bytes.set(self.home.history_bytes() as u64);
+            self.metrics.idempotency_keys.set(self.home.idempotency_keys() as u64);
             self.sweep_ms = self.now_ms + SWEEP_INTERVAL_MS;
         }
+    }
+
+    /// At the end of a turn: forgets the topics that nobody needs any more.
+    fn settle_home(&mut self) {
+        self.home.forget_unused();
+        self.metrics.home_topics.set(self.home.len() as u64);
+        self.metrics.home_topics_unpublished.set(self.home.unpublished() as u64);
     }
 
     /// Calls the handler of `slot`, and does what it asks for.

@@ -23,6 +23,9 @@ use crate::ring::{Event, Ring};
 /// Unix time when a simulation begins, in milliseconds: some day in 2025.
 const UNIX_START_MS: u64 = 1_750_000_000_000;
 
+/// The key by which topics have their homes in a simulation: always the same, so that a seed stays what it is.
+const HOME_KEY: [u64; 2] = [1, 2];
+
 /// A shard that takes its turns when it is told to.
 pub struct SimShard<'m> {
     shard: Shard<'m, SimRing>,
@@ -41,7 +44,7 @@ pub fn start<'m>(
     let rings: Vec<SimRing> = status.shards.iter().map(|_| SimRing::new(kernel)).collect();
     let addresses: Vec<usize> = rings.iter().map(SimRing::address).collect();
     let events: Vec<Event> = rings.iter().map(|_| Event::new().expect("an eventfd")).collect();
-    let (publisher, meshes) = mesh::join(&addresses, &events, mesh_sizes);
+    let (publisher, meshes) = mesh::join(&addresses, &events, mesh_sizes, HOME_KEY);
     let shards = rings.into_iter().zip(meshes).zip(events).zip(status.shards.iter()).enumerate();
     let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
         let parts = ShardParts {

@@ -132,7 +132,8 @@ impl ServerBuilder {
             starts.push(seat.spawn(ready_sender.clone())?);
         }
         let addresses = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
-        let (publisher, meshes) = mesh::join(&addresses, &events, MeshSizes::of(addresses.len()));
+        let home_key = [0, 1].map(|word: u64| RandomState::new().hash_one(word));
+        let (publisher, meshes) = mesh::join(&addresses, &events, MeshSizes::of(addresses.len()), home_key);
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }

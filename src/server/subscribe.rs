@@ -13,7 +13,7 @@ use super::variant::variant_of;
 use crate::gateway::Subscribe;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
-use crate::topics::{Answer, ClientInfo, NamespaceId, PublishError, Push, TopicId, TopicName};
+use crate::topics::{Answer, Body, CatchUp, ClientInfo, NamespaceId, PublishError, Push, Recovery, TopicId, TopicName};
 
 /// What a connection's shard must know when a join is answered. It travels to the topic's home and back, so that as
 /// many may be on their way as the connection has asked for, whatever their tickets are.
@@ -21,6 +21,8 @@ use crate::topics::{Answer, ClientInfo, NamespaceId, PublishError, Push, TopicId
 pub(super) struct Joining {
     /// The topic on the connection's shard.
     topic: TopicId,
+    /// What is wanted of the past.
+    catch_up: CatchUp,
     join_leave: bool,
     /// Who joins, where that is kept.
     presence: Option<Arc<ClientInfo>>,
@@ -33,6 +35,9 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         let to = subscribe.ticket.map(|ticket| ToConn { shard: self.number(), id: self.slot(slot).id, ticket });
+        if !self.topics.has_room_for(&subscribe.topic) {
+            return self.refuse_topic(slot, subscribe.topic, to);
+        }
         match (self.config.namespaces.find(&subscribe.topic), to) {
             (Ok(namespace), Some(to)) => self.submit_join(namespace, subscribe, to),
             (Ok(namespace), None) => {
@@ -41,8 +46,8 @@ impl<R: Ring> Shard<'_, R> {
                     self.tell_interest(&subscribe.topic);
                 }
                 self.go_live(slot, topic, subscribe.join_leave);
-                if self.mesh.is_behind(subscribe.topic.home(self.mesh.shard_count())) {
-                    self.refuse_early(slot);
+                if self.mesh.is_behind(self.mesh.home(&subscribe.topic)) {
+                    self.refuse_early(slot, "the server is too far behind to subscribe anybody");
                 }
             }
             (Err(_), Some(to)) => {
@@ -53,15 +58,26 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
+    /// Refuses a subscription to a topic that has none on this shard, where too many others have.
+    fn refuse_topic(&mut self, slot: u32, topic: TopicName, to: Option<ToConn>) {
+        self.metrics.subscriptions_refused.add(1);
+        match to {
+            Some(to) => {
+                let error = PublishError::TooManyTopics;
+                self.answers.push((to, Answer::NotSubscribed { topic, error }));
+            }
+            None => self.refuse_early(slot, "the server has too many topics with subscribers"),
+        }
+    }
+
     /// Closes a connection whose client would hear that it is subscribed before the topic's home can: what is published
     /// until that does would be lost to it, and it would not be told.
-    fn refuse_early(&mut self, slot: u32) {
-        let reason = "the server is too far behind to subscribe anybody";
+    fn refuse_early(&mut self, slot: u32, reason: &str) {
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
 
     fn tell_interest(&mut self, topic: &TopicName) {
-        let (home, here) = (topic.home(self.mesh.shard_count()), self.number());
+        let (home, here) = (self.mesh.home(topic), self.number());
         if home == self.mesh.shard() {
             self.on_interest(topic, here);
         } else {
@@ -71,14 +87,12 @@ impl<R: Ring> Shard<'_, R> {
 
     /// At the topic's home: a shard has subscribers.
     pub(super) fn on_interest(&mut self, topic: &TopicName, shard: u16) {
-        if let Err(error) = self.home.add_interest(topic, shard, self.unix_ms()) {
-            // Its publications are refused for the same reason.
-            tracing::warn!(%topic, %error, "a topic has subscribers who will not get anything");
-        }
+        let known = self.home.add_interest(topic, shard);
+        assert!(known.is_ok(), "a shard has subscribers of a topic whose namespace it did not find");
     }
 
     fn tell_disinterest(&mut self, topic: &TopicName) {
-        let (home, here) = (topic.home(self.mesh.shard_count()), self.number());
+        let (home, here) = (self.mesh.home(topic), self.number());
         if home == self.mesh.shard() {
             self.home.remove_interest(topic, here);
         } else {
@@ -123,8 +137,8 @@ impl<R: Ring> Shard<'_, R> {
         let (id, _) = self.topics.find_or_make(&topic, namespace);
         self.topics.begin_join(id);
         self.metrics.topics.set(self.topics.len() as u64);
-        let home = topic.home(self.mesh.shard_count());
-        let join = Join { topic, catch_up, joining: Joining { topic: id, join_leave, presence }, reply: to };
+        let home = self.mesh.home(&topic);
+        let join = Join { topic, joining: Joining { topic: id, catch_up, join_leave, presence }, reply: to };
         if home == self.mesh.shard() {
             self.on_join(join);
         } else {
@@ -134,13 +148,13 @@ impl<R: Ring> Shard<'_, R> {
 
     /// At the topic's home: somebody subscribes.
     pub(super) fn on_join(&mut self, join: Join) {
-        let Join { topic, catch_up, joining, reply } = join;
+        let Join { topic, joining, reply } = join;
         let now_ms = self.unix_ms();
-        let id = match self.home.add_interest(&topic, reply.shard, now_ms) {
+        let id = match self.home.add_interest(&topic, reply.shard) {
             Ok(id) => id,
             Err(error) => return self.answer_join(reply, joining, Answer::NotSubscribed { topic, error }),
         };
-        let (position, recovery) = self.home.catch_up(id, catch_up, now_ms);
+        let (position, recovery) = self.home.catch_up(id, joining.catch_up, now_ms);
         let presence = joining.presence.clone();
         self.answer_join(reply, joining, Answer::Subscribed { topic: topic.clone(), position, recovery });
         // After the answer, so that whoever comes sees itself come.
@@ -163,12 +177,13 @@ impl<R: Ring> Shard<'_, R> {
 
     /// The home has answered a join: if it may, the subscription begins now.
     pub(super) fn on_joined(&mut self, joined: Joined) {
-        let Joined { to, joining, answer } = joined;
-        let Joining { topic, join_leave, presence } = joining;
+        let Joined { to, joining, mut answer } = joined;
+        let Joining { topic, catch_up, join_leave, presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
         let name = self.topics.name(topic).clone();
-        match (slot, &answer) {
-            (Some(slot), Answer::Subscribed { .. }) => {
+        match (slot, &mut answer) {
+            (Some(slot), Answer::Subscribed { recovery, .. }) => {
+                self.bound_recovery(slot, topic, catch_up, recovery);
                 self.go_live(slot, topic, join_leave);
                 self.remember_presence(slot, topic, presence);
             }
@@ -184,6 +199,26 @@ impl<R: Ring> Shard<'_, R> {
         }
         self.metrics.topics.set(self.topics.len() as u64);
         self.on_answer(to, answer);
+    }
+
+    /// Leaves of what a connection has missed as much as may wait for it, with what it was sent of the past before and
+    /// has not read, of all its topics: whoever gets more would be slow from the start, be closed, and come back for as
+    /// much.
+    fn bound_recovery(&mut self, slot: u32, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) {
+        let bytes_max = self.config.namespaces.get(self.topics.namespace(topic)).outbox_bytes_max;
+        let entry = &mut self.slots[slot as usize];
+        let Some(route) = entry.route else { return };
+        let handler = self.routes.handler(route);
+        let size = |body: &Body| handler.missed_bytes_max(entry.id, entry.encoding, body);
+        let room = bytes_max.saturating_sub(entry.conn.outbox.catch_up_bytes());
+        let was_lost = matches!(recovery, Recovery::Lost);
+        let bytes = recovery.fit(catch_up, room, size);
+        entry.conn.outbox.expect_catch_up(bytes);
+        self.metrics.recoveries_cut.add(u64::from(!was_lost && matches!(recovery, Recovery::Lost)));
+        if entry.conn.outbox.catch_up_bytes() > 0 {
+            // When the turn's sends have been made, all of it may have left.
+            self.mark_dirty(slot);
+        }
     }
 
     /// A connection has got an answer.
@@ -228,7 +263,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn tell_departure(&mut self, topic: &TopicName, info: Arc<ClientInfo>) {
-        let home = topic.home(self.mesh.shard_count());
+        let home = self.mesh.home(topic);
         if home == self.mesh.shard() {
             self.on_depart(topic, info);
         } else {

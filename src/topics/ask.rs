@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, TopicName};
 #[cfg(doc)]
-use crate::limits::HOME_TOPICS_MAX;
+use crate::limits::{HOME_TOPICS_MAX, IDEMPOTENCY_BYTES_MAX, SHARD_TOPICS_MAX};
 
 /// A question about a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +54,10 @@ pub enum Answer {
 pub enum PublishError {
     /// The queues between shards are full. Later, not broken.
     Busy,
-    /// The topic is new, and [`HOME_TOPICS_MAX`] are kept.
+    /// The topic is new, and [`HOME_TOPICS_MAX`] have publications, or [`SHARD_TOPICS_MAX`] have subscribers.
     TooManyTopics,
+    /// The idempotency keys of the last minutes take [`IDEMPOTENCY_BYTES_MAX`].
+    TooManyKeys,
     /// The topic's namespace is not configured, and others are.
     UnknownNamespace,
     /// The server is stopping.
@@ -66,7 +68,11 @@ impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             PublishError::Busy => "publications arrive faster than they can be passed on: try again later",
-            PublishError::TooManyTopics => "too many topics: publish to fewer, or run more shards",
+            PublishError::TooManyTopics => "too many topics: use fewer, or run more shards",
+            PublishError::TooManyKeys => {
+                "too many publications with idempotency keys within five minutes: \
+                 try again later, use shorter keys or none, or run more shards"
+            }
             PublishError::UnknownNamespace => {
                 "unknown namespace: what stands before the first colon of a topic's name must be configured"
             }

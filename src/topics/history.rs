@@ -33,6 +33,31 @@ pub enum Recovery {
     Lost,
 }
 
+impl Recovery {
+    /// Leaves of it what `room` bytes are enough for, where `size` tells how many a publication takes: the newest where
+    /// those were asked for, else all or nothing. Returns how many bytes that is.
+    pub fn fit(&mut self, catch_up: CatchUp, room: usize, size: impl Fn(&Body) -> usize) -> usize {
+        let Recovery::Recovered(missed) = self else { return 0 };
+        let mut bytes = 0;
+        let fits = |body: &&Arc<Body>| {
+            let sum: usize = bytes + size(body);
+            let fits = sum <= room;
+            bytes = if fits { sum } else { bytes };
+            fits
+        };
+        let fitting = missed.iter().rev().take_while(fits).count();
+        if fitting == missed.len() {
+            return bytes;
+        }
+        if matches!(catch_up, CatchUp::Last(_)) {
+            missed.drain(..missed.len() - fitting);
+            return bytes;
+        }
+        *self = Recovery::Lost;
+        0
+    }
+}
+
 /// Which part of a history is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct HistoryQuery {
@@ -255,6 +280,26 @@ mod tests {
         assert_eq!(recovered(CatchUp::Last(4), 29), Some(vec![8, 9]));
         assert_eq!(recovered(CatchUp::Last(4), 9), Some(vec![]));
         assert_eq!(recovered(since(9), 0), Some(vec![]));
+    }
+
+    #[test]
+    fn what_was_recovered_is_cut_to_the_room_there_is() {
+        let history = history(9, &sized(4));
+        let fit = |catch_up, room| {
+            let mut recovery = history.recover(catch_up, at(9), 1000);
+            let bytes = recovery.fit(catch_up, room, |body| body.payload().len() + 5);
+            match recovery {
+                Recovery::Recovered(publications) => Some((offsets(&publications), bytes)),
+                _ => None,
+            }
+        };
+        let since = CatchUp::Since { epoch: None, offset: 6 };
+        assert_eq!(fit(since, 45), Some((vec![7, 8, 9], 45)));
+        assert_eq!(fit(since, 44), None);
+        assert_eq!(fit(CatchUp::Last(3), 45), Some((vec![7, 8, 9], 45)));
+        assert_eq!(fit(CatchUp::Last(3), 44), Some((vec![8, 9], 30)));
+        assert_eq!(fit(CatchUp::Last(3), 0), Some((vec![], 0)));
+        assert_eq!(Recovery::NotAsked.fit(CatchUp::None, 0, |_| 1), 0);
     }
 
     #[test]

@@ -3,20 +3,22 @@
 //! This is the only place that gives offsets. It does not send anything: it tells the shard what there is to send, and
 //! to which shards.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
+use super::repeats::{Repeat, Repeats};
 use super::{Body, ClientInfo, Epoch, Namespace, NamespaceId, Namespaces, Position, PublishError, TopicName};
 use crate::limits::{
-    HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, IDEMPOTENCY_KEYS_MAX, IDEMPOTENCY_TTL_MS, PRESENCE_MAX, SWEEP_TOPICS,
+    EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS, SWEEP_TURNS,
     TOPIC_IDLE_MS,
 };
 
-/// A topic of this home, for as long as it is remembered.
+/// A topic of this home, for as long as it is remembered: until [`Home::forget_unused`] or [`Home::sweep`] at least.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HomeId(u32);
 
@@ -50,19 +52,40 @@ struct Kept {
     presence: HashMap<Box<str>, Arc<ClientInfo>>,
 }
 
+impl Topic {
+    fn is_published(&self) -> bool {
+        self.position.offset > 0
+    }
+
+    /// Whether nobody has published to it or subscribes to it. Its epoch is the same when it comes back, so nothing is
+    /// lost with it.
+    fn is_unused(&self) -> bool {
+        !self.is_published() && self.shards.is_empty() && self.kept.as_ref().is_none_or(|kept| kept.is_empty())
+    }
+}
+
+impl Kept {
+    fn is_empty(&self) -> bool {
+        self.history.is_empty() && self.presence.is_empty()
+    }
+}
+
 /// All topics that this shard is the home of.
 #[derive(Debug)]
 pub struct Home {
     namespaces: Arc<Namespaces>,
     ids: HashMap<TopicName, HomeId>,
     topics: Slab<Topic>,
-    /// Random bits of this process, and how many epochs were made from them.
+    /// How many of them have publications.
+    published: usize,
+    /// Topics that may have become unused.
+    unused: Vec<HomeId>,
+    /// Random bits of this process.
     epoch_seed: u64,
-    epochs: u64,
+    /// How often topics with publications were forgotten, by a hash of their names.
+    forgotten: Box<[u32]>,
     history_bytes: usize,
-    repeats: HashMap<(TopicName, Box<str>), Position>,
-    /// When each of them is forgotten, in order.
-    repeats_end: VecDeque<(u64, TopicName, Box<str>)>,
+    repeats: Repeats,
     sweep_next: usize,
 }
 
@@ -73,11 +96,12 @@ impl Home {
             namespaces,
             ids: HashMap::new(),
             topics: Slab::new(),
+            published: 0,
+            unused: Vec::new(),
             epoch_seed,
-            epochs: 0,
+            forgotten: vec![0; EPOCH_NUMBERS].into(),
             history_bytes: 0,
-            repeats: HashMap::new(),
-            repeats_end: VecDeque::new(),
+            repeats: Repeats::default(),
             sweep_next: 0,
         }
     }
@@ -85,28 +109,44 @@ impl Home {
     /// Gives the next publication of `topic` its place. [`record`](Self::record) it then.
     ///
     /// # Errors
-    /// [`PublishError::TooManyTopics`] and [`PublishError::UnknownNamespace`]; nothing has changed.
+    /// [`PublishError::TooManyTopics`], [`PublishError::TooManyKeys`] and [`PublishError::UnknownNamespace`]; nothing
+    /// has changed.
     pub fn sequence(
         &mut self,
         topic: &TopicName,
         idempotency_key: Option<Box<str>>,
         now_ms: u64,
     ) -> Result<Sequenced, PublishError> {
-        self.forget_repeats(now_ms);
-        let repeat = idempotency_key.map(|key| (topic.clone(), key));
-        if let Some(position) = repeat.as_ref().and_then(|repeat| self.repeats.get(repeat)) {
-            return Ok(Sequenced::Repeated(*position));
+        let repeat = idempotency_key.map(|key| Repeat { topic: topic.clone(), key });
+        if let Some(repeat) = &repeat {
+            if let Some(position) = self.repeats.find(repeat, now_ms) {
+                return Ok(Sequenced::Repeated(position));
+            }
+            if !self.repeats.make_room(repeat, now_ms) {
+                return Err(PublishError::TooManyKeys);
+            }
         }
-        let id = self.find_or_make(topic, now_ms)?;
+        let id = self.find_to_publish(topic)?;
         let entry = &mut self.topics[id.0 as usize];
+        self.published += usize::from(!entry.is_published());
         entry.position.offset += 1;
         entry.published_ms = now_ms;
         let position = entry.position;
-        if let Some((topic, key)) = repeat {
-            self.repeats_end.push_back((now_ms.saturating_add(IDEMPOTENCY_TTL_MS), topic.clone(), key.clone()));
-            self.repeats.insert((topic, key), position);
+        if let Some(repeat) = repeat {
+            // The topic's own name, so that its text is kept once.
+            let repeat = Repeat { topic: entry.name.clone(), ..repeat };
+            self.repeats.insert(repeat, position, now_ms);
         }
         Ok(Sequenced::New(id, position))
+    }
+
+    fn find_to_publish(&mut self, topic: &TopicName) -> Result<HomeId, PublishError> {
+        let known = self.find(topic);
+        let has_place = known.is_some_and(|id| self.topics[id.0 as usize].is_published());
+        if !has_place && self.published == HOME_TOPICS_MAX {
+            return Err(PublishError::TooManyTopics);
+        }
+        known.map_or_else(|| self.make(topic), Ok)
     }
 
     /// Keeps the publication that [`sequence`](Self::sequence) has given its place, where its namespace has a history.
@@ -130,10 +170,12 @@ impl Home {
 
     /// From now on `shard` has subscribers of `topic`, and wants its publications.
     ///
+    /// There is always room: the shards bound how many topics they have subscribers of.
+    ///
     /// # Errors
-    /// [`PublishError::TooManyTopics`] and [`PublishError::UnknownNamespace`].
-    pub fn add_interest(&mut self, topic: &TopicName, shard: u16, now_ms: u64) -> Result<HomeId, PublishError> {
-        let id = self.find_or_make(topic, now_ms)?;
+    /// [`PublishError::UnknownNamespace`].
+    pub fn add_interest(&mut self, topic: &TopicName, shard: u16) -> Result<HomeId, PublishError> {
+        let id = self.find(topic).map_or_else(|| self.make(topic), Ok)?;
         let shards = &mut self.topics[id.0 as usize].shards;
         if let Err(index) = shards.binary_search(&shard) {
             shards.insert(index, shard);
@@ -144,15 +186,42 @@ impl Home {
     /// `shard` has no subscribers of `topic` any more.
     pub fn remove_interest(&mut self, topic: &TopicName, shard: u16) {
         let Some(id) = self.find(topic) else { return };
-        self.topics[id.0 as usize].shards.retain(|other| *other != shard);
+        let topic = &mut self.topics[id.0 as usize];
+        topic.shards.retain(|other| *other != shard);
+        if topic.is_unused() {
+            self.unused.push(id);
+        }
+    }
+
+    /// Forgets the topics that lost their last subscribers and never had a publication. Call it once in a turn: until
+    /// then their ids stay valid.
+    pub fn forget_unused(&mut self) {
+        while let Some(id) = self.unused.pop() {
+            // It may have got a subscriber again, or be in the list twice.
+            if self.topics.get(id.0 as usize).is_some_and(Topic::is_unused) {
+                self.forget(id.0 as usize);
+            }
+        }
+        self.unused = Vec::new();
+    }
+
+    fn forget(&mut self, index: usize) {
+        let topic = self.topics.remove(index);
+        self.ids.remove(&topic.name);
+        if topic.is_published() {
+            self.published -= 1;
+            let number = self.epoch_number(&topic.name);
+            let times = &mut self.forgotten[number as usize % EPOCH_NUMBERS];
+            *times = times.wrapping_add(1);
+        }
     }
 
     /// Where a topic is, and what somebody who subscribes to it now has missed.
     pub fn catch_up(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> (Position, Recovery) {
         self.expire(id.0 as usize, now_ms);
         let topic = &self.topics[id.0 as usize];
-        // What may wait for a subscriber is what one can be sent at once: with more it would be slow from the start, be
-        // closed, and come back for as much.
+        // What may wait for a subscriber is what one can be sent at once. Its shard knows how many bytes that takes, and
+        // what it is sent of other topics.
         let bytes_max = self.namespaces.get(topic.namespace).outbox_bytes_max;
         let recovery = match &topic.kept {
             Some(kept) => kept.history.recover(catch_up, topic.position, bytes_max),
@@ -179,7 +248,7 @@ impl Home {
         self.history_bytes -= kept.history.bytes();
         kept.history.expire(self.namespaces.get(topic.namespace), now_ms);
         self.history_bytes += kept.history.bytes();
-        if kept.history.is_empty() && kept.presence.is_empty() {
+        if kept.is_empty() {
             topic.kept = None;
         }
     }
@@ -233,11 +302,12 @@ impl Home {
         active.map(|(_, topic)| (&topic.name, topic.kept.as_ref().map_or(0, |kept| kept.presence.len())))
     }
 
-    /// Looks at the next [`SWEEP_TOPICS`] topics: drops publications that are too old, and forgets topics that have
-    /// been idle for [`TOPIC_IDLE_MS`]. Reading never depends on it; it gives memory back.
+    /// Looks at the next topics, all of them in [`SWEEP_TURNS`]: drops publications that are too old, and forgets topics
+    /// that have been idle for [`TOPIC_IDLE_MS`]. Reading never depends on it; it gives memory back.
     pub fn sweep(&mut self, now_ms: u64) {
-        self.forget_repeats(now_ms);
-        let end = (self.sweep_next + SWEEP_TOPICS).min(self.topics.capacity());
+        self.repeats.forget(now_ms, SWEEP_KEYS);
+        let count = SWEEP_TOPICS.max(self.topics.capacity() / SWEEP_TURNS);
+        let end = (self.sweep_next + count).min(self.topics.capacity());
         for index in self.sweep_next..end {
             if !self.topics.contains(index) {
                 continue;
@@ -245,17 +315,38 @@ impl Home {
             self.expire(index, now_ms);
             let topic = &self.topics[index];
             let is_idle = now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS);
-            if is_idle && topic.shards.is_empty() && topic.kept.is_none() {
-                let topic = self.topics.remove(index);
-                self.ids.remove(&topic.name);
+            if topic.is_unused() || is_idle && topic.shards.is_empty() && topic.kept.is_none() {
+                self.forget(index);
             }
         }
-        self.sweep_next = if end == self.topics.capacity() { 0 } else { end };
+        self.sweep_next = end;
+        if end == self.topics.capacity() {
+            self.sweep_next = 0;
+            self.shrink();
+        }
+    }
+
+    /// Gives back the memory of tables that were much larger once.
+    fn shrink(&mut self) {
+        if self.topics.capacity() > SWEEP_TOPICS + 8 * self.topics.len() {
+            self.topics.shrink_to_fit();
+            self.ids.shrink_to(2 * self.ids.len());
+        }
     }
 
     /// How many topics are remembered.
     pub fn len(&self) -> usize {
         self.topics.len()
+    }
+
+    /// How many of them nobody has published to.
+    pub fn unpublished(&self) -> usize {
+        self.topics.len() - self.published
+    }
+
+    /// How many idempotency keys are remembered.
+    pub fn idempotency_keys(&self) -> usize {
+        self.repeats.len()
     }
 
     /// Whether no topic is remembered.
@@ -272,20 +363,15 @@ impl Home {
         self.ids.get(topic).copied()
     }
 
-    fn find_or_make(&mut self, topic: &TopicName, now_ms: u64) -> Result<HomeId, PublishError> {
-        if let Some(id) = self.find(topic) {
-            return Ok(id);
-        }
+    /// Makes a topic that is not known.
+    fn make(&mut self, topic: &TopicName) -> Result<HomeId, PublishError> {
         let namespace = self.namespaces.find(topic).map_err(|_| PublishError::UnknownNamespace)?;
-        if self.topics.len() == HOME_TOPICS_MAX {
-            return Err(PublishError::TooManyTopics);
-        }
-        let position = Position { epoch: self.next_epoch(), offset: 0 };
+        let position = Position { epoch: self.epoch(topic), offset: 0 };
         let id = HomeId(self.topics.insert(Topic {
             name: topic.clone(),
             namespace,
             position,
-            published_ms: now_ms,
+            published_ms: 0,
             shards: SmallVec::new(),
             kept: None,
         }) as u32);
@@ -293,22 +379,19 @@ impl Home {
         Ok(id)
     }
 
-    /// A topic that was forgotten and comes back must not seem to go on.
-    fn next_epoch(&mut self) -> Epoch {
-        // An odd step visits all 64-bit numbers before it repeats one.
-        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-        self.epochs = self.epochs.wrapping_add(1);
-        Epoch::new(self.epoch_seed.wrapping_add(self.epochs.wrapping_mul(STEP)))
+    /// The epoch of a topic that is not known: another one than it had with publications, so that it does not seem to
+    /// go on; and the same as it had without any, so that whoever was given that may keep to it.
+    fn epoch(&self, topic: &TopicName) -> Epoch {
+        let number = self.epoch_number(topic);
+        let mut hasher = DefaultHasher::new();
+        (number, self.forgotten[number as usize % EPOCH_NUMBERS]).hash(&mut hasher);
+        Epoch::new(hasher.finish())
     }
 
-    fn forget_repeats(&mut self, now_ms: u64) {
-        while let Some((end_ms, ..)) = self.repeats_end.front() {
-            if now_ms < *end_ms && self.repeats.len() <= IDEMPOTENCY_KEYS_MAX {
-                return;
-            }
-            let (_, topic, key) = self.repeats_end.pop_front().expect("there is a first one");
-            self.repeats.remove(&(topic, key));
-        }
+    fn epoch_number(&self, topic: &TopicName) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        (self.epoch_seed, topic).hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -316,6 +399,7 @@ impl Home {
 mod tests {
     use super::super::testing::body;
     use super::*;
+    use crate::limits::IDEMPOTENCY_TTL_MS;
 
     fn name(text: &str) -> TopicName {
         TopicName::new(text).unwrap()
@@ -357,9 +441,9 @@ mod tests {
     #[test]
     fn each_shard_with_subscribers_is_known_once() {
         let mut home = home(Namespace::default());
-        let id = home.add_interest(&name("a"), 3, 0).unwrap();
+        let id = home.add_interest(&name("a"), 3).unwrap();
         for shard in [1, 3, 2] {
-            home.add_interest(&name("a"), shard, 0).unwrap();
+            home.add_interest(&name("a"), shard).unwrap();
         }
         assert_eq!(home.shards(id), [1, 2, 3]);
         home.remove_interest(&name("a"), 2);
@@ -371,7 +455,7 @@ mod tests {
     fn an_idle_topic_is_forgotten_and_comes_back_in_another_epoch() {
         let mut home = home(Namespace { history_size: 1, history_ttl_ms: 10, ..Namespace::default() });
         let first = publish(&mut home, "a", 0);
-        home.add_interest(&name("kept"), 0, 0).unwrap();
+        home.add_interest(&name("kept"), 0).unwrap();
         home.sweep(TOPIC_IDLE_MS - 1);
         assert_eq!((home.len(), home.history_bytes()), (2, 0), "the publication is too old, the topic is not");
         home.sweep(TOPIC_IDLE_MS);
@@ -381,10 +465,111 @@ mod tests {
         assert_ne!(first.epoch, second.epoch);
     }
 
+    /// A topic that gets a subscriber and loses it; its position meanwhile.
+    fn visit(home: &mut Home, topic: &TopicName) -> Position {
+        let id = home.add_interest(topic, 0).unwrap();
+        let (position, _) = home.catch_up(id, CatchUp::None, 0);
+        home.remove_interest(topic, 0);
+        home.forget_unused();
+        position
+    }
+
+    #[test]
+    fn topics_without_publications_cost_nothing_and_come_back_as_they_were() {
+        let mut home = home(Namespace { presence: true, ..Namespace::default() });
+        let first = visit(&mut home, &name("a"));
+        assert_eq!((home.len(), visit(&mut home, &name("a"))), (0, first));
+        assert_ne!(visit(&mut home, &name("b")).epoch, first.epoch);
+        // What was given the epoch may recover in it.
+        assert_eq!(publish(&mut home, "a", 0), Position { offset: 1, ..first });
+        assert_eq!(visit(&mut home, &name("a")).offset, 1, "with publications it stays");
+        home.sweep(TOPIC_IDLE_MS);
+        assert_eq!(home.len(), 0);
+        assert_ne!(visit(&mut home, &name("a")).epoch, first.epoch);
+
+        let id = home.add_interest(&name("a"), 1).unwrap();
+        home.remove_interest(&name("a"), 1);
+        home.remove_interest(&name("a"), 1);
+        home.add_interest(&name("a"), 2).unwrap();
+        home.forget_unused();
+        assert_eq!(home.shards(id), [2], "it has a subscriber again");
+        let info = Arc::new(ClientInfo::default());
+        home.arrive(id, &info);
+        home.remove_interest(&name("a"), 2);
+        home.forget_unused();
+        assert_eq!((home.len(), home.unpublished()), (1, 1), "somebody is present");
+        home.depart(&name("a"), &info);
+        home.sweep(0);
+        assert_eq!(home.len(), 0);
+    }
+
+    #[test]
+    fn subscribers_do_not_keep_publications_out() {
+        const COUNT: usize = 50_000;
+        let mut home = home(Namespace::default());
+        home.published = HOME_TOPICS_MAX - 2;
+        for number in 0..COUNT {
+            home.add_interest(&name(&format!("t{number}")), 0).unwrap();
+        }
+        publish(&mut home, "t7", 0);
+        publish(&mut home, "new", 0);
+        assert_eq!(home.sequence(&name("t8"), None, 0), Err(PublishError::TooManyTopics));
+        home.published -= HOME_TOPICS_MAX - 2;
+        assert_eq!((home.len(), home.unpublished()), (COUNT + 1, COUNT - 1));
+        for number in 0..COUNT {
+            home.remove_interest(&name(&format!("t{number}")), 0);
+        }
+        home.forget_unused();
+        assert_eq!((home.len(), home.unpublished()), (2, 0));
+        (0..=SWEEP_TURNS).for_each(|_| home.sweep(TOPIC_IDLE_MS - 1));
+        assert!(home.ids.capacity() < 100, "memory comes back");
+        (0..=2 * SWEEP_TURNS).for_each(|_| home.sweep(TOPIC_IDLE_MS));
+        assert!(home.is_empty() && home.topics.capacity() < 100);
+    }
+
+    #[test]
+    fn topics_with_publications_have_their_own_bound() {
+        let mut home = home(Namespace::default());
+        home.published = HOME_TOPICS_MAX - 1;
+        home.add_interest(&name("unpublished"), 0).unwrap();
+        publish(&mut home, "last", 0);
+        for topic in ["new", "unpublished"] {
+            assert_eq!(home.sequence(&name(topic), None, 0), Err(PublishError::TooManyTopics));
+        }
+        publish(&mut home, "last", 0);
+        home.add_interest(&name("other"), 0).unwrap();
+        assert_eq!(home.len(), 3);
+    }
+
+    #[test]
+    fn the_sweep_sees_all_topics_in_its_turns() {
+        let mut home = home(Namespace::default());
+        let count = 2 * SWEEP_TURNS * SWEEP_TOPICS;
+        for number in 0..count {
+            publish(&mut home, &format!("t{number}"), 0);
+        }
+        (0..=SWEEP_TURNS).for_each(|_| home.sweep(TOPIC_IDLE_MS));
+        assert_eq!(home.len(), 0);
+    }
+
+    #[test]
+    fn a_publication_whose_key_can_not_be_remembered_is_refused() {
+        let mut home = home(Namespace::default());
+        let key = |number: usize| Some(format!("{number:0255}").into_boxed_str());
+        let Ok(Sequenced::New(_, first)) = home.sequence(&name("a"), key(0), 0) else { panic!() };
+        let refused = (1..).map(|number| home.sequence(&name("a"), key(number), 1)).find_map(Result::err);
+        assert_eq!(refused, Some(PublishError::TooManyKeys));
+        let count = home.idempotency_keys();
+        assert!(count > 200_000, "{count} keys of the greatest length");
+        assert_eq!(home.sequence(&name("a"), key(0), 2), Ok(Sequenced::Repeated(first)), "no key is forgotten early");
+        assert!(home.sequence(&name("a"), None, 2).is_ok(), "others need no key");
+        assert!(home.sequence(&name("a"), key(count), IDEMPOTENCY_TTL_MS + 1).is_ok(), "there is room again");
+    }
+
     #[test]
     fn presence_knows_each_client_once() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
-        let id = home.add_interest(&name("a"), 0, 0).unwrap();
+        let id = home.add_interest(&name("a"), 0).unwrap();
         let info = |client: &str| Arc::new(ClientInfo { client: client.into(), ..ClientInfo::default() });
         assert!(home.arrive(id, &info("x")) && home.arrive(id, &info("y")) && !home.arrive(id, &info("x")));
         assert_eq!(home.active().collect::<Vec<_>>(), [(&name("a"), 2)]);
@@ -399,7 +584,7 @@ mod tests {
         let others = vec![("chat".to_owned(), Namespace::default())];
         let mut home = Home::new(5, Arc::new(Namespaces::new(Namespace::default(), others)));
         assert_eq!(home.sequence(&name("x:1"), None, 0), Err(PublishError::UnknownNamespace));
-        assert_eq!(home.add_interest(&name("x:1"), 0, 0), Err(PublishError::UnknownNamespace));
+        assert_eq!(home.add_interest(&name("x:1"), 0), Err(PublishError::UnknownNamespace));
         assert_eq!(publish(&mut home, "chat:1", 0).offset, 1);
     }
 }

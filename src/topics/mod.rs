@@ -10,6 +10,7 @@ mod home;
 mod name;
 mod namespace;
 mod publication;
+mod repeats;
 mod subscribers;
 mod table;
 #[cfg(test)]
@@ -18,7 +19,7 @@ pub(crate) mod testing;
 pub use ask::{Answer, PublishError, Query};
 pub use history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 pub use home::{Home, HomeId, Sequenced};
-pub use name::{NameError, TopicName};
+pub use name::{Homes, NameError, TopicName};
 pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, UnknownNamespace};
 pub use publication::{Body, ClientInfo, Draft, Encoding, Epoch, Position, Publication, Push, VARIANTS, Variant};
 pub use subscribers::Subscribers;

@@ -55,12 +55,31 @@ impl TopicName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
 
-    /// Which of `shards` is this topic's home: the one that orders it.
-    pub fn home(&self, shards: usize) -> usize {
+/// Which shard is the home of each topic: the one that orders it.
+///
+/// The key makes the choice unpredictable, so that nobody can choose names that all have the same home. It must be the
+/// same on all shards, and secret.
+#[derive(Clone, Copy, Debug)]
+pub struct Homes {
+    shards: u64,
+    key: [u64; 2],
+}
+
+impl Homes {
+    /// The homes on so many shards, at least one. The key should be random.
+    pub fn new(shards: usize, key: [u64; 2]) -> Homes {
+        Homes { shards: shards as u64, key }
+    }
+
+    /// The home of a topic.
+    pub fn of(&self, topic: &TopicName) -> usize {
         let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        (hasher.finish() % shards as u64) as usize
+        // A secret prefix leaves SipHash in a state that only a holder of the key can compute.
+        self.key.hash(&mut hasher);
+        topic.hash(&mut hasher);
+        (hasher.finish() % self.shards) as usize
     }
 }
 
@@ -124,13 +143,32 @@ mod tests {
         assert_eq!(TopicName::from_path("%ff"), Err(NameError::Character));
     }
 
+    /// The homes of a thousand topics on four shards.
+    fn thousand_homes(key: [u64; 2]) -> Vec<usize> {
+        let homes = Homes::new(4, key);
+        (0..1000).map(|n| homes.of(&TopicName::new(&format!("t{n}")).unwrap())).collect()
+    }
+
     #[test]
-    fn a_home_is_the_same_for_everybody_and_homes_are_spread() {
-        let homes: Vec<usize> = (0..1000).map(|n| TopicName::new(&format!("t{n}")).unwrap().home(4)).collect();
-        assert_eq!(homes[7], TopicName::new("t7").unwrap().home(4));
+    fn a_home_is_the_same_on_all_shards_and_homes_are_spread() {
+        let homes = thousand_homes([1, 2]);
+        assert_eq!(homes, thousand_homes([1, 2]));
         for shard in 0..4 {
             let count = homes.iter().filter(|home| **home == shard).count();
             assert!((150..350).contains(&count), "shard {shard} has {count} of 1000");
+        }
+    }
+
+    #[test]
+    fn names_with_one_home_under_a_key_are_spread_under_another() {
+        let chosen: Vec<usize> = {
+            let homes = thousand_homes([1, 2]);
+            (0..1000).filter(|index| homes[*index] == 3).collect()
+        };
+        for key in [[1, 3], [2, 2], [0, 0]] {
+            let homes = thousand_homes(key);
+            let count = chosen.iter().filter(|index| homes[**index] == 3).count();
+            assert!(count < chosen.len() / 2, "{count} of {} names still have one home", chosen.len());
         }
     }
 }

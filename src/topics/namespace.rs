@@ -66,8 +66,8 @@ pub struct Namespace {
     pub presence_read: Allowed,
     /// What becomes of slow subscribers.
     pub slow_consumer: SlowConsumer,
-    /// Bytes that may wait for a subscriber before it is slow; and payload bytes that one who comes back is sent at
-    /// most, of what it has missed.
+    /// Bytes that may wait for a subscriber before it is slow. As many more may wait of what it has missed, of all its
+    /// topics together: what would pass that is lost to it, and it is told.
     pub outbox_bytes_max: usize,
     /// How long publications may wait for a subscriber before it is slow, in milliseconds; 0 is without end. One that
     /// has replaced another has waited as long as that. Time alone does nothing: the next publication looks.

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::{NamespaceId, Push, Subscribers, TopicName, Variant};
 use crate::buf::SharedFrame;
+use crate::limits::SHARD_TOPICS_MAX;
 
 /// A topic that has subscribers on this shard, for as long as it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -108,6 +109,11 @@ impl TopicId {
 }
 
 impl Topics {
+    /// Whether there is room for subscribers of `name`.
+    pub fn has_room_for(&self, name: &TopicName) -> bool {
+        self.topics.len() < SHARD_TOPICS_MAX || self.ids.contains_key(name)
+    }
+
     /// The id of `name`, which is in `namespace`; and whether it is new here, so that its home must be told. Unless
     /// somebody subscribes or [begins to](Self::begin_join), forget it again.
     pub fn find_or_make(&mut self, name: &TopicName, namespace: NamespaceId) -> (TopicId, bool) {
@@ -349,6 +355,20 @@ mod tests {
     fn stage(topics: &mut Topics, topic: &str, bytes: &[u8]) {
         let position = Position { epoch: Epoch::new(1), offset: 1 };
         topics.stage(&name(topic), Push::Publication(publication(topic, position, bytes)));
+    }
+
+    #[test]
+    fn there_is_a_last_topic_and_those_before_it_take_more_subscribers() {
+        let mut topics = Topics::default();
+        for number in 0..SHARD_TOPICS_MAX {
+            let name = name(&number.to_string());
+            assert!(topics.has_room_for(&name));
+            topics.find_or_make(&name, NamespaceId::default());
+        }
+        assert!(!topics.has_room_for(&name("new")) && topics.has_room_for(&name("7")));
+        let id = topics.find(&name("7")).unwrap();
+        assert!(topics.subscribe(id, 0, RAW) && topics.unsubscribe(id, 0, RAW));
+        assert!(topics.has_room_for(&name("new")));
     }
 
     /// Plain frames; in capitals for the loud.

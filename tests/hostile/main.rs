@@ -13,8 +13,10 @@ mod support;
 mod commands;
 mod crowds;
 mod floods;
+mod history;
 mod metrics;
 mod paths;
+mod topics;
 
 use support::server::Server;
 

@@ -8,7 +8,7 @@ use ringfeed::buf::ConnId;
 use ringfeed::gateway::{Accept, Context, Get, Handler, Order, Refusal, Request, Stream, Subscribe};
 use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
-use ringfeed::topics::{Answer, CatchUp, Push, TopicName};
+use ringfeed::topics::{Answer, Body, CatchUp, Encoding, Push, TopicName};
 
 /// What all handlers of a run write down.
 #[derive(Default)]
@@ -80,6 +80,10 @@ impl<H: Handler> Handler for Watched<H> {
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
         self.check_open(conn);
         self.handler.on_answer(conn, ticket, answer);
+    }
+
+    fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
+        self.handler.missed_bytes_max(conn, encoding, body)
     }
 
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {

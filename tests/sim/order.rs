@@ -73,7 +73,9 @@ impl Order {
         };
         missed.len() == count
             && count <= namespace.history_size.min(RECOVERY_PUBLICATIONS_MAX)
-            && bytes <= namespace.history_bytes_max.min(namespace.outbox_bytes_max)
+            && bytes <= namespace.history_bytes_max
+            // In whatever form.
+            && 2 * bytes + 300 * count <= namespace.outbox_bytes_max
             && !missed.iter().any(|placed| is_old(placed))
     }
 }

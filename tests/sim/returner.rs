@@ -71,7 +71,7 @@ impl Returner {
         // What waits for an event stream of several topics is never dropped.
         let is_mixed = transport == Transport::Events && topics.len() > 1;
         let is_told = !is_mixed && transport != Transport::Raw;
-        let track = |topic| Track::new(topic, is_mixed || is_lossless(&topic), is_told);
+        let track = |topic| Track::new(topic, is_mixed || is_lossless(&topic), is_told, topics.len() == 1);
         let tracks = topics.iter().copied().map(track).collect();
         Returner { transport, tracks, last_id: None, block: Vec::new() }
     }

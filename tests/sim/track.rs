@@ -45,6 +45,8 @@ pub(crate) struct Track {
     is_strict: bool,
     /// It is told when it has subscribed, and where.
     is_told: bool,
+    /// Its connection has no other topics, which may take the room for what it has missed.
+    is_alone: bool,
     /// Where it is, if it knows.
     pub(crate) place: Option<Position>,
     asked: Asked,
@@ -59,11 +61,12 @@ pub(crate) struct Track {
 }
 
 impl Track {
-    pub(crate) fn new(topic: usize, is_strict: bool, is_told: bool) -> Track {
+    pub(crate) fn new(topic: usize, is_strict: bool, is_told: bool, is_alone: bool) -> Track {
         Track {
             topic,
             is_strict,
             is_told,
+            is_alone,
             place: None,
             asked: Asked::Nothing,
             promised: None,
@@ -121,10 +124,16 @@ impl Track {
         let namespace = model.namespace(self.topic).clone();
         let is_lost = place.epoch != top.epoch
             || place.offset > top.offset
+            || !self.has_room(model)
             || !model.order(self.topic).must_be_kept(place.offset, top.offset, &namespace, now_us);
         assert!(is_lost, "told of a loss, but all was kept from {place:?} to {top:?}: {self:?}");
         self.tally.losses += 1;
         self.begin(top);
+    }
+
+    /// Whether what it has missed may wait for it, whatever it has missed of other topics.
+    fn has_room(&self, model: &Model) -> bool {
+        self.is_alone || 2 * model.bytes_told() <= model.namespace(self.topic).outbox_bytes_max
     }
 
     /// Its knowledge begins here.
@@ -182,7 +191,9 @@ impl Track {
         assert!(had <= count, "{had} came of the newest {count}: {self:?}");
         let is_all = had == count || before == 0;
         assert!(
-            is_all || !model.order(self.topic).must_be_kept(before - 1, top, &namespace, now_us),
+            is_all
+                || !self.has_room(model)
+                || !model.order(self.topic).must_be_kept(before - 1, top, &namespace, now_us),
             "only {had} of the newest {count} came: {self:?}"
         );
         let promised = self.promised;

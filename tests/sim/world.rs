@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ringfeed::conn::CloseCause;
 use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, TokenKeys, TokenVerifier};
 use ringfeed::gateway::{Echo, Feed, Handler, Routes, Sse};
-use ringfeed::limits::{RECOVERY_PUBLICATIONS_MAX, RECV_PAUSE_BYTES};
+use ringfeed::limits::RECV_PAUSE_BYTES;
 use ringfeed::ring::sim::{Happening, Rng, SimKernel};
 use ringfeed::server::sim::SimShard;
 use ringfeed::server::{Publisher, ServerConfig, Status, sim};
@@ -392,9 +392,9 @@ impl World<'_> {
             asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
         let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
         let page = 20_000;
-        // Whoever comes back is sent what may wait for it, of each topic, in whatever form.
-        let missed = self.plan.outbox_bytes_max() * 4 / 3 + 300 * RECOVERY_PUBLICATIONS_MAX;
-        self.plan.outbox_bytes_max() + replies + run + page + self.plan.topics * missed
+        // Whoever comes back is sent as much of the past as may wait for it, of all topics, and where each of them is.
+        let missed = self.plan.outbox_bytes_max() + 300 * self.plan.topics;
+        self.plan.outbox_bytes_max() + replies + run + page + missed
     }
 
     fn put_to_sleep(&mut self, ring: usize) {

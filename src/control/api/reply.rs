@@ -135,7 +135,9 @@ impl From<Result<Outcome, ApiError>> for Reply {
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> ApiError {
         match error {
-            PublishError::Busy | PublishError::TooManyTopics | PublishError::Stopping => ApiError::Internal,
+            PublishError::Busy | PublishError::TooManyTopics | PublishError::TooManyKeys | PublishError::Stopping => {
+                ApiError::Internal
+            }
             PublishError::UnknownNamespace => ApiError::UnknownChannel,
         }
     }

@@ -179,7 +179,7 @@ impl From<PublishError> for ClientError {
     fn from(error: PublishError) -> ClientError {
         match error {
             PublishError::Busy | PublishError::Stopping => ClientError::Internal,
-            PublishError::TooManyTopics => ClientError::LimitExceeded,
+            PublishError::TooManyTopics | PublishError::TooManyKeys => ClientError::LimitExceeded,
             PublishError::UnknownNamespace => ClientError::UnknownChannel,
         }
     }

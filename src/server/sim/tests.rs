@@ -12,7 +12,7 @@ use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request};
 use crate::limits::{DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_TURN_BYTES, RECV_TURN_CONNS};
 use crate::proto::Message;
 use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
-use crate::topics::{Answer, Draft, Query, TopicName};
+use crate::topics::{Answer, Draft, Homes, Query, TopicName};
 
 /// A text message to the server: "x".
 const MESSAGE: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'x'];
@@ -75,7 +75,7 @@ impl Pair<'_> {
     }
 
     fn home() -> usize {
-        topic().home(2)
+        Homes::new(2, HOME_KEY).of(&topic())
     }
 
     fn other() -> usize {

@@ -1,0 +1,152 @@
+//! Clients that ask for much of the past: what waits for one of them is bounded over all its topics, and one that needs
+//! its time to read what it has missed gets there.
+
+use std::fmt::Write as _;
+
+use ringfeed::limits::OUTBOX_BYTES_MAX;
+use serde_json::{Value, json};
+
+use crate::metrics::{await_left, await_that, closed, resident_bytes, total};
+use crate::peer::{Peer, upgrade_request};
+use crate::support::server::Server;
+use crate::topics::{centrifugo, configured, hear, narrow, publish, say};
+
+const CONFIG: &str = "[centrifuge]\nanonymous = true\n[namespaces.default]\nhistory_size = 300\n";
+
+const TOPICS: usize = 16;
+
+fn name(topic: usize) -> String {
+    format!("t{topic}")
+}
+
+/// Fills topics with so many publications of one text each; their epochs.
+fn fill(server: &Server, topics: usize, count: usize, text: &str) -> Vec<String> {
+    let fill = |topic| (0..count).map(|_| publish(server, &name(topic), text).0).last().expect("some are published");
+    (0..topics).map(fill).collect()
+}
+
+/// What waits for so many clients that read nothing, once all their topics were answered.
+fn await_bounded(server: &Server, clients: u64, what: &str) {
+    let subscriptions = clients * TOPICS as u64;
+    await_that(what, || total(server, "ringfeed_subscriptions", "") == subscriptions);
+    let waiting = total(server, "ringfeed_outbox_bytes", "");
+    let bound = clients * 2 * OUTBOX_BYTES_MAX as u64;
+    assert!(waiting <= bound, "{what}: {waiting} bytes wait for {clients} clients that read nothing");
+}
+
+/// A request that names many topics with long histories, in each way there is, by clients that read nothing.
+#[test]
+fn one_request_for_many_histories_is_bounded() {
+    let server = configured("histories.toml", CONFIG);
+    let epochs = fill(&server, TOPICS, 10, &"x".repeat(100_000));
+    let names: Vec<String> = (0..TOPICS).map(name).collect();
+    let (names, since) = (names.join(","), epochs.join(":0,") + ":0");
+    let before = resident_bytes(&server);
+    let requests = [
+        upgrade_request(&format!("/feed/{names}?history=300")),
+        upgrade_request(&format!("/feed/{names}?since={since}"))
+            .replace("\r\n\r\n", "\r\nSec-WebSocket-Protocol: ringfeed.envelope\r\n\r\n"),
+        format!("GET /sse/{names} HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {since}\r\n\r\n"),
+    ];
+    for request in requests {
+        let mut peers: Vec<Peer> = (0..4).map(|_| narrow(&server)).collect();
+        peers.iter_mut().for_each(|peer| peer.send(request.as_bytes()));
+        await_bounded(&server, 4, &request);
+        drop(peers);
+        await_left(&server, 0);
+    }
+    let peers: Vec<Peer> = (0..4).map(|_| recovering(&server, &epochs)).collect();
+    await_bounded(&server, 4, "recovery");
+    let more = resident_bytes(&server).saturating_sub(before);
+    assert!(more < 40 << 20, "four clients that read nothing hold {more} bytes");
+    assert!(total(&server, "ringfeed_recoveries_cut_total", "") > 0);
+    drop(peers);
+    await_left(&server, 0);
+    assert_eq!(total(&server, "ringfeed_outbox_bytes", ""), 0);
+}
+
+/// A client over a narrow socket that has asked for all of all topics in one message, and reads nothing yet.
+fn recovering(server: &Server, epochs: &[String]) -> Peer {
+    let subscriptions = || total(server, "ringfeed_subscriptions", "");
+    let expected = subscriptions() + epochs.len() as u64;
+    let mut peer = centrifugo(server, true);
+    let mut commands = String::new();
+    for (topic, epoch) in epochs.iter().enumerate() {
+        let subscribe = json!({"channel": name(topic), "recover": true, "epoch": epoch, "offset": 0});
+        writeln!(commands, "{}", json!({"id": 2, "subscribe": subscribe})).expect("a string takes all");
+    }
+    peer.send(&crate::peer::frame(crate::peer::FIN | crate::peer::TEXT, commands.trim_end().as_bytes()));
+    await_that("it is subscribed", || subscriptions() == expected);
+    peer
+}
+
+/// Reads the answers to `count` subscribes and then publications up to `end`: how many topics were recovered. Offsets
+/// must follow each other.
+fn catch_up(peer: &mut Peer, count: usize, end: &str) -> usize {
+    let (mut answers, mut recovered, mut offset) = (0, 0, None);
+    loop {
+        for reply in hear(peer) {
+            if let Some(answer) = reply.get("subscribe") {
+                answers += 1;
+                recovered += usize::from(answer["recovered"] == true);
+                assert_eq!(answer["was_recovering"], true);
+            }
+            let publication = &reply["push"]["pub"];
+            if publication.is_object() {
+                assert_eq!(reply["push"]["channel"], name(0));
+                let next = publication["offset"].as_u64().expect("an offset");
+                assert!(offset.is_none_or(|offset| next == offset + 1), "{next} after {offset:?}");
+                offset = Some(next);
+                if publication["data"] == Value::from(end) {
+                    assert_eq!(answers, count);
+                    return recovered;
+                }
+            }
+        }
+    }
+}
+
+/// What a client has missed does not make it slow: it stays connected while it reads that, and gets what comes
+/// meanwhile.
+#[test]
+fn a_reader_that_needs_its_time_catches_up() {
+    let long = "x".repeat(3600);
+    // A quote takes two bytes as a part of a string in JSON.
+    let quotes = "\"".repeat(3600);
+    let rows = [(8, 110, &long, 2), (1, 280, &long, 1), (1, 280, &quotes, 0), (1, 140, &quotes, 1)];
+    for (topics, count, text, expected) in rows {
+        let server = configured("reader.toml", CONFIG);
+        let epochs = fill(&server, topics, count, text);
+        let mut peer = recovering(&server, &epochs);
+        for number in 0..20 {
+            publish(&server, &name(0), &number.to_string());
+        }
+        // More than would fit beside what it has missed, if that counted.
+        (0..6).for_each(|_| drop(publish(&server, &name(0), &"y".repeat(100_000))));
+        publish(&server, &name(0), "end");
+        await_that("all is delivered", || total(&server, "ringfeed_deliveries_total", "") == 27);
+        assert_eq!(closed(&server, "slow_consumer"), 0, "{topics} topics of {count}");
+        let waiting = total(&server, "ringfeed_outbox_bytes", "");
+        assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "{waiting} bytes wait");
+        assert_eq!(catch_up(&mut peer, topics, "end"), expected, "{topics} topics of {count}");
+    }
+}
+
+/// A client that catches up is bounded in what may wait for it besides.
+#[test]
+fn a_reader_that_reads_nothing_is_ended_while_it_catches_up() {
+    let server = configured("never.toml", CONFIG);
+    let epochs = fill(&server, 1, 10, &"x".repeat(100_000));
+    let peer = recovering(&server, &epochs);
+    let mut published = 0;
+    while closed(&server, "slow_consumer") == 0 {
+        let waiting = total(&server, "ringfeed_outbox_bytes", "");
+        assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "{waiting} bytes wait");
+        publish(&server, &name(0), &"y".repeat(100_000));
+        published += 1;
+        assert!(published < 40, "it is never given up");
+    }
+    drop(peer);
+    await_left(&server, 0);
+    assert_eq!(total(&server, "ringfeed_outbox_bytes", ""), 0);
+}

@@ -1,0 +1,183 @@
+//! Topics by the thousand, which anybody can name: those without publications cost nobody else anything.
+
+use std::collections::HashSet;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use serde_json::{Value, json};
+
+use crate::metrics::{await_left, await_that, resident_bytes, total};
+use crate::peer::{FIN, Peer, TEXT, frame};
+use crate::start;
+use crate::support::http;
+use crate::support::server::Server;
+use crate::support::target_dir;
+
+/// A server with this configuration file, and one shard.
+pub(crate) fn configured(name: &str, config: &str) -> Server {
+    let file = target_dir("hostile").join(name);
+    fs::write(&file, config).expect("the target directory can be written to");
+    start(&["--shards", "1", "--config", file.to_str().expect("a path of UTF-8")])
+}
+
+/// Publishes a text; epoch and offset.
+#[track_caller]
+pub(crate) fn publish(server: &Server, topic: &str, text: &str) -> (String, u64) {
+    let response = http::post(server.control, &format!("/publish/{topic}"), "text/plain", text.as_bytes());
+    assert_eq!(response.status, 200, "{}", response.text());
+    let place: Value = serde_json::from_slice(&response.body).expect("an answer in JSON");
+    (place["epoch"].as_str().expect("an epoch").to_owned(), place["offset"].as_u64().expect("an offset"))
+}
+
+/// The first line of the next message of an envelope peer.
+fn next_head(peer: &mut Peer) -> Value {
+    let (_, message) = peer.next_message();
+    let line = message.split(|byte| *byte == b'\n').next().expect("a line");
+    serde_json::from_slice(line).expect("a line of JSON")
+}
+
+/// Whoever comes with other topics each time leaves nothing behind, whatever way it subscribes.
+#[test]
+fn topics_that_nobody_publishes_to_are_forgotten() {
+    let server = configured("topics.toml", "[namespaces.default]\nhistory_size = 10\npresence = true\n");
+    let mut before = 0;
+    for round in 0..300 {
+        let names: Vec<String> = (0..128).map(|number| format!("t{round}-{number}")).collect();
+        let history = if round % 2 == 0 { "" } else { "?history=1" };
+        drop(Peer::open(server.data, &format!("/feed/{}{history}", names.join(","))));
+        if round == 100 {
+            before = resident_bytes(&server);
+        }
+    }
+    await_left(&server, 0);
+    await_that("no topic is kept", || total(&server, "ringfeed_home_topics", "") == 0);
+    let more = resident_bytes(&server).saturating_sub(before);
+    assert!(more < 4 << 20, "25,600 topics without publications left {more} bytes");
+    assert_eq!(publish(&server, "new", "x").1, 1);
+    await_that("only one is kept", || total(&server, "ringfeed_home_topics", "") == 1);
+    assert_eq!(total(&server, "ringfeed_home_topics_unpublished", ""), 0);
+    assert_eq!(total(&server, "ringfeed_subscriptions_refused_total", ""), 0);
+}
+
+/// A subscriber that was given the epoch of a topic without publications may rely on it, though the topic is forgotten.
+#[test]
+fn who_was_there_before_the_first_publication_recovers_it() {
+    let server = configured("early.toml", "[namespaces.default]\nhistory_size = 10\n");
+    let mut early = Peer::open_envelope(server.data, "/feed/a");
+    let epoch = next_head(&mut early)["epoch"].as_str().expect("an epoch").to_owned();
+    drop(early);
+    await_that("the topic is forgotten", || total(&server, "ringfeed_home_topics", "") == 0);
+    assert_eq!(publish(&server, "a", "first"), (epoch.clone(), 1));
+    let mut again = Peer::open_envelope(server.data, &format!("/feed/a?since={epoch}:0"));
+    assert_eq!(next_head(&mut again)["recovered"], true);
+    assert_eq!(next_head(&mut again)["offset"], 1);
+}
+
+/// Names that all had the same home when it depended on nothing but the name.
+#[test]
+fn names_can_not_be_chosen_to_have_one_home() {
+    let server = start(&["--shards", "4"]);
+    let home = |name: &str| {
+        let mut hasher = DefaultHasher::new();
+        name.hash(&mut hasher);
+        hasher.finish() % 4
+    };
+    let names: Vec<String> =
+        (0..).map(|number| format!("t{number}")).filter(|name| home(name) == 0).take(128).collect();
+    let _peer = Peer::open(server.data, &format!("/feed/{}", names.join(",")));
+    await_that("all homes know", || total(&server, "ringfeed_home_topics", "") == 128);
+    let most = (0..4).map(|shard| total(&server, "ringfeed_home_topics", &format!("shard=\"{shard}\""))).max();
+    assert!(most < Some(80), "{most:?} of 128 topics have one home");
+}
+
+/// A retry is known by its key within five minutes, however many keys came between.
+#[test]
+fn a_key_is_not_forgotten_for_others() {
+    let server = configured("keys.toml", "");
+    let place = |key: &str| {
+        let request = json!({"channel": "a", "data": 1, "idempotency_key": key}).to_string();
+        let response = http::post(server.control, "/api/publish", "application/json", request.as_bytes());
+        let answer: Value = serde_json::from_slice(&response.body).expect("an answer in JSON");
+        answer["result"]["offset"].as_u64().unwrap_or_else(|| panic!("{answer}"))
+    };
+    assert_eq!(place("first"), 1);
+    for batch in 0..51 {
+        let commands: Vec<Value> = (0..2000)
+            .map(|number| json!({"publish": {"channel": "b", "data": 1, "idempotency_key": format!("{batch}.{number}")}}))
+            .collect();
+        let request = json!({ "commands": commands }).to_string();
+        let response = http::post(server.control, "/api/batch", "application/json", request.as_bytes());
+        assert!(response.status == 200 && !response.text().contains("error"), "{}", response.head);
+    }
+    assert_eq!((place("first"), place("second")), (1, 2));
+    await_that("all are counted", || total(&server, "ringfeed_idempotency_keys", "") == 102_002);
+    assert_eq!(total(&server, "ringfeed_idempotency_refused_total", ""), 0);
+}
+
+/// A client of Centrifugo's protocol that has connected, over a socket that takes next to nothing where `is_narrow`.
+pub(crate) fn centrifugo(server: &Server, is_narrow: bool) -> Peer {
+    let mut peer = if is_narrow { narrow(server) } else { Peer::connect(server.data) };
+    peer.send(crate::peer::upgrade_request("/connection/websocket").as_bytes());
+    peer.expect_accepted();
+    say(&mut peer, &json!({"id": 1, "connect": {}}));
+    assert!(hear(&mut peer)[0]["connect"].is_object());
+    peer
+}
+
+/// A connection whose kernel takes next to nothing that its program does not read.
+pub(crate) fn narrow(server: &Server) -> Peer {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("an option can be set");
+    socket.connect(&server.data.into()).expect("the server accepts");
+    Peer::over(socket.into())
+}
+
+pub(crate) fn say(peer: &mut Peer, command: &Value) {
+    peer.send(&frame(FIN | TEXT, command.to_string().as_bytes()));
+}
+
+/// The replies of the next message.
+pub(crate) fn hear(peer: &mut Peer) -> Vec<Value> {
+    let (_, message) = peer.next_message();
+    let lines = std::str::from_utf8(&message).expect("text").lines();
+    lines.map(|line| serde_json::from_str(line).expect("a reply in JSON")).collect()
+}
+
+/// A join does not pass for a topic's newest publication, which stays: by its offset the subscriber can tell that some
+/// are missing.
+#[test]
+fn a_join_does_not_displace_the_last_publication() {
+    let config = "[server]\nsocket_notsent_bytes = 2048\n[centrifuge]\nanonymous = true\n[namespaces.default]\n\
+                  slow_consumer = \"drop-oldest\"\noutbox_bytes_max = 20000\njoin_leave = true\n\
+                  force_join_leave = true\nhistory_size = 10\n";
+    let server = configured("last-word.toml", config);
+    let mut slow = centrifugo(&server, true);
+    for channel in ["quiet", "busy"] {
+        say(&mut slow, &json!({"id": 2, "subscribe": {"channel": channel}}));
+        while hear(&mut slow).iter().all(|reply| reply["subscribe"].is_null()) {}
+    }
+    let dropped = || total(&server, "ringfeed_publications_dropped_total", "");
+    let padding = json!("x".repeat(4000)).to_string();
+    while dropped() == 0 {
+        publish(&server, "busy", &padding);
+    }
+    let (_, last) = publish(&server, "quiet", "\"the last word\"");
+    let mut other = centrifugo(&server, false);
+    say(&mut other, &json!({"id": 2, "subscribe": {"channel": "quiet"}}));
+    while hear(&mut other).iter().all(|reply| reply["subscribe"].is_null()) {}
+    let before = dropped();
+    while dropped() < before + 20 {
+        publish(&server, "busy", &padding);
+    }
+    let (_, end) = publish(&server, "busy", "\"the end\"");
+    let mut seen = HashSet::new();
+    while !seen.contains(&("busy".to_owned(), end)) {
+        for reply in hear(&mut slow) {
+            let push = &reply["push"];
+            if let Some(offset) = push["pub"]["offset"].as_u64() {
+                seen.insert((push["channel"].as_str().expect("a channel").to_owned(), offset));
+            }
+        }
+    }
+    assert!(seen.contains(&("quiet".to_owned(), last)), "the last publication of a quiet topic was dropped untold");
+}
