@@ -18,7 +18,7 @@ use crate::limits::{
     MESH_SHARD_PARCELS,
 };
 use crate::ring::{Event, Op, Ring, Token};
-use crate::topics::{Answer, CatchUp, ClientInfo, Draft, Position, PublishError, Push, Query, TopicName};
+use crate::topics::{Answer, CatchUp, Draft, Position, Presence, PublishError, Push, Query, TopicName};
 
 /// What travels between shards.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(super) enum Parcel {
     Disinterest(TopicName, u16),
     /// To a topic's home shard: somebody subscribes who wants to know where the topic is.
     Join(Box<Join>),
-    /// To a topic's home shard: somebody who was present no longer is.
-    Depart(TopicName, Arc<ClientInfo>),
+    /// To a topic's home shard: the subscription that this join began has ended.
+    Depart(TopicName, Presence),
     /// To a topic's home shard: a question.
     Ask(Box<Ask>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
@@ -404,6 +404,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::topics::JoinId;
 
     fn draft(payload: &'static str) -> Draft {
         Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(payload))
@@ -446,11 +447,11 @@ mod tests {
         let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1));
         let topic = TopicName::new("a").unwrap();
         let home = topic.home(2);
-        let info = Arc::new(ClientInfo::default());
+        let presence = Presence { join: JoinId::new(0, 1), info: Arc::default() };
         let other = &mut meshes[1 - home];
         other.send(home, message("from a shard"));
         other.send(home, Parcel::Interest(topic.clone(), 1));
-        other.send(home, Parcel::Depart(topic.clone(), info));
+        other.send(home, Parcel::Depart(topic.clone(), presence));
         other.send(home, Parcel::Disinterest(topic, 1));
         publish(&mut publisher, "from control").unwrap();
         let mut parcels = Vec::new();

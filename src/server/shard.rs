@@ -67,6 +67,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) topics: Topics,
     /// The topics whose home this shard is.
     pub(super) home: Home,
+    /// Joins of clients by name that this shard's connections have asked for.
+    pub(super) joins: u64,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
@@ -126,6 +128,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             topics: Topics::default(),
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
+            joins: 0,
             answers: Vec::new(),
             // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
             slots: Slab::with_capacity(parts.descriptors),
@@ -269,7 +272,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Disinterest(topic, shard) => self.on_disinterest(topic, shard),
             Parcel::Disinterested(topic) => self.topics.end_parting(&topic),
             Parcel::Join(join) => self.on_join(*join),
-            Parcel::Depart(topic, info) => self.on_depart(&topic, info),
+            Parcel::Depart(topic, presence) => self.on_depart(&topic, presence),
             Parcel::Ask(ask) => self.on_ask(*ask),
             // Whoever asked may no longer want to know.
             Parcel::ListTopics(reply) => {

@@ -4,8 +4,6 @@
 //! know where the topic is, and what it has missed, *joins*: the home answers through the same queue through which it
 //! sends publications, so all that came before the answer is in the answer, and all that comes after it is pushed.
 
-use std::sync::Arc;
-
 use super::mesh::{Join, Joined, Parcel, ToConn};
 use super::shard::Shard;
 use super::slot::Subscription;
@@ -13,7 +11,7 @@ use super::variant::variant_of;
 use crate::gateway::Subscribe;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
-use crate::topics::{Answer, ClientInfo, NamespaceId, PublishError, Push, TopicId, TopicName};
+use crate::topics::{Answer, JoinId, NamespaceId, Presence, PublishError, Push, TopicId, TopicName};
 
 /// What a connection's shard must know when a join is answered. It travels to the topic's home and back, so that as
 /// many may be on their way as the connection has asked for, whatever their tickets are.
@@ -23,7 +21,7 @@ pub(super) struct Joining {
     topic: TopicId,
     join_leave: bool,
     /// Who joins, where that is kept.
-    presence: Option<Arc<ClientInfo>>,
+    presence: Option<Presence>,
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -116,10 +114,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn submit_join(&mut self, namespace: NamespaceId, subscribe: Subscribe, to: ToConn) {
-        let settings = self.config.namespaces.get(namespace);
-        let is_present = settings.presence || settings.join_leave;
         let Subscribe { topic, catch_up, presence, join_leave, .. } = subscribe;
-        let presence = presence.filter(|_| is_present);
+        let is_remembered = self.config.namespaces.get(namespace).remembers_subscribers();
+        let presence = presence.filter(|_| is_remembered).map(|info| Presence { join: self.next_join(), info });
         let (id, _) = self.topics.find_or_make(&topic, namespace);
         self.topics.begin_join(id);
         self.metrics.topics.set(self.topics.len() as u64);
@@ -132,28 +129,39 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
+    fn next_join(&mut self) -> JoinId {
+        self.joins += 1;
+        JoinId::new(self.number(), self.joins)
+    }
+
     /// At the topic's home: somebody subscribes.
+    ///
+    /// The client is present before it knows that it has subscribed, since that knowledge may end its subscription. The
+    /// push that says so comes behind the answer, so that the client sees itself come.
     pub(super) fn on_join(&mut self, join: Join) {
-        let Join { topic, catch_up, joining, reply } = join;
+        let Join { topic, catch_up, joining, reply: to } = join;
         let now_ms = self.unix_ms();
-        let id = match self.home.add_interest(&topic, reply.shard, now_ms) {
+        let id = match self.home.add_interest(&topic, to.shard, now_ms) {
             Ok(id) => id,
-            Err(error) => return self.answer_join(reply, joining, Answer::NotSubscribed { topic, error }),
+            Err(error) => return self.refuse_join(topic, joining, to, error),
         };
         let (position, recovery) = self.home.catch_up(id, catch_up, now_ms);
-        let presence = joining.presence.clone();
-        self.answer_join(reply, joining, Answer::Subscribed { topic: topic.clone(), position, recovery });
-        // After the answer, so that whoever comes sees itself come.
-        if let Some(info) = presence {
-            let is_news = self.home.arrive(id, &info);
-            if is_news && self.home.namespace(id).join_leave {
-                self.push_to_all(id, &topic, &Push::Joined(info));
-            }
+        let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.arrive(id, presence));
+        let news = joining.presence.as_ref().filter(|_| is_news && self.home.namespace(id).join_leave);
+        let news = news.map(|presence| Push::Joined(presence.info.clone()));
+        let joined = Joined { to, joining, answer: Answer::Subscribed { topic: topic.clone(), position, recovery } };
+        if to.shard == self.number() {
+            let (to, answer) = self.begin_subscription(joined);
+            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));
+            self.on_answer(to, answer);
+        } else {
+            self.mesh.send(usize::from(to.shard), Parcel::Joined(Box::new(joined)));
+            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));
         }
     }
 
-    fn answer_join(&mut self, to: ToConn, joining: Joining, answer: Answer) {
-        let joined = Joined { to, joining, answer };
+    fn refuse_join(&mut self, topic: TopicName, joining: Joining, to: ToConn, error: PublishError) {
+        let joined = Joined { to, joining, answer: Answer::NotSubscribed { topic, error } };
         if to.shard == self.number() {
             self.on_joined(joined);
         } else {
@@ -161,8 +169,14 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// The home has answered a join: if it may, the subscription begins now.
+    /// The home has answered a join.
     pub(super) fn on_joined(&mut self, joined: Joined) {
+        let (to, answer) = self.begin_subscription(joined);
+        self.on_answer(to, answer);
+    }
+
+    /// Begins the subscription if the home has accepted it. Returns what the connection's handler must know of it.
+    fn begin_subscription(&mut self, joined: Joined) -> (ToConn, Answer) {
         let Joined { to, joining, answer } = joined;
         let Joining { topic, join_leave, presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
@@ -173,9 +187,7 @@ impl<R: Ring> Shard<'_, R> {
                 self.remember_presence(slot, topic, presence);
             }
             (None, Answer::Subscribed { .. }) => {
-                if let Some(info) = presence {
-                    self.tell_departure(&name, info);
-                }
+                presence.into_iter().for_each(|presence| self.tell_departure(&name, presence));
             }
             _ => {}
         }
@@ -183,7 +195,7 @@ impl<R: Ring> Shard<'_, R> {
             self.tell_disinterest(&name);
         }
         self.metrics.topics.set(self.topics.len() as u64);
-        self.on_answer(to, answer);
+        (to, answer)
     }
 
     /// A connection has got an answer.
@@ -193,9 +205,9 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Arc<ClientInfo>>) {
-        if let Some(info) = presence {
-            self.slot(slot).rare.get_or_insert_default().presence.push((topic, info));
+    fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Presence>) {
+        if let Some(presence) = presence {
+            self.slot(slot).rare.get_or_insert_default().presence.push((topic, presence));
         }
     }
 
@@ -211,8 +223,9 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn end_subscription(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, variant } = subscription;
         let name = self.topics.name(topic).clone();
-        if let Some(info) = self.take_presence(slot, topic) {
-            self.tell_departure(&name, info);
+        // More than one where it has joined again while it was subscribed.
+        while let Some(presence) = self.take_presence(slot, topic) {
+            self.tell_departure(&name, presence);
         }
         if self.topics.unsubscribe(topic, slot, variant) {
             self.tell_disinterest(&name);
@@ -221,26 +234,26 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Arc<ClientInfo>> {
+    fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Presence> {
         let presence = &mut self.slot(slot).rare.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }
 
-    fn tell_departure(&mut self, topic: &TopicName, info: Arc<ClientInfo>) {
+    fn tell_departure(&mut self, topic: &TopicName, presence: Presence) {
         let home = topic.home(self.mesh.shard_count());
         if home == self.mesh.shard() {
-            self.on_depart(topic, info);
+            self.on_depart(topic, presence);
         } else {
-            self.mesh.send(home, Parcel::Depart(topic.clone(), info));
+            self.mesh.send(home, Parcel::Depart(topic.clone(), presence));
         }
     }
 
-    /// At the topic's home: somebody who was present no longer is.
-    pub(super) fn on_depart(&mut self, topic: &TopicName, info: Arc<ClientInfo>) {
-        let Some(id) = self.home.depart(topic, &info) else { return };
+    /// At the topic's home: the subscription that a join began has ended.
+    pub(super) fn on_depart(&mut self, topic: &TopicName, presence: Presence) {
+        let Some(id) = self.home.depart(topic, &presence) else { return };
         if self.home.namespace(id).join_leave {
-            self.push_to_all(id, topic, &Push::Left(info));
+            self.push_to_all(id, topic, &Push::Left(presence.info));
         }
     }
 }

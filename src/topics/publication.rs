@@ -37,6 +37,26 @@ pub struct ClientInfo {
     pub chan_info: Option<Box<[u8]>>,
 }
 
+/// Names one join of a client: no two joins of a server share a name, so a departure ends exactly its own join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JoinId(u64);
+
+impl JoinId {
+    /// The join number `count` of a shard. A shard that makes a million joins a second has numbers for nine years.
+    pub fn new(shard: u16, count: u64) -> JoinId {
+        JoinId(u64::from(shard) << 48 | count & ((1 << 48) - 1))
+    }
+}
+
+/// A client, as one of its joins makes it present in a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Which join.
+    pub join: JoinId,
+    /// The client.
+    pub info: Arc<ClientInfo>,
+}
+
 /// What somebody wants to publish: a publication that has no place yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
