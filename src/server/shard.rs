@@ -212,7 +212,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.settle_dirty();
         self.submit_accepts();
         self.submit_turns();
-        self.mesh.flush(&mut self.ring);
+        self.mesh.flush(&mut self.ring, self.now_ms);
+        self.metrics.mesh_bytes.set(self.mesh.bytes() as u64);
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -225,9 +226,18 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
             Op::Shutdown => self.on_shutdown(completion.token.conn_id()),
             Op::Close => self.on_close(completion.token.conn_id()),
-            Op::Doorbell => {} // What it announces is looked for in every turn.
+            Op::Doorbell => self.on_doorbell(completion),
             Op::Wake => self.on_wake(completion),
             Op::Cancel | Op::Export => {}
+        }
+    }
+
+    /// What a doorbell announces is looked for in every turn. One of ours completes here if it failed.
+    fn on_doorbell(&mut self, completion: Completion) {
+        if let Err(error) = completion.result
+            && self.mesh.ring_again(completion.token.tag() as usize, error, self.now_ms)
+        {
+            self.metrics.doorbells_failed.add(1);
         }
     }
 
@@ -259,6 +269,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.on_parcel(parcel);
         }
         self.parcels = parcels;
+        self.mesh.take_returned().into_iter().for_each(|parcel| self.on_returned(parcel));
         for (to, answer) in std::mem::take(&mut self.answers) {
             self.on_answer(to, answer);
         }

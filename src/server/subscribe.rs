@@ -33,15 +33,15 @@ impl<R: Ring> Shard<'_, R> {
         let to = subscribe.ticket.map(|ticket| ToConn { shard: self.number(), id: self.slot(slot).id, ticket });
         match (self.config.namespaces.find(&subscribe.topic), to) {
             (Ok(namespace), Some(to)) => self.submit_join(namespace, subscribe, to),
+            (Ok(_), None) if !self.mesh.has_room(subscribe.topic.home(self.mesh.shard_count())) => {
+                self.refuse_early(slot);
+            }
             (Ok(namespace), None) => {
                 let (topic, is_new) = self.topics.find_or_make(&subscribe.topic, namespace);
                 if is_new {
                     self.tell_interest(&subscribe.topic);
                 }
                 self.go_live(slot, topic, subscribe.join_leave);
-                if self.mesh.is_behind(subscribe.topic.home(self.mesh.shard_count())) {
-                    self.refuse_early(slot);
-                }
             }
             (Err(_), Some(to)) => {
                 let error = PublishError::UnknownNamespace;
@@ -51,9 +51,11 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Closes a connection whose client would hear that it is subscribed before the topic's home can: what is published
-    /// until that does would be lost to it, and it would not be told.
+    /// Closes a connection whose client would know that it is subscribed before the topic's home does: what is
+    /// published in between would be lost to it without a word. An interest that waits for room would be such a case,
+    /// and a join that does and has made the topic known here.
     fn refuse_early(&mut self, slot: u32) {
+        self.metrics.requests_refused.add(1);
         let reason = "the server is too far behind to subscribe anybody";
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
@@ -115,12 +117,16 @@ impl<R: Ring> Shard<'_, R> {
 
     fn submit_join(&mut self, namespace: NamespaceId, subscribe: Subscribe, to: ToConn) {
         let Subscribe { topic, catch_up, presence, join_leave, .. } = subscribe;
+        let home = topic.home(self.mesh.shard_count());
+        if let Some(error) = self.mesh.refusal(home) {
+            self.metrics.requests_refused.add(1);
+            return self.answers.push((to, Answer::NotSubscribed { topic, error }));
+        }
         let is_remembered = self.config.namespaces.get(namespace).remembers_subscribers();
         let presence = presence.filter(|_| is_remembered).map(|info| Presence { join: self.next_join(), info });
         let (id, _) = self.topics.find_or_make(&topic, namespace);
         self.topics.begin_join(id);
         self.metrics.topics.set(self.topics.len() as u64);
-        let home = topic.home(self.mesh.shard_count());
         let join = Join { topic, catch_up, joining: Joining { topic: id, join_leave, presence }, reply: to };
         if home == self.mesh.shard() {
             self.on_join(join);
@@ -139,12 +145,16 @@ impl<R: Ring> Shard<'_, R> {
     /// The client is present before it knows that it has subscribed, since that knowledge may end its subscription. The
     /// push that says so comes behind the answer, so that the client sees itself come.
     pub(super) fn on_join(&mut self, join: Join) {
-        let Join { topic, catch_up, joining, reply: to } = join;
         let now_ms = self.unix_ms();
-        let id = match self.home.add_interest(&topic, to.shard, now_ms) {
+        if self.mesh.is_congested() {
+            self.metrics.requests_refused.add(1);
+            return self.refuse_join(join, PublishError::Busy);
+        }
+        let id = match self.home.add_interest(&join.topic, join.reply.shard, now_ms) {
             Ok(id) => id,
-            Err(error) => return self.refuse_join(topic, joining, to, error),
+            Err(error) => return self.refuse_join(join, error),
         };
+        let Join { topic, catch_up, joining, reply: to } = join;
         let (position, recovery) = self.home.catch_up(id, catch_up, now_ms);
         let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.arrive(id, presence));
         let news = joining.presence.as_ref().filter(|_| is_news && self.home.namespace(id).join_leave);
@@ -160,7 +170,8 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn refuse_join(&mut self, topic: TopicName, joining: Joining, to: ToConn, error: PublishError) {
+    pub(super) fn refuse_join(&mut self, join: Join, error: PublishError) {
+        let Join { topic, joining, reply: to, .. } = join;
         let joined = Joined { to, joining, answer: Answer::NotSubscribed { topic, error } };
         if to.shard == self.number() {
             self.on_joined(joined);

@@ -85,6 +85,22 @@ impl Draft {
         let (key, tags, info, idempotency_key) = (None, None, None, None);
         Draft { topic, is_text, payload, key, tags, info, idempotency_key, skip_history: false }
     }
+
+    /// Bytes that it holds, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.key, &self.idempotency_key].into_iter().flatten().map(|text| text.len());
+        let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len());
+        let info = self.info.as_ref().map_or(0, |info| info.bytes());
+        size_of::<Draft>() + self.payload.len() + texts.chain(tags).sum::<usize>() + info
+    }
+}
+
+impl ClientInfo {
+    /// Bytes that it holds, about.
+    pub fn bytes(&self) -> usize {
+        let infos = [&self.conn_info, &self.chan_info].into_iter().flatten().map(|info| info.len());
+        size_of::<ClientInfo>() + self.client.len() + self.user.len() + infos.sum::<usize>()
+    }
 }
 
 /// One message of a topic, in its order.
