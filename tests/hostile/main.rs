@@ -15,6 +15,7 @@ mod crowds;
 mod floods;
 mod metrics;
 mod paths;
+mod presence;
 
 use support::server::Server;
 
