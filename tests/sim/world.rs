@@ -95,6 +95,7 @@ pub(crate) fn run(seed: u64) -> Summary {
     let client =
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
+    let has_presence = plan.config.namespaces.iter().any(|(_, namespace)| namespace.remembers_subscribers());
     let mut world = World {
         model: Model::new(plan.topics, &plan.config.namespaces),
         kernel,
@@ -103,7 +104,7 @@ pub(crate) fn run(seed: u64) -> Summary {
         shards: shards.into_iter().map(Some).collect(),
         clients,
         journal,
-        has_presence: plan.config.namespaces.iter().any(|(_, namespace)| namespace.remembers_subscribers()),
+        has_presence,
         is_active: true,
         is_leaving: false,
         is_draining: false,
