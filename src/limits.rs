@@ -154,14 +154,23 @@ pub const MESH_SHARD_PARCELS: usize = 16 * 1024;
 /// Parcels in such a queue at least, however many shards there are.
 pub const MESH_QUEUE_PARCELS_MIN: usize = 64;
 
-/// Parcels that may wait for room in such a queue before publications are refused.
+/// Parcels that may wait for room in such a queue before a shard refuses publications, subscriptions and questions.
 pub const MESH_BACKLOG_PARCELS_MAX: usize = 64 * 1024;
+
+/// Bytes of the parcels that one shard, or the control plane, has sent to a shard and that it has not taken, before
+/// more are refused. Payloads count in full, though the shards share those of deliveries.
+pub const MESH_LINK_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Questions, subscriptions and publications of a shard's connections that other shards have not answered, before more
+/// are refused. Answers are never refused, so this bounds those that wait.
+pub const MESH_REQUESTS_MAX: usize = 64 * 1024;
 
 /// Pause before such parcels are tried again where a shard has nothing else to do, in milliseconds. The queue
 /// holds more than is delivered in that time.
 pub const MESH_RETRY_MS: u64 = 1;
 
-/// Parcels that a shard takes from one queue at once, so that a turn stays short whatever is published.
+/// Parcels that a shard takes from one queue at once, so that a turn stays short whatever is published. The queues for
+/// subscriptions, which a turn empties, hold no more.
 pub const MESH_PARCELS_PER_TURN: usize = 1024;
 
 /// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
@@ -278,6 +287,10 @@ pub const DRAIN_TIMEOUT_MS: u64 = 5_000;
 /// Time between the order to stop and the first goodbye, in milliseconds: what was published before gets to all shards.
 /// Until it has gone to all their subscribers, too, they wait on, but no longer than for answers to Close frames.
 pub const DRAIN_SETTLE_MS: u64 = 100;
+
+/// Time for which a shard that is done stays for the others to take what it has sent them, in milliseconds: a thousand
+/// times longer than a shard that runs takes for it.
+pub const DRAIN_HANDOVER_MS: u64 = 1_000;
 
 /// How long an `EventSource` waits before it comes back, at least, in milliseconds.
 pub const SSE_RETRY_MS: u64 = 1000;

@@ -74,6 +74,21 @@ impl<T: Send> Producer<T> {
         self.shared.tail.0.store(self.tail, Ordering::Release);
         Ok(())
     }
+
+    /// How many items the consumer had not taken at this moment.
+    pub fn len(&self) -> usize {
+        self.tail.wrapping_sub(self.shared.head.0.load(Ordering::Acquire))
+    }
+
+    /// Whether the consumer had taken everything at this moment.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there was no room at this moment.
+    pub fn is_full(&self) -> bool {
+        self.len() == self.shared.slots.len()
+    }
 }
 
 impl<T: Send> Consumer<T> {
@@ -123,8 +138,10 @@ mod tests {
     #[test]
     fn a_full_queue_gives_the_item_back() {
         let (mut producer, mut consumer) = queue(2);
+        assert!(producer.is_empty());
         assert_eq!([producer.push(1), producer.push(2), producer.push(3)], [Ok(()), Ok(()), Err(3)]);
-        assert_eq!(consumer.pop(), Some(1));
+        assert!(producer.is_full());
+        assert_eq!((consumer.pop(), producer.len()), (Some(1), 1));
         assert_eq!(producer.push(3), Ok(()));
         assert_eq!([consumer.pop(), consumer.pop(), consumer.pop()], [Some(2), Some(3), None]);
     }

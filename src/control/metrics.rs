@@ -25,7 +25,7 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 13] = [
+const GAUGES: [Row; 14] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
     ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
@@ -38,6 +38,7 @@ const GAUGES: [Row; 13] = [
     ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
     ("ringfeed_topics", "Topics with subscribers on the shard", |shard| &shard.topics),
     ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
+    ("ringfeed_mesh_bytes", "Bytes sent to other shards that these have not taken", |shard| &shard.mesh_bytes),
     ("ringfeed_outbox_bytes", "Bytes waiting for sockets that are behind", |shard| &shard.outbox_bytes),
     ("ringfeed_outbox_connections", "Connections whose socket is behind", |shard| &shard.outbox_connections),
     ("ringfeed_deflate_contexts", "Connections whose compressed messages may refer back to earlier ones", |shard| {
@@ -46,7 +47,7 @@ const GAUGES: [Row; 13] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 27] = [
+const COUNTERS: [Row; 29] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
@@ -61,6 +62,12 @@ const COUNTERS: [Row; 27] = [
     }),
     ("ringfeed_recoveries_cut", "Recoveries refused since too much would have waited for a connection", |shard| {
         &shard.recoveries_cut
+    }),
+    ("ringfeed_requests_refused", "Subscriptions and questions refused since shards were behind", |shard| {
+        &shard.requests_refused
+    }),
+    ("ringfeed_doorbells_failed", "Doorbells of other shards that failed and were rung once more", |shard| {
+        &shard.doorbells_failed
     }),
     ("ringfeed_publications_dropped", "Publications dropped for slow subscribers", |shard| &shard.publications_dropped),
     ("ringfeed_publications_conflated", "Publications replaced by newer ones for slow subscribers", |shard| {

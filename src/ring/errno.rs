@@ -47,6 +47,11 @@ impl Errno {
         }
     }
 
+    /// Whether a doorbell failed since the ring that it is for has ended: `EBADF`, `EBADFD` or `EOWNERDEAD`.
+    pub fn is_ring_gone(self) -> bool {
+        matches!(self, Errno::Other(libc::EBADF | libc::EBADFD | libc::EOWNERDEAD))
+    }
+
     /// Whether the same operation may succeed later on the same socket.
     pub fn is_temporary(self) -> bool {
         matches!(self, Errno::WouldBlock | Errno::NoBuffers | Errno::Interrupted)

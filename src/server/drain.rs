@@ -7,7 +7,7 @@ use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::limits::{DRAIN_SETTLE_MS, TICK_MS};
+use crate::limits::{DRAIN_HANDOVER_MS, DRAIN_SETTLE_MS, TICK_MS};
 use crate::proto::CloseCode;
 use crate::ring::Ring;
 
@@ -22,13 +22,15 @@ pub(super) struct Drain {
     has_begun: bool,
     spread_ms: u64,
     patience_ms: u64,
+    /// Since when the shard has nothing left to do but to hand over what it has sent.
+    done_ms: Option<u64>,
 }
 
 impl Drain {
     /// Tells `all` from `start_ms` on, over `spread_ms`; they have `patience_ms` more to answer.
     fn new(mut all: Vec<ConnId>, random: &mut Random, start_ms: u64, spread_ms: u64, patience_ms: u64) -> Drain {
         random.shuffle(&mut all);
-        Drain { total: all.len(), left: all, start_ms, has_begun: false, spread_ms, patience_ms }
+        Drain { total: all.len(), left: all, start_ms, has_begun: false, spread_ms, patience_ms, done_ms: None }
     }
 
     /// Begins, if it has not and may. `has_work`: something that was published before is on its way, which is waited
@@ -104,6 +106,12 @@ impl<R: Ring> Shard<'_, R> {
                 self.say_goodbye(slot);
             }
         }
+        let is_empty = self.slots.is_empty();
+        if let Some(drain) = &mut self.drain
+            && (is_empty || drain.is_over(self.now_ms))
+        {
+            drain.done_ms.get_or_insert(self.now_ms);
+        }
         let left = self.drain.as_ref().map_or(0, |drain| drain.left.len());
         self.metrics.drain_left.set(left as u64);
     }
@@ -113,9 +121,13 @@ impl<R: Ring> Shard<'_, R> {
         self.drain.as_ref().map(|drain| drain.next_ms(self.now_ms))
     }
 
-    /// Whether the shard was told to leave, and has.
+    /// Whether the shard was told to leave, and has: it serves nobody, the other shards have taken what was for them,
+    /// and it has taken what was for it. It waits for neither for long, since they may go on sending.
     pub(super) fn has_left(&self) -> bool {
-        self.drain.as_ref().is_some_and(|drain| self.slots.is_empty() || drain.is_over(self.now_ms))
+        let Some(drain) = &self.drain else { return false };
+        let is_done = self.slots.is_empty() || drain.is_over(self.now_ms);
+        let is_late = drain.done_ms.is_some_and(|done_ms| self.now_ms >= done_ms + DRAIN_HANDOVER_MS);
+        is_done && (is_late || !self.mesh.has_backlog() && !self.mesh.has_incoming())
     }
 
     fn say_goodbye(&mut self, slot: u32) {

@@ -1,10 +1,11 @@
 //! From shard to shard, and from the control plane to shards.
 //!
-//! Each pair has a queue of its own, so what one sends another arrives in order. A shard that sleeps is woken by a
-//! doorbell: at most one for a target and turn, and none while the target is awake.
+//! Each pair has two queues of its own, one for who subscribes and one for all else, and in each of them what one sends
+//! another arrives in order. A shard that sleeps is woken by a doorbell: at most one for a target and turn, and none
+//! while the target is awake.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,11 +15,11 @@ use super::subscribe::Joining;
 use crate::buf::{Asleep, ConnId, Consumer, Producer, queue};
 use crate::gateway::Order;
 use crate::limits::{
-    MESH_BACKLOG_PARCELS_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_QUEUE_PARCELS_MIN, MESH_RETRY_MS,
-    MESH_SHARD_PARCELS,
+    MESH_BACKLOG_PARCELS_MAX, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_QUEUE_PARCELS_MIN,
+    MESH_REQUESTS_MAX, MESH_RETRY_MS, MESH_SHARD_PARCELS,
 };
-use crate::ring::{Event, Op, Ring, Token};
-use crate::topics::{Answer, ClientInfo, Draft, Homes, Position, PublishError, Push, Query, TopicName};
+use crate::ring::{Errno, Event, Op, Ring, Token};
+use crate::topics::{Answer, Draft, Homes, Position, Presence, PublishError, Push, Query, TopicName};
 
 /// What travels between shards.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub(super) enum Parcel {
     Disinterest(TopicName, u16),
     /// To a topic's home shard: somebody subscribes who wants to know where the topic is.
     Join(Box<Join>),
-    /// To a topic's home shard: somebody who was present no longer is.
-    Depart(TopicName, Arc<ClientInfo>),
+    /// To a topic's home shard: the subscription that this join began has ended.
+    Depart(TopicName, Presence),
     /// To a topic's home shard: a question.
     Ask(Box<Ask>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
@@ -57,9 +58,39 @@ pub(super) enum Parcel {
 pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
-    /// Whether it tells a home who subscribes. These go before publications.
+    /// Whether it tells a home who subscribes: a queue of its own, which each turn empties before it publishes.
     fn is_interest(&self) -> bool {
         matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
+    }
+
+    /// Whether another shard will answer it, for a connection of this one.
+    fn is_request(&self) -> bool {
+        match self {
+            Parcel::Publish(publish) => matches!(publish.reply, ReplyTo::Conn(_)),
+            Parcel::Ask(ask) => matches!(ask.reply, ReplyTo::Conn(_)),
+            Parcel::Join(_) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it answers such a request.
+    fn is_answer(&self) -> bool {
+        matches!(self, Parcel::Joined(_) | Parcel::Answer(..))
+    }
+
+    /// Bytes that it keeps in memory, about.
+    fn bytes(&self) -> usize {
+        let held = match self {
+            Parcel::Publish(publish) => publish.draft.bytes(),
+            Parcel::Deliver(_, Push::Publication(publication)) => publication.body.frame.len(),
+            Parcel::Deliver(_, Push::Joined(info) | Push::Left(info)) => info.bytes(),
+            Parcel::Join(_) => size_of::<Join>(),
+            Parcel::Depart(_, presence) => presence.info.bytes(),
+            Parcel::Joined(joined) => joined.answer.bytes(),
+            Parcel::Answer(_, answer) => answer.bytes(),
+            _ => 0,
+        };
+        size_of::<Parcel>() + held
     }
 }
 
@@ -117,38 +148,101 @@ pub(super) struct Ask {
     pub(super) reply: ReplyTo<Answer>,
 }
 
-/// The way to another shard.
-struct Link<A> {
+/// How many bytes of what was put into a queue its consumer has not taken.
+#[derive(Debug, Default)]
+struct Load {
+    /// Of each parcel that was there at the last look, the oldest first.
+    sizes: VecDeque<u32>,
+    bytes: usize,
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.sizes.push_back(bytes);
+        self.bytes += bytes as usize;
+    }
+
+    /// All but the last `left` were taken.
+    fn settle(&mut self, left: usize) {
+        let taken = self.sizes.len().saturating_sub(left);
+        self.bytes -= self.sizes.drain(..taken).map(|bytes| bytes as usize).sum::<usize>();
+    }
+}
+
+/// A queue to another shard.
+struct Lane {
     queue: Producer<Parcel>,
     /// What found the queue full, in order.
     backlog: VecDeque<Parcel>,
+    load: Load,
+}
+
+/// The way to another shard.
+struct Link<A> {
+    /// Who subscribes there.
+    interests: Lane,
+    others: Lane,
     asleep: Asleep,
     address: A,
     /// Something was sent in this turn.
     sent: bool,
+    /// When to ring once more, since a doorbell has failed.
+    ring_ms: Option<u64>,
+    /// Lasts as long as the other shard's end of the mesh.
+    life: Weak<()>,
 }
 
 /// A shard's end of the mesh. `A` is how rings reach each other.
+///
+/// # What is refused, and why the rest is bounded
+///
+/// Whatever may be refused is, as long as a link holds [`MESH_BACKLOG_PARCELS_MAX`] or [`MESH_LINK_BYTES_MAX`]:
+/// publications, questions and joins where they come from and once more at the home, which also answers with less then.
+/// Plain subscribers are closed as soon as their interest would have to wait. What must not be refused follows from
+/// something that was admitted before:
+///
+/// - an answer, from one of at most [`MESH_REQUESTS_MAX`] requests; large ones are replaced by a refusal;
+/// - a departure, from a join, and a disinterest, from the last end of a topic's subscriptions, so no more than there
+///   were subscriptions when the link filled up; the home's word about a disinterest, from that; and a leave push, from
+///   a client that was present;
+/// - orders and questions of the control plane, from a queue that is bounded itself.
 pub(super) struct Mesh<A> {
     shard: usize,
     homes: Homes,
     /// By shard; none to itself.
     links: Vec<Option<Link<A>>>,
-    /// From the control plane, then from each other shard.
+    /// Who subscribes, from each other shard.
+    interests: Vec<Consumer<Parcel>>,
+    /// All else, from the control plane, then from each other shard.
     incoming: Vec<Consumer<Parcel>>,
-    /// Parcels that are taken from each of these in a turn.
+    /// Parcels that are taken from each of `incoming` in a turn.
     turn_parcels: usize,
-    /// What came while the others were looked at again.
-    kept: Vec<Parcel>,
+    /// What was taken in this turn, until it is put behind the interests.
+    taken: Vec<Parcel>,
+    /// Requests of this shard's connections that have not been answered.
+    requests: usize,
+    /// What was for a shard that has left.
+    returned: Vec<Parcel>,
     asleep: Asleep,
+    /// Ends with this: others see by it that nobody takes their parcels any more.
+    _life: Arc<()>,
 }
 
 /// The control plane's end of the mesh: how messages are published from outside the shards.
 pub struct Publisher {
-    shards: Vec<(Producer<Parcel>, Asleep, Event)>,
+    shards: Vec<Port>,
     homes: Homes,
     /// How many of them, from the first on, were told to leave.
     told: usize,
+}
+
+/// The control plane's way to a shard.
+struct Port {
+    queue: Producer<Parcel>,
+    load: Load,
+    asleep: Asleep,
+    event: Event,
 }
 
 /// How much travels between shards at once.
@@ -180,34 +274,41 @@ pub(super) fn join<A: Clone>(
     let homes = Homes::new(addresses.len(), home_key);
     let MeshSizes { queue_parcels, turn_parcels } = sizes;
     let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
+    let lives: Vec<Arc<()>> = addresses.iter().map(|_| Arc::default()).collect();
     let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
+    let mut interests: Vec<Vec<Consumer<Parcel>>> = addresses.iter().map(|_| Vec::new()).collect();
     let mut shards = Vec::new();
     for (asleep, event) in asleep.iter().zip(events) {
-        let (producer, consumer) = queue(queue_parcels.max(MESH_QUEUE_PARCELS_MIN));
+        let (queue, consumer) = queue(queue_parcels.max(MESH_QUEUE_PARCELS_MIN));
         incoming.push(vec![consumer]);
-        shards.push((producer, asleep.clone(), event.clone()));
+        shards.push(Port { queue, load: Load::default(), asleep: asleep.clone(), event: event.clone() });
     }
     let mut link = |from: usize, to: usize| {
         if from == to {
             return None;
         }
-        let (queue, consumer) = queue(queue_parcels);
-        incoming[to].push(consumer);
-        let (asleep, address) = (asleep[to].clone(), addresses[to].clone());
-        Some(Link { queue, backlog: VecDeque::new(), asleep, address, sent: false })
+        // A turn takes all of these, whatever its length.
+        let interests = lane(queue_parcels.min(MESH_PARCELS_PER_TURN), &mut interests[to]);
+        let others = lane(queue_parcels, &mut incoming[to]);
+        let (asleep, address, life) = (asleep[to].clone(), addresses[to].clone(), Arc::downgrade(&lives[to]));
+        Some(Link { interests, others, asleep, address, sent: false, ring_ms: None, life })
     };
     let count = addresses.len();
     let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
-    let ends = links.into_iter().zip(incoming).zip(asleep).enumerate();
+    let ends = links.into_iter().zip(interests).zip(incoming).zip(asleep).zip(lives).enumerate();
     let meshes = ends
-        .map(|(shard, ((links, incoming), asleep))| Mesh {
+        .map(|(shard, ((((links, interests), incoming), asleep), life))| Mesh {
             shard,
             homes,
             links,
+            interests,
             incoming,
             turn_parcels,
-            kept: Vec::new(),
+            taken: Vec::new(),
+            requests: 0,
+            returned: Vec::new(),
             asleep,
+            _life: life,
         })
         .collect();
     (Publisher { shards, homes, told: 0 }, meshes)
@@ -227,70 +328,109 @@ impl<A> Mesh<A> {
     /// Sends `parcel` to another shard. It leaves with [`flush`](Self::flush).
     pub(super) fn send(&mut self, to: usize, parcel: Parcel) {
         let link = self.links[to].as_mut().expect("a shard does not send to itself");
+        self.requests += usize::from(parcel.is_request());
+        if link.has_left() {
+            return self.returned.push(parcel);
+        }
+        let lane = if parcel.is_interest() { &mut link.interests } else { &mut link.others };
+        lane.send(parcel);
         link.sent = true;
-        link.backlog.push_back(parcel);
-        link.push_backlog();
     }
 
-    /// Whether a shard is so far behind that not all that was sent to it is in its queue.
-    pub(super) fn is_behind(&self, shard: usize) -> bool {
-        self.links[shard].as_ref().is_some_and(|link| !link.backlog.is_empty())
+    /// Whether `shard` has room for one interest more: otherwise those who subscribe would have it told too late.
+    pub(super) fn has_room(&self, shard: usize) -> bool {
+        let has_room =
+            |link: &Link<A>| !link.has_left() && link.interests.backlog.is_empty() && !link.interests.queue.is_full();
+        self.links[shard].as_ref().is_none_or(has_room)
     }
 
     /// Whether some shard is so far behind that nothing more should be published.
-    pub(super) fn is_congested(&self) -> bool {
-        self.links.iter().flatten().any(|link| link.backlog.len() >= MESH_BACKLOG_PARCELS_MAX)
+    pub(super) fn is_congested(&mut self) -> bool {
+        self.links.iter_mut().flatten().any(Link::is_congested)
     }
 
-    /// Appends what has arrived, at most [so many](MeshSizes::turn_parcels) from each, in each one's order; except that
-    /// what tells of new subscribers comes first.
+    /// Whether `shard` is so far behind that it should be sent nothing large.
+    pub(super) fn is_congested_to(&mut self, shard: u16) -> bool {
+        self.links[usize::from(shard)].as_mut().is_some_and(Link::is_congested)
+    }
+
+    /// Why a request of a connection of this shard can't be passed on to `to`, if it can't.
+    pub(super) fn refusal(&mut self, to: usize) -> Option<PublishError> {
+        if self.links[to].as_ref().is_some_and(Link::has_left) {
+            Some(PublishError::Stopping)
+        } else if self.requests >= MESH_REQUESTS_MAX || self.is_congested() {
+            Some(PublishError::Busy)
+        } else {
+            None
+        }
+    }
+
+    /// Appends what has arrived: all that tells of subscribers, then at most [so many](MeshSizes::turn_parcels) of the
+    /// rest from each, in each one's order.
     ///
-    /// A client that has been told that it is subscribed may publish at once, or have somebody else do it, through a
-    /// queue that is looked at before the one in which its subscription lies. So where publications have come, all
-    /// queues are looked at once more for subscriptions: the one that was there first is there now.
+    /// A client that knows that it is subscribed may publish at once, or have somebody else do it. Its interest was in
+    /// its queue before that publication was in another, so it is there if the interests are taken last. They are dealt
+    /// with first.
     pub(super) fn receive(&mut self, parcels: &mut Vec<Parcel>) {
-        let start = parcels.len();
-        parcels.append(&mut self.kept);
+        let mut taken = std::mem::take(&mut self.taken);
         for queue in &mut self.incoming {
-            parcels.extend(std::iter::from_fn(|| queue.pop()).take(self.turn_parcels));
+            taken.extend(std::iter::from_fn(|| queue.pop()).take(self.turn_parcels));
         }
-        if !parcels[start..].iter().any(|parcel| matches!(parcel, Parcel::Publish(_))) {
-            return;
+        for queue in &mut self.interests {
+            parcels.extend(std::iter::from_fn(|| queue.pop()).take(MESH_PARCELS_PER_TURN));
         }
-        for queue in &mut self.incoming {
-            for parcel in std::iter::from_fn(|| queue.pop()).take(MESH_QUEUE_PARCELS) {
-                if parcel.is_interest() {
-                    parcels.push(parcel);
-                } else {
-                    self.kept.push(parcel);
-                }
-            }
-        }
-        // Stable: each queue's order is kept among either kind.
-        parcels[start..].sort_by_key(|parcel| !parcel.is_interest());
+        self.requests -= taken.iter().filter(|parcel| parcel.is_answer()).count();
+        parcels.append(&mut taken);
+        self.taken = taken;
+    }
+
+    /// Takes what could not be sent, since the shard that it was for has left.
+    pub(super) fn take_returned(&mut self) -> Vec<Parcel> {
+        self.requests -= self.returned.iter().filter(|parcel| parcel.is_request()).count();
+        std::mem::take(&mut self.returned)
     }
 
     /// At the end of a turn: wakes the sleepers among those that were sent something.
-    pub(super) fn flush<R: Ring<Address = A>>(&mut self, ring: &mut R) {
-        for link in self.links.iter_mut().flatten() {
-            link.push_backlog();
-            if std::mem::take(&mut link.sent) && link.asleep.take() {
-                ring.submit_doorbell(&link.address, Token::new(Op::Doorbell, 0, self.shard as u32));
+    pub(super) fn flush<R: Ring<Address = A>>(&mut self, ring: &mut R, now_ms: u64) {
+        for (to, link) in self.links.iter_mut().enumerate() {
+            let Some(link) = link else { continue };
+            link.push_backlog(&mut self.returned);
+            let is_due = link.ring_ms.take_if(|ring_ms| *ring_ms <= now_ms).is_some();
+            let is_asleep = std::mem::take(&mut link.sent) && link.asleep.take();
+            // A doorbell that failed had taken the flag, so nobody else rings.
+            if is_asleep || is_due {
+                ring.submit_doorbell(&link.address, Token::new(Op::Doorbell, to as u32, self.shard as u32));
             }
         }
+    }
+
+    /// The doorbell of a shard failed. Returns whether it is rung once more, after a pause: not if its ring is gone.
+    pub(super) fn ring_again(&mut self, to: usize, error: Errno, now_ms: u64) -> bool {
+        let link = self.links[to].as_mut().filter(|_| !error.is_ring_gone());
+        link.map(|link| link.ring_ms = Some(now_ms + MESH_RETRY_MS)).is_some()
     }
 
     /// Whether something has come that was not received.
     pub(super) fn has_incoming(&self) -> bool {
-        !self.kept.is_empty() || !self.incoming.iter().all(Consumer::is_empty)
+        !self.interests.iter().chain(&self.incoming).all(Consumer::is_empty)
+    }
+
+    /// Whether something waits for room in the queue of a shard.
+    pub(super) fn has_backlog(&self) -> bool {
+        self.links.iter().flatten().any(Link::has_backlog)
+    }
+
+    /// Bytes of what was sent to other shards, and was not taken at the end of the turn.
+    pub(super) fn bytes(&self) -> usize {
+        self.links.iter().flatten().map(Link::bytes).sum()
     }
 
     /// Before waiting: how long the shard may sleep unless it is woken. Call [`woke`](Self::woke) afterwards.
     pub(super) fn sleep_max(&self) -> Duration {
         self.asleep.fall_asleep();
-        if self.has_incoming() {
+        if self.has_incoming() || !self.returned.is_empty() {
             Duration::ZERO
-        } else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {
+        } else if self.has_backlog() || self.links.iter().flatten().any(|link| link.ring_ms.is_some()) {
             // Nobody tells when there is room, and the shard that is behind may need this very CPU.
             Duration::from_millis(MESH_RETRY_MS)
         } else {
@@ -305,15 +445,74 @@ impl<A> Mesh<A> {
 }
 
 impl<A> Link<A> {
-    /// Moves into the queue what fits.
-    fn push_backlog(&mut self) {
+    /// Whether the other shard has ended.
+    fn has_left(&self) -> bool {
+        self.life.strong_count() == 0
+    }
+
+    fn has_backlog(&self) -> bool {
+        !self.interests.backlog.is_empty() || !self.others.backlog.is_empty()
+    }
+
+    fn bytes(&self) -> usize {
+        self.interests.load.bytes + self.others.load.bytes
+    }
+
+    fn is_congested(&mut self) -> bool {
+        if self.bytes() >= MESH_LINK_BYTES_MAX {
+            // Some of it may have been taken in this turn.
+            self.settle();
+        }
+        self.bytes() >= MESH_LINK_BYTES_MAX
+            || self.interests.backlog.len() + self.others.backlog.len() >= MESH_BACKLOG_PARCELS_MAX
+    }
+
+    fn settle(&mut self) {
+        self.interests.settle();
+        self.others.settle();
+    }
+
+    /// Moves into the queues what fits; all of it is `returned` if nobody takes it.
+    fn push_backlog(&mut self, returned: &mut Vec<Parcel>) {
+        if self.has_left() {
+            returned.extend(self.interests.backlog.drain(..).chain(self.others.backlog.drain(..)));
+            // Nobody takes what the queues hold either.
+            (self.interests.load, self.others.load) = (Load::default(), Load::default());
+            return;
+        }
+        // Both, whatever comes of the first.
+        self.sent |= self.interests.push_backlog() | self.others.push_backlog();
+        self.settle();
+    }
+}
+
+fn lane(parcels: usize, consumers: &mut Vec<Consumer<Parcel>>) -> Lane {
+    let (queue, consumer) = queue(parcels);
+    consumers.push(consumer);
+    Lane { queue, backlog: VecDeque::new(), load: Load::default() }
+}
+
+impl Lane {
+    fn send(&mut self, parcel: Parcel) {
+        self.load.add(parcel.bytes());
+        self.backlog.push_back(parcel);
+        self.push_backlog();
+    }
+
+    /// Moves into the queue what fits. Returns whether anything did.
+    fn push_backlog(&mut self) -> bool {
+        let before = self.backlog.len();
         while let Some(parcel) = self.backlog.pop_front() {
             if let Err(parcel) = self.queue.push(parcel) {
                 self.backlog.push_front(parcel);
-                return;
+                break;
             }
-            self.sent = true;
         }
+        self.backlog.len() < before
+    }
+
+    fn settle(&mut self) {
+        self.load.settle(self.queue.len() + self.backlog.len());
     }
 }
 
@@ -380,9 +579,17 @@ impl Publisher {
 
     /// The home of a topic, if it still takes parcels: a shard that has left takes nothing out of its queue, and would
     /// never answer.
-    fn home(&self, topic: &TopicName) -> Result<usize, PublishError> {
+    fn home(&mut self, topic: &TopicName) -> Result<usize, PublishError> {
         let home = self.homes.of(topic);
-        if home < self.told { Err(PublishError::Stopping) } else { Ok(home) }
+        let Port { queue, load, .. } = &mut self.shards[home];
+        load.settle(queue.len());
+        if home < self.told {
+            Err(PublishError::Stopping)
+        } else if load.bytes >= MESH_LINK_BYTES_MAX {
+            Err(PublishError::Busy)
+        } else {
+            Ok(home)
+        }
     }
 
     /// Tells all shards to leave gracefully: accept nobody, close everybody with 1001, and end.
@@ -399,8 +606,11 @@ impl Publisher {
     }
 
     fn send(&mut self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
-        let (queue, asleep, event) = &mut self.shards[shard];
+        let Port { queue, load, asleep, event } = &mut self.shards[shard];
+        let bytes = parcel.bytes();
         queue.push(parcel).map_err(|_| PublishError::Busy)?;
+        load.add(bytes);
+        load.settle(queue.len());
         if asleep.take() {
             event.notify();
         }
@@ -413,6 +623,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::topics::JoinId;
 
     const HOME_KEY: [u64; 2] = [1, 2];
 
@@ -457,11 +668,11 @@ mod tests {
         let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let topic = TopicName::new("a").unwrap();
         let home = meshes[0].home(&topic);
-        let info = Arc::new(ClientInfo::default());
+        let presence = Presence { join: JoinId::new(0, 1), info: Arc::default() };
         let other = &mut meshes[1 - home];
         other.send(home, message("from a shard"));
         other.send(home, Parcel::Interest(topic.clone(), 1));
-        other.send(home, Parcel::Depart(topic.clone(), info));
+        other.send(home, Parcel::Depart(topic.clone(), presence));
         other.send(home, Parcel::Disinterest(topic, 1));
         publish(&mut publisher, "from control").unwrap();
         let mut parcels = Vec::new();
@@ -482,18 +693,112 @@ mod tests {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
         let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
+            assert!(!meshes[0].is_congested());
             meshes[0].send(1, message("early"));
         }
-        assert!(meshes[0].is_congested() && meshes[0].is_behind(1) && !meshes[0].is_behind(0));
+        assert!(meshes[0].is_congested() && meshes[0].is_congested_to(1) && !meshes[0].is_congested_to(0));
+        assert_eq!((meshes[0].refusal(1), meshes[1].refusal(0)), (Some(PublishError::Busy), None));
         assert_eq!(meshes[0].sleep_max(), Duration::from_millis(MESH_RETRY_MS), "what waits for room is tried again");
         meshes[0].send(1, message("last"));
         let mut received = Vec::new();
         while received.last().is_none_or(|payload| payload != "last") {
             received.append(&mut payloads(&mut meshes[1]));
-            meshes[0].links[1].as_mut().unwrap().push_backlog();
+            flush(&mut meshes[0]);
         }
         assert_eq!(received.len(), MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX + 1);
-        assert_eq!((meshes[0].sleep_max(), meshes[0].is_behind(1)), (Duration::MAX, false));
+        assert_eq!((meshes[0].sleep_max(), meshes[0].bytes()), (Duration::MAX, 0));
+    }
+
+    /// Moves on what waits, and rings nobody.
+    fn flush(mesh: &mut Mesh<()>) {
+        let Mesh { links, returned, .. } = mesh;
+        links.iter_mut().flatten().for_each(|link| link.push_backlog(returned));
+    }
+
+    fn large() -> Parcel {
+        let draft = Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(vec![b'x'; 1 << 20]));
+        Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Nobody }))
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded_in_bytes() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let mut sent = 0;
+        while !meshes[0].is_congested() {
+            meshes[0].send(1, large());
+            sent += 1;
+        }
+        assert_eq!(sent, MESH_LINK_BYTES_MAX >> 20, "far fewer parcels than a queue holds");
+        assert_eq!((meshes[0].refusal(1), meshes[1].refusal(0)), (Some(PublishError::Busy), None));
+        meshes[1].receive(&mut Vec::new());
+        assert_eq!((meshes[0].is_congested(), meshes[0].bytes()), (false, 0));
+        let large = || Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(vec![b'x'; 1 << 20]));
+        let published = std::iter::from_fn(|| publisher.publish(large()).ok().map(drop)).count();
+        assert_eq!(published, MESH_LINK_BYTES_MAX >> 20);
+        assert!(matches!(publisher.publish(large()), Err(PublishError::Busy)));
+        let home = meshes[0].home(&TopicName::new("a").unwrap());
+        meshes[home].receive(&mut Vec::new());
+        assert!(publisher.publish(large()).is_ok());
+    }
+
+    fn question() -> Parcel {
+        let to = ToConn { shard: 0, id: ConnId { slot: 0, generation: 0 }, ticket: 0 };
+        let (topic, query) = (TopicName::new("a").unwrap(), Query::Presence);
+        Parcel::Ask(Box::new(Ask { topic, query, reply: ReplyTo::Conn(to) }))
+    }
+
+    #[test]
+    fn requests_that_nobody_answers_are_bounded_though_they_are_taken() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let mut asked = Vec::new();
+        while meshes[0].refusal(1).is_none() {
+            meshes[0].send(1, question());
+            meshes[1].receive(&mut asked);
+        }
+        assert_eq!(asked.len(), MESH_REQUESTS_MAX);
+        let Parcel::Ask(ask) = asked.remove(0) else { panic!() };
+        let ReplyTo::Conn(to) = ask.reply else { panic!() };
+        meshes[1].send(0, Parcel::Answer(Box::new(to), Box::new(Answer::HistoryRemoved)));
+        meshes[0].receive(&mut Vec::new());
+        assert_eq!(meshes[0].refusal(1), None);
+    }
+
+    #[test]
+    fn a_turn_takes_so_many_and_all_who_subscribe() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes { queue_parcels: 64, turn_parcels: 3 }, HOME_KEY);
+        let topic = TopicName::new("a").unwrap();
+        for _ in 0..64 {
+            assert!(meshes[0].has_room(1));
+            meshes[0].send(1, message("x"));
+            meshes[0].send(1, Parcel::Interest(topic.clone(), 0));
+        }
+        assert!(!meshes[0].has_room(1) && meshes[0].has_room(0));
+        for others in [3, 3] {
+            let mut parcels = Vec::new();
+            meshes[1].receive(&mut parcels);
+            let interests = parcels.iter().take_while(|parcel| parcel.is_interest()).count();
+            assert_eq!((interests, parcels.len()), (64, 64 + others), "none is kept back in between");
+            (0..64).for_each(|_| meshes[0].send(1, Parcel::Interest(topic.clone(), 0)));
+        }
+    }
+
+    #[test]
+    fn what_is_for_a_shard_that_has_left_comes_back() {
+        let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
+        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes { queue_parcels: 2, turn_parcels: 2 }, HOME_KEY);
+        (0..5).for_each(|_| meshes[0].send(1, question()));
+        assert!(meshes[0].has_backlog());
+        meshes.pop();
+        flush(&mut meshes[0]);
+        meshes[0].send(1, message("late"));
+        assert!(!meshes[0].has_backlog() && !meshes[0].has_room(1));
+        assert_eq!(meshes[0].sleep_max(), Duration::ZERO);
+        assert_eq!(meshes[0].take_returned().len(), 4, "and two are in its queue");
+        assert_eq!((meshes[0].sleep_max(), meshes[0].bytes()), (Duration::MAX, 0), "nobody is waited for");
+        assert_eq!(meshes[0].refusal(1), Some(PublishError::Stopping));
     }
 
     #[test]
@@ -502,11 +807,11 @@ mod tests {
         let (mut publisher, meshes) = join(&[()], &events, MeshSizes::of(1), HOME_KEY);
         publish(&mut publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
-        assert!(publisher.shards[0].1.take(), "the first sender wakes it");
-        assert!(!publisher.shards[0].1.take(), "the second need not");
+        assert!(publisher.shards[0].asleep.take(), "the first sender wakes it");
+        assert!(!publisher.shards[0].asleep.take(), "the second need not");
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO);
         meshes[0].woke();
-        assert!(!publisher.shards[0].1.take());
+        assert!(!publisher.shards[0].asleep.take());
     }
 
     #[test]

@@ -77,6 +77,12 @@ pub struct ShardMetrics {
     pub recoveries_cut: Cell,
     /// Payload bytes that their histories keep. Gauge.
     pub history_bytes: Cell,
+    /// Subscriptions and questions that were refused here since shards were behind.
+    pub requests_refused: Cell,
+    /// Bytes that this shard has sent to others and that they have not taken. Gauge.
+    pub mesh_bytes: Cell,
+    /// Doorbells of other shards that failed and were rung once more.
+    pub doorbells_failed: Cell,
     /// Publications dropped since their subscriber was slow.
     pub publications_dropped: Cell,
     /// Publications replaced by a newer one since their subscriber was slow.

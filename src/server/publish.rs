@@ -47,9 +47,8 @@ impl<R: Ring> Shard<'_, R> {
         let home = self.mesh.home(&publish.draft.topic);
         if home == self.mesh.shard() {
             self.sequence(publish);
-        } else if self.mesh.is_congested() {
-            self.metrics.publications_refused.add(1);
-            self.answer(publish.reply, Err(PublishError::Busy), Answer::Published);
+        } else if let Some(error) = self.mesh.refusal(home) {
+            self.refuse_publication(publish.reply, error);
         } else {
             self.mesh.send(home, Parcel::Publish(Box::new(publish)));
         }
@@ -59,10 +58,30 @@ impl<R: Ring> Shard<'_, R> {
         let home = self.mesh.home(&ask.topic);
         if home == self.mesh.shard() {
             self.on_ask(ask);
-        } else if self.mesh.is_congested() {
-            self.answer(ask.reply, Answer::Refused(PublishError::Busy), |answer| answer);
+        } else if let Some(error) = self.mesh.refusal(home) {
+            self.refuse_question(ask.reply, error);
         } else {
             self.mesh.send(home, Parcel::Ask(Box::new(ask)));
+        }
+    }
+
+    fn refuse_publication(&mut self, reply: ReplyTo<Result<Position, PublishError>>, error: PublishError) {
+        self.metrics.publications_refused.add(1);
+        self.answer(reply, Err(error), Answer::Published);
+    }
+
+    fn refuse_question(&mut self, reply: ReplyTo<Answer>, error: PublishError) {
+        self.metrics.requests_refused.add(1);
+        self.answer(reply, Answer::Refused(error), |answer| answer);
+    }
+
+    /// Answers what was for a shard that has left. All but requests would change nothing for anybody who is here.
+    pub(super) fn on_returned(&mut self, parcel: Parcel) {
+        match parcel {
+            Parcel::Publish(publish) => self.refuse_publication(publish.reply, PublishError::Stopping),
+            Parcel::Ask(ask) => self.refuse_question(ask.reply, PublishError::Stopping),
+            Parcel::Join(join) => self.refuse_join(*join, PublishError::Stopping),
+            _ => {}
         }
     }
 
@@ -135,6 +154,9 @@ impl<R: Ring> Shard<'_, R> {
     /// At the topic's home: answers a question.
     pub(super) fn on_ask(&mut self, ask: Ask) {
         let Ask { topic, query, reply } = ask;
+        if matches!(&reply, ReplyTo::Conn(to) if self.mesh.is_congested_to(to.shard)) {
+            return self.refuse_question(reply, PublishError::Busy);
+        }
         let now_ms = self.unix_ms();
         let answer = match query {
             Query::History(query) => Answer::History(self.home.history(&topic, &query, now_ms)),

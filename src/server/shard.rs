@@ -67,6 +67,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) topics: Topics,
     /// The topics whose home this shard is.
     pub(super) home: Home,
+    /// Joins of clients by name that this shard's connections have asked for.
+    pub(super) joins: u64,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
@@ -128,6 +130,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             topics: Topics::default(),
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
+            joins: 0,
             answers: Vec::new(),
             // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
             slots: Slab::with_capacity(parts.descriptors),
@@ -220,7 +223,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.submit_accepts();
         self.submit_scarce();
         self.submit_turns();
-        self.mesh.flush(&mut self.ring);
+        self.mesh.flush(&mut self.ring, self.now_ms);
+        self.metrics.mesh_bytes.set(self.mesh.bytes() as u64);
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -233,9 +237,18 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
             Op::Shutdown => self.on_shutdown(completion.token.conn_id()),
             Op::Close => self.on_close(completion.token.conn_id()),
-            Op::Doorbell => {} // What it announces is looked for in every turn.
+            Op::Doorbell => self.on_doorbell(completion),
             Op::Wake => self.on_wake(completion),
             Op::Cancel | Op::Export | Op::BeforeRecv | Op::BeforeSend => {}
+        }
+    }
+
+    /// What a doorbell announces is looked for in every turn. One of ours completes here if it failed.
+    fn on_doorbell(&mut self, completion: Completion) {
+        if let Err(error) = completion.result
+            && self.mesh.ring_again(completion.token.tag() as usize, error, self.now_ms)
+        {
+            self.metrics.doorbells_failed.add(1);
         }
     }
 
@@ -267,6 +280,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.on_parcel(parcel);
         }
         self.parcels = parcels;
+        self.mesh.take_returned().into_iter().for_each(|parcel| self.on_returned(parcel));
         for (to, answer) in std::mem::take(&mut self.answers) {
             self.on_answer(to, answer);
         }
@@ -280,7 +294,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Disinterest(topic, shard) => self.on_disinterest(topic, shard),
             Parcel::Disinterested(topic) => self.topics.end_parting(&topic),
             Parcel::Join(join) => self.on_join(*join),
-            Parcel::Depart(topic, info) => self.on_depart(&topic, info),
+            Parcel::Depart(topic, presence) => self.on_depart(&topic, presence),
             Parcel::Ask(ask) => self.on_ask(*ask),
             // Whoever asked may no longer want to know.
             Parcel::ListTopics(reply) => {

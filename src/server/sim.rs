@@ -19,6 +19,7 @@ use crate::gateway::{Clock, Routes};
 use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
+use crate::topics::{Encoding, JoinId, TopicName};
 
 /// Unix time when a simulation begins, in milliseconds: some day in 2025.
 const UNIX_START_MS: u64 = 1_750_000_000_000;
@@ -116,6 +117,23 @@ impl SimShard<'_> {
         let accepts = kernel.accepts(self.shard.ring.index());
         assert_eq!(self.shard.accepts.len(), accepts, "the shard waits for accepts that the kernel does not have");
         slots.iter().for_each(|(_, slot)| self.check_slot(kernel, slot));
+        slots.iter().for_each(|(_, slot)| self.check_presence(slot));
+    }
+
+    /// Whether nothing is on its way from this shard to another, or to it.
+    pub fn is_at_rest(&self) -> bool {
+        !self.shard.mesh.has_incoming() && !self.shard.mesh.has_backlog()
+    }
+
+    /// Appends the joins that the topics of this home remember.
+    pub fn list_present(&self, joins: &mut Vec<(TopicName, JoinId)>) {
+        joins.extend(self.shard.home.joins().map(|(topic, join)| (topic.clone(), join)));
+    }
+
+    /// Appends the joins that the subscriptions of this shard's connections began with.
+    pub fn list_subscribed(&self, joins: &mut Vec<(TopicName, JoinId)>) {
+        let present = self.shard.slots.iter().flat_map(|(_, slot)| &slot.rare).flat_map(|rare| &rare.presence);
+        joins.extend(present.map(|(topic, presence)| (self.shard.topics.name(*topic).clone(), presence.join)));
     }
 
     /// Whether it has as many connections as it may, so that others wait to be accepted.
@@ -123,11 +141,13 @@ impl SimShard<'_> {
         self.shard.slots.len() >= self.shard.descriptors
     }
 
-    /// Checks that a shard that leaves has told everybody to go whom it leaves behind.
+    /// Checks that a shard that leaves has told everybody to go whom it leaves behind, and, unless it is late, that the
+    /// other shards have taken what was for them.
     ///
     /// # Panics
     /// If it has not.
-    pub fn check_goodbyes(&self) {
+    pub fn check_goodbyes(&self, is_late: bool) {
+        assert!(is_late || !self.shard.mesh.has_backlog(), "a shard leaves with what was for others");
         let untold = self.shard.slots.iter().map(|(_, slot)| slot).find(|slot| slot.cause.is_none());
         assert!(untold.is_none(), "nobody has told this connection that the server leaves: {untold:?}");
     }
@@ -140,6 +160,23 @@ impl SimShard<'_> {
         assert!(self.shard.topics.is_empty(), "a topic is kept that nobody has subscribed to");
         let active = self.shard.home.active().next();
         assert_eq!(active, None, "a home believes that a shard has subscribers");
+    }
+
+    /// Whoever is present has subscribed; and whoever has subscribed with a name is present where that is kept.
+    fn check_presence(&self, slot: &Slot) {
+        let present = slot.rare.iter().flat_map(|rare| &rare.presence);
+        for (topic, presence) in present.clone() {
+            let is_subscribed = slot.subscriptions.iter().any(|subscription| subscription.topic == *topic);
+            assert!(is_subscribed, "a connection is present where it has not subscribed: {presence:?}");
+        }
+        if !matches!(slot.encoding, Encoding::CentrifugeJson | Encoding::CentrifugeProtobuf) {
+            return;
+        }
+        for topic in slot.subscriptions.iter().map(|subscription| subscription.topic) {
+            let namespace = self.shard.config.namespaces.get(self.shard.topics.namespace(topic));
+            let is_present = present.clone().any(|(other, _)| *other == topic);
+            assert!(is_present || !namespace.remembers_subscribers(), "a subscriber is not present: {slot:?}");
+        }
     }
 
     fn check_slot(&self, kernel: &SimKernel, slot: &Slot) {

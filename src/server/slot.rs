@@ -1,7 +1,5 @@
 //! A connection's place on its shard: the conversation, and which of its operations the kernel holds.
 
-use std::sync::Arc;
-
 use smallvec::SmallVec;
 
 use super::attend::{Attention, Traffic};
@@ -10,7 +8,7 @@ use crate::conn::{CloseCause, Connection, Rate};
 use crate::limits::SLOT_BYTES;
 use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
 use crate::ring::Direct;
-use crate::topics::{ClientInfo, Encoding, TopicId, Variant};
+use crate::topics::{Encoding, Presence, TopicId, Variant};
 
 /// How far a connection is from its end, as the kernel sees it.
 ///
@@ -81,8 +79,8 @@ pub(super) struct Slot {
 pub(super) struct Rare {
     /// What the peer has sent lately; only where that is bounded, and once it has sent anything.
     pub(super) rate: Rate,
-    /// As whom it is present, by topic, where that is kept.
-    pub(super) presence: Vec<(TopicId, Arc<ClientInfo>)>,
+    /// The joins that made it present, by topic, where that is kept.
+    pub(super) presence: Vec<(TopicId, Presence)>,
     /// What its compressed messages may refer back to, where that was agreed on.
     pub(super) deflate_context: Option<Box<DeflateContext>>,
 }

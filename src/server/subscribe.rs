@@ -4,8 +4,6 @@
 //! know where the topic is, and what it has missed, *joins*: the home answers through the same queue through which it
 //! sends publications, so all that came before the answer is in the answer, and all that comes after it is pushed.
 
-use std::sync::Arc;
-
 use super::mesh::{Join, Joined, Parcel, ToConn};
 use super::shard::Shard;
 use super::slot::Subscription;
@@ -13,7 +11,9 @@ use super::variant::variant_of;
 use crate::gateway::Subscribe;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
-use crate::topics::{Answer, Body, CatchUp, ClientInfo, NamespaceId, PublishError, Push, Recovery, TopicId, TopicName};
+use crate::topics::{
+    Answer, Body, CatchUp, JoinId, NamespaceId, Presence, PublishError, Push, Recovery, TopicId, TopicName,
+};
 
 /// What a connection's shard must know when a join is answered. It travels to the topic's home and back, so that as
 /// many may be on their way as the connection has asked for, whatever their tickets are.
@@ -25,7 +25,7 @@ pub(super) struct Joining {
     catch_up: CatchUp,
     join_leave: bool,
     /// Who joins, where that is kept.
-    presence: Option<Arc<ClientInfo>>,
+    presence: Option<Presence>,
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -40,15 +40,16 @@ impl<R: Ring> Shard<'_, R> {
         }
         match (self.config.namespaces.find(&subscribe.topic), to) {
             (Ok(namespace), Some(to)) => self.submit_join(namespace, subscribe, to),
+            (Ok(_), None) if !self.mesh.has_room(self.mesh.home(&subscribe.topic)) => {
+                self.metrics.requests_refused.add(1);
+                self.refuse_early(slot, "the server is too far behind to subscribe anybody");
+            }
             (Ok(namespace), None) => {
                 let (topic, is_new) = self.topics.find_or_make(&subscribe.topic, namespace);
                 if is_new {
                     self.tell_interest(&subscribe.topic);
                 }
                 self.go_live(slot, topic, subscribe.join_leave);
-                if self.mesh.is_behind(self.mesh.home(&subscribe.topic)) {
-                    self.refuse_early(slot, "the server is too far behind to subscribe anybody");
-                }
             }
             (Err(_), Some(to)) => {
                 let error = PublishError::UnknownNamespace;
@@ -70,8 +71,9 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Closes a connection whose client would hear that it is subscribed before the topic's home can: what is published
-    /// until that does would be lost to it, and it would not be told.
+    /// Closes a connection whose client would know that it is subscribed before the topic's home does: what is
+    /// published in between would be lost to it without a word. An interest that waits for room would be such a case,
+    /// and a join that does and has made the topic known here.
     fn refuse_early(&mut self, slot: u32, reason: &str) {
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
@@ -130,14 +132,17 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn submit_join(&mut self, namespace: NamespaceId, subscribe: Subscribe, to: ToConn) {
-        let settings = self.config.namespaces.get(namespace);
-        let is_present = settings.presence || settings.join_leave;
         let Subscribe { topic, catch_up, presence, join_leave, .. } = subscribe;
-        let presence = presence.filter(|_| is_present);
+        let home = self.mesh.home(&topic);
+        if let Some(error) = self.mesh.refusal(home) {
+            self.metrics.requests_refused.add(1);
+            return self.answers.push((to, Answer::NotSubscribed { topic, error }));
+        }
+        let is_remembered = self.config.namespaces.get(namespace).remembers_subscribers();
+        let presence = presence.filter(|_| is_remembered).map(|info| Presence { join: self.next_join(), info });
         let (id, _) = self.topics.find_or_make(&topic, namespace);
         self.topics.begin_join(id);
         self.metrics.topics.set(self.topics.len() as u64);
-        let home = self.mesh.home(&topic);
         let join = Join { topic, joining: Joining { topic: id, catch_up, join_leave, presence }, reply: to };
         if home == self.mesh.shard() {
             self.on_join(join);
@@ -146,28 +151,44 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
+    fn next_join(&mut self) -> JoinId {
+        self.joins += 1;
+        JoinId::new(self.number(), self.joins)
+    }
+
     /// At the topic's home: somebody subscribes.
+    ///
+    /// The client is present before it knows that it has subscribed, since that knowledge may end its subscription. The
+    /// push that says so comes behind the answer, so that the client sees itself come.
     pub(super) fn on_join(&mut self, join: Join) {
-        let Join { topic, joining, reply } = join;
         let now_ms = self.unix_ms();
-        let id = match self.home.add_interest(&topic, reply.shard) {
+        if self.mesh.is_congested() {
+            self.metrics.requests_refused.add(1);
+            return self.refuse_join(join, PublishError::Busy);
+        }
+        let id = match self.home.add_interest(&join.topic, join.reply.shard) {
             Ok(id) => id,
-            Err(error) => return self.answer_join(reply, joining, Answer::NotSubscribed { topic, error }),
+            Err(error) => return self.refuse_join(join, error),
         };
+        let Join { topic, joining, reply: to } = join;
         let (position, recovery) = self.home.catch_up(id, joining.catch_up, now_ms);
-        let presence = joining.presence.clone();
-        self.answer_join(reply, joining, Answer::Subscribed { topic: topic.clone(), position, recovery });
-        // After the answer, so that whoever comes sees itself come.
-        if let Some(info) = presence {
-            let is_news = self.home.arrive(id, &info);
-            if is_news && self.home.namespace(id).join_leave {
-                self.push_to_all(id, &topic, &Push::Joined(info));
-            }
+        let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.arrive(id, presence));
+        let news = joining.presence.as_ref().filter(|_| is_news && self.home.namespace(id).join_leave);
+        let news = news.map(|presence| Push::Joined(presence.info.clone()));
+        let joined = Joined { to, joining, answer: Answer::Subscribed { topic: topic.clone(), position, recovery } };
+        if to.shard == self.number() {
+            let (to, answer) = self.begin_subscription(joined);
+            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));
+            self.on_answer(to, answer);
+        } else {
+            self.mesh.send(usize::from(to.shard), Parcel::Joined(Box::new(joined)));
+            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));
         }
     }
 
-    fn answer_join(&mut self, to: ToConn, joining: Joining, answer: Answer) {
-        let joined = Joined { to, joining, answer };
+    pub(super) fn refuse_join(&mut self, join: Join, error: PublishError) {
+        let Join { topic, joining, reply: to, .. } = join;
+        let joined = Joined { to, joining, answer: Answer::NotSubscribed { topic, error } };
         if to.shard == self.number() {
             self.on_joined(joined);
         } else {
@@ -175,8 +196,14 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// The home has answered a join: if it may, the subscription begins now.
+    /// The home has answered a join.
     pub(super) fn on_joined(&mut self, joined: Joined) {
+        let (to, answer) = self.begin_subscription(joined);
+        self.on_answer(to, answer);
+    }
+
+    /// Begins the subscription if the home has accepted it. Returns what the connection's handler must know of it.
+    fn begin_subscription(&mut self, joined: Joined) -> (ToConn, Answer) {
         let Joined { to, joining, mut answer } = joined;
         let Joining { topic, catch_up, join_leave, presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
@@ -188,9 +215,7 @@ impl<R: Ring> Shard<'_, R> {
                 self.remember_presence(slot, topic, presence);
             }
             (None, Answer::Subscribed { .. }) => {
-                if let Some(info) = presence {
-                    self.tell_departure(&name, info);
-                }
+                presence.into_iter().for_each(|presence| self.tell_departure(&name, presence));
             }
             _ => {}
         }
@@ -198,7 +223,7 @@ impl<R: Ring> Shard<'_, R> {
             self.tell_disinterest(&name);
         }
         self.metrics.topics.set(self.topics.len() as u64);
-        self.on_answer(to, answer);
+        (to, answer)
     }
 
     /// Leaves of what a connection has missed as much as may wait for it, with what it was sent of the past before and
@@ -228,9 +253,9 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Arc<ClientInfo>>) {
-        if let Some(info) = presence {
-            self.slot(slot).rare.get_or_insert_default().presence.push((topic, info));
+    fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Presence>) {
+        if let Some(presence) = presence {
+            self.slot(slot).rare.get_or_insert_default().presence.push((topic, presence));
         }
     }
 
@@ -246,8 +271,9 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn end_subscription(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, variant } = subscription;
         let name = self.topics.name(topic).clone();
-        if let Some(info) = self.take_presence(slot, topic) {
-            self.tell_departure(&name, info);
+        // More than one where it has joined again while it was subscribed.
+        while let Some(presence) = self.take_presence(slot, topic) {
+            self.tell_departure(&name, presence);
         }
         if self.topics.unsubscribe(topic, slot, variant) {
             self.tell_disinterest(&name);
@@ -256,26 +282,26 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Arc<ClientInfo>> {
+    fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Presence> {
         let presence = &mut self.slot(slot).rare.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }
 
-    fn tell_departure(&mut self, topic: &TopicName, info: Arc<ClientInfo>) {
+    fn tell_departure(&mut self, topic: &TopicName, presence: Presence) {
         let home = self.mesh.home(topic);
         if home == self.mesh.shard() {
-            self.on_depart(topic, info);
+            self.on_depart(topic, presence);
         } else {
-            self.mesh.send(home, Parcel::Depart(topic.clone(), info));
+            self.mesh.send(home, Parcel::Depart(topic.clone(), presence));
         }
     }
 
-    /// At the topic's home: somebody who was present no longer is.
-    pub(super) fn on_depart(&mut self, topic: &TopicName, info: Arc<ClientInfo>) {
-        let Some(id) = self.home.depart(topic, &info) else { return };
+    /// At the topic's home: the subscription that a join began has ended.
+    pub(super) fn on_depart(&mut self, topic: &TopicName, presence: Presence) {
+        let Some(id) = self.home.depart(topic, &presence) else { return };
         if self.home.namespace(id).join_leave {
-            self.push_to_all(id, topic, &Push::Left(info));
+            self.push_to_all(id, topic, &Push::Left(presence.info));
         }
     }
 }

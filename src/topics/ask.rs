@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, TopicName};
+use super::{Body, ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, TopicName};
 #[cfg(doc)]
 use crate::limits::{HOME_TOPICS_MAX, IDEMPOTENCY_BYTES_MAX, SHARD_TOPICS_MAX};
 
@@ -49,6 +49,20 @@ pub enum Answer {
     Refused(PublishError),
 }
 
+impl Answer {
+    /// Bytes that it keeps in memory, about.
+    pub fn bytes(&self) -> usize {
+        let bodies = |bodies: &[Arc<Body>]| bodies.iter().map(|body| size_of::<Body>() + body.frame.len()).sum();
+        let held = match self {
+            Answer::Subscribed { recovery: Recovery::Recovered(missed), .. } => bodies(missed),
+            Answer::History(Some(HistoryPage { publications: Some(publications), .. })) => bodies(publications),
+            Answer::Presence(present) => present.iter().map(|info| info.bytes()).sum(),
+            _ => 0,
+        };
+        size_of::<Answer>() + held
+    }
+}
+
 /// Why something that was asked of a topic's home was refused. Nothing has happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PublishError {
@@ -67,7 +81,7 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PublishError::Busy => "publications arrive faster than they can be passed on: try again later",
+            PublishError::Busy => "the shards are behind and take no more at the moment: try again later",
             PublishError::TooManyTopics => "too many topics: use fewer, or run more shards",
             PublishError::TooManyKeys => {
                 "too many publications with idempotency keys within five minutes: \

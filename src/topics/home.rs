@@ -12,7 +12,9 @@ use smallvec::SmallVec;
 
 use super::history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 use super::repeats::{Repeat, Repeats};
-use super::{Body, ClientInfo, Epoch, Namespace, NamespaceId, Namespaces, Position, PublishError, TopicName};
+use super::{
+    Body, ClientInfo, Epoch, JoinId, Namespace, NamespaceId, Namespaces, Position, Presence, PublishError, TopicName,
+};
 use crate::limits::{
     EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS, SWEEP_TURNS,
     TOPIC_IDLE_MS,
@@ -49,7 +51,16 @@ struct Topic {
 struct Kept {
     history: History,
     /// By client.
-    presence: HashMap<Box<str>, Arc<ClientInfo>>,
+    present: HashMap<Box<str>, Present>,
+}
+
+/// A client that is present in a topic.
+#[derive(Debug)]
+struct Present {
+    /// As its newest join describes it.
+    info: Arc<ClientInfo>,
+    /// Its joins that have not ended. A client that subscribes again in a hurry has two for a moment.
+    joins: SmallVec<[JoinId; 1]>,
 }
 
 impl Topic {
@@ -66,7 +77,7 @@ impl Topic {
 
 impl Kept {
     fn is_empty(&self) -> bool {
-        self.history.is_empty() && self.presence.is_empty()
+        self.history.is_empty() && self.present.is_empty()
     }
 }
 
@@ -188,6 +199,12 @@ impl Home {
         let Some(id) = self.find(topic) else { return };
         let topic = &mut self.topics[id.0 as usize];
         topic.shards.retain(|other| *other != shard);
+        if topic.shards.is_empty()
+            && let Some(kept) = &mut topic.kept
+        {
+            // Departures come before this. Were one missing, the client would otherwise stay as long as the server.
+            kept.present.clear();
+        }
         if topic.is_unused() {
             self.unused.push(id);
         }
@@ -262,33 +279,61 @@ impl Home {
         }
     }
 
-    /// Notes that a client has subscribed; whether that is news. Where the topic's namespace keeps nothing of the
-    /// kind, or [`PRESENCE_MAX`] are there, it always is.
-    pub fn arrive(&mut self, id: HomeId, info: &Arc<ClientInfo>) -> bool {
+    /// A client has joined. Returns whether it is present only since now, which its namespace's subscribers may be
+    /// pushed.
+    ///
+    /// A topic remembers [`PRESENCE_MAX`] clients. Further ones subscribe like all others, but are neither present nor
+    /// pushed, so that their departure has nothing to take back.
+    pub fn arrive(&mut self, id: HomeId, presence: &Presence) -> bool {
+        let Presence { join, info } = presence;
         let topic = &mut self.topics[id.0 as usize];
-        if !self.namespaces.get(topic.namespace).presence {
-            return true;
+        if !self.namespaces.get(topic.namespace).remembers_subscribers() {
+            return false;
         }
-        let present = &mut topic.kept.get_or_insert_default().presence;
-        if present.len() == PRESENCE_MAX && !present.contains_key(&info.client) {
-            return true;
+        let present = &mut topic.kept.get_or_insert_default().present;
+        if let Some(client) = present.get_mut(&info.client) {
+            client.info = info.clone();
+            client.joins.push(*join);
+            return false;
         }
-        present.insert(info.client.clone(), info.clone()).is_none()
+        if present.len() >= PRESENCE_MAX {
+            return false;
+        }
+        present.insert(info.client.clone(), Present { info: info.clone(), joins: SmallVec::from_buf([*join]) });
+        true
     }
 
-    /// Notes that a client's subscription has ended.
-    pub fn depart(&mut self, topic: &TopicName, info: &ClientInfo) -> Option<HomeId> {
+    /// A join has ended. Returns the topic if it was the last one of a client that was present.
+    pub fn depart(&mut self, topic: &TopicName, presence: &Presence) -> Option<HomeId> {
         let id = self.find(topic)?;
-        if let Some(kept) = &mut self.topics[id.0 as usize].kept {
-            kept.presence.remove(&info.client);
+        let present = &mut self.topics[id.0 as usize].kept.as_mut()?.present;
+        let client = present.get_mut(&presence.info.client)?;
+        client.joins.retain(|join| *join != presence.join);
+        if !client.joins.is_empty() {
+            return None;
         }
+        present.remove(&presence.info.client);
         Some(id)
     }
 
-    /// Who has subscribed to a topic, in no order.
+    /// The clients that have subscribed to a topic, in no order; none where its namespace has no presence.
     pub fn presence(&self, topic: &TopicName) -> Vec<Arc<ClientInfo>> {
-        let kept = self.find(topic).and_then(|id| self.topics[id.0 as usize].kept.as_ref());
-        kept.map(|kept| kept.presence.values().cloned().collect()).unwrap_or_default()
+        let topic = self.find(topic).map(|id| &self.topics[id.0 as usize]);
+        let kept = topic.filter(|topic| self.has_presence(topic)).and_then(|topic| topic.kept.as_ref());
+        kept.map(|kept| kept.present.values().map(|client| client.info.clone()).collect()).unwrap_or_default()
+    }
+
+    fn has_presence(&self, topic: &Topic) -> bool {
+        self.namespaces.get(topic.namespace).presence
+    }
+
+    /// All joins that a topic remembers, for checks.
+    #[cfg(feature = "sim")]
+    pub fn joins(&self) -> impl Iterator<Item = (&TopicName, JoinId)> {
+        self.topics.iter().flat_map(|(_, topic)| {
+            let present = topic.kept.iter().flat_map(|kept| kept.present.values());
+            present.flat_map(|client| client.joins.iter().map(|join| (&topic.name, *join)))
+        })
     }
 
     /// The settings for a topic.
@@ -299,7 +344,10 @@ impl Home {
     /// The topics with subscribers, with how many of them are present where that is kept.
     pub fn active(&self) -> impl Iterator<Item = (&TopicName, usize)> {
         let active = self.topics.iter().filter(|(_, topic)| !topic.shards.is_empty());
-        active.map(|(_, topic)| (&topic.name, topic.kept.as_ref().map_or(0, |kept| kept.presence.len())))
+        active.map(|(_, topic)| {
+            let kept = topic.kept.as_ref().filter(|_| self.has_presence(topic));
+            (&topic.name, kept.map_or(0, |kept| kept.present.len()))
+        })
     }
 
     /// Looks at the next topics, all of them in [`SWEEP_TURNS`]: drops publications that are too old, and forgets topics
@@ -493,14 +541,10 @@ mod tests {
         home.add_interest(&name("a"), 2).unwrap();
         home.forget_unused();
         assert_eq!(home.shards(id), [2], "it has a subscriber again");
-        let info = Arc::new(ClientInfo::default());
-        home.arrive(id, &info);
+        home.arrive(id, &join("x", 1));
         home.remove_interest(&name("a"), 2);
         home.forget_unused();
-        assert_eq!((home.len(), home.unpublished()), (1, 1), "somebody is present");
-        home.depart(&name("a"), &info);
-        home.sweep(0);
-        assert_eq!(home.len(), 0);
+        assert_eq!((home.len(), home.unpublished()), (0, 0), "nobody is present where nobody subscribes");
     }
 
     #[test]
@@ -570,13 +614,65 @@ mod tests {
     fn presence_knows_each_client_once() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
-        let info = |client: &str| Arc::new(ClientInfo { client: client.into(), ..ClientInfo::default() });
-        assert!(home.arrive(id, &info("x")) && home.arrive(id, &info("y")) && !home.arrive(id, &info("x")));
+        assert!(home.arrive(id, &join("x", 1)) && home.arrive(id, &join("y", 2)));
         assert_eq!(home.active().collect::<Vec<_>>(), [(&name("a"), 2)]);
-        home.depart(&name("a"), &info("x"));
-        home.depart(&name("a"), &info("nobody"));
-        assert_eq!(home.presence(&name("a")), [info("y")]);
+        assert_eq!(home.depart(&name("a"), &join("x", 1)), Some(id));
+        assert_eq!(home.depart(&name("a"), &join("nobody", 3)), None);
+        assert_eq!(home.presence(&name("a")), [join("y", 2).info]);
         assert_eq!(home.presence(&name("b")), []);
+    }
+
+    fn join(client: &str, count: u64) -> Presence {
+        let info = Arc::new(ClientInfo { client: client.into(), ..ClientInfo::default() });
+        Presence { join: JoinId::new(0, count), info }
+    }
+
+    #[test]
+    fn a_departure_ends_its_own_join_and_no_other() {
+        let mut home = home(Namespace { presence: true, ..Namespace::default() });
+        let id = home.add_interest(&name("a"), 0).unwrap();
+        assert!(home.arrive(id, &join("x", 1)) && !home.arrive(id, &join("x", 2)), "one client, which came once");
+        assert_eq!(home.depart(&name("a"), &join("x", 1)), None, "its second join goes on");
+        assert_eq!(home.depart(&name("a"), &join("x", 1)), None);
+        assert_eq!(home.presence(&name("a")), [join("x", 2).info]);
+        assert_eq!(home.depart(&name("a"), &join("x", 2)), Some(id));
+        assert_eq!(home.presence(&name("a")), []);
+    }
+
+    #[test]
+    fn clients_past_the_bound_are_neither_present_nor_missed() {
+        let mut home = home(Namespace { presence: true, join_leave: true, ..Namespace::default() });
+        let id = home.add_interest(&name("a"), 0).unwrap();
+        for count in 0..PRESENCE_MAX as u64 {
+            assert!(home.arrive(id, &join(&count.to_string(), count)));
+        }
+        assert!(!home.arrive(id, &join("late", 1 << 20)));
+        assert_eq!(home.depart(&name("a"), &join("5", 5)), Some(id));
+        assert!(home.arrive(id, &join("late", 1 << 21)), "there is room for its second join");
+        assert_eq!(home.depart(&name("a"), &join("late", 1 << 20)), None, "the first one was not remembered");
+        assert_eq!(home.presence(&name("a")).len(), PRESENCE_MAX);
+        assert_eq!(home.depart(&name("a"), &join("late", 1 << 21)), Some(id));
+    }
+
+    #[test]
+    fn comings_and_goings_alternate_also_where_presence_is_not_shown() {
+        let mut home = home(Namespace { join_leave: true, ..Namespace::default() });
+        let id = home.add_interest(&name("a"), 0).unwrap();
+        assert!(home.arrive(id, &join("x", 1)) && !home.arrive(id, &join("x", 2)));
+        assert_eq!((home.presence(&name("a")), home.active().next()), (vec![], Some((&name("a"), 0))));
+        assert_eq!(home.depart(&name("a"), &join("x", 1)), None);
+        assert_eq!(home.depart(&name("a"), &join("x", 2)), Some(id));
+    }
+
+    #[test]
+    fn a_topic_without_subscribers_has_nobody_present_and_is_forgotten() {
+        let mut home = home(Namespace { presence: true, ..Namespace::default() });
+        let id = home.add_interest(&name("a"), 0).unwrap();
+        home.arrive(id, &join("x", 1));
+        home.remove_interest(&name("a"), 0);
+        assert_eq!(home.presence(&name("a")), []);
+        home.sweep(TOPIC_IDLE_MS);
+        assert_eq!(home.len(), 0);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub use history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 pub use home::{Home, HomeId, Sequenced};
 pub use name::{Homes, NameError, TopicName};
 pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, UnknownNamespace};
-pub use publication::{Body, ClientInfo, Draft, Encoding, Epoch, Position, Publication, Push, VARIANTS, Variant};
+pub use publication::{
+    Body, ClientInfo, Draft, Encoding, Epoch, JoinId, Position, Presence, Publication, Push, VARIANTS, Variant,
+};
 pub use subscribers::Subscribers;
 pub use table::{Part, Run, TopicId, Topics};

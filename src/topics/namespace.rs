@@ -76,6 +76,13 @@ pub struct Namespace {
     pub deflate: bool,
 }
 
+impl Namespace {
+    /// Whether the home of a topic must know each subscriber by name.
+    pub fn remembers_subscribers(&self) -> bool {
+        self.presence || self.join_leave
+    }
+}
+
 impl Default for Namespace {
     fn default() -> Self {
         Namespace {

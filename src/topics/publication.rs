@@ -37,6 +37,26 @@ pub struct ClientInfo {
     pub chan_info: Option<Box<[u8]>>,
 }
 
+/// Names one join of a client: no two joins of a server share a name, so a departure ends exactly its own join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct JoinId(u64);
+
+impl JoinId {
+    /// The join number `count` of a shard. A shard that makes a million joins a second has numbers for nine years.
+    pub fn new(shard: u16, count: u64) -> JoinId {
+        JoinId(u64::from(shard) << 48 | count & ((1 << 48) - 1))
+    }
+}
+
+/// A client, as one of its joins makes it present in a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// Which join.
+    pub join: JoinId,
+    /// The client.
+    pub info: Arc<ClientInfo>,
+}
+
 /// What somebody wants to publish: a publication that has no place yet.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -64,6 +84,22 @@ impl Draft {
     pub fn new(topic: TopicName, is_text: bool, payload: Bytes) -> Draft {
         let (key, tags, info, idempotency_key) = (None, None, None, None);
         Draft { topic, is_text, payload, key, tags, info, idempotency_key, skip_history: false }
+    }
+
+    /// Bytes that it holds, about.
+    pub fn bytes(&self) -> usize {
+        let texts = [&self.key, &self.idempotency_key].into_iter().flatten().map(|text| text.len());
+        let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len());
+        let info = self.info.as_ref().map_or(0, |info| info.bytes());
+        size_of::<Draft>() + self.payload.len() + texts.chain(tags).sum::<usize>() + info
+    }
+}
+
+impl ClientInfo {
+    /// Bytes that it holds, about.
+    pub fn bytes(&self) -> usize {
+        let infos = [&self.conn_info, &self.chan_info].into_iter().flatten().map(|info| info.len());
+        size_of::<ClientInfo>() + self.client.len() + self.user.len() + infos.sum::<usize>()
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::metrics::{await_left, await_that, closed, resident_bytes, total};
 use crate::peer::{Peer, upgrade_request};
 use crate::support::server::Server;
-use crate::topics::{centrifugo, configured, hear, narrow, publish, say};
+use crate::topics::{centrifugo, configured, hear, narrow, publish};
 
 const CONFIG: &str = "[centrifuge]\nanonymous = true\n[namespaces.default]\nhistory_size = 300\n";
 

@@ -16,6 +16,7 @@ mod floods;
 mod history;
 mod metrics;
 mod paths;
+mod presence;
 mod topics;
 
 use support::server::Server;

@@ -135,26 +135,26 @@ BUGS = [
     Bug(
         "sleeps-over-parcels",
         "src/server/mesh.rs",
-        "if self.has_incoming() {\n            Duration::ZERO",
+        "if self.has_incoming() || !self.returned.is_empty() {\n            Duration::ZERO",
         "if false {\n            Duration::ZERO",
     ),
     Bug(
         "backlog-forgotten",
         "src/server/mesh.rs",
-        "} else if self.links.iter().flatten().any(|link| !link.backlog.is_empty()) {",
-        "} else if false {",
+        "} else if self.has_backlog() || ",
+        "} else if ",
     ),
     Bug(
         "no-doorbell",
         "src/server/mesh.rs",
-        "std::mem::take(&mut link.sent) && link.asleep.take()",
-        "std::mem::take(&mut link.sent) && link.asleep.take() && self.shard != 1",
+        "std::mem::take(&mut link.sent) && link.asleep.take();",
+        "std::mem::take(&mut link.sent) && link.asleep.take() && self.shard != 1;",
     ),
     Bug(
         "backlog-overtaken",
         "src/server/mesh.rs",
-        "link.backlog.push_back(parcel);",
-        "if let Err(parcel) = link.queue.push(parcel) { link.backlog.push_back(parcel) }",
+        "self.backlog.push_back(parcel);",
+        "if let Err(parcel) = self.queue.push(parcel) { self.backlog.push_back(parcel) }",
     ),
     Bug(
         "watch-not-renewed",
@@ -257,14 +257,14 @@ BUGS = [
     Bug(
         "interest-for-ever-lost",
         "src/topics/home.rs",
-        "self.topics[id.0 as usize].shards.retain(|other| *other != shard);",
-        "self.topics[id.0 as usize].shards.clear();",
+        "topic.shards.retain(|other| *other != shard);",
+        "topic.shards.clear();",
     ),
     Bug(
         "publication-overtakes-subscriber",
         "src/server/mesh.rs",
-        "parcels[start..].sort_by_key(|parcel| !parcel.is_interest());",
-        "",
+        "        parcels.append(&mut taken);\n",
+        "        taken.append(parcels);\n        parcels.append(&mut taken);\n",
     ),
     Bug(
         "run-kept-for-the-gone",
@@ -324,8 +324,8 @@ BUGS = [
     Bug(
         "subscribed-too-early",
         "src/server/subscribe.rs",
-        "                    self.refuse_early(slot);\n",
-        "",
+        "if !self.mesh.has_room(subscribe.topic.home(self.mesh.shard_count())) => {",
+        "if false => {",
     ),
     Bug(
         "staged-before-the-answer",
@@ -356,6 +356,42 @@ BUGS = [
         "src/topics/home.rs",
         "            self.repeats.insert((topic, key), position);\n",
         "            let _ = (topic, key);\n",
+    ),
+    Bug(
+        "answer-before-arrival",
+        "src/server/subscribe.rs",
+        "            let (to, answer) = self.begin_subscription(joined);\n"
+        "            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));\n"
+        "            self.on_answer(to, answer);\n",
+        "            let presence = joined.joining.presence.clone();\n"
+        "            presence.iter().for_each(|presence| _ = self.home.depart(&topic, presence));\n"
+        "            self.on_joined(joined);\n"
+        "            presence.iter().for_each(|presence| _ = self.home.arrive(id, presence));\n"
+        "            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));\n",
+    ),
+    Bug(
+        "departure-ends-another-join",
+        "src/topics/home.rs",
+        "client.joins.retain(|join| *join != presence.join);",
+        "client.joins.clear();",
+    ),
+    Bug(
+        "each-join-pushed",
+        "src/topics/home.rs",
+        "            client.joins.push(*join);\n            return false;\n",
+        "            client.joins.push(*join);\n            return true;\n",
+    ),
+    Bug(
+        "failed-doorbell-forgotten",
+        "src/server/mesh.rs",
+        "link.map(|link| link.ring_ms = Some(now_ms + MESH_RETRY_MS)).is_some()",
+        "link.map(|_| now_ms + MESH_RETRY_MS).is_some()",
+    ),
+    Bug(
+        "backlog-dropped-at-the-end",
+        "src/server/drain.rs",
+        "is_done && (is_late || !self.mesh.has_backlog() && !self.mesh.has_incoming())",
+        "is_done && (is_late || !self.mesh.has_incoming())",
     ),
 ]
 

@@ -11,6 +11,7 @@ use ringfeed::proto::{
 };
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
+use crate::guest::Guest;
 use crate::journal::roar;
 use crate::model::{Model, View};
 use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
@@ -101,6 +102,8 @@ pub(crate) struct Client {
     pub(crate) news: Vec<usize>,
     /// What it knows, if it is one that comes back.
     pub(crate) returner: Option<Returner>,
+    /// What it knows, if it is one that comes and goes.
+    guest: Guest,
     /// It has come back, as another client.
     pub(crate) has_returned: bool,
     /// The longest that a publication took to get here, in microseconds.
@@ -154,6 +157,7 @@ impl Client {
             views: Vec::new(),
             news: Vec::new(),
             returner: None,
+            guest: Guest::default(),
             has_returned: false,
             latency_us_max: 0,
             kernel: kernel.clone(),
@@ -228,6 +232,7 @@ impl Client {
             Kind::Breaker(Breach::Talks) => format!("/feed/{}", topic_name(0)),
             Kind::Breaker(_) => "/echo".to_owned(),
             Kind::Room => "/room".to_owned(),
+            Kind::Guest => "/connection/websocket".to_owned(),
             Kind::Stray(404) => "/nowhere".to_owned(),
             Kind::Stray(_) => "/echo".to_owned(),
             Kind::Returner(..) => unreachable!("it asks in another way"),
@@ -314,6 +319,11 @@ impl Client {
         match self.plan.kind.clone() {
             Kind::Echo => self.say_message(),
             Kind::Room => self.say_verb(model),
+            Kind::Guest => {
+                let text = self.guest.say(model.topic_count(), &mut self.rng);
+                self.bytes_asked += 1000 * text.lines().count();
+                self.say_text(&text);
+            }
             Kind::Returner(..) if self.is_stream() => {}
             Kind::Breaker(Breach::Talks) | Kind::Feed(_) | Kind::Returner(..) => self.ping(),
             Kind::Breaker(_) => self.say_message(),
@@ -675,6 +685,12 @@ impl Client {
         };
         self.views = topics.iter().map(|topic| View::new(*topic, self.now_us)).collect();
         self.news = topics;
+        if self.plan.kind == Kind::Guest {
+            let greeting = self.guest.greeting();
+            self.bytes_asked += 1000;
+            self.say_text(&greeting);
+            self.write();
+        }
         if let Some(returner) = &self.returner {
             let greeting = returner.greeting(&mut self.rng);
             self.bytes_asked += 1000 * greeting.len();
@@ -700,6 +716,13 @@ impl Client {
                     Some(name) if self.plan.kind == Kind::Room => Expected::Held(topic_number(name)),
                     _ => Expected::Message(message.kind, message.payload.to_vec()),
                 });
+            }
+            Event::Message(message) if self.plan.kind == Kind::Guest => {
+                let answers = self.guest.on_message(model, message.as_str().expect("JSON is text"));
+                if !self.plan.ignores_pings && self.deeds.is_none() {
+                    answers.iter().for_each(|text| self.say_text(text));
+                    self.write();
+                }
             }
             Event::Message(message) => {
                 let published_us = match self.returner.is_some() {
@@ -732,7 +755,7 @@ impl Client {
     fn is_answer(&self, message: Message<'_>) -> bool {
         match self.plan.kind {
             Kind::Room => message.payload.first() == Some(&b'='),
-            Kind::Feed(_) | Kind::Returner(..) | Kind::Breaker(Breach::Talks) => false,
+            Kind::Guest | Kind::Feed(_) | Kind::Returner(..) | Kind::Breaker(Breach::Talks) => false,
             _ => true,
         }
     }

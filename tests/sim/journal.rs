@@ -8,7 +8,7 @@ use ringfeed::buf::ConnId;
 use ringfeed::gateway::{Accept, Context, Get, Handler, Order, Refusal, Request, Stream, Subscribe};
 use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
-use ringfeed::topics::{Answer, Body, CatchUp, Encoding, Push, TopicName};
+use ringfeed::topics::{Answer, Body, CatchUp, Encoding, PublishError, Push, TopicName};
 
 /// What all handlers of a run write down.
 #[derive(Default)]
@@ -180,8 +180,12 @@ impl Handler for Room {
 
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
         assert_eq!(ticket, HELD);
-        let Answer::Subscribed { topic, .. } = answer else { panic!("it was refused: {answer:?}") };
-        conn.send(Message::text(&format!("=h {topic}")));
+        match answer {
+            Answer::Subscribed { topic, .. } => conn.send(Message::text(&format!("=h {topic}"))),
+            // Its home has left.
+            Answer::NotSubscribed { error: PublishError::Stopping, .. } => conn.close(CloseCode::TRY_AGAIN_LATER, ""),
+            answer => panic!("it was refused: {answer:?}"),
+        }
         conn.release();
     }
 }

@@ -14,6 +14,9 @@ const HANDSHAKE_US: u64 = 1_000_000;
 /// The code of a close that tells of an overload.
 const EARLY: u16 = 1013;
 
+/// The code of a close when the home of a token's topic has left.
+const UNABLE: u16 = 3004;
+
 /// What a verdict rests on.
 struct Case<'a> {
     client: &'a Client,
@@ -73,6 +76,9 @@ impl Case<'_> {
 
     /// Whether it may have been closed since it had lost something, or since it took too long to say who it is.
     fn may_be_lost(&self) -> bool {
+        if self.client.plan.kind == Kind::Guest {
+            return self.may_not_know();
+        }
         let Some(returner) = &self.client.returner else { return false };
         match returner.transport {
             Transport::Raw => self.client.lost_something() || self.may_not_know(),
@@ -83,7 +89,9 @@ impl Case<'_> {
 
     /// Whether it was closed, or may have been, since it subscribed when its shard could not tell the topic's home.
     fn may_be_early(&self) -> bool {
-        self.plan.shards > 1 && (self.client.seen.close == Some(Some(EARLY)) || self.may_not_know())
+        let told = self.client.seen.close;
+        let is_early = told == Some(Some(EARLY)) || told == Some(Some(UNABLE)) && self.plan.drain_us.is_some();
+        self.plan.shards > 1 && (is_early || self.may_not_know())
     }
 
     /// Whether it may not have been told what the server did, or only too late.
@@ -94,7 +102,7 @@ impl Case<'_> {
     /// A slow consumer must have had more to read than an outbox holds, or what waited for it was too old.
     fn may_be_slow(&self, model: &Model) -> bool {
         let client = self.client;
-        if self.is_bound_in_age(model) {
+        if self.is_bound_in_age(model) || self.may_be_told_of_others(model) {
             return true;
         }
         let topics: Vec<usize> = match &client.plan.kind {
@@ -114,6 +122,17 @@ impl Case<'_> {
         bytes + client.bytes_asked > bounds.min().expect("it has topics") + client.bytes_read
     }
 
+    /// Whether it may be pushed who comes and goes, of which nobody counts the bytes.
+    fn may_be_told_of_others(&self, model: &Model) -> bool {
+        match &self.client.plan.kind {
+            Kind::Guest => true,
+            Kind::Returner(Transport::Centrifuge { .. }, topics) => {
+                topics.iter().any(|topic| model.namespace(*topic).force_join_leave)
+            }
+            _ => false,
+        }
+    }
+
     /// Where what is too old would be dropped, an event stream of several topics ends: it can do without nothing.
     fn is_bound_in_age(&self, model: &Model) -> bool {
         let Kind::Returner(_, topics) = &self.client.plan.kind else { return false };
@@ -128,8 +147,9 @@ impl Case<'_> {
             return;
         }
         let told = client.seen.close;
-        let drained = client.returner.as_ref().map_or(1001, Returner::drain_code);
-        let lost = client.returner.as_ref().map_or(1008, Returner::lost_code);
+        let is_guest = client.plan.kind == Kind::Guest;
+        let drained = client.returner.as_ref().map_or(if is_guest { 3001 } else { 1001 }, Returner::drain_code);
+        let lost = client.returner.as_ref().map_or(if is_guest { 3012 } else { 1008 }, Returner::lost_code);
         let expected = match (end, client.plan.kind.clone()) {
             (None, _) | (Some(CloseCause::SlowConsumer | CloseCause::PeerLost), _) => None,
             (Some(CloseCause::Peer), _) => Some(client.deeds.close.expect("it sent a Close frame")),

@@ -4,6 +4,7 @@
 //! progress. The same seed and commit is the same run. What is checked, and that it can fail, is in `README.md` here.
 
 mod client;
+mod guest;
 mod journal;
 mod judge;
 mod model;

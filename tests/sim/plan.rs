@@ -36,6 +36,8 @@ pub(crate) enum Kind {
     Feed(Vec<usize>),
     /// Subscribes, unsubscribes and publishes.
     Room,
+    /// Subscribes and unsubscribes by Centrifugo's protocol, so that it comes and goes under its name.
+    Guest,
     /// Listens to these topics, and comes back with the position that it knows.
     Returner(Transport, Vec<usize>),
     /// Breaks the protocol at some time.
@@ -163,6 +165,9 @@ impl Plan {
             clients.truncate(3);
             clients.iter_mut().for_each(|client| client.flap(active_us));
         }
+        if !is_flapping && rng.chance(100) {
+            clients.iter_mut().for_each(|client| client.visit(rng, active_us));
+        }
         let is_flood = is_quick_network && !is_flapping && rng.chance(60);
         let pauses = match rng.below(12) {
             _ if is_flood => 5,
@@ -280,6 +285,14 @@ impl ClientPlan {
         self.pace = Pace::Quick;
     }
 
+    /// Has it come and go under its name all the time.
+    fn visit(&mut self, rng: &mut Rng, active_us: u64) {
+        self.kind = Kind::Guest;
+        self.deflate_window = None;
+        self.ending = ending(rng, &self.kind);
+        (self.acts, self.at_once, self.act_us) = (100, 4, active_us / 100);
+    }
+
     /// Has it be one that comes back, many times and with few words.
     fn roam(&mut self, rng: &mut Rng, topics: usize, active_us: u64) {
         self.kind = returner(rng, topics);
@@ -363,7 +376,8 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
     match rng.below(100) {
         0..15 => Kind::Echo,
         15..35 => Kind::Feed((0..topics).filter(|_| rng.chance(400)).collect()),
-        35..55 => Kind::Room,
+        35..49 => Kind::Room,
+        49..55 => Kind::Guest,
         55..85 => returner(rng, topics),
         85..93 => Kind::Breaker(rng.choose(&[
             Breach::NotMasked,
@@ -381,7 +395,7 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
 fn deflate_window(rng: &mut Rng, kind: &Kind) -> Option<u8> {
     match kind {
         // It is told its name, which is left to real chance, and how much that shrinks.
-        Kind::Returner(Transport::Centrifuge { .. }, _) => None,
+        Kind::Guest | Kind::Returner(Transport::Centrifuge { .. }, _) => None,
         _ => rng.choose(&[None, Some(15), Some(9)]),
     }
 }

@@ -70,6 +70,8 @@ struct World<'m> {
     shards: Vec<Option<SimShard<'m>>>,
     clients: Vec<Client>,
     journal: Rc<RefCell<Journal>>,
+    /// Some namespace remembers who has subscribed.
+    has_presence: bool,
     is_active: bool,
     is_leaving: bool,
     is_draining: bool,
@@ -93,6 +95,7 @@ pub(crate) fn run(seed: u64) -> Summary {
     let client =
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
+    let has_presence = plan.config.namespaces.iter().any(|(_, namespace)| namespace.remembers_subscribers());
     let mut world = World {
         model: Model::new(plan.topics, &plan.config.namespaces),
         kernel,
@@ -101,6 +104,7 @@ pub(crate) fn run(seed: u64) -> Summary {
         shards: shards.into_iter().map(Some).collect(),
         clients,
         journal,
+        has_presence,
         is_active: true,
         is_leaving: false,
         is_draining: false,
@@ -376,11 +380,28 @@ impl World<'_> {
         let waiting = shard.outbox_bytes_max();
         assert!(waiting <= bound, "{waiting} bytes wait in an outbox that may hold {bound}");
         if shard.has_left() {
-            shard.check_goodbyes();
+            shard.check_goodbyes(self.kernel.last_leap_us().is_some());
             self.shards[ring] = None;
         } else {
             self.put_to_sleep(ring);
         }
+        self.check_presence();
+    }
+
+    /// Whoever is present in a topic has subscribed to it, and the other way round, whenever no shard is still to be
+    /// told.
+    fn check_presence(&self) {
+        if !self.has_presence || !self.shards.iter().all(|shard| shard.as_ref().is_some_and(SimShard::is_at_rest)) {
+            return;
+        }
+        let (mut present, mut subscribed) = (Vec::new(), Vec::new());
+        for shard in self.shards.iter().flatten() {
+            shard.list_present(&mut present);
+            shard.list_subscribed(&mut subscribed);
+        }
+        present.sort_unstable();
+        subscribed.sort_unstable();
+        assert_eq!(present, subscribed, "those who are present and those who have subscribed are not the same");
     }
 
     /// Publications stop at their bound, but for the run of one turn where nothing waited. Replies stop when the peer

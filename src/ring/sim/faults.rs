@@ -45,6 +45,8 @@ pub struct Faults {
     pub accept_full: u32,
     /// Accepting fails with something unheard of.
     pub accept_fails: u32,
+    /// A doorbell fails for lack of memory.
+    pub doorbell_fails: u32,
     /// A watch of an event ends.
     pub watch_ends: u32,
     /// A wait returns before anything happened, or without all that did.
@@ -75,6 +77,7 @@ impl Faults {
             accept_aborted: 0,
             accept_full: 0,
             accept_fails: 0,
+            doorbell_fails: 0,
             watch_ends: 0,
             wait_short: 0,
             leaps_per_million: 0,
@@ -98,6 +101,7 @@ impl Faults {
             accept_aborted: rate(&usual),
             accept_full: rate(&usual),
             accept_fails: rate(&seldom),
+            doorbell_fails: rate(&usual),
             watch_ends: rate(&usual),
             wait_short: rate(&usual),
             leaps_per_million: rate(&[10, 100, 1000]),

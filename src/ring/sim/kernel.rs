@@ -277,7 +277,12 @@ impl SimKernel {
     pub fn remove_ring(&self, ring: usize) {
         let kernel = &mut *self.0.borrow_mut();
         kernel.rings[ring].is_gone = true;
-        kernel.rings[ring].queued.clear();
+        // The real one submits what is queued before it ends. Nobody sees what comes of it, except for doorbells.
+        for request in std::mem::take(&mut kernel.rings[ring].queued) {
+            if let Request::Doorbell { to, token } = request {
+                kernel.schedule(0, Work::Doorbell { from: ring, to, token: token.to_bits() });
+            }
+        }
         for socket in 0..kernel.sockets.len() {
             let entry = &mut kernel.sockets[socket];
             if entry.ring == ring && entry.place != Place::Gone {
@@ -568,6 +573,8 @@ impl Kernel {
     fn doorbell(&mut self, from: usize, to: usize, token: Token) {
         if self.rings[to].is_gone {
             self.post(from, Posted::of(token, Err(Errno::Other(libc::EBADFD))));
+        } else if self.fails(|faults| faults.doorbell_fails) {
+            self.post(from, Posted::of(token, Err(Errno::NoBuffers)));
         } else {
             self.post(to, Posted::of(token, Ok(0)));
         }

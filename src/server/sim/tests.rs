@@ -2,17 +2,24 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::super::mesh::{Parcel, Publish, ReplyTo};
 use super::*;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, KeepAliveConfig};
-use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request};
-use crate::limits::{DRAIN_SETTLE_MS, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_TURN_BYTES, RECV_TURN_CONNS};
+use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request, Subscribe};
+use crate::limits::{
+    DRAIN_HANDOVER_MS, DRAIN_SETTLE_MS, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_TURN_BYTES,
+    RECV_TURN_CONNS,
+};
 use crate::proto::Message;
-use crate::ring::sim::{Faults, PeerId, PeerRead, Rng};
-use crate::topics::{Answer, Draft, Homes, Query, TopicName};
+use crate::ring::sim::{Faults, Happening, PeerId, PeerRead, Rng};
+use crate::topics::{
+    Answer, CatchUp, ClientInfo, Draft, Homes, Namespace, Namespaces, PublishError, Push, Query, TopicName,
+};
 
 /// A text message to the server: "x".
 const MESSAGE: &[u8] = &[0x81, 0x81, 0, 0, 0, 0, b'x'];
@@ -33,10 +40,21 @@ struct Pair<'m> {
 impl Pair<'_> {
     /// `handler` makes what serves feeds.
     fn start<H: Handler + 'static>(status: &Status, handler: impl Fn() -> H) -> Pair<'_> {
-        let kernel = SimKernel::new(Rng::new(1), Faults::none());
+        Pair::start_with(status, Faults::none(), MeshSizes::of(2), handler)
+    }
+
+    fn start_with<H: Handler + 'static>(
+        status: &Status,
+        faults: Faults,
+        mesh_sizes: MeshSizes,
+        handler: impl Fn() -> H,
+    ) -> Pair<'_> {
+        let kernel = SimKernel::new(Rng::new(1), faults);
         let keep_alive = KeepAliveConfig { ping_interval_ms: PING_INTERVAL_MS, ..KeepAliveConfig::default() };
-        let config = ServerConfig { keep_alive, ..ServerConfig::default() };
-        let (publisher, shards) = start(&kernel, &config, 100, MeshSizes::of(2), status, |_| {
+        let namespace = Namespace { presence: true, join_leave: true, ..Namespace::default() };
+        let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
+        let config = ServerConfig { keep_alive, namespaces, ..ServerConfig::default() };
+        let (publisher, shards) = start(&kernel, &config, 100, mesh_sizes, status, |_| {
             let mut routes = Routes::default();
             routes.add("/feed/", Box::new(handler())).unwrap();
             routes
@@ -109,6 +127,24 @@ impl Pair<'_> {
     fn say(&mut self, peer: PeerId, bytes: &[u8]) {
         assert_eq!(self.kernel.write(peer, bytes), bytes.len());
         self.turn(Self::other());
+    }
+
+    /// Both shards take turns as the kernel wakes them, for so long.
+    fn run(&mut self, us: u64) {
+        (0..2).for_each(|shard| self.turn_now(shard));
+        let until_us = self.kernel.now_us() + us;
+        while let Some(happening) = self.kernel.next(until_us) {
+            if let Happening::Turn(shard) = happening {
+                self.turn_now(shard);
+            }
+        }
+    }
+
+    /// The clients that are present, by name.
+    fn present(&self) -> Vec<String> {
+        let mut present = self.shards[Self::home()].shard.home.presence(&topic());
+        present.sort_by(|a, b| a.client.cmp(&b.client));
+        present.iter().map(|info| info.client.to_string()).collect()
     }
 
     /// What the peer was sent after the answer to its handshake.
@@ -304,4 +340,256 @@ fn however_much_some_send_they_are_heard_in_turns_and_their_neighbour_in_each() 
     }
     let each = 100 * RECV_TURN_BYTES as usize / floods.len();
     assert!(floods.iter().all(|(_, sent)| *sent > each), "one of them was forgotten: {floods:?}");
+}
+
+/// A handler whose connections subscribe under their names with a message "x", and again with each further one. What
+/// each is told it writes down. An unsubscribe follows the answers, as many as it was made with.
+struct Visitors {
+    told: Rc<RefCell<Vec<String>>>,
+    unsubscribes: RefCell<u32>,
+}
+
+impl Visitors {
+    fn new(unsubscribes: u32) -> (Rc<RefCell<Vec<String>>>, impl Fn() -> Visitors) {
+        let told: Rc<RefCell<Vec<String>>> = Rc::default();
+        let visitors = Rc::clone(&told);
+        (told, move || Visitors { told: Rc::clone(&visitors), unsubscribes: RefCell::new(unsubscribes) })
+    }
+
+    fn name(conn: &Context<'_>) -> String {
+        format!("client {}", conn.id().slot)
+    }
+}
+
+impl Handler for Visitors {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        Ok(Accept { encoding: crate::topics::Encoding::Own, ..Accept::default() })
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        if message.payload == b"y" {
+            return conn.publish_with(Draft::new(topic(), true, Bytes::from("y")), Some(1));
+        }
+        let presence = ClientInfo { client: Self::name(conn).into(), ..ClientInfo::default() };
+        let (catch_up, presence, ticket) = (CatchUp::None, Some(Arc::new(presence)), Some(0));
+        conn.subscribe_with(Subscribe { topic: topic(), catch_up, presence, join_leave: true, ticket }).unwrap();
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, answer: Answer) {
+        self.told.borrow_mut().push(match &answer {
+            Answer::Subscribed { .. } => "subscribed".to_owned(),
+            Answer::NotSubscribed { error, .. } | Answer::Published(Err(error)) => format!("{error:?}"),
+            other => format!("{other:?}"),
+        });
+        let mut unsubscribes = self.unsubscribes.borrow_mut();
+        if *unsubscribes > 0 {
+            *unsubscribes -= 1;
+            conn.unsubscribe(topic());
+        }
+    }
+
+    fn on_push(&mut self, _: &mut Context<'_>, _: &TopicName, push: &Push) {
+        let mut told = self.told.borrow_mut();
+        match push {
+            Push::Joined(info) => told.push(format!("{} came", info.client)),
+            Push::Left(info) => told.push(format!("{} went", info.client)),
+            Push::Publication(_) => told.push("publication".to_owned()),
+        }
+    }
+}
+
+impl Pair<'_> {
+    /// A peer with an open WebSocket on the topic's home shard.
+    fn connect_at_home(&mut self) -> PeerId {
+        let peer = self.kernel.connect(Self::home());
+        let request = "GET /feed/a HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        self.kernel.write(peer, request.as_bytes());
+        self.run(10_000);
+        peer
+    }
+
+    fn say_and_run(&mut self, peer: PeerId, bytes: &[u8]) {
+        assert_eq!(self.kernel.write(peer, bytes), bytes.len());
+        self.run(100_000);
+    }
+}
+
+#[test]
+fn a_client_that_unsubscribes_when_it_is_answered_is_not_present() {
+    let status = Status::new(2);
+    let (told, visitors) = Visitors::new(1);
+    let mut pair = Pair::start(&status, visitors);
+    let peer = pair.connect_at_home();
+    pair.say_and_run(peer, MESSAGE);
+    assert_eq!((pair.present(), &told.borrow()[..]), (vec![], &["subscribed".to_owned()][..]));
+    pair.say_and_run(peer, MESSAGE);
+    assert_eq!(pair.present(), ["client 0"]);
+    assert_eq!(told.borrow()[1..], ["subscribed", "client 0 came"], "it sees itself come, after the answer");
+    pair.kernel.reset(peer);
+    pair.run(100_000);
+    assert!(pair.present().is_empty());
+}
+
+#[test]
+fn others_see_each_client_come_before_they_see_it_go() {
+    let status = Status::new(2);
+    let (told, visitors) = Visitors::new(0);
+    let mut pair = Pair::start(&status, visitors);
+    let (witness, fickle) = (pair.connect_at_home(), pair.connect_at_home());
+    pair.say_and_run(witness, MESSAGE);
+    *told.borrow_mut() = Vec::new();
+    pair.say_and_run(fickle, MESSAGE);
+    pair.kernel.reset(fickle);
+    pair.run(100_000);
+    let news: Vec<String> = told.borrow().iter().filter(|word| word.starts_with("client")).cloned().collect();
+    assert_eq!(news, ["client 1 came", "client 1 came", "client 1 went"], "the first is told to itself");
+    assert_eq!(pair.present(), ["client 0"]);
+}
+
+#[test]
+fn a_second_join_outlives_the_end_of_the_first() {
+    let status = Status::new(2);
+    let (told, visitors) = Visitors::new(1);
+    let mut pair = Pair::start(&status, visitors);
+    let peer = pair.connect();
+    // Both are on their way when the first is answered, and unsubscribed from.
+    pair.say_and_run(peer, &MESSAGE.repeat(2));
+    assert_eq!(pair.present(), ["client 0"], "{:?}", told.borrow());
+    pair.publish("news");
+    pair.run(100_000);
+    assert_eq!(told.borrow().last().unwrap(), "publication");
+    pair.kernel.reset(peer);
+    pair.run(100_000);
+    assert!(pair.present().is_empty());
+}
+
+#[test]
+fn a_doorbell_that_failed_is_rung_again() {
+    let status = Status::new(2);
+    let (told, visitors) = Visitors::new(0);
+    let faults = Faults { doorbell_fails: 1000, ..Faults::none() };
+    let mut pair = Pair::start_with(&status, faults, MeshSizes::of(2), visitors);
+    // A home that has no topics sleeps for a minute.
+    pair.run(10_000);
+    let peer = pair.connect();
+    pair.say_and_run(peer, MESSAGE);
+    assert!(told.borrow().is_empty(), "no doorbell has come through");
+    let failed = status.shards[Pair::other()].doorbells_failed.get();
+    assert!((20..=101).contains(&failed), "it is rung with pauses: {failed}");
+    pair.kernel.calm();
+    pair.run(10_000);
+    assert_eq!(told.borrow()[0], "subscribed");
+}
+
+impl Pair<'_> {
+    /// Sends the home more than it may have waiting.
+    fn congest(&mut self) {
+        let payload = Bytes::from(vec![0; 1 << 20]);
+        let mesh = &mut self.shards[Self::other()].shard.mesh;
+        for _ in 0..MESH_LINK_BYTES_MAX >> 20 {
+            let draft = Draft::new(topic(), false, payload.clone());
+            mesh.send(Self::home(), Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Nobody })));
+        }
+    }
+}
+
+#[test]
+fn joins_are_refused_while_their_home_is_behind() {
+    let status = Status::new(2);
+    let (told, visitors) = Visitors::new(0);
+    let mut pair = Pair::start(&status, visitors);
+    let peer = pair.connect();
+    pair.congest();
+    let before = pair.shards[Pair::other()].shard.mesh.bytes();
+    for _ in 0..5 {
+        pair.say(peer, MESSAGE);
+        pair.turn(Pair::other());
+    }
+    assert_eq!(told.borrow()[..], ["Busy"; 5]);
+    assert_eq!(status.shards[Pair::other()].requests_refused.get(), 5);
+    assert_eq!(pair.shards[Pair::other()].shard.mesh.bytes(), before, "nothing was added to what waits");
+    pair.turn(Pair::home());
+    pair.say_and_run(peer, MESSAGE);
+    assert_eq!(told.borrow()[5], "subscribed");
+}
+
+#[test]
+fn feeds_are_closed_while_their_home_can_not_be_told_of_them() {
+    let status = Status::new(2);
+    let mesh_sizes = MeshSizes { queue_parcels: 2, turn_parcels: 2 };
+    let mut pair = Pair::start_with(&status, Faults::none(), mesh_sizes, Feed::default);
+    let mesh = &mut pair.shards[Pair::other()].shard.mesh;
+    (0..2).for_each(|_| mesh.send(Pair::home(), Parcel::Interest(topic(), Pair::other() as u16)));
+    for _ in 0..5 {
+        let peer = pair.connect();
+        let close = pair.read(peer);
+        assert_eq!(close[..4], [0x88, close[1], 0x03, 0xf5], "1013");
+        assert!(!pair.shards[Pair::other()].shard.mesh.has_backlog(), "nothing waits for its sake");
+    }
+    assert_eq!(status.shards[Pair::other()].requests_refused.get(), 5);
+}
+
+#[test]
+fn a_shard_hands_over_what_it_has_sent_before_it_ends() {
+    let status = Status::new(2);
+    let mesh_sizes = MeshSizes { queue_parcels: 2, turn_parcels: 100 };
+    let mut pair = Pair::start_with(&status, Faults::none(), mesh_sizes, Feed::default);
+    let peer = pair.connect();
+    pair.turn(Pair::other());
+    pair.turn(Pair::home());
+    (0..20).for_each(|_| pair.publish("x"));
+    pair.turn(Pair::home());
+    pair.publisher.drain().unwrap();
+    pair.turn_now(Pair::home());
+    assert!(!pair.shards[Pair::home()].has_left(), "it has connections no more, but the other has not taken all");
+    for _ in 0..20 {
+        pair.turn_now(Pair::other());
+        pair.turn_now(Pair::home());
+    }
+    assert!(pair.shards[Pair::home()].has_left());
+    assert_eq!(pair.read(peer)[..60], b"\x81\x01x".repeat(20));
+}
+
+#[test]
+fn a_shard_does_not_wait_long_for_one_that_takes_nothing() {
+    let status = Status::new(2);
+    let mesh_sizes = MeshSizes { queue_parcels: 2, turn_parcels: 100 };
+    let mut pair = Pair::start_with(&status, Faults::none(), mesh_sizes, Feed::default);
+    pair.connect();
+    pair.turn(Pair::other());
+    pair.turn(Pair::home());
+    (0..20).for_each(|_| pair.publish("x"));
+    pair.publisher.drain().unwrap();
+    pair.turn(Pair::home());
+    pair.pass((DRAIN_HANDOVER_MS - 100) * 1000);
+    pair.turn_now(Pair::home());
+    assert!(!pair.shards[Pair::home()].has_left());
+    pair.pass(100_000);
+    pair.turn_now(Pair::home());
+    assert!(pair.shards[Pair::home()].has_left());
+}
+
+#[test]
+fn requests_to_a_shard_that_has_left_are_answered() {
+    let status = Status::new(2);
+    let (told, visitors) = Visitors::new(0);
+    let mut pair = Pair::start(&status, visitors);
+    let peer = pair.connect();
+    pair.turn(Pair::other());
+    pair.publisher.drain().unwrap();
+    pair.turn_now(Pair::home());
+    assert!(pair.shards[Pair::home()].has_left());
+    // The home ends; what is left keeps its place in the list.
+    let home = pair.shards.remove(Pair::home());
+    drop(home);
+    for message in [MESSAGE, QUESTION] {
+        pair.kernel.write(peer, message);
+        for _ in 0..5 {
+            pair.pass(1_000);
+            pair.shards[0].turn(pair.kernel.now_us() / 1000);
+        }
+    }
+    assert_eq!(told.borrow()[..], [format!("{:?}", PublishError::Stopping), format!("{:?}", PublishError::Stopping)]);
+    assert!(pair.shards[0].fall_asleep() > Duration::from_millis(10), "nobody looks again and again");
 }

@@ -1,0 +1,171 @@
+//! Clients that come and go faster than anybody can tell of it: whoever is present has subscribed, and the other way
+//! round.
+
+use std::fs;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use socket2::SockRef;
+
+use crate::metrics::{await_left, await_that};
+use crate::peer::{FIN, Peer, TEXT, frame};
+use crate::start;
+use crate::support::http;
+use crate::support::server::Server;
+use crate::support::target_dir;
+
+const CONFIG: &str = r#"
+[centrifuge]
+anonymous = true
+
+[namespaces.default]
+presence = true
+join_leave = true
+force_join_leave = true
+subscribe = "anyone"
+presence_read = "anyone"
+history_size = 300
+"#;
+
+fn server(name: &str) -> Server {
+    let file = target_dir("hostile").join(name);
+    fs::write(&file, CONFIG).expect("the target directory can be written to");
+    start(&["--config", file.to_str().expect("a path of UTF-8")])
+}
+
+/// A client that nobody knows, and that was let in.
+fn anonymous(server: &Server) -> Peer {
+    let mut peer = Peer::open(server.data, "/connection/websocket");
+    say(&mut peer, &[json!({"id": 1, "connect": {}})]);
+    assert!(await_reply(&mut peer, 1, &mut Vec::new())["connect"].is_object());
+    peer
+}
+
+/// Sends commands in one message.
+fn say(peer: &mut Peer, commands: &[Value]) {
+    let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
+    peer.send(&frame(FIN | TEXT, lines.join("\n").as_bytes()));
+}
+
+/// The reply to a command. Pushes that come before it are put into `pushes`.
+fn await_reply(peer: &mut Peer, id: u64, pushes: &mut Vec<Value>) -> Value {
+    let mut found = None;
+    while found.is_none() {
+        let (_, payload) = peer.next_message();
+        for line in String::from_utf8(payload).expect("JSON is text").lines() {
+            let reply: Value = serde_json::from_str(line).expect("replies are JSON");
+            if reply["id"] == id {
+                found = Some(reply);
+            } else if reply["push"].is_object() {
+                pushes.push(reply["push"].clone());
+            }
+        }
+    }
+    found.expect("found above")
+}
+
+fn subscribe(id: u64, channel: &str) -> Value {
+    json!({"id": id, "subscribe": {"channel": channel}})
+}
+
+fn unsubscribe(id: u64, channel: &str) -> Value {
+    json!({"id": id, "unsubscribe": {"channel": channel}})
+}
+
+/// How many clients are present in `channel`.
+fn present(server: &Server, channel: &str) -> u64 {
+    let request = json!({"channel": channel}).to_string();
+    let response = http::post(server.control, "/api/presence_stats", "application/json", request.as_bytes());
+    let answer: Value = serde_json::from_str(response.text()).expect("an answer in JSON");
+    answer["result"]["num_clients"].as_u64().unwrap_or_else(|| panic!("no count: {answer}"))
+}
+
+fn publish(server: &Server, topic: &str, payload: &str) {
+    let response = http::post(server.control, &format!("/publish/{topic}"), "text/plain", payload.as_bytes());
+    assert_eq!(response.status, 200, "{}", response.text());
+}
+
+/// Subscribing and unsubscribing in one message leaves nobody behind, whichever shard is the topic's home, and a
+/// witness sees each client come once and then go once.
+#[test]
+fn nobody_stays_present_who_has_unsubscribed_in_the_same_message() {
+    let server = server("presence-at-once.toml");
+    for topic in 0..10 {
+        let channel = format!("at-once-{topic}");
+        let mut witness = anonymous(&server);
+        say(&mut witness, &[subscribe(2, &channel)]);
+        await_reply(&mut witness, 2, &mut Vec::new());
+        for _ in 0..5 {
+            let mut client = anonymous(&server);
+            say(&mut client, &[subscribe(2, &channel), unsubscribe(3, &channel)]);
+            await_reply(&mut client, 3, &mut Vec::new());
+        }
+        await_that("only the witness is present", || present(&server, &channel) == 1);
+        let mut pushes = Vec::new();
+        say(&mut witness, &[json!({"id": 3, "presence_stats": {"channel": channel}})]);
+        await_reply(&mut witness, 3, &mut pushes);
+        let kinds = |kind: &str| pushes.iter().filter(|push| push[kind].is_object()).count();
+        // Its own coming is among them where its answer and that push came in two messages.
+        assert!(matches!((kinds("join"), kinds("leave")), (5 | 6, 5)), "{pushes:?}");
+        let mut last: Option<&Value> = None;
+        for push in pushes.iter().filter(|push| push["leave"].is_object()) {
+            let client = &push["leave"]["info"]["client"];
+            let came = pushes.iter().position(|other| other["join"]["info"]["client"] == *client);
+            let went = pushes.iter().position(|other| other["leave"]["info"]["client"] == *client);
+            assert!(came.is_some() && came < went && last != Some(client), "{pushes:?}");
+            last = Some(client);
+        }
+    }
+}
+
+/// A client that subscribes, unsubscribes and subscribes in a hurry has subscribed, and is present.
+#[test]
+fn whoever_subscribes_again_in_a_hurry_is_present() {
+    let server = server("presence-again.toml");
+    for topic in 0..30 {
+        let channel = format!("again-{topic}");
+        let mut client = anonymous(&server);
+        let commands = [subscribe(2, &channel), unsubscribe(3, &channel), subscribe(4, &channel)];
+        match topic % 2 {
+            0 => say(&mut client, &commands),
+            _ => commands.into_iter().for_each(|command| say(&mut client, &[command])),
+        }
+        assert!(await_reply(&mut client, 4, &mut Vec::new())["subscribe"].is_object());
+        // What it asks about itself comes behind what it has asked for.
+        say(&mut client, &[json!({"id": 5, "presence_stats": {"channel": channel}})]);
+        let stats = await_reply(&mut client, 5, &mut Vec::new());
+        assert_eq!(stats["presence_stats"]["num_clients"], 1, "{channel}");
+        drop(client);
+        await_that("it is gone", || present(&server, &channel) == 0);
+    }
+}
+
+/// A recovery that is refused, and one that can't be sent since its client has just gone, leave nobody behind.
+#[test]
+fn nobody_stays_present_who_was_refused_or_has_gone_before_the_answer() {
+    let server = server("presence-gone.toml");
+    for topic in 0..4 {
+        let channel = format!("gone-{topic}");
+        for _ in 0..200 {
+            publish(&server, &channel, &"x".repeat(3000));
+        }
+        let mut client = anonymous(&server);
+        let recover = |epoch: &str, flag| {
+            json!({"id": 2, "subscribe":
+                {"channel": channel, "recover": true, "offset": 0, "epoch": epoch, "flag": flag}})
+        };
+        say(&mut client, &[recover("never", 2)]);
+        assert_eq!(await_reply(&mut client, 2, &mut Vec::new())["error"]["code"], 112);
+        assert_eq!(present(&server, &channel), 0);
+        for _ in 0..30 {
+            let mut client = anonymous(&server);
+            say(&mut client, &[recover("", 0)]);
+            SockRef::from(&client.sender()).set_linger(Some(Duration::ZERO)).expect("an option can be set");
+        }
+        drop(client);
+    }
+    await_left(&server, 0);
+    for topic in 0..4 {
+        assert_eq!(present(&server, &format!("gone-{topic}")), 0);
+    }
+}
