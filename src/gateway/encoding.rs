@@ -223,7 +223,8 @@ mod tests {
                     entry.info = Some(std::sync::Arc::new(info));
                 }
                 for encoding in [Encoding::Raw, Encoding::Envelope, Encoding::Sse] {
-                    let (len, max) = (encode_publication(encoding, &body).unwrap().len(), encoded_bytes_max(encoding, &body));
+                    let len = encode_publication(encoding, &body).unwrap().len();
+                    let max = encoded_bytes_max(encoding, &body);
                     proptest::prop_assert!(len <= max, "{encoding:?}: {len} of {max}");
                 }
                 let publication = super::super::centrifuge::Publication::from(&*body);
