@@ -223,14 +223,16 @@ mod tests {
                     entry.info = Some(std::sync::Arc::new(info));
                 }
                 for encoding in [Encoding::Raw, Encoding::Envelope, Encoding::Sse] {
-                    let (len, max) = (encode_publication(encoding, &body).unwrap().len(), encoded_bytes_max(encoding, &body));
+                    let len = encode_publication(encoding, &body).unwrap().len();
+                    let max = encoded_bytes_max(encoding, &body);
                     proptest::prop_assert!(len <= max, "{encoding:?}: {len} of {max}");
                 }
                 let publication = super::super::centrifuge::Publication::from(&*body);
                 let json = serde_json::to_vec(&publication).unwrap().len() + 1;
                 proptest::prop_assert!(json <= encoded_bytes_max(Encoding::CentrifugeJson, &body), "{json}");
                 let protobuf = prost::Message::encoded_len(&publication) + 4;
-                proptest::prop_assert!(protobuf <= encoded_bytes_max(Encoding::CentrifugeProtobuf, &body), "{protobuf}");
+                let max = encoded_bytes_max(Encoding::CentrifugeProtobuf, &body);
+                proptest::prop_assert!(protobuf <= max, "{protobuf}");
             }
         }
     }

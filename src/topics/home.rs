@@ -210,8 +210,8 @@ impl Home {
         }
     }
 
-    /// Forgets the topics that lost their last subscribers and never had a publication. Call it once in a turn: until
-    /// then their ids stay valid.
+    /// Forgets the topics that lost their last subscribers and never had a publication. Call it once in a turn: their
+    /// ids are valid until then.
     pub fn forget_unused(&mut self) {
         while let Some(id) = self.unused.pop() {
             // It may have got a subscriber again, or be in the list twice.
@@ -237,7 +237,7 @@ impl Home {
     pub fn catch_up(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> (Position, Recovery) {
         self.expire(id.0 as usize, now_ms);
         let topic = &self.topics[id.0 as usize];
-        // What may wait for a subscriber is what one can be sent at once. Its shard knows how many bytes that takes, and
+        // What may wait for a subscriber is what one can be sent at once. Its shard knows how many bytes that takes and
         // what it is sent of other topics.
         let bytes_max = self.namespaces.get(topic.namespace).outbox_bytes_max;
         let recovery = match &topic.kept {
@@ -350,8 +350,8 @@ impl Home {
         })
     }
 
-    /// Looks at the next topics, all of them in [`SWEEP_TURNS`]: drops publications that are too old, and forgets topics
-    /// that have been idle for [`TOPIC_IDLE_MS`]. Reading never depends on it; it gives memory back.
+    /// Looks at the next topics, at all of them in [`SWEEP_TURNS`]: drops publications that are too old, and forgets
+    /// topics that have been idle for [`TOPIC_IDLE_MS`]. Reading never depends on it; it gives memory back.
     pub fn sweep(&mut self, now_ms: u64) {
         self.repeats.forget(now_ms, SWEEP_KEYS);
         let count = SWEEP_TOPICS.max(self.topics.capacity() / SWEEP_TURNS);

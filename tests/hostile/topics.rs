@@ -102,9 +102,11 @@ fn a_key_is_not_forgotten_for_others() {
     };
     assert_eq!(place("first"), 1);
     for batch in 0..51 {
-        let commands: Vec<Value> = (0..2000)
-            .map(|number| json!({"publish": {"channel": "b", "data": 1, "idempotency_key": format!("{batch}.{number}")}}))
-            .collect();
+        let command = |number: usize| {
+            let key = format!("{batch}.{number}");
+            json!({"publish": {"channel": "b", "data": 1, "idempotency_key": key}})
+        };
+        let commands: Vec<Value> = (0..2000).map(command).collect();
         let request = json!({ "commands": commands }).to_string();
         let response = http::post(server.control, "/api/batch", "application/json", request.as_bytes());
         assert!(response.status == 200 && !response.text().contains("error"), "{}", response.head);
