@@ -134,8 +134,8 @@ impl<'a> Route<'a> {
 
 /// Answers one request.
 async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> Answer {
-    if let Err(refused) = guard::check(request.headers(), state.access.is_loopback()) {
-        return text(StatusCode::FORBIDDEN, refused.reason());
+    if let Err(refused) = guard::check(request.version(), request.headers(), state.access.is_loopback()) {
+        return text(refused.status(), refused.reason());
     }
     // The path is kept beside the request, whose body is taken out of it.
     let uri = request.uri().clone();
@@ -176,6 +176,9 @@ mod tests {
     /// Answers one request without a body.
     fn ask(state: &State, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, Option<String>, String) {
         let mut request = Request::builder().method(method).uri(target);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -233,6 +236,7 @@ mod tests {
         let state = shards.state();
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "https://example.org")]).0, 403);
         assert_eq!(ask(&state, "GET", "/metrics", &[("host", "example.org")]).0, 403);
+        assert_eq!(ask(&state, "POST", "/publish/a", &[("host", "a"), ("host", "a")]).0, 400);
         assert!(shards.published.borrow().is_empty());
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "http://localhost:3000")]).0, 200);
     }

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use super::extensions::{ExtensionOffer, InvalidList, decode_extensions, decode_tokens};
-use super::{HandshakeError, RequestHead};
+use super::{HandshakeError, Host, RequestHead};
 
 /// What the accept key is hashed with (RFC 6455 §1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -30,8 +30,8 @@ pub(super) const VERSION: &str = "13";
 pub struct Upgrade<'a> {
     /// `Sec-WebSocket-Key`, valid.
     pub key: &'a str,
-    /// `Host`: the authority that the client meant to reach.
-    pub host: &'a str,
+    /// `Host`: the authority that the client means to reach.
+    pub host: Host<'a>,
     /// `Origin`: the page whose script connects. Browsers always send it; anyone else may send anything.
     pub origin: Option<&'a str>,
     subprotocols: Vec<&'a str>,
@@ -56,7 +56,7 @@ impl<'a> Upgrade<'a> {
         if !head.is_http_1_1 {
             return Err(HandshakeError::HttpVersionUnsupported);
         }
-        let host = head.single("Host")?.ok_or(HandshakeError::HostMissing)?;
+        let host = head.host.ok_or(HandshakeError::HostMissing)?;
         if !names_websocket {
             return Err(HandshakeError::UpgradeMissing);
         }

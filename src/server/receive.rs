@@ -9,7 +9,8 @@ use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
-    Accept, Clock, Command, Context, ContextParts, Get, Origins, Refusal, Request, Routes, answer_plain_get,
+    Accept, Clock, Command, Context, ContextParts, Get, Origins, PageRefused, Refusal, Request, Routes,
+    answer_plain_get,
 };
 use crate::proto::{
     CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
@@ -38,11 +39,13 @@ struct Hearing<'a> {
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
     allowed_origins: &'a Origins,
+    /// The listener's address is a loopback address.
+    on_loopback: bool,
     is_deflate_on: bool,
     /// There is room for one more connection that keeps what its compressed messages may refer back to.
     may_take_over: bool,
     message_bytes_max: u32,
-    /// Handshakes that were refused for their origin.
+    /// Requests that were refused for the page they may have come from.
     origins_refused: u64,
     rate: RateConfig,
     now_ms: u64,
@@ -101,6 +104,7 @@ impl<R: Ring> Shard<'_, R> {
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
             allowed_origins: &self.config.allowed_origins,
+            on_loopback: self.config.listen.ip().is_loopback(),
             is_deflate_on: self.config.deflate.is_some(),
             may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
@@ -214,17 +218,22 @@ impl Hearing<'_> {
         let route = self.routes.find(head.path);
         let upgrade = match (Upgrade::from_request(head), route) {
             (Ok(upgrade), _) => upgrade,
-            (Err(HandshakeError::NotAnUpgrade), Some((route, rest))) => {
-                return self.hear_get(route, &Get { rest, head });
-            }
-            (Err(HandshakeError::NotAnUpgrade), None) => {
+            (Err(HandshakeError::NotAnUpgrade), route) => {
+                let origin = head.header("Origin");
+                if let Err(refused) = self.allowed_origins.check_get(origin, head.host, self.on_loopback) {
+                    return self.refuse_page(refused);
+                }
+                if let Some((route, rest)) = route {
+                    return self.hear_get(route, origin, &Get { rest, head });
+                }
                 answer_plain_get(self.out, head);
                 return self.over(CloseCause::Answered);
             }
             (Err(error), _) => return self.refuse(error),
         };
-        if !self.is_origin_allowed(upgrade.origin, upgrade.host) {
-            return self.refuse_with(origin_refusal());
+        let (origin, host) = (upgrade.origin, Some(upgrade.host));
+        if let Err(refused) = self.allowed_origins.check_upgrade(origin, host, self.on_loopback) {
+            return self.refuse_page(refused);
         }
         let Some((route, rest)) = route else {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
@@ -286,11 +295,7 @@ impl Hearing<'_> {
     }
 
     /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
-    fn hear_get(&mut self, route: u8, get: &Get<'_>) -> Heard {
-        let origin = get.head.header("Origin");
-        if !self.is_origin_allowed(origin, get.head.header("Host").unwrap_or_default()) {
-            return self.refuse_with(origin_refusal());
-        }
+    fn hear_get(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Heard {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -329,10 +334,9 @@ impl Hearing<'_> {
         }
     }
 
-    fn is_origin_allowed(&mut self, origin: Option<&str>, host: &str) -> bool {
-        let is_allowed = self.allowed_origins.allows(origin, host);
-        self.origins_refused += u64::from(!is_allowed);
-        is_allowed
+    fn refuse_page(&mut self, refused: PageRefused) -> Heard {
+        self.origins_refused += 1;
+        self.refuse_with(Refusal::new(403, refused.reason()))
     }
 
     fn refuse(&mut self, error: HandshakeError) -> Heard {
@@ -424,10 +428,6 @@ fn count(
     count: impl FnOnce(&mut Rate) -> Result<(), TooMuch>,
 ) -> Result<(), TooMuch> {
     if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
-}
-
-fn origin_refusal() -> Refusal {
-    Refusal::new(403, "pages of this origin may not connect: name it in allowed_origins, or load the page from here")
 }
 
 #[cfg(test)]
