@@ -290,8 +290,9 @@ impl Sockets {
             (Err(reason), _) => Some(reason),
             _ if completion.more => None,
             (_, Ok(0)) => Some("the server ended the stream".to_owned()),
-            // It is cancelled where the socket is to be listened to in another way.
-            (_, Ok(_) | Err(Errno::NoBuffers | Errno::Canceled)) => None,
+            // It is cancelled where the socket is to be listened to in another way, and a single receive does not wait:
+            // a poll may have been wrong, and who asks for one may find nothing.
+            (_, Ok(_) | Err(Errno::NoBuffers | Errno::WouldBlock | Errno::Canceled)) => None,
             (_, Err(error)) => Some(error.to_string()),
         };
         match (socket.state, ended) {

@@ -3,7 +3,7 @@
 //! Nothing is counted here; each scrape reads what the shards have counted.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;

@@ -10,11 +10,10 @@
 //! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
 //!
-//! Connections are `http`'s (with `batch`), how many there may be is `places`', bodies are `body`'s, who may use them is
-//! `access`'s, and which requests a browser may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`,
-//! `host`). It never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows
-//! comes from the
-//! [`Status`].
+//! Connections are `http`'s (with `batch`), how many there may be is up to `places`, bodies are `body`'s, who may use
+//! them is `access`'s, and which requests a browser may make `guard`'s. With `demo` there is a publisher inside, which
+//! reads this host's figures (`demo`, `host`). It never touches a shard's state: what it wants goes through the
+//! [`Publisher`] (`shards`), what it knows comes from the [`Status`].
 
 mod access;
 mod answer;

@@ -46,7 +46,9 @@ pub use encoder::{encode_close, encode_deflated, encode_fragment, encode_frame, 
 pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;
 pub use frame::{FrameHeader, Opcode};
-pub use handshake::{Upgrade, accept_key, encode_accept, encode_refusal, encode_response, encode_stream_head};
+pub use handshake::{
+    Upgrade, accept_key, encode_accept, encode_refusal, encode_response, encode_stream_head, is_header_value,
+};
 pub use handshake_client::{Accepted, ClientHandshake};
 pub use host::Host;
 pub use http::{RequestHead, decode_request_head};

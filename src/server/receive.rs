@@ -15,6 +15,7 @@ use crate::gateway::{
 use crate::proto::{
     CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
     decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
+    is_header_value,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -283,7 +284,10 @@ impl Hearing<'_> {
         first_out: &[u8],
     ) {
         let extensions = deflate.map(|params| params.to_string());
-        encode_accept(self.out, upgrade, accept.subprotocol.as_deref(), extensions.as_deref());
+        // Only what was offered is checked text, and only that may be chosen (RFC 6455 §4.2.2 item 5.5).
+        let is_offered = |chosen: &&str| upgrade.subprotocols().any(|offered| offered == *chosen);
+        let subprotocol = accept.subprotocol.as_deref().filter(is_offered);
+        encode_accept(self.out, upgrade, subprotocol, extensions.as_deref());
         self.out.extend_from_slice(first_out);
         let message_bytes_max =
             accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max));
@@ -310,6 +314,8 @@ impl Hearing<'_> {
         let is_closed = context.is_closed();
         match stream {
             Ok(mut stream) => {
+                // What a handler made of a request must not become further header fields.
+                stream.headers.retain(|(_, value)| is_header_value(value));
                 if let Some(origin) = origin {
                     // Otherwise the browser would not let the page read it.
                     stream.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
@@ -432,7 +438,7 @@ fn count(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
@@ -469,6 +475,50 @@ mod tests {
         }
 
         fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    }
+
+    /// Answers with what no header field can carry.
+    struct Careless;
+
+    impl Handler for Careless {
+        fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+            Ok(Accept { subprotocol: Some("a\r\nX-Foreign: 1".to_owned()), ..Accept::default() })
+        }
+
+        fn on_get(&mut self, _: &mut Context<'_>, _: &Get<'_>) -> Result<crate::gateway::Stream, Refusal> {
+            Ok(crate::gateway::Stream {
+                content_type: "text/plain",
+                headers: vec![("X-Good", "1".to_owned()), ("X-Bad", "1\r\nX-Foreign: 1".to_owned())],
+                encoding: crate::topics::Encoding::default(),
+                heartbeat: crate::conn::Heartbeat::default(),
+            })
+        }
+
+        fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    }
+
+    #[test]
+    fn a_handler_adds_no_header_fields_by_accident() {
+        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..ServerConfig::default() };
+        let mut server = Server::builder(config).route("/careless", || Careless).start().unwrap();
+        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: a\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+        for (fields, status, good) in [(upgrade, "101", 0), ("", "200", 1)] {
+            let mut peer = TcpStream::connect(server.address).unwrap();
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            peer.write_all(format!("GET /careless HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes()).unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                peer.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert_eq!((&head[9..12], head.matches("X-Good: 1").count()), (status, good), "{head}");
+            assert!(!head.contains("X-Foreign") && !head.contains("Sec-WebSocket-Protocol"), "{head}");
+        }
+        server.publisher.drain().unwrap();
+        assert!(server.ended.blocking_recv().is_err(), "it ends without a word");
     }
 
     #[test]

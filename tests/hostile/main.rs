@@ -11,10 +11,12 @@ mod peer;
 mod support;
 
 mod commands;
+mod control;
 mod crowds;
 mod floods;
 mod metrics;
 mod paths;
+mod urgent;
 
 use support::server::Server;
 
