@@ -189,12 +189,31 @@ pub const SLOWEST_MAX: usize = 1000;
 /// Bytes of a publication's tags, names and values together.
 pub const TAGS_BYTES_MAX: usize = 4096;
 
-/// Connections to the control port at once: publishers, scrapers, probes. Later ones wait in the listener's backlog.
+/// Connections to the control port at once that have shown the key, or need none: publishers, scrapers. Later ones wait
+/// in the listener's backlog.
 pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
 
-/// Milliseconds that a connection to the control port may rest between two requests, or take to send a request's head.
-/// As long as the usual HTTP servers, so that publishers with connection pools seldom find theirs closed.
+/// Connections to the control port at once that have not shown the key: probes, those that are about to show it, and
+/// whoever else can reach the port. Newer ones take the place of the oldest. Each holds a request's head at most, so
+/// that all hold 8 MiB.
+pub const CONTROL_NO_KEY_CONNECTIONS_MAX: usize = 512;
+
+/// Of these, with one IPv4 address or in one IPv6 network of 64 bits: an eighth, so that it takes eight addresses to
+/// displace those of others.
+pub const CONTROL_NO_KEY_PER_ADDRESS_MAX: usize = 64;
+
+/// Milliseconds that a connection to the control port has for its first request, and after each further one, while it
+/// has not shown the key. As long as an opening handshake on the data port.
+pub const CONTROL_NO_KEY_MS: u64 = 10_000;
+
+/// Milliseconds that a connection to the control port may rest between two requests, or take to send a request's head,
+/// once it has shown the key or where there is none. As long as the usual HTTP servers, so that publishers with
+/// connection pools seldom find theirs closed.
 pub const CONTROL_HEAD_MS: u64 = 75_000;
+
+/// Milliseconds in which a client of the control port must read [`CONTROL_OUTPUT_BYTES`] of its answers: two kilobytes
+/// a second, which any line carries.
+pub const CONTROL_SEND_MS: u64 = 30_000;
 
 /// Milliseconds that the body of a publication may take to come.
 pub const CONTROL_BODY_MS: u64 = 30_000;

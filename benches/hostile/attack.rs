@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use crate::attacks;
+use crate::support::http::{self, Response};
 use crate::support::server::Server;
 
 /// The first argument of an attacker's process.
@@ -32,6 +33,16 @@ pub(crate) struct Attack {
 pub(crate) struct Target {
     pub(crate) data: SocketAddr,
     pub(crate) control: SocketAddr,
+}
+
+/// Asks the control port something, with the key: `request` is a method and a path.
+pub(crate) fn ask(control: SocketAddr, request: &str, body: &[u8]) -> Response {
+    let head = format!(
+        "{request} HTTP/1.1\r\nHost: {control}\r\nX-API-Key: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        attacks::KEY,
+        body.len()
+    );
+    http::exchange(control, &[head.as_bytes(), body].concat())
 }
 
 /// How often what came of it.

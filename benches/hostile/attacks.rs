@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,12 +11,11 @@ use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 use socket2::SockRef;
 
-use crate::attack::{Attack, Target};
+use crate::attack::{Attack, Target, ask};
 use crate::peer::{BINARY, CONTINUATION, FIN, PING, RSV1, TEXT, frame, frame_header, upgrade_request};
-use crate::support::http;
 
-/// The key of tokens, as [`CONFIG`] has it.
-const KEY: &str = "a key that nobody has guessed yet";
+/// The key of tokens and of the control port, as [`CONFIG`] has it.
+pub(crate) const KEY: &str = "a key that nobody has guessed yet";
 
 /// The server's configuration, but for flags.
 pub(crate) const CONFIG: &str = r#"
@@ -28,6 +29,15 @@ hmac_secret = "a key that nobody has guessed yet"
 
 [namespaces.private]
 subscribe = "nobody"
+
+[namespaces.kept]
+history_size = 300
+history = "anyone"
+presence = true
+presence_read = "anyone"
+
+[api]
+key = "a key that nobody has guessed yet"
 "#;
 
 /// Whoever is open to everybody sets bounds like these, as SECURITY.md advises.
@@ -71,6 +81,14 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack("wrong-origin", BOUNDED, 4, wrong_origin),
     attack("path-tricks", BOUNDED, 4, path_tricks),
     attack("deflate-bombs", DEFLATED, 4, deflate_bomb),
+    attack("urgent-bytes-in-requests", UNBOUNDED, 4, urgent_bytes_in_requests),
+    attack("urgent-bytes-in-frames", UNBOUNDED, 4, urgent_bytes_in_frames),
+    attack("history-flood", UNBOUNDED, 4, history_flood),
+    attack("history-of-128-topics", UNBOUNDED, 4, history_of_many_topics),
+    attack("topic-flood", UNBOUNDED, 4, topic_flood),
+    attack("presence-flood", UNBOUNDED, 4, presence_flood),
+    attack("subscribe-storm", UNBOUNDED, 4, subscribe_storm),
+    attack("slow-control-clients", UNBOUNDED, 2, slow_control_clients),
 ];
 
 /// What goes on in place of an attack.
@@ -128,7 +146,7 @@ fn status(head: &[u8]) -> String {
 }
 
 /// Sends `request`, and reads the status of the answer.
-fn ask(target: &Target, request: &[u8]) -> String {
+fn request(target: &Target, request: &[u8]) -> String {
     let mut stream = connect(target.data);
     // A server that refuses a request need not read all of it.
     let _ = stream.write_all(request);
@@ -228,7 +246,7 @@ fn slow_handshakes(target: &Target) -> String {
 
 fn giant_headers(target: &Target) -> String {
     let fields = format!("Host: localhost\r\n{}", "X: y\r\n".repeat(1 << 17));
-    ask(target, upgrade_request("/echo").replace("Host: localhost\r\n", &fields).as_bytes())
+    request(target, upgrade_request("/echo").replace("Host: localhost\r\n", &fields).as_bytes())
 }
 
 fn endless_fragments(target: &Target) -> String {
@@ -289,7 +307,7 @@ fn reads(target: &Target) -> String {
 fn publish_ballast(target: &Target) {
     let payload = vec![b'x'; 10_000];
     for _ in 0..100 {
-        http::post(target.control, "/publish/ballast", "text/plain", &payload);
+        ask(target.control, "POST /publish/ballast", &payload);
         thread::sleep(Duration::from_millis(9));
     }
 }
@@ -371,11 +389,11 @@ fn now_s() -> u64 {
 
 fn wrong_origin(target: &Target) -> String {
     let fields = "Host: localhost\r\nOrigin: https://evil.example\r\n";
-    ask(target, upgrade_request("/echo").replace("Host: localhost\r\n", fields).as_bytes())
+    request(target, upgrade_request("/echo").replace("Host: localhost\r\n", fields).as_bytes())
 }
 
 fn path_tricks(target: &Target) -> String {
-    ask(target, upgrade_request("/feed/%2e%2e/secret").as_bytes())
+    request(target, upgrade_request("/feed/%2e%2e/secret").as_bytes())
 }
 
 /// Zeros that inflate to two hundred times their size, which is what a message may.
@@ -386,6 +404,144 @@ fn deflate_bomb(target: &Target) -> String {
         Ok(stream) => flood(stream, &frame(FIN | RSV1 | BINARY, &bomb)),
         Err(status) => status,
     }
+}
+
+/// Connections at once of an attack that has many.
+const CROWD: usize = 60;
+
+/// How long an attack that is not answered goes on.
+const A_WHILE: Duration = Duration::from_millis(500);
+
+/// Sends each byte on every connection, each of them urgent.
+fn send_urgently(crowd: &[TcpStream], bytes: &[u8]) {
+    for byte in bytes {
+        for stream in crowd {
+            // It may have ended.
+            let _ = SockRef::from(stream).send_out_of_band(&[*byte]);
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Requests of which each byte is urgent, and that end before they are whole.
+fn urgent_bytes_in_requests(target: &Target) -> String {
+    let crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect(target.data)).collect();
+    for mut stream in &crowd {
+        let _ = stream.write_all(b"GET /echo HTTP/1.1\r\nHost: localhost\r\nX-Urgent: ");
+    }
+    send_urgently(&crowd, &[b'x'; 500]);
+    "500 bytes on 60 connections".to_owned()
+}
+
+/// Pings of which each byte is urgent, one after the other.
+fn urgent_bytes_in_frames(target: &Target) -> String {
+    let crowd: Vec<TcpStream> = (0..CROWD).filter_map(|_| open(target, "/echo").ok()).collect();
+    send_urgently(&crowd, &frame(FIN | PING, b"").repeat(80));
+    "480 bytes on 60 connections".to_owned()
+}
+
+/// Publishes 10 MB to `kept:ballast`, once; and 1 MB to each of these, where there are some.
+fn fill_histories(target: &Target, channels: &'static [String]) {
+    static IS_FILLED: OnceLock<()> = OnceLock::new();
+    IS_FILLED.get_or_init(|| {
+        let body = json!({"channels": channels, "data": "x".repeat(50_000)}).to_string();
+        let rounds = if channels.len() == 1 { 200 } else { 20 };
+        (0..rounds).for_each(|_| assert_eq!(ask(target.control, "POST /api/broadcast", body.as_bytes()).status, 200));
+    });
+}
+
+/// A client of Centrifugo's protocol that asks over and over and never reads.
+fn ask_and_never_read(target: &Target, message: &str) -> String {
+    let Ok(mut stream) = open(target, "/connection/websocket") else { return "refused".to_owned() };
+    let _ = stream.write_all(&frame(FIN | TEXT, br#"{"id":1,"connect":{}}"#));
+    stream.set_write_timeout(Some(A_WHILE)).expect("a timeout can be set");
+    let message = frame(FIN | TEXT, message.as_bytes());
+    loop {
+        if let Err(error) = stream.write_all(&message) {
+            return name(&error);
+        }
+    }
+}
+
+/// As many commands as fit into a few kilobytes.
+fn batch(command: impl Fn(usize) -> String) -> String {
+    (2..62).map(command).collect::<Vec<_>>().join("\n")
+}
+
+/// Asks for a long history, sixty times in a message.
+fn history_flood(target: &Target) -> String {
+    static CHANNEL: OnceLock<[String; 1]> = OnceLock::new();
+    fill_histories(target, CHANNEL.get_or_init(|| ["kept:ballast".to_owned()]));
+    let history = |id| format!(r#"{{"id":{id},"history":{{"channel":"kept:ballast","limit":300}}}}"#);
+    ask_and_never_read(target, &batch(history))
+}
+
+/// One request for the histories of 128 topics, whose answer is not read.
+fn history_of_many_topics(target: &Target) -> String {
+    static CHANNELS: OnceLock<Vec<String>> = OnceLock::new();
+    let channels = CHANNELS.get_or_init(|| (0..128).map(|number| format!("kept:{number}")).collect());
+    fill_histories(target, channels);
+    let path = format!("/feed/{}?history=300", channels.join(","));
+    let crowd: Vec<TcpStream> = (0..10).map(|_| connect(target.data)).collect();
+    for mut stream in &crowd {
+        let _ = stream.write_all(upgrade_request(&path).as_bytes());
+    }
+    thread::sleep(A_WHILE);
+    "10 readers of nothing".to_owned()
+}
+
+/// Names that nobody has used before.
+fn new_topics(count: usize) -> Vec<String> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let process = std::process::id();
+    (0..count).map(|_| format!("{process}.{}", NEXT.fetch_add(1, Ordering::Relaxed))).collect()
+}
+
+/// Subscribes to as many new topics as a connection may, and leaves.
+fn topic_flood(target: &Target) -> String {
+    match open(target, &format!("/feed/{}", new_topics(128).join(","))) {
+        Ok(_) => "128 topics".to_owned(),
+        Err(status) => status,
+    }
+}
+
+/// Asks who is present among some hundred, sixty times in a message.
+fn presence_flood(target: &Target) -> String {
+    static CROWD: OnceLock<Vec<TcpStream>> = OnceLock::new();
+    CROWD.get_or_init(|| {
+        let subscribe = "{\"id\":1,\"connect\":{}}\n{\"id\":2,\"subscribe\":{\"channel\":\"kept:crowd\"}}";
+        let join = || {
+            let mut stream = open(target, "/connection/websocket").ok()?;
+            stream.write_all(&frame(FIN | TEXT, subscribe.as_bytes())).ok()?;
+            Some(stream)
+        };
+        (0..300).filter_map(|_| join()).collect()
+    });
+    ask_and_never_read(target, &batch(|id| format!(r#"{{"id":{id},"presence":{{"channel":"kept:crowd"}}}}"#)))
+}
+
+/// Subscribes and unsubscribes, over and over, where it is kept who is there.
+fn subscribe_storm(target: &Target) -> String {
+    let pair = |id| {
+        let channel = format!("kept:storm{}", id % 20);
+        format!(
+            "{{\"id\":{id},\"subscribe\":{{\"channel\":\"{channel}\"}}}}\n\
+             {{\"id\":{},\"unsubscribe\":{{\"channel\":\"{channel}\"}}}}",
+            id + 100
+        )
+    };
+    commands(target, &frame(FIN | TEXT, batch(pair).as_bytes()).repeat(100))
+}
+
+/// Clients of the control port without the key: some say nothing, some never read what they are answered.
+fn slow_control_clients(target: &Target) -> String {
+    let requests = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
+    let crowd: Vec<TcpStream> = (0..200).map(|_| connect(target.control)).collect();
+    for mut stream in crowd.iter().step_by(2) {
+        let _ = stream.write_all(requests.as_bytes());
+    }
+    thread::sleep(A_WHILE);
+    "200 connections".to_owned()
 }
 
 fn deflated_zeros(count: usize) -> Vec<u8> {

@@ -7,9 +7,9 @@
 //! The server has one shard and CPU 0; neighbours and attackers share CPU 1, where attackers get only what neighbours
 //! leave (`SCHED_IDLE`), as if they had machines of their own. The attack called `elsewhere` keeps CPU 1 and the
 //! loopback device busy without a byte for the server: what neighbours notice of that is the machine's doing, not the
-//! server's. A row of the table is an attack: the neighbours' latencies of all rounds together, and of the ratios of
-//! each round's two halves the median and the range. What became of the attackers, and what the server counted, goes to
-//! standard error.
+//! server's. A row of the table is an attack: the neighbours' latencies of all rounds together, of the ratios of each
+//! round's two halves the median and the range, and the server's memory before the first attack and at most
+//! in any. What became of the attackers, and what the server counted, goes to standard error.
 
 mod attack;
 mod attacks;
@@ -26,7 +26,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use attack::{Attack, Attackers, Tally};
 use neighbours::{Latencies, Neighbours};
-use support::http;
+use support::http::Response;
 use support::server::Server;
 use support::target_dir;
 
@@ -44,8 +44,11 @@ fn main() {
     let is_bench = take_flag(&mut arguments, "--bench");
     let rounds = take_value(&mut arguments, "--rounds").unwrap_or(if is_bench { 7 } else { 1 });
     let seconds = take_value(&mut arguments, "--seconds").unwrap_or(if is_bench { 2.0 } else { 0.1 });
-    println!("| attack | round trip p50, p99 | under attack | ratio p99 | feed p50, p99 | under attack | ratio p99 |");
-    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    println!(
+        "| attack | round trip p50, p99 | under attack | ratio p99 | feed p50, p99 | under attack | ratio p99 | memory | \
+         at most |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for attack in attacks::ATTACKS {
         if arguments.is_empty() || arguments.iter().any(|name| name == attack.name) {
             compare(attack, rounds, Duration::from_secs_f64(seconds));
@@ -93,15 +96,18 @@ fn compare(attack: &'static Attack, rounds: usize, duration: Duration) {
     let mut neighbours = Neighbours::new(server.data, server.control);
     let (mut quiet, mut attacked, mut tally) = (Half::default(), Half::default(), Tally::default());
     let (mut round_trip_ratios, mut feed_ratios) = (Vec::new(), Vec::new());
+    let (memory_before, mut memory_max) = (memory(&server, "VmRSS"), 0);
     for _ in 0..rounds {
         let calm = attack.counterpart.map(|counterpart| Attackers::start(counterpart, &server));
         std::thread::sleep(RUN_UP);
         let without = Half::measure(&mut neighbours, duration);
         drop(calm.map(Attackers::stop));
+        forget_peak(&server);
         let attackers = Attackers::start(attack.name, &server);
         std::thread::sleep(RUN_UP);
         let with = Half::measure(&mut neighbours, duration);
         tally.add(attackers.stop());
+        memory_max = memory_max.max(memory(&server, "VmHWM"));
         await_alone(&server);
         round_trip_ratios.push(with.round_trips.quantile(0.99) / without.round_trips.quantile(0.99));
         feed_ratios.push(with.feed.quantile(0.99) / without.feed.quantile(0.99));
@@ -109,7 +115,7 @@ fn compare(attack: &'static Attack, rounds: usize, duration: Duration) {
         attacked.add(&with);
     }
     println!(
-        "| {} | {} | {} | {} | {} | {} | {} |",
+        "| {} | {} | {} | {} | {} | {} | {} | {memory_before} MB | {memory_max} MB |",
         attack.name,
         quiet.round_trips,
         attacked.round_trips,
@@ -130,9 +136,27 @@ fn run_on(cpu: usize) {
     }
 }
 
+/// Has the kernel forget how much memory the server has had at most.
+fn forget_peak(server: &Server) {
+    std::fs::write(format!("/proc/{}/clear_refs", server.id()), "5").expect("the server is this user's");
+}
+
+/// A figure of the server's memory, in MB.
+fn memory(server: &Server, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("the server runs");
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a process has a size");
+    let kilobytes: u64 = line.trim_matches(|c: char| !c.is_ascii_digit()).parse().expect("a number of kB");
+    kilobytes / 1024
+}
+
+/// What the server counts.
+fn metrics(server: &Server) -> Response {
+    attack::ask(server.control, "GET /metrics", b"")
+}
+
 /// Waits until the attackers' connections have gone.
 fn await_alone(server: &Server) {
-    while http::get(server.control, "/metrics").text().lines().filter_map(connections).sum::<u64>() > NEIGHBOURS {
+    while metrics(server).text().lines().filter_map(connections).sum::<u64>() > NEIGHBOURS {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -143,7 +167,7 @@ fn connections(line: &str) -> Option<u64> {
 
 /// What the server counted by reason.
 fn counted(server: &Server) -> String {
-    let metrics = http::get(server.control, "/metrics");
+    let metrics = metrics(server);
     let rows = metrics.text().lines().filter_map(|line| {
         let (labels, count) = line.strip_prefix("ringfeed_connections_closed_total{")?.rsplit_once(' ')?;
         let reason = labels.split("reason=\"").nth(1)?.split('"').next()?;

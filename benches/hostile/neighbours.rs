@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::attacks::KEY;
 use crate::peer::{FIN, Peer, TEXT, frame};
 
 /// Between two round trips, and between two publications.
@@ -170,8 +171,9 @@ impl Publisher {
         stream.set_nodelay(true).expect("an option can be set");
         let body = "what is new?";
         let length = body.len();
-        let request =
-            format!("POST /publish/load HTTP/1.1\r\nHost: {control}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let request = format!(
+            "POST /publish/load HTTP/1.1\r\nHost: {control}\r\nX-API-Key: {KEY}\r\nContent-Length: {length}\r\n\r\n{body}"
+        );
         Publisher { stream, request, answer: Vec::new() }
     }
 

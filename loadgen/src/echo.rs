@@ -20,8 +20,9 @@ use crate::topics::Topics;
 /// What is counted.
 const UNIT: &str = "round trips";
 
-/// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`, so that a message that comes back on a wrong
-/// connection shows.
+/// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`: each message says whose it is, and which one. What
+/// comes back is compared byte by byte with what the connection has under way, so that one that comes back on a wrong
+/// connection shows, whole or in part, and a whole one with its owner.
 const CONN_SHIFT: u32 = 40;
 
 /// Runs the scenario.
@@ -262,8 +263,12 @@ impl Trips {
                 conn.next_back = sequence;
                 self.come_back(number, now_ns);
             }
-            _ => {
-                self.faults.corrupt(number, message.payload);
+            stamp => {
+                match stamp.and_then(|stamp| self.owner(stamp)).filter(|owner| *owner != u64::from(number)) {
+                    Some(owner) => self.faults.foreign(number, owner),
+                    None => self.faults.corrupt(number, message.payload),
+                }
+                let conn = &mut self.conns[number as usize];
                 // It came in the place of the next one. If nothing is awaited, it came out of nowhere.
                 if next < conn.next_sent {
                     conn.next_back += 1;
@@ -271,6 +276,13 @@ impl Trips {
                 }
             }
         }
+    }
+
+    /// The connection that has sent a message with this stamp, if any has.
+    fn owner(&self, stamp: Stamp) -> Option<u64> {
+        let owner = stamp.sequence >> CONN_SHIFT;
+        let conn = self.conns.get(owner as usize)?;
+        (stamp.sequence < conn.next_sent).then_some(owner)
     }
 
     fn on_end(&mut self, number: u32, reason: &str) {
@@ -387,12 +399,20 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_other_bytes_or_another_connection_are_corrupt() {
+    fn another_kind_and_other_bytes_are_corrupt_and_another_connections_foreign() {
         let (mut trips, payloads) = trips();
         trips.on_echo(0, Message::binary(&payloads[0]), 200);
         trips.on_echo(0, text(b"what?"), 200);
         trips.on_echo(1, text(&payloads[2]), 200);
-        assert_eq!((trips.faults.counts().text(), trips.under_way), ("3 corrupt".to_owned(), 3));
+        // Of another connection in part.
+        let mixed = [&payloads[0][..50], &payloads[1][50..60]].concat();
+        trips.on_echo(1, text(&mixed), 200);
+        // Of one that there is, but that it has not sent.
+        let mut unsent = payloads[0].clone();
+        payload::write_stamp(&mut unsent, Stamp { sequence: 1000, time_ns: 0 });
+        trips.on_echo(1, text(&unsent), 200);
+        assert_eq!((trips.faults.counts().text(), trips.under_way), ("4 corrupt, 1 foreign".to_owned(), 1));
+        assert!(trips.faults.report().examples[2].contains("foreign bytes, as connection 0 has sent them"));
     }
 
     #[test]

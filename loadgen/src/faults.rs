@@ -22,6 +22,8 @@ pub(crate) struct Counts {
     pub(crate) reordered: u64,
     /// Messages that are not any that was sent.
     pub(crate) corrupt: u64,
+    /// Messages that another connection has sent, for itself alone.
+    pub(crate) foreign: u64,
     /// Messages that took longer than is allowed.
     pub(crate) late: u64,
     /// Connections on which messages were awaited and none came for longer than our patience.
@@ -34,12 +36,13 @@ pub(crate) struct Counts {
 
 impl Counts {
     /// Each kind by name.
-    pub(crate) fn named(&self) -> [(&'static str, u64); 8] {
+    pub(crate) fn named(&self) -> [(&'static str, u64); 9] {
         [
             ("missing", self.missing),
             ("duplicate", self.duplicate),
             ("reordered", self.reordered),
             ("corrupt", self.corrupt),
+            ("foreign", self.foreign),
             ("late", self.late),
             ("stalled", self.stalled),
             ("closed", self.closed),
@@ -63,6 +66,7 @@ impl Counts {
         self.duplicate += other.duplicate;
         self.reordered += other.reordered;
         self.corrupt += other.corrupt;
+        self.foreign += other.foreign;
         self.late += other.late;
         self.stalled += other.stalled;
         self.closed += other.closed;
@@ -172,6 +176,12 @@ impl Faults {
         self.tell(|| format!("connection {conn}: {} bytes, not as sent: {}", payload.len(), front.escape_ascii()));
     }
 
+    /// `conn` got bytes that connection `owner` has sent.
+    pub(crate) fn foreign(&mut self, conn: u32, owner: u64) {
+        self.of(conn, |counts| counts.foreign += 1);
+        self.tell(|| format!("connection {conn}: foreign bytes, as connection {owner} has sent them"));
+    }
+
     /// `conn` got a message that took so long. A fault only if that is too long.
     pub(crate) fn took(&mut self, conn: u32, latency_ns: u64) {
         if latency_ns > self.late_ns {
@@ -275,6 +285,7 @@ mod tests {
         fault(|faults| faults.skip(0, 0), "1 missing");
         fault(|faults| _ = faults.behind(0, 0), "1 duplicate");
         fault(|faults| faults.corrupt(0, b"\xff?"), "1 corrupt");
+        fault(|faults| faults.foreign(0, 1), "1 foreign");
         fault(|faults| faults.took(0, 1_000_001), "1 late");
         fault(|faults| faults.closed(0, "reset"), "1 closed");
         fault(|faults| faults.refused("503"), "1 refused");

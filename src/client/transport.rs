@@ -2,6 +2,10 @@
 //!
 //! A read or write that has been handed to the kernel is kept here until it is done, so that a caller who gives up
 //! waiting loses neither bytes nor their order. At most one of each is in flight.
+//!
+//! Where bytes lie cannot be mistaken here, however the kernel goes about a read: each read brings a buffer of its own,
+//! which the kernel fills from its beginning and nobody else has, and its result says how far. The shards' buffers, of
+//! which many reads share one and the kernel chooses the place, are not used here.
 
 use std::future::Future;
 use std::io;

@@ -123,7 +123,8 @@ const SERVER: &[Key] = &[
         takes: Takes::Origins,
         about: "Web pages that may connect, besides those of the server's own host and port: a list of origins, as\n\
                 \"https://*.example.com\", or \"*\" for all. An empty list: pages of loopback addresses. Programs send no\n\
-                origin, and are always let in.",
+                origin, and are always let in. Behind a proxy on the same host that passes the public name on as Host,\n\
+                name the site here: a server on loopback takes no other name for its own.",
     },
     Key { name: "echo", takes: Takes::Switch, about: "Serve /echo, which sends every message back." },
     Key {

@@ -29,6 +29,11 @@ impl Access {
         if is_loopback || key.is_some() { Ok(Access { is_loopback, key }) } else { Err(ExposedError(address)) }
     }
 
+    /// Whether requests must carry a key.
+    pub(super) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
     /// Whether only this host can reach the port.
     pub(super) fn is_loopback(&self) -> bool {
         self.is_loopback
@@ -62,8 +67,7 @@ fn is_same(given: &[u8], key: &[u8]) -> bool {
 impl fmt::Debug for Access {
     /// Without the key, which is nobody's business.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let has_key = self.key.is_some();
-        f.debug_struct("Access").field("is_loopback", &self.is_loopback).field("has_key", &has_key).finish()
+        f.debug_struct("Access").field("is_loopback", &self.is_loopback).field("has_key", &self.has_key()).finish()
     }
 }
 

@@ -10,12 +10,11 @@
 //!   no `Origin`. What gives it away is `Host`, which still has the page's name; so on loopback a name is refused,
 //!   unless it is `localhost`.
 
-use std::net::IpAddr;
-
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
-use hyper::http::uri::Authority;
+use hyper::{StatusCode, Version};
 
 use crate::gateway::is_loopback_origin;
+use crate::proto::Host;
 
 /// Why a request is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,46 +23,57 @@ pub(super) enum Refused {
     Origin,
     /// It is meant for another host.
     Host,
+    /// It has no `Host` field, or two, or one that is no host (RFC 9112 §3.2).
+    Malformed,
 }
 
 impl Refused {
+    /// Of the answer.
+    pub(super) fn status(self) -> StatusCode {
+        match self {
+            Refused::Origin | Refused::Host => StatusCode::FORBIDDEN,
+            Refused::Malformed => StatusCode::BAD_REQUEST,
+        }
+    }
+
     /// For the body of the answer.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Refused::Origin => "web pages may use the control port only from localhost or a loopback address",
             Refused::Host => "address the control port as localhost or by its IP address",
+            Refused::Malformed => "send one Host header, with the host of the URL and its port if it has one",
         }
     }
 }
 
 /// Checks a request's header fields. `on_loopback`: the listener's address is a loopback address.
-pub(super) fn check(headers: &HeaderMap, on_loopback: bool) -> Result<(), Refused> {
+pub(super) fn check(version: Version, headers: &HeaderMap, on_loopback: bool) -> Result<(), Refused> {
+    let host = find_host(version, headers)?;
     if headers.get_all(ORIGIN).iter().any(|origin| !is_origin_here(origin)) {
         return Err(Refused::Origin);
     }
-    if on_loopback && headers.get_all(HOST).iter().any(|host| !is_host_unnamed(host)) {
+    if on_loopback && host.is_some_and(|host| !host.is_unnamed()) {
         return Err(Refused::Host);
     }
     Ok(())
 }
 
+/// The one `Host` field, which only requests older than HTTP/1.1 may lack.
+fn find_host(version: Version, headers: &HeaderMap) -> Result<Option<Host<'_>>, Refused> {
+    let mut fields = headers.get_all(HOST).iter();
+    match (fields.next(), fields.next()) {
+        (None, _) if version < Version::HTTP_11 => Ok(None),
+        (Some(field), None) => {
+            let host = field.to_str().ok().and_then(Host::parse);
+            host.map(Some).ok_or(Refused::Malformed)
+        }
+        (None | Some(_), _) => Err(Refused::Malformed),
+    }
+}
+
 /// Whether a page of this origin was served from this host. `null`, the origin of sandboxed pages and files, was not.
 fn is_origin_here(origin: &HeaderValue) -> bool {
     origin.to_str().is_ok_and(is_loopback_origin)
-}
-
-/// Whether this host is named by address or as `localhost`, rather than by a name that someone else may own.
-fn is_host_unnamed(host: &HeaderValue) -> bool {
-    let Ok(authority) = Authority::try_from(host.as_bytes()) else { return false };
-    authority.host().eq_ignore_ascii_case("localhost") || ip_literal(authority.host()).is_some()
-}
-
-/// The address that a URL's host writes out; IPv6 stands in brackets there (RFC 3986 §3.2.2).
-fn ip_literal(host: &str) -> Option<IpAddr> {
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(host) => host.parse().ok().map(IpAddr::V6),
-        None => host.parse().ok().map(IpAddr::V4),
-    }
 }
 
 #[cfg(test)]
@@ -75,7 +85,7 @@ mod tests {
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        check(&headers, on_loopback)
+        check(Version::HTTP_11, &headers, on_loopback)
     }
 
     #[test]
@@ -99,10 +109,11 @@ mod tests {
         ];
         for (origin, expected) in rows {
             for on_loopback in [false, true] {
-                assert_eq!(verdict(&[("origin", origin)], on_loopback), expected, "{origin:?}");
+                let fields = [("host", "localhost:8001"), ("origin", origin)];
+                assert_eq!(verdict(&fields, on_loopback), expected, "{origin:?}");
             }
         }
-        let two = [("origin", "http://localhost"), ("origin", "http://example.org")];
+        let two = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://example.org")];
         assert_eq!(verdict(&two, false), Err(Refused::Origin));
     }
 
@@ -125,8 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn programs_that_send_neither_are_let_in() {
-        assert_eq!(verdict(&[], true), Ok(()));
-        assert_eq!(verdict(&[], false), Ok(()));
+    fn a_request_has_one_host() {
+        let rows: [(&[&'static str], Result<(), Refused>, Result<(), Refused>); 6] = [
+            (&[], Err(Refused::Malformed), Ok(())),
+            (&["localhost"], Ok(()), Ok(())),
+            (&["localhost", "localhost"], Err(Refused::Malformed), Err(Refused::Malformed)),
+            (&["localhost", "example.org"], Err(Refused::Malformed), Err(Refused::Malformed)),
+            (&["user@localhost"], Err(Refused::Malformed), Err(Refused::Malformed)),
+            (&["localhost/x"], Err(Refused::Malformed), Err(Refused::Malformed)),
+        ];
+        for (hosts, of_1_1, of_1_0) in rows {
+            let mut headers = HeaderMap::new();
+            hosts.iter().for_each(|host| _ = headers.append(HOST, HeaderValue::from_static(host)));
+            assert_eq!(check(Version::HTTP_11, &headers, true), of_1_1, "{hosts:?}");
+            assert_eq!(check(Version::HTTP_11, &headers, false), of_1_1, "{hosts:?}, not on loopback");
+            assert_eq!(check(Version::HTTP_10, &headers, true), of_1_0, "{hosts:?}, HTTP/1.0");
+        }
     }
 }

@@ -6,7 +6,6 @@
 use std::convert::Infallible;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,12 +16,12 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
+use super::places::{Ended, Place};
 use super::{State, api, guard, metrics, publish, slowest};
-use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
+use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -50,11 +49,11 @@ impl Listener {
 
     /// Accepts and serves connections, for ever.
     pub(super) async fn run(self, state: Rc<State>) {
-        let places = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
         loop {
-            let place = places.clone().acquire_owned().await.expect("the semaphore is never closed");
+            state.places.wait_for_room().await;
             match self.0.accept().await {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let place = state.places.enter(peer.ip(), !state.access.has_key());
                     tokio::task::spawn_local(serve(stream, state.clone(), place));
                 }
                 Err(error) => {
@@ -66,23 +65,38 @@ impl Listener {
     }
 }
 
-/// Serves one connection until either side closes it. It holds its `place` as long.
-async fn serve(stream: TcpStream, state: Rc<State>, place: OwnedSemaphorePermit) {
+/// Serves one connection until either side closes it, or it must end. It holds its `place` as long.
+async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
     // Answers are small and wait for nothing. Without it they would only be slower, so a failure is not worth a word.
     let _ = stream.set_nodelay(true);
-    let service =
-        service_fn(|request: Request<Incoming>| async { Ok::<_, Infallible>(respond(&state, request).await) });
-    // A connection that fails is the client's affair: it knows.
-    let _ = http1::Builder::new()
+    let service = service_fn(|request: Request<Incoming>| {
+        place.on_request(state.access.is_granted(request.headers()));
+        async { Ok::<_, Infallible>(respond(&state, request).await) }
+    });
+    let connection = http1::Builder::new()
         // Who has sent a whole request is answered, though nothing more will come. Otherwise hyper would read after
         // each request only to find that out, and drop what has been published without a word.
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(CONTROL_HEAD_MS))
         .max_header_size(CONTROL_HEAD_BYTES_MAX)
-        .serve_connection(Batched::new(stream), service)
-        .await;
-    drop(place);
+        .serve_connection(Batched::new(stream, state.places.bounds().send), service);
+    // A connection that fails is the client's affair: it knows.
+    let ended = tokio::select! {
+        served = connection => served.map_or_else(|error| failure(&error), |()| Ended::Closed),
+        ended = place.must_end() => ended,
+    };
+    place.end(ended);
+}
+
+/// What a connection that failed is counted as.
+fn failure(error: &hyper::Error) -> Ended {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    match source {
+        Some(error) if error.kind() == io::ErrorKind::TimedOut => Ended::SendTimeout,
+        _ if error.is_timeout() => Ended::Idle,
+        _ => Ended::Failed,
+    }
 }
 
 /// Where a request goes.
@@ -134,8 +148,8 @@ impl<'a> Route<'a> {
 
 /// Answers one request.
 async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> Answer {
-    if let Err(refused) = guard::check(request.headers(), state.access.is_loopback()) {
-        return text(StatusCode::FORBIDDEN, refused.reason());
+    if let Err(refused) = guard::check(request.version(), request.headers(), state.access.is_loopback()) {
+        return text(refused.status(), refused.reason());
     }
     // The path is kept beside the request, whose body is taken out of it.
     let uri = request.uri().clone();
@@ -155,7 +169,7 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> A
         Route::Health => text(StatusCode::OK, "ok"),
         Route::Ready if state.status.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Route::Ready => text(StatusCode::OK, "ready"),
-        Route::Metrics => metrics::get(&state.status, state.started, state.memory_before).await,
+        Route::Metrics => metrics::get(state).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
         Route::Publish(path) => publish::post(state, path, request).await,
         Route::Api(method) => api::post(state, method, request).await,
@@ -165,17 +179,22 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> A
 #[cfg(test)]
 mod tests {
     use std::future::Future;
+    use std::net::SocketAddr;
 
     use http_body_util::{BodyExt, Full};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
     use crate::control::fake::Shards;
+    use crate::control::places::{Bounds, Places};
     use crate::limits::PUBLISH_BYTES_MAX;
 
     /// Answers one request without a body.
     fn ask(state: &State, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, Option<String>, String) {
         let mut request = Request::builder().method(method).uri(target);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", "localhost");
+        }
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -233,6 +252,7 @@ mod tests {
         let state = shards.state();
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "https://example.org")]).0, 403);
         assert_eq!(ask(&state, "GET", "/metrics", &[("host", "example.org")]).0, 403);
+        assert_eq!(ask(&state, "POST", "/publish/a", &[("host", "a"), ("host", "a")]).0, 400);
         assert!(shards.published.borrow().is_empty());
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "http://localhost:3000")]).0, 200);
     }
@@ -260,16 +280,152 @@ mod tests {
         assert_eq!(ask(&state, "GET", "/metrics", &[("authorization", "Bearer secret")]).0, 200);
     }
 
-    /// Runs `client` against a control port for `shards`.
-    fn with_connection<F: Future<Output = ()>>(shards: &Shards, client: impl FnOnce(TcpStream) -> F) {
-        let state = Rc::new(shards.state());
+    /// Runs `client` against a control port with this state.
+    fn with_port<F: Future<Output = ()>>(state: State, client: impl FnOnce(SocketAddr) -> F) {
+        let state = Rc::new(state);
         tokio_uring::start(async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             let serving = tokio::task::spawn_local(Listener::new(listener).unwrap().run(state));
-            client(TcpStream::connect(address).await.unwrap()).await;
+            client(address).await;
             serving.abort();
         });
+    }
+
+    /// Runs `client` with a connection to a control port for `shards`.
+    fn with_connection<F: Future<Output = ()>>(shards: &Shards, client: impl FnOnce(TcpStream) -> F) {
+        with_port(shards.state(), async |address| client(TcpStream::connect(address).await.unwrap()).await);
+    }
+
+    /// A control port where the key is `secret`.
+    fn state_with_bounds(shards: &Shards, bounds: Bounds) -> State {
+        State { places: Places::new(bounds), ..shards.state_with_key("secret") }
+    }
+
+    /// Waits until so many connections have ended like this.
+    async fn await_ended(places: &Places, ended: Ended, count: u64) {
+        while places.counts().ended[ended as usize] < count {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    const WITH_KEY: &str =
+        "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nX-API-Key: secret\r\nContent-Length: 2\r\n\r\nhi";
+
+    #[test]
+    fn publishers_with_the_key_get_in_while_others_hold_all_places() {
+        let shards = Shards::default();
+        let bounds = Bounds { others: 8, others_per_address: 4, ..Bounds::default() };
+        let state = state_with_bounds(&shards, bounds);
+        let places = state.places.clone();
+        with_port(state, async |address| {
+            let mut publisher = TcpStream::connect(address).await.unwrap();
+            publisher.write_all(WITH_KEY.as_bytes()).await.unwrap();
+            read_answers(&mut publisher, 1).await;
+            // All come from one address, and none says anything.
+            let mut silent = Vec::new();
+            for _ in 0..50 {
+                silent.push(TcpStream::connect(address).await.unwrap());
+            }
+            await_ended(&places, Ended::Displaced, 46).await;
+            let mut another = TcpStream::connect(address).await.unwrap();
+            for stream in [&mut publisher, &mut another] {
+                stream.write_all(WITH_KEY.as_bytes()).await.unwrap();
+                read_answers(stream, 1).await;
+            }
+            let counts = places.counts();
+            assert_eq!((counts.authenticated, counts.others), (2, 3));
+            assert_eq!(silent[0].read(&mut [0]).await.unwrap(), 0, "the oldest has ended");
+        });
+        assert_eq!(shards.published.borrow().len(), 3);
+    }
+
+    #[test]
+    fn who_does_not_show_the_key_has_little_time() {
+        let shards = Shards::default();
+        let bounds = Bounds { no_key: Duration::from_millis(50), ..Bounds::default() };
+        let state = state_with_bounds(&shards, bounds);
+        let places = state.places.clone();
+        with_port(state, async |address| {
+            let mut publisher = TcpStream::connect(address).await.unwrap();
+            publisher.write_all(WITH_KEY.as_bytes()).await.unwrap();
+            read_answers(&mut publisher, 1).await;
+            for beginning in ["", "POST /publish/a HTTP/1.1\r\nHo", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"]
+            {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(beginning.as_bytes()).await.unwrap();
+                let mut answer = Vec::new();
+                stream.read_to_end(&mut answer).await.unwrap();
+                assert_eq!(answer.starts_with(b"HTTP/1.1 200"), beginning.contains("healthz"), "{beginning}");
+            }
+            await_ended(&places, Ended::NoKey, 3).await;
+            publisher.write_all(WITH_KEY.as_bytes()).await.unwrap();
+            read_answers(&mut publisher, 1).await;
+        });
+        // Where there is no key, nobody needs to hurry.
+        let state = State { places: Places::new(bounds), ..shards.state() };
+        let places = state.places.clone();
+        with_port(state, async |address| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            tokio::time::sleep(2 * bounds.no_key).await;
+            stream.write_all(WITH_KEY.as_bytes()).await.unwrap();
+            read_answers(&mut stream, 1).await;
+            assert_eq!((places.counts().authenticated, places.counts().ended), (1, Default::default()));
+        });
+    }
+
+    #[test]
+    fn who_does_not_read_its_answers_is_ended() {
+        let shards = Shards::default();
+        let state = state_with_bounds(&shards, Bounds { send: Duration::from_millis(50), ..Bounds::default() });
+        let places = state.places.clone();
+        with_port(state, async |address| {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let requests = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-API-Key: secret\r\n\r\n".repeat(1000);
+            let flood = async { while stream.write_all(requests.as_bytes()).await.is_ok() {} };
+            tokio::join!(flood, await_ended(&places, Ended::SendTimeout, 1));
+            assert_eq!(places.counts().authenticated, 0);
+        });
+    }
+
+    #[test]
+    fn a_body_that_waits_for_100_continue_is_asked_for() {
+        let shards = Shards::default();
+        let head = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+        with_connection(&shards, async |mut stream| {
+            for _ in 0..2 {
+                stream.write_all(head.as_bytes()).await.unwrap();
+                let mut answer = [0; b"HTTP/1.1 100 Continue\r\n\r\n".len()];
+                stream.read_exact(&mut answer).await.unwrap();
+                assert_eq!(&answer, b"HTTP/1.1 100 Continue\r\n\r\n");
+                stream.write_all(b"hi").await.unwrap();
+                read_answers(&mut stream, 1).await;
+            }
+            // Who does not wait need not be asked, and who may not publish is told so instead.
+            stream.write_all(format!("{head}hi").as_bytes()).await.unwrap();
+            assert!(read_answers(&mut stream, 1).await.contains("HTTP/1.1 200 "));
+            stream.write_all(head.replace("/publish/a", "/nothing").as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert!(answer.starts_with(b"HTTP/1.1 404 "), "{}", answer.escape_ascii());
+        });
+        assert_eq!(shards.published.borrow().len(), 3);
+    }
+
+    #[test]
+    fn a_request_without_a_host_is_malformed_unless_it_is_old() {
+        let rows = [
+            ("GET /healthz HTTP/1.1\r\n\r\n", 400),
+            ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
+            ("GET /healthz HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+            ("GET http://localhost/healthz HTTP/1.1\r\n\r\n", 400),
+            ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n", 200),
+            ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+        ];
+        for (request, status) in rows {
+            let text = answers_to(&Shards::default(), request);
+            assert!(text[9..].starts_with(&status.to_string()), "{request}: {text}");
+        }
     }
 
     /// Reads until `count` answers have come, told by their last line.
@@ -297,17 +453,21 @@ mod tests {
         assert_eq!(shards.published.borrow().len(), 4);
     }
 
-    /// Sends these bytes and returns the statuses of the answers, until the connection ends.
-    fn statuses(shards: &Shards, sent: &str) -> Vec<u16> {
+    /// Sends these bytes and returns the answers, until the connection ends.
+    fn answers_to(shards: &Shards, sent: &str) -> String {
         let mut text = Vec::new();
         with_connection(shards, async |mut stream| {
             stream.write_all(sent.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
             stream.read_to_end(&mut text).await.unwrap();
         });
-        let text = String::from_utf8(text).unwrap();
-        let statuses = text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap());
-        statuses.collect()
+        String::from_utf8(text).unwrap()
+    }
+
+    /// The same; their statuses.
+    fn statuses(shards: &Shards, sent: &str) -> Vec<u16> {
+        let text = answers_to(shards, sent);
+        text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().unwrap()).collect()
     }
 
     fn post(path: &str, body_bytes: usize) -> String {

@@ -3,7 +3,7 @@
 //! Nothing is counted here; each scrape reads what the shards have counted.
 
 use std::fmt;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use hyper::StatusCode;
 use hyper::header::HeaderValue;
@@ -15,7 +15,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::answer::{Answer, answer};
-use super::{host, process};
+use super::places::{Ended, PlaceCounts};
+use super::{State, host, process};
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
 
@@ -127,27 +128,28 @@ const TIMES: [Row; 2] = [
     ("ringfeed_inflate_seconds", "Time spent on inflating", |shard| &shard.inflate_nanoseconds),
 ];
 
-/// Answers a scrape. `started` is when the process did, and `memory_before` what it took before anybody connected.
-pub(super) async fn get(status: &Status, started: SystemTime, memory_before: MemoryInUse) -> Answer {
+/// Answers a scrape.
+pub(super) async fn get(state: &State) -> Answer {
     let memory = MemoryInUse::measure().await;
-    let connections = status.shards.iter().map(|shard| shard.connections.get()).sum();
+    let connections = state.status.shards.iter().map(|shard| shard.connections.get()).sum();
     let process = Process {
         memory,
-        memory_for_each: memory.for_each_since(memory_before, connections),
+        memory_for_each: memory.for_each_since(state.memory_before, connections),
         cpu_time: process::cpu_time(),
-        started: started.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        started: state.started.duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
-    match encode(status.clone(), process) {
+    match encode(state.status.clone(), state.places.counts(), process) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
     }
 }
 
-fn encode(status: Status, process: Process) -> Result<String, fmt::Error> {
+fn encode(status: Status, places: PlaceCounts, process: Process) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("ringfeed_build", "What is running", version);
     registry.register_collector(Box::new(Shards(status)));
+    registry.register_collector(Box::new(ControlPort(places)));
     registry.register_collector(Box::new(process));
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
@@ -203,6 +205,31 @@ impl Shards {
     }
 }
 
+/// The control port's own numbers.
+#[derive(Debug)]
+struct ControlPort(PlaceCounts);
+
+impl Collector for ControlPort {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = self.0;
+        let (name, help) = ("ringfeed_control_connections", "Connections to the control port now, by key");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (key, count) in [("shown", counts.authenticated), ("missing", counts.others)] {
+            family.encode_family(&[("key", key)])?.encode_gauge(&count)?;
+        }
+        let (name, help) = ("ringfeed_control_connections_accepted", "Connections to the control port accepted");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encode_counter(&mut metric, counts.accepted)?;
+        let (name, help) = ("ringfeed_control_connections_ended", "Connections to the control port ended, by reason");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for ended in Ended::ALL {
+            let count = counts.ended[ended as usize];
+            encode_counter(&mut family.encode_family(&[("reason", ended.label())])?, count)?;
+        }
+        Ok(())
+    }
+}
+
 /// The process's own numbers, named as Prometheus's client libraries name them.
 #[derive(Debug)]
 struct Process {
@@ -247,7 +274,9 @@ mod tests {
             cpu_time: Duration::from_millis(2500),
             started: Duration::from_secs(1_700_000_000),
         };
-        encode(Status::new(2), process).unwrap()
+        let ended = std::array::from_fn(|index| index as u64);
+        let places = PlaceCounts { authenticated: 7, others: 8, accepted: 30, ended };
+        encode(Status::new(2), places, process).unwrap()
     }
 
     #[test]
@@ -268,6 +297,25 @@ mod tests {
             let reason = cause.label();
             let line = format!("\nringfeed_connections_closed_total{{shard=\"1\",reason=\"{reason}\"}} 0\n");
             assert!(text.contains(&line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_control_port_counts_its_connections() {
+        let text = encoded();
+        let lines = [
+            "ringfeed_control_connections{key=\"shown\"} 7",
+            "ringfeed_control_connections{key=\"missing\"} 8",
+            "ringfeed_control_connections_accepted_total 30",
+            "ringfeed_control_connections_ended_total{reason=\"closed\"} 0",
+            "ringfeed_control_connections_ended_total{reason=\"failed\"} 1",
+            "ringfeed_control_connections_ended_total{reason=\"idle\"} 2",
+            "ringfeed_control_connections_ended_total{reason=\"no_key\"} 3",
+            "ringfeed_control_connections_ended_total{reason=\"displaced\"} 4",
+            "ringfeed_control_connections_ended_total{reason=\"send_timeout\"} 5",
+        ];
+        for line in lines {
+            assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
         }
     }
 

@@ -10,11 +10,10 @@
 //! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
 //!
-//! Connections are `http`'s (with `batch`), bodies `body`'s, who may use them is `access`'s, and which requests a
-//! browser may make `guard`'s. With `demo` there is a publisher inside, which reads this host's figures (`demo`,
-//! `host`). It never touches a shard's state: what it wants goes through the [`Publisher`] (`shards`), what it knows
-//! comes from the
-//! [`Status`].
+//! Connections are `http`'s (with `batch`), how many there may be is up to `places`, bodies are `body`'s, who may use
+//! them is `access`'s, and which requests a browser may make `guard`'s. With `demo` there is a publisher inside, which
+//! reads this host's figures (`demo`, `host`). It never touches a shard's state: what it wants goes through the
+//! [`Publisher`] (`shards`), what it knows comes from the [`Status`].
 
 mod access;
 mod answer;
@@ -28,6 +27,7 @@ mod guard;
 mod host;
 mod http;
 mod metrics;
+mod places;
 mod process;
 mod publish;
 mod query;
@@ -48,6 +48,7 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
 use metrics::MemoryInUse;
+use places::{Bounds, Places};
 use shards::ToShards;
 
 use crate::server::metrics::Cell;
@@ -91,6 +92,7 @@ struct State {
     status: Status,
     namespaces: Arc<Namespaces>,
     access: Access,
+    places: Rc<Places>,
     /// Tells this server from others, and from itself before it was started again.
     uid: String,
     /// When the process did, as near as the control plane knows.
@@ -109,7 +111,8 @@ impl State {
     ) -> State {
         let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         let started = SystemTime::now();
-        State { shards: RefCell::new(shards), status, namespaces, access, uid, started, memory_before }
+        let (shards, places) = (RefCell::new(shards), Places::new(Bounds::default()));
+        State { shards, status, namespaces, access, places, uid, started, memory_before }
     }
 
     /// Runs `act` with the shards.

@@ -22,7 +22,7 @@ pub use encoding::{encode_presence, encode_publication};
 pub use feed::Feed;
 pub use handler::{Accept, Action, Get, Handler, Order, Refusal, Request, Stream};
 pub(crate) use origin::is_loopback_origin;
-pub use origin::{InvalidPattern, OriginPattern, Origins};
+pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 pub use page::answer_plain_get;
 pub use routes::{RouteError, Routes};
 pub use sse::Sse;

@@ -3,11 +3,17 @@
 //! Browsers let every page open a WebSocket to every server and send the server's cookies along; all they do about it
 //! is to name the page's origin (RFC 6455 §10.2). So the server has to look. Only pages are kept out this way: a
 //! program can send any origin, or none, and none is always welcome.
+//!
+//! A page's own name may be made to *resolve* to 127.0.0.1 after the page has loaded (DNS rebinding). To the browser
+//! this server is then the page's own: origin and host are the same, and a GET carries no origin at all. `Host` still
+//! has the page's name. So where the listener is on loopback a name as host proves nothing, unless a pattern has it.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The web pages that may connect, besides those that were loaded from the very host and port they connect to.
+use crate::proto::Host;
+
+/// The web pages that may connect, besides those that were loaded from the very host and port they connect to. A
+/// listener on loopback does not take a name for its own host, unless a pattern has that name.
 ///
 /// Without patterns these are the pages of a loopback address, as while developing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +27,15 @@ pub struct Origins {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern(String);
 
+/// Why a request is refused that a web page may have made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageRefused {
+    /// Pages of this origin may not connect.
+    Origin,
+    /// The host is a name that anybody may have pointed at this loopback address.
+    Host,
+}
+
 /// A text that is no [`OriginPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPattern;
@@ -31,20 +46,63 @@ impl Origins {
         Origins { patterns }
     }
 
-    /// Whether a request with these header fields, `Origin` and `Host`, is welcome. An origin that is has only visible
-    /// characters of ASCII, so that it can be repeated in an answer.
-    pub fn allows(&self, origin: Option<&str>, host: &str) -> bool {
-        let Some(origin) = origin else { return true };
+    /// Checks `Origin` and `Host` of a request to open a WebSocket, which browsers never send without an origin. An
+    /// origin that is allowed has only visible characters of ASCII, so that it can be repeated in an answer.
+    ///
+    /// # Errors
+    /// [`PageRefused`]. `on_loopback`: the listener's address is a loopback address.
+    pub fn check_upgrade(
+        &self,
+        origin: Option<&str>,
+        host: Option<Host<'_>>,
+        on_loopback: bool,
+    ) -> Result<(), PageRefused> {
+        let Some(origin) = origin else { return Ok(()) };
         if !origin.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return false;
+            return Err(PageRefused::Origin);
         }
-        if is_same(origin, host) {
-            return true;
+        let is_listed = self.patterns.iter().any(|pattern| pattern.matches(origin));
+        if is_listed || self.patterns.is_empty() && is_loopback_origin(origin) {
+            return Ok(());
         }
-        if self.patterns.is_empty() {
-            return is_loopback_origin(origin);
+        match host.filter(|host| is_same(origin, host.as_str())) {
+            Some(host) if on_loopback && !host.is_unnamed() => Err(PageRefused::Host),
+            Some(_) => Ok(()),
+            None => Err(PageRefused::Origin),
         }
-        self.patterns.iter().any(|pattern| pattern.matches(origin))
+    }
+
+    /// The same for a GET that asks for no WebSocket, which browsers send without an origin to a page's own host.
+    ///
+    /// # Errors
+    /// [`PageRefused`].
+    pub fn check_get(
+        &self,
+        origin: Option<&str>,
+        host: Option<Host<'_>>,
+        on_loopback: bool,
+    ) -> Result<(), PageRefused> {
+        let is_foreign =
+            |host: Host<'_>| !host.is_unnamed() && !self.patterns.iter().any(|pattern| pattern.names(host));
+        if origin.is_none() && on_loopback && host.is_some_and(is_foreign) {
+            return Err(PageRefused::Host);
+        }
+        self.check_upgrade(origin, host, on_loopback)
+    }
+}
+
+impl PageRefused {
+    /// For the body of the answer.
+    pub fn reason(self) -> &'static str {
+        match self {
+            PageRefused::Origin => {
+                "pages of this origin may not connect: name it in allowed_origins, or load the page from here"
+            }
+            PageRefused::Host => {
+                "this server listens on loopback and takes no name for its own: name the site in allowed_origins, as \
+                 https://HOST, or address the server as localhost"
+            }
+        }
     }
 }
 
@@ -75,6 +133,12 @@ impl OriginPattern {
 
     fn matches(&self, origin: &str) -> bool {
         self.0 == "*" || matches(self.0.as_bytes(), origin.as_bytes())
+    }
+
+    /// Whether this is the pattern of pages of `host`, whatever their scheme.
+    fn names(&self, host: Host<'_>) -> bool {
+        let Some((_, authority)) = self.0.split_once("://") else { return self.0 == "*" };
+        matches(authority.as_bytes(), host.as_str().as_bytes())
     }
 }
 
@@ -118,18 +182,7 @@ fn is_same(origin: &str, host: &str) -> bool {
 /// Whether this origin, `scheme://host[:port]`, is a page of a loopback address or of `localhost`.
 pub(crate) fn is_loopback_origin(origin: &str) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
-    let (host, port) = match authority.split_once(']') {
-        Some((host, port)) => (host, port),
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let is_port = port.strip_prefix(':').map_or(port.is_empty(), |digits| digits.parse::<u16>().is_ok());
-    is_port
-        && match host.strip_prefix('[') {
-            Some(address) => address.parse::<Ipv6Addr>().is_ok_and(|address| address.is_loopback()),
-            None => {
-                host.eq_ignore_ascii_case("localhost") || host.parse::<Ipv4Addr>().is_ok_and(|host| host.is_loopback())
-            }
-        }
+    Host::parse(authority).is_some_and(Host::is_loopback)
 }
 
 impl fmt::Display for InvalidPattern {
@@ -146,6 +199,11 @@ mod tests {
 
     fn origins(patterns: &[&str]) -> Origins {
         Origins::new(patterns.iter().map(|pattern| OriginPattern::new(pattern).unwrap()).collect())
+    }
+
+    /// Whether a listener that is not on loopback lets a page open a WebSocket.
+    fn allows(origins: &Origins, origin: Option<&str>, host: &str) -> bool {
+        origins.check_upgrade(origin, Host::parse(host), false).is_ok()
     }
 
     #[test]
@@ -168,7 +226,7 @@ mod tests {
             (Some("http://[::1]"), "example.com", true),
         ];
         for (origin, host, expected) in rows {
-            assert_eq!(origins(&[]).allows(origin, host), expected, "{origin:?} at {host:?}");
+            assert_eq!(allows(&origins(&[]), origin, host), expected, "{origin:?} at {host:?}");
         }
     }
 
@@ -194,12 +252,51 @@ mod tests {
             (Some("http://127.0.0.1:3000"), false),
         ];
         for (origin, expected) in rows {
-            assert_eq!(list.allows(origin, "this.host"), expected, "{origin:?}");
+            assert_eq!(allows(&list, origin, "this.host"), expected, "{origin:?}");
         }
-        assert!(origins(&["*"]).allows(Some("null"), "this.host"));
-        assert!(origins(&["*"]).allows(Some("http://a:1"), "this.host"));
-        assert!(!origins(&["*"]).allows(Some("http://a\tb"), "this.host"));
-        assert!(!origins(&["*"]).allows(Some("http://é"), "this.host"));
+        assert!(allows(&origins(&["*"]), Some("null"), "this.host"));
+        assert!(allows(&origins(&["*"]), Some("http://a:1"), "this.host"));
+        assert!(!allows(&origins(&["*"]), Some("http://a\tb"), "this.host"));
+        assert!(!allows(&origins(&["*"]), Some("http://é"), "this.host"));
+    }
+
+    /// What a listener on loopback says to an upgrade, and to a GET.
+    type Verdicts = [Result<(), PageRefused>; 2];
+
+    #[test]
+    fn on_loopback_a_name_is_no_host_of_ours_unless_it_is_listed() {
+        let (ok, host, origin) = (Ok(()), Err(PageRefused::Host), Err(PageRefused::Origin));
+        let rows: [(&[&str], Option<&str>, Option<&str>, Verdicts); 19] = [
+            // A page whose name was made to resolve to 127.0.0.1, with a WebSocket and with an event stream.
+            (&[], Some("http://evil.example:8000"), Some("evil.example:8000"), [host, host]),
+            (&[], None, Some("evil.example:8000"), [ok, host]),
+            (&[], Some("http://localhost.:8000"), Some("localhost.:8000"), [host, host]),
+            (&["https://app.example"], Some("http://evil.example"), Some("evil.example"), [host, host]),
+            (&["https://app.example"], None, Some("evil.example"), [ok, host]),
+            // Pages and programs that address the server by its address or as localhost.
+            (&[], Some("http://localhost:8000"), Some("localhost:8000"), [ok, ok]),
+            (&[], Some("http://127.0.0.1:3000"), Some("localhost:8000"), [ok, ok]),
+            (&[], None, Some("localhost:8000"), [ok, ok]),
+            (&[], None, Some("[::1]:8000"), [ok, ok]),
+            (&[], None, None, [ok, ok]),
+            (&["https://app.example"], Some("http://192.0.2.7"), Some("192.0.2.7"), [ok, ok]),
+            (&[], Some("https://evil.example"), Some("localhost:8000"), [origin, origin]),
+            // A proxy on this host that passes the public name on.
+            (&[], Some("https://app.example"), Some("app.example"), [host, host]),
+            (&["https://app.example"], Some("https://app.example"), Some("app.example"), [ok, ok]),
+            (&["https://app.example"], Some("https://app.example"), Some("push.example"), [ok, ok]),
+            (&["https://app.example"], None, Some("app.example"), [ok, ok]),
+            (&["https://*.example"], None, Some("app.example"), [ok, ok]),
+            (&["*"], None, Some("app.example"), [ok, ok]),
+            (&["null"], None, Some("null"), [ok, host]),
+        ];
+        for (patterns, origin, host, verdicts) in rows {
+            let list = origins(patterns);
+            let host = host.map(|host| Host::parse(host).unwrap());
+            let got = [list.check_upgrade(origin, host, true), list.check_get(origin, host, true)];
+            assert_eq!(got, verdicts, "{patterns:?}: {origin:?} at {host:?}");
+            assert_eq!(list.check_get(None, host, false), Ok(()), "not on loopback: {host:?}");
+        }
     }
 
     #[test]

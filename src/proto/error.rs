@@ -110,8 +110,10 @@ pub enum HandshakeError {
     MethodNotAllowed,
     /// An ordinary GET that doesn't ask for a WebSocket: the caller may have a page for it.
     NotAnUpgrade,
-    /// No `Host` field (RFC 6455 §4.2.1 item 2).
+    /// No `Host` field in a request of HTTP/1.1 (RFC 9112 §3.2, RFC 6455 §4.2.1 item 2).
     HostMissing,
+    /// The `Host` field isn't a host with a port or without one (RFC 9112 §3.2).
+    HostInvalid,
     /// The `Upgrade` field doesn't name `websocket` (RFC 6455 §4.2.1 item 3).
     UpgradeMissing,
     /// The `Connection` field doesn't name `upgrade` (RFC 6455 §4.2.1 item 4).
@@ -139,6 +141,7 @@ impl HandshakeError {
             Self::Malformed
             | Self::TargetInvalid
             | Self::HostMissing
+            | Self::HostInvalid
             | Self::UpgradeMissing
             | Self::ConnectionMissing
             | Self::KeyInvalid
@@ -168,6 +171,7 @@ impl fmt::Display for HandshakeError {
             Self::MethodNotAllowed => "use GET",
             Self::NotAnUpgrade => "this is a WebSocket endpoint; connect with a WebSocket client",
             Self::HostMissing => "send a Host header",
+            Self::HostInvalid => "send the host of the URL as Host header, with its port if it has one",
             Self::UpgradeMissing => "send 'Upgrade: websocket'; a proxy on the way may have removed it",
             Self::ConnectionMissing => "send 'Connection: Upgrade'; a proxy on the way may have removed it",
             Self::VersionUnsupported => "send 'Sec-WebSocket-Version: 13'",

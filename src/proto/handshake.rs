@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
 
 use super::extensions::{ExtensionOffer, InvalidList, decode_extensions, decode_tokens};
-use super::{HandshakeError, RequestHead};
+use super::{HandshakeError, Host, RequestHead};
 
 /// What the accept key is hashed with (RFC 6455 §1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -30,8 +30,8 @@ pub(super) const VERSION: &str = "13";
 pub struct Upgrade<'a> {
     /// `Sec-WebSocket-Key`, valid.
     pub key: &'a str,
-    /// `Host`: the authority that the client meant to reach.
-    pub host: &'a str,
+    /// `Host`: the authority that the client means to reach.
+    pub host: Host<'a>,
     /// `Origin`: the page whose script connects. Browsers always send it; anyone else may send anything.
     pub origin: Option<&'a str>,
     subprotocols: Vec<&'a str>,
@@ -56,7 +56,7 @@ impl<'a> Upgrade<'a> {
         if !head.is_http_1_1 {
             return Err(HandshakeError::HttpVersionUnsupported);
         }
-        let host = head.single("Host")?.ok_or(HandshakeError::HostMissing)?;
+        let host = head.host.ok_or(HandshakeError::HostMissing)?;
         if !names_websocket {
             return Err(HandshakeError::UpgradeMissing);
         }
@@ -160,6 +160,9 @@ pub fn encode_response(
 }
 
 /// Appends the head of a response whose body ends with the connection.
+///
+/// # Panics
+/// If `content_type` or a header has control characters in it.
 pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, extra_headers: &[(&str, String)]) {
     encode_status_line(out, 200);
     encode_header(out, "Content-Type", content_type);
@@ -192,10 +195,14 @@ fn encode_status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", reason_phrase(status)).as_bytes());
 }
 
+/// Whether `text` can be the value of a header field: a control character, as the end of a line, would begin another.
+pub fn is_header_value(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_control())
+}
+
 /// Appends one header field.
 pub(super) fn encode_header(out: &mut Vec<u8>, name: &str, value: &str) {
-    let has_control = |text: &str| text.bytes().any(|byte| byte.is_ascii_control());
-    assert!(!has_control(name) && !has_control(value), "a header field is one line of text");
+    assert!(is_header_value(name) && is_header_value(value), "a header field is one line of text");
     for part in [name, ": ", value, "\r\n"] {
         out.extend_from_slice(part.as_bytes());
     }

@@ -4,8 +4,8 @@
 
 use std::mem::MaybeUninit;
 
-use super::HandshakeError;
 use super::extensions::elements;
+use super::{HandshakeError, Host};
 use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
 
 /// A request line and header fields, borrowed from the input.
@@ -17,6 +17,8 @@ pub struct RequestHead<'a> {
     pub path: &'a str,
     /// What is after the `?`; not percent-decoded.
     pub query: Option<&'a str>,
+    /// `Host`: the authority that the client means to reach. Only a request of HTTP/1.0 may lack it.
+    pub host: Option<Host<'a>>,
     /// HTTP/1.1 or later, rather than HTTP/1.0.
     pub(super) is_http_1_1: bool,
     headers: Vec<httparse::Header<'a>>,
@@ -64,7 +66,8 @@ impl<'a> RequestHead<'a> {
 ///
 /// # Errors
 /// [`Malformed`](HandshakeError::Malformed), [`TargetInvalid`](HandshakeError::TargetInvalid),
-/// [`HttpVersionUnsupported`](HandshakeError::HttpVersionUnsupported), and as soon as a bound is passed
+/// [`HttpVersionUnsupported`](HandshakeError::HttpVersionUnsupported); a `Host` field that is missing in HTTP/1.1, is
+/// there twice or is no host (RFC 9112 §3.2); and as soon as a bound is passed
 /// [`TargetTooLong`](HandshakeError::TargetTooLong), [`HeadTooLarge`](HandshakeError::HeadTooLarge) or
 /// [`TooManyHeaders`](HandshakeError::TooManyHeaders).
 pub fn decode_request_head(input: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, HandshakeError> {
@@ -94,8 +97,19 @@ pub fn decode_request_head(input: &[u8]) -> Result<Option<(RequestHead<'_>, usiz
         return Err(HandshakeError::Malformed);
     };
     let (path, query) = split_target(target)?;
-    let head = RequestHead { method, path, query, is_http_1_1: minor >= 1, headers: request.headers.to_vec() };
+    let (is_http_1_1, headers) = (minor >= 1, request.headers.to_vec());
+    let mut head = RequestHead { method, path, query, host: None, is_http_1_1, headers };
+    head.host = find_host(&head)?;
     Ok(Some((head, head_len)))
+}
+
+/// The one `Host` field of a request, which HTTP/1.1 requires (RFC 9112 §3.2).
+fn find_host<'a>(head: &RequestHead<'a>) -> Result<Option<Host<'a>>, HandshakeError> {
+    match head.single("Host")? {
+        Some(text) => Host::parse(text).map(Some).ok_or(HandshakeError::HostInvalid),
+        None if head.is_http_1_1 => Err(HandshakeError::HostMissing),
+        None => Ok(None),
+    }
 }
 
 /// Bytes of the target so far, while its end hasn't come.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!              decode_request_head ─► Upgrade::from_request ─► encode_accept | encode_refusal
-//! opening      (http)                 (handshake)
+//! opening      (http, host)           (handshake)
 //! handshake    ClientHandshake::encode_request ─► ClientHandshake::decode_response
 //!              (handshake_client)
 //!
@@ -31,6 +31,7 @@ mod extensions;
 mod frame;
 mod handshake;
 mod handshake_client;
+mod host;
 mod http;
 mod message;
 mod partial;
@@ -45,8 +46,11 @@ pub use encoder::{encode_close, encode_deflated, encode_fragment, encode_frame, 
 pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;
 pub use frame::{FrameHeader, Opcode};
-pub use handshake::{Upgrade, accept_key, encode_accept, encode_refusal, encode_response, encode_stream_head};
+pub use handshake::{
+    Upgrade, accept_key, encode_accept, encode_refusal, encode_response, encode_stream_head, is_header_value,
+};
 pub use handshake_client::{Accepted, ClientHandshake};
+pub use host::Host;
 pub use http::{RequestHead, decode_request_head};
 pub use message::{Message, MessageKind};
 

@@ -13,23 +13,26 @@ const STRIPES: usize = 64;
 
 /// An address as it is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Origin {
+pub(crate) enum Network {
+    /// One address.
     V4(u32),
+    /// All addresses that begin with these bits.
     V6(u64),
 }
 
-impl Origin {
-    fn of(address: IpAddr) -> Origin {
+impl Network {
+    /// What `address` counts as.
+    pub(crate) fn of(address: IpAddr) -> Network {
         match address.to_canonical() {
-            IpAddr::V4(address) => Origin::V4(address.to_bits()),
-            IpAddr::V6(address) => Origin::V6((address.to_bits() >> 64) as u64),
+            IpAddr::V4(address) => Network::V4(address.to_bits()),
+            IpAddr::V6(address) => Network::V6((address.to_bits() >> 64) as u64),
         }
     }
 
     fn stripe(self) -> usize {
         let bits = match self {
-            Origin::V4(bits) => u64::from(bits),
-            Origin::V6(bits) => bits,
+            Network::V4(bits) => u64::from(bits),
+            Network::V6(bits) => bits,
         };
         (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % STRIPES
     }
@@ -38,7 +41,7 @@ impl Origin {
 /// The counts of all addresses. Clones are the same counts.
 #[derive(Clone, Debug)]
 pub(super) struct AddressCounts {
-    stripes: Arc<[Mutex<HashMap<Origin, u32>>]>,
+    stripes: Arc<[Mutex<HashMap<Network, u32>>]>,
     max: u32,
 }
 
@@ -48,22 +51,22 @@ impl AddressCounts {
         AddressCounts { stripes: (0..STRIPES).map(|_| Mutex::default()).collect(), max }
     }
 
-    fn stripe(&self, origin: Origin) -> MutexGuard<'_, HashMap<Origin, u32>> {
-        self.stripes[origin.stripe()].lock().expect("nobody panics with the lock")
+    fn stripe(&self, network: Network) -> MutexGuard<'_, HashMap<Network, u32>> {
+        self.stripes[network.stripe()].lock().expect("nobody panics with the lock")
     }
 
     /// Counts one more, unless that is one too many.
-    fn enter(&self, origin: Origin) -> bool {
-        let mut counts = self.stripe(origin);
-        let count = counts.entry(origin).or_default();
+    fn enter(&self, network: Network) -> bool {
+        let mut counts = self.stripe(network);
+        let count = counts.entry(network).or_default();
         let may_enter = *count < self.max;
         *count += u32::from(may_enter);
         may_enter
     }
 
-    fn leave(&self, origin: Origin) {
-        let mut counts = self.stripe(origin);
-        let Entry::Occupied(mut count) = counts.entry(origin) else { unreachable!("who leaves has entered") };
+    fn leave(&self, network: Network) {
+        let mut counts = self.stripe(network);
+        let Entry::Occupied(mut count) = counts.entry(network) else { unreachable!("who leaves has entered") };
         *count.get_mut() -= 1;
         if *count.get() == 0 {
             count.remove();
@@ -76,30 +79,30 @@ impl AddressCounts {
 pub(super) struct Addresses {
     counts: AddressCounts,
     /// By slot; none where it is not counted.
-    origins: Vec<Option<Origin>>,
+    networks: Vec<Option<Network>>,
 }
 
 impl Addresses {
     /// Of a shard that has no connections.
     pub(super) fn new(counts: AddressCounts) -> Addresses {
-        Addresses { counts, origins: Vec::new() }
+        Addresses { counts, networks: Vec::new() }
     }
 
     /// A connection from `address` begins in `slot`. `false`: it is one too many, and is not counted.
     pub(super) fn enter(&mut self, slot: u32, address: IpAddr) -> bool {
-        let origin = Origin::of(address);
-        let may_enter = self.counts.enter(origin);
-        if self.origins.len() <= slot as usize {
-            self.origins.resize(slot as usize + 1, None);
+        let network = Network::of(address);
+        let may_enter = self.counts.enter(network);
+        if self.networks.len() <= slot as usize {
+            self.networks.resize(slot as usize + 1, None);
         }
-        self.origins[slot as usize] = may_enter.then_some(origin);
+        self.networks[slot as usize] = may_enter.then_some(network);
         may_enter
     }
 
     /// The connection in `slot` has ended.
     pub(super) fn leave(&mut self, slot: u32) {
-        if let Some(origin) = self.origins.get_mut(slot as usize).and_then(Option::take) {
-            self.counts.leave(origin);
+        if let Some(network) = self.networks.get_mut(slot as usize).and_then(Option::take) {
+            self.counts.leave(network);
         }
     }
 }

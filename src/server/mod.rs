@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::topics::PublishError;
+pub(crate) use addresses::Network;
 pub use config::ServerConfig;
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};

@@ -9,11 +9,13 @@ use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
-    Accept, Clock, Command, Context, ContextParts, Get, Origins, Refusal, Request, Routes, answer_plain_get,
+    Accept, Clock, Command, Context, ContextParts, Get, Origins, PageRefused, Refusal, Request, Routes,
+    answer_plain_get,
 };
 use crate::proto::{
     CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
     decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
+    is_header_value,
 };
 use crate::ring::{Completion, Errno, Ring};
 
@@ -38,11 +40,13 @@ struct Hearing<'a> {
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
     allowed_origins: &'a Origins,
+    /// The listener's address is a loopback address.
+    on_loopback: bool,
     is_deflate_on: bool,
     /// There is room for one more connection that keeps what its compressed messages may refer back to.
     may_take_over: bool,
     message_bytes_max: u32,
-    /// Handshakes that were refused for their origin.
+    /// Requests that were refused for the page they may have come from.
     origins_refused: u64,
     rate: RateConfig,
     now_ms: u64,
@@ -101,6 +105,7 @@ impl<R: Ring> Shard<'_, R> {
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
             allowed_origins: &self.config.allowed_origins,
+            on_loopback: self.config.listen.ip().is_loopback(),
             is_deflate_on: self.config.deflate.is_some(),
             may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
@@ -212,17 +217,22 @@ impl Hearing<'_> {
         let route = self.routes.find(head.path);
         let upgrade = match (Upgrade::from_request(head), route) {
             (Ok(upgrade), _) => upgrade,
-            (Err(HandshakeError::NotAnUpgrade), Some((route, rest))) => {
-                return self.hear_get(route, &Get { rest, head });
-            }
-            (Err(HandshakeError::NotAnUpgrade), None) => {
+            (Err(HandshakeError::NotAnUpgrade), route) => {
+                let origin = head.header("Origin");
+                if let Err(refused) = self.allowed_origins.check_get(origin, head.host, self.on_loopback) {
+                    return self.refuse_page(refused);
+                }
+                if let Some((route, rest)) = route {
+                    return self.hear_get(route, origin, &Get { rest, head });
+                }
                 answer_plain_get(self.out, head);
                 return self.over(CloseCause::Answered);
             }
             (Err(error), _) => return self.refuse(error),
         };
-        if !self.is_origin_allowed(upgrade.origin, upgrade.host) {
-            return self.refuse_with(origin_refusal());
+        let (origin, host) = (upgrade.origin, Some(upgrade.host));
+        if let Err(refused) = self.allowed_origins.check_upgrade(origin, host, self.on_loopback) {
+            return self.refuse_page(refused);
         }
         let Some((route, rest)) = route else {
             return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
@@ -272,7 +282,10 @@ impl Hearing<'_> {
         first_out: &[u8],
     ) {
         let extensions = deflate.map(|params| params.to_string());
-        encode_accept(self.out, upgrade, accept.subprotocol.as_deref(), extensions.as_deref());
+        // Only what was offered is checked text, and only that may be chosen (RFC 6455 §4.2.2 item 5.5).
+        let is_offered = |chosen: &&str| upgrade.subprotocols().any(|offered| offered == *chosen);
+        let subprotocol = accept.subprotocol.as_deref().filter(is_offered);
+        encode_accept(self.out, upgrade, subprotocol, extensions.as_deref());
         self.out.extend_from_slice(first_out);
         let message_bytes_max =
             accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max));
@@ -284,11 +297,7 @@ impl Hearing<'_> {
     }
 
     /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
-    fn hear_get(&mut self, route: u8, get: &Get<'_>) -> Heard {
-        let origin = get.head.header("Origin");
-        if !self.is_origin_allowed(origin, get.head.header("Host").unwrap_or_default()) {
-            return self.refuse_with(origin_refusal());
-        }
+    fn hear_get(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Heard {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -303,6 +312,8 @@ impl Hearing<'_> {
         let is_closed = context.is_closed();
         match stream {
             Ok(mut stream) => {
+                // What a handler made of a request must not become further header fields.
+                stream.headers.retain(|(_, value)| is_header_value(value));
                 if let Some(origin) = origin {
                     // Otherwise the browser would not let the page read it.
                     stream.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
@@ -327,10 +338,9 @@ impl Hearing<'_> {
         }
     }
 
-    fn is_origin_allowed(&mut self, origin: Option<&str>, host: &str) -> bool {
-        let is_allowed = self.allowed_origins.allows(origin, host);
-        self.origins_refused += u64::from(!is_allowed);
-        is_allowed
+    fn refuse_page(&mut self, refused: PageRefused) -> Heard {
+        self.origins_refused += 1;
+        self.refuse_with(Refusal::new(403, refused.reason()))
     }
 
     fn refuse(&mut self, error: HandshakeError) -> Heard {
@@ -424,13 +434,9 @@ fn count(
     if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
 }
 
-fn origin_refusal() -> Refusal {
-    Refusal::new(403, "pages of this origin may not connect: name it in allowed_origins, or load the page from here")
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::{Read, Write};
     use std::net::TcpStream;
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
@@ -467,6 +473,50 @@ mod tests {
         }
 
         fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    }
+
+    /// Answers with what no header field can carry.
+    struct Careless;
+
+    impl Handler for Careless {
+        fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+            Ok(Accept { subprotocol: Some("a\r\nX-Foreign: 1".to_owned()), ..Accept::default() })
+        }
+
+        fn on_get(&mut self, _: &mut Context<'_>, _: &Get<'_>) -> Result<crate::gateway::Stream, Refusal> {
+            Ok(crate::gateway::Stream {
+                content_type: "text/plain",
+                headers: vec![("X-Good", "1".to_owned()), ("X-Bad", "1\r\nX-Foreign: 1".to_owned())],
+                encoding: crate::topics::Encoding::default(),
+                heartbeat: crate::conn::Heartbeat::default(),
+            })
+        }
+
+        fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    }
+
+    #[test]
+    fn a_handler_adds_no_header_fields_by_accident() {
+        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..ServerConfig::default() };
+        let mut server = Server::builder(config).route("/careless", || Careless).start().unwrap();
+        let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: a\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
+        for (fields, status, good) in [(upgrade, "101", 0), ("", "200", 1)] {
+            let mut peer = TcpStream::connect(server.address).unwrap();
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            peer.write_all(format!("GET /careless HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes()).unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                peer.read_exact(&mut byte).unwrap();
+                head.push(byte[0]);
+            }
+            let head = String::from_utf8(head).unwrap();
+            assert_eq!((&head[9..12], head.matches("X-Good: 1").count()), (status, good), "{head}");
+            assert!(!head.contains("X-Foreign") && !head.contains("Sec-WebSocket-Protocol"), "{head}");
+        }
+        server.publisher.drain().unwrap();
+        assert!(server.ended.blocking_recv().is_err(), "it ends without a word");
     }
 
     #[test]

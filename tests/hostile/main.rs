@@ -11,6 +11,7 @@ mod peer;
 mod support;
 
 mod commands;
+mod control;
 mod crowds;
 mod floods;
 mod history;
@@ -18,6 +19,7 @@ mod metrics;
 mod paths;
 mod presence;
 mod topics;
+mod urgent;
 
 use support::server::Server;
 

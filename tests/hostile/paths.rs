@@ -58,6 +58,40 @@ fn more_topics_than_a_connection_may_have_are_refused() {
     await_closed(&server, "refused", 2);
 }
 
+/// A page whose name was made to resolve to 127.0.0.1 after it was loaded (DNS rebinding): to its browser this server
+/// is the page's own.
+#[test]
+fn pages_whose_name_resolves_to_loopback_may_not_connect() {
+    let named = |request: &str, fields: &str| request.replace("Host: localhost\r\n", fields);
+    let get = "GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let rebound = [
+        named(&upgrade_request("/echo"), "Host: evil.example:8000\r\nOrigin: http://evil.example:8000\r\n"),
+        named(get, "Host: evil.example:8000\r\n"),
+        named(&get.replace("/sse/a", "/"), "Host: evil.example:8000\r\n"),
+    ];
+    let listed = ["--echo", "--allowed-origins", "https://app.example"];
+    for flags in [&["--echo"][..], &listed] {
+        let server = start(flags);
+        for request in &rebound {
+            let response = http::exchange(server.data, request.as_bytes());
+            assert_eq!(response.status, 403, "{request}: {}", response.head);
+            assert!(response.text().contains("allowed_origins"), "{}", response.text());
+        }
+        assert_eq!(total(&server, "ringfeed_origins_refused_total", ""), rebound.len() as u64);
+        let mut program = Peer::connect(server.data);
+        program.send(named(&upgrade_request("/echo"), "Host: evil.example:8000\r\n").as_bytes());
+        program.expect_accepted();
+        program.expect_echo("programs name no origin");
+    }
+    // A proxy on this host that passes the public name on.
+    let server = start(&listed);
+    let mut page = Peer::connect(server.data);
+    page.send(named(&upgrade_request("/echo"), "Host: app.example\r\nOrigin: https://app.example\r\n").as_bytes());
+    page.expect_accepted();
+    let head = http::head_of(server.data, named(get, "Host: app.example\r\n").as_bytes());
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+}
+
 #[test]
 fn pages_of_other_origins_may_not_connect() {
     let server = start(&["--echo", "--allowed-origins", "https://app.example.com,https://*.example.org"]);

@@ -6,8 +6,7 @@ pub(crate) mod asleep;
 
 /// As for the others, but for the fence, which does nothing.
 mod sync {
-    pub(super) use loom::sync::Arc;
-    pub(super) use loom::sync::atomic::{AtomicBool, Ordering};
+    pub(super) use crate::sync::{Arc, AtomicBool, Ordering};
 
     pub(super) fn fence(_: Ordering) {}
 }

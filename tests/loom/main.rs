@@ -16,27 +16,35 @@ mod models;
 mod spsc;
 mod sync;
 
-/// How often a thread is interrupted where it need not be, at most: more finds nothing new in threads this short, and
-/// takes for ever.
+use std::time::Instant;
+
+/// How often a thread is interrupted where it need not be, at most, in models of two short threads: more finds nothing
+/// new there, and takes for ever.
 const PREEMPTIONS_MAX: usize = 3;
 
 fn main() {
     check("items arrive in order, each once, and a full queue gives the last one back", models::through_a_queue);
     check("items left behind are dropped once", models::left_behind);
     check("what is put in wakes the sleeper, whenever it falls asleep", models::doorbell);
-    check("two senders: nothing is slept over", models::two_senders);
-    let lost = std::panic::catch_unwind(|| explore(models::doorbell_without_fences));
+    // senders, items of each, preemptions
+    for (senders, items, preemptions) in [(1, 3, 3), (2, 1, 2), (2, 2, 1), (3, 1, 1)] {
+        let start = Instant::now();
+        explore(preemptions, move || models::sleeps_again_and_again(senders, items));
+        println!("{senders} senders of {items} each: nothing is slept over: holds ({:.1?})", start.elapsed());
+    }
+    let lost = std::panic::catch_unwind(|| explore(PREEMPTIONS_MAX, models::doorbell_without_fences));
     assert!(lost.is_err(), "without fences no wake-up was lost: the model can't fail");
     println!("a doorbell without fences loses a wake-up: found");
 }
 
 fn check(name: &str, model: fn()) {
-    explore(model);
-    println!("{name}: holds");
+    let start = Instant::now();
+    explore(PREEMPTIONS_MAX, model);
+    println!("{name}: holds ({:.1?})", start.elapsed());
 }
 
-fn explore(model: fn()) {
+fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(PREEMPTIONS_MAX);
+    builder.preemption_bound = Some(preemptions);
     builder.check(model);
 }

@@ -90,28 +90,37 @@ pub(crate) fn doorbell_without_fences() {
     sender.join().unwrap();
 }
 
-/// Two senders, each with a queue of its own, of whom one is asked to ring: the sleeper does not sleep over both. It
-/// falls asleep once only, since loom remembers no more than the last seven values of an atomic.
-pub(crate) fn two_senders() {
+/// Senders, each with a queue of its own and more than one item, of whom one is to ring at a time; and a sleeper that
+/// falls asleep again and again until it has all. A wake-up that is lost leaves it waiting for ever.
+pub(crate) fn sleeps_again_and_again(senders: u32, items: u32) {
     let (asleep, bell) = (Asleep::new(), Arc::new(Notify::new()));
-    let (mut consumers, mut senders) = (Vec::new(), Vec::new());
-    for item in 0..2 {
-        let (mut producer, consumer) = queue(1);
+    let (mut consumers, mut threads) = (Vec::new(), Vec::new());
+    for sender in 0..senders {
+        let (mut producer, consumer) = queue(items as usize);
         consumers.push(consumer);
         let (sleeper, ring) = (asleep.clone(), Arc::clone(&bell));
-        senders.push(thread::spawn(move || {
-            assert!(producer.push(item).is_ok());
-            if sleeper.take() {
-                ring.notify();
+        threads.push(thread::spawn(move || {
+            for item in 0..items {
+                assert!(producer.push((sender, item)).is_ok());
+                if sleeper.take() {
+                    ring.notify();
+                }
             }
         }));
     }
-    asleep.fall_asleep();
-    if consumers.iter().all(Consumer::is_empty) {
-        bell.wait();
+    let mut next = vec![0; senders as usize];
+    while next.iter().any(|next| *next < items) {
+        asleep.fall_asleep();
+        if consumers.iter().all(Consumer::is_empty) {
+            bell.wait();
+        }
+        asleep.woke();
+        for (sender, consumer) in consumers.iter_mut().enumerate() {
+            while let Some(item) = consumer.pop() {
+                assert_eq!(item, (sender as u32, next[sender]), "in order, each once");
+                next[sender] += 1;
+            }
+        }
     }
-    asleep.woke();
-    senders.into_iter().for_each(|sender| sender.join().unwrap());
-    let items: Vec<u32> = consumers.iter_mut().filter_map(Consumer::pop).collect();
-    assert_eq!(items, [0, 1]);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
 }

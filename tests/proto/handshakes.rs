@@ -133,6 +133,8 @@ fn requests_that_are_no_handshake() {
         ("lower-case method", "GET", "get", Err(MethodNotAllowed)),
         ("no host", host, "", Err(HostMissing)),
         ("two hosts", host, &host.repeat(2), Err(HeaderRepeated)),
+        ("a host with a user", "server.", "user@server.", Err(HostInvalid)),
+        ("a host with a path", "example.com\r\n", "example.com/a\r\n", Err(HostInvalid)),
         ("no upgrade", "Upgrade: websocket\r\n", "", Err(UpgradeMissing)),
         ("another upgrade", "Upgrade: websocket", "Upgrade: h2c", Err(UpgradeMissing)),
         ("an upgrade that begins alike", "websocket\r\n", "websockets\r\n", Err(UpgradeMissing)),
@@ -158,6 +160,16 @@ fn requests_that_are_no_handshake() {
         "a page",
         b"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\n\r\n",
         Err(NotAnUpgrade),
+    );
+    check(
+        "a page without a host",
+        b"GET / HTTP/1.1\r\nConnection: keep-alive\r\n\r\n",
+        Err(HostMissing),
+    );
+    check(
+        "a page with two hosts",
+        b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        Err(HeaderRepeated),
     );
     check(
         "a page by HTTP/1.0",
@@ -226,7 +238,7 @@ fn what_a_request_says() {
 
     let upgrade = Upgrade::from_request(&head).expect("an upgrade");
     assert_eq!(upgrade.key, "dGhlIHNhbXBsZSBub25jZQ==");
-    assert_eq!(upgrade.host, "server.example.com");
+    assert_eq!(upgrade.host.as_str(), "server.example.com");
     assert_eq!(upgrade.origin, Some("http://example.com"));
     assert_eq!(upgrade.subprotocols().collect::<Vec<_>>(), ["chat", "superchat"]);
     let extensions: Vec<_> = upgrade.extensions().cloned().collect();
@@ -250,7 +262,7 @@ fn targets() {
         ("/redirect?to=http://host/", "/redirect", Some("to=http://host/")),
     ];
     for (target, path, query) in rows {
-        let request = format!("GET {target} HTTP/1.1\r\n\r\n");
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
         let Ok(Some((head, _))) = decode_request_head(request.as_bytes()) else { panic!("{target}") };
         assert_eq!((head.path, head.query), (path, query), "{target}");
     }
@@ -417,7 +429,7 @@ fn client_and_server_agree() {
     assert_eq!((head.path, head.query), ("/feed/a", Some("b")));
     assert_eq!(head.header("Cookie"), Some("session=1"));
     let upgrade = Upgrade::from_request(&head).expect("an upgrade");
-    assert_eq!((upgrade.host, upgrade.origin), ("[::1]:8000", None));
+    assert_eq!((upgrade.host.as_str(), upgrade.origin), ("[::1]:8000", None));
     assert_eq!(upgrade.subprotocols().collect::<Vec<_>>(), ["one", "two"]);
 
     let mut response = Vec::new();

@@ -204,7 +204,7 @@ impl Client {
         let headers: Vec<(&str, &str)> = asking.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         if self.is_stream() {
             let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-            return format!("GET {} HTTP/1.1\r\nHost: sim\r\n{headers}\r\n", asking.target).into_bytes();
+            return format!("GET {} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n", asking.target).into_bytes();
         }
         let mut request = Vec::new();
         self.handshake.encode_request(&mut request, "sim", &asking.target, asking.subprotocols, &headers);
@@ -239,7 +239,7 @@ impl Client {
         };
         let target = format!("{path}?client={}", self.index);
         let plain =
-            |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes();
+            |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
         match self.plan.kind {
             Kind::Stray(200) => return plain("GET", "/"),
             Kind::Stray(405) => return plain("POST", &target),

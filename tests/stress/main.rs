@@ -1,10 +1,12 @@
 //! Stress: publishers at full rate on many topics of the real server, and subscribers that come, go, stall and recover
 //! at random over several shards. What each of them saw must be its topics, in order, or it was told of the loss.
+//! Beside them, on the same shards, conversations in which each connection must get its own bytes back (`crosstalk`).
 //!
 //! `cargo test --test stress` does so for some hundred thousand deliveries, `cargo test --release --test stress --
 //! --deliveries 10000000` for as many as one likes. Nothing here is timed but what the clients choose to wait; the
 //! clients share no code with the server.
 
+mod crosstalk;
 mod publisher;
 mod rng;
 mod subscriber;
@@ -23,6 +25,7 @@ use ringfeed::conn::{CloseCause, KeepAliveConfig};
 use ringfeed::gateway::{Feed, Sse};
 use ringfeed::server::{PublishError, Publisher, Server, ServerConfig, ShardMetrics, Status};
 
+use self::crosstalk::{Echoes, Witness, converse};
 use self::publisher::{Press, publish_by_control, publish_by_websocket};
 use self::rng::Rng;
 use self::subscriber::Subscriber;
@@ -36,6 +39,9 @@ const DELIVERIES: u64 = 200_000;
 const SHARDS: usize = 4;
 
 const SUBSCRIBERS: u64 = 240;
+
+/// Connections at once that want an echo: many on each shard.
+const CONVERSATIONS: u64 = 120;
 
 /// Threads of subscribers.
 const CROWDS: u64 = 2;
@@ -104,6 +110,7 @@ fn run(arguments: &Arguments) {
         .route("/feed/", move || Feed::new(of_feed.clone()))
         .route("/sse/", move || Sse::new(of_sse.clone()))
         .route("/press", Press::default)
+        .route("/witness/", Witness::default)
         .start();
     let Server { address, mut publisher, status, .. } = server.expect("the server starts");
     let (is_enough, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
@@ -119,15 +126,19 @@ fn run(arguments: &Arguments) {
         })
         .collect();
     let publishers = spawn_publishers(&shared, publisher, &mut rng);
+    let conversations = spawn_conversations(&shared, &mut rng);
     watch(&shared, arguments, start);
     shared.is_enough.store(true, Ordering::Relaxed);
     publisher = publishers.join().expect("no publisher has panicked");
     shared.is_over.store(true, Ordering::Release);
     let mut total = Tally::default();
     crowds.into_iter().for_each(|crowd| total.add(&crowd.join().expect("no subscriber has panicked")));
+    let echoes = conversations.join().expect("no conversation has panicked");
     let publications = shared.truth.check_whole();
     drain(&mut publisher);
     report(&total, publications, &status, start.elapsed());
+    let Echoes { connections, messages, bytes } = echoes;
+    println!("{messages} echoes of {bytes} bytes on {connections} connections, none foreign");
 }
 
 /// Runs subscribers to their end on this thread.
@@ -155,6 +166,23 @@ fn spawn_publishers(shared: &Arc<Shared>, publisher: Publisher, rng: &mut Rng) -
                 pressman.await.expect("no publisher has panicked");
             }
             publisher
+        })
+    })
+}
+
+/// Has all conversations on one thread.
+fn spawn_conversations(shared: &Arc<Shared>, rng: &mut Rng) -> thread::JoinHandle<Echoes> {
+    let (shared, mut rng) = (shared.clone(), rng.fork());
+    thread::spawn(move || {
+        on_this_thread(async {
+            let all: Vec<_> = (0..CONVERSATIONS)
+                .map(|number| tokio::task::spawn_local(converse(number, shared.clone(), rng.fork())))
+                .collect();
+            let mut total = Echoes::default();
+            for one in all {
+                total.add(one.await.expect("no conversation has panicked"));
+            }
+            total
         })
     })
 }

@@ -127,7 +127,7 @@ impl Subscriber {
             }
             Transport::EventStream => {
                 let id = places.map_or(String::new(), |places| format!("Last-Event-ID: {places}\r\n"));
-                format!("GET /sse/{names} HTTP/1.1\r\nHost: x\r\n{id}\r\n")
+                format!("GET /sse/{names} HTTP/1.1\r\nHost: localhost\r\n{id}\r\n")
             }
         }
     }

@@ -85,6 +85,38 @@ fn refusals_name_the_remedy() {
     assert!(response.text().contains("Host"), "{}", response.text());
 }
 
+/// RFC 9112 §3.2: each request of HTTP/1.1 has one `Host`, whatever it asks for.
+#[test]
+fn requests_without_one_valid_host_are_malformed_on_both_ports() {
+    let server = Server::start(&["--echo"]);
+    let rows = [
+        ("", 400),
+        ("Host: localhost\r\nHost: localhost\r\n", 400),
+        ("Host: localhost\r\nhost: elsewhere\r\n", 400),
+        ("Host: user@localhost\r\n", 400),
+        ("Host: localhost/\r\n", 400),
+        ("Host: local host\r\n", 400),
+        ("Host: localhost:80:80\r\n", 400),
+        ("Host: [::1\r\n", 400),
+        ("Host: localhost\r\n", 200),
+        ("Host: [::1]:80\r\n", 200),
+    ];
+    for (host, status) in rows {
+        let request = format!("GET /readyz HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
+        assert_eq!(http::exchange(server.control, request.as_bytes()).status, status, "control port, {host:?}");
+        for path in ["/", "/sse/a", "/nowhere"] {
+            // An event stream has no end.
+            let head = http::head_of(server.data, format!("GET {path} HTTP/1.1\r\n{host}\r\n").as_bytes());
+            let expected = if status == 200 && path == "/nowhere" { 404 } else { status };
+            assert!(head.starts_with(&format!("HTTP/1.1 {expected} ")), "{path}, {host:?}: {head}");
+        }
+    }
+    for (address, path) in [(server.control, "/readyz"), (server.data, "/")] {
+        let response = http::exchange(address, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes());
+        assert_eq!(response.status, 200, "HTTP/1.0 has no Host");
+    }
+}
+
 #[test]
 fn a_plain_get_is_told_to_upgrade() {
     let server = Server::start(&["--echo"]);

@@ -114,6 +114,17 @@ fn subscribers_of_a_server_that_stops_reading_publications_are_stalled() {
 }
 
 #[test]
+fn an_echo_of_another_connections_message_is_foreign() {
+    let server = Server::start(Fault::Crosses(50));
+    let url = server.url("/echo");
+    let flags = ["echo", "--url", &url, "--connections", "4", "--pipeline", "2", "--warmup", "0ms"];
+    let run = loadgen("crosses", &[&flags[..], &["--duration", "500ms", "--late", "1m"]].concat());
+    assert_eq!(server.faults_made(), 3);
+    run.expect_faults(&[("foreign", 3)]);
+    assert!(run.text.contains("foreign bytes, as connection"), "{}", run.text);
+}
+
+#[test]
 fn an_echo_that_is_not_read_any_more_is_a_stalled_connection() {
     let server = Server::start(Fault::StopsReading(50));
     let url = server.url("/echo");

@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Delays(u64, Duration),
     /// A byte of this one is changed.
     Corrupts(u64),
+    /// Who has sent so many for an echo gets the first one that anybody else has sent instead of its own.
+    Crosses(u64),
     /// From this one on, nothing is read from publishers, and from who wants an echo.
     StopsReading(u64),
     /// Before this one, everything stands still for so long.
@@ -46,6 +48,8 @@ pub(crate) struct Server {
 struct State {
     fault: Fault,
     subscribers: Mutex<Vec<TcpStream>>,
+    /// The first message that was sent for an echo, and from where.
+    first: Mutex<Option<(SocketAddr, Vec<u8>)>>,
     /// The fault so far, once for each subscriber that it hits.
     made: AtomicU64,
 }
@@ -55,7 +59,8 @@ impl Server {
     pub(crate) fn start(fault: Fault) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
         let address = listener.local_addr().expect("a listener has an address");
-        let state = Arc::new(State { fault, subscribers: Mutex::default(), made: AtomicU64::new(0) });
+        let state =
+            Arc::new(State { fault, subscribers: Mutex::default(), first: Mutex::default(), made: AtomicU64::new(0) });
         let shared = Arc::clone(&state);
         let connections_max = if let Fault::ShutsTheDoor(count) = fault { count as usize } else { usize::MAX };
         thread::spawn(move || {
@@ -192,7 +197,14 @@ fn echo(state: &State, number: u64, payload: &[u8], stream: &mut TcpStream) {
         state.made.fetch_add(1, Ordering::Relaxed);
         rest_for_ever();
     }
+    let from = stream.peer_addr().expect("it is connected");
+    let mut first = state.first.lock().expect("no thread panics");
+    let (whose, foreign) = first.get_or_insert_with(|| (from, payload.to_vec()));
     let _ = match state.fault {
+        Fault::Crosses(at) if number == at && *whose != from => {
+            state.made.fetch_add(1, Ordering::Relaxed);
+            stream.write_all(&frame(foreign))
+        }
         Fault::Dies(at) if number == at => stream.shutdown(std::net::Shutdown::Both),
         _ => stream.write_all(&frame(payload)),
     };

@@ -1,0 +1,168 @@
+//! The `Host` field of a request: the authority that the client means to reach (RFC 9112 §3.2, RFC 3986 §3.2).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// A host as URLs write it, with its port if there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Host<'a> {
+    /// As it was sent.
+    text: &'a str,
+    kind: HostKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum HostKind {
+    Localhost,
+    Address(IpAddr),
+    /// A name that somebody may own, an address of a future kind, or nothing.
+    Other,
+}
+
+impl<'a> Host<'a> {
+    /// Reads `host` or `host:port`. `None` if it does not follow the grammar: userinfo, a path, blanks, brackets around
+    /// something else than an address, or a port that is no number of 16 bits.
+    pub fn parse(text: &'a str) -> Option<Host<'a>> {
+        let host_len = match text.strip_prefix('[') {
+            Some(rest) => rest.find(']')? + 2,
+            None => text.find(':').unwrap_or(text.len()),
+        };
+        let (host, port) = text.split_at(host_len);
+        let kind = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(literal) => bracketed(literal)?,
+            None => unbracketed(host)?,
+        };
+        is_port(port).then_some(Host { text, kind })
+    }
+
+    /// Host and port as they were sent.
+    pub fn as_str(self) -> &'a str {
+        self.text
+    }
+
+    /// Whether the host is an address or `localhost`, rather than a name. Whoever owns a name decides what it resolves
+    /// to, also when that is an address of somebody else's server.
+    pub fn is_unnamed(self) -> bool {
+        self.kind != HostKind::Other
+    }
+
+    /// Whether the host is `localhost` or a loopback address.
+    pub fn is_loopback(self) -> bool {
+        match self.kind {
+            HostKind::Localhost => true,
+            HostKind::Address(address) => address.is_loopback(),
+            HostKind::Other => false,
+        }
+    }
+}
+
+/// What stands in brackets: an IPv6 address, or `v`, a version, a dot and more (RFC 3986 §3.2.2).
+fn bracketed(literal: &str) -> Option<HostKind> {
+    if let Ok(address) = literal.parse::<Ipv6Addr>() {
+        return Some(HostKind::Address(address.into()));
+    }
+    let (version, rest) = literal.strip_prefix(['v', 'V'])?.split_once('.')?;
+    let is_version = !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_rest = !rest.is_empty() && rest.bytes().all(|byte| is_name_byte(byte) || byte == b':');
+    (is_version && is_rest).then_some(HostKind::Other)
+}
+
+fn unbracketed(host: &str) -> Option<HostKind> {
+    if host.eq_ignore_ascii_case("localhost") {
+        return Some(HostKind::Localhost);
+    }
+    if let Ok(address) = host.parse::<Ipv4Addr>() {
+        return Some(HostKind::Address(address.into()));
+    }
+    is_registered_name(host).then_some(HostKind::Other)
+}
+
+/// Unreserved characters, sub-delimiters and percent-encoded bytes (RFC 3986 §3.2.2).
+fn is_registered_name(host: &str) -> bool {
+    let mut parts = host.split('%');
+    let first = parts.next().unwrap_or_default();
+    let is_encoded = |part: &str| part.bytes().take(2).filter(u8::is_ascii_hexdigit).count() == 2;
+    first.bytes().all(is_name_byte) && parts.all(|part| is_encoded(part) && part.bytes().all(is_name_byte))
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
+}
+
+/// Nothing, or a colon and digits, of which there may be none (RFC 3986 §3.2.3).
+fn is_port(text: &str) -> bool {
+    let Some(digits) = text.strip_prefix(':') else { return text.is_empty() };
+    digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_told_apart() {
+        // text, is_unnamed, is_loopback
+        let rows = [
+            ("localhost", true, true),
+            ("LocalHost:8000", true, true),
+            ("127.0.0.1", true, true),
+            ("127.8.8.8:1", true, true),
+            ("[::1]:8000", true, true),
+            ("192.0.2.7", true, false),
+            ("[2001:db8::1]", true, false),
+            ("example.com", false, false),
+            ("example.com:443", false, false),
+            ("example.com:", false, false),
+            ("localhost.", false, false),
+            ("localhost.example.org", false, false),
+            ("127.0.0.1.example.org:8001", false, false),
+            ("127.1", false, false),
+            ("0x7f000001", false, false),
+            ("xn--bcher-kva.example", false, false),
+            ("b%C3%BCcher.example", false, false),
+            ("under_score", false, false),
+            ("[v1.fe80::a+en1]", false, false),
+            ("", false, false),
+            (":80", false, false),
+        ];
+        for (text, is_unnamed, is_loopback) in rows {
+            let host = Host::parse(text).unwrap_or_else(|| panic!("{text:?} is a host"));
+            assert_eq!((host.as_str(), host.is_unnamed(), host.is_loopback()), (text, is_unnamed, is_loopback));
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_host_are_refused() {
+        let bad = [
+            "user@example.com",
+            "example.com/path",
+            "example.com:80:80",
+            "example.com:x",
+            "example.com:65536",
+            "example.com:-1",
+            "a b",
+            "a,b c",
+            "a\tb",
+            "http://example.com",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "a%",
+            "a%4",
+            "a%zz",
+            "a\"b",
+            "é",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[]",
+            "[example.com]",
+            "[127.0.0.1]",
+            "[v.x]",
+            "[v1.]",
+            "[::1%25eth0]",
+        ];
+        for text in bad {
+            assert_eq!(Host::parse(text), None, "{text:?}");
+        }
+    }
+}
