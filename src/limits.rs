@@ -95,12 +95,12 @@ pub const HISTORY_ANSWER_MAX: usize = 1000;
 /// with at most, or one publication: it asks for the next page. Some hundred microseconds of encoding.
 pub const HISTORY_PAGE_BYTES: usize = 64 * 1024;
 
-/// Bytes of an answer that says who is present; where it would take more, it is refused. Ten thousand subscribers with a
-/// short description each fit.
+/// Bytes of an answer that says who is present; a larger one is refused. Ten thousand subscribers with a short
+/// description each fit.
 pub const PRESENCE_ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
 
-/// Bytes of the publications, payloads and what is known of them, that a client of Centrifugo's protocol recovers in the
-/// channels that its token subscribes it to, all together: they come in one message.
+/// Bytes of the publications, payloads and what is known of them, that a client of Centrifugo's protocol recovers in
+/// all channels that its token subscribes it to: they come in one message.
 pub const CONNECT_RECOVERY_BYTES_MAX: usize = OUTBOX_BYTES_MAX;
 
 /// What the commands of a client of Centrifugo's protocol may cost in one turn, and those that wait for answers. A

@@ -233,8 +233,8 @@ impl<'a> Context<'a> {
         self.input = Some(Input::Paused);
     }
 
-    /// Ends what [`pause`](Self::pause) began, perhaps in the same call: in one of the next turns, and once little waits
-    /// to be sent to the peer, [`on_resume`](super::Handler::on_resume) is called, and then messages come again.
+    /// Ends what [`pause`](Self::pause) began, perhaps in the same call. In one of the next turns, and once little
+    /// waits to be sent, the shard calls [`on_resume`](super::Handler::on_resume) and hands over messages again.
     pub fn resume(&mut self) {
         self.input = Some(Input::Ready);
     }

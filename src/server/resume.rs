@@ -45,7 +45,7 @@ impl<R: Ring> Shard<'_, R> {
         self.settle_input(slot);
     }
 
-    /// Holds back a peer that does not read what it is sent, and whose handler would make more: its own socket fills up.
+    /// Holds a peer back that does not read what it is sent, and whose handler would make more.
     pub(super) fn pause_if_flooded(&mut self, slot: u32) {
         let entry = self.slot(slot);
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES {

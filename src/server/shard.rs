@@ -3,7 +3,9 @@
 //! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
 //! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
 //! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
-//! [`resume`](super::resume), [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish), [`drain`](super::drain).
+//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`resume`](super::resume),
+//! [`send`](super::send), [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish),
+//! [`drain`](super::drain).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;

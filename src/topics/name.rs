@@ -62,9 +62,9 @@ impl TopicName {
         &self.0
     }
 
-    /// Whether the name lets a client of `user` in without a token; an anonymous client has the empty user. Centrifugo's
-    /// channel boundaries: `$` begins a private name, which only a token opens, and what follows the last `#` lists the
-    /// users, with commas between, that a name is for.
+    /// Whether the name lets a client of `user` in without a token; an anonymous client has the empty user. These are
+    /// Centrifugo's channel boundaries: `$` begins a private name, which only a token opens, and the last `#` stands
+    /// before the users that a name is for, with commas between.
     pub fn admits(&self, user: &str) -> bool {
         if self.0.starts_with(PRIVATE_PREFIX) {
             return false;

@@ -1,5 +1,5 @@
-//! Commands of Centrifugo's protocol that are answered with much, or that are many: what is in the making for one client
-//! is bounded, nobody else waits for it, and all is answered once it is read.
+//! Many commands of Centrifugo's protocol, and commands with large answers: what one client holds is bounded, its
+//! neighbours go on, and all commands are answered once it reads.
 
 use std::fs;
 
@@ -76,9 +76,9 @@ fn a_flood_of_questions_waits_for_whoever_asks() {
     const COUNT: usize = 1000;
     let server = server("questions.toml");
     let mut neighbour = Peer::open(server.data, "/echo");
-    let page = RECV_PAUSE_BYTES + 8 * HISTORY_PAGE_BYTES;
+    let page = RECV_PAUSE_BYTES + 4 * HISTORY_PAGE_BYTES;
     let rows = [
-        (r#""history":{"channel":"large","limit":-1}"#, RECV_PAUSE_BYTES + 5 * LARGE_BYTES, 200),
+        (r#""history":{"channel":"large","limit":-1}"#, RECV_PAUSE_BYTES + 3 * LARGE_BYTES, 200),
         (r#""history":{"channel":"small","limit":-1}"#, page, COUNT),
         (r#""presence":{"channel":"small"}"#, page, COUNT),
         (r#""presence_stats":{"channel":"small"}"#, page, COUNT),

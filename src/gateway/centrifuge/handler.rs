@@ -119,8 +119,8 @@ impl Handler for Centrifuge {
 }
 
 impl Centrifuge {
-    /// Deals with the commands of a message, or of what was left of one. Those that have to wait are kept, and with them
-    /// all that the client says.
+    /// Deals with the commands of a message, or of the rest of one. Keeps those that have to wait, and then takes no
+    /// further messages.
     fn read(&mut self, conn: &mut Context<'_>, message: &[u8]) {
         let Centrifuge { reader, conversations } = self;
         let Some(wire) = conversations.clients.get_mut(conn.id()).map(|session| session.wire) else { return };

@@ -33,8 +33,8 @@ impl Default for JsonReader {
 }
 
 impl JsonReader {
-    /// Hands each command of `message` to `take`, in order, for as long as that takes them. Returns what was left for
-    /// later: the end of the message, from a command on that was not taken.
+    /// Hands each command of `message` to `take`, in order, for as long as that takes them. Returns the end of the
+    /// message, from the first command on that was not taken.
     ///
     /// # Errors
     /// [`Malformed`]: what was handed over before it counts.

@@ -1,9 +1,9 @@
 //! How many commands of a client are dealt with at once: what they cost, and when the next ones have to wait.
 //!
-//! A client that sends many commands, or some that are answered with much, is not answered faster than it can read, and
-//! does not hold up the others of its shard: past a cost in one turn the rest of its message goes on in the next one, and
-//! past a cost of what is unanswered it goes on once answers have come. So what is in the making for one client is
-//! bounded before it is asked for.
+//! A client that sends many commands, or some with large answers, must not delay the others of its shard, nor be
+//! answered faster than it reads. Past a cost in one turn the rest of its message waits for the next turn, and past a
+//! cost of unanswered commands it waits for answers. So the answers to one client are bounded before the homes are
+//! asked.
 
 use super::protocol::Request;
 use super::session::{Session, Stage, Subscribing, What};
@@ -29,8 +29,8 @@ pub(super) enum Wait {
 const PLAIN: u32 = 2;
 /// To check a token's signature: up to a hundred microseconds.
 const TOKEN: u32 = 14;
-/// Publications of a history, or those that were missed: some hundred microseconds.
-const PUBLICATIONS: u32 = COMMANDS_COST_MAX / 4;
+/// Publications of a history, or those that were missed: some hundred microseconds, and milliseconds for large ones.
+const PUBLICATIONS: u32 = COMMANDS_COST_MAX / 2;
 /// To look at all who are present.
 const PRESENCE_STATS: u32 = COMMANDS_COST_MAX / 2;
 /// To tell of all of them: a millisecond and more.

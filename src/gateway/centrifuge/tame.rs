@@ -8,9 +8,9 @@ const DIGITS_MAX: usize = 20;
 /// What stands for a number that is none of a command's: it has a fraction.
 const SOME_NUMBER: &[u8] = b"0.5";
 
-/// Replaces, in place, each half of a surrogate pair by the replacement character, as Go's `encoding/json` does, and each
-/// number that is no short integer by another that is none. All else stays where it is. Text that is not JSON does not
-/// become JSON.
+/// Replaces, in place, each half of a surrogate pair by the replacement character, as Centrifugo does, and each number
+/// that is no short integer by another that is none. All else stays where it is. Text that is not JSON does not become
+/// JSON.
 pub(super) fn tame(text: &mut [u8]) {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
