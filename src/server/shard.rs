@@ -347,10 +347,11 @@ impl<'m, R: Ring> Shard<'m, R> {
         } else {
             self.end_reply(slot, start);
         }
-        self.apply_commands(slot);
+        // Before what it asks for is answered, which may change that again.
         if let Some(input) = input {
             self.set_input(slot, input);
         }
+        self.apply_commands(slot);
         if is_closed && self.is_listening(slot) {
             let is_draining = self.drain.is_some();
             self.close_for(slot, if is_draining { CloseCause::Drain } else { CloseCause::Application });
