@@ -8,7 +8,7 @@ mod support;
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use ringfeed::gateway::centrifuge::{JsonReader, Request};
+use ringfeed::gateway::centrifuge::{JsonReader, Request, Taken};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use simd_json::prelude::{TypedValue, ValueAsObject, ValueAsScalar, ValueIntoArray, ValueIntoObject, ValueIntoString};
@@ -153,7 +153,7 @@ impl Reader for Tapes {
         let mut found = 0;
         let outcome = self.0.read(message.as_bytes(), |command| {
             found += size(&command.request);
-            true
+            Taken::Yes
         });
         outcome.expect("a good message");
         found

@@ -91,6 +91,22 @@ pub const RECOVERY_PUBLICATIONS_MAX: usize = 300;
 /// Publications that one request for a history is answered with at most.
 pub const HISTORY_ANSWER_MAX: usize = 1000;
 
+/// Bytes of the publications, payloads and what is known of them, that a client's request for a history is answered
+/// with at most, or one publication: it asks for the next page. Some hundred microseconds of encoding.
+pub const HISTORY_PAGE_BYTES: usize = 64 * 1024;
+
+/// Bytes of an answer that says who is present; a larger one is refused. Ten thousand subscribers with a short
+/// description each fit.
+pub const PRESENCE_ANSWER_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Bytes of the publications, payloads and what is known of them, that a client of Centrifugo's protocol recovers in
+/// all channels that its token subscribes it to: they come in one message.
+pub const CONNECT_RECOVERY_BYTES_MAX: usize = OUTBOX_BYTES_MAX;
+
+/// What the commands of a client of Centrifugo's protocol may cost in one turn, and those that wait for answers. A
+/// command costs 2, one with a token 16: they take some microseconds. Nothing costs more than all.
+pub const COMMANDS_COST_MAX: u32 = 64;
+
 /// Subscribers that the presence of one topic keeps; it is for rooms, not for crowds.
 pub const PRESENCE_MAX: usize = 10_000;
 
@@ -333,6 +349,9 @@ pub const RECV_TURN_BYTES: u32 = 8 * 1024;
 
 /// How many of those are heard in one turn, at most. The others wait for theirs.
 pub const RECV_TURN_CONNS: usize = 4;
+
+/// Connections whose messages have waited that go on in one turn. The others wait for theirs.
+pub const RESUME_TURN_CONNS: usize = 4;
 
 /// Silence after which a connection waits on a poll again, in milliseconds. It is looked for when the connection's
 /// timer fires anyway, so it may take as long as the ping interval more.

@@ -13,7 +13,7 @@ use ringfeed::proto::{
     encode_deflated,
 };
 use ringfeed::server::{Server, ServerConfig};
-use ringfeed::topics::{Draft, Namespace, Namespaces, TopicName};
+use ringfeed::topics::{Answer, Draft, Namespace, Namespaces, Query, TopicName};
 use socket2::{Domain, Socket, Type};
 
 #[path = "proto/foreign.rs"]
@@ -40,6 +40,32 @@ impl Handler for Member {
     }
 }
 
+const WELCOME: &str = "welcome, after which comes what was published before: welcome, welcome";
+
+/// Subscribes, has what is pushed wait until its peer asks for the welcome, and then welcomes it first. Sends all else
+/// back.
+struct Polite;
+
+impl Handler for Polite {
+    fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        conn.hold();
+        conn.subscribe(topic()).expect("room for one");
+        Ok(Accept::default())
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        match message.payload {
+            b"welcome me" => conn.query(topic(), Query::Presence, 0),
+            _ => conn.send(message),
+        }
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, _: Answer) {
+        conn.send(Message::text(WELCOME));
+        conn.release();
+    }
+}
+
 fn topic() -> TopicName {
     TopicName::new("all").expect("a valid name")
 }
@@ -55,7 +81,7 @@ fn start(context_takeover: usize) -> Server {
         deflate: Some(DeflateConfig { bytes_min: 20, context_takeover, ..DeflateConfig::default() }),
         ..ServerConfig::default()
     };
-    Server::builder(config).route("/member", || Member).start().expect("a server")
+    Server::builder(config).route("/member", || Member).route("/polite", || Polite).start().expect("a server")
 }
 
 /// A peer with a small receive buffer.
@@ -71,7 +97,7 @@ struct Peer {
 }
 
 impl Peer {
-    fn connect(server: SocketAddr) -> Peer {
+    fn connect(server: SocketAddr, path: &str) -> Peer {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         socket.set_recv_buffer_size(4096).expect("an option can be set");
         socket.set_tcp_nodelay(true).expect("an option can be set");
@@ -81,7 +107,7 @@ impl Peer {
         let offer = DeflateOffer { context_takeover: true, ..DeflateOffer::default() };
         let handshake = ClientHandshake::new(*b"sixteen byte key").with_deflate(offer);
         let mut request = Vec::new();
-        handshake.encode_request(&mut request, "localhost", "/member", &[], &[]);
+        handshake.encode_request(&mut request, "localhost", path, &[], &[]);
         stream.write_all(&request).expect("the server reads");
         let mut input = Vec::new();
         let (accepted, len) = loop {
@@ -187,7 +213,7 @@ fn text(beginning: &str, index: usize, numbers: &mut Numbers) -> String {
 fn all_is_inflated_however_it_is_interleaved() {
     for seed in 0..4 {
         let mut server = start(PEERS - 1);
-        let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(server.address)).collect();
+        let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(server.address, "/member")).collect();
         let taking_over: Vec<bool> = peers.iter().map(|peer| peer.params.server_takes_over).collect();
         assert_eq!(taking_over, [true, true, true, false], "one too many");
         assert_eq!(server.status.shards[0].deflate_contexts.get(), PEERS as u64 - 1);
@@ -221,9 +247,27 @@ fn all_is_inflated_however_it_is_interleaved() {
 }
 
 #[test]
+fn what_was_held_comes_between_the_welcome_and_what_follows() {
+    let mut server = start(1);
+    let mut peer = Peer::connect(server.address, "/polite");
+    assert!(peer.params.server_takes_over);
+    let published = "something published meanwhile, published and held".to_owned();
+    let outcome = server.publisher.publish(Draft::new(topic(), true, Bytes::from(published.clone())));
+    outcome.expect("room in the queue").blocking_recv().expect("an answer").expect("an offset");
+    peer.say("welcome me");
+    peer.hear(2);
+    assert_eq!(peer.heard("welcome"), [WELCOME]);
+    assert_eq!(peer.heard[1].0, published);
+    peer.heard.clear();
+    for text in [WELCOME, &published, WELCOME] {
+        peer.echo(text);
+    }
+}
+
+#[test]
 fn only_where_it_was_agreed_on_messages_refer_back_to_earlier_ones() {
     let mut server = start(1);
-    let (mut first, mut second) = (Peer::connect(server.address), Peer::connect(server.address));
+    let (mut first, mut second) = (Peer::connect(server.address, "/member"), Peer::connect(server.address, "/member"));
     let mut numbers = Numbers(1);
     let text = "abcdefgh".repeat(3) + &(0..100).map(|_| numbers.below(1 << 30).to_string()).collect::<String>();
     let mut lens = Vec::new();

@@ -1,6 +1,8 @@
 //! Commands of Centrifugo's clients, in JSON and in Protobuf.
 
-use ringfeed::gateway::centrifuge::{Command, JsonReader, Request, read_protobuf};
+use serde_json::value::RawValue;
+
+use ringfeed::gateway::centrifuge::{Command, JsonReader, Request, Taken, read_protobuf};
 
 /// The bytes that a command carries and others are sent as they are.
 fn passed_on<'a>(command: &Command<'a>) -> Option<&'a [u8]> {
@@ -19,18 +21,18 @@ pub(crate) fn json(input: &[u8]) {
     let outcome = reader.read(input, |command| {
         count += 1;
         let data = passed_on(&command).filter(|data| !data.is_empty());
-        let is_json = data.is_none_or(|data| serde_json::from_slice::<serde_json::Value>(data).is_ok());
+        let is_json = data.is_none_or(|data| serde_json::from_slice::<&RawValue>(data).is_ok());
         assert!(is_json, "what is passed on is not JSON: {command:?}");
-        true
+        Taken::Yes
     });
     let lines = input.trim_ascii().split(|byte| *byte == b'\n').count();
     assert!(count <= lines && (outcome.is_err() || count == lines), "{count} commands in {lines} lines");
     let mut ids = Vec::new();
     let next = reader.read(b"{\"id\":7,\"ping\":{}}\n{}", |command| {
         ids.push(command.id);
-        true
+        Taken::Yes
     });
-    assert_eq!((next, &ids[..]), (Ok(()), &[7, 0][..]), "the message before has left something");
+    assert_eq!((next, &ids[..]), (Ok(&b""[..]), &[7, 0][..]), "the message before has left something");
 }
 
 /// Any bytes as commands in Protobuf.
@@ -39,7 +41,7 @@ pub(crate) fn protobuf(input: &[u8]) {
     let _ = read_protobuf(input, |command| {
         count += 1;
         assert!(passed_on(&command).is_none_or(|data| data.len() <= input.len()));
-        true
+        Taken::Yes
     });
     assert!(count <= input.len(), "a command takes at least the byte of its length");
 }

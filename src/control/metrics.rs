@@ -48,7 +48,7 @@ const GAUGES: [Row; 14] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 29] = [
+const COUNTERS: [Row; 30] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
@@ -91,6 +91,9 @@ const COUNTERS: [Row; 29] = [
     ("ringfeed_recv_buffers_scarce", "Times that receive buffers were scarce", |shard| &shard.recv_buffers_scarce),
     ("ringfeed_recv_turns_awaited", "Times that a connection had sent more than its turn", |shard| {
         &shard.recv_turns_awaited
+    }),
+    ("ringfeed_inputs_paused", "Times that messages of a connection waited for answers to those before", |shard| {
+        &shard.inputs_paused
     }),
     ("ringfeed_pings", "Pings sent", |shard| &shard.pings),
     ("ringfeed_turns", "Turns of the shard's loop", |shard| &shard.turns),

@@ -3,7 +3,7 @@
 use super::Refusal;
 use super::encoding::position_text;
 use crate::proto::RequestHead;
-use crate::topics::{Allowed, CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
+use crate::topics::{CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
 
 /// The topics of a path, `a` or `a,b`, in its order.
 pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
@@ -13,7 +13,7 @@ pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
 /// Whether anyone may subscribe to a topic, without saying who they are.
 pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
     match namespaces.find(topic).map(|id| namespaces.get(id).subscribe) {
-        Ok(Allowed::Anyone) => Ok(()),
+        Ok(allowed) if allowed.includes(topic, "", false) => Ok(()),
         Ok(_) => {
             let text = format!("'{topic}' is not for everybody: connect with a token at /connection/websocket");
             Err(Refusal::new(403, text))
@@ -50,6 +50,7 @@ pub(super) fn positions_text(positions: &[Position]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::topics::{Allowed, Namespace};
 
     #[test]
     fn positions_read_as_they_are_written() {
@@ -64,6 +65,26 @@ mod tests {
         }
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 1 };
         assert_eq!(positions("other:1", 1), Some(vec![never]));
+    }
+
+    #[test]
+    fn a_stranger_reads_what_anyone_may_and_the_name_admits() {
+        let users = Namespace { subscribe: Allowed::Users, ..Namespace::default() };
+        let namespaces = Namespaces::new(Namespace::default(), vec![("members".to_owned(), users)]);
+        let rows = [
+            ("a", None),
+            ("a$b", None),
+            ("dialog#42", Some(403)),
+            ("dialog#", Some(403)),
+            ("$private", Some(403)),
+            ("$members:a", Some(403)),
+            ("members:a", Some(403)),
+            ("other:a", Some(404)),
+        ];
+        for (topic, status) in rows {
+            let outcome = check_open(&namespaces, &TopicName::new(topic).unwrap());
+            assert_eq!(outcome.err().map(|refusal| refusal.status), status, "{topic}");
+        }
     }
 
     #[test]

@@ -63,6 +63,22 @@ pub struct Clock {
     pub now_ms: u64,
     /// Milliseconds of Unix time.
     pub unix_ms: u64,
+    /// Turns of the shard's loop.
+    pub turn: u64,
+}
+
+/// Whether a connection's messages are handed to its handler.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Input {
+    /// As they come.
+    #[default]
+    Open,
+    /// Not before the handler says so.
+    Paused,
+    /// In one of the next turns, once little waits to be sent.
+    Ready,
+    /// In one of the next turns: it is among those that wait for one.
+    Queued,
 }
 
 /// A connection, as its handler sees it during a call.
@@ -78,8 +94,10 @@ pub struct Context<'a> {
     is_stream: bool,
     is_released: bool,
     is_closed: bool,
-    /// Messages that what came counts as.
-    messages: u32,
+    /// What is to become of further messages, if this call has changed that.
+    input: Option<Input>,
+    /// Messages that what came counts as, where the handler says that.
+    messages: Option<u32>,
 }
 
 /// What a [`Context`] is made of.
@@ -112,7 +130,8 @@ impl<'a> Context<'a> {
             is_stream,
             is_released: false,
             is_closed: false,
-            messages: 1,
+            input: None,
+            messages: None,
         }
     }
 
@@ -208,19 +227,37 @@ impl<'a> Context<'a> {
         self.is_closed = true;
     }
 
-    /// In [`on_message`](super::Handler::on_message): the message counts as so many towards what a peer may send in a
-    /// second, since it holds so many requests. Without this it counts as one.
-    pub fn count_as(&mut self, messages: u32) {
-        self.messages = messages.max(1);
+    /// Takes no more messages of this peer for now: they stay unread, and so does what is in the socket. The handler
+    /// keeps what is left of a message that it has begun, and says with [`resume`](Self::resume) when it can go on.
+    pub fn pause(&mut self) {
+        self.input = Some(Input::Paused);
     }
 
-    /// Messages that what came counts as.
-    pub(crate) fn messages(&self) -> u32 {
+    /// Ends what [`pause`](Self::pause) began, perhaps in the same call. In one of the next turns, and once little
+    /// waits to be sent, the shard calls [`on_resume`](super::Handler::on_resume) and hands over messages again.
+    pub fn resume(&mut self) {
+        self.input = Some(Input::Ready);
+    }
+
+    /// In [`on_message`](super::Handler::on_message): the message counts as so many towards what a peer may send in a
+    /// second, since it holds so many requests. Without this it counts as one. In
+    /// [`on_resume`](super::Handler::on_resume): so many requests count that were left before.
+    pub fn count_as(&mut self, messages: u32) {
+        self.messages = Some(messages);
+    }
+
+    /// Messages that what came counts as, where the handler has said that.
+    pub(crate) fn messages(&self) -> Option<u32> {
         self.messages
     }
 
+    /// What is to become of further messages, if this call has changed that.
+    pub(crate) fn input(&self) -> Option<Input> {
+        self.input
+    }
+
     /// Subscriptions of the connection, with those asked for in this call.
-    pub(crate) fn subscriptions(&self) -> usize {
+    pub fn subscriptions(&self) -> usize {
         self.subscriptions
     }
 

@@ -36,6 +36,12 @@ pub trait Handler {
     /// A whole message came. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
 
+    /// The handler may go on with what it has left when it [paused](Context::pause) this connection's messages. It may
+    /// pause them again.
+    fn on_resume(&mut self, conn: &mut Context<'_>) {
+        let _ = conn;
+    }
+
     /// What was asked for with this ticket has come about, or has not.
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
         let _ = (conn, ticket, answer);

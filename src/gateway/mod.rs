@@ -15,8 +15,8 @@ mod page;
 mod routes;
 mod sse;
 
-pub(crate) use context::ContextParts;
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
+pub(crate) use context::{ContextParts, Input};
 pub use echo::Echo;
 pub use encoding::{encode_presence, encode_publication};
 pub use feed::Feed;

@@ -25,6 +25,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn await_close(&mut self, slot: u32, cause: CloseCause) {
         self.slot(slot).conn.phase = Phase::Closing;
         self.leave(slot, cause);
+        self.open_input(slot);
         self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
     }
 
@@ -34,6 +35,7 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         self.leave(slot, cause);
+        self.drop_input(slot);
         let entry = self.slot(slot);
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Flushing;

@@ -125,6 +125,8 @@ pub struct ShardMetrics {
     pub recv_buffers_scarce: Cell,
     /// Times that a connection had sent more than was received of it, and waited for its turn.
     pub recv_turns_awaited: Cell,
+    /// Times that messages of a connection waited, for answers to those before or for the peer to read them.
+    pub inputs_paused: Cell,
     /// Pings sent.
     pub pings: Cell,
     /// Turns of the loop.

@@ -14,6 +14,7 @@ pub mod metrics;
 mod publish;
 mod random;
 mod receive;
+mod resume;
 mod send;
 mod shard;
 #[cfg(feature = "sim")]

@@ -9,9 +9,10 @@ use super::slot::{Rare, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
-    Accept, Clock, Command, Context, ContextParts, Get, Origins, PageRefused, Refusal, Request, Routes,
+    Accept, Clock, Command, Context, ContextParts, Get, Input, Origins, PageRefused, Refusal, Request, Routes,
     answer_plain_get,
 };
+use crate::limits::REPLIES_BYTES;
 use crate::proto::{
     CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
     decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
@@ -21,7 +22,7 @@ use crate::ring::{Completion, Errno, Ring};
 
 /// How the conversation goes on after some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Heard {
+pub(super) enum Heard {
     /// Until more bytes come.
     GoOn,
     /// The handler has closed it: the peer's Close frame is awaited.
@@ -31,11 +32,13 @@ enum Heard {
 }
 
 /// What takes part in a conversation: all that is needed to deal with bytes while they lie in the ring's memory.
-struct Hearing<'a> {
+pub(super) struct Hearing<'a> {
     clock: Clock,
     slot: &'a mut Slot,
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
+    /// Where in `out` that begins which is for this peer.
+    out_start: usize,
     commands: &'a mut Vec<Command>,
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
@@ -85,21 +88,32 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Hands a received piece to the conversation: what became of it, and whether this opened it.
     fn hear(&mut self, slot: u32, piece: &Received) -> (Heard, bool) {
-        let clock = self.clock();
         let entry = &mut self.slots[slot as usize];
         if entry.stage != Stage::Serving {
             return (Heard::GoOn, false);
         }
-        let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let heartbeat = entry.conn.heartbeat;
         if entry.conn.phase == Phase::Open {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
         }
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
+        self.converse(slot, |hearing, ring| hearing.hear(ring.received(piece)))
+    }
+
+    /// Goes on with a conversation: what became of it, and whether this opened it.
+    pub(super) fn converse(
+        &mut self,
+        slot: u32,
+        hear: impl FnOnce(&mut Hearing<'_>, &mut R) -> Heard,
+    ) -> (Heard, bool) {
+        let clock = self.clock();
+        let entry = &mut self.slots[slot as usize];
+        let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let mut hearing = Hearing {
             clock,
             slot: entry,
             routes: &mut self.routes,
+            out_start: self.replies.bytes.len(),
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
             inflater: &mut self.inflater,
@@ -115,7 +129,7 @@ impl<R: Ring> Shard<'_, R> {
             messages: 0,
             is_opened: false,
         };
-        let heard = hearing.hear(self.ring.received(piece));
+        let heard = hear(&mut hearing, &mut self.ring);
         self.metrics.messages_received.add(hearing.messages);
         self.metrics.origins_refused.add(hearing.origins_refused);
         let is_opened = hearing.is_opened;
@@ -138,8 +152,9 @@ impl<R: Ring> Shard<'_, R> {
         self.watch_life(slot);
     }
 
-    fn on_heard(&mut self, slot: u32, heard: Heard) {
+    pub(super) fn on_heard(&mut self, slot: u32, heard: Heard) {
         self.apply_commands(slot);
+        self.settle_input(slot);
         match heard {
             Heard::GoOn => {}
             Heard::Closed => self.close_for(slot, CloseCause::Application),
@@ -178,13 +193,61 @@ impl<R: Ring> Shard<'_, R> {
 }
 
 impl Hearing<'_> {
+    /// Goes on where messages have waited: first the handler with what it has left, then what was not read.
+    pub(super) fn resume(&mut self) -> Heard {
+        if self.slot.conn.phase == Phase::Open
+            && let Err(too_much) = self.resume_handler()
+        {
+            return self.limit(too_much);
+        }
+        let mut unread = Rare::take_unread(&mut self.slot.rare);
+        match self.slot.conn.phase {
+            Phase::Open | Phase::Closing => self.hear_frames(&mut unread),
+            Phase::Handshake(_) | Phase::Streaming | Phase::Ended => Heard::GoOn,
+        }
+    }
+
+    fn resume_handler(&mut self) -> Result<(), TooMuch> {
+        let (rate, now_ms) = (self.rate, self.now_ms);
+        let Slot { id, route, conn, rare, subscriptions, .. } = &mut *self.slot;
+        let deflate_window = conn.deflate_window;
+        let mut context = Context::new(ContextParts {
+            id: *id,
+            clock: self.clock,
+            out: self.out,
+            deflate: deflate_window.map(|window| self.deflater.for_peer(window, Rare::sent(rare))),
+            commands: self.commands,
+            subscriptions: subscriptions.len(),
+            is_stream: false,
+        });
+        self.routes.handler(route.expect("an open connection has a handler")).on_resume(&mut context);
+        let (is_closed, input, messages) = (context.is_closed(), context.input(), context.messages().unwrap_or(0));
+        self.slot.set_input(input.unwrap_or_default());
+        if is_closed {
+            self.slot.conn.phase = Phase::Closing;
+        }
+        count(&mut self.slot.rare, rate, |sent| sent.on_messages(messages, now_ms, &rate))
+    }
+
+    /// Whether further messages have to wait. After our Close frame nothing is answered any more, and all is read.
+    fn must_wait(&mut self) -> bool {
+        if self.slot.conn.phase != Phase::Open {
+            return false;
+        }
+        let is_behind = self.slot.is_flooded() || self.out.len() - self.out_start > REPLIES_BYTES;
+        if is_behind && self.slot.input() == Input::Open {
+            self.slot.set_input(Input::Ready);
+        }
+        self.slot.input() != Input::Open
+    }
+
     fn hear(&mut self, input: &mut [u8]) -> Heard {
         match &mut self.slot.conn.phase {
             Phase::Handshake(held) => {
                 let held = std::mem::take(held);
                 self.hear_handshake(held, input)
             }
-            Phase::Open | Phase::Closing => self.hear_frames(input),
+            Phase::Open | Phase::Closing => self.hear_new_frames(input),
             Phase::Streaming | Phase::Ended => Heard::GoOn,
         }
     }
@@ -207,7 +270,7 @@ impl Hearing<'_> {
         };
         match heard {
             Heard::GoOn if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
-                self.hear_frames(&mut whole[head_len..])
+                self.hear_new_frames(&mut whole[head_len..])
             }
             other => other,
         }
@@ -359,15 +422,30 @@ impl Hearing<'_> {
         Heard::Over(cause)
     }
 
-    fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+    /// Takes frames that have just come.
+    fn hear_new_frames(&mut self, input: &mut [u8]) -> Heard {
         let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
-        if let Err(too_much) = count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
-            return self.limit(too_much);
+        match count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
+            Ok(()) if self.slot.has_unread() => {
+                // It stands behind that.
+                self.slot.rare.get_or_insert_default().unread.extend_from_slice(input);
+                Heard::GoOn
+            }
+            Ok(()) => self.hear_frames(input),
+            Err(too_much) => self.limit(too_much),
         }
+    }
+
+    fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+        let (rate, now_ms) = (self.rate, self.now_ms);
         // With those that were asked for when it opened, just now.
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
+            if !input.is_empty() && self.must_wait() {
+                self.slot.rare.get_or_insert_default().unread.extend_from_slice(input);
+                return Heard::GoOn;
+            }
             let Slot { id, route, conn, rare, .. } = &mut *self.slot;
             let deflate_window = conn.deflate_window;
             match conn.next(&mut input, self.inflater, Rare::received(rare), self.out) {
@@ -395,7 +473,9 @@ impl Hearing<'_> {
                     });
                     self.routes.handler(route).on_message(&mut context, message);
                     subscriptions = context.subscriptions();
-                    let (is_closed, others) = (context.is_closed(), context.messages() - 1);
+                    let (is_closed, input) = (context.is_closed(), context.input());
+                    let others = context.messages().unwrap_or(1).saturating_sub(1);
+                    self.slot.set_input(input.unwrap_or_default());
                     if is_closed {
                         self.slot.conn.phase = Phase::Closing;
                     }

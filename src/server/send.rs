@@ -2,13 +2,12 @@
 
 use std::ops::Range;
 
-use super::attend::Attention;
 use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::SharedFrame;
 use crate::conn::Outbox;
-use crate::limits::{RECV_PAUSE_BYTES, REPLIES_BYTES};
+use crate::limits::REPLIES_BYTES;
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
 
 /// What this turn has to say to single peers, collected to leave in one go.
@@ -82,9 +81,12 @@ impl<R: Ring> Shard<'_, R> {
         if !entry.is_behind() {
             return self.end_reply(slot, start);
         }
+        // What waits was there before this was compressed, and comes after it: what is said next may refer to neither.
+        entry.forget_sent();
         let frame = SharedFrame::new(self.replies.bytes.split_off(start));
         change_outbox(entry, self.metrics, |outbox| outbox.push_control(frame));
         self.mark_dirty(slot);
+        self.pause_if_flooded(slot);
     }
 
     /// Sends a control frame, which passes by whatever waits.
@@ -151,28 +153,6 @@ impl<R: Ring> Shard<'_, R> {
         if matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             change_outbox(entry, self.metrics, |outbox| outbox.push_front(frame, skip));
             self.mark_dirty(slot);
-        }
-    }
-
-    /// Holds a peer back that sends and does not read: its own socket fills up.
-    fn pause_if_flooded(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES && !entry.is_paused {
-            entry.is_paused = true;
-            // A poll takes no bytes; a queued connection is looked at when its turn comes.
-            if !matches!(entry.attention, Attention::Poll | Attention::Turn | Attention::Buffers) {
-                self.cancel_attention(slot);
-            }
-        }
-    }
-
-    fn resume_if_drained(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        if entry.is_paused && entry.conn.outbox.bytes() <= RECV_PAUSE_BYTES / 2 {
-            entry.is_paused = false;
-            if entry.attention == Attention::None {
-                self.attend(slot);
-            }
         }
     }
 

@@ -3,7 +3,9 @@
 //! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
 //! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
 //! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
-//! [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish), [`drain`](super::drain).
+//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`resume`](super::resume),
+//! [`send`](super::send), [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish),
+//! [`drain`](super::drain).
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -104,6 +106,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) awaiting_turn: VecDeque<ConnId>,
     /// Connections whose receives found no buffer. Some may have ended.
     pub(super) awaiting_buffers: Vec<ConnId>,
+    /// Connections whose messages have waited and are to go on, in the order in which they do. Some may have ended.
+    pub(super) resuming: VecDeque<ConnId>,
     /// Connections that have something to send or to end, once the turn's sends have been made.
     pub(super) dirty: Vec<u32>,
     pub(super) fan_out: u32,
@@ -152,6 +156,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             replies: Replies::default(),
             awaiting_turn: VecDeque::new(),
             awaiting_buffers: Vec::new(),
+            resuming: VecDeque::new(),
             dirty: Vec::new(),
             fan_out: 0,
             targets: Vec::new(),
@@ -173,13 +178,14 @@ impl<'m, R: Ring> Shard<'m, R> {
             let timeout = self.fall_asleep();
             self.wait(timeout);
             let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.turn(Clock { now_ms: start.elapsed().as_millis() as u64, unix_ms: unix.as_millis() as u64 });
+            self.turn(start.elapsed().as_millis() as u64, unix.as_millis() as u64);
         }
     }
 
     /// From now on others must wake this shard; returns for how long it may sleep at most.
     pub(super) fn fall_asleep(&mut self) -> Duration {
-        if self.topics.has_work() || !self.answers.is_empty() || !self.awaiting_turn.is_empty() {
+        let is_waited_for = !self.awaiting_turn.is_empty() || !self.resuming.is_empty();
+        if self.topics.has_work() || !self.answers.is_empty() || is_waited_for {
             return Duration::ZERO;
         }
         self.mesh.sleep_max().min(self.until_next_timer())
@@ -206,14 +212,15 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     /// One turn: all that has happened until now, and all that follows from it.
-    pub(super) fn turn(&mut self, clock: Clock) {
-        self.now_ms = clock.now_ms;
-        self.unix_ms = clock.unix_ms;
+    pub(super) fn turn(&mut self, now_ms: u64, unix_ms: u64) {
+        self.now_ms = now_ms;
+        self.unix_ms = unix_ms;
         self.metrics.turns.add(1);
         let mut completions = std::mem::take(&mut self.completions);
         completions.drain(..).for_each(|completion| self.on_completion(completion));
         self.completions = completions;
         self.on_parcels();
+        self.resume_some();
         self.on_time();
         self.count_deflate();
         self.send_replies();
@@ -366,11 +373,15 @@ impl<'m, R: Ring> Shard<'m, R> {
             deflate: entry.deflater(&mut self.deflater),
         });
         call(self.routes.handler(route), &mut context);
-        let (is_closed, is_released) = (context.is_closed(), context.is_released());
+        let (is_closed, is_released, input) = (context.is_closed(), context.is_released(), context.input());
         if is_released {
             self.end_first_reply(slot, start);
         } else {
             self.end_reply(slot, start);
+        }
+        // Before what it asks for is answered, which may change that again.
+        if let Some(input) = input {
+            self.set_input(slot, input);
         }
         self.apply_commands(slot);
         if is_closed && self.is_listening(slot) {
@@ -380,7 +391,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     pub(super) fn clock(&self) -> Clock {
-        Clock { now_ms: self.now_ms, unix_ms: self.unix_ms }
+        Clock { now_ms: self.now_ms, unix_ms: self.unix_ms, turn: self.metrics.turns.get() }
     }
 
     pub(super) fn unix_ms(&self) -> u64 {

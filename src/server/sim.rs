@@ -15,7 +15,7 @@ use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::gateway::{Clock, Routes};
+use crate::gateway::{Input, Routes};
 use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
@@ -75,7 +75,8 @@ impl SimShard<'_> {
     pub fn fall_asleep(&mut self) -> Duration {
         let timeout = self.shard.fall_asleep();
         let shard = &self.shard;
-        let has_work = shard.topics.has_work() || shard.mesh.has_incoming() || !shard.awaiting_turn.is_empty();
+        let is_waited_for = !shard.awaiting_turn.is_empty() || !shard.resuming.is_empty();
+        let has_work = shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for;
         assert!(timeout.is_zero() || !has_work, "a shard sleeps for {timeout:?} though it has something to do");
         timeout
     }
@@ -83,7 +84,7 @@ impl SimShard<'_> {
     /// Wakes up, and takes one turn at `now_ms`.
     pub fn turn(&mut self, now_ms: u64) {
         self.shard.wait(Duration::ZERO);
-        self.shard.turn(Clock { now_ms, unix_ms: UNIX_START_MS + now_ms });
+        self.shard.turn(now_ms, UNIX_START_MS + now_ms);
     }
 
     /// Whether the shard was told to leave, and has.
@@ -216,8 +217,18 @@ impl SimShard<'_> {
         let must_send =
             matches!(slot.stage, Stage::Serving | Stage::Flushing) && !is_held && !slot.conn.outbox.is_empty();
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
-        let is_awaited = slot.is_sending || is_held;
-        assert!(is_awaited || !slot.is_paused || slot.stage != Stage::Serving, "a pause that nobody ends");
+        let is_paused = slot.is_flooded() || slot.input() != Input::Open;
+        assert!(
+            slot.is_paused == is_paused || slot.stage == Stage::Terminating,
+            "received from or not by mistake: {slot:?}"
+        );
+        let is_awaited = slot.is_sending || is_held || !slot.is_flooded() || slot.stage != Stage::Serving;
+        assert!(is_awaited, "a pause that nobody ends: {slot:?}");
+        let is_queued = self.shard.resuming.contains(&slot.id) || slot.input() != Input::Queued;
+        assert!(
+            is_queued && (slot.input() != Input::Ready || slot.is_flooded()),
+            "messages that wait for nothing: {slot:?}"
+        );
     }
 
     /// Bytes of the send whose end a connection waits for; its peer may have them already.

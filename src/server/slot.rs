@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 use super::attend::{Attention, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection, Rate};
+use crate::gateway::Input;
 use crate::limits::SLOT_BYTES;
 use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
 use crate::ring::Direct;
@@ -45,7 +46,7 @@ pub(super) struct Slot {
     /// How the kernel waits for bytes.
     pub(super) attention: Attention,
     pub(super) traffic: Traffic,
-    /// It should not be received from, since too much waits to be sent.
+    /// It should not be received from: too much waits to be sent, or its handler takes no messages for now.
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
     pub(super) is_sending: bool,
@@ -81,11 +82,22 @@ pub(super) struct Rare {
     pub(super) rate: Rate,
     /// The joins that made it present, by topic, where that is kept.
     pub(super) presence: Vec<(TopicId, Presence)>,
+    /// So much waits to be sent that nothing more should be received.
+    pub(super) is_flooded: bool,
+    /// Whether its handler takes messages.
+    pub(super) input: Input,
+    /// What was received and is not to be read before its handler takes messages again.
+    pub(super) unread: Vec<u8>,
     /// What its compressed messages may refer back to, where that was agreed on.
     pub(super) deflate_context: Option<Box<DeflateContext>>,
 }
 
 impl Rare {
+    /// Takes what was received and not read.
+    pub(super) fn take_unread(rare: &mut Option<Box<Rare>>) -> Vec<u8> {
+        rare.as_mut().map_or_else(Vec::new, |rare| std::mem::take(&mut rare.unread))
+    }
+
     /// What messages to the peer may refer back to.
     pub(super) fn sent(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
         rare.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
@@ -151,6 +163,33 @@ impl Slot {
     pub(super) fn forget_sent(&mut self) {
         if let Some(sent) = Rare::sent(&mut self.rare) {
             sent.clear();
+        }
+    }
+
+    /// Whether its handler takes messages.
+    pub(super) fn input(&self) -> Input {
+        self.rare.as_ref().map_or(Input::Open, |rare| rare.input)
+    }
+
+    pub(super) fn set_input(&mut self, input: Input) {
+        if self.input() != input {
+            self.rare.get_or_insert_default().input = input;
+        }
+    }
+
+    /// Whether something was received and not read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.unread.is_empty())
+    }
+
+    /// Whether so much waits to be sent that nothing more should be received.
+    pub(super) fn is_flooded(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.is_flooded)
+    }
+
+    pub(super) fn set_flooded(&mut self, is_flooded: bool) {
+        if self.is_flooded() != is_flooded {
+            self.rare.get_or_insert_default().is_flooded = is_flooded;
         }
     }
 

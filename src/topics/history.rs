@@ -59,7 +59,7 @@ impl Recovery {
 }
 
 /// Which part of a history is wanted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
     /// Publications at most; 0 asks for the position only, and [`HISTORY_ANSWER_MAX`] is given at most.
     pub limit: usize,
@@ -67,6 +67,16 @@ pub struct HistoryQuery {
     pub since: Option<Position>,
     /// From the newest to the oldest.
     pub is_reverse: bool,
+    /// Bytes of the publications together at most, [payloads and what is known of them](Body::told_bytes); but one
+    /// publication in any case, so that whoever asks for page after page gets all.
+    pub bytes_max: usize,
+}
+
+impl Default for HistoryQuery {
+    /// The position only.
+    fn default() -> Self {
+        HistoryQuery { limit: 0, since: None, is_reverse: false, bytes_max: usize::MAX }
+    }
 }
 
 /// A part of a history.
@@ -182,21 +192,31 @@ impl History {
         if query.since.is_some_and(|since| since.epoch != top.epoch) {
             return HistoryPage { position: top, publications: None };
         }
-        let limit = query.limit.min(HISTORY_ANSWER_MAX);
         let publications = match (query.is_reverse, query.since) {
-            (false, None) => self.kept.iter().take(limit).cloned().collect(),
+            (false, None) => fill(query, self.kept.iter()),
             (false, Some(since)) => {
                 let later = self.kept.partition_point(|body| body.position.offset <= since.offset);
-                self.kept.range(later..).take(limit).cloned().collect()
+                fill(query, self.kept.range(later..))
             }
-            (true, None) => self.kept.iter().rev().take(limit).cloned().collect(),
+            (true, None) => fill(query, self.kept.iter().rev()),
             (true, Some(since)) => {
                 let earlier = self.kept.partition_point(|body| body.position.offset < since.offset);
-                self.kept.range(..earlier).rev().take(limit).cloned().collect()
+                fill(query, self.kept.range(..earlier).rev())
             }
         };
         HistoryPage { position: top, publications: Some(publications) }
     }
+}
+
+/// As many of the first of `bodies` as a page takes.
+fn fill<'h>(query: &HistoryQuery, bodies: impl Iterator<Item = &'h Arc<Body>>) -> Vec<Arc<Body>> {
+    let mut bytes = 0_usize;
+    let fits = |(index, body): &(usize, &Arc<Body>)| {
+        bytes = bytes.saturating_add(body.told_bytes());
+        *index == 0 || bytes <= query.bytes_max
+    };
+    let limit = query.limit.min(HISTORY_ANSWER_MAX);
+    bodies.take(limit).enumerate().take_while(fits).map(|(_, body)| body.clone()).collect()
 }
 
 #[cfg(test)]
@@ -316,12 +336,40 @@ mod tests {
             (9, Some(20), true, &[9, 8, 7, 6]),
         ];
         for (limit, since, is_reverse, expected) in rows {
-            let page = history.page(&HistoryQuery { limit, since: since.map(at), is_reverse }, at(9));
+            let query = HistoryQuery { limit, since: since.map(at), is_reverse, ..HistoryQuery::default() };
+            let page = history.page(&query, at(9));
             assert_eq!(offsets(&page.publications.unwrap()), expected, "{limit} {since:?} {is_reverse}");
             assert_eq!(page.position, at(9));
         }
         let other = Position { epoch: Epoch::new(EPOCH + 1), offset: 7 };
-        let query = HistoryQuery { limit: 9, since: Some(other), is_reverse: false };
+        let query = HistoryQuery { limit: 9, since: Some(other), ..HistoryQuery::default() };
         assert!(history.page(&query, at(9)).publications.is_none());
+    }
+
+    #[test]
+    fn a_page_ends_at_its_bytes_and_pages_lead_through_all() {
+        let history = history(9, &sized(4));
+        let each = body("a", at(1), 0, b"0123456789").told_bytes();
+        let rows: [(usize, bool, &[u64]); 5] = [
+            (0, false, &[6]),
+            (2 * each - 1, false, &[6]),
+            (2 * each, false, &[6, 7]),
+            (3 * each, true, &[9, 8, 7]),
+            (9 * each, true, &[9, 8, 7, 6]),
+        ];
+        for (bytes_max, is_reverse, expected) in rows {
+            let query = HistoryQuery { limit: 9, since: None, is_reverse, bytes_max };
+            let page = history.page(&query, at(9));
+            assert_eq!(offsets(&page.publications.unwrap()), expected, "{bytes_max} {is_reverse}");
+        }
+        let (mut since, mut seen) = (at(0), Vec::new());
+        loop {
+            let query = HistoryQuery { limit: 9, since: Some(since), is_reverse: false, bytes_max: 2 * each };
+            let page = offsets(&history.page(&query, at(9)).publications.unwrap());
+            let Some(last) = page.last() else { break };
+            since = at(*last);
+            seen.extend(page);
+        }
+        assert_eq!(seen, [6, 7, 8, 9]);
     }
 }

@@ -15,6 +15,12 @@ use crate::limits::TOPIC_NAME_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
 
+/// Begins the name of a private topic.
+const PRIVATE_PREFIX: char = '$';
+
+/// Stands before the users that a topic is for.
+const USER_BOUNDARY: char = '#';
+
 /// Why a text is not a topic name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameError {
@@ -54,6 +60,25 @@ impl TopicName {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether the name lets a client of `user` in without a token; an anonymous client has the empty user. These are
+    /// Centrifugo's channel boundaries: `$` begins a private name, which only a token opens, and the last `#` stands
+    /// before the users that a name is for, with commas between.
+    pub fn admits(&self, user: &str) -> bool {
+        if self.0.starts_with(PRIVATE_PREFIX) {
+            return false;
+        }
+        match self.0.rsplit_once(USER_BOUNDARY) {
+            Some((_, users)) => !user.is_empty() && users.split(',').any(|listed| listed == user),
+            None => true,
+        }
+    }
+
+    /// The first part of the name, up to a colon, without the sign of a private name; `None` without a colon.
+    pub fn namespace(&self) -> Option<&str> {
+        let name = self.0.strip_prefix(PRIVATE_PREFIX).unwrap_or(&self.0);
+        name.split_once(':').map(|(namespace, _)| namespace)
     }
 }
 
@@ -132,6 +157,42 @@ mod tests {
         ];
         for (text, expected) in rows {
             assert_eq!(TopicName::new(text).map(drop), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_says_whom_it_admits() {
+        let rows: [(&str, &str, bool); 18] = [
+            ("news", "", true),
+            ("news", "42", true),
+            ("dialog#42", "42", true),
+            ("dialog#42", "4", false),
+            ("dialog#42", "", false),
+            ("#42", "42", true),
+            ("#42", "", false),
+            ("dialog#7#42", "42", true),
+            ("dialog#7#42", "7", false),
+            ("dialog#", "", false),
+            ("dialog#", "42", false),
+            ("chat:dialog#42", "42", true),
+            ("chat:dialog#42", "43", false),
+            ("$secret", "", false),
+            ("$secret", "42", false),
+            ("$secret#42", "42", false),
+            ("a$", "", true),
+            ("a/$b", "", true),
+        ];
+        for (name, user, expected) in rows {
+            assert_eq!(TopicName::new(name).unwrap().admits(user), expected, "{name} for {user:?}");
+        }
+    }
+
+    #[test]
+    fn a_private_name_is_in_the_namespace_behind_its_sign() {
+        let rows =
+            [("a", None), ("chat:a", Some("chat")), ("$chat:a:b", Some("chat")), ("$a", None), ("$$a:b", Some("$a"))];
+        for (name, namespace) in rows {
+            assert_eq!(TopicName::new(name).unwrap().namespace(), namespace, "{name}");
         }
     }
 

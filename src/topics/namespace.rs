@@ -1,7 +1,8 @@
 //! What topics have in common by the first part of their name: how much is kept, who may do what, and what becomes of
 //! slow subscribers.
 //!
-//! The namespace of `chat:lobby` is `chat`; a topic without a colon is in the default one.
+//! The namespace of `chat:lobby` is `chat`, and so is that of the private `$chat:lobby`; a topic without a colon is in
+//! the default one.
 
 use serde::{Deserialize, Serialize};
 
@@ -34,10 +35,23 @@ pub enum Allowed {
     Nobody,
     /// Who has subscribed to the topic.
     Subscribers,
-    /// Every client that has said who it is.
+    /// Every client that has said who it is, and that the topic's name [admits](TopicName::admits).
     Users,
-    /// Every client.
+    /// Every client that the topic's name [admits](TopicName::admits).
     Anyone,
+}
+
+impl Allowed {
+    /// Whether a client of `user`, empty for an anonymous one, is among those allowed something with `topic`. What the
+    /// name does not admit is open to those who have subscribed to it all the same, by a token or the server's will.
+    pub fn includes(self, topic: &TopicName, user: &str, is_subscribed: bool) -> bool {
+        match self {
+            Allowed::Nobody => false,
+            Allowed::Subscribers => is_subscribed,
+            Allowed::Users => !user.is_empty() && (is_subscribed || topic.admits(user)),
+            Allowed::Anyone => is_subscribed || topic.admits(user),
+        }
+    }
 }
 
 /// The settings of a namespace.
@@ -143,7 +157,7 @@ impl Namespaces {
     /// # Errors
     /// [`UnknownNamespace`]: there is a list, and the topic's is not on it.
     pub fn find(&self, topic: &TopicName) -> Result<NamespaceId, UnknownNamespace> {
-        let Some((name, _)) = topic.as_str().split_once(':').filter(|_| self.is_strict) else {
+        let Some(name) = topic.namespace().filter(|_| self.is_strict) else {
             return Ok(NamespaceId(0));
         };
         let index = self.list[1..].binary_search_by(|(other, _)| other.as_str().cmp(name));
@@ -183,9 +197,36 @@ mod tests {
         let namespaces = Namespaces::new(sized(0), others);
         assert_eq!(find(&namespaces, "chat:lobby"), Ok(1));
         assert_eq!(find(&namespaces, "news:a:b"), Ok(2));
+        assert_eq!(find(&namespaces, "$chat:lobby"), Ok(1));
+        assert_eq!(find(&namespaces, "chat:lobby#42"), Ok(1));
         assert_eq!(find(&namespaces, "lobby"), Ok(0));
         assert_eq!(find(&namespaces, "other:lobby"), Err(UnknownNamespace));
         assert_eq!(find(&namespaces, ":lobby"), Err(UnknownNamespace));
+    }
+
+    #[test]
+    fn permissions_hold_for_those_whom_the_name_admits() {
+        use Allowed::{Anyone, Nobody, Subscribers, Users};
+        let rows = [
+            (Nobody, "a", "42", true, false),
+            (Subscribers, "a", "42", false, false),
+            (Subscribers, "$a", "", true, true),
+            (Users, "a", "", true, false),
+            (Users, "a", "42", false, true),
+            (Users, "a#42", "42", false, true),
+            (Users, "a#42", "43", false, false),
+            (Users, "a#42", "43", true, true),
+            (Users, "$a", "42", false, false),
+            (Anyone, "a", "", false, true),
+            (Anyone, "a#42", "", false, false),
+            (Anyone, "a#42", "42", false, true),
+            (Anyone, "$a", "42", false, false),
+            (Anyone, "$a", "", true, true),
+        ];
+        for (allowed, topic, user, is_subscribed, expected) in rows {
+            let includes = allowed.includes(&TopicName::new(topic).unwrap(), user, is_subscribed);
+            assert_eq!(includes, expected, "{allowed:?} {topic} {user:?} {is_subscribed}");
+        }
     }
 
     #[test]

@@ -37,6 +37,18 @@ pub struct ClientInfo {
     pub chan_info: Option<Box<[u8]>>,
 }
 
+/// Bytes of names, numbers and punctuation around what a client is told, about.
+const TOLD_EXTRA_BYTES: usize = 32;
+
+impl ClientInfo {
+    /// About how many bytes it takes to tell a client of it.
+    pub fn told_bytes(&self) -> usize {
+        let bytes = |info: &Option<Box<[u8]>>| info.as_ref().map_or(0, |info| info.len());
+        let infos = bytes(&self.conn_info) + bytes(&self.chan_info);
+        self.client.len() + self.user.len() + infos + TOLD_EXTRA_BYTES
+    }
+}
+
 /// Names one join of a client: no two joins of a server share a name, so a departure ends exactly its own join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JoinId(u64);
@@ -197,6 +209,14 @@ impl Variant {
 }
 
 impl Body {
+    /// About how many bytes it takes to tell a client of it: the payload, and what is known of it besides.
+    pub fn told_bytes(&self) -> usize {
+        let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len() + TOLD_EXTRA_BYTES);
+        let info = self.info.as_ref().map_or(0, |info| info.told_bytes());
+        let key = self.key.as_ref().map_or(0, |key| key.len());
+        self.payload().len() + tags.sum::<usize>() + info + key + TOLD_EXTRA_BYTES
+    }
+
     /// The message itself.
     pub fn payload(&self) -> &[u8] {
         &self.frame[usize::from(self.header_len)..]

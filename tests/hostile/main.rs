@@ -10,6 +10,7 @@ mod peer;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod answers;
 mod commands;
 mod control;
 mod crowds;

@@ -77,6 +77,11 @@ impl<H: Handler> Handler for Watched<H> {
         self.handler.on_message(conn, message);
     }
 
+    fn on_resume(&mut self, conn: &mut Context<'_>) {
+        self.check_open(conn);
+        self.handler.on_resume(conn);
+    }
+
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
         self.check_open(conn);
         self.handler.on_answer(conn, ticket, answer);

@@ -14,7 +14,7 @@ use super::reply::{ApiError, BatchReply, ChannelInfo, NamedReply, Node, Outcome,
 use super::request::{self, Batch, Call};
 use crate::control::State;
 use crate::control::publish::{checked_key, sorted_tags};
-use crate::gateway::centrifuge::{HistoryResult, PresenceResult, PresenceStatsResult};
+use crate::gateway::centrifuge::{HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult};
 use crate::gateway::{Action, Order};
 use crate::limits::{API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::CloseCode;
@@ -127,8 +127,9 @@ fn refresh(state: &State, request: &request::Refresh) -> Outcomes {
 
 async fn presence(state: &State, request: &request::Channel) -> Outcomes {
     let present = present(state, request).await?;
-    let by_client = present.iter().map(|info| (info.client.to_string(), client_info(info)));
-    Ok(Outcome::Presence(PresenceResult { presence: by_client.collect() }))
+    let entries =
+        present.iter().map(|info| PresenceEntry { client: info.client.to_string(), info: Some(client_info(info)) });
+    Ok(Outcome::Presence(PresenceResult { presence: entries.collect() }))
 }
 
 async fn presence_stats(state: &State, request: &request::Channel) -> Outcomes {
@@ -146,7 +147,7 @@ async fn history(state: &State, request: &request::History) -> Outcomes {
         Some(since) => Some(position(state, &topic, since).await?),
     };
     let limit = usize::try_from(request.limit.unwrap_or(0)).unwrap_or(HISTORY_ANSWER_MAX);
-    let query = HistoryQuery { limit, since, is_reverse: request.reverse.unwrap_or(false) };
+    let query = HistoryQuery { limit, since, is_reverse: request.reverse.unwrap_or(false), ..HistoryQuery::default() };
     let Some(HistoryPage { position, publications }) = page(state, &topic, query).await? else {
         return Ok(Outcome::History(HistoryResult::default()));
     };
@@ -163,7 +164,7 @@ async fn position(state: &State, topic: &TopicName, since: &request::StreamPosit
     let offset = since.offset.unwrap_or(0);
     let epoch = match since.epoch.as_deref().unwrap_or_default() {
         "" => {
-            let nothing = HistoryQuery { limit: 0, since: None, is_reverse: false };
+            let nothing = HistoryQuery::default();
             page(state, topic, nothing).await?.map_or(Epoch::NEVER, |page| page.position.epoch)
         }
         text => Epoch::from_text(text),

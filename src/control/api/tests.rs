@@ -183,16 +183,16 @@ fn history_is_asked_for_as_the_request_says() {
     let epoch = Shards::epoch();
     let since = |epoch| Some(Position { epoch, offset: 5 });
     let rows = [
-        (json!({}), HistoryQuery { limit: 0, since: None, is_reverse: false }),
-        (json!({"limit": 5, "reverse": true}), HistoryQuery { limit: 5, since: None, is_reverse: true }),
-        (json!({"limit": -1}), HistoryQuery { limit: HISTORY_ANSWER_MAX, since: None, is_reverse: false }),
+        (json!({}), HistoryQuery::default()),
+        (json!({"limit": 5, "reverse": true}), HistoryQuery { limit: 5, is_reverse: true, ..HistoryQuery::default() }),
+        (json!({"limit": -1}), HistoryQuery { limit: HISTORY_ANSWER_MAX, ..HistoryQuery::default() }),
         (
             json!({"limit": 1, "since": {"offset": 5, "epoch": epoch.to_string()}}),
-            HistoryQuery { limit: 1, since: since(epoch), is_reverse: false },
+            HistoryQuery { limit: 1, since: since(epoch), ..HistoryQuery::default() },
         ),
         (
             json!({"limit": 1, "since": {"offset": 5}}),
-            HistoryQuery { limit: 1, since: since(epoch), is_reverse: false },
+            HistoryQuery { limit: 1, since: since(epoch), ..HistoryQuery::default() },
         ),
     ];
     for (mut params, expected) in rows {

@@ -16,14 +16,10 @@ pub(super) fn find_topic<'c>(
     Ok((topic, config.namespaces.get(namespace)))
 }
 
-/// Whether `session` is among those `allowed` something with `channel`.
-pub(super) fn check(allowed: Allowed, session: &Session, channel: &str) -> Result<(), ClientError> {
-    let is_allowed = match allowed {
-        Allowed::Nobody => false,
-        Allowed::Subscribers => session.channel(channel).is_some(),
-        Allowed::Users => !session.user.is_empty(),
-        Allowed::Anyone => true,
-    };
+/// Whether `session` is among those `allowed` something with `topic`.
+pub(super) fn check(allowed: Allowed, session: &Session, topic: &TopicName) -> Result<(), ClientError> {
+    let is_subscribed = session.channel(topic.as_str()).is_some();
+    let is_allowed = allowed.includes(topic, &session.user, is_subscribed);
     if is_allowed { Ok(()) } else { Err(ClientError::PermissionDenied) }
 }
 
@@ -31,21 +27,23 @@ pub(super) fn check(allowed: Allowed, session: &Session, channel: &str) -> Resul
 pub(super) fn check_subscribe(
     config: &CentrifugeConfig,
     session: &Session,
-    namespace: &Namespace,
+    (topic, namespace): (&TopicName, &Namespace),
     request: &SubscribeRequest<'_>,
     now_s: u64,
 ) -> Result<Option<SubscriptionClaims>, ClientError> {
     if request.token.is_empty() {
-        return check(namespace.subscribe, session, request.channel).map(|()| None);
+        return check(namespace.subscribe, session, topic).map(|()| None);
     }
     let claims = config.tokens.subscription(request.token, now_s).map_err(|error| match error {
-        TokenError::Invalid => ClientError::PermissionDenied,
+        TokenError::Invalid | TokenError::Unsupported(_) => ClientError::PermissionDenied,
         TokenError::Expired => ClientError::TokenExpired,
     })?;
     if is_for(&claims, session, request.channel) { Ok(Some(claims)) } else { Err(ClientError::PermissionDenied) }
 }
 
-/// Whether a subscription's token is for this client and this channel.
+/// Whether a subscription's token is for this client and this channel. One that names no connection is for each of its
+/// user's.
 pub(super) fn is_for(claims: &SubscriptionClaims, session: &Session, channel: &str) -> bool {
-    claims.channel == channel && *claims.user == *session.user
+    let is_for_connection = claims.client.is_empty() || claims.client == session.client.to_string();
+    claims.channel == channel && *claims.user == *session.user && is_for_connection
 }

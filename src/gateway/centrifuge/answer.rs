@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::call::Call;
 use super::protocol::{ClientError, Disconnect, Unsubscribed};
 use super::reply::{
-    ClientInfo, Done, HistoryResult, PresenceResult, PresenceStatsResult, Publication, Push, Reply, SubscribePush,
-    SubscribeResult,
+    ClientInfo, Done, HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult, Publication, Push, Reply,
+    SubscribePush, SubscribeResult,
 };
 use super::session::{Ended, Stage, Subscriber, Subscribing, Waiting, What};
+use crate::limits::{CONNECT_RECOVERY_BYTES_MAX, PRESENCE_ANSWER_BYTES_MAX};
 use crate::topics::{self, Answer, Body, HistoryPage, Position, PublishError, Recovery};
 
 impl Call<'_, '_> {
@@ -44,6 +45,7 @@ impl Call<'_, '_> {
             self.conn.unsubscribe(topic.clone());
             return self.not_subscribed(id, subscribing, ClientError::UnrecoverablePosition);
         }
+        let recovery = self.bound(*by, recovery);
         let result = self.subscribe_result(subscribing, position, recovery);
         let mut replies = match by {
             Subscriber::Client => vec![Reply { id, subscribe: Some(result), ..Reply::default() }],
@@ -60,6 +62,22 @@ impl Call<'_, '_> {
             replies.push(end_of(topic.as_str(), by));
         }
         replies
+    }
+
+    /// What of a recovery there is room for: all that is recovered with a connect command is in one answer.
+    fn bound(&mut self, by: Subscriber, recovery: Recovery) -> Recovery {
+        let Stage::Connecting(connecting) = &mut self.session.stage else { return recovery };
+        let Recovery::Recovered(missed) = &recovery else { return recovery };
+        let bytes: usize = missed.iter().map(|body| body.told_bytes()).sum();
+        if by != Subscriber::Token || bytes == 0 {
+            return recovery;
+        }
+        let is_first = connecting.recovered_bytes == 0;
+        if !is_first && connecting.recovered_bytes + bytes > CONNECT_RECOVERY_BYTES_MAX {
+            return Recovery::Lost;
+        }
+        connecting.recovered_bytes += bytes;
+        recovery
     }
 
     fn subscribe_result(&self, subscribing: &Subscribing, position: Position, recovery: Recovery) -> SubscribeResult {
@@ -141,7 +159,16 @@ fn history(id: u32, page: Option<HistoryPage>) -> Reply {
 }
 
 fn presence(id: u32, present: &[Arc<topics::ClientInfo>]) -> Reply {
-    let presence = present.iter().map(|info| (info.client.to_string(), ClientInfo::from(&**info))).collect();
+    // Each is told of twice: as itself, and by its name.
+    let bytes: usize = present.iter().map(|info| info.told_bytes() + info.client.len()).sum();
+    if bytes > PRESENCE_ANSWER_BYTES_MAX {
+        return Reply::error(id, ClientError::LimitExceeded);
+    }
+    let entry = |info: &Arc<topics::ClientInfo>| PresenceEntry {
+        client: info.client.to_string(),
+        info: Some(ClientInfo::from(&**info)),
+    };
+    let presence = present.iter().map(entry).collect();
     Reply { id, presence: Some(PresenceResult { presence }), ..Reply::default() }
 }
 

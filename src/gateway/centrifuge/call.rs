@@ -10,8 +10,8 @@ use super::protocol::{
 use super::reply::{ConnectResult, Done, RefreshResult, Reply, SubRefreshResult};
 use super::session::{Channel, Connecting, Ended, Session, Stage, Subscriber, Subscribing, What, Wire};
 use super::token::{ConnectionClaims, TokenError};
-use crate::gateway::{Context, Subscribe};
-use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX};
+use crate::gateway::{Context, Subscribe, TooManySubscriptions};
+use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
 use crate::topics::{Allowed, CatchUp, Draft, Epoch, HistoryQuery, Position, Query, TopicName};
 
 /// The version that clients are told.
@@ -77,11 +77,13 @@ impl Call<'_, '_> {
             self.session.stage = Stage::Open;
             return Ok(Some(Reply { id, connect: Some(result), ..Reply::default() }));
         }
-        self.session.stage = Stage::Connecting(Box::new(Connecting { command: id, result, later: Vec::new() }));
+        let connecting = Connecting { command: id, result, later: Vec::new(), recovered_bytes: 0 };
+        self.session.stage = Stage::Connecting(Box::new(connecting));
         self.conn.hold();
         for topic in topics {
             let at = request.subs.iter().find(|sub| sub.channel == topic.as_str()).cloned().unwrap_or_default();
-            self.submit_subscribe(0, topic, &at, Subscriber::Token, None);
+            let limit = |_| Failure::Disconnect(Disconnect::ChannelLimit);
+            self.submit_subscribe(0, topic, &at, Subscriber::Token, None).map_err(limit)?;
         }
         Ok(None)
     }
@@ -92,8 +94,8 @@ impl Call<'_, '_> {
             "" if self.config.anonymous => Ok(ConnectionClaims::default()),
             "" => Err(bad_request("bad request: a token is needed")),
             token => self.config.tokens.connection(token, self.now_s()).map_err(|error| match error {
-                TokenError::Invalid => Failure::Disconnect(Disconnect::InvalidToken),
                 TokenError::Expired => ClientError::TokenExpired.into(),
+                error => unusable(error),
             }),
         }
     }
@@ -144,18 +146,21 @@ impl Call<'_, '_> {
         if self.session.channels.len() >= CONN_TOPICS_MAX {
             return Err(ClientError::LimitExceeded.into());
         }
-        let claims = check_subscribe(self.config, self.session, namespace, request, self.now_s())?;
+        let claims = check_subscribe(self.config, self.session, (&topic, namespace), request, self.now_s())?;
         self.submit_subscribe(
             id,
             topic,
             request,
             Subscriber::Client,
             claims.map(|claims| (claims.expires_s, claims.info)),
-        );
+        )?;
         Ok(None)
     }
 
     /// Asks for a subscription, which somebody has decided on. `token` is what its token says, if it has one.
+    ///
+    /// # Errors
+    /// [`ClientError::LimitExceeded`], where the connection has as many as it may have; nothing has changed.
     pub(super) fn submit_subscribe(
         &mut self,
         command: u32,
@@ -163,7 +168,7 @@ impl Call<'_, '_> {
         request: &SubscribeRequest<'_>,
         by: Subscriber,
         token: Option<(Option<u64>, Bytes)>,
-    ) {
+    ) -> Result<(), ClientError> {
         let has_token = token.is_some();
         let (expires_s, info) = token.unwrap_or_default();
         self.session.channels.push(Channel { topic: topic.clone(), expires_s, has_token, info });
@@ -181,13 +186,18 @@ impl Call<'_, '_> {
             topic: topic.clone(),
             by,
             offset: request.offset,
+            recovers: request.recover,
             rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
             ended: None,
         };
-        let ticket = Some(self.session.wait_for(command, What::Subscribe(subscribing)));
-        let subscribe = Subscribe { topic, catch_up, presence, join_leave: request.join_leave, ticket };
-        // There is room: the session counts what it subscribes to, and is the only one that subscribes it.
-        let _ = self.conn.subscribe_with(subscribe);
+        let ticket = self.session.wait_for(command, What::Subscribe(subscribing));
+        let (channel, ticket, join_leave) = (topic.clone(), Some(ticket), request.join_leave);
+        let subscribe = Subscribe { topic, catch_up, presence, join_leave, ticket };
+        self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions| {
+            ticket.and_then(|ticket| self.session.take_waiting(ticket));
+            self.session.remove_channel(channel.as_str());
+            ClientError::LimitExceeded
+        })
     }
 
     fn unsubscribe(&mut self, id: u32, channel: &str) -> Outcome {
@@ -216,7 +226,7 @@ impl Call<'_, '_> {
             return Err(ClientError::BadRequest.into());
         }
         let (topic, namespace) = find_topic(self.config, request.channel)?;
-        check(namespace.publish, self.session, request.channel)?;
+        check(namespace.publish, self.session, &topic)?;
         let is_text = self.session.wire == Wire::Json || std::str::from_utf8(request.data).is_ok();
         let mut draft = Draft::new(topic, is_text, Bytes::copy_from_slice(request.data));
         draft.info = Some(self.session.client_info(request.channel));
@@ -228,7 +238,7 @@ impl Call<'_, '_> {
     fn presence(&mut self, id: u32, channel: &str, what: What) -> Outcome {
         required(channel, "bad request: presence of a channel")?;
         let (topic, namespace) = find_topic(self.config, channel)?;
-        self.check_read(namespace.presence_read, namespace.presence, channel)?;
+        self.check_read(namespace.presence_read, namespace.presence, &topic)?;
         let ticket = self.session.wait_for(id, what);
         self.conn.query(topic, Query::Presence, ticket);
         Ok(None)
@@ -237,12 +247,13 @@ impl Call<'_, '_> {
     fn history(&mut self, id: u32, request: &HistoryRequest<'_>) -> Outcome {
         required(request.channel, "bad request: history of a channel")?;
         let (topic, namespace) = find_topic(self.config, request.channel)?;
-        self.check_read(namespace.history, namespace.history_size > 0, request.channel)?;
+        self.check_read(namespace.history, namespace.history_size > 0, &topic)?;
         let since = request.since;
         let query = HistoryQuery {
             limit: usize::try_from(request.limit).unwrap_or(HISTORY_ANSWER_MAX),
             since: since.map(|since| Position { epoch: Epoch::from_text(since.epoch), offset: since.offset }),
             is_reverse: request.reverse,
+            bytes_max: HISTORY_PAGE_BYTES,
         };
         let ticket = self.session.wait_for(id, What::History);
         self.conn.query(topic, Query::History(query), ticket);
@@ -250,8 +261,8 @@ impl Call<'_, '_> {
     }
 
     /// Whether the client may read something of a channel, and there is such a thing.
-    fn check_read(&self, allowed: Allowed, exists: bool, channel: &str) -> Result<(), Failure> {
-        check(allowed, self.session, channel)?;
+    fn check_read(&self, allowed: Allowed, exists: bool, topic: &TopicName) -> Result<(), Failure> {
+        check(allowed, self.session, topic)?;
         if exists { Ok(()) } else { Err(ClientError::NotAvailable.into()) }
     }
 
@@ -261,8 +272,8 @@ impl Call<'_, '_> {
             return Err(bad_request("bad request: nothing to refresh"));
         }
         let claims = self.config.tokens.connection(token, self.now_s()).map_err(|error| match error {
-            TokenError::Invalid => Failure::Disconnect(Disconnect::InvalidToken),
             TokenError::Expired => Failure::Disconnect(Disconnect::Expired),
+            error => unusable(error),
         })?;
         if *claims.user != *self.session.user {
             return Err(Failure::Disconnect(Disconnect::InvalidToken));
@@ -285,8 +296,8 @@ impl Call<'_, '_> {
             return Err(ClientError::BadRequest.into());
         }
         let claims = self.config.tokens.subscription(token, self.now_s()).map_err(|error| match error {
-            TokenError::Invalid => Failure::Disconnect(Disconnect::InvalidToken),
             TokenError::Expired => ClientError::Expired.into(),
+            error => unusable(error),
         })?;
         if !is_for(&claims, self.session, channel) {
             return Err(Failure::Disconnect(Disconnect::InvalidToken));
@@ -314,6 +325,14 @@ impl Call<'_, '_> {
 /// What no SDK sends: the client is told what is wrong, and disconnected.
 fn bad_request(what: &'static str) -> Failure {
     Failure::Disconnect(Disconnect::BadRequest(what))
+}
+
+/// What a token that no new one can replace leads to.
+fn unusable(error: TokenError) -> Failure {
+    Failure::Disconnect(match error {
+        TokenError::Unsupported(why) => Disconnect::UnsupportedToken(why),
+        TokenError::Invalid | TokenError::Expired => Disconnect::InvalidToken,
+    })
 }
 
 fn required(text: &str, what: &'static str) -> Result<(), Failure> {

@@ -1,7 +1,6 @@
 //! All clients of one shard: by connection, by user, and by when they are to be looked at.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
 
 use smallvec::SmallVec;
@@ -17,8 +16,8 @@ pub(super) struct Clients {
     sessions: Vec<Option<Box<Session>>>,
     /// Who has said who it is; the others are found by looking at all.
     users: HashMap<Box<str>, SmallVec<[ConnId; 1]>>,
-    /// The times that were set, also those that no longer hold.
-    timers: BinaryHeap<Reverse<(u64, ConnId)>>,
+    /// The time of each session that has one: its entry leaves when the time changes and when the session ends.
+    timers: BTreeSet<(u64, ConnId)>,
     names: Names,
 }
 
@@ -39,6 +38,9 @@ impl Clients {
 
     pub(super) fn insert(&mut self, session: Session) {
         let slot = session.id.slot as usize;
+        if let Some(earlier) = self.sessions.get(slot).and_then(|earlier| earlier.as_ref().map(|earlier| earlier.id)) {
+            self.remove(earlier);
+        }
         if self.sessions.len() <= slot {
             self.sessions.resize_with(slot + 1, || None);
         }
@@ -53,6 +55,9 @@ impl Clients {
     pub(super) fn remove(&mut self, id: ConnId) {
         let Some(slot) = self.sessions.get_mut(id.slot as usize) else { return };
         let Some(session) = slot.take_if(|session| session.id == id) else { return };
+        if let Some(at_ms) = session.timer_ms {
+            self.timers.remove(&(at_ms, id));
+        }
         if let Some(connections) = self.users.get_mut(&session.user) {
             connections.retain(|other| *other != id);
             if connections.is_empty() {
@@ -97,28 +102,26 @@ impl Clients {
     /// Has the client looked at then, and no longer at the time set before.
     pub(super) fn set_timer(&mut self, id: ConnId, at_ms: Option<u64>) {
         let Some(session) = self.get_mut(id) else { return };
-        if session.timer_ms == at_ms {
+        let before_ms = std::mem::replace(&mut session.timer_ms, at_ms);
+        if before_ms == at_ms {
             return;
         }
-        session.timer_ms = at_ms;
-        self.timers.extend(at_ms.map(|at_ms| Reverse((at_ms, id))));
+        if let Some(before_ms) = before_ms {
+            self.timers.remove(&(before_ms, id));
+        }
+        self.timers.extend(at_ms.map(|at_ms| (at_ms, id)));
     }
 
     /// When somebody is to be looked at next.
     pub(super) fn deadline_ms(&self) -> Option<u64> {
-        self.timers.peek().map(|Reverse((at_ms, _))| *at_ms)
+        self.timers.first().map(|(at_ms, _)| *at_ms)
     }
 
     /// Somebody whose time has come.
     pub(super) fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
-        while self.deadline_ms().is_some_and(|at_ms| at_ms <= now_ms) {
-            let Reverse((at_ms, id)) = self.timers.pop()?;
-            if let Some(session) = self.get_mut(id).filter(|session| session.timer_ms == Some(at_ms)) {
-                session.timer_ms = None;
-                return Some(id);
-            }
-        }
-        None
+        let (_, id) = *self.timers.first().filter(|(at_ms, _)| *at_ms <= now_ms)?;
+        self.set_timer(id, None);
+        Some(id)
     }
 }
 
@@ -140,6 +143,24 @@ mod tests {
             clients.insert(Session::new(id(*slot), Wire::Json, name, true));
         }
         clients
+    }
+
+    #[test]
+    fn a_session_has_one_timer_and_takes_it_along() {
+        const DAY_S: u64 = 24 * 3600;
+        let mut clients = Clients::default();
+        for round in 0..10_000 {
+            let (name, me) = (clients.new_name(), ConnId { slot: 0, generation: round });
+            clients.insert(Session::new(me, Wire::Json, name, true));
+            clients.get_mut(me).unwrap().stage = super::super::session::Stage::Open;
+            for refreshed in 0..3 {
+                clients.get_mut(me).unwrap().expires_s = Some(DAY_S + refreshed);
+                clients.watch(me, Clock::default(), 0);
+                assert_eq!(clients.timers.len(), 1);
+            }
+            clients.remove(me);
+            assert_eq!((clients.timers.len(), clients.deadline_ms()), (0, None), "after {round} sessions");
+        }
     }
 
     #[test]
@@ -185,7 +206,7 @@ mod tests {
         clients.set_timer(id(3), Some(10));
         clients.set_timer(id(3), None);
         clients.set_timer(id(9), Some(1));
-        assert_eq!(clients.deadline_ms(), Some(10));
+        assert_eq!(clients.deadline_ms(), Some(60));
         assert_eq!(clients.take_due(59), None);
         assert_eq!(clients.take_due(100), Some(id(2)));
         clients.remove(id(1));

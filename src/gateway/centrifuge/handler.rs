@@ -7,8 +7,9 @@ use super::call::{Call, Failure};
 use super::clients::Clients;
 use super::config::CentrifugeConfig;
 use super::json::{JsonReader, encode_reply_json};
+use super::pace::Wait;
 use super::protobuf::{encode_reply_protobuf, read_protobuf};
-use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Unsubscribed};
+use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
 use super::reply::{Push, RefreshPush, Reply};
 use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, is_over};
 use crate::buf::ConnId;
@@ -61,22 +62,15 @@ impl Handler for Centrifuge {
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
-        let Centrifuge { reader, conversations } = self;
-        let Some(wire) = conversations.clients.get_mut(conn.id()).map(|session| session.wire) else { return };
-        let mut commands = 0;
-        let mut take = |command: Command<'_>| {
-            commands += 1;
-            conversations.on_command(conn, &command)
-        };
-        let outcome = match wire {
-            Wire::Json => reader.read(message.payload, &mut take),
-            Wire::Protobuf => read_protobuf(message.payload, &mut take),
-        };
-        conn.count_as(commands);
-        if outcome.is_err() {
-            close(conn, Disconnect::BadRequest("bad request: these are not commands"));
+        self.read(conn, message.payload);
+    }
+
+    fn on_resume(&mut self, conn: &mut Context<'_>) {
+        let session = self.conversations.clients.get_mut(conn.id());
+        let unread = session.map_or_else(Vec::new, |session| std::mem::take(&mut session.unread));
+        if !unread.is_empty() {
+            self.read(conn, &unread);
         }
-        conversations.watch(conn);
     }
 
     fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
@@ -88,6 +82,7 @@ impl Handler for Centrifuge {
         if is_connected {
             conversations.welcome(conn);
         }
+        conversations.go_on(conn);
         conversations.watch(conn);
     }
 
@@ -123,15 +118,69 @@ impl Handler for Centrifuge {
     }
 }
 
+impl Centrifuge {
+    /// Deals with the commands of a message, or of the rest of one. Keeps those that have to wait, and then takes no
+    /// further messages.
+    fn read(&mut self, conn: &mut Context<'_>, message: &[u8]) {
+        let Centrifuge { reader, conversations } = self;
+        let Some(wire) = conversations.clients.get_mut(conn.id()).map(|session| session.wire) else { return };
+        let (mut commands, mut wait) = (0, None);
+        let mut take = |command: Command<'_>| {
+            wait = conversations.pace(conn, &command.request).err();
+            if wait.is_some() {
+                return Taken::Later;
+            }
+            commands += 1;
+            conversations.on_command(conn, &command)
+        };
+        let outcome = match wire {
+            Wire::Json => reader.read(message, &mut take),
+            Wire::Protobuf => read_protobuf(message, &mut take),
+        };
+        conn.count_as(commands);
+        match (outcome, wait) {
+            (Err(_), _) => close(conn, Disconnect::BadRequest("bad request: these are not commands")),
+            (Ok(rest), Some(wait)) => conversations.keep(conn, rest, wait),
+            (Ok(_), None) => {}
+        }
+        conversations.watch(conn);
+    }
+}
+
 impl Conversations {
     fn call<'a, 'c>(&'a mut self, conn: &'a mut Context<'c>) -> Option<Call<'a, 'c>> {
         let session = self.clients.get_mut(conn.id())?;
         Some(Call { session, config: &self.config, conn })
     }
 
-    /// Does what a command wants; whether the client may go on.
-    fn on_command(&mut self, conn: &mut Context<'_>, command: &Command<'_>) -> bool {
-        let Some(mut call) = self.call(conn) else { return false };
+    /// Whether a command may be dealt with now; if so, it counts.
+    fn pace(&mut self, conn: &Context<'_>, request: &Request<'_>) -> Result<(), Wait> {
+        let (turn, subscriptions) = (conn.clock().turn, conn.subscriptions());
+        let session = self.clients.get_mut(conn.id());
+        session.map_or(Ok(()), |session| session.pace(turn, subscriptions, request))
+    }
+
+    /// Keeps commands that have to wait.
+    fn keep(&mut self, conn: &mut Context<'_>, commands: &[u8], wait: Wait) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        session.unread = commands.to_vec();
+        conn.pause();
+        if wait == Wait::Turn {
+            conn.resume();
+        }
+    }
+
+    /// Goes on with commands that waited for answers, if enough of those have come.
+    fn go_on(&mut self, conn: &mut Context<'_>) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        if session.may_go_on() {
+            conn.resume();
+        }
+    }
+
+    /// Does what a command wants.
+    fn on_command(&mut self, conn: &mut Context<'_>, command: &Command<'_>) -> Taken {
+        let Some(mut call) = self.call(conn) else { return Taken::Last };
         let outcome = call.request(command.id, &command.request);
         let session = call.session;
         if matches!(command.request, Request::Connect(_)) && session.stage.is_welcome() {
@@ -143,10 +192,10 @@ impl Conversations {
             Err(Failure::Error(error)) => self.reply(conn, Reply::error(command.id, error)),
             Err(Failure::Disconnect(why)) => {
                 close(conn, why);
-                return false;
+                return Taken::Last;
             }
         }
-        true
+        Taken::Yes
     }
 
     /// Sends a reply, or keeps it until the client was told that it is welcome.
@@ -162,7 +211,7 @@ impl Conversations {
     fn welcome(&mut self, conn: &mut Context<'_>) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         let Stage::Connecting(connecting) = std::mem::replace(&mut session.stage, Stage::Open) else { return };
-        let Connecting { command, result, later } = *connecting;
+        let Connecting { command, result, later, .. } = *connecting;
         let reply = Reply { id: command, connect: Some(result), ..Reply::default() };
         [reply].iter().chain(&later).for_each(|reply| send(conn, session.wire, &mut self.scratch, reply));
         conn.release();
@@ -213,7 +262,8 @@ impl Conversations {
         let Some(mut call) = self.call(conn) else { return };
         let channels = &call.session.channels;
         if channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
-            call.submit_subscribe(0, topic.clone(), &SubscribeRequest::default(), Subscriber::Server, None);
+            // It can't have more than it may: this has just been looked at.
+            let _ = call.submit_subscribe(0, topic.clone(), &SubscribeRequest::default(), Subscriber::Server, None);
         }
     }
 

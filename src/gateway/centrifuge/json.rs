@@ -2,7 +2,7 @@
 //!
 //! simd-json unescapes strings where they are, so each command is copied once, into memory that is used again for the
 //! next one, as is the tape that the parser writes. What a client embeds as `data` is passed on as it was written: its
-//! text is found again in the message itself.
+//! text is found again in the message itself, so that only its grammar counts.
 
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 use simd_json::value::tape::Value;
@@ -10,9 +10,11 @@ use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
 
 use super::protocol::{
     Command, ConnectRequest, HistoryRequest, Malformed, PublishRequest, Request, StreamPosition, SubscribeRequest,
+    Taken,
 };
 use super::raw::member;
 use super::reply::Reply;
+use super::tame::tame;
 
 /// Bytes of a message whose memory is kept for the next one.
 const KEEP_BYTES: usize = 64 * 1024;
@@ -31,32 +33,55 @@ impl Default for JsonReader {
 }
 
 impl JsonReader {
-    /// Hands each command of `message` to `take`, in order, for as long as that returns true.
+    /// Hands each command of `message` to `take`, in order, for as long as that takes them. Returns the end of the
+    /// message, from the first command on that was not taken.
     ///
     /// # Errors
     /// [`Malformed`]: what was handed over before it counts.
-    pub fn read(&mut self, message: &[u8], mut take: impl FnMut(Command<'_>) -> bool) -> Result<(), Malformed> {
-        let mut outcome = Ok(true);
-        // Each line by itself, though one parse of all would be faster: lines that are JSON only together have commands
-        // whose text is not where they are, and what is passed on as their data could be anything.
-        let mut lines = message.trim_ascii().split(|byte| *byte == b'\n');
-        while let (Ok(true), Some(line)) = (outcome, lines.next()) {
-            outcome = self.read_line(line, &mut take);
-        }
+    pub fn read<'m>(
+        &mut self,
+        message: &'m [u8],
+        mut take: impl FnMut(Command<'_>) -> Taken,
+    ) -> Result<&'m [u8], Malformed> {
+        let mut rest = message.trim_ascii();
+        let outcome = loop {
+            // Each line by itself, though one parse of all would be faster: lines that are JSON only together have
+            // commands whose text is not where they are, and what is passed on as their data could be anything.
+            let end = rest.iter().position(|byte| *byte == b'\n');
+            let line = &rest[..end.unwrap_or(rest.len())];
+            match (self.read_line(line, &mut take), end) {
+                (Ok(Taken::Yes), Some(end)) => rest = &rest[end + 1..],
+                (Ok(Taken::Later), _) => break Ok(rest),
+                (Ok(Taken::Yes | Taken::Last), _) => break Ok(&b""[..]),
+                (Err(malformed), _) => break Err(malformed),
+            }
+        };
         self.shrink();
-        outcome.map(|_| ())
+        outcome
     }
 
-    /// Hands the command that `line` is to `take`; whether it wants more.
-    fn read_line(&mut self, line: &[u8], take: &mut impl FnMut(Command<'_>) -> bool) -> Result<bool, Malformed> {
-        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
+    /// Hands the command that `line` is to `take`.
+    fn read_line(&mut self, line: &[u8], take: &mut impl FnMut(Command<'_>) -> Taken) -> Result<Taken, Malformed> {
+        self.load(line);
+        if let Some(outcome) = self.parse(line, take) {
+            return outcome;
+        }
+        self.load(line);
+        tame(&mut self.input[..line.len()]);
+        self.parse(line, take).unwrap_or(Err(Malformed))
+    }
+
+    fn load(&mut self, line: &[u8]) {
         self.input.clear();
         self.input.extend_from_slice(line);
         self.input.resize(line.len() + INPUT_PADDING, 0);
-        let outcome = fill_tape_padded(&mut self.input, line.len(), &mut self.buffers, &mut tape)
-            .map_err(|_| Malformed)
-            .and_then(|()| read_command(tape.as_value(), line))
-            .map(take);
+    }
+
+    /// Parses what was loaded and hands the command to `take`; `None` if that can't be parsed.
+    fn parse(&mut self, line: &[u8], take: &mut impl FnMut(Command<'_>) -> Taken) -> Option<Result<Taken, Malformed>> {
+        let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
+        let is_parsed = fill_tape_padded(&mut self.input, line.len(), &mut self.buffers, &mut tape).is_ok();
+        let outcome = is_parsed.then(|| read_command(tape.as_value(), line).map(take));
         self.tape = tape.reset();
         outcome
     }
@@ -257,9 +282,9 @@ mod tests {
         let mut commands = Vec::new();
         let outcome = JsonReader::default().read(message.as_bytes(), |command| {
             commands.push(format!("{command:?}"));
-            true
+            Taken::Yes
         });
-        (commands, outcome)
+        (commands, outcome.map(drop))
     }
 
     #[track_caller]
@@ -331,12 +356,33 @@ mod tests {
             r#""{\"data\":1}""#,
             "null",
             "-0.0",
+            r#""half \ud83d""#,
+            r#"{"\ude00":["\ud83d\ud83d\ude00"]}"#,
+            "1e400",
+            "[-1E+999, 1e-999, 0.1e400]",
         ];
-        for data in rows {
+        let long = "1".repeat(400);
+        for data in rows.into_iter().chain([long.as_str()]) {
             let publish = PublishRequest { channel: "a", data: data.as_bytes(), kind: 0 };
             let text = format!(r#"{{"id":1,"publish":{{"data" : {data} ,"channel":"a"}}}}"#);
             expect(&text, Command { id: 1, request: Request::Publish(publish) });
         }
+    }
+
+    #[test]
+    fn half_a_pair_elsewhere_is_the_replacement_character() {
+        let rows = [
+            (r#"{"id":2,"unsubscribe":{"channel":"\ud83dx"}}"#, "\u{fffd}x"),
+            (r#"{"id":2,"unsubscribe":{"channel":"\ud83d\ude00","x":1e400}}"#, "\u{1f600}"),
+            (r#"{"id":2,"\ude00":1.5,"unsubscribe":{"channel":"\u0061\ude00"}}"#, "a\u{fffd}"),
+        ];
+        for (text, channel) in rows {
+            expect(text, Command { id: 2, request: Request::Unsubscribe { channel } });
+        }
+        expect(
+            r#"{"id":1,"connect":{"name":"\ud83d"}}"#,
+            Command { id: 1, request: Request::Connect(Default::default()) },
+        );
     }
 
     #[test]
@@ -350,11 +396,16 @@ mod tests {
         ];
         assert_eq!(commands, expected.map(|command| format!("{command:?}")));
         let mut seen = 0;
-        let outcome = JsonReader::default().read(b"{}\n{}\n{}", |_| {
-            seen += 1;
-            seen < 2
-        });
-        assert_eq!((seen, outcome), (2, Ok(())), "nothing is read once nobody listens");
+        let mut read_until = |end| {
+            seen = 0;
+            let outcome = JsonReader::default().read(b" {}\n{}\n{\"id\":1}\n ", |_| {
+                seen += 1;
+                if seen < 2 { Taken::Yes } else { end }
+            });
+            (seen, outcome)
+        };
+        assert_eq!(read_until(Taken::Last), (2, Ok(&b""[..])), "nothing is read once nobody listens");
+        assert_eq!(read_until(Taken::Later), (2, Ok(&b"{}\n{\"id\":1}"[..])), "what is left begins with it");
         let (commands, outcome) = read("{}\n{\"id\":-1}\n{}");
         assert_eq!((commands.len(), outcome), (1, Err(Malformed)), "what came before the mistake counts");
     }
@@ -393,6 +444,12 @@ mod tests {
             r#"{"id":1,"history":{"since":1}}"#,
             r#"{"id":1,"rpc":{"d\u0061ta":1}}"#,
             "{\"id\":1,\"rpc\":{\"data\":[1\n2]}}",
+            r#"{"id":1e400,"ping":{}}"#,
+            r#"{"id":100000000000000000000000,"ping":{}}"#,
+            r#"{"id":1,"rpc":{"data":"\ud83d}}"#,
+            r#"{"id":1,"rpc":{"data":"\ud8"}}"#,
+            r#"{"id":1,"rpc":{"data":1e400e}}"#,
+            r#"{"id":1,"rpc":{"data":1e400 1}}"#,
             deep.as_str(),
         ];
         for text in rows {
@@ -426,9 +483,9 @@ mod tests {
     fn memory_for_a_large_message_is_given_back() {
         let mut reader = JsonReader::default();
         let large = format!(r#"{{"id":1,"rpc":{{"data":"{}"}}}}"#, "x".repeat(1 << 20));
-        assert_eq!(reader.read(large.as_bytes(), |_| true), Ok(()));
+        assert_eq!(reader.read(large.as_bytes(), |_| Taken::Yes), Ok(&b""[..]));
         assert!(reader.input.capacity() < KEEP_BYTES);
-        assert_eq!(reader.read(b"{}", |_| true), Ok(()));
+        assert_eq!(reader.read(b"{}", |_| Taken::Yes), Ok(&b""[..]));
     }
 
     /// Values of some depth, as text.
@@ -438,6 +495,8 @@ mod tests {
             any::<bool>().prop_map(|value| value.to_string()),
             any::<i64>().prop_map(|value| value.to_string()),
             "\\PC{0,8}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+            "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,4})?([eE][+-]?[0-9]{1,3})?",
+            r#""(\\\\u(d83d|DE00|0041)|[a-z]){0,6}""#,
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             let list = proptest::collection::vec(inner.clone(), 0..4);
@@ -462,6 +521,22 @@ mod tests {
             let (commands, outcome) = read(&vec![line; count].join("\n"));
             prop_assert_eq!(outcome, Ok(()));
             prop_assert_eq!(commands, vec![expected; count]);
+        }
+
+        #[test]
+        fn whatever_is_json_is_passed_on(
+            text in r#"([\[\]{},:+.eE01-]|"(\\u[dD][89aAcC]00|\\|x){0,3}"|-?[01]{1,25}(\.0)?[eE]?[+-]?9{0,3}){0,4}"#,
+        ) {
+            let line = format!(r#"{{"id":1,"publish":{{"data":{text}}}}}"#);
+            let (commands, outcome) = read(&line);
+            if serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok() {
+                let publish = PublishRequest { data: text.trim().as_bytes(), ..PublishRequest::default() };
+                let expected = format!("{:?}", Command { id: 1, request: Request::Publish(publish) });
+                prop_assert_eq!((commands, outcome), (vec![expected], Ok(())));
+            } else if outcome.is_ok() {
+                // Then the text has gone on behind its value.
+                prop_assert!(serde_json::from_str::<&serde_json::value::RawValue>(&line).is_ok(), "{}", line);
+            }
         }
 
         #[test]

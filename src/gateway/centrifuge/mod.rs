@@ -22,12 +22,14 @@ mod clients;
 mod config;
 mod handler;
 mod json;
+mod pace;
 mod protobuf;
 mod protocol;
 mod push;
 mod raw;
 mod reply;
 mod session;
+mod tame;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -38,12 +40,12 @@ pub use json::{JsonReader, encode_reply_json};
 pub use protobuf::{encode_reply_protobuf, read_protobuf};
 pub use protocol::{
     ClientError, Command, ConnectRequest, Disconnect, HistoryRequest, Malformed, PublishRequest, Request,
-    StreamPosition, SubscribeRequest, Unsubscribed,
+    StreamPosition, SubscribeRequest, Taken, Unsubscribed,
 };
 pub use push::{encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf};
 pub use reply::{
-    ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceResult, PresenceStatsResult,
-    Publication, Push, RefreshPush, RefreshResult, Reply, ServerSubscription, SubRefreshResult, SubscribePush,
-    SubscribeResult, UnsubscribePush,
+    ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceEntry, PresenceResult,
+    PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, ServerSubscription, SubRefreshResult,
+    SubscribePush, SubscribeResult, UnsubscribePush,
 };
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, TokenKeyError, TokenVerifier};

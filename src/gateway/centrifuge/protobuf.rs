@@ -9,19 +9,24 @@ use prost::Message;
 
 use super::protocol::{
     Command, ConnectRequest, HistoryRequest, Malformed, PublishRequest, Request, StreamPosition, SubscribeRequest,
+    Taken,
 };
 use super::reply::Reply;
 
-/// Hands each command of `message` to `take`, in order, for as long as that returns true.
+/// Hands each command of `message` to `take`, in order, for as long as that takes them. Returns the end of the message,
+/// from the first command on that was not taken.
 ///
 /// # Errors
 /// [`Malformed`]: what was handed over before it counts.
-pub fn read_protobuf(message: &[u8], mut take: impl FnMut(Command<'_>) -> bool) -> Result<(), Malformed> {
+pub fn read_protobuf(message: &[u8], mut take: impl FnMut(Command<'_>) -> Taken) -> Result<&[u8], Malformed> {
     let mut rest = message;
     loop {
+        let before = rest;
         let command = WireCommand::decode_length_delimited(&mut rest).map_err(|_| Malformed)?;
-        if !take(command.command()?) || rest.is_empty() {
-            return Ok(());
+        match take(command.command()?) {
+            Taken::Yes if !rest.is_empty() => {}
+            Taken::Yes | Taken::Last => return Ok(b""),
+            Taken::Later => return Ok(before),
         }
     }
 }
@@ -233,9 +238,9 @@ mod tests {
         let mut commands = Vec::new();
         let outcome = read_protobuf(message, |command| {
             commands.push(format!("{command:?}"));
-            true
+            Taken::Yes
         });
-        (commands, outcome)
+        (commands, outcome.map(drop))
     }
 
     /// A command behind its length.
@@ -276,9 +281,9 @@ mod tests {
             let mut expected = Vec::new();
             let outcome = JsonReader::default().read(json.as_bytes(), |command| {
                 expected.push(format!("{command:?}"));
-                true
+                Taken::Yes
             });
-            assert_eq!(outcome, Ok(()), "{json}");
+            assert_eq!(outcome, Ok(&b""[..]), "{json}");
             assert_eq!(read(&framed(protobuf)), (expected.clone(), Ok(())), "{json}");
             all.0.extend(framed(protobuf));
             all.1.extend(expected);
@@ -303,6 +308,19 @@ mod tests {
         }
         let (commands, outcome) = read(b"\x00\x04\x08\x01\x5a\x00\x07");
         assert_eq!((commands.len(), outcome), (2, Err(Malformed)), "what came before the mistake counts");
+    }
+
+    #[test]
+    fn a_command_may_be_left_for_later() {
+        let message = b"\x00\x04\x08\x01\x5a\x00\x00";
+        for (end, expected) in [(Taken::Later, &message[1..]), (Taken::Last, &[])] {
+            let mut seen = 0;
+            let outcome = read_protobuf(message, |_| {
+                seen += 1;
+                if seen < 2 { Taken::Yes } else { end }
+            });
+            assert_eq!((seen, outcome), (2, Ok(expected)));
+        }
     }
 
     #[test]

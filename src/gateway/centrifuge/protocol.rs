@@ -155,6 +155,17 @@ impl SubscribeRequest<'_> {
     pub const REJECT_UNRECOVERED: i64 = 2;
 }
 
+/// What became of a command that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It was dealt with; the next one may come.
+    Yes,
+    /// It was dealt with, and is the last of the conversation.
+    Last,
+    /// It was not: it has to wait, and with it all that follow.
+    Later,
+}
+
 /// The message is not made of commands. Who sends such a thing is disconnected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
@@ -234,6 +245,8 @@ pub enum Disconnect {
     Expired,
     /// 3500
     InvalidToken,
+    /// 3500, with what is wrong about a token that somebody with the key has signed.
+    UnsupportedToken(&'static str),
     /// 3501, with what was wrong about it.
     BadRequest(&'static str),
     /// 3502: it has not said who it is in time.
@@ -251,7 +264,7 @@ impl Disconnect {
             Disconnect::Shutdown => 3001,
             Disconnect::ServerError => 3004,
             Disconnect::Expired => 3005,
-            Disconnect::InvalidToken => 3500,
+            Disconnect::InvalidToken | Disconnect::UnsupportedToken(_) => 3500,
             Disconnect::BadRequest(_) => 3501,
             Disconnect::Stale => 3502,
             Disconnect::ChannelLimit => 3505,
@@ -266,7 +279,7 @@ impl Disconnect {
             Disconnect::ServerError => "internal server error",
             Disconnect::Expired => "connection expired",
             Disconnect::InvalidToken => "invalid token",
-            Disconnect::BadRequest(what) => what,
+            Disconnect::BadRequest(what) | Disconnect::UnsupportedToken(what) => what,
             Disconnect::Stale => "stale",
             Disconnect::ChannelLimit => "channel limit",
             Disconnect::NotAvailable => "not available",

@@ -300,9 +300,21 @@ pub struct SubscribeResult {
 /// Who has subscribed.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct PresenceResult {
-    /// By the connection's name.
-    #[prost(btree_map = "string, message", tag = "1")]
-    pub presence: BTreeMap<String, ClientInfo>,
+    /// In no order.
+    #[prost(message, repeated, tag = "1")]
+    #[serde(serialize_with = "present")]
+    pub presence: Vec<PresenceEntry>,
+}
+
+/// An entry of a map, as [`ServerSubscription`] is one.
+#[derive(Clone, PartialEq, Message)]
+pub struct PresenceEntry {
+    /// The connection's name.
+    #[prost(string, tag = "1")]
+    pub client: String,
+    /// Who it is.
+    #[prost(message, optional, tag = "2")]
+    pub info: Option<ClientInfo>,
 }
 
 /// How many have subscribed.
@@ -384,6 +396,10 @@ impl Reply {
 
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
+}
+
+fn present<S: Serializer>(entries: &[PresenceEntry], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(entries.iter().map(|entry| (&entry.client, &entry.info)))
 }
 
 fn map<S: Serializer>(entries: &[ServerSubscription], serializer: S) -> Result<S::Ok, S::Error> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::pace::Pace;
 use super::reply::{ConnectResult, Reply, ServerSubscription, SubscribeResult};
 use crate::buf::ConnId;
 use crate::gateway::Clock;
@@ -28,6 +29,12 @@ pub(super) struct Session {
     pub(super) channels: Vec<Channel>,
     /// What was asked of topics' homes and has not been answered.
     pub(super) waiting: Vec<Waiting>,
+    /// What their answers cost.
+    pub(super) waiting_cost: u32,
+    /// What was done for it in this turn.
+    pub(super) pace: Pace,
+    /// The end of a message, as it came: commands that have to wait.
+    pub(super) unread: Vec<u8>,
     next_ticket: u32,
     /// When it is to be looked at, in milliseconds of the shard's clock.
     pub(super) timer_ms: Option<u64>,
@@ -67,8 +74,10 @@ pub(super) struct Connecting {
     pub(super) command: u32,
     /// With the subscriptions so far.
     pub(super) result: ConnectResult,
-    /// Replies that must not come before.
+    /// Pushes that must not come before.
     pub(super) later: Vec<Reply>,
+    /// Bytes of publications that were recovered so far.
+    pub(super) recovered_bytes: usize,
 }
 
 /// The random name of a client.
@@ -114,6 +123,8 @@ pub(super) struct Subscribing {
     pub(super) by: Subscriber,
     /// Where the client says it was.
     pub(super) offset: u64,
+    /// Whether it wants what it has missed.
+    pub(super) recovers: bool,
     /// Whether it would rather not subscribe than have a gap.
     pub(super) rejects_gap: bool,
     /// It was to end before it began.
@@ -153,6 +164,9 @@ impl Session {
             expires_s: None,
             channels: Vec::new(),
             waiting: Vec::new(),
+            waiting_cost: 0,
+            pace: Pace::default(),
+            unread: Vec::new(),
             next_ticket: 0,
             timer_ms: None,
             watched_s: None,
@@ -163,6 +177,7 @@ impl Session {
     pub(super) fn wait_for(&mut self, command: u32, what: What) -> u32 {
         let ticket = self.next_ticket;
         self.next_ticket = ticket.wrapping_add(1);
+        self.waiting_cost += what.cost();
         self.waiting.push(Waiting { ticket, command, what });
         ticket
     }
@@ -170,7 +185,9 @@ impl Session {
     /// What has been answered.
     pub(super) fn take_waiting(&mut self, ticket: u32) -> Option<Waiting> {
         let index = self.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
-        Some(self.waiting.remove(index))
+        let waiting = self.waiting.remove(index);
+        self.waiting_cost -= waiting.what.cost();
+        Some(waiting)
     }
 
     pub(super) fn channel(&self, topic: &str) -> Option<&Channel> {

@@ -2,6 +2,7 @@
 //!
 //! The homes' part is played by the tests.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use jsonwebtoken::{EncodingKey, Header, encode};
@@ -12,9 +13,13 @@ use super::*;
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::gateway::{
-    Accept, Action, Clock, Command as Asked, Context, ContextParts, Handler, Order, Request as Handshake, Subscribe,
+    Accept, Action, Clock, Command as Asked, Context, ContextParts, Handler, Input, Order, Request as Handshake,
+    Subscribe,
 };
-use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, TOKEN_GRACE_MS};
+use crate::limits::{
+    CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
+    TOKEN_GRACE_MS,
+};
 use crate::proto::{CloseCode, FrameHeader, Message, Opcode, Upgrade, decode_request_head};
 use crate::topics::{
     self, Allowed, Answer, CatchUp, Encoding, Epoch, HistoryPage, HistoryQuery, Namespace, Namespaces, Position,
@@ -32,9 +37,13 @@ struct Talk {
     clock: Clock,
     /// What the handler has asked of the shard since the last look.
     asked: Vec<Asked>,
-    /// What the last call has released.
+    /// What a call has released.
     is_released: bool,
     is_closed: bool,
+    /// Whether messages come.
+    input: Input,
+    /// Messages that wait, as in the shard.
+    unread: VecDeque<String>,
 }
 
 /// What the client was told in one call: replies as JSON, and `{"close": code}`.
@@ -85,9 +94,11 @@ fn token(claims: &Value) -> String {
 
 impl Talk {
     fn new(config: CentrifugeConfig) -> Talk {
-        let clock = Clock { now_ms: 500, unix_ms: NOW_S * 1000 };
+        let clock = Clock { now_ms: 500, unix_ms: NOW_S * 1000, turn: 0 };
         let handler = Centrifuge::new(Arc::new(config));
-        let mut talk = Talk { handler, clock, asked: Vec::new(), is_released: false, is_closed: false };
+        let (asked, unread) = (Vec::new(), VecDeque::new());
+        let (is_released, is_closed, input) = (false, false, Input::Open);
+        let mut talk = Talk { handler, clock, asked, is_released, is_closed, input, unread };
         talk.open("/connection/websocket", None);
         talk
     }
@@ -123,6 +134,7 @@ impl Talk {
     /// Calls the handler; returns what the client was sent.
     fn call(&mut self, call: impl FnOnce(&mut Centrifuge, &mut Context<'_>)) -> Told {
         let mut out = Vec::new();
+        self.clock.turn += 1;
         let mut context = Context::new(ContextParts {
             id: ID,
             clock: self.clock,
@@ -133,17 +145,37 @@ impl Talk {
             is_stream: false,
         });
         call(&mut self.handler, &mut context);
-        self.is_released = context.is_released();
+        self.is_released |= context.is_released();
         self.is_closed |= context.is_closed();
+        self.input = context.input().unwrap_or(self.input);
         frames(&out)
     }
 
+    /// What the client is told at once, and in turns that follow as long as nothing else has to happen.
     fn say(&mut self, text: &str) -> Told {
-        self.call(|handler, context| handler.on_message(context, Message::text(text)))
+        self.unread.push_back(text.to_owned());
+        self.go_on()
     }
 
     fn answer(&mut self, ticket: u32, answer: Answer) -> Told {
-        self.call(|handler, context| handler.on_answer(context, ticket, answer))
+        let mut told = self.call(|handler, context| handler.on_answer(context, ticket, answer));
+        told.extend(self.go_on());
+        told
+    }
+
+    /// Takes turns as the shard does.
+    fn go_on(&mut self) -> Told {
+        let mut told = Vec::new();
+        while !self.is_closed && self.input != Input::Paused {
+            if std::mem::take(&mut self.input) == Input::Ready {
+                told.extend(self.call(|handler, context| handler.on_resume(context)));
+            } else if let Some(text) = self.unread.pop_front() {
+                told.extend(self.call(|handler, context| handler.on_message(context, Message::text(&text))));
+            } else {
+                break;
+            }
+        }
+        told
     }
 
     fn order(&mut self, action: Action) -> Told {
@@ -493,7 +525,8 @@ fn histories_are_read_by_those_who_may() {
     talk.subscribe("history:a");
     assert_eq!(talk.say(&history), [] as [Value; 0]);
     let Asked::Query { topic, query, ticket } = talk.asked() else { panic!("not a question") };
-    let expected = HistoryQuery { limit: 2, since: Some(position(1)), is_reverse: true };
+    let (since, bytes_max) = (Some(position(1)), HISTORY_PAGE_BYTES);
+    let expected = HistoryQuery { limit: 2, since, is_reverse: true, bytes_max };
     assert_eq!((topic.as_str(), query), ("history:a", Query::History(expected)));
     let publications = Some(vec![testing::body("history:a", position(3), 0, b"3")]);
     let told = talk.answer(ticket, Answer::History(Some(HistoryPage { position: position(3), publications })));
@@ -709,6 +742,201 @@ fn a_connection_that_ended_is_forgotten() {
     assert_eq!(talk.answer(ticket, answer), [] as [Value; 0]);
     assert_eq!(talk.say(r#"{"id":2,"ping":{}}"#), [] as [Value; 0]);
     assert_eq!(talk.pass(1_000_000), [] as [Value; 0]);
+}
+
+/// The questions that were asked of homes, and their tickets.
+fn asked_tickets(talk: &mut Talk) -> Vec<u32> {
+    let ticket = |asked: &Asked| match asked {
+        Asked::Query { ticket, .. } => Some(*ticket),
+        Asked::Subscribe(Subscribe { ticket, .. }) | Asked::Publish { ticket, .. } => *ticket,
+        Asked::Unsubscribe(_) | Asked::Hold => None,
+    };
+    let tickets = talk.asked.iter().filter_map(ticket).collect();
+    talk.asked.clear();
+    tickets
+}
+
+fn many(count: usize, command: impl Fn(usize) -> String) -> String {
+    (0..count).map(|index| format!(r#"{{"id":{},{}}}"#, index + 10, command(index))).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn questions_wait_for_answers_and_are_answered_in_their_order() {
+    let history = |_| r#""history":{"channel":"history:a","limit":9}"#.to_owned();
+    let presence = |_| r#""presence":{"channel":"room:a"}"#.to_owned();
+    let stats = |_| r#""presence_stats":{"channel":"room:a"}"#.to_owned();
+    let publish = |_| r#""publish":{"channel":"members:a","data":1}"#.to_owned();
+    let rows: [(&dyn Fn(usize) -> String, usize); 4] = [(&history, 2), (&presence, 1), (&stats, 2), (&publish, 32)];
+    for (command, most) in rows {
+        let mut talk = Talk::anonymous();
+        talk.subscribe("history:a");
+        assert_eq!(talk.say(&many(100, command)), [] as [Value; 0]);
+        assert_eq!(talk.say(r#"{"id":1000,"ping":{}}"#), [] as [Value; 0], "what follows waits as well");
+        let (mut waiting, mut told) = (VecDeque::new(), Vec::new());
+        loop {
+            let answer = if most == 32 { Answer::Published(Ok(position(1))) } else { Answer::History(None) };
+            waiting.extend(asked_tickets(&mut talk));
+            assert!(waiting.len() <= most, "{} are unanswered: {}", waiting.len(), command(0));
+            let Some(ticket) = waiting.pop_front() else { break };
+            told.extend(talk.answer(ticket, answer));
+        }
+        let mut ids: Vec<u64> = told.iter().filter_map(|reply| reply["id"].as_u64()).collect();
+        // It needs no answer from elsewhere.
+        let place = ids.iter().position(|id| *id == 1000).expect("it is answered");
+        ids.remove(place);
+        assert!(place >= 100 - most && ids == (10..110).collect::<Vec<_>>(), "{place} {ids:?} {}", command(0));
+    }
+}
+
+#[test]
+fn one_client_has_so_many_commands_dealt_with_in_a_turn() {
+    let mut talk = Talk::anonymous();
+    let text = many(100, |_| r#""ping":{}"#.to_owned());
+    let mut turns = vec![talk.call(|handler, context| handler.on_message(context, Message::text(&text))).len()];
+    while std::mem::take(&mut talk.input) == Input::Ready {
+        turns.push(talk.call(|handler, context| handler.on_resume(context)).len());
+    }
+    assert_eq!(turns, [32, 32, 32, 4]);
+    let (mut talk, _) = Talk::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
+    let refresh = json!({"token": token(&json!({"sub": "42", "exp": NOW_S + 60}))}).to_string();
+    let text = many(5, |_| format!(r#""refresh":{refresh}"#));
+    let told = talk.call(|handler, context| handler.on_message(context, Message::text(&text)));
+    assert_eq!(told.len(), 4, "a signature takes longer to check");
+}
+
+#[test]
+fn a_channel_that_ends_makes_room_for_another_in_the_same_message() {
+    let mut talk = Talk::anonymous();
+    // More than a connection may have, but not at once.
+    let pairs = |number: usize| {
+        let name = if number.is_multiple_of(2) { "subscribe" } else { "unsubscribe" };
+        format!(r#""{name}":{{"channel":"t{}"}}"#, number / 2)
+    };
+    let (mut told, mut open) = (talk.say(&many(2 * CONN_TOPICS_MAX + 1, pairs)), VecDeque::new());
+    loop {
+        open.extend(std::mem::take(&mut talk.asked));
+        let Some(asked) = open.pop_front() else { break };
+        if let Some((ticket, answer)) = any_answer(asked, 2) {
+            told.extend(talk.answer(ticket, answer));
+        }
+    }
+    assert_eq!(told.len(), 2 * CONN_TOPICS_MAX + 1);
+    assert!(told.iter().all(|reply| reply.get("error").is_none()), "{told:?}");
+}
+
+#[test]
+fn a_message_that_is_cut_short_by_the_end_is_not_gone_on_with() {
+    let mut talk = Talk::anonymous();
+    let text = many(100, |_| r#""presence":{"channel":"room:a"}"#.to_owned());
+    assert_eq!(talk.say(&text), [] as [Value; 0]);
+    let tickets = asked_tickets(&mut talk);
+    talk.handler.on_close(ID, CloseCause::PeerLost);
+    assert_eq!(talk.answer(tickets[0], Answer::Presence(Vec::new())), [] as [Value; 0]);
+    assert!(talk.asked.is_empty() && talk.input == Input::Paused);
+}
+
+#[test]
+fn what_a_token_recovers_is_bounded_over_all_its_channels() {
+    let claims = json!({"sub": "42", "channels": ["history:a", "history:b", "history:c"]});
+    let since = json!({"recover": true, "offset": 2, "epoch": epoch()});
+    let subs = json!({"history:a": since, "history:b": since, "history:c": since});
+    let mut talk = Talk::new(config(false));
+    talk.say(&json!({"id": 1, "connect": {"token": token(&claims), "subs": subs}}).to_string());
+    let payload = "x".repeat(CONNECT_RECOVERY_BYTES_MAX * 2 / 3);
+    let (sizes, mut told) = ([&payload[..], "1", &payload[..]], Vec::new());
+    for (ticket, text) in asked_tickets(&mut talk).into_iter().zip(sizes) {
+        let missed = vec![testing::body("history:a", position(3), 0, text.as_bytes())];
+        let answer = Answer::Subscribed {
+            topic: topic("history:a"),
+            position: position(3),
+            recovery: Recovery::Recovered(missed),
+        };
+        told.extend(talk.answer(ticket, answer));
+    }
+    let subs = told[0]["connect"]["subs"].as_object().unwrap();
+    let recovered = subs.values().map(|sub| sub["recovered"] == true).filter(|recovered| *recovered).count();
+    assert_eq!((subs.len(), recovered), (3, 2), "the third would be too much");
+}
+
+#[test]
+fn a_crowd_too_large_to_be_told_of_is_counted_all_the_same() {
+    let mut talk = Talk::anonymous();
+    let info = |number: usize, bytes: usize| {
+        let (client, user) = (format!("c{number}").into(), "u".into());
+        Arc::new(topics::ClientInfo { client, user, conn_info: Some(vec![b'1'; bytes].into()), chan_info: None })
+    };
+    let many: Vec<_> = (0..100).map(|number| info(number, PRESENCE_ANSWER_BYTES_MAX / 100)).collect();
+    talk.say(r#"{"id":2,"presence":{"channel":"room:a"}}"#);
+    let ticket = asked_tickets(&mut talk)[0];
+    assert_eq!(talk.answer(ticket, Answer::Presence(many.clone())), error(2, 106));
+    talk.say(r#"{"id":3,"presence_stats":{"channel":"room:a"}}"#);
+    let ticket = asked_tickets(&mut talk)[0];
+    let told = talk.answer(ticket, Answer::Presence(many));
+    assert_eq!(told, [json!({"id": 3, "presence_stats": {"num_clients": 100, "num_users": 1}})]);
+}
+
+#[test]
+fn a_name_that_is_not_for_everybody_is_not() {
+    let asks = [
+        ("subscribe", "dialog#42", r#""#),
+        ("subscribe", "dialog#7#42", r#""#),
+        ("subscribe", "$private", r#""#),
+        ("publish", "members:dialog#42", r#","data":1"#),
+        ("publish", "$members:a", r#","data":1"#),
+        ("presence", "room:dialog#42", ""),
+        ("presence_stats", "$room:a", ""),
+    ];
+    let say = |talk: &mut Talk, (name, channel, more): (&str, &str, &str)| {
+        talk.say(&format!(r#"{{"id":2,"{name}":{{"channel":"{channel}"{more}}}}}"#))
+    };
+    for (index, ask) in asks.into_iter().enumerate() {
+        for claims in [json!({}), json!({"sub": "7"})] {
+            let (mut talk, _) = Talk::with_claims(&claims);
+            assert_eq!(say(&mut talk, ask), error(2, 103), "{ask:?} as {claims}");
+            assert!(talk.asked.is_empty());
+        }
+        let (mut talk, _) = Talk::with_claims(&json!({"sub": "42"}));
+        let is_listed = say(&mut talk, ask) == [] as [Value; 0];
+        assert_eq!(is_listed, [true, true, false, true, false, true, false][index], "{ask:?}");
+    }
+    // What a token or the server has opened stays open.
+    let (mut talk, _) = Talk::with_claims(&json!({"sub": "7"}));
+    let allowed = token(&json!({"sub": "7", "channel": "$room:a"}));
+    talk.say(&json!({"id": 2, "subscribe": {"channel": "$room:a", "token": allowed}}).to_string());
+    assert_eq!(talk.let_subscribe(0, Recovery::NotAsked)[0]["id"], 2);
+    assert_eq!(say(&mut talk, ("presence", "$room:a", "")), [] as [Value; 0]);
+    talk.order(Action::Subscribe(topic("dialog#42")));
+    talk.asked.remove(0);
+    assert_eq!(talk.let_subscribe(0, Recovery::NotAsked)[0]["push"]["channel"], "dialog#42");
+}
+
+#[test]
+fn a_token_is_good_for_what_it_was_made_for() {
+    let connect = |claims: &Value| json!({"id": 1, "connect": {"token": token(claims)}}).to_string();
+    let of_subscription = json!({"sub": "42", "channel": "private:a"});
+    assert_eq!(Talk::new(config(true)).say(&connect(&of_subscription)), closed(3500));
+    assert_eq!(Talk::new(config(true)).say(&connect(&json!({"sub": "42", "subs": {"a": {}}}))), closed(3500));
+    let (mut talk, _) = Talk::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
+    let refresh = json!({"id": 2, "refresh": {"token": token(&of_subscription)}}).to_string();
+    assert_eq!(talk.say(&refresh), closed(3500));
+
+    let (mut talk, told) = Talk::with_claims(&json!({"sub": "42", "expire_at": NOW_S + 30, "exp": NOW_S + 60}));
+    assert_eq!(told[0]["connect"]["ttl"], 30);
+    let client = told[0]["connect"]["client"].as_str().unwrap().to_owned();
+    let mut subscribe = |client: &str, more: Value| {
+        let mut claims = json!({"sub": "42", "channel": "private:a", "client": client});
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        talk.say(&json!({"id": 2, "subscribe": {"channel": "private:a", "token": token(&claims)}}).to_string())
+    };
+    assert_eq!(subscribe("another", json!({})), error(2, 103));
+    assert_eq!(subscribe(&client, json!({"override": {"presence": {"value": true}}})), error(2, 103));
+    assert_eq!(subscribe(&client, json!({"expire_at": NOW_S + 20, "b64info": "MTI="})), [] as [Value; 0]);
+    let told = talk.let_subscribe(0, Recovery::NotAsked);
+    assert_eq!(told, [json!({"id": 2, "subscribe": {"expires": true, "ttl": 20}})]);
+    talk.pass(20_000 + TOKEN_GRACE_MS);
+    assert!(!talk.is_closed);
+    talk.pass(10_000);
+    assert!(talk.is_closed, "the connection lasts no longer than its token says, either");
 }
 
 /// What a client might say, the id left open.

@@ -6,11 +6,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header, Validation, decode, decode_header};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
@@ -40,6 +43,8 @@ pub enum TokenError {
     Invalid,
     /// It was good until its time was over.
     Expired,
+    /// It is signed with a key of ours, but claims what does not hold here. The text says what, and what to do.
+    Unsupported(&'static str),
 }
 
 /// What a connection's token says.
@@ -47,9 +52,9 @@ pub enum TokenError {
 pub struct ConnectionClaims {
     /// Who it is (`sub`).
     pub user: String,
-    /// Until when, in seconds since 1970 (`exp`).
+    /// Until when, in seconds since 1970 (`expire_at`, or else `exp`).
     pub expires_s: Option<u64>,
-    /// What others are told about it: JSON (`info`).
+    /// What others are told about it (`b64info`, any bytes, or else `info`, JSON).
     pub info: Bytes,
     /// Topics that the server subscribes it to (`channels`).
     pub channels: Vec<String>,
@@ -62,9 +67,11 @@ pub struct SubscriptionClaims {
     pub user: String,
     /// To what (`channel`).
     pub channel: String,
-    /// Until when, in seconds since 1970 (`exp`).
+    /// Only on this connection (`client`); empty for any of the user's.
+    pub client: String,
+    /// Until when, in seconds since 1970 (`expire_at`, or else `exp`).
     pub expires_s: Option<u64>,
-    /// What others are told about this subscriber: JSON (`info`).
+    /// What others are told about this subscriber (`b64info`, any bytes, or else `info`, JSON).
     pub info: Bytes,
 }
 
@@ -76,11 +83,20 @@ struct Claims {
     /// Seconds, perhaps with a fraction (RFC 7519 §2, NumericDate).
     exp: Option<f64>,
     nbf: Option<f64>,
+    /// When what the token is for ends, which may be sooner or later than the token itself; 0: never.
+    expire_at: Option<f64>,
     info: Option<Box<RawValue>>,
+    /// Base64.
+    b64info: Option<String>,
     #[serde(default)]
     channels: Vec<String>,
     #[serde(default)]
     channel: String,
+    #[serde(default)]
+    client: String,
+    subs: Option<IgnoredAny>,
+    #[serde(rename = "override")]
+    overrides: Option<IgnoredAny>,
 }
 
 impl TokenVerifier {
@@ -119,7 +135,13 @@ impl TokenVerifier {
     /// [`TokenError`]
     pub fn connection(&self, token: &str, now_s: u64) -> Result<ConnectionClaims, TokenError> {
         let claims = self.claims(token, now_s)?;
-        let (expires_s, info) = (claims.expires_s(), claims.info());
+        if !claims.channel.is_empty() {
+            return Err(TokenError::Unsupported("invalid token: with the claim 'channel' it is a subscription's"));
+        }
+        if claims.subs.is_some() {
+            return Err(TokenError::Unsupported("invalid token: claim 'channels' instead of 'subs'"));
+        }
+        let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
         Ok(ConnectionClaims { user: claims.sub, expires_s, info, channels: claims.channels })
     }
 
@@ -129,8 +151,14 @@ impl TokenVerifier {
     /// [`TokenError`]
     pub fn subscription(&self, token: &str, now_s: u64) -> Result<SubscriptionClaims, TokenError> {
         let claims = self.claims(token, now_s)?;
-        let (expires_s, info) = (claims.expires_s(), claims.info());
-        Ok(SubscriptionClaims { user: claims.sub, channel: claims.channel, expires_s, info })
+        if claims.overrides.is_some() {
+            return Err(TokenError::Unsupported(
+                "invalid token: the claim 'override' is not supported, use a namespace",
+            ));
+        }
+        let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
+        let Claims { sub: user, channel, client, .. } = claims;
+        Ok(SubscriptionClaims { user, channel, client, expires_s, info })
     }
 
     fn claims(&self, token: &str, now_s: u64) -> Result<Claims, TokenError> {
@@ -195,12 +223,30 @@ fn named_keys(jwks: &str) -> Result<Vec<(String, DecodingKey)>, TokenKeyError> {
 }
 
 impl Claims {
+    /// Until when the token itself is good.
     fn expires_s(&self) -> Option<u64> {
         self.exp.map(|seconds| seconds as u64)
     }
 
-    fn info(&self) -> Bytes {
-        self.info.as_ref().map_or_else(Bytes::new, |info| Bytes::copy_from_slice(info.get().as_bytes()))
+    /// Until when what the token is for lasts.
+    fn end_s(&self, now_s: u64) -> Result<Option<u64>, TokenError> {
+        match self.expire_at.map(|seconds| seconds as u64) {
+            None => Ok(self.expires_s()),
+            Some(0) => Ok(None),
+            Some(end_s) if end_s <= now_s => Err(TokenError::Expired),
+            Some(end_s) => Ok(Some(end_s)),
+        }
+    }
+
+    fn info(&self) -> Result<Bytes, TokenError> {
+        match (self.b64info.as_deref().unwrap_or_default(), &self.info) {
+            ("", None) => Ok(Bytes::new()),
+            ("", Some(info)) => Ok(Bytes::copy_from_slice(info.get().as_bytes())),
+            (text, _) => STANDARD
+                .decode(text)
+                .map(Bytes::from)
+                .map_err(|_| TokenError::Unsupported("invalid token: the claim 'b64info' is not Base64")),
+        }
     }
 }
 
@@ -329,10 +375,69 @@ mod tests {
         let expected = SubscriptionClaims {
             user: "42".to_owned(),
             channel: "a".to_owned(),
+            client: String::new(),
             expires_s: Some(1000),
             info: Bytes::new(),
         };
         assert_eq!(verifier.subscription(&subscription, 999), Ok(expected));
+    }
+
+    #[test]
+    fn each_kind_of_token_is_good_for_its_own_purpose() {
+        let verifier = with_secret();
+        let sign = |claims: &Value| sign(Algorithm::HS256, None, &hmac("s3cret"), claims);
+        let rows = [
+            (json!({"sub": "42", "channel": "a"}), false, true),
+            (json!({"sub": "42", "channel": ""}), true, true),
+            (json!({"sub": "42", "subs": {"a": {}}}), false, true),
+            (json!({"sub": "42", "subs": {}}), false, true),
+            (json!({"sub": "42", "subs": null}), true, true),
+            (json!({"sub": "42", "channel": "a", "override": {"presence": {"value": true}}}), false, false),
+            (json!({"sub": "42", "override": null}), true, true),
+            (json!({"sub": "42", "b64info": "%"}), false, false),
+        ];
+        for (claims, as_connection, as_subscription) in rows {
+            let token = sign(&claims);
+            assert_eq!(verifier.connection(&token, 0).is_ok(), as_connection, "{claims}");
+            assert_eq!(verifier.subscription(&token, 0).is_ok(), as_subscription, "{claims}");
+        }
+        let Err(TokenError::Unsupported(reason)) = verifier.connection(&sign(&json!({"channel": "a"})), 0) else {
+            panic!("a subscription's token")
+        };
+        assert!(reason.contains("'channel'"), "{reason}");
+    }
+
+    #[test]
+    fn an_end_that_a_token_claims_is_its_own() {
+        let verifier = with_secret();
+        let rows = [
+            (json!({"exp": 2000}), Ok(Some(2000))),
+            (json!({"exp": 2000, "expire_at": 1500}), Ok(Some(1500))),
+            (json!({"exp": 2000, "expire_at": 1500.5}), Ok(Some(1500))),
+            (json!({"exp": 2000, "expire_at": 3000}), Ok(Some(3000))),
+            (json!({"exp": 2000, "expire_at": 0}), Ok(None)),
+            (json!({"expire_at": 1500}), Ok(Some(1500))),
+            (json!({"exp": 2000, "expire_at": 1000}), Err(TokenError::Expired)),
+            (json!({"exp": 1000, "expire_at": 0}), Err(TokenError::Expired)),
+        ];
+        for (claims, expected) in rows {
+            let token = sign(Algorithm::HS256, None, &hmac("s3cret"), &claims);
+            assert_eq!(verifier.connection(&token, 1000).map(|claims| claims.expires_s), expected, "{claims}");
+            assert_eq!(verifier.subscription(&token, 1000).map(|claims| claims.expires_s), expected, "{claims}");
+        }
+    }
+
+    #[test]
+    fn information_may_be_any_bytes() {
+        let rows = [
+            (json!({"info": 1, "b64info": "/wA="}), &b"\xff\0"[..]),
+            (json!({"info": {"a": 1}, "b64info": ""}), br#"{"a":1}"#),
+            (json!({"b64info": null}), b""),
+        ];
+        for (claims, expected) in rows {
+            let token = sign(Algorithm::HS256, None, &hmac("s3cret"), &claims);
+            assert_eq!(with_secret().connection(&token, 0).unwrap().info, expected, "{claims}");
+        }
     }
 
     #[test]

@@ -12,8 +12,8 @@ use crate::buf::ConnId;
 use crate::conn::{CloseCause, KeepAliveConfig};
 use crate::gateway::{Accept, Context, Feed, Handler, Refusal, Request, Subscribe};
 use crate::limits::{
-    DRAIN_HANDOVER_MS, DRAIN_SETTLE_MS, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_TURN_BYTES,
-    RECV_TURN_CONNS,
+    DRAIN_HANDOVER_MS, DRAIN_SETTLE_MS, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, RECV_BUSY_PIECES, RECV_PAUSE_BYTES,
+    RECV_TURN_BYTES, RECV_TURN_CONNS, REPLIES_BYTES,
 };
 use crate::proto::Message;
 use crate::ring::sim::{Faults, Happening, PeerId, PeerRead, Rng};
@@ -592,4 +592,134 @@ fn requests_to_a_shard_that_has_left_are_answered() {
     }
     assert_eq!(told.borrow()[..], [format!("{:?}", PublishError::Stopping), format!("{:?}", PublishError::Stopping)]);
     assert!(pair.shards[0].fall_asleep() > Duration::from_millis(10), "nobody looks again and again");
+}
+
+const GENEROUS_BYTES: usize = 100_000;
+
+/// A handler that answers each message with much more.
+struct Generous;
+
+impl Handler for Generous {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        Ok(Accept::default())
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, _: Message<'_>) {
+        conn.send(Message::binary(&[0; GENEROUS_BYTES]));
+    }
+}
+
+#[test]
+fn messages_of_one_piece_wait_for_a_peer_that_does_not_read() {
+    const MESSAGES: usize = 100;
+    let status = Status::new(2);
+    let mut pair = Pair::start(&status, || Generous);
+    let peer = pair.connect();
+    pair.read(peer);
+    let shard = &status.shards[Pair::other()];
+    pair.say(peer, &MESSAGE.repeat(MESSAGES));
+    for _ in 0..50 {
+        pair.turn(Pair::other());
+        let waiting = shard.outbox_bytes.get() as usize;
+        assert!(waiting < RECV_PAUSE_BYTES + REPLIES_BYTES + 2 * GENEROUS_BYTES, "{waiting} bytes wait");
+    }
+    assert!(shard.inputs_paused.get() > 0);
+    let (mut came, mut turns) = (0, 0);
+    while came < MESSAGES * (GENEROUS_BYTES + 10) {
+        turns += 1;
+        assert!(turns < 10_000, "{came} bytes came");
+        pair.turn(Pair::other());
+        if let PeerRead::Bytes(bytes) = pair.kernel.read(peer, usize::MAX) {
+            came += bytes.len();
+        }
+    }
+    assert_eq!(shard.messages_received.get(), MESSAGES as u64);
+}
+
+/// A handler that asks the topic's home for each message, and takes no other before that has answered. It may not be
+/// called for a connection that is over.
+struct Paced {
+    asker: Asker,
+    is_waiting: bool,
+}
+
+impl Handler for Paced {
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
+        self.asker.on_open(conn, request)
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        self.asker.check(conn);
+        assert!(!std::mem::replace(&mut self.is_waiting, true), "a message before the one before was answered");
+        conn.pause();
+        self.asker.on_message(conn, message);
+    }
+
+    fn on_resume(&mut self, conn: &mut Context<'_>) {
+        self.asker.check(conn);
+        assert!(!self.is_waiting, "it may not go on yet");
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+        assert!(std::mem::replace(&mut self.is_waiting, false));
+        self.asker.on_answer(conn, ticket, answer);
+        conn.resume();
+    }
+
+    fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
+        self.asker.on_close(conn, cause);
+    }
+}
+
+fn paced(over: &Rc<RefCell<Vec<ConnId>>>) -> Paced {
+    Paced { asker: Asker { over: Rc::clone(over) }, is_waiting: false }
+}
+
+/// A Close frame to the server, with code 1000.
+const CLOSE: &[u8] = &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8];
+
+#[test]
+fn messages_wait_for_answers_and_a_goodbye_behind_them() {
+    let (status, over) = (Status::new(2), Rc::default());
+    let mut pair = Pair::start(&status, || paced(&over));
+    let peer = pair.connect();
+    pair.read(peer);
+    let (first, second) = MESSAGE.split_at(3);
+    pair.say(peer, &[MESSAGE, MESSAGE, first].concat());
+    // The kernel may bring what it was asked for before.
+    pair.say(peer, &[second, MESSAGE, CLOSE].concat());
+    let mut told = Vec::new();
+    for _ in 0..20 {
+        pair.turn(Pair::other());
+        pair.turn(Pair::home());
+        if let PeerRead::Bytes(bytes) = pair.kernel.read(peer, usize::MAX) {
+            told.extend(bytes);
+        }
+    }
+    let expected = [&b"\x81\x01y".repeat(4)[..], b"\x88\x02\x03\xe8"].concat();
+    assert_eq!((told, over.borrow().len()), (expected, 1));
+}
+
+#[test]
+fn who_ends_while_messages_wait_is_over_whatever_is_left() {
+    for us in [0, 50, 500] {
+        for is_drained in [false, true] {
+            let (status, over) = (Status::new(2), Rc::default());
+            let mut pair = Pair::start(&status, || paced(&over));
+            let peer = pair.connect();
+            pair.say(peer, &MESSAGE.repeat(10));
+            if is_drained {
+                pair.drain();
+            } else {
+                pair.kernel.reset(peer);
+            }
+            pair.pass(us);
+            pair.turn_now(Pair::other());
+            for _ in 0..20 {
+                pair.turn(Pair::home());
+                pair.turn(Pair::other());
+            }
+            assert_eq!(over.borrow().len(), 1, "{us} {is_drained}");
+        }
+    }
 }
