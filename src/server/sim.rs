@@ -121,9 +121,14 @@ impl SimShard<'_> {
         slots.iter().for_each(|(_, slot)| self.check_presence(slot));
     }
 
+    /// Whether something has come from other shards or the control plane that it has not taken.
+    pub fn has_incoming(&self) -> bool {
+        self.shard.mesh.has_incoming()
+    }
+
     /// Whether nothing is on its way from this shard to another, or to it.
     pub fn is_at_rest(&self) -> bool {
-        !self.shard.mesh.has_incoming() && !self.shard.mesh.has_backlog()
+        !self.has_incoming() && !self.shard.mesh.has_backlog()
     }
 
     /// Appends the joins that the topics of this home remember.

@@ -25,6 +25,9 @@ const SECOND_US: u64 = 1_000_000;
 /// The longest that a publication may take to a quick client, in delays of the network, of at least a millisecond.
 const LATENCY_MAX: u64 = 600;
 
+/// The longest that a shard may sleep over what has come for it, in such delays: a doorbell may fail many times.
+const WAKE_MAX: u64 = 100;
+
 /// Virtual time in which everything that was said must have arrived, once nothing goes wrong any more.
 const SETTLE_SECONDS_MAX: u64 = 60;
 
@@ -70,6 +73,8 @@ struct World<'m> {
     shards: Vec<Option<SimShard<'m>>>,
     clients: Vec<Client>,
     journal: Rc<RefCell<Journal>>,
+    /// By shard: since when something has come that it has not taken, if it has.
+    unheard_us: Vec<Option<u64>>,
     /// Some namespace remembers who has subscribed.
     has_presence: bool,
     is_active: bool,
@@ -104,6 +109,7 @@ pub(crate) fn run(seed: u64) -> Summary {
         shards: shards.into_iter().map(Some).collect(),
         clients,
         journal,
+        unheard_us: vec![None; plan.shards],
         has_presence,
         is_active: true,
         is_leaving: false,
@@ -371,6 +377,7 @@ impl World<'_> {
 
     fn turn(&mut self, ring: usize) {
         let bound = self.outbox_bound();
+        self.check_woken(ring);
         let Some(shard) = &mut self.shards[ring] else { return };
         shard.turn(self.kernel.now_us() / 1000);
         shard.check(&self.kernel);
@@ -385,7 +392,21 @@ impl World<'_> {
         } else {
             self.put_to_sleep(ring);
         }
+        for (shard, unheard_us) in self.shards.iter().zip(&mut self.unheard_us) {
+            if shard.as_ref().is_some_and(SimShard::has_incoming) {
+                unheard_us.get_or_insert(self.kernel.now_us());
+            }
+        }
         self.check_presence();
+    }
+
+    /// A shard is woken soon after something has come for it.
+    fn check_woken(&mut self, ring: usize) {
+        let Some(since_us) = self.unheard_us[ring].take() else { return };
+        let waited_us = self.kernel.now_us() - since_us;
+        let waited = waited_us / self.plan.faults.delay_us_max.max(1000);
+        let is_late = waited > WAKE_MAX && self.kernel.last_leap_us().is_none();
+        assert!(!is_late, "nobody has woken shard {ring} for what has come, for {waited_us} µs");
     }
 
     /// Whoever is present in a topic has subscribed to it, and the other way round, whenever no shard is still to be
