@@ -135,9 +135,12 @@ mod tests {
         }
     }
 
+    /// Hosts, and what is said to them in HTTP/1.1 and in HTTP/1.0.
+    type Hosts<'a> = (&'a [&'static str], Result<(), Refused>, Result<(), Refused>);
+
     #[test]
     fn a_request_has_one_host() {
-        let rows: [(&[&'static str], Result<(), Refused>, Result<(), Refused>); 6] = [
+        let rows: [Hosts<'_>; 6] = [
             (&[], Err(Refused::Malformed), Ok(())),
             (&["localhost"], Ok(()), Ok(())),
             (&["localhost", "localhost"], Err(Refused::Malformed), Err(Refused::Malformed)),

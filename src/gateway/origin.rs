@@ -260,13 +260,13 @@ mod tests {
         assert!(!allows(&origins(&["*"]), Some("http://é"), "this.host"));
     }
 
-    /// What a listener on loopback says to an upgrade, and to a GET.
-    type Verdicts = [Result<(), PageRefused>; 2];
+    /// Patterns, origin and host, and what a listener on loopback says to an upgrade, and to a GET.
+    type Verdicts<'a> = (&'a [&'a str], Option<&'a str>, Option<&'a str>, [Result<(), PageRefused>; 2]);
 
     #[test]
     fn on_loopback_a_name_is_no_host_of_ours_unless_it_is_listed() {
         let (ok, host, origin) = (Ok(()), Err(PageRefused::Host), Err(PageRefused::Origin));
-        let rows: [(&[&str], Option<&str>, Option<&str>, Verdicts); 19] = [
+        let rows: [Verdicts<'_>; 19] = [
             // A page whose name was made to resolve to 127.0.0.1, with a WebSocket and with an event stream.
             (&[], Some("http://evil.example:8000"), Some("evil.example:8000"), [host, host]),
             (&[], None, Some("evil.example:8000"), [ok, host]),
