@@ -42,7 +42,7 @@ const GAUGES: [Row; 11] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 24] = [
+const COUNTERS: [Row; 25] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
@@ -54,6 +54,9 @@ const COUNTERS: [Row; 24] = [
         &shard.publications_conflated
     }),
     ("ringfeed_deliveries", "Messages handed to sockets or outboxes", |shard| &shard.deliveries),
+    ("ringfeed_fan_out_sends", "Sends that deliveries left with, not counting those that waited first", |shard| {
+        &shard.fan_out_sends
+    }),
     ("ringfeed_deliveries_deflated", "Deliveries to subscribers that take compressed ones", |shard| {
         &shard.deliveries_deflated
     }),

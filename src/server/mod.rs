@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::topics::PublishError;
-pub use config::ServerConfig;
+pub use config::{FanOutConfig, ServerConfig};
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
 pub use slowest::SlowConnection;
