@@ -115,16 +115,16 @@ pub const SWEEP_TOPICS: usize = 1000;
 pub const SWEEP_INTERVAL_MS: u64 = 1000;
 
 /// Microseconds of a turn that go to the fan-out of each lane. What is left goes on in the next turn, so receives,
-/// answers to publishers, timers and other shards' parcels wait no longer than two such slices. A turn with nothing else
-/// to do costs some three microseconds, less than a hundredth of a slice.
+/// answers to publishers, timers and other shards' parcels wait no longer than two such slices, and a turn of its own
+/// costs a fan-out less than a hundredth of one.
 pub const FAN_OUT_SLICE_US: u64 = 500;
 
 /// Sends of a fan-out that are submitted together, some 150 microseconds of work. The clock is looked at between them.
 /// 64 to 512 for each system call measure alike.
 pub const FAN_OUT_BATCH_SENDS: usize = 64;
 
-/// Bytes of publications of several topics that are joined for one send. The kernel copies them once more, so this costs
-/// less than the send that it saves.
+/// Bytes of publications of several topics that are joined for one send. The kernel copies them once more, so this
+/// costs less than the send that it saves.
 pub const FAN_OUT_JOIN_BYTES: usize = 64 * 1024;
 
 /// Subscribers on a shard of a topic that takes the express lane, at most: as many as one system call sends to.

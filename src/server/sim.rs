@@ -211,4 +211,6 @@ impl SimShard<'_> {
 }
 
 #[cfg(test)]
+mod fan_out_tests;
+#[cfg(test)]
 mod tests;

@@ -81,8 +81,8 @@ BUGS = [
     Bug(
         "two-runs-in-one-fan-out",
         "src/topics/batch.rs",
-        "            self.visits.push(Visit { slot: self.first + offset as u32, start, end: self.lists.len() as u32 });",
-        "            (start..self.lists.len() as u32).for_each(|at| {\n                "
+        "self.visits.push(Visit { slot: self.first + offset as u32, start, end: self.lists.len() as u32 });",
+        "(start..self.lists.len() as u32).for_each(|at| {\n                "
         "self.visits.push(Visit { slot: self.first + offset as u32, start: at, end: at + 1 })\n            });",
     ),
     Bug(
@@ -282,8 +282,8 @@ BUGS = [
         "small-topic-starved",
         "src/server/fan_out.rs",
         "        for lane in Lane::ALL {\n            self.send_slice(lane, &mut batch);\n",
-        "        for lane in Lane::ALL.into_iter().rev() {\n            self.send_slice(lane, &mut batch);\n            "
-        "if self.topics.has_work_on(Lane::Crowds) {\n                break;\n            }\n",
+        "        for lane in Lane::ALL.into_iter().rev() {\n            self.send_slice(lane, &mut batch);\n"
+        "            if self.topics.has_work_on(Lane::Crowds) {\n                break;\n            }\n",
     ),
     Bug(
         "joined-bytes-reused",

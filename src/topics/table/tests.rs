@@ -1,3 +1,5 @@
+//! Tests of the table: by hand, and against a model that only counts.
+
 use proptest::prelude::*;
 
 use super::super::testing::publication;
