@@ -32,8 +32,8 @@ pub struct SimShard<'m> {
     starved_turns: [u32; 2],
 }
 
-/// Such turns in which something may come only after the lane's slice.
-const STARVED_TURNS_MAX: u32 = 2;
+/// Such turns in a row that may be: what waited before a turn may have gone, and something else come after the fan-out.
+const STARVED_TURNS_MAX: u32 = 1;
 
 /// Starts a shard for each of those in `status`, all on `kernel`, joined to each other and to the publisher.
 pub fn start<'m>(
