@@ -22,8 +22,8 @@
 //! | `Shard::on_recv` finds the connection by its token | `server/receive` | a publication reaches its topic's home shard | `server/mesh` |
 //! | `Connection::next` takes the next frame | `conn/recv` | `Shard::sequence` gives it its place, keeps and encodes it once | `server/publish` |
 //! | `Decoder::decode` unmasks and validates in place | `proto/decoder` | one parcel for each shard with subscribers | `server/mesh` |
-//! | `Handler::on_message` answers, or asks for a `Command` | `gateway/*` | `Topics` joins a turn's publications into one run, plain or compressed | `topics/table` |
-//! | `Shard::apply` does what was asked for | `server/publish` | `Shard::send_publications` submits, or queues in the `Outbox` of who is behind | `server/fan_out`, `conn/outbox` |
+//! | `Handler::on_message` answers, or asks for a `Command` | `gateway/*` | `Topics::gather` finds what each connection is due of all topics, plain or compressed | `topics/table`, `topics/carousel` |
+//! | `Shard::apply` does what was asked for | `server/publish` | `Shard::send_publications` submits one send each, or queues in the `Outbox` of a slow one | `server/fan_out`, `conn/outbox` |
 //!
 //! # The house
 //!

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::limits::{DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+use crate::limits::{COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -225,6 +225,12 @@ const NAMESPACE: &[Key] = &[
         takes: Takes::Whole(0, MANY),
         about: "Milliseconds that a publication may wait for a subscriber before it is slow. 0: without end.\n\
                 With conflate: that news of a key (or topic) may wait, in whatever version, before it is disconnected.",
+    },
+    Key {
+        name: "coalesce_ms",
+        takes: Takes::Whole(0, COALESCE_MS_MAX as i64),
+        about: "Milliseconds that publications may wait to leave together with others for the same connection: all of\n\
+                the namespace leave at the same multiples of it. 0: they leave at once.",
     },
     Key {
         name: "deflate",

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
-use crate::limits::{FAN_OUT_SENDS_PER_TURN, RECV_TURN_BYTES};
+use crate::limits::RECV_TURN_BYTES;
 use crate::proto::DeflateConfig;
-use crate::server::ServerConfig;
+use crate::server::{FanOutConfig, ServerConfig};
 use crate::topics::{Namespace, Namespaces};
 
 /// The namespace of topics whose name has no colon.
@@ -209,7 +209,7 @@ impl Settings {
                 bytes_per_second: server.bytes_per_second_max,
             },
             namespaces: Arc::new(self.topic_namespaces()),
-            fan_out_sends_per_turn: FAN_OUT_SENDS_PER_TURN,
+            fan_out: FanOutConfig::default(),
             recv_turn_bytes: RECV_TURN_BYTES,
             socket_notsent_bytes: server.socket_notsent_bytes,
             deflate: deflate.enabled.then_some(DeflateConfig {

@@ -48,7 +48,7 @@ const GAUGES: [Row; 14] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 30] = [
+const COUNTERS: [Row; 31] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
@@ -75,6 +75,9 @@ const COUNTERS: [Row; 30] = [
         &shard.publications_conflated
     }),
     ("ringfeed_deliveries", "Messages handed to sockets or outboxes", |shard| &shard.deliveries),
+    ("ringfeed_fan_out_sends", "Sends that deliveries left with, not counting those that waited first", |shard| {
+        &shard.fan_out_sends
+    }),
     ("ringfeed_deliveries_deflated", "Deliveries to subscribers that take compressed ones", |shard| {
         &shard.deliveries_deflated
     }),

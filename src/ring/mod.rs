@@ -136,6 +136,9 @@ pub trait Ring {
     /// Submits what is queued, waits for a completion or until `timeout` passed, and appends what completed.
     fn wait(&mut self, timeout: Duration, completions: &mut Vec<Completion>);
 
+    /// Microseconds of a clock that goes on while the shard works, and never goes back.
+    fn now_us(&self) -> u64;
+
     /// The bytes of a received piece.
     fn received(&mut self, piece: &Received) -> &mut [u8];
 

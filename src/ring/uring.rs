@@ -20,6 +20,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{DestinationSlot, Fd, Fixed};
 use rustix::net::getpeername;
 use rustix::process::{Resource, getrlimit};
+use rustix::time::{ClockId, clock_gettime};
 
 use super::lane::{Lane, LaneConfig};
 use super::{ACCEPTS_MAX, Completion, Direct, Event, Op, Ring, SendNow, StartError, Token};
@@ -350,6 +351,11 @@ impl Ring for Uring {
 
     fn has_recv_buffers(&self, socket: Direct) -> bool {
         self.lanes[(socket.0 / self.lane_descriptors) as usize].has_recv_buffers()
+    }
+
+    fn now_us(&self) -> u64 {
+        let now = clock_gettime(ClockId::Monotonic);
+        now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
     }
 
     fn received(&mut self, piece: &Received) -> &mut [u8] {

@@ -33,8 +33,8 @@ pub struct ServerConfig {
     pub namespaces: Arc<Namespaces>,
     /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
     pub socket_notsent_bytes: u32,
-    /// Sends of a fan-out in one turn of a shard's loop, at least 1; the rest goes on in the next one.
-    pub fan_out_sends_per_turn: usize,
+    /// How fan-outs share a shard's turns with all else.
+    pub fan_out: FanOutConfig,
     /// Bytes that those are heard of in one turn, all together, who have sent more than was received of them; at least
     /// [`RECV_TURN_CONNS`](limits::RECV_TURN_CONNS).
     pub recv_turn_bytes: u32,
@@ -50,6 +50,27 @@ pub struct ServerConfig {
     pub drain_timeout_ms: u64,
 }
 
+/// How fan-outs share a shard's turns with all else.
+#[derive(Clone, Copy, Debug)]
+pub struct FanOutConfig {
+    /// Microseconds of a turn that go to the fan-out of each lane; the rest goes on in the next turn.
+    pub slice_us: u64,
+    /// Sends that are submitted together, at least 1: the clock is looked at between them.
+    pub batch_sends: usize,
+    /// Subscribers on a shard of a topic that takes the express lane, at most.
+    pub express_subscribers_max: usize,
+}
+
+impl Default for FanOutConfig {
+    fn default() -> Self {
+        FanOutConfig {
+            slice_us: limits::FAN_OUT_SLICE_US,
+            batch_sends: limits::FAN_OUT_BATCH_SENDS,
+            express_subscribers_max: limits::EXPRESS_SUBSCRIBERS_MAX,
+        }
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
@@ -63,7 +84,7 @@ impl Default for ServerConfig {
             rate: RateConfig::default(),
             namespaces: Arc::default(),
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
-            fan_out_sends_per_turn: limits::FAN_OUT_SENDS_PER_TURN,
+            fan_out: FanOutConfig::default(),
             recv_turn_bytes: limits::RECV_TURN_BYTES,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,

@@ -97,7 +97,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Tells those whose turn it is.
     pub(super) fn drain_some(&mut self) {
-        let has_work = self.topics.has_work() || self.mesh.has_incoming();
+        let has_work = !self.topics.is_quiet() || self.mesh.has_incoming();
         if let Some(drain) = &mut self.drain {
             drain.begin(self.now_ms, has_work);
         }

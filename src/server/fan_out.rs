@@ -1,9 +1,11 @@
-//! What was pushed to topics goes out to their subscribers: the same bytes to each, in slot order, without waiting.
+//! What was pushed to topics goes out to their subscribers: one send for a connection with all that it is due, in slot
+//! order, without waiting.
 //!
-//! A turn sends to so many at most; what is left goes on in the next one. Those who are behind get it into their
-//! outbox, as their topic's namespace says.
+//! Each lane has a slice of every turn; what is left goes on in the next one. Subscribers that are behind get it into
+//! their outbox, as their topic's namespace says.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::metrics::CloseCause;
@@ -13,94 +15,159 @@ use super::slot::Stage;
 use super::variant::encode;
 use crate::buf::SharedFrame;
 use crate::conn::{Mark, Outbox, OutboxFull};
-use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
-use crate::topics::{Encoding, NamespaceId, Part, Push, Run, SlowConsumer, TopicId};
+use crate::ring::{Errno, Op, Ring, SendNow, Token};
+use crate::topics::{Batch, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicName, Variant, Visit};
+
+/// Where the bytes of a visit come from.
+#[derive(Clone, Debug)]
+enum Source {
+    /// Nowhere: the connection has ended since it was gathered.
+    Gone,
+    /// They can't be sent now: the subscriber is behind, or its handler makes them.
+    Later,
+    /// From its only run, which others share.
+    Run(Rc<Run>),
+    /// From the joined bytes of several.
+    Joined(Range<usize>),
+}
 
 impl<R: Ring> Shard<'_, R> {
-    /// Makes runs of what was put up for a topic, so that they are for those who have subscribed until now.
-    pub(super) fn begin_runs_of(&mut self, topic: TopicId) {
-        let (deflater, metrics) = (&mut self.deflater, self.metrics);
-        self.topics.begin_runs_of(topic, |topic, push, variant| encode(topic, push, variant, deflater, metrics));
+    /// Puts something up for the subscribers of a topic on this shard.
+    pub(super) fn stage(&mut self, topic: &TopicName, push: Push) {
+        let (namespaces, now_ms) = (&self.config.namespaces, self.now_ms);
+        self.topics.stage(topic, push, |namespace| namespaces.get(namespace).due_ms(now_ms));
     }
 
     /// Sends to the next subscribers what there is for them.
     pub(super) fn send_publications(&mut self) {
+        self.topics.board_due(self.now_ms);
         if !self.topics.has_work() {
             return;
         }
-        let (deflater, metrics) = (&mut self.deflater, self.metrics);
-        self.topics.begin_runs(|topic, push, variant| encode(topic, push, variant, deflater, metrics));
+        let mut batch = std::mem::take(&mut self.batch);
+        for lane in Lane::ALL {
+            self.send_slice(lane, &mut batch);
+        }
+        batch.clear();
+        self.batch = batch;
         self.count_deflate();
-        let mut targets = std::mem::take(&mut self.targets);
-        let runs = self.topics.take_batch(self.config.fan_out_sends_per_turn, &mut targets);
-        self.fan_out(&runs, &targets);
-        targets.clear();
-        self.targets = targets;
     }
 
-    fn fan_out(&mut self, runs: &[Rc<Run>], targets: &[(u32, u32)]) {
-        self.fan_out = self.fan_out.wrapping_add(1);
-        let mut incomplete = std::mem::take(&mut self.incomplete);
-        let behind = self.submit_runs(runs, targets, &mut incomplete);
-        for completion in incomplete.drain(..) {
-            let run = &runs[completion.token.tag() as usize];
-            self.on_publish_incomplete(completion.token.slot(), run, completion.result);
-        }
-        self.incomplete = incomplete;
-        for (index, slot) in behind {
-            let run = &runs[index as usize];
-            match run.variant.encoding {
-                Encoding::Own => self.hand_over(slot, run),
-                _ => self.queue_parts(slot, run, &run.parts),
+    fn send_slice(&mut self, lane: Lane, batch: &mut Batch) {
+        let start_us = self.ring.now_us();
+        while self.gather(lane, batch) {
+            self.fan_out(batch);
+            if self.ring.now_us() - start_us >= self.config.fan_out.slice_us {
+                return;
             }
+        }
+    }
+
+    fn gather(&mut self, lane: Lane, batch: &mut Batch) -> bool {
+        let (deflater, metrics) = (&mut self.deflater, self.metrics);
+        let mut encode =
+            |topic: &TopicName, push: &Push, variant: Variant| encode(topic, push, variant, deflater, metrics);
+        self.topics.gather(lane, self.config.fan_out.batch_sends, batch, &mut encode)
+    }
+
+    fn fan_out(&mut self, batch: &Batch) {
+        let mut due = batch.visits().to_vec();
+        // Nearly always once: only what is too much for one send goes on.
+        while !due.is_empty() {
+            let round: Vec<Visit> = due.iter_mut().map(|visit| batch.take_group(visit)).collect();
+            self.send_round(batch, &round);
+            due.retain(|visit| !visit.is_empty());
         }
         self.send_replies();
     }
 
-    /// Submits the runs; returns those that can't be sent now: the subscriber is behind, or its handler makes the
-    /// bytes.
-    fn submit_runs(
-        &mut self,
-        runs: &[Rc<Run>],
-        targets: &[(u32, u32)],
-        incomplete: &mut Vec<Completion>,
-    ) -> Vec<(u32, u32)> {
-        let (slots, fan_out) = (&mut self.slots, self.fan_out);
-        let has_contexts = self.metrics.deflate_contexts.get() > 0;
-        let (mut behind, mut deliveries, mut deflated, mut bytes_sent) = (Vec::new(), 0, 0, 0);
-        let sends = targets.iter().filter_map(|(index, slot)| {
-            let run = &runs[*index as usize];
-            let entry = &mut slots[*slot as usize];
-            deliveries += run.parts.len() as u64;
-            debug_assert!(!entry.has_reply, "what was said to it alone has left, or it would come after this");
-            if run.variant.window > 0 {
-                deflated += run.parts.len() as u64;
-                // Only now and not when it is sent: what is said from now on comes after it.
-                if has_contexts && run.variant.encoding != Encoding::Own {
-                    entry.forget_sent();
+    /// Sends once to each connection of `round`.
+    fn send_round(&mut self, batch: &Batch, round: &[Visit]) {
+        let sources = self.prepare_round(batch, round);
+        let (slots, bundles) = (&self.slots, &self.bundles);
+        let sends = round.iter().zip(&sources).enumerate().filter_map(|(index, (visit, source))| {
+            let bytes = match source {
+                Source::Gone | Source::Later => return None,
+                Source::Run(run) => &run.bytes,
+                Source::Joined(range) => bundles.get(range.clone()),
+            };
+            let token = Token::new(Op::Publish, index as u32, visit.slot);
+            Some(SendNow { socket: slots[visit.slot as usize].socket, bytes, is_last: false, token })
+        });
+        let mut incomplete = std::mem::take(&mut self.incomplete);
+        self.ring.send_now(sends, &mut incomplete);
+        for completion in incomplete.drain(..) {
+            self.on_publish_incomplete(batch, round[completion.token.tag() as usize], completion.result);
+        }
+        self.incomplete = incomplete;
+        for (visit, _) in round.iter().zip(&sources).filter(|(_, source)| matches!(source, Source::Later)) {
+            for run in batch.runs(*visit) {
+                match run.variant.encoding {
+                    Encoding::Own => self.hand_over(visit.slot, run),
+                    _ => self.queue_parts(visit.slot, run, &run.parts),
                 }
             }
-            // One send for a socket at a time: were a first one cut short, a second would not follow its bytes.
-            if entry.is_behind() || entry.fan_out == fan_out || run.variant.encoding == Encoding::Own {
-                behind.push((*index, *slot));
-                return None;
+        }
+        self.bundles.clear();
+    }
+
+    /// Decides for each connection of `round` what it is sent, joins it, and counts it.
+    fn prepare_round(&mut self, batch: &Batch, round: &[Visit]) -> Vec<Source> {
+        let has_contexts = self.metrics.deflate_contexts.get() > 0;
+        let (mut deliveries, mut deflated, mut bytes_sent, mut sends) = (0, 0, 0, 0);
+        let (slots, bundles) = (&mut self.slots, &mut self.bundles);
+        let sources = round.iter().map(|visit| {
+            let entry = &mut slots[visit.slot as usize];
+            if entry.cause.is_some() {
+                return Source::Gone;
             }
-            entry.fan_out = fan_out;
-            bytes_sent += run.bytes.len() as u64;
-            let token = Token::new(Op::Publish, *index, *slot);
-            Some(SendNow { socket: entry.socket, bytes: &run.bytes, is_last: false, token })
+            let mut is_own = false;
+            for run in batch.runs(*visit) {
+                deliveries += run.parts.len() as u64;
+                is_own |= run.variant.encoding == Encoding::Own;
+                if run.variant.window > 0 {
+                    deflated += run.parts.len() as u64;
+                    // Only now and not when it is sent: what is said from now on comes after it.
+                    if has_contexts && run.variant.encoding != Encoding::Own {
+                        entry.forget_sent();
+                    }
+                }
+            }
+            if is_own || entry.is_behind() {
+                return Source::Later;
+            }
+            debug_assert!(!entry.has_reply, "what was said to it alone has left, or it would come after this");
+            let mut runs = batch.runs(*visit);
+            let source = match (runs.len(), runs.next()) {
+                (1, Some(run)) => Source::Run(run.clone()),
+                _ => Source::Joined(bundles.join(batch, *visit)),
+            };
+            sends += 1;
+            bytes_sent += match &source {
+                Source::Run(run) => run.bytes.len(),
+                Source::Joined(range) => range.len(),
+                Source::Gone | Source::Later => 0,
+            } as u64;
+            source
         });
-        self.ring.send_now(sends, incomplete);
+        let sources = sources.collect();
         self.metrics.deliveries.add(deliveries);
         self.metrics.deliveries_deflated.add(deflated);
         self.metrics.bytes_sent.add(bytes_sent);
-        behind
+        self.metrics.fan_out_sends.add(sends);
+        sources
     }
 
-    fn on_publish_incomplete(&mut self, slot: u32, run: &Run, result: Result<u32, Errno>) {
-        match result {
-            Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
-            _ => self.queue_rest(slot, run, result.unwrap_or(0) as usize),
+    fn on_publish_incomplete(&mut self, batch: &Batch, visit: Visit, result: Result<u32, Errno>) {
+        let mut sent = match result {
+            Err(error) if Self::is_fatal(error) => return self.terminate(visit.slot, CloseCause::PeerLost),
+            _ => result.unwrap_or(0) as usize,
+        };
+        for run in batch.runs(visit) {
+            if sent < run.bytes.len() {
+                self.queue_rest(visit.slot, run, sent);
+            }
+            sent = sent.saturating_sub(run.bytes.len());
         }
     }
 

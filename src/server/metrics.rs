@@ -89,7 +89,9 @@ pub struct ShardMetrics {
     pub publications_conflated: Cell,
     /// Messages handed to subscribers' sockets or outboxes.
     pub deliveries: Cell,
-    /// Of these, to subscribers with which compression was agreed on.
+    /// Sends that they left with at once: as many as deliveries where each left alone.
+    pub fan_out_sends: Cell,
+    /// Of deliveries, to subscribers with which compression was agreed on.
     pub deliveries_deflated: Cell,
     /// Publications whose compressed bytes were there already, made by another shard or for other subscribers.
     pub deflate_shared: Cell,

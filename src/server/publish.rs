@@ -142,12 +142,12 @@ impl<R: Ring> Shard<'_, R> {
     /// At the topic's home: has all its subscribers get `push`.
     pub(super) fn push_to_all(&mut self, id: HomeId, topic: &TopicName, push: &Push) {
         let here = self.number();
-        for shard in self.home.shards(id) {
-            if *shard == here {
-                self.topics.stage(topic, push.clone());
-            } else {
-                self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));
-            }
+        let shards = self.home.shards(id);
+        for shard in shards.iter().filter(|shard| **shard != here) {
+            self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));
+        }
+        if shards.contains(&here) {
+            self.stage(topic, push.clone());
         }
     }
 

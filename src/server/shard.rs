@@ -29,10 +29,10 @@ use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
 use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Order, Routes};
-use crate::limits::{PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
+use crate::limits::{PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
-use crate::topics::{Answer, Home, Topics};
+use crate::topics::{Answer, Batch, Bundles, Home, Topics};
 
 /// Without timers a shard looks at the clock this often, which costs nothing worth saving.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -110,12 +110,15 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) resuming: VecDeque<ConnId>,
     /// Connections that have something to send or to end, once the turn's sends have been made.
     pub(super) dirty: Vec<u32>,
-    pub(super) fan_out: u32,
-    pub(super) targets: Vec<(u32, u32)>,
+    /// Whom the fan-out sends to next, and the bytes that are joined for them.
+    pub(super) batch: Batch,
+    pub(super) bundles: Bundles,
     pub(super) commands: Vec<Command>,
     pub(super) incomplete: Vec<Completion>,
     completions: Vec<Completion>,
     parcels: Vec<Parcel>,
+    /// When a publisher of the control plane was last answered.
+    publisher_ms: Option<u64>,
     due: Vec<(ConnId, u64)>,
 }
 
@@ -131,7 +134,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             all_metrics,
             routes: parts.routes,
             mesh: parts.mesh,
-            topics: Topics::default(),
+            topics: Topics::new(parts.config.fan_out.express_subscribers_max),
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
             joins: 0,
@@ -158,12 +161,13 @@ impl<'m, R: Ring> Shard<'m, R> {
             awaiting_buffers: Vec::new(),
             resuming: VecDeque::new(),
             dirty: Vec::new(),
-            fan_out: 0,
-            targets: Vec::new(),
+            batch: Batch::default(),
+            bundles: Bundles::default(),
             commands: Vec::new(),
             incomplete: Vec::new(),
             completions: Vec::new(),
             parcels: Vec::new(),
+            publisher_ms: None,
             due: Vec::new(),
         };
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
@@ -206,6 +210,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.next_scarce_ms(),
             sweep_ms,
             self.routes.deadline_ms(),
+            self.topics.next_due_ms(),
         ];
         let next_ms = times.into_iter().flatten().min();
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
@@ -232,6 +237,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.submit_turns();
         self.mesh.flush(&mut self.ring, self.now_ms);
         self.metrics.mesh_bytes.set(self.mesh.bytes() as u64);
+        self.let_publishers_run();
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -266,13 +272,28 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// Takes what was sent to this shard. Where a publisher was answered, it is let run before the fan-out begins: what
-    /// it publishes next joins this turn, which matters when it shares the shard's CPU and would wait out the fan-out.
+    /// Takes what was sent to this shard. Where a publisher was answered, it runs before the fan-out goes on: what it
+    /// publishes next joins this turn, which matters when it shares the shard's CPU. Publishers get no more of a turn
+    /// than fan-outs do.
     fn on_parcels(&mut self) {
+        let start_us = self.ring.now_us();
         for _ in 0..PUBLISHER_ROUNDS_MAX {
             if !self.take_parcels() {
-                return;
+                break;
             }
+            self.publisher_ms = Some(self.now_ms);
+            std::thread::yield_now();
+            if self.ring.now_us() - start_us >= self.config.fan_out.slice_us {
+                break;
+            }
+        }
+    }
+
+    /// Between two slices of a fan-out: lets the control plane run if it has published lately, since its publishers may
+    /// wait for the CPU that this shard works on.
+    fn let_publishers_run(&self) {
+        let is_recent = |ms: u64| self.now_ms - ms < PUBLISHER_RECENT_MS;
+        if self.topics.has_work() && self.publisher_ms.is_some_and(is_recent) {
             std::thread::yield_now();
         }
     }
@@ -308,7 +329,7 @@ impl<'m, R: Ring> Shard<'m, R> {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
             }
             Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
-            Parcel::Deliver(topic, push) => self.topics.stage(&topic, push),
+            Parcel::Deliver(topic, push) => self.stage(&topic, push),
             Parcel::Joined(joined) => self.on_joined(*joined),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
             Parcel::Order(order) => self.on_order(&order),

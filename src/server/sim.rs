@@ -19,7 +19,7 @@ use crate::gateway::{Input, Routes};
 use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
-use crate::topics::{Encoding, JoinId, TopicName};
+use crate::topics::{Encoding, JoinId, Lane, TopicName};
 
 /// Unix time when a simulation begins, in milliseconds: some day in 2025.
 const UNIX_START_MS: u64 = 1_750_000_000_000;
@@ -31,7 +31,12 @@ const HOME_KEY: [u64; 2] = [1, 2];
 pub struct SimShard<'m> {
     shard: Shard<'m, SimRing>,
     metrics: &'m ShardMetrics,
+    /// Turns in which something waited on a lane and nothing of it was sent, without a break.
+    starved_turns: [u32; 2],
 }
+
+/// Such turns in a row that may be: what waited before a turn may have gone, and something else come after the fan-out.
+const STARVED_TURNS_MAX: u32 = 1;
 
 /// Starts a shard for each of those in `status`, all on `kernel`, joined to each other and to the publisher.
 pub fn start<'m>(
@@ -62,7 +67,7 @@ pub fn start<'m>(
             addresses: None,
             seed: index as u64,
         };
-        SimShard { shard: Shard::new(parts, &status.shards), metrics }
+        SimShard { shard: Shard::new(parts, &status.shards), metrics, starved_turns: [0; 2] }
     });
     (publisher, shards.collect())
 }
@@ -82,9 +87,21 @@ impl SimShard<'_> {
     }
 
     /// Wakes up, and takes one turn at `now_ms`.
+    ///
+    /// # Panics
+    /// If a lane of the fan-out does not get its share.
     pub fn turn(&mut self, now_ms: u64) {
+        let progress = |shard: &Shard<'_, SimRing>| {
+            Lane::ALL.map(|lane| (shard.topics.has_work_on(lane), shard.topics.batches_on(lane)))
+        };
+        let before = progress(&self.shard);
         self.shard.wait(Duration::ZERO);
         self.shard.turn(now_ms, UNIX_START_MS + now_ms);
+        for (lane, after) in progress(&self.shard).into_iter().enumerate() {
+            let is_starved = before[lane].0 && after == before[lane];
+            self.starved_turns[lane] = if is_starved { self.starved_turns[lane] + 1 } else { 0 };
+            assert!(self.starved_turns[lane] <= STARVED_TURNS_MAX, "lane {lane} of the fan-out is starved");
+        }
     }
 
     /// Whether the shard was told to leave, and has.
@@ -248,5 +265,7 @@ impl SimShard<'_> {
     }
 }
 
+#[cfg(test)]
+mod fan_out_tests;
 #[cfg(test)]
 mod tests;

@@ -58,8 +58,6 @@ pub(super) struct Slot {
     pub(super) has_reply: bool,
     /// It is among those to settle at the end of the turn.
     pub(super) is_dirty: bool,
-    /// The fan-out that last sent to it: one send for a socket in each.
-    pub(super) fan_out: u32,
     /// Its handler has something to say first: what is pushed waits.
     pub(super) is_held: bool,
     /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
@@ -137,7 +135,6 @@ impl Slot {
             sending_bytes: 0,
             has_reply: false,
             is_dirty: false,
-            fan_out: 0,
             is_held: false,
             timer_tick: 0,
             is_settled: false,

@@ -111,10 +111,6 @@ impl<R: Ring> Shard<'_, R> {
 
     /// From now on `slot` is pushed what comes for the topic.
     fn go_live(&mut self, slot: u32, topic: TopicId, join_leave: bool) {
-        if self.topics.has_staged(topic) {
-            // That is from before, and for those who were there.
-            self.begin_runs_of(topic);
-        }
         let namespace = self.config.namespaces.get(self.topics.namespace(topic));
         let mut variant = variant_of(&self.slots[slot as usize], namespace);
         variant.join_leave = namespace.join_leave && (join_leave || namespace.force_join_leave);

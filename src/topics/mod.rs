@@ -5,18 +5,23 @@
 //! third cheaper than at random once there are tens of thousands. Never touches a socket and never looks at a clock.
 
 mod ask;
+mod batch;
+mod carousel;
 mod history;
 mod home;
 mod name;
 mod namespace;
 mod publication;
+mod queue;
 mod repeats;
+mod run;
 mod subscribers;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use ask::{Answer, PublishError, Query};
+pub use batch::{Batch, Bundles, Visit};
 pub use history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 pub use home::{Home, HomeId, Sequenced};
 pub use name::{Homes, NameError, TopicName};
@@ -24,5 +29,7 @@ pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, U
 pub use publication::{
     Body, ClientInfo, Draft, Encoding, Epoch, JoinId, Position, Presence, Publication, Push, VARIANTS, Variant,
 };
+pub use queue::Encode;
+pub use run::{Part, Run};
 pub use subscribers::Subscribers;
-pub use table::{Part, Run, TopicId, Topics};
+pub use table::{Lane, TopicId, Topics};

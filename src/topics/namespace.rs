@@ -86,6 +86,9 @@ pub struct Namespace {
     /// How long publications may wait for a subscriber before it is slow, in milliseconds; 0 is without end. One that
     /// has replaced another has waited as long as that. Time alone does nothing: the next publication looks.
     pub outbox_age_ms: u64,
+    /// How long publications may wait to leave together with others for the same connection, in milliseconds: those of
+    /// all its topics leave at the same multiples of it. 0 is not at all.
+    pub coalesce_ms: u64,
     /// Whether publications are compressed for connections that have agreed on it.
     pub deflate: bool,
 }
@@ -113,7 +116,18 @@ impl Default for Namespace {
             slow_consumer: SlowConsumer::Close,
             outbox_bytes_max: OUTBOX_BYTES_MAX,
             outbox_age_ms: 0,
+            coalesce_ms: 0,
             deflate: true,
+        }
+    }
+}
+
+impl Namespace {
+    /// Until when something that is pushed at `now_ms` may wait for more; 0 if it may not.
+    pub fn due_ms(&self, now_ms: u64) -> u64 {
+        match self.coalesce_ms {
+            0 => 0,
+            coalesce_ms => (now_ms / coalesce_ms + 1) * coalesce_ms,
         }
     }
 }

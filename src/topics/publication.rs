@@ -223,6 +223,16 @@ impl Body {
     }
 }
 
+impl Push {
+    /// Bytes of the message, if it is one.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Push::Publication(publication) => publication.body.frame.len(),
+            Push::Joined(_) | Push::Left(_) => 0,
+        }
+    }
+}
+
 impl Epoch {
     /// No topic is ever in this one.
     pub const NEVER: Epoch = Epoch(0);

@@ -54,14 +54,27 @@ impl Subscribers {
         }
     }
 
-    /// Takes the first `count` out, in ascending order.
-    pub fn take(&mut self, count: usize, mut taken: impl FnMut(u32)) {
+    /// Calls `visit` with those from `first` to `last`, in ascending order. Returns the next one after these, which is
+    /// the first of all where there is none.
+    pub fn walk(&self, first: u32, last: u32, visit: impl FnMut(u32)) -> Option<u32> {
         match self {
-            Subscribers::Few(few) => few.drain(..count.min(few.len())).for_each(taken),
-            Subscribers::Many(bitmap) => {
-                bitmap.iter().take(count).for_each(&mut taken);
-                bitmap.remove_smallest(count as u64);
+            Subscribers::Few(few) => {
+                let start = few.partition_point(|slot| *slot < first);
+                visit_until(few[start..].iter().copied(), last, visit).or(few.first().copied())
             }
+            Subscribers::Many(bitmap) => {
+                let mut slots = bitmap.iter();
+                slots.advance_to(first);
+                visit_until(slots, last, visit).or_else(|| bitmap.min())
+            }
+        }
+    }
+
+    /// The first one from `first` on, which is the first of all where there is none.
+    pub fn next_from(&self, first: u32) -> Option<u32> {
+        match first.checked_sub(1) {
+            Some(last) => self.walk(first, last, |_| {}),
+            None => self.iter().next(),
         }
     }
 
@@ -86,6 +99,17 @@ impl Subscribers {
         };
         few.into_iter().flatten().chain(many.into_iter().flatten())
     }
+}
+
+/// Calls `visit` with those that are not after `last`; returns the first that is.
+fn visit_until(slots: impl Iterator<Item = u32>, last: u32, mut visit: impl FnMut(u32)) -> Option<u32> {
+    for slot in slots {
+        if slot > last {
+            return Some(slot);
+        }
+        visit(slot);
+    }
+    None
 }
 
 impl Default for Subscribers {
@@ -118,21 +142,20 @@ mod tests {
         }
 
         #[test]
-        fn takes_from_the_front(
-            slots in prop::collection::btree_set(0u32..100_000, 0..50),
-            counts in prop::collection::vec(0usize..9, 0..9),
+        fn walks_over_a_part_and_knows_the_next(
+            slots in prop::collection::btree_set(0u32..300, 0..50),
+            first in 0u32..310,
+            len in 0u32..100,
         ) {
             let mut subscribers = Subscribers::new();
             for slot in &slots {
                 subscribers.insert(*slot);
             }
-            let mut left = slots.into_iter();
-            for count in counts {
-                let mut taken = Vec::new();
-                subscribers.take(count, |slot| taken.push(slot));
-                prop_assert!(left.by_ref().take(count).eq(taken));
-                prop_assert_eq!(subscribers.len(), left.len());
-            }
+            let (last, mut walked) = (first + len, Vec::new());
+            let next = subscribers.walk(first, last, |slot| walked.push(slot));
+            prop_assert!(slots.range(first..=last).copied().eq(walked));
+            prop_assert_eq!(next, slots.range(last + 1..).next().or(slots.first()).copied());
+            prop_assert_eq!(subscribers.next_from(first), slots.range(first..).next().or(slots.first()).copied());
         }
     }
 }

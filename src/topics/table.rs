@@ -1,23 +1,35 @@
-//! All topics that somebody on this shard subscribed to, and what is to go out to them.
+//! The topics that somebody on this shard subscribed to, and what is on its way to their subscribers.
 //!
-//! What a turn brings for a topic is one run for each variant that it has subscribers of. A run is sent in pieces where
-//! it has many subscribers, so it takes along whom it is for: who subscribes later is not among them, and who has
-//! unsubscribed no longer is. Runs of a topic are sent one after the other; topics take turns.
+//! What is pushed to a topic boards a [carousel](super::carousel), whose cursor gathers for each subscriber what it is
+//! due, of all topics. There are two: topics with few subscribers have one of their own, so that they never wait for
+//! the crowds of others.
 
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::collections::{BTreeSet, HashMap};
 
 use slab::Slab;
 use smallvec::SmallVec;
 
-use super::{NamespaceId, Push, Subscribers, TopicName, Variant};
-use crate::buf::SharedFrame;
-use crate::limits::SHARD_TOPICS_MAX;
+use super::carousel::{Carousel, Place};
+use super::queue::{Encode, Owner, Queue};
+use super::{Batch, NamespaceId, Push, Subscribers, TopicName, Variant};
+use crate::limits::{COALESCE_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX};
 
 /// A topic that has subscribers on this shard, for as long as it has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(u32);
+
+/// One of the carousels of a shard, each of which gets its share of every turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// For topics with few subscribers.
+    Express,
+    /// For the others.
+    Crowds,
+}
+
+/// How many times as many subscribers as a topic may board the express lane with it may have while it stays there.
+const OUTGROWN: usize = 4;
 
 #[derive(Debug)]
 struct Topic {
@@ -27,78 +39,34 @@ struct Topic {
     subscribers: SmallVec<[(Variant, Subscribers); 1]>,
     /// Who has asked to subscribe, and waits for what it has missed.
     joining: u32,
-    /// What came since its last runs began, in order.
-    staged: SmallVec<[Push; 1]>,
-    /// Runs that have not been sent to all, in order.
-    runs: VecDeque<Unfinished>,
-}
-
-/// One push of a run, as it is sent alone.
-#[derive(Clone, Debug)]
-pub struct Part {
-    /// Its place among [`Run::pushes`].
-    pub push: usize,
-    /// Its bytes.
-    pub frame: SharedFrame,
-}
-
-/// All that one turn brought for a topic: one run of bytes, the same for all its subscribers of one variant.
-#[derive(Debug)]
-pub struct Run {
-    /// The topic.
-    pub topic: TopicId,
-    /// The topic's namespace.
-    pub namespace: NamespaceId,
-    /// Whom of its subscribers it is for.
-    pub variant: Variant,
-    /// What was pushed, for all variants.
-    pub pushes: Rc<[Push]>,
-    /// The frames of those that this variant is sent, in order.
-    pub parts: SmallVec<[Part; 1]>,
-    /// These frames, one after the other.
-    pub bytes: SharedFrame,
-}
-
-impl Run {
-    /// Where it is cut when its first `sent` bytes have left: the part that has begun to leave, with how many of its
-    /// bytes have, unless the cut is between two; and those of which nothing has.
-    pub fn cut(&self, sent: usize) -> (Option<(&Part, usize)>, &[Part]) {
-        let mut start = 0;
-        for (index, part) in self.parts.iter().enumerate() {
-            let end = start + part.frame.len();
-            if sent <= start {
-                return (None, &self.parts[index..]);
-            }
-            if sent < end {
-                return (Some((part, sent - start)), &self.parts[index + 1..]);
-            }
-            start = end;
-        }
-        (None, &[])
-    }
-}
-
-/// A run on its way.
-#[derive(Debug)]
-struct Unfinished {
-    run: Rc<Run>,
-    /// Who has not been sent it.
-    remaining: Subscribers,
+    /// What has not been sent to all, if there is anything.
+    queue: Option<Box<Queue>>,
 }
 
 /// The topics of one shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Topics {
     ids: HashMap<TopicName, TopicId>,
     topics: Slab<Topic>,
-    /// Topics with something staged, in the order of their first.
-    staged: Vec<TopicId>,
-    /// Topics with runs that have not been sent to all; the first is next.
-    sending: VecDeque<TopicId>,
+    /// Subscribers of a topic that boards the express lane, at most.
+    express_max: usize,
+    /// By [`Lane`].
+    carousels: [Carousel; 2],
+    /// Topics with pushes that may wait for more, by the time at which they board.
+    held: BTreeSet<(u64, TopicId)>,
+    /// Pushes until now.
+    pushes: u64,
+    /// Batches until now, by [`Lane`].
+    batches: [u64; 2],
     /// Topics that were forgotten without their homes having heard of it, and how many times. What comes from there is
     /// for those who were here before: whoever subscribes meanwhile would see that, and then not what the home does not
     /// send because it has heard.
     parting: HashMap<TopicName, u32>,
+}
+
+impl Lane {
+    /// All, in the order in which they are served.
+    pub const ALL: [Lane; 2] = [Lane::Express, Lane::Crowds];
 }
 
 impl TopicId {
@@ -106,9 +74,34 @@ impl TopicId {
     pub fn number(self) -> u32 {
         self.0
     }
+
+    #[cfg(test)]
+    pub(super) fn of(number: u32) -> TopicId {
+        TopicId(number)
+    }
+}
+
+impl Default for Topics {
+    fn default() -> Self {
+        Topics::new(EXPRESS_SUBSCRIBERS_MAX)
+    }
 }
 
 impl Topics {
+    /// No topics yet. Those with `express_max` subscribers or fewer take the express lane.
+    pub fn new(express_max: usize) -> Topics {
+        Topics {
+            ids: HashMap::new(),
+            topics: Slab::new(),
+            express_max,
+            carousels: Default::default(),
+            held: BTreeSet::new(),
+            pushes: 0,
+            batches: [0; 2],
+            parting: HashMap::new(),
+        }
+    }
+
     /// Whether there is room for subscribers of `name`.
     pub fn has_room_for(&self, name: &TopicName) -> bool {
         self.topics.len() < SHARD_TOPICS_MAX || self.ids.contains_key(name)
@@ -120,24 +113,22 @@ impl Topics {
         match self.ids.entry(name.clone()) {
             Entry::Occupied(entry) => (*entry.get(), false),
             Entry::Vacant(entry) => {
-                let topic = Topic {
-                    name: name.clone(),
-                    namespace,
-                    subscribers: SmallVec::new(),
-                    joining: 0,
-                    staged: SmallVec::new(),
-                    runs: VecDeque::new(),
-                };
+                let topic =
+                    Topic { name: name.clone(), namespace, subscribers: SmallVec::new(), joining: 0, queue: None };
                 (*entry.insert(TopicId(self.topics.insert(topic) as u32)), true)
             }
         }
     }
 
-    /// Subscribes `slot`, which is sent `variant` of each push from now on. `false` if it had subscribed so.
-    ///
-    /// What is [staged](Self::has_staged) would be sent to it, too: [begin](Self::begin_runs_of) it first.
+    /// Subscribes `slot`, which gets `variant` of each push from now on. `false` if it had subscribed so.
     pub fn subscribe(&mut self, id: TopicId, slot: u32, variant: Variant) -> bool {
-        self.topic_mut(id).subscribers_mut(variant).insert(slot)
+        let first = self.pushes;
+        let topic = self.topic_mut(id);
+        let is_new = topic.subscribers_mut(variant).insert(slot);
+        if let Some(queue) = topic.queue.as_mut().filter(|_| is_new) {
+            queue.insert_newcomer(slot, first);
+        }
+        is_new
     }
 
     /// Ends the subscription of `slot`, which was for `variant`. `true` if the topic was forgotten: its home must be
@@ -146,8 +137,8 @@ impl Topics {
         let topic = self.topic_mut(id);
         topic.subscribers_mut(variant).remove(slot);
         topic.subscribers.retain(|(_, subscribers)| !subscribers.is_empty());
-        for other in topic.runs.iter_mut().filter(|other| other.run.variant == variant) {
-            other.remaining.remove(slot);
+        if let Some(queue) = &mut topic.queue {
+            queue.remove_newcomer(slot);
         }
         self.forget_if_unused(id)
     }
@@ -170,11 +161,13 @@ impl Topics {
         }
         let topic = self.topics.remove(id.0 as usize);
         self.ids.remove(&topic.name);
-        if !topic.staged.is_empty() {
-            self.staged.retain(|staged| *staged != id);
-        }
-        if !topic.runs.is_empty() {
-            self.sending.retain(|sending| *sending != id);
+        if let Some(queue) = topic.queue {
+            if let Some(place) = queue.place {
+                self.carousels[queue.lane as usize].remove(place, id);
+            }
+            if let Some(due_ms) = queue.due_ms {
+                self.held.remove(&(due_ms, id));
+            }
         }
         true
     }
@@ -211,100 +204,150 @@ impl Topics {
         self.topics[id.0 as usize].namespace
     }
 
-    /// Puts something up for the subscribers of a topic on this shard, if there are any that it is for.
-    pub fn stage(&mut self, name: &TopicName, push: Push) {
+    /// Puts a push up for those who have subscribed to a topic on this shard until now. `due_ms` gives, for the topic's
+    /// namespace, until when the push may wait for others to leave with it; 0 is not at all.
+    pub fn stage(&mut self, name: &TopicName, push: Push, due_ms: impl FnOnce(NamespaceId) -> u64) {
         if !self.parting.is_empty() && self.parting.contains_key(name) {
             return;
         }
         let Some(id) = self.find(name) else { return };
-        let topic = self.topic_mut(id);
-        topic.staged.push(push);
-        if topic.staged.len() == 1 {
-            self.staged.push(id);
-        }
-    }
-
-    /// Whether something is put up that has not begun to be sent.
-    pub fn has_staged(&self, id: TopicId) -> bool {
-        !self.topics[id.0 as usize].staged.is_empty()
-    }
-
-    /// Whether there is anything to send now. What waits for the end of unfinished runs of its topic does not count,
-    /// since those do.
-    pub fn has_work(&self) -> bool {
-        !self.staged.is_empty() || !self.sending.is_empty()
-    }
-
-    /// Makes runs of what was staged, except for topics whose last ones are not finished: more may come for these.
-    /// `encode` gives the frame of a push in a variant, or `None` where it is not for such subscribers.
-    pub fn begin_runs(&mut self, mut encode: impl FnMut(&TopicName, &Push, Variant) -> Option<SharedFrame>) {
-        for id in std::mem::take(&mut self.staged) {
-            if self.topics[id.0 as usize].runs.is_empty() {
-                self.make_runs(id, &mut encode);
-            } else {
-                self.staged.push(id);
-            }
-        }
-    }
-
-    /// Makes runs of what was staged for one topic: for those who have subscribed until now.
-    pub fn begin_runs_of(
-        &mut self,
-        id: TopicId,
-        mut encode: impl FnMut(&TopicName, &Push, Variant) -> Option<SharedFrame>,
-    ) {
-        self.staged.retain(|staged| *staged != id);
-        self.make_runs(id, &mut encode);
-    }
-
-    fn make_runs(&mut self, id: TopicId, encode: &mut impl FnMut(&TopicName, &Push, Variant) -> Option<SharedFrame>) {
         let topic = &mut self.topics[id.0 as usize];
-        let was_sending = !topic.runs.is_empty();
-        let pushes: Rc<[Push]> = std::mem::take(&mut topic.staged).into_iter().collect();
-        for (variant, subscribers) in &topic.subscribers {
-            let encoded = pushes.iter().map(|push| encode(&topic.name, push, *variant)).enumerate();
-            let parts: SmallVec<[Part; 1]> =
-                encoded.filter_map(|(push, frame)| Some(Part { push, frame: frame? })).collect();
-            if parts.is_empty() {
-                continue;
-            }
-            let frames: SmallVec<[SharedFrame; 1]> = parts.iter().map(|part| part.frame.clone()).collect();
-            let run = Run {
-                topic: id,
-                namespace: topic.namespace,
-                variant: *variant,
-                pushes: pushes.clone(),
-                parts,
-                bytes: SharedFrame::join(&frames),
-            };
-            topic.runs.push_back(Unfinished { run: Rc::new(run), remaining: subscribers.clone() });
+        if topic.subscribers.is_empty() {
+            return;
         }
-        if !was_sending && !topic.runs.is_empty() {
-            self.sending.push_back(id);
+        let queue = topic.queue.get_or_insert_with(|| Box::new(Queue::new()));
+        queue.push(self.pushes, push);
+        self.pushes += 1;
+        let due_ms = due_ms(topic.namespace);
+        if due_ms == 0 || queue.waiting_bytes() > COALESCE_BYTES_MAX {
+            self.board(id);
+        } else if queue.due_ms.is_none() {
+            queue.due_ms = Some(due_ms);
+            self.held.insert((due_ms, id));
         }
     }
 
-    /// Takes whom to send what next: at most `count_max` subscribers, in slot order within a run. They are appended to
-    /// `targets`, each with the place of its run among those returned.
-    pub fn take_batch(&mut self, count_max: usize, targets: &mut Vec<(u32, u32)>) -> Vec<Rc<Run>> {
-        let mut runs = Vec::new();
-        while targets.len() < count_max {
-            let Some(id) = self.sending.pop_front() else { break };
-            let topic = &mut self.topics[id.0 as usize];
-            while let Some(first) = topic.runs.front_mut().filter(|_| targets.len() < count_max) {
-                let index = runs.len() as u32;
-                runs.push(first.run.clone());
-                first.remaining.take(count_max - targets.len(), |slot| targets.push((index, slot)));
-                if first.remaining.is_empty() {
-                    topic.runs.pop_front();
+    /// Has all board that may not wait any longer.
+    pub fn board_due(&mut self, now_ms: u64) {
+        while let Some((_, id)) = self.held.first().filter(|(due_ms, _)| *due_ms <= now_ms) {
+            self.board(*id);
+        }
+    }
+
+    /// When something has to board that may wait until then.
+    pub fn next_due_ms(&self) -> Option<u64> {
+        self.held.first().map(|(due_ms, _)| *due_ms)
+    }
+
+    /// What waits boards, unless its topic has outgrown the express lane: then once that has nothing of it any more.
+    fn board(&mut self, id: TopicId) {
+        let topic = &mut self.topics[id.0 as usize];
+        let audience: usize = topic.subscribers.iter().map(|(_, subscribers)| subscribers.len()).sum();
+        let queue = topic.queue.as_mut().expect("something waits");
+        if let Some(due_ms) = queue.due_ms.take() {
+            self.held.remove(&(due_ms, id));
+        }
+        if !queue.has_boarded() {
+            queue.lane = if audience <= self.express_max { Lane::Express } else { Lane::Crowds };
+        } else if queue.lane == Lane::Express && audience > OUTGROWN * self.express_max {
+            return;
+        }
+        let carousel = &mut self.carousels[queue.lane as usize];
+        let cursor = carousel.cursor();
+        queue.board(cursor);
+        let slots = topic.subscribers.iter().filter_map(|(_, subscribers)| subscribers.next_from(cursor.slot()));
+        let place = slots.map(|slot| cursor.first_of(slot)).min().unwrap_or(cursor);
+        if queue.place != Some(place) {
+            queue.place.into_iter().for_each(|place| carousel.remove(place, id));
+            carousel.insert(place, id);
+            queue.place = Some(place);
+        }
+    }
+
+    /// Whether there is anything to send now.
+    pub fn has_work(&self) -> bool {
+        Lane::ALL.into_iter().any(|lane| self.has_work_on(lane))
+    }
+
+    /// Whether there is anything to send now on one lane.
+    pub fn has_work_on(&self, lane: Lane) -> bool {
+        !self.carousels[lane as usize].is_empty()
+    }
+
+    /// The batches gathered on one lane until now.
+    pub fn batches_on(&self, lane: Lane) -> u64 {
+        self.batches[lane as usize]
+    }
+
+    /// Whether there is anything to send, now or later.
+    pub fn is_quiet(&self) -> bool {
+        !self.has_work() && self.held.is_empty()
+    }
+
+    /// Gathers in `batch` what the next subscribers on a lane are due: some `slots` of them, and fewer than twice as
+    /// many. Returns whether there are any.
+    pub fn gather(&mut self, lane: Lane, slots: usize, batch: &mut Batch, encode: &mut Encode<'_>) -> bool {
+        self.batches[lane as usize] += 1;
+        batch.begin(self.batches[lane as usize]);
+        while batch.visits().len() < slots {
+            let Some((start, end)) = self.carousels[lane as usize].advance(slots) else { break };
+            batch.begin_window(start.slot(), slots);
+            while let Some((place, id)) = self.carousels[lane as usize].take_before(end) {
+                self.visit(id, place, end, batch, encode);
+            }
+            batch.end_window();
+        }
+        !batch.visits().is_empty()
+    }
+
+    /// Adds to `batch` what the subscribers of a topic from `place` until `end` are due, and puts the topic where its
+    /// next subscriber is.
+    fn visit(&mut self, id: TopicId, place: Place, end: Place, batch: &mut Batch, encode: &mut Encode<'_>) {
+        let topic = &mut self.topics[id.0 as usize];
+        let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
+        let owner = Owner { topic: id, name: &topic.name, namespace: topic.namespace };
+        queue.place = None;
+        queue.expire(place);
+        // Up to where all are due the same.
+        let end = queue.first_end().map_or(place, |first_end| end.min(first_end));
+        let mut next: Option<Place> = None;
+        for (variant, subscribers) in topic.subscribers.iter().filter(|_| end > place) {
+            let number = batch.number();
+            let Some(index) = queue.run_index(owner, *variant, number, |run| batch.add_run(run), encode) else {
+                continue;
+            };
+            let mut newcomers: SmallVec<[(u32, u64); 4]> = SmallVec::new();
+            let next_slot = subscribers.walk(place.slot(), end.slot_before(), |slot| match queue.first_number(slot) {
+                None => batch.add(slot, index),
+                Some(first) => newcomers.push((slot, first)),
+            });
+            for (slot, first) in newcomers {
+                if let Some(run) = queue.make_run(owner, *variant, first, encode) {
+                    let index = batch.add_run(run);
+                    batch.add(slot, index);
                 }
             }
-            if !topic.runs.is_empty() {
-                // Behind the others, so that a large topic does not keep small ones waiting.
-                self.sending.push_back(id);
-            }
+            next = next_slot.map(|slot| end.first_of(slot)).into_iter().chain(next).min();
         }
-        runs
+        match next {
+            Some(next) if queue.is_due_at(next) => {
+                self.carousels[queue.lane as usize].insert(next, id);
+                queue.place = Some(next);
+            }
+            _ => self.finish(id),
+        }
+    }
+
+    /// All that had boarded has left.
+    fn finish(&mut self, id: TopicId) {
+        let topic = &mut self.topics[id.0 as usize];
+        let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
+        queue.clear_boarded();
+        match (queue.has_waiting(), queue.due_ms) {
+            (false, _) => topic.queue = None,
+            (true, None) => self.board(id),
+            (true, Some(_)) => {}
+        }
     }
 
     /// How many topics have subscribers here.
@@ -333,198 +376,4 @@ impl Topic {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::publication;
-    use super::super::{Encoding, Epoch, Namespaces, Position};
-    use super::*;
-
-    const RAW: Variant = Variant::RAW;
-    const LOUD: Variant = Variant { encoding: Encoding::Sse, window: 0, join_leave: false };
-
-    fn name(text: &str) -> TopicName {
-        TopicName::new(text).unwrap()
-    }
-
-    fn subscribe(topics: &mut Topics, topic: &str, slot: u32, variant: Variant) -> TopicId {
-        let namespace = Namespaces::default().find(&name(topic)).unwrap();
-        let (id, _) = topics.find_or_make(&name(topic), namespace);
-        assert!(topics.subscribe(id, slot, variant));
-        id
-    }
-
-    fn stage(topics: &mut Topics, topic: &str, bytes: &[u8]) {
-        let position = Position { epoch: Epoch::new(1), offset: 1 };
-        topics.stage(&name(topic), Push::Publication(publication(topic, position, bytes)));
-    }
-
-    #[test]
-    fn there_is_a_last_topic_and_those_before_it_take_more_subscribers() {
-        let mut topics = Topics::default();
-        for number in 0..SHARD_TOPICS_MAX {
-            let name = name(&number.to_string());
-            assert!(topics.has_room_for(&name));
-            topics.find_or_make(&name, NamespaceId::default());
-        }
-        assert!(!topics.has_room_for(&name("new")) && topics.has_room_for(&name("7")));
-        let id = topics.find(&name("7")).unwrap();
-        assert!(topics.subscribe(id, 0, RAW) && topics.unsubscribe(id, 0, RAW));
-        assert!(topics.has_room_for(&name("new")));
-    }
-
-    /// Plain frames; in capitals for the loud.
-    fn encode(_: &TopicName, push: &Push, variant: Variant) -> Option<SharedFrame> {
-        let Push::Publication(publication) = push else { return None };
-        match variant {
-            RAW => Some(publication.body.frame.clone()),
-            LOUD => Some(SharedFrame::new(publication.body.frame.to_ascii_uppercase())),
-            other => panic!("nobody wants {other:?}"),
-        }
-    }
-
-    /// What is sent to whom in a turn that sends to `count_max`.
-    fn send(topics: &mut Topics, count_max: usize) -> Vec<(String, u32)> {
-        topics.begin_runs(encode);
-        let mut targets = Vec::new();
-        let runs = topics.take_batch(count_max, &mut targets);
-        let text = |index: u32| String::from_utf8(runs[index as usize].bytes.to_vec()).unwrap();
-        targets.into_iter().map(|(index, slot)| (text(index), slot)).collect()
-    }
-
-    fn sent(expected: &[(&str, u32)]) -> Vec<(String, u32)> {
-        expected.iter().map(|(text, slot)| (text.to_string(), *slot)).collect()
-    }
-
-    #[test]
-    fn publications_of_a_turn_leave_as_one_run_per_topic() {
-        let mut topics = Topics::default();
-        let a = subscribe(&mut topics, "a", 9, RAW);
-        assert_eq!(subscribe(&mut topics, "a", 3, RAW), a);
-        assert!(!topics.subscribe(a, 3, RAW));
-        subscribe(&mut topics, "b", 3, RAW);
-        stage(&mut topics, "a", b"1");
-        stage(&mut topics, "b", b"x");
-        stage(&mut topics, "a", b"2");
-        stage(&mut topics, "nobody", b"y");
-        assert_eq!(send(&mut topics, 100), sent(&[("12", 3), ("12", 9), ("x", 3)]));
-        assert!(send(&mut topics, 100).is_empty() && !topics.has_work());
-    }
-
-    #[test]
-    fn each_variant_is_a_run_for_those_who_want_it() {
-        let mut topics = Topics::default();
-        let id = subscribe(&mut topics, "a", 1, RAW);
-        for slot in [5, 4] {
-            subscribe(&mut topics, "a", slot, LOUD);
-        }
-        stage(&mut topics, "a", b"x");
-        stage(&mut topics, "a", b"y");
-        assert_eq!(send(&mut topics, 100), sent(&[("xy", 1), ("XY", 4), ("XY", 5)]));
-        assert!(!topics.unsubscribe(id, 1, RAW));
-        stage(&mut topics, "a", b"z");
-        assert_eq!(send(&mut topics, 100), sent(&[("Z", 4), ("Z", 5)]));
-    }
-
-    #[test]
-    fn a_run_is_cut_between_its_parts_or_within_one() {
-        let mut topics = Topics::default();
-        subscribe(&mut topics, "a", 1, RAW);
-        for bytes in [&b"one"[..], b"two!"] {
-            stage(&mut topics, "a", bytes);
-        }
-        topics.begin_runs(encode);
-        let run = topics.take_batch(1, &mut Vec::new()).remove(0);
-        let rows = [
-            (0, None, &[3, 4][..]),
-            (1, Some((3, 1)), &[4]),
-            (3, None, &[4]),
-            (5, Some((4, 2)), &[]),
-            (6, Some((4, 3)), &[]),
-            (7, None, &[]),
-        ];
-        for (sent, begun, rest) in rows {
-            let (part, parts) = run.cut(sent);
-            let lens: Vec<usize> = parts.iter().map(|part| part.frame.len()).collect();
-            assert_eq!((part.map(|(part, skip)| (part.frame.len(), skip)), &lens[..]), (begun, rest), "after {sent}");
-        }
-    }
-
-    #[test]
-    fn a_run_that_is_for_many_goes_on_and_lets_others_pass() {
-        let mut topics = Topics::default();
-        let crowd = (0..10).map(|slot| subscribe(&mut topics, "crowd", slot, RAW)).last().unwrap();
-        subscribe(&mut topics, "a", 3, RAW);
-        stage(&mut topics, "crowd", b"1");
-        assert_eq!(send(&mut topics, 4), sent(&[("1", 0), ("1", 1), ("1", 2), ("1", 3)]));
-        stage(&mut topics, "crowd", b"2");
-        stage(&mut topics, "crowd", b"3");
-        stage(&mut topics, "a", b"x");
-        // Who subscribes now comes after what is being sent, and who leaves is not sent the rest of it.
-        subscribe(&mut topics, "crowd", 20, RAW);
-        topics.unsubscribe(crowd, 5, RAW);
-        assert_eq!(send(&mut topics, 3), sent(&[("1", 4), ("1", 6), ("1", 7)]));
-        assert_eq!(send(&mut topics, 3), sent(&[("x", 3), ("1", 8), ("1", 9)]));
-        assert!(topics.has_work());
-        let rest = send(&mut topics, 100);
-        assert_eq!(rest.len(), 10);
-        assert!(rest.iter().all(|(text, _)| text == "23") && rest.last().unwrap().1 == 20);
-        assert!(!topics.has_work());
-    }
-
-    #[test]
-    fn who_subscribes_while_something_is_put_up_is_not_sent_it() {
-        let mut topics = Topics::default();
-        let id = subscribe(&mut topics, "a", 1, RAW);
-        subscribe(&mut topics, "a", 2, RAW);
-        stage(&mut topics, "a", b"1");
-        assert_eq!(send(&mut topics, 1), sent(&[("1", 1)]));
-        stage(&mut topics, "a", b"2");
-        assert!(topics.has_staged(id));
-        topics.begin_runs_of(id, encode);
-        assert!(!topics.has_staged(id));
-        subscribe(&mut topics, "a", 0, RAW);
-        stage(&mut topics, "a", b"3");
-        assert_eq!(send(&mut topics, 100), sent(&[("1", 2), ("2", 1), ("2", 2)]), "one after the other");
-        assert_eq!(send(&mut topics, 100), sent(&[("3", 0), ("3", 1), ("3", 2)]));
-    }
-
-    #[test]
-    fn a_topic_without_subscribers_is_forgotten_with_what_it_had_to_send() {
-        let mut topics = Topics::default();
-        let id = subscribe(&mut topics, "a", 1, RAW);
-        subscribe(&mut topics, "a", 2, RAW);
-        stage(&mut topics, "a", b"1");
-        assert_eq!(send(&mut topics, 1), sent(&[("1", 1)]));
-        stage(&mut topics, "a", b"2");
-        assert!(!topics.unsubscribe(id, 1, RAW));
-        assert!(topics.unsubscribe(id, 2, RAW));
-        assert!(topics.is_empty() && !topics.has_work());
-        subscribe(&mut topics, "a", 2, RAW);
-        assert!(send(&mut topics, 100).is_empty());
-    }
-
-    #[test]
-    fn what_was_for_those_before_is_not_for_those_who_come() {
-        let mut topics = Topics::default();
-        let before = subscribe(&mut topics, "a", 1, RAW);
-        for _ in 0..2 {
-            assert!(topics.unsubscribe(before, 1, RAW));
-            topics.begin_parting(&name("a"));
-            assert_eq!(subscribe(&mut topics, "a", 1, RAW), before);
-        }
-        stage(&mut topics, "a", b"1");
-        topics.end_parting(&name("a"));
-        stage(&mut topics, "a", b"2");
-        topics.end_parting(&name("a"));
-        stage(&mut topics, "a", b"4");
-        assert_eq!(send(&mut topics, 100), sent(&[("4", 1)]));
-    }
-
-    #[test]
-    fn a_topic_stays_while_somebody_joins() {
-        let mut topics = Topics::default();
-        let id = subscribe(&mut topics, "a", 1, RAW);
-        topics.begin_join(id);
-        assert!(!topics.unsubscribe(id, 1, RAW));
-        assert!(topics.end_join(id) && topics.is_empty());
-    }
-}
+mod tests;

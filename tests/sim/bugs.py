@@ -75,14 +75,15 @@ BUGS = [
     Bug(
         "fan-out-overtakes-outbox",
         "src/server/fan_out.rs",
-        "if entry.is_behind() || entry.fan_out == fan_out ||",
-        "if entry.fan_out == fan_out ||",
+        "if is_own || entry.is_behind() {",
+        "if is_own {",
     ),
     Bug(
         "two-runs-in-one-fan-out",
-        "src/server/fan_out.rs",
-        "if entry.is_behind() || entry.fan_out == fan_out ||",
-        "if entry.is_behind() ||",
+        "src/topics/batch.rs",
+        "self.visits.push(Visit { slot: self.first + offset as u32, start, end: self.lists.len() as u32 });",
+        "(start..self.lists.len() as u32).for_each(|at| {\n                "
+        "self.visits.push(Visit { slot: self.first + offset as u32, start: at, end: at + 1 })\n            });",
     ),
     Bug(
         "reply-overtakes-outbox",
@@ -196,13 +197,12 @@ BUGS = [
     Bug(
         "local-only",
         "src/server/publish.rs",
-        "                self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));",
-        "                if self.topics.find(topic).is_none() {\n                    "
-        "self.mesh.send(usize::from(*shard), Parcel::Deliver(topic.clone(), push.clone()));\n                }",
+        "for shard in shards.iter().filter(|shard| **shard != here) {",
+        "for shard in shards.iter().filter(|shard| **shard != here && self.topics.find(topic).is_none()) {",
     ),
     Bug(
         "joined-backwards",
-        "src/topics/table.rs",
+        "src/topics/run.rs",
         "let frames: SmallVec<[SharedFrame; 1]> = parts.iter().map(",
         "let frames: SmallVec<[SharedFrame; 1]> = parts.iter().rev().map(",
     ),
@@ -267,10 +267,35 @@ BUGS = [
         "        taken.append(parcels);\n        parcels.append(&mut taken);\n",
     ),
     Bug(
-        "run-kept-for-the-gone",
-        "src/topics/table.rs",
-        "            other.remaining.remove(slot);",
-        "            let _ = other;",
+        "boarded-into-a-round-twice",
+        "src/topics/queue.rs",
+        "Entry { end: cursor.next_round(), ..entry }",
+        "Entry { end: cursor.next_round().first_of(cursor.slot() + 1), ..entry }",
+    ),
+    Bug(
+        "skipped-at-the-wrap",
+        "src/topics/subscribers.rs",
+        "visit_until(few[start..].iter().copied(), last, visit).or(few.first().copied())",
+        "visit_until(few[start..].iter().copied(), last, visit).or(few.get(1).copied())",
+    ),
+    Bug(
+        "small-topic-starved",
+        "src/server/fan_out.rs",
+        "        for lane in Lane::ALL {\n            self.send_slice(lane, &mut batch);\n",
+        "        for lane in Lane::ALL.into_iter().rev() {\n            self.send_slice(lane, &mut batch);\n"
+        "            if self.topics.has_work_on(Lane::Crowds) {\n                break;\n            }\n",
+    ),
+    Bug(
+        "joined-bytes-reused",
+        "src/server/fan_out.rs",
+        "        self.bundles.clear();\n",
+        "",
+    ),
+    Bug(
+        "rest-of-a-joined-send-lost",
+        "src/server/fan_out.rs",
+        "            if sent < run.bytes.len() {\n",
+        "            if sent < run.bytes.len() && (sent > 0 || result.is_err() || result == Ok(0)) {\n",
     ),
     Bug(
         "control-frame-splits-a-frame",
@@ -329,9 +354,9 @@ BUGS = [
     ),
     Bug(
         "staged-before-the-answer",
-        "src/server/subscribe.rs",
-        "if self.topics.has_staged(topic) {",
-        "if false {",
+        "src/topics/table.rs",
+        "            queue.insert_newcomer(slot, first);\n",
+        "            let _ = (queue, first);\n",
     ),
     Bug(
         "back-before-the-goodbye",

@@ -6,7 +6,7 @@ use ringfeed::conn::KeepAliveConfig;
 use ringfeed::limits::{MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, RECV_TURN_BYTES, RECV_TURN_CONNS, REPLIES_BYTES};
 use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
-use ringfeed::server::{MeshSizes, ServerConfig};
+use ringfeed::server::{FanOutConfig, MeshSizes, ServerConfig};
 use ringfeed::topics::Namespace;
 
 use crate::returner::Transport;
@@ -234,7 +234,12 @@ fn mesh_sizes(rng: &mut Rng, burst_max: u64) -> MeshSizes {
 
 fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
     ServerConfig {
-        fan_out_sends_per_turn: rng.choose(if is_dense { &[1, 2, 2048] } else { &[1, 2, 5, 16, 2048, 2048, 2048] }),
+        fan_out: FanOutConfig {
+            // A send takes a microsecond.
+            slice_us: rng.choose(if is_dense { &[1, 2, 2048] } else { &[1, 2, 5, 16, 2048, 2048, 2048] }),
+            batch_sends: rng.choose(&[1, 1, 2, 5, 64]),
+            express_subscribers_max: rng.choose(&[0, 0, 1, 2, 5, 64]),
+        },
         recv_turn_bytes: rng.choose(&[100, 500, 2000, RECV_TURN_BYTES]),
         message_bytes_max: 100_000,
         deflate: rng.chance(400).then(|| DeflateConfig {

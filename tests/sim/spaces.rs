@@ -41,10 +41,10 @@ fn namespace(rng: &mut Rng) -> Namespace {
         history_bytes_max: rng.choose(&[2_000, HISTORY_BYTES_MAX, HISTORY_BYTES_MAX]),
         outbox_bytes_max: rng.choose(&[500, 5_000, 60_000, 1024 * 1024]),
         outbox_age_ms: if may_age { rng.choose(&[0, 0, 30]) } else { 0 },
+        coalesce_ms: rng.choose(&[0, 0, 0, 1, 20]),
         presence: rng.chance(500),
         join_leave: rng.chance(400),
-        // These would push out what is older where the oldest is dropped.
-        force_join_leave: slow_consumer == SlowConsumer::Close && rng.chance(500),
+        force_join_leave: rng.chance(300),
         deflate: rng.chance(800),
         slow_consumer,
         ..Namespace::default()

@@ -514,8 +514,12 @@ impl World<'_> {
         if !self.is_active {
             return None;
         }
-        let topic = self.rng.below(self.plan.topics as u64) as usize;
+        let mut topic = self.rng.below(self.plan.topics as u64) as usize;
+        let is_mixed = self.rng.chance(300);
         for _ in 0..self.rng.between(1, self.plan.burst_max) {
+            if is_mixed {
+                topic = self.rng.below(self.plan.topics as u64) as usize;
+            }
             let len = self.rng.below(self.plan.payload_bytes_max as u64 + 1) as usize;
             self.model.publish(&mut self.publisher, topic, len, now_us);
         }

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use ringfeed::conn::{CloseCause, KeepAliveConfig};
 use ringfeed::gateway::{Feed, Sse};
-use ringfeed::server::{PublishError, Publisher, Server, ServerConfig, ShardMetrics, Status};
+use ringfeed::server::{FanOutConfig, PublishError, Publisher, Server, ServerConfig, ShardMetrics, Status};
 
 use self::crosstalk::{Echoes, Witness, converse};
 use self::publisher::{Press, publish_by_control, publish_by_websocket};
@@ -96,8 +96,8 @@ fn run(arguments: &Arguments) {
         listen: ([127, 0, 0, 1], 0).into(),
         shards: SHARDS,
         namespaces: Arc::new(truth.namespaces()),
-        // Of more than one turn, as for crowds.
-        fan_out_sends_per_turn: 16,
+        // Of more than one turn, as for crowds, on both lanes.
+        fan_out: FanOutConfig { slice_us: 20, batch_sends: 4, express_subscribers_max: 16 },
         // Little lies where it can't be dropped any more, and who stalls is soon behind.
         socket_notsent_bytes: 8 * 1024,
         // However busy the machine is, nobody is closed for being late.

@@ -46,6 +46,8 @@ pub struct SimRing {
     recv: RecvRing,
     /// Where accepted connections came from, by the tag of the accept.
     accepted_from: [IpAddr; ACCEPTS_MAX],
+    /// Microseconds that the sends of this ring have taken, one each. Nobody else sees that time pass.
+    worked_us: u64,
 }
 
 impl SimRing {
@@ -56,7 +58,8 @@ impl SimRing {
         let recv = RecvRing::new(0, buffers, buffers, state.faults.recv_buffer_bytes);
         let index = state.add_ring();
         drop(state);
-        SimRing { kernel: kernel.clone(), index, recv, accepted_from: [Ipv4Addr::UNSPECIFIED.into(); ACCEPTS_MAX] }
+        let accepted_from = [Ipv4Addr::UNSPECIFIED.into(); ACCEPTS_MAX];
+        SimRing { kernel: kernel.clone(), index, recv, accepted_from, worked_us: 0 }
     }
 
     /// The number of this ring.
@@ -129,6 +132,7 @@ impl Ring for SimRing {
     fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>) {
         // Whoever makes the sends may not know that there is a kernel, so it is not borrowed meanwhile.
         let sends: Vec<SendNow<'a>> = sends.collect();
+        self.worked_us += sends.len() as u64;
         let kernel = &mut *self.kernel.0.borrow_mut();
         kernel.enter(self.index);
         kernel.send_now(self.index, sends.into_iter(), incomplete);
@@ -177,6 +181,10 @@ impl Ring for SimRing {
                 has_rest: posted.has_rest,
             });
         }
+    }
+
+    fn now_us(&self) -> u64 {
+        self.kernel.now_us() + self.worked_us
     }
 
     fn received(&mut self, piece: &Received) -> &mut [u8] {
