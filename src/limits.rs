@@ -258,6 +258,9 @@ pub const CONTROL_HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of small frames that an outbox joins into one send. Past this the cost per byte outweighs that per send.
 pub const OUTBOX_RUN_BYTES: usize = 64 * 1024;
 
+/// Bytes that one connection to the control port has read and not used: pipelined requests, and a part of a body.
+pub const CONTROL_INPUT_BYTES: usize = 64 * 1024;
+
 /// Bytes of answers on one connection to the control port after which they leave, though more requests are there
 /// already.
 pub const CONTROL_OUTPUT_BYTES: usize = 64 * 1024;

@@ -290,7 +290,7 @@ impl Sockets {
             (Err(reason), _) => Some(reason),
             _ if completion.more => None,
             (_, Ok(0)) => Some("the server ended the stream".to_owned()),
-            // A receive is cancelled where the socket is to receive in another way, and one after a poll may find nothing.
+            // A receive is cancelled where the socket is to receive in another way; one after a poll may find nothing.
             (_, Ok(_) | Err(Errno::NoBuffers | Errno::WouldBlock | Errno::Canceled)) => None,
             (_, Err(error)) => Some(error.to_string()),
         };

@@ -21,7 +21,7 @@ use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
 use super::places::{Ended, Place};
 use super::{State, api, guard, metrics, publish, slowest};
-use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS};
+use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_INPUT_BYTES, CONTROL_HEAD_MS};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -80,6 +80,7 @@ async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(CONTROL_HEAD_MS))
         .max_header_size(CONTROL_HEAD_BYTES_MAX)
+        .max_buf_size(CONTROL_INPUT_BYTES)
         .serve_connection(Batched::new(stream, state.places.bounds().send), service);
     // A connection that fails is the client's affair: it knows.
     let ended = tokio::select! {

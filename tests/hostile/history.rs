@@ -119,7 +119,8 @@ fn a_reader_that_needs_its_time_catches_up() {
     let long = "x".repeat(3600);
     // A quote takes two bytes as a part of a string in JSON.
     let quotes = "\"".repeat(3600);
-    let rows = [(8, 110, &long, 8), (1, 280, &long, 1), (1, 280, &quotes, 0), (1, 140, &quotes, 1)];
+    // Of many topics, as much is recovered as the client reads meanwhile, and two at least.
+    let rows = [(8, 110, &long, 2..=8), (1, 280, &long, 1..=1), (1, 280, &quotes, 0..=0), (1, 140, &quotes, 1..=1)];
     for (topics, count, text, expected) in rows {
         let server = configured("reader.toml", CONFIG);
         let epochs = fill(&server, topics, count, text);
@@ -134,7 +135,8 @@ fn a_reader_that_needs_its_time_catches_up() {
         assert_eq!(closed(&server, "slow_consumer"), 0, "{topics} topics of {count}");
         let waiting = total(&server, "ringfeed_outbox_bytes", "");
         assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "{waiting} bytes wait");
-        assert_eq!(catch_up(&mut peer, topics, "end"), expected, "{topics} topics of {count}");
+        let recovered = catch_up(&mut peer, topics, "end");
+        assert!(expected.contains(&recovered), "{recovered} of {topics} topics of {count}");
     }
 }
 
