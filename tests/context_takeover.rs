@@ -48,7 +48,7 @@ struct Polite;
 
 impl Handler for Polite {
     fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
-        conn.hold();
+        conn.pause_delivery();
         conn.subscribe(topic()).expect("room for one");
         Ok(Accept::default())
     }
@@ -62,7 +62,7 @@ impl Handler for Polite {
 
     fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, _: Answer) {
         conn.send(Message::text(WELCOME));
-        conn.release();
+        conn.resume_delivery();
     }
 }
 

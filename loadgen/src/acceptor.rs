@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ringfeed::buf::ConnId;
 use ringfeed::proto::{RequestHead, Upgrade, decode_request_head, encode_accept};
-use ringfeed::ring::{ACCEPTS_MAX, Completion, Direct, Op, Ring, SendNow, Token, Uring, UringConfig};
+use ringfeed::ring::{ACCEPTS_MAX, Completion, FixedFd, Op, Ring, SendNow, Token, Uring, UringConfig};
 use socket2::{Domain, Socket, Type};
 
 use crate::cli::AcceptOptions;
@@ -78,7 +78,7 @@ impl Acceptor {
             let slot = completion.token.slot();
             match completion.token.op() {
                 Op::Accept => self.on_accept(&completion),
-                Op::Poll => self.ring.submit_recv_now(Direct(slot), token(Op::Recv, slot)),
+                Op::Poll => self.ring.submit_recv_now(FixedFd(slot), token(Op::Recv, slot)),
                 Op::Recv => self.on_recv(completion),
                 Op::Close => self.room += 1,
                 op => unreachable!("{op:?} was never submitted"),
@@ -100,7 +100,7 @@ impl Acceptor {
     fn on_accept(&mut self, completion: &Completion) {
         self.accepting &= !(1 << completion.token.tag());
         match completion.result {
-            Ok(socket) => self.ring.submit_recv_now(Direct(socket), token(Op::Recv, socket)),
+            Ok(socket) => self.ring.submit_recv_now(FixedFd(socket), token(Op::Recv, socket)),
             Err(_) => self.room += 1,
         }
     }
@@ -119,12 +119,12 @@ impl Acceptor {
             }
         }
         match completion.result {
-            Ok(1..) => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
+            Ok(1..) => self.ring.submit_poll(FixedFd(slot), token(Op::Poll, slot)),
             // There was no buffer, say; it is still there.
-            Err(error) if error.is_temporary() => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
+            Err(error) if error.is_temporary() => self.ring.submit_poll(FixedFd(slot), token(Op::Poll, slot)),
             Ok(0) | Err(_) => {
                 self.partial.remove(&slot);
-                self.ring.submit_close(Direct(slot), token(Op::Close, slot));
+                self.ring.submit_close(FixedFd(slot), token(Op::Close, slot));
             }
         }
     }
@@ -132,7 +132,7 @@ impl Acceptor {
     /// An answer that does not go whole belongs to somebody who is gone: nothing was sent before it.
     fn send_answers(&mut self) {
         let sends = self.answers.iter().map(|(slot, bytes)| SendNow {
-            socket: Direct(*slot),
+            socket: FixedFd(*slot),
             bytes,
             is_last: false,
             token: token(Op::Reply, *slot),

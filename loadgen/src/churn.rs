@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::ChurnOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -132,7 +132,7 @@ impl Feeding for Churn {
     }
 }
 
-impl Audience for Churn {
+impl Sink for Churn {
     fn woken(&mut self) -> u64 {
         self.feed.deliveries.woken()
     }

@@ -1,6 +1,6 @@
 //! The clients of a worker: subscribers, and after them by number the connections that publish.
 //!
-//! Joins sockets and conversations, opens them at a pace, and tells an [`Audience`] what came. A scenario decides who
+//! Joins sockets and conversations, opens them at a pace, and tells an [`Sink`] what came. A scenario decides who
 //! connects when, and what it means.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use crate::conversation::{Conversation, Link, Opening, Request, Tools};
 use crate::dial::Dialer;
 use crate::driver::{self, Seen};
 use crate::error::Error;
-use crate::frames::Hands;
+use crate::frames::FrameCache;
 use crate::masking_keys::MaskingKeys;
 use crate::options::{ConnectOptions, PublishOptions};
 use crate::pace::Pace;
@@ -45,7 +45,7 @@ const GATHER_MAX: u64 = 64;
 const GATHER_WITHIN: Duration = Duration::from_micros(50);
 
 /// Who hears what the clients hear.
-pub(crate) trait Audience {
+pub(crate) trait Sink {
     /// Something has come: what is the time, in nanoseconds since the start of the run?
     fn woken(&mut self) -> u64;
 
@@ -113,7 +113,7 @@ struct Way {
 /// All clients of a worker.
 pub(crate) struct Clients {
     sockets: Sockets,
-    talks: Talks,
+    talks: Connections,
     to_subscribe: Way,
     to_publish: Option<Way>,
     publishers: u32,
@@ -123,7 +123,7 @@ pub(crate) struct Clients {
 }
 
 /// Their conversations.
-struct Talks {
+struct Connections {
     tools: Tools,
     topics: Arc<Topics>,
     deflate: bool,
@@ -164,8 +164,8 @@ impl Clients {
         let tls = is_encrypted.then(|| Tls::new(trust(connect), count)).transpose()?;
         Ok(Clients {
             sockets: Sockets::new(count, tls)?,
-            talks: Talks {
-                tools: Tools { driver, hands: Hands::new() },
+            talks: Connections {
+                tools: Tools { driver, hands: FrameCache::new() },
                 topics,
                 deflate: common.deflate,
                 subscribers,
@@ -189,13 +189,13 @@ impl Clients {
     ///
     /// # Errors
     /// If one of them, or anybody who was ready before, fails; says why.
-    pub(crate) fn connect(&mut self, subscribers: Range<u32>, audience: &mut impl Audience) -> Result<(), Error> {
+    pub(crate) fn connect(&mut self, subscribers: Range<u32>, sink: &mut impl Sink) -> Result<(), Error> {
         self.talks.failure = None;
         let mut pace = Pace::new(self.connect_rate, Some(u32::MAX));
-        pace.start(audience.woken());
+        pace.start(sink.woken());
         let (mut next, ready_at_end) = (subscribers.start, self.talks.ready_count + subscribers.len() as u32);
         while self.talks.ready_count < ready_at_end {
-            let now_ns = audience.woken();
+            let now_ns = sink.woken();
             while next < subscribers.end && self.talks.opening_count < self.handshakes_max {
                 if pace.take_due(0, now_ns).is_none() {
                     break;
@@ -204,7 +204,7 @@ impl Clients {
                 next += 1;
             }
             let timeout = pace.next_due_in(0, now_ns).map_or(TURN, |due| due.min(TURN));
-            self.turn(timeout, audience);
+            self.turn(timeout, sink);
             if let Some((client, reason)) = self.talks.failure.take() {
                 return Err(self.describe(client, &reason));
             }
@@ -217,10 +217,10 @@ impl Clients {
     ///
     /// # Errors
     /// If one of them fails; says why.
-    pub(crate) fn connect_publishers(&mut self, audience: &mut impl Audience) -> Result<(), Error> {
+    pub(crate) fn connect_publishers(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
         let publishers = self.talks.subscribers..self.talks.subscribers + self.publishers;
         match &self.to_publish {
-            Some(way) if way.target.is_web_socket() => self.connect(publishers, audience),
+            Some(way) if way.target.is_web_socket() => self.connect(publishers, sink),
             Some(_) => {
                 for client in publishers {
                     self.open_http(client).map_err(|reason| self.describe(client, &reason))?;
@@ -324,7 +324,7 @@ impl Clients {
 
     /// Publishes `payload`. From a publisher that has ended nothing goes out; the audience has been told of that.
     pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8]) {
-        let Talks { tools, topics, all, subscribers, .. } = &mut self.talks;
+        let Connections { tools, topics, all, subscribers, .. } = &mut self.talks;
         let client = *subscribers + publisher;
         let topic_name = topics.name(topic);
         match &mut all[client as usize] {
@@ -349,15 +349,15 @@ impl Clients {
         })
     }
 
-    /// Sends what is to be sent, waits until something comes or `timeout` passed, and tells `audience`.
-    pub(crate) fn turn(&mut self, timeout: Duration, audience: &mut impl Audience) {
-        let count = (audience.awaited() / GATHER_SHARE).clamp(1, GATHER_MAX) as u32;
+    /// Sends what is to be sent, waits until something comes or `timeout` passed, and tells `sink`.
+    pub(crate) fn turn(&mut self, timeout: Duration, sink: &mut impl Sink) {
+        let count = (sink.awaited() / GATHER_SHARE).clamp(1, GATHER_MAX) as u32;
         let want = Gather { count, within: GATHER_WITHIN.min(timeout) };
-        self.sockets.turn(want, timeout, &mut Listening { talks: &mut self.talks, audience, now_ns: 0 });
+        self.sockets.turn(want, timeout, &mut Listening { talks: &mut self.talks, sink, now_ns: 0 });
         while let Some(client) = self.talks.next_overdue() {
             self.sockets.leave(client);
             let seconds = PATIENCE.as_secs();
-            self.talks.on_closed(client, &format!("not ready within {seconds} s"), audience);
+            self.talks.on_closed(client, &format!("not ready within {seconds} s"), sink);
         }
     }
 
@@ -394,25 +394,25 @@ fn trust(connect: &ConnectOptions) -> Trust<'_> {
     }
 }
 
-impl Talks {
+impl Connections {
     fn on_bytes(
         &mut self,
         client: u32,
         bytes: &mut [u8],
         out: &mut Vec<u8>,
         now_ns: u64,
-        audience: &mut impl Audience,
+        sink: &mut impl Sink,
     ) -> Result<(), String> {
         let is_subscriber = client < self.subscribers;
         match &mut self.all[client as usize] {
             Conversation::None => Ok(()),
-            Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, audience),
+            Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, sink),
             Conversation::Ready(link) => {
                 self.copy.clear();
                 let (mut rest, mut joined) = (bytes, Vec::new());
                 if is_subscriber
                     && link.is_between_payloads(&self.tools)
-                    && let Some(Known { len, taken_back }) = audience.take_known(client, rest, now_ns)
+                    && let Some(Known { len, taken_back }) = sink.take_known(client, rest, now_ns)
                 {
                     rest = &mut rest[len..];
                     self.copy.extend_from_slice(taken_back);
@@ -424,7 +424,7 @@ impl Talks {
                 }
                 link.read(&mut self.tools, rest, &self.copy, out, |seen, frame, bytes, keys| match seen {
                     Seen::Payload(message) if is_subscriber => {
-                        audience.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
+                        sink.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
                     }
                     Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
                 })
@@ -438,7 +438,7 @@ impl Talks {
         bytes: &mut [u8],
         out: &mut Vec<u8>,
         now_ns: u64,
-        audience: &mut impl Audience,
+        sink: &mut impl Sink,
     ) -> Result<(), String> {
         let is_subscriber = client < self.subscribers;
         let Conversation::Opening(opening) = &mut self.all[client as usize] else { return Ok(()) };
@@ -452,16 +452,16 @@ impl Talks {
         let mut is_ready = opening.is_ready();
         let ready = Ready { deflate: opening.deflate(), took: opening.since.elapsed() };
         if is_ready {
-            audience.on_ready(client, ready, now_ns);
+            sink.on_ready(client, ready, now_ns);
         }
         let result = match opening.link() {
             Some(link) => link.read(&mut self.tools, bytes, &[], out, |seen, frame, bytes, keys| match seen {
                 Seen::Ready if !is_ready => {
                     is_ready = true;
-                    audience.on_ready(client, ready, now_ns);
+                    sink.on_ready(client, ready, now_ns);
                 }
                 Seen::Payload(message) if is_ready && is_subscriber => {
-                    audience.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
+                    sink.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
                 }
                 Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
             }),
@@ -498,10 +498,10 @@ impl Talks {
         }
     }
 
-    fn on_closed(&mut self, client: u32, reason: &str, audience: &mut impl Audience) {
+    fn on_closed(&mut self, client: u32, reason: &str, sink: &mut impl Sink) {
         let was_ready = self.take(client);
         self.failure.get_or_insert_with(|| (client, reason.to_owned()));
-        audience.on_closed(client, was_ready, reason);
+        sink.on_closed(client, was_ready, reason);
     }
 
     /// A client that is not ready though it has had enough time.
@@ -525,22 +525,22 @@ impl Talks {
 
 /// Hands what comes on sockets to conversations.
 struct Listening<'a, A> {
-    talks: &'a mut Talks,
-    audience: &'a mut A,
+    talks: &'a mut Connections,
+    sink: &'a mut A,
     /// When what is shown now had come.
     now_ns: u64,
 }
 
-impl<A: Audience> Observer for Listening<'_, A> {
+impl<A: Sink> Observer for Listening<'_, A> {
     fn on_woken(&mut self) {
-        self.now_ns = self.audience.woken();
+        self.now_ns = self.sink.woken();
     }
 
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        self.talks.on_bytes(socket, bytes, out, self.now_ns, self.audience)
+        self.talks.on_bytes(socket, bytes, out, self.now_ns, self.sink)
     }
 
     fn on_closed(&mut self, socket: u32, reason: &str) {
-        self.talks.on_closed(socket, reason, self.audience);
+        self.talks.on_closed(socket, reason, self.sink);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::ConnectScenarioOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::pin;
@@ -211,7 +211,7 @@ impl Connecting {
     }
 }
 
-impl Audience for Connecting {
+impl Sink for Connecting {
     fn woken(&mut self) -> u64 {
         let now_ns = self.recorder.now_ns();
         self.recorder.woken(now_ns);

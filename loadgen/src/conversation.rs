@@ -17,14 +17,14 @@ use ringfeed::proto::{
 
 use crate::driver::{Driver, Seen};
 use crate::event_stream::{self, EventStream};
-use crate::frames::{self, Hands};
+use crate::frames::{self, FrameCache};
 use crate::masking_keys::MaskingKeys;
 use crate::publisher::HttpPublisher;
 
 /// What conversations share.
 pub(crate) struct Tools {
     pub(crate) driver: Arc<dyn Driver>,
-    pub(crate) hands: Hands,
+    pub(crate) hands: FrameCache,
 }
 
 /// A conversation, or that there is none.

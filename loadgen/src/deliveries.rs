@@ -84,9 +84,9 @@ impl Deliveries {
         recorder: Recorder,
         tolerance: Tolerance,
     ) -> Deliveries {
-        let audience = |_| TopicAudience { window: Window::new(one_publisher), subscribers: 0 };
+        let sink = |_| TopicAudience { window: Window::new(one_publisher), subscribers: 0 };
         Deliveries {
-            audiences: (0..topics.count()).map(audience).collect(),
+            audiences: (0..topics.count()).map(sink).collect(),
             topics,
             subscribers: vec![Subscriber::default(); subscribers as usize],
             totals: Totals::default(),
@@ -135,10 +135,10 @@ impl Deliveries {
     /// `subscriber` has subscribed: it must get all that is published from now on. Where several publish, the server
     /// gives the order, and nobody may join while something is under way.
     pub(crate) fn join(&mut self, subscriber: u32) {
-        let audience = &mut self.audiences[self.topics.of(subscriber) as usize];
-        audience.subscribers += 1;
+        let sink = &mut self.audiences[self.topics.of(subscriber) as usize];
+        sink.subscribers += 1;
         self.totals.subscribers += 1;
-        let joined = audience.window.next_sequence();
+        let joined = sink.window.next_sequence();
         self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined, begun: 0 };
     }
 
@@ -271,7 +271,7 @@ impl Deliveries {
     }
 
     /// Whether nothing is awaited any more, nor may come behind later messages.
-    pub(crate) fn is_settled(&mut self) -> bool {
+    pub(crate) fn is_close_received(&mut self) -> bool {
         if self.faults.awaits_skipped() && self.is_idle_for_long() {
             self.faults.give_up_skipped();
         }

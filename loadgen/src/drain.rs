@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::cli::DrainOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -154,7 +154,7 @@ impl Feeding for Drain {
     }
 }
 
-impl Audience for Drain {
+impl Sink for Drain {
     fn woken(&mut self) -> u64 {
         self.feed.deliveries.woken()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::cli::EchoOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::masking_keys::MaskingKeys;
@@ -121,7 +121,7 @@ impl Conn {
     }
 }
 
-impl Audience for Trips {
+impl Sink for Trips {
     fn woken(&mut self) -> u64 {
         let now_ns = self.recorder.now_ns();
         self.recorder.woken(now_ns);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::FanoutOptions;
-use crate::clients::{Audience, Clients, Incoming, Known, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Known, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -82,7 +82,7 @@ impl Feeding for Fanout {
     }
 }
 
-impl Audience for Fanout {
+impl Sink for Fanout {
     fn woken(&mut self) -> u64 {
         self.feed.deliveries.woken()
     }

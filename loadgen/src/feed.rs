@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::CommonOptions;
-use crate::clients::{Audience, Clients, TURN};
+use crate::clients::{Clients, Sink, TURN};
 use crate::deliveries::Deliveries;
 use crate::error::Error;
 use crate::figure::Figure;
@@ -40,7 +40,7 @@ pub(crate) struct Feed {
 }
 
 /// A scenario around a feed.
-pub(crate) trait Feeding: Audience {
+pub(crate) trait Feeding: Sink {
     fn feed(&mut self) -> &mut Feed;
 
     /// Does what else is due. Returns how long it can wait for more.
@@ -114,7 +114,7 @@ pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace:
         }
         if Instant::now() < end {
             scenario.feed().publish_due(&mut pace, clients);
-        } else if scenario.feed().deliveries.is_settled() && clients.is_answered() {
+        } else if scenario.feed().deliveries.is_close_received() && clients.is_answered() {
             return;
         }
         let patience = scenario.on_turn(clients).min(TURN);

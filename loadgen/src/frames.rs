@@ -8,16 +8,16 @@ use crate::masking_keys::MaskingKeys;
 const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 
 /// What answering frames takes, for all connections.
-pub(crate) struct Hands {
+pub(crate) struct FrameCache {
     pub(crate) inflater: Inflater,
     pub(crate) keys: MaskingKeys,
     /// Pings answered.
     pub(crate) pings: u64,
 }
 
-impl Hands {
-    pub(crate) fn new() -> Hands {
-        Hands { inflater: Inflater::new(), keys: MaskingKeys::new(), pings: 0 }
+impl FrameCache {
+    pub(crate) fn new() -> FrameCache {
+        FrameCache { inflater: Inflater::new(), keys: MaskingKeys::new(), pings: 0 }
     }
 }
 
@@ -37,13 +37,13 @@ pub(crate) fn decoder(deflate: bool) -> Decoder {
 /// Says why the connection has ended: the server closed it, broke the protocol, or `on_message` has enough.
 pub(crate) fn read(
     decoder: &mut Decoder,
-    hands: &mut Hands,
+    hands: &mut FrameCache,
     mut bytes: &mut [u8],
     copy: &[u8],
     out: &mut Vec<u8>,
     mut on_message: impl FnMut(Message<'_>, Option<&[u8]>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
 ) -> Result<(), String> {
-    let Hands { inflater, keys, pings } = hands;
+    let FrameCache { inflater, keys, pings } = hands;
     let broken = |error| format!("protocol error: {error}");
     let len = bytes.len();
     loop {
@@ -81,7 +81,7 @@ mod tests {
         encode_deflated(&mut bytes, Message::binary(b"\x00\x03\x00\xfc\xfftwo\x00"), None);
         encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
         let (mut out, mut seen) = (Vec::new(), Vec::new());
-        let (mut decoder, mut hands) = (decoder(true), Hands::new());
+        let (mut decoder, mut hands) = (decoder(true), FrameCache::new());
         let ended = read(&mut decoder, &mut hands, &mut bytes, &[], &mut out, |message, frame, _, _| {
             assert_eq!(frame, None, "nobody asked");
             seen.push(message.payload.to_vec());
@@ -95,7 +95,7 @@ mod tests {
     }
     /// What a client is shown of `pieces`: payload, and the frame if it is known.
     fn shown(pieces: &[&[u8]]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let (mut decoder, mut hands, mut shown) = (decoder(false), Hands::new(), Vec::new());
+        let (mut decoder, mut hands, mut shown) = (decoder(false), FrameCache::new(), Vec::new());
         for piece in pieces {
             let on_message = |message: Message<'_>, frame: Option<&[u8]>, _: &mut Vec<u8>, _: &mut MaskingKeys| {
                 shown.push((message.payload.to_vec(), frame.map(<[u8]>::to_vec)));

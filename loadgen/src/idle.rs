@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::IdleOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::figure::Figure;
@@ -91,7 +91,7 @@ impl Idle {
     }
 }
 
-impl Audience for Idle {
+impl Sink for Idle {
     fn woken(&mut self) -> u64 {
         self.recorder.now_ns()
     }

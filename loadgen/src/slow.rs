@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::SlowOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -156,7 +156,7 @@ impl Feeding for Slow {
     }
 }
 
-impl Audience for Slow {
+impl Sink for Slow {
     fn woken(&mut self) -> u64 {
         self.feed.deliveries.woken()
     }

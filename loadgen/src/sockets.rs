@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ringfeed::buf::ConnId;
 use ringfeed::buf::SharedFrame;
-use ringfeed::ring::{Completion, Direct, Errno, Gather, Op, Ring, SendNow, Token, Uring, UringConfig};
+use ringfeed::ring::{Completion, Errno, FixedFd, Gather, Op, Ring, SendNow, Token, Uring, UringConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Error;
@@ -154,7 +154,7 @@ impl Sockets {
         attention: Attention,
     ) -> Result<(), String> {
         assert!(self.is_free(number), "two sockets with one number");
-        self.ring.install(socket, Direct(number)).map_err(|error| format!("no room for it: {error}"))?;
+        self.ring.install(socket, FixedFd(number)).map_err(|error| format!("no room for it: {error}"))?;
         self.sockets[number as usize] = Socket { state: State::Open, attention, ..Socket::default() };
         self.listen(number);
         if let (Some(name), Some(tls)) = (name, &mut self.tls) {
@@ -174,10 +174,10 @@ impl Sockets {
         match (attention, socket.receiving) {
             (Attention::Busy | Attention::Idle, Listening::Not) => self.listen(number),
             (Attention::OnDemand, Listening::Receiving) => {
-                self.ring.submit_cancel(Direct(number), token(Op::Recv, number));
+                self.ring.submit_cancel(FixedFd(number), token(Op::Recv, number));
             }
             (Attention::OnDemand, Listening::Polling) => {
-                self.ring.submit_cancel(Direct(number), token(Op::Poll, number));
+                self.ring.submit_cancel(FixedFd(number), token(Op::Poll, number));
             }
             (Attention::Busy | Attention::Idle, _) | (Attention::OnDemand, Listening::Not) => {}
         }
@@ -188,7 +188,7 @@ impl Sockets {
         let socket = &mut self.sockets[number as usize];
         if socket.state == State::Open && socket.receiving == Listening::Not {
             socket.receiving = Listening::Receiving;
-            self.ring.submit_recv_late(Direct(number), RECV_BUFFER_BYTES, token(Op::Recv, number));
+            self.ring.submit_recv_late(FixedFd(number), RECV_BUFFER_BYTES, token(Op::Recv, number));
         }
     }
 
@@ -197,11 +197,11 @@ impl Sockets {
         let socket = &mut self.sockets[number as usize];
         socket.receiving = match socket.attention {
             Attention::Busy => {
-                self.ring.submit_recv(Direct(number), token(Op::Recv, number));
+                self.ring.submit_recv(FixedFd(number), token(Op::Recv, number));
                 Listening::Receiving
             }
             Attention::Idle => {
-                self.ring.submit_poll(Direct(number), token(Op::Poll, number));
+                self.ring.submit_poll(FixedFd(number), token(Op::Poll, number));
                 Listening::Polling
             }
             Attention::OnDemand => Listening::Not,
@@ -259,7 +259,7 @@ impl Sockets {
         match (socket.state, socket.attention) {
             (State::Open | State::Leaving, Attention::Busy | Attention::Idle) => {
                 socket.receiving = Listening::Receiving;
-                self.ring.submit_recv_now(Direct(number), token(Op::Recv, number));
+                self.ring.submit_recv_now(FixedFd(number), token(Op::Recv, number));
             }
             (State::Open | State::Leaving, Attention::OnDemand) => {}
             (State::Closing | State::Free, _) => self.close_if_quiet(number),
@@ -359,7 +359,7 @@ impl Sockets {
         };
         let sending = socket.sending.then_some(Op::Send);
         for op in receiving.into_iter().chain(sending) {
-            self.ring.submit_cancel(Direct(number), token(op, number));
+            self.ring.submit_cancel(FixedFd(number), token(op, number));
         }
         if let Some(tls) = &mut self.tls {
             tls.close(number);
@@ -370,7 +370,7 @@ impl Sockets {
     fn close_if_quiet(&mut self, number: u32) {
         let Socket { state, receiving, sending, .. } = self.sockets[number as usize];
         if state == State::Closing && receiving == Listening::Not && !sending {
-            self.ring.submit_close(Direct(number), token(Op::Close, number));
+            self.ring.submit_close(FixedFd(number), token(Op::Close, number));
         }
     }
 
@@ -426,7 +426,7 @@ impl Sockets {
     fn send(&mut self, numbers: &[u32]) {
         let Sockets { ring, sockets, incomplete, broken, .. } = self;
         let sends = numbers.iter().map(|number| SendNow {
-            socket: Direct(*number),
+            socket: FixedFd(*number),
             bytes: &sockets[*number as usize].pending,
             is_last: false,
             token: token(Op::Reply, *number),
@@ -445,7 +445,7 @@ impl Sockets {
             };
             let socket = &mut sockets[number as usize];
             let frame = SharedFrame::new(std::mem::take(&mut socket.pending));
-            ring.submit_send(Direct(number), frame, sent, token(Op::Send, number));
+            ring.submit_send(FixedFd(number), frame, sent, token(Op::Send, number));
             socket.sending = true;
         }
     }

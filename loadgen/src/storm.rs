@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cli::StormOptions;
-use crate::clients::{Audience, Clients, Incoming, Out, Ready, TURN};
+use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
 use crate::feed::{self, Feed, Feeding};
 use crate::figure::Figure;
@@ -210,7 +210,7 @@ impl Feeding for Storm {
     }
 }
 
-impl Audience for Storm {
+impl Sink for Storm {
     fn woken(&mut self) -> u64 {
         self.feed.deliveries.woken()
     }

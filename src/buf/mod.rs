@@ -4,16 +4,16 @@
 //! Knows nothing of sockets or of WebSocket.
 #![allow(unsafe_code)]
 
-mod asleep;
 mod conn_id;
 mod recv_ring;
 mod shared;
 mod spsc;
 mod sync;
+mod wake_flag;
 
-pub use asleep::Asleep;
 pub use conn_id::ConnId;
 pub use recv_ring::Received;
 pub(crate) use recv_ring::RecvRing;
 pub use shared::{LazyFrame, SharedFrame};
 pub use spsc::{Consumer, Producer, queue};
+pub use wake_flag::WakeFlag;

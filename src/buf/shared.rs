@@ -17,7 +17,7 @@ impl SharedFrame {
     }
 
     /// One run of bytes for `frames`, in order. A single frame stays the memory it is.
-    pub fn join(frames: &[SharedFrame]) -> SharedFrame {
+    pub fn concat(frames: &[SharedFrame]) -> SharedFrame {
         match frames {
             [only] => only.clone(),
             _ => {
@@ -56,7 +56,7 @@ mod tests {
     #[test]
     fn a_single_frame_is_not_copied() {
         let frame = SharedFrame::new(vec![1, 2, 3]);
-        assert_eq!(SharedFrame::join(std::slice::from_ref(&frame)).as_ptr(), frame.as_ptr());
+        assert_eq!(SharedFrame::concat(std::slice::from_ref(&frame)).as_ptr(), frame.as_ptr());
     }
 
     #[test]
@@ -72,6 +72,6 @@ mod tests {
     #[test]
     fn frames_join_in_order() {
         let frames = [SharedFrame::new(vec![1]), SharedFrame::new(vec![]), SharedFrame::new(vec![2, 3])];
-        assert_eq!(&*SharedFrame::join(&frames), [1, 2, 3]);
+        assert_eq!(&*SharedFrame::concat(&frames), [1, 2, 3]);
     }
 }

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
-use super::keys::{ANY_NAME, Key, SECTIONS, Section, Takes};
+use super::keys::{ANY_NAME, Key, SECTIONS, Section, ValueKind};
 use crate::gateway::OriginPattern;
 use crate::topics::TopicName;
 
@@ -96,15 +96,17 @@ fn fits(pattern: &[&str], path: &Path<'_>) -> bool {
     pattern.len() == path.len() && pattern.iter().zip(path).all(|(name, other)| name == other || *name == ANY_NAME)
 }
 
-fn is_taken(takes: Takes, value: &DeValue<'_>) -> bool {
+fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
     match takes {
-        Takes::Address => value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
-        Takes::Switch => value.is_bool(),
-        Takes::Text | Takes::Path => value.is_str(),
-        Takes::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
-        Takes::Whole(min, max) => whole(value).is_some_and(|number| (min..=max).contains(&number)),
-        Takes::WholeOrNone(min, max) => whole(value).is_some_and(|number| number == 0 || (min..=max).contains(&number)),
-        Takes::Origins => value.as_array().is_some_and(|list| {
+        ValueKind::Address => value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
+        ValueKind::Switch => value.is_bool(),
+        ValueKind::Text | ValueKind::Path => value.is_str(),
+        ValueKind::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
+        ValueKind::Whole(min, max) => whole(value).is_some_and(|number| (min..=max).contains(&number)),
+        ValueKind::WholeOrNone(min, max) => {
+            whole(value).is_some_and(|number| number == 0 || (min..=max).contains(&number))
+        }
+        ValueKind::Origins => value.as_array().is_some_and(|list| {
             list.iter().all(|origin| origin.get_ref().as_str().is_some_and(|text| OriginPattern::new(text).is_ok()))
         }),
     }

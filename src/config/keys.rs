@@ -17,14 +17,14 @@ pub(super) struct Section {
 /// A key and what is to be known about it.
 pub(super) struct Key {
     pub(super) name: &'static str,
-    pub(super) takes: Takes,
+    pub(super) takes: ValueKind,
     /// What it does, with its unit.
     pub(super) about: &'static str,
 }
 
 /// What values a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Takes {
+pub(super) enum ValueKind {
     /// IP address and port.
     Address,
     /// Yes or no.
@@ -56,80 +56,84 @@ const COUNT: i64 = u32::MAX as i64;
 const DAY_MS: i64 = DURATION_MS_MAX as i64;
 
 const SERVER: &[Key] = &[
-    Key { name: "listen", takes: Takes::Address, about: "Where subscribers connect: the data port." },
+    Key { name: "listen", takes: ValueKind::Address, about: "Where subscribers connect: the data port." },
     Key {
         name: "control",
-        takes: Takes::Address,
+        takes: ValueKind::Address,
         about: "Where messages are published and metrics are read. An address that others can reach needs a key:\n\
                 see [api].",
     },
     Key {
         name: "shards",
-        takes: Takes::Whole(0, SHARDS_MAX as i64),
+        takes: ValueKind::Whole(0, SHARDS_MAX as i64),
         about: "Shards, each a thread with a ring of its own. 0: one for each CPU.",
     },
     Key {
         name: "max_connections",
-        takes: Takes::Whole(0, COUNT),
+        takes: ValueKind::Whole(0, COUNT),
         about: "Connections over all shards. 0: as many as RLIMIT_NOFILE, for each shard.",
     },
     Key {
         name: "handshakes_per_second",
-        takes: Takes::Whole(0, HANDSHAKES_PER_SECOND_MAX as i64),
+        takes: ValueKind::Whole(0, HANDSHAKES_PER_SECOND_MAX as i64),
         about: "Connections that are let in each second. The others wait, and are told to come back later (503) when that\n\
                 takes long. 0: as many as come.",
     },
     Key {
         name: "connections_per_address_max",
-        takes: Takes::Whole(0, COUNT),
+        takes: ValueKind::Whole(0, COUNT),
         about: "Connections from one IPv4 address, or one IPv6 network of 64 bits. 0: as many as come.",
     },
-    Key { name: "message_bytes_max", takes: Takes::Whole(125, COUNT), about: "Bytes of one message from a client." },
+    Key {
+        name: "message_bytes_max",
+        takes: ValueKind::Whole(125, COUNT),
+        about: "Bytes of one message from a client.",
+    },
     Key {
         name: "messages_per_second_max",
-        takes: Takes::Whole(0, COUNT),
+        takes: ValueKind::Whole(0, COUNT),
         about: "Messages, commands of Centrifugo's protocol, pings and pongs of one client in a second; more end it. \
                 0: any number.",
     },
     Key {
         name: "bytes_per_second_max",
-        takes: Takes::WholeOrNone(RECV_BUFFER_BYTES as i64, COUNT),
+        takes: ValueKind::WholeOrNone(RECV_BUFFER_BYTES as i64, COUNT),
         about: "Bytes of one client in a second; more end it. 0: any number.",
     },
     Key {
         name: "socket_notsent_bytes",
-        takes: Takes::Whole(1, COUNT),
+        takes: ValueKind::Whole(1, COUNT),
         about: "Bytes that the kernel takes for a connection and has not sent yet: what waits beyond that can still be\n\
                 dropped or conflated.",
     },
     Key {
         name: "handshake_timeout_ms",
-        takes: Takes::Whole(1, DAY_MS),
+        takes: ValueKind::Whole(1, DAY_MS),
         about: "Milliseconds for an opening handshake to come whole.",
     },
     Key {
         name: "drain_spread_ms",
-        takes: Takes::Whole(0, DAY_MS),
+        takes: ValueKind::Whole(0, DAY_MS),
         about: "Milliseconds over which clients are told to go elsewhere, at an even pace, when the server stops. 0: all at\n\
                 once.",
     },
     Key {
         name: "drain_timeout_ms",
-        takes: Takes::Whole(0, DAY_MS),
+        takes: ValueKind::Whole(0, DAY_MS),
         about: "Milliseconds for clients to answer their Close frames when the server stops, after the last was sent.",
     },
     Key {
         name: "allowed_origins",
-        takes: Takes::Origins,
+        takes: ValueKind::Origins,
         about: "Web pages that may connect, besides those of the server's own host and port: a list of origins, as\n\
                 \"https://*.example.com\", or \"*\" for all. An empty list: pages of loopback addresses. Programs send no\n\
                 origin, and are always let in. Behind a proxy on the same host that passes the public name on as Host,\n\
                 name the site here: a server on loopback takes no other name for its own.",
     },
-    Key { name: "echo", takes: Takes::Switch, about: "Serve /echo, which sends every message back." },
+    Key { name: "echo", takes: ValueKind::Switch, about: "Serve /echo, which sends every message back." },
     Key {
         name: "demo",
-        takes: Takes::Switch,
+        takes: ValueKind::Switch,
         about: "Publish this host's CPU, memory and network figures to the topic demo, each second.",
     },
 ];
@@ -137,13 +141,13 @@ const SERVER: &[Key] = &[
 const KEEP_ALIVE: &[Key] = &[
     Key {
         name: "ping_interval_ms",
-        takes: Takes::Whole(0, DAY_MS),
+        takes: ValueKind::Whole(0, DAY_MS),
         about: "Milliseconds of silence after which a client is pinged. 0: never.",
     },
-    Key { name: "pong_timeout_ms", takes: Takes::Whole(1, DAY_MS), about: "Milliseconds to answer a ping." },
+    Key { name: "pong_timeout_ms", takes: ValueKind::Whole(1, DAY_MS), about: "Milliseconds to answer a ping." },
     Key {
         name: "idle_timeout_ms",
-        takes: Takes::Whole(0, DAY_MS),
+        takes: ValueKind::Whole(0, DAY_MS),
         about: "Milliseconds of silence after which a client is disconnected, pinged or not. 0: never.",
     },
 ];
@@ -151,48 +155,56 @@ const KEEP_ALIVE: &[Key] = &[
 const DEFLATE: &[Key] = &[
     Key {
         name: "enabled",
-        takes: Takes::Switch,
+        takes: ValueKind::Switch,
         about: "Compress messages for clients that offer permessage-deflate, and take compressed ones.",
     },
     Key {
         name: "level",
-        takes: Takes::Whole(1, 9),
+        takes: ValueKind::Whole(1, 9),
         about: "How hard to compress: 1, the fastest, to 9, the smallest.",
     },
     Key {
         name: "bytes_min",
-        takes: Takes::Whole(0, MANY),
+        takes: ValueKind::Whole(0, MANY),
         about: "Bytes of a message from which on it is compressed.",
     },
     Key {
         name: "takeover_max",
-        takes: Takes::Whole(0, COUNT),
+        takes: ValueKind::Whole(0, COUNT),
         about: "Connections of a shard whose compressed messages may refer back to earlier ones (context takeover), which\n\
                 takes 8 KB for each; those beyond do without. Makes replies smaller, not publications: those are\n\
                 compressed once for all.",
     },
 ];
 
-const WHO: Takes = Takes::Word(&["nobody", "subscribers", "users", "anyone"]);
+const WHO: ValueKind = ValueKind::Word(&["nobody", "subscribers", "users", "anyone"]);
 
 const NAMESPACE: &[Key] = &[
     Key {
         name: "history_size",
-        takes: Takes::Whole(0, COUNT),
+        takes: ValueKind::Whole(0, COUNT),
         about: "Publications that each topic keeps for who comes back or late. 0: none.",
     },
     Key {
         name: "history_ttl_ms",
-        takes: Takes::Whole(0, MANY),
+        takes: ValueKind::Whole(0, MANY),
         about: "Milliseconds that each of them is kept. 0: until newer ones take its place.",
     },
-    Key { name: "history_bytes_max", takes: Takes::Whole(0, MANY), about: "Bytes of payload that each topic keeps." },
-    Key { name: "presence", takes: Takes::Switch, about: "Keep who has subscribed, so that it can be asked for." },
-    Key { name: "join_leave", takes: Takes::Switch, about: "Tell subscribers that ask for it who comes and goes." },
-    Key { name: "force_join_leave", takes: Takes::Switch, about: "Tell all subscribers, also those that do not ask." },
+    Key {
+        name: "history_bytes_max",
+        takes: ValueKind::Whole(0, MANY),
+        about: "Bytes of payload that each topic keeps.",
+    },
+    Key { name: "presence", takes: ValueKind::Switch, about: "Keep who has subscribed, so that it can be asked for." },
+    Key { name: "join_leave", takes: ValueKind::Switch, about: "Tell subscribers that ask for it who comes and goes." },
+    Key {
+        name: "force_join_leave",
+        takes: ValueKind::Switch,
+        about: "Tell all subscribers, also those that do not ask.",
+    },
     Key {
         name: "subscribe",
-        takes: Takes::Word(&["nobody", "users", "anyone"]),
+        takes: ValueKind::Word(&["nobody", "users", "anyone"]),
         about: "Who may subscribe, besides those whose token says so: nobody, users (who have said who they are) or\n\
                 anyone.",
     },
@@ -209,32 +221,32 @@ const NAMESPACE: &[Key] = &[
     },
     Key {
         name: "slow_consumer",
-        takes: Takes::Word(&["close", "drop-oldest", "conflate"]),
+        takes: ValueKind::Word(&["close", "drop-oldest", "conflate"]),
         about: "What becomes of a subscriber that does not read as fast as is published: close disconnects it,\n\
                 drop-oldest drops what has waited longest, conflate keeps the latest for each key (or topic) only.\n\
                 Event streams of several topics are disconnected whatever stands here.",
     },
     Key {
         name: "outbox_bytes_max",
-        takes: Takes::Whole(1, MANY),
+        takes: ValueKind::Whole(1, MANY),
         about: "Bytes that may wait for a subscriber before it is slow. As many more may wait of what it has missed,\n\
                 of all its topics together.",
     },
     Key {
         name: "outbox_age_ms",
-        takes: Takes::Whole(0, MANY),
+        takes: ValueKind::Whole(0, MANY),
         about: "Milliseconds that a publication may wait for a subscriber before it is slow. 0: without end.\n\
                 With conflate: that news of a key (or topic) may wait, in whatever version, before it is disconnected.",
     },
     Key {
         name: "coalesce_ms",
-        takes: Takes::Whole(0, COALESCE_MS_MAX as i64),
+        takes: ValueKind::Whole(0, COALESCE_MS_MAX as i64),
         about: "Milliseconds that publications may wait to leave together with others for the same connection: all of\n\
                 the namespace leave at the same multiples of it. 0: they leave at once.",
     },
     Key {
         name: "deflate",
-        takes: Takes::Switch,
+        takes: ValueKind::Switch,
         about: "Compress publications for who has agreed on it. Needs [deflate] enabled.",
     },
 ];
@@ -242,17 +254,17 @@ const NAMESPACE: &[Key] = &[
 const CENTRIFUGE: &[Key] = &[
     Key {
         name: "anonymous",
-        takes: Takes::Switch,
+        takes: ValueKind::Switch,
         about: "Let clients in that have no token. They may do what their namespaces allow to anyone.",
     },
     Key {
         name: "message_bytes_max",
-        takes: Takes::Whole(125, COUNT),
+        takes: ValueKind::Whole(125, COUNT),
         about: "Bytes of one message from a client, which may hold several commands.",
     },
     Key {
         name: "token_grace_ms",
-        takes: Takes::Whole(0, DAY_MS),
+        takes: ValueKind::Whole(0, DAY_MS),
         about: "Milliseconds that a client whose token has expired may take to bring a new one.",
     },
 ];
@@ -260,36 +272,40 @@ const CENTRIFUGE: &[Key] = &[
 const TOKENS: &[Key] = &[
     Key {
         name: "hmac_secret",
-        takes: Takes::Text,
+        takes: ValueKind::Text,
         about: "The secret of tokens that are signed with HS256, HS384 or HS512. Empty: there are none.",
     },
     Key {
         name: "rsa_public_key_file",
-        takes: Takes::Path,
+        takes: ValueKind::Path,
         about: "A file with a public key as PEM, for RS256 to RS512 and PS256 to PS512. Empty: none.",
     },
     Key {
         name: "ecdsa_public_key_file",
-        takes: Takes::Path,
+        takes: ValueKind::Path,
         about: "A file with a public key as PEM, for ES256 and ES384. Empty: none.",
     },
     Key {
         name: "jwks_file",
-        takes: Takes::Path,
+        takes: ValueKind::Path,
         about: "A file with a set of keys (RFC 7517), of which a token names its own by kid. Empty: none.",
     },
-    Key { name: "audience", takes: Takes::Text, about: "What tokens must name as aud. Empty: nothing." },
-    Key { name: "issuer", takes: Takes::Text, about: "What tokens must name as iss. Empty: nothing." },
+    Key { name: "audience", takes: ValueKind::Text, about: "What tokens must name as aud. Empty: nothing." },
+    Key { name: "issuer", takes: ValueKind::Text, about: "What tokens must name as iss. Empty: nothing." },
 ];
 
 const API: &[Key] = &[
     Key {
         name: "key",
-        takes: Takes::Text,
+        takes: ValueKind::Text,
         about: "What each request to the control port must carry, as 'X-API-Key: KEY' or 'Authorization: Bearer KEY'.\n\
                 Empty: nothing, and the control port must be on loopback.",
     },
-    Key { name: "key_file", takes: Takes::Path, about: "A file whose first line is the key, instead. Empty: none." },
+    Key {
+        name: "key_file",
+        takes: ValueKind::Path,
+        about: "A file whose first line is the key, instead. Empty: none.",
+    },
 ];
 
 /// All sections, in the order in which people are shown them.
@@ -318,24 +334,24 @@ pub(super) const SECTIONS: &[Section] = &[
     Section { path: &["api"], about: "Who may use the control port.", keys: API },
 ];
 
-impl fmt::Display for Takes {
+impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Takes::Address => f.write_str("an IP address and a port, as \"127.0.0.1:8000\""),
-            Takes::Switch => f.write_str("true or false"),
-            Takes::Text => f.write_str("a text"),
-            Takes::Path => f.write_str("the path of a file"),
-            Takes::Word(words) => {
+            ValueKind::Address => f.write_str("an IP address and a port, as \"127.0.0.1:8000\""),
+            ValueKind::Switch => f.write_str("true or false"),
+            ValueKind::Text => f.write_str("a text"),
+            ValueKind::Path => f.write_str("the path of a file"),
+            ValueKind::Word(words) => {
                 f.write_str("one of ")?;
                 for (index, word) in words.iter().enumerate() {
                     write!(f, "{}\"{word}\"", if index == 0 { "" } else { ", " })?;
                 }
                 Ok(())
             }
-            Takes::Whole(min, MANY) => write!(f, "a whole number, at least {min}"),
-            Takes::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
-            Takes::WholeOrNone(min, max) => write!(f, "0, or a whole number from {min} to {max}"),
-            Takes::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),
+            ValueKind::Whole(min, MANY) => write!(f, "a whole number, at least {min}"),
+            ValueKind::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
+            ValueKind::WholeOrNone(min, max) => write!(f, "0, or a whole number from {min} to {max}"),
+            ValueKind::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),
         }
     }
 }

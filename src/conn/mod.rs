@@ -12,10 +12,10 @@ mod timers;
 
 pub use close::CloseCause;
 pub use heartbeat::Heartbeat;
-pub use outbox::{Mark, Outbox, OutboxFull};
+pub use outbox::{Outbox, OutboxFull, QueueKey};
 pub use rate::{Rate, RateConfig, TooMuch};
 pub use recv::Next;
-pub use timers::{KeepAlive, KeepAliveConfig, Pulse};
+pub use timers::{KeepAlive, KeepAliveAction, KeepAliveConfig};
 
 use crate::proto::{Decoder, Role, WindowBits};
 

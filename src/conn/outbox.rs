@@ -11,7 +11,7 @@ use crate::limits::OUTBOX_RUN_BYTES;
 
 /// What a frame that waits is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Mark {
+pub struct QueueKey {
     /// Frames that are bounded together.
     pub namespace: u16,
     /// Frames that are about the same thing have the same topic and key.
@@ -22,10 +22,10 @@ pub struct Mark {
 
 /// Frames in the order they must leave. Empty, and then without any memory, for every connection that keeps up.
 #[derive(Debug, Default)]
-pub struct Outbox(Option<Box<Waiting>>);
+pub struct Outbox(Option<Box<Backlog>>);
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct Backlog {
     /// What is left of a frame that has begun to leave, and how many of its bytes have.
     begun: Option<(SharedFrame, usize)>,
     /// Control frames.
@@ -34,7 +34,7 @@ struct Waiting {
     frames: BTreeMap<u64, Frame>,
     next: u64,
     /// Where the newest frame with this mark is, of those that may be dropped or replaced.
-    newest: HashMap<Mark, u64>,
+    newest: HashMap<QueueKey, u64>,
     /// Where the last frame of a topic is, of those that came after the last reply.
     last: HashMap<u32, u64>,
     /// Bytes that have not left, in flight or not.
@@ -48,7 +48,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Frame {
     bytes: SharedFrame,
-    mark: Option<Mark>,
+    queue_key: Option<QueueKey>,
     /// Since when it, or what it has replaced, has waited.
     since_ms: u64,
 }
@@ -65,25 +65,25 @@ impl Outbox {
 
     /// Bytes that wait, with those in flight.
     pub fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
+        self.0.as_ref().map_or(0, |backlog| backlog.bytes)
     }
 
     /// Of these, the bytes that count towards the bounds: a client that catches up is not slow because of what it
     /// catches up on.
     pub fn counted_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.counted())
+        self.0.as_ref().map_or(0, |backlog| backlog.counted())
     }
 
     /// The connection will be sent `bytes` of the past at most, which the bounds do not count until as many have left.
     pub fn expect_catch_up(&mut self, bytes: usize) {
         if bytes > 0 {
-            self.waiting().catch_up += bytes;
+            self.backlog().catch_up += bytes;
         }
     }
 
     /// Bytes of the past that have not left, at most.
     pub fn catch_up_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |waiting| waiting.catch_up)
+        self.0.as_ref().map_or(0, |backlog| backlog.catch_up)
     }
 
     /// Since when what leaves next has waited, in flight or control frames apart.
@@ -98,14 +98,14 @@ impl Outbox {
 
     /// Puts `frame` last, whatever waits.
     pub fn push(&mut self, frame: SharedFrame, now_ms: u64) {
-        self.waiting().push(frame, None, now_ms);
+        self.backlog().push(frame, None, now_ms);
     }
 
     /// Puts a control frame before all that has not begun to leave.
     pub fn push_control(&mut self, frame: SharedFrame) {
-        let waiting = self.waiting();
-        waiting.bytes += frame.len();
-        waiting.urgent.push_back(frame);
+        let backlog = self.backlog();
+        backlog.bytes += frame.len();
+        backlog.urgent.push_back(frame);
     }
 
     /// Puts `frame` last, unless more than `bytes_max` that [count](Self::counted_bytes) would wait then. Where nothing
@@ -113,7 +113,7 @@ impl Outbox {
     pub fn push_bounded(
         &mut self,
         frame: SharedFrame,
-        mark: Mark,
+        queue_key: QueueKey,
         bytes_max: usize,
         now_ms: u64,
     ) -> Result<(), OutboxFull> {
@@ -121,7 +121,7 @@ impl Outbox {
         if counted > 0 && counted + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
-        self.waiting().push(frame, Some(mark), now_ms);
+        self.backlog().push(frame, Some(queue_key), now_ms);
         Ok(())
     }
 
@@ -131,22 +131,23 @@ impl Outbox {
     pub fn push_dropping(
         &mut self,
         frame: SharedFrame,
-        mark: Mark,
+        queue_key: QueueKey,
         bytes_max: usize,
         since_ms: u64,
         now_ms: u64,
     ) -> usize {
-        let waiting = self.waiting();
+        let backlog = self.backlog();
         let mut dropped = 0;
-        let excess = (waiting.counted() + frame.len()).saturating_sub(bytes_max);
-        let is_of_namespace = |other: &Frame| other.mark.is_some_and(|other| other.namespace == mark.namespace);
-        let newest = &waiting.newest;
+        let excess = (backlog.counted() + frame.len()).saturating_sub(bytes_max);
+        let is_of_namespace =
+            |other: &Frame| other.queue_key.is_some_and(|other| other.namespace == queue_key.namespace);
+        let newest = &backlog.newest;
         // This frame is newer than the newest with its own mark.
         let is_last_word = |place: &u64, other: &Frame| {
-            other.mark.is_some_and(|other| other != mark && newest.get(&other) == Some(place))
+            other.queue_key.is_some_and(|other| other != queue_key && newest.get(&other) == Some(place))
         };
         let oldest =
-            waiting.frames.iter().filter(|(place, other)| is_of_namespace(other) && !is_last_word(place, other));
+            backlog.frames.iter().filter(|(place, other)| is_of_namespace(other) && !is_last_word(place, other));
         let mut freed = 0;
         let drop: Vec<u64> = oldest
             .take_while(|(_, other)| {
@@ -157,11 +158,11 @@ impl Outbox {
             .map(|(place, _)| *place)
             .collect();
         for place in drop {
-            waiting.remove(place);
+            backlog.remove(place);
             dropped += 1;
         }
-        waiting.newest.insert(mark, waiting.next);
-        waiting.push(frame, Some(mark), now_ms);
+        backlog.newest.insert(queue_key, backlog.next);
+        backlog.push(frame, Some(queue_key), now_ms);
         dropped
     }
 
@@ -174,39 +175,39 @@ impl Outbox {
     pub fn push_replacing(
         &mut self,
         frame: SharedFrame,
-        mark: Mark,
+        queue_key: QueueKey,
         bytes_max: usize,
         since_ms: u64,
         now_ms: u64,
     ) -> Result<bool, OutboxFull> {
-        let waiting = self.waiting();
-        let first_ms = waiting.first_ms();
-        let replaced = waiting.newest.get(&mark).copied();
+        let backlog = self.backlog();
+        let first_ms = backlog.first_ms();
+        let replaced = backlog.newest.get(&queue_key).copied();
         // What changes often has its turn as well, and a topic still has one order, also with what is said about it.
-        let place = replaced.filter(|place| waiting.last.get(&mark.topic) == Some(place)).unwrap_or(waiting.next);
-        let replaced_ms = replaced.and_then(|place| waiting.remove(place));
+        let place = replaced.filter(|place| backlog.last.get(&queue_key.topic) == Some(place)).unwrap_or(backlog.next);
+        let replaced_ms = replaced.and_then(|place| backlog.remove(place));
         let is_old = |waits_since_ms| waits_since_ms < since_ms;
-        if waiting.catch_up == 0 && [first_ms, replaced_ms].into_iter().flatten().any(is_old) {
+        if backlog.catch_up == 0 && [first_ms, replaced_ms].into_iter().flatten().any(is_old) {
             return Err(OutboxFull);
         }
-        let counted = waiting.counted();
+        let counted = backlog.counted();
         if counted > 0 && counted + frame.len() > bytes_max {
             return Err(OutboxFull);
         }
-        waiting.newest.insert(mark, place);
-        waiting.put(place, Frame { bytes: frame, mark: Some(mark), since_ms: replaced_ms.unwrap_or(now_ms) });
+        backlog.newest.insert(queue_key, place);
+        backlog.put(place, Frame { bytes: frame, queue_key: Some(queue_key), since_ms: replaced_ms.unwrap_or(now_ms) });
         Ok(replaced.is_some())
     }
 
     /// Drops all that was pushed and has not begun to leave.
     pub fn drop_pushed(&mut self) {
-        let Some(waiting) = &mut self.0 else { return };
-        let is_pushed = |(place, frame): (&u64, &Frame)| frame.mark.is_some().then_some(*place);
-        let pushed: Vec<u64> = waiting.frames.iter().filter_map(is_pushed).collect();
+        let Some(backlog) = &mut self.0 else { return };
+        let is_pushed = |(place, frame): (&u64, &Frame)| frame.queue_key.is_some().then_some(*place);
+        let pushed: Vec<u64> = backlog.frames.iter().filter_map(is_pushed).collect();
         for place in pushed {
-            waiting.remove(place);
+            backlog.remove(place);
         }
-        if waiting.bytes == 0 {
+        if backlog.bytes == 0 {
             self.0 = None;
         }
     }
@@ -216,10 +217,10 @@ impl Outbox {
     /// # Panics
     /// If something is in flight: then nothing else could have been sent.
     pub fn push_front(&mut self, frame: SharedFrame, skip: usize) {
-        let waiting = self.waiting();
-        assert!(waiting.flight == 0 && waiting.begun.is_none(), "one send at a time");
-        waiting.bytes += frame.len() - skip;
-        waiting.begun = Some((frame, skip));
+        let backlog = self.backlog();
+        assert!(backlog.flight == 0 && backlog.begun.is_none(), "one send at a time");
+        backlog.bytes += frame.len() - skip;
+        backlog.begun = Some((frame, skip));
     }
 
     /// The next bytes to send: several frames in one run where they are small. They are in flight until
@@ -227,47 +228,47 @@ impl Outbox {
     ///
     /// Returns the run and how many of its first bytes have left already.
     pub fn next_run(&mut self) -> Option<(SharedFrame, usize)> {
-        let waiting = self.0.as_mut()?;
-        if waiting.bytes == 0 {
+        let backlog = self.0.as_mut()?;
+        if backlog.bytes == 0 {
             self.0 = None;
             return None;
         }
-        assert!(waiting.flight == 0, "one run at a time");
-        let begun = waiting.begun.take();
+        assert!(backlog.flight == 0, "one run at a time");
+        let begun = backlog.begun.take();
         let skip = begun.as_ref().map_or(0, |(_, skip)| *skip);
         let mut run: Vec<SharedFrame> = begun.into_iter().map(|(frame, _)| frame).collect();
-        run.extend(waiting.urgent.drain(..));
+        run.extend(backlog.urgent.drain(..));
         let mut run_bytes: usize = run.iter().map(|frame| frame.len()).sum();
-        while let Some(first) = waiting.frames.first_entry() {
+        while let Some(first) = backlog.frames.first_entry() {
             run_bytes += first.get().bytes.len();
             if run_bytes > OUTBOX_RUN_BYTES && !run.is_empty() {
                 break;
             }
             let place = *first.key();
-            run.extend(waiting.take(place).map(|frame| frame.bytes));
+            run.extend(backlog.take(place).map(|frame| frame.bytes));
         }
-        let run = SharedFrame::join(&run);
-        waiting.flight = run.len() - skip;
+        let run = SharedFrame::concat(&run);
+        backlog.flight = run.len() - skip;
         Some((run, skip))
     }
 
     /// The run in flight has left whole.
     pub fn on_sent(&mut self) {
-        let Some(waiting) = &mut self.0 else { return };
-        let sent = std::mem::take(&mut waiting.flight);
-        waiting.bytes -= sent;
-        waiting.catch_up = waiting.catch_up.saturating_sub(sent);
-        if waiting.bytes == 0 && waiting.catch_up == 0 {
+        let Some(backlog) = &mut self.0 else { return };
+        let sent = std::mem::take(&mut backlog.flight);
+        backlog.bytes -= sent;
+        backlog.catch_up = backlog.catch_up.saturating_sub(sent);
+        if backlog.bytes == 0 && backlog.catch_up == 0 {
             self.0 = None;
         }
     }
 
-    fn waiting(&mut self) -> &mut Waiting {
+    fn backlog(&mut self) -> &mut Backlog {
         self.0.get_or_insert_default()
     }
 }
 
-impl Waiting {
+impl Backlog {
     fn counted(&self) -> usize {
         self.bytes.saturating_sub(self.catch_up)
     }
@@ -276,16 +277,16 @@ impl Waiting {
         self.frames.values().next().map(|frame| frame.since_ms)
     }
 
-    fn push(&mut self, bytes: SharedFrame, mark: Option<Mark>, since_ms: u64) {
-        self.put(self.next, Frame { bytes, mark, since_ms });
+    fn push(&mut self, bytes: SharedFrame, queue_key: Option<QueueKey>, since_ms: u64) {
+        self.put(self.next, Frame { bytes, queue_key, since_ms });
     }
 
     /// Puts a frame where none is.
     fn put(&mut self, place: u64, frame: Frame) {
         self.bytes += frame.bytes.len();
         self.next = self.next.max(place + 1);
-        match frame.mark {
-            Some(mark) => drop(self.last.insert(mark.topic, place)),
+        match frame.queue_key {
+            Some(queue_key) => drop(self.last.insert(queue_key.topic, place)),
             None => self.last.clear(),
         }
         self.frames.insert(place, frame);
@@ -294,9 +295,9 @@ impl Waiting {
     /// Takes a frame out that is to leave.
     fn take(&mut self, place: u64) -> Option<Frame> {
         let frame = self.frames.remove(&place)?;
-        if let Some(mark) = frame.mark {
-            remove_if(&mut self.newest, mark, place);
-            remove_if(&mut self.last, mark.topic, place);
+        if let Some(queue_key) = frame.queue_key {
+            remove_if(&mut self.newest, queue_key, place);
+            remove_if(&mut self.last, queue_key.topic, place);
         }
         Some(frame)
     }
@@ -324,8 +325,8 @@ mod tests {
         SharedFrame::new((0..len).map(|n| n as u8).collect())
     }
 
-    fn mark(namespace: u16, topic: u32, key: u64) -> Mark {
-        Mark { namespace, topic, key }
+    fn queue_key(namespace: u16, topic: u32, key: u64) -> QueueKey {
+        QueueKey { namespace, topic, key }
     }
 
     /// All that leaves from now on, run by run.
@@ -384,7 +385,7 @@ mod tests {
 
     #[test]
     fn the_bound_counts_all_that_waits() {
-        let push = |outbox: &mut Outbox, len| outbox.push_bounded(frame(len), mark(0, 0, 0), 10, 0);
+        let push = |outbox: &mut Outbox, len| outbox.push_bounded(frame(len), queue_key(0, 0, 0), 10, 0);
         assert_eq!(push(&mut Outbox::default(), 11), Ok(()), "whatever its size, the first may wait");
         let mut outbox = Outbox::default();
         assert_eq!(push(&mut outbox, 6), Ok(()));
@@ -395,7 +396,7 @@ mod tests {
 
     #[test]
     fn what_a_client_catches_up_on_does_not_count_until_it_has_left() {
-        let push = |outbox: &mut Outbox, len| outbox.push_bounded(frame(len), mark(0, 0, 0), 10, 0);
+        let push = |outbox: &mut Outbox, len| outbox.push_bounded(frame(len), queue_key(0, 0, 0), 10, 0);
         let mut outbox = Outbox::default();
         outbox.expect_catch_up(100);
         assert!(outbox.is_empty(), "a send need not queue for what is only expected");
@@ -405,8 +406,8 @@ mod tests {
             (push(&mut outbox, 6), push(&mut outbox, 5), push(&mut outbox, 4)),
             (Ok(()), Err(OutboxFull), Ok(()))
         );
-        assert_eq!(outbox.push_dropping(frame(10), mark(0, 0, 0), 10, 0, 0), 2, "of the pushes, not of the past");
-        assert_eq!(outbox.push_replacing(frame(2), mark(0, 1, 0), 10, 0, 0), Err(OutboxFull));
+        assert_eq!(outbox.push_dropping(frame(10), queue_key(0, 0, 0), 10, 0, 0), 2, "of the pushes, not of the past");
+        assert_eq!(outbox.push_replacing(frame(2), queue_key(0, 1, 0), 10, 0, 0), Err(OutboxFull));
         assert_eq!((outbox.next_run().unwrap().0.len(), outbox.catch_up_bytes()), (110, 100));
         outbox.on_sent();
         assert_eq!((outbox.catch_up_bytes(), outbox.is_empty()), (0, true));
@@ -428,13 +429,13 @@ mod tests {
     fn the_oldest_of_a_namespace_are_dropped() {
         let mut outbox = Outbox::default();
         outbox.push(text("reply"), 0);
-        assert_eq!(outbox.push_dropping(text("a1"), mark(1, 0, 0), 11, 0, 1), 0);
-        assert_eq!(outbox.push_dropping(text("b1"), mark(2, 0, 0), 11, 0, 2), 0);
-        assert_eq!(outbox.push_dropping(text("a2"), mark(1, 0, 0), 11, 0, 3), 0);
-        assert_eq!(outbox.push_dropping(text("a3"), mark(1, 0, 0), 11, 0, 4), 1);
+        assert_eq!(outbox.push_dropping(text("a1"), queue_key(1, 0, 0), 11, 0, 1), 0);
+        assert_eq!(outbox.push_dropping(text("b1"), queue_key(2, 0, 0), 11, 0, 2), 0);
+        assert_eq!(outbox.push_dropping(text("a2"), queue_key(1, 0, 0), 11, 0, 3), 0);
+        assert_eq!(outbox.push_dropping(text("a3"), queue_key(1, 0, 0), 11, 0, 4), 1);
         assert_eq!(outbox.bytes(), 11);
-        assert_eq!(outbox.push_dropping(text("b2"), mark(2, 0, 0), 100, 3, 5), 1, "older than 3");
-        assert_eq!(outbox.push_dropping(text("long"), mark(1, 0, 0), 1, 0, 6), 2, "it gets in whatever its size");
+        assert_eq!(outbox.push_dropping(text("b2"), queue_key(2, 0, 0), 100, 3, 5), 1, "older than 3");
+        assert_eq!(outbox.push_dropping(text("long"), queue_key(1, 0, 0), 1, 0, 6), 2, "it gets in whatever its size");
         assert_eq!(runs(&mut outbox), [b"replyb2long"]);
         assert!(outbox.is_empty());
     }
@@ -442,7 +443,8 @@ mod tests {
     #[test]
     fn the_newest_of_a_topic_is_not_dropped_for_another() {
         let mut outbox = Outbox::default();
-        let push = |outbox: &mut Outbox, bytes, topic| outbox.push_dropping(text(bytes), mark(1, topic, 0), 6, 0, 0);
+        let push =
+            |outbox: &mut Outbox, bytes, topic| outbox.push_dropping(text(bytes), queue_key(1, topic, 0), 6, 0, 0);
         assert_eq!(push(&mut outbox, "q1", 1), 0);
         assert_eq!(push(&mut outbox, "q2", 1), 0);
         for bytes in ["b1", "b2", "b3", "b4"] {
@@ -454,14 +456,14 @@ mod tests {
     #[test]
     fn what_was_pushed_can_be_dropped_at_once() {
         let mut outbox = Outbox::default();
-        outbox.push_bounded(text("a1"), mark(0, 1, 0), 10, 0).unwrap();
+        outbox.push_bounded(text("a1"), queue_key(0, 1, 0), 10, 0).unwrap();
         outbox.push(text("reply"), 0);
-        outbox.push_replacing(text("b1"), mark(0, 2, 0), 10, 0, 0).unwrap();
+        outbox.push_replacing(text("b1"), queue_key(0, 2, 0), 10, 0, 0).unwrap();
         outbox.push_control(text("ping"));
         outbox.drop_pushed();
         assert_eq!(outbox.bytes(), 9);
         assert_eq!(runs(&mut outbox), [b"pingreply"]);
-        outbox.push_bounded(text("a2"), mark(0, 1, 0), 10, 0).unwrap();
+        outbox.push_bounded(text("a2"), queue_key(0, 1, 0), 10, 0).unwrap();
         outbox.drop_pushed();
         assert!(outbox.is_empty());
         outbox.drop_pushed();
@@ -471,8 +473,9 @@ mod tests {
     fn the_newest_of_each_thing_replaces_the_one_before() {
         let mut outbox = Outbox::default();
         outbox.push(text("reply"), 0);
-        let push =
-            |outbox: &mut Outbox, bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 12, 0, 0);
+        let push = |outbox: &mut Outbox, bytes, topic, key| {
+            outbox.push_replacing(text(bytes), queue_key(0, topic, key), 12, 0, 0)
+        };
         assert_eq!(push(&mut outbox, "a1", 1, 0), Ok(false));
         assert_eq!(push(&mut outbox, "b1", 2, 0), Ok(false));
         assert_eq!(push(&mut outbox, "k1", 2, 7), Ok(false));
@@ -493,7 +496,8 @@ mod tests {
     #[test]
     fn what_replaces_another_keeps_its_place_unless_its_topic_went_on() {
         let mut outbox = Outbox::default();
-        let mut push = |bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 100, 0, 0).unwrap();
+        let mut push =
+            |bytes, topic, key| outbox.push_replacing(text(bytes), queue_key(0, topic, key), 100, 0, 0).unwrap();
         assert!(!push("a1", 1, 0) && !push("b1", 2, 0) && !push("c1", 3, 0));
         // It changes all the time, and its turn comes all the same.
         (0..9).for_each(|_| assert!(push("aX", 1, 0)));
@@ -501,7 +505,8 @@ mod tests {
         assert!(push("b3", 2, 0), "now it comes after b2");
         assert!(push("c2", 3, 0));
         outbox.push(text("reply"), 0);
-        let mut push = |bytes, topic, key| outbox.push_replacing(text(bytes), mark(0, topic, key), 100, 0, 0).unwrap();
+        let mut push =
+            |bytes, topic, key| outbox.push_replacing(text(bytes), queue_key(0, topic, key), 100, 0, 0).unwrap();
         assert!(push("b4", 2, 0), "the reply may be that it has subscribed");
         assert_eq!(runs(&mut outbox), [b"aXc2b2replyb4"]);
     }
@@ -510,7 +515,7 @@ mod tests {
     fn what_replaces_another_has_waited_as_long() {
         let mut outbox = Outbox::default();
         let push = |outbox: &mut Outbox, topic, since_ms, now_ms| {
-            outbox.push_replacing(text("x"), mark(0, topic, 0), 100, since_ms, now_ms)
+            outbox.push_replacing(text("x"), queue_key(0, topic, 0), 100, since_ms, now_ms)
         };
         assert_eq!(push(&mut outbox, 1, 0, 10), Ok(false));
         assert_eq!(push(&mut outbox, 2, 0, 20), Ok(false));

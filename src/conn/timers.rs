@@ -37,7 +37,7 @@ pub struct KeepAlive {
 
 /// What a look at the clock means for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pulse {
+pub enum KeepAliveAction {
     /// Nothing to do before this time.
     Wait {
         /// When to look again.
@@ -78,7 +78,7 @@ impl KeepAlive {
     }
 
     /// The time has come that was asked for.
-    pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig, heartbeat: Heartbeat) -> Pulse {
+    pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig, heartbeat: Heartbeat) -> KeepAliveAction {
         let is_pinged = self.pinged_after_ms > 0;
         let pinged_ms = self.last_recv_ms.saturating_add(u64::from(self.pinged_after_ms));
         let give_up_ms = [
@@ -88,10 +88,10 @@ impl KeepAlive {
         ];
         let give_up_ms = give_up_ms.into_iter().flatten().min().unwrap_or(u64::MAX);
         if now_ms >= give_up_ms {
-            return Pulse::Lost;
+            return KeepAliveAction::Lost;
         }
         if config.ping_interval_ms == 0 || is_pinged {
-            return Pulse::Wait { until_ms: give_up_ms };
+            return KeepAliveAction::Wait { until_ms: give_up_ms };
         }
         let ping_after_ms = match self.first_ping_after_ms {
             0 => config.ping_interval_ms,
@@ -99,15 +99,15 @@ impl KeepAlive {
         };
         let ping_ms = self.since_ms.saturating_add(ping_after_ms);
         if now_ms < ping_ms {
-            return Pulse::Wait { until_ms: ping_ms.min(give_up_ms) };
+            return KeepAliveAction::Wait { until_ms: ping_ms.min(give_up_ms) };
         }
         self.since_ms = now_ms;
         self.first_ping_after_ms = 0;
         if !heartbeat.has_answer() {
-            return Pulse::Ping { until_ms: now_ms.saturating_add(config.ping_interval_ms) };
+            return KeepAliveAction::Ping { until_ms: now_ms.saturating_add(config.ping_interval_ms) };
         }
         self.pinged_after_ms = saturate(self.silence_ms(now_ms)).max(1);
-        Pulse::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
+        KeepAliveAction::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
     }
 }
 
@@ -126,24 +126,28 @@ mod tests {
     #[test]
     fn a_silent_peer_is_pinged_and_then_lost() {
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 125 });
-        assert_eq!(peer.on_timer(125, &CONFIG, WEBSOCKET), Pulse::Ping { until_ms: 135 });
-        assert_eq!(peer.on_timer(130, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 135 });
-        assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), Pulse::Lost);
+        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 125 });
+        assert_eq!(peer.on_timer(125, &CONFIG, WEBSOCKET), KeepAliveAction::Ping { until_ms: 135 });
+        assert_eq!(peer.on_timer(130, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 135 });
+        assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), KeepAliveAction::Lost);
     }
 
     #[test]
     fn only_the_first_ping_may_come_early() {
         let mut peer = KeepAlive::new(100);
         peer.ping_first_after(7);
-        assert_eq!(peer.on_timer(100, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 107 });
+        assert_eq!(peer.on_timer(100, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 107 });
         peer.on_recv(105, WEBSOCKET);
-        assert_eq!(peer.on_timer(107, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 112 });
-        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), Pulse::Ping { until_ms: 122 });
+        assert_eq!(peer.on_timer(107, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 112 });
+        assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), KeepAliveAction::Ping { until_ms: 122 });
         peer.on_recv(113, WEBSOCKET);
-        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 138 });
+        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 138 });
         peer.ping_first_after(1000);
-        assert_eq!(peer.on_timer(122, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 138 }, "nor may it come late");
+        assert_eq!(
+            peer.on_timer(122, &CONFIG, WEBSOCKET),
+            KeepAliveAction::Wait { until_ms: 138 },
+            "nor may it come late"
+        );
     }
 
     #[test]
@@ -151,35 +155,35 @@ mod tests {
         let mut peer = KeepAlive::new(100);
         peer.on_timer(125, &CONFIG, WEBSOCKET);
         peer.on_recv(134, WEBSOCKET);
-        assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), Pulse::Wait { until_ms: 159 });
+        assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 159 });
     }
 
     #[test]
     fn idle_ones_are_lost_also_without_pings() {
         let config = KeepAliveConfig { ping_interval_ms: 0, idle_timeout_ms: 40, ..CONFIG };
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(120, &config, WEBSOCKET), Pulse::Wait { until_ms: 140 });
-        assert_eq!(peer.on_timer(140, &config, WEBSOCKET), Pulse::Lost);
+        assert_eq!(peer.on_timer(120, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: 140 });
+        assert_eq!(peer.on_timer(140, &config, WEBSOCKET), KeepAliveAction::Lost);
         let config = KeepAliveConfig { idle_timeout_ms: 30, ..CONFIG };
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(125, &config, WEBSOCKET), Pulse::Ping { until_ms: 130 });
-        assert_eq!(peer.on_timer(130, &config, WEBSOCKET), Pulse::Lost);
+        assert_eq!(peer.on_timer(125, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: 130 });
+        assert_eq!(peer.on_timer(130, &config, WEBSOCKET), KeepAliveAction::Lost);
     }
 
     #[test]
     fn nothing_is_asked_of_a_peer_when_all_is_off() {
         let config = KeepAliveConfig { ping_interval_ms: 0, ..CONFIG };
-        assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), Pulse::Wait { until_ms: u64::MAX });
+        assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
     }
 
     #[test]
     fn times_without_end_never_come() {
         let config = KeepAliveConfig { ping_interval_ms: u64::MAX, idle_timeout_ms: u64::MAX, ..CONFIG };
-        assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), Pulse::Wait { until_ms: u64::MAX });
+        assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
         let config = KeepAliveConfig { pong_timeout_ms: u64::MAX, ..CONFIG };
         let mut peer = KeepAlive::new(5);
-        assert_eq!(peer.on_timer(30, &config, WEBSOCKET), Pulse::Ping { until_ms: u64::MAX });
-        assert_eq!(peer.on_timer(31, &config, WEBSOCKET), Pulse::Wait { until_ms: u64::MAX });
+        assert_eq!(peer.on_timer(30, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: u64::MAX });
+        assert_eq!(peer.on_timer(31, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
     }
 
     #[test]
@@ -187,18 +191,18 @@ mod tests {
         let json = Heartbeat::CentrifugeJson;
         let mut peer = KeepAlive::new(100);
         peer.on_recv(120, json);
-        assert_eq!(peer.on_timer(125, &CONFIG, json), Pulse::Ping { until_ms: 135 });
+        assert_eq!(peer.on_timer(125, &CONFIG, json), KeepAliveAction::Ping { until_ms: 135 });
         peer.on_recv(126, json);
-        assert_eq!(peer.on_timer(135, &CONFIG, json), Pulse::Wait { until_ms: 150 });
-        assert_eq!(peer.on_timer(150, &CONFIG, json), Pulse::Ping { until_ms: 160 });
-        assert_eq!(peer.on_timer(160, &CONFIG, json), Pulse::Lost);
+        assert_eq!(peer.on_timer(135, &CONFIG, json), KeepAliveAction::Wait { until_ms: 150 });
+        assert_eq!(peer.on_timer(150, &CONFIG, json), KeepAliveAction::Ping { until_ms: 160 });
+        assert_eq!(peer.on_timer(160, &CONFIG, json), KeepAliveAction::Lost);
     }
 
     #[test]
     fn pings_without_an_answer_go_on() {
         let config = KeepAliveConfig { idle_timeout_ms: 30, ..CONFIG };
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(125, &config, Heartbeat::Sse), Pulse::Ping { until_ms: 150 });
-        assert_eq!(peer.on_timer(150, &config, Heartbeat::Sse), Pulse::Ping { until_ms: 175 });
+        assert_eq!(peer.on_timer(125, &config, Heartbeat::Sse), KeepAliveAction::Ping { until_ms: 150 });
+        assert_eq!(peer.on_timer(150, &config, Heartbeat::Sse), KeepAliveAction::Ping { until_ms: 175 });
     }
 }

@@ -11,7 +11,7 @@ use super::metrics::MemoryInUse;
 use super::shards::{Outcome, ToShards, TopicList};
 use super::{Access, State};
 use crate::buf::ConnId;
-use crate::gateway::Order;
+use crate::gateway::UserCommand;
 use crate::proto::MessageKind;
 use crate::server::{PublishError, SlowConnection, Status};
 use crate::topics::{Answer, ClientInfo, Draft, Epoch, HistoryPage, Namespace, Namespaces, Position, Query, TopicName};
@@ -30,7 +30,7 @@ pub(super) struct Shards {
     /// What was asked, in order.
     pub(super) asked: Rc<RefCell<Vec<(String, Query)>>>,
     /// What was ordered, in order.
-    pub(super) ordered: Rc<RefCell<Vec<Order>>>,
+    pub(super) ordered: Rc<RefCell<Vec<UserCommand>>>,
     /// How often a drain finds a queue full before it succeeds.
     pub(super) drain_refusals: Rc<Cell<u32>>,
     /// Whether it has succeeded.
@@ -132,7 +132,7 @@ impl ToShards for Shards {
         Ok(lists.map(list).into())
     }
 
-    fn order(&mut self, order: Order) -> Result<(), PublishError> {
+    fn order(&mut self, order: UserCommand) -> Result<(), PublishError> {
         self.ordered.borrow_mut().push(order);
         Ok(())
     }

@@ -21,7 +21,7 @@ use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
 use super::places::{Ended, Place};
 use super::{State, api, guard, metrics, publish, slowest};
-use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_INPUT_BYTES, CONTROL_HEAD_MS};
+use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);

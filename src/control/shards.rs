@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use super::State;
-use crate::gateway::Order;
+use crate::gateway::UserCommand;
 use crate::server::{PublishError, Publisher, SlowConnection};
 use crate::topics::{Answer, Draft, Position, Query, TopicName};
 
@@ -18,7 +18,7 @@ pub(super) trait ToShards {
     /// As [`Publisher::slowest`].
     fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError>;
     /// As [`Publisher::order`].
-    fn order(&mut self, order: Order) -> Result<(), PublishError>;
+    fn order(&mut self, order: UserCommand) -> Result<(), PublishError>;
     /// As [`Publisher::drain`].
     fn drain(&mut self) -> Result<(), PublishError>;
 }
@@ -46,7 +46,7 @@ impl ToShards for Publisher {
         Publisher::slowest(self, count)
     }
 
-    fn order(&mut self, order: Order) -> Result<(), PublishError> {
+    fn order(&mut self, order: UserCommand) -> Result<(), PublishError> {
         Publisher::order(self, order)
     }
 
@@ -73,17 +73,17 @@ impl State {
     /// All topics with subscribers, and how many are present in each where that is kept.
     pub(super) async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
         self.refuse_while_draining()?;
-        join(self.with_shards(|shards| shards.topics())?).await
+        collect(self.with_shards(|shards| shards.topics())?).await
     }
 
     /// Of each shard the `count` connections that have the most waiting.
     pub(super) async fn slowest(&self, count: usize) -> Result<Vec<SlowConnection>, PublishError> {
         self.refuse_while_draining()?;
-        join(self.with_shards(|shards| shards.slowest(count))?).await
+        collect(self.with_shards(|shards| shards.slowest(count))?).await
     }
 
     /// Has the shards carry out an order.
-    pub(super) fn order(&self, order: Order) -> Result<(), PublishError> {
+    pub(super) fn order(&self, order: UserCommand) -> Result<(), PublishError> {
         self.refuse_while_draining()?;
         self.with_shards(|shards| shards.order(order))
     }
@@ -95,7 +95,7 @@ impl State {
 }
 
 /// What all shards have answered, one after the other.
-async fn join<T>(answers: Vec<oneshot::Receiver<Vec<T>>>) -> Result<Vec<T>, PublishError> {
+async fn collect<T>(answers: Vec<oneshot::Receiver<Vec<T>>>) -> Result<Vec<T>, PublishError> {
     let mut joined = Vec::new();
     for answer in answers {
         joined.append(&mut answer.await.map_err(|_| PublishError::Stopping)?);

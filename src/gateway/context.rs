@@ -17,13 +17,13 @@ pub enum Command {
     /// End a subscription.
     Unsubscribe(TopicName),
     /// Have what is pushed to this connection wait until its handler says otherwise.
-    Hold,
+    PauseDelivery,
     /// Publish to a topic, wherever its home is.
     Publish {
         /// What.
         draft: Box<Draft>,
         /// Whether and with which ticket the outcome is wanted.
-        ticket: Option<u32>,
+        request_id: Option<u32>,
     },
     /// Ask something about a topic.
     Query {
@@ -32,7 +32,7 @@ pub enum Command {
         /// What.
         query: Query,
         /// The answer's.
-        ticket: u32,
+        request_id: u32,
     },
 }
 
@@ -49,7 +49,7 @@ pub struct Subscribe {
     pub join_leave: bool,
     /// With a ticket, the answer says where the topic is and what was missed, and the subscription begins then; without
     /// one it begins at once.
-    pub ticket: Option<u32>,
+    pub request_id: Option<u32>,
 }
 
 /// More subscriptions than [`CONN_TOPICS_MAX`] on one connection.
@@ -92,7 +92,7 @@ pub struct Context<'a> {
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
     is_stream: bool,
-    is_released: bool,
+    is_delivery_resumed: bool,
     is_closed: bool,
     /// What is to become of further messages, if this call has changed that.
     input: Option<Input>,
@@ -128,7 +128,7 @@ impl<'a> Context<'a> {
             commands,
             subscriptions,
             is_stream,
-            is_released: false,
+            is_delivery_resumed: false,
             is_closed: false,
             input: None,
             messages: None,
@@ -166,7 +166,8 @@ impl<'a> Context<'a> {
     /// # Errors
     /// Refused when the connection has [`CONN_TOPICS_MAX`] subscriptions.
     pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
-        let subscribe = Subscribe { topic, catch_up: CatchUp::None, presence: None, join_leave: false, ticket: None };
+        let subscribe =
+            Subscribe { topic, catch_up: CatchUp::None, presence: None, join_leave: false, request_id: None };
         self.subscribe_with(subscribe)
     }
 
@@ -189,15 +190,15 @@ impl<'a> Context<'a> {
         self.commands.push(Command::Unsubscribe(topic));
     }
 
-    /// From now on what is pushed to this connection waits, until [`release`](Self::release).
-    pub fn hold(&mut self) {
-        self.commands.push(Command::Hold);
+    /// From now on what is pushed to this connection waits, until [`resume_delivery`](Self::resume_delivery).
+    pub fn pause_delivery(&mut self) {
+        self.commands.push(Command::PauseDelivery);
     }
 
-    /// Ends what [`hold`](Self::hold) began. What is sent in this call, which must be one of
+    /// Ends what [`pause_delivery`](Self::pause_delivery) began. What is sent in this call, which must be one of
     /// [`on_answer`](super::Handler::on_answer), leaves before all that waits.
-    pub fn release(&mut self) {
-        self.is_released = true;
+    pub fn resume_delivery(&mut self) {
+        self.is_delivery_resumed = true;
     }
 
     /// Publishes `message` to the subscribers of `topic` on all shards. Where it can't be passed on, since
@@ -209,13 +210,13 @@ impl<'a> Context<'a> {
 
     /// The same with all that can be said about it. With a ticket, the outcome is
     /// [`Answer::Published`](crate::topics::Answer::Published).
-    pub fn publish_with(&mut self, draft: Draft, ticket: Option<u32>) {
-        self.commands.push(Command::Publish { draft: Box::new(draft), ticket });
+    pub fn publish_with(&mut self, draft: Draft, request_id: Option<u32>) {
+        self.commands.push(Command::Publish { draft: Box::new(draft), request_id });
     }
 
     /// Asks something about a topic. The answer has this ticket.
-    pub fn query(&mut self, topic: TopicName, query: Query, ticket: u32) {
-        self.commands.push(Command::Query { topic, query, ticket });
+    pub fn query(&mut self, topic: TopicName, query: Query, request_id: u32) {
+        self.commands.push(Command::Query { topic, query, request_id });
     }
 
     /// Closes the connection: a Close frame is sent after all that was sent before, and the peer has some seconds to
@@ -228,14 +229,14 @@ impl<'a> Context<'a> {
     }
 
     /// Takes no more messages of this peer for now: they stay unread, and so does what is in the socket. The handler
-    /// keeps what is left of a message that it has begun, and says with [`resume`](Self::resume) when it can go on.
-    pub fn pause(&mut self) {
+    /// keeps what is left of a message that it has begun, and says with [`resume_input`](Self::resume_input) when it can go on.
+    pub fn pause_input(&mut self) {
         self.input = Some(Input::Paused);
     }
 
-    /// Ends what [`pause`](Self::pause) began, perhaps in the same call. In one of the next turns, and once little
+    /// Ends what [`pause_input`](Self::pause_input) began, perhaps in the same call. In one of the next turns, and once little
     /// waits to be sent, the shard calls [`on_resume`](super::Handler::on_resume) and hands over messages again.
-    pub fn resume(&mut self) {
+    pub fn resume_input(&mut self) {
         self.input = Some(Input::Ready);
     }
 
@@ -261,9 +262,9 @@ impl<'a> Context<'a> {
         self.subscriptions
     }
 
-    /// Whether [`release`](Self::release) was called.
-    pub(crate) fn is_released(&self) -> bool {
-        self.is_released
+    /// Whether [`resume_delivery`](Self::resume_delivery) was called.
+    pub(crate) fn is_delivery_resumed(&self) -> bool {
+        self.is_delivery_resumed
     }
 
     /// Whether [`close`](Self::close) was called.

@@ -21,7 +21,7 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
         Encoding::CentrifugeProtobuf => {
             encode_as(MessageKind::Binary, &mut out, |out| encode_publication_protobuf(out, body));
         }
-        Encoding::Own => return None,
+        Encoding::PerConnection => return None,
     }
     Some(SharedFrame::new(out))
 }
@@ -34,7 +34,7 @@ pub(super) fn encoded_bytes_max(encoding: Encoding, body: &Body) -> usize {
     let payload = body.payload().len();
     match encoding {
         Encoding::Raw => body.frame.len(),
-        Encoding::Envelope | Encoding::Own => {
+        Encoding::Envelope | Encoding::PerConnection => {
             let tags: usize =
                 tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
             payload + body.topic.as_str().len() + escaped_bytes(key.as_bytes()) + tags + 160
@@ -103,7 +103,7 @@ pub fn encode_presence(
         Encoding::CentrifugeProtobuf => {
             encode_as(MessageKind::Binary, &mut out, |out| encode_presence_protobuf(out, topic, info, has_joined));
         }
-        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::Own => return None,
+        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::PerConnection => return None,
     }
     Some(SharedFrame::new(out))
 }

@@ -35,8 +35,8 @@ impl Feed {
 }
 
 /// The ticket of a subscription says how it is to be answered.
-const RAW_TICKET: u32 = 0;
-const ENVELOPE_TICKET: u32 = 1;
+const RAW_REQUEST: u32 = 0;
+const ENVELOPE_REQUEST: u32 = 1;
 
 impl Handler for Feed {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
@@ -44,12 +44,12 @@ impl Handler for Feed {
         wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
         let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE);
         for (topic, catch_up) in wanted {
-            let ticket = match (has_envelope, catch_up) {
-                (true, _) => Some(ENVELOPE_TICKET),
+            let request_id = match (has_envelope, catch_up) {
+                (true, _) => Some(ENVELOPE_REQUEST),
                 (false, CatchUp::None) => None,
-                (false, _) => Some(RAW_TICKET),
+                (false, _) => Some(RAW_REQUEST),
             };
-            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
+            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics on one connection: open another for the rest");
             conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }
@@ -65,9 +65,9 @@ impl Handler for Feed {
         conn.close(CloseCode::POLICY_VIOLATION, "this feed is read-only: publish on the control port");
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         match answer {
-            Answer::Subscribed { topic, position, recovery } if ticket == ENVELOPE_TICKET => {
+            Answer::Subscribed { topic, position, recovery } if request_id == ENVELOPE_REQUEST => {
                 conn.send(Message::text(&subscribed(&topic, position, &recovery)));
                 send_missed(conn, Encoding::Envelope, recovery);
             }

@@ -43,8 +43,8 @@ pub trait Handler {
     }
 
     /// What was asked for with this ticket has come about, or has not.
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
-        let _ = (conn, ticket, answer);
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+        let _ = (conn, request_id, answer);
     }
 
     /// Bytes at most that this connection is sent of a publication that it has missed. What would wait for it in vain
@@ -54,7 +54,7 @@ pub trait Handler {
         encoded_bytes_max(encoding, body)
     }
 
-    /// Something was pushed to a topic that this connection has subscribed to with [`Encoding::Own`].
+    /// Something was pushed to a topic that this connection has subscribed to with [`Encoding::PerConnection`].
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
         let _ = (conn, topic, push);
     }
@@ -77,13 +77,13 @@ pub trait Handler {
     }
 
     /// The server API wants something of a user's connections: appends those of them that are here.
-    fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
-        let _ = (order, found);
+    fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
+        let _ = (command, found);
     }
 
     /// The server API wants something of this connection, which [`find_connections`](Self::find_connections) has named.
-    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
-        let _ = (conn, order);
+    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
+        let _ = (conn, command);
     }
 
     /// The connection that was opened is over, and its subscriptions have ended.
@@ -155,18 +155,18 @@ pub struct Refusal {
 
 /// What the server API wants of the connections of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct UserCommand {
     /// The user; empty is every one.
     pub user: String,
     /// Only this connection of the user's.
     pub client: Option<String>,
     /// What is wanted.
-    pub action: Action,
+    pub action: UserAction,
 }
 
-/// See [`Order`].
+/// See [`UserCommand`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum UserAction {
     /// Subscribe it to this topic.
     Subscribe(TopicName),
     /// End its subscription to this topic.

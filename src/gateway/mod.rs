@@ -20,7 +20,7 @@ pub(crate) use context::{ContextParts, Input};
 pub use echo::Echo;
 pub use encoding::{encode_presence, encode_publication};
 pub use feed::Feed;
-pub use handler::{Accept, Action, Get, Handler, Order, Refusal, Request, Stream};
+pub use handler::{Accept, Get, Handler, Refusal, Request, Stream, UserAction, UserCommand};
 pub(crate) use origin::is_loopback_origin;
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 pub use page::answer_plain_get;

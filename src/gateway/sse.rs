@@ -46,9 +46,9 @@ impl Handler for Sse {
         // The browser itself comes back; if many do at once, not all at the same time.
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         let is_one = topics.len() == 1;
-        for (ticket, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
-            let ticket = Some(ticket as u32);
-            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
+        for (request_id, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
+            let request_id = Some(request_id as u32);
+            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics in one stream: open another for the rest");
             conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }
@@ -58,14 +58,14 @@ impl Handler for Sse {
         Ok(Stream {
             content_type: "text/event-stream",
             headers: vec![("Cache-Control", "no-store".to_owned()), ("X-Accel-Buffering", "no".to_owned())],
-            encoding: if is_one { Encoding::Sse } else { Encoding::Own },
+            encoding: if is_one { Encoding::Sse } else { Encoding::PerConnection },
             heartbeat: Heartbeat::Sse,
         })
     }
 
     fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         let Answer::Subscribed { topic, position, recovery } = answer else {
             // Nothing can be said in an event stream that the browser would heed, except to come again.
             return conn.close(CloseCode::TRY_AGAIN_LATER, "");
@@ -77,10 +77,10 @@ impl Handler for Sse {
         };
         let mut out = Vec::new();
         for body in &missed {
-            let id = self.advance(conn.id(), ticket as usize, body.position);
+            let id = self.advance(conn.id(), request_id as usize, body.position);
             encode_event(&mut out, body, &id);
         }
-        let id = self.advance(conn.id(), ticket as usize, position);
+        let id = self.advance(conn.id(), request_id as usize, position);
         if is_lost {
             let (epoch, offset) = (position.epoch.to_string(), position.offset);
             let data = serde_json::json!({"topic": topic.as_str(), "epoch": epoch, "offset": offset});

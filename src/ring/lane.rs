@@ -12,7 +12,7 @@ use io_uring::squeue::{Entry, Flags};
 use io_uring::types::{CancelBuilder, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode};
 
-use super::{Completion, Direct, Errno, Event, Gather, Op, SendNow, StartError, Token};
+use super::{Completion, Errno, Event, FixedFd, Gather, Op, SendNow, StartError, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
 /// What the completion of listening for the bell has instead of a token. No token is 0.
@@ -41,7 +41,7 @@ pub(super) struct LaneConfig {
     /// Which of the lanes it is: what its receive buffers are known by.
     pub(super) number: u16,
     /// Its first socket; the others follow.
-    pub(super) first: Direct,
+    pub(super) first: FixedFd,
     /// Entries of the submission queue.
     pub(super) submissions: u32,
     /// Entries of the completion queue.
@@ -56,7 +56,7 @@ pub(super) struct LaneConfig {
 
 /// A send that may wait: the kernel takes what fits each time the socket has room.
 struct WaitingSend {
-    socket: Direct,
+    socket: FixedFd,
     frame: SharedFrame,
     /// Where the first byte of the send is in the frame.
     start: usize,
@@ -70,7 +70,7 @@ struct WaitingSend {
 pub(super) struct Lane {
     ring: IoUring,
     recv: RecvRing,
-    first: Direct,
+    first: FixedFd,
     /// Sends that may wait, by token.
     in_flight: HashMap<u64, WaitingSend>,
     /// Those of them that the kernel has taken a part of.
@@ -137,12 +137,12 @@ impl Lane {
     }
 
     /// Moves a connected socket into slot `socket` of the table; the caller's descriptor stays open.
-    pub(super) fn install(&mut self, fd: RawFd, socket: Direct) -> io::Result<()> {
+    pub(super) fn install(&mut self, fd: RawFd, socket: FixedFd) -> io::Result<()> {
         self.ring.submitter().register_files_update(self.fixed(socket).0, &[fd]).map(drop)
     }
 
     /// The socket as its own table numbers it.
-    pub(super) fn fixed(&self, socket: Direct) -> Fixed {
+    pub(super) fn fixed(&self, socket: FixedFd) -> Fixed {
         Fixed(socket.0 - self.first.0)
     }
 
@@ -199,7 +199,7 @@ impl Lane {
     /// Queues a send of all of `frame` after its first `skip` bytes, and keeps the frame until it ends.
     pub(super) fn push_send(
         &mut self,
-        socket: Direct,
+        socket: FixedFd,
         frame: SharedFrame,
         skip: usize,
         token: Token,
@@ -243,12 +243,12 @@ impl Lane {
     }
 
     /// Queues a receive of many pieces.
-    pub(super) fn push_recv(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) {
+    pub(super) fn push_recv(&mut self, socket: FixedFd, token: Token, reaped: &mut Vec<Completion>) {
         self.push(opcode::RecvMulti::new(self.fixed(socket), RECV_GROUP).build(), token, reaped);
     }
 
     /// Queues a receive of what is there: one piece, as long as the buffer has room for.
-    pub(super) fn push_recv_now(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) {
+    pub(super) fn push_recv_now(&mut self, socket: FixedFd, token: Token, reaped: &mut Vec<Completion>) {
         let entry = self.recv_entry(socket, 0);
         self.push(entry, token, reaped);
     }
@@ -256,7 +256,7 @@ impl Lane {
     /// Queues a receive of one piece that waits for it, behind what other sockets can go on with.
     pub(super) fn push_recv_late(
         &mut self,
-        socket: Direct,
+        socket: FixedFd,
         bytes_max: u32,
         token: Token,
         reaped: &mut Vec<Completion>,
@@ -266,7 +266,7 @@ impl Lane {
     }
 
     /// A receive that never waits, so that it never holds a buffer.
-    fn recv_entry(&self, socket: Direct, bytes_max: u32) -> Entry {
+    fn recv_entry(&self, socket: FixedFd, bytes_max: u32) -> Entry {
         let recv = opcode::Recv::new(self.fixed(socket), std::ptr::null_mut(), bytes_max).buf_group(RECV_GROUP);
         recv.flags(libc::MSG_DONTWAIT).build().flags(Flags::BUFFER_SELECT)
     }
@@ -299,7 +299,7 @@ impl Lane {
     }
 
     /// A descriptor of the process's own for `socket`, which stays where it is; `None` where there is no room for one.
-    pub(super) fn export(&mut self, socket: Direct, token: Token, reaped: &mut Vec<Completion>) -> Option<OwnedFd> {
+    pub(super) fn export(&mut self, socket: FixedFd, token: Token, reaped: &mut Vec<Completion>) -> Option<OwnedFd> {
         let mut exported = Vec::new();
         self.push(opcode::FixedFdInstall::new(self.fixed(socket), 0).build(), token, reaped);
         // The kernel does this while it is submitted.

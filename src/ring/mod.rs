@@ -41,13 +41,13 @@ pub const ACCEPTS_MAX: usize = 64;
 
 /// A socket in the ring's own file table. It needs no slot in the process's table and no reference count per call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Direct(pub u32);
+pub struct FixedFd(pub u32);
 
 /// One send of [`Ring::send_now`].
 #[derive(Clone, Copy, Debug)]
 pub struct SendNow<'a> {
     /// The socket.
-    pub socket: Direct,
+    pub socket: FixedFd,
     /// All that should go.
     pub bytes: &'a [u8],
     /// Nothing will be sent after it: it leaves when the socket is closed, together with the end of the stream. For
@@ -74,7 +74,7 @@ pub trait Ring {
     fn accepted_from(&self, token: Token) -> IpAddr;
 
     /// Whom `socket` is connected to, as far as that can still be told. Takes some microseconds: not for every socket.
-    fn peer(&mut self, socket: Direct) -> Option<SocketAddr>;
+    fn peer(&mut self, socket: FixedFd) -> Option<SocketAddr>;
 
     /// Receives from `socket` until its end or an error: one completion for each piece, in [`Completion::received`].
     /// A completion without `more` ended it: value 0 is the peer's end of stream, [`Errno::NoBuffers`] means that
@@ -82,27 +82,27 @@ pub trait Ring {
     ///
     /// The quickest for a socket on which much arrives. The kernel holds some 900 bytes for it, and it must be
     /// cancelled to be replaced.
-    fn submit_recv(&mut self, socket: Direct, token: Token);
+    fn submit_recv(&mut self, socket: FixedFd, token: Token);
 
     /// Receives one piece of what is there, as [`submit_recv`](Self::submit_recv) does, and never waits: completes
     /// once, with [`Errno::WouldBlock`] where nothing is there. Poll the socket then.
-    fn submit_recv_now(&mut self, socket: Direct, token: Token);
+    fn submit_recv_now(&mut self, socket: FixedFd, token: Token);
 
     /// Waits for bytes as a poll does, and receives one piece of at most `bytes_max`, which is not 0, after whatever
     /// has come on other sockets by then. Completes once, perhaps with [`Errno::WouldBlock`].
-    fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token);
+    fn submit_recv_late(&mut self, socket: FixedFd, bytes_max: u32, token: Token);
 
     /// Whether a receive from `socket` would find a buffer, as far as the completions so far tell. After
     /// [`Errno::NoBuffers`], receive again once this is true.
-    fn has_recv_buffers(&self, socket: Direct) -> bool;
+    fn has_recv_buffers(&self, socket: FixedFd) -> bool;
 
     /// Completes once, as soon as there may be something to receive. The kernel holds some 250 bytes for it: how a
     /// socket on which little arrives should wait.
-    fn submit_poll(&mut self, socket: Direct, token: Token);
+    fn submit_poll(&mut self, socket: FixedFd, token: Token);
 
     /// Sends all of `frame` after its first `skip` bytes, however long that takes. Completes once, with the bytes sent
     /// or the error. At most one at a time for a socket: a stream has one order.
-    fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token);
+    fn submit_send(&mut self, socket: FixedFd, frame: SharedFrame, skip: usize, token: Token);
 
     /// Sends each without waiting. What went whole leaves no trace; for the rest a completion is put into `incomplete`:
     /// the bytes that went, or the error ([`Errno::WouldBlock`] if the socket was full). At most one for a socket in
@@ -112,14 +112,14 @@ pub trait Ring {
     /// Ends our half of the stream: the peer reads the end of it after all that was sent. Completes once. The kernel
     /// does this on a worker thread, so the descriptor must not be closed before: the shutdown might reach its next
     /// owner.
-    fn submit_shutdown(&mut self, socket: Direct, token: Token);
+    fn submit_shutdown(&mut self, socket: FixedFd, token: Token);
 
     /// Closes `socket` and frees its descriptor. Completes once.
-    fn submit_close(&mut self, socket: Direct, token: Token);
+    fn submit_close(&mut self, socket: FixedFd, token: Token);
 
     /// Ends the operation of `socket` that was submitted with `target`, which then completes with
     /// [`Errno::Canceled`] if it had not already. Does not complete itself.
-    fn submit_cancel(&mut self, socket: Direct, target: Token);
+    fn submit_cancel(&mut self, socket: FixedFd, target: Token);
 
     /// Ends the accept that was submitted with `target`, in the same way.
     fn submit_cancel_accept(&mut self, target: Token);

@@ -1,7 +1,7 @@
 //! The real ring: one kernel ring, or several that act as one.
 //!
 //! The table of direct descriptors of a kernel ring holds at most `RLIMIT_NOFILE` sockets, so a [`Uring`] that is to
-//! hold more is made of several **lanes**, each a kernel ring with a table of its own. A [`Direct`] says which lane its
+//! hold more is made of several **lanes**, each a kernel ring with a table of its own. A [`FixedFd`] says which lane its
 //! socket is on, and nobody outside needs to know. The first lane is the one that sleeps; the others ring a common bell
 //! when something happens meanwhile, and are entered only where there is something to do. With one lane there is no
 //! bell and no difference to a bare kernel ring.
@@ -23,7 +23,7 @@ use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::lane::{Lane, LaneConfig};
-use super::{ACCEPTS_MAX, Completion, Direct, Event, Op, Ring, SendNow, StartError, Token};
+use super::{ACCEPTS_MAX, Completion, Event, FixedFd, Op, Ring, SendNow, StartError, Token};
 use crate::buf::{Received, SharedFrame};
 
 /// Sends submitted with one system call. 64 to 512 measure alike; more gains nothing.
@@ -160,7 +160,7 @@ impl Uring {
         let lane = |number: u32| {
             Lane::new(LaneConfig {
                 number: number as u16,
-                first: Direct(number * split.descriptors),
+                first: FixedFd(number * split.descriptors),
                 submissions: if number == 0 { SUBMISSIONS } else { LANE_SUBMISSIONS },
                 completions: if number == 0 { COMPLETIONS } else { LANE_COMPLETIONS },
                 descriptors: split.descriptors,
@@ -180,7 +180,7 @@ impl Uring {
     ///
     /// # Errors
     /// If the slot lies outside the table.
-    pub fn install(&mut self, fd: OwnedFd, socket: Direct) -> io::Result<()> {
+    pub fn install(&mut self, fd: OwnedFd, socket: FixedFd) -> io::Result<()> {
         match self.lanes.get_mut((socket.0 / self.lane_descriptors) as usize) {
             Some(lane) => lane.install(fd.as_raw_fd(), socket),
             None => Err(io::ErrorKind::InvalidInput.into()),
@@ -188,11 +188,11 @@ impl Uring {
     }
 
     /// The lane of a socket, and where its completions go.
-    fn lane(&mut self, socket: Direct) -> (&mut Lane, &mut Vec<Completion>) {
+    fn lane(&mut self, socket: FixedFd) -> (&mut Lane, &mut Vec<Completion>) {
         (&mut self.lanes[(socket.0 / self.lane_descriptors) as usize], &mut self.reaped)
     }
 
-    fn push(&mut self, socket: Direct, token: Token, entry: impl FnOnce(Fixed) -> Entry) {
+    fn push(&mut self, socket: FixedFd, token: Token, entry: impl FnOnce(Fixed) -> Entry) {
         let (lane, reaped) = self.lane(socket);
         let entry = entry(lane.fixed(socket));
         lane.push(entry, token, reaped);
@@ -260,32 +260,32 @@ impl Ring for Uring {
         ip_address(unsafe { accepted.address.assume_init_ref() })
     }
 
-    fn peer(&mut self, socket: Direct) -> Option<SocketAddr> {
+    fn peer(&mut self, socket: FixedFd) -> Option<SocketAddr> {
         let (lane, reaped) = self.lane(socket);
         let fd = lane.export(socket, Token::new(Op::Export, 0, 0), reaped)?;
         SocketAddr::try_from(getpeername(fd).ok()??).ok()
     }
 
-    fn submit_recv(&mut self, socket: Direct, token: Token) {
+    fn submit_recv(&mut self, socket: FixedFd, token: Token) {
         let (lane, reaped) = self.lane(socket);
         lane.push_recv(socket, token, reaped);
     }
 
-    fn submit_recv_now(&mut self, socket: Direct, token: Token) {
+    fn submit_recv_now(&mut self, socket: FixedFd, token: Token) {
         let (lane, reaped) = self.lane(socket);
         lane.push_recv_now(socket, token, reaped);
     }
 
-    fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
+    fn submit_recv_late(&mut self, socket: FixedFd, bytes_max: u32, token: Token) {
         let (lane, reaped) = self.lane(socket);
         lane.push_recv_late(socket, bytes_max, token, reaped);
     }
 
-    fn submit_poll(&mut self, socket: Direct, token: Token) {
+    fn submit_poll(&mut self, socket: FixedFd, token: Token) {
         self.push(socket, token, |socket| opcode::PollAdd::new(socket, libc::POLLIN as u32).build());
     }
 
-    fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
+    fn submit_send(&mut self, socket: FixedFd, frame: SharedFrame, skip: usize, token: Token) {
         let (lane, reaped) = self.lane(socket);
         lane.push_send(socket, frame, skip, token, reaped);
     }
@@ -311,15 +311,15 @@ impl Ring for Uring {
         with_sends.for_each(|lane| lane.submit_now(reaped, incomplete));
     }
 
-    fn submit_shutdown(&mut self, socket: Direct, token: Token) {
+    fn submit_shutdown(&mut self, socket: FixedFd, token: Token) {
         self.push(socket, token, |socket| opcode::Shutdown::new(socket, libc::SHUT_WR).build());
     }
 
-    fn submit_close(&mut self, socket: Direct, token: Token) {
+    fn submit_close(&mut self, socket: FixedFd, token: Token) {
         self.push(socket, token, |socket| opcode::Close::new(socket).build());
     }
 
-    fn submit_cancel(&mut self, socket: Direct, target: Token) {
+    fn submit_cancel(&mut self, socket: FixedFd, target: Token) {
         let (lane, reaped) = self.lane(socket);
         lane.push_cancel(target, reaped);
     }
@@ -349,7 +349,7 @@ impl Ring for Uring {
         self.wait_for(Gather::FIRST, timeout, completions);
     }
 
-    fn has_recv_buffers(&self, socket: Direct) -> bool {
+    fn has_recv_buffers(&self, socket: FixedFd) -> bool {
         self.lanes[(socket.0 / self.lane_descriptors) as usize].has_recv_buffers()
     }
 
@@ -416,10 +416,10 @@ mod tests {
 
     /// A socket in slot 0 of `ring`, and its other end.
     fn connect(ring: &mut Uring) -> TcpStream {
-        connect_at(ring, Direct(0))
+        connect_at(ring, FixedFd(0))
     }
 
-    fn connect_at(ring: &mut Uring, place: Direct) -> TcpStream {
+    fn connect_at(ring: &mut Uring, place: FixedFd) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
@@ -458,7 +458,7 @@ mod tests {
             let accepted = next(&mut ring, Op::Accept);
             assert!(!accepted.more);
             let slot = accepted.result.unwrap();
-            ring.submit_recv(Direct(slot), token(Op::Recv, slot));
+            ring.submit_recv(FixedFd(slot), token(Op::Recv, slot));
         }
         for (slot, peer) in (0..).zip(&mut peers) {
             peer.write_all(b"hello").unwrap();
@@ -471,9 +471,9 @@ mod tests {
         drop(peers.pop());
         let end = next(&mut ring, Op::Recv);
         assert_eq!((end.result, end.more), (Ok(0), false));
-        ring.submit_close(Direct(2), token(Op::Close, 2));
+        ring.submit_close(FixedFd(2), token(Op::Close, 2));
         assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
-        assert_eq!(ring.peer(Direct(2)), None, "nobody is there any more");
+        assert_eq!(ring.peer(FixedFd(2)), None, "nobody is there any more");
         assert_quiet(&mut ring);
     }
 
@@ -507,7 +507,7 @@ mod tests {
         let sent = data.clone();
         let sender = std::thread::spawn(move || peer.write_all(&sent).map(|()| peer));
         let (mut got, mut scarce, mut completions) = (Vec::new(), 0, Vec::new());
-        ring.submit_recv(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv(FixedFd(0), token(Op::Recv, 0));
         while got.len() < data.len() {
             ring.wait(SOON, &mut completions);
             for completion in completions.drain(..) {
@@ -518,7 +518,7 @@ mod tests {
                 if !completion.more {
                     assert_eq!(completion.result, Err(Errno::NoBuffers));
                     scarce += 1;
-                    ring.submit_recv(Direct(0), completion.token);
+                    ring.submit_recv(FixedFd(0), completion.token);
                 }
             }
         }
@@ -532,7 +532,7 @@ mod tests {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
         let mut incomplete = Vec::new();
-        let send = SendNow { socket: Direct(0), bytes: b"hello", is_last: false, token: Token::new(Op::Reply, 3, 0) };
+        let send = SendNow { socket: FixedFd(0), bytes: b"hello", is_last: false, token: Token::new(Op::Reply, 3, 0) };
         ring.send_now([send].into_iter(), &mut incomplete);
         assert_eq!(incomplete, []);
         let mut got = [0; 5];
@@ -546,10 +546,10 @@ mod tests {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
         let mut incomplete = Vec::new();
-        let send = SendNow { socket: Direct(0), bytes: b"bye", is_last: true, token: Token::new(Op::Reply, 3, 0) };
+        let send = SendNow { socket: FixedFd(0), bytes: b"bye", is_last: true, token: Token::new(Op::Reply, 3, 0) };
         ring.send_now([send].into_iter(), &mut incomplete);
         assert_eq!(incomplete, []);
-        ring.submit_close(Direct(0), token(Op::Close, 0));
+        ring.submit_close(FixedFd(0), token(Op::Close, 0));
         assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
         let mut all = Vec::new();
         peer.read_to_end(&mut all).unwrap();
@@ -562,7 +562,7 @@ mod tests {
         let mut peer = connect(&mut ring);
         let frame = SharedFrame::new((0..8_000_000u32).map(|n| (n % 253) as u8).collect());
         let mut incomplete = Vec::new();
-        let send = SendNow { socket: Direct(0), bytes: &frame, is_last: false, token: Token::new(Op::Publish, 7, 0) };
+        let send = SendNow { socket: FixedFd(0), bytes: &frame, is_last: false, token: Token::new(Op::Publish, 7, 0) };
         ring.send_now([send].into_iter(), &mut incomplete);
         let went = incomplete.pop().unwrap();
         assert_eq!((went.token.op(), went.token.tag()), (Op::Publish, 7));
@@ -571,7 +571,7 @@ mod tests {
         ring.send_now([send].into_iter(), &mut incomplete);
         assert_eq!(incomplete.pop().unwrap().result, Err(Errno::WouldBlock));
 
-        ring.submit_send(Direct(0), frame.clone(), went, token(Op::Send, 0));
+        ring.submit_send(FixedFd(0), frame.clone(), went, token(Op::Send, 0));
         assert_quiet(&mut ring);
         let expected = frame.clone();
         let reader = std::thread::spawn(move || {
@@ -592,8 +592,12 @@ mod tests {
             ring.submit_doorbell(&nobody, Token::new(Op::Doorbell, 0, slot));
         }
         let mut incomplete = Vec::new();
-        let send =
-            SendNow { socket: Direct(0), bytes: b"nobody there", is_last: false, token: Token::new(Op::Publish, 7, 0) };
+        let send = SendNow {
+            socket: FixedFd(0),
+            bytes: b"nobody there",
+            is_last: false,
+            token: Token::new(Op::Publish, 7, 0),
+        };
         ring.send_now([send].into_iter(), &mut incomplete);
         let tokens: Vec<Token> = incomplete.iter().map(|completion| completion.token).collect();
         assert_eq!(tokens, [send.token]);
@@ -606,12 +610,12 @@ mod tests {
     #[test]
     fn a_late_receive_completes_behind_what_others_have_sent_by_then() {
         let mut ring = uring();
-        let (mut eager, mut other) = (connect_at(&mut ring, Direct(0)), connect_at(&mut ring, Direct(1)));
-        ring.submit_recv(Direct(1), token(Op::Recv, 1));
+        let (mut eager, mut other) = (connect_at(&mut ring, FixedFd(0)), connect_at(&mut ring, FixedFd(1)));
+        ring.submit_recv(FixedFd(1), token(Op::Recv, 1));
         assert_quiet(&mut ring);
         eager.write_all(b"much").unwrap();
         other.write_all(b"little").unwrap();
-        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        ring.submit_recv_late(FixedFd(0), 3, token(Op::Recv, 0));
         let mut completions = Vec::new();
         while completions.len() < 2 {
             ring.wait(SOON, &mut completions);
@@ -630,16 +634,16 @@ mod tests {
     fn cancelled_receives_end_and_a_shutdown_is_seen_by_the_peer() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
-        ring.submit_recv(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv(FixedFd(0), token(Op::Recv, 0));
         assert_quiet(&mut ring);
-        ring.submit_cancel(Direct(0), token(Op::Recv, 0));
+        ring.submit_cancel(FixedFd(0), token(Op::Recv, 0));
         let ended = next(&mut ring, Op::Recv);
         assert_eq!((ended.result, ended.more), (Err(Errno::Canceled), false));
-        ring.submit_cancel(Direct(0), token(Op::Recv, 0));
+        ring.submit_cancel(FixedFd(0), token(Op::Recv, 0));
         assert_quiet(&mut ring);
 
-        ring.submit_recv(Direct(0), token(Op::Recv, 0));
-        ring.submit_shutdown(Direct(0), token(Op::Shutdown, 0));
+        ring.submit_recv(FixedFd(0), token(Op::Recv, 0));
+        ring.submit_shutdown(FixedFd(0), token(Op::Shutdown, 0));
         assert_eq!(next(&mut ring, Op::Shutdown).result, Ok(0));
         assert_eq!(peer.read(&mut [0]).unwrap(), 0);
         drop(peer);
@@ -698,11 +702,11 @@ mod tests {
     fn a_poll_completes_with_bytes_and_a_receive_brings_a_piece() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
-        ring.submit_poll(Direct(0), token(Op::Poll, 0));
+        ring.submit_poll(FixedFd(0), token(Op::Poll, 0));
         assert_quiet(&mut ring);
         peer.write_all(b"hello").unwrap();
         assert!(!next(&mut ring, Op::Poll).more);
-        ring.submit_recv_now(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_now(FixedFd(0), token(Op::Recv, 0));
         let received = next(&mut ring, Op::Recv);
         assert!(!received.more && !received.has_rest);
         let piece = received.received.unwrap();
@@ -710,20 +714,20 @@ mod tests {
         ring.release(piece);
         peer.write_all(b"world").unwrap();
         assert_quiet(&mut ring);
-        ring.submit_poll(Direct(0), token(Op::Poll, 0));
+        ring.submit_poll(FixedFd(0), token(Op::Poll, 0));
         next(&mut ring, Op::Poll);
         for (bytes_max, expected, has_rest) in [(3, &b"wor"[..], true), (3, &b"ld"[..], false)] {
-            ring.submit_recv_late(Direct(0), bytes_max, token(Op::Recv, 0));
+            ring.submit_recv_late(FixedFd(0), bytes_max, token(Op::Recv, 0));
             let received = next(&mut ring, Op::Recv);
             assert_eq!((received.more, received.has_rest), (false, has_rest));
             let piece = received.received.unwrap();
             assert_eq!(ring.received(&piece), expected);
             ring.release(piece);
         }
-        ring.submit_poll(Direct(0), token(Op::Poll, 0));
+        ring.submit_poll(FixedFd(0), token(Op::Poll, 0));
         drop(peer);
         next(&mut ring, Op::Poll);
-        ring.submit_recv_now(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_now(FixedFd(0), token(Op::Recv, 0));
         assert_eq!(next(&mut ring, Op::Recv).result, Ok(0));
     }
 
@@ -731,7 +735,7 @@ mod tests {
     fn a_receive_of_nothing_does_not_wait() {
         let mut ring = uring();
         let peer = connect(&mut ring);
-        ring.submit_recv_now(Direct(0), token(Op::Recv, 0));
+        ring.submit_recv_now(FixedFd(0), token(Op::Recv, 0));
         let nothing = next(&mut ring, Op::Recv);
         assert_eq!((nothing.result, nothing.received), (Err(Errno::WouldBlock), None));
         drop(peer);
@@ -749,17 +753,17 @@ mod tests {
     fn a_late_receive_waits_and_ends_once_when_it_is_cancelled() {
         let mut ring = uring();
         let mut peer = connect(&mut ring);
-        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        ring.submit_recv_late(FixedFd(0), 3, token(Op::Recv, 0));
         assert_quiet(&mut ring);
         peer.write_all(b"ab").unwrap();
         assert_received(&mut ring, b"ab");
-        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        ring.submit_recv_late(FixedFd(0), 3, token(Op::Recv, 0));
         assert_quiet(&mut ring);
-        ring.submit_cancel(Direct(0), token(Op::Recv, 0));
+        ring.submit_cancel(FixedFd(0), token(Op::Recv, 0));
         assert_eq!(next(&mut ring, Op::Recv).result, Err(Errno::Canceled));
         assert_quiet(&mut ring);
         peer.write_all(b"cd").unwrap();
-        ring.submit_recv_late(Direct(0), 3, token(Op::Recv, 0));
+        ring.submit_recv_late(FixedFd(0), 3, token(Op::Recv, 0));
         assert_received(&mut ring, b"cd");
     }
 
@@ -777,17 +781,17 @@ mod tests {
                 got.extend_from_slice(ring.received(&piece));
                 ring.release(piece);
             }
-            ring.submit_recv_late(Direct(0), 2048, completion.token);
+            ring.submit_recv_late(FixedFd(0), 2048, completion.token);
         }
     }
 
     #[test]
     fn urgent_bytes_move_no_receive_to_a_worker_and_no_byte_to_another_place() {
         let mut ring = uring();
-        let (mut peer, mut other) = (connect_at(&mut ring, Direct(0)), connect_at(&mut ring, Direct(1)));
+        let (mut peer, mut other) = (connect_at(&mut ring, FixedFd(0)), connect_at(&mut ring, FixedFd(1)));
         let workers_before = kernel_workers();
         // The urgent bytes of this socket are not inline: each wakes the kernel, and may bring nothing to receive.
-        ring.submit_recv_late(Direct(0), 2048, token(Op::Recv, 0));
+        ring.submit_recv_late(FixedFd(0), 2048, token(Op::Recv, 0));
         let (mut got, mut completions) = (Vec::new(), Vec::new());
         for _ in 0..200 {
             SockRef::from(&peer).send_out_of_band(b"!").unwrap();
@@ -801,7 +805,7 @@ mod tests {
         }
         assert!(got[..got.len() - 5].iter().all(|byte| *byte == b'!'), "{got:?}");
         other.write_all(b"of another").unwrap();
-        ring.submit_recv_late(Direct(1), 2048, token(Op::Recv, 1));
+        ring.submit_recv_late(FixedFd(1), 2048, token(Op::Recv, 1));
         assert_received(&mut ring, b"of another");
         assert_eq!(kernel_workers(), workers_before);
     }
@@ -813,7 +817,7 @@ mod tests {
         let workers_before = kernel_workers();
         SockRef::from(&peer).send_out_of_band(b"!").unwrap();
         let frame = SharedFrame::new((0..8_000_000u32).map(|n| (n % 253) as u8).collect());
-        ring.submit_send(Direct(0), frame.clone(), 0, token(Op::Send, 0));
+        ring.submit_send(FixedFd(0), frame.clone(), 0, token(Op::Send, 0));
         for _ in 0..10 {
             assert_quiet(&mut ring);
         }
@@ -832,15 +836,15 @@ mod tests {
         let mut ring = uring();
         let peer = connect(&mut ring);
         let frame = SharedFrame::new(vec![7; 8_000_000]);
-        ring.submit_send(Direct(0), frame, 0, token(Op::Send, 0));
+        ring.submit_send(FixedFd(0), frame, 0, token(Op::Send, 0));
         assert_quiet(&mut ring);
-        ring.submit_cancel(Direct(0), token(Op::Send, 0));
+        ring.submit_cancel(FixedFd(0), token(Op::Send, 0));
         let sent = next(&mut ring, Op::Send).result.unwrap();
         assert!(0 < sent && sent < 8_000_000, "{sent}");
         assert_quiet(&mut ring);
         assert_eq!(ring.lanes[0].frames_in_flight(), 0);
-        ring.submit_send(Direct(0), SharedFrame::new(vec![7; 5]), 0, token(Op::Send, 0));
-        ring.submit_cancel(Direct(0), token(Op::Send, 0));
+        ring.submit_send(FixedFd(0), SharedFrame::new(vec![7; 5]), 0, token(Op::Send, 0));
+        ring.submit_cancel(FixedFd(0), token(Op::Send, 0));
         assert_eq!(next(&mut ring, Op::Send).result, Err(Errno::Canceled));
         drop(peer);
     }
@@ -870,9 +874,9 @@ mod tests {
         let mut ring = lanes();
         let mut peers = connect_lanes(&mut ring);
         for (slot, peer) in (0..6).zip(&peers) {
-            assert_eq!(ring.peer(Direct(slot)), peer.local_addr().ok());
+            assert_eq!(ring.peer(FixedFd(slot)), peer.local_addr().ok());
         }
-        (0..6).for_each(|slot| ring.submit_recv(Direct(slot), token(Op::Recv, slot)));
+        (0..6).for_each(|slot| ring.submit_recv(FixedFd(slot), token(Op::Recv, slot)));
         assert_quiet(&mut ring);
         for (slot, peer) in (0..6).zip(&mut peers) {
             peer.write_all(&[slot as u8; 3]).unwrap();
@@ -884,7 +888,7 @@ mod tests {
         }
         let mut incomplete = Vec::new();
         let sends = (0..6).map(|slot| SendNow {
-            socket: Direct(slot),
+            socket: FixedFd(slot),
             bytes: b"all",
             is_last: false,
             token: token(Op::Publish, slot),
@@ -896,9 +900,9 @@ mod tests {
             peer.read_exact(&mut got).unwrap();
             assert_eq!(&got, b"all");
         }
-        ring.submit_send(Direct(5), SharedFrame::new(b"_last".to_vec()), 1, token(Op::Send, 5));
+        ring.submit_send(FixedFd(5), SharedFrame::new(b"_last".to_vec()), 1, token(Op::Send, 5));
         assert_eq!(next(&mut ring, Op::Send).result, Ok(4));
-        ring.submit_cancel(Direct(4), token(Op::Recv, 4));
+        ring.submit_cancel(FixedFd(4), token(Op::Recv, 4));
         let ended = next(&mut ring, Op::Recv);
         assert_eq!((ended.token.slot(), ended.result), (4, Err(Errno::Canceled)));
     }
@@ -907,7 +911,7 @@ mod tests {
     fn a_lane_that_has_slept_is_woken_by_any_other() {
         let mut ring = lanes();
         let peers = connect_lanes(&mut ring);
-        (0..6).for_each(|slot| ring.submit_poll(Direct(slot), token(Op::Poll, slot)));
+        (0..6).for_each(|slot| ring.submit_poll(FixedFd(slot), token(Op::Poll, slot)));
         assert_quiet(&mut ring);
         for slot in [5, 0, 3, 2, 4, 1] {
             let mut peer = peers[slot as usize].try_clone().unwrap();
@@ -934,12 +938,12 @@ mod tests {
         let mut ring = lanes();
         let mut peers = connect_lanes(&mut ring);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        ring.submit_close(Direct(2), token(Op::Close, 2));
+        ring.submit_close(FixedFd(2), token(Op::Close, 2));
         assert_eq!(next(&mut ring, Op::Close).result, Ok(0));
         peers.push(TcpStream::connect(listener.local_addr().unwrap()).unwrap());
         ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 0, 0));
         assert_eq!(next(&mut ring, Op::Accept).result, Ok(2));
-        ring.submit_close(Direct(5), token(Op::Close, 5));
+        ring.submit_close(FixedFd(5), token(Op::Close, 5));
         next(&mut ring, Op::Close);
         ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 1, 0));
         assert_quiet(&mut ring);

@@ -10,7 +10,7 @@ use crate::buf::ConnId;
 use crate::conn::{Connection, Phase};
 use crate::limits::{ACCEPT_RETRY_MS, RETRY_AFTER_SECONDS};
 use crate::proto::encode_response;
-use crate::ring::{ACCEPTS_MAX, Completion, Direct, Errno, Op, Ring, Token};
+use crate::ring::{ACCEPTS_MAX, Completion, Errno, FixedFd, Op, Ring, Token};
 
 /// The accepts that the kernel holds, by the tag of their token.
 #[derive(Clone, Copy, Debug, Default)]
@@ -81,7 +81,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_accept(&mut self, completion: Completion) {
         self.accepts.remove(completion.token.tag());
         match completion.result {
-            Ok(socket) => self.open_slot(Direct(socket), self.ring.accepted_from(completion.token)),
+            Ok(socket) => self.open_slot(FixedFd(socket), self.ring.accepted_from(completion.token)),
             Err(Errno::Canceled | Errno::Aborted) => {}
             Err(error) if error == Errno::TableFull || error.is_temporary() => {
                 // Connections wait in the kernel's backlog until some time has passed.
@@ -114,7 +114,7 @@ impl<R: Ring> Shard<'_, R> {
         Token::new(Op::Accept, tag, 0)
     }
 
-    fn open_slot(&mut self, socket: Direct, from: IpAddr) {
+    fn open_slot(&mut self, socket: FixedFd, from: IpAddr) {
         let entry = self.slots.vacant_entry();
         let slot = entry.key() as u32;
         if self.generations.len() == entry.key() {
@@ -124,7 +124,7 @@ impl<R: Ring> Shard<'_, R> {
         entry.insert(Slot::new(id, socket, Connection::new(self.now_ms)));
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
-        self.attend_accepted(slot);
+        self.arm_accepted(slot);
         match self.reason_to_shed(slot, from) {
             Some(shed) => self.shed(slot, shed),
             None => self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),

@@ -1,8 +1,8 @@
 //! Connections end, in three steps so that nothing is closed while the kernel still holds memory of ours:
-//! [`terminate`](Shard::terminate), [`join`](Shard::join), [`on_close`](Shard::on_close).
+//! [`terminate`](Shard::terminate), [`close_when_idle`](Shard::close_when_idle), [`on_close`](Shard::on_close).
 
-use super::attend::Attention;
 use super::metrics::CloseCause;
+use super::recv_mode::RecvMode;
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
@@ -39,7 +39,7 @@ impl<R: Ring> Shard<'_, R> {
         let entry = self.slot(slot);
         entry.conn.phase = Phase::Ended;
         entry.stage = Stage::Flushing;
-        entry.is_settled = cause == CloseCause::Peer;
+        entry.is_close_received = cause == CloseCause::Peer;
         self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
         self.mark_dirty(slot);
     }
@@ -51,8 +51,8 @@ impl<R: Ring> Shard<'_, R> {
         entry.is_shutting = true;
         self.ring.submit_shutdown(entry.socket, Token::of_conn(Op::Shutdown, entry.id));
         // A receive that was paused or has ended is needed once more: it brings the peer's end of stream.
-        if entry.attention == Attention::None {
-            self.attend(slot);
+        if entry.recv_mode == RecvMode::None {
+            self.arm_recv(slot);
         }
         self.set_deadline(slot, self.now_ms + LINGER_MS);
     }
@@ -60,7 +60,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_shutdown(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept while the kernel ends its stream");
         self.slot(slot).is_shutting = false;
-        self.join(slot);
+        self.close_when_idle(slot);
     }
 
     /// The handler no longer knows the connection, and its subscriptions end. Only the first time counts.
@@ -70,7 +70,7 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         entry.cause = Some(cause);
-        if std::mem::take(&mut entry.is_held) {
+        if std::mem::take(&mut entry.is_delivery_paused) {
             // What waits for a word that won't be said any more would come without it.
             change_outbox(entry, self.metrics, Outbox::drop_pushed);
             self.mark_dirty(slot);
@@ -80,7 +80,7 @@ impl<R: Ring> Shard<'_, R> {
         let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         self.metrics.closed(cause).add(1);
         open.sub(u64::from(route.is_some()));
-        if entry.rare.as_mut().and_then(|rare| rare.deflate_context.take()).is_some() {
+        if entry.extras.as_mut().and_then(|extras| extras.deflate_context.take()).is_some() {
             self.metrics.deflate_contexts.sub(1);
         }
         subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
@@ -107,12 +107,12 @@ impl<R: Ring> Shard<'_, R> {
         if entry.is_sending {
             self.ring.submit_cancel(entry.socket, Token::of_conn(Op::Send, entry.id));
         }
-        self.cancel_attention(slot);
-        self.join(slot);
+        self.cancel_recv(slot);
+        self.close_when_idle(slot);
     }
 
     /// Closes a terminated connection's descriptor as soon as the kernel holds no operation of it.
-    pub(super) fn join(&mut self, slot: u32) {
+    pub(super) fn close_when_idle(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         if entry.stage == Stage::Terminating && !entry.has_operations() {
             entry.stage = Stage::Closing;

@@ -103,7 +103,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         while let Some(id) = self.drain.as_mut().and_then(|drain| drain.next(self.now_ms)) {
             if let Some(slot) = self.find(id) {
-                self.say_goodbye(slot);
+                self.close_for_drain(slot);
             }
         }
         let is_empty = self.slots.is_empty();
@@ -130,7 +130,7 @@ impl<R: Ring> Shard<'_, R> {
         is_done && (is_late || !self.mesh.has_backlog() && !self.mesh.has_incoming())
     }
 
-    fn say_goodbye(&mut self, slot: u32) {
+    fn close_for_drain(&mut self, slot: u32) {
         let entry = self.slot(slot);
         if entry.stage != Stage::Serving || !matches!(entry.conn.phase, Phase::Open | Phase::Streaming) {
             return;

@@ -14,7 +14,7 @@ use super::shard::Shard;
 use super::slot::Stage;
 use super::variant::encode;
 use crate::buf::SharedFrame;
-use crate::conn::{Mark, Outbox, OutboxFull};
+use crate::conn::{Outbox, OutboxFull, QueueKey};
 use crate::ring::{Errno, Op, Ring, SendNow, Token};
 use crate::topics::{Batch, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicName, Variant, Visit};
 
@@ -103,7 +103,7 @@ impl<R: Ring> Shard<'_, R> {
         for (visit, _) in round.iter().zip(&sources).filter(|(_, source)| matches!(source, Source::Later)) {
             for run in batch.runs(*visit) {
                 match run.variant.encoding {
-                    Encoding::Own => self.hand_over(visit.slot, run),
+                    Encoding::PerConnection => self.hand_over(visit.slot, run),
                     _ => self.queue_parts(visit.slot, run, &run.parts),
                 }
             }
@@ -124,11 +124,11 @@ impl<R: Ring> Shard<'_, R> {
             let mut is_own = false;
             for run in batch.runs(*visit) {
                 deliveries += run.parts.len() as u64;
-                is_own |= run.variant.encoding == Encoding::Own;
+                is_own |= run.variant.encoding == Encoding::PerConnection;
                 if run.variant.window > 0 {
                     deflated += run.parts.len() as u64;
                     // Only now and not when it is sent: what is said from now on comes after it.
-                    if has_contexts && run.variant.encoding != Encoding::Own {
+                    if has_contexts && run.variant.encoding != Encoding::PerConnection {
                         entry.forget_sent();
                     }
                 }
@@ -234,10 +234,10 @@ impl<R: Ring> Shard<'_, R> {
         if is_too_old(&entry.conn.outbox, since_ms) {
             return Err(OutboxFull);
         }
-        let mark = mark(run, None);
+        let queue_key = queue_key(run, None);
         let mut push = |frame: &SharedFrame| {
             let frame = frame.clone();
-            change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, mark, bytes_max, now_ms))
+            change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, queue_key, bytes_max, now_ms))
         };
         // Nothing of it will be dropped or replaced, so where all of it may wait, it may as the bytes that it is.
         if parts.len() == run.parts.len() && run.bytes.len() <= bytes_max {
@@ -251,13 +251,13 @@ impl<R: Ring> Shard<'_, R> {
         let now_ms = self.now_ms;
         let entry = &mut self.slots[slot as usize];
         for part in parts {
-            let mark = match &run.pushes[part.push] {
-                Push::Publication(_) => mark(run, None),
-                Push::Joined(_) | Push::Left(_) => presence_mark(run),
+            let queue_key = match &run.pushes[part.push] {
+                Push::Publication(_) => queue_key(run, None),
+                Push::Joined(_) | Push::Left(_) => presence_key(run),
             };
             let frame = part.frame.clone();
             let dropped = change_outbox(entry, self.metrics, |outbox| {
-                outbox.push_dropping(frame, mark, bytes_max, since_ms, now_ms)
+                outbox.push_dropping(frame, queue_key, bytes_max, since_ms, now_ms)
             });
             self.metrics.publications_dropped.add(dropped as u64);
         }
@@ -272,16 +272,18 @@ impl<R: Ring> Shard<'_, R> {
             let frame = part.frame.clone();
             match &run.pushes[part.push] {
                 Push::Publication(publication) => {
-                    let mark = mark(run, publication.body.key.as_deref());
+                    let queue_key = queue_key(run, publication.body.key.as_deref());
                     let replaced = change_outbox(entry, self.metrics, |outbox| {
-                        outbox.push_replacing(frame, mark, bytes_max, since_ms, now_ms)
+                        outbox.push_replacing(frame, queue_key, bytes_max, since_ms, now_ms)
                     })?;
                     self.metrics.publications_conflated.add(u64::from(replaced));
                 }
                 // Who comes and goes is no state of which only the newest counts.
                 Push::Joined(_) | Push::Left(_) => {
-                    let mark = presence_mark(run);
-                    change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, mark, bytes_max, now_ms))?;
+                    let queue_key = presence_key(run);
+                    change_outbox(entry, self.metrics, |outbox| {
+                        outbox.push_bounded(frame, queue_key, bytes_max, now_ms)
+                    })?;
                 }
             }
         }
@@ -298,15 +300,15 @@ fn is_too_old(outbox: &Outbox, since_ms: u64) -> bool {
 /// The key of joins and leaves. They tell no offset, so none of them may pass for a topic's newest publication.
 const PRESENCE_KEY: u64 = 1;
 
-fn presence_mark(run: &Run) -> Mark {
-    Mark { namespace: run.namespace.number(), topic: run.topic.number(), key: PRESENCE_KEY }
+fn presence_key(run: &Run) -> QueueKey {
+    QueueKey { namespace: run.namespace.number(), topic: run.topic.number(), key: PRESENCE_KEY }
 }
 
-fn mark(run: &Run, key: Option<&str>) -> Mark {
+fn queue_key(run: &Run, key: Option<&str>) -> QueueKey {
     let key = key.map_or(0, |key| {
         let mut hasher = DefaultHasher::new();
         key.hash(&mut hasher);
         hasher.finish().max(PRESENCE_KEY + 1)
     });
-    Mark { namespace: run.namespace.number(), topic: run.topic.number(), key }
+    QueueKey { namespace: run.namespace.number(), topic: run.topic.number(), key }
 }

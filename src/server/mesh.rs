@@ -11,9 +11,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::slowest::SlowConnection;
-use super::subscribe::Joining;
-use crate::buf::{Asleep, ConnId, Consumer, Producer, queue};
-use crate::gateway::Order;
+use super::subscribe::PendingSubscribe;
+use crate::buf::{ConnId, Consumer, Producer, WakeFlag, queue};
+use crate::gateway::UserCommand;
 use crate::limits::{
     MESH_BACKLOG_PARCELS_MAX, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_QUEUE_PARCELS_MIN,
     MESH_REQUESTS_MAX, MESH_RETRY_MS, MESH_SHARD_PARCELS,
@@ -31,11 +31,11 @@ pub(super) enum Parcel {
     /// To a topic's home shard: the shard of this number has none any more.
     Disinterest(TopicName, u16),
     /// To a topic's home shard: somebody subscribes who wants to know where the topic is.
-    Join(Box<Join>),
+    Subscribe(Box<SubscribeRequest>),
     /// To a topic's home shard: the subscription that this join began has ended.
-    Depart(TopicName, Presence),
+    Leave(TopicName, Presence),
     /// To a topic's home shard: a question.
-    Ask(Box<Ask>),
+    Query(Box<TopicQuery>),
     /// To a shard: the topics with subscribers whose home it is are wanted.
     ListTopics(oneshot::Sender<ActiveTopics>),
     /// To a shard: the connections that have the most waiting are wanted, so many at most.
@@ -45,11 +45,11 @@ pub(super) enum Parcel {
     /// From a topic's home shard: it has heard of the disinterest, and what it sent before was for those who are gone.
     Disinterested(TopicName),
     /// To the shard of a connection: it has joined a topic, or may not.
-    Joined(Box<Joined>),
+    Subscribed(Box<SubscribeReply>),
     /// To the shard of a connection: what it has asked for.
     Answer(Box<ToConn>, Box<Answer>),
     /// From the control plane: for the connections of a user.
-    Order(Arc<Order>),
+    UserCommand(Arc<UserCommand>),
     /// From the control plane: leave gracefully.
     Drain,
 }
@@ -60,22 +60,22 @@ pub type ActiveTopics = Vec<(TopicName, usize)>;
 impl Parcel {
     /// Whether it tells a home who subscribes: a queue of its own, which each turn empties before it publishes.
     fn is_interest(&self) -> bool {
-        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Join(_) | Parcel::Depart(..))
+        matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Subscribe(_) | Parcel::Leave(..))
     }
 
     /// Whether another shard will answer it, for a connection of this one.
     fn is_request(&self) -> bool {
         match self {
             Parcel::Publish(publish) => matches!(publish.reply, ReplyTo::Conn(_)),
-            Parcel::Ask(ask) => matches!(ask.reply, ReplyTo::Conn(_)),
-            Parcel::Join(_) => true,
+            Parcel::Query(ask) => matches!(ask.reply, ReplyTo::Conn(_)),
+            Parcel::Subscribe(_) => true,
             _ => false,
         }
     }
 
     /// Whether it answers such a request.
     fn is_answer(&self) -> bool {
-        matches!(self, Parcel::Joined(_) | Parcel::Answer(..))
+        matches!(self, Parcel::Subscribed(_) | Parcel::Answer(..))
     }
 
     /// Bytes that it keeps in memory, about.
@@ -84,9 +84,9 @@ impl Parcel {
             Parcel::Publish(publish) => publish.draft.bytes(),
             Parcel::Deliver(_, Push::Publication(publication)) => publication.body.frame.len(),
             Parcel::Deliver(_, Push::Joined(info) | Push::Left(info)) => info.bytes(),
-            Parcel::Join(_) => size_of::<Join>(),
-            Parcel::Depart(_, presence) => presence.info.bytes(),
-            Parcel::Joined(joined) => joined.answer.bytes(),
+            Parcel::Subscribe(_) => size_of::<SubscribeRequest>(),
+            Parcel::Leave(_, presence) => presence.info.bytes(),
+            Parcel::Subscribed(joined) => joined.answer.bytes(),
             Parcel::Answer(_, answer) => answer.bytes(),
             _ => 0,
         };
@@ -99,7 +99,7 @@ impl Parcel {
 pub(super) struct ToConn {
     pub(super) shard: u16,
     pub(super) id: ConnId,
-    pub(super) ticket: u32,
+    pub(super) request_id: u32,
 }
 
 /// Where an answer is wanted.
@@ -126,23 +126,23 @@ impl Publish {
 
 /// A subscriber on its way to its topic's home shard.
 #[derive(Debug)]
-pub(super) struct Join {
+pub(super) struct SubscribeRequest {
     pub(super) topic: TopicName,
-    pub(super) joining: Joining,
+    pub(super) joining: PendingSubscribe,
     pub(super) reply: ToConn,
 }
 
 /// A join that was answered, on its way back.
 #[derive(Debug)]
-pub(super) struct Joined {
+pub(super) struct SubscribeReply {
     pub(super) to: ToConn,
-    pub(super) joining: Joining,
+    pub(super) joining: PendingSubscribe,
     pub(super) answer: Answer,
 }
 
 /// A question on its way to its topic's home shard.
 #[derive(Debug)]
-pub(super) struct Ask {
+pub(super) struct TopicQuery {
     pub(super) topic: TopicName,
     pub(super) query: Query,
     pub(super) reply: ReplyTo<Answer>,
@@ -183,7 +183,7 @@ struct Link<A> {
     /// Who subscribes there.
     interests: Lane,
     others: Lane,
-    asleep: Asleep,
+    asleep: WakeFlag,
     address: A,
     /// Something was sent in this turn.
     sent: bool,
@@ -224,7 +224,7 @@ pub(super) struct Mesh<A> {
     requests: usize,
     /// What was for a shard that has left.
     returned: Vec<Parcel>,
-    asleep: Asleep,
+    asleep: WakeFlag,
     /// Ends with this: others see by it that nobody takes their parcels any more.
     _life: Arc<()>,
 }
@@ -241,7 +241,7 @@ pub struct Publisher {
 struct Port {
     queue: Producer<Parcel>,
     load: Load,
-    asleep: Asleep,
+    asleep: WakeFlag,
     event: Event,
 }
 
@@ -265,7 +265,7 @@ impl MeshSizes {
 
 /// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`. The topics have
 /// their homes by `home_key`.
-pub(super) fn join<A: Clone>(
+pub(super) fn connect<A: Clone>(
     addresses: &[A],
     events: &[Event],
     sizes: MeshSizes,
@@ -273,7 +273,7 @@ pub(super) fn join<A: Clone>(
 ) -> (Publisher, Vec<Mesh<A>>) {
     let homes = Homes::new(addresses.len(), home_key);
     let MeshSizes { queue_parcels, turn_parcels } = sizes;
-    let asleep: Vec<Asleep> = addresses.iter().map(|_| Asleep::default()).collect();
+    let asleep: Vec<WakeFlag> = addresses.iter().map(|_| WakeFlag::default()).collect();
     let lives: Vec<Arc<()>> = addresses.iter().map(|_| Arc::default()).collect();
     let mut incoming: Vec<Vec<Consumer<Parcel>>> = Vec::new();
     let mut interests: Vec<Vec<Consumer<Parcel>>> = addresses.iter().map(|_| Vec::new()).collect();
@@ -538,7 +538,7 @@ impl Publisher {
     pub fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError> {
         let (reply, answer) = oneshot::channel();
         let home = self.home(&topic)?;
-        self.send(home, Parcel::Ask(Box::new(Ask { topic, query, reply: ReplyTo::Control(reply) })))?;
+        self.send(home, Parcel::Query(Box::new(TopicQuery { topic, query, reply: ReplyTo::Control(reply) })))?;
         Ok(answer)
     }
 
@@ -572,9 +572,9 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Busy`]: some shards may have it already; carrying it out again does no harm.
-    pub fn order(&mut self, order: Order) -> Result<(), PublishError> {
+    pub fn order(&mut self, order: UserCommand) -> Result<(), PublishError> {
         let order = Arc::new(order);
-        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::Order(order.clone())))
+        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::UserCommand(order.clone())))
     }
 
     /// The home of a topic, if it still takes parcels: a shard that has left takes nothing out of its queue, and would
@@ -652,7 +652,7 @@ mod tests {
     #[test]
     fn everybody_reaches_everybody_in_order() {
         let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 3], &events, MeshSizes::of(1), HOME_KEY);
+        let (mut publisher, mut meshes) = connect(&[(); 3], &events, MeshSizes::of(1), HOME_KEY);
         publish(&mut publisher, "from control").unwrap();
         let home = meshes[0].home(&TopicName::new("a").unwrap());
         for from in (0..3).filter(|from| *from != home) {
@@ -665,33 +665,33 @@ mod tests {
     #[test]
     fn who_subscribes_comes_before_what_is_published_and_in_order() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let topic = TopicName::new("a").unwrap();
         let home = meshes[0].home(&topic);
         let presence = Presence { join: JoinId::new(0, 1), info: Arc::default() };
         let other = &mut meshes[1 - home];
         other.send(home, message("from a shard"));
         other.send(home, Parcel::Interest(topic.clone(), 1));
-        other.send(home, Parcel::Depart(topic.clone(), presence));
+        other.send(home, Parcel::Leave(topic.clone(), presence));
         other.send(home, Parcel::Disinterest(topic, 1));
         publish(&mut publisher, "from control").unwrap();
         let mut parcels = Vec::new();
         meshes[home].receive(&mut parcels);
         let kind = |parcel: &Parcel| match parcel {
             Parcel::Interest(..) => "interest",
-            Parcel::Depart(..) => "depart",
+            Parcel::Leave(..) => "remove_presence",
             Parcel::Disinterest(..) => "disinterest",
             Parcel::Publish(_) => "publish",
             other => panic!("{other:?}"),
         };
         let kinds: Vec<_> = parcels.iter().map(kind).collect();
-        assert_eq!(kinds, ["interest", "depart", "disinterest", "publish", "publish"]);
+        assert_eq!(kinds, ["interest", "remove_presence", "disinterest", "publish", "publish"]);
     }
 
     #[test]
     fn a_full_queue_keeps_the_order_and_says_so() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
             assert!(!meshes[0].is_congested());
             meshes[0].send(1, message("early"));
@@ -723,7 +723,7 @@ mod tests {
     #[test]
     fn what_nobody_takes_is_bounded_in_bytes() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let mut sent = 0;
         while !meshes[0].is_congested() {
             meshes[0].send(1, large());
@@ -743,22 +743,22 @@ mod tests {
     }
 
     fn question() -> Parcel {
-        let to = ToConn { shard: 0, id: ConnId { slot: 0, generation: 0 }, ticket: 0 };
+        let to = ToConn { shard: 0, id: ConnId { slot: 0, generation: 0 }, request_id: 0 };
         let (topic, query) = (TopicName::new("a").unwrap(), Query::Presence);
-        Parcel::Ask(Box::new(Ask { topic, query, reply: ReplyTo::Conn(to) }))
+        Parcel::Query(Box::new(TopicQuery { topic, query, reply: ReplyTo::Conn(to) }))
     }
 
     #[test]
     fn requests_that_nobody_answers_are_bounded_though_they_are_taken() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let mut asked = Vec::new();
         while meshes[0].refusal(1).is_none() {
             meshes[0].send(1, question());
             meshes[1].receive(&mut asked);
         }
         assert_eq!(asked.len(), MESH_REQUESTS_MAX);
-        let Parcel::Ask(ask) = asked.remove(0) else { panic!() };
+        let Parcel::Query(ask) = asked.remove(0) else { panic!() };
         let ReplyTo::Conn(to) = ask.reply else { panic!() };
         meshes[1].send(0, Parcel::Answer(Box::new(to), Box::new(Answer::HistoryRemoved)));
         meshes[0].receive(&mut Vec::new());
@@ -768,7 +768,7 @@ mod tests {
     #[test]
     fn a_turn_takes_so_many_and_all_who_subscribe() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes { queue_parcels: 64, turn_parcels: 3 }, HOME_KEY);
+        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes { queue_parcels: 64, turn_parcels: 3 }, HOME_KEY);
         let topic = TopicName::new("a").unwrap();
         for _ in 0..64 {
             assert!(meshes[0].has_room(1));
@@ -788,7 +788,7 @@ mod tests {
     #[test]
     fn what_is_for_a_shard_that_has_left_comes_back() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = join(&[(); 2], &events, MeshSizes { queue_parcels: 2, turn_parcels: 2 }, HOME_KEY);
+        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes { queue_parcels: 2, turn_parcels: 2 }, HOME_KEY);
         (0..5).for_each(|_| meshes[0].send(1, question()));
         assert!(meshes[0].has_backlog());
         meshes.pop();
@@ -804,7 +804,7 @@ mod tests {
     #[test]
     fn a_sleeper_is_woken_once_and_whoever_is_awake_is_not() {
         let events = [Event::new().unwrap()];
-        let (mut publisher, meshes) = join(&[()], &events, MeshSizes::of(1), HOME_KEY);
+        let (mut publisher, meshes) = connect(&[()], &events, MeshSizes::of(1), HOME_KEY);
         publish(&mut publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(publisher.shards[0].asleep.take(), "the first sender wakes it");
@@ -817,7 +817,7 @@ mod tests {
     #[test]
     fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = join(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         while publisher.send(1, message("early")).is_ok() {}
         for _ in 0..2 * MESH_QUEUE_PARCELS {
             assert_eq!(publisher.drain(), Err(PublishError::Busy));

@@ -3,7 +3,6 @@
 mod accept;
 mod addresses;
 mod admission;
-mod attend;
 mod close;
 mod config;
 mod drain;
@@ -14,6 +13,7 @@ pub mod metrics;
 mod publish;
 mod random;
 mod receive;
+mod recv_mode;
 mod resume;
 mod send;
 mod shard;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::mesh::{Ask, Parcel, Publish, ReplyTo, ToConn};
+use super::mesh::{Parcel, Publish, ReplyTo, ToConn, TopicQuery};
 use super::shard::Shard;
 use crate::buf::{LazyFrame, SharedFrame};
 use crate::gateway::Command;
@@ -22,18 +22,19 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn apply(&mut self, slot: u32, command: Command) {
-        let reply = |shard: &Self, ticket| ToConn { shard: shard.number(), id: shard.slots[slot as usize].id, ticket };
+        let reply =
+            |shard: &Self, request_id| ToConn { shard: shard.number(), id: shard.slots[slot as usize].id, request_id };
         match command {
             Command::Subscribe(subscribe) => self.subscribe(slot, subscribe),
-            Command::Hold => self.slot(slot).is_held = self.slot(slot).cause.is_none(),
+            Command::PauseDelivery => self.slot(slot).is_delivery_paused = self.slot(slot).cause.is_none(),
             Command::Unsubscribe(topic) => self.unsubscribe(slot, &topic),
-            Command::Publish { draft, ticket } => {
-                let reply = ticket.map_or(ReplyTo::Nobody, |ticket| ReplyTo::Conn(reply(self, ticket)));
+            Command::Publish { draft, request_id } => {
+                let reply = request_id.map_or(ReplyTo::Nobody, |request_id| ReplyTo::Conn(reply(self, request_id)));
                 self.publish(Publish { draft: *draft, reply });
             }
-            Command::Query { topic, query, ticket } => {
-                let reply = ReplyTo::Conn(reply(self, ticket));
-                self.ask(Ask { topic, query, reply });
+            Command::Query { topic, query, request_id } => {
+                let reply = ReplyTo::Conn(reply(self, request_id));
+                self.ask(TopicQuery { topic, query, reply });
             }
         }
     }
@@ -54,14 +55,14 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn ask(&mut self, ask: Ask) {
+    fn ask(&mut self, ask: TopicQuery) {
         let home = self.mesh.home(&ask.topic);
         if home == self.mesh.shard() {
             self.on_ask(ask);
         } else if let Some(error) = self.mesh.refusal(home) {
             self.refuse_question(ask.reply, error);
         } else {
-            self.mesh.send(home, Parcel::Ask(Box::new(ask)));
+            self.mesh.send(home, Parcel::Query(Box::new(ask)));
         }
     }
 
@@ -79,8 +80,8 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_returned(&mut self, parcel: Parcel) {
         match parcel {
             Parcel::Publish(publish) => self.refuse_publication(publish.reply, PublishError::Stopping),
-            Parcel::Ask(ask) => self.refuse_question(ask.reply, PublishError::Stopping),
-            Parcel::Join(join) => self.refuse_join(*join, PublishError::Stopping),
+            Parcel::Query(ask) => self.refuse_question(ask.reply, PublishError::Stopping),
+            Parcel::Subscribe(join) => self.reject_subscribe(*join, PublishError::Stopping),
             _ => {}
         }
     }
@@ -152,8 +153,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// At the topic's home: answers a question.
-    pub(super) fn on_ask(&mut self, ask: Ask) {
-        let Ask { topic, query, reply } = ask;
+    pub(super) fn on_ask(&mut self, ask: TopicQuery) {
+        let TopicQuery { topic, query, reply } = ask;
         if matches!(&reply, ReplyTo::Conn(to) if self.mesh.is_congested_to(to.shard)) {
             return self.refuse_question(reply, PublishError::Busy);
         }

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroU64;
 
-use super::attend::Attention;
 use super::metrics::CloseCause;
+use super::recv_mode::RecvMode;
 use super::shard::Shard;
-use super::slot::{Rare, Slot, Stage};
+use super::slot::{ConnExtras, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
@@ -22,9 +22,9 @@ use crate::ring::{Completion, Errno, Ring};
 
 /// How the conversation goes on after some bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(super) enum Progress {
     /// Until more bytes come.
-    GoOn,
+    Continue,
     /// The handler has closed it: the peer's Close frame is awaited.
     Closed,
     /// It is over.
@@ -32,7 +32,7 @@ pub(super) enum Heard {
 }
 
 /// What takes part in a conversation: all that is needed to deal with bytes while they lie in the ring's memory.
-pub(super) struct Hearing<'a> {
+pub(super) struct InputContext<'a> {
     clock: Clock,
     slot: &'a mut Slot,
     routes: &'a mut Routes,
@@ -65,51 +65,51 @@ impl<R: Ring> Shard<'_, R> {
             if let Some(slot) = slot {
                 let len = completion.result.unwrap_or(0);
                 self.metrics.bytes_received.add(u64::from(len));
-                if self.slot(slot).is_eager() {
+                if self.slot(slot).is_greedy() {
                     // Who was answered before need not wait for it.
                     self.send_replies();
                 }
                 let start = self.begin_reply(slot);
-                let (heard, is_opened) = self.hear(slot, &piece);
+                let (progress, is_opened) = self.on_bytes(slot, &piece);
                 self.end_reply(slot, start);
                 if is_opened {
                     self.on_opened(slot);
                 }
-                self.on_heard(slot, heard);
-                self.calm_if_eager(slot, len);
+                self.on_progress(slot, progress);
+                self.throttle_if_greedy(slot, len);
             }
             self.ring.release(piece);
         }
         if let Some(slot) = slot.filter(|_| !completion.more) {
-            self.slot(slot).attention = Attention::None;
+            self.slot(slot).recv_mode = RecvMode::None;
             self.on_recv_ended(slot, completion.result, completion.has_rest);
         }
     }
 
     /// Hands a received piece to the conversation: what became of it, and whether this opened it.
-    fn hear(&mut self, slot: u32, piece: &Received) -> (Heard, bool) {
+    fn on_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
         let entry = &mut self.slots[slot as usize];
         if entry.stage != Stage::Serving {
-            return (Heard::GoOn, false);
+            return (Progress::Continue, false);
         }
         let heartbeat = entry.conn.heartbeat;
         if entry.conn.phase == Phase::Open {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
         }
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
-        self.converse(slot, |hearing, ring| hearing.hear(ring.received(piece)))
+        self.converse(slot, |input_context, ring| input_context.on_bytes(ring.received(piece)))
     }
 
     /// Goes on with a conversation: what became of it, and whether this opened it.
     pub(super) fn converse(
         &mut self,
         slot: u32,
-        hear: impl FnOnce(&mut Hearing<'_>, &mut R) -> Heard,
-    ) -> (Heard, bool) {
+        on_bytes: impl FnOnce(&mut InputContext<'_>, &mut R) -> Progress,
+    ) -> (Progress, bool) {
         let clock = self.clock();
         let entry = &mut self.slots[slot as usize];
         let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
-        let mut hearing = Hearing {
+        let mut input_context = InputContext {
             clock,
             slot: entry,
             routes: &mut self.routes,
@@ -129,14 +129,14 @@ impl<R: Ring> Shard<'_, R> {
             messages: 0,
             is_opened: false,
         };
-        let heard = hear(&mut hearing, &mut self.ring);
-        self.metrics.messages_received.add(hearing.messages);
-        self.metrics.origins_refused.add(hearing.origins_refused);
-        let is_opened = hearing.is_opened;
+        let progress = on_bytes(&mut input_context, &mut self.ring);
+        self.metrics.messages_received.add(input_context.messages);
+        self.metrics.origins_refused.add(input_context.origins_refused);
+        let is_opened = input_context.is_opened;
         if is_opened && self.slots[slot as usize].takes_context_over() {
             self.metrics.deflate_contexts.add(1);
         }
-        (heard, is_opened)
+        (progress, is_opened)
     }
 
     /// The handshake was accepted.
@@ -152,20 +152,20 @@ impl<R: Ring> Shard<'_, R> {
         self.watch_life(slot);
     }
 
-    pub(super) fn on_heard(&mut self, slot: u32, heard: Heard) {
+    pub(super) fn on_progress(&mut self, slot: u32, progress: Progress) {
         self.apply_commands(slot);
         self.settle_input(slot);
-        match heard {
-            Heard::GoOn => {}
-            Heard::Closed => self.close_for(slot, CloseCause::Application),
-            Heard::Over(cause) => self.finish(slot, cause),
+        match progress {
+            Progress::Continue => {}
+            Progress::Closed => self.close_for(slot, CloseCause::Application),
+            Progress::Over(cause) => self.finish(slot, cause),
         }
     }
 
     /// The kernel has ended a receive.
     fn on_recv_ended(&mut self, slot: u32, result: Result<u32, Errno>, has_rest: bool) {
         match self.slot(slot).stage {
-            Stage::Terminating => self.join(slot),
+            Stage::Terminating => self.close_when_idle(slot),
             Stage::Closing => {}
             Stage::Serving | Stage::Flushing | Stage::Lingering => match result {
                 Ok(0) => self.on_end_of_stream(slot),
@@ -179,8 +179,8 @@ impl<R: Ring> Shard<'_, R> {
         match (self.slot(slot).is_paused, was_scarce, has_rest) {
             (true, ..) => {}
             (false, true, _) => self.await_buffers(slot),
-            (false, false, true) => self.attend_rest(slot),
-            (false, false, false) => self.attend(slot),
+            (false, false, true) => self.arm_rest(slot),
+            (false, false, false) => self.arm_recv(slot),
         }
     }
 
@@ -192,30 +192,30 @@ impl<R: Ring> Shard<'_, R> {
     }
 }
 
-impl Hearing<'_> {
+impl InputContext<'_> {
     /// Goes on where messages have waited: first the handler with what it has left, then what was not read.
-    pub(super) fn resume(&mut self) -> Heard {
+    pub(super) fn resume(&mut self) -> Progress {
         if self.slot.conn.phase == Phase::Open
             && let Err(too_much) = self.resume_handler()
         {
             return self.limit(too_much);
         }
-        let mut unread = Rare::take_unread(&mut self.slot.rare);
+        let mut unread = ConnExtras::take_unread(&mut self.slot.extras);
         match self.slot.conn.phase {
-            Phase::Open | Phase::Closing => self.hear_frames(&mut unread),
-            Phase::Handshake(_) | Phase::Streaming | Phase::Ended => Heard::GoOn,
+            Phase::Open | Phase::Closing => self.read_frames(&mut unread),
+            Phase::Handshake(_) | Phase::Streaming | Phase::Ended => Progress::Continue,
         }
     }
 
     fn resume_handler(&mut self) -> Result<(), TooMuch> {
         let (rate, now_ms) = (self.rate, self.now_ms);
-        let Slot { id, route, conn, rare, subscriptions, .. } = &mut *self.slot;
+        let Slot { id, route, conn, extras, subscriptions, .. } = &mut *self.slot;
         let deflate_window = conn.deflate_window;
         let mut context = Context::new(ContextParts {
             id: *id,
             clock: self.clock,
             out: self.out,
-            deflate: deflate_window.map(|window| self.deflater.for_peer(window, Rare::sent(rare))),
+            deflate: deflate_window.map(|window| self.deflater.for_peer(window, ConnExtras::sent(extras))),
             commands: self.commands,
             subscriptions: subscriptions.len(),
             is_stream: false,
@@ -226,7 +226,7 @@ impl Hearing<'_> {
         if is_closed {
             self.slot.conn.phase = Phase::Closing;
         }
-        count(&mut self.slot.rare, rate, |sent| sent.on_messages(messages, now_ms, &rate))
+        count(&mut self.slot.extras, rate, |sent| sent.on_messages(messages, now_ms, &rate))
     }
 
     /// Whether further messages have to wait. After our Close frame nothing is answered any more, and all is read.
@@ -241,42 +241,42 @@ impl Hearing<'_> {
         self.slot.input() != Input::Open
     }
 
-    fn hear(&mut self, input: &mut [u8]) -> Heard {
+    fn on_bytes(&mut self, input: &mut [u8]) -> Progress {
         match &mut self.slot.conn.phase {
             Phase::Handshake(held) => {
                 let held = std::mem::take(held);
-                self.hear_handshake(held, input)
+                self.read_handshake(held, input)
             }
             Phase::Open | Phase::Closing => self.hear_new_frames(input),
-            Phase::Streaming | Phase::Ended => Heard::GoOn,
+            Phase::Streaming | Phase::Ended => Progress::Continue,
         }
     }
 
     /// Takes the opening handshake, `held` from earlier receives and `input`, and whatever frames follow it.
-    fn hear_handshake(&mut self, mut held: Vec<u8>, input: &mut [u8]) -> Heard {
+    fn read_handshake(&mut self, mut held: Vec<u8>, input: &mut [u8]) -> Progress {
         let whole = if held.is_empty() {
             input
         } else {
             held.extend_from_slice(input);
             &mut held[..]
         };
-        let (heard, head_len) = match decode_request_head(whole) {
-            Ok(Some((head, head_len))) => (self.hear_request(&head), head_len),
+        let (progress, head_len) = match decode_request_head(whole) {
+            Ok(Some((head, head_len))) => (self.on_request(&head), head_len),
             Ok(None) => {
                 self.slot.conn.phase = Phase::Handshake(whole.to_vec());
-                return Heard::GoOn;
+                return Progress::Continue;
             }
             Err(error) => (self.refuse(error), 0),
         };
-        match heard {
-            Heard::GoOn if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
+        match progress {
+            Progress::Continue if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
                 self.hear_new_frames(&mut whole[head_len..])
             }
             other => other,
         }
     }
 
-    fn hear_request(&mut self, head: &RequestHead<'_>) -> Heard {
+    fn on_request(&mut self, head: &RequestHead<'_>) -> Progress {
         let route = self.routes.find(head.path);
         let upgrade = match (Upgrade::from_request(head), route) {
             (Ok(upgrade), _) => upgrade,
@@ -286,7 +286,7 @@ impl Hearing<'_> {
                     return self.refuse_page(refused);
                 }
                 if let Some((route, rest)) = route {
-                    return self.hear_get(route, origin, &Get { rest, head });
+                    return self.on_get_request(route, origin, &Get { rest, head });
                 }
                 answer_plain_get(self.out, head);
                 return self.over(CloseCause::Answered);
@@ -321,13 +321,13 @@ impl Hearing<'_> {
             Ok(accept) => {
                 let is_closed = context.is_closed();
                 if let Some(context) = deflate_context {
-                    self.slot.rare.get_or_insert_default().deflate_context = Some(Box::new(context));
+                    self.slot.extras.get_or_insert_default().deflate_context = Some(Box::new(context));
                 }
                 self.accept(route, &upgrade, &accept, params, &first_out);
                 if is_closed {
                     self.slot.conn.phase = Phase::Closing;
                 }
-                Heard::GoOn
+                Progress::Continue
             }
             Err(refusal) => {
                 self.commands.clear();
@@ -360,7 +360,7 @@ impl Hearing<'_> {
     }
 
     /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
-    fn hear_get(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Heard {
+    fn on_get_request(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Progress {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -389,7 +389,7 @@ impl Hearing<'_> {
                 self.slot.encoding = stream.encoding;
                 self.slot.route = Some(route);
                 self.is_opened = true;
-                if is_closed { Heard::Closed } else { Heard::GoOn }
+                if is_closed { Progress::Closed } else { Progress::Continue }
             }
             Err(refusal) => {
                 self.commands.clear();
@@ -401,63 +401,63 @@ impl Hearing<'_> {
         }
     }
 
-    fn refuse_page(&mut self, refused: PageRefused) -> Heard {
+    fn refuse_page(&mut self, refused: PageRefused) -> Progress {
         self.origins_refused += 1;
         self.refuse_with(Refusal::new(403, refused.reason()))
     }
 
-    fn refuse(&mut self, error: HandshakeError) -> Heard {
+    fn refuse(&mut self, error: HandshakeError) -> Progress {
         encode_refusal(self.out, error);
         self.over(CloseCause::Refused)
     }
 
-    fn refuse_with(&mut self, refusal: Refusal) -> Heard {
+    fn refuse_with(&mut self, refusal: Refusal) -> Progress {
         let body = format!("{}\n", refusal.text);
         encode_response(self.out, refusal.status, "text/plain; charset=utf-8", body.as_bytes(), &[]);
         self.over(CloseCause::Refused)
     }
 
-    fn over(&mut self, cause: CloseCause) -> Heard {
+    fn over(&mut self, cause: CloseCause) -> Progress {
         self.slot.conn.phase = Phase::Ended;
-        Heard::Over(cause)
+        Progress::Over(cause)
     }
 
     /// Takes frames that have just come.
-    fn hear_new_frames(&mut self, input: &mut [u8]) -> Heard {
+    fn hear_new_frames(&mut self, input: &mut [u8]) -> Progress {
         let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
-        match count(&mut self.slot.rare, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
+        match count(&mut self.slot.extras, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
             Ok(()) if self.slot.has_unread() => {
                 // It stands behind that.
-                self.slot.rare.get_or_insert_default().unread.extend_from_slice(input);
-                Heard::GoOn
+                self.slot.extras.get_or_insert_default().unread.extend_from_slice(input);
+                Progress::Continue
             }
-            Ok(()) => self.hear_frames(input),
+            Ok(()) => self.read_frames(input),
             Err(too_much) => self.limit(too_much),
         }
     }
 
-    fn hear_frames(&mut self, mut input: &mut [u8]) -> Heard {
+    fn read_frames(&mut self, mut input: &mut [u8]) -> Progress {
         let (rate, now_ms) = (self.rate, self.now_ms);
         // With those that were asked for when it opened, just now.
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
             if !input.is_empty() && self.must_wait() {
-                self.slot.rare.get_or_insert_default().unread.extend_from_slice(input);
-                return Heard::GoOn;
+                self.slot.extras.get_or_insert_default().unread.extend_from_slice(input);
+                return Progress::Continue;
             }
-            let Slot { id, route, conn, rare, .. } = &mut *self.slot;
+            let Slot { id, route, conn, extras, .. } = &mut *self.slot;
             let deflate_window = conn.deflate_window;
-            match conn.next(&mut input, self.inflater, Rare::received(rare), self.out) {
+            match conn.next(&mut input, self.inflater, ConnExtras::received(extras), self.out) {
                 Next::NeedBytes => break,
-                Next::End(cause) => return Heard::Over(cause),
+                Next::End(cause) => return Progress::Over(cause),
                 Next::Handled => {
-                    if let Err(too_much) = count(rare, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
+                    if let Err(too_much) = count(extras, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                 }
                 Next::Message(message) => {
-                    if let Err(too_much) = count(rare, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
+                    if let Err(too_much) = count(extras, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
                         return self.limit(too_much);
                     }
                     self.messages += 1;
@@ -466,7 +466,7 @@ impl Hearing<'_> {
                         id: *id,
                         clock: self.clock,
                         out: self.out,
-                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, Rare::sent(rare))),
+                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, ConnExtras::sent(extras))),
                         commands: self.commands,
                         subscriptions,
                         is_stream: false,
@@ -481,7 +481,7 @@ impl Hearing<'_> {
                     }
                     // What it holds has been heard by now, so it is the next one that would be too much.
                     if let Err(too_much) =
-                        count(&mut self.slot.rare, rate, |sent| sent.on_messages(others, now_ms, &rate))
+                        count(&mut self.slot.extras, rate, |sent| sent.on_messages(others, now_ms, &rate))
                     {
                         return self.limit(too_much);
                     }
@@ -489,11 +489,11 @@ impl Hearing<'_> {
             }
         }
         // Only now: the bytes after a Close frame of ours may already hold the peer's.
-        if self.slot.conn.phase == Phase::Closing { Heard::Closed } else { Heard::GoOn }
+        if self.slot.conn.phase == Phase::Closing { Progress::Closed } else { Progress::Continue }
     }
 
     /// The peer has sent more than it may.
-    fn limit(&mut self, too_much: TooMuch) -> Heard {
+    fn limit(&mut self, too_much: TooMuch) -> Progress {
         if self.slot.conn.phase == Phase::Open {
             let reason = match too_much {
                 TooMuch::Messages => "too many messages in a second: send fewer",
@@ -507,11 +507,11 @@ impl Hearing<'_> {
 
 /// Counts what a peer has sent, where that is bounded.
 fn count(
-    rare: &mut Option<Box<Rare>>,
+    extras: &mut Option<Box<ConnExtras>>,
     config: RateConfig,
     count: impl FnOnce(&mut Rate) -> Result<(), TooMuch>,
 ) -> Result<(), TooMuch> {
-    if config.is_off() { Ok(()) } else { count(&mut rare.get_or_insert_default().rate) }
+    if config.is_off() { Ok(()) } else { count(&mut extras.get_or_insert_default().rate) }
 }
 
 #[cfg(test)]

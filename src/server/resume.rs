@@ -11,10 +11,10 @@
 //! Meanwhile a connection is not received from, and what was received of it stays in its slot. A turn resumes a few
 //! connections, so that those with much to do share the shard with the others.
 
-use super::attend::Attention;
-use super::receive::Heard;
+use super::receive::Progress;
+use super::recv_mode::RecvMode;
 use super::shard::Shard;
-use super::slot::{Rare, Stage};
+use super::slot::{ConnExtras, Stage};
 use crate::gateway::Input;
 use crate::limits::{RECV_PAUSE_BYTES, RESUME_TURN_CONNS};
 use crate::ring::Ring;
@@ -40,7 +40,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Nothing that came is read any more.
     pub(super) fn drop_input(&mut self, slot: u32) {
         let entry = self.slot(slot);
-        drop(Rare::take_unread(&mut entry.rare));
+        drop(ConnExtras::take_unread(&mut entry.extras));
         entry.set_input(Input::Open);
         self.settle_input(slot);
     }
@@ -76,11 +76,11 @@ impl<R: Ring> Shard<'_, R> {
         if std::mem::replace(&mut entry.is_paused, is_paused) == is_paused {
             return;
         }
-        match (is_paused, entry.attention) {
+        match (is_paused, entry.recv_mode) {
             // A poll takes no bytes, and whose turn it is is looked at then.
-            (true, Attention::Poll | Attention::Turn | Attention::Buffers) => {}
-            (true, _) => self.cancel_attention(slot),
-            (false, Attention::None) => self.attend(slot),
+            (true, RecvMode::Poll | RecvMode::Queued | RecvMode::Buffers) => {}
+            (true, _) => self.cancel_recv(slot),
+            (false, RecvMode::None) => self.arm_recv(slot),
             (false, _) => {}
         }
         self.metrics.inputs_paused.add(u64::from(is_paused));
@@ -105,11 +105,11 @@ impl<R: Ring> Shard<'_, R> {
         }
         entry.set_input(Input::Open);
         let start = self.begin_reply(slot);
-        let (heard, _) = match self.slot(slot).stage {
-            Stage::Serving => self.converse(slot, |hearing, _| hearing.resume()),
-            _ => (Heard::GoOn, false),
+        let (progress, _) = match self.slot(slot).stage {
+            Stage::Serving => self.converse(slot, |input_context, _| input_context.resume()),
+            _ => (Progress::Continue, false),
         };
         self.end_reply(slot, start);
-        self.on_heard(slot, heard);
+        self.on_progress(slot, progress);
     }
 }

@@ -77,7 +77,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Ends a reply for which all that was pushed has waited.
     pub(super) fn end_first_reply(&mut self, slot: u32, start: usize) {
         let entry = &mut self.slots[slot as usize];
-        entry.is_held = false;
+        entry.is_delivery_paused = false;
         if !entry.is_behind() {
             return self.end_reply(slot, start);
         }
@@ -117,7 +117,7 @@ impl<R: Ring> Shard<'_, R> {
             entry.has_reply = false;
             let token = Token::new(Op::Reply, index as u32, *slot);
             // Who is settled is closed at the end of this turn.
-            let is_last = entry.is_settled && entry.conn.outbox.is_empty();
+            let is_last = entry.is_close_received && entry.conn.outbox.is_empty();
             SendNow { socket: entry.socket, bytes: &bytes[range.clone()], is_last, token }
         });
         self.ring.send_now(sends, &mut incomplete);
@@ -170,13 +170,13 @@ impl<R: Ring> Shard<'_, R> {
 
     fn settle(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        if entry.is_sending || entry.is_held || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+        if entry.is_sending || entry.is_delivery_paused || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             return;
         }
         match entry.conn.outbox.next_run() {
             Some((run, skip)) => self.submit_send(slot, run, skip),
             None if entry.stage == Stage::Serving => {}
-            None if entry.is_settled => self.terminate(slot, CloseCause::Peer),
+            None if entry.is_close_received => self.terminate(slot, CloseCause::Peer),
             None => self.submit_shutdown(slot),
         }
     }
@@ -193,7 +193,7 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         entry.is_sending = false;
         if entry.stage == Stage::Terminating {
-            return self.join(slot);
+            return self.close_when_idle(slot);
         }
         // Waiting sends go whole or fail; a part is what went before the failure.
         if completion.result != Ok(entry.sending_bytes) {
@@ -206,7 +206,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// A send that should have told at once how far it came completed later: nobody knows what the peer has.
-    pub(super) fn on_send_untold(&mut self, slot: u32) {
+    pub(super) fn on_late_send(&mut self, slot: u32) {
         if self.slots.contains(slot as usize) {
             self.terminate(slot, CloseCause::PeerLost);
         }

@@ -2,8 +2,8 @@
 //!
 //! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
 //! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
-//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`send`](super::send),
-//! [`accept`](super::accept), [`attend`](super::attend), [`receive`](super::receive), [`resume`](super::resume),
+//! [`accept`](super::accept), [`arm_recv`](super::attend), [`receive`](super::receive), [`send`](super::send),
+//! [`accept`](super::accept), [`arm_recv`](super::attend), [`receive`](super::receive), [`resume`](super::resume),
 //! [`send`](super::send), [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish),
 //! [`drain`](super::drain).
 
@@ -28,7 +28,7 @@ use super::variant::nanoseconds;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Order, Routes};
+use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Routes, UserCommand};
 use crate::limits::{PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
@@ -103,7 +103,7 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) replies: Replies,
     /// Connections that wait for their turn to be received from, in the order in which they get it. Some may have
     /// ended.
-    pub(super) awaiting_turn: VecDeque<ConnId>,
+    pub(super) recv_queue: VecDeque<ConnId>,
     /// Connections whose receives found no buffer. Some may have ended.
     pub(super) awaiting_buffers: Vec<ConnId>,
     /// Connections whose messages have waited and are to go on, in the order in which they do. Some may have ended.
@@ -157,7 +157,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             drain: None,
             wake: parts.wake,
             replies: Replies::default(),
-            awaiting_turn: VecDeque::new(),
+            recv_queue: VecDeque::new(),
             awaiting_buffers: Vec::new(),
             resuming: VecDeque::new(),
             dirty: Vec::new(),
@@ -188,7 +188,7 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// From now on others must wake this shard; returns for how long it may sleep at most.
     pub(super) fn fall_asleep(&mut self) -> Duration {
-        let is_waited_for = !self.awaiting_turn.is_empty() || !self.resuming.is_empty();
+        let is_waited_for = !self.recv_queue.is_empty() || !self.resuming.is_empty();
         if self.topics.has_work() || !self.answers.is_empty() || is_waited_for {
             return Duration::ZERO;
         }
@@ -234,7 +234,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.settle_home();
         self.submit_accepts();
         self.submit_scarce();
-        self.submit_turns();
+        self.submit_queued_recvs();
         self.mesh.flush(&mut self.ring, self.now_ms);
         self.metrics.mesh_bytes.set(self.mesh.bytes() as u64);
         self.let_publishers_run();
@@ -247,7 +247,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Poll => self.on_poll(completion.token.conn_id()),
             Op::Send => self.on_send(completion),
             // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
-            Op::Reply | Op::Publish => self.on_send_untold(completion.token.slot()),
+            Op::Reply | Op::Publish => self.on_late_send(completion.token.slot()),
             Op::Shutdown => self.on_shutdown(completion.token.conn_id()),
             Op::Close => self.on_close(completion.token.conn_id()),
             Op::Doorbell => self.on_doorbell(completion),
@@ -320,29 +320,29 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Publish(publish) => self.sequence(*publish),
             Parcel::Interest(topic, shard) => self.on_interest(&topic, shard),
             Parcel::Disinterest(topic, shard) => self.on_disinterest(topic, shard),
-            Parcel::Disinterested(topic) => self.topics.end_parting(&topic),
-            Parcel::Join(join) => self.on_join(*join),
-            Parcel::Depart(topic, presence) => self.on_depart(&topic, presence),
-            Parcel::Ask(ask) => self.on_ask(*ask),
+            Parcel::Disinterested(topic) => self.topics.end_disinterest(&topic),
+            Parcel::Subscribe(join) => self.on_subscribe_request(*join),
+            Parcel::Leave(topic, presence) => self.on_leave(&topic, presence),
+            Parcel::Query(ask) => self.on_ask(*ask),
             // Whoever asked may no longer want to know.
             Parcel::ListTopics(reply) => {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
             }
             Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
             Parcel::Deliver(topic, push) => self.stage(&topic, push),
-            Parcel::Joined(joined) => self.on_joined(*joined),
+            Parcel::Subscribed(joined) => self.on_subscribe_reply(*joined),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
-            Parcel::Order(order) => self.on_order(&order),
+            Parcel::UserCommand(command) => self.on_user_command(&command),
             Parcel::Drain => self.drain(),
         }
     }
 
-    fn on_order(&mut self, order: &Arc<Order>) {
+    fn on_user_command(&mut self, command: &Arc<UserCommand>) {
         let mut found = Vec::new();
-        self.routes.iter().for_each(|handler| handler.find_connections(order, &mut found));
+        self.routes.iter().for_each(|handler| handler.find_connections(command, &mut found));
         for slot in found.into_iter().filter_map(|id| self.find(id)).collect::<Vec<_>>() {
             if self.is_listening(slot) {
-                self.call_handler(slot, |handler, context| handler.on_order(context, order));
+                self.call_handler(slot, |handler, context| handler.on_user_command(context, command));
             }
         }
     }
@@ -394,8 +394,9 @@ impl<'m, R: Ring> Shard<'m, R> {
             deflate: entry.deflater(&mut self.deflater),
         });
         call(self.routes.handler(route), &mut context);
-        let (is_closed, is_released, input) = (context.is_closed(), context.is_released(), context.input());
-        if is_released {
+        let (is_closed, is_delivery_resumed, input) =
+            (context.is_closed(), context.is_delivery_resumed(), context.input());
+        if is_delivery_resumed {
             self.end_first_reply(slot, start);
         } else {
             self.end_reply(slot, start);

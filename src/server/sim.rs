@@ -7,9 +7,9 @@
 use std::fs::File;
 use std::time::Duration;
 
-use super::attend::Attention;
 use super::mesh::{self, MeshSizes, Publisher};
 use super::metrics::ShardMetrics;
+use super::recv_mode::RecvMode;
 use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
@@ -50,7 +50,7 @@ pub fn start<'m>(
     let rings: Vec<SimRing> = status.shards.iter().map(|_| SimRing::new(kernel)).collect();
     let addresses: Vec<usize> = rings.iter().map(SimRing::address).collect();
     let events: Vec<Event> = rings.iter().map(|_| Event::new().expect("an eventfd")).collect();
-    let (publisher, meshes) = mesh::join(&addresses, &events, mesh_sizes, HOME_KEY);
+    let (publisher, meshes) = mesh::connect(&addresses, &events, mesh_sizes, HOME_KEY);
     let shards = rings.into_iter().zip(meshes).zip(events).zip(status.shards.iter()).enumerate();
     let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
         let parts = ShardParts {
@@ -80,7 +80,7 @@ impl SimShard<'_> {
     pub fn fall_asleep(&mut self) -> Duration {
         let timeout = self.shard.fall_asleep();
         let shard = &self.shard;
-        let is_waited_for = !shard.awaiting_turn.is_empty() || !shard.resuming.is_empty();
+        let is_waited_for = !shard.recv_queue.is_empty() || !shard.resuming.is_empty();
         let has_work = shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for;
         assert!(timeout.is_zero() || !has_work, "a shard sleeps for {timeout:?} though it has something to do");
         timeout
@@ -155,7 +155,7 @@ impl SimShard<'_> {
 
     /// Appends the joins that the subscriptions of this shard's connections began with.
     pub fn list_subscribed(&self, joins: &mut Vec<(TopicName, JoinId)>) {
-        let present = self.shard.slots.iter().flat_map(|(_, slot)| &slot.rare).flat_map(|rare| &rare.presence);
+        let present = self.shard.slots.iter().flat_map(|(_, slot)| &slot.extras).flat_map(|extras| &extras.presence);
         joins.extend(present.map(|(topic, presence)| (self.shard.topics.name(*topic).clone(), presence.join)));
     }
 
@@ -187,7 +187,7 @@ impl SimShard<'_> {
 
     /// Whoever is present has subscribed; and whoever has subscribed with a name is present where that is kept.
     fn check_presence(&self, slot: &Slot) {
-        let present = slot.rare.iter().flat_map(|rare| &rare.presence);
+        let present = slot.extras.iter().flat_map(|extras| &extras.presence);
         for (topic, presence) in present.clone() {
             let is_subscribed = slot.subscriptions.iter().any(|subscription| subscription.topic == *topic);
             assert!(is_subscribed, "a connection is present where it has not subscribed: {presence:?}");
@@ -219,7 +219,7 @@ impl SimShard<'_> {
         let is_awaited = slot.stage != Stage::Terminating || !held.uncancelled;
         assert!(is_awaited, "a connection that has ended waits for an operation that nobody cancels: {slot:?}");
         // What ended and was not told of counts as held by both.
-        let is_attended = slot.attention.op().is_some();
+        let is_attended = slot.recv_mode.op().is_some();
         assert!(is_attended || !held.recv, "the kernel holds a receive that the shard has forgotten");
         assert!(slot.is_sending || !held.send, "the kernel holds a send that the shard has forgotten");
         let believed = [is_attended, slot.is_sending, slot.is_shutting];
@@ -228,23 +228,21 @@ impl SimShard<'_> {
         let (believed, known) = (count(believed), count(known) + held.queued + held.unreaped);
         assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
         let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
-        assert!(
-            slot.attention != Attention::None || !must_receive,
-            "a connection is no longer received from: {slot:?}"
-        );
-        let turns = self.shard.awaiting_turn.iter().filter(|id| **id == slot.id).count();
-        let is_awaited = slot.attention == Attention::Turn;
+        assert!(slot.recv_mode != RecvMode::None || !must_receive, "a connection is no longer received from: {slot:?}");
+        let turns = self.shard.recv_queue.iter().filter(|id| **id == slot.id).count();
+        let is_awaited = slot.recv_mode == RecvMode::Queued;
         assert!(turns == usize::from(is_awaited) || slot.stage == Stage::Terminating, "not its turn once: {slot:?}");
-        let is_held = slot.is_held && slot.stage == Stage::Serving;
-        let must_send =
-            matches!(slot.stage, Stage::Serving | Stage::Flushing) && !is_held && !slot.conn.outbox.is_empty();
+        let is_delivery_paused = slot.is_delivery_paused && slot.stage == Stage::Serving;
+        let must_send = matches!(slot.stage, Stage::Serving | Stage::Flushing)
+            && !is_delivery_paused
+            && !slot.conn.outbox.is_empty();
         assert!(slot.is_sending || !must_send, "an outbox waits for nobody: {slot:?}");
         let is_paused = slot.is_flooded() || slot.input() != Input::Open;
         assert!(
             slot.is_paused == is_paused || slot.stage == Stage::Terminating,
             "received from or not by mistake: {slot:?}"
         );
-        let is_awaited = slot.is_sending || is_held || !slot.is_flooded() || slot.stage != Stage::Serving;
+        let is_awaited = slot.is_sending || is_delivery_paused || !slot.is_flooded() || slot.stage != Stage::Serving;
         assert!(is_awaited, "a pause that nobody ends: {slot:?}");
         let is_queued = self.shard.resuming.contains(&slot.id) || slot.input() != Input::Queued;
         assert!(

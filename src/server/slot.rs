@@ -2,13 +2,13 @@
 
 use smallvec::SmallVec;
 
-use super::attend::{Attention, Traffic};
+use super::recv_mode::{RecvMode, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection, Rate};
 use crate::gateway::Input;
 use crate::limits::SLOT_BYTES;
 use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
-use crate::ring::Direct;
+use crate::ring::FixedFd;
 use crate::topics::{Encoding, Presence, TopicId, Variant};
 
 /// How far a connection is from its end, as the kernel sees it.
@@ -36,7 +36,7 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) id: ConnId,
-    pub(super) socket: Direct,
+    pub(super) socket: FixedFd,
     pub(super) conn: Connection,
     /// Its handler, once it is known.
     pub(super) route: Option<u8>,
@@ -44,7 +44,7 @@ pub(super) struct Slot {
     /// Why the conversation ended, once it has.
     pub(super) cause: Option<CloseCause>,
     /// How the kernel waits for bytes.
-    pub(super) attention: Attention,
+    pub(super) recv_mode: RecvMode,
     pub(super) traffic: Traffic,
     /// It should not be received from: too much waits to be sent, or its handler takes no messages for now.
     pub(super) is_paused: bool,
@@ -59,23 +59,23 @@ pub(super) struct Slot {
     /// It is among those to settle at the end of the turn.
     pub(super) is_dirty: bool,
     /// Its handler has something to say first: what is pushed waits.
-    pub(super) is_held: bool,
+    pub(super) is_delivery_paused: bool,
     /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
     pub(super) timer_tick: u32,
     /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
-    pub(super) is_settled: bool,
+    pub(super) is_close_received: bool,
     /// When its present state has lasted too long; not used while messages go both ways.
     pub(super) deadline_ms: u64,
     /// In which form it is sent what is pushed to its topics.
     pub(super) encoding: Encoding,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
     /// What few connections have.
-    pub(super) rare: Option<Box<Rare>>,
+    pub(super) extras: Option<Box<ConnExtras>>,
 }
 
 /// What few connections have, so that the others need not have room for it.
 #[derive(Debug, Default)]
-pub(super) struct Rare {
+pub(super) struct ConnExtras {
     /// What the peer has sent lately; only where that is bounded, and once it has sent anything.
     pub(super) rate: Rate,
     /// The joins that made it present, by topic, where that is kept.
@@ -90,20 +90,20 @@ pub(super) struct Rare {
     pub(super) deflate_context: Option<Box<DeflateContext>>,
 }
 
-impl Rare {
+impl ConnExtras {
     /// Takes what was received and not read.
-    pub(super) fn take_unread(rare: &mut Option<Box<Rare>>) -> Vec<u8> {
-        rare.as_mut().map_or_else(Vec::new, |rare| std::mem::take(&mut rare.unread))
+    pub(super) fn take_unread(extras: &mut Option<Box<ConnExtras>>) -> Vec<u8> {
+        extras.as_mut().map_or_else(Vec::new, |extras| std::mem::take(&mut extras.unread))
     }
 
     /// What messages to the peer may refer back to.
-    pub(super) fn sent(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
-        rare.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
+    pub(super) fn sent(extras: &mut Option<Box<ConnExtras>>) -> Option<&mut SlidingWindow> {
+        extras.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
     }
 
     /// What messages from the peer may refer back to.
-    pub(super) fn received(rare: &mut Option<Box<Rare>>) -> Option<&mut SlidingWindow> {
-        rare.as_deref_mut()?.deflate_context.as_deref_mut()?.received.as_mut()
+    pub(super) fn received(extras: &mut Option<Box<ConnExtras>>) -> Option<&mut SlidingWindow> {
+        extras.as_deref_mut()?.deflate_context.as_deref_mut()?.received.as_mut()
     }
 }
 
@@ -119,7 +119,7 @@ const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a c
 
 impl Slot {
     /// A connection that was just accepted, and is not yet received from.
-    pub(super) fn new(id: ConnId, socket: Direct, conn: Connection) -> Slot {
+    pub(super) fn new(id: ConnId, socket: FixedFd, conn: Connection) -> Slot {
         Slot {
             id,
             socket,
@@ -127,7 +127,7 @@ impl Slot {
             route: None,
             stage: Stage::Serving,
             cause: None,
-            attention: Attention::None,
+            recv_mode: RecvMode::None,
             traffic: Traffic::default(),
             is_paused: false,
             is_sending: false,
@@ -135,68 +135,68 @@ impl Slot {
             sending_bytes: 0,
             has_reply: false,
             is_dirty: false,
-            is_held: false,
+            is_delivery_paused: false,
             timer_tick: 0,
-            is_settled: false,
+            is_close_received: false,
             deadline_ms: 0,
             encoding: Encoding::Raw,
             subscriptions: SmallVec::new(),
-            rare: None,
+            extras: None,
         }
     }
 
     /// What compresses for its peer, where that was agreed on.
     pub(super) fn deflater<'d>(&'d mut self, deflater: &'d mut Deflater) -> Option<PeerDeflater<'d>> {
-        let sent = Rare::sent(&mut self.rare);
+        let sent = ConnExtras::sent(&mut self.extras);
         self.conn.deflate_window.map(|window| deflater.for_peer(window, sent))
     }
 
     /// Whether what its compressed messages may refer back to is kept.
     pub(super) fn takes_context_over(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.deflate_context.is_some())
+        self.extras.as_ref().is_some_and(|extras| extras.deflate_context.is_some())
     }
 
     /// It is sent what was compressed for many: its own messages after that can't refer back beyond it.
     pub(super) fn forget_sent(&mut self) {
-        if let Some(sent) = Rare::sent(&mut self.rare) {
+        if let Some(sent) = ConnExtras::sent(&mut self.extras) {
             sent.clear();
         }
     }
 
     /// Whether its handler takes messages.
     pub(super) fn input(&self) -> Input {
-        self.rare.as_ref().map_or(Input::Open, |rare| rare.input)
+        self.extras.as_ref().map_or(Input::Open, |extras| extras.input)
     }
 
     pub(super) fn set_input(&mut self, input: Input) {
         if self.input() != input {
-            self.rare.get_or_insert_default().input = input;
+            self.extras.get_or_insert_default().input = input;
         }
     }
 
     /// Whether something was received and not read.
     pub(super) fn has_unread(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| !rare.unread.is_empty())
+        self.extras.as_ref().is_some_and(|extras| !extras.unread.is_empty())
     }
 
     /// Whether so much waits to be sent that nothing more should be received.
     pub(super) fn is_flooded(&self) -> bool {
-        self.rare.as_ref().is_some_and(|rare| rare.is_flooded)
+        self.extras.as_ref().is_some_and(|extras| extras.is_flooded)
     }
 
     pub(super) fn set_flooded(&mut self, is_flooded: bool) {
         if self.is_flooded() != is_flooded {
-            self.rare.get_or_insert_default().is_flooded = is_flooded;
+            self.extras.get_or_insert_default().is_flooded = is_flooded;
         }
     }
 
     /// Whether bytes must queue, since others wait before them.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_sending || self.is_held || !self.conn.outbox.is_empty()
+        self.is_sending || self.is_delivery_paused || !self.conn.outbox.is_empty()
     }
 
     /// Whether the kernel holds an operation of this socket.
     pub(super) fn has_operations(&self) -> bool {
-        self.attention.op().is_some() || self.is_sending || self.is_shutting
+        self.recv_mode.op().is_some() || self.is_sending || self.is_shutting
     }
 }

@@ -57,14 +57,14 @@ pub enum ServeError {
 }
 
 /// What a shard's thread is given.
-struct Seat {
+struct ShardSetup {
     shard: usize,
     cpu: Option<usize>,
     listener: OwnedFd,
     wake: Event,
     routes: Arc<[(String, Factory)]>,
     config: ServerConfig,
-    room: Room,
+    capacity: Capacity,
     addresses: Option<AddressCounts>,
     status: Status,
     epoch_seed: u64,
@@ -99,7 +99,7 @@ impl ServerBuilder {
         make_routes(&routes).map_err(ServeError::Route)?;
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
-        let room = Room::new(config.connections_max, count, raise_file_limit()?);
+        let capacity = Capacity::new(config.connections_max, count, raise_file_limit()?);
         let (address, listeners) = listener::listen(config.listen, count, config.socket_notsent_bytes)
             .map_err(|error| ServeError::Listen(config.listen, error))?;
         let events: Vec<Event> = (0..count)
@@ -115,25 +115,25 @@ impl ServerBuilder {
         let (ready_sender, ready) = mpsc::channel();
         let mut starts = Vec::new();
         for (shard, listener) in listeners.into_iter().enumerate() {
-            let seat = Seat {
+            let setup = ShardSetup {
                 shard,
                 cpu: (count <= cpus.len()).then(|| cpus[shard]),
                 listener,
                 wake: events[shard].clone(),
                 routes: Arc::clone(&routes),
                 config: config.clone(),
-                room,
+                capacity,
                 addresses: addresses.clone(),
                 status: status.clone(),
                 // Each home's own, so that no two topics share an epoch.
                 epoch_seed: epoch_seed.wrapping_add(shard as u64),
                 _ended: Arc::clone(&ended_sender),
             };
-            starts.push(seat.spawn(ready_sender.clone())?);
+            starts.push(setup.spawn(ready_sender.clone())?);
         }
         let addresses = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
         let home_key = [0, 1].map(|word: u64| RandomState::new().hash_one(word));
-        let (publisher, meshes) = mesh::join(&addresses, &events, MeshSizes::of(addresses.len()), home_key);
+        let (publisher, meshes) = mesh::connect(&addresses, &events, MeshSizes::of(addresses.len()), home_key);
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }
@@ -141,7 +141,7 @@ impl ServerBuilder {
     }
 }
 
-impl Seat {
+impl ShardSetup {
     /// Starts the shard's thread: it announces its ring, waits for the mesh, and serves.
     fn spawn(self, ready: mpsc::Sender<Ready>) -> Result<mpsc::Sender<Mesh<RingAddress>>, ServeError> {
         let (start, mesh) = mpsc::channel();
@@ -160,7 +160,7 @@ impl Seat {
             pin(cpu);
         }
         let ring = Uring::new(UringConfig {
-            descriptors: self.room.descriptors,
+            descriptors: self.capacity.descriptors,
             recv_buffers: RECV_BUFFERS,
             recv_buffer_bytes: RECV_BUFFER_BYTES,
         });
@@ -187,8 +187,8 @@ impl Seat {
             mesh,
             routes: make_routes(&self.routes).expect("the routes were made once already"),
             config: self.config,
-            connections_max: self.room.connections_max,
-            descriptors: self.room.descriptors as usize,
+            connections_max: self.capacity.connections_max,
+            descriptors: self.capacity.descriptors as usize,
             epoch_seed: self.epoch_seed,
             addresses: self.addresses,
             seed: RandomState::new().hash_one(self.shard),
@@ -216,27 +216,27 @@ fn make_routes(factories: &[(String, Factory)]) -> Result<Routes, RouteError> {
 
 /// How many connections there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct Capacity {
     /// On all shards together.
     connections_max: usize,
     /// Sockets that each shard can hold.
     descriptors: u32,
 }
 
-impl Room {
+impl Capacity {
     /// Room for `connections_max` connections, or for as many as one kernel ring of each shard takes, whose table holds
     /// `table_max`.
-    fn new(connections_max: usize, shards: usize, table_max: u32) -> Room {
+    fn new(connections_max: usize, shards: usize, table_max: u32) -> Capacity {
         if connections_max == 0 {
             let share = table_max.saturating_sub(SPARE_DESCRIPTORS).max(1);
-            return Room { connections_max: share as usize * shards, descriptors: share + SPARE_DESCRIPTORS };
+            return Capacity { connections_max: share as usize * shards, descriptors: share + SPARE_DESCRIPTORS };
         }
         let share = connections_max.div_ceil(shards);
         // The kernel deals connections out by hash: some shard gets more than its share, hardly ever by more than four
         // standard deviations.
         let uneven = if shards > 1 { 4 * share.isqrt() } else { 0 };
         let descriptors = share + uneven.min(connections_max - share) + SPARE_DESCRIPTORS as usize;
-        Room { connections_max, descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX) }
+        Capacity { connections_max, descriptors: u32::try_from(descriptors).unwrap_or(u32::MAX) }
     }
 }
 
@@ -306,7 +306,7 @@ mod tests {
             ("less than there are shards", (1, 4, 20_000), (1, 65)),
         ];
         for (name, (wanted, shards, table_max), (connections_max, descriptors)) in rows {
-            assert_eq!(Room::new(wanted, shards, table_max), Room { connections_max, descriptors }, "{name}");
+            assert_eq!(Capacity::new(wanted, shards, table_max), Capacity { connections_max, descriptors }, "{name}");
         }
     }
 }

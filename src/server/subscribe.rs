@@ -4,7 +4,7 @@
 //! know where the topic is, and what it has missed, *joins*: the home answers through the same queue through which it
 //! sends publications, so all that came before the answer is in the answer, and all that comes after it is pushed.
 
-use super::mesh::{Join, Joined, Parcel, ToConn};
+use super::mesh::{Parcel, SubscribeReply, SubscribeRequest, ToConn};
 use super::shard::Shard;
 use super::slot::Subscription;
 use super::variant::variant_of;
@@ -18,7 +18,7 @@ use crate::topics::{
 /// What a connection's shard must know when a join is answered. It travels to the topic's home and back, so that as
 /// many may be on their way as the connection has asked for, whatever their tickets are.
 #[derive(Debug)]
-pub(super) struct Joining {
+pub(super) struct PendingSubscribe {
     /// The topic on the connection's shard.
     topic: TopicId,
     /// What is wanted of the past.
@@ -34,12 +34,13 @@ impl<R: Ring> Shard<'_, R> {
         if self.slot(slot).cause.is_some() {
             return;
         }
-        let to = subscribe.ticket.map(|ticket| ToConn { shard: self.number(), id: self.slot(slot).id, ticket });
+        let to =
+            subscribe.request_id.map(|request_id| ToConn { shard: self.number(), id: self.slot(slot).id, request_id });
         if !self.topics.has_room_for(&subscribe.topic) {
             return self.refuse_topic(slot, subscribe.topic, to);
         }
         match (self.config.namespaces.find(&subscribe.topic), to) {
-            (Ok(namespace), Some(to)) => self.submit_join(namespace, subscribe, to),
+            (Ok(namespace), Some(to)) => self.submit_subscribe(namespace, subscribe, to),
             (Ok(_), None) if !self.mesh.has_room(self.mesh.home(&subscribe.topic)) => {
                 self.metrics.requests_refused.add(1);
                 self.refuse_early(slot, "the server is too far behind to subscribe anybody");
@@ -47,7 +48,7 @@ impl<R: Ring> Shard<'_, R> {
             (Ok(namespace), None) => {
                 let (topic, is_new) = self.topics.find_or_make(&subscribe.topic, namespace);
                 if is_new {
-                    self.tell_interest(&subscribe.topic);
+                    self.send_interest(&subscribe.topic);
                 }
                 self.go_live(slot, topic, subscribe.join_leave);
             }
@@ -78,7 +79,7 @@ impl<R: Ring> Shard<'_, R> {
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
 
-    fn tell_interest(&mut self, topic: &TopicName) {
+    fn send_interest(&mut self, topic: &TopicName) {
         let (home, here) = (self.mesh.home(topic), self.number());
         if home == self.mesh.shard() {
             self.on_interest(topic, here);
@@ -93,12 +94,12 @@ impl<R: Ring> Shard<'_, R> {
         assert!(known.is_ok(), "a shard has subscribers of a topic whose namespace it did not find");
     }
 
-    fn tell_disinterest(&mut self, topic: &TopicName) {
+    fn send_disinterest(&mut self, topic: &TopicName) {
         let (home, here) = (self.mesh.home(topic), self.number());
         if home == self.mesh.shard() {
             self.home.remove_interest(topic, here);
         } else {
-            self.topics.begin_parting(topic);
+            self.topics.begin_disinterest(topic);
             self.mesh.send(home, Parcel::Disinterest(topic.clone(), here));
         }
     }
@@ -127,7 +128,7 @@ impl<R: Ring> Shard<'_, R> {
         self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
     }
 
-    fn submit_join(&mut self, namespace: NamespaceId, subscribe: Subscribe, to: ToConn) {
+    fn submit_subscribe(&mut self, namespace: NamespaceId, subscribe: Subscribe, to: ToConn) {
         let Subscribe { topic, catch_up, presence, join_leave, .. } = subscribe;
         let home = self.mesh.home(&topic);
         if let Some(error) = self.mesh.refusal(home) {
@@ -137,13 +138,17 @@ impl<R: Ring> Shard<'_, R> {
         let is_remembered = self.config.namespaces.get(namespace).remembers_subscribers();
         let presence = presence.filter(|_| is_remembered).map(|info| Presence { join: self.next_join(), info });
         let (id, _) = self.topics.find_or_make(&topic, namespace);
-        self.topics.begin_join(id);
+        self.topics.begin_subscribe(id);
         self.metrics.topics.set(self.topics.len() as u64);
-        let join = Join { topic, joining: Joining { topic: id, catch_up, join_leave, presence }, reply: to };
+        let join = SubscribeRequest {
+            topic,
+            joining: PendingSubscribe { topic: id, catch_up, join_leave, presence },
+            reply: to,
+        };
         if home == self.mesh.shard() {
-            self.on_join(join);
+            self.on_subscribe_request(join);
         } else {
-            self.mesh.send(home, Parcel::Join(Box::new(join)));
+            self.mesh.send(home, Parcel::Subscribe(Box::new(join)));
         }
     }
 
@@ -156,52 +161,53 @@ impl<R: Ring> Shard<'_, R> {
     ///
     /// The client is present before it knows that it has subscribed, since that knowledge may end its subscription. The
     /// push that says so comes behind the answer, so that the client sees itself come.
-    pub(super) fn on_join(&mut self, join: Join) {
+    pub(super) fn on_subscribe_request(&mut self, join: SubscribeRequest) {
         let now_ms = self.unix_ms();
         if self.mesh.is_congested() {
             self.metrics.requests_refused.add(1);
-            return self.refuse_join(join, PublishError::Busy);
+            return self.reject_subscribe(join, PublishError::Busy);
         }
         let id = match self.home.add_interest(&join.topic, join.reply.shard) {
             Ok(id) => id,
-            Err(error) => return self.refuse_join(join, error),
+            Err(error) => return self.reject_subscribe(join, error),
         };
-        let Join { topic, joining, reply: to } = join;
+        let SubscribeRequest { topic, joining, reply: to } = join;
         let (position, recovery) = self.home.catch_up(id, joining.catch_up, now_ms);
-        let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.arrive(id, presence));
+        let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.add_presence(id, presence));
         let news = joining.presence.as_ref().filter(|_| is_news && self.home.namespace(id).join_leave);
         let news = news.map(|presence| Push::Joined(presence.info.clone()));
-        let joined = Joined { to, joining, answer: Answer::Subscribed { topic: topic.clone(), position, recovery } };
+        let joined =
+            SubscribeReply { to, joining, answer: Answer::Subscribed { topic: topic.clone(), position, recovery } };
         if to.shard == self.number() {
             let (to, answer) = self.begin_subscription(joined);
             news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));
             self.on_answer(to, answer);
         } else {
-            self.mesh.send(usize::from(to.shard), Parcel::Joined(Box::new(joined)));
+            self.mesh.send(usize::from(to.shard), Parcel::Subscribed(Box::new(joined)));
             news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));
         }
     }
 
-    pub(super) fn refuse_join(&mut self, join: Join, error: PublishError) {
-        let Join { topic, joining, reply: to, .. } = join;
-        let joined = Joined { to, joining, answer: Answer::NotSubscribed { topic, error } };
+    pub(super) fn reject_subscribe(&mut self, join: SubscribeRequest, error: PublishError) {
+        let SubscribeRequest { topic, joining, reply: to, .. } = join;
+        let joined = SubscribeReply { to, joining, answer: Answer::NotSubscribed { topic, error } };
         if to.shard == self.number() {
-            self.on_joined(joined);
+            self.on_subscribe_reply(joined);
         } else {
-            self.mesh.send(usize::from(to.shard), Parcel::Joined(Box::new(joined)));
+            self.mesh.send(usize::from(to.shard), Parcel::Subscribed(Box::new(joined)));
         }
     }
 
     /// The home has answered a join.
-    pub(super) fn on_joined(&mut self, joined: Joined) {
+    pub(super) fn on_subscribe_reply(&mut self, joined: SubscribeReply) {
         let (to, answer) = self.begin_subscription(joined);
         self.on_answer(to, answer);
     }
 
     /// Begins the subscription if the home has accepted it. Returns what the connection's handler must know of it.
-    fn begin_subscription(&mut self, joined: Joined) -> (ToConn, Answer) {
-        let Joined { to, joining, mut answer } = joined;
-        let Joining { topic, catch_up, join_leave, presence } = joining;
+    fn begin_subscription(&mut self, joined: SubscribeReply) -> (ToConn, Answer) {
+        let SubscribeReply { to, joining, mut answer } = joined;
+        let PendingSubscribe { topic, catch_up, join_leave, presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
         let name = self.topics.name(topic).clone();
         match (slot, &mut answer) {
@@ -211,12 +217,12 @@ impl<R: Ring> Shard<'_, R> {
                 self.remember_presence(slot, topic, presence);
             }
             (None, Answer::Subscribed { .. }) => {
-                presence.into_iter().for_each(|presence| self.tell_departure(&name, presence));
+                presence.into_iter().for_each(|presence| self.send_leave(&name, presence));
             }
             _ => {}
         }
-        if self.topics.end_join(topic) {
-            self.tell_disinterest(&name);
+        if self.topics.end_subscribe(topic) {
+            self.send_disinterest(&name);
         }
         self.metrics.topics.set(self.topics.len() as u64);
         (to, answer)
@@ -245,13 +251,13 @@ impl<R: Ring> Shard<'_, R> {
     /// A connection has got an answer.
     pub(super) fn on_answer(&mut self, to: ToConn, answer: Answer) {
         if let Some(slot) = self.find(to.id).filter(|slot| self.is_listening(*slot)) {
-            self.call_handler(slot, |handler, context| handler.on_answer(context, to.ticket, answer));
+            self.call_handler(slot, |handler, context| handler.on_answer(context, to.request_id, answer));
         }
     }
 
     fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Presence>) {
         if let Some(presence) = presence {
-            self.slot(slot).rare.get_or_insert_default().presence.push((topic, presence));
+            self.slot(slot).extras.get_or_insert_default().presence.push((topic, presence));
         }
     }
 
@@ -269,33 +275,33 @@ impl<R: Ring> Shard<'_, R> {
         let name = self.topics.name(topic).clone();
         // More than one where it has joined again while it was subscribed.
         while let Some(presence) = self.take_presence(slot, topic) {
-            self.tell_departure(&name, presence);
+            self.send_leave(&name, presence);
         }
         if self.topics.unsubscribe(topic, slot, variant) {
-            self.tell_disinterest(&name);
+            self.send_disinterest(&name);
         }
         self.metrics.subscriptions.sub(1);
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
     fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Presence> {
-        let presence = &mut self.slot(slot).rare.as_mut()?.presence;
+        let presence = &mut self.slot(slot).extras.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }
 
-    fn tell_departure(&mut self, topic: &TopicName, presence: Presence) {
+    fn send_leave(&mut self, topic: &TopicName, presence: Presence) {
         let home = self.mesh.home(topic);
         if home == self.mesh.shard() {
-            self.on_depart(topic, presence);
+            self.on_leave(topic, presence);
         } else {
-            self.mesh.send(home, Parcel::Depart(topic.clone(), presence));
+            self.mesh.send(home, Parcel::Leave(topic.clone(), presence));
         }
     }
 
     /// At the topic's home: the subscription that a join began has ended.
-    pub(super) fn on_depart(&mut self, topic: &TopicName, presence: Presence) {
-        let Some(id) = self.home.depart(topic, &presence) else { return };
+    pub(super) fn on_leave(&mut self, topic: &TopicName, presence: Presence) {
+        let Some(id) = self.home.remove_presence(topic, &presence) else { return };
         if self.home.namespace(id).join_leave {
             self.push_to_all(id, topic, &Push::Left(presence.info));
         }

@@ -4,7 +4,7 @@ use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
-use crate::conn::{Phase, Pulse};
+use crate::conn::{KeepAliveAction, Phase};
 use crate::proto::{encode_close, encode_response};
 use crate::ring::Ring;
 
@@ -26,15 +26,15 @@ impl<R: Ring> Shard<'_, R> {
         let now_ms = self.now_ms;
         let conn = &mut self.slots[slot as usize].conn;
         let heartbeat = conn.heartbeat;
-        let pulse = conn.keep_alive.on_timer(now_ms, &self.config.keep_alive, heartbeat);
-        match pulse {
-            Pulse::Wait { until_ms } => self.set_timer(slot, until_ms),
-            Pulse::Ping { until_ms } => {
+        let action = conn.keep_alive.on_timer(now_ms, &self.config.keep_alive, heartbeat);
+        match action {
+            KeepAliveAction::Wait { until_ms } => self.set_timer(slot, until_ms),
+            KeepAliveAction::Ping { until_ms } => {
                 self.send_control(slot, |out| heartbeat.encode(out));
                 self.metrics.pings.add(1);
                 self.set_timer(slot, until_ms);
             }
-            Pulse::Lost => {
+            KeepAliveAction::Lost => {
                 let (code, reason) = heartbeat.lost_code();
                 self.reply_with(slot, |out| encode_close(out, Some(code), reason, None));
                 self.finish(slot, CloseCause::PingTimeout);
@@ -52,7 +52,7 @@ impl<R: Ring> Shard<'_, R> {
         match (entry.stage, &entry.conn.phase) {
             (Stage::Terminating | Stage::Closing, _) => {}
             (Stage::Serving, Phase::Open | Phase::Streaming) => {
-                self.rest_if_quiet(slot);
+                self.poll_if_quiet(slot);
                 self.watch_life(slot);
             }
             _ if now_ms < entry.deadline_ms => {

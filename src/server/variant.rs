@@ -52,7 +52,7 @@ pub(super) fn encode(
     deflater: &mut Deflater,
     metrics: &ShardMetrics,
 ) -> Option<SharedFrame> {
-    if variant.encoding == Encoding::Own {
+    if variant.encoding == Encoding::PerConnection {
         return Some(SharedFrame::new(Vec::new()));
     }
     match push {

@@ -43,12 +43,12 @@ struct Topic {
     /// The shards with subscribers.
     shards: SmallVec<[u16; 4]>,
     /// Most topics keep nothing.
-    kept: Option<Box<Kept>>,
+    kept: Option<Box<Retained>>,
 }
 
 /// What is kept of a topic besides its order.
 #[derive(Debug, Default)]
-struct Kept {
+struct Retained {
     history: History,
     /// By client.
     present: HashMap<Box<str>, Present>,
@@ -75,7 +75,7 @@ impl Topic {
     }
 }
 
-impl Kept {
+impl Retained {
     fn is_empty(&self) -> bool {
         self.history.is_empty() && self.present.is_empty()
     }
@@ -284,7 +284,7 @@ impl Home {
     ///
     /// A topic remembers [`PRESENCE_MAX`] clients. Further ones subscribe like all others, but are neither present nor
     /// pushed, so that their departure has nothing to take back.
-    pub fn arrive(&mut self, id: HomeId, presence: &Presence) -> bool {
+    pub fn add_presence(&mut self, id: HomeId, presence: &Presence) -> bool {
         let Presence { join, info } = presence;
         let topic = &mut self.topics[id.0 as usize];
         if !self.namespaces.get(topic.namespace).remembers_subscribers() {
@@ -304,7 +304,7 @@ impl Home {
     }
 
     /// A join has ended. Returns the topic if it was the last one of a client that was present.
-    pub fn depart(&mut self, topic: &TopicName, presence: &Presence) -> Option<HomeId> {
+    pub fn remove_presence(&mut self, topic: &TopicName, presence: &Presence) -> Option<HomeId> {
         let id = self.find(topic)?;
         let present = &mut self.topics[id.0 as usize].kept.as_mut()?.present;
         let client = present.get_mut(&presence.info.client)?;
@@ -541,7 +541,7 @@ mod tests {
         home.add_interest(&name("a"), 2).unwrap();
         home.forget_unused();
         assert_eq!(home.shards(id), [2], "it has a subscriber again");
-        home.arrive(id, &join("x", 1));
+        home.add_presence(id, &join("x", 1));
         home.remove_interest(&name("a"), 2);
         home.forget_unused();
         assert_eq!((home.len(), home.unpublished()), (0, 0), "nobody is present where nobody subscribes");
@@ -614,10 +614,10 @@ mod tests {
     fn presence_knows_each_client_once() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
-        assert!(home.arrive(id, &join("x", 1)) && home.arrive(id, &join("y", 2)));
+        assert!(home.add_presence(id, &join("x", 1)) && home.add_presence(id, &join("y", 2)));
         assert_eq!(home.active().collect::<Vec<_>>(), [(&name("a"), 2)]);
-        assert_eq!(home.depart(&name("a"), &join("x", 1)), Some(id));
-        assert_eq!(home.depart(&name("a"), &join("nobody", 3)), None);
+        assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), Some(id));
+        assert_eq!(home.remove_presence(&name("a"), &join("nobody", 3)), None);
         assert_eq!(home.presence(&name("a")), [join("y", 2).info]);
         assert_eq!(home.presence(&name("b")), []);
     }
@@ -631,11 +631,14 @@ mod tests {
     fn a_departure_ends_its_own_join_and_no_other() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
-        assert!(home.arrive(id, &join("x", 1)) && !home.arrive(id, &join("x", 2)), "one client, which came once");
-        assert_eq!(home.depart(&name("a"), &join("x", 1)), None, "its second join goes on");
-        assert_eq!(home.depart(&name("a"), &join("x", 1)), None);
+        assert!(
+            home.add_presence(id, &join("x", 1)) && !home.add_presence(id, &join("x", 2)),
+            "one client, which came once"
+        );
+        assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), None, "its second join goes on");
+        assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), None);
         assert_eq!(home.presence(&name("a")), [join("x", 2).info]);
-        assert_eq!(home.depart(&name("a"), &join("x", 2)), Some(id));
+        assert_eq!(home.remove_presence(&name("a"), &join("x", 2)), Some(id));
         assert_eq!(home.presence(&name("a")), []);
     }
 
@@ -644,31 +647,31 @@ mod tests {
         let mut home = home(Namespace { presence: true, join_leave: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         for count in 0..PRESENCE_MAX as u64 {
-            assert!(home.arrive(id, &join(&count.to_string(), count)));
+            assert!(home.add_presence(id, &join(&count.to_string(), count)));
         }
-        assert!(!home.arrive(id, &join("late", 1 << 20)));
-        assert_eq!(home.depart(&name("a"), &join("5", 5)), Some(id));
-        assert!(home.arrive(id, &join("late", 1 << 21)), "there is room for its second join");
-        assert_eq!(home.depart(&name("a"), &join("late", 1 << 20)), None, "the first one was not remembered");
+        assert!(!home.add_presence(id, &join("late", 1 << 20)));
+        assert_eq!(home.remove_presence(&name("a"), &join("5", 5)), Some(id));
+        assert!(home.add_presence(id, &join("late", 1 << 21)), "there is room for its second join");
+        assert_eq!(home.remove_presence(&name("a"), &join("late", 1 << 20)), None, "the first one was not remembered");
         assert_eq!(home.presence(&name("a")).len(), PRESENCE_MAX);
-        assert_eq!(home.depart(&name("a"), &join("late", 1 << 21)), Some(id));
+        assert_eq!(home.remove_presence(&name("a"), &join("late", 1 << 21)), Some(id));
     }
 
     #[test]
     fn comings_and_goings_alternate_also_where_presence_is_not_shown() {
         let mut home = home(Namespace { join_leave: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
-        assert!(home.arrive(id, &join("x", 1)) && !home.arrive(id, &join("x", 2)));
+        assert!(home.add_presence(id, &join("x", 1)) && !home.add_presence(id, &join("x", 2)));
         assert_eq!((home.presence(&name("a")), home.active().next()), (vec![], Some((&name("a"), 0))));
-        assert_eq!(home.depart(&name("a"), &join("x", 1)), None);
-        assert_eq!(home.depart(&name("a"), &join("x", 2)), Some(id));
+        assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), None);
+        assert_eq!(home.remove_presence(&name("a"), &join("x", 2)), Some(id));
     }
 
     #[test]
     fn a_topic_without_subscribers_has_nobody_present_and_is_forgotten() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
-        home.arrive(id, &join("x", 1));
+        home.add_presence(id, &join("x", 1));
         home.remove_interest(&name("a"), 0);
         assert_eq!(home.presence(&name("a")), []);
         home.sweep(TOPIC_IDLE_MS);

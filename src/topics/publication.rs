@@ -174,7 +174,7 @@ pub enum Encoding {
     /// An event of a `text/event-stream`.
     Sse,
     /// The connection's handler makes it, for each connection anew.
-    Own,
+    PerConnection,
 }
 
 /// Encodings that there are.
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn each_variant_has_its_place() {
         let encodings = [Encoding::Raw, Encoding::Envelope, Encoding::CentrifugeJson, Encoding::CentrifugeProtobuf];
-        let encodings = encodings.into_iter().chain([Encoding::Sse, Encoding::Own]);
+        let encodings = encodings.into_iter().chain([Encoding::Sse, Encoding::PerConnection]);
         let places = encodings.flat_map(|encoding| [0, 9, 12, 15].map(|bits| Variant::index(encoding, bits)));
         let places: Vec<usize> = places.collect();
         assert!(places.iter().all(|place| *place < VARIANTS));

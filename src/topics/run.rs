@@ -46,7 +46,7 @@ impl Run {
             return None;
         }
         let frames: SmallVec<[SharedFrame; 1]> = parts.iter().map(|part| part.frame.clone()).collect();
-        let bytes = SharedFrame::join(&frames);
+        let bytes = SharedFrame::concat(&frames);
         Some(Run { topic, namespace, variant, pushes, parts, bytes })
     }
 

@@ -61,7 +61,7 @@ pub struct Topics {
     /// Topics that were forgotten without their homes having heard of it, and how many times. What comes from there is
     /// for those who were here before: whoever subscribes meanwhile would see that, and then not what the home does not
     /// send because it has heard.
-    parting: HashMap<TopicName, u32>,
+    disinterests: HashMap<TopicName, u32>,
 }
 
 impl Lane {
@@ -98,7 +98,7 @@ impl Topics {
             held: BTreeSet::new(),
             pushes: 0,
             batches: [0; 2],
-            parting: HashMap::new(),
+            disinterests: HashMap::new(),
         }
     }
 
@@ -144,12 +144,12 @@ impl Topics {
     }
 
     /// Somebody waits for what it has missed, and subscribes then.
-    pub fn begin_join(&mut self, id: TopicId) {
+    pub fn begin_subscribe(&mut self, id: TopicId) {
         self.topic_mut(id).joining += 1;
     }
 
     /// It no longer waits: it has subscribed, or will not. `true` if the topic was forgotten: its home must be told.
-    pub fn end_join(&mut self, id: TopicId) -> bool {
+    pub fn end_subscribe(&mut self, id: TopicId) -> bool {
         self.topic_mut(id).joining -= 1;
         self.forget_if_unused(id)
     }
@@ -173,19 +173,19 @@ impl Topics {
     }
 
     /// A topic was forgotten, and its home is being told.
-    pub fn begin_parting(&mut self, name: &TopicName) {
-        *self.parting.entry(name.clone()).or_default() += 1;
+    pub fn begin_disinterest(&mut self, name: &TopicName) {
+        *self.disinterests.entry(name.clone()).or_default() += 1;
     }
 
     /// The home has heard.
-    pub fn end_parting(&mut self, name: &TopicName) {
-        let Some(times) = self.parting.get_mut(name) else { return };
+    pub fn end_disinterest(&mut self, name: &TopicName) {
+        let Some(times) = self.disinterests.get_mut(name) else { return };
         *times -= 1;
         if *times == 0 {
-            self.parting.remove(name);
+            self.disinterests.remove(name);
         }
-        if self.parting.is_empty() {
-            self.parting = HashMap::new();
+        if self.disinterests.is_empty() {
+            self.disinterests = HashMap::new();
         }
     }
 
@@ -207,7 +207,7 @@ impl Topics {
     /// Puts a push up for those who have subscribed to a topic on this shard until now. `due_ms` gives, for the topic's
     /// namespace, until when the push may wait for others to leave with it; 0 is not at all.
     pub fn stage(&mut self, name: &TopicName, push: Push, due_ms: impl FnOnce(NamespaceId) -> u64) {
-        if !self.parting.is_empty() && self.parting.contains_key(name) {
+        if !self.disinterests.is_empty() && self.disinterests.contains_key(name) {
             return;
         }
         let Some(id) = self.find(name) else { return };

@@ -1,8 +1,8 @@
 //! The doorbell without its fences.
 
-#[path = "../../src/buf/asleep.rs"]
+#[path = "../../src/buf/wake_flag.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it is a part of a library elsewhere")]
-pub(crate) mod asleep;
+pub(crate) mod wake_flag;
 
 /// As for the others, but for the fence, which does nothing.
 mod sync {

@@ -6,15 +6,15 @@
 
 #![allow(clippy::duplicate_mod, reason = "one of the models is without fences")]
 
-#[path = "../../src/buf/asleep.rs"]
-#[allow(dead_code, unreachable_pub, unused_imports, reason = "it is a part of a library elsewhere")]
-mod asleep;
 mod fenceless;
 mod models;
 #[path = "../../src/buf/spsc.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "it is a part of a library elsewhere")]
 mod spsc;
 mod sync;
+#[path = "../../src/buf/wake_flag.rs"]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "it is a part of a library elsewhere")]
+mod wake_flag;
 
 use std::time::Instant;
 
@@ -23,7 +23,7 @@ use std::time::Instant;
 const PREEMPTIONS_MAX: usize = 3;
 
 fn main() {
-    check("items arrive in order, each once, and a full queue gives the last one back", models::through_a_queue);
+    check("items add_presence in order, each once, and a full queue gives the last one back", models::through_a_queue);
     check("items left behind are dropped once", models::left_behind);
     check("what is put in wakes the sleeper, whenever it falls asleep", models::doorbell);
     // senders, items of each, preemptions

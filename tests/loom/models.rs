@@ -3,9 +3,9 @@
 use loom::sync::{Arc, Notify};
 use loom::thread;
 
-use crate::asleep::Asleep;
 use crate::fenceless;
 use crate::spsc::{Consumer, queue};
+use crate::wake_flag::WakeFlag;
 
 /// More items than the queue holds go through it.
 pub(crate) fn through_a_queue() {
@@ -63,7 +63,7 @@ fn await_item(consumer: &mut Consumer<u32>, bell: &Notify, fall_asleep: impl Fn(
 /// loom tells.
 pub(crate) fn doorbell() {
     let (mut producer, mut consumer) = queue(2);
-    let (asleep, bell) = (Asleep::new(), Arc::new(Notify::new()));
+    let (asleep, bell) = (WakeFlag::new(), Arc::new(Notify::new()));
     let (sleeper, ring) = (asleep.clone(), Arc::clone(&bell));
     let sender = thread::spawn(move || {
         assert!(producer.push(1).is_ok());
@@ -78,7 +78,7 @@ pub(crate) fn doorbell() {
 /// The same without fences: it must fail.
 pub(crate) fn doorbell_without_fences() {
     let (mut producer, mut consumer) = queue(2);
-    let (asleep, bell) = (fenceless::asleep::Asleep::new(), Arc::new(Notify::new()));
+    let (asleep, bell) = (fenceless::wake_flag::WakeFlag::new(), Arc::new(Notify::new()));
     let (sleeper, ring) = (asleep.clone(), Arc::clone(&bell));
     let sender = thread::spawn(move || {
         assert!(producer.push(1).is_ok());
@@ -93,7 +93,7 @@ pub(crate) fn doorbell_without_fences() {
 /// Senders, each with a queue of its own and more than one item, of whom one is to ring at a time; and a sleeper that
 /// falls asleep again and again until it has all. A wake-up that is lost leaves it waiting for ever.
 pub(crate) fn sleeps_again_and_again(senders: u32, items: u32) {
-    let (asleep, bell) = (Asleep::new(), Arc::new(Notify::new()));
+    let (asleep, bell) = (WakeFlag::new(), Arc::new(Notify::new()));
     let (mut consumers, mut threads) = (Vec::new(), Vec::new());
     for sender in 0..senders {
         let (mut producer, consumer) = queue(items as usize);

@@ -45,8 +45,8 @@ BUGS = [
     Bug(
         "no-resume-after-pause",
         "src/server/send.rs",
-        "entry.is_paused = false;\n            if entry.attention == Attention::None {",
-        "entry.is_paused = false;\n            if false && entry.attention == Attention::None {",
+        "entry.is_paused = false;\n            if entry.recv_mode == RecvMode::None {",
+        "entry.is_paused = false;\n            if false && entry.recv_mode == RecvMode::None {",
     ),
     Bug(
         "cut-send-begins-anew",
@@ -94,14 +94,14 @@ BUGS = [
     Bug(
         "closed-under-a-receive",
         "src/server/slot.rs",
-        "self.attention.op().is_some() || self.is_sending ||",
+        "self.recv_mode.op().is_some() || self.is_sending ||",
         "self.is_sending ||",
     ),
     Bug(
         "closed-under-a-send",
         "src/server/slot.rs",
-        "self.attention.op().is_some() || self.is_sending || self.is_shutting",
-        "self.attention.op().is_some() || self.is_shutting",
+        "self.recv_mode.op().is_some() || self.is_sending || self.is_shutting",
+        "self.recv_mode.op().is_some() || self.is_shutting",
     ),
     Bug(
         "operations-not-cancelled",
@@ -221,14 +221,14 @@ BUGS = [
     Bug(
         "shutdown-not-awaited",
         "src/server/slot.rs",
-        "self.attention.op().is_some() || self.is_sending || self.is_shutting",
-        "self.attention.op().is_some() || self.is_sending",
+        "self.recv_mode.op().is_some() || self.is_sending || self.is_shutting",
+        "self.recv_mode.op().is_some() || self.is_sending",
     ),
     Bug(
         "no-linger",
         "src/server/close.rs",
-        "entry.is_settled = cause == CloseCause::Peer;",
-        "entry.is_settled = true;",
+        "entry.is_close_received = cause == CloseCause::Peer;",
+        "entry.is_close_received = true;",
     ),
     Bug(
         "flush-cut-off",
@@ -251,7 +251,7 @@ BUGS = [
     Bug(
         "interest-not-told",
         "src/server/subscribe.rs",
-        "                if is_new {\n                    self.tell_interest(&subscribe.topic);\n                }",
+        "                if is_new {\n                    self.send_interest(&subscribe.topic);\n                }",
         "                let _ = is_new;",
     ),
     Bug(
@@ -313,14 +313,14 @@ BUGS = [
     Bug(
         "turn-slept-through",
         "src/server/shard.rs",
-        " || !self.awaiting_turn.is_empty() {",
+        " || !self.recv_queue.is_empty() {",
         " {",
     ),
     Bug(
         "turn-never-given",
-        "src/server/attend.rs",
-        "self.awaiting_turn.push_back(id);",
-        "if self.awaiting_turn.is_empty() {\n                    self.awaiting_turn.push_back(id);\n                }",
+        "src/server/arm_recv.rs",
+        "self.recv_queue.push_back(id);",
+        "if self.recv_queue.is_empty() {\n                    self.recv_queue.push_back(id);\n                }",
     ),
     Bug(
         "recovery-one-short",
@@ -361,7 +361,7 @@ BUGS = [
     Bug(
         "back-before-the-goodbye",
         "src/server/subscribe.rs",
-        "            self.topics.begin_parting(topic);\n",
+        "            self.topics.begin_disinterest(topic);\n",
         "",
     ),
     Bug(
@@ -389,9 +389,9 @@ BUGS = [
         "            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));\n"
         "            self.on_answer(to, answer);\n",
         "            let presence = joined.joining.presence.clone();\n"
-        "            presence.iter().for_each(|presence| _ = self.home.depart(&topic, presence));\n"
-        "            self.on_joined(joined);\n"
-        "            presence.iter().for_each(|presence| _ = self.home.arrive(id, presence));\n"
+        "            presence.iter().for_each(|presence| _ = self.home.remove_presence(&topic, presence));\n"
+        "            self.on_subscribe_reply(joined);\n"
+        "            presence.iter().for_each(|presence| _ = self.home.add_presence(id, presence));\n"
         "            news.into_iter().for_each(|news| self.push_to_all(id, &topic, &news));\n",
     ),
     Bug(

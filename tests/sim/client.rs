@@ -12,11 +12,11 @@ use ringfeed::proto::{
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
 use crate::guest::Guest;
-use crate::journal::roar;
+use crate::handler_log::roar;
 use crate::model::{Model, View};
+use crate::namespaces::{topic_name, topic_number};
 use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
-use crate::returner::{Asking, Returner};
-use crate::spaces::{topic_name, topic_number};
+use crate::resuming_client::{Asking, ResumingClient};
 
 /// Bytes of one message to the server that must be refused as too big.
 const TOO_BIG: u64 = 100_001;
@@ -101,7 +101,7 @@ pub(crate) struct Client {
     /// The topics that it has just heard that it is subscribed to.
     pub(crate) news: Vec<usize>,
     /// What it knows, if it is one that comes back.
-    pub(crate) returner: Option<Returner>,
+    pub(crate) returner: Option<ResumingClient>,
     /// What it knows, if it is one that comes and goes.
     guest: Guest,
     /// It has come back, as another client.
@@ -182,8 +182,8 @@ impl Client {
     pub(crate) fn connect(&mut self, model: &mut Model) {
         self.peer = Some(self.kernel.connect(self.plan.shard));
         self.state = State::Handshaking;
-        if let Kind::Returner(transport, topics) = &self.plan.kind {
-            self.returner.get_or_insert_with(|| Returner::new(*transport, topics, model));
+        if let Kind::ResumingClient(transport, topics) = &self.plan.kind {
+            self.returner.get_or_insert_with(|| ResumingClient::new(*transport, topics, model));
         }
         let request = match &mut self.returner {
             Some(returner) => {
@@ -218,7 +218,7 @@ impl Client {
 
     /// Whether it reads an event stream, and not a WebSocket.
     pub(crate) fn is_stream(&self) -> bool {
-        self.returner.as_ref().is_some_and(Returner::is_stream)
+        self.returner.as_ref().is_some_and(ResumingClient::is_stream)
     }
 
     /// The opening handshake, or what stands in for it.
@@ -235,7 +235,7 @@ impl Client {
             Kind::Guest => "/connection/websocket".to_owned(),
             Kind::Stray(404) => "/nowhere".to_owned(),
             Kind::Stray(_) => "/echo".to_owned(),
-            Kind::Returner(..) => unreachable!("it asks in another way"),
+            Kind::ResumingClient(..) => unreachable!("it asks in another way"),
         };
         let target = format!("{path}?client={}", self.index);
         let plain =
@@ -324,8 +324,8 @@ impl Client {
                 self.bytes_asked += 1000 * text.lines().count();
                 self.say_text(&text);
             }
-            Kind::Returner(..) if self.is_stream() => {}
-            Kind::Breaker(Breach::Talks) | Kind::Feed(_) | Kind::Returner(..) => self.ping(),
+            Kind::ResumingClient(..) if self.is_stream() => {}
+            Kind::Breaker(Breach::Talks) | Kind::Feed(_) | Kind::ResumingClient(..) => self.ping(),
             Kind::Breaker(_) => self.say_message(),
             Kind::Mute | Kind::Stray(_) => {}
         }
@@ -755,7 +755,7 @@ impl Client {
     fn is_answer(&self, message: Message<'_>) -> bool {
         match self.plan.kind {
             Kind::Room => message.payload.first() == Some(&b'='),
-            Kind::Guest | Kind::Feed(_) | Kind::Returner(..) | Kind::Breaker(Breach::Talks) => false,
+            Kind::Guest | Kind::Feed(_) | Kind::ResumingClient(..) | Kind::Breaker(Breach::Talks) => false,
             _ => true,
         }
     }

@@ -7,7 +7,7 @@ use ringfeed::topics::SlowConsumer;
 use serde_json::{Value, json};
 
 use crate::model::Model;
-use crate::spaces::{topic_name, topic_number};
+use crate::namespaces::{topic_name, topic_number};
 
 #[derive(Debug, Default)]
 pub(crate) struct Guest {

@@ -5,15 +5,15 @@
 
 mod client;
 mod guest;
-mod journal;
-mod judge;
+mod handler_log;
 mod model;
+mod namespaces;
 mod order;
 mod plan;
-mod returner;
-mod spaces;
-mod track;
-mod world;
+mod resuming_client;
+mod simulation;
+mod stream_checker;
+mod verify_ends;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitCode};
@@ -23,7 +23,7 @@ use ringfeed::conn::CloseCause;
 use ringfeed::ring::sim::Rng;
 
 use self::plan::Plan;
-use self::world::{Summary, run};
+use self::simulation::{Summary, run};
 
 /// Seeds of a run without arguments.
 const SEEDS: u64 = 400;

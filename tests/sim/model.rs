@@ -15,8 +15,8 @@ use ringfeed::topics::{Draft, Namespace, Namespaces, Position, SlowConsumer, Top
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
+use crate::namespaces::topic_name;
 use crate::order::{Order, Placed};
-use crate::spaces::topic_name;
 
 /// The publisher that is no client: the control plane.
 pub(crate) const CONTROL: usize = 9999;
@@ -118,7 +118,7 @@ impl Model {
     }
 
     /// Whether each publication has an outcome.
-    pub(crate) fn is_settled(&mut self) -> bool {
+    pub(crate) fn is_close_received(&mut self) -> bool {
         self.learn_outcomes();
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }

@@ -9,8 +9,8 @@ use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::{FanOutConfig, MeshSizes, ServerConfig};
 use ringfeed::topics::Namespace;
 
-use crate::returner::Transport;
-use crate::spaces::namespaces;
+use crate::namespaces::namespaces;
+use crate::resuming_client::Transport;
 
 /// Messages of one burst that is more than the queue of a shard holds.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
@@ -39,7 +39,7 @@ pub(crate) enum Kind {
     /// Subscribes and unsubscribes by Centrifugo's protocol, so that it comes and goes under its name.
     Guest,
     /// Listens to these topics, and comes back with the position that it knows.
-    Returner(Transport, Vec<usize>),
+    ResumingClient(Transport, Vec<usize>),
     /// Breaks the protocol at some time.
     Breaker(Breach),
     /// Never finishes its opening handshake.
@@ -310,14 +310,14 @@ impl ClientPlan {
 
     /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
     pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
-        let request_bytes = if let Kind::Returner(..) = self.kind { 1500 } else { 500 };
+        let request_bytes = if let Kind::ResumingClient(..) = self.kind { 1500 } else { 500 };
         let pieces = (request_bytes / self.write_bytes_max.min(request_bytes)) as u64;
         self.pace != Pace::Quick || 2 * pieces * faults.delay_us_max > 1_000_000
     }
 
     fn new(rng: &mut Rng, shards: usize, topics: usize, active_us: u64, is_quick_network: bool) -> ClientPlan {
         let kind = kind(rng, topics);
-        let returns = if let Kind::Returner(..) = kind { rng.choose(&[0, 2, 8]) } else { 0 };
+        let returns = if let Kind::ResumingClient(..) = kind { rng.choose(&[0, 2, 8]) } else { 0 };
         let pace = pace(rng, active_us);
         let connect_us = if rng.chance(500) { 0 } else { rng.below(active_us) };
         ClientPlan {
@@ -400,7 +400,7 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
 fn deflate_window(rng: &mut Rng, kind: &Kind) -> Option<u8> {
     match kind {
         // It is told its name, which is left to real chance, and how much that shrinks.
-        Kind::Guest | Kind::Returner(Transport::Centrifuge { .. }, _) => None,
+        Kind::Guest | Kind::ResumingClient(Transport::Centrifuge { .. }, _) => None,
         _ => rng.choose(&[None, Some(15), Some(9)]),
     }
 }
@@ -416,7 +416,7 @@ fn returner(rng: &mut Rng, topics: usize) -> Kind {
     let first = rng.below(topics as u64) as usize;
     let others = rng.choose(&[0, 0, 300, 600]);
     let topics = (0..topics).filter(|topic| *topic == first || rng.chance(others)).collect();
-    Kind::Returner(transport, topics)
+    Kind::ResumingClient(transport, topics)
 }
 
 fn ending(rng: &mut Rng, kind: &Kind) -> Ending {

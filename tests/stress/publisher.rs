@@ -38,18 +38,18 @@ impl Handler for Press {
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
         let mut parts = message.as_str().expect("text").splitn(3, ' ');
         let mut part = || parts.next().expect("three parts");
-        let (ticket, topic, payload) = (part(), part(), part());
+        let (request_id, topic, payload) = (part(), part(), part());
         let draft =
             Draft::new(TopicName::new(topic).expect("a name"), true, Bytes::copy_from_slice(payload.as_bytes()));
-        conn.publish_with(draft, Some(ticket.parse().expect("a number")));
+        conn.publish_with(draft, Some(request_id.parse().expect("a number")));
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         match answer {
             Answer::Published(Ok(place)) => {
-                conn.send(Message::text(&format!("{ticket} {}:{}", place.epoch, place.offset)));
+                conn.send(Message::text(&format!("{request_id} {}:{}", place.epoch, place.offset)));
             }
-            Answer::Published(Err(PublishError::Busy)) => conn.send(Message::text(&format!("{ticket} -"))),
+            Answer::Published(Err(PublishError::Busy)) => conn.send(Message::text(&format!("{request_id} -"))),
             other => conn.close(CloseCode::POLICY_VIOLATION, &format!("{other:?}")),
         }
     }
@@ -143,7 +143,7 @@ pub(crate) async fn publish_by_websocket(publisher: u64, shared: Arc<Shared>, rn
 struct Pressman {
     stream: TcpStream,
     input: Vec<u8>,
-    ticket: u32,
+    request_id: u32,
     waiting: VecDeque<(u32, usize, Id)>,
 }
 
@@ -153,7 +153,7 @@ impl Pressman {
         let request = "GET /press HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         stream.write_all(request.as_bytes()).await.expect("the server reads");
-        let mut press = Pressman { stream, input: Vec::new(), ticket: 0, waiting: VecDeque::new() };
+        let mut press = Pressman { stream, input: Vec::new(), request_id: 0, waiting: VecDeque::new() };
         let end = loop {
             if let Some(index) = press.input.windows(4).position(|window| window == b"\r\n\r\n") {
                 break index + 4;
@@ -170,9 +170,9 @@ impl Pressman {
     }
 
     async fn publish(&mut self, shared: &Shared, topic: usize, id: Id) {
-        self.ticket += 1;
+        self.request_id += 1;
         let name = shared.truth.name(topic);
-        let text = format!("{} {name} {}", self.ticket, payload(name, id));
+        let text = format!("{} {name} {}", self.request_id, payload(name, id));
         // Masked with zeros, which changes nothing.
         let len = match text.len() {
             short @ ..126 => vec![0x80 | short as u8],
@@ -180,7 +180,7 @@ impl Pressman {
         };
         let frame = [&[0x81][..], &len, &[0; 4], text.as_bytes()].concat();
         self.stream.write_all(&frame).await.expect("the server reads");
-        self.waiting.push_back((self.ticket, topic, id));
+        self.waiting.push_back((self.request_id, topic, id));
     }
 
     /// Takes answers until so many at most are missing.
@@ -215,9 +215,10 @@ impl Pressman {
 
     /// Answers come from several homes, so not in order.
     fn on_answer(&mut self, shared: &Shared, text: &str) {
-        let (ticket, outcome) = text.split_once(' ').expect("a ticket and an outcome");
-        let ticket: u32 = ticket.parse().expect("a number");
-        let index = self.waiting.iter().position(|(other, ..)| *other == ticket).expect("a publication without answer");
+        let (request_id, outcome) = text.split_once(' ').expect("a request_id and an outcome");
+        let request_id: u32 = request_id.parse().expect("a number");
+        let index =
+            self.waiting.iter().position(|(other, ..)| *other == request_id).expect("a publication without answer");
         let (_, topic, id) = self.waiting.remove(index).expect("it was found");
         if outcome != "-" {
             let place: Place = read_place(outcome);

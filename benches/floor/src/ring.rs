@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use ringfeed::buf::ConnId;
 use ringfeed::proto::{Upgrade, decode_request_head, encode_accept};
-use ringfeed::ring::{ACCEPTS_MAX, Completion, Direct, Event, Op, Ring, SendNow, Token, Uring, UringConfig};
+use ringfeed::ring::{ACCEPTS_MAX, Completion, Event, FixedFd, Op, Ring, SendNow, Token, Uring, UringConfig};
 
 use crate::publisher::Publisher;
 
@@ -113,7 +113,7 @@ impl RingFloor {
         let slot = completion.token.slot();
         match completion.token.op() {
             Op::Accept => self.on_accept(&completion),
-            Op::Poll => self.ring.submit_recv_now(Direct(slot), token(Op::Recv, slot)),
+            Op::Poll => self.ring.submit_recv_now(FixedFd(slot), token(Op::Recv, slot)),
             Op::Recv => self.on_recv(completion),
             Op::Close => {
                 self.sockets[slot as usize] = State::Free;
@@ -129,7 +129,7 @@ impl RingFloor {
         match completion.result {
             Ok(slot) => {
                 self.sockets[slot as usize] = State::Opening;
-                self.ring.submit_recv_now(Direct(slot), token(Op::Recv, slot));
+                self.ring.submit_recv_now(FixedFd(slot), token(Op::Recv, slot));
             }
             Err(_) => self.taken -= 1,
         }
@@ -157,32 +157,32 @@ impl RingFloor {
         match (*state, answer) {
             (_, None) if is_over => {
                 *state = State::Closing;
-                self.ring.submit_close(Direct(slot), token(Op::Close, slot));
+                self.ring.submit_close(FixedFd(slot), token(Op::Close, slot));
             }
             (State::Opening, Some(bytes)) => {
                 *state = State::Open;
                 self.answers.push(Answer { slot, bytes, is_last: false });
-                self.ring.submit_poll(Direct(slot), token(Op::Poll, slot));
+                self.ring.submit_poll(FixedFd(slot), token(Op::Poll, slot));
             }
             (_, Some(bytes)) => {
                 *state = State::Closing;
                 self.answers.push(Answer { slot, bytes, is_last: true });
             }
-            (_, None) => self.ring.submit_poll(Direct(slot), token(Op::Poll, slot)),
+            (_, None) => self.ring.submit_poll(FixedFd(slot), token(Op::Poll, slot)),
         }
     }
 
     /// An answer that does not go whole belongs to somebody who is gone.
     fn send_answers(&mut self) {
         let sends = self.answers.iter().map(|answer| SendNow {
-            socket: Direct(answer.slot),
+            socket: FixedFd(answer.slot),
             bytes: &answer.bytes,
             is_last: answer.is_last,
             token: token(Op::Reply, answer.slot),
         });
         self.ring.send_now(sends, &mut Vec::new());
         for answer in self.answers.drain(..).filter(|answer| answer.is_last) {
-            self.ring.submit_close(Direct(answer.slot), token(Op::Close, answer.slot));
+            self.ring.submit_close(FixedFd(answer.slot), token(Op::Close, answer.slot));
         }
     }
 
@@ -191,7 +191,7 @@ impl RingFloor {
         while let Ok(post) = self.posts.try_recv() {
             let open = self.sockets.iter().enumerate().filter(|(_, state)| **state == State::Open);
             let sends = open.map(|(slot, _)| SendNow {
-                socket: Direct(slot as u32),
+                socket: FixedFd(slot as u32),
                 bytes: &post.run,
                 is_last: false,
                 token: token(Op::Publish, slot as u32),

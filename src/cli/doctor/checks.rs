@@ -66,7 +66,7 @@ fn kernel(host: &Host, _: &Target) -> Finding {
     match (numbers.next(), numbers.next()) {
         (Some(Ok(found_major)), Some(Ok(found_minor))) if (found_major, found_minor) < (major, minor) => {
             let needed = format!("{major}.{minor}: incremental receive buffers");
-            Finding::new(name, Verdict::Must, release, needed, "upgrade the kernel")
+            Finding::new(name, Verdict::Required, release, needed, "upgrade the kernel")
         }
         _ => Finding::good(name, release),
     }
@@ -79,9 +79,11 @@ fn io_uring(host: &Host, _: &Target) -> Finding {
         None | Some(0) => Finding::good(name, "allowed"),
         Some(1) => {
             let needed = "0, or membership in the kernel.io_uring_group";
-            Finding::new(name, Verdict::Better, "for some only", needed, "sysctl -w kernel.io_uring_disabled=0")
+            Finding::new(name, Verdict::Recommended, "for some only", needed, "sysctl -w kernel.io_uring_disabled=0")
         }
-        Some(_) => Finding::new(name, Verdict::Must, "turned off", "io_uring", "sysctl -w kernel.io_uring_disabled=0"),
+        Some(_) => {
+            Finding::new(name, Verdict::Required, "turned off", "io_uring", "sysctl -w kernel.io_uring_disabled=0")
+        }
     }
 }
 
@@ -94,7 +96,7 @@ fn file_limit(host: &Host, target: &Target) -> Finding {
     let rings = target.rings(hard);
     let command = format!("LimitNOFILE={sockets} in the systemd unit, or ulimit -Hn {sockets}");
     let why = format!("a shard then needs one ring, not {rings}");
-    let verdict = if rings > u64::from(LANES_MAX) { Verdict::Must } else { Verdict::Better };
+    let verdict = if rings > u64::from(LANES_MAX) { Verdict::Required } else { Verdict::Recommended };
     Finding::at_least(name, verdict, (hard, sockets.min(u64::from(TABLE_MAX))), &why, command)
 }
 
@@ -103,7 +105,7 @@ fn files_of_the_system(host: &Host, target: &Target) -> Finding {
     let Some(found) = host.number(path) else { return Finding::unknown(name, path) };
     let needed = target.connections + target.connections / 10 + 10_000;
     let command = format!("sysctl -w fs.file-max={needed}");
-    Finding::at_least(name, Verdict::Must, (found, needed), "each connection is a file", command)
+    Finding::at_least(name, Verdict::Required, (found, needed), "each connection is a file", command)
 }
 
 fn locked_memory(host: &Host, target: &Target) -> Finding {
@@ -116,7 +118,7 @@ fn locked_memory(host: &Host, target: &Target) -> Finding {
     let needed = target.shards * SHARD_LOCKED_BYTES + lanes * LANE_LOCKED_BYTES;
     let command = "LimitMEMLOCK=infinity in the systemd unit, or ulimit -l unlimited";
     let why = "rings count as locked memory without CAP_IPC_LOCK";
-    Finding::at_least(name, Verdict::Better, (hard, needed), why, command)
+    Finding::at_least(name, Verdict::Recommended, (hard, needed), why, command)
 }
 
 fn memory(host: &Host, target: &Target) -> Finding {
@@ -135,7 +137,7 @@ fn memory(host: &Host, target: &Target) -> Finding {
     );
     let command =
         if group < available { "raise MemoryMax= of the unit, or the container's limit" } else { "add memory" };
-    Finding::new(name, Verdict::Must, found, why, command)
+    Finding::new(name, Verdict::Required, found, why, command)
 }
 
 fn tcp_memory(host: &Host, target: &Target) -> Finding {
@@ -146,7 +148,7 @@ fn tcp_memory(host: &Host, target: &Target) -> Finding {
     let needed = target.connections.max(low + 2);
     let command = format!("sysctl -w net.ipv4.tcp_mem=\"{} {} {needed}\"", needed / 2, needed / 4 * 3);
     let why = format!("a message that waits on each connection takes up to {PAGE_BYTES} bytes; beyond it is dropped");
-    Finding::at_least(name, Verdict::Must, (found, needed), &why, command)
+    Finding::at_least(name, Verdict::Required, (found, needed), &why, command)
 }
 
 fn listen_backlog(host: &Host, _: &Target) -> Finding {
@@ -154,7 +156,7 @@ fn listen_backlog(host: &Host, _: &Target) -> Finding {
     let Some(found) = host.number(path) else { return Finding::unknown(name, path) };
     let needed = ACCEPT_BACKLOG as u64;
     let command = format!("sysctl -w net.core.somaxconn={needed}");
-    Finding::at_least(name, Verdict::Better, (found, needed), "in a storm connections wait there", command)
+    Finding::at_least(name, Verdict::Recommended, (found, needed), "in a storm connections wait there", command)
 }
 
 fn syn_backlog(host: &Host, _: &Target) -> Finding {
@@ -162,7 +164,7 @@ fn syn_backlog(host: &Host, _: &Target) -> Finding {
     let Some(found) = host.number(path) else { return Finding::unknown(name, path) };
     let needed = ACCEPT_BACKLOG as u64;
     let command = format!("sysctl -w net.ipv4.tcp_max_syn_backlog={needed}");
-    Finding::at_least(name, Verdict::Better, (found, needed), "beyond it the kernel answers with cookies", command)
+    Finding::at_least(name, Verdict::Recommended, (found, needed), "beyond it the kernel answers with cookies", command)
 }
 
 fn tcp_hash(host: &Host, target: &Target) -> Finding {
@@ -177,7 +179,7 @@ fn tcp_hash(host: &Host, target: &Target) -> Finding {
         "thash_entries={entries} on the kernel's command line, or a network namespace made after \
          sysctl -w net.ipv4.tcp_child_ehash_entries={entries}"
     );
-    Finding::at_least(name, Verdict::Better, (found, needed), "each packet walks a chain of connections", command)
+    Finding::at_least(name, Verdict::Recommended, (found, needed), "each packet walks a chain of connections", command)
 }
 
 fn ports(host: &Host, target: &Target) -> Finding {
@@ -191,7 +193,7 @@ fn ports(host: &Host, target: &Target) -> Finding {
         number(target.connections.div_ceil(count.max(1)))
     );
     let command = "sysctl -w net.ipv4.ip_local_port_range=\"1024 65535\"";
-    Finding::at_least(name, Verdict::Better, (count, target.connections), &why, command)
+    Finding::at_least(name, Verdict::Recommended, (count, target.connections), &why, command)
 }
 
 fn conntrack(host: &Host, target: &Target) -> Finding {
@@ -208,7 +210,7 @@ fn conntrack(host: &Host, target: &Target) -> Finding {
         "iptables -t raw -A PREROUTING -p tcp --dport PORT -j NOTRACK, or sysctl -w \
          net.netfilter.nf_conntrack_max={needed}"
     );
-    Finding::at_least(name, Verdict::Must, (found, needed), "beyond it packets are dropped", command)
+    Finding::at_least(name, Verdict::Required, (found, needed), "beyond it packets are dropped", command)
 }
 
 fn huge_pages(host: &Host, _: &Target) -> Finding {
@@ -218,7 +220,7 @@ fn huge_pages(host: &Host, _: &Target) -> Finding {
     match chosen.as_str() {
         "always" => Finding::new(
             name,
-            Verdict::Better,
+            Verdict::Recommended,
             chosen,
             "madvise: memory that is half used is not rounded up to 2 MB then",
             "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled",
@@ -244,7 +246,7 @@ fn receive_queues(host: &Host, target: &Target) -> Finding {
     }
     let needed = format!("{} of them, or steering, so that each CPU takes its part", number(target.cpus));
     let command = format!("ethtool -L {} combined {}, or tuning/nic.sh apply", poor[0], target.cpus);
-    Finding::new(name, Verdict::Better, format_args!("few on {}", poor.join(", ")), needed, command)
+    Finding::new(name, Verdict::Recommended, format_args!("few on {}", poor.join(", ")), needed, command)
 }
 
 fn is_spread(host: &Host, card: &str, cpus: u64) -> bool {
@@ -341,19 +343,19 @@ mod tests {
     #[test]
     fn each_shortage_is_found_alone_and_its_remedy_named() {
         let rows = [
-            ("proc/sys/kernel/osrelease", "6.11.9", Verdict::Must, "upgrade the kernel"),
-            ("proc/sys/kernel/io_uring_disabled", "2", Verdict::Must, "sysctl -w kernel.io_uring_disabled=0"),
-            ("proc/sys/kernel/io_uring_disabled", "1", Verdict::Better, "kernel.io_uring_group"),
-            ("proc/sys/fs/file-max", "1000000", Verdict::Must, "sysctl -w fs.file-max=1110000"),
-            ("proc/meminfo", "MemAvailable: 4000000 kB", Verdict::Must, "add memory"),
-            ("sys/fs/cgroup/memory.max", "4000000000", Verdict::Must, "MemoryMax="),
-            ("proc/sys/net/ipv4/tcp_mem", "1 2 3", Verdict::Must, "tcp_mem=\"500000 750000 1000000\""),
-            ("proc/sys/net/core/somaxconn", "128", Verdict::Better, "net.core.somaxconn=4096"),
-            ("proc/sys/net/ipv4/tcp_max_syn_backlog", "512", Verdict::Better, "tcp_max_syn_backlog=4096"),
-            ("proc/sys/net/ipv4/tcp_ehash_entries", "262144", Verdict::Better, "thash_entries=1048576"),
-            ("proc/sys/net/ipv4/ip_local_port_range", "32768 60999", Verdict::Better, "36 addresses of its own"),
-            ("proc/sys/net/netfilter/nf_conntrack_max", "262144", Verdict::Must, "nf_conntrack_max=1250000"),
-            ("sys/kernel/mm/transparent_hugepage/enabled", "[always] never", Verdict::Better, "echo madvise"),
+            ("proc/sys/kernel/osrelease", "6.11.9", Verdict::Required, "upgrade the kernel"),
+            ("proc/sys/kernel/io_uring_disabled", "2", Verdict::Required, "sysctl -w kernel.io_uring_disabled=0"),
+            ("proc/sys/kernel/io_uring_disabled", "1", Verdict::Recommended, "kernel.io_uring_group"),
+            ("proc/sys/fs/file-max", "1000000", Verdict::Required, "sysctl -w fs.file-max=1110000"),
+            ("proc/meminfo", "MemAvailable: 4000000 kB", Verdict::Required, "add memory"),
+            ("sys/fs/cgroup/memory.max", "4000000000", Verdict::Required, "MemoryMax="),
+            ("proc/sys/net/ipv4/tcp_mem", "1 2 3", Verdict::Required, "tcp_mem=\"500000 750000 1000000\""),
+            ("proc/sys/net/core/somaxconn", "128", Verdict::Recommended, "net.core.somaxconn=4096"),
+            ("proc/sys/net/ipv4/tcp_max_syn_backlog", "512", Verdict::Recommended, "tcp_max_syn_backlog=4096"),
+            ("proc/sys/net/ipv4/tcp_ehash_entries", "262144", Verdict::Recommended, "thash_entries=1048576"),
+            ("proc/sys/net/ipv4/ip_local_port_range", "32768 60999", Verdict::Recommended, "36 addresses of its own"),
+            ("proc/sys/net/netfilter/nf_conntrack_max", "262144", Verdict::Required, "nf_conntrack_max=1250000"),
+            ("sys/kernel/mm/transparent_hugepage/enabled", "[always] never", Verdict::Recommended, "echo madvise"),
         ];
         for (path, text, verdict, remedy) in rows {
             let found = changed(path, Some(text));
@@ -376,11 +378,11 @@ mod tests {
     fn few_files_cost_rings_and_hardly_any_are_too_few() {
         let found = changed("proc/self/limits", Some(&limits("20000", "unlimited")));
         assert_eq!(found.len(), 1, "{found:?}");
-        assert_eq!(found[0].1, Verdict::Better);
+        assert_eq!(found[0].1, Verdict::Recommended);
         assert!(found[0].2.contains("one ring, not 26") && found[0].2.contains("LimitNOFILE=500064"), "{found:?}");
         let found = changed("proc/self/limits", Some(&limits("1024", "8388608")));
         let verdicts: Vec<_> = found.iter().map(|(name, verdict, _)| (*name, *verdict)).collect();
-        assert_eq!(verdicts, [("files of a process", Verdict::Must), ("lockable memory", Verdict::Better)]);
+        assert_eq!(verdicts, [("files of a process", Verdict::Required), ("lockable memory", Verdict::Recommended)]);
     }
 
     #[test]

@@ -8,9 +8,9 @@ pub(super) enum Verdict {
     /// Nothing: it is as it should be.
     Good,
     /// It works, and would work better.
-    Better,
+    Recommended,
     /// It does not carry what is asked.
-    Must,
+    Required,
     /// It can't be told.
     Unknown,
 }
@@ -72,8 +72,8 @@ impl fmt::Display for Finding {
         let Finding { name, verdict, found, needed, command } = self;
         let mark = match verdict {
             Verdict::Good => "ok    ",
-            Verdict::Better => "better",
-            Verdict::Must => "CHANGE",
+            Verdict::Recommended => "better",
+            Verdict::Required => "CHANGE",
             Verdict::Unknown => "?     ",
         };
         write!(f, "{mark} {name}: {found}")?;
@@ -114,9 +114,9 @@ mod tests {
 
     #[test]
     fn a_line_says_what_is_what_is_needed_and_what_to_do() {
-        let finding = Finding::at_least("files", Verdict::Must, (1024, 1_000_000), "one each", "ulimit -n 1000000");
+        let finding = Finding::at_least("files", Verdict::Required, (1024, 1_000_000), "one each", "ulimit -n 1000000");
         assert_eq!(finding.to_string(), "CHANGE files: 1,024; needed: 1,000,000: one each; do: ulimit -n 1000000");
-        let finding = Finding::at_least("files", Verdict::Must, (u64::MAX, 5), "one each", "");
+        let finding = Finding::at_least("files", Verdict::Required, (u64::MAX, 5), "one each", "");
         assert_eq!(finding.to_string(), "ok     files: unlimited of 5 needed");
         assert_eq!(Finding::unknown("files", "proc/x").to_string(), "?      files: /proc/x can't be read");
     }

@@ -39,7 +39,7 @@ pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
     findings.insert(1, try_ring());
     println!("{} connections on {} shards:", target.connections, target.shards);
     findings.iter().for_each(|finding| println!("{finding}"));
-    match findings.iter().filter(|finding| finding.verdict == Verdict::Must).count() {
+    match findings.iter().filter(|finding| finding.verdict == Verdict::Required).count() {
         0 => ExitCode::SUCCESS,
         count => {
             println!("{count} to change");
@@ -53,6 +53,6 @@ fn try_ring() -> Finding {
     let name = "a ring of our own";
     match Uring::new(UringConfig { descriptors: 64, recv_buffers: 4, recv_buffer_bytes: 4096 }) {
         Ok(_) => Finding::good(name, "can be set up"),
-        Err(error) => Finding::new(name, Verdict::Must, error, "io_uring, which the server is made of", ""),
+        Err(error) => Finding::new(name, Verdict::Required, error, "io_uring, which the server is made of", ""),
     }
 }

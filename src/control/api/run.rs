@@ -15,7 +15,7 @@ use super::request::{self, Batch, Call};
 use crate::control::State;
 use crate::control::publish::{checked_key, sorted_tags};
 use crate::gateway::centrifuge::{HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult};
-use crate::gateway::{Action, Order};
+use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::CloseCode;
 use crate::topics::{
@@ -94,13 +94,13 @@ fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes {
     if request.asks_for_more() {
         return Err(ApiError::NotAvailable);
     }
-    order(state, &request.user, &request.client, &request.session, Action::Subscribe(topic))
+    order(state, &request.user, &request.client, &request.session, UserAction::Subscribe(topic))
 }
 
 fn unsubscribe(state: &State, request: &request::Unsubscribe) -> Outcomes {
     let topic = topic(&request.channel)?;
     namespace(state, &topic)?;
-    order(state, &request.user, &request.client, &request.session, Action::Unsubscribe(topic))
+    order(state, &request.user, &request.client, &request.session, UserAction::Unsubscribe(topic))
 }
 
 fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
@@ -113,7 +113,7 @@ fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
     if !CLOSE_CODES.contains(&code) || reason.len() > REASON_BYTES_MAX {
         return Err(ApiError::BadRequest);
     }
-    let action = Action::Disconnect { code: CloseCode(code as u16), reason: reason.to_owned() };
+    let action = UserAction::Disconnect { code: CloseCode(code as u16), reason: reason.to_owned() };
     order(state, &request.user, &request.client, &request.session, action)
 }
 
@@ -121,7 +121,7 @@ fn refresh(state: &State, request: &request::Refresh) -> Outcomes {
     let expire_at = request.expire_at.unwrap_or(0);
     let expire_at = u64::try_from(expire_at).map_err(|_| ApiError::BadRequest)?;
     let is_expired = request.expired.unwrap_or(false);
-    let action = Action::Refresh { is_expired, expire_at: Some(expire_at).filter(|time| *time > 0) };
+    let action = UserAction::Refresh { is_expired, expire_at: Some(expire_at).filter(|time| *time > 0) };
     order(state, &request.user, &request.client, &request.session, action)
 }
 
@@ -281,7 +281,7 @@ fn order(
     user: &Option<String>,
     client: &Option<String>,
     session: &Option<String>,
-    action: Action,
+    action: UserAction,
 ) -> Outcomes {
     let given = |field: &Option<String>| field.clone().filter(|text| !text.is_empty());
     if given(session).is_some() {
@@ -291,7 +291,7 @@ fn order(
     if user.is_none() && client.is_none() {
         return Err(ApiError::BadRequest);
     }
-    state.order(Order { user: user.unwrap_or_default(), client, action })?;
+    state.order(UserCommand { user: user.unwrap_or_default(), client, action })?;
     Ok(Outcome::Done {})
 }
 

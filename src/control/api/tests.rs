@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::post;
 use crate::control::fake::Shards;
-use crate::gateway::{Action, Order};
+use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{API_BYTES_MAX, HISTORY_ANSWER_MAX, KEY_BYTES_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::{CloseCode, MessageKind};
 use crate::topics::{Epoch, HistoryQuery, Position, Query, TopicName};
@@ -253,14 +253,17 @@ fn info_is_about_this_server() {
 
 #[test]
 fn orders_name_their_user_and_what_is_to_be_done() {
-    let order =
-        |client: Option<&str>, action| Order { user: "ann".to_owned(), client: client.map(str::to_owned), action };
-    let disconnect = |code, reason: &str| Action::Disconnect { code: CloseCode(code), reason: reason.to_owned() };
-    let refresh = |is_expired, expire_at| Action::Refresh { is_expired, expire_at };
+    let order = |client: Option<&str>, action| UserCommand {
+        user: "ann".to_owned(),
+        client: client.map(str::to_owned),
+        action,
+    };
+    let disconnect = |code, reason: &str| UserAction::Disconnect { code: CloseCode(code), reason: reason.to_owned() };
+    let refresh = |is_expired, expire_at| UserAction::Refresh { is_expired, expire_at };
     let rows = [
-        ("subscribe", json!({"channel": "a"}), order(None, Action::Subscribe(topic("a")))),
-        ("subscribe", json!({"channel": "a", "expire_at": 0}), order(None, Action::Subscribe(topic("a")))),
-        ("unsubscribe", json!({"channel": "a", "client": "c"}), order(Some("c"), Action::Unsubscribe(topic("a")))),
+        ("subscribe", json!({"channel": "a"}), order(None, UserAction::Subscribe(topic("a")))),
+        ("subscribe", json!({"channel": "a", "expire_at": 0}), order(None, UserAction::Subscribe(topic("a")))),
+        ("unsubscribe", json!({"channel": "a", "client": "c"}), order(Some("c"), UserAction::Unsubscribe(topic("a")))),
         ("disconnect", json!({"whitelist": []}), order(None, disconnect(3503, "force disconnect"))),
         ("disconnect", json!({"disconnect": {"code": 4100, "reason": "bye"}}), order(None, disconnect(4100, "bye"))),
         ("refresh", json!({}), order(None, refresh(false, None))),

@@ -17,9 +17,9 @@ use crate::topics::{self, Answer, Body, HistoryPage, Position, PublishError, Rec
 
 impl Call<'_, '_> {
     /// What there is to tell the client of an answer, in order.
-    pub(super) fn answer(&mut self, ticket: u32, answer: Answer) -> Vec<Reply> {
+    pub(super) fn answer(&mut self, request_id: u32, answer: Answer) -> Vec<Reply> {
         // None if it was asked before the connection's slot was given to this one.
-        let Some(Waiting { command: id, what, .. }) = self.session.take_waiting(ticket) else { return Vec::new() };
+        let Some(Waiting { command: id, what, .. }) = self.session.take_waiting(request_id) else { return Vec::new() };
         match (what, answer) {
             (What::Subscribe(subscribing), Answer::Subscribed { position, recovery, .. }) => {
                 self.subscribed(id, &subscribing, position, recovery)

@@ -79,7 +79,7 @@ impl Call<'_, '_> {
         }
         let connecting = Connecting { command: id, result, later: Vec::new(), recovered_bytes: 0 };
         self.session.stage = Stage::Connecting(Box::new(connecting));
-        self.conn.hold();
+        self.conn.pause_delivery();
         for topic in topics {
             let at = request.subs.iter().find(|sub| sub.channel == topic.as_str()).cloned().unwrap_or_default();
             let limit = |_| Failure::Disconnect(Disconnect::ChannelLimit);
@@ -190,11 +190,11 @@ impl Call<'_, '_> {
             rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
             ended: None,
         };
-        let ticket = self.session.wait_for(command, What::Subscribe(subscribing));
-        let (channel, ticket, join_leave) = (topic.clone(), Some(ticket), request.join_leave);
-        let subscribe = Subscribe { topic, catch_up, presence, join_leave, ticket };
+        let request_id = self.session.wait_for(command, What::Subscribe(subscribing));
+        let (channel, request_id, join_leave) = (topic.clone(), Some(request_id), request.join_leave);
+        let subscribe = Subscribe { topic, catch_up, presence, join_leave, request_id };
         self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions| {
-            ticket.and_then(|ticket| self.session.take_waiting(ticket));
+            request_id.and_then(|request_id| self.session.take_waiting(request_id));
             self.session.remove_channel(channel.as_str());
             ClientError::LimitExceeded
         })
@@ -230,8 +230,8 @@ impl Call<'_, '_> {
         let is_text = self.session.wire == Wire::Json || std::str::from_utf8(request.data).is_ok();
         let mut draft = Draft::new(topic, is_text, Bytes::copy_from_slice(request.data));
         draft.info = Some(self.session.client_info(request.channel));
-        let ticket = self.session.wait_for(id, What::Publish);
-        self.conn.publish_with(draft, Some(ticket));
+        let request_id = self.session.wait_for(id, What::Publish);
+        self.conn.publish_with(draft, Some(request_id));
         Ok(None)
     }
 
@@ -239,8 +239,8 @@ impl Call<'_, '_> {
         required(channel, "bad request: presence of a channel")?;
         let (topic, namespace) = find_topic(self.config, channel)?;
         self.check_read(namespace.presence_read, namespace.presence, &topic)?;
-        let ticket = self.session.wait_for(id, what);
-        self.conn.query(topic, Query::Presence, ticket);
+        let request_id = self.session.wait_for(id, what);
+        self.conn.query(topic, Query::Presence, request_id);
         Ok(None)
     }
 
@@ -255,8 +255,8 @@ impl Call<'_, '_> {
             is_reverse: request.reverse,
             bytes_max: HISTORY_PAGE_BYTES,
         };
-        let ticket = self.session.wait_for(id, What::History);
-        self.conn.query(topic, Query::History(query), ticket);
+        let request_id = self.session.wait_for(id, What::History);
+        self.conn.query(topic, Query::History(query), request_id);
         Ok(None)
     }
 

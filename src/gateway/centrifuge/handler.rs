@@ -14,7 +14,7 @@ use super::reply::{Push, RefreshPush, Reply};
 use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, is_over};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
-use crate::gateway::{Accept, Action, Context, Handler, Order, Refusal, Request as Handshake};
+use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
 use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
 use crate::proto::{Message, MessageKind};
 use crate::topics::{Answer, Encoding, TopicName};
@@ -73,10 +73,10 @@ impl Handler for Centrifuge {
         }
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         let conversations = &mut self.conversations;
         let Some(mut call) = conversations.call(conn) else { return };
-        let replies = call.answer(ticket, answer);
+        let replies = call.answer(request_id, answer);
         let is_connected = call.is_connected();
         replies.into_iter().for_each(|reply| conversations.reply(conn, reply));
         if is_connected {
@@ -100,12 +100,12 @@ impl Handler for Centrifuge {
         }
     }
 
-    fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
-        self.conversations.clients.of_user(&order.user, found);
+    fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
+        self.conversations.clients.of_user(&command.user, found);
     }
 
-    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
-        self.conversations.on_order(conn, order);
+    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
+        self.conversations.on_user_command(conn, command);
         self.conversations.watch(conn);
     }
 
@@ -164,9 +164,9 @@ impl Conversations {
     fn keep(&mut self, conn: &mut Context<'_>, commands: &[u8], wait: Wait) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         session.unread = commands.to_vec();
-        conn.pause();
+        conn.pause_input();
         if wait == Wait::Turn {
-            conn.resume();
+            conn.resume_input();
         }
     }
 
@@ -174,7 +174,7 @@ impl Conversations {
     fn go_on(&mut self, conn: &mut Context<'_>) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         if session.may_go_on() {
-            conn.resume();
+            conn.resume_input();
         }
     }
 
@@ -214,7 +214,7 @@ impl Conversations {
         let Connecting { command, result, later, .. } = *connecting;
         let reply = Reply { id: command, connect: Some(result), ..Reply::default() };
         [reply].iter().chain(&later).for_each(|reply| send(conn, session.wire, &mut self.scratch, reply));
-        conn.release();
+        conn.resume_delivery();
     }
 
     /// Ends what has lasted too long; whether the connection goes on.
@@ -242,18 +242,18 @@ impl Conversations {
         true
     }
 
-    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
+    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
-        let is_meant = order.client.as_ref().is_none_or(|client| *client == session.client.to_string());
+        let is_meant = command.client.as_ref().is_none_or(|client| *client == session.client.to_string());
         if !is_meant || !session.stage.is_welcome() {
             return;
         }
-        match &order.action {
-            Action::Subscribe(topic) => self.subscribe(conn, topic),
-            Action::Unsubscribe(topic) => self.unsubscribe(conn, topic),
-            Action::Disconnect { code, reason } => conn.close(*code, reason),
-            Action::Refresh { is_expired: true, .. } => close(conn, Disconnect::Expired),
-            Action::Refresh { is_expired: false, expire_at } => self.refresh(conn, *expire_at),
+        match &command.action {
+            UserAction::Subscribe(topic) => self.subscribe(conn, topic),
+            UserAction::Unsubscribe(topic) => self.unsubscribe(conn, topic),
+            UserAction::Disconnect { code, reason } => conn.close(*code, reason),
+            UserAction::Refresh { is_expired: true, .. } => close(conn, Disconnect::Expired),
+            UserAction::Refresh { is_expired: false, expire_at } => self.refresh(conn, *expire_at),
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Session {
     pub(super) pace: Pace,
     /// The end of a message, as it came: commands that have to wait.
     pub(super) unread: Vec<u8>,
-    next_ticket: u32,
+    next_request_id: u32,
     /// When it is to be looked at, in milliseconds of the shard's clock.
     pub(super) timer_ms: Option<u64>,
     /// When its first token's time is over, if at all, as the timer has it; `None` if the timer is for something else.
@@ -100,7 +100,7 @@ pub(super) struct Channel {
 #[derive(Debug)]
 pub(super) struct Waiting {
     /// Which the answer has.
-    pub(super) ticket: u32,
+    pub(super) request_id: u32,
     /// The id of the command that led to it; 0 if none did.
     pub(super) command: u32,
     pub(super) what: What,
@@ -167,7 +167,7 @@ impl Session {
             waiting_cost: 0,
             pace: Pace::default(),
             unread: Vec::new(),
-            next_ticket: 0,
+            next_request_id: 0,
             timer_ms: None,
             watched_s: None,
         }
@@ -175,16 +175,16 @@ impl Session {
 
     /// Notes what was asked of a topic's home; returns the ticket for it.
     pub(super) fn wait_for(&mut self, command: u32, what: What) -> u32 {
-        let ticket = self.next_ticket;
-        self.next_ticket = ticket.wrapping_add(1);
+        let request_id = self.next_request_id;
+        self.next_request_id = request_id.wrapping_add(1);
         self.waiting_cost += what.cost();
-        self.waiting.push(Waiting { ticket, command, what });
-        ticket
+        self.waiting.push(Waiting { request_id, command, what });
+        request_id
     }
 
     /// What has been answered.
-    pub(super) fn take_waiting(&mut self, ticket: u32) -> Option<Waiting> {
-        let index = self.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+    pub(super) fn take_waiting(&mut self, request_id: u32) -> Option<Waiting> {
+        let index = self.waiting.iter().position(|waiting| waiting.request_id == request_id)?;
         let waiting = self.waiting.remove(index);
         self.waiting_cost -= waiting.what.cost();
         Some(waiting)

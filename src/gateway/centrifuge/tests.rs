@@ -13,8 +13,8 @@ use super::*;
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::gateway::{
-    Accept, Action, Clock, Command as Asked, Context, ContextParts, Handler, Input, Order, Request as Handshake,
-    Subscribe,
+    Accept, Clock, Command as Asked, Context, ContextParts, Handler, Input, Request as Handshake, Subscribe,
+    UserAction, UserCommand,
 };
 use crate::limits::{
     CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
@@ -38,7 +38,7 @@ struct Talk {
     /// What the handler has asked of the shard since the last look.
     asked: Vec<Asked>,
     /// What a call has released.
-    is_released: bool,
+    is_delivery_resumed: bool,
     is_closed: bool,
     /// Whether messages come.
     input: Input,
@@ -97,8 +97,8 @@ impl Talk {
         let clock = Clock { now_ms: 500, unix_ms: NOW_S * 1000, turn: 0 };
         let handler = Centrifuge::new(Arc::new(config));
         let (asked, unread) = (Vec::new(), VecDeque::new());
-        let (is_released, is_closed, input) = (false, false, Input::Open);
-        let mut talk = Talk { handler, clock, asked, is_released, is_closed, input, unread };
+        let (is_delivery_resumed, is_closed, input) = (false, false, Input::Open);
+        let mut talk = Talk { handler, clock, asked, is_delivery_resumed, is_closed, input, unread };
         talk.open("/connection/websocket", None);
         talk
     }
@@ -145,7 +145,7 @@ impl Talk {
             is_stream: false,
         });
         call(&mut self.handler, &mut context);
-        self.is_released |= context.is_released();
+        self.is_delivery_resumed |= context.is_delivery_resumed();
         self.is_closed |= context.is_closed();
         self.input = context.input().unwrap_or(self.input);
         frames(&out)
@@ -157,8 +157,8 @@ impl Talk {
         self.go_on()
     }
 
-    fn answer(&mut self, ticket: u32, answer: Answer) -> Told {
-        let mut told = self.call(|handler, context| handler.on_answer(context, ticket, answer));
+    fn answer(&mut self, request_id: u32, answer: Answer) -> Told {
+        let mut told = self.call(|handler, context| handler.on_answer(context, request_id, answer));
         told.extend(self.go_on());
         told
     }
@@ -178,12 +178,12 @@ impl Talk {
         told
     }
 
-    fn order(&mut self, action: Action) -> Told {
-        let order = Order { user: String::new(), client: None, action };
+    fn order(&mut self, action: UserAction) -> Told {
+        let order = UserCommand { user: String::new(), client: None, action };
         let mut found = Vec::new();
         self.handler.find_connections(&order, &mut found);
         assert_eq!(found, [ID]);
-        self.call(|handler, context| handler.on_order(context, &order))
+        self.call(|handler, context| handler.on_user_command(context, &order))
     }
 
     /// Lets time pass, and the handler do what it has set timers for.
@@ -215,8 +215,8 @@ impl Talk {
     /// Answers the subscription that was asked for: it begins at `offset`.
     #[track_caller]
     fn let_subscribe(&mut self, offset: u64, recovery: Recovery) -> Told {
-        let Subscribe { topic, ticket, .. } = self.asked_subscribe();
-        self.answer(ticket.unwrap(), Answer::Subscribed { topic, position: position(offset), recovery })
+        let Subscribe { topic, request_id, .. } = self.asked_subscribe();
+        self.answer(request_id.unwrap(), Answer::Subscribed { topic, position: position(offset), recovery })
     }
 
     #[track_caller]
@@ -346,10 +346,10 @@ fn protobuf_is_spoken_as_well() {
 fn subscriptions_are_asked_for_and_told_of() {
     let mut talk = Talk::anonymous();
     assert_eq!(talk.say(r#"{"id":2,"subscribe":{"channel":"news","flag":1}}"#), [] as [Value; 0]);
-    let Subscribe { topic: asked, catch_up, presence, join_leave, ticket } = talk.asked_subscribe();
+    let Subscribe { topic: asked, catch_up, presence, join_leave, request_id } = talk.asked_subscribe();
     assert_eq!((asked.as_str(), catch_up, presence, join_leave), ("news", CatchUp::None, None, false));
     let (asked, recovery) = (topic("news"), Recovery::NotAsked);
-    let told = talk.answer(ticket.unwrap(), Answer::Subscribed { topic: asked, position: position(4), recovery });
+    let told = talk.answer(request_id.unwrap(), Answer::Subscribed { topic: asked, position: position(4), recovery });
     assert_eq!(told, [json!({"id": 2, "subscribe": {}})], "without history there is no position");
 
     assert_eq!(talk.say(r#"{"id":3,"subscribe":{"channel":"news"}}"#), error(3, 105));
@@ -391,9 +391,9 @@ fn bad_subscriptions_are_refused() {
     assert_eq!(talk.say(r#"{"id":2,"subscribe":{"channel":"a"}}"#), error(2, 106));
     let mut talk = Talk::anonymous();
     talk.say(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
-    let Subscribe { topic, ticket, .. } = talk.asked_subscribe();
+    let Subscribe { topic, request_id, .. } = talk.asked_subscribe();
     let answer = Answer::NotSubscribed { topic, error: PublishError::TooManyTopics };
-    assert_eq!(talk.answer(ticket.unwrap(), answer), error(2, 106));
+    assert_eq!(talk.answer(request_id.unwrap(), answer), error(2, 106));
     talk.subscribe("a");
 }
 
@@ -460,11 +460,11 @@ fn where_no_history_is_kept_nothing_is_recovered() {
 fn a_subscription_may_end_before_it_has_begun() {
     let mut talk = Talk::anonymous();
     talk.say(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
-    let first = talk.asked_subscribe().ticket.unwrap();
+    let first = talk.asked_subscribe().request_id.unwrap();
     assert_eq!(talk.say(r#"{"id":3,"unsubscribe":{"channel":"a"}}"#), [] as [Value; 0]);
     assert!(talk.asked.is_empty(), "there is nothing to end");
     assert_eq!(talk.say(r#"{"id":4,"subscribe":{"channel":"a"}}"#), [] as [Value; 0]);
-    let second = talk.asked_subscribe().ticket.unwrap();
+    let second = talk.asked_subscribe().request_id.unwrap();
     let subscribed = || Answer::Subscribed { topic: topic("a"), position: position(1), recovery: Recovery::NotAsked };
     let told = talk.answer(first, subscribed());
     assert_eq!(told, [json!({"id": 2, "subscribe": {}}), json!({"id": 3, "unsubscribe": {}})]);
@@ -492,12 +492,12 @@ fn publishing_is_for_those_who_may() {
         match code {
             Some(code) => assert_eq!(told, error(2, code), "{channel} {is_user}"),
             None => {
-                let Asked::Publish { draft, ticket } = talk.asked() else { panic!("{channel}") };
+                let Asked::Publish { draft, request_id } = talk.asked() else { panic!("{channel}") };
                 assert_eq!((draft.topic.as_str(), draft.is_text, &*draft.payload), (channel, true, &br#"{"x":1}"#[..]));
                 let info = draft.info.unwrap();
                 assert_eq!(*info.user, *if is_user { "42" } else { "" });
                 assert_eq!(info.conn_info.as_deref(), is_user.then_some(br#"{"n":1}"#.as_slice()));
-                let told = talk.answer(ticket.unwrap(), Answer::Published(Ok(position(1))));
+                let told = talk.answer(request_id.unwrap(), Answer::Published(Ok(position(1))));
                 assert_eq!(told, [json!({"id": 2, "publish": {}})]);
             }
         }
@@ -505,8 +505,8 @@ fn publishing_is_for_those_who_may() {
     let mut talk = Talk::anonymous();
     talk.subscribe("room:a");
     talk.say(&publish("room:a"));
-    let Asked::Publish { ticket, .. } = talk.asked() else { panic!("a subscriber may publish") };
-    let told = talk.answer(ticket.unwrap(), Answer::Published(Err(PublishError::Busy)));
+    let Asked::Publish { request_id, .. } = talk.asked() else { panic!("a subscriber may publish") };
+    let told = talk.answer(request_id.unwrap(), Answer::Published(Err(PublishError::Busy)));
     let expected = json!({"id": 2, "error": {"code": 100, "message": "internal server error", "temporary": true}});
     assert_eq!(told, [expected]);
     assert_eq!(talk.say(r#"{"id":2,"publish":{"channel":"room:a"}}"#), error(2, 107), "nothing to publish");
@@ -524,19 +524,19 @@ fn histories_are_read_by_those_who_may() {
     assert_eq!(talk.say(r#"{"id":2,"history":{"channel":"a"}}"#), error(2, 103));
     talk.subscribe("history:a");
     assert_eq!(talk.say(&history), [] as [Value; 0]);
-    let Asked::Query { topic, query, ticket } = talk.asked() else { panic!("not a question") };
+    let Asked::Query { topic, query, request_id } = talk.asked() else { panic!("not a question") };
     let (since, bytes_max) = (Some(position(1)), HISTORY_PAGE_BYTES);
     let expected = HistoryQuery { limit: 2, since, is_reverse: true, bytes_max };
     assert_eq!((topic.as_str(), query), ("history:a", Query::History(expected)));
     let publications = Some(vec![testing::body("history:a", position(3), 0, b"3")]);
-    let told = talk.answer(ticket, Answer::History(Some(HistoryPage { position: position(3), publications })));
+    let told = talk.answer(request_id, Answer::History(Some(HistoryPage { position: position(3), publications })));
     let expected = json!({"publications": [{"data": 3, "offset": 3}], "epoch": epoch(), "offset": 3});
     assert_eq!(told, [json!({"id": 2, "history": expected})]);
 
     let mut ask = |answer| {
         talk.say(r#"{"id":3,"history":{"channel":"history:a","limit":-1}}"#);
-        let Asked::Query { ticket, .. } = talk.asked() else { panic!("not a question") };
-        talk.answer(ticket, answer)
+        let Asked::Query { request_id, .. } = talk.asked() else { panic!("not a question") };
+        talk.answer(request_id, answer)
     };
     let page = HistoryPage { position: position(3), publications: None };
     assert_eq!(ask(Answer::History(Some(page))), error(3, 112), "another epoch");
@@ -555,13 +555,13 @@ fn presence_is_told_to_those_who_may_know() {
     };
     let present = vec![info("c1", "u"), info("c2", "u"), info("c3", "")];
     talk.say(r#"{"id":2,"presence":{"channel":"room:a"}}"#);
-    let Asked::Query { query: Query::Presence, ticket, .. } = talk.asked() else { panic!("not a question") };
-    let told = talk.answer(ticket, Answer::Presence(present.clone()));
+    let Asked::Query { query: Query::Presence, request_id, .. } = talk.asked() else { panic!("not a question") };
+    let told = talk.answer(request_id, Answer::Presence(present.clone()));
     assert_eq!(told[0]["presence"]["presence"]["c2"], json!({"user": "u", "client": "c2", "chan_info": 1}));
     assert_eq!(told[0]["presence"]["presence"].as_object().unwrap().len(), 3);
     talk.say(r#"{"id":3,"presence_stats":{"channel":"room:a"}}"#);
-    let Asked::Query { query: Query::Presence, ticket, .. } = talk.asked() else { panic!("not a question") };
-    let told = talk.answer(ticket, Answer::Presence(present));
+    let Asked::Query { query: Query::Presence, request_id, .. } = talk.asked() else { panic!("not a question") };
+    let told = talk.answer(request_id, Answer::Presence(present));
     assert_eq!(told, [json!({"id": 3, "presence_stats": {"num_clients": 3, "num_users": 2}})]);
 }
 
@@ -646,7 +646,7 @@ fn a_token_subscribes_its_bearer() {
     let told = talk.say(&format!("{connect}\n{}", r#"{"id":2,"ping":{}}"#));
     assert_eq!(told, [] as [Value; 0], "all waits for the subscriptions");
     let mut asked = std::mem::take(&mut talk.asked).into_iter();
-    assert!(matches!(asked.next(), Some(Asked::Hold)), "and so do pushes");
+    assert!(matches!(asked.next(), Some(Asked::PauseDelivery)), "and so do pushes");
     let subscribes: Vec<Subscribe> = asked
         .map(|asked| match asked {
             Asked::Subscribe(subscribe) => subscribe,
@@ -660,11 +660,11 @@ fn a_token_subscribes_its_bearer() {
 
     let missed = vec![testing::body("history:a", position(3), 0, b"3")];
     let (topic, recovery) = (a.topic.clone(), Recovery::Recovered(missed));
-    let told = talk.answer(a.ticket.unwrap(), Answer::Subscribed { topic, position: position(3), recovery });
-    assert_eq!((told, talk.is_released), (vec![], false));
+    let told = talk.answer(a.request_id.unwrap(), Answer::Subscribed { topic, position: position(3), recovery });
+    assert_eq!((told, talk.is_delivery_resumed), (vec![], false));
     let (topic, recovery) = (b.topic.clone(), Recovery::NotAsked);
-    let told = talk.answer(b.ticket.unwrap(), Answer::Subscribed { topic, position: position(9), recovery });
-    assert!(talk.is_released);
+    let told = talk.answer(b.request_id.unwrap(), Answer::Subscribed { topic, position: position(9), recovery });
+    assert!(talk.is_delivery_resumed);
     let recovered = json!({
         "recoverable": true, "positioned": true, "epoch": epoch(), "was_recovering": true, "recovered": true,
         "offset": 2, "publications": [{"data": 3, "offset": 3}]
@@ -682,45 +682,45 @@ fn a_token_that_subscribes_to_what_cannot_be_is_not_accepted() {
     let many = (0..=CONN_TOPICS_MAX).map(|number| format!("t{number}")).collect();
     assert_eq!(channels(many), closed(3505));
     let (mut talk, _) = Talk::with_claims(&json!({"channels": ["a"]}));
-    assert!(matches!(talk.asked.remove(0), Asked::Hold));
-    let Subscribe { topic, ticket, .. } = talk.asked_subscribe();
+    assert!(matches!(talk.asked.remove(0), Asked::PauseDelivery));
+    let Subscribe { topic, request_id, .. } = talk.asked_subscribe();
     let answer = Answer::NotSubscribed { topic, error: PublishError::Busy };
-    assert_eq!(talk.answer(ticket.unwrap(), answer)[0], json!({"close": 3004}), "it may come back");
+    assert_eq!(talk.answer(request_id.unwrap(), answer)[0], json!({"close": 3004}), "it may come back");
 }
 
 #[test]
 fn the_servers_owner_has_a_say() {
     let (mut talk, _) = Talk::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
-    assert_eq!(talk.order(Action::Subscribe(topic("history:a"))), [] as [Value; 0]);
+    assert_eq!(talk.order(UserAction::Subscribe(topic("history:a"))), [] as [Value; 0]);
     let told = talk.let_subscribe(3, Recovery::NotAsked);
     let subscribe = json!({"recoverable": true, "positioned": true, "epoch": epoch(), "offset": 3});
     assert_eq!(told, [json!({"push": {"channel": "history:a", "subscribe": subscribe}})]);
-    assert_eq!(talk.order(Action::Subscribe(topic("history:a"))), [] as [Value; 0]);
+    assert_eq!(talk.order(UserAction::Subscribe(topic("history:a"))), [] as [Value; 0]);
     assert!(talk.asked.is_empty(), "it has subscribed already");
 
-    let told = talk.order(Action::Unsubscribe(topic("history:a")));
+    let told = talk.order(UserAction::Unsubscribe(topic("history:a")));
     let unsubscribe = json!({"code": 2000, "reason": "server unsubscribe"});
     assert_eq!(told, [json!({"push": {"channel": "history:a", "unsubscribe": unsubscribe}})]);
     assert!(matches!(talk.asked(), Asked::Unsubscribe(_)));
-    assert_eq!(talk.order(Action::Unsubscribe(topic("history:a"))), [] as [Value; 0]);
+    assert_eq!(talk.order(UserAction::Unsubscribe(topic("history:a"))), [] as [Value; 0]);
 
-    let told = talk.order(Action::Refresh { is_expired: false, expire_at: Some(NOW_S + 100) });
+    let told = talk.order(UserAction::Refresh { is_expired: false, expire_at: Some(NOW_S + 100) });
     assert_eq!(told, [json!({"push": {"refresh": {"expires": true, "ttl": 100}}})]);
     assert_eq!(talk.pass(100_000 + TOKEN_GRACE_MS - 1), [] as [Value; 0]);
-    assert_eq!(talk.order(Action::Refresh { is_expired: true, expire_at: None }), closed(3005));
+    assert_eq!(talk.order(UserAction::Refresh { is_expired: true, expire_at: None }), closed(3005));
     let (mut talk, _) = Talk::with_claims(&json!({"sub": "42"}));
-    let disconnect = Action::Disconnect { code: CloseCode(3503), reason: "force disconnect".to_owned() };
+    let disconnect = UserAction::Disconnect { code: CloseCode(3503), reason: "force disconnect".to_owned() };
     assert_eq!(talk.order(disconnect.clone()), closed(3503));
 
     let (mut talk, told) = Talk::with_claims(&json!({"sub": "42"}));
     let client = told[0]["connect"]["client"].as_str().unwrap();
     for (client, user, is_meant) in [(client, "42", true), ("another", "42", false), (client, "43", false)] {
-        let order = Order { user: user.to_owned(), client: Some(client.to_owned()), action: disconnect.clone() };
+        let order = UserCommand { user: user.to_owned(), client: Some(client.to_owned()), action: disconnect.clone() };
         let mut found = Vec::new();
         talk.handler.find_connections(&order, &mut found);
         let mut told = Vec::new();
         for _ in found {
-            told.extend(talk.call(|handler, context| handler.on_order(context, &order)));
+            told.extend(talk.call(|handler, context| handler.on_user_command(context, &order)));
         }
         assert_eq!(!told.is_empty(), is_meant, "{order:?}");
     }
@@ -736,22 +736,22 @@ fn a_server_that_stops_says_so() {
 fn a_connection_that_ended_is_forgotten() {
     let (mut talk, _) = Talk::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
     talk.say(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
-    let ticket = talk.asked_subscribe().ticket.unwrap();
+    let request_id = talk.asked_subscribe().request_id.unwrap();
     talk.handler.on_close(ID, CloseCause::PeerLost);
     let answer = Answer::Subscribed { topic: topic("a"), position: position(1), recovery: Recovery::NotAsked };
-    assert_eq!(talk.answer(ticket, answer), [] as [Value; 0]);
+    assert_eq!(talk.answer(request_id, answer), [] as [Value; 0]);
     assert_eq!(talk.say(r#"{"id":2,"ping":{}}"#), [] as [Value; 0]);
     assert_eq!(talk.pass(1_000_000), [] as [Value; 0]);
 }
 
 /// The questions that were asked of homes, and their tickets.
 fn asked_tickets(talk: &mut Talk) -> Vec<u32> {
-    let ticket = |asked: &Asked| match asked {
-        Asked::Query { ticket, .. } => Some(*ticket),
-        Asked::Subscribe(Subscribe { ticket, .. }) | Asked::Publish { ticket, .. } => *ticket,
-        Asked::Unsubscribe(_) | Asked::Hold => None,
+    let request_id = |asked: &Asked| match asked {
+        Asked::Query { request_id, .. } => Some(*request_id),
+        Asked::Subscribe(Subscribe { request_id, .. }) | Asked::Publish { request_id, .. } => *request_id,
+        Asked::Unsubscribe(_) | Asked::PauseDelivery => None,
     };
-    let tickets = talk.asked.iter().filter_map(ticket).collect();
+    let tickets = talk.asked.iter().filter_map(request_id).collect();
     talk.asked.clear();
     tickets
 }
@@ -777,8 +777,8 @@ fn questions_wait_for_answers_and_are_answered_in_their_order() {
             let answer = if most == 32 { Answer::Published(Ok(position(1))) } else { Answer::History(None) };
             waiting.extend(asked_tickets(&mut talk));
             assert!(waiting.len() <= most, "{} are unanswered: {}", waiting.len(), command(0));
-            let Some(ticket) = waiting.pop_front() else { break };
-            told.extend(talk.answer(ticket, answer));
+            let Some(request_id) = waiting.pop_front() else { break };
+            told.extend(talk.answer(request_id, answer));
         }
         let mut ids: Vec<u64> = told.iter().filter_map(|reply| reply["id"].as_u64()).collect();
         // It needs no answer from elsewhere.
@@ -816,8 +816,8 @@ fn a_channel_that_ends_makes_room_for_another_in_the_same_message() {
     loop {
         open.extend(std::mem::take(&mut talk.asked));
         let Some(asked) = open.pop_front() else { break };
-        if let Some((ticket, answer)) = any_answer(asked, 2) {
-            told.extend(talk.answer(ticket, answer));
+        if let Some((request_id, answer)) = any_answer(asked, 2) {
+            told.extend(talk.answer(request_id, answer));
         }
     }
     assert_eq!(told.len(), 2 * CONN_TOPICS_MAX + 1);
@@ -844,14 +844,14 @@ fn what_a_token_recovers_is_bounded_over_all_its_channels() {
     talk.say(&json!({"id": 1, "connect": {"token": token(&claims), "subs": subs}}).to_string());
     let payload = "x".repeat(CONNECT_RECOVERY_BYTES_MAX * 2 / 3);
     let (sizes, mut told) = ([&payload[..], "1", &payload[..]], Vec::new());
-    for (ticket, text) in asked_tickets(&mut talk).into_iter().zip(sizes) {
+    for (request_id, text) in asked_tickets(&mut talk).into_iter().zip(sizes) {
         let missed = vec![testing::body("history:a", position(3), 0, text.as_bytes())];
         let answer = Answer::Subscribed {
             topic: topic("history:a"),
             position: position(3),
             recovery: Recovery::Recovered(missed),
         };
-        told.extend(talk.answer(ticket, answer));
+        told.extend(talk.answer(request_id, answer));
     }
     let subs = told[0]["connect"]["subs"].as_object().unwrap();
     let recovered = subs.values().map(|sub| sub["recovered"] == true).filter(|recovered| *recovered).count();
@@ -867,11 +867,11 @@ fn a_crowd_too_large_to_be_told_of_is_counted_all_the_same() {
     };
     let many: Vec<_> = (0..100).map(|number| info(number, PRESENCE_ANSWER_BYTES_MAX / 100)).collect();
     talk.say(r#"{"id":2,"presence":{"channel":"room:a"}}"#);
-    let ticket = asked_tickets(&mut talk)[0];
-    assert_eq!(talk.answer(ticket, Answer::Presence(many.clone())), error(2, 106));
+    let request_id = asked_tickets(&mut talk)[0];
+    assert_eq!(talk.answer(request_id, Answer::Presence(many.clone())), error(2, 106));
     talk.say(r#"{"id":3,"presence_stats":{"channel":"room:a"}}"#);
-    let ticket = asked_tickets(&mut talk)[0];
-    let told = talk.answer(ticket, Answer::Presence(many));
+    let request_id = asked_tickets(&mut talk)[0];
+    let told = talk.answer(request_id, Answer::Presence(many));
     assert_eq!(told, [json!({"id": 3, "presence_stats": {"num_clients": 100, "num_users": 1}})]);
 }
 
@@ -905,7 +905,7 @@ fn a_name_that_is_not_for_everybody_is_not() {
     talk.say(&json!({"id": 2, "subscribe": {"channel": "$room:a", "token": allowed}}).to_string());
     assert_eq!(talk.let_subscribe(0, Recovery::NotAsked)[0]["id"], 2);
     assert_eq!(say(&mut talk, ("presence", "$room:a", "")), [] as [Value; 0]);
-    talk.order(Action::Subscribe(topic("dialog#42")));
+    talk.order(UserAction::Subscribe(topic("dialog#42")));
     talk.asked.remove(0);
     assert_eq!(talk.let_subscribe(0, Recovery::NotAsked)[0]["push"]["channel"], "dialog#42");
 }
@@ -960,23 +960,23 @@ fn any_request() -> impl Strategy<Value = String> {
 fn any_answer(asked: Asked, luck: u8) -> Option<(u32, Answer)> {
     let error = PublishError::Busy;
     match asked {
-        Asked::Subscribe(Subscribe { topic, ticket, .. }) if luck == 0 => {
-            Some((ticket?, Answer::NotSubscribed { topic, error }))
+        Asked::Subscribe(Subscribe { topic, request_id, .. }) if luck == 0 => {
+            Some((request_id?, Answer::NotSubscribed { topic, error }))
         }
-        Asked::Subscribe(Subscribe { topic, ticket, catch_up, .. }) => {
+        Asked::Subscribe(Subscribe { topic, request_id, catch_up, .. }) => {
             let recovery = match catch_up {
                 CatchUp::None => Recovery::NotAsked,
                 _ if luck == 1 => Recovery::Lost,
                 _ => Recovery::Recovered(vec![testing::body("a", position(2), 0, b"2")]),
             };
-            Some((ticket?, Answer::Subscribed { topic, position: position(2), recovery }))
+            Some((request_id?, Answer::Subscribed { topic, position: position(2), recovery }))
         }
-        Asked::Publish { ticket, .. } if luck == 0 => Some((ticket?, Answer::Published(Err(error)))),
-        Asked::Publish { ticket, .. } => Some((ticket?, Answer::Published(Ok(position(3))))),
-        Asked::Query { ticket, .. } if luck == 0 => Some((ticket, Answer::Refused(error))),
-        Asked::Query { query: Query::History(_), ticket, .. } => Some((ticket, Answer::History(None))),
-        Asked::Query { ticket, .. } => Some((ticket, Answer::Presence(Vec::new()))),
-        Asked::Unsubscribe(_) | Asked::Hold => None,
+        Asked::Publish { request_id, .. } if luck == 0 => Some((request_id?, Answer::Published(Err(error)))),
+        Asked::Publish { request_id, .. } => Some((request_id?, Answer::Published(Ok(position(3))))),
+        Asked::Query { request_id, .. } if luck == 0 => Some((request_id, Answer::Refused(error))),
+        Asked::Query { query: Query::History(_), request_id, .. } => Some((request_id, Answer::History(None))),
+        Asked::Query { request_id, .. } => Some((request_id, Answer::Presence(Vec::new()))),
+        Asked::Unsubscribe(_) | Asked::PauseDelivery => None,
     }
 }
 
@@ -998,11 +998,11 @@ proptest! {
             }
         };
         let answer = |talk: &mut Talk, asked: Asked, luck, subscribed: &mut std::collections::BTreeSet<String>| {
-            let (ticket, answer) = any_answer(asked, luck).expect("it has a ticket");
+            let (request_id, answer) = any_answer(asked, luck).expect("it has a request_id");
             if let Answer::Subscribed { topic, .. } = &answer {
                 assert!(subscribed.insert(topic.to_string()), "{topic} was there");
             }
-            talk.answer(ticket, answer)
+            talk.answer(request_id, answer)
         };
         for (index, (request, answers, luck)) in requests.iter().enumerate() {
             told.extend(talk.say(&format!(r#"{{"id":{},{request}}}"#, index + 10)));

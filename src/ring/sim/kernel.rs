@@ -15,7 +15,7 @@ use super::requests::Request;
 use super::socket::{PeerState, Place, Socket};
 use super::{Faults, Rng};
 use crate::limits::TCP_USER_TIMEOUT_MS;
-use crate::ring::{Direct, Errno, Event, Op, Token};
+use crate::ring::{Errno, Event, FixedFd, Op, Token};
 
 /// The kernel that several [`SimRing`](super::SimRing)s and peers share. Clones are the same kernel.
 #[derive(Clone)]
@@ -411,7 +411,7 @@ impl SimKernel {
     }
 
     /// The operations of the socket with this descriptor.
-    pub fn operations(&self, ring: usize, descriptor: Direct) -> Operations {
+    pub fn operations(&self, ring: usize, descriptor: FixedFd) -> Operations {
         let kernel = self.0.borrow();
         let state = &kernel.rings[ring];
         let socket = state.descriptors[descriptor.0 as usize].expect("a shard's connection has its descriptor");
@@ -506,7 +506,7 @@ impl Kernel {
             }
             Work::GiveUp(socket) => self.give_up(socket),
             Work::Shutdown(ring, descriptor, token) => {
-                self.shutdown(ring, Direct(descriptor), Token::from_bits(token));
+                self.shutdown(ring, FixedFd(descriptor), Token::from_bits(token));
             }
             Work::Closed(ring, token) => self.post(ring, Posted::of(Token::from_bits(token), Ok(0))),
             Work::Doorbell { from, to, token } => self.doorbell(from, to, Token::from_bits(token)),

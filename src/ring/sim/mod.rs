@@ -33,7 +33,7 @@ pub use rng::Rng;
 use self::kernel::Lent;
 use self::requests::Request;
 use self::socket::WaitingRecv;
-use super::{ACCEPTS_MAX, Completion, Direct, Event, Ring, SendNow, Token};
+use super::{ACCEPTS_MAX, Completion, Event, FixedFd, Ring, SendNow, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
 /// What a receive buffer holds after it was given back: whoever still looks at it sees nothing of use.
@@ -71,7 +71,7 @@ impl SimRing {
         self.kernel.0.borrow_mut().rings[self.index].queued.push(request);
     }
 
-    fn queue_recv(&mut self, socket: Direct, recv: WaitingRecv) {
+    fn queue_recv(&mut self, socket: FixedFd, recv: WaitingRecv) {
         self.queue(Request::Recv { socket, recv });
     }
 
@@ -100,32 +100,32 @@ impl Ring for SimRing {
     }
 
     /// Nobody who asks looks at the answer here.
-    fn peer(&mut self, _socket: Direct) -> Option<SocketAddr> {
+    fn peer(&mut self, _socket: FixedFd) -> Option<SocketAddr> {
         None
     }
 
-    fn submit_recv(&mut self, socket: Direct, token: Token) {
+    fn submit_recv(&mut self, socket: FixedFd, token: Token) {
         self.queue_recv(socket, WaitingRecv { token, once_bytes_max: None, is_now: false });
     }
 
-    fn submit_recv_now(&mut self, socket: Direct, token: Token) {
+    fn submit_recv_now(&mut self, socket: FixedFd, token: Token) {
         self.queue_recv(socket, WaitingRecv { token, once_bytes_max: Some(u32::MAX), is_now: true });
     }
 
     /// All operations take time here: what has completed by then is in the queue already.
-    fn submit_recv_late(&mut self, socket: Direct, bytes_max: u32, token: Token) {
+    fn submit_recv_late(&mut self, socket: FixedFd, bytes_max: u32, token: Token) {
         self.queue_recv(socket, WaitingRecv { token, once_bytes_max: Some(bytes_max), is_now: false });
     }
 
-    fn has_recv_buffers(&self, _socket: Direct) -> bool {
+    fn has_recv_buffers(&self, _socket: FixedFd) -> bool {
         self.recv.has_offered()
     }
 
-    fn submit_poll(&mut self, socket: Direct, token: Token) {
+    fn submit_poll(&mut self, socket: FixedFd, token: Token) {
         self.queue(Request::Poll { socket, token });
     }
 
-    fn submit_send(&mut self, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
+    fn submit_send(&mut self, socket: FixedFd, frame: SharedFrame, skip: usize, token: Token) {
         self.queue(Request::Send { socket, frame, skip, token });
     }
 
@@ -138,15 +138,15 @@ impl Ring for SimRing {
         kernel.send_now(self.index, sends.into_iter(), incomplete);
     }
 
-    fn submit_shutdown(&mut self, socket: Direct, token: Token) {
+    fn submit_shutdown(&mut self, socket: FixedFd, token: Token) {
         self.queue(Request::Shutdown { socket, token });
     }
 
-    fn submit_close(&mut self, socket: Direct, token: Token) {
+    fn submit_close(&mut self, socket: FixedFd, token: Token) {
         self.queue(Request::Close { socket, token });
     }
 
-    fn submit_cancel(&mut self, _socket: Direct, target: Token) {
+    fn submit_cancel(&mut self, _socket: FixedFd, target: Token) {
         self.queue(Request::Cancel { target });
     }
 
@@ -225,14 +225,14 @@ mod tests {
     }
 
     /// A ring on a kernel with these faults, and one connection, accepted and received from.
-    fn connect(faults: Faults) -> (SimKernel, SimRing, PeerId, Direct) {
+    fn connect(faults: Faults) -> (SimKernel, SimRing, PeerId, FixedFd) {
         let kernel = SimKernel::new(Rng::new(1), faults);
         let mut ring = SimRing::new(&kernel);
         let listener = File::open("/dev/null").unwrap();
         ring.submit_accept(listener.as_fd(), Token::new(Op::Accept, 5, 0));
         let peer = kernel.connect(ring.index());
         let accepted = completions(&kernel, &mut ring);
-        let socket = Direct(accepted[0].result.unwrap());
+        let socket = FixedFd(accepted[0].result.unwrap());
         assert_eq!(ring.accepted_from(accepted[0].token), Ipv4Addr::new(10, 0, 0, 0));
         ring.submit_recv(socket, token(Op::Recv));
         (kernel, ring, peer, socket)
@@ -248,7 +248,7 @@ mod tests {
         completions
     }
 
-    fn send_now(ring: &mut SimRing, socket: Direct, bytes: &[u8]) -> Vec<Completion> {
+    fn send_now(ring: &mut SimRing, socket: FixedFd, bytes: &[u8]) -> Vec<Completion> {
         let mut incomplete = Vec::new();
         let send = SendNow { socket, bytes, is_last: false, token: Token::new(Op::Reply, 0, 3) };
         ring.send_now([send].into_iter(), &mut incomplete);

@@ -10,17 +10,17 @@ use rustix::event::{PollFd, PollFlags, poll};
 use super::kernel::{Kernel, Posted, Way, Work};
 use super::socket::{Place, WaitingRecv, WaitingSend};
 use crate::buf::{ConnId, SharedFrame};
-use crate::ring::{Completion, Direct, Errno, Event, SendNow, Token};
+use crate::ring::{Completion, Errno, Event, FixedFd, SendNow, Token};
 
 /// An operation that has not reached the kernel.
 #[derive(Debug)]
 pub(super) enum Request {
     Accept { token: Token },
-    Recv { socket: Direct, recv: WaitingRecv },
-    Poll { socket: Direct, token: Token },
-    Send { socket: Direct, frame: SharedFrame, skip: usize, token: Token },
-    Shutdown { socket: Direct, token: Token },
-    Close { socket: Direct, token: Token },
+    Recv { socket: FixedFd, recv: WaitingRecv },
+    Poll { socket: FixedFd, token: Token },
+    Send { socket: FixedFd, frame: SharedFrame, skip: usize, token: Token },
+    Shutdown { socket: FixedFd, token: Token },
+    Close { socket: FixedFd, token: Token },
     Cancel { target: Token },
     CancelAccept { target: Token },
     Watch { event: Event, token: Token },
@@ -29,7 +29,7 @@ pub(super) enum Request {
 
 impl Request {
     /// Whether this is an operation on `descriptor` that will complete.
-    pub(super) fn is_on(&self, descriptor: Direct) -> bool {
+    pub(super) fn is_on(&self, descriptor: FixedFd) -> bool {
         match self {
             Request::Recv { socket, .. }
             | Request::Poll { socket, .. }
@@ -81,7 +81,7 @@ impl Kernel {
     }
 
     /// The connection with this descriptor.
-    fn open_socket(&self, ring: usize, socket: Direct, what: &str) -> usize {
+    fn open_socket(&self, ring: usize, socket: FixedFd, what: &str) -> usize {
         let open = self.rings[ring].descriptors.get(socket.0 as usize).copied().flatten();
         open.unwrap_or_else(|| panic!("a {what} on descriptor {}, which is closed", socket.0))
     }
@@ -140,7 +140,7 @@ impl Kernel {
         Ok((descriptor as u32, socket))
     }
 
-    fn start_recv(&mut self, ring: usize, socket: Direct, recv: WaitingRecv) {
+    fn start_recv(&mut self, ring: usize, socket: FixedFd, recv: WaitingRecv) {
         let socket = self.open_socket(ring, socket, "receive");
         self.check_owner(socket, recv.token.conn_id());
         let previous = self.sockets[socket].recv.replace(recv);
@@ -152,7 +152,7 @@ impl Kernel {
         self.schedule_recv(socket);
     }
 
-    fn start_poll(&mut self, ring: usize, socket: Direct, token: Token) {
+    fn start_poll(&mut self, ring: usize, socket: FixedFd, token: Token) {
         let socket = self.open_socket(ring, socket, "poll");
         self.check_owner(socket, token.conn_id());
         let previous = self.sockets[socket].poll.replace(token);
@@ -255,7 +255,7 @@ impl Kernel {
         self.post(ring, Posted { piece, has_rest, socket: Some(socket), ..Posted::of(token, result) });
     }
 
-    fn start_send(&mut self, ring: usize, socket: Direct, frame: SharedFrame, skip: usize, token: Token) {
+    fn start_send(&mut self, ring: usize, socket: FixedFd, frame: SharedFrame, skip: usize, token: Token) {
         let socket = self.open_socket(ring, socket, "send");
         self.check_owner(socket, token.conn_id());
         assert!(skip < frame.len(), "a send of nothing");
@@ -360,7 +360,7 @@ impl Kernel {
         Ok(count as u32)
     }
 
-    fn start_shutdown(&mut self, ring: usize, descriptor: Direct, token: Token) {
+    fn start_shutdown(&mut self, ring: usize, descriptor: FixedFd, token: Token) {
         let socket = self.open_socket(ring, descriptor, "shutdown");
         self.sockets[socket].is_shutting = true;
         let delay_us = self.delay();
@@ -368,7 +368,7 @@ impl Kernel {
     }
 
     /// A worker thread gets round to it, and looks the descriptor up only now, as the kernel does.
-    pub(super) fn shutdown(&mut self, ring: usize, descriptor: Direct, token: Token) {
+    pub(super) fn shutdown(&mut self, ring: usize, descriptor: FixedFd, token: Token) {
         if self.rings[ring].is_gone {
             return;
         }
@@ -386,7 +386,7 @@ impl Kernel {
         self.post(ring, Posted { socket: Some(socket), ..Posted::of(token, result) });
     }
 
-    fn close_descriptor(&mut self, ring: usize, descriptor: Direct, token: Token) {
+    fn close_descriptor(&mut self, ring: usize, descriptor: FixedFd, token: Token) {
         let socket = self.open_socket(ring, descriptor, "close");
         self.check_owner(socket, token.conn_id());
         let entry = &mut self.sockets[socket];

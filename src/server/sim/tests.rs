@@ -183,7 +183,7 @@ struct Reticent;
 
 impl Handler for Reticent {
     fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
-        conn.hold();
+        conn.pause_delivery();
         conn.subscribe(topic()).unwrap();
         Ok(Accept::default())
     }
@@ -332,9 +332,9 @@ fn however_much_some_send_they_are_heard_in_turns_and_their_neighbour_in_each() 
         pair.kernel.write(neighbour, QUESTION);
         let before = bytes_received.get();
         pair.turn(Pair::other());
-        let heard = (bytes_received.get() - before) as usize;
-        assert!(heard > QUESTION.len(), "nobody was heard in turn {turn}");
-        assert!(heard <= RECV_TURN_BYTES as usize + QUESTION.len(), "{heard} bytes in turn {turn}");
+        let progress = (bytes_received.get() - before) as usize;
+        assert!(progress > QUESTION.len(), "nobody was progress in turn {turn}");
+        assert!(progress <= RECV_TURN_BYTES as usize + QUESTION.len(), "{progress} bytes in turn {turn}");
         pair.pass(1_000);
         assert_eq!(pair.kernel.read(neighbour, usize::MAX), PeerRead::Bytes(ANSWER.to_vec()), "turn {turn}");
     }
@@ -363,7 +363,7 @@ impl Visitors {
 
 impl Handler for Visitors {
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
-        Ok(Accept { encoding: crate::topics::Encoding::Own, ..Accept::default() })
+        Ok(Accept { encoding: crate::topics::Encoding::PerConnection, ..Accept::default() })
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
@@ -371,8 +371,8 @@ impl Handler for Visitors {
             return conn.publish_with(Draft::new(topic(), true, Bytes::from("y")), Some(1));
         }
         let presence = ClientInfo { client: Self::name(conn).into(), ..ClientInfo::default() };
-        let (catch_up, presence, ticket) = (CatchUp::None, Some(Arc::new(presence)), Some(0));
-        conn.subscribe_with(Subscribe { topic: topic(), catch_up, presence, join_leave: true, ticket }).unwrap();
+        let (catch_up, presence, request_id) = (CatchUp::None, Some(Arc::new(presence)), Some(0));
+        conn.subscribe_with(Subscribe { topic: topic(), catch_up, presence, join_leave: true, request_id }).unwrap();
     }
 
     fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, answer: Answer) {
@@ -651,7 +651,7 @@ impl Handler for Paced {
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
         self.asker.check(conn);
         assert!(!std::mem::replace(&mut self.is_waiting, true), "a message before the one before was answered");
-        conn.pause();
+        conn.pause_input();
         self.asker.on_message(conn, message);
     }
 
@@ -660,10 +660,10 @@ impl Handler for Paced {
         assert!(!self.is_waiting, "it may not go on yet");
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         assert!(std::mem::replace(&mut self.is_waiting, false));
-        self.asker.on_answer(conn, ticket, answer);
-        conn.resume();
+        self.asker.on_answer(conn, request_id, answer);
+        conn.resume_input();
     }
 
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {

@@ -201,13 +201,13 @@ fn what_was_for_those_before_is_not_for_those_who_come() {
     let before = subscribe(&mut topics, "a", 1, RAW);
     for _ in 0..2 {
         assert!(topics.unsubscribe(before, 1, RAW));
-        topics.begin_parting(&name("a"));
+        topics.begin_disinterest(&name("a"));
         assert_eq!(subscribe(&mut topics, "a", 1, RAW), before);
     }
     stage(&mut topics, "a", b"1");
-    topics.end_parting(&name("a"));
+    topics.end_disinterest(&name("a"));
     stage(&mut topics, "a", b"2");
-    topics.end_parting(&name("a"));
+    topics.end_disinterest(&name("a"));
     stage(&mut topics, "a", b"4");
     assert_eq!(send(&mut topics, 100), sent(&[("4", 1)]));
 }
@@ -216,11 +216,11 @@ fn what_was_for_those_before_is_not_for_those_who_come() {
 fn a_topic_stays_while_somebody_joins() {
     let mut topics = Topics::default();
     let id = subscribe(&mut topics, "a", 1, RAW);
-    topics.begin_join(id);
+    topics.begin_subscribe(id);
     assert!(!topics.unsubscribe(id, 1, RAW));
     stage(&mut topics, "a", b"1");
     assert!(topics.is_quiet(), "nobody has subscribed");
-    assert!(topics.end_join(id) && topics.is_empty());
+    assert!(topics.end_subscribe(id) && topics.is_empty());
 }
 
 #[test]

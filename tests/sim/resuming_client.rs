@@ -9,8 +9,8 @@ use ringfeed::topics::{Epoch, Position, SlowConsumer};
 use serde_json::{Value, json};
 
 use crate::model::{Model, kind_of_id, parse};
-use crate::spaces::{topic_name, topic_number};
-use crate::track::{Asked, Track};
+use crate::namespaces::{topic_name, topic_number};
+use crate::stream_checker::{Asked, StreamChecker};
 
 /// What tokens are signed with.
 pub(crate) const SECRET: &str = "sim";
@@ -46,18 +46,18 @@ pub(crate) struct Heard {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Returner {
+pub(crate) struct ResumingClient {
     pub(crate) transport: Transport,
     /// In the order of the request.
-    pub(crate) tracks: Vec<Track>,
+    pub(crate) tracks: Vec<StreamChecker>,
     /// The last id of an event.
     last_id: Option<String>,
     /// What came of a block of an event stream.
     block: Vec<u8>,
 }
 
-impl Returner {
-    pub(crate) fn new(transport: Transport, topics: &[usize], model: &Model) -> Returner {
+impl ResumingClient {
+    pub(crate) fn new(transport: Transport, topics: &[usize], model: &Model) -> ResumingClient {
         let is_kept = |topic: &usize| model.namespace(*topic).history_size > 0;
         let is_lossless = |topic: &usize| model.namespace(*topic).slow_consumer == SlowConsumer::Close;
         let transport = match transport {
@@ -71,9 +71,9 @@ impl Returner {
         // What waits for an event stream of several topics is never dropped.
         let is_mixed = transport == Transport::Events && topics.len() > 1;
         let is_told = !is_mixed && transport != Transport::Raw;
-        let track = |topic| Track::new(topic, is_mixed || is_lossless(&topic), is_told, topics.len() == 1);
+        let track = |topic| StreamChecker::new(topic, is_mixed || is_lossless(&topic), is_told, topics.len() == 1);
         let tracks = topics.iter().copied().map(track).collect();
-        Returner { transport, tracks, last_id: None, block: Vec::new() }
+        ResumingClient { transport, tracks, last_id: None, block: Vec::new() }
     }
 
     pub(crate) fn is_stream(&self) -> bool {
@@ -107,7 +107,7 @@ impl Returner {
                     asking.subprotocols = &["other", "ringfeed.envelope"];
                 }
                 let history =
-                    self.tracks.iter().find_map(Track::asks_for_last).map(|count| format!("&history={count}"));
+                    self.tracks.iter().find_map(StreamChecker::asks_for_last).map(|count| format!("&history={count}"));
                 (format!("/feed/{names}"), places.map(|places| format!("&since={places}")).or(history))
             }
             Transport::Events => {
@@ -154,7 +154,7 @@ impl Returner {
 
     /// Where it was in all topics, if it is to say so.
     fn places(&self) -> Option<String> {
-        let text = |track: &Track| track.asks_since().map(|place| format!("{}:{}", place.epoch, place.offset));
+        let text = |track: &StreamChecker| track.asks_since().map(|place| format!("{}:{}", place.epoch, place.offset));
         let places: Option<Vec<String>> = self.tracks.iter().map(text).collect();
         places.map(|places| places.join(","))
     }
@@ -162,7 +162,7 @@ impl Returner {
     /// What it says once it was let in.
     pub(crate) fn greeting(&self, rng: &mut Rng) -> Vec<String> {
         let Transport::Centrifuge { by_token } = self.transport else { return Vec::new() };
-        let subscribe = |track: &Track| match track.asks_since() {
+        let subscribe = |track: &StreamChecker| match track.asks_since() {
             Some(place) => json!({"recover": true, "epoch": place.epoch.to_string(), "offset": place.offset}),
             None => json!({}),
         };
@@ -347,7 +347,7 @@ impl Returner {
         track.on_publication(model, Position { offset, ..last }, id, payload.len(), now_us)
     }
 
-    fn find(&mut self, name: &str) -> &mut Track {
+    fn find(&mut self, name: &str) -> &mut StreamChecker {
         let track = self.tracks.iter_mut().find(|track| topic_name(track.topic) == name);
         track.unwrap_or_else(|| panic!("a topic that was not subscribed to: {name}"))
     }

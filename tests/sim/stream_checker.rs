@@ -39,7 +39,7 @@ impl Tally {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Track {
+pub(crate) struct StreamChecker {
     pub(crate) topic: usize,
     /// Nothing may be missing, whatever becomes of other slow subscribers.
     is_strict: bool,
@@ -60,9 +60,9 @@ pub(crate) struct Track {
     pub(crate) tally: Tally,
 }
 
-impl Track {
-    pub(crate) fn new(topic: usize, is_strict: bool, is_told: bool, is_alone: bool) -> Track {
-        Track {
+impl StreamChecker {
+    pub(crate) fn new(topic: usize, is_strict: bool, is_told: bool, is_alone: bool) -> StreamChecker {
+        StreamChecker {
             topic,
             is_strict,
             is_told,

@@ -13,12 +13,12 @@ use ringfeed::server::sim::SimShard;
 use ringfeed::server::{Publisher, ServerConfig, Status, sim};
 
 use crate::client::{Client, State};
-use crate::journal::{Journal, Room, Watched};
-use crate::judge::judge;
+use crate::handler_log::{HandlerLog, Room, Watched};
 use crate::model::Model;
 use crate::plan::{ClientPlan, Ending, Kind, Pace, Plan, RETURNS_AT_REST};
-use crate::returner::{Returner, SECRET};
-use crate::track::Tally;
+use crate::resuming_client::{ResumingClient, SECRET};
+use crate::stream_checker::Tally;
+use crate::verify_ends::judge;
 
 const SECOND_US: u64 = 1_000_000;
 
@@ -64,7 +64,7 @@ pub(crate) struct Summary {
     pub(crate) tally: Tally,
 }
 
-struct World<'m> {
+struct Simulation<'m> {
     plan: Plan,
     kernel: SimKernel,
     rng: Rng,
@@ -72,7 +72,7 @@ struct World<'m> {
     publisher: Publisher,
     shards: Vec<Option<SimShard<'m>>>,
     clients: Vec<Client>,
-    journal: Rc<RefCell<Journal>>,
+    journal: Rc<RefCell<HandlerLog>>,
     /// By shard: since when something has come that it has not taken, if it has.
     unheard_us: Vec<Option<u64>>,
     /// Some namespace remembers who has subscribed.
@@ -91,7 +91,7 @@ pub(crate) fn run(seed: u64) -> Summary {
     let plan = Plan::new(&mut rng);
     let kernel = SimKernel::new(rng.fork(), plan.faults.clone());
     let status = Status::new(plan.shards);
-    let journal = Rc::new(RefCell::new(Journal::default()));
+    let journal = Rc::new(RefCell::new(HandlerLog::default()));
     let (publisher, shards) =
         sim::start(&kernel, &plan.config, plan.connections_max, plan.mesh_sizes, &status, |shard| {
             routes(shard, &plan.config, &journal)
@@ -101,7 +101,7 @@ pub(crate) fn run(seed: u64) -> Summary {
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
     let has_presence = plan.config.namespaces.iter().any(|(_, namespace)| namespace.remembers_subscribers());
-    let mut world = World {
+    let mut world = Simulation {
         model: Model::new(plan.topics, &plan.config.namespaces),
         kernel,
         rng: rng.fork(),
@@ -151,8 +151,8 @@ impl Summary {
     }
 }
 
-fn routes(shard: usize, config: &ServerConfig, journal: &Rc<RefCell<Journal>>) -> Routes {
-    fn watched<H: Handler + 'static>(handler: H, shard: usize, journal: &Rc<RefCell<Journal>>) -> Box<dyn Handler> {
+fn routes(shard: usize, config: &ServerConfig, journal: &Rc<RefCell<HandlerLog>>) -> Routes {
+    fn watched<H: Handler + 'static>(handler: H, shard: usize, journal: &Rc<RefCell<HandlerLog>>) -> Box<dyn Handler> {
         Box::new(Watched { handler, shard, journal: Rc::clone(journal) })
     }
     let mut routes = Routes::default();
@@ -178,7 +178,7 @@ fn centrifuge(config: &ServerConfig) -> CentrifugeConfig {
     }
 }
 
-impl World<'_> {
+impl Simulation<'_> {
     /// Everybody does what they came for, and everything goes wrong that can.
     fn live(&mut self) {
         for ring in 0..self.shards.len() {
@@ -210,7 +210,7 @@ impl World<'_> {
         let mut settled_for = 0;
         for _ in 0..SETTLE_SECONDS_MAX {
             self.run_for(SECOND_US);
-            settled_for = if self.is_settled() { settled_for + 1 } else { 0 };
+            settled_for = if self.is_close_received() { settled_for + 1 } else { 0 };
             if self.is_draining || settled_for == 2 {
                 break;
             }
@@ -224,7 +224,7 @@ impl World<'_> {
             let is_full = shard.as_ref().is_none_or(SimShard::is_full);
             assert!(is_full || self.kernel.backlog(ring) == 0, "there is room on shard {ring}, and it accepts nobody");
         }
-        assert!(self.model.is_settled(), "a publication has no outcome");
+        assert!(self.model.is_close_received(), "a publication has no outcome");
         for index in 0..self.clients.len() {
             let missing = self.missing(index);
             assert!(
@@ -237,14 +237,14 @@ impl World<'_> {
         self.run_for(self.plan.rest_us);
     }
 
-    fn is_settled(&mut self) -> bool {
+    fn is_close_received(&mut self) -> bool {
         let is_coming =
             |client: &Client| client.returner.is_some() && matches!(client.state, State::Waiting | State::Handshaking);
         let is_still = |client: &Client| {
             let is_quiet = |peer| self.kernel.bytes_on_their_way(peer) == 0;
             !client.should_get_all() || client.has_said_all() && client.peer.is_none_or(is_quiet)
         };
-        self.model.is_settled()
+        self.model.is_close_received()
             && !self.clients.iter().any(is_coming)
             && self.clients.iter().all(is_still)
             && (0..self.clients.len()).all(|index| self.missing(index).is_none())
@@ -282,7 +282,7 @@ impl World<'_> {
         self.set_timer(pause_us, Timer::Connect, self.clients.len() - 1);
     }
 
-    fn add_client(&mut self, plan: ClientPlan, returner: Returner) {
+    fn add_client(&mut self, plan: ClientPlan, returner: ResumingClient) {
         let (index, bytes_max) = (self.clients.len(), self.plan.payload_bytes_max);
         let mut client = Client::new(index, plan, bytes_max, &self.kernel, self.rng.fork());
         client.returner = Some(returner);

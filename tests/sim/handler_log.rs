@@ -5,14 +5,14 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use ringfeed::buf::ConnId;
-use ringfeed::gateway::{Accept, Context, Get, Handler, Order, Refusal, Request, Stream, Subscribe};
+use ringfeed::gateway::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe, UserCommand};
 use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
 use ringfeed::topics::{Answer, Body, CatchUp, Encoding, PublishError, Push, TopicName};
 
 /// What all handlers of a run write down.
 #[derive(Default)]
-pub(crate) struct Journal {
+pub(crate) struct HandlerLog {
     /// By shard and connection: whose it is, while it is open.
     open: HashMap<(usize, ConnId), usize>,
     /// All that ever were: no id may come twice, since late news of the one before would be taken for its own.
@@ -23,7 +23,7 @@ pub(crate) struct Journal {
     news: Vec<(ConnId, usize)>,
 }
 
-impl Journal {
+impl HandlerLog {
     /// Why a client's conversation ended, once it has.
     pub(crate) fn end(&self, client: usize) -> Option<CloseCause> {
         self.ends.get(&client).copied()
@@ -56,7 +56,7 @@ impl Journal {
 pub(crate) struct Watched<H> {
     pub(crate) handler: H,
     pub(crate) shard: usize,
-    pub(crate) journal: Rc<RefCell<Journal>>,
+    pub(crate) journal: Rc<RefCell<HandlerLog>>,
 }
 
 impl<H: Handler> Handler for Watched<H> {
@@ -82,9 +82,9 @@ impl<H: Handler> Handler for Watched<H> {
         self.handler.on_resume(conn);
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         self.check_open(conn);
-        self.handler.on_answer(conn, ticket, answer);
+        self.handler.on_answer(conn, request_id, answer);
     }
 
     fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
@@ -109,13 +109,13 @@ impl<H: Handler> Handler for Watched<H> {
         self.handler.on_timer(conn);
     }
 
-    fn find_connections(&self, order: &Order, found: &mut Vec<ConnId>) {
-        self.handler.find_connections(order, found);
+    fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
+        self.handler.find_connections(command, found);
     }
 
-    fn on_order(&mut self, conn: &mut Context<'_>, order: &Order) {
+    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         self.check_open(conn);
-        self.handler.on_order(conn, order);
+        self.handler.on_user_command(conn, command);
     }
 
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
@@ -164,9 +164,9 @@ impl Handler for Room {
             "s" => conn.subscribe(topic(rest)).expect("few topics"),
             "u" => conn.unsubscribe(topic(rest)),
             "h" => {
-                let (topic, catch_up, ticket) = (topic(rest), CatchUp::None, Some(HELD));
-                let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, ticket };
-                conn.hold();
+                let (topic, catch_up, request_id) = (topic(rest), CatchUp::None, Some(HELD));
+                let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
+                conn.pause_delivery();
                 return conn.subscribe_with(subscribe).expect("few topics");
             }
             "r" => return conn.send(Message::text(&roar(rest.parse().expect("a count")))),
@@ -183,15 +183,15 @@ impl Handler for Room {
         conn.send(Message::text(&format!("={text}")));
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, ticket: u32, answer: Answer) {
-        assert_eq!(ticket, HELD);
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+        assert_eq!(request_id, HELD);
         match answer {
             Answer::Subscribed { topic, .. } => conn.send(Message::text(&format!("=h {topic}"))),
             // Its home has left.
             Answer::NotSubscribed { error: PublishError::Stopping, .. } => conn.close(CloseCode::TRY_AGAIN_LATER, ""),
             answer => panic!("it was refused: {answer:?}"),
         }
-        conn.release();
+        conn.resume_delivery();
     }
 }
 

@@ -6,7 +6,7 @@ use ringfeed::ring::sim::SimKernel;
 use crate::client::{Client, LOST, State};
 use crate::model::Model;
 use crate::plan::{Breach, Kind, Plan};
-use crate::returner::{Returner, Transport};
+use crate::resuming_client::{ResumingClient, Transport};
 
 /// Microseconds that a handshake takes at most from one end to the other, on a network that is quick enough.
 const HANDSHAKE_US: u64 = 1_000_000;
@@ -106,14 +106,14 @@ impl Case<'_> {
             return true;
         }
         let topics: Vec<usize> = match &client.plan.kind {
-            Kind::Feed(topics) | Kind::Returner(_, topics) if !topics.is_empty() => topics.clone(),
-            Kind::Feed(_) | Kind::Returner(..) | Kind::Breaker(Breach::Talks) => vec![0],
+            Kind::Feed(topics) | Kind::ResumingClient(_, topics) if !topics.is_empty() => topics.clone(),
+            Kind::Feed(_) | Kind::ResumingClient(..) | Kind::Breaker(Breach::Talks) => vec![0],
             Kind::Room => (0..model.topic_count()).collect(),
             _ => return false,
         };
         let bytes = match &client.plan.kind {
             // It also gets what is older, and more beside.
-            Kind::Returner(..) => model.bytes_told(),
+            Kind::ResumingClient(..) => model.bytes_told(),
             // What was published before may still have been on its way from shard to shard.
             _ => model.bytes(&topics),
         };
@@ -126,7 +126,7 @@ impl Case<'_> {
     fn may_be_told_of_others(&self, model: &Model) -> bool {
         match &self.client.plan.kind {
             Kind::Guest => true,
-            Kind::Returner(Transport::Centrifuge { .. }, topics) => {
+            Kind::ResumingClient(Transport::Centrifuge { .. }, topics) => {
                 topics.iter().any(|topic| model.namespace(*topic).force_join_leave)
             }
             _ => false,
@@ -135,7 +135,7 @@ impl Case<'_> {
 
     /// Where what is too old would be dropped, an event stream of several topics ends: it can do without nothing.
     fn is_bound_in_age(&self, model: &Model) -> bool {
-        let Kind::Returner(_, topics) = &self.client.plan.kind else { return false };
+        let Kind::ResumingClient(_, topics) = &self.client.plan.kind else { return false };
         let has_age = |topic: &usize| model.namespace(*topic).outbox_age_ms > 0;
         self.client.is_stream() && topics.len() > 1 && topics.iter().any(has_age)
     }
@@ -148,15 +148,15 @@ impl Case<'_> {
         }
         let told = client.seen.close;
         let is_guest = client.plan.kind == Kind::Guest;
-        let drained = client.returner.as_ref().map_or(if is_guest { 3001 } else { 1001 }, Returner::drain_code);
-        let lost = client.returner.as_ref().map_or(if is_guest { 3012 } else { 1008 }, Returner::lost_code);
+        let drained = client.returner.as_ref().map_or(if is_guest { 3001 } else { 1001 }, ResumingClient::drain_code);
+        let lost = client.returner.as_ref().map_or(if is_guest { 3012 } else { 1008 }, ResumingClient::lost_code);
         let expected = match (end, client.plan.kind.clone()) {
             (None, _) | (Some(CloseCause::SlowConsumer | CloseCause::PeerLost), _) => None,
             (Some(CloseCause::Peer), _) => Some(client.deeds.close.expect("it sent a Close frame")),
             (Some(CloseCause::Protocol), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
             (Some(CloseCause::Application | CloseCause::Drain), _) if self.may_be_early() => told,
             (Some(CloseCause::Application), Kind::Breaker(breach)) => Some(Some(Client::breach_code(breach))),
-            (Some(CloseCause::Application), Kind::Returner(..)) => Some(Some(LOST)),
+            (Some(CloseCause::Application), Kind::ResumingClient(..)) => Some(Some(LOST)),
             (Some(CloseCause::Application), _) => Some(client.deeds.asked),
             (Some(CloseCause::PingTimeout), _) => Some(Some(lost)),
             (Some(CloseCause::Drain), _) if client.is_stream() => None,

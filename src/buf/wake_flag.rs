@@ -8,12 +8,12 @@ use super::sync::{Arc, AtomicBool, Ordering, fence};
 
 /// Set by a thread before it waits, taken by whoever wakes it. Clones are the same.
 #[derive(Clone, Debug)]
-pub struct Asleep(Arc<AtomicBool>);
+pub struct WakeFlag(Arc<AtomicBool>);
 
-impl Asleep {
+impl WakeFlag {
     /// A thread that is awake.
-    pub fn new() -> Asleep {
-        Asleep(Arc::new(AtomicBool::new(false)))
+    pub fn new() -> WakeFlag {
+        WakeFlag(Arc::new(AtomicBool::new(false)))
     }
 
     /// From now on this thread wants to be woken. What was put into its queues before may not have been announced: look
@@ -38,9 +38,9 @@ impl Asleep {
     }
 }
 
-impl Default for Asleep {
-    fn default() -> Asleep {
-        Asleep::new()
+impl Default for WakeFlag {
+    fn default() -> WakeFlag {
+        WakeFlag::new()
     }
 }
 
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn a_sleeper_is_woken_by_one_and_only_while_it_sleeps() {
-        let sleeper = Asleep::new();
+        let sleeper = WakeFlag::new();
         let senders = [sleeper.clone(), sleeper.clone()];
         assert!(!senders[0].take());
         sleeper.fall_asleep();
