@@ -78,6 +78,10 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 /// Topics that one connection may subscribe to.
 pub const CONN_TOPICS_MAX: usize = 128;
 
+/// Commands that the handlers of one connection may give before its further messages wait for the next turn: what the
+/// shard must do for one connection in a turn is bounded.
+pub const INPUT_COMMANDS_MAX: usize = 64;
+
 /// Payload bytes of its history that a topic keeps, by default.
 pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 

@@ -127,7 +127,12 @@ impl<R: Ring> Shard<'_, R> {
         let Some(drain) = &self.drain else { return false };
         let is_done = self.slots.is_empty() || drain.is_over(self.now_ms);
         let is_late = drain.done_ms.is_some_and(|done_ms| self.now_ms >= done_ms + DRAIN_HANDOVER_MS);
-        is_done && (is_late || !self.mesh.has_backlog() && !self.mesh.has_incoming())
+        is_done && (is_late || !self.mesh.has_untaken() && !self.mesh.has_incoming())
+    }
+
+    /// Whether the shard stays only for the others to take what it has sent them. No completion says when they have.
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.drain.as_ref().is_some_and(|drain| drain.done_ms.is_some()) && self.mesh.has_untaken()
     }
 
     fn close_for_drain(&mut self, slot: u32) {

@@ -420,6 +420,11 @@ impl<A> Mesh<A> {
         self.links.iter().flatten().any(Link::has_backlog)
     }
 
+    /// Whether a shard that has not left has yet to take something: it may sleep, and a doorbell may have failed.
+    pub(super) fn has_untaken(&self) -> bool {
+        self.links.iter().flatten().any(|link| !link.has_left() && link.has_untaken())
+    }
+
     /// Bytes of what was sent to other shards, and was not taken at the end of the turn.
     pub(super) fn bytes(&self) -> usize {
         self.links.iter().flatten().map(Link::bytes).sum()
@@ -452,6 +457,11 @@ impl<A> Link<A> {
 
     fn has_backlog(&self) -> bool {
         !self.interests.backlog.is_empty() || !self.others.backlog.is_empty()
+    }
+
+    fn has_untaken(&self) -> bool {
+        let lanes = [&self.interests, &self.others];
+        lanes.iter().any(|lane| !lane.backlog.is_empty() || !lane.queue.is_empty())
     }
 
     fn bytes(&self) -> usize {

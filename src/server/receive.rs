@@ -12,7 +12,7 @@ use crate::gateway::{
     Accept, Clock, Command, Context, ContextParts, Get, Input, Origins, PageRefused, Refusal, Request, Routes,
     answer_plain_get,
 };
-use crate::limits::REPLIES_BYTES;
+use crate::limits::{CONN_TOPICS_MAX, INPUT_COMMANDS_MAX, REPLIES_BYTES};
 use crate::proto::{
     CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
     decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
@@ -229,13 +229,16 @@ impl InputContext<'_> {
         count(&mut self.slot.extras, rate, |sent| sent.on_messages(messages, now_ms, &rate))
     }
 
-    /// Whether further messages have to wait. After our Close frame nothing is answered any more, and all is read.
-    fn must_wait(&mut self) -> bool {
+    /// Whether further messages have to wait: for the peer to read, or for the shard to do what the handler has asked for
+    /// and to count the subscriptions anew. After our Close frame nothing is answered any more, and all is read.
+    fn must_wait(&mut self, subscriptions: usize) -> bool {
         if self.slot.conn.phase != Phase::Open {
             return false;
         }
         let is_behind = self.slot.is_flooded() || self.out.len() - self.out_start > REPLIES_BYTES;
-        if is_behind && self.slot.input() == Input::Open {
+        let is_full = subscriptions >= CONN_TOPICS_MAX && !self.commands.is_empty();
+        let has_much_to_do = is_full || self.commands.len() >= INPUT_COMMANDS_MAX;
+        if (is_behind || has_much_to_do) && self.slot.input() == Input::Open {
             self.slot.set_input(Input::Ready);
         }
         self.slot.input() != Input::Open
@@ -442,7 +445,7 @@ impl InputContext<'_> {
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
-            if !input.is_empty() && self.must_wait() {
+            if !input.is_empty() && self.must_wait(subscriptions) {
                 self.slot.extras.get_or_insert_default().unread.extend_from_slice(input);
                 return Progress::Continue;
             }

@@ -29,7 +29,7 @@ use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
 use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Routes, UserCommand};
-use crate::limits::{PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
+use crate::limits::{MESH_RETRY_MS, PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
 use crate::topics::{Answer, Batch, Bundles, Home, Topics};
@@ -192,7 +192,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         if self.topics.has_work() || !self.answers.is_empty() || is_waited_for {
             return Duration::ZERO;
         }
-        self.mesh.sleep_max().min(self.until_next_timer())
+        let sleep_max = self.mesh.sleep_max().min(self.until_next_timer());
+        if self.is_handing_over() { sleep_max.min(Duration::from_millis(MESH_RETRY_MS)) } else { sleep_max }
     }
 
     /// Waits until something completes or `timeout` passed.

@@ -8,6 +8,7 @@ mod code;
 mod files;
 mod layers;
 mod pages;
+mod prose;
 
 use files::{File, repository_files};
 
@@ -45,6 +46,18 @@ fn every_source_file_says_what_it_is() {
 #[test]
 fn nothing_is_left_for_later() {
     check(File::is_code, |file| code::leftovers(&file.text));
+}
+
+#[test]
+fn the_english_is_plain() {
+    let is_prose = |file: &File| ["rs", "md", "py", "sh", "js"].iter().any(|extension| file.has_extension(extension));
+    let is_ours = |file: &File| is_prose(file) && !file.path.contains("/results/") && file.path != "CONTRIBUTING.md";
+    check(is_ours, |file| prose::habits(&file.path, &file.text));
+}
+
+#[test]
+fn the_places_that_contributing_names_exist() {
+    check(|file| file.path == "CONTRIBUTING.md", |file| pages::missing_places(&file.text, files::exists));
 }
 
 #[test]

@@ -20,6 +20,14 @@ pub(crate) fn dead_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) 
     findings
 }
 
+/// Findings for paths in backticks, in the rows of tables, that lead nowhere.
+pub(crate) fn missing_places(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let rows = text.lines().filter(|line| line.starts_with('|'));
+    let quoted = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let places = quoted.filter(|place| place.starts_with("src/") || place.starts_with("tests/"));
+    places.filter(|place| !exists(place)).map(|place| format!("there is no {place}")).collect()
+}
+
 /// Findings for public modules that no row of the module table names.
 pub(crate) fn unnamed_modules(text: &str) -> Vec<String> {
     let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("//! |")).collect();
@@ -73,6 +81,12 @@ mod tests {
                     [gone](b.md) and [out](../../etc/passwd \"title\")\n```\n[code](c.md)\n```\n";
         let findings = ["the link to b.md leads nowhere", "the link to ../../etc/passwd leads nowhere"];
         assert_eq!(dead_links("docs/page.md", text, exists), findings);
+    }
+
+    #[test]
+    fn a_place_that_is_not_there_is_found() {
+        let text = "| a flag | `src/a.rs` (the key), `src/b.rs` |\n`src/c.rs` in a sentence, `cargo test` in none\n";
+        assert_eq!(missing_places(text, |path| path == "src/a.rs"), ["there is no src/b.rs"]);
     }
 
     #[test]
