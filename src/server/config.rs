@@ -1,4 +1,4 @@
-//! How a server is to run.
+//! The configuration of a server.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,55 +9,56 @@ use crate::limits;
 use crate::proto::DeflateConfig;
 use crate::topics::Namespaces;
 
-/// Everything that an operator can choose. The default is a server on loopback that is safe to run.
+/// Everything that an operator can choose. The default listens on loopback and is safe to run.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     /// The data port: WebSockets. Port 0 lets the kernel choose.
     pub listen: SocketAddr,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
-    /// Connections in all; 0 is as many as `RLIMIT_NOFILE` allows one kernel ring for each shard.
+    /// Maximum number of connections; 0 is as many as `RLIMIT_NOFILE` and one io_uring per shard allow.
     pub connections_max: usize,
-    /// Connections that are let in each second; 0 is as many as come. The others wait, and are told to come back later
-    /// when that takes long.
+    /// Handshakes that the server accepts per second; 0 is no limit. Further connections queue, and the server rejects
+    /// some with a retry time while the queue is long.
     pub handshakes_per_second: u64,
-    /// Connections that come from one IPv4 address, or one IPv6 network of 64 bits; 0 is as many as come.
+    /// Maximum number of connections from one IPv4 address or one IPv6 /64 network; 0 is no limit.
     pub connections_per_address_max: u32,
-    /// Which web pages may connect.
+    /// Origins of the web pages that may connect.
     pub allowed_origins: Origins,
-    /// Bytes of one message from a peer.
+    /// Maximum size of a peer's message, in bytes.
     pub message_bytes_max: u32,
-    /// How much a peer may send in a second; more ends the connection with 1008.
+    /// Messages and bytes that a peer may send per second; the server closes the connection with 1008 above that.
     pub rate: RateConfig,
-    /// What topics have in common, by the first part of their name.
+    /// Settings of topics, by the first part of their name.
     pub namespaces: Arc<Namespaces>,
-    /// Bytes that the kernel takes for a connection and has not sent: what waits beyond waits with us.
+    /// Maximum unsent bytes of a connection in the kernel (`TCP_NOTSENT_LOWAT`); the rest of its backlog stays in the
+    /// server.
     pub socket_notsent_bytes: u32,
-    /// How fan-outs share a shard's turns with all else.
+    /// How fan-outs share a shard's turns with other work.
     pub fan_out: FanOutConfig,
-    /// Bytes that those are heard of in one turn, all together, who have sent more than was received of them; at least
+    /// Bytes that a shard receives per turn from all connections in its receive queue together; at least
     /// [`RECV_TURN_CONNS`](limits::RECV_TURN_CONNS).
     pub recv_turn_bytes: u32,
-    /// How to compress for peers that offer it; `None` declines.
+    /// Compression for peers that offer it (RFC 7692); `None` declines.
     pub deflate: Option<DeflateConfig>,
-    /// Time for an opening handshake.
+    /// Timeout of the opening handshake, in milliseconds.
     pub handshake_timeout_ms: u64,
-    /// Pings, and when a peer is given up.
+    /// Ping interval, and the timeout of a silent peer.
     pub keep_alive: KeepAliveConfig,
-    /// Time over which connections are closed, at an even pace, when the server stops; 0 closes all at once.
+    /// Time over which a stopping server closes its connections evenly, in milliseconds; 0 closes all at once.
     pub drain_spread_ms: u64,
-    /// Time for peers to answer their Close frames when the server stops, after the last was sent.
+    /// Time for peers to answer their Close frames when the server stops, in milliseconds after the last one.
     pub drain_timeout_ms: u64,
 }
 
-/// How fan-outs share a shard's turns with all else.
+/// How fan-outs share a shard's turns with other work.
 #[derive(Clone, Copy, Debug)]
 pub struct FanOutConfig {
-    /// Microseconds of a turn that go to the fan-out of each lane; the rest goes on in the next turn.
+    /// Time of each lane's fan-out in a turn, in microseconds; the rest continues in the next turn.
     pub slice_us: u64,
-    /// Sends that are submitted together, at least 1: the clock is looked at between them.
+    /// Sends in one batch, at least 1. The shard reads the clock between batches.
     pub batch_sends: usize,
-    /// Subscribers on a shard of a topic that takes the express lane, at most.
+    /// Maximum number of subscribers per shard of a topic in the express lane.
     pub express_subscribers_max: usize,
 }
 

@@ -1,8 +1,8 @@
-//! What was pushed to topics goes out to their subscribers: one send for a connection with all that it is due, in slot
-//! order, without waiting.
+//! Sends the pushes of topics to their subscribers: one send per connection with everything due to it, in slot order,
+//! without waiting.
 //!
-//! Each lane has a slice of every turn; what is left goes on in the next one. Subscribers that are behind get it into
-//! their outbox, as their topic's namespace says.
+//! Each lane has a slice of every turn; the rest continues in the next turn. The outbox of a subscriber with a backlog
+//! takes the pushes, under the policy of the topic's namespace.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
@@ -18,27 +18,27 @@ use crate::conn::{Outbox, OutboxFull, QueueKey};
 use crate::ring::{Errno, Op, Ring, SendNow, Token};
 use crate::topics::{Batch, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicName, Variant, Visit};
 
-/// Where the bytes of a visit come from.
+/// The bytes that a visit sends.
 #[derive(Clone, Debug)]
 enum Source {
-    /// Nowhere: the connection has ended since it was gathered.
+    /// None: the connection has ended since it was gathered.
     Gone,
-    /// They can't be sent now: the subscriber is behind, or its handler makes them.
+    /// None now: the subscriber has a backlog, or its handler encodes the pushes.
     Later,
-    /// From its only run, which others share.
+    /// Its only run, which other visits share.
     Run(Rc<Run>),
-    /// From the joined bytes of several.
+    /// Several runs, joined.
     Joined(Range<usize>),
 }
 
 impl<R: Ring> Shard<'_, R> {
-    /// Puts something up for the subscribers of a topic on this shard.
+    /// Stages a push for the subscribers of a topic on this shard.
     pub(super) fn stage(&mut self, topic: &TopicName, push: Push) {
         let (namespaces, now_ms) = (&self.config.namespaces, self.now_ms);
         self.topics.stage(topic, push, |namespace| namespaces.get(namespace).due_ms(now_ms));
     }
 
-    /// Sends to the next subscribers what there is for them.
+    /// Sends staged pushes to the next subscribers.
     pub(super) fn send_publications(&mut self) {
         self.topics.board_due(self.now_ms);
         if !self.topics.has_work() {
@@ -72,7 +72,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn fan_out(&mut self, batch: &Batch) {
         let mut due = batch.visits().to_vec();
-        // Nearly always once: only what is too much for one send goes on.
+        // Nearly always one round: only runs that exceed one send need another.
         while !due.is_empty() {
             let round: Vec<Visit> = due.iter_mut().map(|visit| batch.take_group(visit)).collect();
             self.send_round(batch, &round);
@@ -111,7 +111,7 @@ impl<R: Ring> Shard<'_, R> {
         self.bundles.clear();
     }
 
-    /// Decides for each connection of `round` what it is sent, joins it, and counts it.
+    /// Chooses the source of each connection of `round`, joins runs, and counts the deliveries.
     fn prepare_round(&mut self, batch: &Batch, round: &[Visit]) -> Vec<Source> {
         let has_contexts = self.metrics.deflate_contexts.get() > 0;
         let (mut deliveries, mut deflated, mut bytes_sent, mut sends) = (0, 0, 0, 0);
@@ -127,7 +127,7 @@ impl<R: Ring> Shard<'_, R> {
                 is_own |= run.variant.encoding == Encoding::PerConnection;
                 if run.variant.window > 0 {
                     deflated += run.parts.len() as u64;
-                    // Only now and not when it is sent: what is said from now on comes after it.
+                    // Not at the send: messages compressed from now on leave after this run.
                     if has_contexts && run.variant.encoding != Encoding::PerConnection {
                         entry.forget_sent();
                     }
@@ -136,7 +136,7 @@ impl<R: Ring> Shard<'_, R> {
             if is_own || entry.is_behind() {
                 return Source::Later;
             }
-            debug_assert!(!entry.has_reply, "what was said to it alone has left, or it would come after this");
+            debug_assert!(!entry.has_reply, "this turn's replies have left, or this push would overtake them");
             let mut runs = batch.runs(*visit);
             let source = match (runs.len(), runs.next()) {
                 (1, Some(run)) => Source::Run(run.clone()),
@@ -171,8 +171,8 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// What a socket did not take: the frame that has begun to leave goes on first, those behind it can still be
-    /// dropped or replaced.
+    /// Queues the bytes that a socket did not take: the frame cut by the send goes first, the policy can still drop or
+    /// replace the frames behind it.
     fn queue_rest(&mut self, slot: u32, run: &Run, sent: usize) {
         let (begun, parts) = run.cut(sent);
         let bytes: usize = parts.iter().map(|part| part.frame.len()).sum();
@@ -183,11 +183,11 @@ impl<R: Ring> Shard<'_, R> {
         self.queue_parts(slot, run, parts);
     }
 
-    /// Has the subscriber's handler make of a run what its connection is sent. Since what it makes says what has left
-    /// before, nothing of it can be dropped or replaced: whatever the policy, past the bound the connection ends.
+    /// Lets the subscriber's handler encode a run. The encoding depends on everything sent before, so no frame can be
+    /// dropped or replaced: whatever the policy, the connection ends above the limit.
     fn hand_over(&mut self, slot: u32, run: &Run) {
         for push in run.pushes.iter() {
-            // A handler may end this subscription or another's, and a topic goes with its last one.
+            // A handler may end any subscription, and a topic ends with its last one.
             if self.find_subscription(slot, run.topic).is_none() || !self.is_listening(slot) {
                 return;
             }
@@ -202,7 +202,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Since when publications of a namespace may have waited.
+    /// The oldest enqueue time that the age limit of a namespace allows.
     fn since_ms(&self, namespace: NamespaceId) -> u64 {
         match self.config.namespaces.get(namespace).outbox_age_ms {
             0 => 0,
@@ -210,7 +210,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Has a subscriber that is behind get parts of a run later, as the topic's namespace says.
+    /// Queues parts of a run for a subscriber with a backlog, under the policy of the topic's namespace.
     fn queue_parts(&mut self, slot: u32, run: &Run, parts: &[Part]) {
         if self.slots[slot as usize].stage != Stage::Serving {
             return;
@@ -239,7 +239,7 @@ impl<R: Ring> Shard<'_, R> {
             let frame = frame.clone();
             change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, queue_key, bytes_max, now_ms))
         };
-        // Nothing of it will be dropped or replaced, so where all of it may wait, it may as the bytes that it is.
+        // No part will be dropped or replaced, so a run that fits as a whole is queued as one frame.
         if parts.len() == run.parts.len() && run.bytes.len() <= bytes_max {
             return push(&run.bytes);
         }
@@ -278,7 +278,7 @@ impl<R: Ring> Shard<'_, R> {
                     })?;
                     self.metrics.publications_conflated.add(u64::from(replaced));
                 }
-                // Who comes and goes is no state of which only the newest counts.
+                // Joins and leaves are events: a newer one does not replace an older one.
                 Push::Joined(_) | Push::Left(_) => {
                     let queue_key = presence_key(run);
                     change_outbox(entry, self.metrics, |outbox| {
@@ -291,13 +291,12 @@ impl<R: Ring> Shard<'_, R> {
     }
 }
 
-/// Whether what leaves next has waited since before `since_ms`. While a client catches up, what comes meanwhile waits
-/// for that.
+/// Whether the next frame was queued before `since_ms`. During a catch-up, newer frames may wait for its end.
 fn is_too_old(outbox: &Outbox, since_ms: u64) -> bool {
     outbox.catch_up_bytes() == 0 && outbox.first_ms().is_some_and(|first_ms| first_ms < since_ms)
 }
 
-/// The key of joins and leaves. They tell no offset, so none of them may pass for a topic's newest publication.
+/// The key of joins and leaves. They have no offset, so none of them counts as a topic's newest publication.
 const PRESENCE_KEY: u64 = 1;
 
 fn presence_key(run: &Run) -> QueueKey {

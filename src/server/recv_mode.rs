@@ -1,5 +1,5 @@
-//! How a connection waits for bytes: on a poll while few come, which costs the kernel 250 bytes, and on a receive that
-//! brings one piece after the other while many do, which is quicker and costs 900.
+//! How a connection waits for bytes: with a poll while it receives little, which costs 250 bytes of kernel memory, and
+//! with a multishot receive while it receives much, which is quicker and costs 900.
 //!
 //! ```text
 //! accepted ──► Now ◄──── bytes ─────┐
@@ -11,14 +11,14 @@
 //!             Stream ── silence ──► Poll
 //! ```
 //!
-//! No receive waits in the kernel with a buffer but the multishot one of `Stream`, which takes a buffer only when bytes
-//! are there and never moves to a worker thread.
+//! Only the multishot receive of `Stream` waits in the kernel. It takes a buffer only when bytes are there and never
+//! moves to a worker thread.
 //!
-//! A connection with unread input, or one that has sent much at once (*eager*), joins a queue: at the end of each turn
-//! of the shard a few of the queued connections are received from once, little of each, and after whatever others have
-//! sent by then. So a peer that sends as fast as it can is served as fast as the shard can, and the others in between.
+//! A connection with unread input, or with a recent large piece (*greedy*), joins a queue. At the end of each turn the
+//! shard receives one small piece from a few queued connections, after it has served the others. So one fast sender
+//! can't starve the other connections.
 //!
-//! A connection whose receive found no buffer waits until buffers are back.
+//! A connection joins another queue when its receive finds no buffer, until buffers are free.
 
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
@@ -27,27 +27,27 @@ use crate::conn::Phase;
 use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS, RECV_SCARCE_PAUSE_MS, RECV_TURN_CONNS};
 use crate::ring::{Op, Ring, Token};
 
-/// What the kernel does about bytes that come for a connection.
+/// The receive operation that the kernel holds for a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecvMode {
-    /// Nothing.
+    /// No operation.
     None,
-    /// Nothing, until it is its turn: it is among those who await one.
+    /// No operation: the connection is in `recv_queue`.
     Queued,
-    /// Nothing, until there are receive buffers again: it is among those who await some.
+    /// No operation: the connection is in `awaiting_buffers`.
     Buffers,
-    /// Completes when there are some.
+    /// A poll: completes when bytes are readable.
     Poll,
-    /// Brings a piece of what is there, or nothing.
+    /// A receive that doesn't wait: completes with one piece, or with none.
     Now,
-    /// Waits for one piece.
+    /// A queued receive of one piece.
     Late,
-    /// Brings one piece after the other.
+    /// A multishot receive.
     Stream,
 }
 
 impl RecvMode {
-    /// The operation that the kernel holds.
+    /// The operation of this mode, if the kernel holds one.
     pub(super) fn op(self) -> Option<Op> {
         match self {
             RecvMode::None | RecvMode::Queued | RecvMode::Buffers => None,
@@ -57,24 +57,24 @@ impl RecvMode {
     }
 }
 
-/// How much has been coming on a connection of late.
+/// How much a connection has sent recently.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Traffic {
-    /// Pieces that came in quick succession, as far as that matters.
+    /// Pieces in quick succession, up to [`RECV_BUSY_PIECES`].
     quick_pieces: u8,
-    /// So much has come at once that the kernel is not to bring all of it at once again.
+    /// The peer sent a large piece, so the shard limits each receive.
     is_greedy: bool,
 }
 
 impl Traffic {
-    /// A piece came, this long after the one before.
+    /// Counts a piece that arrived `gap_ms` after the previous one.
     pub(super) fn on_piece(&mut self, gap_ms: u64) {
         let quick_pieces = (self.quick_pieces + 1).min(RECV_BUSY_PIECES);
         self.quick_pieces = if gap_ms <= RECV_BUSY_GAP_MS { quick_pieces } else { 0 };
         self.is_greedy &= gap_ms < RECV_QUIET_MS;
     }
 
-    /// How to receive what has come.
+    /// The mode that receives readable bytes.
     fn mode_for_bytes(self) -> RecvMode {
         match (self.is_greedy, self.is_busy()) {
             (true, _) => RecvMode::Queued,
@@ -83,23 +83,23 @@ impl Traffic {
         }
     }
 
-    /// Whether it is worth while to have the kernel bring each piece.
+    /// Whether a multishot receive pays off.
     fn is_busy(self) -> bool {
         self.quick_pieces == RECV_BUSY_PIECES && !self.is_greedy
     }
 }
 
 impl Slot {
-    /// Whether it has sent much at once of late.
+    /// Whether the peer sent a large piece recently.
     pub(super) fn is_greedy(&self) -> bool {
         self.traffic.is_greedy
     }
 
-    /// How to wait for the next bytes.
+    /// The mode that waits for the next bytes.
     fn next_recv_mode(&self) -> RecvMode {
         match (self.stage, &self.conn.phase) {
             (Stage::Serving, Phase::Open) if self.traffic.is_busy() => RecvMode::Stream,
-            // The peer has ended its half: nothing more will come.
+            // The peer has ended its half of the stream.
             (Stage::Flushing | Stage::Lingering, _) if self.is_close_received => RecvMode::None,
             _ => RecvMode::Poll,
         }
@@ -107,13 +107,13 @@ impl Slot {
 }
 
 impl<R: Ring> Shard<'_, R> {
-    /// Has the kernel pay attention to a connection that it pays none to.
+    /// Submits the next receive operation of a connection that has none.
     pub(super) fn arm_recv(&mut self, slot: u32) {
         let recv_mode = self.slot(slot).next_recv_mode();
         self.set_recv_mode(slot, recv_mode);
     }
 
-    /// Has the kernel go on where it has not brought all that there was.
+    /// Queues a connection whose receive left bytes in the socket.
     pub(super) fn arm_rest(&mut self, slot: u32) {
         let recv_mode = match self.slot(slot).next_recv_mode() {
             RecvMode::None => RecvMode::None,
@@ -122,13 +122,13 @@ impl<R: Ring> Shard<'_, R> {
         self.set_recv_mode(slot, recv_mode);
     }
 
-    /// Has the kernel pay attention to a connection that was just accepted, and has most likely sent something: the
-    /// kernel keeps it to itself until then.
+    /// Submits the first receive of an accepted connection. Its request has most likely arrived, since the kernel
+    /// defers the accept until the first bytes.
     pub(super) fn arm_accepted(&mut self, slot: u32) {
         self.set_recv_mode(slot, RecvMode::Now);
     }
 
-    /// A receive of this connection found no buffer.
+    /// Queues a connection whose receive found no buffer.
     pub(super) fn await_buffers(&mut self, slot: u32) {
         self.metrics.recv_buffers_scarce.add(1);
         self.set_recv_mode(slot, RecvMode::Buffers);
@@ -147,17 +147,17 @@ impl<R: Ring> Shard<'_, R> {
             RecvMode::Buffers => self.awaiting_buffers.push(id),
             RecvMode::Poll => self.ring.submit_poll(socket, Token::of_conn(Op::Poll, id)),
             RecvMode::Now => self.ring.submit_recv_now(socket, Token::of_conn(Op::Recv, id)),
-            RecvMode::Late => unreachable!("only a connection's turn makes it wait so"),
+            RecvMode::Late => unreachable!("only `recv_queued` submits a late receive"),
             RecvMode::Stream => self.ring.submit_recv(socket, Token::of_conn(Op::Recv, id)),
         }
     }
 
-    /// At the end of a turn: receives from those who wait for one and are next.
+    /// At the end of a turn: submits receives for the next connections in the queue.
     pub(super) fn submit_queued_recvs(&mut self) {
         let count = self.recv_queue.len().min(RECV_TURN_CONNS);
         for _ in 0..count {
             let next = self.recv_queue.pop_front().and_then(|id| self.find(id));
-            // It may have ended meanwhile.
+            // The connection may have ended since it was queued.
             if let Some(slot) = next.filter(|slot| self.slots[*slot as usize].recv_mode == RecvMode::Queued) {
                 self.recv_queued(slot, self.config.recv_turn_bytes / count as u32);
             }
@@ -174,9 +174,9 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// At the end of a turn: attends again to the connections whose receives found no buffer, where buffers are back.
-    /// Most are by now, since the turn has used what filled them. Otherwise after a pause, so that the shard does not
-    /// ask the kernel for nothing.
+    /// At the end of a turn: rearms the connections whose receives found no buffer, if buffers are free by now. Most
+    /// are, since the turn has consumed the pieces that filled them. Otherwise the shard retries after a pause, so that
+    /// it does not submit receives that must fail.
     pub(super) fn submit_scarce(&mut self) {
         let mut index = 0;
         while let Some(id) = self.awaiting_buffers.get(index).copied() {
@@ -194,12 +194,12 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// When buffers are looked for again, where connections wait for some.
+    /// When the shard looks for free buffers again, if a connection needs one.
     pub(super) fn next_scarce_ms(&self) -> Option<u64> {
         (!self.awaiting_buffers.is_empty()).then_some(self.now_ms + RECV_SCARCE_PAUSE_MS)
     }
 
-    /// So many bytes came in one piece: where that is much, the kernel is not to go on bringing all there is.
+    /// Ends the multishot receive of a connection after a large piece.
     pub(super) fn throttle_if_greedy(&mut self, slot: u32, len: u32) {
         let entry = &mut self.slots[slot as usize];
         if len < self.config.recv_turn_bytes || std::mem::replace(&mut entry.traffic.is_greedy, true) {
@@ -210,7 +210,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Ends what the kernel does about bytes; it completes then.
+    /// Cancels the receive operation. The kernel still completes it.
     pub(super) fn cancel_recv(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         match entry.recv_mode.op() {
@@ -219,7 +219,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// There may be something to receive.
+    /// The socket is readable, or its poll was cancelled.
     pub(super) fn on_poll(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept while the kernel polls its socket");
         let entry = self.slot(slot);
@@ -234,7 +234,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Has a connection that has fallen silent wait on a poll again.
+    /// Returns a silent connection from the multishot receive to the poll.
     pub(super) fn poll_if_quiet(&mut self, slot: u32) {
         let now_ms = self.now_ms;
         let entry = self.slot(slot);
@@ -251,7 +251,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_pieces_in_quick_succession_make_it_busy() {
+    fn only_pieces_in_quick_succession_make_a_connection_busy() {
         let mut traffic = Traffic::default();
         for _ in 0..2 * RECV_BUSY_PIECES {
             traffic.on_piece(RECV_BUSY_GAP_MS + 1);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn who_was_eager_is_not_busy_before_it_was_quiet() {
+    fn a_greedy_connection_is_busy_only_after_a_quiet_time() {
         let mut traffic = Traffic { quick_pieces: 0, is_greedy: true };
         for gap_ms in [0, 1, RECV_BUSY_GAP_MS + 1, RECV_QUIET_MS - 1] {
             (0..2 * RECV_BUSY_PIECES).for_each(|_| traffic.on_piece(gap_ms));

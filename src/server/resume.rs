@@ -1,15 +1,15 @@
-//! Messages wait: for a handler that has enough to do, or for a peer that has enough to read.
+//! Pauses and resumes a connection's input: while its handler does not take messages, or while its peer does not read.
 //!
 //! ```text
 //!            ┌──────── pause ───────► Paused
 //!            │                          │ resume
-//!          Open ── much to answer ──► Ready ── little waits to be sent ──► Queued
+//!          Open ── many replies ──► Ready ────── small backlog ────────► Queued
 //!            ▲                                                               │
-//!            └──────────────── a turn: on_resume, then what was not read ────┘
+//!            └──────────── a turn: on_resume, then the unread bytes ─────────┘
 //! ```
 //!
-//! Meanwhile a connection is not received from, and what was received of it stays in its slot. A turn resumes a few
-//! connections, so that those with much to do share the shard with the others.
+//! The shard does not receive from a paused connection, and its slot keeps the unread bytes. Each turn resumes a few
+//! connections, so that busy ones share the shard with the others.
 
 use super::receive::Progress;
 use super::recv_mode::RecvMode;
@@ -20,7 +20,7 @@ use crate::limits::{RECV_PAUSE_BYTES, RESUME_TURN_CONNS};
 use crate::ring::Ring;
 
 impl<R: Ring> Shard<'_, R> {
-    /// The handler has said what is to become of the connection's messages.
+    /// Applies the handler's choice for the connection's messages.
     pub(super) fn set_input(&mut self, slot: u32, input: Input) {
         let entry = self.slot(slot);
         // It is in the queue already.
@@ -30,14 +30,14 @@ impl<R: Ring> Shard<'_, R> {
         self.settle_input(slot);
     }
 
-    /// The handler has no say any more, and all that comes is read: it may hold the peer's Close frame.
+    /// Reads all further input without the handler: the peer's Close frame may be in it.
     pub(super) fn open_input(&mut self, slot: u32) {
         let entry = self.slot(slot);
         entry.set_input(if entry.has_unread() { Input::Ready } else { Input::Open });
         self.settle_input(slot);
     }
 
-    /// Nothing that came is read any more.
+    /// Drops unread input.
     pub(super) fn drop_input(&mut self, slot: u32) {
         let entry = self.slot(slot);
         drop(ConnExtras::take_unread(&mut entry.extras));
@@ -45,7 +45,7 @@ impl<R: Ring> Shard<'_, R> {
         self.settle_input(slot);
     }
 
-    /// Holds a peer back that does not read what it is sent, and whose handler would make more.
+    /// Stops receiving from a peer whose backlog is too large: its requests would add to it.
     pub(super) fn pause_if_flooded(&mut self, slot: u32) {
         let entry = self.slot(slot);
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES {
@@ -62,7 +62,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Has the connection received from or not, as it now should be.
+    /// Starts or stops receiving from the connection, as its state requires.
     pub(super) fn settle_input(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         if matches!(entry.stage, Stage::Terminating | Stage::Closing) {
@@ -77,7 +77,7 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         match (is_paused, entry.recv_mode) {
-            // A poll takes no bytes, and whose turn it is is looked at then.
+            // A poll takes no bytes; the other two check `is_paused` before they receive.
             (true, RecvMode::Poll | RecvMode::Queued | RecvMode::Buffers) => {}
             (true, _) => self.cancel_recv(slot),
             (false, RecvMode::None) => self.arm_recv(slot),
@@ -86,11 +86,11 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.inputs_paused.add(u64::from(is_paused));
     }
 
-    /// Goes on with some of those whose messages were waiting.
+    /// Resumes the next paused connections.
     pub(super) fn resume_some(&mut self) {
         for _ in 0..self.resuming.len().min(RESUME_TURN_CONNS) {
             let next = self.resuming.pop_front().and_then(|id| self.find(id));
-            // It may have ended meanwhile, or be behind again.
+            // The connection may have ended or been paused again.
             if let Some(slot) = next.filter(|slot| self.slots[*slot as usize].input() == Input::Queued) {
                 self.resume(slot);
             }

@@ -1,4 +1,4 @@
-//! A connection's place on its shard: the conversation, and which of its operations the kernel holds.
+//! The state of a connection on its shard: the conversation, and the operations that the kernel holds.
 
 use smallvec::SmallVec;
 
@@ -11,7 +11,7 @@ use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
 use crate::ring::FixedFd;
 use crate::topics::{Encoding, Presence, TopicId, Variant};
 
-/// How far a connection is from its end, as the kernel sees it.
+/// The stage of a connection on the way to its end.
 ///
 /// ```text
 /// Serving ──► Flushing ──► Lingering ──► Terminating ──► Closing
@@ -20,15 +20,15 @@ use crate::topics::{Encoding, Presence, TopicId, Variant};
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    /// The conversation goes on.
+    /// The handler serves the connection.
     Serving,
-    /// The conversation is over; what was said last is being sent, then our half of the stream ends.
+    /// The conversation is over. The outbox leaves, then the server shuts down its half of the stream.
     Flushing,
-    /// Our half of the stream has ended; what still comes is thrown away until the peer's has.
+    /// The server has shut down its half of the stream and drops further input until the peer ends its half.
     Lingering,
-    /// The kernel's operations on the socket are being cancelled and awaited, so that it can be closed.
+    /// The shard cancels the kernel's operations on the socket and waits for their completions.
     Terminating,
-    /// The kernel holds nothing of ours any more; the descriptor is being closed.
+    /// The kernel holds no other operation; the descriptor is being closed.
     Closing,
 }
 
@@ -38,70 +38,70 @@ pub(super) struct Slot {
     pub(super) id: ConnId,
     pub(super) socket: FixedFd,
     pub(super) conn: Connection,
-    /// Its handler, once it is known.
+    /// Its handler, once the request has named one.
     pub(super) route: Option<u8>,
     pub(super) stage: Stage,
     /// Why the conversation ended, once it has.
     pub(super) cause: Option<CloseCause>,
-    /// How the kernel waits for bytes.
+    /// The receive operation that the kernel holds.
     pub(super) recv_mode: RecvMode,
     pub(super) traffic: Traffic,
-    /// It should not be received from: too much waits to be sent, or its handler takes no messages for now.
+    /// The shard does not receive from it: its backlog is too large, or its handler takes no messages.
     pub(super) is_paused: bool,
     /// A send that may wait is in the kernel.
     pub(super) is_sending: bool,
     /// The end of our half of the stream is in the kernel.
     pub(super) is_shutting: bool,
-    /// How many bytes the send in the kernel is for.
+    /// Bytes of the send in the kernel.
     pub(super) sending_bytes: u32,
-    /// Something is among the replies of this turn.
+    /// This turn's replies hold bytes for it.
     pub(super) has_reply: bool,
-    /// It is among those to settle at the end of the turn.
+    /// It is in the shard's `dirty` list.
     pub(super) is_dirty: bool,
-    /// Its handler has something to say first: what is pushed waits.
+    /// Its handler sends first; pushes queue meanwhile.
     pub(super) is_delivery_paused: bool,
     /// The tick of its one valid timer: the lower half of the number, which repeats after six years.
     pub(super) timer_tick: u32,
-    /// The peer has said goodbye: nothing that it could lose is on its way, and nothing more will come.
+    /// The peer's Close frame has arrived: a close loses no data, and no further input follows.
     pub(super) is_close_received: bool,
-    /// When its present state has lasted too long; not used while messages go both ways.
+    /// When its present stage times out; not used while messages go both ways.
     pub(super) deadline_ms: u64,
-    /// In which form it is sent what is pushed to its topics.
+    /// The encoding of pushes to it.
     pub(super) encoding: Encoding,
     pub(super) subscriptions: SmallVec<[Subscription; 2]>,
-    /// What few connections have.
+    /// State that few connections need.
     pub(super) extras: Option<Box<ConnExtras>>,
 }
 
-/// What few connections have, so that the others need not have room for it.
+/// State that few connections need, boxed to keep the slot small.
 #[derive(Debug, Default)]
 pub(super) struct ConnExtras {
-    /// What the peer has sent lately; only where that is bounded, and once it has sent anything.
+    /// The peer's recent input; only with a rate limit, from the first byte on.
     pub(super) rate: Rate,
-    /// The joins that made it present, by topic, where that is kept.
+    /// Its presence, by topic, where the namespace keeps presence.
     pub(super) presence: Vec<(TopicId, Presence)>,
-    /// So much waits to be sent that nothing more should be received.
+    /// Its backlog is too large to receive more.
     pub(super) is_flooded: bool,
     /// Whether its handler takes messages.
     pub(super) input: Input,
-    /// What was received and is not to be read before its handler takes messages again.
+    /// Received bytes that the handler has not taken.
     pub(super) unread: Vec<u8>,
-    /// What its compressed messages may refer back to, where that was agreed on.
+    /// Its compression contexts, if the handshake agreed on context takeover.
     pub(super) deflate_context: Option<Box<DeflateContext>>,
 }
 
 impl ConnExtras {
-    /// Takes what was received and not read.
+    /// Takes the unread bytes.
     pub(super) fn take_unread(extras: &mut Option<Box<ConnExtras>>) -> Vec<u8> {
         extras.as_mut().map_or_else(Vec::new, |extras| std::mem::take(&mut extras.unread))
     }
 
-    /// What messages to the peer may refer back to.
+    /// The context of messages to the peer.
     pub(super) fn sent(extras: &mut Option<Box<ConnExtras>>) -> Option<&mut SlidingWindow> {
         extras.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
     }
 
-    /// What messages from the peer may refer back to.
+    /// The context of messages from the peer.
     pub(super) fn received(extras: &mut Option<Box<ConnExtras>>) -> Option<&mut SlidingWindow> {
         extras.as_deref_mut()?.deflate_context.as_deref_mut()?.received.as_mut()
     }
@@ -111,14 +111,14 @@ impl ConnExtras {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Subscription {
     pub(super) topic: TopicId,
-    /// What it is sent of each push.
+    /// The variant of each push that it receives.
     pub(super) variant: Variant,
 }
 
-const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "say in `limits` what a connection may take");
+const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "a slot exceeds `SLOT_BYTES`: update `limits`");
 
 impl Slot {
-    /// A connection that was just accepted, and is not yet received from.
+    /// An accepted connection without a receive operation.
     pub(super) fn new(id: ConnId, socket: FixedFd, conn: Connection) -> Slot {
         Slot {
             id,
@@ -145,18 +145,18 @@ impl Slot {
         }
     }
 
-    /// What compresses for its peer, where that was agreed on.
+    /// The compressor for its peer, if the handshake agreed on compression.
     pub(super) fn deflater<'d>(&'d mut self, deflater: &'d mut Deflater) -> Option<PeerDeflater<'d>> {
         let sent = ConnExtras::sent(&mut self.extras);
         self.conn.deflate_window.map(|window| deflater.for_peer(window, sent))
     }
 
-    /// Whether what its compressed messages may refer back to is kept.
+    /// Whether it keeps compression contexts.
     pub(super) fn takes_context_over(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.deflate_context.is_some())
     }
 
-    /// It is sent what was compressed for many: its own messages after that can't refer back beyond it.
+    /// Clears the context of messages to the peer, after a send that was compressed for many.
     pub(super) fn forget_sent(&mut self) {
         if let Some(sent) = ConnExtras::sent(&mut self.extras) {
             sent.clear();
@@ -174,12 +174,12 @@ impl Slot {
         }
     }
 
-    /// Whether something was received and not read.
+    /// Whether it has unread bytes.
     pub(super) fn has_unread(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| !extras.unread.is_empty())
     }
 
-    /// Whether so much waits to be sent that nothing more should be received.
+    /// Whether its backlog is too large to receive more.
     pub(super) fn is_flooded(&self) -> bool {
         self.extras.as_ref().is_some_and(|extras| extras.is_flooded)
     }
@@ -190,7 +190,7 @@ impl Slot {
         }
     }
 
-    /// Whether bytes must queue, since others wait before them.
+    /// Whether new bytes must queue behind others.
     pub(super) fn is_behind(&self) -> bool {
         self.is_sending || self.is_delivery_paused || !self.conn.outbox.is_empty()
     }
