@@ -400,7 +400,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         } else {
             self.end_reply(slot, start);
         }
-        // Before the commands, whose answers may change the input again.
+        // Before the commands: their answers may change the input again.
         if let Some(input) = input {
             self.set_input(slot, input);
         }

@@ -73,7 +73,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Closes a connection whose client would know of its subscription before the topic's home does: it would silently
+    /// Closes a connection if its client would know of the subscription before the topic's home does: it would silently
     /// lose the publications in between. This happens when an interest, or a join that has added the topic here, waits
     /// for room.
     fn refuse_early(&mut self, slot: u32, reason: &str) {
