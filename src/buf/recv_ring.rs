@@ -150,8 +150,8 @@ impl RecvRing {
         let start = usize::from(piece.buffer_id) * self.buffer_bytes as usize + piece.offset as usize;
         // SAFETY: the piece is of this ring, so `fill` checked that it lies inside its buffer, and `count` buffers lie
         // inside `memory`. The kernel has written these bytes and won't again before the buffer is offered anew, which
-        // `release` does only when no piece of it is lent, and this one is. Pieces do not overlap, and `&mut self` keeps
-        // others out while the slice lives.
+        // `release` does only when no piece of it is lent, and this one is. Pieces do not overlap, and `&mut self`
+        // keeps others out while the slice lives.
         unsafe { std::slice::from_raw_parts_mut(self.memory.add(start), piece.len as usize) }
     }
 

@@ -228,14 +228,14 @@ impl<'a> Context<'a> {
         self.is_closed = true;
     }
 
-    /// Takes no more messages of this peer for now: they stay unread, and so does what is in the socket. The handler
-    /// keeps what is left of a message that it has begun, and says with [`resume_input`](Self::resume_input) when it can go on.
+    /// Takes no more messages of this peer for now: they stay unread, and so do the bytes in the socket. The handler
+    /// keeps the rest of a message that it has begun, and calls [`resume_input`](Self::resume_input) when it can go on.
     pub fn pause_input(&mut self) {
         self.input = Some(Input::Paused);
     }
 
-    /// Ends what [`pause_input`](Self::pause_input) began, perhaps in the same call. In one of the next turns, and once little
-    /// waits to be sent, the shard calls [`on_resume`](super::Handler::on_resume) and hands over messages again.
+    /// Ends what [`pause_input`](Self::pause_input) began, perhaps in the same call. In one of the next turns, and once
+    /// the backlog is small, the shard calls [`on_resume`](super::Handler::on_resume) and hands over messages again.
     pub fn resume_input(&mut self) {
         self.input = Some(Input::Ready);
     }

@@ -189,8 +189,8 @@ impl Lane {
         let poll = opcode::PollAdd::new(socket, events as u32).build();
         let poll = poll.flags(Flags::IO_LINK | Flags::SKIP_SUCCESS).user_data(before.to_bits());
         let pair = [poll, entry.user_data(token.to_bits())];
-        // SAFETY: a poll points to nothing; `entry` to nothing (a receive), or into a frame that `in_flight` keeps until
-        // the send completes. Both are queued together, so that no submission cuts the link between them.
+        // SAFETY: a poll points to nothing; `entry` to nothing (a receive), or into a frame that `in_flight` keeps
+        // until the send completes. Both are queued together, so that no submission cuts the link between them.
         while unsafe { self.ring.submission().push_multiple(&pair) }.is_err() {
             self.submit(reaped);
         }

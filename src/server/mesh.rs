@@ -1,8 +1,7 @@
-//! From shard to shard, and from the control plane to shards.
+//! Queues between shards, and from the control plane to shards.
 //!
-//! Each pair has two queues of its own, one for who subscribes and one for all else, and in each of them what one sends
-//! another arrives in order. A shard that sleeps is woken by a doorbell: at most one for a target and turn, and none
-//! while the target is awake.
+//! Each pair of shards has two queues, one for subscriptions and one for all else. Each queue keeps its order. A
+//! doorbell wakes a sleeping shard: at most one per target and turn, and none while the target is awake.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
@@ -21,49 +20,50 @@ use crate::limits::{
 use crate::ring::{Errno, Event, Op, Ring, Token};
 use crate::topics::{Answer, Draft, Homes, Position, Presence, PublishError, Push, Query, TopicName};
 
-/// What travels between shards.
+/// A message between shards.
 #[derive(Debug)]
 pub(super) enum Parcel {
-    /// To a topic's home shard: give it the next place in the topic's order.
+    /// To a topic's home shard: assign the publication its offset and deliver it.
     Publish(Box<Publish>),
-    /// To a topic's home shard: the shard of this number has subscribers from now on.
+    /// To a topic's home shard: this shard now has subscribers.
     Interest(TopicName, u16),
-    /// To a topic's home shard: the shard of this number has none any more.
+    /// To a topic's home shard: this shard has no subscribers left.
     Disinterest(TopicName, u16),
-    /// To a topic's home shard: somebody subscribes who wants to know where the topic is.
+    /// To a topic's home shard: a client subscribes and requests the topic's position.
     Subscribe(Box<SubscribeRequest>),
     /// To a topic's home shard: the subscription that this join began has ended.
     Leave(TopicName, Presence),
-    /// To a topic's home shard: a question.
+    /// To a topic's home shard: a query.
     Query(Box<TopicQuery>),
-    /// To a shard: the topics with subscribers whose home it is are wanted.
+    /// To a shard: list the home topics that have subscribers.
     ListTopics(oneshot::Sender<ActiveTopics>),
-    /// To a shard: the connections that have the most waiting are wanted, so many at most.
+    /// To a shard: list this many connections with the largest backlogs.
     ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
-    /// From a topic's home shard: for the subscribers there.
+    /// From a topic's home shard: a push for the subscribers there.
     Deliver(TopicName, Push),
-    /// From a topic's home shard: it has heard of the disinterest, and what it sent before was for those who are gone.
+    /// From a topic's home shard: it has handled the disinterest. Earlier pushes were for subscriptions that have
+    /// ended.
     Disinterested(TopicName),
-    /// To the shard of a connection: it has joined a topic, or may not.
+    /// To the shard of a connection: the home has accepted or rejected its subscribe request.
     Subscribed(Box<SubscribeReply>),
-    /// To the shard of a connection: what it has asked for.
+    /// To the shard of a connection: the answer to a request.
     Answer(Box<ToConn>, Box<Answer>),
-    /// From the control plane: for the connections of a user.
+    /// From the control plane: a command for a user's connections.
     UserCommand(Arc<UserCommand>),
-    /// From the control plane: leave gracefully.
+    /// From the control plane: drain.
     Drain,
 }
 
-/// Topics with subscribers, and how many are present in each, where that is kept.
+/// Topics with subscribers, and the number of present clients where the namespace keeps presence.
 pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
-    /// Whether it tells a home who subscribes: a queue of its own, which each turn empties before it publishes.
+    /// Whether it belongs in the queue of subscriptions, which each turn empties before it publishes.
     fn is_interest(&self) -> bool {
         matches!(self, Parcel::Interest(..) | Parcel::Disinterest(..) | Parcel::Subscribe(_) | Parcel::Leave(..))
     }
 
-    /// Whether another shard will answer it, for a connection of this one.
+    /// Whether another shard answers it to a connection of this one.
     fn is_request(&self) -> bool {
         match self {
             Parcel::Publish(publish) => matches!(publish.reply, ReplyTo::Conn(_)),
@@ -78,7 +78,7 @@ impl Parcel {
         matches!(self, Parcel::Subscribed(_) | Parcel::Answer(..))
     }
 
-    /// Bytes that it keeps in memory, about.
+    /// Approximate memory that it holds, in bytes.
     fn bytes(&self) -> usize {
         let held = match self {
             Parcel::Publish(publish) => publish.draft.bytes(),
@@ -102,7 +102,7 @@ pub(super) struct ToConn {
     pub(super) request_id: u32,
 }
 
-/// Where an answer is wanted.
+/// The receiver of an answer.
 #[derive(Debug)]
 pub(super) enum ReplyTo<T> {
     Nobody,
@@ -118,13 +118,13 @@ pub(super) struct Publish {
 }
 
 impl Publish {
-    /// Whether it comes from outside the shards, where its publisher waits.
+    /// Whether the control plane sent it; its publisher waits there.
     pub(super) fn is_from_control(&self) -> bool {
         matches!(self.reply, ReplyTo::Control(_))
     }
 }
 
-/// A subscriber on its way to its topic's home shard.
+/// A subscribe request on its way to its topic's home shard.
 #[derive(Debug)]
 pub(super) struct SubscribeRequest {
     pub(super) topic: TopicName,
@@ -132,7 +132,7 @@ pub(super) struct SubscribeRequest {
     pub(super) reply: ToConn,
 }
 
-/// A join that was answered, on its way back.
+/// The answer to a subscribe request, on its way back.
 #[derive(Debug)]
 pub(super) struct SubscribeReply {
     pub(super) to: ToConn,
@@ -140,7 +140,7 @@ pub(super) struct SubscribeReply {
     pub(super) answer: Answer,
 }
 
-/// A question on its way to its topic's home shard.
+/// A query on its way to its topic's home shard.
 #[derive(Debug)]
 pub(super) struct TopicQuery {
     pub(super) topic: TopicName,
@@ -148,10 +148,10 @@ pub(super) struct TopicQuery {
     pub(super) reply: ReplyTo<Answer>,
 }
 
-/// How many bytes of what was put into a queue its consumer has not taken.
+/// Bytes in a queue that its consumer has not taken.
 #[derive(Debug, Default)]
 struct Load {
-    /// Of each parcel that was there at the last look, the oldest first.
+    /// Size of each parcel at the last look, the oldest first.
     sizes: VecDeque<u32>,
     bytes: usize,
 }
@@ -163,7 +163,7 @@ impl Load {
         self.bytes += bytes as usize;
     }
 
-    /// All but the last `left` were taken.
+    /// Removes the taken parcels: all but the last `left`.
     fn settle(&mut self, left: usize) {
         let taken = self.sizes.len().saturating_sub(left);
         self.bytes -= self.sizes.drain(..taken).map(|bytes| bytes as usize).sum::<usize>();
@@ -173,21 +173,21 @@ impl Load {
 /// A queue to another shard.
 struct Lane {
     queue: Producer<Parcel>,
-    /// What found the queue full, in order.
+    /// Parcels that found the queue full, in order.
     backlog: VecDeque<Parcel>,
     load: Load,
 }
 
-/// The way to another shard.
+/// The connection to another shard.
 struct Link<A> {
-    /// Who subscribes there.
+    /// The queue of subscriptions.
     interests: Lane,
     others: Lane,
     asleep: WakeFlag,
     address: A,
-    /// Something was sent in this turn.
+    /// The shard has sent a parcel in this turn.
     sent: bool,
-    /// When to ring once more, since a doorbell has failed.
+    /// When to retry a failed doorbell.
     ring_ms: Option<u64>,
     /// Lasts as long as the other shard's end of the mesh.
     life: Weak<()>,
@@ -195,46 +195,46 @@ struct Link<A> {
 
 /// A shard's end of the mesh. `A` is how rings reach each other.
 ///
-/// # What is refused, and why the rest is bounded
+/// # Rejected parcels, and why the others are bounded
 ///
-/// Whatever may be refused is, as long as a link holds [`MESH_BACKLOG_PARCELS_MAX`] or [`MESH_LINK_BYTES_MAX`]:
-/// publications, questions and joins where they come from and once more at the home, which also answers with less then.
-/// Plain subscribers are closed as soon as their interest would have to wait. What must not be refused follows from
-/// something that was admitted before:
+/// While a link holds [`MESH_BACKLOG_PARCELS_MAX`] parcels or [`MESH_LINK_BYTES_MAX`] bytes, the source rejects
+/// publications, queries and joins. The home rejects them as well, and sends smaller answers. The shard closes plain
+/// subscribers as soon as their interest would have to wait. Each parcel that must not be rejected follows from one
+/// that was admitted before:
 ///
-/// - an answer, from one of at most [`MESH_REQUESTS_MAX`] requests; large ones are replaced by a refusal;
-/// - a departure, from a join, and a disinterest, from the last end of a topic's subscriptions, so no more than there
-///   were subscriptions when the link filled up; the home's word about a disinterest, from that; and a leave push, from
+/// - an answer, from one of at most [`MESH_REQUESTS_MAX`] requests; a rejection replaces a large one;
+/// - a leave, from a join, and a disinterest, from the end of a topic's last subscription, so no more than there were
+///   subscriptions when the link filled up; the home's confirmation of a disinterest, from that; and a leave push, from
 ///   a client that was present;
-/// - orders and questions of the control plane, from a queue that is bounded itself.
+/// - commands and queries of the control plane, from a queue that is bounded itself.
 pub(super) struct Mesh<A> {
     shard: usize,
     homes: Homes,
     /// By shard; none to itself.
     links: Vec<Option<Link<A>>>,
-    /// Who subscribes, from each other shard.
+    /// Subscriptions, from each other shard.
     interests: Vec<Consumer<Parcel>>,
-    /// All else, from the control plane, then from each other shard.
+    /// All other parcels, from the control plane, then from each other shard.
     incoming: Vec<Consumer<Parcel>>,
     /// Parcels that are taken from each of `incoming` in a turn.
     turn_parcels: usize,
-    /// What was taken in this turn, until it is put behind the interests.
+    /// Scratch space of `receive`, which appends these parcels behind the interests.
     taken: Vec<Parcel>,
-    /// Requests of this shard's connections that have not been answered.
+    /// Unanswered requests of this shard's connections.
     requests: usize,
-    /// What was for a shard that has left.
+    /// Parcels for shards that have left.
     returned: Vec<Parcel>,
     asleep: WakeFlag,
-    /// Ends with this: others see by it that nobody takes their parcels any more.
+    /// Dropped with the mesh: other shards then see that nobody takes their parcels.
     _life: Arc<()>,
 }
 
-/// The control plane's end of the mesh: how messages are published from outside the shards.
+/// The control plane's end of the mesh: publishes messages from outside the shards.
 pub struct Publisher {
     shards: Vec<Port>,
     homes: Homes,
-    /// How many of them, from the first on, were told to leave.
-    told: usize,
+    /// Shards that have received the drain parcel, from the first on.
+    drained: usize,
 }
 
 /// The control plane's way to a shard.
@@ -245,10 +245,10 @@ struct Port {
     event: Event,
 }
 
-/// How much travels between shards at once.
+/// Capacities of the queues between shards.
 #[derive(Clone, Copy, Debug)]
 pub struct MeshSizes {
-    /// Parcels that a queue from shard to shard holds. Those from the control plane hold as many, or
+    /// Capacity of a queue from shard to shard, in parcels. A queue from the control plane has the same, or
     /// [`MESH_QUEUE_PARCELS_MIN`].
     pub queue_parcels: usize,
     /// Parcels that a shard takes from one queue in a turn.
@@ -256,15 +256,15 @@ pub struct MeshSizes {
 }
 
 impl MeshSizes {
-    /// What suits so many shards.
+    /// The sizes for this number of shards.
     pub fn of(shards: usize) -> MeshSizes {
         let queue_parcels = (MESH_SHARD_PARCELS / shards).clamp(MESH_QUEUE_PARCELS_MIN, MESH_QUEUE_PARCELS);
         MeshSizes { queue_parcels, turn_parcels: MESH_PARCELS_PER_TURN }
     }
 }
 
-/// Joins shards with `addresses` to each other and to a control plane, which wakes them by `events`. The topics have
-/// their homes by `home_key`.
+/// Connects shards with `addresses` to each other and to a control plane, which wakes them by `events`. `home_key`
+/// decides the home of each topic.
 pub(super) fn connect<A: Clone>(
     addresses: &[A],
     events: &[Event],
@@ -311,7 +311,7 @@ pub(super) fn connect<A: Clone>(
             _life: life,
         })
         .collect();
-    (Publisher { shards, homes, told: 0 }, meshes)
+    (Publisher { shards, homes, drained: 0 }, meshes)
 }
 
 impl<A> Mesh<A> {
@@ -320,7 +320,7 @@ impl<A> Mesh<A> {
         self.homes.of(topic)
     }
 
-    /// Which of them this is.
+    /// This shard's number.
     pub(super) fn shard(&self) -> usize {
         self.shard
     }
@@ -337,24 +337,24 @@ impl<A> Mesh<A> {
         link.sent = true;
     }
 
-    /// Whether `shard` has room for one interest more: otherwise those who subscribe would have it told too late.
+    /// Whether `shard` has room for another interest. Without room, the home would learn too late of the subscriber.
     pub(super) fn has_room(&self, shard: usize) -> bool {
         let has_room =
             |link: &Link<A>| !link.has_left() && link.interests.backlog.is_empty() && !link.interests.queue.is_full();
         self.links[shard].as_ref().is_none_or(has_room)
     }
 
-    /// Whether some shard is so far behind that nothing more should be published.
+    /// Whether the link to some shard is too full for more publications.
     pub(super) fn is_congested(&mut self) -> bool {
         self.links.iter_mut().flatten().any(Link::is_congested)
     }
 
-    /// Whether `shard` is so far behind that it should be sent nothing large.
+    /// Whether the link to `shard` is too full for large parcels.
     pub(super) fn is_congested_to(&mut self, shard: u16) -> bool {
         self.links[usize::from(shard)].as_mut().is_some_and(Link::is_congested)
     }
 
-    /// Why a request of a connection of this shard can't be passed on to `to`, if it can't.
+    /// The error that rejects a connection's request to the shard `to`, if any.
     pub(super) fn refusal(&mut self, to: usize) -> Option<PublishError> {
         if self.links[to].as_ref().is_some_and(Link::has_left) {
             Some(PublishError::Stopping)
@@ -365,12 +365,11 @@ impl<A> Mesh<A> {
         }
     }
 
-    /// Appends what has arrived: all that tells of subscribers, then at most [so many](MeshSizes::turn_parcels) of the
-    /// rest from each, in each one's order.
+    /// Appends the arrived parcels: all subscriptions, then at most [`turn_parcels`](MeshSizes::turn_parcels) others
+    /// from each queue, in the order of each.
     ///
-    /// A client that knows that it is subscribed may publish at once, or have somebody else do it. Its interest was in
-    /// its queue before that publication was in another, so it is there if the interests are taken last. They are dealt
-    /// with first.
+    /// A client that knows of its subscription may publish at once, or another client on its behalf. Its interest was
+    /// queued before that publication, so taking the interests last finds it. The shard handles them first.
     pub(super) fn receive(&mut self, parcels: &mut Vec<Parcel>) {
         let mut taken = std::mem::take(&mut self.taken);
         for queue in &mut self.incoming {
@@ -384,38 +383,38 @@ impl<A> Mesh<A> {
         self.taken = taken;
     }
 
-    /// Takes what could not be sent, since the shard that it was for has left.
+    /// Takes the parcels for shards that have left.
     pub(super) fn take_returned(&mut self) -> Vec<Parcel> {
         self.requests -= self.returned.iter().filter(|parcel| parcel.is_request()).count();
         std::mem::take(&mut self.returned)
     }
 
-    /// At the end of a turn: wakes the sleepers among those that were sent something.
+    /// At the end of a turn: wakes the sleeping shards that this turn has sent to.
     pub(super) fn flush<R: Ring<Address = A>>(&mut self, ring: &mut R, now_ms: u64) {
         for (to, link) in self.links.iter_mut().enumerate() {
             let Some(link) = link else { continue };
             link.push_backlog(&mut self.returned);
             let is_due = link.ring_ms.take_if(|ring_ms| *ring_ms <= now_ms).is_some();
             let is_asleep = std::mem::take(&mut link.sent) && link.asleep.take();
-            // A doorbell that failed had taken the flag, so nobody else rings.
+            // A failed doorbell had taken the flag, so no other shard rings.
             if is_asleep || is_due {
                 ring.submit_doorbell(&link.address, Token::new(Op::Doorbell, to as u32, self.shard as u32));
             }
         }
     }
 
-    /// The doorbell of a shard failed. Returns whether it is rung once more, after a pause: not if its ring is gone.
+    /// Schedules a retry of a failed doorbell. Returns `false` if the target's ring is gone.
     pub(super) fn ring_again(&mut self, to: usize, error: Errno, now_ms: u64) -> bool {
         let link = self.links[to].as_mut().filter(|_| !error.is_ring_gone());
         link.map(|link| link.ring_ms = Some(now_ms + MESH_RETRY_MS)).is_some()
     }
 
-    /// Whether something has come that was not received.
+    /// Whether a parcel has arrived that was not received.
     pub(super) fn has_incoming(&self) -> bool {
         !self.interests.iter().chain(&self.incoming).all(Consumer::is_empty)
     }
 
-    /// Whether something waits for room in the queue of a shard.
+    /// Whether a parcel waits for room in a queue.
     pub(super) fn has_backlog(&self) -> bool {
         self.links.iter().flatten().any(Link::has_backlog)
     }
@@ -425,7 +424,7 @@ impl<A> Mesh<A> {
         self.links.iter().flatten().any(|link| !link.has_left() && link.has_untaken())
     }
 
-    /// Bytes of what was sent to other shards, and was not taken at the end of the turn.
+    /// Bytes that other shards had not taken at the end of the turn.
     pub(super) fn bytes(&self) -> usize {
         self.links.iter().flatten().map(Link::bytes).sum()
     }
@@ -436,7 +435,7 @@ impl<A> Mesh<A> {
         if self.has_incoming() || !self.returned.is_empty() {
             Duration::ZERO
         } else if self.has_backlog() || self.links.iter().flatten().any(|link| link.ring_ms.is_some()) {
-            // Nobody tells when there is room, and the shard that is behind may need this very CPU.
+            // No event announces room, and the slow shard may need this very CPU.
             Duration::from_millis(MESH_RETRY_MS)
         } else {
             Duration::MAX
@@ -470,7 +469,7 @@ impl<A> Link<A> {
 
     fn is_congested(&mut self) -> bool {
         if self.bytes() >= MESH_LINK_BYTES_MAX {
-            // Some of it may have been taken in this turn.
+            // The other shard may have taken parcels in this turn.
             self.settle();
         }
         self.bytes() >= MESH_LINK_BYTES_MAX
@@ -482,15 +481,15 @@ impl<A> Link<A> {
         self.others.settle();
     }
 
-    /// Moves into the queues what fits; all of it is `returned` if nobody takes it.
+    /// Moves the backlogs into the queues as far as they fit, or into `returned` if the other shard has left.
     fn push_backlog(&mut self, returned: &mut Vec<Parcel>) {
         if self.has_left() {
             returned.extend(self.interests.backlog.drain(..).chain(self.others.backlog.drain(..)));
-            // Nobody takes what the queues hold either.
+            // Nobody takes the queued parcels either.
             (self.interests.load, self.others.load) = (Load::default(), Load::default());
             return;
         }
-        // Both, whatever comes of the first.
+        // `|`, not `||`: push both.
         self.sent |= self.interests.push_backlog() | self.others.push_backlog();
         self.settle();
     }
@@ -509,7 +508,7 @@ impl Lane {
         self.push_backlog();
     }
 
-    /// Moves into the queue what fits. Returns whether anything did.
+    /// Moves the backlog into the queue as far as it fits. Returns whether any parcel moved.
     fn push_backlog(&mut self) -> bool {
         let before = self.backlog.len();
         while let Some(parcel) = self.backlog.pop_front() {
@@ -527,9 +526,9 @@ impl Lane {
 }
 
 impl Publisher {
-    /// Publishes. Text must be valid UTF-8; subscribers are sent it as it is.
+    /// Publishes a message. Text must be valid UTF-8; subscribers receive it unchanged.
     ///
-    /// The receiver yields the publication's place in the topic's order, once it has one.
+    /// The receiver yields the publication's position in the topic.
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`] here or from the receiver, and the others from the
@@ -541,7 +540,7 @@ impl Publisher {
         Ok(outcome)
     }
 
-    /// Asks about a topic.
+    /// Sends a query about a topic to its home shard.
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that the shard has stopped.
@@ -552,7 +551,8 @@ impl Publisher {
         Ok(answer)
     }
 
-    /// Asks each shard for the topics with subscribers whose home it is, and how many are present where that is kept.
+    /// Requests from each shard its home topics that have subscribers, with the number of present clients where the
+    /// namespace keeps presence.
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
@@ -565,7 +565,7 @@ impl Publisher {
         (0..count).map(ask).collect()
     }
 
-    /// Asks each shard for the `count` connections that have the most waiting for them, those first that have more.
+    /// Requests from each shard the `count` connections with the largest backlogs, the largest first.
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
@@ -578,22 +578,21 @@ impl Publisher {
         (0..shards).map(ask).collect()
     }
 
-    /// Has `order` carried out for the connections that it names, on all shards.
+    /// Sends `order` to all shards, for the connections that it names.
     ///
     /// # Errors
-    /// [`PublishError::Busy`]: some shards may have it already; carrying it out again does no harm.
+    /// [`PublishError::Busy`]: some shards may have it already; call again, since a repeated command does no harm.
     pub fn order(&mut self, order: UserCommand) -> Result<(), PublishError> {
         let order = Arc::new(order);
         (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::UserCommand(order.clone())))
     }
 
-    /// The home of a topic, if it still takes parcels: a shard that has left takes nothing out of its queue, and would
-    /// never answer.
+    /// The home of a topic, if it still takes parcels: a shard that has left never answers.
     fn home(&mut self, topic: &TopicName) -> Result<usize, PublishError> {
         let home = self.homes.of(topic);
         let Port { queue, load, .. } = &mut self.shards[home];
         load.settle(queue.len());
-        if home < self.told {
+        if home < self.drained {
             Err(PublishError::Stopping)
         } else if load.bytes >= MESH_LINK_BYTES_MAX {
             Err(PublishError::Busy)
@@ -602,15 +601,15 @@ impl Publisher {
         }
     }
 
-    /// Tells all shards to leave gracefully: accept nobody, close everybody with 1001, and end.
+    /// Drains all shards: they accept no connection, close each with 1001, and end.
     ///
     /// # Errors
     /// [`PublishError::Busy`]: some queue was full; call again.
     pub fn drain(&mut self) -> Result<(), PublishError> {
-        // Each is told once: who was told may have left, and its queue would fill up.
-        while self.told < self.shards.len() {
-            self.send(self.told, Parcel::Drain)?;
-            self.told += 1;
+        // Each shard receives the parcel once: a shard may have left since, and its queue would fill up.
+        while self.drained < self.shards.len() {
+            self.send(self.drained, Parcel::Drain)?;
+            self.drained += 1;
         }
         Ok(())
     }
@@ -719,7 +718,7 @@ mod tests {
         assert_eq!((meshes[0].sleep_max(), meshes[0].bytes()), (Duration::MAX, 0));
     }
 
-    /// Moves on what waits, and rings nobody.
+    /// Pushes the backlogs without doorbells.
     fn flush(mesh: &mut Mesh<()>) {
         let Mesh { links, returned, .. } = mesh;
         links.iter_mut().flatten().for_each(|link| link.push_backlog(returned));

@@ -1,4 +1,4 @@
-//! Bytes come in: first the opening handshake, then messages for the handler.
+//! Receives bytes: first the opening handshake, then messages for the handler.
 
 use std::num::NonZeroU64;
 
@@ -20,24 +20,24 @@ use crate::proto::{
 };
 use crate::ring::{Completion, Errno, Ring};
 
-/// How the conversation goes on after some bytes.
+/// The state of the conversation after some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// Until more bytes come.
+    /// The connection waits for more bytes.
     Continue,
-    /// The handler has closed it: the peer's Close frame is awaited.
+    /// The handler has closed the connection, which waits for the peer's Close frame.
     Closed,
-    /// It is over.
+    /// The conversation is over.
     Over(CloseCause),
 }
 
-/// What takes part in a conversation: all that is needed to deal with bytes while they lie in the ring's memory.
+/// All state that a conversation needs while its bytes lie in the ring's memory.
 pub(super) struct InputContext<'a> {
     clock: Clock,
     slot: &'a mut Slot,
     routes: &'a mut Routes,
     out: &'a mut Vec<u8>,
-    /// Where in `out` that begins which is for this peer.
+    /// Start of this peer's bytes in `out`.
     out_start: usize,
     commands: &'a mut Vec<Command>,
     inflater: &'a mut Inflater,
@@ -46,10 +46,10 @@ pub(super) struct InputContext<'a> {
     /// The listener's address is a loopback address.
     on_loopback: bool,
     is_deflate_on: bool,
-    /// There is room for one more connection that keeps what its compressed messages may refer back to.
+    /// Another connection may keep compression contexts.
     may_take_over: bool,
     message_bytes_max: u32,
-    /// Requests that were refused for the page they may have come from.
+    /// Requests rejected because of their `Origin`.
     origins_refused: u64,
     rate: RateConfig,
     now_ms: u64,
@@ -66,7 +66,7 @@ impl<R: Ring> Shard<'_, R> {
                 let len = completion.result.unwrap_or(0);
                 self.metrics.bytes_received.add(u64::from(len));
                 if self.slot(slot).is_greedy() {
-                    // Who was answered before need not wait for it.
+                    // Earlier replies need not wait for a large piece.
                     self.send_replies();
                 }
                 let start = self.begin_reply(slot);
@@ -86,7 +86,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Hands a received piece to the conversation: what became of it, and whether this opened it.
+    /// Passes a received piece to the conversation. Returns its progress, and whether it accepted the handshake.
     fn on_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
         let entry = &mut self.slots[slot as usize];
         if entry.stage != Stage::Serving {
@@ -100,7 +100,7 @@ impl<R: Ring> Shard<'_, R> {
         self.converse(slot, |input_context, ring| input_context.on_bytes(ring.received(piece)))
     }
 
-    /// Goes on with a conversation: what became of it, and whether this opened it.
+    /// Continues a conversation. Returns its progress, and whether it accepted the handshake.
     pub(super) fn converse(
         &mut self,
         slot: u32,
@@ -145,7 +145,7 @@ impl<R: Ring> Shard<'_, R> {
         let open = if is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         open.add(1);
         if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
-            // However many came together, their pings are spread over the whole interval.
+            // Random first pings: connections that opened together would otherwise ping together.
             let first_ms = 1 + self.random.below(interval_ms.get());
             self.slot(slot).conn.keep_alive.ping_first_after(first_ms);
         }
@@ -185,7 +185,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn on_end_of_stream(&mut self, slot: u32) {
-        // What is being flushed may still be wanted: the peer has ended only its half.
+        // The peer has ended only its half and may still read the flushed bytes.
         if self.slot(slot).stage != Stage::Flushing {
             self.terminate(slot, CloseCause::PeerLost);
         }
@@ -193,7 +193,7 @@ impl<R: Ring> Shard<'_, R> {
 }
 
 impl InputContext<'_> {
-    /// Goes on where messages have waited: first the handler with what it has left, then what was not read.
+    /// Resumes a paused input: first the handler's own backlog, then the unread bytes.
     pub(super) fn resume(&mut self) -> Progress {
         if self.slot.conn.phase == Phase::Open
             && let Err(too_much) = self.resume_handler()
@@ -229,8 +229,9 @@ impl InputContext<'_> {
         count(&mut self.slot.extras, rate, |sent| sent.on_messages(messages, now_ms, &rate))
     }
 
-    /// Whether further messages have to wait: for the peer to read, or for the shard to do what the handler has asked for
-    /// and to count the subscriptions anew. After our Close frame nothing is answered any more, and all is read.
+    /// Whether further messages have to wait: for the peer to read, or for the shard to execute the handler's commands
+    /// and to count the subscriptions anew. After the server's Close frame no message gets a reply, and the server reads
+    /// all input.
     fn must_wait(&mut self, subscriptions: usize) -> bool {
         if self.slot.conn.phase != Phase::Open {
             return false;
@@ -250,12 +251,12 @@ impl InputContext<'_> {
                 let held = std::mem::take(held);
                 self.read_handshake(held, input)
             }
-            Phase::Open | Phase::Closing => self.hear_new_frames(input),
+            Phase::Open | Phase::Closing => self.read_new_frames(input),
             Phase::Streaming | Phase::Ended => Progress::Continue,
         }
     }
 
-    /// Takes the opening handshake, `held` from earlier receives and `input`, and whatever frames follow it.
+    /// Parses the opening handshake from `held`, the earlier pieces, and `input`, then any frames behind it.
     fn read_handshake(&mut self, mut held: Vec<u8>, input: &mut [u8]) -> Progress {
         let whole = if held.is_empty() {
             input
@@ -273,7 +274,7 @@ impl InputContext<'_> {
         };
         match progress {
             Progress::Continue if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
-                self.hear_new_frames(&mut whole[head_len..])
+                self.read_new_frames(&mut whole[head_len..])
             }
             other => other,
         }
@@ -348,7 +349,7 @@ impl InputContext<'_> {
         first_out: &[u8],
     ) {
         let extensions = deflate.map(|params| params.to_string());
-        // Only what was offered is checked text, and only that may be chosen (RFC 6455 §4.2.2 item 5.5).
+        // Only an offered subprotocol may be chosen (RFC 6455 §4.2.2 item 5.5), and only offered text is validated.
         let is_offered = |chosen: &&str| upgrade.subprotocols().any(|offered| offered == *chosen);
         let subprotocol = accept.subprotocol.as_deref().filter(is_offered);
         encode_accept(self.out, upgrade, subprotocol, extensions.as_deref());
@@ -362,7 +363,7 @@ impl InputContext<'_> {
         self.is_opened = true;
     }
 
-    /// A GET that asks for no WebSocket: some handlers have a response without an end for it.
+    /// Answers a GET without an upgrade: some handlers stream a response to it.
     fn on_get_request(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Progress {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
@@ -378,10 +379,10 @@ impl InputContext<'_> {
         let is_closed = context.is_closed();
         match stream {
             Ok(mut stream) => {
-                // What a handler made of a request must not become further header fields.
+                // Values that a handler derives from a request must not add header fields.
                 stream.headers.retain(|(_, value)| is_header_value(value));
                 if let Some(origin) = origin {
-                    // Otherwise the browser would not let the page read it.
+                    // Without it the browser would hide the response from the page.
                     stream.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
                     stream.headers.push(("Vary", "Origin".to_owned()));
                 }
@@ -425,12 +426,12 @@ impl InputContext<'_> {
         Progress::Over(cause)
     }
 
-    /// Takes frames that have just come.
-    fn hear_new_frames(&mut self, input: &mut [u8]) -> Progress {
+    /// Handles newly received frames.
+    fn read_new_frames(&mut self, input: &mut [u8]) -> Progress {
         let (rate, now_ms, len) = (self.rate, self.now_ms, input.len());
         match count(&mut self.slot.extras, rate, |sent| sent.on_bytes(len, now_ms, &rate)) {
             Ok(()) if self.slot.has_unread() => {
-                // It stands behind that.
+                // New bytes queue behind the unread ones.
                 self.slot.extras.get_or_insert_default().unread.extend_from_slice(input);
                 Progress::Continue
             }
@@ -441,7 +442,7 @@ impl InputContext<'_> {
 
     fn read_frames(&mut self, mut input: &mut [u8]) -> Progress {
         let (rate, now_ms) = (self.rate, self.now_ms);
-        // With those that were asked for when it opened, just now.
+        // Including the subscriptions requested by `on_open` just now.
         let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
         let mut subscriptions = self.slot.subscriptions.len() + asked;
         loop {
@@ -482,7 +483,7 @@ impl InputContext<'_> {
                     if is_closed {
                         self.slot.conn.phase = Phase::Closing;
                     }
-                    // What it holds has been heard by now, so it is the next one that would be too much.
+                    // The handler has processed this message already, so the limit applies from the next one on.
                     if let Err(too_much) =
                         count(&mut self.slot.extras, rate, |sent| sent.on_messages(others, now_ms, &rate))
                     {
@@ -491,11 +492,11 @@ impl InputContext<'_> {
                 }
             }
         }
-        // Only now: the bytes after a Close frame of ours may already hold the peer's.
+        // Only after the loop: the bytes after the handler's Close frame may hold the peer's.
         if self.slot.conn.phase == Phase::Closing { Progress::Closed } else { Progress::Continue }
     }
 
-    /// The peer has sent more than it may.
+    /// Closes a connection that has exceeded its rate limit.
     fn limit(&mut self, too_much: TooMuch) -> Progress {
         if self.slot.conn.phase == Phase::Open {
             let reason = match too_much {
@@ -508,7 +509,7 @@ impl InputContext<'_> {
     }
 }
 
-/// Counts what a peer has sent, where that is bounded.
+/// Counts a peer's input against the rate limit, if there is one.
 fn count(
     extras: &mut Option<Box<ConnExtras>>,
     config: RateConfig,
@@ -540,7 +541,7 @@ mod tests {
         TopicName::new("a").unwrap()
     }
 
-    /// Greets with more than waits for the end of the turn, and subscribes: when the gate opens.
+    /// On open, waits for the gate, sends a greeting above [`REPLIES_BYTES`], and subscribes.
     struct Greeter {
         entered: mpsc::Sender<()>,
         gate: Arc<Mutex<()>>,
@@ -558,7 +559,7 @@ mod tests {
         fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
     }
 
-    /// Answers with what no header field can carry.
+    /// Responds with values that no header field can carry.
     struct Careless;
 
     impl Handler for Careless {
@@ -599,11 +600,11 @@ mod tests {
             assert!(!head.contains("X-Foreign") && !head.contains("Sec-WebSocket-Protocol"), "{head}");
         }
         server.publisher.drain().unwrap();
-        assert!(server.ended.blocking_recv().is_err(), "it ends without a word");
+        assert!(server.ended.blocking_recv().is_err(), "the server ends without an error");
     }
 
     #[test]
-    fn who_is_gone_before_it_was_greeted_does_not_stay_subscribed() {
+    fn a_peer_that_resets_before_the_greeting_does_not_stay_subscribed() {
         let (entered, has_entered) = mpsc::channel();
         let gate = Arc::new(Mutex::new(()));
         let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..ServerConfig::default() };
@@ -631,6 +632,6 @@ mod tests {
         let publication = server.publisher.publish(Draft::new(topic(), true, Bytes::from("hello")));
         assert_eq!(publication.unwrap().blocking_recv().unwrap().unwrap().offset, 1);
         server.publisher.drain().unwrap();
-        assert!(server.ended.blocking_recv().is_err(), "it ends without a word");
+        assert!(server.ended.blocking_recv().is_err(), "the server ends without an error");
     }
 }

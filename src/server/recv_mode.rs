@@ -113,7 +113,7 @@ impl<R: Ring> Shard<'_, R> {
         self.set_recv_mode(slot, recv_mode);
     }
 
-    /// Queues a connection whose receive left bytes in the socket.
+    /// Queues a connection after a receive that left bytes in the socket.
     pub(super) fn arm_rest(&mut self, slot: u32) {
         let recv_mode = match self.slot(slot).next_recv_mode() {
             RecvMode::None => RecvMode::None,
@@ -128,7 +128,7 @@ impl<R: Ring> Shard<'_, R> {
         self.set_recv_mode(slot, RecvMode::Now);
     }
 
-    /// Queues a connection whose receive found no buffer.
+    /// Queues a connection after a receive that found no buffer.
     pub(super) fn await_buffers(&mut self, slot: u32) {
         self.metrics.recv_buffers_scarce.add(1);
         self.set_recv_mode(slot, RecvMode::Buffers);
@@ -174,7 +174,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// At the end of a turn: rearms the connections whose receives found no buffer, if buffers are free by now. Most
+    /// At the end of a turn: rearms the connections that found no buffer, if buffers are free by now. Most
     /// are, since the turn has consumed the pieces that filled them. Otherwise the shard retries after a pause, so that
     /// it does not submit receives that must fail.
     pub(super) fn submit_scarce(&mut self) {

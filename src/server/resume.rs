@@ -3,7 +3,7 @@
 //! ```text
 //!            ┌──────── pause ───────► Paused
 //!            │                          │ resume
-//!          Open ── many replies ──► Ready ────── small backlog ────────► Queued
+//!          Open ─── many replies ───► Ready ────── small backlog ────────► Queued
 //!            ▲                                                               │
 //!            └──────────── a turn: on_resume, then the unread bytes ─────────┘
 //! ```
@@ -45,7 +45,7 @@ impl<R: Ring> Shard<'_, R> {
         self.settle_input(slot);
     }
 
-    /// Stops receiving from a peer whose backlog is too large: its requests would add to it.
+    /// Stops receiving from a peer with a backlog above the limit: its requests would add to it.
     pub(super) fn pause_if_flooded(&mut self, slot: u32) {
         let entry = self.slot(slot);
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES {

@@ -1,9 +1,8 @@
 //! THE loop: one thread, one ring, one listener, one slab of connections.
 //!
-//! A turn takes what completed, then what other shards sent, then what the clock brought; then it sends. What happens
-//! in a turn leaves in it, joined per connection. Each kind of completion is dealt with beside what submits it:
-//! [`accept`](super::accept), [`arm_recv`](super::attend), [`receive`](super::receive), [`send`](super::send),
-//! [`accept`](super::accept), [`arm_recv`](super::attend), [`receive`](super::receive), [`resume`](super::resume),
+//! A turn handles completions, then parcels of other shards, then timers; then it sends. Output of a turn leaves in
+//! that turn, joined per connection. Each completion is handled in the module that submits its operation:
+//! [`accept`](super::accept), [`recv_mode`](super::recv_mode), [`receive`](super::receive), [`resume`](super::resume),
 //! [`send`](super::send), [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish),
 //! [`drain`](super::drain).
 
@@ -34,7 +33,7 @@ use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
 use crate::topics::{Answer, Batch, Bundles, Home, Topics};
 
-/// Without timers a shard looks at the clock this often, which costs nothing worth saving.
+/// The longest wait of a shard without timers; a wakeup this rare costs nothing worth saving.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Everything a shard is made of.
@@ -51,13 +50,13 @@ pub(super) struct ShardParts<R: Ring> {
     pub(super) descriptors: usize,
     /// Random bits, from which the epochs of topics are made.
     pub(super) epoch_seed: u64,
-    /// Where there is a bound on the connections of an address.
+    /// Connections by address, if the configuration limits them.
     pub(super) addresses: Option<AddressCounts>,
-    /// Of what is left to chance.
+    /// Seed of random delays and orders.
     pub(super) seed: u64,
 }
 
-/// A shard. `R` is the kernel, or what stands in for it.
+/// A shard. `R` is the kernel, or the simulator.
 pub(super) struct Shard<'m, R: Ring> {
     pub(super) ring: R,
     pub(super) config: ServerConfig,
@@ -67,9 +66,9 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) routes: Routes,
     pub(super) mesh: Mesh<R::Address>,
     pub(super) topics: Topics,
-    /// The topics whose home this shard is.
+    /// The home topics of this shard.
     pub(super) home: Home,
-    /// Joins of clients by name that this shard's connections have asked for.
+    /// Number of named joins that this shard's connections have requested.
     pub(super) joins: u64,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
@@ -78,39 +77,38 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) deflater: Deflater,
 
     pub(super) slots: Slab<Slot>,
-    /// The generation that each slot's next connection gets.
+    /// The generation of each slot's next connection.
     pub(super) generations: Vec<u32>,
     pub(super) connections_max: usize,
     pub(super) descriptors: usize,
     pub(super) wheel: Wheel,
     pub(super) now_ms: u64,
     unix_ms: u64,
-    /// When the home is swept next.
+    /// Time of the next sweep of the home.
     sweep_ms: u64,
     pub(super) random: Random,
 
-    /// Until the shard leaves.
+    /// `None` once the shard drains.
     pub(super) listener: Option<OwnedFd>,
     pub(super) accepts: Accepts,
     pub(super) admission: Admission,
     pub(super) addresses: Option<Addresses>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
-    /// The shard is leaving.
+    /// The drain, once it has begun.
     pub(super) drain: Option<Drain>,
     wake: Event,
 
     pub(super) replies: Replies,
-    /// Connections that wait for their turn to be received from, in the order in which they get it. Some may have
-    /// ended.
+    /// Connections queued for a receive, the next one first. Some may have ended.
     pub(super) recv_queue: VecDeque<ConnId>,
-    /// Connections whose receives found no buffer. Some may have ended.
+    /// Connections that need a receive buffer. Some may have ended.
     pub(super) awaiting_buffers: Vec<ConnId>,
-    /// Connections whose messages have waited and are to go on, in the order in which they do. Some may have ended.
+    /// Connections queued to resume, the next one first. Some may have ended.
     pub(super) resuming: VecDeque<ConnId>,
-    /// Connections that have something to send or to end, once the turn's sends have been made.
+    /// Connections with data to send or an end to complete, after the turn's sends.
     pub(super) dirty: Vec<u32>,
-    /// Whom the fan-out sends to next, and the bytes that are joined for them.
+    /// The next subscribers of the fan-out, and the bytes joined for them.
     pub(super) batch: Batch,
     pub(super) bundles: Bundles,
     pub(super) commands: Vec<Command>,
@@ -139,7 +137,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             config: parts.config,
             joins: 0,
             answers: Vec::new(),
-            // Room that is not used is not touched, and so costs nothing. To make it later would move a million slots.
+            // Unused capacity is not touched, so it costs nothing. Growing later would move a million slots.
             slots: Slab::with_capacity(parts.descriptors),
             generations: Vec::with_capacity(parts.descriptors),
             connections_max: parts.connections_max,
@@ -175,7 +173,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         shard
     }
 
-    /// Runs until the shard was told to leave, and has.
+    /// Runs until the shard has drained.
     pub(super) fn run(&mut self) {
         let start = Instant::now();
         while !self.has_left() {
@@ -186,7 +184,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// From now on others must wake this shard; returns for how long it may sleep at most.
+    /// Lets other shards wake this one; returns the longest time that it may sleep.
     pub(super) fn fall_asleep(&mut self) -> Duration {
         let is_waited_for = !self.recv_queue.is_empty() || !self.resuming.is_empty();
         if self.topics.has_work() || !self.answers.is_empty() || is_waited_for {
@@ -217,7 +215,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         next_ms.map_or(WAIT_MAX, |next_ms| Duration::from_millis(next_ms.saturating_sub(self.now_ms)).min(WAIT_MAX))
     }
 
-    /// One turn: all that has happened until now, and all that follows from it.
+    /// Runs one turn: handles all events up to now, and sends.
     pub(super) fn turn(&mut self, now_ms: u64, unix_ms: u64) {
         self.now_ms = now_ms;
         self.unix_ms = unix_ms;
@@ -247,7 +245,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Op::Recv => self.on_recv(completion),
             Op::Poll => self.on_poll(completion.token.conn_id()),
             Op::Send => self.on_send(completion),
-            // These come back from `send_now` itself; were one to come later, nobody would know what had been sent.
+            // `send_now` returns these itself; a late one would leave the number of sent bytes unknown.
             Op::Reply | Op::Publish => self.on_late_send(completion.token.slot()),
             Op::Shutdown => self.on_shutdown(completion.token.conn_id()),
             Op::Close => self.on_close(completion.token.conn_id()),
@@ -257,7 +255,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// What a doorbell announces is looked for in every turn. One of ours completes here if it failed.
+    /// Every turn takes parcels, so a doorbell needs no handling. A doorbell of this shard completes here only if it
+    /// failed.
     fn on_doorbell(&mut self, completion: Completion) {
         if let Err(error) = completion.result
             && self.mesh.ring_again(completion.token.tag() as usize, error, self.now_ms)
@@ -273,9 +272,9 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// Takes what was sent to this shard. Where a publisher was answered, it runs before the fan-out goes on: what it
-    /// publishes next joins this turn, which matters when it shares the shard's CPU. Publishers get no more of a turn
-    /// than fan-outs do.
+    /// Handles parcels of other shards and the control plane. After answering a publisher, the shard yields before the
+    /// fan-out goes on: the publisher's next message joins this turn, which matters on a shared CPU. Publishers get no
+    /// more of a turn than fan-outs do.
     fn on_parcels(&mut self) {
         let start_us = self.ring.now_us();
         for _ in 0..PUBLISHER_ROUNDS_MAX {
@@ -290,8 +289,8 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// Between two slices of a fan-out: lets the control plane run if it has published lately, since its publishers may
-    /// wait for the CPU that this shard works on.
+    /// Between two slices of a fan-out: yields to the control plane if it has published recently, since its publishers
+    /// may wait for this shard's CPU.
     fn let_publishers_run(&self) {
         let is_recent = |ms: u64| self.now_ms - ms < PUBLISHER_RECENT_MS;
         if self.topics.has_work() && self.publisher_ms.is_some_and(is_recent) {
@@ -299,7 +298,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// Whether a publisher was answered.
+    /// Handles the arrived parcels. Returns whether the shard answered a publisher.
     fn take_parcels(&mut self) -> bool {
         let mut parcels = std::mem::take(&mut self.parcels);
         self.mesh.receive(&mut parcels);
@@ -325,7 +324,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Subscribe(join) => self.on_subscribe_request(*join),
             Parcel::Leave(topic, presence) => self.on_leave(&topic, presence),
             Parcel::Query(ask) => self.on_ask(*ask),
-            // Whoever asked may no longer want to know.
+            // The requester may have gone.
             Parcel::ListTopics(reply) => {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
             }
@@ -368,21 +367,21 @@ impl<'m, R: Ring> Shard<'m, R> {
         }
     }
 
-    /// At the end of a turn: forgets the topics that nobody needs any more.
+    /// At the end of a turn: drops unused topics.
     fn settle_home(&mut self) {
         self.home.forget_unused();
         self.metrics.home_topics.set(self.home.len() as u64);
         self.metrics.home_topics_unpublished.set(self.home.unpublished() as u64);
     }
 
-    /// Calls the handler of `slot`, and does what it asks for.
+    /// Calls the handler of `slot`, and carries out its commands.
     pub(super) fn call_handler(&mut self, slot: u32, call: impl FnOnce(&mut dyn Handler, &mut Context<'_>)) {
         let start = self.begin_reply(slot);
         let clock = self.clock();
         let is_listening = self.is_listening(slot);
         let entry = &mut self.slots[slot as usize];
         let Some(route) = entry.route.filter(|_| is_listening) else {
-            // What was said to it before has just found it gone.
+            // A reply before this one has failed and ended the connection.
             return self.end_reply(slot, start);
         };
         let mut context = Context::new(ContextParts {
@@ -402,7 +401,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         } else {
             self.end_reply(slot, start);
         }
-        // Before what it asks for is answered, which may change that again.
+        // Before the commands: their answers may change the input again.
         if let Some(input) = input {
             self.set_input(slot, input);
         }
@@ -421,7 +420,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.unix_ms
     }
 
-    /// The slot of a connection, if it is still that connection's.
+    /// The slot of a connection, if it is still open.
     pub(super) fn find(&self, id: ConnId) -> Option<u32> {
         self.slots.get(id.slot as usize).is_some_and(|slot| slot.id == id).then_some(id.slot)
     }
@@ -430,7 +429,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         &mut self.slots[slot as usize]
     }
 
-    /// Has the connection looked at when the turn's sends have been made.
+    /// Marks the connection for `settle_dirty`, after the turn's sends.
     pub(super) fn mark_dirty(&mut self, slot: u32) {
         let marked = &mut self.slots[slot as usize].is_dirty;
         if !std::mem::replace(marked, true) {
@@ -443,13 +442,13 @@ impl<'m, R: Ring> Shard<'m, R> {
         !error.is_temporary() && error != Errno::Canceled
     }
 
-    /// Whether the connection's handler still has a say.
+    /// Whether the handler still serves the connection.
     pub(super) fn is_listening(&self, slot: u32) -> bool {
         let entry = &self.slots[slot as usize];
         entry.cause.is_none() && matches!(entry.conn.phase, Phase::Open | Phase::Streaming)
     }
 
-    /// Whether the connection's conversation goes on.
+    /// Whether the connection is in [`Stage::Serving`].
     pub(super) fn is_serving(&self, slot: u32) -> bool {
         self.slots[slot as usize].stage == Stage::Serving
     }

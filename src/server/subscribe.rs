@@ -1,8 +1,8 @@
-//! Connections subscribe to topics and leave them, and are told what they have asked for.
+//! Handles subscribe, unsubscribe and query requests of connections, and their answers.
 //!
-//! Who wants nothing of the past is subscribed at once, and the topic's home told if it is the first here. Who wants to
-//! know where the topic is, and what it has missed, *joins*: the home answers through the same queue through which it
-//! sends publications, so all that came before the answer is in the answer, and all that comes after it is pushed.
+//! A subscriber without catch-up subscribes at once; the shard sends an interest to the topic's home for its first one.
+//! A subscriber that needs the topic's position, or the messages it missed, *joins*: the home answers through the queue
+//! of its publications, so the answer covers everything before it, and pushes carry everything after it.
 
 use super::mesh::{Parcel, SubscribeReply, SubscribeRequest, ToConn};
 use super::shard::Shard;
@@ -15,22 +15,23 @@ use crate::topics::{
     Answer, Body, CatchUp, JoinId, NamespaceId, Presence, PublishError, Push, Recovery, TopicId, TopicName,
 };
 
-/// What a connection's shard must know when a join is answered. It travels to the topic's home and back, so that as
-/// many may be on their way as the connection has asked for, whatever their tickets are.
+/// State of a join in progress. It travels to the topic's home and back, so a connection may have any number of joins
+/// in progress, whatever their request ids.
 #[derive(Debug)]
 pub(super) struct PendingSubscribe {
     /// The topic on the connection's shard.
     topic: TopicId,
-    /// What is wanted of the past.
+    /// The requested catch-up.
     catch_up: CatchUp,
     join_leave: bool,
-    /// Who joins, where that is kept.
+    /// The client's presence, where the namespace keeps it.
     presence: Option<Presence>,
 }
 
 impl<R: Ring> Shard<'_, R> {
     pub(super) fn subscribe(&mut self, slot: u32, subscribe: Subscribe) {
-        // It may have ended since the handler asked, when a large reply could not be sent: nobody would end this again.
+        // The connection may have ended since the request, by a failed large reply: nothing would end this
+        // subscription.
         if self.slot(slot).cause.is_some() {
             return;
         }
@@ -60,7 +61,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Refuses a subscription to a topic that has none on this shard, where too many others have.
+    /// Rejects a subscription to a topic that is new on this shard, when the shard has too many topics.
     fn refuse_topic(&mut self, slot: u32, topic: TopicName, to: Option<ToConn>) {
         self.metrics.subscriptions_refused.add(1);
         match to {
@@ -72,9 +73,9 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Closes a connection whose client would know that it is subscribed before the topic's home does: what is
-    /// published in between would be lost to it without a word. An interest that waits for room would be such a case,
-    /// and a join that does and has made the topic known here.
+    /// Closes a connection if its client would know of the subscription before the topic's home does: it would silently
+    /// lose the publications in between. This happens when an interest, or a join that has added the topic here, waits
+    /// for room.
     fn refuse_early(&mut self, slot: u32, reason: &str) {
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
@@ -110,7 +111,7 @@ impl<R: Ring> Shard<'_, R> {
         self.mesh.send(usize::from(shard), Parcel::Disinterested(topic));
     }
 
-    /// From now on `slot` is pushed what comes for the topic.
+    /// Subscribes `slot` to the topic's pushes.
     fn go_live(&mut self, slot: u32, topic: TopicId, join_leave: bool) {
         let namespace = self.config.namespaces.get(self.topics.namespace(topic));
         let mut variant = variant_of(&self.slots[slot as usize], namespace);
@@ -157,10 +158,10 @@ impl<R: Ring> Shard<'_, R> {
         JoinId::new(self.number(), self.joins)
     }
 
-    /// At the topic's home: somebody subscribes.
+    /// At the topic's home: handles a subscribe request.
     ///
-    /// The client is present before it knows that it has subscribed, since that knowledge may end its subscription. The
-    /// push that says so comes behind the answer, so that the client sees itself come.
+    /// The home adds the presence before the client learns of its subscription, since the client may then unsubscribe.
+    /// The join push follows the answer, so that the client receives its own join.
     pub(super) fn on_subscribe_request(&mut self, join: SubscribeRequest) {
         let now_ms = self.unix_ms();
         if self.mesh.is_congested() {
@@ -204,7 +205,7 @@ impl<R: Ring> Shard<'_, R> {
         self.on_answer(to, answer);
     }
 
-    /// Begins the subscription if the home has accepted it. Returns what the connection's handler must know of it.
+    /// Begins the subscription if the home has accepted it. Returns the answer for the connection's handler.
     fn begin_subscription(&mut self, joined: SubscribeReply) -> (ToConn, Answer) {
         let SubscribeReply { to, joining, mut answer } = joined;
         let PendingSubscribe { topic, catch_up, join_leave, presence } = joining;
