@@ -2,9 +2,9 @@
 //!
 //! The table of direct descriptors of a kernel ring holds at most `RLIMIT_NOFILE` sockets, so a [`Uring`] that is to
 //! hold more is made of several **lanes**, each a kernel ring with a table of its own. A [`FixedFd`] says which lane
-//! its socket is on, and nobody outside needs to know. The first lane is the one that sleeps; the others ring a common bell
-//! when something happens meanwhile, and are entered only where there is something to do. With one lane there is no
-//! bell and no difference to a bare kernel ring.
+//! its socket is on; callers need not know. The first lane is the one that sleeps; the others ring a common bell when
+//! something happens meanwhile, and are entered only where there is something to do. With one lane there is no bell
+//! and no difference to a bare kernel ring.
 //!
 //! Connections fill one lane after the other, so that those accepted together are sent to together.
 

@@ -230,8 +230,8 @@ impl InputContext<'_> {
     }
 
     /// Whether further messages have to wait: for the peer to read, or for the shard to execute the handler's commands
-    /// and to count the subscriptions anew. After the server's Close frame no message gets a reply, and the server reads
-    /// all input.
+    /// and to count the subscriptions anew. After the server's Close frame no message gets a reply, and the server
+    /// reads all input.
     fn must_wait(&mut self, subscriptions: usize) -> bool {
         if self.slot.conn.phase != Phase::Open {
             return false;

@@ -39,14 +39,14 @@ BUGS = [
     Bug(
         "no-rearm-after-enobufs",
         "src/server/receive.rs",
-        "match (self.slot(slot).is_paused, has_rest) {",
-        "match (was_scarce || self.slot(slot).is_paused, has_rest) {",
+        "(false, true, _) => self.await_buffers(slot),",
+        "(false, true, _) => {}",
     ),
     Bug(
         "no-resume-after-pause",
-        "src/server/send.rs",
-        "entry.is_paused = false;\n            if entry.recv_mode == RecvMode::None {",
-        "entry.is_paused = false;\n            if false && entry.recv_mode == RecvMode::None {",
+        "src/server/resume.rs",
+        "(false, RecvMode::None) => self.arm_recv(slot),",
+        "(false, RecvMode::None) => {}",
     ),
     Bug(
         "cut-send-begins-anew",
@@ -179,14 +179,14 @@ BUGS = [
     Bug(
         "outbox-without-bound",
         "src/conn/outbox.rs",
-        "self.bytes() + frame.len() > bytes_max",
-        "frame.len() > bytes_max",
+        "        if counted > 0 && counted + frame.len() > bytes_max {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
+        "        if frame.len() > bytes_max {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
     ),
     Bug(
         "bound-too-early",
         "src/conn/outbox.rs",
-        "self.bytes() + frame.len() > bytes_max",
-        "self.bytes() + frame.len() > bytes_max / 4",
+        "        if counted > 0 && counted + frame.len() > bytes_max {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
+        "        if counted > 0 && counted + frame.len() > bytes_max / 4 {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
     ),
     Bug(
         "offset-skipped",
@@ -300,8 +300,8 @@ BUGS = [
     Bug(
         "control-frame-splits-a-frame",
         "src/conn/outbox.rs",
-        "run.extend(waiting.urgent.drain(..));",
-        "run.splice(0..0, waiting.urgent.drain(..));",
+        "run.extend(backlog.urgent.drain(..));",
+        "run.splice(0..0, backlog.urgent.drain(..));",
     ),
     Bug(
         "piece-of-the-gone-kept",
@@ -313,12 +313,12 @@ BUGS = [
     Bug(
         "turn-slept-through",
         "src/server/shard.rs",
-        " || !self.recv_queue.is_empty() {",
-        " {",
+        "let is_waited_for = !self.recv_queue.is_empty() || ",
+        "let is_waited_for = ",
     ),
     Bug(
         "turn-never-given",
-        "src/server/arm_recv.rs",
+        "src/server/recv_mode.rs",
         "self.recv_queue.push_back(id);",
         "if self.recv_queue.is_empty() {\n                    self.recv_queue.push_back(id);\n                }",
     ),
@@ -349,7 +349,7 @@ BUGS = [
     Bug(
         "subscribed-too-early",
         "src/server/subscribe.rs",
-        "if !self.mesh.has_room(subscribe.topic.home(self.mesh.shard_count())) => {",
+        "if !self.mesh.has_room(self.mesh.home(&subscribe.topic)) => {",
         "if false => {",
     ),
     Bug(
@@ -367,20 +367,50 @@ BUGS = [
     Bug(
         "replaced-out-of-turn",
         "src/conn/outbox.rs",
-        "replaced.filter(|place| waiting.last.get(&mark.topic) == Some(place))",
+        "replaced.filter(|place| backlog.last.get(&queue_key.topic) == Some(place))",
         "replaced",
     ),
     Bug(
         "last-word-dropped",
         "src/conn/outbox.rs",
-        "other.mark.is_some_and(|other| other != mark && newest.get(&other) == Some(place))",
-        "other.mark.is_some_and(|other| other == mark && newest.get(&other) == Some(place))",
+        "other.queue_key.is_some_and(|other| other != queue_key && newest.get(&other) == Some(place))",
+        "other.queue_key.is_some_and(|other| other == queue_key && newest.get(&other) == Some(place))",
     ),
     Bug(
         "repeat-made-again",
-        "src/topics/home.rs",
-        "            self.repeats.insert((topic, key), position);\n",
-        "            let _ = (topic, key);\n",
+        "src/topics/repeats.rs",
+        "        self.made.insert(repeat.clone(), (position, end_ms));\n",
+        "        let _ = position;\n",
+    ),
+    Bug(
+        "nothing-to-receive-and-no-poll",
+        "src/server/receive.rs",
+        "                Ok(_) | Err(_) => self.resume_recv(",
+        "                Err(Errno::WouldBlock) => {}\n                Ok(_) | Err(_) => self.resume_recv(",
+    ),
+    Bug(
+        "starved-of-buffers-forgotten",
+        "src/server/recv_mode.rs",
+        "self.awaiting_buffers.push(id)",
+        "drop(id)",
+    ),
+    Bug(
+        "unread-input-lost",
+        "src/server/receive.rs",
+        "get_or_insert_default().unread.extend_from_slice(input);\n                return Progress::Continue;",
+        "get_or_insert_default().unread.extend_from_slice(&input[1..]);\n                return Progress::Continue;",
+    ),
+    Bug(
+        "paused-input-never-resumed",
+        "src/server/resume.rs",
+        "self.resuming.push_back(entry.id);",
+        "if self.resuming.is_empty() {\n                self.resuming.push_back(entry.id);\n            }",
+    ),
+    Bug(
+        "left-without-handing-over",
+        "src/server/drain.rs",
+        "!self.mesh.has_untaken() && !self.mesh.has_incoming()",
+        "!self.mesh.has_backlog() && !self.mesh.has_incoming()",
     ),
     Bug(
         "answer-before-arrival",
@@ -411,12 +441,6 @@ BUGS = [
         "src/server/mesh.rs",
         "link.map(|link| link.ring_ms = Some(now_ms + MESH_RETRY_MS)).is_some()",
         "link.map(|_| now_ms + MESH_RETRY_MS).is_some()",
-    ),
-    Bug(
-        "backlog-dropped-at-the-end",
-        "src/server/drain.rs",
-        "is_done && (is_late || !self.mesh.has_backlog() && !self.mesh.has_incoming())",
-        "is_done && (is_late || !self.mesh.has_incoming())",
     ),
 ]
 
