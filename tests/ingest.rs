@@ -132,7 +132,7 @@ fn malformed_and_oversized_records_end_the_stream_with_the_remedy() {
 }
 
 #[test]
-fn a_client_that_stops_within_a_record_gets_an_error_for_it() {
+fn a_record_that_is_cut_short_is_not_published() {
     let server = Server::start(&[]);
     let mut connection = connect(server.control);
     let body = "{\"topic\":\"a\",\"data\":1}\n{\"topic\":";
