@@ -1,12 +1,19 @@
-//! Responses. Each is a whole body: nothing here streams.
+//! Responses: most have a whole body, acknowledgements of a stream have one that grows.
+
+use std::convert::Infallible;
+use std::pin::Pin;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// A response with all of its body.
-pub(super) type Answer = Response<Full<Bytes>>;
+/// A body that grows while it is sent.
+pub(super) type Growing = Pin<Box<dyn Body<Data = Bytes, Error = Infallible>>>;
+
+/// A response.
+pub(super) type Answer = Response<Either<Full<Bytes>, Growing>>;
 
 /// What JSON is served as.
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -16,8 +23,15 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A response with this body.
 pub(super) fn answer(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Either::Left(Full::new(body.into())));
     *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, content_type);
+    answer
+}
+
+/// A response whose body grows.
+pub(super) fn streamed(content_type: HeaderValue, body: Growing) -> Answer {
+    let mut answer = Response::new(Either::Right(body));
     answer.headers_mut().insert(CONTENT_TYPE, content_type);
     answer
 }

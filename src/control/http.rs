@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
 use super::places::{Ended, Place};
-use super::{State, api, guard, metrics, publish, slowest};
+use super::{State, api, guard, metrics, publish, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 
 /// How long to wait after a connection could not be accepted, most likely for want of descriptors.
@@ -31,6 +31,7 @@ const INDEX: &str = "\
 Ringfeed's control port.
 
 POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: application/octet-stream'
+POST /publish           publish a stream of records, 'Content-Type: application/x-ndjson': one JSON object a line
 POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
 GET  /connections/slow  who has the most waiting (?count=20)
 GET  /metrics           numbers for Prometheus
@@ -108,6 +109,8 @@ enum Route<'a> {
     Ready,
     Metrics,
     Slowest,
+    /// A stream of publications.
+    Stream,
     /// What follows `/publish/`.
     Publish(&'a str),
     /// What follows `/api/`.
@@ -122,6 +125,7 @@ impl<'a> Route<'a> {
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
             "/connections/slow" => Some(Route::Slowest),
+            "/publish" => Some(Route::Stream),
             _ => {
                 let publish = path.strip_prefix("/publish/").map(Route::Publish);
                 publish.or_else(|| path.strip_prefix("/api/").map(Route::Api))
@@ -133,7 +137,7 @@ impl<'a> Route<'a> {
     fn methods(self) -> &'static str {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
-            Route::Publish(_) | Route::Api(_) => "POST",
+            Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
         }
     }
 
@@ -148,7 +152,7 @@ impl<'a> Route<'a> {
 }
 
 /// Answers one request.
-async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> Answer {
+async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>) -> Answer {
     if let Err(refused) = guard::check(request.version(), request.headers(), state.access.is_loopback()) {
         return text(refused.status(), refused.reason());
     }
@@ -172,6 +176,7 @@ async fn respond<B: Body<Data = Bytes>>(state: &State, request: Request<B>) -> A
         Route::Ready => text(StatusCode::OK, "ready"),
         Route::Metrics => metrics::get(state).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
+        Route::Stream => stream::post(state, request),
         Route::Publish(path) => publish::post(state, path, request).await,
         Route::Api(method) => api::post(state, method, request).await,
     }
@@ -191,7 +196,7 @@ mod tests {
     use crate::limits::PUBLISH_BYTES_MAX;
 
     /// Answers one request without a body.
-    fn ask(state: &State, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, Option<String>, String) {
+    fn ask(state: &Rc<State>, method: &str, target: &str, headers: &[(&str, &str)]) -> (u16, Option<String>, String) {
         let mut request = Request::builder().method(method).uri(target);
         if !headers.iter().any(|(name, _)| *name == "host") {
             request = request.header("host", "localhost");
@@ -227,10 +232,11 @@ mod tests {
             ("POST", "/api/info", 200, None, "\"nodes\":"),
             ("POST", "/api/nonsense", 404, None, "presence_stats"),
             ("GET", "/api/info", 405, Some("POST"), "use POST\n"),
-            ("GET", "/publish", 404, None, "POST /publish/<topic>"),
+            ("GET", "/publish", 405, Some("POST"), "use POST\n"),
+            ("POST", "/publish", 415, None, "POST /publish/<topic>"),
             ("GET", "/healthz/", 404, None, "/healthz"),
         ];
-        let state = Shards::default().state();
+        let state = Rc::new(Shards::default().state());
         for (method, target, status, allow, text) in rows {
             let (got, got_allow, body) = ask(&state, method, target, &[]);
             assert_eq!((got, got_allow.as_deref()), (status, allow), "{method} {target}");
@@ -240,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_server_that_leaves_is_alive_but_not_ready() {
-        let state = Shards::default().state();
+        let state = Rc::new(Shards::default().state());
         state.status.set_draining();
         assert_eq!(ask(&state, "GET", "/readyz", &[]).0, 503);
         assert_eq!(ask(&state, "GET", "/healthz", &[]).0, 200);
@@ -250,7 +256,7 @@ mod tests {
     #[test]
     fn what_a_foreign_page_asks_is_refused_before_anything_is_done() {
         let shards = Shards::default();
-        let state = shards.state();
+        let state = Rc::new(shards.state());
         assert_eq!(ask(&state, "POST", "/publish/a", &[("origin", "https://example.org")]).0, 403);
         assert_eq!(ask(&state, "GET", "/metrics", &[("host", "example.org")]).0, 403);
         assert_eq!(ask(&state, "POST", "/publish/a", &[("host", "a"), ("host", "a")]).0, 400);
@@ -261,7 +267,7 @@ mod tests {
     #[test]
     fn where_there_is_a_key_only_probes_need_none() {
         let shards = Shards::default();
-        let state = shards.state_with_key("secret");
+        let state = Rc::new(shards.state_with_key("secret"));
         let rows = [
             ("GET", "/healthz", 200),
             ("GET", "/readyz", 200),

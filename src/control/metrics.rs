@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::answer::{Answer, answer};
 use super::places::{Ended, PlaceCounts};
+use super::stream::StreamCounts;
 use super::{State, host, process};
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
@@ -144,18 +145,18 @@ pub(super) async fn get(state: &State) -> Answer {
         cpu_time: process::cpu_time(),
         started: state.started.duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
-    match encode(state.status.clone(), state.places.counts(), process) {
+    match encode(state.status.clone(), ControlPort(state.places.counts(), state.streams.get()), process) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
     }
 }
 
-fn encode(status: Status, places: PlaceCounts, process: Process) -> Result<String, fmt::Error> {
+fn encode(status: Status, control: ControlPort, process: Process) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("ringfeed_build", "What is running", version);
     registry.register_collector(Box::new(Shards(status)));
-    registry.register_collector(Box::new(ControlPort(places)));
+    registry.register_collector(Box::new(control));
     registry.register_collector(Box::new(process));
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
@@ -213,7 +214,7 @@ impl Shards {
 
 /// The control port's own numbers.
 #[derive(Debug)]
-struct ControlPort(PlaceCounts);
+struct ControlPort(PlaceCounts, StreamCounts);
 
 impl Collector for ControlPort {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -226,6 +227,17 @@ impl Collector for ControlPort {
         let (name, help) = ("ringfeed_control_connections_accepted", "Connections to the control port accepted");
         let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         encode_counter(&mut metric, counts.accepted)?;
+        let records = [
+            (
+                "ringfeed_stream_records",
+                "Records of publication streams acknowledged with a position",
+                self.1.published,
+            ),
+            ("ringfeed_stream_records_refused", "Records of publication streams refused", self.1.refused),
+        ];
+        for (name, help, count) in records {
+            encode_counter(&mut encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;
+        }
         let (name, help) = ("ringfeed_control_connections_ended", "Connections to the control port ended, by reason");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for ended in Ended::ALL {
@@ -282,7 +294,7 @@ mod tests {
         };
         let ended = std::array::from_fn(|index| index as u64);
         let places = PlaceCounts { authenticated: 7, others: 8, accepted: 30, ended };
-        encode(Status::new(2), places, process).unwrap()
+        encode(Status::new(2), ControlPort(places, StreamCounts { published: 5, refused: 6 }), process).unwrap()
     }
 
     #[test]

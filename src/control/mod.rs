@@ -7,6 +7,7 @@
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
 //! GET  /connections/slow   who has the most waiting         (slowest)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
+//! POST /publish           a stream of publications         (stream, record)
 //! POST /api/<method>      Centrifugo's server API          (api)
 //! ```
 //!
@@ -31,8 +32,10 @@ mod places;
 mod process;
 mod publish;
 mod query;
+mod record;
 mod shards;
 mod slowest;
+mod stream;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -93,6 +96,7 @@ struct State {
     namespaces: Arc<Namespaces>,
     access: Access,
     places: Rc<Places>,
+    streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
     uid: String,
     /// When the process did, as near as the control plane knows.
@@ -112,7 +116,8 @@ impl State {
         let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
         let started = SystemTime::now();
         let (shards, places) = (RefCell::new(shards), Places::new(Bounds::default()));
-        State { shards, status, namespaces, access, places, uid, started, memory_before }
+        let streams = std::cell::Cell::default();
+        State { shards, status, namespaces, access, places, streams, uid, started, memory_before }
     }
 
     /// Runs `act` with the shards.

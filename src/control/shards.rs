@@ -56,11 +56,15 @@ impl ToShards for Publisher {
 }
 
 impl State {
+    /// Sends a publication to its shard. The outcome follows.
+    pub(super) fn send(&self, draft: Draft) -> Result<Outcome, PublishError> {
+        self.refuse_while_draining()?;
+        self.with_shards(|shards| shards.publish(draft))
+    }
+
     /// Publishes, and waits for the publication's place.
     pub(super) async fn publish(&self, draft: Draft) -> Result<Position, PublishError> {
-        self.refuse_while_draining()?;
-        let outcome = self.with_shards(|shards| shards.publish(draft))?;
-        outcome.await.unwrap_or(Err(PublishError::Stopping))
+        self.send(draft)?.await.unwrap_or(Err(PublishError::Stopping))
     }
 
     /// Asks about a topic, and waits for the answer.
