@@ -36,7 +36,7 @@ pub trait Handler {
     /// A whole message came. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
 
-    /// The handler may go on with what it has left when it [paused](Context::pause) this connection's messages. It may
+    /// The handler may go on with what it has left when it [paused](Context::pause_input) this connection's messages. It may
     /// pause them again.
     fn on_resume(&mut self, conn: &mut Context<'_>) {
         let _ = conn;

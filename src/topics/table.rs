@@ -108,7 +108,7 @@ impl Topics {
     }
 
     /// The id of `name`, which is in `namespace`; and whether it is new here, so that its home must be told. Unless
-    /// somebody subscribes or [begins to](Self::begin_join), forget it again.
+    /// somebody subscribes or [begins to](Self::begin_subscribe), forget it again.
     pub fn find_or_make(&mut self, name: &TopicName, namespace: NamespaceId) -> (TopicId, bool) {
         match self.ids.entry(name.clone()) {
             Entry::Occupied(entry) => (*entry.get(), false),
