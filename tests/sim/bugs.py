@@ -167,7 +167,10 @@ BUGS = [
         "accept-not-renewed",
         "src/server/accept.rs",
         "        self.accepts.remove(completion.token.tag());\n",
-        "        if completion.result.is_ok() {\n            self.accepts.remove(completion.token.tag());\n        }\n",
+        "        if completion.result.is_ok() {\n"
+        "            self.accepts.remove(completion.token.tag());\n"
+        "        }\n"
+        "",
     ),
     Bug(
         "no-retry-when-full",
@@ -179,14 +182,26 @@ BUGS = [
     Bug(
         "outbox-without-bound",
         "src/conn/outbox.rs",
-        "        if counted > 0 && counted + frame.len() > bytes_max {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
-        "        if frame.len() > bytes_max {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
+        "        if counted > 0 && counted + frame.len() > bytes_max {\n"
+        "            return Err(OutboxFull);\n"
+        "        }\n"
+        "        self.backlog()",
+        "        if frame.len() > bytes_max {\n"
+        "            return Err(OutboxFull);\n"
+        "        }\n"
+        "        self.backlog()",
     ),
     Bug(
         "bound-too-early",
         "src/conn/outbox.rs",
-        "        if counted > 0 && counted + frame.len() > bytes_max {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
-        "        if counted > 0 && counted + frame.len() > bytes_max / 4 {\n            return Err(OutboxFull);\n        }\n        self.backlog()",
+        "        if counted > 0 && counted + frame.len() > bytes_max {\n"
+        "            return Err(OutboxFull);\n"
+        "        }\n"
+        "        self.backlog()",
+        "        if counted > 0 && counted + frame.len() > bytes_max / 4 {\n"
+        "            return Err(OutboxFull);\n"
+        "        }\n"
+        "        self.backlog()",
     ),
     Bug(
         "offset-skipped",
