@@ -36,8 +36,8 @@ pub trait Handler {
     /// A whole message came. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
 
-    /// Called when the handler may continue the messages that it [paused](Context::pause_input) on this connection, before
-    /// the shard hands over further ones. It may pause again.
+    /// Called when the handler may continue the messages that it [paused](Context::pause_input) on this connection,
+    /// before the shard hands over further ones. It may pause again.
     fn on_resume(&mut self, conn: &mut Context<'_>) {
         let _ = conn;
     }
