@@ -66,6 +66,9 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn settle_input(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         if matches!(entry.stage, Stage::Terminating | Stage::Closing) {
+            // The connection ended while the shard read its messages.
+            drop(ConnExtras::take_unread(&mut entry.extras));
+            entry.set_input(Input::Open);
             return;
         }
         if entry.input() == Input::Ready && !entry.is_flooded() {
