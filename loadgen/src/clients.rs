@@ -103,7 +103,7 @@ pub(crate) struct Out<'a> {
 }
 
 /// The destination of a group of clients.
-struct Way {
+struct Route {
     target: Target,
     dialer: Dialer,
     /// The name that the server's certificate must have; `None` without TLS.
@@ -114,9 +114,9 @@ struct Way {
 /// All clients of a worker.
 pub(crate) struct Clients {
     sockets: Sockets,
-    talks: Connections,
-    to_subscribe: Way,
-    to_publish: Option<Way>,
+    connections: Connections,
+    to_subscribe: Route,
+    to_publish: Option<Route>,
     publishers: u32,
     connect_rate: Option<u32>,
     handshakes_max: u32,
@@ -156,17 +156,17 @@ impl Clients {
         let driver = driver::choose(connect.driver, connect.script.as_deref(), &common.url)?;
         let publishers = publishing.map_or(0, |options| options.publishers);
         let to_publish =
-            publishing.map(|options| Way::new(&options.publish, publishers, &options.publish_header, connect));
-        let to_subscribe = Way::new(&common.url, subscribers, &connect.header, connect)?;
+            publishing.map(|options| Route::new(&options.publish, publishers, &options.publish_header, connect));
+        let to_subscribe = Route::new(&common.url, subscribers, &connect.header, connect)?;
         let to_publish = to_publish.transpose()?;
         let count = subscribers + publishers;
         let is_encrypted =
-            [Some(&to_subscribe), to_publish.as_ref()].into_iter().flatten().any(|way| way.name.is_some());
+            [Some(&to_subscribe), to_publish.as_ref()].into_iter().flatten().any(|route| route.name.is_some());
         let tls = is_encrypted.then(|| Tls::new(trust(connect), count)).transpose()?;
         Ok(Clients {
             sockets: Sockets::new(count, tls)?,
-            talks: Connections {
-                tools: Tools { driver, hands: FrameCache::new() },
+            connections: Connections {
+                tools: Tools { driver, frames: FrameCache::new() },
                 topics,
                 deflate: common.deflate,
                 subscribers,
@@ -191,13 +191,13 @@ impl Clients {
     /// # Errors
     /// If one of them, or a client that was ready before, fails.
     pub(crate) fn connect(&mut self, subscribers: Range<u32>, sink: &mut impl Sink) -> Result<(), Error> {
-        self.talks.failure = None;
+        self.connections.failure = None;
         let mut pace = Pace::new(self.connect_rate, Some(u32::MAX));
         pace.start(sink.woken());
-        let (mut next, ready_at_end) = (subscribers.start, self.talks.ready_count + subscribers.len() as u32);
-        while self.talks.ready_count < ready_at_end {
+        let (mut next, ready_at_end) = (subscribers.start, self.connections.ready_count + subscribers.len() as u32);
+        while self.connections.ready_count < ready_at_end {
             let now_ns = sink.woken();
-            while next < subscribers.end && self.talks.opening_count < self.handshakes_max {
+            while next < subscribers.end && self.connections.opening_count < self.handshakes_max {
                 if pace.take_due(0, now_ns).is_none() {
                     break;
                 }
@@ -206,7 +206,7 @@ impl Clients {
             }
             let timeout = pace.next_due_in(0, now_ns).map_or(TURN, |due| due.min(TURN));
             self.turn(timeout, sink);
-            if let Some((client, reason)) = self.talks.failure.take() {
+            if let Some((client, reason)) = self.connections.failure.take() {
                 return Err(self.describe(client, &reason));
             }
         }
@@ -219,9 +219,9 @@ impl Clients {
     /// # Errors
     /// If one of them fails.
     pub(crate) fn connect_publishers(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
-        let publishers = self.talks.subscribers..self.talks.subscribers + self.publishers;
+        let publishers = self.connections.subscribers..self.connections.subscribers + self.publishers;
         match &self.to_publish {
-            Some(way) if way.target.is_web_socket() => self.connect(publishers, sink),
+            Some(route) if route.target.is_web_socket() => self.connect(publishers, sink),
             Some(_) => {
                 for client in publishers {
                     self.open_http(client).map_err(|reason| self.describe(client, &reason))?;
@@ -237,35 +237,41 @@ impl Clients {
     /// # Errors
     /// If this host can't open the connection.
     pub(crate) fn open(&mut self, client: u32) -> Result<(), String> {
-        let Clients { sockets, talks, to_subscribe, to_publish, attention, .. } = self;
-        let topics = Arc::clone(&talks.topics);
-        let topic = (client < talks.subscribers).then(|| topics.name(topics.of(client)));
-        let way = match topic {
+        let Clients { sockets, connections, to_subscribe, to_publish, attention, .. } = self;
+        let topics = Arc::clone(&connections.topics);
+        let topic = (client < connections.subscribers).then(|| topics.name(topics.of(client)));
+        let route = match topic {
             Some(_) => to_subscribe,
             None => to_publish.as_mut().expect("a publisher has a target"),
         };
-        let socket = way.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
-        sockets.open(client, socket, way.name.as_ref(), *attention)?;
-        let path = way.target.path(topic.unwrap_or(topics.name(0)));
+        let socket = route.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, route.name.as_ref(), *attention)?;
+        let path = route.target.path(topic.unwrap_or(topics.name(0)));
         // Publications are not compressed.
-        let deflate = talks.deflate && topic.is_some();
-        let request = Request { authority: &way.target.authority, path: &path, headers: &way.headers, deflate, topic };
-        let opening = Opening::begin(&request, &mut talks.tools, sockets.out(client));
-        talks.opened.push_back((client, opening.since));
-        talks.opening_count += 1;
-        talks.all[client as usize] = Conversation::Opening(Box::new(opening));
+        let deflate = connections.deflate && topic.is_some();
+        let request =
+            Request { authority: &route.target.authority, path: &path, headers: &route.headers, deflate, topic };
+        let opening = Opening::begin(&request, &mut connections.tools, sockets.out(client));
+        connections.opened.push_back((client, opening.since));
+        connections.opening_count += 1;
+        connections.all[client as usize] = Conversation::Opening(Box::new(opening));
         Ok(())
     }
 
     /// Connects `client`, which publishes by POST.
     fn open_http(&mut self, client: u32) -> Result<(), String> {
-        let Clients { sockets, talks, to_publish, .. } = self;
-        let way = to_publish.as_mut().expect("a publisher has a target");
-        let socket = way.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
-        sockets.open(client, socket, way.name.as_ref(), Attention::Busy)?;
-        let publisher = HttpPublisher::new(Arc::clone(&talks.tools.driver), &way.target, &talks.topics, &way.headers);
-        talks.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
-        talks.ready_count += 1;
+        let Clients { sockets, connections, to_publish, .. } = self;
+        let route = to_publish.as_mut().expect("a publisher has a target");
+        let socket = route.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, route.name.as_ref(), Attention::Busy)?;
+        let publisher = HttpPublisher::new(
+            Arc::clone(&connections.tools.driver),
+            &route.target,
+            &connections.topics,
+            &route.headers,
+        );
+        connections.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
+        connections.ready_count += 1;
         Ok(())
     }
 
@@ -276,12 +282,12 @@ impl Clients {
 
     /// Number of clients in the handshake.
     pub(crate) fn opening_count(&self) -> u32 {
-        self.talks.opening_count
+        self.connections.opening_count
     }
 
     /// Number of ready clients, including publishers.
     pub(crate) fn ready_count(&self) -> u32 {
-        self.talks.ready_count
+        self.connections.ready_count
     }
 
     /// Sets how clients receive that connect from now on.
@@ -301,31 +307,31 @@ impl Clients {
 
     /// Number of pings answered.
     pub(crate) fn pings(&self) -> u64 {
-        self.talks.tools.hands.pings
+        self.connections.tools.frames.pings
     }
 
     /// Closes `client` after a closing message. Does not call the sink.
     pub(crate) fn leave(&mut self, client: u32) {
-        if let Conversation::Ready(link) = &self.talks.all[client as usize] {
-            link.close(&mut self.talks.tools, self.sockets.out(client));
+        if let Conversation::Ready(link) = &self.connections.all[client as usize] {
+            link.close(&mut self.connections.tools, self.sockets.out(client));
         }
         self.vanish(client);
     }
 
     /// Closes `client` without a closing message, as when its network fails. Does not call the sink.
     pub(crate) fn vanish(&mut self, client: u32) {
-        self.talks.take(client);
+        self.connections.take(client);
         self.sockets.leave(client);
     }
 
     /// The send buffer of `client`.
     pub(crate) fn out(&mut self, client: u32) -> Out<'_> {
-        Out { bytes: self.sockets.out(client), keys: &mut self.talks.tools.hands.keys }
+        Out { bytes: self.sockets.out(client), keys: &mut self.connections.tools.frames.keys }
     }
 
     /// Publishes `payload`. Does nothing if the publisher has ended, which the sink already knows.
     pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8]) {
-        let Connections { tools, topics, all, subscribers, .. } = &mut self.talks;
+        let Connections { tools, topics, all, subscribers, .. } = &mut self.connections;
         let client = *subscribers + publisher;
         let topic_name = topics.name(topic);
         match &mut all[client as usize] {
@@ -335,7 +341,7 @@ impl Clients {
             Conversation::Ready(_) => {
                 let (kind, payload) = tools.driver.publish(topic_name, payload);
                 let message = Message { kind, payload: &payload };
-                encode_message(self.sockets.out(client), message, Some(tools.hands.keys.next()));
+                encode_message(self.sockets.out(client), message, Some(tools.frames.keys.next()));
             }
             Conversation::None | Conversation::Opening(_) => {}
         }
@@ -343,7 +349,7 @@ impl Clients {
 
     /// Whether all publications are acknowledged, where the protocol has acknowledgements.
     pub(crate) fn is_answered(&self) -> bool {
-        let publishers = &self.talks.all[self.talks.subscribers as usize..];
+        let publishers = &self.connections.all[self.connections.subscribers as usize..];
         publishers.iter().all(|conversation| match conversation {
             Conversation::Ready(Link::Answers(publisher)) => publisher.is_answered(),
             Conversation::None | Conversation::Opening(_) | Conversation::Ready(_) => true,
@@ -354,42 +360,42 @@ impl Clients {
     pub(crate) fn turn(&mut self, timeout: Duration, sink: &mut impl Sink) {
         let count = (sink.awaited() / GATHER_SHARE).clamp(1, GATHER_MAX) as u32;
         let want = Gather { count, within: GATHER_WITHIN.min(timeout) };
-        self.sockets.turn(want, timeout, &mut Listening { talks: &mut self.talks, sink, now_ns: 0 });
-        while let Some(client) = self.talks.next_overdue() {
+        self.sockets.turn(want, timeout, &mut Listening { connections: &mut self.connections, sink, now_ns: 0 });
+        while let Some(client) = self.connections.next_overdue() {
             self.sockets.leave(client);
             let seconds = PATIENCE.as_secs();
-            self.talks.on_closed(client, &format!("not ready within {seconds} s"), sink);
+            self.connections.on_closed(client, &format!("not ready within {seconds} s"), sink);
         }
     }
 
     /// The error for the failure of `client`.
     fn describe(&self, client: u32, reason: &str) -> Error {
-        match client.checked_sub(self.talks.subscribers) {
+        match client.checked_sub(self.connections.subscribers) {
             None => Error::new(format!("{}: connection {client}: {reason}", self.to_subscribe.target)),
             Some(_) => {
-                let target = self.to_publish.as_ref().map_or(String::new(), |way| way.target.to_string());
+                let target = self.to_publish.as_ref().map_or(String::new(), |route| route.target.to_string());
                 Error::new(format!("{target}: publishing: {reason}"))
             }
         }
     }
 }
 
-impl Way {
+impl Route {
     fn new(
         target: &Target,
         connections: u32,
         headers: &[(String, String)],
         connect: &ConnectOptions,
-    ) -> Result<Way, Error> {
+    ) -> Result<Route, Error> {
         let name = target.is_encrypted().then(|| tls::name(target.host())).transpose()?;
         let dialer = Dialer::new(target, connections, &connect.source, &connect.destination)?;
-        Ok(Way { target: target.clone(), dialer, name, headers: headers.to_vec() })
+        Ok(Route { target: target.clone(), dialer, name, headers: headers.to_vec() })
     }
 }
 
 fn trust(connect: &ConnectOptions) -> Trust<'_> {
     match &connect.ca {
-        _ if connect.insecure => Trust::Everybody,
+        _ if connect.insecure => Trust::Any,
         Some(path) => Trust::Authorities(path),
         None => Trust::Public,
     }
@@ -526,7 +532,7 @@ impl Connections {
 
 /// Passes the bytes of sockets to conversations.
 struct Listening<'a, A> {
-    talks: &'a mut Connections,
+    connections: &'a mut Connections,
     sink: &'a mut A,
     /// Time of receipt of the current data.
     now_ns: u64,
@@ -538,10 +544,10 @@ impl<A: Sink> Observer for Listening<'_, A> {
     }
 
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        self.talks.on_bytes(socket, bytes, out, self.now_ns, self.sink)
+        self.connections.on_bytes(socket, bytes, out, self.now_ns, self.sink)
     }
 
     fn on_closed(&mut self, socket: u32, reason: &str) {
-        self.talks.on_closed(socket, reason, self.sink);
+        self.connections.on_closed(socket, reason, self.sink);
     }
 }
