@@ -1,5 +1,5 @@
-//! A bare server that accepts, answers the opening handshake and then only holds the connection: the other end of a run
-//! with a million of them, which costs as little as can be. Speaks no protocol beyond the handshake.
+//! A minimal server that answers the opening handshake and then holds the connection, as the peer for client
+//! measurements with a million connections. It speaks no protocol beyond the handshake.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -16,13 +16,13 @@ use crate::error::Error;
 use crate::pin;
 use crate::sockets::raise_descriptor_limit;
 
-/// Connections that wait in the kernel until they are accepted.
+/// Length of the kernel's accept queue.
 const BACKLOG: i32 = 65_535;
 
-/// The longest wait of one turn.
+/// Longest wait of one turn.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Runs until it is ended from outside.
+/// Runs until the process is killed.
 ///
 /// # Errors
 /// If it can't listen, or this host's limits are too low.
@@ -60,13 +60,13 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
 struct Acceptor {
     ring: Uring,
     listener: TcpListener,
-    /// Connections that may still come.
+    /// Connections that can still be accepted.
     room: u32,
-    /// Accepts under way, by bit of their tag.
+    /// Accepts in progress, by bit of their tag.
     accepting: u64,
-    /// Requests that have not come whole: one that begins at the end of a receive buffer goes on in the next.
+    /// Incomplete requests: one that begins at the end of a receive buffer continues in the next.
     partial: HashMap<u32, Vec<u8>>,
-    /// What is sent at the end of the turn.
+    /// Responses to send at the end of the turn.
     answers: Vec<(u32, Vec<u8>)>,
 }
 
@@ -105,7 +105,7 @@ impl Acceptor {
         }
     }
 
-    /// What comes after the request is not looked at.
+    /// Ignores bytes after the request.
     fn on_recv(&mut self, completion: Completion) {
         let slot = completion.token.slot();
         if let Some(piece) = completion.received {
@@ -120,7 +120,7 @@ impl Acceptor {
         }
         match completion.result {
             Ok(1..) => self.ring.submit_poll(FixedFd(slot), token(Op::Poll, slot)),
-            // There was no buffer, say; it is still there.
+            // A temporary error, such as a lack of buffers: the connection is still open.
             Err(error) if error.is_temporary() => self.ring.submit_poll(FixedFd(slot), token(Op::Poll, slot)),
             Ok(0) | Err(_) => {
                 self.partial.remove(&slot);
@@ -129,7 +129,7 @@ impl Acceptor {
         }
     }
 
-    /// An answer that does not go whole belongs to somebody who is gone: nothing was sent before it.
+    /// A short send only happens if the peer is gone, since nothing was sent before the response.
     fn send_answers(&mut self) {
         let sends = self.answers.iter().map(|(slot, bytes)| SendNow {
             socket: FixedFd(*slot),
@@ -142,7 +142,7 @@ impl Acceptor {
     }
 }
 
-/// The answer to an opening handshake, if it is one.
+/// The response to an opening handshake, or `None` for any other request.
 fn answer(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     let upgrade = Upgrade::from_request(head).ok()?;
     let mut answer = Vec::new();
@@ -150,7 +150,7 @@ fn answer(head: &RequestHead<'_>) -> Option<Vec<u8>> {
     Some(answer)
 }
 
-/// A socket's next owner begins when nothing of the former is under way.
+/// A slot is reused only after all operations on the old socket completed, so one generation suffices.
 fn token(op: Op, slot: u32) -> Token {
     Token::of_conn(op, ConnId { slot, generation: 0 })
 }
@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_knocks_is_answered_and_makes_room_when_gone() {
+    fn a_handshake_is_answered_and_a_closed_connection_makes_room() {
         let listener = listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
         let config = UringConfig { descriptors: 2, recv_buffers: 4, recv_buffer_bytes: 1024 };

@@ -16,17 +16,19 @@ use crate::report::Report;
 use crate::run::Run;
 use crate::topics::Topics;
 
-/// Soon enough to look again whether a number is free.
+/// Delay before checking again whether a number is free.
 const RETRY: Duration = Duration::from_millis(1);
 
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &ChurnOptions) -> Result<Report, Error> {
     let ChurnOptions { common, publishing, connections, rate, leave_rate } = options;
     if publishing.publishers > 1 {
-        return Err(Error::new("whoever joins can't know what to expect of several publishers: use one"));
+        return Err(Error::new(
+            "the order of several publishers is unknown to a joining subscriber: use --publishers 1",
+        ));
     }
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
@@ -51,16 +53,16 @@ pub(crate) fn run(options: &ChurnOptions) -> Result<Report, Error> {
 struct Churn {
     feed: Feed,
     connections: u32,
-    /// When the next leaves.
+    /// Schedule of the departures.
     leaving: Pace,
-    /// Who leaves next.
+    /// The next subscriber to leave.
     next: u32,
     is_there: Vec<bool>,
-    /// They have left and are to return.
+    /// Subscribers that have left and are to return.
     away: VecDeque<u32>,
     left: u64,
     returned: u64,
-    /// From connecting until they are subscribed.
+    /// Time from connecting to the confirmed subscription.
     returning: Latencies,
 }
 
@@ -99,7 +101,7 @@ impl Churn {
         }
     }
 
-    fn return_those_away(&mut self, clients: &mut Clients) {
+    fn reconnect_away(&mut self, clients: &mut Clients) {
         while let Some(client) = self.away.front().copied().filter(|client| clients.is_free(*client)) {
             self.away.pop_front();
             if let Err(reason) = clients.open(client) {
@@ -125,7 +127,7 @@ impl Feeding for Churn {
 
     fn on_turn(&mut self, clients: &mut Clients) -> Duration {
         self.leave_due(clients);
-        self.return_those_away(clients);
+        self.reconnect_away(clients);
         let now_ns = self.feed.deliveries.recorder.now_ns();
         let next = self.leaving.next_due_in(0, now_ns).unwrap_or(TURN);
         if self.away.is_empty() { next } else { next.min(RETRY) }

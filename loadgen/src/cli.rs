@@ -1,4 +1,4 @@
-//! The flags.
+//! The command-line flags.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,54 +21,56 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Task {
-    /// One publisher, many subscribers of one topic: a score, a price, a chat room. Every subscriber must get every
+    /// Few publishers, many subscribers: a score, a price, a chat room. Checks that every subscriber receives every
     /// message once, in order and unchanged.
     Fanout(FanoutOptions),
-    /// Every connection sends a message and waits for it to come back: request and response over WebSocket.
+    /// Request and response over WebSocket: every connection sends a message and waits for its echo.
     Echo(EchoOptions),
-    /// Connections come and go at once: a shop opens, a deployment restarts. How many handshakes a server gets done,
+    /// Many handshakes at once: a shop opens, a deployment restarts. Measures how many handshakes a server completes
     /// and how long they take.
     Connect(ConnectScenarioOptions),
-    /// Connections that only are there, as most are most of the time: presence, rare notifications. What holding them
-    /// costs; pings are answered.
+    /// Connections without traffic, as most are most of the time: presence, rare notifications. Measures what each
+    /// costs in memory and CPU; answers pings.
     Idle(IdleOptions),
-    /// A crowd loses its connections at once and comes back as a known SDK does, while others are served: a proxy
-    /// restarts, a network is gone for a moment. What do the others notice, and when are all back? With {topic} in the
-    /// addresses the crowd has a topic of its own, on which nothing is published.
+    /// Many clients lose their connections at once and reconnect with the backoff of a known SDK: a proxy restarts, a
+    /// network fails for a moment. Measures the latency of the subscribers that stay, and the time until all clients
+    /// are back. With {topic} in the addresses, the reconnecting clients have a topic of their own without
+    /// publications.
     Storm(StormOptions),
-    /// Some subscribers read slowly or not at all: phones in tunnels. Do the others notice, and what becomes of the
-    /// slow?
+    /// Some subscribers read slowly or not at all: phones in tunnels. Measures whether that delays the others, and how
+    /// the server treats the slow ones.
     Slow(SlowOptions),
-    /// Subscribers leave and return all the time: people open and close pages. Whoever is there must get every message.
+    /// Subscribers leave and return all the time: people open and close pages. Checks that each receives every message
+    /// published while it is subscribed.
     Churn(ChurnOptions),
-    /// A server is told to stop while everybody is connected: a deployment. Is everybody told to go elsewhere, at an
-    /// even pace, and has anybody lost what was published before?
+    /// A server gets SIGTERM with all subscribers connected: a deployment. Checks that it closes them at an even pace,
+    /// without losing earlier messages.
     Drain(DrainOptions),
-    /// Accept connections and hold them, and nothing else: the other end of a run that is about the client
+    /// Accept and hold connections, and do nothing else: a peer for runs that measure the client
     #[command(hide = true)]
     Accept(AcceptOptions),
-    /// Show two reports side by side, as ratios of the second to the first.
+    /// Compare two reports side by side, with the ratio of the second to the first.
     Compare(CompareOptions),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct CommonOptions {
-    /// Where to connect: ws://HOST:PORT/PATH, wss:// for TLS; http:// or https:// for event streams
+    /// URL to connect to: ws://HOST:PORT/PATH, or wss:// for TLS; http:// or https:// for event streams
     #[arg(long)]
     pub(crate) url: Target,
-    /// Payload bytes of a message
+    /// Payload bytes per message
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(PAYLOAD_BYTES_MIN as i64..))]
     pub(crate) size: u32,
-    /// Have messages compressed both ways; the server must agree
+    /// Compress messages in both directions; the server must agree
     #[arg(long)]
     pub(crate) deflate: bool,
-    /// How long to measure: 5s, 500ms, 1m
+    /// Length of the measured part: 5s, 500ms, 1m
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
-    /// How long to run before measuring
+    /// Length of the warm-up before it
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub(crate) warmup: Duration,
-    /// Process id of the server, on this machine: its CPU time and memory go into the report
+    /// Process id of the server, if it runs on this machine: adds its CPU time and memory to the report
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
     /// Run on this CPU only
@@ -76,33 +78,33 @@ pub(crate) struct CommonOptions {
     pub(crate) cpu: Option<u32>,
     #[command(flatten)]
     pub(crate) tolerance: Tolerance,
-    /// Write the report to this file as JSON, too
+    /// Also write the report to this file, as JSON
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write the report to this file as a page with plots, too
+    /// Also write the report to this file, as an HTML page with plots
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
 }
 
-/// What is taken for a fault.
+/// The limits beyond which a delay is a fault.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Tolerance {
-    /// A message that takes longer, from when it was sent, is a fault
+    /// A message that arrives later than this after it was sent is a fault
     #[arg(long, default_value = "1s", value_parser = parse_duration)]
     pub(crate) late: Duration,
-    /// If messages are awaited and none comes for so long, they are given up
+    /// Count due messages as missing if none arrives for this long
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub(crate) patience: Duration,
 }
 
-/// Two reports to be compared.
+/// The two reports to compare.
 #[derive(Debug, Args)]
 pub(crate) struct CompareOptions {
-    /// What `--json` wrote
+    /// The baseline: a report written with `--json`
     pub(crate) first: PathBuf,
-    /// What `--json` wrote, of the run that is set against the first
+    /// The report to compare with the baseline, written with `--json`
     pub(crate) second: PathBuf,
 }
 
@@ -112,25 +114,26 @@ pub(crate) struct FanoutOptions {
     pub(crate) common: CommonOptions,
     #[command(flatten)]
     pub(crate) publishing: PublishOptions,
-    /// Subscribers
+    /// Number of subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Publications under way at a time: the next goes out when every subscriber has got the oldest. Without this, 1
-    /// or, with --rate, no bound. With both, the schedule waits, as most tools do: see what that does to the
-    /// uncorrected latency
+    /// Most publications in flight: the next is sent once every subscriber has received the oldest. Default: 1, or
+    /// without limit if --rate is given. With both, a full window delays the schedule, as in most tools: compare
+    /// corrected and uncorrected latency to see the effect
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
-    /// Topics. Each subscriber is on one of them, and publications take them in turn
+    /// Number of topics. Each subscriber subscribes to one; publications go to the topics in rotation
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) topics: u32,
-    /// How unlike the topics' audiences are: topic k has one in proportion to 1 / k^SKEW. 0 is all alike, 1 is Zipf's
+    /// Skew of audience sizes: the audience of topic k is proportional to 1 / k^SKEW. 0 makes all equal, 1 is Zipf's
     /// law
     #[arg(long, default_value_t = 0.0, requires = "topics")]
     pub(crate) skew: f64,
-    /// Publications per second, sent on schedule whether or not the server keeps up
+    /// Publications per second, sent on schedule even if the server falls behind
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
-    /// With --rate, so many of them are due at once: what there is to join does not depend on how quick clients are
+    /// With --rate, publish in bursts of this many, so that the server can always join as many, however fast the
+    /// clients are
     #[arg(long, default_value_t = 1, requires = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) burst: u32,
 }
@@ -139,10 +142,10 @@ pub(crate) struct FanoutOptions {
 pub(crate) struct EchoOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Connections
+    /// Number of connections
     #[arg(short, long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Messages under way at a time on each connection
+    /// Messages in flight per connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pipeline: u32,
     /// Send binary messages instead of text
@@ -154,24 +157,24 @@ pub(crate) struct EchoOptions {
 pub(crate) struct ConnectScenarioOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Handshakes a second, begun on schedule whether or not the server keeps up. Without it, as many as --handshakes
-    /// at a time
+    /// Handshakes per second, started on schedule even if the server falls behind. Default: as many as possible, with
+    /// at most --handshakes in progress
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
-    /// Begin at nothing and reach --rate at the end: the history shows where it gets too much
+    /// Raise the rate from 0 to --rate over the run: the history shows where the server saturates
     #[arg(long, requires = "rate")]
     pub(crate) ramp: bool,
-    /// Connections at a time at most, those that are just leaving among them
+    /// Most connections at a time, including those that are closing
     #[arg(short, long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) connections: u32,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AcceptOptions {
-    /// Where to listen
+    /// Address to listen on
     #[arg(long, default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
-    /// Connections at most
+    /// Most connections at a time
     #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(64..))]
     pub(crate) connections: u32,
     /// Run on this CPU only
@@ -183,7 +186,7 @@ pub(crate) struct AcceptOptions {
 pub(crate) struct IdleOptions {
     #[command(flatten)]
     pub(crate) common: CommonOptions,
-    /// Connections
+    /// Number of connections
     #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
 }
@@ -194,19 +197,19 @@ pub(crate) struct StormOptions {
     pub(crate) common: CommonOptions,
     #[command(flatten)]
     pub(crate) publishing: PublishOptions,
-    /// The crowd that is gone at once and comes back
+    /// Number of clients that lose their connections and reconnect
     #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Subscribers that stay, and get what is published
+    /// Number of subscribers that stay connected and receive the publications
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) watchers: u32,
     /// Publications per second
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
-    /// How long to measure before the storm
+    /// How long to measure before the clients are disconnected
     #[arg(long, default_value = "3s", value_parser = parse_duration)]
     pub(crate) calm: Duration,
-    /// How clients come back
+    /// Backoff of the reconnecting clients
     #[arg(long, value_enum, default_value = "none")]
     pub(crate) reconnect: Sdk,
 }
@@ -217,16 +220,16 @@ pub(crate) struct SlowOptions {
     pub(crate) common: CommonOptions,
     #[command(flatten)]
     pub(crate) publishing: PublishOptions,
-    /// Subscribers, the slow ones among them
+    /// Number of subscribers, including the slow ones
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) connections: u32,
     /// Publications per second
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
-    /// Percent of the subscribers that are slow; at least one is
+    /// Percentage of slow subscribers; at least one is slow
     #[arg(long, default_value_t = 1.0)]
     pub(crate) slow_share: f64,
-    /// Payload bytes a second that each slow one reads; 0 reads nothing
+    /// Payload bytes per second that each slow subscriber reads; 0 reads nothing
     #[arg(long, default_value_t = 0)]
     pub(crate) slow_read: u32,
 }
@@ -237,13 +240,13 @@ pub(crate) struct ChurnOptions {
     pub(crate) common: CommonOptions,
     #[command(flatten)]
     pub(crate) publishing: PublishOptions,
-    /// Subscribers
+    /// Number of subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
     /// Publications per second
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
-    /// Subscribers that leave each second, each to return at once
+    /// Subscribers that leave per second; each returns at once
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) leave_rate: u32,
 }
@@ -254,18 +257,18 @@ pub(crate) struct DrainOptions {
     pub(crate) common: CommonOptions,
     #[command(flatten)]
     pub(crate) publishing: PublishOptions,
-    /// Subscribers
+    /// Number of subscribers
     #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
-    /// Publications per second, until it is told to stop: SIGTERM to --server-pid
+    /// Publications per second until the server gets SIGTERM (needs --server-pid)
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: u32,
-    /// The time over which the server is to tell everybody
+    /// The period over which the server is configured to close its connections
     #[arg(long, default_value = "20s", value_parser = parse_duration)]
     pub(crate) spread: Duration,
 }
 
-/// A whole number with a unit: `ms`, `s` or `m`.
+/// Parses a whole number with a unit: `ms`, `s` or `m`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -293,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn flags_out_of_range_are_refused() {
+    fn flags_out_of_range_are_rejected() {
         let fanout = ["loadgen", "fanout", "--url", "ws://127.0.0.1:1/", "--publish", "http://127.0.0.1:2/"];
         let accepts = |more: &[&str]| Arguments::try_parse_from(fanout.iter().chain(more)).is_ok();
         assert!(accepts(&[]));

@@ -1,7 +1,7 @@
-//! The clients of a worker: subscribers, and after them by number the connections that publish.
+//! The clients of a worker: subscribers, followed by number by the publishing connections.
 //!
-//! Joins sockets and conversations, opens them at a pace, and tells an [`Sink`] what came. A scenario decides who
-//! connects when, and what it means.
+//! Joins sockets and conversations, opens connections at a given pace, and passes received messages to a [`Sink`]. A
+//! scenario decides when each client connects, and handles the messages.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -26,86 +26,87 @@ use crate::target::Target;
 use crate::tls::{self, Tls, Trust};
 use crate::topics::Topics;
 
-/// How long a server may take until a client is ready.
+/// Longest time until a client is ready.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Clients from which on each waits with as little of the kernel's memory as can be, unless a scenario wants otherwise:
-/// more of them do not get messages so fast that it would matter.
+/// Above this number, clients receive with as little kernel memory as possible, unless the scenario chooses otherwise:
+/// with so many clients, the message rate per client is too low for the faster mode to matter.
 const BUSY_MAX: u32 = 100_000;
 
-/// The longest wait of one turn.
+/// Longest wait of one turn.
 pub(crate) const TURN: Duration = Duration::from_millis(100);
 
-/// Where messages are awaited on many clients, the part of these that is gathered, so that one waking serves them all:
-/// one in so many, and so many at most.
+/// While many clients expect messages, the loop waits for a batch, so that one wake-up handles all of them: this
+/// fraction of the expected messages, up to [`GATHER_MAX`].
 const GATHER_SHARE: u64 = 4;
 const GATHER_MAX: u64 = 64;
 
-/// How long that may take. It is what a latency may be told too long by; too short it never is.
+/// Longest wait for a batch. Reported latencies can be too long by this; they are never too short.
 const GATHER_WITHIN: Duration = Duration::from_micros(50);
 
-/// Who hears what the clients hear.
+/// Handles the events of the clients.
 pub(crate) trait Sink {
-    /// Something has come: what is the time, in nanoseconds since the start of the run?
+    /// Called when data arrives. Returns the time in nanoseconds since the start of the run.
     fn woken(&mut self) -> u64;
 
-    /// On how many clients messages are awaited, at least.
+    /// A lower bound for the number of clients that expect messages.
     fn awaited(&self) -> u64;
 
-    /// `client` is connected, and subscribed where there is something to subscribe to.
+    /// `client` is connected and, if it subscribes, its subscription is confirmed.
     fn on_ready(&mut self, client: u32, ready: Ready, now_ns: u64);
 
-    /// Takes from the front of what came to `client` the frames that it knows without a look into them, and what may be
-    /// the beginning of one more. `None` if it never knows any.
+    /// Takes known frames, and possibly the beginning of one more, from the front of the bytes received by `client`,
+    /// without decoding them. `None` if this sink keeps no frames.
     fn take_known(&mut self, _client: u32, _bytes: &[u8], _now_ns: u64) -> Option<Known<'_>> {
         None
     }
 
-    /// A message came to `client`. What is put into `out` goes back.
+    /// `client` received a message. Bytes appended to `out` are sent back.
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, out: Out<'_>);
 
-    /// `client` has ended, and not because we wanted; or it never became ready.
+    /// `client` ended without [`leave`](Clients::leave), or never became ready.
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str);
 }
 
-/// How it went to become ready.
+/// The result of the handshake.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ready {
-    /// How messages may be compressed, if that was agreed on.
+    /// The compression agreed on, if any.
     pub(crate) deflate: Option<DeflateParams>,
-    /// From the start of the TCP connection.
+    /// Time since the start of the TCP connection.
     pub(crate) took: Duration,
 }
 
-/// What an audience knows of the bytes that came.
+/// The known frames at the front of received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Known<'a> {
-    /// So many at the front.
+    /// Their length in bytes.
     pub(crate) len: usize,
-    /// Those before them that it took for the beginning of a frame it knew, and were not: they are to be read now.
+    /// Earlier bytes that were taken for the beginning of a known frame but differ from it: decode them before the
+    /// rest.
     pub(crate) taken_back: &'a [u8],
 }
 
-/// A message that has come.
+/// A received message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Incoming<'a> {
     pub(crate) message: Message<'a>,
-    /// The bytes that carried it and nothing else: for an audience that may know them again.
+    /// The bytes of its frame, if the message had a frame to itself and the sink keeps frames.
     pub(crate) frame: Option<&'a [u8]>,
     pub(crate) now_ns: u64,
 }
 
-/// Where a client's own frames go.
+/// Where to append frames sent by a client.
 pub(crate) struct Out<'a> {
     pub(crate) bytes: &'a mut Vec<u8>,
     pub(crate) keys: &'a mut MaskingKeys,
 }
 
-/// Where some of the clients go.
-struct Way {
+/// The destination of a group of clients.
+struct Route {
     target: Target,
     dialer: Dialer,
-    /// Whom the server's certificate must be for; `None` without encryption.
+    /// The name that the server's certificate must have; `None` without TLS.
     name: Option<tls::Name>,
     headers: Vec<(String, String)>,
 }
@@ -113,38 +114,38 @@ struct Way {
 /// All clients of a worker.
 pub(crate) struct Clients {
     sockets: Sockets,
-    talks: Connections,
-    to_subscribe: Way,
-    to_publish: Option<Way>,
+    connections: Connections,
+    to_subscribe: Route,
+    to_publish: Option<Route>,
     publishers: u32,
     connect_rate: Option<u32>,
     handshakes_max: u32,
     attention: Attention,
 }
 
-/// Their conversations.
+/// The conversations of the clients.
 struct Connections {
     tools: Tools,
     topics: Arc<Topics>,
     deflate: bool,
-    /// Clients from this number on publish.
+    /// Clients from this number on are publishers.
     subscribers: u32,
     all: Vec<Conversation>,
-    /// Those that were opened, in that order; some are ready or gone by now.
+    /// Opened clients with the time of opening, in that order; some are already ready or gone.
     opened: VecDeque<(u32, Instant)>,
     opening_count: u32,
     ready_count: u32,
-    /// Why the first client ended that did so by itself, since somebody last asked.
+    /// The first client that ended by itself, and the reason, since the last query.
     failure: Option<(u32, String)>,
-    /// A copy of what is read now.
+    /// A copy of the bytes being decoded.
     copy: Vec<u8>,
 }
 
 impl Clients {
-    /// Room for `subscribers` and those who publish. Nobody is connected yet.
+    /// Creates clients for `subscribers` and for the publishers. None is connected yet.
     ///
     /// # Errors
-    /// If the options contradict each other or this host's limits are too low; says how.
+    /// If the options contradict each other, or this host's limits are too low.
     pub(crate) fn new(
         common: &CommonOptions,
         topics: Arc<Topics>,
@@ -155,17 +156,17 @@ impl Clients {
         let driver = driver::choose(connect.driver, connect.script.as_deref(), &common.url)?;
         let publishers = publishing.map_or(0, |options| options.publishers);
         let to_publish =
-            publishing.map(|options| Way::new(&options.publish, publishers, &options.publish_header, connect));
-        let to_subscribe = Way::new(&common.url, subscribers, &connect.header, connect)?;
+            publishing.map(|options| Route::new(&options.publish, publishers, &options.publish_header, connect));
+        let to_subscribe = Route::new(&common.url, subscribers, &connect.header, connect)?;
         let to_publish = to_publish.transpose()?;
         let count = subscribers + publishers;
         let is_encrypted =
-            [Some(&to_subscribe), to_publish.as_ref()].into_iter().flatten().any(|way| way.name.is_some());
+            [Some(&to_subscribe), to_publish.as_ref()].into_iter().flatten().any(|route| route.name.is_some());
         let tls = is_encrypted.then(|| Tls::new(trust(connect), count)).transpose()?;
         Ok(Clients {
             sockets: Sockets::new(count, tls)?,
-            talks: Connections {
-                tools: Tools { driver, hands: FrameCache::new() },
+            connections: Connections {
+                tools: Tools { driver, frames: FrameCache::new() },
                 topics,
                 deflate: common.deflate,
                 subscribers,
@@ -188,15 +189,15 @@ impl Clients {
     /// Connects these subscribers, and returns when all are ready.
     ///
     /// # Errors
-    /// If one of them, or anybody who was ready before, fails; says why.
+    /// If one of them, or a client that was ready before, fails.
     pub(crate) fn connect(&mut self, subscribers: Range<u32>, sink: &mut impl Sink) -> Result<(), Error> {
-        self.talks.failure = None;
+        self.connections.failure = None;
         let mut pace = Pace::new(self.connect_rate, Some(u32::MAX));
         pace.start(sink.woken());
-        let (mut next, ready_at_end) = (subscribers.start, self.talks.ready_count + subscribers.len() as u32);
-        while self.talks.ready_count < ready_at_end {
+        let (mut next, ready_at_end) = (subscribers.start, self.connections.ready_count + subscribers.len() as u32);
+        while self.connections.ready_count < ready_at_end {
             let now_ns = sink.woken();
-            while next < subscribers.end && self.talks.opening_count < self.handshakes_max {
+            while next < subscribers.end && self.connections.opening_count < self.handshakes_max {
                 if pace.take_due(0, now_ns).is_none() {
                     break;
                 }
@@ -205,22 +206,22 @@ impl Clients {
             }
             let timeout = pace.next_due_in(0, now_ns).map_or(TURN, |due| due.min(TURN));
             self.turn(timeout, sink);
-            if let Some((client, reason)) = self.talks.failure.take() {
+            if let Some((client, reason)) = self.connections.failure.take() {
                 return Err(self.describe(client, &reason));
             }
         }
         Ok(())
     }
 
-    /// Connects those who publish, and returns when all are ready. To be called last: while a million others connect, a
-    /// server would give up one that asks for nothing.
+    /// Connects the publishers, and returns when all are ready. Call this last: a server would time out an idle
+    /// publisher while a million subscribers connect.
     ///
     /// # Errors
-    /// If one of them fails; says why.
+    /// If one of them fails.
     pub(crate) fn connect_publishers(&mut self, sink: &mut impl Sink) -> Result<(), Error> {
-        let publishers = self.talks.subscribers..self.talks.subscribers + self.publishers;
+        let publishers = self.connections.subscribers..self.connections.subscribers + self.publishers;
         match &self.to_publish {
-            Some(way) if way.target.is_web_socket() => self.connect(publishers, sink),
+            Some(route) if route.target.is_web_socket() => self.connect(publishers, sink),
             Some(_) => {
                 for client in publishers {
                     self.open_http(client).map_err(|reason| self.describe(client, &reason))?;
@@ -231,100 +232,106 @@ impl Clients {
         }
     }
 
-    /// Starts to connect `client`, which [is free](Self::is_free). The audience hears when it is ready, or why not.
+    /// Starts to connect `client`, which [must be free](Self::is_free). The sink is called when it is ready or fails.
     ///
     /// # Errors
-    /// If this host can't even begin to; says why.
+    /// If this host can't open the connection.
     pub(crate) fn open(&mut self, client: u32) -> Result<(), String> {
-        let Clients { sockets, talks, to_subscribe, to_publish, attention, .. } = self;
-        let topics = Arc::clone(&talks.topics);
-        let topic = (client < talks.subscribers).then(|| topics.name(topics.of(client)));
-        let way = match topic {
+        let Clients { sockets, connections, to_subscribe, to_publish, attention, .. } = self;
+        let topics = Arc::clone(&connections.topics);
+        let topic = (client < connections.subscribers).then(|| topics.name(topics.of(client)));
+        let route = match topic {
             Some(_) => to_subscribe,
-            None => to_publish.as_mut().expect("who publishes has somewhere to"),
+            None => to_publish.as_mut().expect("a publisher has a target"),
         };
-        let socket = way.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
-        sockets.open(client, socket, way.name.as_ref(), *attention)?;
-        let path = way.target.path(topic.unwrap_or(topics.name(0)));
-        // What is published goes uncompressed.
-        let deflate = talks.deflate && topic.is_some();
-        let request = Request { authority: &way.target.authority, path: &path, headers: &way.headers, deflate, topic };
-        let opening = Opening::begin(&request, &mut talks.tools, sockets.out(client));
-        talks.opened.push_back((client, opening.since));
-        talks.opening_count += 1;
-        talks.all[client as usize] = Conversation::Opening(Box::new(opening));
+        let socket = route.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, route.name.as_ref(), *attention)?;
+        let path = route.target.path(topic.unwrap_or(topics.name(0)));
+        // Publications are not compressed.
+        let deflate = connections.deflate && topic.is_some();
+        let request =
+            Request { authority: &route.target.authority, path: &path, headers: &route.headers, deflate, topic };
+        let opening = Opening::begin(&request, &mut connections.tools, sockets.out(client));
+        connections.opened.push_back((client, opening.since));
+        connections.opening_count += 1;
+        connections.all[client as usize] = Conversation::Opening(Box::new(opening));
         Ok(())
     }
 
     /// Connects `client`, which publishes by POST.
     fn open_http(&mut self, client: u32) -> Result<(), String> {
-        let Clients { sockets, talks, to_publish, .. } = self;
-        let way = to_publish.as_mut().expect("who publishes has somewhere to");
-        let socket = way.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
-        sockets.open(client, socket, way.name.as_ref(), Attention::Busy)?;
-        let publisher = HttpPublisher::new(Arc::clone(&talks.tools.driver), &way.target, &talks.topics, &way.headers);
-        talks.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
-        talks.ready_count += 1;
+        let Clients { sockets, connections, to_publish, .. } = self;
+        let route = to_publish.as_mut().expect("a publisher has a target");
+        let socket = route.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, route.name.as_ref(), Attention::Busy)?;
+        let publisher = HttpPublisher::new(
+            Arc::clone(&connections.tools.driver),
+            &route.target,
+            &connections.topics,
+            &route.headers,
+        );
+        connections.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
+        connections.ready_count += 1;
         Ok(())
     }
 
-    /// Whether `client` is gone for good, so that it can come back.
+    /// Whether `client` is closed and its number can be reused.
     pub(crate) fn is_free(&self, client: u32) -> bool {
         self.sockets.is_free(client)
     }
 
-    /// How many are on their way.
+    /// Number of clients in the handshake.
     pub(crate) fn opening_count(&self) -> u32 {
-        self.talks.opening_count
+        self.connections.opening_count
     }
 
-    /// How many are ready, publishers among them.
+    /// Number of ready clients, including publishers.
     pub(crate) fn ready_count(&self) -> u32 {
-        self.talks.ready_count
+        self.connections.ready_count
     }
 
-    /// From now on clients that connect are listened to in this way.
+    /// Sets how clients receive that connect from now on.
     pub(crate) fn listen_as(&mut self, attention: Attention) {
         self.attention = attention;
     }
 
-    /// Listens to `client` in this way from now on.
+    /// Changes how `client` receives.
     pub(crate) fn attend(&mut self, client: u32, attention: Attention) {
         self.sockets.attend(client, attention);
     }
 
-    /// Reads once what came to `client`, which is listened to on demand.
+    /// Receives once on `client`, which receives on demand.
     pub(crate) fn read_once(&mut self, client: u32) {
         self.sockets.receive_once(client);
     }
 
-    /// Pings answered so far.
+    /// Number of pings answered.
     pub(crate) fn pings(&self) -> u64 {
-        self.talks.tools.hands.pings
+        self.connections.tools.frames.pings
     }
 
-    /// `client` says goodbye and goes. The audience is not told.
+    /// Closes `client` after a closing message. Does not call the sink.
     pub(crate) fn leave(&mut self, client: u32) {
-        if let Conversation::Ready(link) = &self.talks.all[client as usize] {
-            link.close(&mut self.talks.tools, self.sockets.out(client));
+        if let Conversation::Ready(link) = &self.connections.all[client as usize] {
+            link.close(&mut self.connections.tools, self.sockets.out(client));
         }
         self.vanish(client);
     }
 
-    /// `client` goes without a word, as one whose network is gone. The audience is not told.
+    /// Closes `client` without a closing message, as when its network fails. Does not call the sink.
     pub(crate) fn vanish(&mut self, client: u32) {
-        self.talks.take(client);
+        self.connections.take(client);
         self.sockets.leave(client);
     }
 
-    /// Where frames of `client` go.
+    /// The send buffer of `client`.
     pub(crate) fn out(&mut self, client: u32) -> Out<'_> {
-        Out { bytes: self.sockets.out(client), keys: &mut self.talks.tools.hands.keys }
+        Out { bytes: self.sockets.out(client), keys: &mut self.connections.tools.frames.keys }
     }
 
-    /// Publishes `payload`. From a publisher that has ended nothing goes out; the audience has been told of that.
+    /// Publishes `payload`. Does nothing if the publisher has ended, which the sink already knows.
     pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8]) {
-        let Connections { tools, topics, all, subscribers, .. } = &mut self.talks;
+        let Connections { tools, topics, all, subscribers, .. } = &mut self.connections;
         let client = *subscribers + publisher;
         let topic_name = topics.name(topic);
         match &mut all[client as usize] {
@@ -334,61 +341,61 @@ impl Clients {
             Conversation::Ready(_) => {
                 let (kind, payload) = tools.driver.publish(topic_name, payload);
                 let message = Message { kind, payload: &payload };
-                encode_message(self.sockets.out(client), message, Some(tools.hands.keys.next()));
+                encode_message(self.sockets.out(client), message, Some(tools.frames.keys.next()));
             }
             Conversation::None | Conversation::Opening(_) => {}
         }
     }
 
-    /// Whether all that was published has been answered, where answers are given.
+    /// Whether all publications are acknowledged, where the protocol has acknowledgements.
     pub(crate) fn is_answered(&self) -> bool {
-        let publishers = &self.talks.all[self.talks.subscribers as usize..];
+        let publishers = &self.connections.all[self.connections.subscribers as usize..];
         publishers.iter().all(|conversation| match conversation {
             Conversation::Ready(Link::Answers(publisher)) => publisher.is_answered(),
             Conversation::None | Conversation::Opening(_) | Conversation::Ready(_) => true,
         })
     }
 
-    /// Sends what is to be sent, waits until something comes or `timeout` passed, and tells `sink`.
+    /// Runs one turn: sends pending bytes, waits until data arrives or `timeout` has passed, and calls `sink`.
     pub(crate) fn turn(&mut self, timeout: Duration, sink: &mut impl Sink) {
         let count = (sink.awaited() / GATHER_SHARE).clamp(1, GATHER_MAX) as u32;
         let want = Gather { count, within: GATHER_WITHIN.min(timeout) };
-        self.sockets.turn(want, timeout, &mut Listening { talks: &mut self.talks, sink, now_ns: 0 });
-        while let Some(client) = self.talks.next_overdue() {
+        self.sockets.turn(want, timeout, &mut Listening { connections: &mut self.connections, sink, now_ns: 0 });
+        while let Some(client) = self.connections.next_overdue() {
             self.sockets.leave(client);
             let seconds = PATIENCE.as_secs();
-            self.talks.on_closed(client, &format!("not ready within {seconds} s"), sink);
+            self.connections.on_closed(client, &format!("not ready within {seconds} s"), sink);
         }
     }
 
-    /// What went wrong with `client`, for people.
+    /// The error for the failure of `client`.
     fn describe(&self, client: u32, reason: &str) -> Error {
-        match client.checked_sub(self.talks.subscribers) {
+        match client.checked_sub(self.connections.subscribers) {
             None => Error::new(format!("{}: connection {client}: {reason}", self.to_subscribe.target)),
             Some(_) => {
-                let target = self.to_publish.as_ref().map_or(String::new(), |way| way.target.to_string());
+                let target = self.to_publish.as_ref().map_or(String::new(), |route| route.target.to_string());
                 Error::new(format!("{target}: publishing: {reason}"))
             }
         }
     }
 }
 
-impl Way {
+impl Route {
     fn new(
         target: &Target,
         connections: u32,
         headers: &[(String, String)],
         connect: &ConnectOptions,
-    ) -> Result<Way, Error> {
+    ) -> Result<Route, Error> {
         let name = target.is_encrypted().then(|| tls::name(target.host())).transpose()?;
         let dialer = Dialer::new(target, connections, &connect.source, &connect.destination)?;
-        Ok(Way { target: target.clone(), dialer, name, headers: headers.to_vec() })
+        Ok(Route { target: target.clone(), dialer, name, headers: headers.to_vec() })
     }
 }
 
 fn trust(connect: &ConnectOptions) -> Trust<'_> {
     match &connect.ca {
-        _ if connect.insecure => Trust::Everybody,
+        _ if connect.insecure => Trust::Any,
         Some(path) => Trust::Authorities(path),
         None => Trust::Public,
     }
@@ -473,7 +480,7 @@ impl Connections {
         result
     }
 
-    /// The conversation of `client` needs no more memory than others from now on.
+    /// `client` is ready: shrinks its conversation to the memory of a ready one.
     fn be_ready(&mut self, client: u32) {
         let slot = &mut self.all[client as usize];
         if let Conversation::Opening(opening) = std::mem::take(slot) {
@@ -483,7 +490,7 @@ impl Connections {
         }
     }
 
-    /// Forgets the conversation of `client`; whether it was ready.
+    /// Removes the conversation of `client`. Returns whether it was ready.
     fn take(&mut self, client: u32) -> bool {
         match std::mem::take(&mut self.all[client as usize]) {
             Conversation::None => false,
@@ -504,7 +511,7 @@ impl Connections {
         sink.on_closed(client, was_ready, reason);
     }
 
-    /// A client that is not ready though it has had enough time.
+    /// The next client whose handshake has timed out.
     fn next_overdue(&mut self) -> Option<u32> {
         while let Some((client, since)) = self.opened.front().copied() {
             let is_waiting = match &self.all[client as usize] {
@@ -523,11 +530,11 @@ impl Connections {
     }
 }
 
-/// Hands what comes on sockets to conversations.
+/// Passes the bytes of sockets to conversations.
 struct Listening<'a, A> {
-    talks: &'a mut Connections,
+    connections: &'a mut Connections,
     sink: &'a mut A,
-    /// When what is shown now had come.
+    /// Time of receipt of the current data.
     now_ns: u64,
 }
 
@@ -537,10 +544,10 @@ impl<A: Sink> Observer for Listening<'_, A> {
     }
 
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String> {
-        self.talks.on_bytes(socket, bytes, out, self.now_ns, self.sink)
+        self.connections.on_bytes(socket, bytes, out, self.now_ns, self.sink)
     }
 
     fn on_closed(&mut self, socket: u32, reason: &str) {
-        self.talks.on_closed(socket, reason, self.sink);
+        self.connections.on_closed(socket, reason, self.sink);
     }
 }

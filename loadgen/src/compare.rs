@@ -1,4 +1,4 @@
-//! Two reports side by side: what both tell, and the ratio of the second to the first.
+//! Two reports side by side: the figures that both have, and the ratio of the second to the first.
 
 use crate::cli::CompareOptions;
 use crate::error::Error;
@@ -6,7 +6,7 @@ use crate::latency::Summary;
 use crate::report::{Report, Verdict};
 use crate::text::{bytes, count, microseconds, quantity, three_digits};
 
-/// What both reports tell.
+/// A figure that both reports have.
 struct Row {
     name: String,
     values: [f64; 2],
@@ -16,13 +16,13 @@ struct Row {
 /// Prints the table.
 ///
 /// # Errors
-/// If a file is no report, or both are of different scenarios.
+/// If a file is not a report, or the reports are of different scenarios.
 pub(crate) fn run(options: &CompareOptions) -> Result<(), Error> {
     let reports = [Report::read(&options.first)?, Report::read(&options.second)?];
     let [first, second] = &reports;
     if first.scenario != second.scenario {
         let (first, second) = (&first.scenario, &second.scenario);
-        return Err(Error::new(format!("one is of scenario {first}, the other of {second}: nothing to compare")));
+        return Err(Error::new(format!("can't compare scenario {first} with scenario {second}")));
     }
     let names = [&options.first, &options.second].map(|path| path.display().to_string());
     print!("{}", table(&names, &reports));
@@ -34,7 +34,7 @@ fn table(names: &[String; 2], reports: &[Report; 2]) -> String {
     let [first, second] = reports;
     if (first.connections, first.payload_bytes, &first.load) != (second.connections, second.payload_bytes, &second.load)
     {
-        lines.push("note: they were driven differently".to_owned());
+        lines.push("note: the loads differ".to_owned());
     }
     let rows = rows(reports);
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
@@ -95,7 +95,7 @@ fn latency_rows(from: &str, summaries: [&Summary; 2]) -> [Row; 4] {
     ]
 }
 
-/// Nothing can be said where there is nothing to divide by.
+/// The ratio, or a dash if the first value is zero.
 fn quotient([first, second]: [f64; 2]) -> String {
     if first > 0.0 { format!("{:.3}", second / first) } else { "-".to_owned() }
 }
@@ -115,7 +115,7 @@ mod tests {
         let text = table(&names, &[Report::new(outcome()), Report::new(twice)]);
         for expected in [
             "B: b.json: fanout ws://a:1/, 3 connections, 64 B, slower FAULTS: 1 missing",
-            "note: they were driven differently",
+            "note: the loads differ",
             "deliveries a second                  600           300      0.500",
             "p99 from intended time           1.89 ms       1.89 ms      1.000",
             "away, s                             2.50          2.50      1.000",
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_tells_is_left_out() {
+    fn figures_of_only_one_report_are_left_out() {
         let mut other = Report::new(outcome());
         (other.server, other.latency.corrected) = (None, None);
         other.figures.clear();

@@ -1,4 +1,4 @@
-//! Connections that come and go at once: how many handshakes a server gets done, and how long they take.
+//! Many handshakes at once: how many a server completes, and how long they take.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::report::{Findings, Outcome, Report};
 use crate::run::Run;
 use crate::topics::Topics;
 
-/// What is counted.
+/// The unit of the count.
 const UNIT: &str = "handshakes";
 
-/// So many connections are begun before what came is looked at again.
+/// Most connections opened before received data is processed again.
 const OPENED_PER_TURN: usize = 64;
 
-/// With nobody let in for so long and somebody turned away, the server is taken for gone: the run ends, and what was
-/// found is told.
+/// After this time without a successful handshake and with at least one failure, the server counts as down: the run
+/// ends with a report.
 const HOPELESS: Duration = Duration::from_secs(3);
 
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up, or the very first connections fail.
+/// If it can't be set up, or the first connection fails.
 pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
@@ -35,7 +35,7 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
     let mut clients = Clients::new(common, topics, options.connections, None)?;
     let mut connecting = Connecting::new(options, run.recorder());
-    // One alone, to see that there is somebody: what goes wrong with it is no result of a measurement.
+    // Connects once to check that the server is there: a failure at this point is a set-up error, not a result.
     clients.connect(0..1, &mut connecting)?;
 
     connecting.run_for(common.warmup, Schedule::new(options, common.warmup), &mut clients);
@@ -59,7 +59,7 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
     }))
 }
 
-/// How hard it is driven, in words.
+/// The load, in words.
 fn load(options: &ConnectScenarioOptions) -> String {
     match options.rate {
         None => format!("{} handshakes at a time", options.common.connect.handshakes),
@@ -68,14 +68,14 @@ fn load(options: &ConnectScenarioOptions) -> String {
     }
 }
 
-/// When connections are due.
+/// When to open connections.
 #[derive(Debug)]
 struct Schedule {
-    /// A second, at the end if it is a ramp. `None` is a closed loop.
+    /// Connections per second, at the end if it is a ramp. `None` is a closed loop.
     rate: Option<f64>,
-    /// How long the rate rises.
+    /// Length of the ramp.
     ramp_seconds: Option<f64>,
-    /// At a time, in a closed loop.
+    /// Most handshakes in progress, in a closed loop.
     handshakes_max: u32,
     start_ns: u64,
     taken: u64,
@@ -92,18 +92,18 @@ impl Schedule {
         }
     }
 
-    /// When the next is due; `None` in a closed loop.
+    /// The time of the next connection; `None` in a closed loop.
     fn next_ns(&self) -> Option<u64> {
         let (rate, index) = (self.rate?, self.taken as f64);
         let seconds = match self.ramp_seconds {
             None => index / rate,
-            // Until then half of the final rate has passed on average, growing with the time.
+            // On a ramp, the number of connections grows with the square of the time.
             Some(ramp) => (2.0 * index * ramp / rate).sqrt(),
         };
         Some(self.start_ns + (seconds * 1e9) as u64)
     }
 
-    /// If a connection is due, while so many are opening: the time it was meant for.
+    /// Returns the scheduled time of the next connection if it is due, with `opening` handshakes in progress.
     fn take_due(&mut self, opening: u32, now_ns: u64) -> Option<u64> {
         let due_ns = match self.next_ns() {
             Some(next_ns) => (next_ns <= now_ns).then_some(next_ns),
@@ -115,20 +115,20 @@ impl Schedule {
 }
 
 struct Connecting {
-    /// Of each client that is opening.
+    /// Times of each client in the handshake.
     times: Vec<Times>,
-    /// The next to be used first, so that all take turns.
+    /// Free numbers, used in rotation.
     free: VecDeque<u32>,
-    /// They are ready and may go.
+    /// Ready clients that can be closed.
     done: Vec<u32>,
-    /// They have gone, but the kernel may still be busy with them.
+    /// Closed clients on which the kernel may still have operations.
     gone: VecDeque<u32>,
     counts: Vec<u64>,
     recorder: Recorder,
     faults: Faults,
-    /// When somebody was let in last.
+    /// Time of the last successful handshake.
     last_ready_ns: u64,
-    /// Somebody was turned away since.
+    /// Whether a handshake has failed since.
     has_failed: bool,
 }
 
@@ -161,13 +161,13 @@ impl Connecting {
         self.recorder.start_measuring();
     }
 
-    /// Connects by this schedule for `duration`, then waits for those that are on their way.
+    /// Opens connections by this schedule for `duration`, then waits for the handshakes in progress.
     fn run_for(&mut self, duration: Duration, mut schedule: Schedule, clients: &mut Clients) {
         let end = Instant::now() + duration;
         schedule.start_ns = self.recorder.now_ns();
         let goes_on = |connecting: &Connecting| Instant::now() < end && !connecting.is_hopeless();
         while goes_on(self) || clients.opening_count() > 0 {
-            self.let_go(clients);
+            self.close_ready(clients);
             if goes_on(self) {
                 self.open_due(&mut schedule, clients);
             }
@@ -176,7 +176,7 @@ impl Connecting {
             clients.turn(due.unwrap_or(TURN).min(TURN), self);
             self.recorder.turn_over(clients.opening_count().into(), self.faults.sum());
         }
-        self.let_go(clients);
+        self.close_ready(clients);
     }
 
     fn open_due(&mut self, schedule: &mut Schedule, clients: &mut Clients) {
@@ -198,8 +198,8 @@ impl Connecting {
         }
     }
 
-    /// Those that are ready go, and make room for others once the kernel is done with them.
-    fn let_go(&mut self, clients: &mut Clients) {
+    /// Closes the ready clients, and frees their numbers once the kernel has finished with them.
+    fn close_ready(&mut self, clients: &mut Clients) {
         for client in self.done.drain(..) {
             clients.leave(client);
             self.gone.push_back(client);
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_kept_whatever_is_on_its_way() {
+    fn a_rate_is_kept_with_any_number_of_handshakes_in_progress() {
         let mut even = schedule(Some(4.0), None);
         let due: Vec<_> = std::iter::from_fn(|| even.take_due(1_000_000, 500_001_000)).collect();
         assert_eq!(due, [1000, 250_001_000, 500_001_000]);

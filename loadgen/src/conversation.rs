@@ -1,11 +1,11 @@
-//! What one client has to say to a server and to hear from it: handshake, greeting, then messages.
+//! The protocol of one connection: handshake, greeting, then messages.
 //!
 //! ```text
-//!   opened ──► Handshake ──► Greeted ──► ready: messages, or answers to what was posted
-//!                  └──────────────────────┘ where the driver greets nobody
+//!   opened ──► Handshake ──► Greeted ──► ready: messages, or responses to POSTs
+//!                  └──────────────────────┘ if the driver has no greeting
 //! ```
 //!
-//! Bytes in, bytes out; knows nothing of sockets.
+//! Bytes in, bytes out: independent of sockets.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,13 +21,13 @@ use crate::frames::{self, FrameCache};
 use crate::masking_keys::MaskingKeys;
 use crate::publisher::HttpPublisher;
 
-/// What conversations share.
+/// State shared by all conversations of a worker.
 pub(crate) struct Tools {
     pub(crate) driver: Arc<dyn Driver>,
-    pub(crate) hands: FrameCache,
+    pub(crate) frames: FrameCache,
 }
 
-/// A conversation, or that there is none.
+/// A conversation, or none.
 #[derive(Default)]
 pub(crate) enum Conversation {
     #[default]
@@ -37,21 +37,21 @@ pub(crate) enum Conversation {
     Ready(Link),
 }
 
-const _: () = assert!(size_of::<Conversation>() <= 32, "a million of them must be cheap");
+const _: () = assert!(size_of::<Conversation>() <= 32, "a million conversations must fit in little memory");
 
 /// A conversation that is not ready yet.
 pub(crate) struct Opening {
     pub(crate) since: Instant,
-    /// What subscribers wait for; publishers have none.
+    /// The topic of a subscriber; publishers have none.
     topic: Option<String>,
     stage: Stage,
 }
 
 enum Stage {
-    /// The request is out, and so much of the answer has come.
+    /// The request is sent, and these bytes of the response have arrived.
     WebSocket(ClientHandshake, Vec<u8>),
     EventStream(Vec<u8>),
-    /// What the driver says at the beginning is out.
+    /// The driver's greeting is sent.
     Greeted {
         link: Link,
         params: Option<DeflateParams>,
@@ -59,23 +59,23 @@ enum Stage {
     },
 }
 
-/// How messages come.
+/// How messages arrive.
 pub(crate) enum Link {
     Frames {
         decoder: Decoder,
         partial: Option<Box<Partial>>,
     },
     Events(Box<EventStream>),
-    /// Answers to what was posted.
+    /// Responses to POSTs.
     Answers(Box<HttpPublisher>),
 }
 
-/// What a driver keeps until a later message ends it.
+/// An incomplete message that a driver continues with the next.
 pub(crate) struct Partial {
     bytes: Vec<u8>,
 }
 
-/// How a conversation begins.
+/// The parameters of an opening handshake.
 pub(crate) struct Request<'a> {
     pub(crate) authority: &'a str,
     pub(crate) path: &'a str,
@@ -86,7 +86,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Opening {
-    /// Puts the request into `out`. A publisher talks over a WebSocket even where subscribers don't.
+    /// Appends the request to `out`. A publisher uses a WebSocket even if subscribers use event streams.
     pub(crate) fn begin(request: &Request<'_>, tools: &mut Tools, out: &mut Vec<u8>) -> Opening {
         let Request { authority, path, headers, deflate, topic } = *request;
         let stage = if topic.is_some() && tools.driver.is_event_stream() {
@@ -95,7 +95,7 @@ impl Opening {
             out.extend_from_slice(head.as_bytes());
             Stage::EventStream(Vec::new())
         } else {
-            let mut handshake = ClientHandshake::new(tools.hands.keys.handshake_key());
+            let mut handshake = ClientHandshake::new(tools.frames.keys.handshake_key());
             if deflate {
                 handshake = handshake.with_deflate(DeflateOffer::default());
             }
@@ -106,16 +106,16 @@ impl Opening {
         Opening { since: Instant::now(), topic: topic.map(ToOwned::to_owned), stage }
     }
 
-    /// Whether the handshake is over, and what comes are messages.
+    /// Whether the handshake is complete, so that received bytes are messages.
     pub(crate) fn has_greeted(&self) -> bool {
         matches!(self.stage, Stage::Greeted { .. })
     }
 
-    /// Takes what came of the answer to the handshake. Once that is whole, puts the greeting into `out` and returns
-    /// what came after it.
+    /// Takes received bytes of the handshake response. Once it is complete, appends the greeting to `out` and returns
+    /// the bytes after the response.
     ///
     /// # Errors
-    /// Says what the server refused or got wrong.
+    /// If the server refused the handshake or its response is invalid.
     pub(crate) fn shake_hands(
         &mut self,
         bytes: &[u8],
@@ -132,7 +132,7 @@ impl Opening {
                     return Ok(Vec::new());
                 };
                 if deflate && accepted.deflate.is_none() {
-                    return Err("the server does not compress: switch it on there".to_owned());
+                    return Err("the server does not accept compression: enable it there, or drop --deflate".to_owned());
                 }
                 let link = Link::Frames { decoder: frames::decoder(accepted.deflate.is_some()), partial: None };
                 (link, accepted.deflate, answer.split_off(len))
@@ -146,18 +146,18 @@ impl Opening {
         let greeting = tools.driver.greeting(self.topic.as_deref());
         let is_ready = greeting.is_empty();
         for (kind, payload) in greeting {
-            encode_message(out, Message { kind, payload: &payload }, Some(tools.hands.keys.next()));
+            encode_message(out, Message { kind, payload: &payload }, Some(tools.frames.keys.next()));
         }
         self.stage = Stage::Greeted { link, params, is_ready };
         Ok(early)
     }
 
-    /// Whether nothing is awaited any more.
+    /// Whether the client is ready.
     pub(crate) fn is_ready(&self) -> bool {
         matches!(self.stage, Stage::Greeted { is_ready: true, .. })
     }
 
-    /// The link, once the greeting is out.
+    /// The link, once the greeting is sent.
     pub(crate) fn link(&mut self) -> Option<&mut Link> {
         match &mut self.stage {
             Stage::Greeted { link, .. } => Some(link),
@@ -165,7 +165,7 @@ impl Opening {
         }
     }
 
-    /// How messages may be compressed, if that was agreed on.
+    /// The compression agreed on, if any.
     pub(crate) fn deflate(&self) -> Option<DeflateParams> {
         match &self.stage {
             Stage::Greeted { params, .. } => *params,
@@ -173,20 +173,20 @@ impl Opening {
         }
     }
 
-    /// The link of a conversation that is ready.
+    /// The link of a ready conversation.
     ///
     /// # Panics
-    /// If it has not greeted.
+    /// If the greeting is not sent.
     pub(crate) fn into_link(self) -> Link {
         match self.stage {
             Stage::Greeted { link, .. } => link,
-            Stage::WebSocket(..) | Stage::EventStream(..) => unreachable!("nobody is ready before greeting"),
+            Stage::WebSocket(..) | Stage::EventStream(..) => unreachable!("a client is ready only after its greeting"),
         }
     }
 }
 
 impl Link {
-    /// Whether what comes next begins with a frame that carries a whole payload, or the beginning of one.
+    /// Whether the next bytes begin a frame that carries a whole payload.
     pub(crate) fn is_between_payloads(&self, tools: &Tools) -> bool {
         match self {
             Link::Frames { decoder, .. } => tools.driver.is_stateless() && decoder.held_bytes() == 0,
@@ -194,11 +194,11 @@ impl Link {
         }
     }
 
-    /// Shows what came. Pings are answered, by frame or by the driver. `copy` is one of `bytes` if it is of interest in
-    /// which of them a payload came, or empty.
+    /// Decodes received bytes. Answers pings, as frames or through the driver. `copy` is a copy of `bytes` if the
+    /// caller needs the frame of each payload, otherwise empty.
     ///
     /// # Errors
-    /// Says why the conversation has ended.
+    /// The reason why the conversation has ended.
     pub(crate) fn read(
         &mut self,
         tools: &mut Tools,
@@ -207,10 +207,10 @@ impl Link {
         out: &mut Vec<u8>,
         mut on_seen: impl FnMut(Seen<'_>, Option<&[u8]>, &mut Vec<u8>, &mut MaskingKeys),
     ) -> Result<(), String> {
-        let Tools { driver, hands } = tools;
+        let Tools { driver, frames } = tools;
         match self {
             Link::Frames { decoder, partial } => {
-                frames::read(decoder, hands, bytes, copy, out, |message, frame, out, keys| {
+                frames::read(decoder, frames, bytes, copy, out, |message, frame, out, keys| {
                     let frame = frame.filter(|_| driver.carries_one(message));
                     let mut rest = partial.take().map_or(Vec::new(), |partial| partial.bytes);
                     driver.read(message, &mut rest, &mut |seen| match seen {
@@ -225,16 +225,16 @@ impl Link {
             }
             Link::Events(stream) => stream.read(bytes, |data| {
                 let message = Message { kind: MessageKind::Text, payload: data };
-                driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, None, out, &mut hands.keys))
+                driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, None, out, &mut frames.keys))
             }),
             Link::Answers(publisher) => publisher.on_bytes(bytes),
         }
     }
 
-    /// Says goodbye, where there is a way to.
+    /// Sends a closing message, if the protocol has one.
     pub(crate) fn close(&self, tools: &mut Tools, out: &mut Vec<u8>) {
         if let Link::Frames { .. } = self {
-            encode_close(out, Some(CloseCode::NORMAL), "", Some(tools.hands.keys.next()));
+            encode_close(out, Some(CloseCode::NORMAL), "", Some(tools.frames.keys.next()));
         }
     }
 }

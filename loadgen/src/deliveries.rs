@@ -1,9 +1,10 @@
-//! Who has got which publication, and what was wrong.
+//! Tracks which subscriber has received which publication, and the faults.
 //!
-//! Every subscriber gets the same bytes, so checking a delivery is one comparison with the publication that this
-//! subscriber waits for. Only when they differ the payload's stamp is read, to name the fault. Where a publication came
-//! in a frame of its own, its bytes are kept: who gets exactly these in its place got the right message, and nobody
-//! need decode them again. They may come in pieces; only if a later piece differs all are decoded after all.
+//! All subscribers receive the same bytes, so checking a delivery is one comparison with the publication that the
+//! subscriber expects next. Only on a difference is the payload's stamp read, to name the fault. If a publication
+//! arrived in a frame of its own, the bytes of the frame are kept: a subscriber that receives the same bytes in the
+//! same position has the right message, without decoding. The bytes may arrive in pieces; if a later piece differs, all
+//! pieces are decoded.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,38 +18,38 @@ use crate::recorder::{Recorder, Times};
 use crate::topics::Topics;
 use crate::window::{Settled, Window};
 
-/// What was published, who got it, and what was wrong.
+/// The publications, their deliveries and the faults.
 pub(crate) struct Deliveries {
     topics: Arc<Topics>,
-    /// By number of the topic.
+    /// By topic number.
     audiences: Vec<TopicAudience>,
-    /// By number of the client.
+    /// By client number.
     subscribers: Vec<Subscriber>,
-    /// On all topics.
+    /// Over all topics.
     totals: Totals,
     /// Deliveries to each subscriber in the measured part.
     pub(crate) counts: Vec<u64>,
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
-    /// With deliveries awaited and none coming for so long, they are given up.
+    /// Outstanding deliveries are given up if none arrives for this long.
     patience: Duration,
-    /// When the last delivery or publication was made.
+    /// Time of the last delivery or publication.
     last_progress_ns: u64,
 }
 
-/// Sums over topics.
+/// Sums over all topics.
 #[derive(Default)]
 struct Totals {
-    /// Subscribers that are there.
+    /// Number of joined subscribers.
     subscribers: u32,
-    /// Publications that somebody waits for.
+    /// Publications with outstanding deliveries.
     under_way: usize,
-    /// Deliveries of them that have not come.
+    /// Outstanding deliveries.
     awaited: u64,
 }
 
 impl Totals {
-    /// Changes one of the windows.
+    /// Changes one window and updates the sums.
     fn change<T>(&mut self, window: &mut Window, change: impl FnOnce(&mut Window) -> T) -> T {
         let (under_way, awaited) = (window.len(), window.awaited());
         let result = change(window);
@@ -58,25 +59,25 @@ impl Totals {
     }
 }
 
-/// What is under way on a topic, and to how many.
+/// The outstanding publications of a topic, and the number of its subscribers.
 struct TopicAudience {
     window: Window,
     subscribers: u32,
 }
 
-/// A client that may be there or not.
+/// A client that may have joined or not.
 #[derive(Clone, Copy, Default)]
 struct Subscriber {
-    /// Position that it gets next; `None` while it is not there.
+    /// The position that it receives next; `None` if it has not joined.
     next: Option<u64>,
-    /// Publications with a lower sequence number were under way when it came: it may get them or not.
+    /// Publications with a lower sequence number were in flight when it joined: it may receive them or not.
     joined: u64,
-    /// Bytes that it has got of the known frame of what it gets next.
+    /// Bytes received so far of the known frame of the next publication.
     begun: u32,
 }
 
 impl Deliveries {
-    /// Nobody is there yet.
+    /// Creates the state without joined subscribers.
     pub(crate) fn new(
         topics: Arc<Topics>,
         subscribers: u32,
@@ -98,42 +99,42 @@ impl Deliveries {
         }
     }
 
-    /// Forgets what the warm-up counted, but not its faults.
+    /// Resets the counts of the warm-up, but not its faults.
     pub(crate) fn start_measuring(&mut self) {
         self.counts.fill(0);
         self.recorder.start_measuring();
     }
 
-    /// Something has come; the time.
+    /// Data has arrived. Returns the time.
     pub(crate) fn woken(&mut self) -> u64 {
         let now_ns = self.recorder.now_ns();
         self.recorder.woken(now_ns);
         now_ns
     }
 
-    /// How many subscribers are there.
+    /// Number of joined subscribers.
     pub(crate) fn subscribers(&self) -> u32 {
         self.totals.subscribers
     }
 
-    /// How many publications somebody waits for.
+    /// Number of publications with outstanding deliveries.
     pub(crate) fn under_way(&self) -> usize {
         self.totals.under_way
     }
 
-    /// On how many subscribers messages are awaited, at least: some publication is awaited by as many as each is on
-    /// average.
+    /// A lower bound for the number of subscribers that expect messages: the average number of outstanding deliveries
+    /// per publication.
     pub(crate) fn awaited(&self) -> u64 {
         self.totals.awaited / self.totals.under_way.max(1) as u64
     }
 
-    /// Sequence number, within `topic`, that its next publication gets.
+    /// The sequence number of the next publication on `topic`.
     pub(crate) fn next_sequence(&self, topic: u32) -> u64 {
         self.audiences[topic as usize].window.next_sequence()
     }
 
-    /// `subscriber` has subscribed: it must get all that is published from now on. Where several publish, the server
-    /// gives the order, and nobody may join while something is under way.
+    /// `subscriber` has subscribed and must receive all later publications. With several publishers the server
+    /// determines the order, so no subscriber may join while publications are in flight.
     pub(crate) fn join(&mut self, subscriber: u32) {
         let sink = &mut self.audiences[self.topics.of(subscriber) as usize];
         sink.subscribers += 1;
@@ -142,12 +143,12 @@ impl Deliveries {
         self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined, begun: 0 };
     }
 
-    /// `subscriber` has left because it wanted to, and misses nothing.
+    /// `subscriber` has left on its own: its outstanding messages are not faults.
     pub(crate) fn leave(&mut self, subscriber: u32) {
         self.abandon(subscriber);
     }
 
-    /// `payload` is about to be published on `topic`. With nobody there, nobody will get it.
+    /// Records that `payload` is about to be published on `topic`. Without subscribers no delivery is expected.
     pub(crate) fn publish(&mut self, topic: u32, payload: &[u8], times: Times) {
         if self.totals.under_way == 0 {
             self.last_progress_ns = self.recorder.now_ns();
@@ -158,7 +159,7 @@ impl Deliveries {
         }
     }
 
-    /// A message came to `subscriber`, in this `frame` if it had one for itself.
+    /// `subscriber` received a message, with its `frame` if the message had a frame to itself.
     pub(crate) fn on_message(&mut self, subscriber: u32, payload: &[u8], frame: Option<&[u8]>, now_ns: u64) {
         let Some(next) = self.subscribers[subscriber as usize].next else { return };
         let topic = self.topics.of(subscriber);
@@ -171,8 +172,8 @@ impl Deliveries {
         }
     }
 
-    /// Takes from the front of what came to `subscriber`, which begins with a frame or goes on with one that was taken
-    /// so far, those that are known to carry what it waits for.
+    /// Takes the frames that are known to carry the next publications from the front of `bytes`. `bytes` begin with a
+    /// frame, or continue one whose beginning was taken by the last call.
     pub(crate) fn take_known(&mut self, subscriber: u32, bytes: &[u8], now_ns: u64) -> Known<'_> {
         let Deliveries { topics, audiences, subscribers, totals, counts, recorder, faults, .. } = self;
         let Subscriber { next: Some(next), begun, .. } = &mut subscribers[subscriber as usize] else {
@@ -209,7 +210,7 @@ impl Deliveries {
         self.last_progress_ns = now_ns;
     }
 
-    /// A message that had been taken for missing has come after all. Only its intended time is still known.
+    /// A message counted as missing has arrived. Only its scheduled time is still known.
     fn deliver_behind(&mut self, subscriber: u32, times: Times, now_ns: u64) {
         self.recorder.received(times, now_ns);
         self.faults.took(subscriber, now_ns.saturating_sub(times.intended_ns));
@@ -217,7 +218,7 @@ impl Deliveries {
         self.last_progress_ns = now_ns;
     }
 
-    /// Names what came instead of what is at position `next`.
+    /// Names the fault: `payload` arrived instead of the publication at position `next`.
     fn on_unexpected(&mut self, subscriber: u32, topic: u32, next: u64, payload: &[u8], now_ns: u64) {
         let found = self.audiences[topic as usize].window.find(payload);
         match (self.read_stamp(topic, payload), found) {
@@ -237,7 +238,7 @@ impl Deliveries {
             }
             (None, _) => {
                 self.faults.corrupt(subscriber, payload);
-                // If nothing is awaited, it came out of nowhere.
+                // If no message is expected, it belongs to no publication.
                 if self.change(topic, |window| window.settle_unknown(next)) {
                     self.subscribers[subscriber as usize].next = Some(next + 1);
                 }
@@ -245,7 +246,7 @@ impl Deliveries {
         }
     }
 
-    /// The stamp of a message that was published on `topic`, numbered within it.
+    /// The stamp of a message published on `topic`, with its number within the topic.
     fn read_stamp(&self, topic: u32, payload: &[u8]) -> Option<Stamp> {
         let stamp = payload::read(payload)?;
         let sequence = stamp.sequence.checked_sub(u64::from(topic) << TOPIC_SHIFT)?;
@@ -257,7 +258,7 @@ impl Deliveries {
         self.dismiss(subscriber);
     }
 
-    /// `subscriber` was told to go: what it has not got by now it has lost.
+    /// `subscriber` was closed by the server: its outstanding messages are missing.
     pub(crate) fn dismiss(&mut self, subscriber: u32) {
         let missing = self.abandon(subscriber);
         if missing > 0 {
@@ -265,20 +266,20 @@ impl Deliveries {
         }
     }
 
-    /// A turn of the loop is over.
+    /// Ends a turn of the loop.
     pub(crate) fn turn_over(&mut self) {
         self.recorder.turn_over(self.subscribers().into(), self.faults.sum());
     }
 
-    /// Whether nothing is awaited any more, nor may come behind later messages.
+    /// Whether no deliveries are outstanding and no skipped message may still arrive.
     pub(crate) fn is_close_received(&mut self) -> bool {
-        if self.faults.awaits_skipped() && self.is_idle_for_long() {
+        if self.faults.expects_skipped() && self.is_idle_for_long() {
             self.faults.give_up_skipped();
         }
-        self.totals.under_way == 0 && !self.faults.awaits_skipped()
+        self.totals.under_way == 0 && !self.faults.expects_skipped()
     }
 
-    /// Whether deliveries are awaited and none has come for a long time.
+    /// Whether deliveries are outstanding and none has arrived within the timeout.
     pub(crate) fn is_stalled(&self) -> bool {
         self.totals.under_way > 0 && self.is_idle_for_long()
     }
@@ -288,7 +289,7 @@ impl Deliveries {
         Duration::from_nanos(idle_ns) > self.patience
     }
 
-    /// Counts all that is awaited as missing. If it was awaited for too long, those who wait are stalled.
+    /// Counts all outstanding deliveries as missing, and their subscribers as stalled if the timeout has passed.
     pub(crate) fn give_up(&mut self) {
         let count = if self.is_stalled() { Faults::stalled } else { Faults::given_up };
         for subscriber in 0..self.subscribers.len() as u32 {
@@ -299,7 +300,7 @@ impl Deliveries {
         }
     }
 
-    /// Waits no more for what `subscriber` has not got; how much that is.
+    /// Gives up the outstanding deliveries of `subscriber`. Returns their number.
     fn abandon(&mut self, subscriber: u32) -> u64 {
         let Some(next) = self.subscribers[subscriber as usize].next.take() else { return 0 };
         let topic = self.topics.of(subscriber);
@@ -308,7 +309,7 @@ impl Deliveries {
         self.change(topic, |window| window.abandon(next))
     }
 
-    /// Changes the window of `topic`.
+    /// Changes the window of `topic` and updates the sums.
     fn change<T>(&mut self, topic: u32, change: impl FnOnce(&mut Window) -> T) -> T {
         self.totals.change(&mut self.audiences[topic as usize].window, change)
     }
@@ -337,7 +338,7 @@ mod tests {
         payload
     }
 
-    /// Two subscribers, `published` publications under way; subscriber 0 gets `received`.
+    /// Two subscribers and `published` publications in flight; subscriber 0 receives `received`.
     fn receive(published: u64, received: &[Vec<u8>]) -> Deliveries {
         let mut deliveries = deliveries(TOLERANCE);
         (0..published).for_each(|sequence| deliveries.publish(0, &message(sequence), Times::now(sequence * 10)));
@@ -373,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_one_has_got_are_known_to_the_others_in_their_place() {
+    fn a_frame_received_by_one_subscriber_is_known_for_the_others_in_order() {
         let mut deliveries = receive(4, &[]);
         let frame = |sequence| [b"<", &message(sequence)[..], b">"].concat();
         let known = |deliveries: &mut Deliveries, subscriber, bytes: &[u8]| {
@@ -381,20 +382,20 @@ mod tests {
             (len, String::from_utf8_lossy(taken_back).into_owned())
         };
         let nothing = (0, String::new());
-        assert_eq!(known(&mut deliveries, 0, &frame(0)), nothing, "nobody has got it");
+        assert_eq!(known(&mut deliveries, 0, &frame(0)), nothing, "no subscriber has received it");
         (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), Some(&frame(sequence)), 500));
         deliveries.on_message(0, &message(2), None, 500);
-        assert_eq!(known(&mut deliveries, 1, &frame(1)), nothing, "it is not what comes next");
+        assert_eq!(known(&mut deliveries, 1, &frame(1)), nothing, "it is not the next publication");
         let both = [frame(0), frame(1)].concat();
         let three = [&both[..], &frame(2)].concat();
         assert_eq!(known(&mut deliveries, 1, &three), (both.len(), String::new()), "the third is unknown");
         assert_eq!((deliveries.counts[1], deliveries.faults.sum()), (2, 0));
         deliveries.on_closed(1, "reset");
-        assert_eq!(known(&mut deliveries, 1, &frame(3)), nothing, "it is not there any more");
+        assert_eq!(known(&mut deliveries, 1, &frame(3)), nothing, "its publication has been delivered");
     }
 
     #[test]
-    fn a_known_frame_may_come_in_pieces_and_all_of_it_is_given_back_if_it_goes_on_otherwise() {
+    fn a_known_frame_may_arrive_in_pieces_and_is_taken_back_if_it_differs() {
         let frames = [[b"<", &message(0)[..], b">"].concat(), [b"<", &message(1)[..], b">"].concat()];
         let stream = frames.concat();
         for cut in 0..stream.len() {
@@ -433,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_awaited_is_told_for_one_publication() {
+    fn the_expected_deliveries_are_an_average_per_publication() {
         let mut deliveries = receive(2, &[]);
         assert_eq!(deliveries.awaited(), 2);
         (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), None, 500));
@@ -443,7 +444,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_closed_subscriber_has_not_got_is_missing_and_nobody_waits_for_it() {
+    fn outstanding_messages_of_a_closed_subscriber_are_missing() {
         let mut deliveries = receive(3, &[message(0)]);
         deliveries.on_closed(0, "reset");
         assert_eq!(
@@ -466,9 +467,9 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_for_longer_than_our_patience_is_stalled() {
+    fn a_subscriber_without_messages_until_the_timeout_is_stalled() {
         let mut deliveries = deliveries(Tolerance { patience: Duration::ZERO, ..TOLERANCE });
-        assert!(!deliveries.is_stalled(), "nothing is awaited");
+        assert!(!deliveries.is_stalled(), "no delivery is outstanding");
         deliveries.publish(0, &message(0), Times::now(0));
         deliveries.on_message(0, &message(0), None, 500);
         while !deliveries.is_stalled() {}
@@ -477,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn late_is_what_took_too_long_after_it_was_sent_in_order_or_behind() {
+    fn a_message_is_late_by_its_time_since_publishing_in_order_or_not() {
         let mut deliveries = receive(2, &[]);
         deliveries.on_message(0, &message(1), None, 510);
         deliveries.on_message(0, &message(0), None, 510);
@@ -489,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn who_joins_must_get_what_is_published_after_and_may_get_what_was_under_way() {
+    fn a_joining_subscriber_must_get_later_publications_and_may_get_earlier() {
         for early in [vec![], vec![message(1)]] {
             let mut deliveries = receive(2, &[message(0), message(1)]);
             deliveries.join(2);
@@ -505,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_misses_nothing_and_may_come_back() {
+    fn a_subscriber_that_left_misses_nothing_and_may_return() {
         let mut deliveries = receive(3, &[message(0)]);
         deliveries.leave(0);
         assert_eq!((deliveries.subscribers(), deliveries.faults.sum()), (1, 0));

@@ -1,8 +1,8 @@
-//! Makes TCP connections without waiting for them, from as many source addresses as it takes.
+//! Opens TCP connections without blocking, from as many source addresses as necessary.
 //!
-//! One source address has some 28,000 ports for each address and port it connects to. On loopback every address of
-//! 127.0.0.0/8 will do, so more are used as connections need them; on a real network `--source` names those that this
-//! host has. Knows nothing of what is sent.
+//! One source address has some 28,000 ports for each address and port it connects to. On loopback any address of
+//! 127.0.0.0/8 works, so more are used as connections need them; on a real network `--source` names addresses of this
+//! host.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -14,31 +14,31 @@ use socket2::{Domain, Socket, Type};
 use crate::error::Error;
 use crate::target::Target;
 
-/// How long a server may take to accept.
+/// Longest time until the server accepts.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Connections from one loopback address. Linux gives out 28,232 ports for one by default, but looks through all odd or
-/// all even ones first: from some 12,000 on, that takes a millisecond for each.
+/// Connections from one loopback address. Linux has 28,232 ephemeral ports by default, but tries all odd or all even
+/// ones first: from some 12,000 connections on, that search takes a millisecond per connection.
 const CONNECTIONS_PER_SOURCE: u32 = 10_000;
 
-/// Loopback addresses to come from at least: connections that come and go leave ports behind that rest for a minute.
+/// Fewest loopback source addresses: closed connections leave ports in TIME_WAIT for a minute.
 const SOURCES_MIN: u32 = 64;
 
-/// So many connections in a row come from the same source.
+/// Number of consecutive connections from the same source.
 const RUN: u64 = 1000;
 
-/// Where connections go and come from.
+/// Source and destination addresses of connections.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     destinations: Vec<SocketAddr>,
-    /// Empty: the kernel chooses.
+    /// If empty, the kernel chooses.
     sources: Vec<IpAddr>,
-    /// Connections so far.
+    /// Connections opened so far.
     dialed: u64,
 }
 
 impl Dialer {
-    /// To `target`, of which `connections` will be open at a time. `sources` are addresses of this host, and
+    /// Connects to `target`, with up to `connections` open at a time. `sources` are addresses of this host, and
     /// `destinations` other addresses of the server; either may be empty.
     ///
     /// # Errors
@@ -61,11 +61,11 @@ impl Dialer {
         Ok(Dialer { destinations, sources, dialed: 0 })
     }
 
-    /// Starts one more connection. It may not be there yet, but may be given to a ring: what is sent waits for it, and
-    /// a failure shows when receiving.
+    /// Starts one more connection. The socket may still be connecting, but can be passed to a ring: a send waits for
+    /// the connection, and a receive reports its failure.
     ///
     /// # Errors
-    /// The kernel's, when it has no port, descriptor or memory left, or knows no way there.
+    /// The error of the kernel if it has no port, descriptor, memory or route.
     pub(crate) fn dial(&mut self) -> io::Result<OwnedFd> {
         let attempts = self.sources.len().max(1);
         for attempt in 1.. {
@@ -78,7 +78,7 @@ impl Dialer {
                 Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {
                     return Ok(socket.into());
                 }
-                // This source has no port left: the next may.
+                // This source has no free port: try the next.
                 Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable && attempt < attempts => {
                     self.dialed = (run + 1) * RUN;
                 }
@@ -88,10 +88,10 @@ impl Dialer {
         unreachable!("an attempt succeeds or is the last")
     }
 
-    /// Makes one connection and waits until it is there.
+    /// Opens one connection and waits until it is established.
     ///
     /// # Errors
-    /// If the server can't be reached.
+    /// If the server is unreachable.
     pub(crate) fn dial_and_wait(&mut self) -> io::Result<OwnedFd> {
         let socket = self.socket(0)?;
         socket.connect_timeout(&self.destination(0).into(), PATIENCE)?;
@@ -107,14 +107,14 @@ impl Dialer {
         Ok(socket)
     }
 
-    /// Where a connection of this run comes from, where that matters.
+    /// The source address of a connection of this run; `None` lets the kernel choose.
     fn source(&self, run: u64) -> Option<IpAddr> {
         let source = self.sources.get((run % self.sources.len().max(1) as u64) as usize)?;
-        // The kernel finds a port faster when it may choose the address, too.
+        // The kernel finds a port faster if it may choose the address, too.
         (*source != Ipv4Addr::LOCALHOST).then_some(*source)
     }
 
-    /// Changes once all sources had their turn, so that every pair is used.
+    /// Advances after all sources were used, so that every pair is used.
     fn destination(&self, run: u64) -> SocketAddr {
         let round = run / self.sources.len().max(1) as u64;
         self.destinations[(round % self.destinations.len() as u64) as usize]
@@ -125,7 +125,7 @@ fn is_ipv4_loopback(ip: IpAddr) -> bool {
     matches!(ip, IpAddr::V4(ip) if ip.is_loopback())
 }
 
-/// 127.0.0.1 and up.
+/// 127.0.0.1 and the addresses after it.
 fn loopback_sources(connections: u32) -> Vec<IpAddr> {
     let count = connections.div_ceil(CONNECTIONS_PER_SOURCE).max(SOURCES_MIN);
     (0..count).map(|index| IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::LOCALHOST) + index))).collect()
@@ -152,16 +152,16 @@ mod tests {
     }
 
     #[test]
-    fn a_real_host_uses_what_it_is_told_and_every_pair_of_addresses() {
+    fn given_addresses_are_used_in_every_pair() {
         assert_eq!(dialer("ws://192.0.2.1:80/", 1_000_000, &[], &[]).source(5), None);
-        let told = dialer("ws://192.0.2.1:80/", 1, &["10.0.0.1", "10.0.0.2"], &["192.0.2.1", "192.0.2.2"]);
+        let explicit = dialer("ws://192.0.2.1:80/", 1, &["10.0.0.1", "10.0.0.2"], &["192.0.2.1", "192.0.2.2"]);
         let pairs: Vec<String> =
-            (0..4).map(|run| format!("{} {}", told.source(run).unwrap(), told.destination(run).ip())).collect();
+            (0..4).map(|run| format!("{} {}", explicit.source(run).unwrap(), explicit.destination(run).ip())).collect();
         assert_eq!(pairs, ["10.0.0.1 192.0.2.1", "10.0.0.2 192.0.2.1", "10.0.0.1 192.0.2.2", "10.0.0.2 192.0.2.2"]);
     }
 
     #[test]
-    fn connections_arrive_from_where_they_should() {
+    fn connections_come_from_their_source_addresses() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = format!("ws://{}/", listener.local_addr().unwrap());
         let mut dialer = dialer(&target, 1, &["127.0.0.77"], &[]);

@@ -1,5 +1,5 @@
-//! A server is told to stop while everybody is connected: a deployment. How evenly are they told to go elsewhere, and
-//! has anybody lost what was published before?
+//! A server gets SIGTERM with all subscribers connected: a deployment. Checks how evenly it closes them, and that no
+//! subscriber loses earlier messages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,26 +18,27 @@ use crate::report::Report;
 use crate::run::Run;
 use crate::topics::Topics;
 
-/// How long the server may take beyond the time that was asked for.
+/// How long the server may take beyond the requested spread.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// What a Close frame of a server that stops says (RFC 6455 §7.4.1): the code of going away, and that to try again
-/// later.
+/// Codes in the Close frames of a server that stops (RFC 6455 §7.4.1): going away, or try again later.
 const GOODBYES: [&str; 2] = ["1001", "1012"];
 
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &DrainOptions) -> Result<Report, Error> {
     let DrainOptions { common, publishing, connections, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
-    let server_pid = common.server_pid.ok_or_else(|| Error::new("whom to stop? say so with --server-pid"))?;
+    let server_pid =
+        common.server_pid.ok_or_else(|| Error::new("no server to stop: give its process id with --server-pid"))?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT);
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
     let feed = Feed::new(common, topics, *connections, publishing.publishers, run.recorder());
-    let mut drain = Drain { feed, connections: *connections, stopped: None, told: Vec::new(), told_otherwise: 0 };
+    let mut drain =
+        Drain { feed, connections: *connections, stopped: None, closed_after: Vec::new(), closed_otherwise: 0 };
     clients.connect(0..*connections, &mut drain)?;
     clients.connect_publishers(&mut drain)?;
 
@@ -60,20 +61,20 @@ fn stop(pid: u32) -> Result<(), Error> {
     kill_process(pid, Signal::TERM).map_err(|error| Error::new(format!("can't stop process {pid:?}: {error}")))
 }
 
-/// The run.
+/// State of the run.
 struct Drain {
     feed: Feed,
     connections: u32,
-    /// When the server was told to stop, once it was.
+    /// Time of the SIGTERM.
     stopped: Option<Instant>,
-    /// How long after that each was told to go elsewhere.
-    told: Vec<Duration>,
-    /// Those who were told otherwise, or nothing.
-    told_otherwise: u32,
+    /// Delay from SIGTERM to each Close frame with a code of [`GOODBYES`].
+    closed_after: Vec<Duration>,
+    /// Number of subscribers closed with another code, or without one.
+    closed_otherwise: u32,
 }
 
 impl Drain {
-    /// Publishes once more, and waits only until the server has taken it.
+    /// Publishes one more message, and waits only until the server has acknowledged it.
     fn publish_last(&mut self, clients: &mut Clients) {
         feed::publish_one(self, clients);
         while !clients.is_answered() && !self.feed.is_over() {
@@ -81,7 +82,7 @@ impl Drain {
         }
     }
 
-    /// Until all are gone.
+    /// Waits until all subscribers are closed.
     fn watch(&mut self, patience: Duration, clients: &mut Clients) {
         let end = Instant::now() + patience;
         while self.gone() < self.connections && Instant::now() < end {
@@ -92,36 +93,37 @@ impl Drain {
     }
 
     fn gone(&self) -> u32 {
-        self.told.len() as u32 + self.told_otherwise
+        self.closed_after.len() as u32 + self.closed_otherwise
     }
 
-    /// How long after it was told the server had ended; `None` if it goes on.
+    /// Time from SIGTERM to the end of the server process; `None` if it is still running.
     fn await_end(&mut self, pid: u32, clients: &mut Clients) -> Option<Duration> {
         let stopped = self.stopped?;
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
-            // A process that nobody has waited for has no memory that could be asked for.
+            // A zombie has no memory to report.
             if Usage::of(pid).is_err() {
                 return Some(stopped.elapsed());
             }
-            // The last who were told still have to close.
+            // The last subscribers still have to close.
             clients.turn(Duration::from_millis(10), self);
         }
         None
     }
 
     fn figures(&self, spread: Duration, ended: Option<Duration>) -> Vec<Figure> {
-        let (seconds, mean) = (per_second(&self.told, spread), self.told.len() as f64 / spread.as_secs_f64().max(1.0));
+        let (seconds, mean) =
+            (per_second(&self.closed_after, spread), self.closed_after.len() as f64 / spread.as_secs_f64().max(1.0));
         let share = |count: Option<&u32>| f64::from(*count.unwrap_or(&0)) / mean.max(1.0);
-        let of = |told: Option<&Duration>| told.copied().unwrap_or_default().as_secs_f64();
+        let of = |closed_after: Option<&Duration>| closed_after.copied().unwrap_or_default().as_secs_f64();
         let mut figures = vec![
-            Figure::new("told to go elsewhere", self.told.len() as f64, ""),
-            Figure::new("told otherwise", f64::from(self.told_otherwise), ""),
+            Figure::new("told to go elsewhere", self.closed_after.len() as f64, ""),
+            Figure::new("told otherwise", f64::from(self.closed_otherwise), ""),
             Figure::new("mean", mean, "/s"),
             Figure::new("fewest in a second, of the mean", share(seconds.iter().min()), ""),
             Figure::new("most in a second, of the mean", share(seconds.iter().max()), ""),
-            Figure::new("first told after", of(self.told.iter().min()), "s"),
-            Figure::new("last told after", of(self.told.iter().max()), "s"),
+            Figure::new("first told after", of(self.closed_after.iter().min()), "s"),
+            Figure::new("last told after", of(self.closed_after.iter().max()), "s"),
         ];
         figures.extend(ended.map(|ended| Figure::new("server ended after", ended.as_secs_f64(), "s")));
         let second =
@@ -131,12 +133,12 @@ impl Drain {
     }
 }
 
-/// How many were told in each second of `spread`, which begins with the first who was: before that a server may still
-/// be sending what was published.
-fn per_second(told: &[Duration], spread: Duration) -> Vec<u32> {
-    let first = told.iter().min().copied().unwrap_or_default();
+/// The number of subscribers closed in each second of `spread`. The first second begins with the first Close frame:
+/// before that the server may still be delivering.
+fn per_second(closed_after: &[Duration], spread: Duration) -> Vec<u32> {
+    let first = closed_after.iter().min().copied().unwrap_or_default();
     let mut seconds = vec![0; spread.as_secs() as usize];
-    for after in told {
+    for after in closed_after {
         if let Some(count) = seconds.get_mut((*after - first).as_secs() as usize) {
             *count += 1;
         }
@@ -176,14 +178,14 @@ impl Sink for Drain {
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
         let is_goodbye = GOODBYES.iter().any(|code| reason.contains(code));
         match self.stopped {
-            // That a publisher's connection ends with its server is no fault.
+            // A publisher's connection may end with its server.
             Some(_) if client >= self.connections => {}
             Some(stopped) if is_goodbye => {
-                self.told.push(stopped.elapsed());
+                self.closed_after.push(stopped.elapsed());
                 self.feed.deliveries.dismiss(client);
             }
             Some(_) => {
-                self.told_otherwise += 1;
+                self.closed_otherwise += 1;
                 self.feed.deliveries.on_closed(client, reason);
             }
             None if client < self.connections => self.feed.deliveries.on_closed(client, reason),
@@ -198,8 +200,8 @@ mod tests {
 
     #[test]
     fn each_second_of_the_spread_is_counted() {
-        let told = [700, 1699, 1700, 3200, 3699, 3701].map(Duration::from_millis);
-        assert_eq!(per_second(&told, Duration::from_secs(3)), [2, 1, 2]);
-        assert_eq!(per_second(&told, Duration::ZERO), [0; 0]);
+        let closed_after = [700, 1699, 1700, 3200, 3699, 3701].map(Duration::from_millis);
+        assert_eq!(per_second(&closed_after, Duration::from_secs(3)), [2, 1, 2]);
+        assert_eq!(per_second(&closed_after, Duration::ZERO), [0; 0]);
     }
 }

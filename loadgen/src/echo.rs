@@ -1,4 +1,4 @@
-//! Every connection sends messages and waits for each to come back, unchanged and in order.
+//! Every connection sends messages and waits for the echo of each, unchanged and in order.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,18 +17,18 @@ use crate::report::{Findings, Outcome, Report};
 use crate::run::Run;
 use crate::topics::Topics;
 
-/// What is counted.
+/// The unit of the count.
 const UNIT: &str = "round trips";
 
-/// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`: each message says whose it is, and which one. What
-/// comes back is compared byte by byte with what the connection has under way, so that one that comes back on a wrong
-/// connection shows, whole or in part, and a whole one with its owner.
+/// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`, so that each message identifies its connection. An
+/// echo is compared byte by byte with the messages in flight on its connection, so an echo of another connection's
+/// message is detected, whole or in part, and a whole one with its owner.
 const CONN_SHIFT: u32 = 40;
 
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
@@ -62,31 +62,31 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     }))
 }
 
-/// Messages under way on each connection.
+/// The messages in flight on each connection.
 struct Trips {
     kind: MessageKind,
-    /// What is sent is compressed with this, within a window that suits all connections.
+    /// Compresses sent messages, within a window that suits all connections.
     deflate: Option<(Deflater, WindowBits)>,
     conns: Vec<Conn>,
-    /// How many of them are not closed.
+    /// Number of connections that are not closed.
     open: u32,
-    /// New messages are sent as old ones come back.
+    /// Whether each echo triggers a new message.
     sending: bool,
-    /// Messages under way, all connections together.
+    /// Messages in flight on all connections.
     under_way: u64,
     /// Round trips of each connection in the measured part.
     counts: Vec<u64>,
     recorder: Recorder,
     faults: Faults,
-    /// With echoes awaited and none coming for so long, they are given up.
+    /// Outstanding echoes are given up if none arrives for this long.
     patience: Duration,
     last_progress_ns: u64,
 }
 
-/// One connection's messages. Number `n` lies in place `n` modulo the length of the pipeline.
+/// Messages of one connection. Message `n` is at index `n` modulo the pipeline length.
 struct Conn {
     pipeline: Box<[UnderWay]>,
-    /// Numbers of the next to be sent and of the next to come back.
+    /// Numbers of the next message to send and of the next echo.
     next_sent: u64,
     next_back: u64,
     closed: bool,
@@ -115,7 +115,7 @@ impl Conn {
         &mut self.pipeline[index as usize]
     }
 
-    /// Whether `payload` is message `sequence`, and that is under way.
+    /// Whether `payload` is message `sequence`, and that message is in flight.
     fn matches(&mut self, sequence: u64, payload: &[u8]) -> bool {
         (self.next_back..self.next_sent).contains(&sequence) && *self.place(sequence).payload == *payload
     }
@@ -166,7 +166,7 @@ impl Trips {
         }
     }
 
-    /// Keeps every connection busy for `duration`, then waits until everything has come back.
+    /// Keeps every connection busy for `duration`, then waits for all echoes.
     fn run_for(&mut self, duration: Duration, clients: &mut Clients) {
         let end = Instant::now() + duration;
         let now_ns = self.recorder.now_ns();
@@ -187,20 +187,20 @@ impl Trips {
         }
     }
 
-    /// Has messages compressed from now on, for a connection with this window as for all before.
+    /// Compresses messages from now on, within a window no larger than this one and all earlier ones.
     fn deflate_within(&mut self, window: WindowBits) {
         let config = DeflateConfig { bytes_min: 0, ..DeflateConfig::default() };
         let (_, smallest) = self.deflate.get_or_insert_with(|| (Deflater::new(config), window));
         *smallest = window.min(*smallest);
     }
 
-    /// Forgets what the warm-up counted, but not its faults.
+    /// Resets the counts of the warm-up, but not its faults.
     fn start_measuring(&mut self) {
         self.counts.fill(0);
         self.recorder.start_measuring();
     }
 
-    /// Fills the pipeline of `conn` up again, unless the time is over.
+    /// Fills the pipeline of `conn`, unless the run is ending.
     fn send_due(&mut self, conn: u32, now_ns: u64, out: &mut Vec<u8>, keys: &mut MaskingKeys) {
         let conn = &mut self.conns[conn as usize];
         while self.sending && !conn.closed && conn.next_sent - conn.next_back < conn.pipeline.len() as u64 {
@@ -228,7 +228,7 @@ impl Trips {
         }
     }
 
-    /// The oldest message of connection `number` is back.
+    /// The echo of the oldest message of connection `number` has arrived.
     fn come_back(&mut self, number: u32, now_ns: u64) {
         let conn = &mut self.conns[number as usize];
         let sent_ns = conn.place(conn.next_back).sent_ns;
@@ -244,7 +244,7 @@ impl Trips {
         self.last_progress_ns = now_ns;
     }
 
-    /// Names what came instead of message `next`.
+    /// Names the fault: `message` arrived instead of message `next`.
     fn on_unexpected(&mut self, number: u32, next: u64, message: Message<'_>, now_ns: u64) {
         let conn = &mut self.conns[number as usize];
         let first = u64::from(number) << CONN_SHIFT;
@@ -269,7 +269,7 @@ impl Trips {
                     None => self.faults.corrupt(number, message.payload),
                 }
                 let conn = &mut self.conns[number as usize];
-                // It came in the place of the next one. If nothing is awaited, it came out of nowhere.
+                // It replaces the next echo. If no echo is due, it belongs to no message.
                 if next < conn.next_sent {
                     conn.next_back += 1;
                     self.under_way -= 1;
@@ -278,7 +278,7 @@ impl Trips {
         }
     }
 
-    /// The connection that has sent a message with this stamp, if any has.
+    /// The connection that sent a message with this stamp, if there is one.
     fn owner(&self, stamp: Stamp) -> Option<u64> {
         let owner = stamp.sequence >> CONN_SHIFT;
         let conn = self.conns.get(owner as usize)?;
@@ -293,7 +293,7 @@ impl Trips {
         }
     }
 
-    /// A turn of the loop is over.
+    /// Ends a turn of the loop.
     fn turn_over(&mut self) {
         self.recorder.turn_over(self.open.into(), self.faults.sum());
     }
@@ -302,12 +302,12 @@ impl Trips {
         self.under_way == 0
     }
 
-    /// Whether echoes are awaited and none has come for a long time.
+    /// Whether echoes are outstanding and none has arrived within the timeout.
     fn is_stalled(&self) -> bool {
         Duration::from_nanos(self.recorder.now_ns().saturating_sub(self.last_progress_ns)) > self.patience
     }
 
-    /// Counts all that is awaited as missing, and the connections it is awaited on as stalled.
+    /// Counts all outstanding echoes as missing, and their connections as stalled.
     fn give_up(&mut self) {
         for number in 0..self.conns.len() as u32 {
             let awaited = self.abandon(number);
@@ -317,7 +317,7 @@ impl Trips {
         }
     }
 
-    /// Waits no more for what is under way on connection `number`, and sends no more there. How much that was.
+    /// Gives up the messages in flight on connection `number`, and stops sending there. Returns their number.
     fn abandon(&mut self, number: u32) -> u64 {
         let conn = &mut self.conns[number as usize];
         let awaited = conn.next_sent - conn.next_back;
@@ -340,7 +340,7 @@ mod tests {
     use crate::faults::Counts;
     use crate::timeline::Timeline;
 
-    /// Two connections with a full pipeline of three, and what connection 0 has sent.
+    /// Two connections with a full pipeline of three, and the messages sent by connection 0.
     fn trips() -> (Trips, Vec<Vec<u8>>) {
         let flags = ["loadgen", "echo", "--url", "ws://a:1/", "--connections", "2", "--pipeline", "3"];
         let Task::Echo(options) = Arguments::parse_from(flags).task else { unreachable!() };
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_back_makes_room_for_one_more() {
+    fn an_echo_makes_room_for_the_next_message() {
         let (mut trips, payloads) = trips();
         assert_eq!((payloads.len(), trips.under_way), (3, 6));
         trips.on_echo(0, text(&payloads[0]), 5100);
@@ -378,7 +378,7 @@ mod tests {
         trips.sending = false;
         [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_echo(0, text(payload), 6000));
         trips.send_due(0, 6000, &mut Vec::new(), &mut MaskingKeys::new());
-        assert_eq!(trips.under_way, 3, "only connection 1 still waits");
+        assert_eq!(trips.under_way, 3, "only connection 1 has messages in flight");
         assert_eq!(trips.faults.sum(), 0);
     }
 
@@ -399,15 +399,15 @@ mod tests {
     }
 
     #[test]
-    fn another_kind_and_other_bytes_are_corrupt_and_another_connections_foreign() {
+    fn other_kinds_and_bytes_are_corrupt_and_those_of_others_are_foreign() {
         let (mut trips, payloads) = trips();
         trips.on_echo(0, Message::binary(&payloads[0]), 200);
         trips.on_echo(0, text(b"what?"), 200);
         trips.on_echo(1, text(&payloads[2]), 200);
-        // Of another connection in part.
+        // Partly of another connection.
         let mixed = [&payloads[0][..50], &payloads[1][50..60]].concat();
         trips.on_echo(1, text(&mixed), 200);
-        // Of one that there is, but that it has not sent.
+        // Of a known connection that did not send it.
         let mut unsent = payloads[0].clone();
         payload::write_stamp(&mut unsent, Stamp { sequence: 1000, time_ns: 0 });
         trips.on_echo(1, text(&unsent), 200);
@@ -416,7 +416,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_connection_is_waited_for_no_more() {
+    fn a_closed_connection_has_no_outstanding_echoes() {
         let (mut trips, _) = trips();
         trips.on_end(0, "reset");
         assert_eq!(

@@ -1,13 +1,13 @@
-//! Why nothing could be measured: one line for whoever started the run.
+//! Why a run could not be measured: one line for the user.
 
 use std::fmt;
 
-/// A sentence that names what failed and, where there is one, the remedy.
+/// A sentence that names the failure and, if there is one, the remedy.
 #[derive(Debug)]
 pub(crate) struct Error(String);
 
 impl Error {
-    /// From a finished sentence.
+    /// Creates an error from a complete sentence.
     pub(crate) fn new(text: impl Into<String>) -> Error {
         Error(text.into())
     }

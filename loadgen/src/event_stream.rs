@@ -1,39 +1,40 @@
-//! Server-Sent Events: what comes after the head of the answer, as messages.
+//! Decodes Server-Sent Events from the body of a response.
 //!
 //! Only data matters here; ids, names and retry times are skipped.
 
 use std::mem;
 
-/// Bytes of a line or of a size at most. Far above what a run sends.
+/// Longest line, including a chunk size, in bytes. Far above any payload of a run.
 const LINE_BYTES_MAX: usize = 1 << 26;
 
-/// One stream.
+/// The decoder of one stream.
 #[derive(Debug)]
 pub(crate) struct EventStream {
-    /// How the body is cut into pieces (RFC 9112 §7.1); `None` if it is not.
+    /// The position in a chunked body (RFC 9112 §7.1); `None` if it is not chunked.
     chunks: Option<Chunks>,
-    /// What has come of a line.
+    /// The incomplete line.
     line: Vec<u8>,
-    /// What has come of an event's data.
+    /// The data of the incomplete event.
     data: Vec<u8>,
     has_data: bool,
 }
 
-/// Where in a chunked body we are.
+/// The position in a chunked body.
 #[derive(Debug)]
 enum Chunks {
-    /// In the line that says how long the next piece is.
+    /// In the line with the size of the next chunk.
     Size(Vec<u8>),
-    /// So many bytes of a piece are to come.
+    /// This many bytes of a chunk remain.
     Piece(usize),
-    /// Before the line end that follows a piece.
+    /// At the line end after a chunk.
     End,
 }
 
-/// Whether the body is chunked, and how long the head is; `None` if that is not whole.
+/// Parses the response head. Returns whether the body is chunked, and the length of the head; `None` if it is
+/// incomplete.
 ///
 /// # Errors
-/// If it is anything but the beginning of an event stream.
+/// If the response is not an event stream.
 pub(crate) fn decode_head(answer: &[u8]) -> Result<Option<(bool, usize)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
@@ -57,16 +58,16 @@ pub(crate) fn decode_head(answer: &[u8]) -> Result<Option<(bool, usize)>, String
 }
 
 impl EventStream {
-    /// At the beginning of the body.
+    /// A decoder at the beginning of the body.
     pub(crate) fn new(is_chunked: bool) -> EventStream {
         let chunks = is_chunked.then(|| Chunks::Size(Vec::new()));
         EventStream { chunks, line: Vec::new(), data: Vec::new(), has_data: false }
     }
 
-    /// Shows the data of each event that is whole.
+    /// Passes the data of each complete event to `on_data`.
     ///
     /// # Errors
-    /// If the body has ended or is broken, or `on_data` has enough.
+    /// If the body has ended or is invalid, or `on_data` fails.
     pub(crate) fn read(
         &mut self,
         mut bytes: &[u8],
@@ -79,7 +80,8 @@ impl EventStream {
         Ok(())
     }
 
-    /// Takes what is text, without a break, from the front of `bytes`; or takes what is not, and returns nothing.
+    /// Takes the next contiguous text from the front of `bytes`. Returns an empty slice if it consumed chunk framing
+    /// instead.
     fn next_piece<'b>(&mut self, bytes: &mut &'b [u8]) -> Result<&'b [u8], String> {
         let Some(chunks) = &mut self.chunks else { return Ok(mem::take(bytes)) };
         match chunks {
@@ -105,7 +107,7 @@ impl EventStream {
                 match usize::from_str_radix(&end, 16) {
                     Ok(0) => return Err("the server ended the stream".to_owned()),
                     Ok(size) => *chunks = Chunks::Piece(size),
-                    Err(_) => return Err(format!("no size of a chunk: {end}")),
+                    Err(_) => return Err(format!("invalid chunk size: {end}")),
                 }
                 Ok(&[])
             }
@@ -150,7 +152,7 @@ impl EventStream {
     }
 }
 
-/// Takes the rest of a line, up to a semicolon and without blanks; `None` if its end is still to come.
+/// Takes the rest of a line, up to a semicolon and without blanks; `None` if the line is incomplete.
 fn take_line(bytes: &mut &[u8], line: &mut Vec<u8>) -> Result<Option<String>, String> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (front, rest) = bytes.split_at(end.map_or(bytes.len(), |end| end + 1));
@@ -192,14 +194,14 @@ mod tests {
     }
 
     #[test]
-    fn an_end_and_a_broken_size_are_told() {
+    fn the_end_and_an_invalid_chunk_size_are_errors() {
         assert_eq!(read_cut(true, b"0\r\n\r\n", 0).unwrap_err(), "the server ended the stream");
         assert!(read_cut(true, b"hello\r\n", 0).unwrap_err().contains("size"));
         assert!(read_cut(true, &[b'1'; 300], 0).unwrap_err().contains("size"));
     }
 
     #[test]
-    fn only_an_event_stream_will_do() {
+    fn other_responses_than_event_streams_are_rejected() {
         let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\n";
         let chunked = [&head[..], b"Transfer-Encoding: chunked\r\n\r\nrest"].concat();
         assert_eq!(decode_head(&chunked), Ok(Some((true, chunked.len() - 4))));

@@ -17,7 +17,7 @@ use crate::topics::Topics;
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let (common, publishers) = (&options.common, options.publishing.publishers);
     pin::to_cpu(common.cpu)?;
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     feed::report(run, fanout.feed, common, "fanout", load, pace().is_open_loop(), figures)
 }
 
-/// How hard it is driven, in words.
+/// The load, in words.
 fn load(options: &FanoutOptions, pace: Pace) -> String {
     let publishers = match options.publishing.publishers {
         1 => "one publisher".to_owned(),
@@ -57,7 +57,7 @@ fn topics(options: &FanoutOptions) -> Result<Topics, Error> {
     match options.topics {
         1 => Ok(Topics::one(&common.connect.topic, *connections)),
         several if several > *connections => {
-            Err(Error::new(format!("{several} topics need as many connections at least, not {connections}")))
+            Err(Error::new(format!("{several} topics need at least {several} connections, not {connections}")))
         }
         _ if common.connect.needs_topic_in_address() && !common.url.has_topic() => {
             Err(Error::new(format!("{}: several topics need {{topic}} in the address", common.url)))
@@ -66,7 +66,7 @@ fn topics(options: &FanoutOptions) -> Result<Topics, Error> {
     }
 }
 
-/// The run.
+/// State of the run.
 struct Fanout {
     subscribers: u32,
     feed: Feed,

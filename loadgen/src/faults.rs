@@ -1,41 +1,41 @@
-//! What went wrong with messages and connections, by name: in all, and on each connection.
+//! Faults of messages and connections, by kind: totals, and counts per connection.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// So many faults are told in words.
+/// Most faults described in words.
 const EXAMPLES_MAX: usize = 5;
 
-/// So many connections are told of, those with most faults.
+/// Most connections listed, those with the most faults first.
 const WORST_MAX: usize = 20;
 
-/// How many messages or connections each kind of fault has hit.
+/// Number of messages or connections that each kind of fault hit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Messages that never came, though later ones did or time was up.
+    /// Messages that did not arrive although later ones did, or until the timeout.
     pub(crate) missing: u64,
-    /// Messages that came again.
+    /// Messages that arrived more than once.
     pub(crate) duplicate: u64,
-    /// Messages that came after later ones.
+    /// Messages that arrived after later ones.
     pub(crate) reordered: u64,
-    /// Messages that are not any that was sent.
+    /// Messages that match none that was sent.
     pub(crate) corrupt: u64,
-    /// Messages that another connection has sent, for itself alone.
+    /// Messages that another connection sent, and that only that one should receive.
     pub(crate) foreign: u64,
-    /// Messages that took longer than is allowed.
+    /// Messages that took longer than allowed.
     pub(crate) late: u64,
-    /// Connections on which messages were awaited and none came for longer than our patience.
+    /// Connections on which messages were due and none arrived within the timeout.
     pub(crate) stalled: u64,
-    /// Connections that the server closed or that broke.
+    /// Connections that the server closed or that failed.
     pub(crate) closed: u64,
-    /// Publications that the server refused.
+    /// Publications that the server rejected.
     pub(crate) refused: u64,
 }
 
 impl Counts {
-    /// Each kind by name.
+    /// The count of each kind, with its name.
     pub(crate) fn named(&self) -> [(&'static str, u64); 9] {
         [
             ("missing", self.missing),
@@ -50,12 +50,12 @@ impl Counts {
         ]
     }
 
-    /// All kinds together.
+    /// The sum of all kinds.
     pub(crate) fn sum(&self) -> u64 {
         self.named().iter().map(|(_, count)| count).sum()
     }
 
-    /// Those that there are, in words.
+    /// The kinds that are not zero, in words.
     pub(crate) fn text(&self) -> String {
         let there = self.named().into_iter().filter(|(_, count)| *count > 0);
         there.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
@@ -78,28 +78,28 @@ impl Counts {
 #[derive(Debug)]
 pub(crate) struct Faults {
     counts: Counts,
-    /// Those of each connection that has any.
+    /// Counts of each connection that has faults.
     connections: BTreeMap<u32, Counts>,
     /// The first faults, in words.
     examples: Vec<String>,
-    /// Messages skipped that have not come yet: connection and sequence.
+    /// Skipped messages that have not arrived yet: connection and sequence number.
     skipped: HashSet<(u32, u64)>,
-    /// Whether they may still come: some time has not passed since.
-    awaits_skipped: bool,
-    /// A message that takes longer is late.
+    /// Whether skipped messages may still arrive: false once the wait for them is over.
+    expects_skipped: bool,
+    /// Messages that take longer are late.
     late_ns: u64,
 }
 
-/// What a report tells of them.
+/// The faults as the report shows them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct FaultReport {
     #[serde(flatten)]
     pub(crate) counts: Counts,
-    /// How many connections had any.
+    /// Number of connections with faults.
     pub(crate) connections: u64,
-    /// Those with most of them.
+    /// The connections with the most faults.
     pub(crate) worst: Vec<ConnectionFaults>,
-    /// The first few, in words.
+    /// The first few faults, in words.
     pub(crate) examples: Vec<String>,
 }
 
@@ -112,48 +112,48 @@ pub(crate) struct ConnectionFaults {
 }
 
 impl Faults {
-    /// None so far. A message that takes longer than `late` is one.
+    /// No faults so far. A message that takes longer than `late` is a fault.
     pub(crate) fn new(late: Duration) -> Faults {
         Faults {
             counts: Counts::default(),
             connections: BTreeMap::new(),
             examples: Vec::new(),
             skipped: HashSet::new(),
-            awaits_skipped: false,
+            expects_skipped: false,
             late_ns: u64::try_from(late.as_nanos()).unwrap_or(u64::MAX),
         }
     }
 
-    /// How many there are of each kind.
+    /// The number of faults of each kind.
     #[cfg(test)]
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 
-    /// How many there are.
+    /// The total number of faults.
     pub(crate) fn sum(&self) -> u64 {
         self.counts.sum()
     }
 
-    /// `conn` got a later message instead of `sequence`. Missing, until it comes after all.
+    /// `conn` received a later message instead of `sequence`: it counts as missing until it arrives.
     pub(crate) fn skip(&mut self, conn: u32, sequence: u64) {
         self.of(conn, |counts| counts.missing += 1);
         self.skipped.insert((conn, sequence));
-        self.awaits_skipped = true;
-        self.tell(|| format!("connection {conn}: message {sequence} is missing"));
+        self.expects_skipped = true;
+        self.describe(|| format!("connection {conn}: message {sequence} is missing"));
     }
 
-    /// Whether a message that was skipped may still come after all.
-    pub(crate) fn awaits_skipped(&self) -> bool {
-        self.awaits_skipped && !self.skipped.is_empty()
+    /// Whether a skipped message may still arrive.
+    pub(crate) fn expects_skipped(&self) -> bool {
+        self.expects_skipped && !self.skipped.is_empty()
     }
 
-    /// What was skipped so far has had its time.
+    /// Ends the wait for the messages skipped so far.
     pub(crate) fn give_up_skipped(&mut self) {
-        self.awaits_skipped = false;
+        self.expects_skipped = false;
     }
 
-    /// `conn` got `sequence`, which lies before what it has already seen. Returns whether it was awaited still.
+    /// `conn` received `sequence`, which precedes messages it has already received. Returns whether it was still due.
     pub(crate) fn behind(&mut self, conn: u32, sequence: u64) -> bool {
         let was_skipped = self.skipped.remove(&(conn, sequence));
         if was_skipped {
@@ -161,63 +161,63 @@ impl Faults {
                 counts.missing -= 1;
                 counts.reordered += 1;
             });
-            self.tell(|| format!("connection {conn}: message {sequence} came after a later one"));
+            self.describe(|| format!("connection {conn}: message {sequence} came after a later one"));
         } else {
             self.of(conn, |counts| counts.duplicate += 1);
-            self.tell(|| format!("connection {conn}: message {sequence} came again"));
+            self.describe(|| format!("connection {conn}: message {sequence} came again"));
         }
         was_skipped
     }
 
-    /// `conn` got something that was never sent.
+    /// `conn` received bytes that were never sent.
     pub(crate) fn corrupt(&mut self, conn: u32, payload: &[u8]) {
         self.of(conn, |counts| counts.corrupt += 1);
         let front = &payload[..payload.len().min(48)];
-        self.tell(|| format!("connection {conn}: {} bytes, not as sent: {}", payload.len(), front.escape_ascii()));
+        self.describe(|| format!("connection {conn}: {} bytes, not as sent: {}", payload.len(), front.escape_ascii()));
     }
 
-    /// `conn` got bytes that connection `owner` has sent.
+    /// `conn` received bytes that connection `owner` sent.
     pub(crate) fn foreign(&mut self, conn: u32, owner: u64) {
         self.of(conn, |counts| counts.foreign += 1);
-        self.tell(|| format!("connection {conn}: foreign bytes, as connection {owner} has sent them"));
+        self.describe(|| format!("connection {conn}: foreign bytes, as connection {owner} has sent them"));
     }
 
-    /// `conn` got a message that took so long. A fault only if that is too long.
+    /// `conn` received a message that took `latency_ns`. Counts a fault only if that is too long.
     pub(crate) fn took(&mut self, conn: u32, latency_ns: u64) {
         if latency_ns > self.late_ns {
             self.of(conn, |counts| counts.late += 1);
-            self.tell(|| format!("connection {conn}: a message took {} ms", latency_ns / 1_000_000));
+            self.describe(|| format!("connection {conn}: a message took {} ms", latency_ns / 1_000_000));
         }
     }
 
-    /// `conn` has ended, for this `reason`.
+    /// `conn` ended, for this `reason`.
     pub(crate) fn closed(&mut self, conn: u32, reason: &str) {
         self.of(conn, |counts| counts.closed += 1);
-        self.tell(|| format!("connection {conn}: {reason}"));
+        self.describe(|| format!("connection {conn}: {reason}"));
     }
 
-    /// A publication was answered with something else than success.
+    /// The server answered a publication with an error.
     pub(crate) fn refused(&mut self, answer: &str) {
         self.counts.refused += 1;
-        self.tell(|| format!("publishing: {answer}"));
+        self.describe(|| format!("publishing: {answer}"));
     }
 
-    /// `conn` is gone and will not get these many messages.
+    /// `conn` has ended and will not receive `count` messages.
     pub(crate) fn given_up(&mut self, conn: u32, count: u64) {
         self.of(conn, |counts| counts.missing += count);
-        self.tell(|| format!("connection {conn}: {count} messages never came"));
+        self.describe(|| format!("connection {conn}: {count} messages never came"));
     }
 
-    /// `conn` is still there, but these many messages have not come for longer than our patience.
+    /// `conn` is open, but `count` messages have not arrived within the timeout.
     pub(crate) fn stalled(&mut self, conn: u32, count: u64) {
         self.of(conn, |counts| {
             counts.stalled += 1;
             counts.missing += count;
         });
-        self.tell(|| format!("connection {conn}: stalled, {count} messages never came"));
+        self.describe(|| format!("connection {conn}: stalled, {count} messages never came"));
     }
 
-    /// Adds what another worker found; its connections have numbers of their own.
+    /// Adds the faults of another worker, whose connections have different numbers.
     pub(crate) fn merge(&mut self, other: Faults) {
         self.counts.add(&other.counts);
         for (conn, counts) in other.connections {
@@ -228,7 +228,7 @@ impl Faults {
         self.skipped.extend(other.skipped);
     }
 
-    /// What is told of them.
+    /// The summary for the report.
     pub(crate) fn report(&self) -> FaultReport {
         let each = |(conn, counts): (&u32, &Counts)| ConnectionFaults { connection: *conn, counts: *counts };
         let mut worst: Vec<_> = self.connections.iter().map(each).filter(|found| found.counts.sum() > 0).collect();
@@ -238,13 +238,13 @@ impl Faults {
         FaultReport { counts: self.counts, connections, worst, examples: self.examples.clone() }
     }
 
-    /// Counts a fault of `conn`, there and in all.
+    /// Counts a fault of `conn`, in its own counts and in the total.
     fn of(&mut self, conn: u32, count: impl Fn(&mut Counts)) {
         count(&mut self.counts);
         count(self.connections.entry(conn).or_default());
     }
 
-    fn tell(&mut self, words: impl FnOnce() -> String) {
+    fn describe(&mut self, words: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES_MAX {
             self.examples.push(words());
         }
@@ -258,23 +258,23 @@ mod tests {
     const LATE: Duration = Duration::from_millis(1);
 
     #[test]
-    fn a_skipped_message_that_comes_behind_was_reordered_and_then_comes_again() {
+    fn a_skipped_message_that_arrives_late_is_reordered_then_a_duplicate() {
         let mut faults = Faults::new(LATE);
         assert_eq!(faults.sum(), 0);
         faults.skip(3, 10);
         faults.skip(3, 11);
-        assert!(faults.behind(3, 10) && faults.awaits_skipped());
+        assert!(faults.behind(3, 10) && faults.expects_skipped());
         assert!(!faults.behind(3, 10));
         let Counts { missing, reordered, duplicate, .. } = faults.counts();
         assert_eq!((missing, reordered, duplicate, faults.sum()), (1, 1, 1, 3));
         faults.give_up_skipped();
-        assert!(!faults.awaits_skipped());
+        assert!(!faults.expects_skipped());
         faults.skip(3, 12);
-        assert!(faults.awaits_skipped());
+        assert!(faults.expects_skipped());
     }
 
     #[test]
-    fn each_kind_makes_the_run_fail_under_its_name() {
+    fn each_kind_is_counted_under_its_name() {
         let fault = |make: fn(&mut Faults), text: &str| {
             let mut faults = Faults::new(LATE);
             make(&mut faults);
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_told_of_the_worst_first() {
+    fn the_report_lists_the_worst_connections_first() {
         let (mut faults, mut other) = (Faults::new(LATE), Faults::new(LATE));
         (0..100).for_each(|conn| faults.took(conn, 2_000_000));
         other.given_up(200, 3);

@@ -1,5 +1,4 @@
-//! Publishing to subscribers at a pace, and checking every delivery: what `fanout` is, and what other scenarios do
-//! while something else goes on.
+//! Publishes at a pace and checks every delivery: all of `fanout`, and the background load of other scenarios.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,25 +15,25 @@ use crate::report::{Findings, Outcome, Report};
 use crate::run::Run;
 use crate::topics::Topics;
 
-/// What is counted.
+/// The unit of the count.
 pub(crate) const UNIT: &str = "deliveries";
 
-/// So many publications are handed over before answers are looked at again, however late the schedule is.
+/// Most publications sent before received data is processed again, even if the schedule is behind.
 const PUBLICATIONS_PER_TURN: usize = 1024;
 
-/// Sequence numbers of topic `n` begin at `n << TOPIC_SHIFT`, so that a message that comes to a subscriber of another
-/// topic shows.
+/// Sequence numbers of topic `n` begin at `n << TOPIC_SHIFT`, so that a message delivered to a subscriber of another
+/// topic is detected.
 pub(crate) const TOPIC_SHIFT: u32 = 40;
 
-/// What is published, and who has got it.
+/// The publications and their deliveries.
 pub(crate) struct Feed {
     pub(crate) deliveries: Deliveries,
     /// Publications so far.
     pub(crate) published: u64,
     publishers: u32,
-    /// Topics that are published on: the first so many.
+    /// Only the first `topic_count` topics have publications.
     topic_count: u32,
-    /// A publisher is gone, and with it messages that were to be published.
+    /// A publisher's connection has ended, and its messages with it.
     publisher_ended: bool,
     payload: Vec<u8>,
 }
@@ -43,12 +42,12 @@ pub(crate) struct Feed {
 pub(crate) trait Feeding: Sink {
     fn feed(&mut self) -> &mut Feed;
 
-    /// Does what else is due. Returns how long it can wait for more.
+    /// Does the scenario's own work. Returns how long it can wait for the next.
     fn on_turn(&mut self, clients: &mut Clients) -> Duration;
 }
 
 impl Feed {
-    /// Nobody has subscribed, nothing is published yet. Clients numbered below `subscribers` may subscribe.
+    /// A feed without subscribers and publications. Clients numbered below `subscribers` may subscribe.
     pub(crate) fn new(
         common: &CommonOptions,
         topics: Arc<Topics>,
@@ -68,18 +67,18 @@ impl Feed {
         Feed { topic_count: count, ..self }
     }
 
-    /// A connection that publishes has ended.
+    /// A publisher's connection has ended.
     pub(crate) fn on_publisher_closed(&mut self, reason: &str) {
         self.publisher_ended = true;
         self.deliveries.faults.refused(reason);
     }
 
-    /// Whether nothing more will come.
+    /// Whether no more messages are expected.
     pub(crate) fn is_over(&self) -> bool {
         self.deliveries.is_stalled() || self.publisher_ended || self.deliveries.subscribers() == 0
     }
 
-    /// Topics and publishers take turns.
+    /// Publishes the due messages, with topics and publishers in rotation.
     fn publish_due(&mut self, pace: &mut Pace, clients: &mut Clients) {
         let now_ns = self.deliveries.recorder.now_ns();
         for _ in 0..PUBLICATIONS_PER_TURN {
@@ -91,7 +90,7 @@ impl Feed {
             let times = Times { intended_ns, actual_ns: now_ns };
             self.deliveries.publish(topic, &self.payload, times);
             self.published += 1;
-            if pace.is_ours_to_keep() {
+            if pace.is_client_driven() {
                 self.deliveries.recorder.published(times);
             }
             clients.publish(publisher, topic, &self.payload);
@@ -99,12 +98,12 @@ impl Feed {
     }
 }
 
-/// Publishes once, now, if nothing is under way.
+/// Publishes one message now, if none is in flight.
 pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
     scenario.feed().publish_due(&mut Pace::new(None, None), clients);
 }
 
-/// Publishes at this pace for `duration`, then waits until all of it has arrived.
+/// Publishes at this pace for `duration`, then waits for all deliveries.
 pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace: Pace, clients: &mut Clients) {
     let end = Instant::now() + duration;
     pace.start(scenario.feed().deliveries.recorder.now_ns());
@@ -126,10 +125,10 @@ pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace:
     }
 }
 
-/// What a scenario found whose measured part is over. `load` says how hard it was driven.
+/// The report of a scenario whose measured part has ended. `load` describes the load.
 ///
 /// # Errors
-/// If this process can't be looked at.
+/// If this process's usage can't be read.
 pub(crate) fn report(
     run: Run,
     feed: Feed,

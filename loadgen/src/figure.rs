@@ -1,14 +1,14 @@
-//! A figure that only some scenarios have: what it is called, its value and its unit.
+//! A figure that only some scenarios report: name, value and unit.
 
 use serde::{Deserialize, Serialize};
 
-/// One line of a report beside what every scenario tells.
+/// One line of a report, in addition to the lines that all scenarios share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// In words, the same in every run of a scenario: reports are compared by it.
+    /// In words, and the same in every run of a scenario: `compare` matches figures by name.
     pub(crate) name: String,
     pub(crate) value: f64,
-    /// Such as `us`, `B`, `/s`; empty for a plain number.
+    /// For example `us`, `B` or `/s`; empty for a plain number.
     pub(crate) unit: String,
 }
 

@@ -1,17 +1,17 @@
-//! What a server's frames ask of a client, besides the messages themselves: pings are answered, a close ends it.
+//! Handles a server's frames: passes on messages, answers pings, and ends the connection on a Close frame.
 
 use ringfeed::proto::{Decoder, Event, Inflater, Message, Opcode, Role, encode_frame};
 
 use crate::masking_keys::MaskingKeys;
 
-/// Payload bytes of a message at most. Far above what a run sends, so that a wrong length is reported as one.
+/// Largest message in bytes. Far above any message of a run, so that a wrong length is reported as such.
 const MESSAGE_BYTES_MAX: u32 = 1 << 30;
 
-/// What answering frames takes, for all connections.
+/// State for answering frames, shared by all connections.
 pub(crate) struct FrameCache {
     pub(crate) inflater: Inflater,
     pub(crate) keys: MaskingKeys,
-    /// Pings answered.
+    /// Number of pings answered.
     pub(crate) pings: u64,
 }
 
@@ -21,7 +21,7 @@ impl FrameCache {
     }
 }
 
-/// A decoder for what a server sends, compressed or not if `deflate` was agreed on.
+/// A decoder for a server's frames, with compression if `deflate` was agreed on.
 pub(crate) fn decoder(deflate: bool) -> Decoder {
     let mut decoder = Decoder::new(Role::Client, MESSAGE_BYTES_MAX);
     if deflate {
@@ -30,20 +30,20 @@ pub(crate) fn decoder(deflate: bool) -> Decoder {
     decoder
 }
 
-/// Shows the messages in `bytes` to `on_message`, inflated, and puts pongs into `out`. Each is shown with the part of
-/// `copy` that it came in, if it lies there whole; `copy` is one of `bytes`, or empty if nobody asks.
+/// Passes the messages in `bytes` to `on_message`, inflated, and appends pongs to `out`. A message that lies whole in
+/// `copy` is passed with its frame; `copy` is a copy of `bytes`, or empty if no frames are needed.
 ///
 /// # Errors
-/// Says why the connection has ended: the server closed it, broke the protocol, or `on_message` has enough.
+/// The reason why the connection has ended: a Close frame, a protocol error, or an error of `on_message`.
 pub(crate) fn read(
     decoder: &mut Decoder,
-    hands: &mut FrameCache,
+    cache: &mut FrameCache,
     mut bytes: &mut [u8],
     copy: &[u8],
     out: &mut Vec<u8>,
     mut on_message: impl FnMut(Message<'_>, Option<&[u8]>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
 ) -> Result<(), String> {
-    let FrameCache { inflater, keys, pings } = hands;
+    let FrameCache { inflater, keys, pings } = cache;
     let broken = |error| format!("protocol error: {error}");
     let len = bytes.len();
     loop {
@@ -57,7 +57,7 @@ pub(crate) fn read(
                 *pings += 1;
             }
             Event::Pong(_) => {}
-            Event::Deflated(_) => unreachable!("it was inflated"),
+            Event::Deflated(_) => unreachable!("the decoder inflates messages"),
             Event::Close(close) => {
                 let code = close.code.map_or("no code".to_owned(), |code| code.0.to_string());
                 return Err(format!("the server closed it: {code} {}", close.reason));
@@ -73,41 +73,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn messages_are_shown_pings_answered_and_a_close_told() {
+    fn messages_are_passed_on_pings_answered_and_a_close_ends_it() {
         let mut bytes = Vec::new();
         encode_message(&mut bytes, Message::text("one"), None);
         encode_frame(&mut bytes, Opcode::Ping, b"here?", None);
-        // A block that is not compressed (RFC 7692 §7.2.3.3).
+        // A stored block (RFC 7692 §7.2.3.3).
         encode_deflated(&mut bytes, Message::binary(b"\x00\x03\x00\xfc\xfftwo\x00"), None);
         encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
         let (mut out, mut seen) = (Vec::new(), Vec::new());
-        let (mut decoder, mut hands) = (decoder(true), FrameCache::new());
-        let ended = read(&mut decoder, &mut hands, &mut bytes, &[], &mut out, |message, frame, _, _| {
-            assert_eq!(frame, None, "nobody asked");
+        let (mut decoder, mut cache) = (decoder(true), FrameCache::new());
+        let ended = read(&mut decoder, &mut cache, &mut bytes, &[], &mut out, |message, frame, _, _| {
+            assert_eq!(frame, None, "no copy was given");
             seen.push(message.payload.to_vec());
             Ok(())
         });
         assert_eq!(ended.unwrap_err(), "the server closed it: 1001 bye");
         assert_eq!(seen, [b"one", b"two"]);
-        assert_eq!(hands.pings, 1);
+        assert_eq!(cache.pings, 1);
         let mut server = Decoder::new(Role::Server, 100);
         assert_eq!(server.decode(&mut &mut out[..]), Ok(Some(Event::Pong(b"here?"))));
     }
-    /// What a client is shown of `pieces`: payload, and the frame if it is known.
+    /// The messages decoded from `pieces`: payload, and the frame if it is known.
     fn shown(pieces: &[&[u8]]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let (mut decoder, mut hands, mut shown) = (decoder(false), FrameCache::new(), Vec::new());
+        let (mut decoder, mut cache, mut shown) = (decoder(false), FrameCache::new(), Vec::new());
         for piece in pieces {
             let on_message = |message: Message<'_>, frame: Option<&[u8]>, _: &mut Vec<u8>, _: &mut MaskingKeys| {
                 shown.push((message.payload.to_vec(), frame.map(<[u8]>::to_vec)));
                 Ok(())
             };
-            read(&mut decoder, &mut hands, &mut piece.to_vec(), piece, &mut Vec::new(), on_message).unwrap();
+            read(&mut decoder, &mut cache, &mut piece.to_vec(), piece, &mut Vec::new(), on_message).unwrap();
         }
         shown
     }
 
     #[test]
-    fn a_message_is_shown_with_the_bytes_it_came_in_if_these_are_all_there() {
+    fn a_message_comes_with_its_frame_if_that_is_whole_in_the_copy() {
         let (one, two, ping) = (b"\x81\x03one", b"\x81\x03two", b"\x89\x00");
         // A message in two frames.
         let parts = b"\x01\x01a\x80\x01b";
@@ -121,7 +121,7 @@ mod tests {
                 assert!(frame.as_ref().is_none_or(|frame| frame == whole), "{cut}: {}", payload.escape_ascii());
             }
             let unknown = shown.iter().filter(|(_, frame)| frame.is_none()).count();
-            assert!(unknown <= 3, "{cut}: only what was cut or put together, and what follows that");
+            assert!(unknown <= 3, "{cut}: only a cut or fragmented message, and the one after it");
         }
     }
 }

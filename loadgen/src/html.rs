@@ -1,4 +1,4 @@
-//! The report as a page: one file, no scripts, nothing loaded from anywhere.
+//! The report as an HTML page: one file, without scripts or external resources.
 
 use crate::faults::FaultReport;
 use crate::figure::Figure;
@@ -8,7 +8,7 @@ use crate::report::{Report, Verdict};
 use crate::text::{bytes, count, microseconds, quantity};
 use crate::timeline::Tick;
 
-/// Colours, light and dark; a grid of plots.
+/// Light and dark colours; a grid of plots.
 const STYLE: &str = include_str!("report.css");
 
 /// The whole page.
@@ -38,7 +38,7 @@ fn verdict(report: &Report) -> String {
     format!("<p class=\"verdict {class}\">{}</p>\n", escape(&words))
 }
 
-/// The few numbers that most people came for.
+/// The most important figures.
 fn tiles(report: &Report) -> String {
     let honest = report.latency.honest();
     let unit = &report.unit;
@@ -83,7 +83,7 @@ fn plots(report: &Report) -> String {
     let end = history.ticks.last().map_or(0.0, |tick| tick.at_s);
     let drawn = time.into_iter().map(|(title, scale, write, lines)| {
         let x = Axis::up_to(end, |seconds| format!("{} s", (seconds * 10.0).round() / 10.0));
-        // Without a message in it, a tick has no latency.
+        // A tick without messages has no latency.
         let lines = lines.into_iter().map(|line| without_zeros(line, scale)).collect::<Vec<_>>();
         let y = Axis::over(scale, write, lines.iter().flat_map(|line| line.points.iter().map(|point| point[1])));
         figure(&title, &lines, &svg(&title, &x, &y, &lines, history.measured_from_s.min(end)))
@@ -98,9 +98,9 @@ fn without_zeros(mut line: Line, scale: Scale) -> Line {
     line
 }
 
-/// Latency by share of messages, from both times if there are two.
+/// Latency by share of messages: one line, or two if there is a schedule.
 fn percentiles(report: &Report) -> String {
-    // The slowest of all is drawn where the last share that can be told apart lies.
+    // The maximum is drawn at the last share that the sample can resolve.
     let points = |summary: &Summary| {
         let shares = summary.curve.iter().filter(|point| point.share < 1.0);
         shares.map(|point| [point.share, point.us]).collect::<Vec<_>>()
@@ -119,14 +119,14 @@ fn percentiles(report: &Report) -> String {
     figure("Latency by percentile", &lines, &svg("Latency by percentile", &x, &y, &lines, 0.0))
 }
 
-/// A plot with its title and, if there are several lines, which is which.
+/// A plot with its title and, for several lines, a legend.
 fn figure(title: &str, lines: &[Line], drawing: &str) -> String {
     let key = |Line { name, class, .. }: &Line| format!("<span class=\"key {class}\">{name}</span>");
     let keys = if lines.len() > 1 { lines.iter().map(key).collect() } else { String::new() };
     format!("<figure><figcaption>{title}{keys}</figcaption>{drawing}</figure>\n")
 }
 
-/// Everything else, as tables.
+/// The remaining figures, as tables.
 fn details(report: &Report) -> String {
     let mut rows = vec![
         ("messages".to_owned(), format!("{} {} in {:.2} s", count(report.count), report.unit, report.seconds)),
@@ -188,13 +188,13 @@ fn fault_table(faults: &FaultReport) -> String {
     )
 }
 
-/// The share as a percentage with as many nines as it has.
+/// The share as a percentage, with all its nines.
 fn percentile(share: f64) -> String {
     let text = format!("{:.6}", share * 100.0);
     format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// With the letter for thousands or millions.
+/// With a suffix for thousands or millions.
 fn short(number: f64) -> String {
     let (scaled, letter) = match number {
         ..1e4 => (number, ""),
@@ -214,7 +214,7 @@ mod tests {
     use crate::report::tests::outcome;
 
     #[test]
-    fn a_page_needs_nothing_but_itself_and_shows_four_plots() {
+    fn a_page_is_self_contained_and_shows_four_plots() {
         let page = page(&Report::new(outcome()));
         assert_eq!(page.matches("<svg").count(), 4);
         for foreign in ["<script", "<link", "src=", "@import", "NaN", "inf"] {
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_is_no_markup() {
+    fn text_from_outside_is_escaped() {
         let mut outcome = outcome();
         outcome.url = "ws://a:1/<b>\"".to_owned();
         outcome.findings[0].faults.closed(3, "<script>");

@@ -1,4 +1,4 @@
-//! Connections that only are there: what holding them costs, in memory and in CPU for pings.
+//! Connections without traffic: what each costs in memory, and in CPU for pings.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,13 +16,13 @@ use crate::run::Run;
 use crate::sockets::Attention;
 use crate::topics::Topics;
 
-/// What is counted.
+/// The unit of the count.
 const UNIT: &str = "connections held";
 
-/// Runs the scenario. If not all connections can be made, it goes on with those that can.
+/// Runs the scenario. If not all connections succeed, it goes on with those that do.
 ///
 /// # Errors
-/// If it can't be set up, or nobody gets connected.
+/// If it can't be set up, or no connection succeeds.
 pub(crate) fn run(options: &IdleOptions) -> Result<Report, Error> {
     let IdleOptions { common, connections } = options;
     pin::to_cpu(common.cpu)?;
@@ -69,14 +69,14 @@ struct Idle {
 }
 
 impl Idle {
-    /// How long it took to connect as many as can be.
+    /// Connects as many clients as possible. Returns the time that took.
     fn connect_all(&mut self, connections: u32, clients: &mut Clients) -> Result<Duration, Error> {
         let start = Instant::now();
         if let Err(error) = clients.connect(0..connections, self) {
             if clients.ready_count() == 0 {
                 return Err(error);
             }
-            eprintln!("loadgen: {error}; goes on with {} connections", clients.ready_count());
+            eprintln!("loadgen: {error}; continuing with {} connections", clients.ready_count());
             self.faults.refused(&error.to_string());
         }
         Ok(start.elapsed())

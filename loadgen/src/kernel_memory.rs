@@ -1,4 +1,4 @@
-//! What memory connections take: of this program, of the server, and of the kernel.
+//! Memory of connections: in this program, in the server, and in the kernel.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::figure::Figure;
 use crate::process::Usage;
 
-/// Bytes of a page, as `/proc/net/sockstat` counts.
+/// Bytes of a page, the unit of `/proc/net/sockstat`.
 const PAGE_BYTES: u64 = 4096;
 
 /// Memory at one moment, in bytes.
@@ -14,14 +14,14 @@ const PAGE_BYTES: u64 = 4096;
 pub(crate) struct Memory {
     client: u64,
     server: Option<u64>,
-    /// The kernel's objects, those of sockets among them. Of the whole host.
+    /// Kernel objects, including sockets, of the whole host.
     slab: Option<u64>,
-    /// What is in buffers of TCP sockets. Of the whole network namespace.
+    /// TCP socket buffers, of the whole network namespace.
     buffers: Option<u64>,
 }
 
 impl Memory {
-    /// As it is now.
+    /// Reads the current values.
     ///
     /// # Errors
     /// If there is no process `server_pid`.
@@ -35,8 +35,7 @@ impl Memory {
         })
     }
 
-    /// How much more it is than before, for each of these connections. The kernel's is that of both ends where the
-    /// server is on this host.
+    /// The growth since `before`, per connection. Kernel memory includes both ends if the server is on this host.
     pub(crate) fn growth_each(self, before: Memory, connections: u32) -> Vec<Figure> {
         let each = |now: u64, before: u64| (now as f64 - before as f64) / f64::from(connections.max(1));
         let pairs = [
@@ -50,13 +49,13 @@ impl Memory {
     }
 }
 
-/// The line `Slab:  1234 kB`, in bytes.
+/// Parses the line `Slab:  1234 kB`, into bytes.
 fn parse_slab(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("Slab:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kilobytes| kilobytes * 1024)
 }
 
-/// The number after `mem` in the line of TCP, in bytes.
+/// Parses the number after `mem` in the TCP line, into bytes.
 fn parse_buffers(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("TCP:"))?;
     let pages = line.split_ascii_whitespace().skip_while(|word| *word != "mem").nth(1)?;
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_files_are_understood() {
+    fn the_files_in_proc_are_parsed() {
         assert_eq!(parse_slab("Cached: 1 kB\nSlab:   2048 kB\n"), Some(2 << 20));
         let sockstat = "sockets: used 9\nTCP: inuse 5 orphan 0 tw 0 alloc 6 mem 3\nUDP: inuse 1 mem 2\n";
         assert_eq!(parse_buffers(sockstat), Some(3 * 4096));
@@ -76,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn growth_is_told_for_each_connection() {
+    fn growth_is_per_connection() {
         let before = Memory { client: 1000, server: None, slab: Some(50_000), buffers: Some(0) };
         let now = Memory { client: 3000, slab: Some(40_000), ..before };
         let told: Vec<_> = now.growth_each(before, 10).into_iter().map(|figure| (figure.name, figure.value)).collect();

@@ -1,14 +1,14 @@
-//! Latencies: recorded in fixed memory, summed up for people, and as a curve for plots.
+//! Latency histograms in fixed memory, with summaries for tables and curves for plots.
 //!
-//! One histogram holds a fixed number of counters however long the run is; those of several workers are added up.
+//! A histogram has a fixed number of counters however long the run is; those of several workers are added.
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-/// Longer ones count as this long.
+/// Longer latencies are recorded as this.
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 
-/// The shares of messages that a curve tells of: closer to 1 ever denser, as the interesting part is there.
+/// The shares of messages in a curve, denser towards 1, where the interesting part is.
 const CURVE: [f64; 22] = [
     0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.975, 0.99, 0.995, 0.9975, 0.999, 0.9995, 0.9999, 0.99995,
     0.99999, 0.999999, 1.0,
@@ -19,51 +19,53 @@ const CURVE: [f64; 22] = [
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
-    /// Told apart to three digits: 220 kB.
+    /// Three significant digits: 220 kB.
     pub(crate) fn new() -> Latencies {
         Latencies::of_digits(3)
     }
 
-    /// Told apart to two digits: 18 kB, for the many short stretches of a timeline.
+    /// Two significant digits: 18 kB, for the many short ticks of a timeline.
     pub(crate) fn coarse() -> Latencies {
         Latencies::of_digits(2)
     }
 
     fn of_digits(digits: u8) -> Latencies {
-        Latencies(Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits).expect("a minute fits"))
+        Latencies(
+            Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits).expect("the bounds and the precision are valid"),
+        )
     }
 
-    /// Adds one.
+    /// Adds one latency.
     pub(crate) fn record(&mut self, latency_ns: u64) {
         self.record_many(latency_ns, 1);
     }
 
-    /// Adds `count` that are alike.
+    /// Adds `count` equal latencies.
     pub(crate) fn record_many(&mut self, latency_ns: u64, count: u64) {
         self.0.saturating_record_n(latency_ns, count);
     }
 
-    /// Forgets all.
+    /// Removes all latencies.
     pub(crate) fn clear(&mut self) {
         self.0.clear();
     }
 
-    /// Adds all of `other`, which tells as many digits apart.
+    /// Adds all latencies of `other`, which must have the same precision.
     pub(crate) fn merge(&mut self, other: &Latencies) {
-        self.0.add(&other.0).expect("both have the same bounds");
+        self.0.add(&other.0).expect("both histograms have the same bounds");
     }
 
-    /// How many there are.
+    /// Number of latencies.
     pub(crate) fn count(&self) -> u64 {
         self.0.len()
     }
 
-    /// So many microseconds or less took this share of them. Zero if there are none.
+    /// The quantile at `share`, in microseconds. Zero without latencies.
     pub(crate) fn quantile_us(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share).min(self.0.max()) as f64 / 1e3
     }
 
-    /// What people ask for.
+    /// The usual quantiles.
     pub(crate) fn summary(&self) -> Summary {
         Summary {
             count: self.count(),
@@ -77,7 +79,7 @@ impl Latencies {
         }
     }
 
-    /// As far as there are messages enough to tell shares apart.
+    /// The curve, up to the share that the number of messages can resolve.
     fn curve(&self) -> Vec<CurvePoint> {
         let told = |share: &f64| *share == 1.0 || (1.0 - share) * self.count() as f64 >= 1.0;
         let points = CURVE.into_iter().filter(told);
@@ -88,7 +90,7 @@ impl Latencies {
 /// Microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Summary {
-    /// Latencies recorded.
+    /// Number of latencies.
     pub(crate) count: u64,
     pub(crate) mean_us: f64,
     pub(crate) p50_us: f64,
@@ -99,7 +101,7 @@ pub(crate) struct Summary {
     pub(crate) curve: Vec<CurvePoint>,
 }
 
-/// So many microseconds or less took this share of the messages.
+/// This share of the messages took at most `us` microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CurvePoint {
     pub(crate) share: f64,
@@ -130,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_never_falls_and_tells_no_share_that_one_message_does_not_make() {
+    fn a_curve_is_monotonic_and_ends_at_the_resolution_of_the_sample() {
         let curve = thousand().summary().curve;
         assert!(curve.is_sorted_by(|a, b| a.share < b.share && a.us <= b.us));
         let shares: Vec<f64> = curve.iter().map(|point| point.share).collect();
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_of_workers_add_up_and_nothing_is_too_long() {
+    fn histograms_of_workers_add_up_and_long_latencies_are_capped() {
         let (mut all, mut other) = (thousand(), Latencies::new());
         other.record(u64::MAX);
         all.merge(&other);

@@ -1,19 +1,19 @@
 //! Load generator for WebSocket push servers.
 //!
-//! The picture: [`cli`] and [`options`] read the flags. A scenario is one loop on one thread: [`echo`], [`connect`],
-//! [`idle`], and around a [`feed`] of publications [`fanout`], [`storm`], [`slow`], [`churn`], [`drain`]. It decides
-//! who connects when, and hears what comes; [`clients`] joins what lies below: a [`conversation`] for each client,
-//! spoken as the [`driver`] says, over [`sockets`] of one ring, with or without [`tls`], opened by [`dial`].
+//! [`cli`] and [`options`] parse the flags. Each scenario is one loop on one thread: [`echo`], [`connect`] and [`idle`]
+//! stand alone; [`fanout`], [`storm`], [`slow`], [`churn`] and [`drain`] publish through a [`feed`]. A scenario decides
+//! when each client connects, and handles received messages. [`clients`] joins the layers below: one [`conversation`]
+//! per client in the protocol of its [`driver`], over the [`sockets`] of one ring, with or without [`tls`], opened by
+//! [`dial`].
 //!
-//! [`payload`] says what a message carries, [`deliveries`] who has got which, [`faults`] names what went wrong. A
-//! [`run`] goes from warm-up to measuring; each worker keeps a [`recorder`] of latencies, which hands its part to the
-//! [`timeline`] once a tick; [`process`] and [`kernel_memory`] read what the server and this program cost,
-//! [`self_check`] says whether this program was the bottleneck. Of the [`report`] there is a [`table`], a page
-//! ([`html`]) and JSON, and [`compare`] sets two of those side by side.
+//! [`payload`] defines the content of a message, [`deliveries`] tracks which subscriber has received which message,
+//! [`faults`] counts what went wrong. A [`run`] goes from warm-up to measuring. Each worker has a [`recorder`] of
+//! latencies, which adds its part to the [`timeline`] once per tick. [`process`] and [`kernel_memory`] read the cost of
+//! the server and of this program; [`self_check`] decides whether this program was the bottleneck. The [`report`] is
+//! printed as a [`table`], an HTML page ([`html`]) or JSON; [`compare`] prints two of them side by side.
 //!
-//! Exit code 0: measured, and every message was right. 1: measured, and something was wrong with messages or
-//! connections; the report names it. 2: could not measure. 3: every message was right, but the load generator was the
-//! bottleneck.
+//! Exit code 0: the run is valid, without faults. 1: valid, but messages or connections had faults, which the report
+//! names. 2: the run could not be measured. 3: no faults, but the load generator was the bottleneck.
 
 mod acceptor;
 mod churn;
@@ -76,7 +76,7 @@ use report::{Report, Verdict};
 fn main() -> ExitCode {
     let task = match Arguments::try_parse() {
         Ok(arguments) => arguments.task,
-        Err(error) if error.use_stderr() => return cannot_measure(&complaint(&error)),
+        Err(error) if error.use_stderr() => return cannot_measure(&usage_error(&error)),
         Err(help) => help.exit(),
     };
     let result = match &task {
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     result.unwrap_or_else(|error| cannot_measure(&error.to_string()))
 }
 
-/// Shows what was found; the exit code says whether it may be used.
+/// Prints the report and maps its verdict to the exit code.
 fn publish(result: Result<Report, Error>, common: &CommonOptions) -> Result<ExitCode, Error> {
     let verdict = result?.publish(common.json.as_deref(), common.html.as_deref())?;
     Ok(ExitCode::from(match verdict {
@@ -109,10 +109,10 @@ fn cannot_measure(why: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// What is wrong with the flags, in one line; the usage that follows is for `--help`.
-fn complaint(error: &clap::Error) -> String {
+/// The flag error on one line, without the usage text that clap appends.
+fn usage_error(error: &clap::Error) -> String {
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        return "which scenario? See loadgen --help".to_owned();
+        return "no scenario given; see loadgen --help".to_owned();
     }
     let text = error.to_string();
     let paragraph: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();

@@ -1,11 +1,11 @@
-//! Masking keys for what we send (RFC 6455 §5.3).
+//! Masking keys of client frames (RFC 6455 §5.3).
 
-/// A fresh key for every frame. The RFC wants them unpredictable, against proxies between a browser and a server; a
-/// load generator has neither, so a fast generator with a fixed start is enough and runs are alike.
+/// A fresh key for every frame. The RFC requires unpredictable keys, to protect proxies between a browser and a server.
+/// A load generator has neither, so a fast generator with a fixed seed suffices and makes runs repeatable.
 pub(crate) struct MaskingKeys(u64);
 
 impl MaskingKeys {
-    /// The same keys in every run.
+    /// Generates the same keys in every run.
     pub(crate) fn new() -> MaskingKeys {
         MaskingKeys(0x2545_f491_4f6c_dd1d)
     }
@@ -18,7 +18,7 @@ impl MaskingKeys {
         ((self.0 >> 32) as u32).to_ne_bytes()
     }
 
-    /// Sixteen bytes for the key of an opening handshake (§4.1).
+    /// Sixteen random bytes for the key of an opening handshake (§4.1).
     pub(crate) fn handshake_key(&mut self) -> [u8; 16] {
         let mut key = [0; 16];
         key.chunks_exact_mut(4).for_each(|part| part.copy_from_slice(&self.next()));

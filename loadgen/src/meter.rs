@@ -1,11 +1,11 @@
-//! Watches the clock and the processes while a run is measured.
+//! Measures elapsed time and the usage of both processes.
 
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
 use crate::process::Usage;
 
-/// What the measured part of a run cost, server and client.
+/// The cost of the measured part of a run, for server and client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cost {
     /// From the first message to the last.
@@ -25,7 +25,7 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    /// Starts now.
+    /// Starts measuring.
     ///
     /// # Errors
     /// If there is no process `server_pid`.
@@ -34,10 +34,10 @@ impl Meter {
         Ok(Meter { start: Instant::now(), client: Usage::own()?, server })
     }
 
-    /// What it cost since the start. A server that is gone by now has no cost to tell.
+    /// The cost since the start. `server` is `None` if the server has ended by now.
     ///
     /// # Errors
-    /// If this process can't be looked at.
+    /// If this process's usage can't be read.
     pub(crate) fn stop(self) -> Result<Cost, Error> {
         let elapsed = self.start.elapsed();
         let client_cpu = Usage::own()?.cpu.saturating_sub(self.client.cpu);

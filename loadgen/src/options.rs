@@ -1,4 +1,4 @@
-//! The flags of connecting and publishing, which all scenarios share.
+//! The flags for connecting and publishing, shared by all scenarios.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,40 +11,40 @@ use crate::target::Target;
 /// How clients connect.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct ConnectOptions {
-    /// What the server speaks
+    /// The protocol of the server
     #[arg(long, value_enum, default_value = "raw")]
     pub(crate) driver: DriverName,
-    /// Speak as this file describes; see loadgen/README.md
+    /// Use the protocol described in this file; see loadgen/README.md
     #[arg(long, value_name = "FILE", conflicts_with = "driver")]
     pub(crate) script: Option<PathBuf>,
-    /// The topic; it takes the place of {topic} in addresses
+    /// The topic name; replaces {topic} in addresses
     #[arg(long, default_value = "load")]
     pub(crate) topic: String,
-    /// A header for the opening handshake, as 'Name: value'; several are allowed
+    /// Header for the opening handshake, as 'Name: value'; may be repeated
     #[arg(long, value_parser = parse_header)]
     pub(crate) header: Vec<(String, String)>,
-    /// Trust any certificate
+    /// Accept any server certificate
     #[arg(long)]
     pub(crate) insecure: bool,
-    /// Trust the authorities in this PEM file instead of the public ones
+    /// Trust the certificate authorities in this PEM file instead of the public ones
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
-    /// Addresses of this host to connect from. On loopback they are chosen by themselves
+    /// Addresses of this host to connect from. Default on loopback: as many of 127.0.0.0/8 as the connections need
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(crate) source: Vec<IpAddr>,
-    /// Addresses of the server to connect to instead of the one in the URL
+    /// Addresses of the server to connect to, instead of the one in the URL
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(crate) destination: Vec<IpAddr>,
-    /// Connect so many a second at most
+    /// Most new connections per second
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connect_rate: Option<u32>,
-    /// Handshakes under way at a time
+    /// Most handshakes in progress at a time
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) handshakes: u32,
 }
 
 impl ConnectOptions {
-    /// Whether a subscriber says its topic only by where it connects to.
+    /// Whether a subscriber can name its topic only in the address it connects to.
     pub(crate) fn needs_topic_in_address(&self) -> bool {
         self.script.is_none() && matches!(self.driver, DriverName::Raw | DriverName::Sse | DriverName::Mercure)
     }
@@ -53,18 +53,19 @@ impl ConnectOptions {
 /// How messages are published.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct PublishOptions {
-    /// Where to publish: http://HOST:PORT/PATH posts each message, ws://HOST:PORT/PATH sends it over a WebSocket
+    /// Where to publish: http://HOST:PORT/PATH sends each message as a POST, ws://HOST:PORT/PATH over a WebSocket
     #[arg(long)]
     pub(crate) publish: Target,
-    /// A header for each POST, or for the handshake of a WebSocket, as 'Name: value'; several are allowed
+    /// Header for each POST, or for the WebSocket handshake, as 'Name: value'; may be repeated
     #[arg(long, value_parser = parse_header)]
     pub(crate) publish_header: Vec<(String, String)>,
-    /// Connections to publish on, in turn. With one, subscribers must see its order; with several, all the same order
+    /// Connections to publish on, in rotation. With one, subscribers must see its order; with several, all must see the
+    /// same order
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
 }
 
-/// Name and value of `Name: value`.
+/// Splits `Name: value`.
 fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());

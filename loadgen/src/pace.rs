@@ -1,30 +1,31 @@
-//! When the next publication is due.
+//! Decides when the next publication is due.
 
 use std::fmt;
 use std::time::Duration;
 
-/// How a run is driven.
+/// The load model of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Pace {
-    /// Closed loop: so many publications under way.
+    /// Closed loop: this many publications in flight.
     InFlight(usize),
-    /// Open loop: on schedule, whatever the server does.
+    /// Open loop: on schedule, even if the server falls behind.
     Rate {
         /// Publications per second.
         per_second: u32,
-        /// Time of the first, nanoseconds.
+        /// Time of the first publication, nanoseconds.
         start_ns: u64,
-        /// How many have been taken.
+        /// Number of publications taken so far.
         taken: u64,
-        /// So many are due at once.
+        /// Number of publications due at the same time.
         burst: u32,
-        /// So many under way hold the schedule up, if there is a bound: what is due then waits its turn.
+        /// Optional limit of publications in flight: at the limit the schedule waits, and due publications go out
+        /// later.
         in_flight: Option<usize>,
     },
 }
 
 impl Pace {
-    /// At a rate or, without one, as soon as fewer than `in_flight` are under way: one, if that is not given.
+    /// An open loop at `rate`, or without one a closed loop with `in_flight` publications, by default one.
     pub(crate) fn new(rate: Option<u32>, in_flight: Option<u32>) -> Pace {
         let in_flight = in_flight.map(|publications| publications as usize);
         match rate {
@@ -33,7 +34,7 @@ impl Pace {
         }
     }
 
-    /// The same rate, where so many are due at once.
+    /// The same rate in bursts of `publications`.
     pub(crate) fn in_bursts(mut self, publications: u32) -> Pace {
         if let Pace::Rate { burst, .. } = &mut self {
             *burst = publications;
@@ -46,19 +47,19 @@ impl Pace {
         matches!(self, Pace::Rate { .. })
     }
 
-    /// Whether there is a schedule that only we can fail to keep: a bound lets the server hold it up.
-    pub(crate) fn is_ours_to_keep(&self) -> bool {
+    /// Whether only the load generator can delay the schedule: with a limit in flight, the server can, too.
+    pub(crate) fn is_client_driven(&self) -> bool {
         matches!(self, Pace::Rate { in_flight: None, .. })
     }
 
-    /// The schedule begins now.
+    /// Starts the schedule now.
     pub(crate) fn start(&mut self, now_ns: u64) {
         if let Pace::Rate { start_ns, .. } = self {
             *start_ns = now_ns;
         }
     }
 
-    /// If a publication is due: the time it was meant for.
+    /// Takes the next publication if it is due, and returns its scheduled time.
     pub(crate) fn take_due(&mut self, under_way: usize, now_ns: u64) -> Option<u64> {
         match self {
             Pace::InFlight(publications) => (under_way < *publications).then_some(now_ns),
@@ -73,7 +74,7 @@ impl Pace {
         }
     }
 
-    /// How long until the next is due, if that is a matter of time. What is due but held up waits for messages.
+    /// Time until the next publication is due; `None` if it depends on deliveries instead.
     pub(crate) fn next_due_in(&self, under_way: usize, now_ns: u64) -> Option<Duration> {
         match self {
             Pace::InFlight(_) => None,
@@ -86,7 +87,7 @@ impl Pace {
     }
 }
 
-/// From the count, not from the previous time, so that rounding never adds up.
+/// Computed from the index, not from the previous time, so that rounding errors do not add up.
 fn scheduled_ns(per_second: u32, start_ns: u64, index: u64, burst: u32) -> u64 {
     let first = index - index % u64::from(burst);
     start_ns + (u128::from(first) * 1_000_000_000 / u128::from(per_second)) as u64
@@ -129,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn bursts_are_due_at_once() {
+    fn a_burst_is_due_at_one_time() {
         let mut pace = Pace::new(Some(1000), None).in_bursts(2);
         let times: Vec<u64> = std::iter::from_fn(|| pace.take_due(0, 3_999_999)).collect();
         assert_eq!(times, [0, 0, 2_000_000, 2_000_000]);
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_schedule_that_is_held_up_keeps_its_intended_times() {
+    fn a_delayed_schedule_keeps_its_intended_times() {
         let mut pace = Pace::new(Some(1000), Some(1));
         assert_eq!((pace.take_due(0, 0), pace.take_due(1, 2_500_000)), (Some(0), None));
         assert_eq!((pace.next_due_in(1, 2_500_000), pace.next_due_in(0, 2_500_000)), (None, Some(Duration::ZERO)));

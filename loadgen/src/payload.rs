@@ -1,37 +1,37 @@
-//! What a message carries: a JSON array of its stamp, which is a sequence number, a time and a check over the two, and
-//! of filler up to its size: quotes of a market, so that it compresses as a feed's messages do.
+//! The payload of a message: a JSON array of a stamp and filler. The stamp is a sequence number, a time and a checksum
+//! of both. The filler consists of market quotes, so that messages compress like those of a feed.
 //!
-//! A receiver compares a message with what it expects byte by byte, and reads the stamp only when they differ, to say
-//! which fault it is. ASCII and JSON, so that the same bytes pass as text, as a binary message, and unchanged in
+//! A receiver compares a message with the expected one byte by byte, and reads the stamp only if they differ, to name
+//! the fault. Payloads are ASCII and JSON, so that the same bytes work as text, as a binary message, and unchanged in
 //! protocols whose data must be JSON.
 
 use std::fmt::Write;
 use std::ops::Range;
 
-/// Hexadecimal digits of a stamp, within a message: 16 of sequence, 16 of time, 8 of check.
+/// Hexadecimal digits of a stamp within a message: 16 of sequence, 16 of time, 8 of checksum.
 const STAMP: Range<usize> = 2..42;
 
-/// What is before and behind the stamp, and what ends a message.
+/// The bytes before and after the stamp, and at the end of a message.
 const BEFORE: &[u8] = b"[\"";
 const BEHIND: &[u8] = b"\"";
 const END: &[u8] = b"]";
 
-/// A message that carries a stamp and nothing else.
+/// Size of a message that contains only a stamp.
 pub(crate) const PAYLOAD_BYTES_MIN: usize = STAMP.end + BEHIND.len() + END.len();
 
-/// Bytes of a quote, with the comma before it.
+/// Bytes of a quote, including the comma before it.
 const QUOTE_BYTES: usize = 71;
 
-/// What is written at the front of a message.
+/// The head of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// Position in the sender's order, from 0.
     pub(crate) sequence: u64,
-    /// When it was meant to be sent, nanoseconds since the start of the run.
+    /// Scheduled sending time, nanoseconds since the start of the run.
     pub(crate) time_ns: u64,
 }
 
-/// Writes a message with this stamp into all of `payload`, which is at least [`PAYLOAD_BYTES_MIN`] long.
+/// Fills `payload` with a message that has this stamp. `payload` must have at least [`PAYLOAD_BYTES_MIN`] bytes.
 pub(crate) fn write(payload: &mut [u8], stamp: Stamp) {
     let filler = filler(payload.len() - PAYLOAD_BYTES_MIN);
     let parts = [BEFORE, &[0; STAMP.end - STAMP.start], BEHIND, filler.as_bytes(), END];
@@ -47,7 +47,7 @@ pub(crate) fn write_stamp(payload: &mut [u8], stamp: Stamp) {
     write_hex(&mut digits[32..], u64::from(check(stamp)));
 }
 
-/// The stamp of a message; `None` if any byte of it is not as [`write()`] left it.
+/// Reads the stamp of a message; `None` if any byte of it differs from what [`write()`] wrote.
 pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
     let digits = payload.get(STAMP)?;
     let stamp = Stamp { sequence: read_hex(&digits[..16])?, time_ns: read_hex(&digits[16..32])? };
@@ -56,8 +56,8 @@ pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
     (intact == payload).then_some(stamp)
 }
 
-/// `len` bytes of elements of an array, each with a comma before it: quotes, each another, and the front of one more as
-/// a string. Where not even an empty string fits, space.
+/// `len` bytes of array elements, each with a comma before it: distinct quotes, and the beginning of one more as a
+/// string. If not even an empty string fits, spaces.
 fn filler(len: usize) -> String {
     let whole = len / QUOTE_BYTES;
     let mut text: String = (0..whole).map(quote).collect();
@@ -76,13 +76,13 @@ fn quote(index: usize) -> String {
     let digits = |shift: u32, bound: u64| (mixed >> shift) % bound;
     let symbol = SYMBOLS[digits(61, 8) as usize];
     let side = if digits(60, 2) == 0 { "bid" } else { "ask" };
-    // JSON's numbers don't begin with a zero.
+    // JSON numbers must not begin with a zero.
     let (id, size) = (1_000_000 + digits(30, 9_000_000), 1_000 + digits(40, 9_000));
     let (whole, cents) = (100 + digits(20, 900), digits(10, 100));
     format!(r#",{{"id":{id},"symbol":"{symbol}","price":{whole}.{cents:02},"size":{size},"side":"{side}"}}"#)
 }
 
-/// Mixes both numbers, so that a changed digit of either changes it.
+/// A checksum that depends on every digit of both numbers.
 fn check(stamp: Stamp) -> u32 {
     let mixed = (stamp.sequence ^ stamp.time_ns.rotate_left(32)).wrapping_add(stamp.time_ns);
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stamp_comes_back() {
+    fn a_written_stamp_is_read_back() {
         for size in (PAYLOAD_BYTES_MIN..200).chain([1024]) {
             for stamp in [ONE, Stamp { sequence: 0, time_ns: 0 }, Stamp { sequence: u64::MAX, time_ns: u64::MAX }] {
                 let payload = message(size, stamp);
@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_are_of_one_length() {
+    fn quotes_have_one_length() {
         assert!((0..1000).all(|index| quote(index).len() == QUOTE_BYTES && quote(index).is_ascii()));
     }
 
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn any_changed_bit_and_any_missing_byte_shows() {
+    fn any_changed_bit_and_any_missing_byte_is_detected() {
         let payload = message(64, ONE);
         for index in 0..payload.len() {
             for bit in 0..8 {

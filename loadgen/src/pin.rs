@@ -1,10 +1,10 @@
-//! Keeps this program on one CPU.
+//! Pins this program to one CPU.
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::error::Error;
 
-/// Runs this thread, and those it starts, on `cpu` only.
+/// Pins this thread, and those it starts, to `cpu`.
 ///
 /// # Errors
 /// If there is no such CPU, or this process may not use it.
@@ -24,7 +24,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cpu_that_is_not_there_is_named() {
+    fn an_unknown_cpu_is_named() {
         for cpu in [1000, u32::MAX] {
             assert!(to_cpu(Some(cpu)).unwrap_err().to_string().contains(&cpu.to_string()));
         }

@@ -1,7 +1,7 @@
-//! Line plots as SVG text, for a page that needs nothing but itself.
+//! Line plots as SVG text, for a self-contained page.
 //!
-//! Colours and type come from the page's style sheet, by class, so that one drawing suits light and dark. Knows nothing
-//! of what it draws: an [`Axis`] says where a number lies and how it is written.
+//! Colours and type come from the page's style sheet, by class, so that one drawing works in light and dark mode. An
+//! [`Axis`] maps numbers to positions and formats them.
 
 use std::fmt::Write;
 
@@ -9,39 +9,39 @@ use std::fmt::Write;
 const WIDTH: f64 = 560.0;
 const HEIGHT: f64 = 250.0;
 
-/// Room around the drawing, for the numbers of the axes.
+/// Margins for the numbers at the axes.
 const LEFT: f64 = 62.0;
 const RIGHT: f64 = 28.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 30.0;
 
-/// At most so many points of a line are drawn.
+/// Most points drawn per line.
 const POINTS_MAX: usize = 300;
 
-/// About so many numbers stand at an axis.
+/// Approximate number of marks at an axis.
 const MARKS: f64 = 6.0;
 
-/// One direction of a plot.
+/// One dimension of a plot.
 pub(crate) struct Axis {
-    /// The numbers at its ends, on its own scale.
+    /// The smallest and the largest value, after scaling.
     ends: [f64; 2],
     scale: Scale,
-    /// How a number is written.
+    /// Formats a number.
     write: fn(f64) -> String,
 }
 
-/// How a number becomes a place.
+/// Maps a number to a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scale {
-    /// From zero.
+    /// Linear, from zero.
     Linear,
-    /// Each factor of ten takes as much room. Zero has no place: it lies at the lower end.
+    /// Each factor of ten takes the same space. Zero is drawn at the lower end.
     Logarithmic,
-    /// Shares from 0 to 1, each further nine takes as much room: 0, 0.9, 0.99.
+    /// Shares from 0 to 1, where each further nine takes the same space: 0, 0.9, 0.99.
     Nines,
 }
 
-/// One line. Its class, `a` or `b`, chooses the colour.
+/// One line. Its class, `a` or `b`, selects the colour.
 pub(crate) struct Line {
     pub(crate) name: &'static str,
     pub(crate) class: char,
@@ -49,7 +49,7 @@ pub(crate) struct Line {
 }
 
 impl Axis {
-    /// An axis on which all of `numbers` have a place.
+    /// An axis that covers all of `numbers`.
     pub(crate) fn over(scale: Scale, write: fn(f64) -> String, numbers: impl Iterator<Item = f64>) -> Axis {
         let placed = numbers.map(|number| scale.place(number)).filter(|place| place.is_finite());
         let (low, high) =
@@ -68,13 +68,13 @@ impl Axis {
         Axis { ends: [0.0, if number > 0.0 { number } else { 1.0 }], scale: Scale::Linear, write }
     }
 
-    /// Where `number` lies between the ends: 0 to 1.
+    /// The position of `number` between the ends: 0 to 1.
     fn at(&self, number: f64) -> f64 {
         let [low, high] = self.ends;
         ((self.scale.place(number) - low) / (high - low)).clamp(0.0, 1.0)
     }
 
-    /// The numbers that stand at the axis.
+    /// The numbers marked at the axis.
     fn marks(&self) -> Vec<f64> {
         let [low, high] = self.ends;
         match self.scale {
@@ -98,13 +98,13 @@ impl Scale {
     }
 }
 
-/// 1, 2 or 5 times a power of ten, at least `step`.
+/// The smallest of 1, 2 or 5 times a power of ten that is at least `step`.
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
     [1.0, 2.0, 5.0].map(|digit| digit * power).into_iter().find(|round| *round >= step).unwrap_or(10.0 * power)
 }
 
-/// Draws `lines`. What lies left of `shaded_up_to` is shaded, as no part of what was measured.
+/// Draws `lines`. The part up to `shaded_up_to` is shaded, since it was not measured.
 pub(crate) fn svg(title: &str, x: &Axis, y: &Axis, lines: &[Line], shaded_up_to: f64) -> String {
     let mut svg = format!(r#"<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{title}">"#);
     let shaded = x.at(shaded_up_to) * (WIDTH - LEFT - RIGHT);
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn an_axis_begins_and_ends_where_the_numbers_do() {
+    fn an_axis_covers_exactly_the_numbers() {
         let axis = |scale, numbers: &[f64]| Axis::over(scale, plain, numbers.iter().copied());
         assert_eq!(axis(Scale::Linear, &[3.0, 100.0]).ends, [0.0, 105.0]);
         assert_eq!(axis(Scale::Logarithmic, &[0.0, 30.0, 2000.0]).ends, [1.0, 4.0]);
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_lie_between_the_ends() {
+    fn numbers_are_placed_between_the_ends() {
         let axis = Axis::over(Scale::Logarithmic, plain, [1.0, 10_000.0].into_iter());
         assert_eq!([0.0, 1.0, 100.0, 1e9].map(|number| axis.at(number)), [0.0, 0.0, 0.5, 1.0]);
         let nines = Axis::over(Scale::Nines, plain, [0.99].into_iter());
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn round_numbers_stand_at_an_axis() {
+    fn the_marks_of_an_axis_are_round_numbers() {
         assert_eq!(Axis::up_to(23.0, plain).marks(), [0.0, 5.0, 10.0, 15.0, 20.0]);
         let axis = Axis::over(Scale::Logarithmic, plain, [20.0, 3000.0].into_iter());
         assert_eq!(axis.marks(), [10.0, 100.0, 1000.0, 10_000.0]);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_line_is_thinned_and_nothing_has_no_place() {
+    fn a_long_line_is_thinned_and_zero_has_no_logarithm() {
         let axis = Axis::up_to(1000.0, plain);
         let line = |count: u32| Line { name: "n", class: 'a', points: (0..count).map(|n| [n.into(), 1.0]).collect() };
         let long = svg("long", &axis, &axis, &[line(1000)], 0.0);

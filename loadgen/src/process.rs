@@ -1,4 +1,4 @@
-//! What a process costs, as the kernel counts it.
+//! CPU time and memory of a process, as the kernel counts them.
 
 use std::fs;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use crate::error::Error;
 /// CPU time and memory of one process at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Usage {
-    /// CPU time of all its threads so far, to the nanosecond.
+    /// CPU time of all its threads so far, with a resolution of a nanosecond.
     pub(crate) cpu: Duration,
     /// Resident memory, bytes.
     pub(crate) resident_bytes: u64,
 }
 
 impl Usage {
-    /// Of the process `pid`.
+    /// Reads the usage of process `pid`.
     ///
     /// # Errors
     /// If there is no such process.
@@ -23,43 +23,43 @@ impl Usage {
         read_usage(pid).ok_or_else(|| Error::new(format!("no process {pid} on this machine to measure")))
     }
 
-    /// Of this process.
+    /// Reads the usage of this process.
     pub(crate) fn own() -> Result<Usage, Error> {
         Usage::of(std::process::id())
     }
 }
 
-/// What one thread has cost so far.
+/// Scheduler times of one thread.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ThreadTime {
-    /// It ran on a CPU.
+    /// Time on a CPU.
     pub(crate) cpu_ns: u64,
-    /// It could have run, but the CPU was taken by others.
+    /// Time ready to run, but not on a CPU.
     pub(crate) waited_ns: u64,
 }
 
 impl ThreadTime {
-    /// Of the calling thread. Nothing where the kernel does not count it.
+    /// Reads the times of the calling thread. Zero if the kernel does not count them.
     pub(crate) fn now() -> ThreadTime {
         let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
         let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
         ThreadTime { cpu_ns: numbers.next().unwrap_or(0), waited_ns: numbers.next().unwrap_or(0) }
     }
 
-    /// What it has cost since it was `before`.
+    /// The times since `before`.
     pub(crate) fn since(self, before: ThreadTime) -> ThreadTime {
         let cpu_ns = self.cpu_ns.saturating_sub(before.cpu_ns);
         ThreadTime { cpu_ns, waited_ns: self.waited_ns.saturating_sub(before.waited_ns) }
     }
 
-    /// All but the time it slept.
+    /// All time except sleep.
     pub(crate) fn busy_ns(self) -> u64 {
         self.cpu_ns + self.waited_ns
     }
 }
 
-/// Sums over threads, since only there the kernel tells nanoseconds. A thread that ended takes its time with it; the
-/// servers measured here keep theirs.
+/// Adds up the threads, since the kernel has nanoseconds only there. The time of an ended thread is lost; the servers
+/// measured here keep their threads.
 fn read_usage(pid: u32) -> Option<Usage> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
     let times = threads.flatten().filter_map(|thread| fs::read_to_string(thread.path().join("schedstat")).ok());
@@ -73,7 +73,7 @@ fn parse_schedstat(text: &str) -> Option<Duration> {
     text.split_ascii_whitespace().next()?.parse().ok().map(Duration::from_nanos)
 }
 
-/// The line `VmRSS:  1234 kB`, in bytes.
+/// Parses the line `VmRSS:  1234 kB`, into bytes.
 fn parse_status(text: &str) -> Option<u64> {
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
@@ -85,14 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_files_are_understood() {
+    fn the_files_in_proc_are_parsed() {
         assert_eq!(parse_schedstat("7527051 120 1\n"), Some(Duration::from_nanos(7_527_051)));
         assert_eq!(parse_status("Name:\tx\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2 << 20));
         assert_eq!(parse_status("Name:\tx\n"), None);
     }
 
     #[test]
-    fn work_shows_in_our_own_usage() {
+    fn work_raises_the_usage_of_this_process() {
         let before = Usage::own().unwrap();
         let mut work = std::iter::repeat_with(|| Usage::own().unwrap()).take(100_000);
         let after = work.find(|usage| usage.cpu > before.cpu).expect("reading files takes time");
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_that_works_is_busy_for_all_its_time_on_the_cpu() {
+    fn all_time_on_the_cpu_is_busy() {
         let before = ThreadTime::now();
         let mut work = std::iter::repeat_with(ThreadTime::now).take(100_000);
         let spent = work.find(|now| now.cpu_ns > before.cpu_ns).expect("reading files takes time").since(before);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_not_there_is_an_error() {
+    fn an_unknown_process_is_an_error() {
         assert!(Usage::of(u32::MAX).is_err());
     }
 }

@@ -1,6 +1,6 @@
-//! The progress line: what the last tick brought, rewritten in place on standard error while a run lasts.
+//! The progress line: figures of the last tick, rewritten in place on standard error during a run.
 //!
-//! Only on a terminal; a log file gets nothing. It runs on a thread of its own, which mostly sleeps.
+//! Only on a terminal; a log file gets no lines. It runs on a thread of its own, which mostly sleeps.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -11,18 +11,18 @@ use std::time::Duration;
 use crate::text::{count, microseconds};
 use crate::timeline::{Tick, Timeline};
 
-/// It changes at most so often.
+/// Shortest time between updates.
 const INTERVAL_MIN: Duration = Duration::from_millis(200);
 
-/// Back to the start of the line, and clears it.
+/// Returns to the start of the line and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
-/// The thread, and what ends it. None where there is no terminal.
+/// The thread and the channel that ends it. `None` without a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress(Option<(Sender<()>, JoinHandle<()>)>);
 
 impl Progress {
-    /// Shows what `timeline` knows until it is stopped. `unit` is what is counted.
+    /// Shows the latest tick of `timeline` until stopped. `unit` is the unit of the count.
     pub(crate) fn start(timeline: Arc<Timeline>, unit: &'static str) -> Progress {
         if !std::io::stderr().is_terminal() {
             return Progress(None);
@@ -40,17 +40,17 @@ impl Progress {
         Progress(Some((stop, thread)))
     }
 
-    /// Ends it and clears the line.
+    /// Stops the thread and clears the line.
     pub(crate) fn stop(self) {
         if let Some((stop, thread)) = self.0 {
             drop(stop);
-            // It does nothing that could panic but write, and a line less is no reason to fail.
+            // The thread can only panic on a failed write, which need not fail the run.
             let _ = thread.join();
         }
     }
 }
 
-/// A terminal that is gone is no reason to end the run.
+/// Ignores write errors: a lost terminal need not end the run.
 fn show(line: &str) {
     let mut terminal = std::io::stderr();
     let _ = write!(terminal, "{CLEAR}{line}").and_then(|()| terminal.flush());
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_tells_all_that_matters() {
+    fn a_line_has_all_figures_of_a_tick() {
         let tick = Tick {
             at_s: 3.25,
             per_second: 114_154.4,

@@ -1,4 +1,4 @@
-//! Publishes by POST, pipelined on one connection that is kept open, and watches the answers.
+//! Publishes by POST, pipelined on one persistent connection, and checks the responses.
 
 use std::sync::Arc;
 
@@ -6,22 +6,22 @@ use crate::driver::Driver;
 use crate::target::Target;
 use crate::topics::Topics;
 
-/// Header fields of an answer.
+/// Most header fields of a response.
 const ANSWER_HEADERS_MAX: usize = 32;
 
-/// One publishing connection. Publications may follow each other without waiting for answers.
+/// One publishing connection. Publications are sent without waiting for responses.
 pub(crate) struct HttpPublisher {
     driver: Arc<dyn Driver>,
     /// Request line and headers of a publication on each topic, up to the content type.
     heads: Vec<Vec<u8>>,
-    /// An answer that is not whole yet.
+    /// An incomplete response.
     answer: Vec<u8>,
-    /// Requests not answered yet.
+    /// Number of requests without a response.
     awaited: u64,
 }
 
 impl HttpPublisher {
-    /// Posts to `target`, with these headers besides the usual.
+    /// Publishes to `target`, with these headers in addition to the usual ones.
     pub(crate) fn new(
         driver: Arc<dyn Driver>,
         target: &Target,
@@ -46,10 +46,10 @@ impl HttpPublisher {
         self.awaited += 1;
     }
 
-    /// Reads answers.
+    /// Reads responses.
     ///
     /// # Errors
-    /// If a publication was refused; says so.
+    /// If the server rejected a publication.
     pub(crate) fn on_bytes(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.answer.extend_from_slice(bytes);
         while let Some((head_len, body_len)) = answer_len(&self.answer)? {
@@ -60,13 +60,13 @@ impl HttpPublisher {
         Ok(())
     }
 
-    /// Whether everything published has been answered.
+    /// Whether all publications have a response.
     pub(crate) fn is_answered(&self) -> bool {
         self.awaited == 0
     }
 }
 
-/// Bytes of the head and of the body of the answer at the front of `input`, or `None` if it is not whole.
+/// Head and body length of the response at the front of `input`, or `None` if it is incomplete.
 fn answer_len(input: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let mut headers = [httparse::EMPTY_HEADER; ANSWER_HEADERS_MAX];
     let mut response = httparse::Response::new(&mut headers);
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_post_is_what_http_wants() {
+    fn a_post_is_valid_http() {
         let (mut publisher, mut out) = (publisher(DriverName::Raw), Vec::new());
         publisher.publish(1, "t-1", b"hello", &mut out);
         let expected = "POST /publish/t-1 HTTP/1.1\r\nHost: 127.0.0.1:8001\r\nX-API-Key: secret\r\n\
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_may_be_cut_anywhere_and_follow_each_other() {
+    fn responses_may_be_cut_anywhere_and_pipelined() {
         let answers = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 204 No Content\r\n\r\n";
         for cut in 0..answers.len() {
             let mut publisher = publisher(DriverName::Raw);
@@ -125,12 +125,12 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_with_its_status_or_in_the_drivers_words() {
+    fn a_rejection_names_the_status_or_the_error_of_the_driver() {
         let refusal = answer_len(b"HTTP/1.1 503 Service Unavailable\r\n\r\n").unwrap_err();
         assert_eq!(refusal, "refused with 503 Service Unavailable");
         assert!(answer_len(b"HTTP/1.1 200 OK\r\n\r\n").unwrap_err().contains("Content-Length"));
-        let unasked = publisher(DriverName::Raw).on_bytes(b"HTTP/1.1 204 No Content\r\n\r\n");
-        assert_eq!(unasked.unwrap_err(), "an answer to no request");
+        let unexpected = publisher(DriverName::Raw).on_bytes(b"HTTP/1.1 204 No Content\r\n\r\n");
+        assert_eq!(unexpected.unwrap_err(), "an answer to no request");
         let body = r#"{"error":{"code":102,"message":"unknown"}}"#;
         let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         let refused = publisher(DriverName::Centrifugo).on_bytes(answer.as_bytes());

@@ -1,28 +1,28 @@
-//! How long clients of known SDKs wait before they connect again, as those do by default.
+//! The default reconnect delays of well-known client SDKs.
 
 use std::time::Duration;
 
-/// A client library, by what it does after it lost its connection.
+/// A client SDK, by its reconnect policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Sdk {
-    /// No waiting: the worst case
+    /// No delay: the worst case
     None,
-    /// centrifuge-js: 0.5 to 1 s, then twice as long each time with full jitter, up to 20 s
+    /// centrifuge-js: 0.5 to 1 s, then doubled on each attempt with full jitter, up to 20 s
     Centrifuge,
-    /// pusher-js: 1 s, always
+    /// pusher-js: always 1 s
     Pusher,
-    /// @stomp/stompjs: 5 s, always
+    /// @stomp/stompjs: always 5 s
     Stomp,
-    /// mqtt.js: 1 s, always
+    /// mqtt.js: always 1 s
     Mqtt,
-    /// socket.io: 1 s, twice as long each time up to 5 s, half of it more or less
+    /// socket.io: 1 s, doubled on each attempt up to 5 s, plus or minus half
     SocketIo,
-    /// The browser's EventSource: 3 s, always
+    /// The browser's EventSource: always 3 s
     EventSource,
 }
 
 impl Sdk {
-    /// The pause before attempt number `attempt`, from 0. `random` is uniform.
+    /// The delay before attempt number `attempt`, counted from 0. `random` is uniformly distributed.
     pub(crate) fn pause(self, attempt: u32, random: u32) -> Duration {
         let share = f64::from(random) / f64::from(u32::MAX);
         let doubled = |first_ms: f64, max_ms: f64| (first_ms * f64::from(attempt.min(16)).exp2()).min(max_ms);
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_lie_where_each_sdk_puts_them() {
+    fn delays_follow_the_policy_of_each_sdk() {
         // SDK, attempt, shortest and longest pause in milliseconds
         let table = [
             (Sdk::None, 3, 0, 0),

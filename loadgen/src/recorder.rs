@@ -1,9 +1,9 @@
-//! What one worker records while it runs: fixed memory, no locks but once a tick, merged at the end.
+//! The record of one worker: fixed memory, a lock only once per tick, merged at the end.
 //!
-//! A message has two times: the *intended* one, when the schedule wanted it published, and the *actual* one, when it
-//! was. Latency from the intended time is the honest one: whoever waits for a slow server before publishing the next
-//! message, and then measures from there, leaves out what all the messages waited that should have come in between
-//! (Gil Tene's "coordinated omission"). Both are recorded, to be shown side by side.
+//! A message has two times: the *intended* time, when the schedule was to publish it, and the *actual* time of
+//! publishing. Latency from the intended time is the valid one. A tool that waits for a slow server before publishing
+//! the next message, and measures from there, omits the delay of all messages that were due in between (Gil Tene's
+//! "coordinated omission"). Both latencies are recorded, to be shown side by side.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::process::ThreadTime;
 use crate::tally::Tally;
 use crate::timeline::{Part, Timeline};
 
-/// When a message was meant to be published, and when it was. Nanoseconds since the start of the run.
+/// Scheduled and actual publishing time of a message. Nanoseconds since the start of the run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) intended_ns: u64,
@@ -20,44 +20,44 @@ pub(crate) struct Times {
 }
 
 impl Times {
-    /// Of what is published at once, whenever that is: a closed loop has no schedule.
+    /// The times of a message published at `now_ns`, in a closed loop without a schedule.
     pub(crate) fn now(now_ns: u64) -> Times {
         Times { intended_ns: now_ns, actual_ns: now_ns }
     }
 }
 
-/// Belongs to one thread: it watches that thread's CPU time.
+/// Belongs to one thread: it reads that thread's CPU time.
 #[derive(Debug)]
 pub(crate) struct Recorder {
     timeline: Arc<Timeline>,
     pub(crate) recorded: Recorded,
-    /// The thread's time when measuring began.
+    /// The time and the thread's CPU time when measuring began.
     measured_from: Option<(u64, ThreadTime)>,
-    /// What this turn has seen so far.
+    /// Messages of this turn.
     tally: Tally,
-    /// What this tick has seen so far.
+    /// Figures of this tick.
     part: Part,
     /// Number of this tick.
     tick: u64,
     thread_time: ThreadTime,
-    /// Faults told in ticks so far.
+    /// Faults reported in ticks so far.
     faults: u64,
-    /// When this turn's first bytes were handed over.
+    /// Time at which the first bytes of this turn were received.
     woken_ns: Option<u64>,
 }
 
-/// What the measured part of a run brought, of one worker or of all.
+/// Figures of the measured part of a run, of one worker or of all.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     /// From the intended time to receipt.
     pub(crate) corrected: Latencies,
     /// From the actual time to receipt.
     pub(crate) uncorrected: Latencies,
-    /// From the intended time to the actual one.
+    /// From the intended time to the actual time.
     pub(crate) lateness: Latencies,
-    /// How long what had arrived waited for us: one turn of the loop each.
+    /// Time that received messages waited in this program: one entry per turn of the loop.
     pub(crate) backlog: Latencies,
-    /// The share of time in which the busiest worker was on a CPU or waited for one.
+    /// The share of time in which the busiest worker ran on a CPU or was ready to run.
     pub(crate) busy_share: f64,
 }
 
@@ -67,7 +67,7 @@ impl Recorded {
         Recorded { corrected, uncorrected, lateness, backlog, busy_share: 0.0 }
     }
 
-    /// Adds what another worker recorded.
+    /// Adds the figures of another worker.
     pub(crate) fn merge(&mut self, other: &Recorded) {
         self.corrected.merge(&other.corrected);
         self.uncorrected.merge(&other.uncorrected);
@@ -83,7 +83,7 @@ impl Recorded {
 }
 
 impl Recorder {
-    /// Of the thread that calls this.
+    /// A recorder for the calling thread.
     pub(crate) fn new(timeline: Arc<Timeline>) -> Recorder {
         Recorder {
             recorded: Recorded::new(),
@@ -103,14 +103,14 @@ impl Recorder {
         self.timeline.now_ns()
     }
 
-    /// Forgets the warm-up.
+    /// Discards the figures of the warm-up.
     pub(crate) fn start_measuring(&mut self) {
         self.count_up();
         self.recorded.clear();
         self.measured_from = Some((self.now_ns(), ThreadTime::now()));
     }
 
-    /// The measured part is over.
+    /// Ends the measured part.
     pub(crate) fn stop_measuring(&mut self) {
         self.count_up();
         let Some((from_ns, thread_from)) = self.measured_from.take() else { return };
@@ -119,17 +119,17 @@ impl Recorder {
         self.recorded.busy_share = if elapsed_ns > 0 { busy_ns as f64 / elapsed_ns as f64 } else { 0.0 };
     }
 
-    /// A message with these times was handed to the kernel, and nothing but ourselves could have held it up.
+    /// A message with these times was passed to the kernel, and only this program could have delayed it.
     pub(crate) fn published(&mut self, times: Times) {
         self.recorded.lateness.record(times.actual_ns.saturating_sub(times.intended_ns));
     }
 
-    /// Bytes have come; the turn of the loop that handles them has begun, unless it had already.
+    /// Bytes arrived: starts the turn of the loop that handles them, if it has not started.
     pub(crate) fn woken(&mut self, now_ns: u64) {
         self.woken_ns.get_or_insert(now_ns);
     }
 
-    /// A message with these times has come. It shows in what is recorded once the turn is over.
+    /// A message with these times arrived. It is recorded at the end of the turn.
     pub(crate) fn received(&mut self, times: Times, now_ns: u64) {
         if !self.tally.add(times, now_ns) {
             self.count_up();
@@ -137,7 +137,7 @@ impl Recorder {
         }
     }
 
-    /// Records what was tallied.
+    /// Records the tallied messages.
     fn count_up(&mut self) {
         let Recorder { recorded, tally, part, .. } = self;
         tally.drain(|times, now_ns, count| {
@@ -149,7 +149,7 @@ impl Recorder {
         });
     }
 
-    /// A turn of the loop is over. `connections` are open and there were `faults` so far.
+    /// Ends a turn of the loop, with `connections` open and `faults` so far.
     pub(crate) fn turn_over(&mut self, connections: u64, faults: u64) {
         self.count_up();
         let now_ns = self.now_ns();
@@ -163,7 +163,7 @@ impl Recorder {
         }
     }
 
-    /// Tick `next` has begun.
+    /// Adds the figures to the timeline, since tick `next` has begun.
     fn hand_in(&mut self, next: u64, faults: u64) {
         let thread_time = ThreadTime::now();
         self.part.cpu_ns = thread_time.since(self.thread_time).cpu_ns;
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn latency_is_told_from_both_times() {
+    fn latency_is_recorded_from_both_times() {
         let mut recorder = recorder();
         let times = Times { intended_ns: 1_000_000, actual_ns: 3_000_000 };
         recorder.published(times);
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_warm_up_is_forgotten() {
+    fn the_warm_up_is_discarded() {
         let mut recorder = recorder();
         recorder.published(Times::now(1));
         recorder.received(Times::now(1), 2);
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_turn_that_brought_nothing_is_no_backlog() {
+    fn a_turn_without_messages_is_no_backlog() {
         let mut recorder = recorder();
         recorder.turn_over(1, 0);
         assert_eq!(recorder.recorded.backlog.count(), 0);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tick_is_handed_in_when_the_next_has_begun() {
+    fn a_tick_is_added_when_the_next_has_begun() {
         let mut recorder = recorder();
         recorder.received(Times::now(0), 5000);
         recorder.count_up();

@@ -1,4 +1,4 @@
-//! The result of a run: what `--json` writes (SCHEMA.md describes it), what `compare` reads, and the verdict.
+//! The result of a run, as `--json` writes it (see SCHEMA.md) and `compare` reads it, and the verdict.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -16,114 +16,114 @@ use crate::self_check::SelfCheck;
 use crate::table;
 use crate::timeline::History;
 
-/// What the file says it is.
+/// The value of `schema` in the file.
 const SCHEMA: &str = "ringfeed-loadgen-report";
 
-/// Raised whenever a field changes its meaning or goes; new fields come without.
+/// Raised whenever a field is removed or changes its meaning; new fields do not raise it.
 const VERSION: u32 = 1;
 
-/// Everything that a run found out.
+/// All results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Report {
     pub(crate) schema: String,
     pub(crate) version: u32,
     /// Version of this program.
     pub(crate) loadgen: String,
-    /// When the run ended, RFC 3339.
+    /// End of the run, RFC 3339.
     pub(crate) finished_at: String,
     pub(crate) verdict: Verdict,
     pub(crate) scenario: String,
     pub(crate) url: String,
     pub(crate) connections: u32,
     pub(crate) payload_bytes: u32,
-    /// How hard it was driven, in words.
+    /// The load, in words.
     pub(crate) load: String,
-    /// How long it was measured.
+    /// Length of the measured part.
     pub(crate) seconds: f64,
-    /// What is counted: deliveries or round trips.
+    /// Unit of the count: deliveries or round trips.
     pub(crate) unit: String,
     pub(crate) count: u64,
     pub(crate) per_second: f64,
     pub(crate) latency: LatencyReport,
-    /// The messages of the connection that got the fewest, as a share of the average.
+    /// Messages of the connection that received the fewest, as a share of the average.
     pub(crate) slowest_share: f64,
-    /// 1 is one CPU, all the time.
+    /// 1 is one CPU, busy all the time.
     pub(crate) client_cpus: f64,
     pub(crate) server: Option<ServerReport>,
-    /// What only this scenario tells.
+    /// Figures that only this scenario reports.
     pub(crate) figures: Vec<Figure>,
     pub(crate) faults: FaultReport,
     pub(crate) self_check: SelfCheck,
     pub(crate) history: History,
 }
 
-/// Whether the figures may be used, in one word.
+/// Whether the figures are valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Verdict {
-    /// Every message was right, and the server was what was measured.
+    /// No faults, and the figures describe the server.
     Clean,
-    /// Something was wrong with messages or connections.
+    /// Messages or connections had faults.
     Faulty,
-    /// Every message was right, but the load generator was the bottleneck.
+    /// No faults, but the load generator was the bottleneck.
     ClientBound,
 }
 
 /// From publishing to receipt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct LatencyReport {
-    /// From the time the schedule meant. None in a closed loop, which has no schedule.
+    /// From the scheduled time. `None` in a closed loop, which has no schedule.
     pub(crate) corrected: Option<Summary>,
-    /// From the time a message was handed to the kernel.
+    /// From the time the message was passed to the kernel.
     pub(crate) uncorrected: Summary,
 }
 
 impl LatencyReport {
-    /// The one to trust.
+    /// The latency to rely on: corrected if there is a schedule.
     pub(crate) fn honest(&self) -> &Summary {
         self.corrected.as_ref().unwrap_or(&self.uncorrected)
     }
 }
 
-/// What the server cost.
+/// CPU and memory of the server.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ServerReport {
     pub(crate) cpu_seconds: f64,
-    /// 1 is one CPU, all the time.
+    /// 1 is one CPU, busy all the time.
     pub(crate) cpus: f64,
     pub(crate) cpu_ns_each: f64,
     pub(crate) per_cpu_second: f64,
     pub(crate) resident_bytes: u64,
 }
 
-/// What a scenario knows of its run.
+/// The results of a scenario, from which the report is computed.
 #[derive(Debug)]
 pub(crate) struct Outcome {
     pub(crate) scenario: &'static str,
     pub(crate) url: String,
     pub(crate) payload_bytes: u32,
     pub(crate) load: String,
-    /// It had a schedule.
+    /// Whether the run had a schedule.
     pub(crate) open_loop: bool,
     pub(crate) unit: &'static str,
     /// Messages of each connection in the measured part.
     pub(crate) counts: Vec<u64>,
-    /// Of each worker.
+    /// One entry per worker.
     pub(crate) findings: Vec<Findings>,
     pub(crate) cost: Cost,
     pub(crate) history: History,
-    /// What only this scenario tells, in the order of telling.
+    /// Figures that only this scenario reports, in the order shown.
     pub(crate) figures: Vec<Figure>,
 }
 
-/// What one worker found in the measured part, and what was wrong from the start.
+/// Latencies that one worker measured, and its faults from the start of the run.
 #[derive(Debug)]
 pub(crate) struct Findings {
     pub(crate) recorded: Recorded,
     pub(crate) faults: Faults,
 }
 
-/// Those of all workers together.
+/// The findings of all workers, merged.
 fn merged(findings: Vec<Findings>) -> Findings {
     let all = findings.into_iter().reduce(|mut all, one| {
         all.recorded.merge(&one.recorded);
@@ -183,14 +183,14 @@ impl Report {
         }
     }
 
-    /// Prints the report, and writes it to the files that are given.
+    /// Prints the report and writes it to the given files.
     ///
     /// # Errors
     /// If a file can't be written.
     pub(crate) fn publish(&self, json: Option<&Path>, html: Option<&Path>) -> Result<Verdict, Error> {
         print!("{}", table::of_run(self));
         if let Some(path) = json {
-            let text = serde_json::to_string_pretty(self).expect("numbers and strings");
+            let text = serde_json::to_string_pretty(self).expect("a report serializes");
             write(path, &text)?;
         }
         if let Some(path) = html {
@@ -199,10 +199,10 @@ impl Report {
         Ok(self.verdict)
     }
 
-    /// Reads what [`publish`](Report::publish) wrote.
+    /// Reads a report that [`publish`](Report::publish) wrote.
     ///
     /// # Errors
-    /// If there is no such file, or it is not a report of this version; says so.
+    /// If the file does not exist, or is not a report of this version.
     pub(crate) fn read(path: &Path) -> Result<Report, Error> {
         let fail = |what: String| Error::new(format!("{}: {what}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
@@ -228,7 +228,7 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     std::fs::write(path, text).map_err(|error| Error::new(format!("can't write {}: {error}", path.display())))
 }
 
-/// Zero where there is nothing to divide by.
+/// `part / whole`, or zero if `whole` is zero.
 pub(crate) fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
@@ -242,7 +242,8 @@ pub(crate) mod tests {
     use crate::recorder::Times;
     use crate::timeline::Tick;
 
-    /// A run of three connections that got 1,200 messages in two seconds, of 1 to 1,000 us, each published 0.9 ms late.
+    /// A run of three connections that received 1,200 messages in two seconds, with latencies of 1 to 1,000 us, each
+    /// published 0.9 ms late.
     pub(crate) fn outcome() -> Outcome {
         let mut recorded = Recorded::new();
         for us in 1..=1000 {
@@ -305,7 +306,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_run_without_a_single_message_divides_by_nothing() {
+    fn a_run_without_messages_has_zero_ratios() {
         let report = Report::new(Outcome { counts: vec![0], ..outcome() });
         assert_eq!((report.slowest_share, report.server.as_ref().unwrap().cpu_ns_each), (0.0, 0.0));
         assert!(serde_json::to_string(&report).unwrap().contains("\"cpu_ns_each\":0.0"));
@@ -327,7 +328,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_workers_found_adds_up() {
+    fn findings_of_workers_add_up() {
         let mut two = outcome();
         two.findings.extend(outcome().findings);
         two.findings[1].faults.refused("503");
@@ -336,7 +337,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again_and_nothing_else() {
+    fn a_report_reads_back_and_other_versions_are_rejected() {
         let report = Report::new(outcome());
         let text = serde_json::to_string_pretty(&report).unwrap();
         assert_eq!(parse(&text), Ok(report));

@@ -1,7 +1,7 @@
-//! What every scenario goes through: connect, warm up, measure, report.
+//! The steps that all scenarios share: connect, warm up, measure, report.
 //!
-//! A scenario starts a [`Run`], gives each worker a [`Recorder`], says when measuring begins and ends, and hands over
-//! what it found. Knows nothing of what a scenario does in between.
+//! A scenario starts a [`Run`], gets a [`Recorder`] for each worker, marks the start and the end of measuring, and
+//! passes in its findings. This module does not depend on the scenario.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::progress::Progress;
 use crate::recorder::Recorder;
 use crate::timeline::{History, Timeline};
 
-/// A run under way.
+/// A run in progress.
 #[derive(Debug)]
 pub(crate) struct Run {
     timeline: Arc<Timeline>,
@@ -23,7 +23,7 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// The clock starts now, and the progress line, on a terminal. `unit` is what the scenario counts.
+    /// Starts the clock and, on a terminal, the progress line. `unit` names what the scenario counts.
     pub(crate) fn start(common: &CommonOptions, unit: &'static str) -> Run {
         let planned: Duration = common.warmup + common.duration;
         let timeline = Arc::new(Timeline::start(planned));
@@ -31,30 +31,30 @@ impl Run {
         Run { timeline, progress, server_pid: common.server_pid, meter: None }
     }
 
-    /// For the worker on this thread.
+    /// Creates the recorder of the worker on this thread.
     pub(crate) fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.timeline))
     }
 
-    /// The warm-up is over. Each worker's recorder must be told, too.
+    /// Ends the warm-up. Call `start_measuring` on each worker's recorder, too.
     ///
     /// # Errors
-    /// If there is no such server process.
+    /// If the server process does not exist.
     pub(crate) fn start_measuring(&mut self) -> Result<(), Error> {
         self.timeline.mark_start();
         self.meter = Some(Meter::start(self.server_pid)?);
         Ok(())
     }
 
-    /// The last message has come. What it took, and what happened when.
+    /// Ends the measured part, after the last message. Returns its cost and the history of the run.
     ///
     /// # Errors
-    /// If this process can't be looked at.
+    /// If this process's usage can't be read.
     ///
     /// # Panics
     /// If measuring had not begun.
     pub(crate) fn stop_measuring(self) -> Result<(Cost, History), Error> {
-        let cost = self.meter.expect("a run that ends was measured").stop()?;
+        let cost = self.meter.expect("start_measuring was called before").stop()?;
         self.timeline.mark_end();
         self.progress.stop();
         Ok((cost, self.timeline.history()))

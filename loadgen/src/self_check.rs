@@ -1,44 +1,44 @@
-//! Whether a run measured the server, or the load generator itself.
+//! Decides whether a run measured the server, or the load generator itself.
 //!
-//! Three signs that this program was the bottleneck: a worker that hardly ever slept, a schedule that was not kept, and
-//! messages that had arrived and waited for us for much of what is reported as the server's latency. Knows nothing of
-//! the server: one that is saturated, too, does not make a saturated client trustworthy.
+//! Three signs show that this program was the bottleneck: a worker that hardly ever slept, a schedule that was not
+//! kept, and received messages that waited in this program for a large part of the reported latency. The check ignores
+//! the server: that it is saturated, too, does not make the figures of a saturated client valid.
 
 use serde::{Deserialize, Serialize};
 
 use crate::latency::Latencies;
 use crate::recorder::Recorded;
 
-/// A worker that is on a CPU, or waits for one, for more of the time than this has no room left.
+/// A worker that runs or is ready to run for more than this share of the time is saturated.
 const BUSY_SHARE_MAX: f64 = 0.9;
 
-/// Of the latency at p99 so much may be our own lateness, as a share,
+/// Largest share of the p99 latency that may be lateness of this program.
 const LATENESS_SHARE_MAX: f64 = 0.1;
-/// and so much may be our own backlog.
+/// Largest share of the p99 latency that may be backlog in this program.
 const BACKLOG_SHARE_MAX: f64 = 0.5;
 
-/// Lateness and backlog up to this are the price of any program: a timer's slack, a scheduler's turn.
+/// Lateness and backlog up to this are allowed: any program has timer slack and scheduling delays.
 const ALWAYS_ALLOWED_US: f64 = 1000.0;
 
-/// What the load generator found out about itself.
+/// The result of the check.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SelfCheck {
-    /// It was the bottleneck: figures of rate and latency are not the server's.
+    /// The load generator was the bottleneck: rate and latency do not describe the server.
     pub(crate) client_bound: bool,
-    /// Why, in words.
+    /// The reasons, in words.
     pub(crate) reasons: Vec<String>,
-    /// The share of time in which the busiest worker was on a CPU or waited for one.
+    /// The share of time in which the busiest worker ran on a CPU or was ready to run.
     pub(crate) busy_share: f64,
-    /// How much later than planned messages were published.
+    /// Delay of publications against the schedule.
     pub(crate) lateness_p99_us: f64,
     pub(crate) lateness_max_us: f64,
-    /// How long what had arrived waited for a worker to get to it.
+    /// Time that received messages waited until a worker processed them.
     pub(crate) backlog_p99_us: f64,
     pub(crate) backlog_max_us: f64,
 }
 
 impl SelfCheck {
-    /// Judges what was recorded.
+    /// Checks the recorded figures of a run.
     pub(crate) fn of(recorded: &Recorded) -> SelfCheck {
         let Recorded { corrected, lateness, backlog, busy_share, .. } = recorded;
         let p99_us = corrected.quantile_us(0.99);
@@ -52,7 +52,7 @@ impl SelfCheck {
         }
         if exceeds(backlog, p99_us * BACKLOG_SHARE_MAX) {
             let waited_us = backlog.quantile_us(0.99);
-            reasons.push(format!("what had arrived waited {:.1} ms for it (p99)", waited_us / 1e3));
+            reasons.push(format!("received messages waited {:.1} ms in it (p99)", waited_us / 1e3));
         }
         SelfCheck {
             client_bound: !reasons.is_empty(),
@@ -74,7 +74,7 @@ fn exceeds(own: &Latencies, allowed_us: f64) -> bool {
 mod tests {
     use super::*;
 
-    /// A run whose messages took `latency_us`, published so late and handled in turns so long.
+    /// The check of a run with one message of these figures.
     fn check(latency_us: u64, lateness_us: u64, backlog_us: u64, busy_share: f64) -> SelfCheck {
         let mut recorded = Recorded { busy_share, ..Recorded::new() };
         recorded.corrected.record(latency_us * 1000);
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn each_sign_is_told_alone() {
+    fn each_sign_is_reported_alone() {
         // latency, lateness, backlog, busy share; a word of the reason
         let table = [
             (5_000, 0, 0, 0.95, "busy 95 %"),
@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_little_beside_the_servers_latency_or_by_itself_is_allowed() {
+    fn small_lateness_and_backlog_are_allowed() {
         for (latency, lateness, backlog, busy) in [(100, 900, 900, 0.5), (50_000, 4_000, 20_000, 0.89), (0, 0, 0, 0.0)]
         {
             let checked = check(latency, lateness, backlog, busy);

@@ -1,5 +1,5 @@
-//! Some subscribers of a feed read slowly or not at all: phones in tunnels. Do the others notice, and what becomes of
-//! those who are slow?
+//! Some subscribers of a feed read slowly or not at all: phones in tunnels. Measures whether that delays the others,
+//! and how the server treats the slow ones.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use crate::run::Run;
 use crate::sockets::Attention;
 use crate::topics::Topics;
 
-/// How often it is looked whose turn it is to read a little.
+/// Interval of checks whether a slow subscriber is due to read.
 const LOOK_NS: u64 = 10_000_000;
 
-/// At the end the slow read what has come for them until nothing has for so long.
+/// At the end, the slow subscribers read their backlog until nothing arrives for this long.
 const QUIET: Duration = Duration::from_millis(500);
 
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &SlowOptions) -> Result<Report, Error> {
     let SlowOptions { common, publishing, connections, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &SlowOptions) -> Result<Report, Error> {
     run.start_measuring()?;
     feed::run_for(&mut scenario, common.duration, pace(), &mut clients);
     scenario.feed.deliveries.recorder.stop_measuring();
-    scenario.read_the_rest(&mut clients);
+    scenario.read_backlog(&mut clients);
     let figures = scenario.figures();
     let reading = match options.slow_read {
         0 => "do not read".to_owned(),
@@ -56,34 +56,34 @@ pub(crate) fn run(options: &SlowOptions) -> Result<Report, Error> {
     feed::report(run, scenario.feed, common, "slow", load, true, figures)
 }
 
-/// How many are slow: at least one, and not all.
+/// The number of slow subscribers: at least one, and not all.
 fn slow_count(options: &SlowOptions) -> Result<u32, Error> {
     let slow = (f64::from(options.connections) * options.slow_share / 100.0).round().max(1.0) as u32;
     if slow >= options.connections {
-        return Err(Error::new("nobody is left who is not slow: lower --slow-share, or raise --connections"));
+        return Err(Error::new("all subscribers would be slow: lower --slow-share, or raise --connections"));
     }
     Ok(slow)
 }
 
-/// Those who are not slow have the first numbers.
+/// The fast subscribers have the first numbers, the slow ones the rest.
 struct Slow {
     feed: Feed,
     quick: u32,
     connections: u32,
-    /// Bytes a second that each of the slow reads.
+    /// Bytes per second that each slow subscriber reads.
     slow_read: u32,
     readers: Vec<Reader>,
     next_look_ns: u64,
-    /// Why the server closed connections of the slow, and how often.
+    /// Why the server closed slow subscribers, and how often.
     ends: BTreeMap<String, u32>,
     last_heard: Instant,
 }
 
-/// One of the slow.
+/// A slow subscriber.
 #[derive(Clone, Copy, Default)]
 struct Reader {
     messages: u64,
-    /// Payload bytes read so far, and when so many would have been due.
+    /// Payload bytes read so far, and the time by which they were due.
     bytes: u64,
     started_ns: Option<u64>,
 }
@@ -102,7 +102,7 @@ impl Slow {
         }
     }
 
-    /// Those who have read less than they could by now read once more.
+    /// Reads once on each slow subscriber that is behind its rate.
     fn read_due(&mut self, clients: &mut Clients) {
         let now_ns = self.feed.deliveries.recorder.now_ns();
         if self.slow_read == 0 || now_ns < self.next_look_ns {
@@ -118,8 +118,8 @@ impl Slow {
         }
     }
 
-    /// Reads all that has come for the slow, to see what becomes of them.
-    fn read_the_rest(&mut self, clients: &mut Clients) {
+    /// Reads the backlog of the slow subscribers, to see which messages the server kept or whether it closed them.
+    fn read_backlog(&mut self, clients: &mut Clients) {
         (self.quick..self.connections).for_each(|client| clients.attend(client, Attention::Busy));
         let start = Instant::now();
         self.last_heard = start;

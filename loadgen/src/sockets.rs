@@ -1,8 +1,8 @@
 //! All sockets of a worker, on one ring.
 //!
-//! Moves bytes and knows nothing of what they mean: an [`Observer`] does. What is to be sent in one turn of the loop
-//! goes out in one batch, one send for each socket. A socket has a number; the number may be given to another socket
-//! once nothing of the former is under way in the kernel.
+//! This module only moves bytes; an [`Observer`] interprets them. The bytes queued in one turn of the loop are
+//! submitted as one batch, with one send per socket. Each socket has a number, which is reused once the kernel has
+//! completed all operations on the old socket.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -15,60 +15,61 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::error::Error;
 use crate::tls::{Name, Tls};
 
-/// Receive buffers: enough for what a thousand sockets bring in one turn, small enough to stay in the cache.
+/// Number of receive buffers: enough for the data of a thousand sockets in one turn, few enough to stay in the cache.
 const RECV_BUFFERS: u16 = 64;
 
-/// Bytes of each.
+/// Size of each receive buffer in bytes.
 const RECV_BUFFER_BYTES: u32 = 64 * 1024;
 
-/// Empty buffers kept for the next sends. A million sockets must not keep one each.
+/// Most empty send buffers kept for reuse. A million sockets must not keep one each.
 const SPARE_BUFFERS: usize = 4096;
 
-/// Bytes of the largest buffer kept.
+/// Size of the largest buffer kept, in bytes.
 const SPARE_BUFFER_BYTES: usize = 64 * 1024;
 
-/// Who reads what the sockets bring.
+/// Handles the data of the sockets.
 pub(crate) trait Observer {
-    /// Something has come: all that is shown until the next turn.
+    /// Called when completions arrive, before the other calls of a turn.
     fn on_woken(&mut self);
 
-    /// Bytes came on `socket`. What is put into `out` is sent there. An error closes the socket, with that reason.
+    /// Handles bytes received on `socket`. Bytes appended to `out` are sent there. An error closes the socket, with
+    /// that reason.
     fn on_bytes(&mut self, socket: u32, bytes: &mut [u8], out: &mut Vec<u8>) -> Result<(), String>;
 
-    /// `socket` has ended, not by our wish, and nothing more will come. Called once.
+    /// Called once when `socket` has ended without [`leave`](Sockets::leave); no more bytes follow.
     fn on_closed(&mut self, socket: u32, reason: &str);
 }
 
-/// What a number stands for.
+/// State of a socket number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Nothing; it may be given out.
+    /// Unused.
     #[default]
     Free,
     Open,
-    /// To be closed when all that is pending has been sent.
+    /// Closes once all pending bytes are sent.
     Leaving,
-    /// Over; the kernel still has something of it under way.
+    /// Closed, but the kernel still has operations on it.
     Closing,
 }
 
-/// One socket as the ring sees it.
+/// A socket on the ring.
 #[derive(Default)]
 struct Socket {
-    /// Bytes not handed to the kernel yet.
+    /// Bytes not yet passed to the kernel.
     pending: Vec<u8>,
     state: State,
-    /// It is in the list of those to be flushed.
+    /// Listed in `unsent`.
     listed: bool,
-    /// The kernel is still sending earlier bytes: what is pending must wait.
+    /// A send is in progress: pending bytes must wait.
     sending: bool,
-    /// The kernel is receiving, or waiting for something to receive.
+    /// The receive operation in progress.
     receiving: Listening,
-    /// How it is listened to whenever it is not.
+    /// How to receive once the current operation completes.
     attention: Attention,
 }
 
-/// What tells of bytes that come.
+/// The operation that reports received bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Listening {
     #[default]
@@ -77,19 +78,19 @@ enum Listening {
     Polling,
 }
 
-/// How a socket is listened to.
+/// How a socket receives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Attention {
-    /// All the time: the quickest.
+    /// Receive all the time: the fastest.
     #[default]
     Busy,
-    /// All the time, but with little of the kernel's memory: for sockets on which little comes.
+    /// Poll all the time, with less kernel memory: for sockets with little traffic.
     Idle,
-    /// Only when asked to, once each time.
+    /// Receive only on request, once per request.
     OnDemand,
 }
 
-const _: () = assert!(size_of::<Socket>() <= 32, "a million of them must be cheap");
+const _: () = assert!(size_of::<Socket>() <= 32, "a million sockets must fit in little memory");
 
 /// Sockets by number.
 pub(crate) struct Sockets {
@@ -100,22 +101,22 @@ pub(crate) struct Sockets {
     unsent: Vec<u32>,
     /// Sockets to be closed.
     leaving: Vec<u32>,
-    /// What an observer answers.
+    /// Bytes that the observer sends in reply.
     out: Vec<u8>,
-    /// What a session deciphered.
+    /// Bytes decrypted by a TLS session.
     plain: Vec<u8>,
     spare: Vec<Vec<u8>>,
     completions: Vec<Completion>,
     incomplete: Vec<Completion>,
-    /// Sockets on which sending failed for good.
+    /// Sockets whose send failed permanently.
     broken: Vec<(u32, Errno)>,
 }
 
 impl Sockets {
-    /// Room for `count` sockets, which may be encrypted if there are sessions for them.
+    /// Creates `count` unused numbers. Sockets can be encrypted if `tls` is given.
     ///
     /// # Errors
-    /// If the ring can't be set up; says why.
+    /// If the ring can't be set up.
     pub(crate) fn new(count: u32, tls: Option<Tls>) -> Result<Sockets, Error> {
         raise_descriptor_limit();
         let config =
@@ -136,16 +137,16 @@ impl Sockets {
         })
     }
 
-    /// Whether `number` can be given to a socket.
+    /// Whether `number` is unused.
     pub(crate) fn is_free(&self, number: u32) -> bool {
         self.sockets[number as usize].state == State::Free
     }
 
-    /// Takes a socket over, connected or connecting, as `number`, which is free. With a name what it carries is
-    /// encrypted, and the server must have that name.
+    /// Registers a connected or connecting socket under `number`, which must be free. With a `name` the connection uses
+    /// TLS, and the server's certificate must have that name.
     ///
     /// # Errors
-    /// If there is no room for it.
+    /// If the ring has no room for it.
     pub(crate) fn open(
         &mut self,
         number: u32,
@@ -153,7 +154,7 @@ impl Sockets {
         name: Option<&Name>,
         attention: Attention,
     ) -> Result<(), String> {
-        assert!(self.is_free(number), "two sockets with one number");
+        assert!(self.is_free(number), "number is in use");
         self.ring.install(socket, FixedFd(number)).map_err(|error| format!("no room for it: {error}"))?;
         self.sockets[number as usize] = Socket { state: State::Open, attention, ..Socket::default() };
         self.listen(number);
@@ -164,7 +165,7 @@ impl Sockets {
         Ok(())
     }
 
-    /// Listens to `number` in another way from now on. Unless that is on demand, a receive that is under way goes on.
+    /// Changes how `number` receives. A receive in progress continues unless the new mode is [`Attention::OnDemand`].
     pub(crate) fn attend(&mut self, number: u32, attention: Attention) {
         let socket = &mut self.sockets[number as usize];
         socket.attention = attention;
@@ -183,7 +184,7 @@ impl Sockets {
         }
     }
 
-    /// Receives on `number` once, as much as a buffer holds, when something comes. For [`Attention::OnDemand`].
+    /// Receives once on `number`, up to one buffer, as soon as data arrives. For [`Attention::OnDemand`].
     pub(crate) fn receive_once(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
         if socket.state == State::Open && socket.receiving == Listening::Not {
@@ -192,7 +193,7 @@ impl Sockets {
         }
     }
 
-    /// Has the kernel tell of what comes on `number`.
+    /// Submits the receive operation for `number`, if it needs one.
     fn listen(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
         socket.receiving = match socket.attention {
@@ -208,7 +209,7 @@ impl Sockets {
         };
     }
 
-    /// Bytes put in here are sent on `number` with the next turn.
+    /// The buffer of bytes to send on `number` in the next turn.
     pub(crate) fn out(&mut self, number: u32) -> &mut Vec<u8> {
         self.list(number);
         let pending = &mut self.sockets[number as usize].pending;
@@ -220,8 +221,7 @@ impl Sockets {
         pending
     }
 
-    /// Closes `number` with the next turn, once what is pending has been handed to the kernel. The observer is not
-    /// told.
+    /// Closes `number` in the next turn, after its pending bytes are passed to the kernel. Does not call the observer.
     pub(crate) fn leave(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
         if socket.state == State::Open {
@@ -230,8 +230,8 @@ impl Sockets {
         }
     }
 
-    /// One turn of the loop: sends what is pending, waits until it has gathered what is wanted or `timeout` passed, and
-    /// shows what came to `observer`.
+    /// Runs one turn of the loop: sends pending bytes, waits until `want` is gathered or `timeout` has passed, and
+    /// passes received bytes to `observer`.
     pub(crate) fn turn(&mut self, want: Gather, timeout: Duration, observer: &mut impl Observer) {
         self.flush(observer);
         let mut completions = std::mem::take(&mut self.completions);
@@ -251,7 +251,7 @@ impl Sockets {
         self.completions = completions;
     }
 
-    /// There may be something to receive. What is wrong with the socket, the receive tells.
+    /// Data may be available. If the socket has failed, the receive returns the error.
     fn on_poll(&mut self, completion: Completion) {
         let number = completion.token.slot();
         let socket = &mut self.sockets[number as usize];
@@ -290,7 +290,7 @@ impl Sockets {
             (Err(reason), _) => Some(reason),
             _ if completion.more => None,
             (_, Ok(0)) => Some("the server ended the stream".to_owned()),
-            // A receive is cancelled where the socket is to receive in another way; one after a poll may find nothing.
+            // A receive is cancelled when the receive mode changes; a receive after a poll may find no data.
             (_, Ok(_) | Err(Errno::NoBuffers | Errno::WouldBlock | Errno::Canceled)) => None,
             (_, Err(error)) => Some(error.to_string()),
         };
@@ -302,7 +302,7 @@ impl Sockets {
         }
     }
 
-    /// What the observer answered waits to be sent.
+    /// Queues the observer's reply for sending.
     fn take_answer(&mut self, number: u32) {
         if !self.out.is_empty() {
             let mut out = std::mem::take(&mut self.out);
@@ -324,10 +324,10 @@ impl Sockets {
         socket.sending = false;
         match (socket.state, completion.result) {
             (State::Open, Ok(_)) => self.list(number),
-            // The receive that is under way completes, too, and knows why.
+            // The receive in progress completes, too, and has the reason.
             (State::Open, Err(Errno::Ended)) if socket.receiving == Listening::Receiving => {}
             (State::Open, Err(error)) => self.end(number, &error.to_string(), observer),
-            // Looks at it again with the next turn.
+            // Checks again in the next turn.
             (State::Leaving, _) => {
                 self.leaving.push(number);
                 self.list(number);
@@ -336,18 +336,18 @@ impl Sockets {
         }
     }
 
-    /// The kernel has closed the descriptor; nothing else was under way.
+    /// The kernel has closed the descriptor and has no more operations on the socket.
     fn on_closed(&mut self, number: u32) {
         self.sockets[number as usize].state = State::Free;
     }
 
-    /// It has ended without our wish.
+    /// Handles a socket that ended without [`leave`](Self::leave).
     fn end(&mut self, number: u32, reason: &str, observer: &mut impl Observer) {
         self.close(number);
         observer.on_closed(number, reason);
     }
 
-    /// Ends what is under way, then closes the descriptor.
+    /// Cancels the operations in progress, then closes the descriptor.
     fn close(&mut self, number: u32) {
         let socket = &mut self.sockets[number as usize];
         socket.state = State::Closing;
@@ -381,10 +381,10 @@ impl Sockets {
         }
     }
 
-    /// Sends what is pending, then closes those who leave.
+    /// Sends pending bytes, then closes the leaving sockets.
     fn flush(&mut self, observer: &mut impl Observer) {
         let mut unsent = std::mem::take(&mut self.unsent);
-        // Neighbours in the order of their numbers share caches, in the kernel and on rings.
+        // Sockets with neighbouring numbers share cache lines, in the kernel and on the rings.
         unsent.sort_unstable();
         unsent.retain(|number| self.is_ready_to_send(*number));
         self.send(&unsent);
@@ -394,9 +394,9 @@ impl Sockets {
         self.unsent = unsent;
         for (number, error) in std::mem::take(&mut self.broken) {
             let socket = &self.sockets[number as usize];
-            // Where a receive is under way, it completes, too, and knows why the stream has ended.
-            let is_told = error == Errno::Ended && socket.receiving == Listening::Receiving;
-            if socket.state == State::Open && !is_told {
+            // A receive in progress completes, too, with the reason for the end of the stream.
+            let is_reported = error == Errno::Ended && socket.receiving == Listening::Receiving;
+            if socket.state == State::Open && !is_reported {
                 self.end(number, &error.to_string(), observer);
             }
         }
@@ -408,7 +408,7 @@ impl Sockets {
         }
     }
 
-    /// Whether there is something to send on `number`, and it can be sent.
+    /// Whether `number` has pending bytes and no send in progress.
     fn is_ready_to_send(&mut self, number: u32) -> bool {
         let socket = &mut self.sockets[number as usize];
         socket.listed = false;
@@ -421,8 +421,8 @@ impl Sockets {
         !socket.pending.is_empty()
     }
 
-    /// Sends what is pending on these. Where a socket is full, the kernel gets the rest to keep, and later bytes wait
-    /// behind it.
+    /// Sends the pending bytes of these sockets. If a socket buffer is full, the kernel keeps the rest, and later bytes
+    /// wait behind it.
     fn send(&mut self, numbers: &[u32]) {
         let Sockets { ring, sockets, incomplete, broken, .. } = self;
         let sends = numbers.iter().map(|number| SendNow {
@@ -437,7 +437,7 @@ impl Sockets {
             let sent = match completion.result {
                 Ok(sent) => sent as usize,
                 Err(error) if error.is_temporary() => 0,
-                // Told here, since the kernel tells an error only once.
+                // Reported here, since the kernel reports an error only once.
                 Err(error) => {
                     broken.push((number, error));
                     continue;
@@ -450,7 +450,7 @@ impl Sockets {
         }
     }
 
-    /// What was pending on `number` has been sent: keeps the buffer for somebody else.
+    /// All pending bytes of `number` are sent: keeps the buffer for reuse.
     fn put_by(&mut self, number: u32) {
         let mut buffer = std::mem::take(&mut self.sockets[number as usize].pending);
         if self.spare.len() < SPARE_BUFFERS && (1..=SPARE_BUFFER_BYTES).contains(&buffer.capacity()) {
@@ -460,15 +460,15 @@ impl Sockets {
     }
 }
 
-/// Nothing of a former socket is under way when its number is given out again, so all are of generation 0.
+/// A number is reused only after all operations on the old socket completed, so every token has generation 0.
 fn token(op: Op, number: u32) -> Token {
     Token::of_conn(op, ConnId { slot: number, generation: 0 })
 }
 
-/// As many descriptors as this user may have.
+/// Raises the descriptor limit to the hard limit.
 pub(crate) fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    // Lowering nothing and raising only up to the hard limit is always allowed.
+    // Always allowed: it raises the soft limit at most to the hard limit.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
@@ -482,7 +482,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(20);
 
-    /// Sends back what comes, and notes it.
+    /// Echoes received bytes and records them.
     #[derive(Default)]
     struct Echo {
         got: usize,
@@ -508,7 +508,7 @@ mod tests {
         Dialer::new(&target, 1, &[], &[]).unwrap().dial().unwrap()
     }
 
-    /// A socket with number 0, and its other end.
+    /// A socket with number 0, and its peer.
     fn connected() -> (Sockets, TcpStream) {
         let mut sockets = Sockets::new(4, None).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -523,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_that_leaves_is_told_of_once_and_its_number_is_free_again() {
+    fn a_closed_peer_is_reported_once_and_frees_its_number() {
         let (mut sockets, mut peer) = connected();
         let mut echo = Echo::default();
         peer.write_all(b"hello").unwrap();
@@ -538,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_attention_hears_it_all() {
+    fn each_receive_mode_receives_all_bytes() {
         for attention in [Attention::Idle, Attention::OnDemand, Attention::Busy] {
             let (mut sockets, mut peer) = connected();
             let mut echo = Echo::default();
@@ -555,7 +555,7 @@ mod tests {
                 let before = echo.got;
                 peer.write_all(b"again").unwrap();
                 sockets.turn(Gather::FIRST, SOON, &mut echo);
-                assert_eq!(echo.got, before, "nobody asked");
+                assert_eq!(echo.got, before, "no receive was requested");
                 sockets.receive_once(0);
                 turn_until(&mut sockets, &mut echo, |_, echo| echo.got == 20);
                 sockets.attend(0, Attention::Idle);
@@ -567,7 +567,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_there_is_told_and_frees_the_number() {
+    fn a_refused_connection_is_reported_and_frees_its_number() {
         let mut sockets = Sockets::new(1, None).unwrap();
         let mut echo = Echo::default();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -583,17 +583,17 @@ mod tests {
     }
 
     #[test]
-    fn an_observer_that_has_enough_closes() {
+    fn an_error_of_the_observer_closes_the_socket() {
         let (mut sockets, mut peer) = connected();
         let mut echo = Echo::default();
         peer.write_all(b"leave").unwrap();
         turn_until(&mut sockets, &mut echo, |sockets, _| sockets.is_free(0));
         assert_eq!(echo.closed, ["asked to"]);
-        assert!(peer.read(&mut [0]).map_or(true, |len| len == 0), "nothing is sent on a closed socket");
+        assert!(peer.read(&mut [0]).map_or(true, |len| len == 0), "a closed socket sends nothing");
     }
 
     #[test]
-    fn who_leaves_says_goodbye_first_and_the_number_serves_the_next() {
+    fn a_leaving_socket_sends_its_bytes_first_and_frees_its_number() {
         let (mut sockets, mut peer) = connected();
         let mut echo = Echo::default();
         for round in 0..3 {
@@ -611,7 +611,7 @@ mod tests {
     }
 
     #[test]
-    fn who_leaves_while_sending_sends_it_all() {
+    fn a_socket_that_leaves_during_a_send_sends_all_bytes() {
         let (mut sockets, mut peer) = connected();
         let mut echo = Echo::default();
         sockets.out(0).resize(12_000_000, 7);
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_socket_takes_arrives_whole_and_in_order() {
+    fn more_than_a_socket_buffer_arrives_whole_and_in_order() {
         let (mut sockets, mut peer) = connected();
         let mut echo = Echo::default();
         let data: Vec<u8> = (0..12_000_000u32).map(|n| (n % 251) as u8).collect();

@@ -1,5 +1,5 @@
-//! All of a crowd lose their connections at once and come back, while others go on being served: a server restarts
-//! behind a proxy, a network is gone for a moment.
+//! Many clients lose their connections at once and reconnect, while other subscribers stay: a server restarts behind a
+//! proxy, or a network fails for a moment.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -22,23 +22,23 @@ use crate::run::Run;
 use crate::sockets::Attention;
 use crate::topics::Topics;
 
-/// So many connections are begun before what came is looked at again.
+/// Most connections opened before received data is processed again.
 const OPENED_PER_TURN: usize = 64;
 
-/// So many connections are cut before what came is looked at again: to cut a hundred thousand takes this host a second,
-/// in which watchers would not be read.
+/// Most connections cut before received data is processed again: cutting a hundred thousand takes this host a second,
+/// during which the watchers would not be read.
 const CUT_PER_TURN: u32 = 256;
 
-/// Soon enough to look again whether a number is free.
+/// Delay before checking again whether a number is free.
 const RETRY_NS: u64 = 1_000_000;
 
-/// How long the crowd may take to come back after the time that was asked for.
+/// Longest time for the clients to reconnect beyond the requested duration.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs the scenario.
 ///
 /// # Errors
-/// If it can't be set up: the server is not there, refuses, or this host's limits are too low.
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     let StormOptions { common, publishing, connections: crowd, watchers, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     storm.break_out();
     let end = Instant::now() + common.duration + PATIENCE;
     feed::run_for(&mut storm, common.duration, pace(), &mut clients);
-    while storm.is_anybody_away() && !storm.feed.is_over() && Instant::now() < end {
+    while storm.has_disconnected() && !storm.feed.is_over() && Instant::now() < end {
         feed::run_for(&mut storm, Duration::from_millis(500), pace(), &mut clients);
     }
     let figures = storm.figures(&calm);
@@ -71,26 +71,26 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     feed::report(run, storm.feed, common, "storm", load, true, figures)
 }
 
-/// Watchers have the first numbers, the crowd those after them.
+/// Watchers have the first numbers, the crowd of reconnecting clients those after them.
 struct Storm {
     feed: Feed,
     watchers: u32,
     crowd: u32,
     sdk: Sdk,
     keys: MaskingKeys,
-    /// When it broke out, once it did.
+    /// Start of the storm, once it has begun.
     since_ns: Option<u64>,
-    /// Who is cut next; at the end, nobody.
+    /// The next client to cut; the end of the crowd when all are cut.
     cut_next: u32,
-    /// When who connects again.
+    /// Time of the next attempt, and its client.
     due: BinaryHeap<Reverse<(u64, u32)>>,
-    /// Attempts that each of the crowd has failed at.
+    /// Failed attempts of each client of the crowd.
     failed: Vec<u32>,
-    /// From the outbreak until each was back.
+    /// Time from the start of the storm until each client was back.
     away: Latencies,
-    /// The last one's.
+    /// The longest of them.
     away_max_ns: u64,
-    /// How long the attempt took that succeeded.
+    /// Duration of the successful attempts.
     handshakes: Latencies,
     back: u32,
     failures: u64,
@@ -118,12 +118,12 @@ impl Storm {
         }
     }
 
-    /// From now on the crowd is cut, as fast as can be.
+    /// Starts to cut the crowd, as fast as possible.
     fn break_out(&mut self) {
         self.since_ns = Some(self.feed.deliveries.recorder.now_ns());
     }
 
-    /// Cuts some more of the crowd. Whether any are left.
+    /// Cuts some more of the crowd. Returns whether any are left.
     fn cut(&mut self, clients: &mut Clients) -> bool {
         let crowd_end = self.watchers + self.crowd;
         let end = match self.since_ns {
@@ -153,7 +153,7 @@ impl Storm {
         self.plan(client, now_ns);
     }
 
-    fn is_anybody_away(&self) -> bool {
+    fn has_disconnected(&self) -> bool {
         self.back < self.crowd
     }
 

@@ -6,10 +6,10 @@ use crate::latency::Summary;
 use crate::report::{Report, ServerReport};
 use crate::text::{bytes, count, microseconds, quantity};
 
-/// Columns of what a line is about.
+/// Width of the label column.
 const LABEL: usize = 24;
 
-/// Of a whole run.
+/// The table of a run.
 pub(crate) fn of_run(report: &Report) -> String {
     let Report { scenario, url, payload_bytes, load, unit, latency, .. } = report;
     let mut lines = vec![
@@ -88,7 +88,7 @@ mod tests {
     use crate::report::tests::outcome;
 
     #[test]
-    fn a_clean_run_is_told_in_full() {
+    fn a_clean_run_shows_all_lines() {
         let text = of_run(&Report::new(outcome()));
         let expected = "\
 fanout ws://a:1/: 3 connections, 64 B, 600 publications a second

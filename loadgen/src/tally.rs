@@ -1,18 +1,18 @@
-//! Messages of one turn, counted by when they were published: what came at one moment and was published at one moment
-//! took equally long, so that a histogram is to be told of all of them but once.
+//! Counts the messages of one turn by publishing time. Messages published at the same time and received at the same
+//! time have the same latency, so the histogram is updated once for all of them.
 
 use crate::recorder::Times;
 
-/// Moments told apart in one turn. A fan-out with sixteen publications under way needs seventeen.
+/// Most publishing times distinguished in one turn. A fan-out with sixteen publications in flight needs seventeen.
 const MOMENTS_MAX: usize = 32;
 
-/// What came in a turn.
+/// The messages received in a turn.
 #[derive(Debug)]
 pub(crate) struct Tally {
     now_ns: u64,
-    /// How many of each.
+    /// Number of messages for each publishing time.
     moments: Vec<(Times, u64)>,
-    /// Where the next message is looked for first: subscribers get one run of publications after the other.
+    /// Index where the search for the next message starts: subscribers receive runs of publications in the same order.
     next: usize,
 }
 
@@ -21,8 +21,9 @@ impl Tally {
         Tally { now_ns: 0, moments: Vec::with_capacity(MOMENTS_MAX), next: 0 }
     }
 
-    /// Counts a message with these times that came at `now_ns`. Returns whether there was room for it: it has none for
-    /// what came at another time, nor for too many moments of publishing.
+    /// Counts a message with these times, received at `now_ns`. Returns false if it does not fit: the tally holds one
+    /// receive time and at most [`MOMENTS_MAX`] publishing times. Call [`drain`](Tally::drain) first, then add it
+    /// again.
     pub(crate) fn add(&mut self, times: Times, now_ns: u64) -> bool {
         if now_ns != self.now_ns && !self.moments.is_empty() {
             return false;
@@ -43,9 +44,9 @@ impl Tally {
         true
     }
 
-    /// Tells of all, and forgets it: times, when they came, how many.
-    pub(crate) fn drain(&mut self, mut tell: impl FnMut(Times, u64, u64)) {
-        self.moments.drain(..).for_each(|(times, count)| tell(times, self.now_ns, count));
+    /// Passes each entry to `record` and empties the tally: times, time of receipt, count.
+    pub(crate) fn drain(&mut self, mut record: impl FnMut(Times, u64, u64)) {
+        self.moments.drain(..).for_each(|(times, count)| record(times, self.now_ns, count));
         self.next = 0;
     }
 }
@@ -54,30 +55,30 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn told(tally: &mut Tally) -> Vec<(u64, u64, u64)> {
-        let mut told = Vec::new();
-        tally.drain(|times, now_ns, count| told.push((times.intended_ns, now_ns, count)));
-        told
+    fn drained(tally: &mut Tally) -> Vec<(u64, u64, u64)> {
+        let mut drained = Vec::new();
+        tally.drain(|times, now_ns, count| drained.push((times.intended_ns, now_ns, count)));
+        drained
     }
 
     #[test]
     fn messages_are_counted_in_any_order() {
         let mut tally = Tally::new();
         assert!([1, 2, 3, 1, 2, 3, 3, 1, 4].into_iter().all(|published| tally.add(Times::now(published), 9)));
-        assert_eq!(told(&mut tally), [(1, 9, 3), (2, 9, 2), (3, 9, 3), (4, 9, 1)]);
-        assert_eq!(told(&mut tally), []);
+        assert_eq!(drained(&mut tally), [(1, 9, 3), (2, 9, 2), (3, 9, 3), (4, 9, 1)]);
+        assert_eq!(drained(&mut tally), []);
     }
 
     #[test]
-    fn nothing_is_counted_that_does_not_belong_together() {
+    fn messages_of_different_times_are_counted_apart() {
         let mut tally = Tally::new();
         assert!(tally.add(Times { intended_ns: 1, actual_ns: 1 }, 9));
-        assert!(!tally.add(Times { intended_ns: 1, actual_ns: 1 }, 10), "it came later");
+        assert!(!tally.add(Times { intended_ns: 1, actual_ns: 1 }, 10), "another receive time does not fit");
         assert!(tally.add(Times { intended_ns: 1, actual_ns: 2 }, 9));
-        assert_eq!(told(&mut tally), [(1, 9, 1), (1, 9, 1)], "it was published later than intended");
+        assert_eq!(drained(&mut tally), [(1, 9, 1), (1, 9, 1)], "other actual times are counted apart");
         assert!(tally.add(Times::now(1), 10));
         let room = (2..).take_while(|published| tally.add(Times::now(*published), 10)).count();
         assert_eq!(room + 1, MOMENTS_MAX);
-        assert!(tally.add(Times::now(1), 10), "a known moment needs no more room");
+        assert!(tally.add(Times::now(1), 10), "a known publishing time needs no new entry");
     }
 }

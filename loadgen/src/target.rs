@@ -1,4 +1,4 @@
-//! Addresses on the command line: `ws://host:port/path` and their like. `{topic}` in a path stands for a topic's name.
+//! Addresses from the command line, such as `ws://host:port/path`. `{topic}` in a path is replaced by a topic name.
 
 use std::fmt;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// What stands for the name of a topic.
+/// The placeholder for a topic name.
 const TOPIC: &str = "{topic}";
 
-/// How a server is spoken to, before anything that a driver adds.
+/// Transport of a server, below the protocol of a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Ws,
@@ -22,40 +22,40 @@ impl Scheme {
     const ALL: [(Scheme, &str); 4] =
         [(Scheme::Ws, "ws://"), (Scheme::Wss, "wss://"), (Scheme::Http, "http://"), (Scheme::Https, "https://")];
 
-    /// With the slashes after it.
+    /// The scheme with `://`.
     fn prefix(self) -> &'static str {
-        Scheme::ALL.iter().find(|(scheme, _)| *scheme == self).expect("all are listed").1
+        Scheme::ALL.iter().find(|(scheme, _)| *scheme == self).expect("ALL lists every scheme").1
     }
 }
 
-/// Scheme, host, port and path.
+/// A parsed address: scheme, host, port and path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) scheme: Scheme,
-    /// `host:port` as given: what goes into the Host header.
+    /// `host:port` as given: the value of the Host header.
     pub(crate) authority: String,
-    /// Path and query, with the slash in front.
+    /// Path and query, with the leading slash.
     path: String,
 }
 
 impl Target {
-    /// Whether it is a WebSocket's.
+    /// Whether this is a WebSocket address.
     pub(crate) fn is_web_socket(&self) -> bool {
         matches!(self.scheme, Scheme::Ws | Scheme::Wss)
     }
 
-    /// Whether what goes there is encrypted.
+    /// Whether the connection uses TLS.
     pub(crate) fn is_encrypted(&self) -> bool {
         matches!(self.scheme, Scheme::Wss | Scheme::Https)
     }
 
-    /// Host without the port: what a certificate must be for.
+    /// The host without the port, which the certificate must name.
     pub(crate) fn host(&self) -> &str {
         let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
         host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    /// Whether each topic has a path of its own.
+    /// Whether each topic has its own path.
     pub(crate) fn has_topic(&self) -> bool {
         self.path.contains(TOPIC)
     }
@@ -65,7 +65,7 @@ impl Target {
         self.path.replace(TOPIC, topic)
     }
 
-    /// The address behind the name.
+    /// Resolves the host name.
     ///
     /// # Errors
     /// If the name can't be resolved.
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_has_parts_and_comes_back_as_text() {
+    fn an_address_is_parsed_and_displays_as_its_text() {
         let text = "wss://[::1]:8000/feed/a?history=1";
         let target: Target = text.parse().unwrap();
         assert_eq!((target.authority.as_str(), target.host()), ("[::1]:8000", "::1"));
@@ -120,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn topics_have_their_place() {
+    fn the_placeholder_is_replaced_by_the_topic() {
         let target: Target = "ws://a:1/feed/{topic}?x={topic}".parse().unwrap();
         assert!(target.has_topic());
         assert_eq!(target.path("load-7"), "/feed/load-7?x=load-7");
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn an_error_names_the_missing_part() {
         for (text, missing) in
             [("ftp://a:1/", "ws://"), ("ws://a/", "HOST:PORT"), ("ws://a:x/", "HOST:PORT"), ("ws://a:1/ä", "ASCII")]
         {

@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers formatted for people.
 
 /// With commas between thousands.
 pub(crate) fn count(number: u64) -> String {
@@ -13,7 +13,7 @@ pub(crate) fn count(number: u64) -> String {
     text
 }
 
-/// Three digits and the unit that suits them: us, ms or s.
+/// Three digits and a suitable unit: us, ms or s.
 pub(crate) fn microseconds(us: f64) -> String {
     match us {
         ..999.5 => format!("{} us", three_digits(us)),
@@ -22,7 +22,7 @@ pub(crate) fn microseconds(us: f64) -> String {
     }
 }
 
-/// Three digits and the unit that suits them: B, kB, MB or GB.
+/// Three digits and a suitable unit: B, kB, MB or GB.
 pub(crate) fn bytes(bytes: f64) -> String {
     match bytes {
         ..999.5 => format!("{} B", three_digits(bytes)),
@@ -32,13 +32,13 @@ pub(crate) fn bytes(bytes: f64) -> String {
     }
 }
 
-/// A number that may be anything, with its unit: whole ones in full, others with three digits.
+/// Any number with its unit: whole numbers in full, others with three digits.
 pub(crate) fn quantity(value: f64, unit: &str) -> String {
     let number = if value.fract() == 0.0 && value >= 0.0 { count(value as u64) } else { three_digits(value) };
     format!("{number} {unit}").trim_end().to_owned()
 }
 
-/// As many decimals as make three digits.
+/// With as many decimals as make three digits.
 pub(crate) fn three_digits(number: f64) -> String {
     let decimals = match number.abs() {
         0.0 => 0,
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_numbers_are_told_in_full() {
+    fn whole_numbers_are_shown_in_full() {
         assert_eq!([quantity(2400.0, ""), quantity(1234.5, "B"), quantity(-2.0, "s")], ["2,400", "1234 B", "-2.00 s"]);
     }
 

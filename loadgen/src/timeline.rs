@@ -1,7 +1,8 @@
-//! What happened when: the run cut into ticks of one length, for the progress line and for plots.
+//! The course of a run: figures in ticks of one length, for the progress line and for plots.
 //!
-//! Every worker hands in its part of each tick, when that is over. A tick is closed when a later one is well under way,
-//! so workers need not wait for each other; what comes later than that still counts, without its latencies.
+//! Every worker adds its part of each tick when the tick is over. A tick is closed when a later one is well in
+//! progress, so workers need not wait for each other. A part that arrives after that still counts, without its
+//! latencies.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,14 +12,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::latency::Latencies;
 
-/// A run is cut into about so many ticks.
+/// Approximate number of ticks in a run.
 const TICKS: u32 = 100;
 
-/// The shortest tick is that long that each has some messages, the longest that short that people see progress.
+/// The shortest tick, long enough to contain some messages, and the longest, short enough to show progress.
 const TICK_MIN: Duration = Duration::from_millis(100);
 const TICK_MAX: Duration = Duration::from_secs(1);
 
-/// A tick is closed when the one so many after it begins.
+/// A tick is closed when the tick this many places later begins.
 const OPEN_TICKS: usize = 2;
 
 /// The clock of a run, and its ticks so far. Shared by all workers.
@@ -33,14 +34,14 @@ pub(crate) struct Timeline {
 struct Ticks {
     closed: Vec<Tick>,
     open: VecDeque<Part>,
-    /// When measuring began and ended, nanoseconds.
+    /// Start and end of measuring, nanoseconds.
     measured_ns: [Option<u64>; 2],
 }
 
-/// What one worker, or all together, saw in one tick.
+/// Figures of one worker, or of all, in one tick.
 #[derive(Debug)]
 pub(crate) struct Part {
-    /// Messages that arrived.
+    /// Messages received.
     pub(crate) count: u64,
     pub(crate) faults: u64,
     /// Open connections at the end.
@@ -64,7 +65,7 @@ impl Part {
     }
 }
 
-/// One stretch of a run, all workers together.
+/// One stretch of a run, for all workers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tick {
     /// Its end, seconds since the start of the run.
@@ -74,9 +75,9 @@ pub(crate) struct Tick {
     pub(crate) p99_us: f64,
     /// Open connections at its end.
     pub(crate) connections: u64,
-    /// Faults that were found in it.
+    /// Faults found in it.
     pub(crate) faults: u64,
-    /// CPU of this program's workers; 1 is one CPU, all the time.
+    /// CPU of this program's workers; 1 is one CPU, busy all the time.
     pub(crate) client_cpus: f64,
 }
 
@@ -85,14 +86,14 @@ pub(crate) struct Tick {
 pub(crate) struct History {
     /// Length of a tick.
     pub(crate) tick_s: f64,
-    /// Between these the run was measured, seconds since its start.
+    /// Bounds of the measured part, seconds since the start of the run.
     pub(crate) measured_from_s: f64,
     pub(crate) measured_to_s: f64,
     pub(crate) ticks: Vec<Tick>,
 }
 
 impl Timeline {
-    /// The clock starts now. The length of a tick suits a run as long as `planned`.
+    /// Starts the clock. The length of a tick suits a run that takes `planned`.
     pub(crate) fn start(planned: Duration) -> Timeline {
         let tick = (planned / TICKS).clamp(TICK_MIN, TICK_MAX);
         Timeline { start: Instant::now(), tick_ns: tick.as_nanos() as u64, ticks: Mutex::default() }
@@ -103,27 +104,27 @@ impl Timeline {
         self.start.elapsed().as_nanos() as u64
     }
 
-    /// Number of the tick that lasts at `now_ns`.
+    /// Number of the tick at `now_ns`.
     pub(crate) fn tick_at(&self, now_ns: u64) -> u64 {
         now_ns / self.tick_ns
     }
 
-    /// How long a tick is.
+    /// Length of a tick.
     pub(crate) fn tick(&self) -> Duration {
         Duration::from_nanos(self.tick_ns)
     }
 
-    /// Measuring has begun.
+    /// Marks the start of measuring.
     pub(crate) fn mark_start(&self) {
         self.lock().measured_ns[0].get_or_insert(self.now_ns());
     }
 
-    /// Measuring has ended.
+    /// Marks the end of measuring.
     pub(crate) fn mark_end(&self) {
         self.lock().measured_ns[1].get_or_insert(self.now_ns());
     }
 
-    /// Takes what one worker saw in tick `first`. Its connections were open up to the tick before `next`, too.
+    /// Adds the figures of one worker for tick `first`. Its connections were also open up to the tick before `next`.
     pub(crate) fn add(&self, first: u64, next: u64, part: &Part) {
         let mut ticks = self.lock();
         let idle = Part { connections: part.connections, ..Part::new() };
@@ -163,14 +164,14 @@ impl Timeline {
         });
     }
 
-    /// The newest closed tick, how many faults there were up to it, and whether it is measured.
+    /// The newest closed tick, the number of faults up to it, and whether it is measured.
     pub(crate) fn latest(&self) -> Option<(Tick, u64, bool)> {
         let ticks = self.lock();
         let faults = ticks.closed.iter().map(|tick| tick.faults).sum();
         ticks.closed.last().map(|tick| (tick.clone(), faults, ticks.measured_ns[0].is_some()))
     }
 
-    /// All of it.
+    /// The history so far.
     pub(crate) fn history(&self) -> History {
         let mut ticks = self.lock();
         while !ticks.open.is_empty() {
@@ -181,7 +182,7 @@ impl Timeline {
         History { tick_s, measured_from_s: from, measured_to_s: to, ticks: ticks.closed.clone() }
     }
 
-    /// A worker that panicked leaves whole numbers behind: each is changed in one step.
+    /// Ignores poisoning: a worker that panicked leaves consistent numbers, since each changes in one step.
     fn lock(&self) -> MutexGuard<'_, Ticks> {
         self.ticks.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -215,7 +216,7 @@ mod tests {
         timeline.add(0, 1, &part(10, 3));
         timeline.add(0, 1, &part(20, 4));
         timeline.add(1, 2, &part(5, 3));
-        assert!(timeline.latest().is_none(), "others may still hand something in");
+        assert!(timeline.latest().is_none(), "other workers may still add to it");
         timeline.add(2, 3, &part(1, 3));
         let (tick, faults, measured) = timeline.latest().unwrap();
         assert_eq!((tick.per_second, tick.connections, tick.client_cpus, faults, measured), (300.0, 7, 1.0, 0, false));
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_worker_that_saw_nothing_for_long_still_had_its_connections() {
+    fn ticks_without_messages_keep_the_connection_count() {
         let timeline = Timeline::start(Duration::from_secs(1));
         timeline.add(0, 4, &part(2, 9));
         assert_eq!(figures(&timeline.history()), [(20.0, 9), (0.0, 9), (0.0, 9), (0.0, 9)]);

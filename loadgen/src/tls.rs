@@ -1,4 +1,4 @@
-//! TLS above the ring: one rustls session for each connection, which turns bytes into bytes.
+//! TLS above the ring: one rustls session per connection, which converts bytes to bytes.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -12,37 +12,36 @@ use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStor
 
 use crate::error::Error;
 
-/// Whose certificates are believed.
+/// Which server certificates are trusted.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Trust<'a> {
-    /// Those of the authorities that browsers know.
+    /// Those of the public authorities.
     Public,
     /// Those of the authorities in this PEM file.
     Authorities(&'a Path),
-    /// Anybody's.
-    Everybody,
+    /// All of them.
+    Any,
 }
 
-/// Whom a server's certificate must be for.
+/// A name that a server's certificate must have.
 pub(crate) type Name = ServerName<'static>;
 
 /// The name of `host`.
 ///
 /// # Errors
-/// If it is not one that a certificate can have.
+/// If no certificate can have that name.
 pub(crate) fn name(host: &str) -> Result<Name, Error> {
-    ServerName::try_from(host.to_owned())
-        .map_err(|_| Error::new(format!("{host} is not a name that a certificate can have")))
+    ServerName::try_from(host.to_owned()).map_err(|_| Error::new(format!("{host} can't be the name in a certificate")))
 }
 
-/// Sessions by number of the socket; sockets that are not encrypted have none.
+/// Sessions by socket number; unencrypted sockets have none.
 pub(crate) struct Tls {
     config: Arc<ClientConfig>,
     sessions: Vec<Option<Box<ClientConnection>>>,
 }
 
 impl Tls {
-    /// For `count` sockets.
+    /// Room for sessions of `count` sockets.
     ///
     /// # Errors
     /// If the file of authorities can't be read.
@@ -51,7 +50,7 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().expect("the provider supports them");
         let config = match trust {
-            Trust::Everybody => builder
+            Trust::Any => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
                 .with_no_client_auth(),
@@ -65,7 +64,7 @@ impl Tls {
         Ok(Tls { config: Arc::new(config), sessions })
     }
 
-    /// A new session on socket `number`; it has something to send at once.
+    /// Starts a session on socket `number`; its first bytes are ready to send.
     pub(crate) fn open(&mut self, number: u32, name: &Name) {
         let session = ClientConnection::new(Arc::clone(&self.config), name.clone());
         let mut session = session.expect("a fixed configuration that suits a client");
@@ -73,7 +72,7 @@ impl Tls {
         self.sessions[number as usize] = Some(Box::new(session));
     }
 
-    /// Forgets the session.
+    /// Removes the session.
     pub(crate) fn close(&mut self, number: u32) {
         self.sessions[number as usize] = None;
     }
@@ -83,10 +82,10 @@ impl Tls {
         self.sessions[number as usize].is_some()
     }
 
-    /// Takes what came on the socket, and appends what it means to `plain`.
+    /// Decrypts bytes received on the socket, and appends the result to `plain`.
     ///
     /// # Errors
-    /// Says what is wrong with the server's certificate or its records.
+    /// If the server's certificate or its records are invalid.
     pub(crate) fn receive(&mut self, number: u32, mut bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), String> {
         let Some(session) = &mut self.sessions[number as usize] else { return Ok(()) };
         while !bytes.is_empty() {
@@ -94,17 +93,18 @@ impl Tls {
             let state = session.process_new_packets().map_err(|error| format!("TLS: {error}"))?;
             let start = plain.len();
             plain.resize(start + state.plaintext_bytes_to_read(), 0);
-            session.reader().read_exact(&mut plain[start..]).expect("so many bytes were announced");
+            session.reader().read_exact(&mut plain[start..]).expect("the session has this many plain bytes");
         }
         Ok(())
     }
 
-    /// Whether the session itself has something to send.
+    /// Whether the session has bytes of its own to send.
     pub(crate) fn has_output(&self, number: u32) -> bool {
         self.sessions[number as usize].as_ref().is_some_and(|session| session.wants_write())
     }
 
-    /// Replaces plain bytes by what goes over the wire for them. Before the handshake is over they wait in the session.
+    /// Replaces plain bytes by the bytes to send for them. Until the handshake is complete, the session keeps the plain
+    /// bytes.
     pub(crate) fn seal(&mut self, number: u32, bytes: &mut Vec<u8>) {
         let Some(session) = &mut self.sessions[number as usize] else { return };
         session.writer().write_all(bytes).expect("a buffer without a limit");
@@ -122,10 +122,10 @@ fn read_roots(path: &Path) -> Result<RootCertStore, Error> {
         let certificate = certificate.map_err(|error| fail(error.to_string()))?;
         roots.add(certificate).map_err(|error| fail(error.to_string()))?;
     }
-    if roots.is_empty() { Err(fail("there is none".to_owned())) } else { Ok(roots) }
+    if roots.is_empty() { Err(fail("the file has no certificate".to_owned())) } else { Ok(roots) }
 }
 
-/// Believes any certificate: what is measured is speed, on a network one trusts.
+/// Accepts any certificate: measurements run on a trusted network.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

@@ -1,4 +1,4 @@
-//! The topics of a run, and who subscribes to which.
+//! The topics of a run, and the topic of each subscriber.
 
 use crate::masking_keys::MaskingKeys;
 
@@ -11,20 +11,20 @@ pub(crate) struct Topics {
 }
 
 impl Topics {
-    /// One topic for all.
+    /// One topic for all subscribers.
     pub(crate) fn one(name: &str, subscribers: u32) -> Topics {
         Topics { names: vec![name.to_owned()], of: vec![0; subscribers as usize] }
     }
 
-    /// A topic for the `first` subscribers, and another one for the `others` after them.
+    /// One topic for the `first` subscribers, and another for the `others` after them.
     pub(crate) fn split(name: &str, first: u32, others: u32) -> Topics {
         let of = [vec![0; first as usize], vec![1; others as usize]].concat();
         Topics { names: (0..2).map(|topic| format!("{name}-{topic}")).collect(), of }
     }
 
-    /// `count` topics, at most as many as `subscribers`, each of whom subscribes to one. Topic number `k`, from 1, has
-    /// an audience in proportion to `1 / k^skew` (Zipf's law): 0 makes all alike, 1 is what popularity often follows.
-    /// Neighbours by number are strangers by topic.
+    /// `count` topics, at most one per subscriber; each subscriber subscribes to one. The audience of topic number `k`,
+    /// from 1, is proportional to `1 / k^skew` (Zipf's law): 0 makes all equal, 1 is typical of popularity. Subscribers
+    /// with neighbouring numbers have different topics.
     pub(crate) fn several(name: &str, subscribers: u32, count: u32, skew: f64) -> Topics {
         let sizes = audiences(subscribers, count, skew);
         let mut of: Vec<u32> = (0..).zip(sizes).flat_map(|(topic, size)| vec![topic; size as usize]).collect();
@@ -32,7 +32,7 @@ impl Topics {
         Topics { names: (0..count).map(|topic| format!("{name}-{topic}")).collect(), of }
     }
 
-    /// How many there are.
+    /// Number of topics.
     pub(crate) fn count(&self) -> u32 {
         self.names.len() as u32
     }
@@ -47,7 +47,7 @@ impl Topics {
     }
 }
 
-/// Subscribers of each topic: in proportion to its weight, but at least one.
+/// Number of subscribers per topic: proportional to its weight, but at least one.
 fn audiences(subscribers: u32, count: u32, skew: f64) -> Vec<u32> {
     let weights: Vec<f64> = (1..=count).map(|rank| f64::from(rank).powf(-skew)).collect();
     let total: f64 = weights.iter().sum();
@@ -58,7 +58,7 @@ fn audiences(subscribers: u32, count: u32, skew: f64) -> Vec<u32> {
     sizes
 }
 
-/// The same order in every run.
+/// Shuffles, in the same order in every run.
 fn shuffle(numbers: &mut [u32]) {
     let mut keys = MaskingKeys::new();
     for last in (1..numbers.len()).rev() {
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn without_skew_all_are_alike() {
+    fn without_skew_all_audiences_are_equal() {
         let topics = Topics::several("t", 100, 4, 0.0);
         assert_eq!(sizes(&topics, 100), [25; 4]);
         assert_eq!(sizes(&Topics::split("t", 3, 5), 8), [3, 5]);
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(sizes.iter().sum::<usize>(), 1000);
         assert!(
             (170..200).contains(&sizes[0]),
-            "a hundred topics: the first has 1 / 5.19 of what is shared: {sizes:?}"
+            "of a hundred topics the first has 1 / 5.19 of the shared subscribers: {sizes:?}"
         );
         assert_eq!(audiences(5, 5, 2.0), [1; 5]);
     }

@@ -1,76 +1,76 @@
-//! Publications that some subscriber has not got yet.
+//! Publications with outstanding deliveries.
 //!
-//! Each has a *position*: its place in the order that subscribers see, from 0. One publisher's messages must be seen in
-//! the order it sent them. With several publishers the server chooses, and the first subscriber that gets a message
-//! shows the choice; all others must then see the same.
+//! Each has a *position*: its place in the order that subscribers see, from 0. Messages of one publisher must arrive in
+//! the order of sending. With several publishers the server chooses the order, and the first subscriber that receives a
+//! message determines it; all others must then see the same.
 
 use std::collections::VecDeque;
 
 use crate::recorder::Times;
 
-/// A publication under way.
+/// A publication in flight.
 #[derive(Debug)]
 struct Publication {
-    /// Its place in the order of publishing, for people.
+    /// Its place in the order of publishing, for fault reports.
     sequence: u64,
     payload: Box<[u8]>,
-    /// The bytes that it came in, once somebody has got it in a frame of its own; empty until then.
+    /// The bytes of its frame, once a subscriber has received it in a frame of its own; empty until then.
     frame: Box<[u8]>,
     times: Times,
-    /// Subscribers that have not got it yet.
+    /// Number of subscribers that have not received it.
     awaited: u32,
 }
 
-/// What a subscriber has got in frames that are known.
+/// Publications that a subscriber received in known frames.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
-    /// Publications.
+    /// Number of publications.
     pub(crate) count: u64,
-    /// Bytes, the beginning of one more frame among them.
+    /// Bytes, including the beginning of one more frame.
     pub(crate) len: usize,
-    /// Bytes of the frame that comes next which it has got by now.
+    /// Bytes received so far of the next frame.
     pub(crate) begun: usize,
 }
 
-/// All publications that somebody still waits for, and those between them.
+/// All publications with outstanding deliveries, and those between them.
 #[derive(Debug)]
 pub(crate) struct Window {
-    /// Those that somebody has got, in that order.
+    /// Publications received by some subscriber, in that order.
     ordered: VecDeque<Publication>,
     /// Position of the first of them.
     first: u64,
-    /// Those that nobody has got, in the order of publishing.
+    /// Publications received by no subscriber, in the order of publishing.
     unseen: VecDeque<Publication>,
-    /// How many have ever been published.
+    /// Number of publications so far.
     published: u64,
-    /// Deliveries that are still awaited, of all of them.
+    /// Outstanding deliveries of all of them.
     awaited: u64,
-    /// The order of publishing is the one that subscribers must see.
+    /// Whether subscribers must see the order of publishing.
     one_publisher: bool,
 }
 
 impl Window {
-    /// Nothing is under way yet.
+    /// A window without publications.
     pub(crate) fn new(one_publisher: bool) -> Window {
         Window { ordered: VecDeque::new(), first: 0, unseen: VecDeque::new(), published: 0, awaited: 0, one_publisher }
     }
 
-    /// Sequence number that the next publication gets.
+    /// The sequence number of the next publication.
     pub(crate) fn next_sequence(&self) -> u64 {
         self.published
     }
 
-    /// How many are under way.
+    /// Number of publications in flight.
     pub(crate) fn len(&self) -> usize {
         self.ordered.len() + self.unseen.len()
     }
 
-    /// How many deliveries of these are awaited.
+    /// Number of outstanding deliveries.
     pub(crate) fn awaited(&self) -> u64 {
         self.awaited
     }
 
-    /// Adds the next publication, awaited by `subscribers`, at least one.
+    /// Adds the next publication, to be received by `subscribers`, at least one.
     pub(crate) fn push(&mut self, payload: &[u8], times: Times, subscribers: u32) {
         let (sequence, payload) = (self.published, payload.into());
         let frame = Box::default();
@@ -79,7 +79,8 @@ impl Window {
         self.awaited += u64::from(subscribers);
     }
 
-    /// Whether `payload` is exactly what comes at `position`. The first to get a message there decides it.
+    /// Whether `payload` is exactly the publication at `position`. The first subscriber to receive a message there
+    /// determines it.
     pub(crate) fn matches(&mut self, position: u64, payload: &[u8]) -> bool {
         if let Some(publication) = self.index(position).map(|index| &self.ordered[index]) {
             return *publication.payload == *payload;
@@ -95,19 +96,20 @@ impl Window {
         }
     }
 
-    /// What comes at `position` lay in `frame`, by itself. That is of use to others who wait for it.
+    /// Records that the publication at `position` arrived in `frame`, by itself, for the subscribers that still expect
+    /// it.
     pub(crate) fn learn_frame(&mut self, position: u64, frame: &[u8]) {
-        let index = self.index(position).expect("a position that somebody has seen");
+        let index = self.index(position).expect("a position in use");
         let publication = &mut self.ordered[index];
-        // What is known of a frame stays: some may have got a part of it.
+        // A known frame is not replaced: some subscribers may have received a part of it.
         if publication.awaited > 1 && publication.frame.is_empty() {
             publication.frame = frame.into();
         }
     }
 
-    /// A subscriber that waits for what is at `position`, and has `begun` with so many bytes of its frame, has got
-    /// `bytes`: settles what lies at their front in the frames of that and what follows it, as others got them, and
-    /// tells the times of each.
+    /// A subscriber that expects the publication at `position`, and has `begun` bytes of its frame, received `bytes`.
+    /// Settles the known frames at their front, of that publication and those after it, and passes the times of each to
+    /// the callback.
     pub(crate) fn settle_frames(
         &mut self,
         position: u64,
@@ -138,13 +140,13 @@ impl Window {
         settled
     }
 
-    /// The first `len` bytes of the known frame of what is at `position`.
+    /// The first `len` bytes of the known frame of the publication at `position`.
     pub(crate) fn frame_front(&self, position: u64, len: usize) -> &[u8] {
-        &self.ordered[self.index(position).expect("a position that somebody has seen")].frame[..len]
+        &self.ordered[self.index(position).expect("a position in use")].frame[..len]
     }
 
-    /// The position of `payload`, wherever it is under way. If nobody has got it, it takes the next position; with one
-    /// publisher, after all that were published before it.
+    /// The position of `payload` among the publications in flight. If no subscriber has received it, it takes the next
+    /// position; with one publisher, after all publications before it.
     pub(crate) fn find(&mut self, payload: &[u8]) -> Option<u64> {
         if let Some(index) = self.ordered.iter().position(|publication| *publication.payload == *payload) {
             return Some(self.first + index as u64);
@@ -159,14 +161,14 @@ impl Window {
         Some(self.end() - 1)
     }
 
-    /// The sequence number of the publication at `position`, which is under way.
+    /// The sequence number of the publication at `position`, which is in flight.
     pub(crate) fn sequence_at(&self, position: u64) -> u64 {
-        self.ordered[self.index(position).expect("a position that somebody has seen")].sequence
+        self.ordered[self.index(position).expect("a position in use")].sequence
     }
 
-    /// A subscriber has got what is at `position`, or never will. Returns its times.
+    /// A subscriber has received the publication at `position`, or never will. Returns its times.
     pub(crate) fn settle(&mut self, position: u64) -> Times {
-        let index = self.index(position).expect("a subscriber settles what it still waits for, once");
+        let index = self.index(position).expect("a subscriber settles each expected position once");
         let publication = &mut self.ordered[index];
         let times = publication.times;
         publication.awaited -= 1;
@@ -175,8 +177,8 @@ impl Window {
         times
     }
 
-    /// A subscriber got something unknown in the place of what is at `position`. Returns whether anything is awaited
-    /// there.
+    /// A subscriber received an unknown message instead of the publication at `position`. Returns whether a delivery
+    /// was outstanding there.
     pub(crate) fn settle_unknown(&mut self, position: u64) -> bool {
         if position == self.end() && !self.unseen.is_empty() {
             self.order(0);
@@ -188,7 +190,8 @@ impl Window {
         is_awaited
     }
 
-    /// A subscriber that has got everything before `position` waits no more. Returns how many it has not got.
+    /// A subscriber that has received everything before `position` ends. Returns the number of its outstanding
+    /// deliveries.
     pub(crate) fn abandon(&mut self, position: u64) -> u64 {
         let seen = self.index(position).unwrap_or(self.ordered.len());
         let not_got = self.ordered.iter_mut().skip(seen).chain(&mut self.unseen);
@@ -211,7 +214,7 @@ impl Window {
         }
     }
 
-    /// The position that the next unseen publication takes.
+    /// The position of the next unseen publication.
     fn end(&self) -> u64 {
         self.first + self.ordered.len() as u64
     }
@@ -226,7 +229,7 @@ impl Window {
 mod tests {
     use super::*;
 
-    /// `a`, `b` and `c` are under way to two subscribers.
+    /// `a`, `b` and `c` are in flight to two subscribers.
     fn window(one_publisher: bool) -> Window {
         let mut window = Window::new(one_publisher);
         [b"a", b"b", b"c"]
@@ -241,7 +244,7 @@ mod tests {
         let mut window = window(true);
         assert!(window.matches(0, b"a") && window.matches(1, b"b"));
         assert_eq!([window.settle(0), window.settle(1), window.settle(1)], [100, 200, 200].map(Times::now));
-        assert_eq!(window.len(), 3, "the newer waits for the older");
+        assert_eq!(window.len(), 3, "a newer publication stays until the older ones are settled");
         window.settle(0);
         assert_eq!((window.len(), window.next_sequence()), (1, 3));
         assert!(!window.matches(0, b"a") && window.matches(2, b"c"));
@@ -251,23 +254,23 @@ mod tests {
     fn one_publishers_order_is_the_order() {
         let mut window = window(true);
         assert!(!window.matches(0, b"b"), "b is not first");
-        assert!(!window.matches(1, b"a"), "there is no second before a first");
+        assert!(!window.matches(1, b"a"), "no publication is at position 1 before one is at 0");
         assert_eq!(window.find(b"b"), Some(1));
         assert!(window.matches(0, b"a") && window.matches(1, b"b") && window.matches(2, b"c"));
     }
 
     #[test]
-    fn of_several_publishers_the_first_to_arrive_decides_for_all() {
+    fn with_several_publishers_the_first_arrival_sets_the_order() {
         let mut window = window(false);
         assert!(window.matches(0, b"c"));
-        assert!(!window.matches(0, b"a"), "c is first for everybody");
+        assert!(!window.matches(0, b"a"), "c is first for all subscribers");
         assert!(window.matches(1, b"a"));
         assert_eq!((window.find(b"c"), window.find(b"b"), window.find(b"x")), (Some(0), Some(2), None));
         assert_eq!([0, 1, 2].map(|position| window.sequence_at(position)), [2, 0, 1]);
     }
 
     #[test]
-    fn whoever_leaves_is_waited_for_no_more() {
+    fn an_ended_subscriber_has_no_outstanding_deliveries() {
         let mut window = window(true);
         assert!(window.matches(0, b"a"));
         window.settle(0);
@@ -280,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_known_by_all_its_bytes_and_only_at_its_position() {
-        // position, begun, bytes; times of what was settled, bytes, begun
+        // position, begun, bytes; times of settled publications, bytes, begun
         type Case = ((u64, usize), &'static [u8], &'static [u64], (usize, usize));
         let table: [Case; 17] = [
             ((0, 0), b"[a]", &[100], (3, 0)),
@@ -304,7 +307,10 @@ mod tests {
         for ((position, begun), bytes, expected, (len, left)) in table {
             let mut window = window(true);
             let nothing = Settled { count: 0, len: 0, begun: 0 };
-            assert_eq!(window.settle_frames(0, 0, b"[a][b]", |_| unreachable!("nobody has got it")), nothing);
+            assert_eq!(
+                window.settle_frames(0, 0, b"[a][b]", |_| unreachable!("no subscriber has received it")),
+                nothing
+            );
             for (position, payload, frame) in [(0, b"a", b"[a]"), (1, b"b", b"[b]")] {
                 assert!(window.matches(position, payload));
                 window.learn_frame(position, frame);
@@ -320,23 +326,23 @@ mod tests {
     }
 
     #[test]
-    fn what_is_awaited_is_counted() {
+    fn outstanding_deliveries_are_counted() {
         let mut window = window(true);
         assert_eq!(window.awaited(), 6);
         assert!(window.matches(0, b"a"));
         window.settle(0);
         assert_eq!(window.awaited(), 5);
         window.abandon(0);
-        assert_eq!(window.awaited(), 2, "one subscriber has the first and waits for two");
+        assert_eq!(window.awaited(), 2, "one subscriber has the first and expects two");
         window.abandon(1);
         assert_eq!((window.awaited(), window.len()), (0, 0));
     }
 
     #[test]
-    fn something_unknown_takes_a_place_only_where_something_is_awaited() {
+    fn an_unknown_message_settles_only_an_outstanding_delivery() {
         let mut window = window(true);
         assert!(window.settle_unknown(0));
-        assert!(window.matches(0, b"a"), "the other subscriber still waits for it");
+        assert!(window.matches(0, b"a"), "the other subscriber still expects it");
         window.settle(0);
         assert!(!window.settle_unknown(5));
         assert_eq!(window.len(), 2);

@@ -1,6 +1,6 @@
-//! Centrifugo's client protocol, as JSON: one object to a line, several lines to a message.
+//! Centrifugo's client protocol as JSON: one object per line, several lines per message.
 //!
-//! Payloads travel as they are, since they are JSON.
+//! Payloads are embedded unchanged, since they are JSON.
 
 use std::borrow::Cow;
 
@@ -10,16 +10,16 @@ use serde_json::value::RawValue;
 
 use super::{Driver, Outgoing, Seen, text};
 
-/// The id of the last command of a greeting: once it is answered without an error, the client is ready.
+/// The id of the last command of a greeting: the client is ready once that succeeds.
 const LAST: u32 = 2;
 
-/// The id of a publication; only one that is refused matters.
+/// The id of a publication; only a rejection matters.
 const PUBLISH: u32 = 3;
 
-/// Centrifugo, Ringfeed's `/connection/websocket`, and others who speak like them.
+/// Centrifugo, Ringfeed's `/connection/websocket`, and other servers with this protocol.
 pub(crate) struct Centrifugo;
 
-/// An answer or a push: what of it matters here.
+/// The fields of a reply or push that matter here.
 #[derive(Deserialize)]
 struct Reply<'a> {
     #[serde(default)]
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replies_pushes_and_pings_are_told_apart() {
+    fn replies_pushes_and_pings_are_distinguished() {
         let messages = [
             "{\"id\":1,\"connect\":{\"client\":\"x\",\"ping\":25}}\n{\"id\":2,\"subscribe\":{}}",
             "{\"push\":{\"channel\":\"a\",\"pub\":{\"data\":[\"p\", 1],\"offset\":7}}}\n{}\n",
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_is_told_wherever_it_comes() {
+    fn a_rejection_is_an_error_in_a_reply_and_in_a_response() {
         let refusal = r#"{"id":2,"error":{"code":103,"message":"permission denied"}}"#;
         assert_eq!(seen(&Centrifugo, &[refusal]).unwrap_err(), "refused with 103 permission denied");
         let answer = br#"{"error":{"code":102,"message":"unknown channel"}}"#;
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn commands_are_what_the_protocol_wants() {
+    fn commands_follow_the_protocol() {
         let text = |(_, bytes): Outgoing| String::from_utf8(bytes).unwrap();
         assert_eq!(
             text(Centrifugo.greeting(Some("a")).remove(0)),

@@ -1,6 +1,6 @@
-//! Mercure: subscribers get Server-Sent Events of the topics in their address, publishers post a form.
+//! Mercure: subscribers receive Server-Sent Events of the topics in their address; publishers post a form.
 //!
-//! Publishing needs a token: give it as a header, `Authorization: Bearer ...`.
+//! Publishing requires a token: pass it as a header, `Authorization: Bearer ...`.
 
 use std::fmt::Write;
 

@@ -1,7 +1,7 @@
-//! How servers are spoken to: what a subscriber says and hears, and how a message is published. One file each.
+//! Protocols of servers: the messages of a subscriber, and how to publish. One file per protocol.
 //!
-//! A driver keeps no state of a connection. What a load generator sends as payload is JSON, in ASCII and on one
-//! line, so every protocol can carry it as it is.
+//! A driver keeps no state of a connection. Payloads of the load generator are JSON, in ASCII and on one line, so every
+//! protocol can carry them unchanged.
 
 mod centrifugo;
 mod mercure;
@@ -19,51 +19,51 @@ use ringfeed::proto::{Message, MessageKind};
 use crate::error::Error;
 use crate::target::Target;
 
-/// What a message from the server means.
+/// The meaning of a message from the server.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Seen<'a> {
-    /// What was asked for in the greeting is granted: from now on publications come.
+    /// The request in the greeting was granted: publications follow.
     Ready,
     /// A publication.
     Payload(Message<'a>),
-    /// This must be answered.
+    /// A reply to send to the server.
     Answer(Message<'a>),
 }
 
-/// A message of the client's, whole.
+/// A whole message of the client.
 pub(crate) type Outgoing = (MessageKind, Vec<u8>);
 
-/// How one kind of server is spoken to.
+/// The protocol of one kind of server.
 pub(crate) trait Driver: Send + Sync {
-    /// What subscribers get over, instead of a WebSocket: a Server-Sent Events stream, each event one message.
+    /// Whether subscribers use a Server-Sent Events stream instead of a WebSocket, where each event is one message.
     fn is_event_stream(&self) -> bool {
         false
     }
 
-    /// Whether each message can be read by itself, so that the same bytes mean the same wherever they come.
+    /// Whether each message is decoded by itself, so that equal bytes have equal meaning wherever they appear.
     fn is_stateless(&self) -> bool {
         false
     }
 
-    /// Whether there is one thing at most in a message.
+    /// Whether the message contains at most one item.
     fn carries_one(&self, _message: Message<'_>) -> bool {
         true
     }
 
-    /// What the opening handshake asks for.
+    /// The subprotocol requested in the opening handshake.
     fn subprotocol(&self) -> Option<&str> {
         None
     }
 
-    /// What a client says once it is connected: a subscriber of `topic`, or with `None` a publisher. If that is
-    /// nothing, it is ready at once; otherwise when [`Seen::Ready`] comes.
+    /// The messages of a client after it has connected: a subscriber of `topic`, or a publisher if `None`. If there are
+    /// none, the client is ready at once; otherwise when [`Seen::Ready`] is reported.
     fn greeting(&self, topic: Option<&str>) -> Vec<Outgoing>;
 
-    /// Reads one message from the server. `partial` is the connection's own, empty at first, for what ends only with a
-    /// later message.
+    /// Decodes one message from the server. `partial` belongs to the connection and is empty at first; it holds items
+    /// that continue in a later message.
     ///
     /// # Errors
-    /// Says what the server refused, or what in its message cannot be.
+    /// If the server rejected a request, or the message is invalid.
     fn read(&self, message: Message<'_>, partial: &mut Vec<u8>, seen: &mut dyn FnMut(Seen<'_>)) -> Result<(), String>;
 
     /// The message that publishes `payload` over a WebSocket.
@@ -74,10 +74,10 @@ pub(crate) trait Driver: Send + Sync {
         ("text/plain", payload.to_vec())
     }
 
-    /// Looks into the body of an answer of success.
+    /// Checks the body of a successful response.
     ///
     /// # Errors
-    /// If it says, in the protocol's own words, that the publication was refused.
+    /// If the body says that the publication was rejected.
     fn check_answer(&self, _body: &[u8]) -> Result<(), String> {
         Ok(())
     }
@@ -86,7 +86,7 @@ pub(crate) trait Driver: Send + Sync {
 /// The drivers by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum DriverName {
-    /// Each message is a payload: Ringfeed's raw feed, and any server that repeats what one client sends
+    /// Each message is a payload: Ringfeed's raw feed, and any server that broadcasts each message it receives
     Raw,
     /// Centrifugo's JSON protocol
     Centrifugo,
@@ -94,16 +94,16 @@ pub(crate) enum DriverName {
     Nats,
     /// MQTT 3.1.1 over WebSocket: mosquitto and other brokers
     Mqtt,
-    /// Server-Sent Events, and a POST of the payload: nchan, Ringfeed's /sse
+    /// Server-Sent Events, and a POST with the payload: nchan, Ringfeed's /sse
     Sse,
-    /// Mercure: Server-Sent Events, and a POST of a form
+    /// Mercure: Server-Sent Events, and a POST with a form
     Mercure,
 }
 
-/// The driver that was asked for; a script goes before a name.
+/// The driver for these options; a script has precedence over a name.
 ///
 /// # Errors
-/// If the script can't be read, or the driver does not speak what the address begins with.
+/// If the script can't be read, or the driver does not support the scheme of the address.
 pub(crate) fn choose(name: DriverName, script: Option<&Path>, url: &Target) -> Result<Arc<dyn Driver>, Error> {
     let driver: Arc<dyn Driver> = match (script, name) {
         (Some(path), _) => Arc::new(script::Script::read(path)?),
@@ -121,19 +121,19 @@ pub(crate) fn choose(name: DriverName, script: Option<&Path>, url: &Target) -> R
     }
 }
 
-/// A payload as text, which it is.
+/// The payload as text.
 fn text(payload: &[u8]) -> &str {
     str::from_utf8(payload).expect("payloads are ASCII")
 }
 
-/// What a test sees in `messages`, as text.
+/// The items that a driver decodes from text `messages`.
 #[cfg(test)]
 fn seen(driver: &dyn Driver, messages: &[&str]) -> Result<Vec<String>, String> {
     let messages: Vec<&[u8]> = messages.iter().map(|message| message.as_bytes()).collect();
     seen_in(driver, &messages)
 }
 
-/// The same, of a protocol that is not text.
+/// The same for binary messages.
 #[cfg(test)]
 fn seen_in(driver: &dyn Driver, messages: &[&[u8]]) -> Result<Vec<String>, String> {
     let (mut told, mut partial) = (Vec::new(), Vec::new());
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_driver_needs_its_own_kind_of_address() {
+    fn a_driver_rejects_addresses_of_another_scheme() {
         let (ws, http) = ("ws://a:1/".parse().unwrap(), "http://a:1/".parse().unwrap());
         assert!(choose(DriverName::Raw, None, &ws).is_ok() && choose(DriverName::Sse, None, &http).is_ok());
         for (name, url, word) in [(DriverName::Nats, &http, "ws"), (DriverName::Mercure, &ws, "http")] {

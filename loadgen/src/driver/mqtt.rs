@@ -1,5 +1,5 @@
-//! MQTT 3.1.1 over WebSocket: packets in binary messages, cut and joined wherever the server likes (§6). Published and
-//! subscribed to with quality of service 0, which nobody acknowledges.
+//! MQTT 3.1.1 over WebSocket: packets in binary messages, split and joined arbitrarily (§6). Publishes and subscribes
+//! with quality of service 0, which has no acknowledgements.
 
 use ringfeed::proto::{Message, MessageKind};
 
@@ -8,7 +8,7 @@ use super::{Driver, Outgoing, Seen};
 /// A broker with a WebSocket listener: mosquitto, EMQX, VerneMQ and others.
 pub(crate) struct Mqtt;
 
-/// The types of packets that come or go here, as they stand in the upper half of the first byte (§2.2.1).
+/// The packet types used here, in the upper half of the first byte (§2.2.1).
 const CONNECT: u8 = 1;
 const CONNACK: u8 = 2;
 const PUBLISH: u8 = 3;
@@ -17,23 +17,23 @@ const SUBACK: u8 = 9;
 const PINGREQ: u8 = 12;
 const PINGRESP: u8 = 13;
 
-/// Name and level of the protocol, the flag of a clean session, and the longest keep-alive there is, 18 hours: no run
-/// needs to ping. 0 would be none at all, which some brokers refuse (§3.1.2).
+/// Protocol name and level, the clean session flag, and the longest keep-alive, 18 hours, so that no run needs pings. 0
+/// would turn keep-alive off, which some brokers reject (§3.1.2).
 const CONNECT_HEADER: &[u8] = b"\x00\x04MQTT\x04\x02\xff\xff";
 
-/// The broker shall choose a client identifier (§3.1.3.1).
+/// Lets the broker choose a client identifier (§3.1.3.1).
 const NO_IDENTIFIER: &[u8] = b"\x00\x00";
 
-/// The identifier of the only packet that has one: a subscription.
+/// The identifier of the subscription, the only packet that has one.
 const SUBSCRIPTION: &[u8] = b"\x00\x01";
 
-/// Set in the first byte of a publication that was kept from before its receiver came (§3.3.1.3).
+/// The flag of a publication retained from before the subscription (§3.3.1.3), in the first byte.
 const RETAIN: u8 = 1;
 
-/// The quality of service in the first byte of a publication (§3.3.1.2).
+/// The quality of service of a publication (§3.3.1.2), in the first byte.
 const QUALITY: u8 = 0b110;
 
-/// A packet of the server's: first byte, and what follows the length.
+/// A packet from the server: first byte, and the bytes after the length.
 type Packet<'a> = (u8, &'a [u8]);
 
 impl Driver for Mqtt {
@@ -41,8 +41,8 @@ impl Driver for Mqtt {
         Some("mqtt")
     }
 
-    /// Nobody need wait for the answer to CONNECT (§3.1.4). A subscriber is ready with the answer to SUBSCRIBE, a
-    /// publisher with that to a ping.
+    /// A client need not wait for the response to CONNECT (§3.1.4). A subscriber is ready after SUBACK, a publisher
+    /// after the response to a ping.
     fn greeting(&self, topic: Option<&str>) -> Vec<Outgoing> {
         let mut greeting = Vec::new();
         encode(&mut greeting, CONNECT << 4, &[CONNECT_HEADER, NO_IDENTIFIER]);
@@ -73,7 +73,7 @@ impl Driver for Mqtt {
     }
 }
 
-/// Tells of all that is whole in `bytes`; how much that was.
+/// Reports all whole packets in `bytes`. Returns their length.
 fn read_packets(bytes: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<usize, String> {
     let mut used = 0;
     while let Some((packet, len)) = next_packet(&bytes[used..])? {
@@ -83,7 +83,7 @@ fn read_packets(bytes: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<usize, S
     Ok(used)
 }
 
-/// The packet at the front, and its length; `None` if it is not whole.
+/// The packet at the front, and its length; `None` if it is incomplete.
 fn next_packet(bytes: &[u8]) -> Result<Option<(Packet<'_>, usize)>, String> {
     let Some((first, rest)) = bytes.split_first() else { return Ok(None) };
     let Some((body_len, len_bytes)) = decode_length(rest)? else { return Ok(None) };
@@ -98,38 +98,39 @@ fn read_packet((first, body): Packet<'_>, seen: &mut dyn FnMut(Seen<'_>)) -> Res
         (SUBACK, [_, _, 0x80]) => return Err("refused: no subscription to this topic".to_owned()),
         (PUBLISH, body) if first & QUALITY == 0 => {
             let payload = payload(body).ok_or("a publication shorter than its topic")?;
-            // What was kept is not of this run.
+            // A retained publication is not of this run.
             if first & RETAIN == 0 {
                 seen(Seen::Payload(Message::binary(payload)));
             }
         }
         (kind, body) => {
             let front = &body[..body.len().min(8)];
-            return Err(format!("nobody asked for this packet: type {kind}, {}", front.escape_ascii()));
+            return Err(format!("unexpected packet: type {kind}, {}", front.escape_ascii()));
         }
     }
     Ok(())
 }
 
-/// What is published, after the name of its topic.
+/// The payload of a publication, which follows the topic name.
 fn payload(body: &[u8]) -> Option<&[u8]> {
     let (topic_len, rest) = body.split_first_chunk()?;
     rest.get(usize::from(u16::from_be_bytes(*topic_len))..)
 }
 
-/// Why a broker does not take us in (§3.2.2.3).
+/// Why a broker rejects the connection (§3.2.2.3).
 fn refusal(code: u8) -> String {
     match code {
-        1 => "it does not speak MQTT 3.1.1".to_owned(),
-        2 => "it wants a client identifier".to_owned(),
-        3 => "it is not available".to_owned(),
+        1 => "the broker does not support MQTT 3.1.1".to_owned(),
+        2 => "the broker requires a client identifier".to_owned(),
+        3 => "the broker is not available".to_owned(),
         4 => "bad user name or password".to_owned(),
         5 => "not authorized".to_owned(),
         code => format!("code {code}"),
     }
 }
 
-/// Seven bits to a byte, the lowest first (§2.2.3): the number, and how many bytes it takes. `None` if it is not whole.
+/// Decodes seven bits per byte, the lowest first (§2.2.3). Returns the number and its length in bytes; `None` if it is
+/// incomplete.
 fn decode_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
     let mut length = 0;
     for (index, byte) in bytes.iter().take(4).enumerate() {
@@ -141,7 +142,7 @@ fn decode_length(bytes: &[u8]) -> Result<Option<(usize, usize)>, String> {
     if bytes.len() < 4 { Ok(None) } else { Err("no packet: a length of more than four bytes".to_owned()) }
 }
 
-/// Appends a packet with this first byte. What follows its length is in `parts`.
+/// Appends a packet with this first byte. `parts` are the bytes after its length.
 fn encode(out: &mut Vec<u8>, first: u8, parts: &[&[u8]]) {
     out.push(first);
     let mut length: usize = parts.iter().map(|part| part.len()).sum();
@@ -153,9 +154,9 @@ fn encode(out: &mut Vec<u8>, first: u8, parts: &[&[u8]]) {
     parts.iter().for_each(|part| out.extend_from_slice(part));
 }
 
-/// A text with its length before it (§1.5.3).
+/// A string with its length in front (§1.5.3).
 fn string(text: &str) -> Vec<u8> {
-    let len = u16::try_from(text.len()).expect("the name of a topic is short");
+    let len = u16::try_from(text.len()).expect("a topic name has at most 65,535 bytes");
     [&len.to_be_bytes()[..], text.as_bytes()].concat()
 }
 
@@ -164,7 +165,7 @@ mod tests {
     use super::super::seen_in;
     use super::*;
 
-    /// One packet of the server's.
+    /// A packet from the server.
     fn packet(first: u8, body: &[u8]) -> Vec<u8> {
         let mut packet = Vec::new();
         encode(&mut packet, first, &[body]);
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_may_be_cut_anywhere_and_follow_each_other() {
+    fn packets_may_be_split_anywhere_and_joined() {
         let long = "x".repeat(200);
         let stream = [
             packet(CONNACK << 4, b"\x00\x00"),
@@ -196,15 +197,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_or_cannot_be_is_told() {
+    fn rejections_and_invalid_packets_are_errors() {
         // name, packet, words
         let table = [
             ("CONNACK", packet(CONNACK << 4, b"\x00\x05"), "not authorized"),
             ("CONNACK of a later version", packet(CONNACK << 4, b"\x00\x87"), "code 135"),
             ("CONNACK, cut", packet(CONNACK << 4, b"\x00"), "type 2"),
             ("SUBACK", packet(SUBACK << 4, b"\x00\x01\x80"), "no subscription"),
-            ("SUBACK of a quality not asked for", packet(SUBACK << 4, b"\x00\x01\x01"), "type 9"),
-            ("PUBLISH of a quality not asked for", packet(PUBLISH << 4 | 2, b"\x00\x01a\x00\x01x"), "type 3"),
+            ("SUBACK of another quality of service", packet(SUBACK << 4, b"\x00\x01\x01"), "type 9"),
+            ("PUBLISH of another quality of service", packet(PUBLISH << 4 | 2, b"\x00\x01a\x00\x01x"), "type 3"),
             ("PUBLISH without a topic", packet(PUBLISH << 4, b"\x00"), "shorter than its topic"),
             ("PUBLISH with half a topic", packet(PUBLISH << 4, b"\x00\x02a"), "shorter than its topic"),
             ("PINGREQ", packet(PINGREQ << 4, b""), "type 12"),
@@ -219,13 +220,13 @@ mod tests {
     }
 
     #[test]
-    fn what_was_kept_from_before_is_not_of_this_run() {
+    fn retained_publications_are_ignored() {
         let kept = packet(PUBLISH << 4 | RETAIN, b"\x00\x01aold");
         assert_eq!(seen_in(&Mqtt, &[&kept, &publication(b"new")]).unwrap(), ["payload new"]);
     }
 
     #[test]
-    fn a_subscriber_and_a_publisher_introduce_themselves() {
+    fn subscribers_and_publishers_send_their_greeting() {
         let connect = b"\x10\x0c\x00\x04MQTT\x04\x02\xff\xff\x00\x00";
         let subscriber = [&connect[..], b"\x82\x08\x00\x01\x00\x03a/b\x00"].concat();
         assert_eq!(Mqtt.greeting(Some("a/b")), [(MessageKind::Binary, subscriber)]);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_written_and_read_in_as_few_bytes_as_they_need() {
+    fn lengths_are_encoded_in_as_few_bytes_as_possible() {
         // From the table in §2.2.3.
         let table = [(0, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (2_097_151, 3), (2_097_152, 4)];
         for (len, len_bytes) in table {

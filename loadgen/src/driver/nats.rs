@@ -1,24 +1,24 @@
-//! NATS over WebSocket: the text protocol in binary messages, cut wherever the server likes.
+//! NATS over WebSocket: the text protocol in binary messages, split arbitrarily.
 
 use ringfeed::proto::{Message, MessageKind};
 
 use super::{Driver, Outgoing, Seen};
 
-/// How we introduce ourselves.
+/// The CONNECT command.
 const CONNECT: &str = r#"CONNECT {"verbose":false,"pedantic":false,"lang":"loadgen","version":"1","protocol":1}"#;
 
-/// Bytes of a line at most. The longest is the server's introduction.
+/// Longest line in bytes. The longest real one is the server's INFO.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// A NATS server with a `websocket` listener.
 pub(crate) struct Nats;
 
-/// The next thing in a stream of bytes.
+/// The next operation in a stream of bytes.
 enum Operation<'a> {
     Publication(&'a [u8]),
     Ping,
     Pong,
-    /// The server's introduction and the like.
+    /// INFO and the like.
     Other,
 }
 
@@ -48,7 +48,7 @@ impl Driver for Nats {
     }
 }
 
-/// Tells of all that is whole in `bytes`; how much that was.
+/// Reports all whole operations in `bytes`. Returns their length.
 fn read_operations(bytes: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<usize, String> {
     let mut used = 0;
     while let Some((operation, len)) = next_operation(&bytes[used..])? {
@@ -63,7 +63,7 @@ fn read_operations(bytes: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<usize
     Ok(used)
 }
 
-/// The operation at the front, and its length; `None` if it is not whole.
+/// The operation at the front, and its length; `None` if it is incomplete.
 fn next_operation(bytes: &[u8]) -> Result<Option<(Operation<'_>, usize)>, String> {
     let Some(line_len) = bytes.windows(2).position(|pair| pair == b"\r\n") else {
         return if bytes.len() > LINE_BYTES_MAX { Err("a line without an end".to_owned()) } else { Ok(None) };
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn operations_may_be_cut_anywhere() {
+    fn operations_may_be_split_anywhere() {
         let stream = "INFO {\"a\":1}\r\nPONG\r\nMSG t 1 5\r\nhe\r\no\r\nPING\r\nMSG t 1 0\r\n\r\n";
         let whole = ["ready", "payload he\r\no", "answer PONG\r\n", "payload "];
         for cut in 0..stream.len() {
@@ -106,14 +106,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_refused_or_cannot_be_is_told() {
+    fn rejections_and_invalid_operations_are_errors() {
         assert!(seen(&Nats, &["-ERR 'no'\r\n"]).unwrap_err().contains("no"));
         assert!(seen(&Nats, &["MSG t 1 x\r\n"]).unwrap_err().contains("no message"));
         assert!(seen(&Nats, &[&"x".repeat(LINE_BYTES_MAX + 1)]).is_err());
     }
 
     #[test]
-    fn a_subscriber_and_a_publisher_introduce_themselves() {
+    fn subscribers_and_publishers_send_their_greeting() {
         let text = |topic| String::from_utf8(Nats.greeting(topic).remove(0).1).unwrap();
         assert!(text(Some("a.b")).ends_with("}\r\nSUB a.b 1\r\nPING\r\n"));
         assert!(text(None).ends_with("}\r\nPING\r\n"));

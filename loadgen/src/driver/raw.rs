@@ -1,10 +1,10 @@
-//! Each message is a payload. A topic, if there is one, is part of the address.
+//! Each message is a payload. The topic, if any, is part of the address.
 
 use ringfeed::proto::{Message, MessageKind};
 
 use super::{Driver, Outgoing, Seen};
 
-/// Ringfeed's `/feed/<topic>`, and any server that repeats to all what one client sends.
+/// Ringfeed's `/feed/<topic>`, and any server that broadcasts each message it receives.
 pub(crate) struct Raw;
 
 impl Driver for Raw {

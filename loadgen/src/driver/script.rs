@@ -1,4 +1,4 @@
-//! A server that no driver knows, described by a file: what a client sends, and where payloads are in what comes.
+//! A protocol described by a file: the messages of a client, and the place of payloads in received messages.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use super::{Driver, Outgoing, Seen, text};
 use crate::error::Error;
 
-/// The file, as JSON. In all texts `{topic}` stands for the topic's name.
+/// The file, as JSON. In all texts `{topic}` is replaced by the topic name.
 ///
 /// ```json
 /// {
@@ -31,34 +31,34 @@ pub(crate) struct Script {
     /// Messages are binary instead of text.
     #[serde(default)]
     binary: bool,
-    /// What a subscriber sends first.
+    /// The first messages of a subscriber.
     #[serde(default)]
     subscribe: Vec<String>,
-    /// What a publisher sends first.
+    /// The first messages of a publisher.
     #[serde(default)]
     introduce: Vec<String>,
-    /// A message that contains this says that the client is ready. Needed if it sends something first.
+    /// A message that contains this marks the client as ready. Required if the client sends first messages.
     ready: Option<String>,
-    /// A message that contains this is a refusal.
+    /// A message that contains this is a rejection.
     refused: Option<String>,
-    /// The payload is what follows this, in a message that contains it. Without it, a whole message is a payload.
+    /// The payload follows this, in a message that contains it. Without it, a whole message is a payload.
     payload_after: Option<String>,
-    /// Messages are JSON, and a payload is one value of it; otherwise it is all of the rest.
+    /// Messages are JSON, and a payload is one JSON value; otherwise it is the rest of the message.
     #[serde(default)]
     json: bool,
-    /// What is answered to messages that are exactly this.
+    /// Replies to messages that are exactly equal to the key.
     #[serde(default)]
     answers: BTreeMap<String, String>,
-    /// What publishes, by WebSocket or as the body of a POST; `{payload}` stands for the payload, which is a JSON array
-    /// of strings and objects.
+    /// The publication, by WebSocket or as the body of a POST; `{payload}` is replaced by the payload, which is a JSON
+    /// array of strings and objects.
     publish: Option<String>,
 }
 
 impl Script {
-    /// From the file at `path`.
+    /// Reads the file at `path`.
     ///
     /// # Errors
-    /// If it can't be read, or is not as described.
+    /// If it can't be read, or is not a valid script.
     pub(crate) fn read(path: &Path) -> Result<Script, Error> {
         let fail = |why: String| Error::new(format!("{}: {why}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
@@ -68,7 +68,7 @@ impl Script {
     fn parse(text: &str) -> Result<Script, String> {
         let script: Script = serde_json::from_str(text).map_err(|error| error.to_string())?;
         if script.ready.is_none() && !(script.subscribe.is_empty() && script.introduce.is_empty()) {
-            return Err("a client that sends something first needs \"ready\", to know when it was granted".to_owned());
+            return Err("\"subscribe\" and \"introduce\" need \"ready\", which shows that they succeeded".to_owned());
         }
         Ok(script)
     }
@@ -77,7 +77,7 @@ impl Script {
         if self.binary { MessageKind::Binary } else { MessageKind::Text }
     }
 
-    /// Shows the payload in `rest`, which is behind the mark.
+    /// Reports the payload in `rest`, the bytes after the mark.
     fn read_payload(&self, rest: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<(), String> {
         if !self.json {
             seen(Seen::Payload(Message { kind: self.kind(), payload: rest }));
@@ -89,8 +89,8 @@ impl Script {
                 seen(Seen::Payload(Message { kind: self.kind(), payload: payload.get().as_bytes() }));
                 Ok(())
             }
-            Some(Err(error)) => Err(format!("no JSON for a payload: {error}")),
-            None => Err("no payload behind its mark".to_owned()),
+            Some(Err(error)) => Err(format!("payload is no JSON value: {error}")),
+            None => Err("no payload after its mark".to_owned()),
         }
     }
 
@@ -151,7 +151,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_script_says_what_is_sent_and_what_is_heard() {
+    fn a_script_defines_sent_and_received_messages() {
         let script = Script::parse(EXAMPLE).unwrap();
         assert_eq!(script.greeting(Some("t")), [(MessageKind::Text, br#"{"to":"t"}"#.to_vec())]);
         assert!(script.greeting(None).is_empty());
@@ -159,18 +159,18 @@ mod tests {
         let messages = [r#"{"ok":1}"#, r#"{"on":"t","data":["p", 1],"x":1}"#, "ping", "whatever"];
         assert_eq!(seen(&script, &messages).unwrap(), ["ready", "payload [\"p\", 1]", "answer pong"]);
         assert!(seen(&script, &[r#"{"no":1}"#]).unwrap_err().contains("refused"));
-        assert!(seen(&script, &[r#"{"data":}"#]).unwrap_err().contains("no JSON"));
+        assert!(seen(&script, &[r#"{"data":}"#]).unwrap_err().contains("no JSON value"));
     }
 
     #[test]
-    fn an_empty_script_repeats_payloads() {
+    fn an_empty_script_sends_plain_payloads() {
         let script = Script::parse("{}").unwrap();
         assert_eq!(seen(&script, &["hello"]).unwrap(), ["payload hello"]);
         assert_eq!(script.publish("t", b"hello").1, b"hello");
     }
 
     #[test]
-    fn what_is_wrong_in_a_script_is_named() {
+    fn errors_in_a_script_are_named() {
         assert!(Script::parse(r#"{"subscribe": ["x"]}"#).unwrap_err().contains("ready"));
         assert!(Script::parse(r#"{"subscibe": ["x"]}"#).unwrap_err().contains("subscibe"));
         assert!(Script::read(Path::new("not/there")).unwrap_err().to_string().starts_with("not/there: "));

@@ -1,4 +1,4 @@
-//! Server-Sent Events whose data is the payload. A topic, if there is one, is part of the address.
+//! Server-Sent Events with the payload as data. The topic, if any, is part of the address.
 
 use ringfeed::proto::{Message, MessageKind};
 

@@ -1,4 +1,4 @@
-//! The load generator against servers that are broken in one way each: it must name the fault, with its count.
+//! Runs the load generator against servers with one fault each: it must name the fault and count it.
 
 mod server;
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 use server::{Fault, Server};
 
-/// What a run ended with: its exit code, what it printed, and its report.
+/// The result of a run: exit code, output and report.
 struct Run {
     code: i32,
     text: String,
@@ -24,7 +24,7 @@ impl Run {
         numbers.filter(|(name, count)| *count > 0 && *name != "connections").collect()
     }
 
-    /// Fails unless the run failed and named exactly these faults.
+    /// Fails unless the run failed with exactly these faults.
     fn expect_faults(&self, expected: &[(&str, u64)]) {
         assert_eq!((self.code, self.faults()), (1, expected.to_vec()), "{}", self.text);
         for (name, count) in expected {
@@ -33,11 +33,11 @@ impl Run {
     }
 
     fn latency_us(&self, from: &str, figure: &str) -> f64 {
-        self.report["latency"][from][figure].as_f64().expect("an open loop tells both")
+        self.report["latency"][from][figure].as_f64().expect("an open loop has both latencies")
     }
 }
 
-/// Runs `loadgen` with these flags after `--json FILE`, `name` being part of the file's name.
+/// Runs `loadgen` with these flags after `--json FILE`; `name` is part of the file name.
 fn loadgen(name: &str, flags: &[&str]) -> Run {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.json", std::process::id()));
     let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
@@ -50,8 +50,8 @@ fn loadgen(name: &str, flags: &[&str]) -> Run {
     Run { code: status.code().expect("it was not ended by a signal"), text, report }
 }
 
-/// Two subscribers and 1,000 publications a second for two seconds, unless `flags` say otherwise. Nothing is late
-/// unless a test says so: other programs on the same machine may hold up this one.
+/// Two subscribers and 1,000 publications per second for two seconds, unless `flags` say otherwise. No message counts
+/// as late by default, since other programs on the machine may delay this one.
 fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
     let (feed, publish) = (server.url("/feed"), server.url("/publish"));
     let mut all = vec!["fanout", "--url", &feed, "--publish", &publish, "--connections", "2", "--warmup", "0ms"];
@@ -62,7 +62,7 @@ fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
 }
 
 #[test]
-fn a_server_that_does_its_work_has_no_faults() {
+fn a_correct_server_has_no_faults() {
     let run = fan_out("right", &Server::start(Fault::None), &[]);
     assert!(run.faults().is_empty() && run.code != 1, "{}", run.text);
     let count = run.report["count"].as_u64().unwrap();
@@ -125,7 +125,7 @@ fn an_echo_of_another_connections_message_is_foreign() {
 }
 
 #[test]
-fn an_echo_that_is_not_read_any_more_is_a_stalled_connection() {
+fn a_connection_without_echoes_is_stalled() {
     let server = Server::start(Fault::StopsReading(50));
     let url = server.url("/echo");
     let flags = ["echo", "--url", &url, "--connections", "3", "--pipeline", "2", "--warmup", "0ms"];
@@ -134,7 +134,7 @@ fn an_echo_that_is_not_read_any_more_is_a_stalled_connection() {
 }
 
 #[test]
-fn a_server_that_dies_leaves_a_report_of_what_there_was() {
+fn a_run_reports_the_messages_before_the_server_died() {
     let run = fan_out("dies", &Server::start(Fault::Dies(500)), &[]);
     let faults = run.faults();
     assert_eq!((run.code, faults[0]), (1, ("closed", 2)), "{}", run.text);
@@ -142,7 +142,7 @@ fn a_server_that_dies_leaves_a_report_of_what_there_was() {
 }
 
 #[test]
-fn echoes_before_a_server_dies_are_told() {
+fn echoes_before_a_server_dies_are_counted() {
     let server = Server::start(Fault::Dies(50));
     let url = server.url("/echo");
     let flags = ["echo", "--url", &url, "--connections", "3", "--warmup", "0ms", "--duration", "1m", "--late", "1m"];
@@ -152,7 +152,7 @@ fn echoes_before_a_server_dies_are_told() {
 }
 
 #[test]
-fn connecting_to_a_server_that_is_gone_ends_soon() {
+fn connecting_to_a_dead_server_ends_soon() {
     let server = Server::start(Fault::ShutsTheDoor(50));
     let url = server.url("/feed");
     let flags = ["connect", "--url", &url, "--connections", "4", "--warmup", "0ms", "--duration", "10m"];
@@ -162,7 +162,7 @@ fn connecting_to_a_server_that_is_gone_ends_soon() {
 }
 
 #[test]
-fn every_scenario_tells_what_there_was_before_a_server_died() {
+fn every_scenario_reports_the_time_before_the_server_died() {
     for scenario in ["storm", "slow", "churn"] {
         let server = Server::start(Fault::Dies(50));
         let (url, publish) = (server.url("/feed"), server.url("/publish"));
@@ -180,8 +180,8 @@ fn every_scenario_tells_what_there_was_before_a_server_died() {
     }
 }
 
-/// One publication waits for the stalled server, and the schedule behind it for that one. What a tool tells that only
-/// looks at its own sending is a single slow message; in truth all that were due meanwhile came late.
+/// One publication waits for the stalled server, and the schedule waits behind it. A tool that measures only from its
+/// own sending reports a single slow message; in fact all messages due during the stall were late.
 #[test]
 fn only_the_corrected_latency_shows_a_stall() {
     let server = Server::start(Fault::Stalls(300, Duration::from_millis(300)));
@@ -190,12 +190,12 @@ fn only_the_corrected_latency_shows_a_stall() {
     let p99 = |from| run.latency_us(from, "p99_us");
     assert!(p99("corrected") > 200_000.0, "{}", run.text);
     assert!(p99("uncorrected") < 100_000.0, "{}", run.text);
-    assert!(run.latency_us("uncorrected", "max_us") > 299_000.0, "it was seen once: {}", run.text);
+    assert!(run.latency_us("uncorrected", "max_us") > 299_000.0, "the stall shows once: {}", run.text);
 }
 
-/// Four thousand million a second is more than any program can publish.
+/// No program can publish four billion messages per second.
 #[test]
-fn a_schedule_that_cannot_be_kept_is_the_clients_fault() {
+fn an_impossible_schedule_is_client_bound() {
     let server = Server::start(Fault::None);
     let run = fan_out("bound", &server, &["--rate", "4294967295", "--duration", "100ms", "--patience", "30s"]);
     assert_eq!(run.code, 3, "{}", run.text);

@@ -1,7 +1,7 @@
-//! A server that repeats what is published to every subscriber, but for one fault, and keeps count of that.
+//! A server that sends each publication to every subscriber, except for one fault, which it counts.
 //!
-//! Plain threads and sockets. It shares the codec with what it tests; what must not be shared is the judgement, and the
-//! faults here are made without knowledge of what a message carries.
+//! It uses plain threads and sockets. It shares the codec with the program under test, but not the checks: it makes its
+//! faults without knowledge of the payloads.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -12,30 +12,30 @@ use std::time::Duration;
 
 use ringfeed::proto::{Decoder, Event, Message, Role, accept_key, encode_message};
 
-/// What is wrong with it. Numbers count publications from 0.
+/// The fault of the server. Numbers count publications from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// One publication in so many reaches nobody.
+    /// Drops one publication in this many.
     Drops(u64),
-    /// This one is sent twice.
+    /// Sends this one twice.
     Repeats(u64),
-    /// This one and the next change places.
+    /// Exchanges this one and the next.
     Swaps(u64),
-    /// This one is sent so much later, after others.
+    /// Sends this one later by this much, after others.
     Delays(u64, Duration),
-    /// A byte of this one is changed.
+    /// Changes a byte of this one.
     Corrupts(u64),
-    /// Who has sent so many for an echo gets the first one that anybody else has sent instead of its own.
+    /// After this many messages for an echo, returns the first message of another connection instead.
     Crosses(u64),
-    /// From this one on, nothing is read from publishers, and from who wants an echo.
+    /// Stops reading from publishers, and from connections that request echoes, at this one.
     StopsReading(u64),
-    /// Before this one, everything stands still for so long.
+    /// Stalls for this long before this one.
     Stalls(u64, Duration),
-    /// After this one, it closes every connection; of those that want an echo, each after so many of its own.
+    /// Closes every connection after this one; a connection that requests echoes, after this many of its own.
     Dies(u64),
-    /// After so many connections it accepts none any more.
+    /// Accepts no connection after this many.
     ShutsTheDoor(u64),
 }
 
@@ -48,9 +48,9 @@ pub(crate) struct Server {
 struct State {
     fault: Fault,
     subscribers: Mutex<Vec<TcpStream>>,
-    /// The first message that was sent for an echo, and from where.
+    /// The first message for an echo, and its sender.
     first: Mutex<Option<(SocketAddr, Vec<u8>)>>,
-    /// The fault so far, once for each subscriber that it hits.
+    /// Deliveries hit by the fault so far.
     made: AtomicU64,
 }
 
@@ -77,18 +77,18 @@ impl Server {
         format!("ws://{}{path}", self.address)
     }
 
-    /// How many deliveries the fault has hit.
+    /// Number of deliveries hit by the fault.
     pub(crate) fn faults_made(&self) -> u64 {
         self.state.made.load(Ordering::Relaxed)
     }
 }
 
-/// Nobody is left to tell when a connection breaks.
+/// Ends silently when the connection fails, since no peer is left.
 fn serve(mut stream: TcpStream, state: &State) {
     let Some((path, answer)) = read_handshake(&mut stream) else { return };
     stream.set_nodelay(true).expect("a socket has this option");
     if path == "/feed" {
-        // Under the lock, so that who has been answered gets all that is published from then on.
+        // Sends the response under the lock, so that a subscriber with a response receives all later publications.
         let mut subscribers = state.subscribers.lock().expect("no thread panics");
         if stream.write_all(answer.as_bytes()).is_ok() {
             subscribers.push(stream);
@@ -106,7 +106,7 @@ fn serve(mut stream: TcpStream, state: &State) {
     }
 }
 
-/// The path that the opening handshake asks for, and the answer to it.
+/// The path in the opening handshake, and the response to it.
 fn read_handshake(stream: &mut TcpStream) -> Option<(String, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -172,7 +172,7 @@ fn publish(state: &State, number: u64, payload: &[u8]) {
         }
         Fault::StopsReading(at) if number >= at => {
             drop(subscribers);
-            rest_for_ever();
+            sleep_forever();
         }
         Fault::Stalls(at, how_long) if number == at => {
             thread::sleep(how_long);
@@ -181,21 +181,21 @@ fn publish(state: &State, number: u64, payload: &[u8]) {
         Fault::Dies(at) if number == at => {
             made();
             let ended = subscribers.drain(..).map(|stream| stream.shutdown(std::net::Shutdown::Both));
-            ended.for_each(|result| result.expect("it was open"));
+            ended.for_each(|result| result.expect("the socket is open"));
         }
         _ => send(&frame),
     }
 }
 
 thread_local! {
-    /// The frame that waits for the next one to go first.
+    /// The frame that is sent after the next one.
     static HELD: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
 }
 
 fn echo(state: &State, number: u64, payload: &[u8], stream: &mut TcpStream) {
     if matches!(state.fault, Fault::StopsReading(at) if number >= at) {
         state.made.fetch_add(1, Ordering::Relaxed);
-        rest_for_ever();
+        sleep_forever();
     }
     let from = stream.peer_addr().expect("it is connected");
     let mut first = state.first.lock().expect("no thread panics");
@@ -212,12 +212,12 @@ fn echo(state: &State, number: u64, payload: &[u8], stream: &mut TcpStream) {
 
 fn frame(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::new();
-    encode_message(&mut frame, Message::text(str::from_utf8(payload).expect("text was sent")), None);
+    encode_message(&mut frame, Message::text(str::from_utf8(payload).expect("messages are text")), None);
     frame
 }
 
-/// Until the process ends, with its sockets open.
-fn rest_for_ever() -> ! {
+/// Sleeps until the process ends, with its sockets open.
+fn sleep_forever() -> ! {
     loop {
         thread::park();
     }

@@ -1,6 +1,7 @@
-//! A small server that repeats what is published to every subscriber, in the words of the protocol it was started for.
+//! A small server that sends each publication to every subscriber, in a given protocol.
 //!
-//! Plain threads and sockets, over TLS if wanted. What a payload is, is all that it understands.
+//! It uses plain threads and sockets, optionally with TLS, and understands only enough of the protocol to find the
+//! payloads.
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -14,18 +15,18 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// What it speaks.
+/// The protocol of a hub.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Speech {
-    /// Messages are payloads; published by POST or on a WebSocket to `/publish`.
+    /// Messages are payloads, published by POST or on a WebSocket to `/publish`.
     Raw,
-    /// One JSON object to a line; published by POST.
+    /// One JSON object per line, published by POST.
     Centrifugo,
-    /// The text protocol in binary messages, published likewise.
+    /// The text protocol in binary messages, published over the same WebSockets.
     Nats,
-    /// Packets in binary messages, published likewise.
+    /// Packets in binary messages, published over the same WebSockets.
     Mqtt,
-    /// A chunked event stream; published by POST.
+    /// A chunked event stream, published by POST.
     EventStream,
 }
 
@@ -50,7 +51,7 @@ impl Hub {
         Hub::start_with(speech, None)
     }
 
-    /// Over TLS, with the certificate beside this file.
+    /// Listens with TLS, using the certificate in `certificates/`.
     pub(crate) fn start_with_tls(speech: Speech) -> Hub {
         let path = |name| format!("{}/tests/scenarios/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
         let certificate = CertificateDer::from_pem_file(path("localhost.pem")).expect("a certificate");
@@ -89,7 +90,7 @@ impl Hub {
     }
 }
 
-/// Nobody is left to tell when a connection breaks.
+/// Ends silently when the connection fails, since no peer is left.
 fn serve(mut stream: Box<dyn Stream>, state: &State) {
     while let Some(head) = read_head(&mut stream) {
         let header = |name: &str| {
@@ -161,14 +162,14 @@ fn serve_web_socket(mut stream: Box<dyn Stream>, answer: String, path: &str, sta
     }
 }
 
-/// Answers each packet, or hands the connection over when it subscribes.
+/// Answers each packet; a SUBSCRIBE packet ends the loop and makes the connection a subscriber.
 fn serve_mqtt(mut stream: Box<dyn Stream>, answer: &str, state: &State) {
     assert!(answer.contains("Sec-WebSocket-Protocol: mqtt\r\n"), "{answer}");
     let _ = stream.write_all(answer.as_bytes());
     while let Some(messages) = read_messages(&mut stream) {
         let mut packets = &messages.concat()[..];
         let mut answers = Vec::new();
-        // What comes here is so short that its length is one byte.
+        // All packets here are so short that their length is one byte.
         while let [first, len, rest @ ..] = packets {
             let (body, more) = rest.split_at(usize::from(*len));
             match first >> 4 {
@@ -190,7 +191,7 @@ fn serve_mqtt(mut stream: Box<dyn Stream>, answer: &str, state: &State) {
     }
 }
 
-/// Under the lock, so that who has been answered gets all that is published from then on.
+/// Sends the response under the lock, so that a subscriber with a response receives all later publications.
 fn subscribe(state: &State, mut stream: Box<dyn Stream>, answer: &[u8]) {
     let mut subscribers = state.subscribers.lock().expect("no thread panics");
     if stream.write_all(answer).and_then(|()| stream.flush()).is_ok() {
@@ -226,7 +227,7 @@ fn publish(state: &State, payload: &[u8]) {
     subscribers.retain_mut(|stream| stream.write_all(&bytes).and_then(|()| stream.flush()).is_ok());
 }
 
-/// What publishes in Centrifugo's API.
+/// A publication in Centrifugo's API.
 #[derive(Deserialize)]
 struct PublishBody<'a> {
     channel: &'a str,
@@ -254,7 +255,7 @@ fn read_head(stream: &mut impl Read) -> Option<String> {
     String::from_utf8(head).ok()
 }
 
-/// The next messages, at least one, that end with a frame of their own.
+/// Reads the next messages, at least one, up to the end of a frame.
 fn read_messages(stream: &mut impl Read) -> Option<Vec<Vec<u8>>> {
     let (mut decoder, mut messages) = (Decoder::new(Role::Server, 1 << 20), Vec::new());
     while messages.is_empty() || decoder.held_bytes() > 0 {

@@ -1,6 +1,6 @@
-//! The load generator's scenarios and drivers against small servers, and what it says when there is none.
+//! Runs the scenarios and drivers of the load generator against small servers, and without a server.
 //!
-//! That it is the bottleneck (exit code 3) is no failure here: other programs may keep the machine busy.
+//! Exit code 3 (client-bound) is no failure here: other programs may keep the machine busy.
 
 mod hub;
 
@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use hub::{Hub, Speech};
 use serde_json::Value;
 
-/// What a run ended with: its exit code, what it printed, and its report if it wrote one.
+/// The result of a run: exit code, output, and the report if it was written.
 struct Run {
     code: i32,
     stdout: String,
@@ -31,14 +31,14 @@ impl Run {
         found.unwrap_or_else(|| panic!("no {name}: {}", self.stdout))["value"].as_f64().expect("a number")
     }
 
-    /// Fails unless every message was right.
+    /// Fails unless every message arrived as it should.
     fn expect_clean(self) -> Run {
         assert!(matches!(self.code, 0 | 3), "{}: {}{}", self.code, self.stdout, self.stderr);
         assert!(self.stdout.contains("faults                  none"), "{}", self.stdout);
         self
     }
 
-    /// Fails unless nothing could be measured, and one line says why with these words.
+    /// Fails unless the run could not be measured, with these words in a one-line error.
     fn expect_refusal(&self, words: &[&str]) {
         assert_eq!((self.code, &*self.stdout), (2, ""), "{}", self.stderr);
         let lines: Vec<_> = self.stderr.lines().collect();
@@ -66,7 +66,7 @@ fn end(loadgen: &mut Command) -> Run {
     Run { code: status.code().expect("no signal"), stdout: text(stdout), stderr: text(stderr), report: None }
 }
 
-/// A short run at a gentle rate. Nothing is late: other programs may hold up this one.
+/// A short run at a low rate. No message counts as late, since other programs may delay this one.
 const GENTLE: [&str; 10] =
     ["--duration", "500ms", "--warmup", "100ms", "--rate", "50", "--late", "1m", "--connections", "5"];
 
@@ -78,7 +78,7 @@ fn gentle_fanout(name: &str, flags: &[&str]) -> Run {
 }
 
 #[test]
-fn raw_feeds_are_published_to_by_post_and_by_web_socket() {
+fn raw_feeds_accept_publications_by_post_and_by_web_socket() {
     let hub = Hub::start(Speech::Raw);
     let feed = hub.url("ws", "/feed/{topic}");
     gentle_fanout("post", &["--url", &feed, "--publish", &hub.url("http", "/publish/{topic}")]);
@@ -86,7 +86,7 @@ fn raw_feeds_are_published_to_by_post_and_by_web_socket() {
 }
 
 #[test]
-fn centrifugo_is_spoken() {
+fn the_centrifugo_driver_works() {
     let hub = Hub::start(Speech::Centrifugo);
     let (url, publish) = (hub.url("ws", "/connection/websocket"), hub.url("http", "/api/publish"));
     let flags = ["--driver", "centrifugo", "--url", &url, "--publish", &publish, "--size", "200"];
@@ -94,28 +94,28 @@ fn centrifugo_is_spoken() {
 }
 
 #[test]
-fn nats_is_spoken() {
+fn the_nats_driver_works() {
     let hub = Hub::start(Speech::Nats);
     let url = hub.url("ws", "/");
     gentle_fanout("nats", &["--driver", "nats", "--url", &url, "--publish", &url]);
 }
 
 #[test]
-fn mqtt_is_spoken() {
+fn the_mqtt_driver_works() {
     let hub = Hub::start(Speech::Mqtt);
     let url = hub.url("ws", "/mqtt");
     gentle_fanout("mqtt", &["--driver", "mqtt", "--url", &url, "--publish", &url]);
 }
 
 #[test]
-fn event_streams_are_read() {
+fn event_streams_work() {
     let hub = Hub::start(Speech::EventStream);
     let (url, publish) = (hub.url("http", "/sse/{topic}"), hub.url("http", "/publish"));
     gentle_fanout("sse", &["--driver", "sse", "--url", &url, "--publish", &publish]);
 }
 
 #[test]
-fn a_script_speaks_for_a_server_that_no_driver_knows() {
+fn a_script_describes_another_protocol() {
     let hub = Hub::start(Speech::Raw);
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("script-{}.json", std::process::id()));
     std::fs::write(&path, r#"{"publish": "[[{payload}", "payload_after": "[["}"#).unwrap();
@@ -125,7 +125,7 @@ fn a_script_speaks_for_a_server_that_no_driver_knows() {
 }
 
 #[test]
-fn certificates_are_checked_unless_told_otherwise() {
+fn certificates_are_checked_unless_insecure() {
     let hub = Hub::start_with_tls(Speech::Raw);
     let (url, publish) = (hub.url("wss", "/feed"), hub.url("https", "/publish"));
     let flags = ["--url", &url, "--publish", &publish];
@@ -136,7 +136,7 @@ fn certificates_are_checked_unless_told_otherwise() {
 }
 
 #[test]
-fn who_leaves_returns_and_misses_nothing_meanwhile() {
+fn churning_subscribers_return_and_miss_nothing() {
     let hub = Hub::start(Speech::Raw);
     let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
     let flags = [&["churn", "--url", &url, "--publish", &publish, "--leave-rate", "20"][..], &GENTLE].concat();
@@ -145,7 +145,7 @@ fn who_leaves_returns_and_misses_nothing_meanwhile() {
 }
 
 #[test]
-fn all_come_back_after_a_storm_and_the_watchers_miss_nothing() {
+fn all_clients_reconnect_after_a_storm_and_the_watchers_miss_nothing() {
     let hub = Hub::start(Speech::Raw);
     let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
     let storm = ["storm", "--url", &url, "--publish", &publish, "--watchers", "3", "--calm", "200ms"];
@@ -158,18 +158,18 @@ fn all_come_back_after_a_storm_and_the_watchers_miss_nothing() {
 }
 
 #[test]
-fn the_slow_are_told_apart_from_the_others() {
+fn slow_subscribers_are_counted_apart() {
     let hub = Hub::start(Speech::Raw);
     let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/publish"));
     let slow = ["slow", "--url", &url, "--publish", &publish, "--slow-share", "40"];
     for read in ["0", "100"] {
         let run = run(&format!("slow-{read}"), &[&slow[..], &["--slow-read", read], &GENTLE].concat()).expect_clean();
         assert_eq!((run.figure("slow"), run.figure("slow and still there")), (2.0, 2.0), "{}", run.stdout);
-        assert_eq!(run.figure("messages to each slow"), run.figure("publications"), "what waited is read at the end");
+        assert_eq!(run.figure("messages to each slow"), run.figure("publications"), "the backlog is read at the end");
     }
 }
 
-/// `loadgen accept`, and where it listens. Ends with the test.
+/// A running `loadgen accept` and its address. Ends with the test.
 struct Acceptor {
     child: Child,
     url: String,
@@ -179,7 +179,7 @@ impl Acceptor {
     fn start() -> Acceptor {
         let mut child = loadgen().arg("accept").stdout(Stdio::piped()).spawn().expect("loadgen can be run");
         let mut lines = BufReader::new(child.stdout.take().expect("it is piped")).lines();
-        let line = lines.next().expect("it says where it listens").expect("text");
+        let line = lines.next().expect("it prints its address").expect("text");
         let address = line.strip_prefix("listening on ").expect("an address");
         Acceptor { url: format!("{address}/"), child }
     }
@@ -187,13 +187,13 @@ impl Acceptor {
 
 impl Drop for Acceptor {
     fn drop(&mut self) {
-        self.child.kill().expect("it runs until it is ended");
-        self.child.wait().expect("it was ended");
+        self.child.kill().expect("it runs until it is killed");
+        self.child.wait().expect("it was killed");
     }
 }
 
 #[test]
-fn idle_connections_are_held_and_their_memory_told() {
+fn idle_connections_are_held_and_their_memory_reported() {
     let acceptor = Acceptor::start();
     let pid = acceptor.child.id().to_string();
     let more = ["--connections", "300", "--duration", "200ms", "--warmup", "0ms", "--server-pid", &pid];
@@ -217,7 +217,7 @@ fn handshakes_are_counted_in_a_closed_loop_on_schedule_and_on_a_ramp() {
 }
 
 #[test]
-fn a_server_that_dies_in_the_middle_fails_the_run_and_what_was_found_is_told() {
+fn a_server_that_dies_during_a_run_fails_it_with_a_report() {
     let mut acceptor = Acceptor::start();
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dies-{}.json", std::process::id()));
     let pid = acceptor.child.id().to_string();
@@ -234,7 +234,7 @@ fn a_server_that_dies_in_the_middle_fails_the_run_and_what_was_found_is_told() {
     std::fs::remove_file(path).expect("a report was written");
 }
 
-/// Returns when so many connections to `url` are there, and neither end has anything left to read or to send.
+/// Returns when `count` connections to `url` are established and neither end has queued bytes.
 fn wait_for_answers(url: &str, count: usize) {
     let port: u16 = url.trim_end_matches('/').rsplit(':').next().expect("a port").parse().expect("a number");
     let suffix = format!(":{port:04X}");
@@ -251,7 +251,7 @@ fn wait_for_answers(url: &str, count: usize) {
 }
 
 #[test]
-fn nobody_there_is_one_clear_line() {
+fn an_unreachable_server_is_a_one_line_error() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
@@ -265,7 +265,7 @@ fn nobody_there_is_one_clear_line() {
 }
 
 #[test]
-fn a_refused_upgrade_is_told_with_its_status() {
+fn a_refused_upgrade_is_reported_with_its_status() {
     let hub = Hub::start(Speech::EventStream);
     let url = hub.url("http", "/nothing");
     let publish = hub.url("http", "/publish");
@@ -284,14 +284,14 @@ fn a_refused_upgrade_is_told_with_its_status() {
 }
 
 #[test]
-fn a_server_that_is_silent_is_given_up() {
+fn a_silent_server_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/", silent.local_addr().unwrap());
     run("silent", &["echo", "--url", &url]).expect_refusal(&[&url, "not ready within 10 s"]);
 }
 
 #[test]
-fn a_refused_publication_ends_the_run_and_what_was_found_is_told() {
+fn a_refused_publication_ends_the_run_with_a_report() {
     let hub = Hub::start(Speech::Raw);
     let (url, publish) = (hub.url("ws", "/feed"), hub.url("http", "/refused"));
     let run = run("refused", &[&["fanout", "--url", &url, "--publish", &publish][..], &GENTLE].concat());
@@ -300,7 +300,7 @@ fn a_refused_publication_ends_the_run_and_what_was_found_is_told() {
 }
 
 #[test]
-fn flags_that_contradict_each_other_are_told() {
+fn contradicting_flags_are_rejected() {
     let feed = ["fanout", "--url", "ws://127.0.0.1:1/", "--publish", "http://127.0.0.1:1/"];
     let with = |more: &[&str]| run("flags", &[&feed[..], more].concat());
     with(&["--topics", "2"]).expect_refusal(&["{topic}"]);
@@ -312,7 +312,7 @@ fn flags_that_contradict_each_other_are_told() {
 }
 
 #[test]
-fn flags_that_are_wrong_or_missing_are_told() {
+fn wrong_or_missing_flags_are_rejected() {
     let with = |flags: &str| end(loadgen().args(flags.split_whitespace()));
     let echo = "echo --url ws://127.0.0.1:1/";
     with("").expect_refusal(&["scenario"]);
