@@ -1,8 +1,8 @@
 //! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
 //!
-//! A *shard* is one thread with one ring, one listener and one slab of connections, pinned to a CPU. It speaks RFC 6455
-//! and fans publications out: each is encoded once, and every subscriber's send points at the same bytes. Shards share
-//! nothing but queues.
+//! A *shard* is one thread with one ring, one listener and one slab of connections, pinned to a CPU. It implements
+//! RFC 6455 and fans publications out: the server encodes each publication once, and every subscriber's send points to
+//! the same bytes. Shards share only queues.
 //!
 //! ```text
 //!          subscribers                         publishers, Prometheus, you
@@ -17,29 +17,67 @@
 //!
 //! # The two golden paths
 //!
-//! | a frame comes in | where | a message goes out | where |
-//! |---|---|---|---|
-//! | `Shard::on_recv` finds the connection by its token | `server/receive` | a publication reaches its topic's home shard | `server/mesh` |
-//! | `Connection::next` takes the next frame | `conn/recv` | `Shard::sequence` gives it its place, keeps and encodes it once | `server/publish` |
-//! | `Decoder::decode` unmasks and validates in place | `proto/decoder` | one parcel for each shard with subscribers | `server/mesh` |
-//! | `Handler::on_message` answers, or asks for a `Command` | `gateway/*` | `Topics::gather` finds what each connection is due of all topics, plain or compressed | `topics/table`, `topics/carousel` |
-//! | `Shard::apply` does what was asked for | `server/publish` | `Shard::send_publications` submits one send each, or queues in the `Outbox` of a slow one | `server/fan_out`, `conn/outbox` |
+//! A message arrives:
+//!
+//! | step | where |
+//! |---|---|
+//! | `Shard::arm_recv` submits the connection's receive: a poll while it receives little, multishot while it receives much | `server/recv_mode` |
+//! | `Shard::on_recv` finds the connection by the completion's token | `server/receive` |
+//! | `Connection::next` returns the next message and answers control frames | `conn/recv` |
+//! | `Decoder::decode` unmasks and validates the frame in place | `proto/decoder`, `simd` |
+//! | `Handler::on_message` replies through its `Context` and adds `Command`s | `gateway/*` |
+//! | `Shard::apply_commands` executes the commands | `server/publish`, `server/subscribe` |
+//! | `Shard::settle_input` pauses or resumes the connection's input | `server/resume` |
+//! | `Shard::send_replies` sends the replies of the turn, one send per connection | `server/send` |
+//!
+//! A publication leaves:
+//!
+//! | step | where |
+//! |---|---|
+//! | `Publisher::publish`, or `Command::Publish`, sends a `Draft` to the topic's home shard | `server/mesh` |
+//! | `Shard::sequence` has `Home::sequence` assign the offset, and makes the `Body` | `server/publish`, `topics/home` |
+//! | `Home::record` adds the `Body` to the topic's history | `topics/home`, `topics/history` |
+//! | `Shard::push_to_all` sends one parcel to each shard with subscribers | `server/publish`, `server/mesh` |
+//! | `Topics::stage` appends the push to the topic's queue, which boards a carousel | `topics/table`, `topics/queue`, `topics/carousel` |
+//! | `Topics::gather` makes a batch: the next connections, each with a run of every topic that is due to it | `topics/table`, `topics/batch`, `topics/run` |
+//! | `encode` makes each frame once per variant, plain or compressed | `server/variant`, `gateway/encoding` |
+//! | `Shard::fan_out` submits one send per connection; the `Outbox` of a slow connection takes the rest | `server/fan_out`, `conn/outbox` |
+//!
+//! # Glossary
+//!
+//! | word | meaning |
+//! |---|---|
+//! | shard | a thread with its own ring, listener and connections; shares only queues with other shards |
+//! | turn | one iteration of a shard's loop: handle completions, parcels and timers, then send |
+//! | home shard | the shard that orders a topic's publications and keeps its history and presence; a keyed hash of the name chooses it |
+//! | parcel | a message from one shard, or from the control plane, to a shard |
+//! | doorbell | the completion that wakes a sleeping shard to read its parcels |
+//! | epoch, offset | a publication's position: offsets count 1, 2, 3 … within an epoch; a new epoch means that the count has restarted |
+//! | draft | a publish request: a publication that has no offset yet |
+//! | body | a publication with its position, its payload and its tags |
+//! | push | an event for the subscribers of a topic: a publication, a join or a leave |
+//! | carousel | a cursor that passes over all slots of a shard; each push stays on it for one round, so every subscriber receives it once |
+//! | lane (fan-out) | one of a shard's two carousels; each has its own slice of every turn |
+//! | express lane | the fan-out lane of topics with few subscribers, which never wait for large topics |
+//! | lane (ring) | one of the kernel rings of a shard that has more connections than one descriptor table holds |
+//! | conflate | replace a queued publication with a newer one of the same key |
+//! | drain | stop: close all connections at an even pace, then end the shards |
 //!
 //! # The house
 //!
 //! Imports go down only. `unsafe` lives in `simd`, `buf` and `ring`. `tests/tidy` checks both.
 //!
-//! | floor | module | what it is |
+//! | floor | module | contents |
 //! |---|---|---|
 //! | 0 | [`limits`] | every bound, its unit and why |
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
 //! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |
 //! | 1 | [`buf`] | shared frames, receive buffers, the queue between shards |
 //! | 2 | [`ring`] | io_uring, behind a trait |
-//! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, signs of life |
+//! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, keep-alive |
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
-//! | 3 | [`gateway`] | what a path means: the [`Handler`](gateway::Handler) trait, echo, the raw feed, event streams, Centrifugo's protocol |
-//! | 4 | [`server`] | shards: THE loop, and how they start and stop |
+//! | 3 | [`gateway`] | the protocol of each path: the [`Handler`] trait, echo, the raw feed, event streams, Centrifugo's protocol |
+//! | 4 | [`server`] | shards: their loop, start and stop |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
 //! | 5 | [`config`] | the configuration file |
@@ -47,8 +85,37 @@
 //!
 //! # A server of your own
 //!
-//! Implement [`Handler`](gateway::Handler), give it a path, start a [`Server`](server::Server): `examples/echo.rs` and
-//! `examples/feed.rs` are complete.
+//! Implement [`Handler`], add it to a [`ServerBuilder`] under a path, and start the [`Server`]:
+//!
+//! ```no_run
+//! use ringfeed::{Accept, CloseCode, Context, Handler, Message, Refusal, Request, Server, ServerConfig, TopicName};
+//!
+//! /// Publishes each text message to all connections of the path.
+//! struct Room(TopicName);
+//!
+//! impl Handler for Room {
+//!     fn on_open(&mut self, conn: &mut Context<'_>, _request: &Request<'_>) -> Result<Accept, Refusal> {
+//!         conn.subscribe(self.0.clone()).map_err(|_| Refusal::new(400, "too many subscriptions"))?;
+//!         Ok(Accept::default())
+//!     }
+//!
+//!     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+//!         match message.as_str() {
+//!             Some(_) => conn.publish(self.0.clone(), message),
+//!             None => conn.close(CloseCode::UNSUPPORTED_DATA, "text only"),
+//!         }
+//!     }
+//! }
+//!
+//! let lobby = TopicName::new("lobby")?;
+//! let server = Server::builder(ServerConfig::default()).route("/lobby", move || Room(lobby.clone())).start()?;
+//! println!("listening on ws://{}/lobby", server.address);
+//! let _ = server.ended.blocking_recv();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! To publish from outside the shards, use the server's [`Publisher`]. `examples/echo.rs` and `examples/feed.rs` are
+//! complete servers.
 
 pub mod buf;
 pub mod cli;
@@ -63,3 +130,8 @@ pub mod ring;
 pub mod server;
 pub mod simd;
 pub mod topics;
+
+pub use gateway::{Accept, Context, Handler, Refusal, Request};
+pub use proto::{CloseCode, Message, MessageKind};
+pub use server::{Publisher, Server, ServerBuilder, ServerConfig};
+pub use topics::{Draft, Namespaces, TopicName};
