@@ -1,10 +1,10 @@
-//! Stress: publishers at full rate on many topics of the real server, and subscribers that come, go, stall and recover
-//! at random over several shards. What each of them saw must be its topics, in order, or it was told of the loss.
-//! Beside them, on the same shards, conversations in which each connection must get its own bytes back (`crosstalk`).
+//! Stress: publishers at full rate on many topics of the real server, and subscribers that connect, leave, stall and
+//! recover at random over several shards. Each must receive its topics in order, or a report of the loss. On the same
+//! shards, each connection of `crosstalk` must receive its own bytes.
 //!
-//! `cargo test --test stress` does so for some hundred thousand deliveries, `cargo test --release --test stress --
-//! --deliveries 10000000` for as many as one likes. Nothing here is timed but what the clients choose to wait; the
-//! clients share no code with the server.
+//! `cargo test --test stress` runs for some hundred thousand deliveries, `cargo test --release --test stress --
+//! --deliveries 10000000` for a given number. Nothing is timed but the pauses of the clients; the clients share no code
+//! with the server.
 
 mod crosstalk;
 mod publisher;
@@ -25,8 +25,8 @@ use ringfeed::conn::{CloseCause, KeepAliveConfig};
 use ringfeed::gateway::{Feed, Sse};
 use ringfeed::server::{FanOutConfig, PublishError, Publisher, Server, ServerConfig, ShardMetrics, Status};
 
-use self::crosstalk::{Echoes, Witness, converse};
-use self::publisher::{Press, publish_by_control, publish_by_websocket};
+use self::crosstalk::{Echoes, Witness, run_conversation};
+use self::publisher::{PublishHandler, publish_by_control, publish_by_websocket};
 use self::rng::Rng;
 use self::subscriber::Subscriber;
 use self::truth::Truth;
@@ -35,34 +35,34 @@ use self::view::Tally;
 /// Deliveries of a run without arguments.
 const DELIVERIES: u64 = 200_000;
 
-/// More than CPUs, so that they interrupt each other anywhere.
+/// More than CPUs, so that shards preempt each other anywhere.
 const SHARDS: usize = 4;
 
 const SUBSCRIBERS: u64 = 240;
 
-/// Connections at once that want an echo: many on each shard.
+/// Concurrent connections to the echo: many on each shard.
 const CONVERSATIONS: u64 = 120;
 
 /// Threads of subscribers.
 const CROWDS: u64 = 2;
 
-/// What all threads of a run know.
+/// The state that all threads share.
 struct Shared {
     server: SocketAddr,
     truth: Truth,
     deliveries: AtomicU64,
-    /// Nothing more is to be published.
+    /// Publishers stop.
     is_enough: AtomicBool,
-    /// Nothing more will be: whoever is there is to see the rest, and to end.
+    /// All publications are made: subscribers read the rest and end.
     is_over: AtomicBool,
 }
 
-/// What to run.
+/// The run to make.
 struct Arguments {
     deliveries: u64,
     seed: u64,
-    /// Other tests were asked for, by name or as those that are ignored otherwise.
-    is_not_meant: bool,
+    /// The arguments select other tests, by name or with `--ignored`.
+    selects_other_tests: bool,
 }
 
 fn main() -> ExitCode {
@@ -73,14 +73,14 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    if !arguments.is_not_meant {
+    if !arguments.selects_other_tests {
         end_at_the_first_panic();
         run(&arguments);
     }
     ExitCode::SUCCESS
 }
 
-/// A violation is a panic on some thread; the others would go on for long.
+/// Exits at the first panic of any thread: a violation is one, and the other threads would run on.
 fn end_at_the_first_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -96,11 +96,11 @@ fn run(arguments: &Arguments) {
         listen: ([127, 0, 0, 1], 0).into(),
         shards: SHARDS,
         namespaces: Arc::new(truth.namespaces()),
-        // Of more than one turn, as for crowds, on both lanes.
+        // Fan-outs of several turns, on both lanes.
         fan_out: FanOutConfig { slice_us: 20, batch_sends: 4, express_subscribers_max: 16 },
-        // Little lies where it can't be dropped any more, and who stalls is soon behind.
+        // A small backlog in the kernel, so that a stalled subscriber is soon slow.
         socket_notsent_bytes: 8 * 1024,
-        // However busy the machine is, nobody is closed for being late.
+        // No timeout closes a connection, however busy the machine is.
         handshake_timeout_ms: 600_000,
         keep_alive: KeepAliveConfig { ping_interval_ms: 0, pong_timeout_ms: 0, idle_timeout_ms: 0 },
         ..ServerConfig::default()
@@ -109,7 +109,7 @@ fn run(arguments: &Arguments) {
     let server = Server::builder(config)
         .route("/feed/", move || Feed::new(of_feed.clone()))
         .route("/sse/", move || Sse::new(of_sse.clone()))
-        .route("/press", Press::default)
+        .route("/press", PublishHandler::default)
         .route("/witness/", Witness::default)
         .start();
     let Server { address, mut publisher, status, .. } = server.expect("the server starts");
@@ -122,7 +122,7 @@ fn run(arguments: &Arguments) {
             let members = (0..SUBSCRIBERS).filter(|index| index % CROWDS == crowd);
             let members: Vec<Subscriber> =
                 members.map(|index| Subscriber::new(index, shared.clone(), rng.fork())).collect();
-            thread::spawn(move || live(members))
+            thread::spawn(move || run_to_end(members))
         })
         .collect();
     let publishers = spawn_publishers(&shared, publisher, &mut rng);
@@ -136,47 +136,48 @@ fn run(arguments: &Arguments) {
     let echoes = conversations.join().expect("no conversation has panicked");
     let publications = shared.truth.check_whole();
     drain(&mut publisher);
+    check_cuts(&total, &status);
     report(&total, publications, &status, start.elapsed());
     let Echoes { connections, messages, bytes } = echoes;
     println!("{messages} echoes of {bytes} bytes on {connections} connections, none foreign");
 }
 
 /// Runs subscribers to their end on this thread.
-fn live(subscribers: Vec<Subscriber>) -> Tally {
+fn run_to_end(subscribers: Vec<Subscriber>) -> Tally {
     on_this_thread(async {
-        let lives: Vec<_> = subscribers.into_iter().map(|one| tokio::task::spawn_local(one.live())).collect();
+        let runs: Vec<_> = subscribers.into_iter().map(|one| tokio::task::spawn_local(one.run_to_end())).collect();
         let mut total = Tally::default();
-        for life in lives {
+        for life in runs {
             total.add(&life.await.expect("no subscriber has panicked"));
         }
         total
     })
 }
 
-/// Publishes through the control plane, and over a WebSocket to some shard or other; gives the former back at the end.
+/// Publishes through the control plane, and over WebSockets on any shard. Returns the publisher at the end.
 fn spawn_publishers(shared: &Arc<Shared>, publisher: Publisher, rng: &mut Rng) -> thread::JoinHandle<Publisher> {
     let (shared, mut rng) = (shared.clone(), rng.fork());
     thread::spawn(move || {
         on_this_thread(async {
-            let pressmen: Vec<_> = (1..=3)
+            let clients: Vec<_> = (1..=3)
                 .map(|number| tokio::task::spawn_local(publish_by_websocket(number, shared.clone(), rng.fork())))
                 .collect();
             let publisher = publish_by_control(publisher, &shared, rng).await;
-            for pressman in pressmen {
-                pressman.await.expect("no publisher has panicked");
+            for client in clients {
+                client.await.expect("no publisher has panicked");
             }
             publisher
         })
     })
 }
 
-/// Has all conversations on one thread.
+/// Runs all conversations on one thread.
 fn spawn_conversations(shared: &Arc<Shared>, rng: &mut Rng) -> thread::JoinHandle<Echoes> {
     let (shared, mut rng) = (shared.clone(), rng.fork());
     thread::spawn(move || {
         on_this_thread(async {
             let all: Vec<_> = (0..CONVERSATIONS)
-                .map(|number| tokio::task::spawn_local(converse(number, shared.clone(), rng.fork())))
+                .map(|number| tokio::task::spawn_local(run_conversation(number, shared.clone(), rng.fork())))
                 .collect();
             let mut total = Echoes::default();
             for one in all {
@@ -192,7 +193,7 @@ fn on_this_thread<T>(future: impl Future<Output = T>) -> T {
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }
 
-/// Waits until enough was delivered, and says now and then how far that is.
+/// Waits until enough messages are delivered, and reports the progress.
 fn watch(shared: &Shared, arguments: &Arguments, start: Instant) {
     let mut reported = start;
     loop {
@@ -214,12 +215,18 @@ fn drain(publisher: &mut Publisher) {
     }
 }
 
+/// Each loss of publications that were still in the history must be a recovery that the server cut, and counted.
+fn check_cuts(total: &Tally, status: &Status) {
+    let counted: u64 = status.shards.iter().map(|shard| shard.recoveries_cut.get()).sum();
+    assert!(total.cuts <= counted, "{} losses of kept publications, {counted} cut recoveries", total.cuts);
+}
+
 fn report(total: &Tally, publications: u64, status: &Status, elapsed: Duration) {
     let sum = |number: fn(&ShardMetrics) -> u64| status.shards.iter().map(number).sum::<u64>();
     println!("0 violations in {} deliveries of {publications} publications, {elapsed:.1?}", total.deliveries);
     println!(
-        "{} connections; {} recoveries of {} publications, {} losses told; {} skipped where that is the policy",
-        total.connections, total.recoveries, total.recovered, total.told, total.skipped
+        "{} connections; {} recoveries of {} publications, {} reported losses ({} cut); {} skipped by policy",
+        total.connections, total.recoveries, total.recovered, total.losses, total.cuts, total.skipped
     );
     println!(
         "server: {} closed as slow, {} dropped, {} conflated, {} refused",
@@ -232,7 +239,7 @@ fn report(total: &Tally, publications: u64, status: &Status, elapsed: Duration) 
 
 impl Arguments {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Arguments, String> {
-        let mut parsed = Arguments { deliveries: DELIVERIES, seed: 1, is_not_meant: false };
+        let mut parsed = Arguments { deliveries: DELIVERIES, seed: 1, selects_other_tests: false };
         while let Some(argument) = arguments.next() {
             let mut number = || {
                 let text = arguments.next().ok_or("a number is missing")?;
@@ -241,11 +248,11 @@ impl Arguments {
             match argument.as_str() {
                 "--deliveries" => parsed.deliveries = number()?,
                 "--seed" => parsed.seed = number()?,
-                // The test runner's own, given to every test binary.
-                "--ignored" => parsed.is_not_meant = true,
+                // An argument that the test runner passes to every test binary.
+                "--ignored" => parsed.selects_other_tests = true,
                 "--" | "--quiet" | "-q" | "--nocapture" | "--show-output" | "--include-ignored" => {}
-                name if !name.starts_with('-') => parsed.is_not_meant |= !"stress".contains(name),
-                other => return Err(format!("no such argument: {other}")),
+                name if !name.starts_with('-') => parsed.selects_other_tests |= !"stress".contains(name),
+                other => return Err(format!("unknown argument: {other}")),
             }
         }
         Ok(parsed)
