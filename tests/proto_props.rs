@@ -1,5 +1,5 @@
-//! RFC 6455 as properties: what is encoded comes out as it went in, however it is fragmented, interleaved with
-//! control frames, masked and cut on the way; and no input whatsoever depends on how it is cut.
+//! RFC 6455 as properties: decoding returns the encoded messages, however they are fragmented, interleaved with control
+//! frames, masked and cut; and no result depends on the cuts.
 
 use flate2::{Decompress, FlushDecompress};
 use proptest::collection::vec;
@@ -19,7 +19,7 @@ use support::{ROLES, Seen, decode_cut, decode_deflated_cut, frame};
 
 const MESSAGE_BYTES_MAX: u32 = 1 << 20;
 
-/// One step of what a peer sends.
+/// One message of a peer.
 #[derive(Clone, Debug)]
 enum Sent {
     /// A text, cut at these places into fragments; a control frame may follow each fragment but the last.
@@ -61,7 +61,7 @@ impl WithinWindow {
     }
 }
 
-/// Payloads made of the same few pieces, so that there is something to refer back to, within each and beyond.
+/// Payloads made of the same few pieces, so that they repeat within each payload and across payloads.
 fn any_payloads(count: usize) -> impl Strategy<Value = Vec<Vec<u8>>> {
     (vec(vec(any::<u8>(), 1..40), 1..8), vec(vec(any::<Index>(), 0..120), count)).prop_map(|(pieces, orders)| {
         let payload = |order: &Vec<Index>| order.iter().flat_map(|index| index.get(&pieces).clone()).collect();
@@ -113,7 +113,7 @@ impl Control {
 }
 
 impl Sent {
-    /// Appends the frames to `out` and what must be seen of them to `seen`.
+    /// Appends the frames to `out` and the expected events to `seen`.
     fn encode(&self, out: &mut Vec<u8>, mask: Option<[u8; 4]>, seen: &mut Vec<Seen>) {
         match self {
             Sent::Control(control) => seen.push(control.encode(out, mask)),
@@ -164,7 +164,7 @@ fn deflated_fragments(role: Role, deflated: &[u8], cuts: &[usize]) -> Vec<u8> {
     let mut wire = Vec::new();
     for (index, end) in ends.enumerate() {
         let fin = if index == cuts.len() { 0x80 } else { 0 };
-        // Only the first frame says what the message is, and that it is compressed (RFC 7692 §6.1).
+        // Only the first frame has the opcode and RSV1 (RFC 7692 §6.1).
         let first = if index == 0 { 0x42 } else { 0 };
         wire.extend(frame(role, fin | first, &deflated[start..end]));
         start = end;
@@ -176,7 +176,7 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_sent_is_seen(
+    fn decoding_returns_the_encoded_messages(
         role in any_role(),
         key in any::<u32>(),
         sent in vec(any_sent(), 0..6),
@@ -229,9 +229,9 @@ proptest! {
         prop_assert_eq!(cut, whole);
     }
 
-    /// The judge is the standard library, on the whole text.
+    /// The reference is the standard library, on the whole text.
     #[test]
-    fn text_is_seen_if_and_only_if_it_is_utf8(
+    fn text_is_accepted_if_and_only_if_it_is_utf8(
         role in any_role(),
         mut bytes in any::<String>().prop_map(String::into_bytes),
         damage in vec((any::<Index>(), any::<u8>()), 0..3),
@@ -255,7 +255,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_compressed_is_inflated(
+    fn inflating_returns_the_compressed_payload(
         role in any_role(),
         payload in any_payloads(1).prop_map(|mut payloads| payloads.remove(0)),
         level in 1u8..=9,
@@ -275,7 +275,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_said_to_one_and_to_many_is_inflated_where_context_is_taken_over(
+    fn unicast_and_fan_out_inflate_with_context_takeover(
         payloads in any_payloads(20),
         to_many in vec(any::<bool>(), 20),
         level in 1u8..=9,
@@ -309,7 +309,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_peer_compresses_is_inflated_where_context_is_taken_over(
+    fn a_peers_messages_inflate_with_context_takeover(
         payloads in any_payloads(20),
         forgets in vec(any::<bool>(), 20),
         level in 1u32..=9,
@@ -342,7 +342,7 @@ proptest! {
     }
 
     #[test]
-    fn headers_come_back(
+    fn headers_round_trip(
         fin in any::<bool>(),
         rsv1 in any::<bool>(),
         opcode in prop_oneof![Just(Opcode::Continuation), Just(Opcode::Text), Just(Opcode::Binary)],

@@ -1,4 +1,4 @@
-//! RFC 6455 and RFC 7692 as tables: bytes in, what must be seen. One `check` per table touches the API.
+//! RFC 6455 and RFC 7692 as tables of input and expected events. One `check` per table uses the API.
 
 #[path = "proto/boundaries.rs"]
 mod boundaries;

@@ -1,5 +1,5 @@
-//! Many commands of Centrifugo's protocol, and commands with large answers: what one client holds is bounded, its
-//! neighbours go on, and all commands are answered once it reads.
+//! Many commands of Centrifugo's protocol, and commands with large answers: one client's backlog is bounded, its
+//! neighbours are undisturbed, and once it reads, it receives all answers.
 
 use std::fs;
 
@@ -28,10 +28,10 @@ presence = true
 presence_read = "anyone"
 "#;
 
-/// Bytes of the publications of `large`.
+/// The size of all publications of `large`.
 const LARGE_BYTES: usize = 500_000;
 
-/// Histories of publications that are large, and of such as fill pages.
+/// A server with two histories: `large` has large publications, `small` more than one page of small ones.
 fn server(name: &str) -> Server {
     let file = target_dir("hostile").join(name);
     fs::write(&file, CONFIG).expect("the target directory can be written to");
@@ -50,16 +50,16 @@ fn server(name: &str) -> Server {
 
 fn open(server: &Server) -> Peer {
     let mut peer = Peer::open(server.data, PATH);
-    say(&mut peer, r#"{"id":1,"connect":{}}"#);
-    assert_eq!(hear(&mut peer)["id"], 1);
+    send_text(&mut peer, r#"{"id":1,"connect":{}}"#);
+    assert_eq!(read_reply(&mut peer)["id"], 1);
     peer
 }
 
-fn say(peer: &mut Peer, text: &str) {
+fn send_text(peer: &mut Peer, text: &str) {
     peer.send(&frame(FIN | TEXT, text.as_bytes()));
 }
 
-fn hear(peer: &mut Peer) -> Value {
+fn read_reply(peer: &mut Peer) -> Value {
     let Frame { first_byte, payload } = peer.next_frame().expect("a reply");
     assert_eq!(first_byte, FIN | TEXT, "{}", payload.escape_ascii());
     serde_json::from_slice(&payload).expect("a reply in JSON")
@@ -69,10 +69,10 @@ fn commands(ids: std::ops::Range<usize>, request: &str) -> String {
     ids.map(|id| format!(r#"{{"id":{id},{request}}}"#)).collect::<Vec<_>>().join("\n")
 }
 
-/// Commands without end, of which nothing is read: what waits is a few answers, and what the neighbours get is theirs.
-/// Once it is read, all comes, in order.
+/// Endless commands from clients that do not read: each backlog is a few answers, and the neighbours receive only their
+/// own. Once the clients read, all answers arrive in order.
 #[test]
-fn a_flood_of_questions_waits_for_whoever_asks() {
+fn a_client_that_does_not_read_bounds_its_answers() {
     const COUNT: usize = 1000;
     let server = server("questions.toml");
     let mut neighbour = Peer::open(server.data, "/echo");
@@ -89,22 +89,22 @@ fn a_flood_of_questions_waits_for_whoever_asks() {
         let mut peer = open(&server);
         let before = resident_bytes(&server);
         let paused = total(&server, "ringfeed_inputs_paused_total", "");
-        say(&mut peer, &commands(10..10 + count, request));
+        send_text(&mut peer, &commands(10..10 + count, request));
         await_that("messages wait", || total(&server, "ringfeed_inputs_paused_total", "") > paused);
         for _ in 0..20 {
             neighbour.expect_echo("undisturbed");
             let waiting = total(&server, "ringfeed_outbox_bytes", "") as usize;
-            assert!(waiting <= waiting_max, "{waiting} bytes wait: {request}");
+            assert!(waiting <= waiting_max, "the backlog is {waiting} bytes: {request}");
         }
         let held = resident_bytes(&server).saturating_sub(before);
-        assert!(held < 48 << 20, "{count} questions hold {held} bytes: {request}");
+        assert!(held < 48 << 20, "{count} commands take {held} bytes: {request}");
         for id in 10..10 + count {
-            assert_eq!(hear(&mut peer)["id"], id, "{request}");
+            assert_eq!(read_reply(&mut peer)["id"], id, "{request}");
         }
     }
 }
 
-/// A page has so many bytes at most, or one publication, and all pages together have all publications.
+/// A page has a maximum size, or one publication, and all pages together have all publications.
 #[test]
 fn a_history_is_read_page_by_page() {
     let server = server("pages.toml");
@@ -113,8 +113,8 @@ fn a_history_is_read_page_by_page() {
         let (mut seen, mut since) = (0, Value::Null);
         while seen < count {
             let history = json!({"id": 2, "history": {"channel": topic, "limit": -1, "since": since}});
-            say(&mut peer, &history.to_string());
-            let result = hear(&mut peer)["history"].take();
+            send_text(&mut peer, &history.to_string());
+            let result = read_reply(&mut peer)["history"].take();
             let publications = result["publications"].as_array().expect("publications");
             assert!(publications.len() * bytes <= HISTORY_PAGE_BYTES || publications.len() == 1);
             assert_eq!(publications[0]["offset"], seen + 1);
@@ -125,9 +125,9 @@ fn a_history_is_read_page_by_page() {
     }
 }
 
-/// Messages behind one that waits wait with it, in either encoding, and so does a goodbye.
+/// Messages behind a delayed command keep their order, in either encoding, and so does a Close frame.
 #[test]
-fn what_stands_behind_commands_that_wait_is_read_in_its_turn() {
+fn messages_behind_delayed_commands_keep_their_order() {
     let server = server("behind.toml");
     let mut peer = open(&server);
     let mut bytes = Vec::new();
@@ -137,9 +137,9 @@ fn what_stands_behind_commands_that_wait_is_read_in_its_turn() {
     }
     bytes.extend(frame(FIN | CLOSE, &close_payload(1000, b"")));
     peer.send(&bytes);
-    // The goodbye does not wait for an answer that is on its way.
+    // The Close frame does not wait for an answer in flight.
     for id in 10..509 {
-        assert_eq!(hear(&mut peer)["id"], id);
+        assert_eq!(read_reply(&mut peer)["id"], id);
     }
     let mut ends = peer.whole_frames_until_end();
     assert!(ends.len() <= 2 && ends.pop().is_some_and(|end| end.first_byte == FIN | CLOSE), "{ends:?}");
@@ -160,9 +160,9 @@ fn what_stands_behind_commands_that_wait_is_read_in_its_turn() {
     }
 }
 
-/// More subscriptions in one message than a connection may have, but never as many at once.
+/// One message subscribes more often than a connection may, but unsubscribes in between.
 #[test]
-fn a_subscription_that_others_have_made_room_for_is_answered_and_there() {
+fn a_subscription_after_an_unsubscribe_fits_the_limit() {
     let server = server("room.toml");
     let mut peer = open(&server);
     let pair = |index: usize| {
@@ -171,10 +171,10 @@ fn a_subscription_that_others_have_made_room_for_is_answered_and_there() {
         format!("{{\"id\":{subscribe},\"subscribe\":{channel}}}\n{{\"id\":{unsubscribe},\"unsubscribe\":{channel}}}\n")
     };
     let pairs: String = (0..CONN_TOPICS_MAX).map(pair).collect();
-    say(&mut peer, &format!("{pairs}{{\"id\":9999,\"subscribe\":{{\"channel\":\"real\"}}}}"));
+    send_text(&mut peer, &format!("{pairs}{{\"id\":9999,\"subscribe\":{{\"channel\":\"real\"}}}}"));
     let mut ids: Vec<u64> = (0..=2 * CONN_TOPICS_MAX)
         .map(|_| {
-            let reply = hear(&mut peer);
+            let reply = read_reply(&mut peer);
             assert_eq!(reply.get("error"), None, "{reply}");
             reply["id"].as_u64().expect("an id")
         })
@@ -184,5 +184,5 @@ fn a_subscription_that_others_have_made_room_for_is_answered_and_there() {
     assert_eq!(ids, expected);
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 1);
     http::post(server.control, "/publish/real", "application/json", b"1");
-    assert_eq!(hear(&mut peer)["push"]["channel"], "real");
+    assert_eq!(read_reply(&mut peer)["push"]["channel"], "real");
 }

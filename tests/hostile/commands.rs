@@ -1,4 +1,4 @@
-//! Commands of Centrifugo's protocol that ask for too much, are too much, or come with tokens that are worth nothing.
+//! Commands of Centrifugo's protocol that exceed a limit, or come with invalid tokens.
 
 use std::fs;
 use std::io::Write;
@@ -41,31 +41,31 @@ fn server(name: &str) -> Server {
     start(&["--echo", "--config", file.to_str().expect("a path of UTF-8")])
 }
 
-/// A client that has said nothing yet.
+/// A client that has not sent a command.
 fn open(server: &Server) -> Peer {
     Peer::open(server.data, PATH)
 }
 
-/// A client that nobody knows, and that was let in.
+/// An anonymous client that has connected.
 fn anonymous(server: &Server) -> Peer {
     let mut peer = open(server);
-    assert!(ask(&mut peer, &json!({"id": 1, "connect": {}}))["connect"].is_object());
+    assert!(call(&mut peer, &json!({"id": 1, "connect": {}}))["connect"].is_object());
     peer
 }
 
-fn say(peer: &mut Peer, text: &str) {
+fn send_text(peer: &mut Peer, text: &str) {
     peer.send(&frame(FIN | TEXT, text.as_bytes()));
 }
 
-fn hear(peer: &mut Peer) -> Value {
+fn read_reply(peer: &mut Peer) -> Value {
     let Frame { first_byte, payload } = peer.next_frame().expect("a reply");
     assert_eq!(first_byte, FIN | TEXT, "{}", payload.escape_ascii());
     serde_json::from_slice(&payload).expect("a reply in JSON")
 }
 
-fn ask(peer: &mut Peer, command: &Value) -> Value {
-    say(peer, &command.to_string());
-    hear(peer)
+fn call(peer: &mut Peer, command: &Value) -> Value {
+    send_text(peer, &command.to_string());
+    read_reply(peer)
 }
 
 fn now_s() -> u64 {
@@ -76,16 +76,16 @@ fn sign(key: &str, claims: &Value) -> String {
     encode(&Header::default(), claims, &EncodingKey::from_secret(key.as_bytes())).expect("claims can be signed")
 }
 
-/// Arrays in each other, as what is published: passed on as they are, refused where they are too deep or never end.
+/// Nested arrays as a publication: the server passes them on, or rejects them if they are too deep or never end.
 #[test]
-fn deep_json_is_passed_on_or_refused() {
+fn deep_json_is_passed_on_or_rejected() {
     let server = server("deep.toml");
     let mut neighbour = Peer::open(server.data, "/echo");
     let (mut peer, mut listener) = (anonymous(&server), Peer::open(server.data, "/feed/a"));
-    assert!(ask(&mut peer, &json!({"id": 2, "subscribe": {"channel": "a"}}))["subscribe"].is_object());
+    assert!(call(&mut peer, &json!({"id": 2, "subscribe": {"channel": "a"}}))["subscribe"].is_object());
     let arrays = |depth: usize| [&"[".repeat(depth)[..], &"]".repeat(depth)].concat();
     let publish = |data: &str| format!(r#"{{"id":3,"publish":{{"channel":"a","data":{data}}}}}"#);
-    say(&mut peer, &publish(&arrays(1000)));
+    send_text(&mut peer, &publish(&arrays(1000)));
     assert_eq!(listener.next_message(), (TEXT, arrays(1000).into_bytes()));
     let unfinished = ["[", r#"{"a":"#, r#"{"id":1,"publish":{"data":["#]
         .map(|text| text.repeat(CENTRIFUGE_MESSAGE_BYTES_MAX as usize / text.len()));
@@ -93,14 +93,14 @@ fn deep_json_is_passed_on_or_refused() {
     let refused = [&too_deep].into_iter().chain(&unfinished);
     for (number, text) in refused.enumerate() {
         let mut peer = anonymous(&server);
-        say(&mut peer, text);
+        send_text(&mut peer, text);
         peer.expect_close(3501);
         await_closed(&server, "application", number as u64 + 1);
         neighbour.expect_echo("undisturbed");
     }
 }
 
-/// Commands count one by one towards what a client may send in a second, also where many come in one message.
+/// Each command counts towards the message rate, even if one message holds many.
 #[test]
 fn a_flood_of_commands_in_few_messages_ends_at_its_bound() {
     let file = target_dir("hostile").join("flood.toml");
@@ -110,16 +110,16 @@ fn a_flood_of_commands_in_few_messages_ends_at_its_bound() {
     let mut neighbour = Peer::open(server.data, "/echo");
     let mut peer = anonymous(&server);
     let batch = r#"{"id":2,"presence_stats":{"channel":"a"}}"#.to_owned() + "\n";
-    (0..10).for_each(|_| say(&mut peer, batch.repeat(40).trim_end()));
+    (0..10).for_each(|_| send_text(&mut peer, batch.repeat(40).trim_end()));
     let replies = answers_until_limited(&mut peer);
-    // Commands that are one too many end it before all answers have come; and if the server takes its time, some more
-    // commands may come.
+    // The first command over the limit closes the connection before all answers have left; a slow server may accept
+    // some more.
     assert!((64..400).contains(&replies.len()), "{} replies", replies.len());
     await_closed(&server, "rate_limited", 1);
     neighbour.expect_echo("undisturbed");
 }
 
-/// A message too many by one byte, and one that never ends.
+/// A message that is one byte too large, and one that never ends.
 #[test]
 fn huge_json_ends_at_the_bound_of_a_message() {
     let server = server("huge.toml");
@@ -131,18 +131,18 @@ fn huge_json_ends_at_the_bound_of_a_message() {
         let mut sender = peer.sender();
         let sending = thread::spawn(move || sender.write_all(&frame(FIN | TEXT, text.as_bytes())));
         peer.expect_close(1009);
-        // The server reads on for a while, so that the Close frame is not lost to a reset.
+        // The server reads on for a while, so that a reset does not discard the Close frame.
         let _ = sending.join().expect("sending does not panic");
         neighbour.expect_echo("undisturbed");
     }
     await_closed(&server, "protocol", 2);
     let held = resident_bytes(&server).saturating_sub(before);
-    assert!(held < 16 << 20, "two messages that were refused hold {held} bytes");
+    assert!(held < 16 << 20, "two rejected messages take {held} bytes");
 }
 
-/// A hundred thousand topics: it gets as many as a connection may have, and is told so for each of the others.
+/// Subscribes to a hundred thousand topics: the client gets the maximum, and an error for each further topic.
 #[test]
-fn a_subscriber_to_a_hundred_thousand_topics_gets_as_many_as_it_may_have() {
+fn a_subscriber_to_a_hundred_thousand_topics_gets_as_many_as_allowed() {
     const TOPICS: usize = 100_000;
     let server = server("topics.toml");
     let mut neighbour = Peer::open(server.data, "/echo");
@@ -158,7 +158,7 @@ fn a_subscriber_to_a_hundred_thousand_topics_gets_as_many_as_it_may_have() {
     });
     let (mut subscribed, mut refused) = (0, 0);
     for number in 0..TOPICS {
-        let reply = hear(&mut peer);
+        let reply = read_reply(&mut peer);
         match reply["error"]["code"].as_u64() {
             None => subscribed += 1,
             Some(code) => {
@@ -173,22 +173,22 @@ fn a_subscriber_to_a_hundred_thousand_topics_gets_as_many_as_it_may_have() {
     sending.join().expect("sending does not panic");
     assert_eq!((subscribed, refused), (CONN_TOPICS_MAX, TOPICS - CONN_TOPICS_MAX));
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), CONN_TOPICS_MAX as u64);
-    // What was received in one turn is answered before anybody is held back.
+    // The server answers everything received in one turn before it pauses a client.
     let held = resident_bytes(&server).saturating_sub(before);
-    assert!(held < 64 << 20, "a hundred thousand wishes hold {held} bytes");
+    assert!(held < 64 << 20, "a hundred thousand subscribes take {held} bytes");
 }
 
-/// Tokens that were good once, or for somebody else, or for something else, or are made up.
+/// Tokens that have expired, belong to another user or purpose, or are forged.
 #[test]
-fn tokens_that_are_expired_replayed_or_forged_let_nobody_in() {
+fn expired_replayed_and_forged_tokens_are_rejected() {
     let server = server("tokens.toml");
     let expired = sign(KEY, &json!({"sub": "ann", "exp": now_s() - 1}));
-    // Twice: who was refused once is refused again.
+    // Twice: a rejected token is rejected again.
     for _ in 0..2 {
         let mut peer = open(&server);
-        let reply = ask(&mut peer, &json!({"id": 1, "connect": {"token": expired}}));
+        let reply = call(&mut peer, &json!({"id": 1, "connect": {"token": expired}}));
         assert_eq!(reply["error"]["code"], 109, "{reply}");
-        say(&mut peer, r#"{"id":2,"subscribe":{"channel":"a"}}"#);
+        send_text(&mut peer, r#"{"id":2,"subscribe":{"channel":"a"}}"#);
         peer.expect_close(3501);
     }
     let good = sign(KEY, &json!({"sub": "ann"}));
@@ -204,37 +204,37 @@ fn tokens_that_are_expired_replayed_or_forged_let_nobody_in() {
     ];
     for token in &forged {
         let mut peer = open(&server);
-        say(&mut peer, &json!({"id": 1, "connect": {"token": token}}).to_string());
+        send_text(&mut peer, &json!({"id": 1, "connect": {"token": token}}).to_string());
         assert_eq!(peer.expect_close_reason(3500), "invalid token", "{token}");
     }
     await_closed(&server, "application", 2 + forged.len() as u64);
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 0);
 }
 
-/// Half an emoji, which a client writes that has cut a text, and numbers past what others can hold.
+/// Half a surrogate pair, as from a client that has cut a text, and numbers beyond 64 bits.
 #[test]
 fn legal_json_is_passed_on_whatever_it_means() {
     let server = server("legal.toml");
     let mut nobody = open(&server);
     let connect = r#"{"id":1,"connect":{"name":"\ud83d","version":1e400,"data":{"\ude00":1e400}}}"#;
-    say(&mut nobody, connect);
-    assert!(hear(&mut nobody)["connect"].is_object());
+    send_text(&mut nobody, connect);
+    assert!(read_reply(&mut nobody)["connect"].is_object());
     let (mut peer, mut listener) = (anonymous(&server), Peer::open(server.data, "/feed/a"));
-    assert!(ask(&mut peer, &json!({"id": 2, "subscribe": {"channel": "a"}}))["subscribe"].is_object());
+    assert!(call(&mut peer, &json!({"id": 2, "subscribe": {"channel": "a"}}))["subscribe"].is_object());
     for data in [r#"{"text":"hi \ud83d"}"#, r#""\ude00\ud83d""#, "1e400", "[-1E+999,0.1e-999]"] {
-        say(&mut peer, &format!(r#"{{"id":3,"publish":{{"channel":"a","data":{data}}}}}"#));
+        send_text(&mut peer, &format!(r#"{{"id":3,"publish":{{"channel":"a","data":{data}}}}}"#));
         assert_eq!(listener.next_message(), (TEXT, data.as_bytes().to_vec()));
         let payloads: Vec<Vec<u8>> = (0..2).map(|_| peer.next_message().1).collect();
         let push = format!(r#""data":{data}"#);
         assert!(payloads.iter().any(|payload| String::from_utf8_lossy(payload).contains(&push)), "{data}");
     }
-    say(&mut peer, r#"{"id":4,"publish":{"channel":"\ud83d","data":1}}"#);
-    assert_eq!(hear(&mut peer)["error"]["code"], 107, "no topic has such a name");
+    send_text(&mut peer, r#"{"id":4,"publish":{"channel":"\ud83d","data":1}}"#);
+    assert_eq!(read_reply(&mut peer)["error"]["code"], 107, "this name is invalid");
 }
 
-/// Names that begin with `$` are for bearers of tokens, and what follows `#` says for whom they are.
+/// Names that begin with `$` require a token, and the part after `#` lists the users that may subscribe.
 #[test]
-fn names_that_say_for_whom_they_are_are_not_for_others() {
+fn names_reserved_for_users_are_closed_to_others() {
     let server = server("boundaries.toml");
     let target = |path: &str, name: &str| format!("/{path}/{}", name.replace('#', "%23"));
     for (name, status) in [("dialog%2342", 403), ("$private", 403), ("dialog%23", 403)] {
@@ -248,32 +248,32 @@ fn names_that_say_for_whom_they_are_are_not_for_others() {
     let user = |name: &str| {
         let mut peer = open(&server);
         let connect = json!({"id": 1, "connect": {"token": sign(KEY, &json!({"sub": name}))}});
-        assert!(ask(&mut peer, &connect)["connect"].is_object());
+        assert!(call(&mut peer, &connect)["connect"].is_object());
         peer
     };
     let (mut ann, mut bob, mut nobody) = (user("ann"), user("bob"), anonymous(&server));
     let subscribe = |channel: &str| json!({"id": 2, "subscribe": {"channel": channel}});
     for channel in ["dialog#ann", "#ann", "$private"] {
         for peer in [&mut bob, &mut nobody] {
-            assert_eq!(ask(peer, &subscribe(channel))["error"]["code"], 103, "{channel}");
+            assert_eq!(call(peer, &subscribe(channel))["error"]["code"], 103, "{channel}");
         }
     }
-    assert_eq!(ask(&mut ann, &subscribe("$private"))["error"]["code"], 103);
+    assert_eq!(call(&mut ann, &subscribe("$private"))["error"]["code"], 103);
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 0);
-    assert!(ask(&mut ann, &subscribe("dialog#ann"))["subscribe"].is_object());
+    assert!(call(&mut ann, &subscribe("dialog#ann"))["subscribe"].is_object());
     let token = sign(KEY, &json!({"sub": "bob", "channel": "$private"}));
     let allowed = json!({"id": 2, "subscribe": {"channel": "$private", "token": token}});
-    assert!(ask(&mut bob, &allowed)["subscribe"].is_object());
+    assert!(call(&mut bob, &allowed)["subscribe"].is_object());
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 2);
 }
 
-/// A token for one channel is none for a connection, and one for a connection holds no longer than it says.
+/// A subscription token does not authenticate a connection, and a connection token expires at its time.
 #[test]
-fn a_subscription_token_lets_nobody_in() {
+fn a_subscription_token_does_not_authenticate_a_connection() {
     let server = server("kinds.toml");
     let connect = |claims: Value| {
         let mut peer = open(&server);
-        say(&mut peer, &json!({"id": 1, "connect": {"token": sign(KEY, &claims)}}).to_string());
+        send_text(&mut peer, &json!({"id": 1, "connect": {"token": sign(KEY, &claims)}}).to_string());
         peer
     };
     let reason = connect(json!({"sub": "ann", "channel": "private:a"})).expect_close_reason(3500);
@@ -281,21 +281,21 @@ fn a_subscription_token_lets_nobody_in() {
     let reason = connect(json!({"sub": "ann", "subs": {"a": {}}})).expect_close_reason(3500);
     assert!(reason.contains("'subs'"), "{reason}");
     let mut peer = connect(json!({"sub": "ann", "exp": now_s() + 1000, "expire_at": now_s() + 100}));
-    let ttl = hear(&mut peer)["connect"]["ttl"].as_u64().expect("a time");
+    let ttl = read_reply(&mut peer)["connect"]["ttl"].as_u64().expect("a time");
     assert!((1..=100).contains(&ttl), "{ttl} s");
     let of_another = json!({"sub": "ann", "channel": "private:a", "client": "another"});
     let subscribe = json!({"id": 2, "subscribe": {"channel": "private:a", "token": sign(KEY, &of_another)}});
-    assert_eq!(ask(&mut peer, &subscribe)["error"]["code"], 103);
+    assert_eq!(call(&mut peer, &subscribe)["error"]["code"], 103);
 }
 
-/// What allows one user to subscribe to one channel allows nobody else, and nothing else.
+/// A subscription token is valid for one user and one channel.
 #[test]
-fn a_subscription_token_is_worth_nothing_to_others() {
+fn a_subscription_token_is_rejected_for_others() {
     let server = server("subscription_tokens.toml");
     let user = |name: &str| {
         let mut peer = open(&server);
         let connect = json!({"id": 1, "connect": {"token": sign(KEY, &json!({"sub": name}))}});
-        assert!(ask(&mut peer, &connect)["connect"].is_object());
+        assert!(call(&mut peer, &connect)["connect"].is_object());
         peer
     };
     let of_ann = sign(KEY, &json!({"sub": "ann", "channel": "private:a"}));
@@ -306,16 +306,16 @@ fn a_subscription_token_is_worth_nothing_to_others() {
         (&mut bob, "private:a", &of_ann, 103),
         (&mut nobody, "private:a", &of_ann, 103),
         (&mut ann, "private:b", &of_ann, 103),
-        // A connection's token names no channel.
+        // A connection token names no channel.
         (&mut user("ann"), "private:a", &sign(KEY, &json!({"sub": "ann"})), 103),
         (&mut user("ann"), "private:a", &sign("another key", &json!({"sub": "ann", "channel": "private:a"})), 103),
         (&mut user("ann"), "private:a", &expired, 109),
     ];
     for (peer, channel, token, code) in rows {
-        let reply = ask(peer, &subscribe(channel, token));
+        let reply = call(peer, &subscribe(channel, token));
         assert_eq!(reply["error"]["code"], code, "{channel}: {reply}");
     }
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 0);
-    assert!(ask(&mut ann, &subscribe("private:a", &of_ann))["subscribe"].is_object());
+    assert!(call(&mut ann, &subscribe("private:a", &of_ann))["subscribe"].is_object());
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 1);
 }

@@ -1,4 +1,4 @@
-//! Clients of the control port that have no key: they hold places, say nothing, or read nothing.
+//! Clients of the control port without a key: they hold connections, send nothing, or read nothing.
 
 use std::fs;
 use std::io::Write;
@@ -12,7 +12,7 @@ use crate::support::target_dir;
 
 const KEY: &str = "a key that nobody has guessed yet";
 
-/// More than the control port has places for, with the key and without.
+/// More connections than the control port allows, with the key and without.
 const CROWD: usize = 2000;
 
 fn server() -> Server {
@@ -21,21 +21,21 @@ fn server() -> Server {
     start(&["--api-key-file", file.to_str().expect("a path of UTF-8")])
 }
 
-fn ask(server: &Server, request: &str) -> Response {
+fn send_request(server: &Server, request: &str) -> Response {
     let fields = format!("Host: localhost\r\nX-API-Key: {KEY}\r\nConnection: close\r\n");
     http::exchange(server.control, format!("{request} HTTP/1.1\r\n{fields}\r\n").as_bytes())
 }
 
-/// Connections that have ended for `reason`, as the server counts them.
+/// Connections that ended for `reason`, from the server's counters.
 fn ended(server: &Server, reason: &str) -> u64 {
-    let scrape = ask(server, "GET /metrics");
+    let scrape = send_request(server, "GET /metrics");
     let row = format!("ringfeed_control_connections_ended_total{{reason=\"{reason}\"}} ");
     let count = scrape.text().lines().find_map(|line| line.strip_prefix(&row)?.parse().ok());
     count.unwrap_or_else(|| panic!("no row {row}: {}", scrape.text()))
 }
 
-/// A crowd that says nothing, one that sends half a request, and one that never reads its answers: whoever has the key
-/// publishes all the same, at once and on a connection that was there before.
+/// Clients that send nothing, half a request, or never read their answers: a client with the key publishes all the
+/// same, at once and on an older connection.
 #[test]
 fn publishers_with_the_key_get_in_while_others_hold_places() {
     let server = server();
@@ -44,24 +44,24 @@ fn publishers_with_the_key_get_in_while_others_hold_places() {
     for number in 0..CROWD {
         let mut stream = TcpStream::connect(server.control).expect("the server accepts");
         let beginning = ["", "POST /publish/a HTTP/1.1\r\nHost: localhost\r\n", &requests][number % 3];
-        // It may have been ended already, for one that came after it.
+        // A later client may have displaced it already.
         let _ = stream.write_all(beginning.as_bytes());
         crowd.push(stream);
         if number % 100 == 99 {
-            assert_eq!(ask(&server, "POST /publish/a").status, 200, "after {number} others");
+            assert_eq!(send_request(&server, "POST /publish/a").status, 200, "after {number} clients without a key");
         }
     }
     assert!(ended(&server, "displaced") > CROWD as u64 / 2);
-    let open = ask(&server, "GET /metrics");
+    let open = send_request(&server, "GET /metrics");
     let missing = "ringfeed_control_connections{key=\"missing\"} ";
     let count = open.text().lines().find_map(|line| line.strip_prefix(missing)?.parse::<usize>().ok());
     let bound = ringfeed::limits::CONTROL_NO_KEY_PER_ADDRESS_MAX;
     assert!(count.is_some_and(|count| count <= bound), "{count:?} from one address");
 }
 
-/// Who sends requests for ever and reads no answer is held back by its own socket, and takes no more memory.
+/// A client that sends requests for ever and reads no answer fills its own socket, and takes no more memory.
 #[test]
-fn answers_that_nobody_reads_do_not_pile_up() {
+fn answers_to_a_client_that_does_not_read_are_bounded() {
     let server = server();
     let before = crate::metrics::resident_bytes(&server);
     let requests = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
@@ -75,9 +75,9 @@ fn answers_that_nobody_reads_do_not_pile_up() {
             })
         })
         .collect();
-    // The last request of each is older than a connection without the key may be.
+    // The last request of each is older than a connection without the key may become.
     flooding.into_iter().for_each(|flood| flood.join().expect("sending does not panic"));
     assert_eq!(ended(&server, "no_key") + ended(&server, "send_timeout"), 20);
     let held = crate::metrics::resident_bytes(&server).saturating_sub(before);
-    assert!(held < 16 << 20, "20 clients that read nothing hold {held} bytes");
+    assert!(held < 16 << 20, "20 clients that read nothing take {held} bytes");
 }

@@ -1,4 +1,4 @@
-//! Many peers at once that want nothing: slow handshakes, resets, halves of connections.
+//! Many peers at once that never complete: slow handshakes, resets, half-open connections.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -21,7 +21,7 @@ fn connect(server: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Whether the server has said something. Who sends more once it has closed is reset, and loses what it was told.
+/// Whether the server has answered. A peer that sends to a closed connection is reset, and loses the answer.
 fn is_answered(peer: &TcpStream) -> bool {
     peer.set_nonblocking(true).expect("an option can be set");
     let is_answered = peer.peek(&mut [0]).is_ok();
@@ -29,10 +29,10 @@ fn is_answered(peer: &TcpStream) -> bool {
     is_answered
 }
 
-/// A thousand peers send their request byte by byte, and never the last. Each is told 408, whatever it has sent until
-/// then; they hold no more than what they sent, and a neighbour is answered between any two bytes of theirs.
+/// A thousand peers send their request byte by byte, and never the last. Each receives 408; they take no more memory
+/// than they sent, and the server answers a neighbour between any two of their bytes.
 #[test]
-fn slow_handshakes_by_the_thousand_are_told_408() {
+fn slow_handshakes_by_the_thousand_receive_408() {
     let server = start(&["--echo", "--handshake-timeout-ms", "2000"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let before = resident_bytes(&server);
@@ -45,7 +45,7 @@ fn slow_handshakes_by_the_thousand_are_told_408() {
         neighbour.expect_echo("undisturbed");
     }
     let held = resident_bytes(&server).saturating_sub(before);
-    assert!(held < 16 << 20, "a thousand unfinished requests hold {held} bytes");
+    assert!(held < 16 << 20, "a thousand unfinished requests take {held} bytes");
     for peer in crowd {
         assert_eq!(read_response(peer).status, 408);
     }
@@ -54,7 +54,7 @@ fn slow_handshakes_by_the_thousand_are_told_408() {
     neighbour.expect_echo("still here");
 }
 
-/// Peers that reset their connection at once, and in the middle of everything.
+/// Peers that reset their connection, at once or in the middle of a request.
 #[test]
 fn immediate_resets_leave_nothing_behind() {
     let server = start(&["--echo"]);
@@ -71,13 +71,13 @@ fn immediate_resets_leave_nothing_behind() {
     }
     await_left(&server, 1);
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 0);
-    // The kernel may have taken some back before they were accepted.
+    // The kernel may have dropped some before the server accepted them.
     let accepted = total(&server, "ringfeed_connections_accepted_total", "");
     assert_eq!(closed(&server, "peer_lost"), accepted - 1);
     neighbour.expect_echo("still here");
 }
 
-/// A peer that ends its half of the stream is gone: nobody waits for it.
+/// A peer that ends its half of the stream has left: the server closes the connection.
 #[test]
 fn half_open_connections_are_ended() {
     let server = start(&["--echo"]);
@@ -87,7 +87,7 @@ fn half_open_connections_are_ended() {
         peer.write_all(beginning.as_bytes()).expect("the server reads");
         peer.shutdown(Shutdown::Write).expect("it was open");
         let mut rest = Vec::new();
-        // A reset is an end as well: there may be an answer that nobody wants.
+        // A reset is an end, too: an answer may have been in flight.
         let _ = peer.read_to_end(&mut rest);
     }
     await_closed(&server, "peer_lost", 3);
@@ -95,9 +95,9 @@ fn half_open_connections_are_ended() {
     neighbour.expect_echo("still here");
 }
 
-/// Peers that vanish without a word, as far as a process can: they are open and never say anything again.
+/// Peers that vanish, as far as a process can: they stay open and never send again.
 #[test]
-fn the_silent_are_pinged_and_given_up() {
+fn silent_peers_are_pinged_and_closed() {
     let server = Server::start(&["--ping-interval-ms", "300", "--pong-timeout-ms", "300"]);
     let crowd: Vec<Peer> = (0..100).map(|_| Peer::open(server.data, "/feed/a")).collect();
     await_closed(&server, "ping_timeout", 100);

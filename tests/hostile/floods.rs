@@ -1,4 +1,4 @@
-//! Single peers that send, or leave unread, more than anybody should.
+//! Single peers that send, or leave unread, more than they may.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
@@ -13,7 +13,7 @@ use crate::peer::{BINARY, CLOSE, CONTINUATION, FIN, Frame, PING, Peer, TEXT, fra
 use crate::start;
 use crate::support::http;
 
-/// Sends `bytes` over and over until it is told to stop or the server has had enough.
+/// Sends `bytes` repeatedly until it is stopped or the server closes.
 struct Flood {
     is_over: Arc<AtomicBool>,
     thread: Option<JoinHandle<u64>>,
@@ -23,7 +23,7 @@ impl Flood {
     fn start(mut stream: TcpStream, bytes: Vec<u8>) -> Flood {
         let is_over = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_over);
-        // A server that does not read is no error here: the flood looks up now and then.
+        // A server that pauses reading is no error: the flood checks for its end now and then.
         stream.set_write_timeout(Some(std::time::Duration::from_millis(100))).expect("a timeout can be set");
         let thread = thread::spawn(move || {
             let mut sent = 0;
@@ -43,19 +43,19 @@ impl Flood {
         Flood { is_over, thread: Some(thread) }
     }
 
-    /// Stops it; bytes that were sent.
+    /// Stops the flood and returns the bytes sent.
     fn stop(mut self) -> u64 {
         self.is_over.store(true, Ordering::Relaxed);
-        self.thread.take().expect("it was not stopped before").join().expect("sending does not panic")
+        self.thread.take().expect("the flood runs").join().expect("sending does not panic")
     }
 }
 
-/// Pings by the thousand in one write.
+/// `count` pings in one write.
 fn pings(count: usize) -> Vec<u8> {
     frame(FIN | PING, b"are you there?").repeat(count)
 }
 
-/// What a peer is answered before it is ended with 1008, for sending too much.
+/// The answers that a peer receives before the server closes it with 1008 for exceeding a rate.
 pub(crate) fn answers_until_limited(peer: &mut Peer) -> Vec<Frame> {
     let mut answers = peer.whole_frames_until_end();
     let end = answers.pop().expect("answers");
@@ -69,7 +69,7 @@ fn a_ping_flood_ends_at_its_bound() {
     let mut neighbour = Peer::open(server.data, "/echo");
     let mut peer = Peer::open(server.data, "/feed/a");
     peer.send(&pings(1000));
-    // As many as may come in a second, and some more if the server takes its time.
+    // The rate of one second, and some more if the server is slow.
     let pongs = answers_until_limited(&mut peer);
     assert!((50..1000).contains(&pongs.len()), "{} pongs", pongs.len());
     await_closed(&server, "rate_limited", 1);
@@ -93,7 +93,7 @@ fn a_byte_flood_ends_at_its_bound() {
     let server = start(&["--echo", "--bytes-per-second-max", "200000"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let mut peer = Peer::open(server.data, "/feed/a");
-    // Fragments without end, of a message that never gets larger.
+    // Endless fragments of a message that never grows.
     peer.send(&frame(BINARY, b""));
     let flood = Flood::start(peer.sender(), frame(CONTINUATION, b"").repeat(10_000));
     let ends: Vec<Frame> = peer.whole_frames_until_end();
@@ -103,10 +103,10 @@ fn a_byte_flood_ends_at_its_bound() {
     neighbour.expect_echo("undisturbed");
 }
 
-/// Without bounds on what it sends, who does not read what it asks for is not read either: what waits for it stays
-/// within a bound.
+/// Without rate limits, the server pauses reading from a peer that does not read its answers, so its backlog is
+/// bounded.
 #[test]
-fn who_floods_and_never_reads_is_held_back() {
+fn reading_pauses_for_a_flooder_that_does_not_read() {
     let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let before = resident_bytes(&server);
@@ -117,26 +117,26 @@ fn who_floods_and_never_reads_is_held_back() {
     for _ in 0..200 {
         neighbour.expect_echo("undisturbed");
     }
-    // What was received in one turn is answered before anybody is held back.
+    // The server answers everything received in one turn before it pauses a client.
     let bound = (RECV_PAUSE_BYTES + usize::from(RECV_BUFFERS) * RECV_BUFFER_BYTES as usize) as u64;
     let waiting = total(&server, "ringfeed_outbox_bytes", "");
-    assert!(waiting < 2 * bound, "{waiting} bytes wait for two peers that don't read");
+    assert!(waiting < 2 * bound, "two peers that don't read have {waiting} bytes of backlog");
     let held = resident_bytes(&server).saturating_sub(before);
-    assert!(held < 64 << 20, "two peers that don't read hold {held} bytes");
+    assert!(held < 64 << 20, "two peers that don't read take {held} bytes");
     assert!(ping_flood.stop() > 0 && echo_flood.stop() > 0);
     drop(peers);
     await_left(&server, 1);
     assert_eq!(total(&server, "ringfeed_outbox_bytes", ""), 0);
 }
 
-/// One peer that sends as fast as it can can't take all receive buffers: its neighbours' messages come through.
+/// A peer that sends as fast as it can must not take all receive buffers from its neighbours.
 #[test]
 fn one_flooder_does_not_starve_its_neighbours_of_buffers() {
     let server = start(&["--echo", "--shards", "1"]);
     let mut neighbours: Vec<Peer> = (0..20).map(|_| Peer::open(server.data, "/echo")).collect();
     let mut flooder = Peer::open(server.data, "/feed/a");
     let (stream, flood) = (flooder.sender(), Flood::start(flooder.sender(), pings(10_000)));
-    // It takes its pongs, so that nothing but the server's own fairness holds it back. It may leave within one.
+    // It reads its pongs, so that only the server's fairness limits it. It may end within one.
     let reading = thread::spawn(move || flooder.whole_frames_until_end().len());
     for round in 0..50 {
         neighbours.iter_mut().for_each(|neighbour| neighbour.expect_echo(&format!("round {round}")));
@@ -147,7 +147,7 @@ fn one_flooder_does_not_starve_its_neighbours_of_buffers() {
 }
 
 #[test]
-fn a_reader_that_never_reads_is_ended_and_the_others_get_everything() {
+fn a_reader_that_never_reads_is_closed_and_the_others_get_everything() {
     let server = start(&["--outbox-bytes-max", "100000"]);
     let dead: Vec<Peer> = (0..3).map(|_| Peer::open(server.data, "/feed/prices")).collect();
     let mut quick = Peer::open(server.data, "/feed/prices");
@@ -160,7 +160,7 @@ fn a_reader_that_never_reads_is_ended_and_the_others_get_everything() {
             assert_eq!(quick.next_message(), (TEXT, payload.clone()));
             published += 1;
         }
-        assert!(published < 1000, "whoever does not read is never given up");
+        assert!(published < 1000, "the server does not close a subscriber that never reads");
     }
     assert_eq!(closed(&server, "slow_consumer"), 3);
     drop(dead);
@@ -179,7 +179,7 @@ fn announced_lengths_hold_no_memory() {
         peer.expect_close(code);
         neighbour.expect_echo("undisturbed");
     }
-    // What may come is not held before it has.
+    // The server reserves no memory for announced bytes.
     let crowd: Vec<Peer> = (0..100)
         .map(|_| {
             let mut peer = Peer::open(server.data, "/echo");
@@ -190,7 +190,7 @@ fn announced_lengths_hold_no_memory() {
         .collect();
     neighbour.expect_echo("undisturbed");
     let held = resident_bytes(&server).saturating_sub(before);
-    assert!(held < 16 << 20, "a hundred beginnings hold {held} bytes");
+    assert!(held < 16 << 20, "a hundred unfinished messages take {held} bytes");
     assert_eq!(closed(&server, "protocol"), rows.len() as u64);
     drop(crowd);
 }
@@ -204,13 +204,13 @@ fn fragments_without_end_stop_at_the_bound_of_a_message() {
     let mut sender = peer.sender();
     let sending = thread::spawn(move || sender.write_all(&bytes));
     peer.expect_close(1009);
-    // The server reads on for a while, so that the Close frame is not lost to a reset.
+    // The server reads on for a while, so that a reset does not discard the Close frame.
     let _ = sending.join().expect("sending does not panic");
     await_closed(&server, "protocol", 1);
 }
 
 #[test]
-fn giant_requests_are_refused_at_their_bound() {
+fn giant_requests_are_rejected_at_their_bound() {
     let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let before = resident_bytes(&server);
@@ -226,5 +226,5 @@ fn giant_requests_are_refused_at_their_bound() {
     }
     await_closed(&server, "refused", 3);
     let held = resident_bytes(&server).saturating_sub(before);
-    assert!(held < 16 << 20, "three refused requests hold {held} bytes");
+    assert!(held < 16 << 20, "three rejected requests take {held} bytes");
 }

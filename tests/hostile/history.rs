@@ -1,5 +1,5 @@
-//! Clients that ask for much of the past: what waits for one of them is bounded over all its topics, and one that needs
-//! its time to read what it has missed gets there.
+//! Clients that request much history: the backlog of a client is bounded over all its topics, and a slow client
+//! receives everything it missed.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::metrics::{await_left, await_that, closed, resident_bytes, total};
 use crate::peer::{Peer, upgrade_request};
 use crate::support::server::Server;
-use crate::topics::{centrifugo, configured, hear, narrow, publish};
+use crate::topics::{centrifugo, configured, narrow, publish, read_replies};
 
 const CONFIG: &str = "[centrifuge]\nanonymous = true\n[namespaces.default]\nhistory_size = 300\n";
 
@@ -19,7 +19,7 @@ fn name(topic: usize) -> String {
     format!("t{topic}")
 }
 
-/// Fills topics with so many publications of one text each; their epochs.
+/// Fills each topic with `count` publications of one text. Returns the epochs.
 fn fill(server: &Server, topics: usize, count: usize, text: &str) -> Vec<String> {
     let fill = |topic| {
         (1..count).for_each(|_| drop(publish(server, &name(topic), text)));
@@ -28,7 +28,7 @@ fn fill(server: &Server, topics: usize, count: usize, text: &str) -> Vec<String>
     (0..topics).map(fill).collect()
 }
 
-/// Checks the backlog of so many clients that read nothing, once all their topics were answered.
+/// Checks the backlog of `clients` clients that read nothing, once all their topics have answered.
 fn await_bounded(server: &Server, clients: u64, what: &str) {
     let subscriptions = clients * TOPICS as u64;
     await_that(what, || total(server, "ringfeed_subscriptions", "") == subscriptions);
@@ -38,10 +38,10 @@ fn await_bounded(server: &Server, clients: u64, what: &str) {
 fn assert_bounded(server: &Server, clients: u64, what: &str) {
     let waiting = total(server, "ringfeed_outbox_bytes", "");
     let bound = clients * 2 * OUTBOX_BYTES_MAX as u64;
-    assert!(waiting <= bound, "{what}: {waiting} bytes wait for {clients} clients that read nothing");
+    assert!(waiting <= bound, "{what}: the backlog of {clients} clients that read nothing is {waiting} bytes");
 }
 
-/// A request that names many topics with long histories, in each way there is, by clients that read nothing.
+/// A request for many topics with long histories, over each transport, by clients that read nothing.
 #[test]
 fn one_request_for_many_histories_is_bounded() {
     let server = configured("histories.toml", CONFIG);
@@ -65,15 +65,15 @@ fn one_request_for_many_histories_is_bounded() {
     let peers: Vec<Peer> = (0..4).map(|_| recovering(&server, &epochs)).collect();
     assert_bounded(&server, 4, "recovery");
     let more = resident_bytes(&server).saturating_sub(before);
-    assert!(more < 40 << 20, "four clients that read nothing hold {more} bytes");
+    assert!(more < 40 << 20, "four clients that read nothing take {more} bytes");
     assert!(total(&server, "ringfeed_recoveries_cut_total", "") > 0);
     drop(peers);
     await_left(&server, 0);
     assert_eq!(total(&server, "ringfeed_outbox_bytes", ""), 0);
 }
 
-/// A client over a narrow socket that requests the past of all topics in one message, and reads nothing yet. The server
-/// takes its first commands, and the rest when it reads.
+/// A client over a narrow socket that requests the history of all topics in one message, and reads nothing yet. The
+/// server executes its first commands, and the rest when it reads.
 fn recovering(server: &Server, epochs: &[String]) -> Peer {
     let subscriptions = || total(server, "ringfeed_subscriptions", "");
     let before = subscriptions();
@@ -88,12 +88,12 @@ fn recovering(server: &Server, epochs: &[String]) -> Peer {
     peer
 }
 
-/// Reads the answers to `count` subscribes and publications up to `end`: how many topics were recovered. Offsets must
-/// follow each other.
+/// Reads the answers to `count` subscribes, and publications up to `end`. Returns the number of recovered topics.
+/// Offsets must be consecutive.
 fn catch_up(peer: &mut Peer, count: usize, end: &str) -> usize {
     let (mut answers, mut recovered, mut offset, mut has_ended) = (0, 0, None, false);
     while !has_ended || answers < count {
-        for reply in hear(peer) {
+        for reply in read_replies(peer) {
             if let Some(answer) = reply.get("subscribe") {
                 answers += 1;
                 recovered += usize::from(answer["recovered"] == true);
@@ -112,14 +112,14 @@ fn catch_up(peer: &mut Peer, count: usize, end: &str) -> usize {
     recovered
 }
 
-/// What a client has missed does not make it slow: it stays connected while it reads that, and gets what comes
-/// meanwhile.
+/// A client with much recovered history is not a slow consumer: it stays connected while it reads, and receives new
+/// publications.
 #[test]
-fn a_reader_that_needs_its_time_catches_up() {
+fn a_slow_reader_of_recovered_history_catches_up() {
     let long = "x".repeat(3600);
-    // A quote takes two bytes as a part of a string in JSON.
+    // A quote takes two bytes in a JSON string.
     let quotes = "\"".repeat(3600);
-    // Of many topics, as much is recovered as the client reads meanwhile, and two at least.
+    // Of many topics, the server recovers as many as the client reads meanwhile, and at least two.
     let rows = [(8, 110, &long, 2..=8), (1, 280, &long, 1..=1), (1, 280, &quotes, 0..=0), (1, 140, &quotes, 1..=1)];
     for (topics, count, text, expected) in rows {
         let server = configured("reader.toml", CONFIG);
@@ -128,31 +128,31 @@ fn a_reader_that_needs_its_time_catches_up() {
         for number in 0..20 {
             publish(&server, &name(0), &number.to_string());
         }
-        // More than would fit beside what it has missed, if that counted.
+        // More than fits beside the recovered history, if that counted.
         (0..6).for_each(|_| drop(publish(&server, &name(0), &"y".repeat(100_000))));
         publish(&server, &name(0), "end");
-        await_that("all is delivered", || total(&server, "ringfeed_deliveries_total", "") == 27);
+        await_that("all publications have left", || total(&server, "ringfeed_deliveries_total", "") == 27);
         assert_eq!(closed(&server, "slow_consumer"), 0, "{topics} topics of {count}");
         let waiting = total(&server, "ringfeed_outbox_bytes", "");
-        assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "{waiting} bytes wait");
+        assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "the backlog is {waiting} bytes");
         let recovered = catch_up(&mut peer, topics, "end");
         assert!(expected.contains(&recovered), "{recovered} of {topics} topics of {count}");
     }
 }
 
-/// A client that catches up is bounded in what may wait for it besides.
+/// A client that catches up has a bound for the rest of its backlog.
 #[test]
-fn a_reader_that_reads_nothing_is_ended_while_it_catches_up() {
+fn a_client_that_reads_nothing_is_closed_while_it_catches_up() {
     let server = configured("never.toml", CONFIG);
     let epochs = fill(&server, 1, 10, &"x".repeat(100_000));
     let peer = recovering(&server, &epochs);
     let mut published = 0;
     while closed(&server, "slow_consumer") == 0 {
         let waiting = total(&server, "ringfeed_outbox_bytes", "");
-        assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "{waiting} bytes wait");
+        assert!(waiting <= 2 * OUTBOX_BYTES_MAX as u64, "the backlog is {waiting} bytes");
         publish(&server, &name(0), &"y".repeat(100_000));
         published += 1;
-        assert!(published < 40, "it is never given up");
+        assert!(published < 40, "the server does not close the client");
     }
     drop(peer);
     await_left(&server, 0);

@@ -1,11 +1,11 @@
-//! Hostile clients against the real binary: each is held to a bound, told so with a status or a close code, counted in
-//! `/metrics`, and its neighbours go on undisturbed.
+//! Hostile clients against the real binary: each meets a bound, receives a status or a close code, counts in
+//! `/metrics`, and its neighbours are undisturbed.
 //!
-//! How much slower neighbours become is a matter for `benches/hostile`: nothing here is timed. The peer is written by
-//! hand and shares no code with the server.
+//! `benches/hostile` measures how much slower neighbours become; nothing here is timed. The peer shares no code with
+//! the server.
 
 #[path = "../wire/peer.rs"]
-#[allow(dead_code, reason = "shared with the tests of the wire, which use all of it")]
+#[allow(dead_code, reason = "shared with the wire tests, which use all of it")]
 mod peer;
 #[path = "../support/mod.rs"]
 mod support;
@@ -24,7 +24,7 @@ mod urgent;
 
 use support::server::Server;
 
-/// A server that pings nobody, so that a neighbour hears its echoes and nothing else.
+/// A server without pings, so that a neighbour receives only its echoes.
 fn start(flags: &[&str]) -> Server {
     Server::start(&[&["--ping-interval-ms", "0"], flags].concat())
 }

@@ -1,4 +1,4 @@
-//! What the server counts, as a scrape shows it.
+//! Counters of the server, from a scrape.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use crate::support::PATIENCE;
 use crate::support::http;
 use crate::support::server::Server;
 
-/// The sum over all shards of the metric `name`, of the rows that carry `label` (`reason="…"`, or nothing).
+/// The sum of the metric `name` over all shards, of rows with `label` (`reason="…"`, or nothing).
 pub(crate) fn total(server: &Server, name: &str, label: &str) -> u64 {
     let scrape = http::get(server.control, "/metrics");
     let rows = scrape.text().lines().filter(|row| row.starts_with(&format!("{name}{{")) && row.contains(label));
@@ -26,10 +26,10 @@ pub(crate) fn closed(server: &Server, reason: &str) -> u64 {
     total(server, "ringfeed_connections_closed_total", &format!("reason=\"{reason}\""))
 }
 
-/// Waits until `has_happened`, asking again and again.
+/// Polls until `has_happened`.
 ///
 /// # Panics
-/// When it does not within [`PATIENCE`].
+/// If it does not within [`PATIENCE`].
 pub(crate) fn await_that(what: &str, has_happened: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !has_happened() {
@@ -38,21 +38,21 @@ pub(crate) fn await_that(what: &str, has_happened: impl Fn() -> bool) {
     }
 }
 
-/// Waits until as many connections have ended for `reason`, and just as many.
+/// Waits until exactly `count` connections have ended for `reason`.
 pub(crate) fn await_closed(server: &Server, reason: &str, count: u64) {
     await_that(&format!("{count} connections ended with {reason}"), || closed(server, reason) >= count);
     assert_eq!(closed(server, reason), count, "{reason}");
 }
 
-/// Waits until only as many connections are left.
+/// Waits until `count` connections are left.
 pub(crate) fn await_left(server: &Server, count: u64) {
     await_that(&format!("{count} connections left"), || total(server, "ringfeed_connections", "") == count);
 }
 
-/// Bytes of the server's memory that are in use, as the kernel has it.
+/// The server's resident memory in bytes.
 pub(crate) fn resident_bytes(server: &Server) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.id())).expect("the server runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a size");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a process has a VmRSS");
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number of kB");
     kilobytes * 1024
 }

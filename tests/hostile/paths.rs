@@ -1,4 +1,4 @@
-//! Paths that try to be something else.
+//! Malicious paths, hosts and origins.
 
 use crate::metrics::{await_closed, total};
 use crate::peer::{Peer, upgrade_request};
@@ -6,7 +6,7 @@ use crate::start;
 use crate::support::http;
 
 #[test]
-fn tricks_in_paths_are_refused_and_name_no_topic() {
+fn path_tricks_are_rejected_and_name_no_topic() {
     let server = start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let rows = [
@@ -45,23 +45,23 @@ fn tricks_in_paths_are_refused_and_name_no_topic() {
 }
 
 #[test]
-fn more_topics_than_a_connection_may_have_are_refused() {
+fn more_topics_than_a_connection_may_have_are_rejected() {
     let server = start(&[]);
     let topics: Vec<String> = (0..=ringfeed::limits::CONN_TOPICS_MAX).map(|topic| format!("t{topic}")).collect();
     let all = upgrade_request(&format!("/feed/{}", topics.join(",")));
     assert_eq!(http::exchange(server.data, all.as_bytes()).status, 400);
     let _most = Peer::open(server.data, &format!("/feed/{}", topics[1..].join(",")));
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), ringfeed::limits::CONN_TOPICS_MAX as u64);
-    // The target of a request ends before 100,000 topics do.
+    // A request target has a maximum size well below 100,000 topics.
     let too_long = upgrade_request(&format!("/feed/{}", "a,".repeat(100_000)));
     assert_eq!(http::exchange(server.data, too_long.as_bytes()).status, 414);
     await_closed(&server, "refused", 2);
 }
 
-/// A page whose name was made to resolve to 127.0.0.1 after it was loaded (DNS rebinding): to its browser this server
-/// is the page's own.
+/// A page with a name that resolves to 127.0.0.1 after it was loaded (DNS rebinding): the browser treats this server as
+/// the page's origin.
 #[test]
-fn pages_whose_name_resolves_to_loopback_may_not_connect() {
+fn pages_from_rebound_names_may_not_connect() {
     let named = |request: &str, fields: &str| request.replace("Host: localhost\r\n", fields);
     let get = "GET /sse/a HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let rebound = [
@@ -83,7 +83,7 @@ fn pages_whose_name_resolves_to_loopback_may_not_connect() {
         program.expect_accepted();
         program.expect_echo("programs name no origin");
     }
-    // A proxy on this host that passes the public name on.
+    // A proxy on this host that forwards the public name.
     let server = start(&listed);
     let mut page = Peer::connect(server.data);
     page.send(named(&upgrade_request("/echo"), "Host: app.example\r\nOrigin: https://app.example\r\n").as_bytes());

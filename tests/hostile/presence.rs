@@ -1,4 +1,4 @@
-//! Clients that come and go faster than anybody can tell of it: whoever is present has subscribed, and the other way
+//! Clients that join and leave faster than presence pushes travel: presence equals the subscriptions.
 //! round.
 
 use std::fs;
@@ -33,21 +33,21 @@ fn server(name: &str) -> Server {
     start(&["--config", file.to_str().expect("a path of UTF-8")])
 }
 
-/// A client that nobody knows, and that was let in.
+/// An anonymous client that has connected.
 fn anonymous(server: &Server) -> Peer {
     let mut peer = Peer::open(server.data, "/connection/websocket");
-    say(&mut peer, &[json!({"id": 1, "connect": {}})]);
+    send_commands(&mut peer, &[json!({"id": 1, "connect": {}})]);
     assert!(await_reply(&mut peer, 1, &mut Vec::new())["connect"].is_object());
     peer
 }
 
 /// Sends commands in one message.
-fn say(peer: &mut Peer, commands: &[Value]) {
+fn send_commands(peer: &mut Peer, commands: &[Value]) {
     let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
     peer.send(&frame(FIN | TEXT, lines.join("\n").as_bytes()));
 }
 
-/// The reply to a command. Pushes that come before it are put into `pushes`.
+/// Reads up to the reply to a command. Earlier pushes go to `pushes`.
 fn await_reply(peer: &mut Peer, id: u64, pushes: &mut Vec<Value>) -> Value {
     let mut found = None;
     while found.is_none() {
@@ -61,7 +61,7 @@ fn await_reply(peer: &mut Peer, id: u64, pushes: &mut Vec<Value>) -> Value {
             }
         }
     }
-    found.expect("found above")
+    found.expect("the loop ends with a reply")
 }
 
 fn subscribe(id: u64, channel: &str) -> Value {
@@ -72,7 +72,7 @@ fn unsubscribe(id: u64, channel: &str) -> Value {
     json!({"id": id, "unsubscribe": {"channel": channel}})
 }
 
-/// How many clients are present in `channel`.
+/// The number of clients present in `channel`.
 fn present(server: &Server, channel: &str) -> u64 {
     let request = json!({"channel": channel}).to_string();
     let response = http::post(server.control, "/api/presence_stats", "application/json", request.as_bytes());
@@ -85,27 +85,27 @@ fn publish(server: &Server, topic: &str, payload: &str) {
     assert_eq!(response.status, 200, "{}", response.text());
 }
 
-/// Subscribing and unsubscribing in one message leaves nobody behind, whichever shard is the topic's home, and a
-/// witness sees each client come once and then go once.
+/// Subscribing and unsubscribing in one message leaves no presence, whichever shard is the topic's home, and a witness
+/// sees each client join once and then leave once.
 #[test]
-fn nobody_stays_present_who_has_unsubscribed_in_the_same_message() {
+fn unsubscribing_in_the_same_message_leaves_no_presence() {
     let server = server("presence-at-once.toml");
     for topic in 0..10 {
         let channel = format!("at-once-{topic}");
         let mut witness = anonymous(&server);
-        say(&mut witness, &[subscribe(2, &channel)]);
+        send_commands(&mut witness, &[subscribe(2, &channel)]);
         await_reply(&mut witness, 2, &mut Vec::new());
         for _ in 0..5 {
             let mut client = anonymous(&server);
-            say(&mut client, &[subscribe(2, &channel), unsubscribe(3, &channel)]);
+            send_commands(&mut client, &[subscribe(2, &channel), unsubscribe(3, &channel)]);
             await_reply(&mut client, 3, &mut Vec::new());
         }
         await_that("only the witness is present", || present(&server, &channel) == 1);
         let mut pushes = Vec::new();
-        say(&mut witness, &[json!({"id": 3, "presence_stats": {"channel": channel}})]);
+        send_commands(&mut witness, &[json!({"id": 3, "presence_stats": {"channel": channel}})]);
         await_reply(&mut witness, 3, &mut pushes);
         let kinds = |kind: &str| pushes.iter().filter(|push| push[kind].is_object()).count();
-        // Its own coming is among them where its answer and that push came in two messages.
+        // Its own join is among them if its reply and that push came in two messages.
         assert!(matches!((kinds("join"), kinds("leave")), (5 | 6, 5)), "{pushes:?}");
         let mut last: Option<&Value> = None;
         for push in pushes.iter().filter(|push| push["leave"].is_object()) {
@@ -118,31 +118,31 @@ fn nobody_stays_present_who_has_unsubscribed_in_the_same_message() {
     }
 }
 
-/// A client that subscribes, unsubscribes and subscribes in a hurry has subscribed, and is present.
+/// A client that subscribes, unsubscribes and subscribes in one message is subscribed and present.
 #[test]
-fn whoever_subscribes_again_in_a_hurry_is_present() {
+fn subscribing_again_in_one_message_is_present() {
     let server = server("presence-again.toml");
     for topic in 0..30 {
         let channel = format!("again-{topic}");
         let mut client = anonymous(&server);
         let commands = [subscribe(2, &channel), unsubscribe(3, &channel), subscribe(4, &channel)];
         match topic % 2 {
-            0 => say(&mut client, &commands),
-            _ => commands.into_iter().for_each(|command| say(&mut client, &[command])),
+            0 => send_commands(&mut client, &commands),
+            _ => commands.into_iter().for_each(|command| send_commands(&mut client, &[command])),
         }
         assert!(await_reply(&mut client, 4, &mut Vec::new())["subscribe"].is_object());
-        // What it asks about itself comes behind what it has asked for.
-        say(&mut client, &[json!({"id": 5, "presence_stats": {"channel": channel}})]);
+        // The reply to a presence request follows those to the subscriptions.
+        send_commands(&mut client, &[json!({"id": 5, "presence_stats": {"channel": channel}})]);
         let stats = await_reply(&mut client, 5, &mut Vec::new());
         assert_eq!(stats["presence_stats"]["num_clients"], 1, "{channel}");
         drop(client);
-        await_that("it is gone", || present(&server, &channel) == 0);
+        await_that("the client has left", || present(&server, &channel) == 0);
     }
 }
 
-/// A recovery that is refused, and one that can't be sent since its client has just gone, leave nobody behind.
+/// A rejected recovery, and one for a client that has just left, leave no presence.
 #[test]
-fn nobody_stays_present_who_was_refused_or_has_gone_before_the_answer() {
+fn a_rejected_or_abandoned_subscription_leaves_no_presence() {
     let server = server("presence-gone.toml");
     for topic in 0..4 {
         let channel = format!("gone-{topic}");
@@ -154,12 +154,12 @@ fn nobody_stays_present_who_was_refused_or_has_gone_before_the_answer() {
             json!({"id": 2, "subscribe":
                 {"channel": channel, "recover": true, "offset": 0, "epoch": epoch, "flag": flag}})
         };
-        say(&mut client, &[recover("never", 2)]);
+        send_commands(&mut client, &[recover("never", 2)]);
         assert_eq!(await_reply(&mut client, 2, &mut Vec::new())["error"]["code"], 112);
         assert_eq!(present(&server, &channel), 0);
         for _ in 0..30 {
             let mut client = anonymous(&server);
-            say(&mut client, &[recover("", 0)]);
+            send_commands(&mut client, &[recover("", 0)]);
             SockRef::from(&client.sender()).set_linger(Some(Duration::ZERO)).expect("an option can be set");
         }
         drop(client);

@@ -1,4 +1,4 @@
-//! Topics by the thousand, which anybody can name: those without publications cost nobody else anything.
+//! Topics by the thousand, which any client can name: topics without publications must not cost other clients anything.
 
 use std::collections::HashSet;
 use std::fs;
@@ -20,7 +20,7 @@ pub(crate) fn configured(name: &str, config: &str) -> Server {
     start(&["--shards", "1", "--config", file.to_str().expect("a path of UTF-8")])
 }
 
-/// Publishes a text; epoch and offset.
+/// Publishes a text. Returns the epoch and the offset.
 #[track_caller]
 pub(crate) fn publish(server: &Server, topic: &str, text: &str) -> (String, u64) {
     let response = http::post(server.control, &format!("/publish/{topic}"), "text/plain", text.as_bytes());
@@ -36,9 +36,9 @@ fn next_head(peer: &mut Peer) -> Value {
     serde_json::from_slice(line).expect("a line of JSON")
 }
 
-/// Whoever comes with other topics each time leaves nothing behind, whatever way it subscribes.
+/// A client that subscribes to other topics each time leaves nothing behind, over any transport.
 #[test]
-fn topics_that_nobody_publishes_to_are_forgotten() {
+fn topics_without_publications_are_forgotten() {
     let server = configured("topics.toml", "[namespaces.default]\nhistory_size = 10\npresence = true\n");
     let mut before = 0;
     for round in 0..300 {
@@ -52,16 +52,16 @@ fn topics_that_nobody_publishes_to_are_forgotten() {
     await_left(&server, 0);
     await_that("no topic is kept", || total(&server, "ringfeed_home_topics", "") == 0);
     let more = resident_bytes(&server).saturating_sub(before);
-    assert!(more < 4 << 20, "25,600 topics without publications left {more} bytes");
+    assert!(more < 4 << 20, "25,600 topics without publications take {more} bytes");
     assert_eq!(publish(&server, "new", "x").1, 1);
     await_that("only one is kept", || total(&server, "ringfeed_home_topics", "") == 1);
     assert_eq!(total(&server, "ringfeed_home_topics_unpublished", ""), 0);
     assert_eq!(total(&server, "ringfeed_subscriptions_refused_total", ""), 0);
 }
 
-/// A subscriber that was given the epoch of a topic without publications may rely on it, though the topic is forgotten.
+/// The epoch of a topic without publications stays valid even after the server has forgotten the topic.
 #[test]
-fn who_was_there_before_the_first_publication_recovers_it() {
+fn a_subscriber_from_before_the_first_publication_recovers_it() {
     let server = configured("early.toml", "[namespaces.default]\nhistory_size = 10\n");
     let mut early = Peer::open_envelope(server.data, "/feed/a");
     let epoch = next_head(&mut early)["epoch"].as_str().expect("an epoch").to_owned();
@@ -73,7 +73,7 @@ fn who_was_there_before_the_first_publication_recovers_it() {
     assert_eq!(next_head(&mut again)["offset"], 1);
 }
 
-/// Names that all had the same home when it depended on nothing but the name.
+/// Names that would all have one home if it depended on the name only.
 #[test]
 fn names_can_not_be_chosen_to_have_one_home() {
     let server = start(&["--shards", "4"]);
@@ -85,14 +85,14 @@ fn names_can_not_be_chosen_to_have_one_home() {
     let names: Vec<String> =
         (0..).map(|number| format!("t{number}")).filter(|name| home(name) == 0).take(128).collect();
     let _peer = Peer::open(server.data, &format!("/feed/{}", names.join(",")));
-    await_that("all homes know", || total(&server, "ringfeed_home_topics", "") == 128);
+    await_that("all homes have their topics", || total(&server, "ringfeed_home_topics", "") == 128);
     let most = (0..4).map(|shard| total(&server, "ringfeed_home_topics", &format!("shard=\"{shard}\""))).max();
     assert!(most < Some(80), "{most:?} of 128 topics have one home");
 }
 
-/// A retry is known by its key within five minutes, however many keys came between.
+/// An idempotency key is known for five minutes, however many keys follow.
 #[test]
-fn a_key_is_not_forgotten_for_others() {
+fn an_idempotency_key_is_not_forgotten_for_others() {
     let server = configured("keys.toml", "");
     let place = |key: &str| {
         let request = json!({"channel": "a", "data": 1, "idempotency_key": key}).to_string();
@@ -116,17 +116,17 @@ fn a_key_is_not_forgotten_for_others() {
     assert_eq!(total(&server, "ringfeed_idempotency_refused_total", ""), 0);
 }
 
-/// A client of Centrifugo's protocol that has connected, over a socket that takes next to nothing where `is_narrow`.
+/// A connected client of Centrifugo's protocol, over a socket with tiny buffers where `is_narrow`.
 pub(crate) fn centrifugo(server: &Server, is_narrow: bool) -> Peer {
     let mut peer = if is_narrow { narrow(server) } else { Peer::connect(server.data) };
     peer.send(crate::peer::upgrade_request("/connection/websocket").as_bytes());
     peer.expect_accepted();
-    say(&mut peer, &json!({"id": 1, "connect": {}}));
-    assert!(hear(&mut peer)[0]["connect"].is_object());
+    send_command(&mut peer, &json!({"id": 1, "connect": {}}));
+    assert!(read_replies(&mut peer)[0]["connect"].is_object());
     peer
 }
 
-/// A connection whose kernel takes next to nothing that its program does not read.
+/// A connection with tiny kernel buffers.
 pub(crate) fn narrow(server: &Server) -> Peer {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("an option can be set");
@@ -134,18 +134,18 @@ pub(crate) fn narrow(server: &Server) -> Peer {
     Peer::over(socket.into())
 }
 
-pub(crate) fn say(peer: &mut Peer, command: &Value) {
+pub(crate) fn send_command(peer: &mut Peer, command: &Value) {
     peer.send(&frame(FIN | TEXT, command.to_string().as_bytes()));
 }
 
 /// The replies of the next message.
-pub(crate) fn hear(peer: &mut Peer) -> Vec<Value> {
+pub(crate) fn read_replies(peer: &mut Peer) -> Vec<Value> {
     let (_, message) = peer.next_message();
     let lines = std::str::from_utf8(&message).expect("text").lines();
     lines.map(|line| serde_json::from_str(line).expect("a reply in JSON")).collect()
 }
 
-/// A join does not pass for a topic's newest publication, which stays: by its offset the subscriber can tell that some
+/// A join does not displace a topic's newest publication in the backlog: its offset shows the subscriber that others
 /// are missing.
 #[test]
 fn a_join_does_not_displace_the_last_publication() {
@@ -155,8 +155,8 @@ fn a_join_does_not_displace_the_last_publication() {
     let server = configured("last-word.toml", config);
     let mut slow = centrifugo(&server, true);
     for channel in ["quiet", "busy"] {
-        say(&mut slow, &json!({"id": 2, "subscribe": {"channel": channel}}));
-        while hear(&mut slow).iter().all(|reply| reply["subscribe"].is_null()) {}
+        send_command(&mut slow, &json!({"id": 2, "subscribe": {"channel": channel}}));
+        while read_replies(&mut slow).iter().all(|reply| reply["subscribe"].is_null()) {}
     }
     let dropped = || total(&server, "ringfeed_publications_dropped_total", "");
     let padding = json!("x".repeat(4000)).to_string();
@@ -165,8 +165,8 @@ fn a_join_does_not_displace_the_last_publication() {
     }
     let (_, last) = publish(&server, "quiet", "\"the last word\"");
     let mut other = centrifugo(&server, false);
-    say(&mut other, &json!({"id": 2, "subscribe": {"channel": "quiet"}}));
-    while hear(&mut other).iter().all(|reply| reply["subscribe"].is_null()) {}
+    send_command(&mut other, &json!({"id": 2, "subscribe": {"channel": "quiet"}}));
+    while read_replies(&mut other).iter().all(|reply| reply["subscribe"].is_null()) {}
     let before = dropped();
     while dropped() < before + 20 {
         publish(&server, "busy", &padding);
@@ -174,12 +174,12 @@ fn a_join_does_not_displace_the_last_publication() {
     let (_, end) = publish(&server, "busy", "\"the end\"");
     let mut seen = HashSet::new();
     while !seen.contains(&("busy".to_owned(), end)) {
-        for reply in hear(&mut slow) {
+        for reply in read_replies(&mut slow) {
             let push = &reply["push"];
             if let Some(offset) = push["pub"]["offset"].as_u64() {
                 seen.insert((push["channel"].as_str().expect("a channel").to_owned(), offset));
             }
         }
     }
-    assert!(seen.contains(&("quiet".to_owned(), last)), "the last publication of a quiet topic was dropped untold");
+    assert!(seen.contains(&("quiet".to_owned(), last)), "the server dropped the last publication of a quiet topic");
 }

@@ -1,7 +1,7 @@
-//! TCP's urgent bytes (RFC 9293 §3.8.5) at every stage of a connection. Each wakes up whoever waits for bytes, and a
-//! server that does not take them in line finds nothing to read: a receive that waits in the kernel then tries in vain
-//! until it is handed to a worker thread, together with the buffer it has chosen. So what is checked here is that
-//! nobody's bytes become another's, that no worker threads pile up, and that new clients are answered.
+//! TCP's urgent bytes (RFC 9293 §3.8.5) at every stage of a connection. Each wakes up readers of the socket, and a
+//! server that does not take them in line finds nothing to read: a receive in the kernel then retries in vain until the
+//! kernel hands it to a worker thread, with the buffer it has chosen. These tests check that no bytes reach another
+//! client, that no worker threads pile up, and that new clients get answers.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,33 +14,33 @@ use crate::peer::{BINARY, CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, close_paylo
 use crate::start;
 use crate::support::server::Server;
 
-/// Three times as often as a receive tries in vain before the kernel hands it to a worker (APOLL_MAX_RETRY is 128).
+/// Three times the retries after which the kernel hands a receive to a worker (APOLL_MAX_RETRY is 128).
 const URGENT: usize = 400;
 
-/// Worker threads that a process with one shard may have at most. Shutting a socket down takes one.
+/// The most worker threads of a process with one shard. A shutdown of a socket takes one.
 const WORKERS_MAX: usize = 8;
 
-/// Time for a new client to be answered, whatever others do.
+/// The time within which a new client must receive its answer.
 const SOON: Duration = Duration::from_secs(3);
 
-/// All connections share the one shard's buffers.
+/// A server with one shard, so that all connections share its buffers.
 fn server() -> Server {
     start(&["--echo", "--shards", "1", "--handshake-timeout-ms", "60000"])
 }
 
-/// Sends `bytes`, of which the last is urgent. A connection that has ended takes no more.
+/// Sends `bytes`, of which the last is urgent. Errors of a closed connection are ignored.
 fn send_urgent(stream: &TcpStream, bytes: &[u8]) {
     let _ = SockRef::from(stream).send_out_of_band(bytes);
 }
 
-/// The kernel's worker threads for rings of the server.
+/// The kernel's worker threads for the server's rings.
 fn workers(server: &Server) -> usize {
     let tasks = std::fs::read_dir(format!("/proc/{}/task", server.id())).expect("the server runs");
     let names = tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
     names.filter(|name| name.starts_with("iou-wrk")).count()
 }
 
-/// A client that must be sent nothing but its own words, and all of them.
+/// A client that must receive all of its own messages, and no other.
 struct Witness {
     peer: Peer,
     name: &'static str,
@@ -52,15 +52,15 @@ impl Witness {
         Witness { peer: Peer::open(server.data, "/echo"), name, count: 0 }
     }
 
-    /// Says something that nobody has said before.
+    /// Sends a message that no client has sent before, and expects it back.
     fn expect_own_words(&mut self) {
         self.count += 1;
         self.peer.expect_echo(&format!("secret {} of {}, for nobody else", self.count, self.name));
     }
 }
 
-/// Two clients whose words go back and forth, one of which has filled the shard's buffers with frames that would be
-/// taken for the other's if they were read at a wrong place.
+/// Two clients that echo, one of which has filled the shard's buffers with frames that the server would take for the
+/// other's if it read them at a wrong place.
 struct Victims {
     writer: Peer,
     reader: Witness,
@@ -74,7 +74,7 @@ fn forged() -> Vec<u8> {
 impl Victims {
     fn open(server: &Server) -> Victims {
         let mut victims = Victims { writer: Peer::open(server.data, "/echo"), reader: Witness::open(server, "reader") };
-        // More than a buffer, and some more of them should there be many.
+        // More than one buffer, and more in case there are many.
         for _ in 0..20 {
             victims.expect_writers_own(256);
         }
@@ -85,11 +85,11 @@ impl Victims {
         self.writer.send(&forged().repeat(count));
         for _ in 0..count {
             let echo = Frame { first_byte: FIN | TEXT, payload: b"FORGED, as nobody has said".to_vec() };
-            assert_eq!(self.writer.next_frame(), Some(echo), "another one's words");
+            assert_eq!(self.writer.next_frame(), Some(echo), "an echo of another client");
         }
     }
 
-    /// Sends `bytes` over `attacker`, each of them urgent, and has words go back and forth after each.
+    /// Sends `bytes` over `attacker`, each of them urgent, with an echo after each.
     fn endure(&mut self, server: &Server, attacker: &TcpStream, bytes: &[u8]) {
         for byte in bytes {
             send_urgent(attacker, &[*byte]);
@@ -102,7 +102,7 @@ impl Victims {
     }
 }
 
-/// An attacker that does not wait for packets to become large.
+/// An attacker without Nagle's algorithm.
 fn attacker(server: &Server) -> TcpStream {
     let stream = TcpStream::connect(server.data).expect("the server accepts");
     stream.set_nodelay(true).expect("an option can be set");
@@ -122,7 +122,7 @@ fn urgent_bytes_before_the_request_is_whole() {
     stream.write_all(format!("\r\n{fields}").as_bytes()).expect("the server reads");
     let mut peer = Peer::over(stream);
     peer.expect_accepted();
-    peer.expect_echo("as for everybody else");
+    peer.expect_echo("as usual");
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn urgent_bytes_between_the_request_and_the_first_frame() {
     let mut victims = Victims::open(&server);
     let stream = attacker(&server);
     let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
-    // The last byte of the request is urgent, too: more seems to be there than a receive brings.
+    // The last byte of the request is urgent, too: the socket seems to hold more than a receive returns.
     send_urgent(&stream, upgrade_request("/echo").as_bytes());
     peer.expect_accepted();
     let pings = frame(FIN | PING, b"").repeat(URGENT / 6);
@@ -140,7 +140,7 @@ fn urgent_bytes_between_the_request_and_the_first_frame() {
         let pong = Frame { first_byte: FIN | PONG, payload: Vec::new() };
         assert_eq!(peer.next_frame(), Some(pong), "urgent bytes are bytes of the stream");
     }
-    peer.expect_echo("as for everybody else");
+    peer.expect_echo("as usual");
 }
 
 #[test]
@@ -169,10 +169,10 @@ fn urgent_bytes_behind_a_frame_and_behind_a_close() {
     let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
     peer.send(upgrade_request("/echo").as_bytes());
     peer.expect_accepted();
-    // As the audit did it: a frame, and an urgent byte that belongs to no frame. It ends the connection, in time.
+    // A frame, and an urgent byte that belongs to no frame: it must end the connection, in time.
     send_urgent(&stream, &[&frame(FIN | TEXT, b"hello")[..], b"!"].concat());
     victims.endure(&server, &stream, &[b'!'; URGENT]);
-    // Behind a Close frame nothing counts any more.
+    // The server ignores all bytes behind a Close frame.
     let stream = attacker(&server);
     let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
     peer.send(upgrade_request("/echo").as_bytes());
@@ -184,10 +184,10 @@ fn urgent_bytes_behind_a_frame_and_behind_a_close() {
     await_left(&server, 2);
 }
 
-/// 250 connections that have sent the beginning of a request, and urgent bytes after it: they must take neither all
-/// receive buffers nor a kernel thread each.
+/// 250 connections that send the beginning of a request, and urgent bytes after it: they must take neither all receive
+/// buffers nor a kernel thread each.
 #[test]
-fn new_clients_are_answered_while_urgent_bytes_come_on_many_connections() {
+fn new_clients_get_answers_while_many_connections_send_urgent_bytes() {
     let server = server();
     let mut neighbour = Witness::open(&server, "neighbour");
     let crowd: Vec<TcpStream> = (0..250).map(|_| attacker(&server)).collect();
@@ -202,7 +202,7 @@ fn new_clients_are_answered_while_urgent_bytes_come_on_many_connections() {
     newcomer.set_read_timeout(Some(SOON)).expect("a timeout can be set");
     newcomer.write_all(upgrade_request("/echo").as_bytes()).expect("the server reads");
     let mut answer = [0; 12];
-    newcomer.read_exact(&mut answer).expect("a new client is answered soon");
+    newcomer.read_exact(&mut answer).expect("the server answers a new client in time");
     assert_eq!(&answer, b"HTTP/1.1 101");
     neighbour.expect_own_words();
     let workers = workers(&server);

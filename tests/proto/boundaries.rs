@@ -1,4 +1,4 @@
-//! Where the length of a frame changes its form, both ways and masked or not; and what a decoder holds meanwhile.
+//! Frames at each change of the length field, in both directions, masked or not; and the memory of a decoder meanwhile.
 
 use ringfeed::proto::{Decoder, Event, FrameHeader, MessageKind, Opcode, Role, encode_fragment, encode_frame};
 
@@ -79,7 +79,7 @@ fn a_whole_message_stays_in_the_input() {
 }
 
 #[test]
-fn an_idle_decoder_holds_nothing() {
+fn an_idle_decoder_holds_no_memory() {
     for role in ROLES {
         let mut decoder = Decoder::new(role, MESSAGE_BYTES_MAX);
         let mut seen = Vec::new();
@@ -101,7 +101,7 @@ fn an_idle_decoder_holds_nothing() {
 }
 
 #[test]
-fn a_delivered_message_is_let_go_by_the_next_call() {
+fn the_next_call_frees_a_delivered_message() {
     let bytes = frame(Role::Server, 0x82, &[1; 5000]);
     let mut decoder = Decoder::new(Role::Server, MESSAGE_BYTES_MAX);
     feed(&mut decoder, &bytes[..100], &mut Vec::new());
@@ -115,7 +115,7 @@ fn a_delivered_message_is_let_go_by_the_next_call() {
 }
 
 #[test]
-fn memory_follows_what_came_not_what_was_announced() {
+fn memory_grows_with_received_bytes_not_with_announced_ones() {
     let announced = b"\x82\xff\0\0\0\0\x40\0\0\0\0\0\0\0";
     let mut decoder = Decoder::new(Role::Server, u32::MAX);
     let mut seen = Vec::new();
@@ -127,7 +127,7 @@ fn memory_follows_what_came_not_what_was_announced() {
 }
 
 #[test]
-fn an_end_lets_go_of_an_unfinished_message() {
+fn an_end_frees_an_unfinished_message() {
     // (name, the frame that ends it)
     let rows: [(&str, u8, &[u8]); 2] = [("close", 0x88, b"\x03\xe8"), ("error", 0x81, b"")];
     for (name, first, payload) in rows {
@@ -142,7 +142,7 @@ fn an_end_lets_go_of_an_unfinished_message() {
 }
 
 #[test]
-fn a_close_frame_lets_go_of_an_unfinished_message_at_once() {
+fn a_close_frame_frees_an_unfinished_message_at_once() {
     let mut decoder = Decoder::new(Role::Server, MESSAGE_BYTES_MAX);
     feed(&mut decoder, &frame(Role::Server, 0x02, &[1; 5000]), &mut Vec::new());
     let mut close = frame(Role::Server, 0x88, b"\x03\xe8");

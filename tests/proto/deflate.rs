@@ -1,4 +1,4 @@
-//! Tables of RSV1: which frames may have it, and what it does to a message (RFC 7692 §6). Every row is fed whole, byte
+//! Tables of RSV1: which frames may have it, and its effect on a message (RFC 7692 §6). Every row is fed whole, byte
 //! by byte and at every split.
 
 use ringfeed::proto::MessageKind;
@@ -7,13 +7,13 @@ use ringfeed::proto::ProtocolError::{MessageTooBig, ReservedBits, TextNotUtf8};
 use crate::support::Seen::{self, *};
 use crate::support::{ROLES, decode_cut, decode_deflated_cut, frame};
 
-/// The bound of every table: small, so that rows can pass it.
+/// The message bound of every table: small, so that rows can exceed it.
 const MESSAGE_BYTES_MAX: u32 = 20;
 
 /// "Hello" (RFC 7692 §7.2.3.1).
 const HELLO: &[u8] = b"\xf2\x48\xcd\xc9\xc9\x07\x00";
 
-/// A name, frames as `(first byte, payload)`, and what must be seen of them.
+/// A name, frames as `(first byte, payload)`, and the expected events.
 type Row<'a> = (&'a str, &'a [(u8, &'a [u8])], &'a [Seen]);
 
 fn deflated(kind: MessageKind, payload: &[u8]) -> Seen {
@@ -22,7 +22,7 @@ fn deflated(kind: MessageKind, payload: &[u8]) -> Seen {
 
 #[test]
 #[rustfmt::skip] // One row, one line.
-fn where_it_was_agreed_on() {
+fn rsv1_with_compression_negotiated() {
     use MessageKind::{Binary, Text};
     let hello = &deflated(Text, HELLO);
     let rows: &[Row<'_>] = &[
@@ -71,7 +71,7 @@ fn where_it_was_agreed_on() {
 }
 
 #[test]
-fn where_it_was_not() {
+fn rsv1_without_compression_is_an_error() {
     for role in ROLES {
         for first in [0xc1, 0x41, 0xc2, 0x42] {
             let seen = decode_cut(role, MESSAGE_BYTES_MAX, &frame(role, first, HELLO), &[]);

@@ -1,13 +1,13 @@
-//! The other end's compression, by libraries and as peers commonly do it: one stream for all messages.
+//! The other end's compression by libraries, as peers commonly do it: one stream for all messages.
 
 use flate2::{Compress, Compression, FlushCompress};
 use miniz_oxide::inflate::stream::{InflateState, inflate};
 use miniz_oxide::{DataFormat, MZFlush};
 
-/// What a sender cuts off each message, and a receiver puts back (RFC 7692 §7.2.1, §7.2.2).
+/// The tail that a sender removes from each message, and a receiver appends (RFC 7692 §7.2.1, §7.2.2).
 pub(crate) const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// Inflates by a library that is not the server's.
+/// Inflates with another library than the server.
 pub(crate) struct ForeignInflater(Box<InflateState>);
 
 impl ForeignInflater {
@@ -35,14 +35,14 @@ impl ForeignInflater {
 pub(crate) struct ForeignDeflater(Compress);
 
 impl ForeignDeflater {
-    /// One that refers back as far as 2 to the power of `window_bits` bytes.
+    /// A compressor with a window of 2 to the power of `window_bits` bytes.
     pub(crate) fn new(level: u32, window_bits: u8) -> Self {
         Self(Compress::new_with_window_bits(Compression::new(level), false, window_bits))
     }
 
     /// The next message's payload.
     pub(crate) fn deflate(&mut self, payload: &[u8]) -> Vec<u8> {
-        // The library does not flush what is flushed already (RFC 7692 §7.2.3.6).
+        // The library ignores a second flush (RFC 7692 §7.2.3.6).
         if payload.is_empty() {
             return vec![0];
         }

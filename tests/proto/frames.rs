@@ -1,4 +1,4 @@
-//! Tables of frames: what comes in, what must be seen. Every row is fed whole, byte by byte and at every split.
+//! Tables of frames: input, and the expected events. Every row is fed whole, byte by byte and at every split.
 
 use ringfeed::proto::ProtocolError::{self, *};
 use ringfeed::proto::{Decoder, Role};
@@ -6,7 +6,7 @@ use ringfeed::proto::{Decoder, Role};
 use crate::support::Seen::{self, *};
 use crate::support::{ROLES, decode_cut, feed, frame};
 
-/// The bound of every table: small, so that rows can pass it.
+/// The message bound of every table: small, so that rows can exceed it.
 const MESSAGE_BYTES_MAX: u32 = 1000;
 
 /// Checks one row, cut in every way.
@@ -20,7 +20,7 @@ fn check(name: &str, role: Role, bytes: &[u8], expected: &[Seen]) {
     }
 }
 
-/// A name, frames as `(first byte, payload)`, and what must be seen of them.
+/// A name, frames as `(first byte, payload)`, and the expected events.
 type Row<'a> = (&'a str, &'a [(u8, &'a [u8])], &'a [Seen]);
 
 /// Checks rows of frames, with the lengths and the masking that each role's peer must use.
@@ -156,7 +156,7 @@ fn closing() {
 
 #[test]
 #[rustfmt::skip] // One row, one line.
-fn nothing_counts_after_an_error() {
+fn input_after_an_error_is_ignored() {
     check_frames(&[
         ("a good message", &[(0x80, b""), (0x81, b"late")], &[Failed(UnexpectedContinuation)]),
         ("another error", &[(0x80, b""), (0x80, b"")], &[Failed(UnexpectedContinuation)]),
@@ -180,7 +180,7 @@ fn reserved_bits_and_opcodes() {
 }
 
 #[test]
-fn masking_is_asked_of_clients_and_forbidden_to_servers() {
+fn clients_must_mask_and_servers_must_not() {
     for first in [0x81, 0x02, 0x89, 0x88] {
         let masked = frame(Role::Server, first, b"\x03\xe8");
         let plain = frame(Role::Client, first, b"\x03\xe8");
@@ -191,7 +191,7 @@ fn masking_is_asked_of_clients_and_forbidden_to_servers() {
 
 #[test]
 #[rustfmt::skip] // One row, one line.
-fn lengths_that_no_frame_has() {
+fn invalid_lengths() {
     let rows: &[(&str, &[u8], ProtocolError)] = &[
         ("0 in two bytes", b"\x82\xfe\x00\x00", LengthNotMinimal),
         ("125 in two bytes", b"\x82\xfe\x00\x7d", LengthNotMinimal),
@@ -224,7 +224,7 @@ fn messages_that_are_too_big() {
             &[binary(&[1; 1000]), binary(&[2; 1000])],
         ),
     ]);
-    // The header alone decides: no payload has come.
+    // The header alone decides: the payload has not arrived.
     check(
         "announced",
         Role::Server,
@@ -237,7 +237,7 @@ fn messages_that_are_too_big() {
         b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff",
         &[Failed(MessageTooBig)],
     );
-    // 1000 bytes are here already; the sum must not wrap round.
+    // 1000 bytes are held already; the sum must not overflow.
     let mut bytes = frame(Role::Client, 0x02, &[1; 1000]);
     bytes.extend(b"\x80\x7f\x7f\xff\xff\xff\xff\xff\xff\xff");
     check(
@@ -273,7 +273,7 @@ fn text_that_is_not_utf8() {
     }
 }
 
-/// `(name, payload, which byte of it must fail)`: the message is much longer, but nothing after can mend it.
+/// `(name, payload, index of the byte that must fail)`: the message is much longer, but no later byte can repair it.
 #[test]
 #[rustfmt::skip] // One row, one line.
 fn text_fails_at_the_first_impossible_byte() {
@@ -302,7 +302,7 @@ fn text_fails_at_the_first_impossible_byte() {
     }
 }
 
-/// `(name, bytes, how many of them it takes)`: a header's fault shows before the header is whole.
+/// `(name, bytes, number of bytes until the error)`: an invalid header fails before it is whole.
 #[test]
 #[rustfmt::skip] // One row, one line.
 fn headers_fail_as_early_as_they_can() {

@@ -1,5 +1,5 @@
-//! Tables of opening handshakes, both sides: what comes in, and how it is answered. Every row is also fed in every
-//! length from nothing to whole.
+//! Tables of opening handshakes, both sides: input, and the answer. Every row is also fed in every length from nothing
+//! to whole.
 
 use ringfeed::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_BYTES_MAX};
 use ringfeed::proto::HandshakeError::{self, *};
@@ -28,7 +28,7 @@ const RESPONSE: &str = "HTTP/1.1 101 Switching Protocols\r\n\
 /// The nonce of RFC 6455 §1.3.
 const NONCE: &[u8; 16] = b"the sample nonce";
 
-/// What the server makes of a request: nothing yet, or how many bytes it took, or a refusal.
+/// The server's view of a request: incomplete, the number of bytes taken, or a rejection.
 fn request_outcome(input: &[u8]) -> Result<Option<usize>, HandshakeError> {
     let Some((head, consumed)) = decode_request_head(input)? else {
         return Ok(None);
@@ -37,8 +37,8 @@ fn request_outcome(input: &[u8]) -> Result<Option<usize>, HandshakeError> {
     Ok(Some(consumed))
 }
 
-/// Checks one request: whole, with frames after it, and cut at every byte, where it may fail early but never
-/// otherwise than the whole does.
+/// Checks one request: whole, with frames after it, and cut at every byte, where it may fail early but with no other
+/// error than the whole.
 fn check(name: &str, request: &[u8], expected: Result<(), HandshakeError>) {
     let expected = expected.map(|()| Some(request.len()));
     assert_eq!(request_outcome(request), expected, "{name}");
@@ -92,7 +92,7 @@ fn replaced(text: &str, replacement: &str) -> String {
     REQUEST.replacen(text, replacement, 1)
 }
 
-/// The request with the first byte of `text` spoilt, so that it is no UTF-8.
+/// The request with the first byte of `text` changed into invalid UTF-8.
 fn with_high_bit(request: &str, text: &str) -> Vec<u8> {
     let mut bytes = request.as_bytes().to_vec();
     bytes[request.find(text).expect("the text is in the request")] |= 0x80;
@@ -101,7 +101,7 @@ fn with_high_bit(request: &str, text: &str) -> Vec<u8> {
 
 #[test]
 #[rustfmt::skip] // One row, one line.
-fn requests_that_are_no_http() {
+fn requests_that_are_not_http() {
     check_replaced(&[
         ("HTTP/1.0", "HTTP/1.1", "HTTP/1.0", Err(HttpVersionUnsupported)),
         ("HTTP/2", "GET /chat?room=1 HTTP/1.1", "PRI * HTTP/2.0", Err(HttpVersionUnsupported)),
@@ -123,7 +123,7 @@ fn requests_that_are_no_http() {
 
 #[test]
 #[rustfmt::skip] // One row, one line.
-fn requests_that_are_no_handshake() {
+fn requests_that_are_not_a_handshake() {
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
     let version = "Sec-WebSocket-Version: 13\r\n";
     let host = "Host: server.example.com\r\n";
@@ -214,7 +214,7 @@ fn requests_at_their_bounds() {
     for (name, request, expected) in rows {
         check(name, request.as_bytes(), expected);
     }
-    // Never finished: refused at the bound rather than kept for ever.
+    // An endless request is rejected at the bound.
     let endless = format!("GET / HTTP/1.1\r\nA: {}", "x".repeat(HANDSHAKE_BYTES_MAX));
     assert_eq!(request_outcome(endless.as_bytes()), Err(HeadTooLarge));
     let endless = "GET /".to_string() + &"x".repeat(REQUEST_TARGET_BYTES_MAX);
@@ -222,7 +222,7 @@ fn requests_at_their_bounds() {
 }
 
 #[test]
-fn what_a_request_says() {
+fn a_request_is_parsed() {
     let request = replaced(
         "Origin:",
         "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-a\r\n\
@@ -286,14 +286,14 @@ fn the_answer_is_that_of_the_rfc() {
 
 #[test]
 #[should_panic(expected = "one line of text")]
-fn a_header_cannot_be_broken_apart() {
+fn a_header_value_with_a_line_break_panics() {
     encode_response(&mut Vec::new(), 200, "text/plain", b"", &[("X", "a\r\nSet-Cookie: b")]);
 }
 
 /// Fields of an HTTP head.
 type Fields<'a> = &'a [(&'a str, &'a str)];
 
-/// Every refusal, its status, and the fields it must carry.
+/// Every rejection, its status, and its header fields.
 #[test]
 #[rustfmt::skip] // One row, one line.
 fn refusals() {
@@ -352,7 +352,7 @@ fn refusals() {
     }
 }
 
-/// What the client makes of an answer, cut at every byte as in [`check`].
+/// The client's view of a response, cut at every byte as in [`check`].
 fn check_response(name: &str, response: &str, expected: Result<Accepted, ClientHandshakeError>) {
     let handshake = ClientHandshake::new(*NONCE);
     handshake.encode_request(&mut Vec::new(), "a", "/", &["superchat", "chat"], &[]);
@@ -460,7 +460,7 @@ fn client_and_server_agree_on_compression() {
 }
 
 #[test]
-fn extensions_that_do_not_keep_to_the_offer() {
+fn extensions_that_differ_from_the_offer() {
     use ClientHandshakeError::{DeflateParamsInvalid, ExtensionNotOffered, Malformed};
     let handshake = ClientHandshake::new(*NONCE).with_deflate(DeflateOffer::default());
     handshake.encode_request(&mut Vec::new(), "a", "/", &["chat"], &[]);
@@ -491,7 +491,7 @@ fn a_client_that_offered_nothing_accepts_no_subprotocol() {
 
 #[test]
 #[should_panic(expected = "percent-encoded")]
-fn a_request_line_cannot_be_broken_apart() {
+fn a_target_with_a_line_break_panics() {
     let handshake = ClientHandshake::new(*NONCE);
     handshake.encode_request(&mut Vec::new(), "a", "/ HTTP/1.1\r\nX:", &[], &[]);
 }

@@ -1,12 +1,12 @@
-//! What the tests of `proto` share: an encoder of their own, so that a mistake in the crate's does not cancel out
-//! against the same mistake in its decoder, and one way to feed a decoder and write down what it saw.
+//! Shared by the tests of `proto`: a separate encoder, so that a mistake in the crate's encoder does not cancel out the
+//! same mistake in its decoder, and one way to feed a decoder and record its events.
 
 use ringfeed::proto::{Decoder, Event, MessageKind, ProtocolError, Role};
 
 /// Both sides of a connection.
 pub(crate) const ROLES: [Role; 2] = [Role::Server, Role::Client];
 
-/// What a decoder saw, owned.
+/// An event of a decoder, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Seen {
     Text(String),
@@ -33,7 +33,7 @@ impl From<Event<'_>> for Seen {
     }
 }
 
-/// Feeds one piece and adds what it led to.
+/// Feeds one piece and adds the events.
 pub(crate) fn feed(decoder: &mut Decoder, piece: &[u8], seen: &mut Vec<Seen>) {
     let mut piece = piece.to_vec();
     let mut input = piece.as_mut_slice();
@@ -44,7 +44,7 @@ pub(crate) fn feed(decoder: &mut Decoder, piece: &[u8], seen: &mut Vec<Seen>) {
             Err(error) => seen.push(Seen::Failed(error)),
         }
     }
-    assert!(input.is_empty(), "None means that the input is used up");
+    assert!(input.is_empty(), "None means that the decoder has used up the input");
 }
 
 /// Feeds `bytes`, cut at these offsets, to a new decoder.
@@ -52,7 +52,7 @@ pub(crate) fn decode_cut(role: Role, message_bytes_max: u32, bytes: &[u8], cuts:
     decode_cut_by(Decoder::new(role, message_bytes_max), bytes, cuts)
 }
 
-/// Feeds `bytes`, cut at these offsets, to a new decoder with which permessage-deflate was agreed on.
+/// Feeds `bytes`, cut at these offsets, to a new decoder with permessage-deflate.
 pub(crate) fn decode_deflated_cut(role: Role, message_bytes_max: u32, bytes: &[u8], cuts: &[usize]) -> Vec<Seen> {
     let mut decoder = Decoder::new(role, message_bytes_max);
     decoder.allow_deflated();

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""Shows that the simulator can fail: plants one bug after the other and counts the seeds until it is found.
+"""Checks that the simulator finds bugs: plants one after the other and counts the seeds until it fails.
 
     tests/sim/bugs.py [NAME …]
 
-Each bug is a text that stands in a source file exactly once, and what to put there instead. It is planted in a copy of
-the checkout, never in the checkout itself. Ends with an error if a bug can't be planted, or is not found within its
-seeds.
+Each bug replaces a text that occurs exactly once in a source file, in a copy of the checkout. Exits with 1 if a bug
+can't be planted, or if the simulator does not find it within its seeds.
 """
 
 import os
@@ -466,7 +465,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="sim-bugs-") as directory:
         copy = Path(directory) / "ringfeed"
         copy_checkout(copy)
-        # Apart from the checkout's own: cargo takes what was built of the copy for built of the checkout.
+        # A target directory of its own: cargo would take builds of the copy for builds of the checkout.
         target = str(Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "bugs")
         missed = [bug.name for bug in bugs if not hunt(bug, copy, target)]
     print(f"{len(bugs) - len(missed)} of {len(bugs)} bugs found" + (f"; not: {', '.join(missed)}" if missed else ""))

@@ -1,4 +1,4 @@
-//! One simulated client: real frames, split anywhere, and a check of everything that comes back.
+//! One simulated client: real frames, split anywhere, and a check of every byte that it receives.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,120 +12,120 @@ use ringfeed::proto::{
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
 use crate::guest::Guest;
-use crate::handler_log::roar;
+use crate::handler_log::bulk_reply;
 use crate::model::{Model, View};
 use crate::namespaces::{topic_name, topic_number};
 use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
-use crate::resuming_client::{Asking, ResumingClient};
+use crate::resuming_client::{ResumeRequest, ResumingClient};
 
-/// Bytes of one message to the server that must be refused as too big.
+/// Payload bytes of a message that the server must reject as too big.
 const TOO_BIG: u64 = 100_001;
 
-/// The code of a close that tells of a loss.
+/// The close code for lost messages.
 pub(crate) const LOST: u16 = 3010;
 
-/// Bytes of one message from the server at most.
+/// The largest message that the client accepts from the server, in bytes.
 const MESSAGE_BYTES_MAX: u32 = 1 << 24;
 
-/// What the server is to say next.
+/// The next item that the client expects from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Expected {
     Message(MessageKind, Vec<u8>),
     Pong(Vec<u8>),
-    /// That it has subscribed to this topic: before all that waits.
+    /// The reply of `h` to a subscription to this topic, which precedes the pushes held for it.
     Held(usize),
 }
 
-/// How far the client's conversation has come.
+/// The state of the client's connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// It has not connected yet.
+    /// Not connected yet.
     Waiting,
-    /// It waits for the answer to its handshake.
+    /// Waits for the response to its handshake.
     Handshaking,
     /// Messages go both ways.
     Open,
-    /// It got a Close frame; the stream has not ended.
+    /// Received a Close frame; the stream has not ended.
     Closed,
-    /// It is over.
+    /// Ended.
     Over,
 }
 
-/// What the client saw of the end.
+/// How the client saw its connection end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The status, if the handshake was refused.
+    /// The HTTP status, if the server rejected the handshake.
     pub(crate) status: Option<u16>,
-    /// A Close frame, and its code.
+    /// The code of the Close frame that it received.
     pub(crate) close: Option<Option<u16>>,
-    /// The end of the stream.
+    /// The stream ended.
     pub(crate) end: bool,
-    /// A reset.
+    /// The connection was reset.
     pub(crate) reset: bool,
 }
 
-/// What the client has done that explains an end.
+/// Actions of the client that explain an end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Deeds {
-    /// It sent a Close frame, with this code.
+pub(crate) struct Actions {
+    /// Sent a Close frame, with this code.
     pub(crate) close: Option<Option<u16>>,
-    /// It broke the protocol.
+    /// Broke the protocol.
     pub(crate) breach: bool,
-    /// It asked to be closed with this code.
+    /// Requested to be closed with this code.
     pub(crate) asked: Option<u16>,
-    /// It ended its half of the stream, or all of it.
+    /// Ended its half of the stream, or both halves.
     pub(crate) finished: bool,
-    /// It is no longer there: it neither reads nor writes.
+    /// Vanished: it neither reads nor writes.
     pub(crate) gone: bool,
 }
 
-impl Deeds {
-    /// Whether it has done nothing that would end its connection.
+impl Actions {
+    /// Whether the client did nothing that would end its connection.
     pub(crate) fn is_none(self) -> bool {
-        self == Deeds::default()
+        self == Actions::default()
     }
 }
 
 pub(crate) struct Client {
     pub(crate) index: usize,
     pub(crate) plan: ClientPlan,
-    /// How it reads now: as planned, or quicker once all should come to an end.
+    /// The current pace: as planned, or faster once the run settles.
     pub(crate) pace: Pace,
     pub(crate) state: State,
     pub(crate) seen: Seen,
-    pub(crate) deeds: Deeds,
+    pub(crate) actions: Actions,
     pub(crate) peer: Option<PeerId>,
-    /// When all of its handshake had left.
-    pub(crate) asked_us: Option<u64>,
+    /// When the last byte of its handshake left.
+    pub(crate) request_sent_us: Option<u64>,
     pub(crate) views: Vec<View>,
-    /// The topics that it has just heard that it is subscribed to.
-    pub(crate) news: Vec<usize>,
-    /// What it knows, if it is one that comes back.
-    pub(crate) returner: Option<ResumingClient>,
-    /// What it knows, if it is one that comes and goes.
+    /// Topics with a subscription confirmed since the last look.
+    pub(crate) confirmed: Vec<usize>,
+    /// The state of a resuming client.
+    pub(crate) resuming: Option<ResumingClient>,
+    /// The state of a guest.
     guest: Guest,
-    /// It has come back, as another client.
-    pub(crate) has_returned: bool,
-    /// The longest that a publication took to get here, in microseconds.
+    /// A later client has taken over its state.
+    pub(crate) has_reconnected: bool,
+    /// The longest time from publish to receive, in microseconds.
     pub(crate) latency_us_max: u64,
     kernel: SimKernel,
     rng: Rng,
     handshake: ClientHandshake,
     decoder: Decoder,
     inflater: Option<Inflater>,
-    /// Compresses what it says, once that was agreed on.
+    /// Compresses its messages, once both sides have agreed on compression.
     deflater: Option<(Deflater, WindowBits)>,
-    /// What came of the answer to the handshake.
+    /// The part of the handshake's response that has arrived.
     head: Vec<u8>,
     unsent: VecDeque<u8>,
     expected: VecDeque<Expected>,
     acts: usize,
     last_words: u64,
-    /// Payload bytes that it sends and publishes at most.
+    /// The largest payload that it sends or publishes, in bytes.
     bytes_max: usize,
-    /// Bytes of all answers that it asked for, and of the handshake's.
-    pub(crate) bytes_asked: usize,
-    /// Bytes that came before the server ended the conversation, and that it knew of then.
+    /// Bytes of all answers that it requested, with the handshake's.
+    pub(crate) bytes_requested: usize,
+    /// Bytes that it had read when the server ended the conversation, without those of a send in flight.
     pub(crate) bytes_read: usize,
     /// The server has ended the conversation.
     has_ended: bool,
@@ -151,14 +151,14 @@ impl Client {
             plan,
             state: State::Waiting,
             seen: Seen::default(),
-            deeds: Deeds::default(),
+            actions: Actions::default(),
             peer: None,
-            asked_us: None,
+            request_sent_us: None,
             views: Vec::new(),
-            news: Vec::new(),
-            returner: None,
+            confirmed: Vec::new(),
+            resuming: None,
             guest: Guest::default(),
-            has_returned: false,
+            has_reconnected: false,
             latency_us_max: 0,
             kernel: kernel.clone(),
             handshake,
@@ -170,7 +170,7 @@ impl Client {
             expected: VecDeque::new(),
             acts: 0,
             bytes_max,
-            bytes_asked: 1000,
+            bytes_requested: 1000,
             bytes_read: 0,
             has_ended: false,
             has_finished: false,
@@ -183,24 +183,24 @@ impl Client {
         self.peer = Some(self.kernel.connect(self.plan.shard));
         self.state = State::Handshaking;
         if let Kind::ResumingClient(transport, topics) = &self.plan.kind {
-            self.returner.get_or_insert_with(|| ResumingClient::new(*transport, topics, model));
+            self.resuming.get_or_insert_with(|| ResumingClient::new(*transport, topics, model));
         }
-        let request = match &mut self.returner {
-            Some(returner) => {
-                let asking = returner.ask(self.index, model, &mut self.rng);
-                self.request_again(&asking)
+        let request = match &mut self.resuming {
+            Some(resuming) => {
+                let asking = resuming.ask(self.index, model, &mut self.rng);
+                self.resume_request(&asking)
             }
             None => self.request(),
         };
         self.unsent.extend(request);
         if self.plan.is_hasty && matches!(self.plan.kind, Kind::Echo | Kind::Room) {
-            self.say_something(&mut Model::new(0, &Arc::default()));
+            self.send_something(&mut Model::new(0, &Arc::default()));
         }
         self.write();
     }
 
-    /// The opening handshake of one who says where it was.
-    fn request_again(&mut self, asking: &Asking) -> Vec<u8> {
+    /// The opening handshake of a client that resumes at a position.
+    fn resume_request(&mut self, asking: &ResumeRequest) -> Vec<u8> {
         let headers: Vec<(&str, &str)> = asking.headers.iter().map(|(name, value)| (*name, &**value)).collect();
         if self.is_stream() {
             let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -211,17 +211,17 @@ impl Client {
         request
     }
 
-    /// Whether it was closed since what it has missed can't be had.
+    /// Whether the server closed it because the messages it missed are gone.
     pub(crate) fn lost_something(&self) -> bool {
-        self.returner.is_some() && self.seen.close == Some(Some(LOST))
+        self.resuming.is_some() && self.seen.close == Some(Some(LOST))
     }
 
-    /// Whether it reads an event stream, and not a WebSocket.
+    /// Whether it reads an event stream rather than a WebSocket.
     pub(crate) fn is_stream(&self) -> bool {
-        self.returner.as_ref().is_some_and(ResumingClient::is_stream)
+        self.resuming.as_ref().is_some_and(ResumingClient::is_stream)
     }
 
-    /// The opening handshake, or what stands in for it.
+    /// The opening handshake, or the malformed request in its place.
     fn request(&mut self) -> Vec<u8> {
         let mut request = Vec::new();
         let topics = |topics: &[usize]| topics.iter().map(|topic| topic_name(*topic)).collect::<Vec<_>>().join(",");
@@ -229,13 +229,13 @@ impl Client {
             Kind::Echo | Kind::Mute => "/echo".to_owned(),
             Kind::Feed(list) if list.is_empty() => format!("/feed/{}", topic_name(0)),
             Kind::Feed(list) => format!("/feed/{}", topics(list)),
-            Kind::Breaker(Breach::Talks) => format!("/feed/{}", topic_name(0)),
+            Kind::Breaker(Breach::SendsToFeed) => format!("/feed/{}", topic_name(0)),
             Kind::Breaker(_) => "/echo".to_owned(),
             Kind::Room => "/room".to_owned(),
             Kind::Guest => "/connection/websocket".to_owned(),
             Kind::Stray(404) => "/nowhere".to_owned(),
             Kind::Stray(_) => "/echo".to_owned(),
-            Kind::ResumingClient(..) => unreachable!("it asks in another way"),
+            Kind::ResumingClient(..) => unreachable!("it sends a resume request"),
         };
         let target = format!("{path}?client={}", self.index);
         let plain =
@@ -253,7 +253,7 @@ impl Client {
         request
     }
 
-    /// Something is new at the socket.
+    /// The socket has become readable or writable.
     pub(crate) fn on_peer(&mut self, model: &mut Model, now_us: u64) {
         self.now_us = now_us;
         self.write();
@@ -262,8 +262,8 @@ impl Client {
         }
     }
 
-    /// From now on it reads and writes what there is, unless it never reads.
-    pub(crate) fn hurry(&mut self, model: &mut Model, now_us: u64) {
+    /// Reads and writes everything available from now on, unless it never reads.
+    pub(crate) fn speed_up(&mut self, model: &mut Model, now_us: u64) {
         self.plan.write_bytes_max = usize::MAX;
         if self.pace != Pace::Dead {
             self.pace = Pace::Quick;
@@ -271,7 +271,7 @@ impl Client {
         }
     }
 
-    /// The time has come to read on. Returns when to read again.
+    /// Reads on after a pause. Returns the time of the next read.
     pub(crate) fn on_read_timer(&mut self, model: &mut Model, now_us: u64) -> Option<u64> {
         self.now_us = now_us;
         let Pace::Slow { bytes, pause_us } = self.pace else { return None };
@@ -279,17 +279,17 @@ impl Client {
         (!self.is_over()).then_some(pause_us)
     }
 
-    /// The time has come to do something. Returns when to do the next thing.
+    /// Acts once. Returns the time of the next action.
     pub(crate) fn on_act_timer(&mut self, model: &mut Model, now_us: u64) -> Option<u64> {
         self.now_us = now_us;
-        if self.acts >= self.plan.acts || self.is_over() || !self.deeds.is_none() {
+        if self.acts >= self.plan.acts || self.is_over() || !self.actions.is_none() {
             return None;
         }
         if self.state == State::Open && self.unsent.len() < 10_000 {
-            // What is said at once may be heard at once.
+            // Messages sent together may arrive together.
             for _ in 0..self.rng.between(1, self.plan.at_once) {
                 self.acts += 1;
-                self.say_something(model);
+                self.send_something(model);
             }
             self.write();
         }
@@ -300,33 +300,33 @@ impl Client {
         self.state == State::Over
     }
 
-    /// Whether whatever is for it must get to it: it is there, reads, and has done nothing that would end it.
+    /// Whether it must receive everything addressed to it: it is connected, reads, and did nothing that would end it.
     pub(crate) fn should_get_all(&self) -> bool {
-        self.state == State::Open && self.pace != Pace::Dead && self.deeds.is_none()
+        self.state == State::Open && self.pace != Pace::Dead && self.actions.is_none()
     }
 
-    /// Whether all that it said has left.
-    pub(crate) fn has_said_all(&self) -> bool {
+    /// Whether all of its messages have left.
+    pub(crate) fn has_sent_all(&self) -> bool {
         self.unsent.is_empty()
     }
 
-    /// Whether it got all answers.
-    pub(crate) fn has_heard_all(&self) -> bool {
+    /// Whether it has received all answers.
+    pub(crate) fn has_all_answers(&self) -> bool {
         self.expected.is_empty()
     }
 
-    fn say_something(&mut self, model: &mut Model) {
+    fn send_something(&mut self, model: &mut Model) {
         match self.plan.kind.clone() {
-            Kind::Echo => self.say_message(),
-            Kind::Room => self.say_verb(model),
+            Kind::Echo => self.send_message(),
+            Kind::Room => self.send_verb(model),
             Kind::Guest => {
-                let text = self.guest.say(model.topic_count(), &mut self.rng);
-                self.bytes_asked += 1000 * text.lines().count();
-                self.say_text(&text);
+                let text = self.guest.next_message(model.topic_count(), &mut self.rng);
+                self.bytes_requested += 1000 * text.lines().count();
+                self.send_text(&text);
             }
             Kind::ResumingClient(..) if self.is_stream() => {}
-            Kind::Breaker(Breach::Talks) | Kind::Feed(_) | Kind::ResumingClient(..) => self.ping(),
-            Kind::Breaker(_) => self.say_message(),
+            Kind::Breaker(Breach::SendsToFeed) | Kind::Feed(_) | Kind::ResumingClient(..) => self.ping(),
+            Kind::Breaker(_) => self.send_message(),
             Kind::Mute | Kind::Stray(_) => {}
         }
     }
@@ -341,8 +341,8 @@ impl Client {
         self.unsent.extend(bytes);
     }
 
-    /// A message of any kind, in one frame or several, with pings between.
-    fn say_message(&mut self) {
+    /// Sends a message of any kind, in one frame or several, with pings between.
+    fn send_message(&mut self) {
         let len = self.rng.below(self.bytes_max as u64 + 1) as usize;
         let payload: Vec<u8> = (0..len).map(|index| b' ' + ((len * 31 + index) % 90) as u8).collect();
         let kind = self.rng.choose(&[MessageKind::Text, MessageKind::Binary]);
@@ -368,7 +368,7 @@ impl Client {
             self.queue(|out| encode_fragment(out, opcode, index + 1 == pieces.len(), piece, mask));
             opcode = Opcode::Continuation;
         }
-        // Whatever was pinged came before the last frame, so it is answered before the echo.
+        // The server answers the pings before the echo: they precede the last frame.
         self.expect_message(kind, payload);
     }
 
@@ -376,51 +376,51 @@ impl Client {
         let payload = self.rng.next_u64().to_be_bytes().to_vec();
         let mask = self.mask();
         self.queue(|out| encode_frame(out, Opcode::Ping, &payload, mask));
-        self.bytes_asked += payload.len() + FRAME_HEADER_BYTES_MAX;
+        self.bytes_requested += payload.len() + FRAME_HEADER_BYTES_MAX;
         self.expected.push_back(Expected::Pong(payload));
     }
 
-    fn say_text(&mut self, text: &str) {
+    fn send_text(&mut self, text: &str) {
         let mask = self.mask();
         self.queue(|out| encode_message(out, Message::text(text), mask));
     }
 
-    fn say_verb(&mut self, model: &mut Model) {
+    fn send_verb(&mut self, model: &mut Model) {
         if model.topic_count() == 0 {
             return self.ping();
         }
         let topic = self.rng.below(model.topic_count() as u64) as usize;
         let name = topic_name(topic);
         let text = match self.rng.below(12) {
-            // What comes before all else that waits may not be about what those are about.
+            // A reply that precedes held pushes may not be about a topic that one of them is about.
             0..6 | 11 if self.expected.contains(&Expected::Held(topic)) => return self.ping(),
-            11 if self.expects_word_of(&name) => return self.ping(),
+            11 if self.expects_answer_about(&name) => return self.ping(),
             0..4 => format!("s {name}"),
             4..6 => format!("u {name}"),
             6..9 if model.is_lossy(topic) => return self.ping(),
             6..9 => {
                 let len = self.rng.below(self.bytes_max as u64 + 1) as usize;
                 let message = model.publish_by_client(self.index, topic, len, self.now_us);
-                return self.say_text(&format!("p {name} {message}"));
+                return self.send_text(&format!("p {name} {message}"));
             }
             11 => {
-                self.bytes_asked += name.len() + FRAME_HEADER_BYTES_MAX;
+                self.bytes_requested += name.len() + FRAME_HEADER_BYTES_MAX;
                 self.expected.push_back(Expected::Held(topic));
-                return self.say_text(&format!("h {name}"));
+                return self.send_text(&format!("h {name}"));
             }
-            9 if self.plan.roars > 0 => {
-                let count = self.rng.below(self.plan.roars as u64) as usize;
-                self.say_text(&format!("r {count}"));
-                return self.expect_message(MessageKind::Text, roar(count).into_bytes());
+            9 if self.plan.reply_bytes_max > 0 => {
+                let count = self.rng.below(self.plan.reply_bytes_max as u64) as usize;
+                self.send_text(&format!("r {count}"));
+                return self.expect_message(MessageKind::Text, bulk_reply(count).into_bytes());
             }
             _ => return self.ping(),
         };
-        self.say_text(&text);
+        self.send_text(&text);
         self.expect_message(MessageKind::Text, format!("={text}").into_bytes());
     }
 
-    /// Whether some answer about a topic has not come.
-    fn expects_word_of(&self, name: &str) -> bool {
+    /// Whether an answer about a topic is outstanding.
+    fn expects_answer_about(&self, name: &str) -> bool {
         let is_about = |expected: &Expected| match expected {
             Expected::Message(_, text) => text.ends_with(format!(" {name}").as_bytes()),
             Expected::Pong(_) | Expected::Held(_) => false,
@@ -429,81 +429,81 @@ impl Client {
     }
 
     fn expect_message(&mut self, kind: MessageKind, payload: Vec<u8>) {
-        self.bytes_asked += payload.len() + FRAME_HEADER_BYTES_MAX;
+        self.bytes_requested += payload.len() + FRAME_HEADER_BYTES_MAX;
         self.expected.push_back(Expected::Message(kind, payload));
     }
 
-    /// The server has ended the conversation, and does not know what has come of `sending_bytes`. What was on its way
-    /// still comes.
+    /// The server has ended the conversation; it does not know how many of `sending_bytes` left. Bytes in flight still
+    /// arrive.
     pub(crate) fn note_end(&mut self, sending_bytes: usize) {
         self.has_ended = true;
         self.bytes_read = self.bytes_read.saturating_sub(sending_bytes);
     }
 
-    /// Whether it has something to say before it is gone, of which the server hears while the end comes.
+    /// Whether it sends messages right before a sudden end, which the server receives together with the end.
     pub(crate) fn has_last_words(&self) -> bool {
         let is_sudden = matches!(self.plan.ending, Ending::Resets | Ending::Leaves | Ending::Finishes);
-        is_sudden && self.state == State::Open && self.deeds.is_none() && self.last_words > 0
+        is_sudden && self.state == State::Open && self.actions.is_none() && self.last_words > 0
     }
 
-    pub(crate) fn say_last_words(&mut self, model: &mut Model) {
+    pub(crate) fn send_last_words(&mut self, model: &mut Model) {
         for _ in 0..std::mem::take(&mut self.last_words) {
-            self.say_something(model);
+            self.send_something(model);
         }
         self.write();
     }
 
-    /// The time has come to end.
+    /// Ends as planned.
     pub(crate) fn end(&mut self, ending: Ending) {
-        if self.peer.is_none() || self.is_over() || self.deeds.finished || self.deeds.gone {
+        if self.peer.is_none() || self.is_over() || self.actions.finished || self.actions.gone {
             return;
         }
-        let peer = self.peer.expect("looked at above");
+        let peer = self.peer.expect("the caller checked it");
         match ending {
             Ending::Stays => {}
             Ending::Closes(_) if self.is_stream() => return self.end(Ending::Leaves),
             Ending::Closes(code) => self.close(code),
-            Ending::IsClosed(code) if self.state == State::Open && self.deeds.is_none() => {
-                self.deeds.asked = Some(code);
-                self.say_text(&format!("c {code}"));
+            Ending::RequestsClose(code) if self.state == State::Open && self.actions.is_none() => {
+                self.actions.asked = Some(code);
+                self.send_text(&format!("c {code}"));
             }
-            Ending::IsClosed(_) => {}
+            Ending::RequestsClose(_) => {}
             Ending::Finishes => {
-                // Once all that was said has left.
-                self.deeds.finished = true;
+                // Only after all of its messages have left.
+                self.actions.finished = true;
             }
             Ending::Leaves => {
-                (self.deeds.finished, self.deeds.gone) = (true, true);
+                (self.actions.finished, self.actions.gone) = (true, true);
                 self.kernel.close(peer);
             }
             Ending::Resets => {
-                (self.deeds.finished, self.deeds.gone) = (true, true);
+                (self.actions.finished, self.actions.gone) = (true, true);
                 self.kernel.reset(peer);
             }
             Ending::Vanishes => {
-                (self.deeds.finished, self.deeds.gone) = (true, true);
+                (self.actions.finished, self.actions.gone) = (true, true);
                 self.kernel.vanish(peer);
             }
         }
-        if self.deeds.gone {
+        if self.actions.gone {
             self.state = State::Over;
         } else {
             self.write();
         }
     }
 
-    /// The host of a peer that was cut off is heard of again, and knows nothing of the connection.
-    pub(crate) fn die(&mut self) {
-        self.kernel.reset(self.peer.expect("who is gone was there"));
+    /// The host of a vanished peer is back, and has no record of the connection.
+    pub(crate) fn reset_by_host(&mut self) {
+        self.kernel.reset(self.peer.expect("a vanished client was connected"));
     }
 
-    /// Sends a Close frame, unless one was sent.
+    /// Sends a Close frame, unless it has sent one.
     pub(crate) fn close(&mut self, code: Option<u16>) {
         if self.is_stream() {
             return self.end(Ending::Leaves);
         }
-        if self.state == State::Open && self.deeds.close.is_none() && !self.deeds.breach {
-            self.deeds.close = Some(code);
+        if self.state == State::Open && self.actions.close.is_none() && !self.actions.breach {
+            self.actions.close = Some(code);
             let mask = self.mask();
             self.queue(|out| encode_close(out, code.map(CloseCode), "", mask));
             self.write();
@@ -512,10 +512,10 @@ impl Client {
 
     /// Breaks the protocol.
     pub(crate) fn breach(&mut self, breach: Breach) {
-        if self.state != State::Open || !self.deeds.is_none() {
+        if self.state != State::Open || !self.actions.is_none() {
             return;
         }
-        self.deeds.breach = true;
+        self.actions.breach = true;
         let mask = self.mask();
         match breach {
             Breach::NotMasked => self.queue(|out| encode_message(out, Message::text("bare"), None)),
@@ -527,25 +527,25 @@ impl Client {
                 self.unsent.extend([0; 4]);
             }
             Breach::BadClose => self.queue(|out| encode_frame(out, Opcode::Close, &[3], mask)),
-            Breach::Talks => self.queue(|out| encode_message(out, Message::text("hello?"), mask)),
+            Breach::SendsToFeed => self.queue(|out| encode_message(out, Message::text("hello?"), mask)),
         }
         self.write();
     }
 
-    /// The code with which a breach must be answered.
+    /// The close code that the server must send for a breach.
     pub(crate) fn breach_code(breach: Breach) -> u16 {
         match breach {
             Breach::NotMasked | Breach::ReservedBits | Breach::BadClose => 1002,
             Breach::BadText => 1007,
             Breach::TooBig => 1009,
-            Breach::Talks => 1008,
+            Breach::SendsToFeed => 1008,
         }
     }
 
-    /// Writes some of what is unsent: what comes next is written when there is news.
+    /// Writes a part of the unsent bytes; the rest follows when the socket has room.
     fn write(&mut self) {
         let Some(peer) = self.peer else { return };
-        if self.deeds.gone || self.state == State::Over || self.has_finished {
+        if self.actions.gone || self.state == State::Over || self.has_finished {
             return;
         }
         if !self.unsent.is_empty() {
@@ -558,9 +558,9 @@ impl Client {
             self.unsent.drain(..written);
         }
         if self.unsent.is_empty() {
-            self.asked_us.get_or_insert(self.kernel.now_us());
+            self.request_sent_us.get_or_insert(self.kernel.now_us());
         }
-        if self.unsent.is_empty() && self.deeds.finished {
+        if self.unsent.is_empty() && self.actions.finished {
             self.has_finished = true;
             self.kernel.finish(peer);
         }
@@ -593,17 +593,17 @@ impl Client {
         }
     }
 
-    /// The server has ended the connection: so does the client.
+    /// The client closes its side after the server did.
     fn leave(&mut self) {
         self.state = State::Over;
-        if !self.deeds.gone {
-            self.kernel.close(self.peer.expect("it was connected"));
+        if !self.actions.gone {
+            self.kernel.close(self.peer.expect("it is connected"));
         }
     }
 
     fn hear(&mut self, model: &mut Model, mut bytes: Vec<u8>) {
         if self.is_stream() {
-            return self.hear_stream(model, bytes);
+            return self.on_stream_bytes(model, bytes);
         }
         if self.state == State::Handshaking {
             self.head.append(&mut bytes);
@@ -625,11 +625,11 @@ impl Client {
                     self.seen.status = Some(status);
                     return;
                 }
-                Err(error) => panic!("client {}: a bad answer to the handshake: {error:?}", self.index),
+                Err(error) => panic!("client {}: malformed handshake response: {error:?}", self.index),
             }
         }
         let mut decoder = std::mem::replace(&mut self.decoder, Decoder::new(Role::Client, 0));
-        let mut inflater = self.inflater.take().expect("it is put back below");
+        let mut inflater = self.inflater.take().expect("the inflater is put back below");
         let mut input = &mut bytes[..];
         loop {
             let event = decoder.decode(&mut input).and_then(|event| {
@@ -645,8 +645,8 @@ impl Client {
         self.inflater = Some(inflater);
     }
 
-    /// Bytes of what may be an event stream.
-    fn hear_stream(&mut self, model: &mut Model, mut bytes: Vec<u8>) {
+    /// Receives bytes of an event stream, or of a response without one.
+    fn on_stream_bytes(&mut self, model: &mut Model, mut bytes: Vec<u8>) {
         if self.state == State::Handshaking {
             self.head.append(&mut bytes);
             let Some(end) = self.head.windows(4).position(|end| end == b"\r\n\r\n") else { return };
@@ -659,8 +659,8 @@ impl Client {
             bytes = self.head.split_off(end + 4);
             self.on_open();
         }
-        let returner = self.returner.as_mut().expect("it reads a stream");
-        let published_us = returner.on_bytes(model, &bytes, self.now_us);
+        let resuming = self.resuming.as_mut().expect("a client with a stream resumes");
+        let published_us = resuming.on_bytes(model, &bytes, self.now_us);
         self.note_latency(published_us);
     }
 
@@ -674,36 +674,36 @@ impl Client {
         self.state = State::Open;
         assert!(
             !matches!(self.plan.kind, Kind::Mute | Kind::Stray(_)),
-            "client {}: a bad handshake was accepted",
+            "client {}: the server accepted a malformed handshake",
             self.index
         );
         let topics = match &self.plan.kind {
             Kind::Feed(topics) if topics.is_empty() => vec![0],
             Kind::Feed(topics) => topics.clone(),
-            Kind::Breaker(Breach::Talks) => vec![0],
+            Kind::Breaker(Breach::SendsToFeed) => vec![0],
             _ => Vec::new(),
         };
         self.views = topics.iter().map(|topic| View::new(*topic, self.now_us)).collect();
-        self.news = topics;
+        self.confirmed = topics;
         if self.plan.kind == Kind::Guest {
             let greeting = self.guest.greeting();
-            self.bytes_asked += 1000;
-            self.say_text(&greeting);
+            self.bytes_requested += 1000;
+            self.send_text(&greeting);
             self.write();
         }
-        if let Some(returner) = &self.returner {
-            let greeting = returner.greeting(&mut self.rng);
-            self.bytes_asked += 1000 * greeting.len();
-            greeting.iter().for_each(|text| self.say_text(text));
+        if let Some(resuming) = &self.resuming {
+            let greeting = resuming.greeting(&mut self.rng);
+            self.bytes_requested += 1000 * greeting.len();
+            greeting.iter().for_each(|text| self.send_text(text));
             self.write();
         }
     }
 
     fn on_event(&mut self, model: &mut Model, event: Event<'_>) {
-        assert_eq!(self.state, State::Open, "client {}: {event:?} after the end", self.index);
+        assert_eq!(self.state, State::Open, "client {}: received {event:?} after the end", self.index);
         match event {
             Event::Ping(payload) => {
-                if !self.plan.ignores_pings && self.deeds.close.is_none() && !self.deeds.breach {
+                if !self.plan.ignores_pings && self.actions.close.is_none() && !self.actions.breach {
                     let mask = self.mask();
                     self.queue(|out| encode_frame(out, Opcode::Pong, payload, mask));
                     self.write();
@@ -719,34 +719,34 @@ impl Client {
             }
             Event::Message(message) if self.plan.kind == Kind::Guest => {
                 let answers = self.guest.on_message(model, message.as_str().expect("JSON is text"));
-                if !self.plan.ignores_pings && self.deeds.is_none() {
-                    answers.iter().for_each(|text| self.say_text(text));
+                if !self.plan.ignores_pings && self.actions.is_none() {
+                    answers.iter().for_each(|text| self.send_text(text));
                     self.write();
                 }
             }
             Event::Message(message) => {
-                let published_us = match self.returner.is_some() {
-                    true => self.on_return_message(model, message),
+                let published_us = match self.resuming.is_some() {
+                    true => self.on_resuming_message(model, message),
                     false => model.on_message(&mut self.views, message),
                 };
                 self.note_latency(published_us);
             }
             Event::Close(close) => {
-                if let (Some(returner), Some(LOST)) = (&mut self.returner, close.code.map(|code| code.0)) {
-                    returner.on_lost(model, close.reason, self.now_us);
+                if let (Some(resuming), Some(LOST)) = (&mut self.resuming, close.code.map(|code| code.0)) {
+                    resuming.on_lost(model, close.reason, self.now_us);
                 }
                 self.on_close(close.code.map(|code| code.0));
             }
-            Event::Deflated(_) => unreachable!("it was inflated"),
+            Event::Deflated(_) => unreachable!("the inflater runs before"),
         }
     }
 
-    /// A message to one who comes back. Returns when it was published, if that is known.
-    fn on_return_message(&mut self, model: &mut Model, message: Message<'_>) -> Option<u64> {
-        let returner = self.returner.as_mut().expect("it is one");
-        let heard = returner.on_message(model, message, self.now_us);
-        if !self.plan.ignores_pings && self.deeds.close.is_none() {
-            heard.answers.iter().for_each(|text| self.say_text(text));
+    /// Receives a message of a resuming client. Returns the publish time, if known.
+    fn on_resuming_message(&mut self, model: &mut Model, message: Message<'_>) -> Option<u64> {
+        let resuming = self.resuming.as_mut().expect("the client resumes");
+        let heard = resuming.on_message(model, message, self.now_us);
+        if !self.plan.ignores_pings && self.actions.close.is_none() {
+            heard.answers.iter().for_each(|text| self.send_text(text));
             self.write();
         }
         heard.published_us
@@ -755,7 +755,7 @@ impl Client {
     fn is_answer(&self, message: Message<'_>) -> bool {
         match self.plan.kind {
             Kind::Room => message.payload.first() == Some(&b'='),
-            Kind::Guest | Kind::Feed(_) | Kind::ResumingClient(..) | Kind::Breaker(Breach::Talks) => false,
+            Kind::Guest | Kind::Feed(_) | Kind::ResumingClient(..) | Kind::Breaker(Breach::SendsToFeed) => false,
             _ => true,
         }
     }
@@ -764,13 +764,13 @@ impl Client {
         let is_held = |expected: &Expected| matches!(expected, Expected::Held(_));
         let is_next = |expected: &Expected| if is_held(&came) { *expected == came } else { !is_held(expected) };
         let expected = self.expected.iter().position(is_next).and_then(|next| self.expected.remove(next));
-        assert_eq!(expected.as_ref(), Some(&came), "client {}: a wrong answer", self.index);
+        assert_eq!(expected.as_ref(), Some(&came), "client {}: wrong answer", self.index);
     }
 
-    /// A room has done what it was asked for.
+    /// Handles the answer of a room to a command.
     fn on_answer(&mut self, message: Message<'_>) {
         let Kind::Room = self.plan.kind else { return };
-        let text = message.as_str().expect("answers of a room are text");
+        let text = message.as_str().expect("a room answers with text");
         if text.starts_with("=r ") {
             return;
         }
@@ -779,7 +779,7 @@ impl Client {
         match verb {
             "s" | "h" if self.views.iter().all(|view| view.topic() != topic) => {
                 self.views.push(View::new(topic, self.now_us));
-                self.news.push(topic);
+                self.confirmed.push(topic);
             }
             "u" => self.views.retain(|view| view.topic() != topic),
             _ => {}
@@ -789,14 +789,14 @@ impl Client {
     fn on_close(&mut self, code: Option<u16>) {
         self.seen.close = Some(code);
         self.state = State::Closed;
-        // The server answers in order: whatever was asked before a Close frame of ours is answered before its own.
-        if self.deeds.close.is_some() && code == self.deeds.close.flatten() {
-            // Except for what others than the connection's shard have to answer.
+        // The server answers in order: all earlier requests are answered before its answer to our Close frame, except
+        // subscriptions: their replies come from another shard.
+        if self.actions.close.is_some() && code == self.actions.close.flatten() {
             let is_answered = self.expected.iter().all(|expected| matches!(expected, Expected::Held(_)));
-            assert!(is_answered, "client {}: not everything was answered: {:?}", self.index, self.expected);
+            assert!(is_answered, "client {}: answers are missing: {:?}", self.index, self.expected);
         }
-        if self.deeds.close.is_none() && !self.deeds.breach && !self.deeds.finished {
-            self.deeds.close = Some(code);
+        if self.actions.close.is_none() && !self.actions.breach && !self.actions.finished {
+            self.actions.close = Some(code);
             let mask = self.mask();
             self.queue(|out| encode_close(out, code.map(CloseCode), "", mask));
             self.write();
@@ -811,10 +811,10 @@ impl fmt::Debug for Client {
             .field("plan", &self.plan)
             .field("state", &self.state)
             .field("seen", &self.seen)
-            .field("deeds", &self.deeds)
+            .field("actions", &self.actions)
             .field("peer", &self.peer)
             .field("views", &self.views)
-            .field("returner", &self.returner)
+            .field("resuming", &self.resuming)
             .field("acts", &self.acts)
             .field("unsent", &self.unsent.len())
             .field("expected", &self.expected.len())

@@ -1,4 +1,5 @@
-//! A client that comes and goes under its name: what it says in Centrifugo's protocol, and what it learns of others.
+//! A client with presence: subscribes and unsubscribes by Centrifugo's protocol, and checks the joins and leaves
+//! of others.
 
 use std::collections::HashMap;
 
@@ -11,16 +12,16 @@ use crate::namespaces::{topic_name, topic_number};
 
 #[derive(Debug, Default)]
 pub(crate) struct Guest {
-    /// Commands so far.
+    /// Commands sent.
     commands: u64,
-    /// Whether a client was last seen coming, by topic and name; since this one's last subscription began.
+    /// Whether the last push about a client was a join, by topic and client; since the last subscription began.
     is_present: HashMap<(usize, String), bool>,
-    /// The topics of its commands to subscribe that have not been answered.
-    asked: HashMap<u64, usize>,
+    /// Topics of subscribe commands without a reply, by command.
+    pending: HashMap<u64, usize>,
 }
 
 impl Guest {
-    /// What it says once it was let in.
+    /// The first message after the handshake.
     pub(crate) fn greeting(&mut self) -> String {
         self.command(json!({"connect": {}}))
     }
@@ -34,12 +35,12 @@ impl Guest {
     fn subscribe(&mut self, topic: usize, rng: &mut Rng) -> String {
         let mut request = json!({"channel": topic_name(topic), "join_leave": rng.chance(800)});
         if rng.chance(300) {
-            // It says where it was, of which nothing is known, and would rather not subscribe then.
+            // Requests recovery from an unknown position, which must fail.
             request["recover"] = true.into();
             request["epoch"] = "never".into();
             request["flag"] = 2.into();
         }
-        self.asked.insert(self.commands + 1, topic);
+        self.pending.insert(self.commands + 1, topic);
         self.command(json!({"subscribe": request}))
     }
 
@@ -47,8 +48,8 @@ impl Guest {
         self.command(json!({"unsubscribe": {"channel": topic_name(topic)}}))
     }
 
-    /// What it says next: commands in one message.
-    pub(crate) fn say(&mut self, topics: usize, rng: &mut Rng) -> String {
+    /// The next message, with one or several commands.
+    pub(crate) fn next_message(&mut self, topics: usize, rng: &mut Rng) -> String {
         let topic = rng.below(topics as u64) as usize;
         let mut commands = Vec::new();
         for _ in 0..rng.between(1, 3) {
@@ -65,7 +66,7 @@ impl Guest {
         commands.join("\n")
     }
 
-    /// A message came. Returns what it says to it.
+    /// Receives a message. Returns the replies to send.
     pub(crate) fn on_message(&mut self, model: &Model, text: &str) -> Vec<String> {
         let mut answers = Vec::new();
         for line in text.lines() {
@@ -73,37 +74,37 @@ impl Guest {
             if reply.as_object().is_some_and(serde_json::Map::is_empty) {
                 answers.push("{}".to_owned());
             }
-            if let Some(topic) = reply["id"].as_u64().and_then(|id| self.asked.remove(&id)) {
+            if let Some(topic) = reply["id"].as_u64().and_then(|id| self.pending.remove(&id)) {
                 self.on_answer(topic, &reply);
             }
             let push = &reply["push"];
-            for (kind, is_coming) in [("join", true), ("leave", false)] {
+            for (kind, is_join) in [("join", true), ("leave", false)] {
                 if push[kind].is_object() {
                     let topic = topic_number(push["channel"].as_str().expect("a channel"));
                     let client = push[kind]["info"]["client"].as_str().expect("a name");
-                    self.on_presence(model, topic, client, is_coming);
+                    self.on_presence(model, topic, client, is_join);
                 }
             }
         }
         answers
     }
 
-    /// It has subscribed, or may not.
+    /// The reply to a subscribe command.
     fn on_answer(&mut self, topic: usize, reply: &Value) {
         if reply["subscribe"].is_object() {
             self.is_present.retain(|(other, _), _| *other != topic);
             return;
         }
         let code = reply["error"]["code"].as_u64();
-        // It is subscribed; the server stops; what it has missed can't be had.
-        assert!(matches!(code, Some(105 | 100 | 112)), "a command was refused: {reply}");
+        // Already subscribed; the server is stopping; the missed messages are gone.
+        assert!(matches!(code, Some(105 | 100 | 112)), "the server rejected a command: {reply}");
     }
 
-    /// A client comes and goes by turns, as far as pushes are not dropped for who is slow.
-    fn on_presence(&mut self, model: &Model, topic: usize, client: &str, is_coming: bool) {
-        let before = self.is_present.insert((topic, client.to_owned()), is_coming);
+    /// Joins and leaves of a client alternate, unless the server drops pushes for slow subscribers.
+    fn on_presence(&mut self, model: &Model, topic: usize, client: &str, is_join: bool) {
+        let before = self.is_present.insert((topic, client.to_owned()), is_join);
         let is_lossless = model.namespace(topic).slow_consumer == SlowConsumer::Close;
-        let is_next = before != Some(is_coming);
-        assert!(is_next || !is_lossless, "a client came or went twice: topic {topic}, coming: {is_coming}");
+        let is_next = before != Some(is_join);
+        assert!(is_next || !is_lossless, "two joins or two leaves in a row: topic {topic}, join: {is_join}");
     }
 }

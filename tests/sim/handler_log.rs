@@ -1,4 +1,4 @@
-//! What the handlers on the shards were told of each client: opened once, closed once, and why.
+//! The calls that handlers on all shards receive for each client: one open, one close, and its cause.
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -10,31 +10,31 @@ use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
 use ringfeed::topics::{Answer, Body, CatchUp, Encoding, PublishError, Push, TopicName};
 
-/// What all handlers of a run write down.
+/// The log of all handlers of a run.
 #[derive(Default)]
 pub(crate) struct HandlerLog {
-    /// By shard and connection: whose it is, while it is open.
+    /// The client of each open connection, by shard and id.
     open: HashMap<(usize, ConnId), usize>,
-    /// All that ever were: no id may come twice, since late news of the one before would be taken for its own.
+    /// All ids so far. No id may recur, because late completions of the earlier connection would be taken for its own.
     known: HashSet<(usize, ConnId)>,
-    /// By client.
+    /// The close cause, by client.
     ends: HashMap<usize, CloseCause>,
-    /// The connections whose ends nobody has taken note of, and whose they were.
+    /// Closed connections that the simulation has not taken yet, with their clients.
     news: Vec<(ConnId, usize)>,
 }
 
 impl HandlerLog {
-    /// Why a client's conversation ended, once it has.
+    /// Why a client's connection ended, once it has.
     pub(crate) fn end(&self, client: usize) -> Option<CloseCause> {
         self.ends.get(&client).copied()
     }
 
-    /// The connections that have ended since the last call, and whose they were.
-    pub(crate) fn take_news(&mut self) -> Vec<(ConnId, usize)> {
+    /// The connections that ended since the last call, with their clients.
+    pub(crate) fn take_ended(&mut self) -> Vec<(ConnId, usize)> {
         std::mem::take(&mut self.news)
     }
 
-    /// Connections that were opened and not closed.
+    /// The number of connections that are open.
     pub(crate) fn open_count(&self) -> usize {
         self.open.len()
     }
@@ -45,30 +45,30 @@ impl HandlerLog {
     }
 
     fn on_close(&mut self, shard: usize, conn: ConnId, cause: CloseCause) {
-        let client = self.open.remove(&(shard, conn)).expect("a connection ends that was not open");
+        let client = self.open.remove(&(shard, conn)).expect("only an open connection ends");
         let before = self.ends.insert(client, cause);
         assert_eq!(before, None, "a client's connection ended twice");
         self.news.push((conn, client));
     }
 }
 
-/// A handler whose connections are written down. Clients say who they are in the query: `?client=7&…`.
-pub(crate) struct Watched<H> {
+/// Logs the connections of a handler. Clients name themselves in the query: `?client=7&…`.
+pub(crate) struct Logged<H> {
     pub(crate) handler: H,
     pub(crate) shard: usize,
-    pub(crate) journal: Rc<RefCell<HandlerLog>>,
+    pub(crate) log: Rc<RefCell<HandlerLog>>,
 }
 
-impl<H: Handler> Handler for Watched<H> {
+impl<H: Handler> Handler for Logged<H> {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let accept = self.handler.on_open(conn, request)?;
-        self.journal.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
+        self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
         Ok(accept)
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
         let stream = self.handler.on_get(conn, request)?;
-        self.journal.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
+        self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
         Ok(stream)
     }
 
@@ -120,7 +120,7 @@ impl<H: Handler> Handler for Watched<H> {
 
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
         self.handler.on_close(conn, cause);
-        self.journal.borrow_mut().on_close(self.shard, conn, cause);
+        self.log.borrow_mut().on_close(self.shard, conn, cause);
     }
 
     fn on_drain(&mut self, conn: &mut Context<'_>) {
@@ -129,26 +129,26 @@ impl<H: Handler> Handler for Watched<H> {
     }
 }
 
-impl<H> Watched<H> {
+impl<H> Logged<H> {
     fn check_open(&self, conn: &Context<'_>) {
-        let is_open = self.journal.borrow().open.contains_key(&(self.shard, conn.id()));
-        assert!(is_open, "a call for a connection that is not open");
+        let is_open = self.log.borrow().open.contains_key(&(self.shard, conn.id()));
+        assert!(is_open, "the server called a handler for a connection that is not open");
     }
 }
 
-/// Who a client says it is.
+/// The client that a query names.
 fn client(query: Option<&str>) -> usize {
     let client = query.and_then(|query| query.strip_prefix("client=")?.split('&').next());
-    client.and_then(|client| client.parse().ok()).expect("clients say who they are")
+    client.and_then(|client| client.parse().ok()).expect("a client names itself in the query")
 }
 
-/// A handler that does what it is told, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
-/// unsubscribes, `h <topic>` subscribes and has pushes wait until it has, `r <count>` is answered with so many bytes
-/// more, `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and the same
-/// text; the answer to `h` comes before all that waits.
+/// A handler driven by its clients, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
+/// unsubscribes, `h <topic>` subscribes and holds pushes until the reply, `r <count>` is answered with that many bytes,
+/// `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and the same text;
+/// the answer to `h` precedes the held pushes.
 pub(crate) struct Room;
 
-/// The ticket of subscriptions until when what is pushed is held.
+/// The request id of subscriptions that hold pushes until the reply.
 const HELD: u32 = 1;
 
 impl Handler for Room {
@@ -157,7 +157,7 @@ impl Handler for Room {
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
-        let text = message.as_str().expect("clients of a room send text");
+        let text = message.as_str().expect("the clients of a room send text");
         let (verb, rest) = text.split_once(' ').expect("a verb and its object");
         let topic = |name| TopicName::new(name).expect("a topic's name");
         match verb {
@@ -169,7 +169,7 @@ impl Handler for Room {
                 conn.pause_delivery();
                 return conn.subscribe_with(subscribe).expect("few topics");
             }
-            "r" => return conn.send(Message::text(&roar(rest.parse().expect("a count")))),
+            "r" => return conn.send(Message::text(&bulk_reply(rest.parse().expect("a count")))),
             "p" => {
                 let (name, payload) = rest.split_once(' ').expect("a topic and a message");
                 return conn.publish(
@@ -178,7 +178,7 @@ impl Handler for Room {
                 );
             }
             "c" => return conn.close(CloseCode(rest.parse().expect("a code")), "as you wish"),
-            _ => panic!("not a verb of the room: {text}"),
+            _ => panic!("unknown verb of the room: {text}"),
         }
         conn.send(Message::text(&format!("={text}")));
     }
@@ -187,15 +187,15 @@ impl Handler for Room {
         assert_eq!(request_id, HELD);
         match answer {
             Answer::Subscribed { topic, .. } => conn.send(Message::text(&format!("=h {topic}"))),
-            // Its home has left.
+            // The home shard has stopped.
             Answer::NotSubscribed { error: PublishError::Stopping, .. } => conn.close(CloseCode::TRY_AGAIN_LATER, ""),
-            answer => panic!("it was refused: {answer:?}"),
+            answer => panic!("the home shard rejected the subscription: {answer:?}"),
         }
         conn.resume_delivery();
     }
 }
 
 /// The answer to `r <count>`.
-pub(crate) fn roar(count: usize) -> String {
+pub(crate) fn bulk_reply(count: usize) -> String {
     format!("=r {count}{}", "!".repeat(count))
 }

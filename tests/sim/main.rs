@@ -1,7 +1,7 @@
-//! The simulator: real shards on a simulated kernel, with simulated clients and every fault there is, by seed.
+//! The simulator: real shards on a simulated kernel, with simulated clients and injected faults, by seed.
 //!
 //! `cargo sim` runs some hundred seeds, `cargo sim -- SEED` one, `cargo sim -- --seeds COUNT [--from SEED]` many, with
-//! progress. The same seed and commit is the same run. What is checked, and that it can fail, is in `README.md` here.
+//! progress. The same seed and commit give the same run. `README.md` in this directory lists the checks.
 
 mod client;
 mod guest;
@@ -28,10 +28,10 @@ use self::simulation::{Summary, run};
 /// Seeds of a run without arguments.
 const SEEDS: u64 = 400;
 
-/// One seed in this many is run twice, and must do the same.
+/// One seed in this many runs twice, and must give the same result.
 const REPLAY_EVERY: u64 = 50;
 
-/// What to run.
+/// The seeds to run.
 struct Arguments {
     first: u64,
     count: u64,
@@ -76,12 +76,12 @@ fn run_checked(seed: u64, is_single: bool) -> Summary {
     }
     let summary = run(seed);
     if is_single || seed.is_multiple_of(REPLAY_EVERY) {
-        assert_eq!(summary.fingerprint, run(seed).fingerprint, "the same seed was not the same run");
+        assert_eq!(summary.fingerprint, run(seed).fingerprint, "the same seed gave another run");
     }
     summary
 }
 
-/// Which commit failed, if this is a checkout.
+/// The commit of the checkout, if this is one.
 fn commit() -> String {
     let output = Command::new("git").args(["describe", "--always", "--dirty"]).output();
     let output = output.ok().filter(|output| output.status.success());
@@ -101,7 +101,7 @@ impl Arguments {
                 "--seeds" => parsed.count = number(arguments.next())?,
                 "--from" => parsed.first = number(arguments.next())?,
                 "--keep-going" => parsed.keeps_going = true,
-                // The test runner's own, given to every test binary.
+                // Arguments that the test runner passes to every test binary.
                 "--quiet" | "-q" | "--" => {}
                 _ => {
                     parsed.first = number(Some(argument))?;
@@ -146,7 +146,7 @@ impl Summary {
              told; slow ones skipped {}",
             self.returns, tally.recoveries, tally.recovered, tally.losses, tally.skipped
         );
-        println!("a publication took at most {} network delays to a quick client", self.latency);
+        println!("max latency to a quick client: {} network delays", self.latency);
         let closed: Vec<String> =
             CloseCause::ALL.iter().zip(self.closed).map(|(c, n)| format!("{} {n}", c.label())).collect();
         println!("closed: {}", closed.join(", "));

@@ -1,8 +1,8 @@
-//! What subscribers must see: the model of all topics, and of each subscription.
+//! The expected deliveries: a model of all topics and of each subscription.
 //!
-//! Who published a message, and as the how manieth, stands in the message itself. Nobody need know a topic's order in
-//! advance: all subscribers must agree on who follows whom, each publisher's messages must come one after the other,
-//! and the offsets that the server told must fit.
+//! Each message holds its publisher and its number among that publisher's messages. The model does not know a topic's
+//! order in advance: all subscribers must agree on the successor of each message, the messages of a publisher must come
+//! in order, and the offsets that the server reports must fit.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 use crate::namespaces::topic_name;
 use crate::order::{Order, Placed};
 
-/// The publisher that is no client: the control plane.
+/// The publisher id of the control plane.
 pub(crate) const CONTROL: usize = 9999;
 
 /// A message: topic, publisher, and its number among that publisher's messages of that topic, from 1.
@@ -31,7 +31,7 @@ pub(crate) struct Id {
 
 type Outcome = Result<Position, PublishError>;
 
-/// What the control plane published.
+/// A publication of the control plane.
 struct Published {
     at_us: u64,
     len: usize,
@@ -56,7 +56,7 @@ pub(crate) struct Model {
     topics: Vec<Topic>,
     next: HashMap<Id, Id>,
     previous: HashMap<Id, Id>,
-    /// When each client published each of its messages, by client and topic.
+    /// The publish time of each client's messages, by client and topic.
     client_times: HashMap<(usize, usize), Vec<u64>>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) struct Model {
 #[derive(Clone, Debug)]
 pub(crate) struct View {
     topic: usize,
-    /// When the client was told that it is subscribed.
+    /// When the client received the confirmation.
     since_us: u64,
     last: Option<Id>,
     last_numbers: BTreeMap<usize, u64>,
@@ -81,8 +81,8 @@ impl Model {
         self.topics.len()
     }
 
-    /// The control plane publishes a message of about `len` bytes; some a second time at once, as one does who has not
-    /// heard of the first.
+    /// The control plane publishes a message of about `len` bytes; some twice, like a publisher that retries before the
+    /// first response.
     pub(crate) fn publish(&mut self, publisher: &mut Publisher, topic: usize, len: usize, now_us: u64) {
         let entry = &mut self.topics[topic];
         let id = Id { topic, publisher: CONTROL, number: entry.control.len() as u64 + 1 };
@@ -102,8 +102,8 @@ impl Model {
         entry.control.push(published);
     }
 
-    /// The text with which client `publisher` publishes its next message to `topic`, which must not be one that drops
-    /// any: there the order is that of the control plane.
+    /// The text with which client `publisher` publishes its next message to `topic`, which must be lossless: a lossy
+    /// topic takes its order from the control plane.
     pub(crate) fn publish_by_client(&mut self, publisher: usize, topic: usize, len: usize, now_us: u64) -> String {
         let times = self.client_times.entry((publisher, topic)).or_default();
         times.push(now_us);
@@ -112,18 +112,18 @@ impl Model {
         payload
     }
 
-    /// Takes the outcomes that have come since the last call.
-    pub(crate) fn learn_outcomes(&mut self) {
-        self.topics.iter_mut().for_each(Topic::learn_outcomes);
+    /// Takes the outcomes that have arrived since the last call.
+    pub(crate) fn take_outcomes(&mut self) {
+        self.topics.iter_mut().for_each(Topic::take_outcomes);
     }
 
     /// Whether each publication has an outcome.
-    pub(crate) fn is_close_received(&mut self) -> bool {
-        self.learn_outcomes();
+    pub(crate) fn has_all_outcomes(&mut self) -> bool {
+        self.take_outcomes();
         self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
-    /// How many bytes of frames were published to `topics`.
+    /// The bytes of all frames published to `topics`.
     pub(crate) fn bytes(&self, topics: &[usize]) -> usize {
         let topics = topics.iter().map(|topic| &self.topics[*topic]);
         let control = topics.clone().flat_map(|topic| &topic.control);
@@ -131,12 +131,12 @@ impl Model {
         frames + topics.map(|topic| topic.client_bytes).sum::<usize>()
     }
 
-    /// How many bytes somebody was sent at most who was told of all that was ever published in any way that there is.
-    pub(crate) fn bytes_told(&self) -> usize {
+    /// The most bytes that a client can receive about all publications ever made, in any form.
+    pub(crate) fn feed_bytes_max(&self) -> usize {
         let topics: Vec<usize> = (0..self.topics.len()).collect();
         let control = self.topics.iter().map(|topic| topic.control.len()).sum::<usize>();
         let clients = self.client_times.values().map(Vec::len).sum::<usize>();
-        // Base64 makes it longer, and each has a line of its own about it.
+        // Base64 adds a third, and each event has a line of its own.
         self.bytes(&topics) * 4 / 3 + (control + clients) * 300
     }
 
@@ -145,24 +145,24 @@ impl Model {
         &self.topics[topic].namespace
     }
 
-    /// What is known of a topic's order until now.
+    /// The known order of a topic.
     pub(crate) fn order(&mut self, topic: usize) -> &mut Order {
-        self.topics[topic].learn_outcomes();
+        self.topics[topic].take_outcomes();
         &mut self.topics[topic].order
     }
 
-    /// Whether slow subscribers of a topic may miss some of it.
+    /// Whether slow subscribers of a topic may miss messages.
     pub(crate) fn is_lossy(&self, topic: usize) -> bool {
         self.topics[topic].is_lossy()
     }
 
-    /// What a message is the newest state of, if it says so.
+    /// The conflation key of a message, if it has one.
     pub(crate) fn key(&self, id: Id) -> Option<String> {
         self.topics[id.topic].key(id)
     }
 
-    /// A subscriber was told the place of a message with `len` bytes. Returns when it was published, if that is known:
-    /// what a client says takes its time to get here.
+    /// A subscriber received the position of a message with `len` bytes. Returns the publish time, if known; messages
+    /// of clients have none, because they take time to reach the server.
     pub(crate) fn note(&mut self, position: Position, id: Id, len: usize) -> Option<u64> {
         let since_us = match id.publisher {
             CONTROL => self.topics[id.topic].control[id.number as usize - 1].at_us,
@@ -172,13 +172,13 @@ impl Model {
         (id.publisher == CONTROL).then_some(since_us)
     }
 
-    /// A subscriber received `message`. Returns when it was published, if that is known.
+    /// A subscriber received `message`. Returns the publish time, if known.
     pub(crate) fn on_message(&mut self, views: &mut [View], message: Message<'_>) -> Option<u64> {
         let id = parse(message.payload);
         assert_eq!(message.kind, kind_of_id(id), "a message changed its kind");
         let view = views.iter_mut().find(|view| view.topic == id.topic);
-        let view = view.unwrap_or_else(|| panic!("a message of a topic that was not subscribed to: {id:?}"));
-        self.topics[id.topic].learn_outcomes();
+        let view = view.unwrap_or_else(|| panic!("message of a topic without a subscription: {id:?}"));
+        self.topics[id.topic].take_outcomes();
         self.check_number(view, id);
         if let Some(last) = view.last.filter(|_| !self.is_lossy(id.topic)) {
             self.check_neighbours(last, id);
@@ -188,7 +188,7 @@ impl Model {
         (id.publisher == CONTROL).then(|| self.topics[id.topic].control[id.number as usize - 1].at_us)
     }
 
-    /// Each publisher's messages come one after the other.
+    /// The messages of each publisher come in order.
     fn check_number(&self, view: &View, id: Id) {
         let last = view.last_numbers.get(&id.publisher).copied();
         if id.publisher != CONTROL {
@@ -198,11 +198,11 @@ impl Model {
         let topic = &self.topics[id.topic];
         let expected = match last {
             Some(last) => topic.accepted_after(last),
-            // Everything published after the subscription was confirmed must come; what was published before may.
+            // All messages published after the confirmation must arrive; earlier ones may.
             None => topic.accepted_later_than(view.since_us).filter(|first| id.number >= *first),
         };
         let published = &topic.control[id.number as usize - 1];
-        assert!(matches!(published.outcome, Some(Ok(_))), "a message was delivered that was not accepted: {id:?}");
+        assert!(matches!(published.outcome, Some(Ok(_))), "a rejected message was delivered: {id:?}");
         assert!(
             topic.is_lossy() || expected.is_none_or(|expected| expected == id.number),
             "{expected:?} should come, and {id:?} came"
@@ -210,14 +210,14 @@ impl Model {
         assert!(last.is_none_or(|last| last < id.number), "{last:?} is followed by {id:?}");
     }
 
-    /// All subscribers agree on who follows whom, and offsets count one by one.
+    /// All subscribers agree on the order, and offsets are consecutive.
     fn check_neighbours(&mut self, last: Id, id: Id) {
         let next = *self.next.entry(last).or_insert(id);
-        assert_eq!(next, id, "subscribers do not agree on what follows {last:?}");
+        assert_eq!(next, id, "subscribers disagree on the successor of {last:?}");
         let previous = *self.previous.entry(id).or_insert(last);
-        assert_eq!(previous, last, "subscribers do not agree on what {id:?} follows");
+        assert_eq!(previous, last, "subscribers disagree on the predecessor of {id:?}");
         if let (Some(before), Some(after)) = (self.offset(last), self.offset(id)) {
-            assert_eq!(before + 1, after, "{id:?} follows {last:?}, but their offsets do not");
+            assert_eq!(before + 1, after, "{id:?} follows {last:?}, but their offsets are not consecutive");
         }
     }
 
@@ -225,7 +225,7 @@ impl Model {
         self.topics[id.topic].order.position(id).map(|position| position.offset)
     }
 
-    /// Nothing is on its way any more: this subscription must have seen its topic's last message.
+    /// With nothing in flight, this subscription must have received the last message of its topic.
     pub(crate) fn check_complete(&self, view: &View, publishers_done: &[usize]) {
         let topic = &self.topics[view.topic];
         let seen = view.last_numbers.get(&CONTROL).copied();
@@ -233,17 +233,17 @@ impl Model {
             Some(last) => topic.accepted_after(last),
             None => topic.accepted_later_than(view.since_us),
         };
-        assert_eq!(missing, None, "a subscriber has not seen the last of topic {}; it saw {seen:?}", view.topic);
+        assert_eq!(missing, None, "a subscriber has not received the last of topic {}; received {seen:?}", view.topic);
         let following = view.last.and_then(|last| self.next.get(&last));
-        assert_eq!(following, None, "a subscriber has not seen what others have");
+        assert_eq!(following, None, "a subscriber has not received a message that others have");
         for publisher in publishers_done {
             let seen = view.last_numbers.get(publisher).copied();
             let published = self.client_times.get(&(*publisher, view.topic)).map(|times| times.len() as u64);
-            assert!(seen.is_none() || seen == published, "client {publisher}: {seen:?} of {published:?} seen");
+            assert!(seen.is_none() || seen == published, "client {publisher}: received {seen:?} of {published:?}");
         }
     }
 
-    /// Whether the subscription has seen the last message that it must see.
+    /// Whether the subscription has received the last message that it must receive.
     pub(crate) fn is_complete(&self, view: &View) -> bool {
         let topic = &self.topics[view.topic];
         match view.last_numbers.get(&CONTROL) {
@@ -269,17 +269,17 @@ impl Topic {
         (self.namespace.slow_consumer == SlowConsumer::Conflate).then(|| format!("k{}", id.number % 3))
     }
 
-    fn learn_outcomes(&mut self) {
+    fn take_outcomes(&mut self) {
         while let Some((number, receiver)) = self.waiting.front_mut() {
             let outcome = match receiver.try_recv() {
                 Ok(outcome) => outcome,
                 Err(TryRecvError::Empty) => return,
-                // The shard is gone.
+                // The shard has stopped.
                 Err(TryRecvError::Closed) => Err(PublishError::Stopping),
             };
             let published = &mut self.control[*number as usize - 1];
             match (published.outcome, outcome) {
-                (Some(Ok(first)), Ok(again)) => assert_eq!(first, again, "a repeated message was published again"),
+                (Some(Ok(first)), Ok(second)) => assert_eq!(first, second, "a repeated message was published again"),
                 (Some(Ok(_)), Err(_)) => {}
                 (_, Err(_)) => published.outcome = Some(outcome),
                 (_, Ok(position)) => {
@@ -310,7 +310,7 @@ impl Topic {
 }
 
 impl View {
-    /// A subscription that was confirmed now.
+    /// A subscription that is confirmed now.
     pub(crate) fn new(topic: usize, now_us: u64) -> View {
         View { topic, since_us: now_us, last: None, last_numbers: BTreeMap::new() }
     }
@@ -320,7 +320,7 @@ impl View {
     }
 }
 
-/// The message with this id: who it is, and a filler that follows from that.
+/// The message with this id, padded with a filler derived from the id.
 fn payload(id: Id, len: usize) -> String {
     let mut payload = format!("{}|{}|{}|{len}|", id.topic, id.publisher, id.number);
     payload.extend((0..len).map(|index| filler(id, index)));
@@ -331,17 +331,17 @@ fn filler(id: Id, index: usize) -> char {
     (b'a' + ((id.number as usize * 7 + index + id.topic) % 26) as u8) as char
 }
 
-/// Reads a message's id, and checks that nothing of it has changed.
+/// Parses a message's id, and checks that its text is intact.
 pub(crate) fn parse(bytes: &[u8]) -> Id {
-    let text = std::str::from_utf8(bytes).unwrap_or_else(|_| panic!("not a message that was published: {bytes:?}"));
+    let text = std::str::from_utf8(bytes).unwrap_or_else(|_| panic!("unknown message: {bytes:?}"));
     let mut parts = text.splitn(5, '|');
     let mut number = || {
         let part = parts.next().and_then(|part| part.parse::<u64>().ok());
-        part.unwrap_or_else(|| panic!("not a message that was published: {text}"))
+        part.unwrap_or_else(|| panic!("unknown message: {text}"))
     };
     let id = Id { topic: number() as usize, publisher: number() as usize, number: number() };
     let len = number() as usize;
-    assert_eq!(text, payload(id, len), "a message has changed on its way");
+    assert_eq!(text, payload(id, len), "a message changed in transit");
     id
 }
 
@@ -349,7 +349,7 @@ pub(crate) fn kind_of_id(id: Id) -> MessageKind {
     if id.number.is_multiple_of(2) { MessageKind::Text } else { MessageKind::Binary }
 }
 
-/// The kind with which a payload is published.
+/// The kind of message that the publisher chooses for a payload.
 pub(crate) fn kind_of(payload: &str) -> MessageKind {
     kind_of_id(parse(payload.as_bytes()))
 }

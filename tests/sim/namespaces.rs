@@ -1,13 +1,13 @@
-//! What topics are called, and what their namespaces keep of them.
+//! The names of topics, and the settings of their namespaces.
 
 use ringfeed::limits::HISTORY_BYTES_MAX;
 use ringfeed::ring::sim::Rng;
 use ringfeed::topics::{Namespace, Namespaces, SlowConsumer};
 
-/// The namespaces besides the default one.
+/// The namespaces besides the default.
 const NAMES: [&str; 2] = ["a", "b"];
 
-/// The name of a topic: one third is in each namespace.
+/// The name of a topic: a third of the topics in each namespace.
 pub(crate) fn topic_name(topic: usize) -> String {
     match topic % (NAMES.len() + 1) {
         0 => format!("t/{topic}"),
@@ -15,10 +15,10 @@ pub(crate) fn topic_name(topic: usize) -> String {
     }
 }
 
-/// The opposite.
+/// The inverse of [`topic_name`].
 pub(crate) fn topic_number(name: &str) -> usize {
     let number = name.rsplit(['/', ':']).next().and_then(|number| number.parse().ok());
-    number.filter(|number| topic_name(*number) == name).unwrap_or_else(|| panic!("no such topic: {name}"))
+    number.filter(|number| topic_name(*number) == name).unwrap_or_else(|| panic!("unknown topic: {name}"))
 }
 
 /// The settings of all namespaces.
@@ -33,7 +33,7 @@ fn namespace(rng: &mut Rng) -> Namespace {
         6..8 => SlowConsumer::DropOldest,
         _ => SlowConsumer::Conflate,
     };
-    // Where slow subscribers are closed, each must have been slow by its bytes.
+    // The checks tell slow subscribers by bytes where the server closes them, so only drop-oldest may age.
     let may_age = slow_consumer == SlowConsumer::DropOldest;
     Namespace {
         history_size: rng.choose(&[0, 3, 30, 1000, 1000]),

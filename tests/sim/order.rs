@@ -1,4 +1,4 @@
-//! The order of one topic, as far as anybody was told of it, and what of it must have been kept.
+//! The known order of one topic, and which part of it the server must have kept.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,22 +7,22 @@ use ringfeed::topics::{Epoch, Namespace, Position};
 
 use crate::model::Id;
 
-/// A publication that has its place.
+/// A publication with a known position.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Placed {
     pub(crate) id: Id,
     pub(crate) len: usize,
-    /// It was published then at the earliest.
+    /// The earliest time of its publication.
     pub(crate) since_us: u64,
 }
 
-/// What is known of a topic's order. Whoever learns more must find that it fits.
+/// What all clients know of a topic's order. New facts must not contradict it.
 #[derive(Debug, Default)]
 pub(crate) struct Order {
     epoch: Option<Epoch>,
     placed: BTreeMap<u64, Placed>,
     offsets: HashMap<Id, u64>,
-    /// Nobody has heard of a later one.
+    /// The highest offset that a client knows.
     top: u64,
 }
 
@@ -30,37 +30,37 @@ impl Order {
     /// The topic is at `position`, or beyond.
     pub(crate) fn note_top(&mut self, position: Position) {
         let epoch = *self.epoch.get_or_insert(position.epoch);
-        assert_eq!(epoch, position.epoch, "a topic has two epochs");
+        assert_eq!(epoch, position.epoch, "one topic has two epochs");
         self.top = self.top.max(position.offset);
     }
 
-    /// A publication has this place.
+    /// A publication has this position.
     pub(crate) fn note(&mut self, position: Position, placed: Placed) {
         self.note_top(position);
         let known = self.placed.entry(position.offset).or_insert(placed).id;
-        assert_eq!(known, placed.id, "two publications have the place {position:?}");
+        assert_eq!(known, placed.id, "two publications have the position {position:?}");
         let offset = *self.offsets.entry(placed.id).or_insert(position.offset);
-        assert_eq!(offset, position.offset, "{:?} has two places", placed.id);
+        assert_eq!(offset, position.offset, "{:?} has two positions", placed.id);
     }
 
-    /// Where a publication is, if anybody knows.
+    /// The position of a publication, if known.
     pub(crate) fn position(&self, id: Id) -> Option<Position> {
         let offset = *self.offsets.get(&id)?;
         Some(Position { epoch: self.epoch?, offset })
     }
 
-    /// The last that anybody has heard of.
+    /// The highest known position.
     pub(crate) fn top(&self) -> Option<Position> {
         self.epoch.map(|epoch| Position { epoch, offset: self.top })
     }
 
-    /// All after `offset` that anybody knows.
+    /// All known publications after `offset`.
     pub(crate) fn after(&self, offset: u64) -> impl Iterator<Item = (u64, Id)> {
         self.placed.range(offset + 1..).map(|(offset, placed)| (*offset, placed.id))
     }
 
-    /// Whether all after `since`, up to `top`, must have been kept until now, and may be sent to somebody at once.
-    /// Where it is not known, it need not.
+    /// Whether the server must still keep all publications after `since`, up to `top`, and can send them at once.
+    /// `false` where the model does not know.
     pub(crate) fn must_be_kept(&self, since: u64, top: u64, namespace: &Namespace, now_us: u64) -> bool {
         let count = (top - since) as usize;
         if count == 0 {
@@ -74,7 +74,7 @@ impl Order {
         missed.len() == count
             && count <= namespace.history_size.min(RECOVERY_PUBLICATIONS_MAX)
             && bytes <= namespace.history_bytes_max
-            // In whatever form.
+            // Whatever the encoding.
             && 2 * bytes + 300 * count <= namespace.outbox_bytes_max
             && !missed.iter().any(|placed| is_old(placed))
     }

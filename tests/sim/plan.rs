@@ -1,4 +1,4 @@
-//! What a run and each of its clients are going to do: chosen by the seed, before anything happens.
+//! The plan of a run and of each client, which the seed determines before the run starts.
 
 use std::sync::Arc;
 
@@ -12,43 +12,43 @@ use ringfeed::topics::Namespace;
 use crate::namespaces::namespaces;
 use crate::resuming_client::Transport;
 
-/// Messages of one burst that is more than the queue of a shard holds.
+/// Messages of a burst that exceeds the queue of a shard.
 const FLOOD: u64 = MESH_QUEUE_PARCELS as u64 + 1000;
 
-/// How many times something is published in a dense run.
+/// Publications of a dense run.
 const DENSE: u64 = 500;
 
-/// Messages of one burst in such a run.
+/// Messages of a burst in a dense run.
 const DENSE_BURST: u64 = 5;
 
-/// How many times those who come back do so once nothing goes wrong any more, and are not there.
-pub(crate) const RETURNS_AT_REST: u64 = 3;
+/// How often resuming clients reconnect after the faults have ended, while they miss messages.
+pub(crate) const RECONNECTS_AT_REST: u64 = 3;
 
-/// Bytes of an answer that is more than the shard collects in a turn.
-const ROAR: usize = 3 * REPLIES_BYTES / 2;
+/// Bytes of a reply that exceeds what the shard collects in a turn.
+const BULK_REPLY_BYTES: usize = 3 * REPLIES_BYTES / 2;
 
-/// What a client is there for.
+/// The role of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Sends messages and pings to `/echo`, and wants all of them back.
+    /// Sends messages and pings to `/echo`, and expects all of them back.
     Echo,
-    /// Listens to the raw feed of these topics.
+    /// Receives the raw feed of these topics.
     Feed(Vec<usize>),
     /// Subscribes, unsubscribes and publishes.
     Room,
-    /// Subscribes and unsubscribes by Centrifugo's protocol, so that it comes and goes under its name.
+    /// Subscribes and unsubscribes by Centrifugo's protocol, with presence.
     Guest,
-    /// Listens to these topics, and comes back with the position that it knows.
+    /// Receives these topics, and resumes at the position it knows.
     ResumingClient(Transport, Vec<usize>),
     /// Breaks the protocol at some time.
     Breaker(Breach),
     /// Never finishes its opening handshake.
     Mute,
-    /// Asks for something that gets this status.
+    /// Sends a request that the server answers with this status.
     Stray(u16),
 }
 
-/// How the protocol is broken.
+/// A way to break the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Breach {
     NotMasked,
@@ -56,16 +56,16 @@ pub(crate) enum Breach {
     BadText,
     TooBig,
     BadClose,
-    /// A message to a feed, which only talks.
-    Talks,
+    /// A message to a feed, which accepts none.
+    SendsToFeed,
 }
 
-/// How a client reads.
+/// How fast a client reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pace {
-    /// All there is, at once.
+    /// Everything, at once.
     Quick,
-    /// Some bytes now and then.
+    /// Some bytes at intervals.
     Slow { bytes: usize, pause_us: u64 },
     /// Nothing.
     Dead,
@@ -74,23 +74,23 @@ pub(crate) enum Pace {
 /// How a client ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// It stays until everybody leaves.
+    /// Stays until all clients leave.
     Stays,
-    /// It sends a Close frame with this code, or without one.
+    /// Sends a Close frame with this code, or without one.
     Closes(Option<u16>),
-    /// It asks the room to close it with this code.
-    IsClosed(u16),
-    /// It ends its half of the stream without a Close frame.
+    /// Requests the room to close it with this code.
+    RequestsClose(u16),
+    /// Ends its half of the stream without a Close frame.
     Finishes,
-    /// It closes its socket.
+    /// Closes its socket.
     Leaves,
-    /// It resets the connection.
+    /// Resets the connection.
     Resets,
-    /// It is cut off.
+    /// Vanishes without a packet.
     Vanishes,
 }
 
-/// What a client is going to do.
+/// The plan of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientPlan {
     pub(crate) kind: Kind,
@@ -98,27 +98,27 @@ pub(crate) struct ClientPlan {
     pub(crate) connect_us: u64,
     pub(crate) act_us: u64,
     pub(crate) acts: usize,
-    /// It offers compression, with this window for what it is sent.
+    /// Offers compression, with this window for the server's messages.
     pub(crate) deflate_window: Option<u8>,
-    /// How many things it says at once, at most.
+    /// The most messages that it sends at once.
     pub(crate) at_once: u64,
-    /// How many things it says right before a sudden end.
+    /// Messages that it sends right before a sudden end.
     pub(crate) last_words: u64,
-    /// Bytes that a room is to answer with, at most.
-    pub(crate) roars: usize,
+    /// The largest reply that it requests from a room, in bytes.
+    pub(crate) reply_bytes_max: usize,
     pub(crate) pace: Pace,
-    /// Bytes that it writes at once, at most.
+    /// The most bytes that it writes at once.
     pub(crate) write_bytes_max: usize,
     pub(crate) ignores_pings: bool,
-    /// Whether messages follow the handshake without waiting for its answer.
+    /// Whether messages follow the handshake without waiting for the response.
     pub(crate) is_hasty: bool,
     pub(crate) ending: Ending,
     pub(crate) end_us: u64,
-    /// How many times it comes back when it is over.
+    /// How often it reconnects after its connection ended.
     pub(crate) returns: u64,
 }
 
-/// What a run is going to be.
+/// The plan of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) faults: Faults,
@@ -131,12 +131,12 @@ pub(crate) struct Plan {
     pub(crate) active_us: u64,
     pub(crate) publish_us: u64,
     pub(crate) burst_max: u64,
-    /// Somebody publishes to a topic as soon as he hears that a client has subscribed to it.
-    pub(crate) is_news: bool,
+    /// The control plane publishes to a topic as soon as a client's subscription to it is confirmed.
+    pub(crate) publishes_on_subscribe: bool,
     pub(crate) payload_bytes_max: usize,
-    /// How long everybody just sits there before they leave.
+    /// The idle time before all clients leave.
     pub(crate) rest_us: u64,
-    /// When the server is told to leave, if that is before everybody has gone.
+    /// When the server stops, if it does before all clients have left.
     pub(crate) drain_us: Option<u64>,
 }
 
@@ -146,7 +146,7 @@ impl Plan {
         let shards = rng.between(1, 3) as usize;
         let topics = rng.choose(&[1, 1, 2, 3, 4, 5, 6]);
         let active_us = rng.choose(&[300_000, 3_000_000, 30_000_000]);
-        // What moves slowly gets less to move, so that a run stays short.
+        // A slow network gets smaller payloads, to keep a run short.
         let payload_bytes_max = (faults.segment_bytes_max * 10).min(rng.choose(&[30, 300, 3_000, 40_000]));
         let client_count = rng.choose(&[1, 3, 6, 10, 20]);
         let is_short_of_room = rng.chance(150);
@@ -154,11 +154,11 @@ impl Plan {
         let mut clients: Vec<ClientPlan> =
             (0..client_count).map(|_| ClientPlan::new(rng, shards, topics, active_us, is_quick_network)).collect();
         if is_quick_network && rng.chance(200) {
-            clients.iter_mut().for_each(ClientPlan::rush);
+            clients.iter_mut().for_each(ClientPlan::request_too_much);
         }
         let is_homecoming = rng.chance(300);
         if is_homecoming {
-            clients.iter_mut().for_each(|client| client.roam(rng, topics, active_us));
+            clients.iter_mut().for_each(|client| client.become_resuming(rng, topics, active_us));
         }
         let is_flapping = rng.chance(70);
         if is_flapping {
@@ -166,7 +166,7 @@ impl Plan {
             clients.iter_mut().for_each(|client| client.flap(active_us));
         }
         if !is_flapping && rng.chance(100) {
-            clients.iter_mut().for_each(|client| client.visit(rng, active_us));
+            clients.iter_mut().for_each(|client| client.become_guest(rng, active_us));
         }
         let is_flood = is_quick_network && !is_flapping && rng.chance(60);
         let pauses = match rng.below(12) {
@@ -176,7 +176,7 @@ impl Plan {
             1..4 => 300,
             _ => 60,
         };
-        // Then something is published within the time of a few turns.
+        // In a dense run, publications follow within a few turns.
         let is_dense = pauses == DENSE;
         let publish_us = if is_dense { 1 } else { rng.choose(&[2_000, 20_000, 200_000]) };
         let burst_max = match (is_flood, is_dense) {
@@ -193,7 +193,7 @@ impl Plan {
             clients,
             active_us,
             publish_us: publish_us.max(active_us / pauses),
-            is_news: rng.chance(500),
+            publishes_on_subscribe: rng.chance(500),
             burst_max,
             payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
             rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
@@ -202,26 +202,26 @@ impl Plan {
         }
     }
 
-    /// How many bytes at most a client gets for one that it sends.
+    /// The most bytes that a client receives per byte that it sends.
     pub(crate) fn answer_factor(&self) -> usize {
-        if self.clients.iter().any(|client| client.roars > 0) { ROAR } else { 2 }
+        if self.clients.iter().any(|client| client.reply_bytes_max > 0) { BULK_REPLY_BYTES } else { 2 }
     }
 
-    /// Whether bytes may move so slowly that the server's patience ends before a peer's answer comes.
+    /// Whether the network is so slow that a server timeout may expire before a peer's answer arrives.
     pub(crate) fn is_sluggish(&self) -> bool {
         let faults = &self.faults;
         let turn_bytes = self.config.recv_turn_bytes as usize / RECV_TURN_CONNS;
         let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).min(turn_bytes).max(1);
         let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
-        // A unit takes some delays: to leave, to arrive, to be read, and to make room again. And it may not be read at
-        // once.
+        // A segment takes several delays: to leave, to arrive, to be read, and to make room again. The reader may also
+        // miss it at first.
         let is_read_badly = faults.recv_short + faults.recv_ends + faults.recv_scarce + faults.recv_interrupted >= 100;
         units as u64 * faults.delay_us_max * if is_read_badly { 8 } else { 1 } > 1_000_000
     }
 }
 
 fn mesh_sizes(rng: &mut Rng, burst_max: u64) -> MeshSizes {
-    // What waits for room leaves later; so much that it would take too long must not come at once.
+    // Messages in a backlog leave later, so a burst must not be so large that this takes too long.
     let queue_parcels = match burst_max {
         FLOOD => MESH_QUEUE_PARCELS,
         DENSE_BURST => rng.choose(&[16, MESH_QUEUE_PARCELS]),
@@ -235,7 +235,7 @@ fn mesh_sizes(rng: &mut Rng, burst_max: u64) -> MeshSizes {
 fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
     ServerConfig {
         fan_out: FanOutConfig {
-            // A send takes a microsecond.
+            // A send takes a microsecond of virtual time.
             slice_us: rng.choose(if is_dense { &[1, 2, 2048] } else { &[1, 2, 5, 16, 2048, 2048, 2048] }),
             batch_sends: rng.choose(&[1, 1, 2, 5, 64]),
             express_subscribers_max: rng.choose(&[0, 0, 1, 2, 5, 64]),
@@ -259,48 +259,49 @@ fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
 }
 
 impl Plan {
-    /// Bytes that may wait for a subscriber, whatever it subscribes to.
+    /// The largest backlog of a subscriber, in bytes, over all namespaces.
     pub(crate) fn outbox_bytes_max(&self) -> usize {
         let bounds = self.config.namespaces.iter().map(|(_, namespace): (_, &Namespace)| namespace.outbox_bytes_max);
         bounds.max().expect("there is a namespace")
     }
 
-    /// Connections that clients make in all, at most.
+    /// The most connections that clients make in all.
     pub(crate) fn connections(&self) -> usize {
-        self.clients.iter().map(|client| 1 + (client.returns + RETURNS_AT_REST) as usize).sum()
+        self.clients.iter().map(|client| 1 + (client.returns + RECONNECTS_AT_REST) as usize).sum()
     }
 }
 
 impl ClientPlan {
-    /// Has it ask for more than a turn can answer, and reset the connection over it.
-    fn rush(&mut self) {
+    /// Makes it request more than one turn can answer, and reset the connection meanwhile.
+    fn request_too_much(&mut self) {
         self.kind = Kind::Room;
         self.ending = Ending::Resets;
-        // What it is answered would become small.
+        // Compression would make the replies small.
         self.deflate_window = None;
-        (self.acts, self.last_words, self.roars, self.write_bytes_max) = (0, 10, ROAR, usize::MAX);
+        (self.acts, self.last_words, self.reply_bytes_max, self.write_bytes_max) =
+            (0, 10, BULK_REPLY_BYTES, usize::MAX);
     }
 
-    /// Has it subscribe and unsubscribe all the time.
+    /// Makes it subscribe and unsubscribe all the time.
     fn flap(&mut self, active_us: u64) {
         self.kind = Kind::Room;
         self.ending = Ending::Stays;
-        (self.acts, self.at_once, self.last_words, self.roars) = (400, 3, 0, 0);
+        (self.acts, self.at_once, self.last_words, self.reply_bytes_max) = (400, 3, 0, 0);
         (self.connect_us, self.act_us, self.write_bytes_max) = (0, active_us / 200, usize::MAX);
         self.pace = Pace::Quick;
     }
 
-    /// Has it come and go under its name all the time.
-    fn visit(&mut self, rng: &mut Rng, active_us: u64) {
+    /// Makes it a guest that joins and leaves all the time.
+    fn become_guest(&mut self, rng: &mut Rng, active_us: u64) {
         self.kind = Kind::Guest;
         self.deflate_window = None;
         self.ending = ending(rng, &self.kind);
         (self.acts, self.at_once, self.act_us) = (100, 4, active_us / 100);
     }
 
-    /// Has it be one that comes back, many times and with few words.
-    fn roam(&mut self, rng: &mut Rng, topics: usize, active_us: u64) {
-        self.kind = returner(rng, topics);
+    /// Makes it a client that reconnects often and sends little.
+    fn become_resuming(&mut self, rng: &mut Rng, topics: usize, active_us: u64) {
+        self.kind = resuming(rng, topics);
         self.deflate_window = deflate_window(rng, &self.kind);
         self.ending = ending(rng, &self.kind);
         self.returns = 20;
@@ -308,7 +309,7 @@ impl ClientPlan {
         (self.acts, self.write_bytes_max) = (0, rng.choose(&[10, 1000, usize::MAX]));
     }
 
-    /// Whether it reads slowly, or writes its handshake in so many pieces that the server's patience may end before.
+    /// Whether it reads slowly, or writes its handshake in so many pieces that the server's timeout may expire before.
     pub(crate) fn is_slow(&self, faults: &Faults) -> bool {
         let request_bytes = if let Kind::ResumingClient(..) = self.kind { 1500 } else { 500 };
         let pieces = (request_bytes / self.write_bytes_max.min(request_bytes)) as u64;
@@ -328,7 +329,7 @@ impl ClientPlan {
             last_words: rng.choose(&[0, 3, 10]),
             deflate_window: deflate_window(rng, &kind),
             at_once: rng.choose(&[1, 1, 6]),
-            roars: if is_quick_network && rng.chance(150) { ROAR } else { 0 },
+            reply_bytes_max: if is_quick_network && rng.chance(150) { BULK_REPLY_BYTES } else { 0 },
             pace,
             write_bytes_max: rng.choose(&[1, 10, 1000, usize::MAX]),
             ignores_pings: rng.chance(50),
@@ -340,8 +341,8 @@ impl ClientPlan {
         }
     }
 
-    /// The one as which it comes back at `connect_us`.
-    pub(crate) fn again(&self, rng: &mut Rng, shards: usize, active_us: u64, connect_us: u64) -> ClientPlan {
+    /// The plan of its next connection, made at `connect_us`.
+    pub(crate) fn reconnecting(&self, rng: &mut Rng, shards: usize, active_us: u64, connect_us: u64) -> ClientPlan {
         ClientPlan {
             shard: rng.below(shards as u64) as usize,
             connect_us,
@@ -354,7 +355,7 @@ impl ClientPlan {
         }
     }
 
-    /// The same once nothing goes wrong any more.
+    /// The same after the faults have ended.
     pub(crate) fn at_rest(self) -> ClientPlan {
         ClientPlan {
             pace: Pace::Quick,
@@ -383,14 +384,14 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
         15..35 => Kind::Feed((0..topics).filter(|_| rng.chance(400)).collect()),
         35..49 => Kind::Room,
         49..55 => Kind::Guest,
-        55..85 => returner(rng, topics),
+        55..85 => resuming(rng, topics),
         85..93 => Kind::Breaker(rng.choose(&[
             Breach::NotMasked,
             Breach::ReservedBits,
             Breach::BadText,
             Breach::TooBig,
             Breach::BadClose,
-            Breach::Talks,
+            Breach::SendsToFeed,
         ])),
         93..96 => Kind::Mute,
         _ => Kind::Stray(rng.choose(&[200, 400, 404, 405, 426])),
@@ -399,13 +400,13 @@ fn kind(rng: &mut Rng, topics: usize) -> Kind {
 
 fn deflate_window(rng: &mut Rng, kind: &Kind) -> Option<u8> {
     match kind {
-        // It is told its name, which is left to real chance, and how much that shrinks.
+        // The reply holds the client's id, which is truly random, and so is its compressed size.
         Kind::Guest | Kind::ResumingClient(Transport::Centrifuge { .. }, _) => None,
         _ => rng.choose(&[None, Some(15), Some(9)]),
     }
 }
 
-fn returner(rng: &mut Rng, topics: usize) -> Kind {
+fn resuming(rng: &mut Rng, topics: usize) -> Kind {
     let transport = match rng.below(10) {
         0 => Transport::Raw,
         1..5 => Transport::Envelope,
@@ -427,12 +428,12 @@ fn ending(rng: &mut Rng, kind: &Kind) -> Ending {
         9 => Ending::Leaves,
         10 | 11 => Ending::Resets,
         12 => Ending::Vanishes,
-        _ => Ending::IsClosed(rng.choose(&[1000, 4000])),
+        _ => Ending::RequestsClose(rng.choose(&[1000, 4000])),
     };
     match (kind, ending) {
         (Kind::Room, _) => ending,
-        // Only a room closes on demand.
-        (_, Ending::IsClosed(code)) => Ending::Closes(Some(code)),
+        // Only a room closes on request.
+        (_, Ending::RequestsClose(code)) => Ending::Closes(Some(code)),
         (Kind::Breaker(_) | Kind::Mute | Kind::Stray(_), Ending::Closes(_) | Ending::Finishes) => Ending::Stays,
         _ => ending,
     }

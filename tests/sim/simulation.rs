@@ -1,4 +1,4 @@
-//! One run: a kernel, its shards, and all clients, from the first connection until nothing is left.
+//! One run: a kernel, its shards and all clients, from the first connection to the last.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,25 +13,25 @@ use ringfeed::server::sim::SimShard;
 use ringfeed::server::{Publisher, ServerConfig, Status, sim};
 
 use crate::client::{Client, State};
-use crate::handler_log::{HandlerLog, Room, Watched};
+use crate::handler_log::{HandlerLog, Logged, Room};
 use crate::model::Model;
-use crate::plan::{ClientPlan, Ending, Kind, Pace, Plan, RETURNS_AT_REST};
+use crate::plan::{ClientPlan, Ending, Kind, Pace, Plan, RECONNECTS_AT_REST};
 use crate::resuming_client::{ResumingClient, SECRET};
 use crate::stream_checker::Tally;
-use crate::verify_ends::judge;
+use crate::verify_ends::verify;
 
 const SECOND_US: u64 = 1_000_000;
 
-/// The longest that a publication may take to a quick client, in delays of the network, of at least a millisecond.
+/// The maximum latency to a quick client, in network delays of at least a millisecond.
 const LATENCY_MAX: u64 = 600;
 
-/// The longest that a shard may sleep over what has come for it, in such delays: a doorbell may fail many times.
+/// The maximum time that a shard sleeps over incoming parcels, in network delays; a doorbell may fail many times.
 const WAKE_MAX: u64 = 100;
 
-/// Virtual time in which everything that was said must have arrived, once nothing goes wrong any more.
+/// The maximum virtual time until all messages have arrived once the faults have ended.
 const SETTLE_SECONDS_MAX: u64 = 60;
 
-/// What a timer of the world is for.
+/// The purpose of a timer.
 #[derive(Clone, Copy)]
 enum Timer {
     Connect,
@@ -44,12 +44,11 @@ enum Timer {
 
 const TIMERS: [Timer; 6] = [Timer::Connect, Timer::Act, Timer::Read, Timer::End, Timer::Publish, Timer::Drain];
 
-/// What a run was like.
+/// Statistics of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) fingerprint: u64,
-    /// The longest that a publication took to a quick client on a network that is quick enough, in delays of that
-    /// network.
+    /// The maximum latency to a quick client on a network that is quick enough, in network delays.
     pub(crate) latency: u64,
     pub(crate) events: u64,
     pub(crate) virtual_us: u64,
@@ -59,7 +58,7 @@ pub(crate) struct Summary {
     pub(crate) closed: [u64; CloseCause::ALL.len()],
     pub(crate) recv_buffers_scarce: u64,
     pub(crate) accept_stalls: u64,
-    /// Times that a client came back.
+    /// Reconnects.
     pub(crate) returns: u64,
     pub(crate) tally: Tally,
 }
@@ -72,66 +71,70 @@ struct Simulation<'m> {
     publisher: Publisher,
     shards: Vec<Option<SimShard<'m>>>,
     clients: Vec<Client>,
-    journal: Rc<RefCell<HandlerLog>>,
-    /// By shard: since when something has come that it has not taken, if it has.
-    unheard_us: Vec<Option<u64>>,
-    /// Some namespace remembers who has subscribed.
+    log: Rc<RefCell<HandlerLog>>,
+    /// By shard: since when parcels wait for it.
+    untaken_us: Vec<Option<u64>>,
+    /// A namespace has presence.
     has_presence: bool,
     is_active: bool,
     is_leaving: bool,
     is_draining: bool,
 }
 
-/// Runs the world of `seed`.
+/// Runs the simulation of `seed`.
 ///
 /// # Panics
-/// If anything went wrong that may not.
+/// If a check fails.
 pub(crate) fn run(seed: u64) -> Summary {
     let mut rng = Rng::new(seed);
     let plan = Plan::new(&mut rng);
     let kernel = SimKernel::new(rng.fork(), plan.faults.clone());
     let status = Status::new(plan.shards);
-    let journal = Rc::new(RefCell::new(HandlerLog::default()));
+    let log = Rc::new(RefCell::new(HandlerLog::default()));
     let (publisher, shards) =
         sim::start(&kernel, &plan.config, plan.connections_max, plan.mesh_sizes, &status, |shard| {
-            routes(shard, &plan.config, &journal)
+            routes(shard, &plan.config, &log)
         });
     let bytes_max = plan.payload_bytes_max;
     let client =
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
     let has_presence = plan.config.namespaces.iter().any(|(_, namespace)| namespace.remembers_subscribers());
-    let mut world = Simulation {
+    let mut simulation = Simulation {
         model: Model::new(plan.topics, &plan.config.namespaces),
         kernel,
         rng: rng.fork(),
         publisher,
         shards: shards.into_iter().map(Some).collect(),
         clients,
-        journal,
-        unheard_us: vec![None; plan.shards],
+        log,
+        untaken_us: vec![None; plan.shards],
         has_presence,
         is_active: true,
         is_leaving: false,
         is_draining: false,
         plan,
     };
-    world.live();
-    world.settle();
-    world.leave();
-    world.stop();
+    simulation.live();
+    simulation.settle();
+    simulation.leave();
+    simulation.stop();
     let mut summary = Summary {
-        latency: world.latency(),
-        fingerprint: world.kernel.fingerprint(),
-        events: world.kernel.event_count(),
-        virtual_us: world.kernel.now_us(),
-        returns: world.clients.iter().filter(|client| client.has_returned).count() as u64,
+        latency: simulation.latency(),
+        fingerprint: simulation.kernel.fingerprint(),
+        events: simulation.kernel.event_count(),
+        virtual_us: simulation.kernel.now_us(),
+        returns: simulation.clients.iter().filter(|client| client.has_reconnected).count() as u64,
         ..Summary::default()
     };
-    // Whoever comes back takes along what it has counted.
-    let last = world.clients.iter().filter(|client| !client.has_returned).filter_map(|client| client.returner.as_ref());
-    last.flat_map(|returner| &returner.tracks).for_each(|track| summary.tally.add(&track.tally));
-    drop(world);
+    // The latest client of each chain holds the counts of the earlier ones.
+    let last = simulation
+        .clients
+        .iter()
+        .filter(|client| !client.has_reconnected)
+        .filter_map(|client| client.resuming.as_ref());
+    last.flat_map(|resuming| &resuming.checkers).for_each(|checker| summary.tally.add(&checker.tally));
+    drop(simulation);
     summary.count(&status);
     summary
 }
@@ -151,19 +154,19 @@ impl Summary {
     }
 }
 
-fn routes(shard: usize, config: &ServerConfig, journal: &Rc<RefCell<HandlerLog>>) -> Routes {
-    fn watched<H: Handler + 'static>(handler: H, shard: usize, journal: &Rc<RefCell<HandlerLog>>) -> Box<dyn Handler> {
-        Box::new(Watched { handler, shard, journal: Rc::clone(journal) })
+fn routes(shard: usize, config: &ServerConfig, log: &Rc<RefCell<HandlerLog>>) -> Routes {
+    fn logged<H: Handler + 'static>(handler: H, shard: usize, log: &Rc<RefCell<HandlerLog>>) -> Box<dyn Handler> {
+        Box::new(Logged { handler, shard, log: Rc::clone(log) })
     }
     let mut routes = Routes::default();
-    routes.add("/echo", watched(Echo, shard, journal)).expect("a route");
+    routes.add("/echo", logged(Echo, shard, log)).expect("a route");
     let feed = Feed::new(Arc::clone(&config.namespaces));
-    routes.add("/feed/", watched(feed, shard, journal)).expect("a route");
-    routes.add("/room", watched(Room, shard, journal)).expect("a route");
+    routes.add("/feed/", logged(feed, shard, log)).expect("a route");
+    routes.add("/room", logged(Room, shard, log)).expect("a route");
     let events = Sse::new(Arc::clone(&config.namespaces));
-    routes.add("/sse/", watched(events, shard, journal)).expect("a route");
+    routes.add("/sse/", logged(events, shard, log)).expect("a route");
     let centrifuge = Centrifuge::new(Arc::new(centrifuge(config)));
-    routes.add("/connection/websocket", watched(centrifuge, shard, journal)).expect("a route");
+    routes.add("/connection/websocket", logged(centrifuge, shard, log)).expect("a route");
     routes
 }
 
@@ -179,7 +182,7 @@ fn centrifuge(config: &ServerConfig) -> CentrifugeConfig {
 }
 
 impl Simulation<'_> {
-    /// Everybody does what they came for, and everything goes wrong that can.
+    /// All clients act as planned, under faults.
     fn live(&mut self) {
         for ring in 0..self.shards.len() {
             self.put_to_sleep(ring);
@@ -194,23 +197,23 @@ impl Simulation<'_> {
         self.run_until(self.plan.active_us);
     }
 
-    /// Nobody says anything new, nothing goes wrong any more, all but the dead read, and those who come back are there:
-    /// everything that was said arrives.
+    /// No client sends, no fault occurs, all but dead clients read, and resuming clients are connected: all messages
+    /// arrive.
     fn settle(&mut self) {
         self.is_active = false;
         self.kernel.calm();
         for index in 0..self.clients.len() {
             let now_us = self.kernel.now_us();
             let client = &mut self.clients[index];
-            client.plan.returns = RETURNS_AT_REST;
-            client.hurry(&mut self.model, now_us);
-            self.come_back(index);
+            client.plan.returns = RECONNECTS_AT_REST;
+            client.speed_up(&mut self.model, now_us);
+            self.reconnect(index);
         }
-        // Whoever was there a moment ago may just have gone, and come back.
+        // A client that was complete a moment ago may have just left and reconnected.
         let mut settled_for = 0;
         for _ in 0..SETTLE_SECONDS_MAX {
             self.run_for(SECOND_US);
-            settled_for = if self.is_close_received() { settled_for + 1 } else { 0 };
+            settled_for = if self.is_settled() { settled_for + 1 } else { 0 };
             if self.is_draining || settled_for == 2 {
                 break;
             }
@@ -222,89 +225,85 @@ impl Simulation<'_> {
         }
         for (ring, shard) in self.shards.iter().enumerate() {
             let is_full = shard.as_ref().is_none_or(SimShard::is_full);
-            assert!(is_full || self.kernel.backlog(ring) == 0, "there is room on shard {ring}, and it accepts nobody");
+            assert!(is_full || self.kernel.backlog(ring) == 0, "shard {ring} has room but accepts no connection");
         }
-        assert!(self.model.is_close_received(), "a publication has no outcome");
+        assert!(self.model.has_all_outcomes(), "a publication has no outcome");
         for index in 0..self.clients.len() {
             let missing = self.missing(index);
-            assert!(
-                missing.is_none(),
-                "client {index} has not got what it should, {missing:?}: {:?}",
-                self.clients[index]
-            );
+            assert!(missing.is_none(), "client {index} has not received {missing:?}: {:?}", self.clients[index]);
         }
         self.check_complete();
         self.run_for(self.plan.rest_us);
     }
 
-    fn is_close_received(&mut self) -> bool {
-        let is_coming =
-            |client: &Client| client.returner.is_some() && matches!(client.state, State::Waiting | State::Handshaking);
+    fn is_settled(&mut self) -> bool {
+        let is_join =
+            |client: &Client| client.resuming.is_some() && matches!(client.state, State::Waiting | State::Handshaking);
         let is_still = |client: &Client| {
             let is_quiet = |peer| self.kernel.bytes_on_their_way(peer) == 0;
-            !client.should_get_all() || client.has_said_all() && client.peer.is_none_or(is_quiet)
+            !client.should_get_all() || client.has_sent_all() && client.peer.is_none_or(is_quiet)
         };
-        self.model.is_close_received()
-            && !self.clients.iter().any(is_coming)
+        self.model.has_all_outcomes()
+            && !self.clients.iter().any(is_join)
             && self.clients.iter().all(is_still)
             && (0..self.clients.len()).all(|index| self.missing(index).is_none())
     }
 
-    /// What a client has not got, though it should.
+    /// The messages that a client must have received by now, but has not.
     fn missing(&mut self, index: usize) -> Option<String> {
         let client = &self.clients[index];
         if !client.should_get_all() {
             return None;
         }
         let has_all = client.views.iter().all(|view| self.model.is_complete(view));
-        match (client.has_heard_all(), has_all) {
+        match (client.has_all_answers(), has_all) {
             (false, _) => Some("an answer".to_owned()),
             (true, false) => Some("a publication".to_owned()),
-            (true, true) => client.returner.as_ref().and_then(|returner| returner.missing(&mut self.model)),
+            (true, true) => client.resuming.as_ref().and_then(|resuming| resuming.missing(&mut self.model)),
         }
     }
 
-    /// If a client is over that comes back, it does: as another one that knows what it knew.
-    fn come_back(&mut self, index: usize) {
+    /// Reconnects a resuming client that has ended, as a new client with its state.
+    fn reconnect(&mut self, index: usize) {
         let client = &mut self.clients[index];
-        if !client.is_over() || client.has_returned || client.plan.returns == 0 || self.is_leaving {
+        if !client.is_over() || client.has_reconnected || client.plan.returns == 0 || self.is_leaving {
             return;
         }
-        let Some(returner) = client.returner.clone() else { return };
-        client.has_returned = true;
+        let Some(resuming) = client.resuming.clone() else { return };
+        client.has_reconnected = true;
         let pause_us = self.rng.choose(&[0, 1_000, self.plan.active_us / 50]);
         let connect_us = self.kernel.now_us() + pause_us;
-        let mut plan = client.plan.again(&mut self.rng, self.plan.shards, self.plan.active_us, connect_us);
+        let mut plan = client.plan.reconnecting(&mut self.rng, self.plan.shards, self.plan.active_us, connect_us);
         if !self.is_active {
             plan = plan.at_rest();
         }
-        self.add_client(plan, returner);
+        self.add_client(plan, resuming);
         self.set_timer(pause_us, Timer::Connect, self.clients.len() - 1);
     }
 
-    fn add_client(&mut self, plan: ClientPlan, returner: ResumingClient) {
+    fn add_client(&mut self, plan: ClientPlan, resuming: ResumingClient) {
         let (index, bytes_max) = (self.clients.len(), self.plan.payload_bytes_max);
         let mut client = Client::new(index, plan, bytes_max, &self.kernel, self.rng.fork());
-        client.returner = Some(returner);
+        client.resuming = Some(resuming);
         self.clients.push(client);
     }
 
     fn check_complete(&self) {
-        let stays = |client: &&Client| client.state == State::Open && client.deeds.is_none();
+        let stays = |client: &&Client| client.state == State::Open && client.actions.is_none();
         let done: Vec<usize> = self.clients.iter().filter(stays).map(|client| client.index).collect();
         for client in self.clients.iter().filter(|client| client.should_get_all()) {
             client.views.iter().for_each(|view| self.model.check_complete(view, &done));
         }
     }
 
-    /// Everybody leaves, one way or another.
+    /// All clients leave, one way or another.
     fn leave(&mut self) {
         self.is_leaving = true;
         for client in &mut self.clients {
             client.pace = Pace::Quick;
             match client.state {
                 State::Open if self.rng.chance(800) => client.close(Some(1000)),
-                State::Over if client.deeds.gone => client.die(),
+                State::Over if client.actions.gone => client.reset_by_host(),
                 State::Waiting | State::Over => {}
                 _ => client.end(Ending::Resets),
             }
@@ -327,10 +326,10 @@ impl Simulation<'_> {
         }
         self.run_for(SECOND_US);
         self.shards.iter().flatten().for_each(SimShard::check_nobody_is_subscribed);
-        assert!(self.is_draining || self.journal.borrow().open_count() == 0, "a handler was not told of an end");
+        assert!(self.is_draining || self.log.borrow().open_count() == 0, "a handler missed a close");
         for client in &self.clients {
-            let end = self.journal.borrow().end(client.index);
-            judge(client, end, &self.plan, &self.kernel, &self.model);
+            let end = self.log.borrow().end(client.index);
+            verify(client, end, &self.plan, &self.kernel, &self.model);
         }
     }
 
@@ -338,7 +337,7 @@ impl Simulation<'_> {
     fn stop(&mut self) {
         self.drain();
         self.run_for(self.plan.config.drain_timeout_ms * 1000 + SECOND_US);
-        assert!(self.shards.iter().all(Option::is_none), "a shard did not leave");
+        assert!(self.shards.iter().all(Option::is_none), "a shard did not stop");
     }
 
     fn latency(&self) -> u64 {
@@ -348,7 +347,7 @@ impl Simulation<'_> {
         let latency_us = self.clients.iter().map(|client| client.latency_us_max).max().unwrap_or(0);
         let latency = latency_us / self.plan.faults.delay_us_max.max(1000);
         let slowest = self.clients.iter().max_by_key(|client| client.latency_us_max);
-        // A doorbell that fails is rung again after a pause that is as long as a delay.
+        // A doorbell that failed rings again after a pause as long as a delay.
         let latency_max = LATENCY_MAX + LATENCY_MAX * u64::from(self.plan.faults.doorbell_fails) / 1000;
         assert!(latency <= latency_max, "a publication took {latency_us} µs to a quick client: {slowest:?}");
         latency
@@ -368,12 +367,12 @@ impl Simulation<'_> {
                     let client = client.expect("peers are clients");
                     client.on_peer(&mut self.model, now_us);
                     let index = client.index;
-                    self.spread_news(index, now_us);
-                    self.come_back(index);
+                    self.publish_to_new(index, now_us);
+                    self.reconnect(index);
                 }
                 Happening::Timer(name) => self.on_timer(TIMERS[(name >> 32) as usize], (name & 0xffff_ffff) as usize),
             }
-            assert!(self.kernel.event_count() < 10_000_000, "the world does not come to rest");
+            assert!(self.kernel.event_count() < 10_000_000, "the simulation does not come to rest");
         }
     }
 
@@ -383,36 +382,35 @@ impl Simulation<'_> {
         let Some(shard) = &mut self.shards[ring] else { return };
         shard.turn(self.kernel.now_us() / 1000);
         shard.check(&self.kernel);
-        for (conn, client) in self.journal.borrow_mut().take_news() {
+        for (conn, client) in self.log.borrow_mut().take_ended() {
             self.clients[client].note_end(shard.sending_bytes(conn));
         }
         let waiting = shard.outbox_bytes_max();
-        assert!(waiting <= bound, "{waiting} bytes wait in an outbox that may hold {bound}");
+        assert!(waiting <= bound, "an outbox holds {waiting} bytes, its bound is {bound}");
         if shard.has_left() {
             shard.check_goodbyes(self.kernel.last_leap_us().is_some());
             self.shards[ring] = None;
         } else {
             self.put_to_sleep(ring);
         }
-        for (shard, unheard_us) in self.shards.iter().zip(&mut self.unheard_us) {
+        for (shard, untaken_us) in self.shards.iter().zip(&mut self.untaken_us) {
             if shard.as_ref().is_some_and(SimShard::has_incoming) {
-                unheard_us.get_or_insert(self.kernel.now_us());
+                untaken_us.get_or_insert(self.kernel.now_us());
             }
         }
         self.check_presence();
     }
 
-    /// A shard is woken soon after something has come for it.
+    /// A shard wakes soon after a parcel arrives.
     fn check_woken(&mut self, ring: usize) {
-        let Some(since_us) = self.unheard_us[ring].take() else { return };
+        let Some(since_us) = self.untaken_us[ring].take() else { return };
         let waited_us = self.kernel.now_us() - since_us;
         let waited = waited_us / self.plan.faults.delay_us_max.max(1000);
         let is_late = waited > WAKE_MAX && self.kernel.last_leap_us().is_none();
-        assert!(!is_late, "nobody has woken shard {ring} for what has come, for {waited_us} µs");
+        assert!(!is_late, "shard {ring} has slept for {waited_us} µs over incoming parcels");
     }
 
-    /// Whoever is present in a topic has subscribed to it, and the other way round, whenever no shard is still to be
-    /// told.
+    /// The clients present in a topic are its subscribers, whenever no parcel is in flight between shards.
     fn check_presence(&self) {
         if !self.has_presence || !self.shards.iter().all(|shard| shard.as_ref().is_some_and(SimShard::is_at_rest)) {
             return;
@@ -424,19 +422,19 @@ impl Simulation<'_> {
         }
         present.sort_unstable();
         subscribed.sort_unstable();
-        assert_eq!(present, subscribed, "those who are present and those who have subscribed are not the same");
+        assert_eq!(present, subscribed, "presence and subscriptions differ");
     }
 
-    /// Publications stop at their bound, but for the run of one turn where nothing waited. Replies stop when the peer
-    /// is no longer read; what it has sent until then is answered still.
+    /// Publications stop at their bound, except for the run of one turn into an empty outbox. Replies stop when the
+    /// server pauses reading, after it has answered the input received until then.
     fn outbox_bound(&self) -> usize {
         let in_flight = self.plan.faults.recv_buffer_bytes as usize * usize::from(self.plan.faults.recv_buffers);
-        let asked = self.clients.iter().map(|client| client.bytes_asked).max().unwrap_or(0);
+        let asked = self.clients.iter().map(|client| client.bytes_requested).max().unwrap_or(0);
         let replies =
             asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
         let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
         let page = 20_000;
-        // Whoever comes back is sent as much of the past as may wait for it, of all topics, and where each of them is.
+        // A resuming client receives as much history as its backlog may hold, and the position of each topic.
         let missed = self.plan.outbox_bytes_max() + 300 * self.plan.topics;
         self.plan.outbox_bytes_max() + replies + run + page + missed
     }
@@ -468,8 +466,8 @@ impl Simulation<'_> {
             Timer::Act => None,
             Timer::Read => {
                 let again_us = self.clients[index].on_read_timer(&mut self.model, now_us);
-                self.spread_news(index, now_us);
-                self.come_back(index);
+                self.publish_to_new(index, now_us);
+                self.reconnect(index);
                 again_us
             }
             Timer::End => self.end(index),
@@ -497,18 +495,18 @@ impl Simulation<'_> {
 
     fn end(&mut self, index: usize) -> Option<u64> {
         let client = &mut self.clients[index];
-        if client.returner.is_some() && !self.is_active {
+        if client.resuming.is_some() && !self.is_active {
             return None;
         }
         if let Kind::Breaker(breach) = client.plan.kind {
             client.breach(breach);
         }
         if client.has_last_words() {
-            client.say_last_words(&mut self.model);
+            client.send_last_words(&mut self.model);
             return Some(self.rng.below(3 * self.plan.faults.delay_us_max + 2));
         }
         client.end(client.plan.ending);
-        self.come_back(index);
+        self.reconnect(index);
         None
     }
 
@@ -529,13 +527,13 @@ impl Simulation<'_> {
         Some(self.rng.below(2 * self.plan.publish_us))
     }
 
-    /// Publishes to what a client has just heard that it is subscribed to.
-    fn spread_news(&mut self, index: usize, now_us: u64) {
-        let news = std::mem::take(&mut self.clients[index].news);
-        if !self.plan.is_news || !self.is_active || news.is_empty() {
+    /// Publishes to the topics that a client has just subscribed to.
+    fn publish_to_new(&mut self, index: usize, now_us: u64) {
+        let confirmed = std::mem::take(&mut self.clients[index].confirmed);
+        if !self.plan.publishes_on_subscribe || !self.is_active || confirmed.is_empty() {
             return;
         }
-        for topic in news {
+        for topic in confirmed {
             self.model.publish(&mut self.publisher, topic, 1, now_us);
         }
         self.kernel.look_at_events();
@@ -543,7 +541,7 @@ impl Simulation<'_> {
 
     fn drain(&mut self) {
         self.is_draining = true;
-        // A queue that is full has room later; a shard that was told twice doesn't mind.
+        // A full queue gets another try later; draining a shard twice does no harm.
         if self.publisher.drain().is_err() {
             self.set_timer(1000, Timer::Drain, 0);
         }

@@ -1,5 +1,5 @@
-//! One topic as a client knows it that comes back: where it is, over all its connections. What it is sent must be the
-//! topic from there on, without gap, duplicate or reordering, or it must be told.
+//! One topic as a reconnecting client sees it: its position over all its connections. The server must send the topic
+//! from there on, without gap, duplicate or reordering, or report the loss.
 
 use std::collections::BTreeMap;
 
@@ -7,25 +7,25 @@ use ringfeed::topics::{Position, SlowConsumer};
 
 use crate::model::{Id, Model};
 
-/// What a connection asks of the past.
+/// The history that a connection requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asked {
+pub(crate) enum Requested {
     Nothing,
-    /// All after this place.
+    /// All publications after this position.
     Since(Position),
-    /// The newest so many.
+    /// This many of the newest.
     Last(u64),
 }
 
-/// What clients that come back have met with.
+/// Statistics of resuming clients.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Tally {
-    /// Times that nothing was lost, and publications that came then.
+    /// Recoveries without a loss, and publications received by them.
     pub(crate) recoveries: u64,
     pub(crate) recovered: u64,
-    /// Times that a loss was told.
+    /// Losses that the server reported.
     pub(crate) losses: u64,
-    /// Publications that were dropped or replaced where that is the policy.
+    /// Publications dropped or replaced where the policy allows it.
     pub(crate) skipped: u64,
 }
 
@@ -41,34 +41,34 @@ impl Tally {
 #[derive(Clone, Debug)]
 pub(crate) struct StreamChecker {
     pub(crate) topic: usize,
-    /// Nothing may be missing, whatever becomes of other slow subscribers.
+    /// No message may be missing, even where slow subscribers lose some.
     is_strict: bool,
-    /// It is told when it has subscribed, and where.
-    is_told: bool,
-    /// Its connection has no other topics, which may take the room for what it has missed.
+    /// The server confirms its subscription, with the position.
+    is_confirmed: bool,
+    /// Its connection has no other topics, which would share the room for missed messages.
     is_alone: bool,
-    /// Where it is, if it knows.
+    /// Its position, if known.
     pub(crate) place: Option<Position>,
-    asked: Asked,
-    /// Where the topic was when the server answered on this connection: up to there none may be missing.
+    asked: Requested,
+    /// The topic's position when the server answered on this connection: up to there no message may be missing.
     promised: Option<u64>,
-    /// It gets the newest so many, and has not seen the first.
+    /// It requested the newest, up to this many, and has not received the first.
     begins: Option<u64>,
-    /// Where its knowledge begins, and by key the newest that it has seen since.
+    /// The offset at which its knowledge begins, and the newest that it has received since, by key.
     floor: u64,
     newest: BTreeMap<Option<String>, u64>,
     pub(crate) tally: Tally,
 }
 
 impl StreamChecker {
-    pub(crate) fn new(topic: usize, is_strict: bool, is_told: bool, is_alone: bool) -> StreamChecker {
+    pub(crate) fn new(topic: usize, is_strict: bool, is_confirmed: bool, is_alone: bool) -> StreamChecker {
         StreamChecker {
             topic,
             is_strict,
-            is_told,
+            is_confirmed,
             is_alone,
             place: None,
-            asked: Asked::Nothing,
+            asked: Requested::Nothing,
             promised: None,
             begins: None,
             floor: 0,
@@ -77,63 +77,63 @@ impl StreamChecker {
         }
     }
 
-    /// It connects, and asks for this.
-    pub(crate) fn ask(&mut self, asked: Asked) {
+    /// Connects with this request.
+    pub(crate) fn ask(&mut self, asked: Requested) {
         let seen = self.place.map_or(0, |place| place.offset);
         self.asked = asked;
         self.place = self.asks_since();
         if let Some(ahead) = self.place.filter(|place| place.offset > seen) {
-            // It claims to know what it has not seen, and the topic may be there by now.
+            // It claims a position beyond its own, which the topic may have reached meanwhile.
             self.begin(ahead);
         }
         (self.promised, self.begins) = (None, None);
     }
 
-    /// The place after which it asks for all, if it does.
+    /// The position of the request, if it has one.
     pub(crate) fn asks_since(&self) -> Option<Position> {
-        if let Asked::Since(place) = self.asked { Some(place) } else { None }
+        if let Requested::Since(place) = self.asked { Some(place) } else { None }
     }
 
-    /// How many of the newest it asks for, if it does.
+    /// The number of newest publications requested, if any.
     pub(crate) fn asks_for_last(&self) -> Option<u64> {
-        if let Asked::Last(count) = self.asked { Some(count) } else { None }
+        if let Requested::Last(count) = self.asked { Some(count) } else { None }
     }
 
-    /// It has subscribed where the topic is at `top`; and whether what it asked for follows.
+    /// The subscription is confirmed with the topic at `top`; `recovered` says whether the requested history follows.
     pub(crate) fn on_subscribed(&mut self, model: &mut Model, top: Position, recovered: Option<bool>, now_us: u64) {
         assert_eq!(self.promised, None, "two answers: {self:?}");
         model.order(self.topic).note_top(top);
         match (self.asked, recovered) {
-            (Asked::Nothing, None) => self.begin(top),
-            (Asked::Since(place), Some(true)) => {
+            (Requested::Nothing, None) => self.begin(top),
+            (Requested::Since(place), Some(true)) => {
                 assert_eq!(place.epoch, top.epoch, "recovered from another epoch: {self:?}");
-                assert!(place.offset <= top.offset, "recovered what is not there yet, {top:?}: {self:?}");
+                assert!(place.offset <= top.offset, "recovered from beyond the top, {top:?}: {self:?}");
                 self.tally.recoveries += 1;
                 self.tally.recovered += top.offset - place.offset;
             }
-            (Asked::Since(_), Some(false)) => self.on_lost(model, top, now_us),
-            (Asked::Last(count), Some(true)) => self.begins = Some(count),
-            (asked, recovered) => panic!("{asked:?} is answered {recovered:?}: {self:?}"),
+            (Requested::Since(_), Some(false)) => self.on_lost(model, top, now_us),
+            (Requested::Last(count), Some(true)) => self.begins = Some(count),
+            (asked, recovered) => panic!("the server answers {recovered:?} to {asked:?}: {self:?}"),
         }
         self.promised = Some(top.offset);
     }
 
-    /// It is told that what it has missed can't be had, and goes on at `top`.
+    /// The server reports that missed messages are gone; the client goes on at `top`.
     pub(crate) fn on_lost(&mut self, model: &mut Model, top: Position, now_us: u64) {
-        let place = self.asks_since().unwrap_or_else(|| panic!("it asked for nothing that can be lost: {self:?}"));
+        let place = self.asks_since().unwrap_or_else(|| panic!("it requested nothing that can be lost: {self:?}"));
         let namespace = model.namespace(self.topic).clone();
         let is_lost = place.epoch != top.epoch
             || place.offset > top.offset
             || !self.has_room(model)
             || !model.order(self.topic).must_be_kept(place.offset, top.offset, &namespace, now_us);
-        assert!(is_lost, "told of a loss, but all was kept from {place:?} to {top:?}: {self:?}");
+        assert!(is_lost, "a reported loss, but all was kept from {place:?} to {top:?}: {self:?}");
         self.tally.losses += 1;
         self.begin(top);
     }
 
-    /// Whether what it has missed may wait for it, whatever it has missed of other topics.
+    /// Whether the messages it missed fit its backlog, whatever it missed of other topics.
     fn has_room(&self, model: &Model) -> bool {
-        self.is_alone || 2 * model.bytes_told() <= model.namespace(self.topic).outbox_bytes_max
+        self.is_alone || 2 * model.feed_bytes_max() <= model.namespace(self.topic).outbox_bytes_max
     }
 
     /// Its knowledge begins here.
@@ -144,18 +144,18 @@ impl StreamChecker {
         self.newest.clear();
     }
 
-    /// All that it has missed has come, and it is where it believes to be.
+    /// All missed messages have arrived, and the server's position is the client's.
     pub(crate) fn on_caught_up(&mut self, model: &mut Model, place: Position) {
-        assert_eq!(self.place, Some(place), "it is not where it is told to be: {self:?}");
+        assert_eq!(self.place, Some(place), "the server reports another position: {self:?}");
         model.order(self.topic).note_top(place);
-        if let (Asked::Since(since), None) = (self.asked, self.promised) {
+        if let (Requested::Since(since), None) = (self.asked, self.promised) {
             self.tally.recoveries += 1;
             self.tally.recovered += place.offset - since.offset;
         }
         self.promised = Some(place.offset);
     }
 
-    /// A publication came. Returns when it was published, if that is known and it is news to everybody.
+    /// Receives a publication. Returns the publish time, if known and no client knew the position before.
     pub(crate) fn on_publication(
         &mut self,
         model: &mut Model,
@@ -169,8 +169,8 @@ impl StreamChecker {
             self.check_beginning(model, count, place, now_us);
         }
         let last = self.place.unwrap_or_else(|| panic!("{place:?} before any answer: {self:?}"));
-        assert_eq!(place.epoch, last.epoch, "another epoch without a word: {self:?}");
-        assert!(place.offset > last.offset, "{place:?} came again or too late: {self:?}");
+        assert_eq!(place.epoch, last.epoch, "another epoch without notice: {self:?}");
+        assert!(place.offset > last.offset, "{place:?} arrived again or too late: {self:?}");
         let skipped = place.offset - last.offset - 1;
         let may_skip = !self.is_strict && self.promised.is_some_and(|promised| last.offset >= promised);
         assert!(skipped == 0 || may_skip, "{skipped} are missing before {place:?}: {self:?}");
@@ -183,18 +183,18 @@ impl StreamChecker {
         published_us.filter(|_| self.promised.is_some_and(|promised| place.offset > promised))
     }
 
-    /// The first of the newest `count` came: none that was kept may be missing before it.
+    /// The first of the newest `count` arrived: no kept publication may be missing before it.
     fn check_beginning(&mut self, model: &mut Model, count: u64, first: Position, now_us: u64) {
-        let top = self.promised.expect("it was answered");
+        let top = self.promised.expect("the server has answered");
         let before = first.offset.saturating_sub(1).min(top);
         let (had, namespace) = (top - before, model.namespace(self.topic).clone());
-        assert!(had <= count, "{had} came of the newest {count}: {self:?}");
+        assert!(had <= count, "received {had} of the newest {count}: {self:?}");
         let is_all = had == count || before == 0;
         assert!(
             is_all
                 || !self.has_room(model)
                 || !model.order(self.topic).must_be_kept(before - 1, top, &namespace, now_us),
-            "only {had} of the newest {count} came: {self:?}"
+            "received only {had} of the newest {count}: {self:?}"
         );
         let promised = self.promised;
         self.begin(Position { offset: before, ..first });
@@ -205,15 +205,15 @@ impl StreamChecker {
         model.key(id).filter(|_| !self.is_strict)
     }
 
-    /// What of the topic it has not seen, though it must have by now: its place and the newest of each key.
+    /// What it must have received of the topic by now, but has not: its position, and the newest of each key.
     pub(crate) fn missing(&self, model: &mut Model) -> Option<String> {
         let top = model.order(self.topic).top().map_or(0, |top| top.offset);
         let place = match (self.place, self.promised) {
-            (_, None) if self.is_told => return Some("it has no answer".to_owned()),
+            (_, None) if self.is_confirmed => return Some("it has no answer".to_owned()),
             (Some(place), _) => place.offset,
-            // It asked for the newest, and there were none.
+            // It requested the newest, and there were none.
             (None, Some(promised)) => promised,
-            // It can't know.
+            // Without an answer it can't tell.
             (None, None) => return None,
         };
         if place < top {

@@ -1,6 +1,6 @@
-//! Nobody's bytes but their own: many connections at once send messages that say whose they are and which one, cut
-//! anywhere, and each of their bytes is compared twice: with what the handler gets on the server, and with what comes
-//! back. Whatever takes one connection's bytes for another's, or reads them at a wrong place, shows at once.
+//! No connection receives another's bytes: many connections send messages that hold their identity and number, cut
+//! anywhere. The handler on the server and the client both compare each byte, so that bytes of another connection, or
+//! from a wrong place, show at once.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use tokio::time::{sleep, timeout};
 use super::Shared;
 use super::rng::Rng;
 
-/// How long a client waits for an echo. Only a broken server takes as long.
+/// The timeout for an echo. Only a broken server takes as long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The identity of a ping is that of its connection, beside messages of this number.
+/// A ping holds its connection's identity and this number, which no message has.
 const PING: u64 = 1 << 40;
 
-/// What one conversation has sent and got back.
+/// The statistics of one conversation.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Echoes {
     pub(crate) connections: u64,
@@ -41,7 +41,7 @@ impl Echoes {
     }
 }
 
-/// Message `sequence` of connection `identity`, all of whose bytes follow from these two.
+/// Message `sequence` of connection `identity`, which determine all of its bytes.
 fn payload(identity: u64, sequence: u64) -> Vec<u8> {
     let mut rng = Rng::new((identity << 32) ^ sequence);
     let len = match rng.below(100) {
@@ -55,7 +55,7 @@ fn payload(identity: u64, sequence: u64) -> Vec<u8> {
     payload
 }
 
-/// Compares, and says of whom the bytes are if they are somebody's.
+/// Compares the bytes, and names the connection that they belong to if another one's.
 fn compare(got: &[u8], expected: &[u8], what: &str) {
     if got != expected {
         let word = |bytes: &[u8], index: usize| bytes.get(8 * index..).and_then(|rest| rest.first_chunk().copied());
@@ -69,7 +69,7 @@ fn compare(got: &[u8], expected: &[u8], what: &str) {
     }
 }
 
-/// On the server: knows who is who by the path, compares what comes, and sends it back.
+/// The server's side: knows each client by its path, compares its messages, and echoes them.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
     /// Identity, and number of the next message.
@@ -84,26 +84,26 @@ impl Handler for Witness {
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
-        let (identity, next) = self.known.get_mut(&conn.id()).expect("it was opened");
+        let (identity, next) = self.known.get_mut(&conn.id()).expect("the connection is open");
         compare(message.payload, &payload(*identity, *next), "in the handler");
         *next += 1;
         conn.send(message);
     }
 
     fn on_close(&mut self, conn: ConnId, _: CloseCause) {
-        self.known.remove(&conn).expect("it was opened");
+        self.known.remove(&conn).expect("the connection is open");
     }
 }
 
-/// Talks over one connection after the other until it is enough; each has an identity of its own.
-pub(crate) async fn converse(number: u64, shared: Arc<Shared>, mut rng: Rng) -> Echoes {
+/// Echoes over one connection after the other until the run ends; each connection has its own identity.
+pub(crate) async fn run_conversation(number: u64, shared: Arc<Shared>, mut rng: Rng) -> Echoes {
     let mut echoes = Echoes::default();
     while echoes.connections == 0 || !shared.is_enough.load(Ordering::Relaxed) {
         let identity = (number << 16) | echoes.connections;
         let stream = timeout(PATIENCE, TcpStream::connect(shared.server)).await.expect("the server answers");
         let (reader, writer) = stream.expect("the server accepts").into_split();
         let count = 20 + rng.below(200);
-        // Some leave in the middle of a frame, without a word and with echoes under way.
+        // Some disconnect in the middle of a frame, with echoes in flight.
         let is_cut_off = rng.percent(20);
         let writing = tokio::task::spawn_local(write(writer, identity, count, is_cut_off, rng.fork()));
         let heard = if is_cut_off { rng.below(count) } else { count };
@@ -111,14 +111,14 @@ pub(crate) async fn converse(number: u64, shared: Arc<Shared>, mut rng: Rng) -> 
         if is_cut_off {
             writing.abort();
         } else {
-            writing.await.expect("no writer has panicked");
+            writing.await.expect("the writer does not panic");
         }
         echoes.add(Echoes { connections: 1, ..heard });
     }
     echoes
 }
 
-/// Sends the handshake and so many messages, in pieces of any size.
+/// Sends the handshake and `count` messages, in pieces of any size.
 async fn write(mut stream: OwnedWriteHalf, identity: u64, count: u64, is_cut_off: bool, mut rng: Rng) {
     let request = format!(
         "GET /witness/{identity} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -127,7 +127,7 @@ async fn write(mut stream: OwnedWriteHalf, identity: u64, count: u64, is_cut_off
     let mut output = request.into_bytes();
     for sequence in 0..count {
         push_message(&mut output, &payload(identity, sequence), &mut rng);
-        // Frames gather, so that many lie in one piece, and one in many.
+        // Frames gather, so that a piece holds many frames, or a part of one.
         let is_last = sequence + 1 == count;
         if rng.percent(70) && !is_last {
             continue;
@@ -150,12 +150,12 @@ async fn write(mut stream: OwnedWriteHalf, identity: u64, count: u64, is_cut_off
     if !is_cut_off {
         let close = [0x88, 0x80, 1, 2, 3, 4];
         stream.write_all(&close).await.expect("the server reads");
-        // The stream stays open until the server has said goodbye, too.
+        // The stream stays open until the server's Close frame.
         stream.forget();
     }
 }
 
-/// A message in one frame or in some, with pings before and between.
+/// A message in one or several frames, with pings before and between.
 fn push_message(output: &mut Vec<u8>, payload: &[u8], rng: &mut Rng) {
     let mut rest = payload;
     let mut opcode = 2;
@@ -193,7 +193,7 @@ fn push_frame(output: &mut Vec<u8>, first: u8, payload: &[u8], rng: &mut Rng) {
     output.extend(payload.iter().zip(key.iter().cycle()).map(|(byte, key)| byte ^ key));
 }
 
-/// Reads the answer to the handshake and so many echoes, and compares each; then the goodbye, if there is to be one.
+/// Reads the response to the handshake and `count` echoes, and compares each; then the Close frame, if `is_to_end`.
 async fn read(mut stream: OwnedReadHalf, identity: u64, count: u64, is_to_end: bool) -> Echoes {
     let (mut input, mut echoes) = (Vec::new(), Echoes::default());
     let end = loop {
@@ -225,7 +225,7 @@ async fn read(mut stream: OwnedReadHalf, identity: u64, count: u64, is_to_end: b
 
 async fn read_more(stream: &mut OwnedReadHalf, input: &mut Vec<u8>, identity: u64) {
     let count = timeout(PATIENCE, stream.read_buf(input)).await.expect("the server sends");
-    assert_ne!(count.expect("the connection is there"), 0, "the server has closed connection {identity}");
+    assert_ne!(count.expect("the connection is open"), 0, "the server has closed connection {identity}");
 }
 
 /// Takes the first whole frame off `input`: its first byte, and its payload.

@@ -1,4 +1,4 @@
-//! Publishers: the control plane, and clients that publish over WebSockets to whatever shard they are on.
+//! Publishers: the control plane, and clients that publish over WebSockets, on any shard.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,20 +17,20 @@ use tokio::time::{sleep, timeout};
 use super::Shared;
 use super::rng::Rng;
 use super::truth::{Id, Place};
-use super::wire::{payload, place_text, read_place};
+use super::wire::{format_place, parse_place, payload};
 
-/// Publications of one publisher that have no outcome yet.
+/// The most publications of one publisher without an outcome.
 const IN_FLIGHT: usize = 64;
 
-/// How long a publisher waits for an outcome. Only a broken server takes as long.
+/// The timeout for an outcome. Only a broken server takes as long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// On the server: publishes `<ticket> <topic> <payload>`, and answers `<ticket> <epoch>:<offset>`, or `<ticket> -`
-/// where it was refused.
+/// The server's side: publishes `<ticket> <topic> <payload>`, and answers `<ticket> <epoch>:<offset>`, or `<ticket> -`
+/// for a rejection.
 #[derive(Debug, Default)]
-pub(crate) struct Press;
+pub(crate) struct PublishHandler;
 
-impl Handler for Press {
+impl Handler for PublishHandler {
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
@@ -55,7 +55,7 @@ impl Handler for Press {
     }
 }
 
-/// What a publisher publishes next: a burst on one topic.
+/// Chooses the next publications: a burst on one topic.
 struct Bursts {
     publisher: u64,
     next: u64,
@@ -76,7 +76,7 @@ impl Bursts {
         (topic, numbers.map(|number| Id { publisher: self.publisher, number }).collect())
     }
 
-    /// Phases of full rate, and phases in which everybody gets to breathe.
+    /// Phases of full rate alternate with pauses.
     async fn pause(&mut self) {
         let is_calm = self.next % 20_000 < 12_000;
         if is_calm && self.rng.percent(30) {
@@ -85,7 +85,7 @@ impl Bursts {
     }
 }
 
-/// Publishes from outside the shards until it is enough.
+/// Publishes from outside the shards until the run ends.
 pub(crate) async fn publish_by_control(mut publisher: Publisher, shared: &Shared, rng: Rng) -> Publisher {
     let mut bursts = Bursts::new(0, rng);
     let mut waiting = VecDeque::new();
@@ -101,7 +101,7 @@ pub(crate) async fn publish_by_control(mut publisher: Publisher, shared: &Shared
             }
         }
         while waiting.len() > IN_FLIGHT {
-            take_outcome(shared, waiting.pop_front().expect("there are some")).await;
+            take_outcome(shared, waiting.pop_front().expect("publications wait")).await;
         }
         bursts.pause().await;
     }
@@ -114,20 +114,20 @@ pub(crate) async fn publish_by_control(mut publisher: Publisher, shared: &Shared
 type Waiting = (usize, Id, tokio::sync::oneshot::Receiver<Result<ringfeed::topics::Position, PublishError>>);
 
 async fn take_outcome(shared: &Shared, (topic, id, outcome): Waiting) {
-    match timeout(PATIENCE, outcome).await.expect("it has an outcome").expect("the shard runs") {
+    match timeout(PATIENCE, outcome).await.expect("an outcome in time").expect("the shard runs") {
         Ok(position) => {
-            let place = read_place(&format!("{}:{}", position.epoch, position.offset));
-            shared.truth.was_told(topic, place, id);
+            let place = parse_place(&format!("{}:{}", position.epoch, position.offset));
+            shared.truth.confirm(topic, place, id);
         }
         Err(PublishError::Busy) => {}
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Publishes over a WebSocket until it is enough.
+/// Publishes over a WebSocket until the run ends.
 pub(crate) async fn publish_by_websocket(publisher: u64, shared: Arc<Shared>, rng: Rng) {
     let mut bursts = Bursts::new(publisher, rng);
-    let mut press = Pressman::connect(&shared).await;
+    let mut press = PublishingClient::connect(&shared).await;
     while !shared.is_enough.load(Ordering::Relaxed) {
         let (topic, ids) = bursts.next(&shared);
         for id in ids {
@@ -139,21 +139,21 @@ pub(crate) async fn publish_by_websocket(publisher: u64, shared: Arc<Shared>, rn
     press.take_answers(&shared, 0).await;
 }
 
-/// A client of [`Press`].
-struct Pressman {
+/// A client of [`PublishHandler`].
+struct PublishingClient {
     stream: TcpStream,
     input: Vec<u8>,
     request_id: u32,
     waiting: VecDeque<(u32, usize, Id)>,
 }
 
-impl Pressman {
-    async fn connect(shared: &Shared) -> Pressman {
+impl PublishingClient {
+    async fn connect(shared: &Shared) -> PublishingClient {
         let mut stream = TcpStream::connect(shared.server).await.expect("the server accepts");
         let request = "GET /press HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         stream.write_all(request.as_bytes()).await.expect("the server reads");
-        let mut press = Pressman { stream, input: Vec::new(), request_id: 0, waiting: VecDeque::new() };
+        let mut press = PublishingClient { stream, input: Vec::new(), request_id: 0, waiting: VecDeque::new() };
         let end = loop {
             if let Some(index) = press.input.windows(4).position(|window| window == b"\r\n\r\n") {
                 break index + 4;
@@ -173,7 +173,7 @@ impl Pressman {
         self.request_id += 1;
         let name = shared.truth.name(topic);
         let text = format!("{} {name} {}", self.request_id, payload(name, id));
-        // Masked with zeros, which changes nothing.
+        // The masking key is zero, which leaves the bytes as they are.
         let len = match text.len() {
             short @ ..126 => vec![0x80 | short as u8],
             long => [&[0x80 | 126][..], &(long as u16).to_be_bytes()].concat(),
@@ -183,7 +183,7 @@ impl Pressman {
         self.waiting.push_back((self.request_id, topic, id));
     }
 
-    /// Takes answers until so many at most are missing.
+    /// Reads answers until at most `missing_max` are missing.
     async fn take_answers(&mut self, shared: &Shared, missing_max: usize) {
         loop {
             while let Some((first, payload)) = self.take_frame() {
@@ -193,7 +193,7 @@ impl Pressman {
                         let pong = [&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], &payload].concat();
                         self.stream.write_all(&pong).await.expect("the server reads");
                     }
-                    other => panic!("a publisher was sent {other:#x}: {}", String::from_utf8_lossy(&payload)),
+                    other => panic!("a publisher received {other:#x}: {}", String::from_utf8_lossy(&payload)),
                 }
             }
             if self.waiting.len() <= missing_max {
@@ -213,17 +213,17 @@ impl Pressman {
         Some((first, payload))
     }
 
-    /// Answers come from several homes, so not in order.
+    /// Answers come from several homes, so in any order.
     fn on_answer(&mut self, shared: &Shared, text: &str) {
         let (request_id, outcome) = text.split_once(' ').expect("a request_id and an outcome");
         let request_id: u32 = request_id.parse().expect("a number");
         let index =
             self.waiting.iter().position(|(other, ..)| *other == request_id).expect("a publication without answer");
-        let (_, topic, id) = self.waiting.remove(index).expect("it was found");
+        let (_, topic, id) = self.waiting.remove(index).expect("the index is valid");
         if outcome != "-" {
-            let place: Place = read_place(outcome);
-            assert_eq!(place_text(place), outcome);
-            shared.truth.was_told(topic, place, id);
+            let place: Place = parse_place(outcome);
+            assert_eq!(format_place(place), outcome);
+            shared.truth.confirm(topic, place, id);
         }
     }
 }

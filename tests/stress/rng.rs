@@ -1,4 +1,4 @@
-//! Random numbers that a seed decides.
+//! Random numbers from a seed.
 
 /// A generator (splitmix64).
 #[derive(Clone, Debug)]
@@ -9,7 +9,7 @@ impl Rng {
         Rng(seed)
     }
 
-    /// Another one, with numbers of its own.
+    /// A generator with a sequence of its own.
     pub(crate) fn fork(&mut self) -> Rng {
         Rng(self.next_u64())
     }
@@ -21,12 +21,12 @@ impl Rng {
         mixed ^ (mixed >> 31)
     }
 
-    /// Less than `bound`, which is not 0.
+    /// A number below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next_u64() % bound
     }
 
-    /// True so many times of a hundred.
+    /// True with a probability of `percent` percent.
     pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.below(100) < percent
     }

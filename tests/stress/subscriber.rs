@@ -1,4 +1,4 @@
-//! One subscriber: it connects, reads for a while or does not, leaves in one way or another, and comes back.
+//! One subscriber: it connects, reads or stalls for a while, disconnects in some way, and reconnects.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use super::Shared;
 use super::rng::Rng;
 use super::truth::Place;
 use super::view::{Tally, View};
-use super::wire::{News, place_text, take_block, take_frame};
+use super::wire::{ServerMessage, format_place, take_block, take_frame};
 
-/// How long it waits for anything that must come. Only a broken server takes as long.
+/// The timeout for everything that must arrive. Only a broken server takes as long.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The epoch that no topic is ever in.
+/// An epoch that no topic has.
 const NEVER: [u8; 13] = *b"0000000000000";
 
-/// What a subscriber uses.
+/// The transport of a subscriber.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Transport {
     WebSocket,
@@ -33,9 +33,9 @@ enum Transport {
 enum Stop {
     /// The server has closed the connection.
     Closed,
-    /// It was there long enough.
-    Bored,
-    /// It has seen all that there will be.
+    /// Its time is over.
+    TimeUp,
+    /// It has received all publications.
     Done,
 }
 
@@ -46,11 +46,11 @@ pub(crate) struct Subscriber {
     transport: Transport,
     views: Vec<View>,
     tally: Tally,
-    /// Publications that an event stream got since it came back, by view: those that it had missed, until it is told
-    /// where it is.
+    /// Publications that an event stream received since it reconnected, by view: recovered ones, until the server
+    /// reports the position.
     caught_up: Vec<u64>,
-    /// Deliveries that the others have not been told of.
-    untold: u64,
+    /// Deliveries not yet added to the shared count.
+    uncounted: u64,
 }
 
 impl Subscriber {
@@ -61,11 +61,11 @@ impl Subscriber {
             (0..count).map(|_| rng.below(shared.truth.topic_count() as u64) as usize).collect();
         topics.sort_unstable();
         topics.dedup();
-        // What waits for an event stream of several topics can't be dropped: it is closed, and comes back.
+        // The server does not drop from the backlog of an event stream of several topics: it closes the stream.
         let is_strict = transport == Transport::EventStream && topics.len() > 1;
         let views: Vec<View> = topics.iter().map(|topic| View::new(&shared.truth, *topic, is_strict)).collect();
         Subscriber {
-            // Each has an address of its own, so that ports do not run out.
+            // Each subscriber has an address of its own, so that ports do not run out.
             source: Ipv4Addr::new(127, 0, 1 + (index >> 8) as u8, index as u8),
             caught_up: vec![0; views.len()],
             shared,
@@ -73,15 +73,15 @@ impl Subscriber {
             transport,
             views,
             tally: Tally::default(),
-            untold: 0,
+            uncounted: 0,
         }
     }
 
-    /// Comes and goes until all is over; what it has met with.
-    pub(crate) async fn live(mut self) -> Tally {
+    /// Connects and disconnects until the run is over. Returns the statistics.
+    pub(crate) async fn run_to_end(mut self) -> Tally {
         loop {
             let mut stream = self.connect().await;
-            let stop = self.stay(&mut stream).await;
+            let stop = self.read_until_stop(&mut stream).await;
             self.leave(stream, stop).await;
             if stop == Stop::Done {
                 return self.tally;
@@ -103,7 +103,7 @@ impl Subscriber {
         if self.views.iter().all(|view| view.place.is_some()) {
             self.views.iter_mut().for_each(View::on_return);
         } else {
-            // It was cut off before it knew of all its topics, and asks for none of their past.
+            // It was cut off before it had a position in all its topics, so it requests no history.
             self.views.iter_mut().for_each(View::on_start);
         }
         stream.write_all(self.request().as_bytes()).await.expect("the server reads");
@@ -114,7 +114,7 @@ impl Subscriber {
 
     fn request(&self) -> String {
         let names: Vec<&str> = self.views.iter().map(|view| self.shared.truth.name(view.topic)).collect();
-        let places: Option<Vec<String>> = self.views.iter().map(|view| view.place.map(place_text)).collect();
+        let places: Option<Vec<String>> = self.views.iter().map(|view| view.place.map(format_place)).collect();
         let (names, places) = (names.join(","), places.map(|places| places.join(",")));
         match self.transport {
             Transport::WebSocket => {
@@ -132,8 +132,8 @@ impl Subscriber {
         }
     }
 
-    /// Reads until something ends it.
-    async fn stay(&mut self, stream: &mut TcpStream) -> Stop {
+    /// Reads until one side stops.
+    async fn read_until_stop(&mut self, stream: &mut TcpStream) -> Stop {
         let mut input = Vec::with_capacity(16 * 1024);
         if !self.read_head(stream, &mut input).await {
             return Stop::Closed;
@@ -142,7 +142,7 @@ impl Subscriber {
         let mut stall_at = self.rng.percent(25).then(|| Instant::now() + Duration::from_millis(self.rng.below(300)));
         let silent_at = Instant::now() + PATIENCE;
         loop {
-            if !self.take_news(stream, &mut input).await {
+            if !self.take_messages(stream, &mut input).await {
                 return Stop::Closed;
             }
             let is_over = self.shared.is_over.load(Ordering::Acquire);
@@ -150,9 +150,9 @@ impl Subscriber {
                 return Stop::Done;
             }
             if !is_over && Instant::now() >= bored_at {
-                return Stop::Bored;
+                return Stop::TimeUp;
             }
-            assert!(Instant::now() < silent_at, "what is missing does not come: {:?}", self.views);
+            assert!(Instant::now() < silent_at, "the missing publications do not arrive: {:?}", self.views);
             if stall_at.is_some_and(|at| Instant::now() >= at) {
                 stall_at = None;
                 sleep(Duration::from_millis(self.rng.below(1000))).await;
@@ -164,7 +164,7 @@ impl Subscriber {
         }
     }
 
-    /// Whether the server has let it in.
+    /// Whether the server has accepted the connection.
     async fn read_head(&mut self, stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
         loop {
             if let Some(end) = input.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -181,70 +181,70 @@ impl Subscriber {
         }
     }
 
-    /// Hears all that has come whole; whether the connection goes on.
-    async fn take_news(&mut self, stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
+    /// Handles all whole messages. Returns whether the connection goes on.
+    async fn take_messages(&mut self, stream: &mut TcpStream, input: &mut Vec<u8>) -> bool {
         let take = match self.transport {
             Transport::WebSocket => take_frame,
             Transport::EventStream => take_block,
         };
         while let Some(news) = take(input, &self.shared.truth) {
             match news {
-                News::Ping(payload) => {
+                ServerMessage::Ping(payload) => {
                     let pong = [&[0x8a, 0x80 | payload.len() as u8, 0, 0, 0, 0][..], &payload].concat();
                     if stream.write_all(&pong).await.is_err() {
                         return false;
                     }
                 }
-                News::Close => return false,
+                ServerMessage::Close => return false,
                 other => self.hear(other),
             }
         }
-        self.shared.deliveries.fetch_add(std::mem::take(&mut self.untold), Ordering::Relaxed);
+        self.shared.deliveries.fetch_add(std::mem::take(&mut self.uncounted), Ordering::Relaxed);
         true
     }
 
-    fn hear(&mut self, news: News) {
+    fn hear(&mut self, news: ServerMessage) {
         match news {
-            News::Subscribed { topic, top, recovered } => {
+            ServerMessage::Subscribed { topic, top, recovered } => {
                 let view = self.find(topic);
                 self.views[view].on_subscribed(top, recovered, &mut self.tally);
             }
-            News::Publication { topic, places, id } => {
+            ServerMessage::Publication { topic, places, id } => {
                 let view = self.find(topic);
                 let place = if places.len() == 1 { places[0] } else { places[view] };
                 self.views[view].on_publication(&self.shared.truth, place, id, &mut self.tally);
                 self.caught_up[view] += 1;
-                self.untold += 1;
+                self.uncounted += 1;
                 if self.transport == Transport::EventStream {
                     self.check_places(&places);
                 }
             }
-            News::At(places) => {
+            ServerMessage::At(places) => {
                 for (index, place) in places.iter().enumerate().filter(|(_, place)| place.epoch != NEVER) {
                     self.views[index].on_caught_up(*place, self.caught_up[index], &mut self.tally);
                 }
             }
-            News::Lost { topic, top, places } => {
+            ServerMessage::Lost { topic, top, places } => {
                 let view = self.find(topic);
                 self.views[view].on_lost(top, &mut self.tally);
                 self.views[view].on_caught_up(top, 0, &mut self.tally);
                 self.check_places(&places);
             }
-            News::Ping(_) | News::Close | News::Nothing => {}
+            ServerMessage::Ping(_) | ServerMessage::Close | ServerMessage::Nothing => {}
         }
     }
 
-    /// The id of an event says where the stream is in all its topics.
+    /// The id of an event has the stream's positions in all topics.
     fn check_places(&self, places: &[Place]) {
-        assert_eq!(places.len(), self.views.len(), "one place for each topic");
+        assert_eq!(places.len(), self.views.len(), "the number of positions differs from that of topics");
         for (view, place) in self.views.iter().zip(places).filter(|(_, place)| place.epoch != NEVER) {
-            assert_eq!(view.place, Some(*place), "the id of an event is not where the stream is: {view:?}");
+            assert_eq!(view.place, Some(*place), "the id of an event is not the stream's position: {view:?}");
         }
     }
 
     fn find(&self, topic: usize) -> usize {
         let view = self.views.iter().position(|view| view.topic == topic);
-        view.unwrap_or_else(|| panic!("a publication of {}, not subscribed to", self.shared.truth.name(topic)))
+        view.unwrap_or_else(|| panic!("a publication of {} without a subscription", self.shared.truth.name(topic)))
     }
 
     fn has_seen_all(&self) -> bool {
@@ -258,7 +258,7 @@ impl Subscriber {
         }
         match self.rng.below(3) {
             0 if self.transport == Transport::WebSocket => {
-                // A Close frame; whatever was on its way is not read, and comes again.
+                // A Close frame; messages in flight are not read, and arrive again after the reconnect.
                 let _ = stream.write_all(&[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8]).await;
             }
             1 => drop(stream.shutdown().await),

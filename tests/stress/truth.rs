@@ -1,6 +1,6 @@
-//! What was published, as far as anybody knows: publishers were told each place, and subscribers see them.
+//! The known publications: publishers learn each position from their answers, subscribers from their messages.
 //!
-//! Whoever learns the place of a publication writes it down here, and whoever learns it again must find the same.
+//! Each position is recorded once; every later report of it must agree.
 
 use std::sync::Mutex;
 
@@ -9,27 +9,27 @@ use ringfeed::topics::{Namespace, Namespaces, SlowConsumer};
 /// Topics of each kind.
 const TOPICS_OF_KIND: usize = 6;
 
-/// A place: epoch and offset.
+/// A position: epoch and offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) epoch: [u8; 13],
     pub(crate) offset: u64,
 }
 
-/// Who published a publication, and as the how manieth.
+/// A publication: its publisher, and its number among that publisher's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Id {
     pub(crate) publisher: u64,
     pub(crate) number: u64,
 }
 
-/// What topics of a namespace promise.
+/// The guarantees of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Kind {
     pub(crate) name: &'static str,
-    /// Slow subscribers may find some missing, by the offsets.
+    /// Slow subscribers may miss publications, as the offsets show.
     pub(crate) may_skip: bool,
-    /// Who has missed no more than so many must get them.
+    /// A subscriber that missed at most this many must recover them.
     pub(crate) recoverable: u64,
 }
 
@@ -57,7 +57,7 @@ fn namespace(kind: &Kind) -> Namespace {
 #[derive(Debug, Default)]
 struct Published {
     epoch: Option<[u8; 13]>,
-    /// By offset, the first has 1: whose it is, and whether its publisher was told.
+    /// By offset, from 1: the publication, and whether its publisher has received the position.
     order: Vec<Option<(Id, bool)>>,
 }
 
@@ -107,20 +107,20 @@ impl Truth {
 
     pub(crate) fn find(&self, name: &str) -> usize {
         let found = self.topics.iter().position(|topic| topic.name == name);
-        found.unwrap_or_else(|| panic!("no such topic: {name}"))
+        found.unwrap_or_else(|| panic!("unknown topic: {name}"))
     }
 
-    /// A subscriber has seen this publication at this place.
+    /// A subscriber has received this publication with this position.
     pub(crate) fn saw(&self, topic: usize, place: Place, id: Id) {
         self.note(topic, place, id, false);
     }
 
-    /// A publisher was told that its publication has this place.
-    pub(crate) fn was_told(&self, topic: usize, place: Place, id: Id) {
+    /// A publisher has received the position of its publication.
+    pub(crate) fn confirm(&self, topic: usize, place: Place, id: Id) {
         self.note(topic, place, id, true);
     }
 
-    fn note(&self, topic: usize, place: Place, id: Id, is_told: bool) {
+    fn note(&self, topic: usize, place: Place, id: Id, is_answer: bool) {
         let mut published = self.topics[topic].published.lock().expect("nobody has panicked");
         let epoch = *published.epoch.get_or_insert(place.epoch);
         assert_eq!(epoch, place.epoch, "the epoch of {} has changed", self.name(topic));
@@ -128,19 +128,19 @@ impl Truth {
         if index >= published.order.len() {
             published.order.resize(index + 1, None);
         }
-        let (known, was_told) = *published.order[index].get_or_insert((id, false));
+        let (known, is_confirmed) = *published.order[index].get_or_insert((id, false));
         assert_eq!(known, id, "two publications at {place:?} of {}", self.name(topic));
-        assert!(!(is_told && was_told), "the place {place:?} of {} was given twice", self.name(topic));
-        published.order[index] = Some((id, was_told || is_told));
+        assert!(!(is_answer && is_confirmed), "two publishers received the position {place:?} of {}", self.name(topic));
+        published.order[index] = Some((id, is_confirmed || is_answer));
     }
 
-    /// The last offset of a topic, once nothing is published any more.
+    /// The last offset of a topic, once all publications are made.
     pub(crate) fn top(&self, topic: usize) -> u64 {
         self.topics[topic].published.lock().expect("nobody has panicked").order.len() as u64
     }
 
-    /// Every place was told to exactly one publisher, and each one's publications stand in its order. Returns how many
-    /// there are.
+    /// Checks that each position belongs to exactly one publication, and that each publisher's are in its order.
+    /// Returns their number.
     pub(crate) fn check_whole(&self) -> u64 {
         self.topics.iter().map(Topic::check_whole).sum()
     }
@@ -152,8 +152,8 @@ impl Topic {
         let mut last = [0; 8];
         for (index, entry) in published.order.iter().enumerate() {
             let (name, offset) = (&self.name, index + 1);
-            let (id, was_told) = entry.unwrap_or_else(|| panic!("nobody published {offset} of {name}"));
-            assert!(was_told, "nobody was told of {offset} of {name}, which subscribers have seen");
+            let (id, is_confirmed) = entry.unwrap_or_else(|| panic!("offset {offset} of {name} has no publication"));
+            assert!(is_confirmed, "no publisher received offset {offset} of {name}, but subscribers have");
             let before = std::mem::replace(&mut last[id.publisher as usize], id.number);
             assert!(before < id.number, "{before} of {name} is followed by {id:?}");
         }

@@ -1,5 +1,5 @@
-//! Messages come back byte by byte as they were sent: every length at which the frame header changes, many
-//! fragments, large ones, cut into packets anyhow.
+//! Echoed messages are byte for byte the same: payloads at every change of the length field, many fragments, large
+//! messages, input cut into arbitrary packets.
 
 use std::io::Write;
 use std::thread;
@@ -7,12 +7,12 @@ use std::thread;
 use crate::peer::{BINARY, CONTINUATION, FIN, PING, PONG, Peer, TEXT, frame};
 use crate::support::server::Server;
 
-/// Numbers that look random and are the same on each run.
+/// Pseudo-random numbers, the same on each run.
 struct Numbers(u64);
 
 impl Numbers {
     fn next(&mut self) -> u64 {
-        // Xorshift, with the constants of its first description (Marsaglia 2003).
+        // Xorshift with the constants of Marsaglia 2003.
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -36,7 +36,7 @@ impl Numbers {
     }
 }
 
-/// Sends `frames` in packets of `packet_bytes` while the echo is read.
+/// Sends `frames` in packets of `packet_bytes` and reads the echo meanwhile.
 fn exchange(server: &Server, frames: Vec<u8>, packet_bytes: usize) -> (u8, Vec<u8>) {
     let mut peer = Peer::open(server.data, "/echo");
     let mut sender = peer.sender();
@@ -46,11 +46,11 @@ fn exchange(server: &Server, frames: Vec<u8>, packet_bytes: usize) -> (u8, Vec<u
         }
     });
     let message = peer.next_message();
-    sending.join().expect("all is sent");
+    sending.join().expect("sending does not panic");
     message
 }
 
-/// One message in fragments of at most `fragment_bytes_max`, sizes at random, some empty.
+/// One message in fragments of at most `fragment_bytes_max`, of random sizes, some empty.
 fn fragments(opcode: u8, payload: &[u8], fragment_bytes_max: usize, numbers: &mut Numbers) -> Vec<u8> {
     let (mut frames, mut rest, mut opcode) = (Vec::new(), payload, opcode);
     while rest.len() > fragment_bytes_max {
@@ -115,7 +115,7 @@ fn packets_cut_anywhere_keep_the_content() {
 }
 
 #[test]
-fn many_messages_at_once_come_back_in_order() {
+fn many_messages_at_once_return_in_order() {
     let server = Server::start(&["--echo"]);
     let mut numbers = Numbers(5);
     let messages: Vec<Vec<u8>> = (0..5_000)
@@ -131,7 +131,7 @@ fn many_messages_at_once_come_back_in_order() {
     for (index, message) in messages.iter().enumerate() {
         expect_same(peer.next_message(), BINARY, message, &format!("message {index}"));
     }
-    sending.join().expect("all is sent");
+    sending.join().expect("sending does not panic");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Many connections at once: more than one table of descriptors holds, and more than are wanted.
+//! Many connections at once: more than one descriptor table holds, and more than the limits allow.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -17,15 +17,15 @@ fn open(server: &Server, count: usize) -> Vec<Peer> {
 }
 
 #[test]
-fn more_connections_than_files_are_allowed_all_get_each_publication() {
-    // Some ten rings for each shard.
+fn more_connections_than_the_file_limit_all_get_each_publication() {
+    // About ten rings for each shard.
     let server = Server::start_with_files(60, &["--max-connections", "1000", "--ping-interval-ms", "0"]);
     let mut peers = open(&server, 400);
     for payload in ["first", "second"] {
         publish(&server, payload);
         peers.iter_mut().for_each(|peer| assert_eq!(peer.next_message(), (TEXT, payload.into())));
     }
-    // Those in between leave, and others take their places.
+    // Some leave, and others take their places.
     let mut index = 0;
     peers.retain(|_| {
         index += 1;
@@ -41,18 +41,18 @@ fn more_connections_than_files_are_allowed_all_get_each_publication() {
 }
 
 #[test]
-fn busy_and_quiet_connections_on_many_rings_are_all_heard() {
+fn the_server_reads_from_busy_and_quiet_connections_on_many_rings() {
     let server = Server::start_with_files(60, &["--max-connections", "400", "--echo"]);
     let mut peers: Vec<Peer> = (0..200).map(|_| Peer::open(server.data, "/echo")).collect();
     for round in 0..10 {
         peers.iter_mut().for_each(|peer| peer.expect_echo("to all"));
-        // Some say much more than others.
+        // Some send far more than others.
         peers.iter_mut().step_by(20).for_each(|peer| (0..round).for_each(|_| peer.expect_echo("to some")));
     }
 }
 
 #[test]
-fn an_address_has_a_bound_and_who_leaves_makes_room() {
+fn an_address_has_a_bound_and_a_close_makes_room() {
     let server = Server::start(&["--connections-per-address-max", "3"]);
     let mut peers = open(&server, 3);
     let refusal = http::get(server.data, "/");
@@ -61,24 +61,24 @@ fn an_address_has_a_bound_and_who_leaves_makes_room() {
     publish(&server, "undisturbed");
     peers.iter_mut().for_each(|peer| assert_eq!(peer.next_message(), (TEXT, b"undisturbed".to_vec())));
     drop(peers.pop());
-    // Until the server has seen its end, there is no place.
+    // The place is free once the server has seen the end.
     let mut answers = (0..1000).map(|_| http::get(server.data, "/").status);
-    assert!(answers.any(|status| status == 200), "the place of a connection that ended is never given again");
+    assert!(answers.any(|status| status == 200), "a closed connection does not make room");
 }
 
 #[test]
-fn connections_come_in_no_faster_than_they_may_and_none_is_lost() {
+fn the_accept_rate_is_bounded_and_no_connection_is_lost() {
     let server = Server::start(&["--handshakes-per-second", "100", "--shards", "1", "--ping-interval-ms", "0"]);
     let start = Instant::now();
     let mut peers = open(&server, 120);
-    // A tenth of a second's worth, and what the kernel was allowed to accept before anybody came, come at once.
+    // The server accepts a tenth of a second's worth at once, besides the accepts submitted before any connection.
     assert!(start.elapsed() >= Duration::from_millis(400), "{:?}", start.elapsed());
     publish(&server, "hello");
     peers.iter_mut().for_each(|peer| assert_eq!(peer.next_message(), (TEXT, b"hello".to_vec())));
 }
 
 #[test]
-fn when_too_many_have_come_for_too_long_some_are_told_to_come_back() {
+fn an_overloaded_server_rejects_some_connections_with_a_retry_time() {
     let server = Server::start(&["--handshakes-per-second", "20", "--shards", "1"]);
     let threads: Vec<_> = (0..8)
         .map(|_| {

@@ -1,5 +1,5 @@
-//! permessage-deflate on the wire: what is agreed on, what is refused with which close code, and that a publication is
-//! compressed once. Compression here is a library's, not the server's.
+//! permessage-deflate on the wire: negotiation, the close code for each invalid message, and that the server compresses
+//! a publication once. The client side uses a library, not the server's code.
 
 use std::time::Instant;
 
@@ -10,12 +10,12 @@ use crate::support::PATIENCE;
 use crate::support::http;
 use crate::support::server::Server;
 
-/// Compresses everything, however short.
+/// Compresses every message, however short.
 const ON: [&str; 5] = ["--echo", "--deflate", "on", "--deflate-bytes-min", "1"];
 
 const ANSWER: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
-/// A message's payload as a client sends it compressed.
+/// A payload as a client compresses it.
 fn deflated(payload: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(payload.len() + 100);
     let mut stream = Compress::new(Compression::best(), false);
@@ -64,7 +64,7 @@ fn offers_are_answered() {
     }
 }
 
-/// Waits until a metric has this value: peers may notice what has changed before it does.
+/// Waits until a metric has this value: a client may see a change before the metric does.
 fn expect_metric(server: &Server, name: &str, value: f64) {
     let deadline = Instant::now() + PATIENCE;
     while metric(server, name) != value {
@@ -77,12 +77,12 @@ fn expect_contexts(server: &Server, count: f64) {
 }
 
 #[test]
-fn so_many_connections_may_take_context_over() {
+fn the_number_of_connections_with_context_takeover_is_bounded() {
     let server = Server::start(&[&ON[..], &["--shards", "1", "--deflate-takeover-max", "2"]].concat());
     let offer = "; client_max_window_bits";
     let taken_over = "permessage-deflate; client_max_window_bits=12";
     let rows = [
-        // Who does not want any leaves it to others.
+        // A client without context takeover uses none of them.
         ("; server_no_context_takeover; client_no_context_takeover", ANSWER, 0.0),
         (offer, taken_over, 1.0),
         (offer, taken_over, 2.0),
@@ -96,7 +96,7 @@ fn so_many_connections_may_take_context_over() {
         expect_contexts(&server, contexts);
         peers.push(peer);
     }
-    // One says goodbye, one is just gone, and one is refused: its place was never taken.
+    // One closes, one disconnects, and one was rejected: it never held a context.
     let (mut polite, rude) = (peers.remove(1), peers.remove(1));
     polite.send(&frame(FIN | CLOSE, &close_payload(1000, b"")));
     polite.expect_close(1000);
@@ -108,7 +108,7 @@ fn so_many_connections_may_take_context_over() {
 }
 
 #[test]
-fn messages_refer_back_to_earlier_ones_where_that_was_agreed_on() {
+fn messages_refer_to_earlier_ones_with_context_takeover() {
     let server = Server::start(&[&ON[..], &["--deflate-takeover-max", "10"]].concat());
     let (mut peer, _) = Peer::open_deflated(server.data, "/echo", "; client_max_window_bits");
     let mut sent = Compress::new_with_window_bits(Compression::best(), false, 12);
@@ -130,12 +130,12 @@ fn messages_refer_back_to_earlier_ones_where_that_was_agreed_on() {
     for ((sent, received), is_repeated) in lens.into_iter().zip([false, true, false, false]) {
         assert_eq!((sent < 50, received < 400), (is_repeated, is_repeated), "{sent} and {received} bytes");
     }
-    // What was sent as it is stays out of the window.
-    peer.expect_echo("no part of it");
+    // A message sent uncompressed stays out of the window.
+    peer.expect_echo("not in the window");
 }
 
 #[test]
-fn what_refers_back_further_than_was_agreed_on_is_refused() {
+fn references_beyond_the_agreed_window_are_rejected() {
     let on = Server::start(&[&ON[..], &["--deflate-takeover-max", "10"]].concat());
     let mut state = 1u64;
     let mut next = || {
@@ -146,8 +146,8 @@ fn what_refers_back_further_than_was_agreed_on_is_refused() {
     let bomb = vec![0; 64 << 20];
     let rows: [(&str, &str, &[u8], u16); 4] = [
         ("beyond 4 KB", "; client_max_window_bits", &noise[..1000], 1007),
-        ("without a window of ours to keep to", "", &noise[9_000..], 1007),
-        ("where we ask for no context", "; client_no_context_takeover; client_max_window_bits", &noise[9_000..], 1007),
+        ("no window agreed for the client", "", &noise[9_000..], 1007),
+        ("no context agreed", "; client_no_context_takeover; client_max_window_bits", &noise[9_000..], 1007),
         ("a bomb", "; client_max_window_bits", &bomb, 1009),
     ];
     for (name, params, second, code) in rows {
@@ -165,7 +165,7 @@ fn what_refers_back_further_than_was_agreed_on_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_agreed_on_is_declined() {
+fn invalid_offers_are_declined() {
     let (on, off) = (Server::start(&ON), Server::start(&["--echo"]));
     let rows = [
         (&on, "permessage-deflate; unknown"),
@@ -207,7 +207,7 @@ fn messages_go_both_ways_compressed_or_not() {
             assert!(inflated(&echo.payload) == payload, "{len}");
         }
     }
-    // What does not shrink comes back as it is.
+    // The server sends a message uncompressed if it does not shrink.
     peer.send(&frame(FIN | RSV1 | BINARY, b"\x00\x02\x00\xfd\xff\xff\x00\x00"));
     assert_eq!(peer.next_frame(), Some(Frame { first_byte: FIN | BINARY, payload: b"\xff\x00".to_vec() }));
     assert!(metric(&server, "ringfeed_inflate_messages_total") >= 7.0);
@@ -217,7 +217,7 @@ fn messages_go_both_ways_compressed_or_not() {
 }
 
 #[test]
-fn what_cannot_be_inflated_is_refused_and_nobody_else_notices() {
+fn invalid_compressed_messages_are_rejected_and_neighbours_undisturbed() {
     let mut flags = ON.to_vec();
     flags.extend(["--message-bytes-max", "2000000"]);
     let server = Server::start(&flags);
@@ -261,17 +261,17 @@ fn many_bombs_take_no_memory() {
 }
 
 #[test]
-fn a_publication_is_compressed_once_for_all_who_want_it() {
+fn a_publication_is_compressed_once_for_all_subscribers() {
     let server = Server::start(&ON);
     let windows = ["", "; server_max_window_bits=15", "; server_max_window_bits=11", "; server_max_window_bits=10"];
-    // Both shards have some of each.
+    // Both shards have subscribers of each kind.
     let mut subscribers: Vec<(&str, Peer)> = windows
         .iter()
         .flat_map(|params| (0..8).map(|_| (*params, Peer::open_deflated(server.data, "/feed/a", params).0)))
         .collect();
     let mut plain = Peer::open(server.data, "/feed/a");
 
-    // It fits into 2 KiB, so all windows but the smallest have the same bytes.
+    // The payload fits into 2 KiB, so all windows but the smallest give the same bytes.
     let payload = text(1500);
     publish(&server, "a", &payload);
     let frames: Vec<(&str, Frame)> =
@@ -290,7 +290,7 @@ fn a_publication_is_compressed_once_for_all_who_want_it() {
     expect_metric(&server, "ringfeed_deliveries_total", 33.0);
     assert!(metric(&server, "ringfeed_deflate_seconds_total") > 0.0);
 
-    // One that does not shrink is sent as it is, also between others.
+    // A payload that does not shrink is sent uncompressed, also between compressed ones.
     for payload in [b"#".to_vec(), text(300), b"!".to_vec()] {
         publish(&server, "a", &payload);
         for (params, peer) in &mut subscribers {

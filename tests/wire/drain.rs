@@ -1,4 +1,4 @@
-//! The server stops: everybody is told, at an even pace, and nobody is let in any more.
+//! A stopping server closes its connections at an even pace, with a reason, and accepts no more.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use crate::support::http;
 use crate::support::server::Server;
 
 #[test]
-fn connections_are_closed_one_after_the_other_over_the_time_given() {
+fn connections_close_one_after_the_other_over_the_given_time() {
     const SPREAD: Duration = Duration::from_secs(2);
     let server = Server::start(&["--drain-spread-ms", "2000"]);
     let peers: Vec<Peer> = (0..60).map(|_| Peer::open(server.data, "/feed/a")).collect();
@@ -25,14 +25,14 @@ fn connections_are_closed_one_after_the_other_over_the_time_given() {
         .collect();
     let times: Vec<Duration> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
     let early = times.iter().filter(|time| **time < SPREAD / 4).count();
-    assert!(early <= 30, "{early} of 60 were told in the first quarter");
+    assert!(early <= 30, "{early} of 60 were closed in the first quarter");
     assert!(times.iter().any(|time| *time > SPREAD / 2), "{times:?}");
-    assert!(!times.is_sorted(), "those who came first were told first");
+    assert!(!times.is_sorted(), "the connections were closed in the order of their accepts");
     assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
-fn a_server_that_stops_says_so_and_lets_nobody_in() {
+fn a_stopping_server_sends_1001_and_accepts_no_more() {
     let server = Server::start(&["--drain-spread-ms", "60000"]);
     let mut peer = Peer::open(server.data, "/feed/a");
     server.terminate();
@@ -42,7 +42,7 @@ fn a_server_that_stops_says_so_and_lets_nobody_in() {
     let left = metrics.text().lines().filter(|line| line.starts_with("ringfeed_drain_left{"));
     let left: u64 = left.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum();
     assert_eq!(left, 1);
-    // It may still leave by itself, and then nothing is left to wait for.
+    // The server may close first.
     peer.send(&frame(FIN | CLOSE, &close_payload(1000, b"")));
     peer.expect_close(1000);
     drop(peer);

@@ -1,4 +1,4 @@
-//! `/feed/…` on the wire: one publication is one message, subscribers only listen, and each ends on its own.
+//! `/feed/…` on the wire: one publication is one message, subscribers send none, and each ends on its own.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ fn a_publication_is_one_message_of_its_kind() {
 }
 
 #[test]
-fn a_subscriber_hears_its_topics_and_no_other() {
+fn a_subscriber_receives_its_topics_and_no_other() {
     let server = Server::start(&[]);
     let mut both = Peer::open(server.data, "/feed/left,right");
     let mut left = Peer::open(server.data, "/feed/left");
@@ -44,16 +44,16 @@ fn a_subscriber_hears_its_topics_and_no_other() {
     for expected in ["3", "5"] {
         assert_eq!(left.next_message(), (TEXT, expected.as_bytes().to_vec()));
     }
-    // The two topics need not keep an order between them, but each has one.
-    let mut heard: Vec<Vec<u8>> = (0..4).map(|_| both.next_message().1).collect();
-    let position = |payload: &[u8]| heard.iter().position(|message| message == payload);
-    assert!(position(b"1") < position(b"4") && position(b"3") < position(b"5"), "{heard:?}");
-    heard.sort();
-    assert_eq!(heard, [b"1", b"3", b"4", b"5"]);
+    // Each topic has an order; the two together need none.
+    let mut received: Vec<Vec<u8>> = (0..4).map(|_| both.next_message().1).collect();
+    let position = |payload: &[u8]| received.iter().position(|message| message == payload);
+    assert!(position(b"1") < position(b"4") && position(b"3") < position(b"5"), "{received:?}");
+    received.sort();
+    assert_eq!(received, [b"1", b"3", b"4", b"5"]);
 }
 
 #[test]
-fn a_subscriber_that_speaks_is_closed_alone() {
+fn a_subscriber_that_sends_is_closed_alone() {
     let server = Server::start(&[]);
     let mut listener = Peer::open(server.data, "/feed/quiet");
     for (opcode, payload) in [(TEXT, &b"hello"[..]), (BINARY, b""), (TEXT, b"")] {
@@ -68,7 +68,7 @@ fn a_subscriber_that_speaks_is_closed_alone() {
 }
 
 #[test]
-fn a_peer_that_does_not_answer_a_farewell_is_let_go_all_the_same() {
+fn a_peer_that_does_not_answer_a_close_frame_is_disconnected() {
     let server = Server::start(&[]);
     let mut speaker = Peer::open(server.data, "/feed/quiet");
     speaker.send(&frame(FIN | TEXT, b"hello"));
@@ -113,7 +113,7 @@ fn a_feed_needs_a_topic() {
     }
 }
 
-/// How many connections were closed since they did not read, over all shards.
+/// The number of connections closed as slow consumers, over all shards.
 fn closed_as_slow_consumers(server: &Server) -> u64 {
     let metrics = http::get(server.control, "/metrics");
     let lines = metrics.text().lines().filter(|line| {
@@ -126,10 +126,10 @@ fn closed_as_slow_consumers(server: &Server) -> u64 {
     counts.iter().sum()
 }
 
-/// Bytes of a publication that floods a subscriber.
+/// The size of a publication that floods a subscriber.
 const FLOOD_BYTES: usize = 256 << 10;
 
-/// So many of them: more than the socket buffers of both ends and the outbox hold together.
+/// Enough of them to exceed the socket buffers of both ends and the outbox.
 const PUBLICATIONS: usize = 256;
 
 #[test]
@@ -143,16 +143,16 @@ fn a_subscriber_that_does_not_read_is_closed_alone() {
         let (opcode, message) = listener.next_message();
         assert_eq!((opcode, message.len()), (BINARY, payload.len()), "publication {number}");
     }
-    // Its shard may be behind that of the listener.
+    // Its shard may be behind the listener's.
     let deadline = Instant::now() + PATIENCE;
     while closed_as_slow_consumers(&server) == 0 {
-        assert!(Instant::now() < deadline, "it is never too slow");
+        assert!(Instant::now() < deadline, "the server does not close it");
     }
     assert_eq!(closed_as_slow_consumers(&server), 1);
-    // What it was sent before is in order; only the last may be cut.
-    let heard = stalled.whole_frames_until_end();
-    assert!(heard.len() < PUBLICATIONS, "it was sent all of {PUBLICATIONS}");
-    for frame in heard {
+    // The frames sent before are in order; only the last may be cut.
+    let received = stalled.whole_frames_until_end();
+    assert!(received.len() < PUBLICATIONS, "the server sent all of {PUBLICATIONS}");
+    for frame in received {
         assert_eq!((frame.first_byte, frame.payload.len()), (FIN | BINARY, payload.len()));
     }
     publish(&server, "flood", PLAIN, b"still here");

@@ -1,5 +1,5 @@
-//! Malformed frames and ends of connections: the close code for each, the same however they are cut, and a
-//! neighbour that does not notice.
+//! Malformed frames and ends of connections: the close code for each, however the input is cut, and undisturbed
+//! neighbours.
 
 use crate::peer::{
     BINARY, CLOSE, CONTINUATION, FIN, Frame, MASKING_KEY, PING, PONG, Peer, TEXT, close_payload, frame, frame_header,
@@ -7,11 +7,11 @@ use crate::peer::{
 };
 use crate::support::server::Server;
 
-/// A message may have this many bytes, and not one more.
+/// The largest message that the server accepts.
 const MESSAGE_BYTES_MAX: u64 = ringfeed::limits::MESSAGE_BYTES_MAX as u64;
 
-/// Sends `input` on a connection of its own, whole and then byte by byte, and expects the close code; a
-/// neighbour has a round trip after each.
+/// Sends `input` on a connection of its own, whole and then byte by byte, and expects the close code; a neighbour
+/// echoes after each.
 fn check_refused(server: &Server, rows: &[(&str, Vec<u8>, u16)]) {
     let mut neighbour = Peer::open(server.data, "/echo");
     for (name, input, code) in rows {
@@ -29,13 +29,13 @@ fn check_refused(server: &Server, rows: &[(&str, Vec<u8>, u16)]) {
     }
 }
 
-/// A masked frame whose length field is `length_field`, first byte included.
+/// A masked frame with the length field `length_field`, first byte included.
 fn frame_with_length(first_byte: u8, length_field: &[u8], payload_len: usize) -> Vec<u8> {
     [&[first_byte][..], length_field, &MASKING_KEY, &vec![0; payload_len]].concat()
 }
 
 #[test]
-fn frame_headers_that_break_the_rules_are_refused() {
+fn invalid_frame_headers_are_rejected() {
     let server = Server::start(&["--echo"]);
     let reserved_bits = [0x40, 0x20, 0x10, 0x70].map(|bits| ("reserved bit", frame(FIN | TEXT | bits, b"x"), 1002));
     let opcodes = [3, 4, 5, 6, 7, 11, 12, 13, 14, 15];
@@ -68,7 +68,7 @@ fn frame_header_64(length: u64) -> Vec<u8> {
 }
 
 #[test]
-fn fragments_out_of_order_are_refused() {
+fn fragments_out_of_order_are_rejected() {
     let server = Server::start(&["--echo"]);
     let start = frame(TEXT, b"a");
     check_refused(
@@ -84,7 +84,7 @@ fn fragments_out_of_order_are_refused() {
 }
 
 #[test]
-fn text_that_is_not_utf8_is_refused() {
+fn text_that_is_not_utf8_is_rejected() {
     let server = Server::start(&["--echo"]);
     check_refused(
         &server,
@@ -97,17 +97,17 @@ fn text_that_is_not_utf8_is_refused() {
             ("bad in the second fragment", [frame(TEXT, b"ok"), frame(FIN | CONTINUATION, b"\xff")].concat(), 1007),
             ("bad across fragments", [frame(TEXT, b"\xe2\x82"), frame(FIN | CONTINUATION, b"\x41")].concat(), 1007),
             ("cut at the end of fragments", [frame(TEXT, b"a"), frame(FIN | CONTINUATION, b"\xf0\x9f")].concat(), 1007),
-            // No more need come: the message cannot become valid any more.
+            // The server closes before the end: the message cannot become valid any more.
             ("bad before the end", frame(TEXT, b"a\xff"), 1007),
         ],
     );
 }
 
 #[test]
-fn close_frames_that_break_the_rules_are_refused() {
+fn invalid_close_frames_are_rejected() {
     let server = Server::start(&["--echo"]);
     let codes = [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535];
-    let bad_codes = codes.map(|code| ("code not to be sent", frame(FIN | CLOSE, &close_payload(code, b"")), 1002));
+    let bad_codes = codes.map(|code| ("reserved code", frame(FIN | CLOSE, &close_payload(code, b"")), 1002));
     check_refused(&server, &bad_codes);
     check_refused(
         &server,
@@ -120,14 +120,14 @@ fn close_frames_that_break_the_rules_are_refused() {
 }
 
 #[test]
-fn a_message_too_big_is_refused_on_its_header() {
+fn a_message_too_big_is_rejected_on_its_header() {
     let server = Server::start(&["--echo"]);
     let half = vec![0; 1 << 20];
     check_refused(
         &server,
         &[
             ("one frame", frame_header(FIN | BINARY, MESSAGE_BYTES_MAX + 1), 1009),
-            ("as large as can be", frame_header(FIN | BINARY, (1 << 63) - 1), 1009),
+            ("the largest length", frame_header(FIN | BINARY, (1 << 63) - 1), 1009),
         ],
     );
     let mut peer = Peer::open(server.data, "/echo");
@@ -154,7 +154,7 @@ fn a_close_frame_is_answered_in_kind_and_ends_the_connection() {
 }
 
 #[test]
-fn nothing_behind_a_close_frame_is_heard() {
+fn bytes_behind_a_close_frame_are_ignored() {
     let server = Server::start(&["--echo"]);
     let close = frame(FIN | CLOSE, &close_payload(1000, b""));
     let behind = [frame(FIN | TEXT, b"late"), frame(FIN | PING, b"late"), vec![0xff; 32]];
@@ -167,7 +167,7 @@ fn nothing_behind_a_close_frame_is_heard() {
 }
 
 #[test]
-fn what_came_before_an_error_is_answered() {
+fn messages_before_an_error_are_answered() {
     let server = Server::start(&["--echo"]);
     let mut peer = Peer::open(server.data, "/echo");
     peer.send(&[frame(FIN | TEXT, b"fine"), frame(FIN | 3, b"")].concat());
@@ -236,7 +236,7 @@ fn peers_that_vanish_at_any_point_disturb_nobody() {
     }
 }
 
-/// An operation on a connection that has ended must not reach the one that has its descriptor now.
+/// An operation on a closed connection must not reach the next one with its descriptor.
 #[test]
 fn the_end_of_a_connection_does_not_touch_its_successor() {
     let server = Server::start(&["--echo"]);

@@ -1,4 +1,4 @@
-//! Opening handshakes: each malformed one and its status, the ones that only look odd, and any way to cut them.
+//! Opening handshakes: the status of each malformed one, valid but unusual ones, and cuts at any byte.
 
 use crate::peer::{Peer, upgrade_request};
 use crate::support::http::{self, Response};
@@ -16,7 +16,7 @@ fn with(field: &str) -> String {
     altered("Host: localhost\r\n", &format!("Host: localhost\r\n{field}\r\n"))
 }
 
-/// Sends `request`, which must be refused with `status`; a neighbour has a round trip after it.
+/// Sends `request`, which the server must reject with `status`; a neighbour echoes after it.
 fn check_refused(server: &Server, name: &str, request: &str, status: u16, neighbour: &mut Peer) -> Response {
     let response = http::exchange(server.data, request.as_bytes());
     assert_eq!(response.status, status, "{name}: {}", response.head);
@@ -72,7 +72,7 @@ fn malformed_handshakes_get_their_status() {
 }
 
 #[test]
-fn refusals_name_the_remedy() {
+fn rejections_name_the_remedy() {
     let server = Server::start(&["--echo"]);
     let mut neighbour = Peer::open(server.data, "/echo");
     let version = altered("Sec-WebSocket-Version: 13", "Sec-WebSocket-Version: 8");
@@ -85,7 +85,7 @@ fn refusals_name_the_remedy() {
     assert!(response.text().contains("Host"), "{}", response.text());
 }
 
-/// RFC 9112 §3.2: each request of HTTP/1.1 has one `Host`, whatever it asks for.
+/// RFC 9112 §3.2: each HTTP/1.1 request has one `Host`, whatever its target.
 #[test]
 fn requests_without_one_valid_host_are_malformed_on_both_ports() {
     let server = Server::start(&["--echo"]);
@@ -105,7 +105,7 @@ fn requests_without_one_valid_host_are_malformed_on_both_ports() {
         let request = format!("GET /readyz HTTP/1.1\r\n{host}Connection: close\r\n\r\n");
         assert_eq!(http::exchange(server.control, request.as_bytes()).status, status, "control port, {host:?}");
         for path in ["/", "/sse/a", "/nowhere"] {
-            // An event stream has no end.
+            // An event stream does not end.
             let head = http::head_of(server.data, format!("GET {path} HTTP/1.1\r\n{host}\r\n").as_bytes());
             let expected = if status == 200 && path == "/nowhere" { 404 } else { status };
             assert!(head.starts_with(&format!("HTTP/1.1 {expected} ")), "{path}, {host:?}: {head}");
@@ -118,21 +118,21 @@ fn requests_without_one_valid_host_are_malformed_on_both_ports() {
 }
 
 #[test]
-fn a_plain_get_is_told_to_upgrade() {
+fn a_plain_get_receives_426() {
     let server = Server::start(&["--echo"]);
     assert_eq!(http::get(server.data, "/echo").status, 426);
     assert_eq!(http::get(server.data, "/nowhere").status, 404);
 }
 
 #[test]
-fn echo_is_there_on_request_only() {
+fn echo_requires_its_flag() {
     let server = Server::start(&[]);
     let response = http::exchange(server.data, upgrade_request("/echo").as_bytes());
     assert_eq!(response.status, 404);
 }
 
 #[test]
-fn odd_but_correct_handshakes_are_accepted() {
+fn unusual_but_valid_handshakes_are_accepted() {
     let server = Server::start(&["--echo"]);
     let rows = [
         ("lower-case names", altered("Upgrade: websocket", "upgrade: websocket")),
@@ -159,7 +159,7 @@ fn odd_but_correct_handshakes_are_accepted() {
 }
 
 #[test]
-fn the_answer_accepts_the_key_and_nothing_that_is_not_there() {
+fn the_answer_accepts_the_key_and_adds_nothing() {
     let server = Server::start(&["--echo"]);
     let mut peer = Peer::connect(server.data);
     let offers = "Sec-WebSocket-Protocol: unheard.of\r\nSec-WebSocket-Extensions: unheard-of; level=11";

@@ -1,4 +1,4 @@
-//! Catching up on the raw feed: `?since=`, `?history=`, the envelope, and being told where that can't be had.
+//! Recovery on the raw feed: `?since=`, `?history=`, the envelope, and the report of a loss.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ use crate::inside::{Inside, draft};
 use crate::peer::{BINARY, Peer, TEXT, upgrade_request};
 use crate::support::http;
 
-/// A server whose topics keep five publications.
+/// A server with histories of five publications.
 fn server() -> Inside {
     Inside::start(Namespace { history_size: 5, ..Namespace::default() })
 }
 
-/// Publishes `1`, `2` … up to `last` and returns where the topic is then.
+/// Publishes `1`, `2` … up to `last`. Returns the topic's position.
 fn publish_up_to(server: &mut Inside, topic: &str, last: u64) -> Position {
-    (1..=last).map(|number| server.publish(topic, &number.to_string())).last().expect("something is published")
+    (1..=last).map(|number| server.publish(topic, &number.to_string())).last().expect("last > 0")
 }
 
 #[track_caller]
@@ -28,7 +28,7 @@ fn expect_texts(peer: &mut Peer, texts: &[&str]) {
     }
 }
 
-/// The next message of an envelope peer: its line, and the payload.
+/// The next message of an envelope peer: its head, and the payload.
 #[track_caller]
 fn next_envelope(peer: &mut Peer) -> (Value, Vec<u8>) {
     let (_, message) = peer.next_message();
@@ -37,7 +37,7 @@ fn next_envelope(peer: &mut Peer) -> (Value, Vec<u8>) {
 }
 
 #[test]
-fn the_newest_come_first_and_then_what_is_new() {
+fn the_history_precedes_new_publications() {
     let mut server = server();
     publish_up_to(&mut server, "a", 7);
     for (count, expected) in [(0, &[][..]), (1, &["7"]), (2, &["6", "7"]), (99, &["3", "4", "5", "6", "7"])] {
@@ -53,7 +53,7 @@ fn the_newest_come_first_and_then_what_is_new() {
 }
 
 #[test]
-fn who_comes_back_gets_what_it_has_missed() {
+fn a_reconnecting_client_receives_what_it_missed() {
     let mut server = server();
     let Position { epoch, .. } = publish_up_to(&mut server, "a", 7);
     for (offset, expected) in [(2, &["3", "4", "5", "6", "7"][..]), (6, &["7"]), (7, &[])] {
@@ -65,7 +65,7 @@ fn who_comes_back_gets_what_it_has_missed() {
 }
 
 #[test]
-fn who_has_missed_too_much_is_told() {
+fn a_client_that_missed_too_much_is_closed_with_the_position() {
     let mut server = server();
     let Position { epoch, .. } = publish_up_to(&mut server, "a", 7);
     for since in
@@ -73,15 +73,15 @@ fn who_has_missed_too_much_is_told() {
     {
         let mut peer = Peer::open(server.data, &format!("/feed/a?since={since}"));
         let reason = peer.expect_close_reason(3010);
-        assert!(reason.contains(&format!("{epoch}:7")), "where the feed is helps: {reason}");
+        assert!(reason.contains(&format!("{epoch}:7")), "no position in the reason: {reason}");
     }
-    // One of two is enough: what is left of the other would be mistaken for all.
+    // One lost topic of two is enough: the client would take the other's messages for all.
     let mut peer = Peer::open(server.data, &format!("/feed/a,b?since={epoch}:7,{epoch}:1"));
     peer.expect_close(3010);
 }
 
 #[test]
-fn what_does_not_fit_the_outbox_is_not_recovered() {
+fn history_beyond_the_outbox_is_not_recovered() {
     let namespace = Namespace { history_size: 5, outbox_bytes_max: 1000, ..Namespace::default() };
     let mut server = Inside::start(namespace);
     let text = "x".repeat(400);
@@ -97,7 +97,7 @@ fn what_does_not_fit_the_outbox_is_not_recovered() {
 }
 
 #[test]
-fn what_can_not_be_read_is_refused() {
+fn malformed_positions_are_rejected() {
     let server = server();
     let (epoch, other) = ("0000000000001", "0000000000002");
     let targets = [
@@ -125,7 +125,7 @@ fn what_can_not_be_read_is_refused() {
 }
 
 #[test]
-fn a_topic_of_an_unknown_namespace_is_refused() {
+fn a_topic_of_an_unknown_namespace_is_rejected() {
     let others = vec![("news".to_owned(), Namespace::default())];
     let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
     let mut server = Inside::with(ServerConfig { namespaces, ..ServerConfig::default() });
@@ -137,13 +137,13 @@ fn a_topic_of_an_unknown_namespace_is_refused() {
     let mut peer = Peer::open(server.data, "/feed/news:a,a");
     server.publish("news:a", "1");
     server.publish("a", "2");
-    let mut heard = [peer.next_message().1, peer.next_message().1];
-    heard.sort();
-    assert_eq!(heard, [b"1", b"2"]);
+    let mut received = [peer.next_message().1, peer.next_message().1];
+    received.sort();
+    assert_eq!(received, [b"1", b"2"]);
 }
 
 #[test]
-fn an_envelope_says_where_the_topic_is_and_each_publication() {
+fn the_envelope_has_the_position_of_the_topic_and_of_each_publication() {
     let mut server = server();
     let mut early = Peer::open_envelope(server.data, "/feed/a");
     let (head, rest) = next_envelope(&mut early);
@@ -183,7 +183,7 @@ fn an_envelope_says_where_the_topic_is_and_each_publication() {
             assert_eq!((&head["offset"], payload), (&json!(offset), offset.to_string().into_bytes()));
         }
     }
-    // Who has lost something is told, and goes on from there.
+    // A client with a loss receives the position, and goes on from there.
     let mut lost = Peer::open_envelope(server.data, "/feed/a?since=0000000000001:3");
     assert_eq!(next_envelope(&mut lost).0["recovered"], json!(false));
     server.publish("a", "8");
@@ -191,7 +191,7 @@ fn an_envelope_says_where_the_topic_is_and_each_publication() {
     assert_eq!((&head["offset"], &payload[..]), (&json!(8), &b"8"[..]));
 }
 
-/// Topics whose homes are spread over both shards, so that some joins of one connection travel and some do not.
+/// Topics with homes on both shards, so that some joins of one connection travel and some do not.
 #[test]
 fn one_connection_joins_topics_of_all_homes() {
     let mut server = server();
@@ -203,7 +203,7 @@ fn one_connection_joins_topics_of_all_homes() {
         .collect();
     let since: Vec<String> = positions.iter().map(|position| format!("{}:2", position.epoch)).collect();
     let target = format!("/feed/{}?since={}", topics.join(","), since.join(","));
-    // On either shard.
+    // Connections on either shard.
     for _ in 0..4 {
         let mut peer = Peer::open_envelope(server.data, &target);
         let mut raw = Peer::open(server.data, &target);
@@ -216,7 +216,7 @@ fn one_connection_joins_topics_of_all_homes() {
                 assert_eq!((&head["recovered"], offsets[index]), (&json!(true), None), "{head}");
                 offsets[index] = Some(2);
             } else {
-                let next = offsets[index].expect("what it is comes first") + 1;
+                let next = offsets[index].expect("the reply precedes the publications") + 1;
                 assert_eq!(head["offset"], json!(next), "{head}");
                 offsets[index] = Some(next);
             }
@@ -229,9 +229,9 @@ fn one_connection_joins_topics_of_all_homes() {
     let mut peer = Peer::open(server.data, &format!("/feed/{}?history=0", topics.join(",")));
     server.wait_until("it has joined all", |server| server.sum(|shard| shard.subscriptions.get()) == 12);
     server.publish_all(topics.iter().map(|topic| draft(topic, topic)));
-    let mut heard: Vec<Vec<u8>> = topics.iter().map(|_| peer.next_message().1).collect();
-    heard.sort();
+    let mut received: Vec<Vec<u8>> = topics.iter().map(|_| peer.next_message().1).collect();
+    received.sort();
     let mut expected: Vec<Vec<u8>> = topics.iter().map(|topic| topic.clone().into_bytes()).collect();
     expected.sort();
-    assert_eq!(heard, expected);
+    assert_eq!(received, expected);
 }

@@ -1,4 +1,4 @@
-//! A server inside the test's own process: with any configuration, and with its shards' numbers at hand.
+//! A server inside the test's own process, with any configuration and access to the metrics of its shards.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -12,16 +12,16 @@ use socket2::{Domain, Socket, Type};
 
 use crate::support::PATIENCE;
 
-/// A running server with feeds and event streams on two shards. Dropping it has it leave.
+/// A running server with feeds and event streams on two shards. It stops when dropped.
 pub(crate) struct Inside {
-    /// Where WebSockets and event streams are served.
+    /// The address of WebSockets and event streams.
     pub data: SocketAddr,
     publisher: Publisher,
     status: Status,
 }
 
 impl Inside {
-    /// A server whose topics are all of `namespace`.
+    /// A server with `namespace` for all topics.
     pub(crate) fn start(namespace: Namespace) -> Inside {
         Inside::with(ServerConfig {
             namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
@@ -29,7 +29,7 @@ impl Inside {
         })
     }
 
-    /// A server with `config`, but for its port and the number of its shards.
+    /// A server with `config`, except for its port and shard count.
     pub(crate) fn with(config: ServerConfig) -> Inside {
         let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 2, ..config };
         let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
@@ -40,18 +40,18 @@ impl Inside {
         Inside { data: address, publisher, status }
     }
 
-    /// Publishes a text and waits until it has its place.
+    /// Publishes a text and waits for its position.
     pub(crate) fn publish(&mut self, topic: &str, text: &str) -> Position {
         self.publish_draft(draft(topic, text))
     }
 
-    /// Publishes and waits until it has its place.
+    /// Publishes and waits for the position.
     pub(crate) fn publish_draft(&mut self, draft: Draft) -> Position {
         let outcome = self.publisher.publish(draft).expect("the queue has room");
         outcome.blocking_recv().expect("the shard runs").expect("the publication is accepted")
     }
 
-    /// Publishes all of `drafts` in this order, as fast as they are taken.
+    /// Publishes all of `drafts` in order, as fast as the server accepts them.
     pub(crate) fn publish_all(&mut self, drafts: impl IntoIterator<Item = Draft>) {
         let mut last = None;
         for draft in drafts {
@@ -67,28 +67,28 @@ impl Inside {
         }
     }
 
-    /// A number of all shards together.
+    /// The sum of a metric over all shards.
     pub(crate) fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
         self.status.shards.iter().map(number).sum()
     }
 
-    /// Waits until the shards' numbers are as they should be.
+    /// Waits until the metrics satisfy `is_so`.
     #[track_caller]
     pub(crate) fn wait_until(&self, what: &str, is_so: impl Fn(&Inside) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !is_so(self) {
-            assert!(Instant::now() < deadline, "never: {what}");
+            assert!(Instant::now() < deadline, "timeout: {what}");
             std::thread::yield_now();
         }
     }
 
-    /// The connections that have the most waiting.
+    /// The connections with the largest backlogs.
     pub(crate) fn slowest(&mut self) -> Vec<SlowConnection> {
         let lists = self.publisher.slowest(10).expect("the queue has room");
         lists.into_iter().flat_map(|list| list.blocking_recv().expect("the shard runs")).collect()
     }
 
-    /// Tells the server to leave.
+    /// Starts to drain the server.
     pub(crate) fn drain(&mut self) {
         while let Err(PublishError::Busy) = self.publisher.drain() {
             std::thread::yield_now();
@@ -107,7 +107,7 @@ pub(crate) fn draft(topic: &str, text: &str) -> Draft {
     Draft::new(TopicName::new(topic).expect("a topic's name"), true, Bytes::copy_from_slice(text.as_bytes()))
 }
 
-/// A connection whose kernel takes next to nothing that its program does not read.
+/// A connection with tiny kernel buffers.
 pub(crate) fn connect_narrow(server: SocketAddr) -> TcpStream {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
     socket.set_recv_buffer_size(4096).expect("an option can be set");

@@ -1,9 +1,8 @@
-//! The real binary over raw TCP: what it must refuse, with which status or close code, and that nobody else notices.
+//! The real binary over raw TCP: which input it rejects, with which status or close code, with undisturbed neighbours.
 //!
-//! Covers what the Autobahn|Testsuite cannot see (masking, a close frame of one byte, content byte by byte), the
-//! opening handshake, and how input is cut into packets. Where a test needs settings that no flag gives, or to look at
-//! single shards, the server runs inside the test (`inside`). The peer is written by hand and shares no code
-//! with the server.
+//! Covers the limits of the Autobahn|Testsuite (masking, a close frame of one byte, content byte by byte), the opening
+//! handshake, and input cut into packets. Where a test needs settings without a flag, or the metrics of single shards,
+//! the server runs inside the test (`inside`). The peer shares no code with the server.
 
 #[path = "../support/mod.rs"]
 mod support;

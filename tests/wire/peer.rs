@@ -1,4 +1,4 @@
-//! A WebSocket client of a few lines that can do everything wrong on purpose.
+//! A small WebSocket client that can break every rule on purpose.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-/// The key of every frame that [`frame`] makes.
+/// The masking key of each [`frame`].
 pub(crate) const MASKING_KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A frame from the server.
@@ -26,23 +26,23 @@ pub(crate) struct Frame {
     pub payload: Vec<u8>,
 }
 
-/// A connection whose input is read frame by frame.
+/// A connection that reads its input frame by frame.
 pub(crate) struct Peer {
     stream: TcpStream,
     input: Vec<u8>,
-    /// RSV1 may be set: compression was agreed on.
+    /// RSV1 may be set: compression is negotiated.
     is_deflated: bool,
 }
 
 impl Peer {
-    /// A TCP connection and nothing more.
+    /// A TCP connection without a handshake.
     pub(crate) fn connect(server: SocketAddr) -> Peer {
         let stream = TcpStream::connect(server).expect("the server accepts");
         stream.set_nodelay(true).expect("an option can be set");
         Peer::over(stream)
     }
 
-    /// The same over a connection that is there already.
+    /// A peer over an existing connection.
     pub(crate) fn over(stream: TcpStream) -> Peer {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         Peer { stream, input: Vec::new(), is_deflated: false }
@@ -61,7 +61,7 @@ impl Peer {
         Peer::connect(server).upgraded_to_envelope(target)
     }
 
-    /// Makes a connection a WebSocket of the subprotocol `ringfeed.envelope`.
+    /// Upgrades a connection to a WebSocket of the subprotocol `ringfeed.envelope`.
     pub(crate) fn upgraded_to_envelope(mut self, target: &str) -> Peer {
         let offer = "\r\nSec-WebSocket-Protocol: other, ringfeed.envelope\r\n\r\n";
         self.send(upgrade_request(target).replace("\r\n\r\n", offer).as_bytes());
@@ -70,8 +70,7 @@ impl Peer {
         self
     }
 
-    /// An open WebSocket with which permessage-deflate was offered, with these parameters, and agreed on; and what the
-    /// server said to it.
+    /// An open WebSocket with permessage-deflate, offered with these parameters, and the server's answer to the offer.
     pub(crate) fn open_deflated(server: SocketAddr, target: &str, params: &str) -> (Peer, String) {
         let offer = format!("\r\nSec-WebSocket-Extensions: permessage-deflate{params}\r\n\r\n");
         let mut peer = Peer::connect(server);
@@ -88,7 +87,7 @@ impl Peer {
         self.stream.write_all(bytes).expect("the server reads");
     }
 
-    /// Sends each byte in a packet of its own, up to where the server would not take any more.
+    /// Sends each byte in a packet of its own, until the server closes.
     pub(crate) fn send_byte_by_byte(&mut self, bytes: &[u8]) {
         for byte in bytes {
             if self.stream.write_all(&[*byte]).is_err() {
@@ -97,12 +96,12 @@ impl Peer {
         }
     }
 
-    /// A second handle, for sending while this one reads.
+    /// A second handle, to send while this one reads.
     pub(crate) fn sender(&self) -> TcpStream {
         self.stream.try_clone().expect("a descriptor to spare")
     }
 
-    /// Reads the head of the server's answer, which must be 101, and returns it.
+    /// Reads the head of the server's response, which must be 101, and returns it.
     pub(crate) fn expect_accepted(&mut self) -> String {
         let end = loop {
             if let Some(index) = self.input.windows(4).position(|window| window == b"\r\n\r\n") {
@@ -116,7 +115,7 @@ impl Peer {
         head
     }
 
-    /// The next frame; `None` when the server has closed.
+    /// The next frame; `None` at the end of the connection.
     pub(crate) fn next_frame(&mut self) -> Option<Frame> {
         loop {
             if let Some(frame) = self.take_frame() {
@@ -129,7 +128,7 @@ impl Peer {
         }
     }
 
-    /// All frames up to the end of the connection, which may come within one more.
+    /// All frames up to the end of the connection, which may cut one more.
     pub(crate) fn whole_frames_until_end(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
         loop {
@@ -140,7 +139,7 @@ impl Peer {
         }
     }
 
-    /// Reads frames as fragments of one message up to its end; the first byte's opcode and all the payload.
+    /// Reads the frames of one message. Returns its opcode and payload.
     pub(crate) fn next_message(&mut self) -> (u8, Vec<u8>) {
         let first = self.next_frame().expect("a message");
         let (opcode, mut is_final, mut payload) = (first.first_byte & 0x0f, first.first_byte & FIN, first.payload);
@@ -154,12 +153,12 @@ impl Peer {
         (opcode, payload)
     }
 
-    /// Expects a close frame with `code` next, before anything else.
+    /// Expects a close frame with `code` as the next frame.
     pub(crate) fn expect_close(&mut self, code: u16) {
         drop(self.expect_close_reason(code));
     }
 
-    /// The same; its reason.
+    /// Expects a close frame with `code` as the next frame. Returns its reason.
     pub(crate) fn expect_close_reason(&mut self, code: u16) -> String {
         let frame = self.next_frame().unwrap_or_else(|| panic!("closed without a close frame, not with {code}"));
         assert_eq!(frame.first_byte, FIN | CLOSE, "not a close frame: {frame:?}");
@@ -168,7 +167,7 @@ impl Peer {
         String::from_utf8(frame.payload[2..].to_vec()).expect("a reason is text")
     }
 
-    /// Expects that the server closes the TCP connection in order, sending nothing any more.
+    /// Expects an orderly end of the TCP connection, without further bytes.
     pub(crate) fn expect_end(&mut self) {
         assert_eq!(self.next_frame(), None);
     }
@@ -187,7 +186,7 @@ impl Peer {
         Some(frame)
     }
 
-    /// Whether there was more to read. A reset counts as an end: who is still sending has no right to better.
+    /// Whether more input arrived. A reset counts as an end: it is a regular answer to a peer that still sends.
     fn read_more(&mut self) -> bool {
         let mut chunk = [0; 64 * 1024];
         match self.stream.read(&mut chunk) {
@@ -196,7 +195,7 @@ impl Peer {
                 count > 0
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("the server neither spoke nor closed: {error}"),
+            Err(error) => panic!("the server neither sent nor closed: {error}"),
         }
     }
 }
@@ -239,7 +238,7 @@ pub(crate) fn upgrade_request(target: &str) -> String {
     )
 }
 
-/// Takes a whole frame off the front of `input` and holds it to what a server may send (RFC 6455 §5.1, §5.2).
+/// Takes a whole frame off the front of `input` and checks it against the rules for servers (RFC 6455 §5.1, §5.2).
 fn take_frame(input: &mut Vec<u8>) -> Option<Frame> {
     let [first_byte, second_byte] = *input.first_chunk()?;
     assert_eq!(second_byte & 0x80, 0, "a server must not mask");

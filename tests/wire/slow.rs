@@ -1,5 +1,4 @@
-//! What becomes of subscribers that do not read, by the policy of their topic's namespace; and that nobody else
-//! notices.
+//! Subscribers that do not read: each policy for slow subscribers, with undisturbed neighbours.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use crate::inside::{Inside, connect_narrow, draft};
 use crate::peer::{Frame, Peer};
 use crate::support::PATIENCE;
 
-/// Bytes that may wait in these tests.
+/// The outbox bound in these tests, in bytes.
 const OUTBOX: usize = 100_000;
 
-/// What an outbox holds beyond that: the one send that is in flight.
+/// The outbox holds this much more: the send in flight.
 const FLIGHT: u64 = ringfeed::limits::OUTBOX_RUN_BYTES as u64;
 
 fn server(slow_consumer: SlowConsumer) -> Inside {
@@ -29,7 +28,7 @@ fn with(namespace: Namespace) -> Inside {
     Inside::with(ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() })
 }
 
-/// An envelope subscriber that will not read, with a kernel that takes little for it.
+/// An envelope subscriber that does not read, with small kernel buffers.
 fn stalled(server: &Inside, topics: &str) -> Peer {
     let peer = Peer::over(connect_narrow(server.data)).upgraded_to_envelope(&format!("/feed/{topics}"));
     let count = topics.split(',').count() as u64;
@@ -37,7 +36,7 @@ fn stalled(server: &Inside, topics: &str) -> Peer {
     peer
 }
 
-/// The next publication of an envelope peer: its line, and the payload as text.
+/// The next publication of an envelope peer: its head, and the payload as text.
 fn next_envelope(peer: &mut Peer) -> (Value, String) {
     loop {
         let text = String::from_utf8(peer.next_message().1).expect("text");
@@ -53,11 +52,11 @@ fn slow_count(server: &Inside) -> u64 {
     server.sum(|shard| shard.closed(CloseCause::SlowConsumer).get())
 }
 
-/// Waits until so many messages in all were handed to sockets and outboxes: a shard may be behind the home. Or until
-/// somebody was closed for being slow, who is delivered nothing from then on.
+/// Waits until `count` messages in all have reached sockets and outboxes, since a shard may lag behind the home; or
+/// until the server has closed a slow consumer, which receives no more.
 #[track_caller]
 fn wait_for_deliveries(server: &Inside, count: u64) {
-    server.wait_until("they are delivered", |server| {
+    server.wait_until("the messages are delivered", |server| {
         server.sum(|shard| shard.deliveries.get()) >= count || slow_count(server) > 0
     });
 }
@@ -67,7 +66,7 @@ fn outbox_bytes(server: &Inside) -> u64 {
 }
 
 #[test]
-fn close_ends_it_and_nobody_else() {
+fn close_ends_the_slow_subscriber_alone() {
     let mut server = server(SlowConsumer::Close);
     let mut slow = stalled(&server, "a");
     let mut quick = Peer::open(server.data, "/feed/a");
@@ -78,9 +77,9 @@ fn close_ends_it_and_nobody_else() {
         server.publish("a", &text);
         assert_eq!(quick.next_message().1.len(), 1000);
         wait_for_deliveries(&server, 2 * (count + 1));
-        assert!(outbox_bytes(&server) <= OUTBOX as u64, "{} bytes wait", outbox_bytes(&server));
+        assert!(outbox_bytes(&server) <= OUTBOX as u64, "the backlog is {} bytes", outbox_bytes(&server));
         count += 1;
-        assert!(count < 10_000, "it is never too slow");
+        assert!(count < 10_000, "the server does not close it");
     }
     server.wait_until("nothing waits", |server| outbox_bytes(server) == 0);
     server.wait_until("it is gone", |server| server.sum(|shard| shard.websockets.get()) == 1);
@@ -88,7 +87,7 @@ fn close_ends_it_and_nobody_else() {
     assert_eq!(server.sum(|shard| shard.publications_dropped.get() + shard.publications_conflated.get()), 0);
     let offsets = offsets(slow.whole_frames_until_end());
     let last = offsets.len() as u64;
-    assert!(last < count && offsets.iter().copied().eq(1..=last), "what it has got is without gaps");
+    assert!(last < count && offsets.iter().copied().eq(1..=last), "its messages have gaps");
     server.publish("a", "after");
     assert_eq!(quick.next_message().1, b"after");
     assert_eq!(slow_count(&server), 1);
@@ -104,18 +103,18 @@ fn offsets(frames: Vec<Frame>) -> Vec<u64> {
 }
 
 #[test]
-fn close_does_so_by_age_too() {
+fn close_applies_to_the_age_of_a_backlog_too() {
     let mut server = with(Namespace { outbox_age_ms: 300, outbox_bytes_max: 1 << 30, ..Namespace::default() });
     let _slow = stalled(&server, "a");
     let text = "x".repeat(1000);
-    // On a busy machine it may be too slow before so much waits.
+    // On a busy machine the server may close it before the backlog is so large.
     while outbox_bytes(&server) < FLIGHT * 2 && slow_count(&server) == 0 {
         server.publish("a", &text);
     }
-    // Time itself closes nobody: the next publication finds what waits too old.
+    // Age alone closes no connection: the next publication finds the backlog too old.
     let deadline = Instant::now() + PATIENCE;
     while slow_count(&server) == 0 {
-        assert!(Instant::now() < deadline, "it is never too slow");
+        assert!(Instant::now() < deadline, "the server does not close it");
         server.publish("a", "x");
     }
 }
@@ -131,7 +130,7 @@ fn drop_oldest_keeps_it_and_the_newest() {
         server.publish("a", &text);
         last += 1;
         wait_for_deliveries(&server, last);
-        assert!(outbox_bytes(&server) <= OUTBOX as u64 + FLIGHT, "{} bytes wait", outbox_bytes(&server));
+        assert!(outbox_bytes(&server) <= OUTBOX as u64 + FLIGHT, "the backlog is {} bytes", outbox_bytes(&server));
         assert!(last < 10_000, "nothing is dropped");
     }
     let mut offsets = Vec::new();
@@ -139,11 +138,11 @@ fn drop_oldest_keeps_it_and_the_newest() {
         offsets.push(next_envelope(&mut slow).0["offset"].as_u64().expect("an offset"));
     }
     assert!(offsets.is_sorted_by(|a, b| a < b), "{offsets:?}");
-    assert_eq!(offsets[0], 1, "what had left cannot be dropped");
+    assert_eq!(offsets[0], 1, "the server dropped a message that had left");
     assert_eq!(last - offsets.len() as u64, dropped(&server), "each gap is counted");
-    // What is left of the last hundred kilobytes, at some 1,100 each.
+    // The rest of the last hundred kilobytes, at about 1,100 each.
     let tail = offsets.iter().rev().zip((1..=last).rev()).take_while(|(a, b)| *a == b).count();
-    assert!(tail >= OUTBOX / 2200, "the newest {tail} are there");
+    assert!(tail >= OUTBOX / 2200, "only the newest {tail} arrived");
     assert_eq!(slow_count(&server), 0);
     server.wait_until("nothing waits", |server| outbox_bytes(server) == 0);
     server.publish("a", "after");
@@ -168,7 +167,7 @@ fn drop_oldest_spares_other_namespaces() {
     }
     wait_for_deliveries(&server, 2200);
     assert!(server.sum(|shard| shard.publications_dropped.get()) > 0);
-    // All of the careful one come, and the last of the other; which of them first is for their homes to say.
+    // All messages of the careful topic arrive, and the last of the other, in any order.
     let (mut careful, mut is_last_here) = (0, false);
     while careful < 200 || !is_last_here {
         let (head, _) = next_envelope(&mut slow);
@@ -182,18 +181,18 @@ fn drop_oldest_spares_other_namespaces() {
     assert_eq!(slow_count(&server), 0);
 }
 
-/// What is published together leaves together, and where the socket takes only a part of that, the rest is not past
-/// choosing.
+/// Publications of one batch leave in one send; where the socket takes only a part of it, the server may still drop the
+/// rest.
 #[test]
-fn of_what_was_joined_only_the_frame_that_has_begun_must_leave() {
+fn of_a_joined_send_only_the_frame_in_progress_must_leave() {
     let mut server = server(SlowConsumer::Conflate);
     let mut slow = stalled(&server, "a");
     let text = "x".repeat(1000);
     let last = 5000;
     server.publish_all((1..=last).map(|_| draft("a", &text)));
     wait_for_deliveries(&server, last);
-    // The newest, and in flight what was the newest when the socket was full, with the one that had begun.
-    assert!(outbox_bytes(&server) <= 3 * 1200, "{} bytes wait", outbox_bytes(&server));
+    // The newest; and in flight, the newest from when the socket filled, with the frame in progress.
+    assert!(outbox_bytes(&server) <= 3 * 1200, "the backlog is {} bytes", outbox_bytes(&server));
     let mut received = 1;
     while next_envelope(&mut slow).0["offset"] != last {
         received += 1;
@@ -228,7 +227,7 @@ fn conflate_keeps_the_newest_of_each_key() {
     let mut server = server(SlowConsumer::Conflate);
     let mut slow = stalled(&server, "a,b");
     let text = "x".repeat(500);
-    // Of topic a five things are told, each the newest state of one; of topic b one.
+    // Topic a has five keys, topic b one.
     let keyed =
         |number: u64| Draft { key: Some(format!("k{}", number % 5).into()), ..draft("a", &format!("{number} {text}")) };
     let last: u64 = 30_000;
@@ -238,8 +237,8 @@ fn conflate_keeps_the_newest_of_each_key() {
         wait_for_deliveries(&server, 2 * (start + 100));
         peak = peak.max(outbox_bytes(&server));
     }
-    // Besides them, what is left of the run of one turn that was cut.
-    assert!(peak <= 6 * 700 + 2 * FLIGHT, "{peak} bytes wait for six things");
+    // In addition, the rest of the batch of one turn that was cut.
+    assert!(peak <= 6 * 700 + 2 * FLIGHT, "the backlog is {peak} bytes for six keys");
     let conflated = server.sum(|shard| shard.publications_conflated.get());
     assert!(conflated > last, "only {conflated} of {} were replaced", 2 * last);
 
@@ -260,7 +259,7 @@ fn conflate_keeps_the_newest_of_each_key() {
     server.wait_until("all has left", |server| outbox_bytes(server) == 0);
     assert_eq!(received + server.sum(|shard| shard.publications_conflated.get()), 2 * last, "each is counted");
     assert_eq!(slow_count(&server), 0);
-    // Who keeps up again is sent everything.
+    // A subscriber that has caught up receives every message.
     for number in 0..10 {
         server.publish("b", &number.to_string());
         assert_eq!(next_envelope(&mut slow).1, number.to_string());
@@ -268,7 +267,7 @@ fn conflate_keeps_the_newest_of_each_key() {
 }
 
 #[test]
-fn conflate_bounds_how_many_things_wait() {
+fn conflate_bounds_the_number_of_keys() {
     let mut server = server(SlowConsumer::Conflate);
     let _slow = stalled(&server, "a");
     let text = "x".repeat(1000);
@@ -277,7 +276,7 @@ fn conflate_bounds_how_many_things_wait() {
         server.publish_draft(Draft { key: Some(format!("k{number}").into()), ..draft("a", &text) });
         number += 1;
         wait_for_deliveries(&server, number);
-        assert!(outbox_bytes(&server) <= OUTBOX as u64 + 1200, "{} bytes wait", outbox_bytes(&server));
-        assert!(number < 10_000, "too many keys never close it");
+        assert!(outbox_bytes(&server) <= OUTBOX as u64 + 1200, "the backlog is {} bytes", outbox_bytes(&server));
+        assert!(number < 10_000, "the server does not close it for too many keys");
     }
 }

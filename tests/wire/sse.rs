@@ -1,4 +1,4 @@
-//! `/sse/…` on the wire: events and their ids, coming back with `Last-Event-ID`, and what keeps a stream alive.
+//! `/sse/…` on the wire: events and their ids, resuming with `Last-Event-ID`, and keep-alive comments.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +20,7 @@ struct Stream {
     head: String,
 }
 
-/// What stands between two empty lines.
+/// The fields between two empty lines.
 #[derive(Debug, Default, PartialEq)]
 struct Block {
     id: Option<String>,
@@ -44,7 +44,7 @@ impl Stream {
             stream.head.push_str(&format!("{line}\n"));
         }
         assert!(stream.head.starts_with("HTTP/1.1 200 "), "{}", stream.head);
-        let retry = stream.next_block().retry.expect("how long to wait before coming back");
+        let retry = stream.next_block().retry.expect("a reconnect time");
         assert!((1000..=5000).contains(&retry), "{retry}");
         stream
     }
@@ -52,7 +52,7 @@ impl Stream {
     /// The next line without its end; `None` at the end of the stream.
     fn next_line(&mut self) -> Option<String> {
         let mut line = String::new();
-        let count = self.input.read_line(&mut line).expect("the server speaks or closes");
+        let count = self.input.read_line(&mut line).expect("the server sends or closes");
         assert!(count == 0 || line.ends_with('\n'), "the stream ended within a line: {line:?}");
         (count > 0).then(|| line.trim_end_matches('\n').to_owned())
     }
@@ -81,7 +81,7 @@ impl Stream {
         assert_eq!(self.next_block(), expected);
     }
 
-    /// Expects a block that only says where the stream is.
+    /// Expects a block that only has the stream's position.
     #[track_caller]
     fn expect_id(&mut self, id: &str) {
         assert_eq!(self.next_block(), Block { id: Some(id.to_owned()), ..Block::default() });
@@ -98,7 +98,7 @@ impl Block {
                 Some(data) => *data = format!("{data}\n{value}"),
                 None => self.data = Some(value.to_owned()),
             },
-            _ => panic!("no such field: {name}: {value}"),
+            _ => panic!("unknown field: {name}: {value}"),
         }
     }
 }
@@ -112,7 +112,7 @@ fn id(position: Position) -> String {
 }
 
 #[test]
-fn a_stream_begins_with_where_it_is_and_each_event_says_it_anew() {
+fn a_stream_begins_with_its_position_and_each_event_updates_it() {
     let mut server = server();
     let first = server.publish("a", "before");
     let mut stream = Stream::open(server.data, "/sse/a", None);
@@ -128,7 +128,7 @@ fn a_stream_begins_with_where_it_is_and_each_event_says_it_anew() {
         let position = server.publish("a", text);
         stream.expect_event(&id(position), text);
     }
-    // Whatever ends a line is the end of one, and no line can pretend to be a field.
+    // Every line end of a text ends a line, so that no text can inject a field.
     for text in ["x\r\ny\rid: 9\n\nevent: lost", "x\ny\nid: 9\n\nevent: lost"] {
         let position = server.publish("a", text);
         stream.expect_event(&id(position), "x\ny\nid: 9\n\nevent: lost");
@@ -136,7 +136,7 @@ fn a_stream_begins_with_where_it_is_and_each_event_says_it_anew() {
 }
 
 #[test]
-fn what_is_not_text_comes_as_base64() {
+fn binary_publications_arrive_as_base64() {
     let mut server = server();
     let mut stream = Stream::open(server.data, "/sse/a", None);
     stream.next_block();
@@ -148,7 +148,7 @@ fn what_is_not_text_comes_as_base64() {
 }
 
 #[test]
-fn who_comes_back_gets_what_it_has_missed() {
+fn a_reconnecting_client_receives_what_it_missed() {
     let mut server = server();
     let positions: Vec<Position> = (1..=4).map(|number| server.publish("a", &number.to_string())).collect();
     let last = id(positions[1]);
@@ -156,7 +156,7 @@ fn who_comes_back_gets_what_it_has_missed() {
         ("/sse/a".to_owned(), Some(&last[..])),
         (format!("/sse/a?last_event_id={last}"), None),
         (format!("/sse/a?last_event_id={}", last.replace(':', "%3A")), None),
-        // What the browser says of itself is newer than what the page said at first.
+        // The browser's header takes precedence over the page's parameter.
         (format!("/sse/a?last_event_id={}", id(positions[0])), Some(&last[..])),
     ];
     for (target, last_event_id) in targets {
@@ -172,7 +172,7 @@ fn who_comes_back_gets_what_it_has_missed() {
 }
 
 #[test]
-fn who_has_missed_too_much_is_told_and_goes_on() {
+fn a_client_that_missed_too_much_receives_the_loss_and_goes_on() {
     let mut server = server();
     let positions: Vec<Position> = (1..=9).map(|number| server.publish("a", &number.to_string())).collect();
     let last = positions[8];
@@ -191,9 +191,9 @@ fn who_has_missed_too_much_is_told_and_goes_on() {
     stream.expect_event(&id(position), "10");
 }
 
-/// Topics whose homes are on both shards.
+/// Topics with homes on both shards.
 #[test]
-fn the_id_of_a_stream_of_several_topics_says_where_it_is_in_all() {
+fn the_id_of_a_stream_of_several_topics_has_all_positions() {
     let mut server = server();
     let topics = ["t0", "t1", "t2", "t3", "t4"];
     let target = format!("/sse/{}", topics.join(","));
@@ -201,7 +201,7 @@ fn the_id_of_a_stream_of_several_topics_says_where_it_is_in_all() {
     let whole = |positions: &[Position]| positions.iter().map(|position| id(*position)).collect::<Vec<_>>().join(",");
     let mut stream = Stream::open(server.data, &target, None);
     let mut last = None;
-    // Each home answers when it can.
+    // Each home answers at its own time.
     for _ in topics {
         last = stream.next_block().id;
     }
@@ -226,7 +226,7 @@ fn the_id_of_a_stream_of_several_topics_says_where_it_is_in_all() {
     }
     data.sort();
     assert_eq!((data, ids.last()), (vec!["t0".to_owned(), "t2".to_owned(), "t2".to_owned()], Some(&whole(&positions))));
-    // Whoever is cut off before all homes have answered has not lost what it knew of the others.
+    // A client that is cut off before all homes have answered keeps its positions in the other topics.
     for id in ids {
         let places: Vec<&str> = id.split(',').collect();
         let before: Vec<&str> = seen.split(',').collect();
@@ -236,7 +236,7 @@ fn the_id_of_a_stream_of_several_topics_says_where_it_is_in_all() {
 }
 
 #[test]
-fn a_stream_of_several_topics_is_told_which_has_lost_something() {
+fn a_stream_of_several_topics_names_the_topic_with_a_loss() {
     let mut server = server();
     let a = server.publish("a", "1");
     for _ in 0..9 {
@@ -259,9 +259,9 @@ fn comments_keep_a_quiet_stream_alive() {
     let keep_alive = KeepAliveConfig { ping_interval_ms: 100, pong_timeout_ms: 50, idle_timeout_ms: 0 };
     let mut server = Inside::with(ServerConfig { keep_alive, ..ServerConfig::default() });
     let mut stream = Stream::open(server.data, "/sse/a", None);
-    // The first may come before it is known where the topic is.
+    // The first comment may precede the position.
     let start = std::iter::from_fn(|| stream.try_next_block()).find(|block| !block.is_comment);
-    // They have no answer, and none is missed.
+    // Comments need no answer.
     for _ in 0..5 {
         assert_eq!(stream.next_block(), Block { is_comment: true, ..Block::default() });
     }
@@ -272,7 +272,7 @@ fn comments_keep_a_quiet_stream_alive() {
 }
 
 #[test]
-fn a_server_that_leaves_says_when_to_come_back() {
+fn a_stopping_server_sends_a_reconnect_time() {
     let mut server = server();
     let mut streams = ["/sse/a", "/sse/a,b"].map(|target| Stream::open(server.data, target, None));
     streams[0].next_block();
@@ -281,13 +281,13 @@ fn a_server_that_leaves_says_when_to_come_back() {
     server.drain();
     for stream in &mut streams {
         let block = stream.next_block();
-        assert!((1000..=5000).contains(&block.retry.expect("when to come back")), "{block:?}");
+        assert!((1000..=5000).contains(&block.retry.expect("a reconnect time")), "{block:?}");
         assert_eq!(stream.try_next_block(), None);
     }
 }
 
 #[test]
-fn what_is_no_stream_is_refused() {
+fn requests_without_a_valid_stream_are_rejected() {
     let others = vec![("news".to_owned(), Namespace::default())];
     let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
     let server = Inside::with(ServerConfig { namespaces, ..ServerConfig::default() });
@@ -297,7 +297,7 @@ fn what_is_no_stream_is_refused() {
         ("/sse/a,,b", 400),
         ("/sse/a,b,a", 400),
         ("/sse/../a", 400),
-        // A browser comes back for as long as the answer is 200, so this one must not be.
+        // A browser reconnects as long as the status is 200.
         ("/sse/other:a", 404),
         ("/sse/a,other:a", 404),
         (&format!("/sse/{many}"), 400),
@@ -317,7 +317,7 @@ fn a_stream_of_several_topics_that_is_not_read_is_closed_alone() {
     let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
     let config = ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() };
     let mut server = Inside::with(config);
-    // Nobody else has subscribed to most of these: they are forgotten with the stream, in the middle of a fan-out.
+    // Most of these topics have no other subscriber, and are forgotten with the stream during a fan-out.
     let topics: Vec<String> = (0..10).map(|number| format!("t{number}")).collect();
     let mut stalled = connect_narrow(server.data);
     let request = format!("GET /sse/{} HTTP/1.1\r\nHost: localhost\r\n\r\n", topics.join(","));
@@ -331,10 +331,10 @@ fn a_stream_of_several_topics_that_is_not_read_is_closed_alone() {
     while slow(&server) == 0 {
         server.publish_all(topics.iter().map(|topic| draft(topic, &text)));
         rounds += 1;
-        // The other one keeps up, or it would be too slow itself where its shard is behind.
+        // The other stream keeps up; otherwise it would be too slow as well where its shard lags.
         let block = reader.next_block();
         assert!(block.id.is_some_and(|id| id.ends_with(&format!(":{rounds}"))), "not {rounds}");
-        assert!(rounds < 10_000, "nobody is too slow");
+        assert!(rounds < 10_000, "the server does not close the stream");
     }
     server.wait_until("its subscriptions end", |server| server.sum(|shard| shard.subscriptions.get()) == 1);
     let after = server.publish("t0", "after");

@@ -1,11 +1,11 @@
-//! Bounds of time and number: each is made small by a flag, and met.
+//! Timeouts and limits, each made small by a flag.
 
 use crate::peer::{CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, frame};
 use crate::support::http;
 use crate::support::server::Server;
 
 #[test]
-fn a_handshake_that_never_comes_is_answered_with_408() {
+fn an_endless_handshake_receives_408() {
     let server = Server::start(&["--handshake-timeout-ms", "100"]);
     for beginning in ["", "GET /feed/a HTTP/1.1\r\nHost:"] {
         assert_eq!(http::exchange(server.data, beginning.as_bytes()).status, 408, "{beginning:?}");
@@ -13,7 +13,7 @@ fn a_handshake_that_never_comes_is_answered_with_408() {
 }
 
 #[test]
-fn a_silent_peer_is_pinged_and_then_told_goodbye() {
+fn a_silent_peer_is_pinged_and_then_closed() {
     let server = Server::start(&["--ping-interval-ms", "100", "--pong-timeout-ms", "100"]);
     let mut peer = Peer::open(server.data, "/feed/a");
     assert_eq!(peer.next_frame(), Some(Frame { first_byte: FIN | PING, payload: vec![] }));
@@ -22,7 +22,7 @@ fn a_silent_peer_is_pinged_and_then_told_goodbye() {
 }
 
 #[test]
-fn who_answers_pings_stays() {
+fn a_peer_that_answers_pings_stays() {
     let server = Server::start(&["--echo", "--ping-interval-ms", "50", "--pong-timeout-ms", "5000"]);
     let mut peer = Peer::open(server.data, "/echo");
     for _ in 0..2 {
@@ -36,7 +36,7 @@ fn who_answers_pings_stays() {
 }
 
 #[test]
-fn an_idle_peer_is_told_goodbye_also_without_pings() {
+fn an_idle_peer_is_closed_even_without_pings() {
     let server = Server::start(&["--ping-interval-ms", "0", "--idle-timeout-ms", "100"]);
     let mut peer = Peer::open(server.data, "/feed/a");
     peer.expect_close(1008);
@@ -44,7 +44,7 @@ fn an_idle_peer_is_told_goodbye_also_without_pings() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_to_come_again() {
+fn one_connection_too_many_receives_503() {
     let server = Server::start(&["--shards", "1", "--max-connections", "2", "--echo"]);
     let mut first = Peer::open(server.data, "/echo");
     let second = Peer::open(server.data, "/echo");
@@ -54,7 +54,7 @@ fn one_connection_too_many_is_told_to_come_again() {
     assert!(retry_after.is_some_and(|seconds: u64| (1..=10).contains(&seconds)), "{retry_after:?}");
     first.expect_echo("undisturbed");
     drop(second);
-    // Until the server has seen the end of the second, there is no place.
+    // The place is free once the server has seen the end of the second.
     let mut answers = (0..1000).map(|_| http::get(server.data, "/").status);
-    assert!(answers.any(|status| status == 200), "the place of a connection that ended is never given again");
+    assert!(answers.any(|status| status == 200), "a closed connection does not make room");
 }
