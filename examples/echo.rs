@@ -1,12 +1,10 @@
-//! A server whose `/shout` sends every text back in capitals.
+//! A server that returns each text message on `/shout` in capitals.
 //!
 //! ```text
 //! cargo run --example echo
 //! ```
 
-use ringfeed::gateway::{Accept, Context, Handler, Refusal, Request};
-use ringfeed::proto::{CloseCode, Message};
-use ringfeed::server::{Server, ServerConfig};
+use ringfeed::{Accept, CloseCode, Context, Handler, Message, Refusal, Request, Server, ServerConfig};
 
 struct Shout;
 

@@ -1,4 +1,4 @@
-//! A chat: whoever is at `/room/<name>` is sent all that is said there, and says things by sending text.
+//! A chat: a connection to `/room/<name>` receives every message of the room, and its own messages go to the room.
 //!
 //! ```text
 //! cargo run --example feed
@@ -8,12 +8,9 @@ use std::collections::HashMap;
 
 use ringfeed::buf::ConnId;
 use ringfeed::conn::CloseCause;
-use ringfeed::gateway::{Accept, Context, Handler, Refusal, Request};
-use ringfeed::proto::Message;
-use ringfeed::server::{Server, ServerConfig};
-use ringfeed::topics::TopicName;
+use ringfeed::{Accept, Context, Handler, Message, Refusal, Request, Server, ServerConfig, TopicName};
 
-/// Which room each connection of this shard is in.
+/// The room of each connection of this shard.
 #[derive(Default)]
 struct Chat {
     rooms: HashMap<ConnId, TopicName>,

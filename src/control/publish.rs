@@ -210,7 +210,7 @@ mod tests {
     fn what_cannot_be_published_is_refused_with_a_reason() {
         let too_long = vec![b'x'; PUBLISH_BYTES_MAX + 1];
         let rows: [(&str, &[u8], u16, &str); 9] = [
-            ("a,b", b"x", 400, "only ASCII letters"),
+            ("a,b", b"x", 400, "must consist of ASCII letters"),
             ("", b"x", 400, "missing"),
             ("a//b", b"x", 400, "segment"),
             ("a", b"\xff", 400, "application/octet-stream"),

@@ -1,4 +1,4 @@
-//! What the clients of feeds and event streams say in a URL or a header: which topics, and where they were.
+//! The parameters of feed and event stream requests: topics, and the client's position in each.
 
 use super::Refusal;
 use super::encoding::position_text;
@@ -10,12 +10,12 @@ pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
     list.split(',').map(TopicName::from_path).collect()
 }
 
-/// Whether anyone may subscribe to a topic, without saying who they are.
+/// Rejects a topic that anonymous clients may not subscribe to.
 pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
     match namespaces.find(topic).map(|id| namespaces.get(id).subscribe) {
         Ok(allowed) if allowed.includes(topic, "", false) => Ok(()),
         Ok(_) => {
-            let text = format!("'{topic}' is not for everybody: connect with a token at /connection/websocket");
+            let text = format!("'{topic}' requires authorization: connect with a token at /connection/websocket");
             Err(Refusal::new(403, text))
         }
         Err(_) => Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace))),
@@ -28,21 +28,21 @@ pub(super) fn parameter<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a st
     pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
 }
 
-/// Reads where a client was in each of `count` topics: `<epoch>:<offset>`, with commas between.
+/// Parses a client's position in each of `count` topics: `<epoch>:<offset>`, separated by commas.
 ///
-/// `None` if it can't be read. An epoch that never was can be: then what was missed is lost.
+/// `None` if the text is malformed. An unknown epoch is not: the missed publications are lost then.
 pub(super) fn positions(text: &str, count: usize) -> Option<Vec<CatchUp>> {
     let since = |text: &str| {
         let (epoch, offset) = text.split_once([':'])?;
         Some(CatchUp::Since { epoch: Some(Epoch::from_text(epoch)), offset: offset.parse().ok()? })
     };
-    // A colon may come percent-encoded, and so may a comma.
+    // Colons and commas may be percent-encoded.
     let text = text.replace("%3A", ":").replace("%3a", ":").replace("%2C", ",").replace("%2c", ",");
     let positions: Option<Vec<CatchUp>> = text.split(',').map(since).collect();
     positions.filter(|positions| positions.len() == count)
 }
 
-/// The opposite.
+/// Formats positions for [`positions`].
 pub(super) fn positions_text(positions: &[Position]) -> String {
     positions.iter().map(|position| position_text(*position)).collect::<Vec<_>>().join(",")
 }
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stranger_reads_what_anyone_may_and_the_name_admits() {
+    fn an_anonymous_client_may_read_open_topics_that_admit_it() {
         let users = Namespace { subscribe: Allowed::Users, ..Namespace::default() };
         let namespaces = Namespaces::new(Namespace::default(), vec![("members".to_owned(), users)]);
         let rows = [

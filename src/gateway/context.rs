@@ -1,4 +1,4 @@
-//! What a handler can do from inside a call.
+//! The actions of a handler during a call.
 
 use std::sync::Arc;
 
@@ -9,110 +9,115 @@ use crate::limits::CONN_TOPICS_MAX;
 use crate::proto::{CloseCode, Message, MessageKind, PeerDeflater, encode_close, encode_message};
 use crate::topics::{CatchUp, ClientInfo, Draft, Query, TopicName};
 
-/// What a handler asks of the shard.
+/// A request of a handler to its shard, which executes it after the call.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Command {
     /// Subscribe this connection to a topic.
     Subscribe(Subscribe),
     /// End a subscription.
     Unsubscribe(TopicName),
-    /// Have what is pushed to this connection wait until its handler says otherwise.
+    /// Queue pushes to this connection until [`Context::resume_delivery`].
     PauseDelivery,
-    /// Publish to a topic, wherever its home is.
+    /// Publish to a topic. The shard sends the draft to the topic's home shard.
     Publish {
-        /// What.
+        /// The publication.
         draft: Box<Draft>,
-        /// Whether and with which ticket the outcome is wanted.
+        /// The id of the result; `None` requests no result.
         request_id: Option<u32>,
     },
-    /// Ask something about a topic.
+    /// Query a topic.
     Query {
         /// The topic.
         topic: TopicName,
-        /// What.
+        /// The query.
         query: Query,
-        /// The answer's.
+        /// The id of the result.
         request_id: u32,
     },
 }
 
-/// A subscription that is asked for.
+/// A request to subscribe.
 #[derive(Clone, Debug)]
 pub struct Subscribe {
     /// The topic.
     pub topic: TopicName,
-    /// What is wanted of the past. Only with a ticket.
+    /// The earlier publications to send. Requires a `request_id`.
     pub catch_up: CatchUp,
-    /// Who subscribes, where others may know.
+    /// The client to show as present, where the namespace keeps presence.
     pub presence: Option<Arc<ClientInfo>>,
-    /// Whether this connection wants to be told who comes and goes.
+    /// Whether to send joins and leaves of the topic's other subscribers.
     pub join_leave: bool,
-    /// With a ticket, the answer says where the topic is and what was missed, and the subscription begins then; without
-    /// one it begins at once.
+    /// With an id, the subscription begins with [`Answer::Subscribed`](crate::topics::Answer::Subscribed), which holds
+    /// the topic's position and the missed publications. Without an id it begins at once, and has no result: the shard
+    /// ignores a topic of an unknown namespace, and closes the connection with 1013 if it has no room for the topic.
     pub request_id: Option<u32>,
 }
 
-/// More subscriptions than [`CONN_TOPICS_MAX`] on one connection.
+/// The connection already has [`CONN_TOPICS_MAX`] subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySubscriptions;
 
-/// The shard's clock, as a handler sees it.
+/// The shard's clock at the beginning of the turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Clock {
-    /// Milliseconds since the shard began; never goes back.
+    /// Milliseconds since the shard started; monotonic.
     pub now_ms: u64,
     /// Milliseconds of Unix time.
     pub unix_ms: u64,
-    /// Turns of the shard's loop.
+    /// Number of the turn.
     pub turn: u64,
 }
 
-/// Whether a connection's messages are handed to its handler.
+/// Whether the shard passes a connection's messages to its handler.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Input {
-    /// As they come.
+    /// At once.
     #[default]
     Open,
-    /// Not before the handler says so.
+    /// Not until the handler resumes the input.
     Paused,
-    /// In one of the next turns, once little waits to be sent.
+    /// Soon: the connection joins the queue once its backlog is small.
     Ready,
-    /// In one of the next turns: it is among those that wait for one.
+    /// Soon: the connection is in the queue.
     Queued,
 }
 
-/// A connection, as its handler sees it during a call.
+/// A connection during a call of its handler: sends messages, and requests actions of the shard.
+///
+/// A context is valid for one call. To act on a connection later, keep its [`id`](Self::id) and use a timer
+/// ([`Handler::take_due`](super::Handler::take_due)), a topic or a request with a result.
 #[derive(Debug)]
 pub struct Context<'a> {
     id: ConnId,
     clock: Clock,
     out: &'a mut Vec<u8>,
-    /// What compresses for this peer.
+    /// Compresses messages for this peer.
     deflate: Option<PeerDeflater<'a>>,
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
     is_stream: bool,
     is_delivery_resumed: bool,
     is_closed: bool,
-    /// What is to become of further messages, if this call has changed that.
+    /// The handler's choice in this call, if any.
     input: Option<Input>,
-    /// Messages that what came counts as, where the handler says that.
+    /// The handler's count of requests in this input, if any.
     messages: Option<u32>,
 }
 
-/// What a [`Context`] is made of.
+/// The parts of a [`Context`].
 pub(crate) struct ContextParts<'a> {
     pub(crate) id: ConnId,
     pub(crate) clock: Clock,
-    /// What is sent is appended here.
+    /// Takes the bytes to send.
     pub(crate) out: &'a mut Vec<u8>,
-    /// What compresses for this peer; `None` where compression was not agreed on.
+    /// Compresses messages for this peer; `None` without an agreement (RFC 7692).
     pub(crate) deflate: Option<PeerDeflater<'a>>,
-    /// What is asked of the shard is appended here.
+    /// Takes the handler's requests.
     pub(crate) commands: &'a mut Vec<Command>,
-    /// Subscriptions that the connection has.
+    /// Number of the connection's subscriptions.
     pub(crate) subscriptions: usize,
-    /// It is a response without an end, not a WebSocket.
+    /// Whether this is an endless HTTP response, not a WebSocket.
     pub(crate) is_stream: bool,
 }
 
@@ -135,18 +140,18 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Which connection this is.
+    /// The connection's id: unique on its shard while it is open.
     pub fn id(&self) -> ConnId {
         self.id
     }
 
-    /// What time it is.
+    /// The time at the beginning of this turn.
     pub fn clock(&self) -> Clock {
         self.clock
     }
 
-    /// Sends `message` to this peer. It leaves at the end of the turn, in one send with whatever else there is for the
-    /// peer. After [`close`](Self::close) it is ignored.
+    /// Sends `message` to this peer. All messages of a turn leave in one send at its end. After [`close`](Self::close)
+    /// the call has no effect.
     pub fn send(&mut self, message: Message<'_>) {
         match &mut self.deflate {
             _ if self.is_closed => {}
@@ -155,26 +160,30 @@ impl<'a> Context<'a> {
         }
     }
 
-    /// Sends bytes as they are: for a connection that was opened by [`on_get`](super::Handler::on_get).
+    /// Sends bytes without framing. Only for a connection that [`on_get`](super::Handler::on_get) has accepted: on a
+    /// WebSocket, use [`send`](Self::send).
     pub fn write(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
 
-    /// Subscribes this connection to `topic`: from now on it is sent each publication as one message. Subscribing again
-    /// changes nothing.
+    /// Subscribes this connection to `topic`: it receives each later publication, in the encoding of its
+    /// [`Accept`](super::Accept). A repeated subscription has no effect. The limits are those of a [`Subscribe`]
+    /// without `request_id`.
     ///
     /// # Errors
-    /// Refused when the connection has [`CONN_TOPICS_MAX`] subscriptions.
+    /// [`TooManySubscriptions`]: the connection has [`CONN_TOPICS_MAX`].
     pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
         let subscribe =
             Subscribe { topic, catch_up: CatchUp::None, presence: None, join_leave: false, request_id: None };
         self.subscribe_with(subscribe)
     }
 
-    /// The same with all that can be said about it.
+    /// Subscribes with all options. With a `request_id`, the result is
+    /// [`Answer::Subscribed`](crate::topics::Answer::Subscribed) or
+    /// [`Answer::NotSubscribed`](crate::topics::Answer::NotSubscribed).
     ///
     /// # Errors
-    /// Refused when the connection has [`CONN_TOPICS_MAX`] subscriptions.
+    /// [`TooManySubscriptions`]: the connection has [`CONN_TOPICS_MAX`].
     pub fn subscribe_with(&mut self, subscribe: Subscribe) -> Result<(), TooManySubscriptions> {
         if self.subscriptions == CONN_TOPICS_MAX {
             return Err(TooManySubscriptions);
@@ -184,43 +193,44 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
-    /// Ends the subscription to `topic`, if there is one. One that was asked for with a ticket is there once it was
-    /// answered.
+    /// Ends the subscription to `topic`, if it has begun. A subscription with a `request_id` begins with its result:
+    /// unsubscribe after that.
     pub fn unsubscribe(&mut self, topic: TopicName) {
         self.commands.push(Command::Unsubscribe(topic));
     }
 
-    /// From now on what is pushed to this connection waits, until [`resume_delivery`](Self::resume_delivery).
+    /// Queues pushes to this connection until [`resume_delivery`](Self::resume_delivery).
     pub fn pause_delivery(&mut self) {
         self.commands.push(Command::PauseDelivery);
     }
 
-    /// Ends what [`pause_delivery`](Self::pause_delivery) began. What is sent in this call, which must be one of
-    /// [`on_answer`](super::Handler::on_answer), leaves before all that waits.
+    /// Ends [`pause_delivery`](Self::pause_delivery). Call it in [`on_answer`](super::Handler::on_answer): messages
+    /// that the handler sends in the same call precede the queued pushes.
     pub fn resume_delivery(&mut self) {
         self.is_delivery_resumed = true;
     }
 
-    /// Publishes `message` to the subscribers of `topic` on all shards. Where it can't be passed on, since
-    /// shards are behind or the server is stopping, nobody gets it and it counts as refused.
+    /// Publishes `message` to the subscribers of `topic` on all shards. A failure has no result here: the shard drops
+    /// the message and counts it as refused. Use [`publish_with`](Self::publish_with) for a result.
     pub fn publish(&mut self, topic: TopicName, message: Message<'_>) {
         let is_text = message.kind == MessageKind::Text;
         self.publish_with(Draft::new(topic, is_text, Bytes::copy_from_slice(message.payload)), None);
     }
 
-    /// The same with all that can be said about it. With a ticket, the outcome is
+    /// Publishes with all options. With a `request_id`, the result is
     /// [`Answer::Published`](crate::topics::Answer::Published).
     pub fn publish_with(&mut self, draft: Draft, request_id: Option<u32>) {
         self.commands.push(Command::Publish { draft: Box::new(draft), request_id });
     }
 
-    /// Asks something about a topic. The answer has this ticket.
+    /// Queries a topic: its history or its presence. The result has this id.
     pub fn query(&mut self, topic: TopicName, query: Query, request_id: u32) {
         self.commands.push(Command::Query { topic, query, request_id });
     }
 
-    /// Closes the connection: a Close frame is sent after all that was sent before, and the peer has some seconds to
-    /// answer it. No more messages are handed over. What is not a WebSocket just ends.
+    /// Closes the connection. On a WebSocket, a Close frame follows all that was sent before, and the peer has some
+    /// seconds to answer it; the handler receives no more messages. `reason` has at most 123 bytes. An HTTP stream ends
+    /// without a code.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         if !self.is_closed && !self.is_stream {
             encode_close(self.out, Some(code), reason, None);
@@ -228,36 +238,36 @@ impl<'a> Context<'a> {
         self.is_closed = true;
     }
 
-    /// Takes no more messages of this peer for now: they stay unread, and so do the bytes in the socket. The handler
-    /// keeps the rest of a message that it has begun, and calls [`resume_input`](Self::resume_input) when it can go on.
+    /// Stops the input: the handler receives no more messages of this peer, and the shard no longer reads its socket.
+    /// If the handler leaves a part of the current message for later, it keeps that part itself.
     pub fn pause_input(&mut self) {
         self.input = Some(Input::Paused);
     }
 
-    /// Ends what [`pause_input`](Self::pause_input) began, perhaps in the same call. In one of the next turns, and once
-    /// the backlog is small, the shard calls [`on_resume`](super::Handler::on_resume) and hands over messages again.
+    /// Ends [`pause_input`](Self::pause_input), also within the same call. In a later turn, when the connection's
+    /// backlog is small, the shard calls [`on_resume`](super::Handler::on_resume) and passes messages again.
     pub fn resume_input(&mut self) {
         self.input = Some(Input::Ready);
     }
 
-    /// In [`on_message`](super::Handler::on_message): the message counts as so many towards what a peer may send in a
-    /// second, since it holds so many requests. Without this it counts as one. In
-    /// [`on_resume`](super::Handler::on_resume): so many requests count that were left before.
+    /// Sets how many messages this call counts for the peer's rate limit. The default is 1 in
+    /// [`on_message`](super::Handler::on_message), and 0 in [`on_resume`](super::Handler::on_resume). For protocols
+    /// with several requests per message.
     pub fn count_as(&mut self, messages: u32) {
         self.messages = Some(messages);
     }
 
-    /// Messages that what came counts as, where the handler has said that.
+    /// The count of [`count_as`](Self::count_as), if it was called.
     pub(crate) fn messages(&self) -> Option<u32> {
         self.messages
     }
 
-    /// What is to become of further messages, if this call has changed that.
+    /// The handler's choice for further messages, if it made one.
     pub(crate) fn input(&self) -> Option<Input> {
         self.input
     }
 
-    /// Subscriptions of the connection, with those asked for in this call.
+    /// Number of the connection's subscriptions, including those requested in this call.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions
     }

@@ -1,9 +1,9 @@
-//! `/echo`: every message comes back as it is.
+//! `/echo`: returns every message unchanged.
 
 use super::{Accept, Context, Handler, Refusal, Request};
 use crate::proto::Message;
 
-/// Sends each message back. For conformance suites and benchmarks.
+/// Returns each message to its sender. For conformance suites and benchmarks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Echo;
 

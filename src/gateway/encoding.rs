@@ -1,4 +1,4 @@
-//! What a subscriber is sent of what is pushed, in each encoding: made once for all subscribers of that encoding.
+//! Encodes publications, joins and leaves, once for all subscribers of an encoding.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use crate::buf::SharedFrame;
 use crate::proto::{Message, MessageKind, encode_message};
 use crate::topics::{Body, ClientInfo, Encoding, Position, TopicName};
 
-/// The bytes on the wire of a publication; `None` where the connection's handler makes them.
+/// The wire bytes of a publication; `None` for [`Encoding::PerConnection`].
 pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame> {
     let mut out = Vec::new();
     match encoding {
@@ -26,8 +26,8 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
     Some(SharedFrame::new(out))
 }
 
-/// Bytes that a publication takes at most in an encoding: not many more than it does, and known without making them.
-/// In the answer to somebody who has missed it, it takes no more than where it is pushed.
+/// Maximum bytes of a publication in an encoding: a tight bound, computed without encoding. A missed publication in a
+/// subscribe reply takes no more than a pushed one.
 pub(super) fn encoded_bytes_max(encoding: Encoding, body: &Body) -> usize {
     let tags = || body.tags.iter().flatten();
     let key = body.key.as_deref().unwrap_or_default();
@@ -57,18 +57,18 @@ pub(super) fn encoded_bytes_max(encoding: Encoding, body: &Body) -> usize {
     }
 }
 
-/// Bytes of an event without its data, with the longest id of one topic.
+/// Bytes of an event without its data, with the longest id of a single topic.
 const EVENT_BYTES: usize = 80;
 
-/// Bytes of the longest position as [`position_text`] writes it.
+/// Maximum length of [`position_text`], in bytes.
 pub(super) const POSITION_BYTES_MAX: usize = 13 + 1 + 20;
 
-/// Bytes at most of data in JSON: as it is, as a string, or as base64 where it is no text.
+/// Maximum bytes of data in JSON: verbatim, as a string, or as base64 if it is not text.
 fn data_bytes_max(data: &[u8]) -> usize {
     escaped_bytes(data).max(base64_bytes(data.len()) + 2)
 }
 
-/// Bytes at most of a text in JSON: as it is, or as a string.
+/// Maximum bytes of a text in JSON: verbatim or as a string.
 fn escaped_bytes(text: &[u8]) -> usize {
     let escapes = text.iter().filter(|byte| matches!(byte, b'"' | b'\\')).count();
     let controls = text.iter().filter(|byte| **byte < b' ').count();
@@ -79,7 +79,7 @@ fn base64_bytes(len: usize) -> usize {
     4 * len.div_ceil(3)
 }
 
-/// Bytes at most of who has published it.
+/// Maximum bytes of the publisher's client information.
 fn info_bytes_max(body: &Body) -> usize {
     let Some(info) = &body.info else { return 0 };
     let more = [&info.conn_info, &info.chan_info];
@@ -87,8 +87,7 @@ fn info_bytes_max(body: &Body) -> usize {
     more + escaped_bytes(info.client.as_bytes()) + escaped_bytes(info.user.as_bytes()) + 80
 }
 
-/// The bytes on the wire of the news that somebody has subscribed, or has ceased to; `None` where the encoding has no
-/// such thing.
+/// The wire bytes of a join or a leave; `None` if the encoding has no such message.
 pub fn encode_presence(
     encoding: Encoding,
     topic: &TopicName,
@@ -108,19 +107,19 @@ pub fn encode_presence(
     Some(SharedFrame::new(out))
 }
 
-/// Appends a message whose payload `encode` makes.
+/// Appends a message with the payload that `encode` appends.
 fn encode_as(kind: MessageKind, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
     let mut payload = Vec::new();
     encode(&mut payload);
     encode_message(out, Message { kind, payload: &payload }, None);
 }
 
-/// A position as clients are told it, and tell it: `<epoch>:<offset>`.
+/// A position in the form that clients receive and send: `<epoch>:<offset>`.
 pub(super) fn position_text(position: Position) -> String {
     format!("{}:{}", position.epoch, position.offset)
 }
 
-/// Appends a message that is a line of JSON about the publication, then its payload.
+/// Appends a message: a line of JSON about the publication, then its payload.
 fn encode_envelope(out: &mut Vec<u8>, body: &Body) {
     let mut head = serde_json::json!({
         "topic": body.topic.as_str(),
@@ -144,7 +143,7 @@ fn encode_envelope(out: &mut Vec<u8>, body: &Body) {
     encode_message(out, Message { kind, payload: &payload }, None);
 }
 
-/// Appends an event of a `text/event-stream`. What is not text comes as base64, in an event of that name.
+/// Appends an event of a `text/event-stream`. A binary payload is base64 in an event named `base64`.
 pub(super) fn encode_event(out: &mut Vec<u8>, body: &Body, id: &str) {
     out.extend_from_slice(format!("id: {id}\n").as_bytes());
     match std::str::from_utf8(body.payload()).ok().filter(|_| body.is_text) {
@@ -157,7 +156,7 @@ pub(super) fn encode_event(out: &mut Vec<u8>, body: &Body, id: &str) {
     out.push(b'\n');
 }
 
-/// Appends a text as `data` fields, one for each of its lines, so that no line of it can be taken for a field.
+/// Appends a text as `data` fields, one for each line, so that no line of the text is parsed as another field.
 fn encode_data(out: &mut Vec<u8>, text: &str) {
     // A line ends with CR LF, LF or CR.
     for line in text.replace("\r\n", "\n").split(['\n', '\r']) {

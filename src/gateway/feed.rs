@@ -1,9 +1,9 @@
-//! `/feed/<topic>[,<topic>…]`: the raw feed. Each publication is one message, its payload verbatim.
+//! `/feed/<topic>[,<topic>…]`: the raw feed. Each publication is one message: its payload verbatim.
 //!
-//! Who was here before says where (`?since=<epoch>:<offset>`, one for each topic) and is sent what it has missed, or is
-//! closed with 3010 if that can't be had; `?history=<n>` asks for the newest. Who offers the subprotocol
-//! `ringfeed.envelope` gets a line of JSON before each payload, which says the topic and the position, and first of all
-//! such a line that says where the topic is.
+//! A reconnecting client sends its position in each topic (`?since=<epoch>:<offset>,…`) and receives the publications
+//! that it missed; if they are no longer available, the server closes with 3010. `?history=<n>` requests the newest
+//! publications. A client that offers the subprotocol `ringfeed.envelope` receives a line of JSON before each payload,
+//! with topic and position, and for each topic a first message with such a line about the topic's position.
 
 use std::sync::Arc;
 
@@ -15,26 +15,27 @@ use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
 
-/// The subprotocol of those who want to know offsets.
+/// The subprotocol with positions.
 const ENVELOPE: &str = "ringfeed.envelope";
 
-/// What was missed can't be had: the same code as Centrifugo's.
+/// Missed publications are no longer available: Centrifugo's code.
 const INSUFFICIENT_STATE: CloseCode = CloseCode(3010);
 
-/// Subscribes each connection to the topics in its path. The feed is one-way: whoever sends a message is told so.
+/// Subscribes each connection to the topics in its path. The feed is one-way: the server closes a connection that sends
+/// a message with 1008.
 #[derive(Clone, Debug, Default)]
 pub struct Feed {
     namespaces: Arc<Namespaces>,
 }
 
 impl Feed {
-    /// A feed of the topics that anyone may subscribe to.
+    /// A feed of the topics that [`Allowed::Anyone`](crate::topics::Allowed::Anyone) may subscribe to.
     pub fn new(namespaces: Arc<Namespaces>) -> Feed {
         Feed { namespaces }
     }
 }
 
-/// The ticket of a subscription says how it is to be answered.
+/// The id of a subscribe request selects the form of its reply.
 const RAW_REQUEST: u32 = 0;
 const ENVELOPE_REQUEST: u32 = 1;
 
@@ -73,7 +74,7 @@ impl Handler for Feed {
             }
             Answer::Subscribed { position, recovery: Recovery::Lost, .. } => {
                 let position = position_text(position);
-                let reason = format!("what came since is no longer kept, or too much: the feed is at {position}");
+                let reason = format!("history since your position has expired; current position: {position}");
                 conn.close(INSUFFICIENT_STATE, &reason);
             }
             Answer::Subscribed { recovery, .. } => send_missed(conn, Encoding::Raw, recovery),
@@ -83,16 +84,16 @@ impl Handler for Feed {
     }
 }
 
-/// The topics of a request, each once, and what is wanted of their past.
+/// The distinct topics of a request, and the earlier publications it requests of each.
 fn wanted(request: &Request<'_>) -> Result<Vec<(TopicName, CatchUp)>, Refusal> {
     let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
     let catch_up = match (parameter(request.head, "since"), parameter(request.head, "history")) {
-        (Some(_), Some(_)) => return Err(Refusal::new(400, "either 'since' or 'history', not both")),
+        (Some(_), Some(_)) => return Err(Refusal::new(400, "send either 'since' or 'history', not both")),
         (Some(since), None) => positions(since, topics.len()).ok_or_else(|| {
-            Refusal::new(400, "'since' is <epoch>:<offset>, for each topic of the path one, with commas between")
+            Refusal::new(400, "'since' must be <epoch>:<offset> for each topic of the path, separated by commas")
         })?,
         (None, Some(count)) => {
-            let count = count.parse().map_err(|_| Refusal::new(400, "'history' is a number of publications"))?;
+            let count = count.parse().map_err(|_| Refusal::new(400, "'history' must be a number of publications"))?;
             vec![CatchUp::Last(count); topics.len()]
         }
         (None, None) => vec![CatchUp::None; topics.len()],
@@ -103,7 +104,7 @@ fn wanted(request: &Request<'_>) -> Result<Vec<(TopicName, CatchUp)>, Refusal> {
     Ok(wanted)
 }
 
-/// What stands before everything else of a topic.
+/// The first line of a topic in the envelope subprotocol.
 fn subscribed(topic: &TopicName, position: Position, recovery: &Recovery) -> String {
     let mut line = serde_json::json!({
         "subscribed": true,
@@ -124,7 +125,7 @@ fn send_missed(conn: &mut Context<'_>, encoding: Encoding, recovery: Recovery) {
     for body in missed {
         match encoding {
             Encoding::Raw => conn.send(message(&body)),
-            _ => conn.write(&encode_publication(encoding, &body).expect("these encodings are for everybody")),
+            _ => conn.write(&encode_publication(encoding, &body).expect("a shared encoding has a frame")),
         }
     }
 }

@@ -9,99 +9,136 @@ use crate::conn::{CloseCause, Heartbeat};
 use crate::proto::{CloseCode, Message, RequestHead, Upgrade};
 use crate::topics::{Answer, Body, Encoding, Push, TopicName};
 
-/// What happens on the connections of a path.
+/// The behaviour of a path: the shard calls a handler for every event on the path's connections.
 ///
-/// Each shard has a handler of its own, made by the factory given to
-/// [`ServerBuilder::route`](crate::server::ServerBuilder::route), so nothing needs to be shared or locked. Calls run to
-/// completion on the shard's thread: whatever takes long belongs elsewhere. A connection is known by its [`ConnId`],
-/// which is unique on its shard for as long as it is open.
+/// Each shard has its own handler, made on its thread by the factory given to
+/// [`ServerBuilder::route`](crate::server::ServerBuilder::route). A handler therefore needs no locks. It serves all
+/// connections of its path on its shard: keep state per connection in a map by [`ConnId`], which is unique on the shard
+/// while the connection is open, and remove the entry in [`on_close`](Self::on_close).
+///
+/// A call runs to completion on the shard's thread, and all connections of the shard wait for it. Do not block: move
+/// I/O and long computations to another thread, and publish their results with a
+/// [`Publisher`](crate::server::Publisher).
+///
+/// A handler acts through its [`Context`]. Messages that it sends leave at the end of the turn; the shard executes its
+/// other requests after the call returns.
+///
+/// ```
+/// use ringfeed::{Accept, Context, Handler, Message, Refusal, Request};
+///
+/// /// Returns each message to its sender.
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     fn on_open(&mut self, _conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
+///         match request.head.header("X-Api-Key") {
+///             Some("secret") => Ok(Accept::default()),
+///             _ => Err(Refusal::new(403, "send a valid X-Api-Key header")),
+///         }
+///     }
+///
+///     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+///         conn.send(message);
+///     }
+/// }
+/// ```
 pub trait Handler {
-    /// A peer asks to open a WebSocket. What is sent from here follows the answer to the handshake.
+    /// A peer requests a WebSocket. Return [`Accept`] to open it. Messages sent in this call follow the handshake
+    /// response.
     ///
     /// # Errors
-    /// A [`Refusal`] is sent to the peer instead, and nothing of what was done from here happens.
+    /// Return a [`Refusal`] to reject the request: the peer receives it as the HTTP response, and the shard discards
+    /// all that this call has sent and requested. [`on_close`](Self::on_close) is not called.
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal>;
 
-    /// A peer asks for something else than a WebSocket, by GET. If it is accepted, it gets a response without an end,
-    /// made of what is [written](Context::write) and of publications; what it sends after its request is ignored.
+    /// A peer sends a GET request that is not a WebSocket handshake. Return [`Stream`] to start an endless response: it
+    /// consists of the bytes that the handler [writes](Context::write) and of publications. The server ignores further
+    /// bytes from the peer.
     ///
     /// # Errors
-    /// A [`Refusal`] is sent to the peer instead, and nothing of what was done from here happens. By default that
-    /// there is only a WebSocket here.
+    /// Return a [`Refusal`] to reject the request: the peer receives it as the HTTP response, and the shard discards
+    /// all that this call has written and requested. The default rejects with 426.
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
         let _ = (conn, request);
         Err(Refusal::new(426, "this is a WebSocket endpoint: connect to it with a WebSocket client"))
     }
 
-    /// A whole message came. Text is valid UTF-8.
+    /// A complete message has arrived. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
 
-    /// Called when the handler may continue the messages that it [paused](Context::pause_input) on this connection,
-    /// before the shard hands over further ones. It may pause again.
+    /// Continues the work that the handler left when it [paused](Context::pause_input) this connection's input. The
+    /// shard calls it in a turn after [`Context::resume_input`]; the handler may pause the input again.
     fn on_resume(&mut self, conn: &mut Context<'_>) {
         let _ = conn;
     }
 
-    /// What was asked for with this ticket has come about, or has not.
+    /// The result of the request with this id: see [`Context::subscribe_with`], [`Context::publish_with`] and
+    /// [`Context::query`]. Each request of an open connection has one result.
     fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         let _ = (conn, request_id, answer);
     }
 
-    /// Bytes at most that this connection is sent of a publication that it has missed. What would wait for it in vain
-    /// is left out of [`on_answer`](Self::on_answer).
+    /// The maximum size, in bytes, of a missed publication on this connection. Before [`on_answer`](Self::on_answer),
+    /// the shard adds these sizes up: above the namespace's
+    /// [`outbox_bytes_max`](crate::topics::Namespace::outbox_bytes_max) the answer holds only the newest publications,
+    /// or [`Recovery::Lost`](crate::topics::Recovery::Lost). Implement it only if `on_answer` sends more per
+    /// publication than `encoding` takes.
     fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
         let _ = conn;
         encoded_bytes_max(encoding, body)
     }
 
-    /// Something was pushed to a topic that this connection has subscribed to with [`Encoding::PerConnection`].
+    /// A push to a topic of this connection. The shard calls it only for connections that were accepted with
+    /// [`Encoding::PerConnection`].
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
         let _ = (conn, topic, push);
     }
 
-    /// When [`take_due`](Self::take_due) is to be asked next, if ever: shard time, in milliseconds. Asked in each turn.
+    /// The time of the next expiry, in milliseconds of [`Clock::now_ms`](super::Clock::now_ms); `None` if no timer is
+    /// set. The shard calls it once per turn.
     fn deadline_ms(&self) -> Option<u64> {
         None
     }
 
-    /// A connection whose time has come, and which [`on_timer`](Self::on_timer) is then called for. Asked until there
-    /// is none.
+    /// Pops a connection with a timer that has expired at `now_ms`; called until `None`. The shard then calls
+    /// [`on_timer`](Self::on_timer) for the connection.
     fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
         let _ = now_ms;
         None
     }
 
-    /// The connection's time has come.
+    /// The timer of this connection has expired.
     fn on_timer(&mut self, conn: &mut Context<'_>) {
         let _ = conn;
     }
 
-    /// The server API wants something of a user's connections: appends those of them that are here.
+    /// Appends to `found` the connections of this handler that a command of the server API addresses.
     fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
         let _ = (command, found);
     }
 
-    /// The server API wants something of this connection, which [`find_connections`](Self::find_connections) has named.
+    /// Executes a command of the server API for a connection that [`find_connections`](Self::find_connections) has
+    /// returned.
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         let _ = (conn, command);
     }
 
-    /// The connection that was opened is over, and its subscriptions have ended.
+    /// A connection that this handler had accepted has ended, and so have its subscriptions. The last call for `conn`.
     fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
         let _ = (conn, cause);
     }
 
-    /// The server stops, and it is this connection's turn to go: closes it with the code after which its client comes
-    /// back gently. Where this does not [`close`](Context::close) the connection, 1001 does.
+    /// The server is stopping and closes this connection now. Send a last message or close with a code of your
+    /// protocol; if this call does not [`close`](Context::close) the connection, the server closes it with 1001.
     fn on_drain(&mut self, conn: &mut Context<'_>) {
         conn.close(CloseCode::GOING_AWAY, "the server is stopping");
     }
 }
 
-/// The opening handshake, as far as an application may want to look at it.
+/// A request to open a WebSocket.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// What follows the route's prefix in the path; not percent-decoded.
+    /// The path after the route's prefix; not percent-decoded.
     pub rest: &'a str,
     /// Path, query and header fields.
     pub head: &'a RequestHead<'a>,
@@ -109,86 +146,97 @@ pub struct Request<'a> {
     pub upgrade: &'a Upgrade<'a>,
 }
 
-/// A GET that asks for no WebSocket.
+/// A GET request that is not a WebSocket handshake.
 #[derive(Clone, Copy, Debug)]
 pub struct Get<'a> {
-    /// What follows the route's prefix in the path; not percent-decoded.
+    /// The path after the route's prefix; not percent-decoded.
     pub rest: &'a str,
     /// Path, query and header fields.
     pub head: &'a RequestHead<'a>,
 }
 
-/// The peer is welcome.
+/// Accepts a WebSocket. The default selects no subprotocol, the server's message limit, raw payloads and WebSocket
+/// pings.
+///
+/// ```
+/// use ringfeed::Accept;
+///
+/// let accept = Accept { message_bytes_max: Some(1024), ..Accept::default() };
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accept {
-    /// One of those that the request offers.
+    /// The subprotocol that the response selects (RFC 6455 §4.2.2). It must be one that the request offers; the server
+    /// omits any other.
     pub subprotocol: Option<String>,
-    /// Bytes of one message from this peer, if that should be less than the server's bound.
+    /// Maximum size of a message from this peer, in bytes, if less than
+    /// [`ServerConfig::message_bytes_max`](crate::server::ServerConfig::message_bytes_max). The server closes the
+    /// connection with 1009 above that.
     pub message_bytes_max: Option<u32>,
-    /// In which form this connection is sent what is pushed to its topics.
+    /// The encoding of publications for this connection.
     pub encoding: Encoding,
-    /// How a silent peer is asked for a sign of life.
+    /// The form of the server's pings.
     pub heartbeat: Heartbeat,
 }
 
-/// The peer gets a response without an end.
+/// Accepts a GET request with an endless response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
     /// The response's `Content-Type`.
     pub content_type: &'static str,
-    /// Further header fields.
+    /// Further header fields. The server omits a value that is not valid in a header field.
     pub headers: Vec<(&'static str, String)>,
-    /// In which form this connection is sent what is pushed to its topics.
+    /// The encoding of publications for this connection.
     pub encoding: Encoding,
-    /// What is sent so that the connection is not thought dead.
+    /// The form of the keep-alive bytes.
     pub heartbeat: Heartbeat,
 }
 
-/// The peer is not welcome.
+/// Rejects a request with an HTTP response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     /// HTTP status: 400 to 599, or 204.
     pub status: u16,
-    /// Tells the peer why, and what to do about it.
+    /// The response's body: the reason and the remedy, in one line.
     pub text: Cow<'static, str>,
 }
 
-/// What the server API wants of the connections of a user.
+/// A command of the server API for the connections of a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserCommand {
-    /// The user; empty is every one.
+    /// The user; empty addresses all users.
     pub user: String,
-    /// Only this connection of the user's.
+    /// Only this connection of the user.
     pub client: Option<String>,
-    /// What is wanted.
+    /// The action.
     pub action: UserAction,
 }
 
-/// See [`UserCommand`].
+/// The action of a [`UserCommand`].
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum UserAction {
-    /// Subscribe it to this topic.
+    /// Subscribe the connection to this topic.
     Subscribe(TopicName),
-    /// End its subscription to this topic.
+    /// End the connection's subscription to this topic.
     Unsubscribe(TopicName),
-    /// Close it with this code.
+    /// Close the connection.
     Disconnect {
-        /// As in RFC 6455 §7.4.2: 3000 to 4999.
+        /// The close code: 3000 to 4999 (RFC 6455 §7.4.2).
         code: CloseCode,
-        /// At most 123 bytes.
+        /// The close reason: at most 123 bytes.
         reason: String,
     },
-    /// Prolong it, or end it.
+    /// Change the time at which the connection expires.
     Refresh {
-        /// Whether it has expired.
+        /// Whether it has expired already.
         is_expired: bool,
-        /// When it will, in seconds of Unix time.
+        /// The new time, in seconds of Unix time; `None` never expires.
         expire_at: Option<u64>,
     },
 }
 
 impl Refusal {
-    /// A refusal with a status and a text of one line.
+    /// A refusal with a status (400 to 599, or 204) and a text of one line.
     pub fn new(status: u16, text: impl Into<Cow<'static, str>>) -> Refusal {
         Refusal { status, text: text.into() }
     }

@@ -1,7 +1,7 @@
-//! Application protocols over messages: what a path of the data port means.
+//! Application protocols over messages: the protocol of each path on the data port.
 //!
-//! A [`Handler`] is told of connections and messages, and answers through its [`Context`]: bytes for the peer at once,
-//! and [`Command`]s for the shard. It never sees a socket, and runs to completion.
+//! The shard calls a [`Handler`] for each event of a connection. The handler acts through its [`Context`]: messages to
+//! the peer, and [`Command`]s to the shard. It never sees a socket, and each call runs to completion.
 
 mod catch_up;
 pub mod centrifuge;

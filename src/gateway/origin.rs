@@ -1,53 +1,54 @@
 //! Which web pages may connect.
 //!
-//! Browsers let every page open a WebSocket to every server and send the server's cookies along; all they do about it
-//! is to name the page's origin (RFC 6455 §10.2). So the server has to look. Only pages are kept out this way: a
-//! program can send any origin, or none, and none is always welcome.
+//! Browsers let every page open a WebSocket to every server and send the server's cookies along; the only protection is
+//! the page's origin in the request (RFC 6455 §10.2). So the server checks it. The check concerns only pages: a program
+//! can send any origin or none, and the server accepts requests without one.
 //!
-//! A page's own name may be made to *resolve* to 127.0.0.1 after the page has loaded (DNS rebinding). To the browser
-//! this server is then the page's own: origin and host are the same, and a GET carries no origin at all. `Host` still
-//! has the page's name. So where the listener is on loopback a name as host proves nothing, unless a pattern has it.
+//! An attacker's page may make its own host name *resolve* to 127.0.0.1 after loading (DNS rebinding). The browser then
+//! considers this server the page's own: origin and host are equal, and a GET carries no origin at all. `Host` still
+//! holds the attacker's name. So a listener on loopback accepts a host name only if a pattern contains it.
 
 use std::fmt;
 
 use crate::proto::Host;
 
-/// The web pages that may connect, besides those that were loaded from the very host and port they connect to. A
-/// listener on loopback does not take a name for its own host, unless a pattern has that name.
+/// The web pages that may connect, besides those loaded from the same host and port. A listener on loopback accepts a
+/// host name as its own only if a pattern contains it.
 ///
-/// Without patterns these are the pages of a loopback address, as while developing.
+/// Without patterns, pages of loopback addresses may connect, for development.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     patterns: Vec<OriginPattern>,
 }
 
-/// `*`, which is any origin; `null`, that of sandboxed pages and local files; or `scheme://host[:port]`, where each `*`
-/// stands for one or more characters that are neither `/` nor `:`. So `https://*.example.com` has the subdomains at any
-/// depth, without `https://example.com` itself.
+/// `*` is any origin; `null` is the origin of sandboxed pages and local files; or `scheme://host[:port]`, where each
+/// `*` matches one or more characters other than `/` and `:`. So `https://*.example.com` matches subdomains at any
+/// depth, but not `https://example.com`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OriginPattern(String);
 
-/// Why a request is refused that a web page may have made.
+/// Why the server rejects a request that a web page may have sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PageRefused {
     /// Pages of this origin may not connect.
     Origin,
-    /// The host is a name that anybody may have pointed at this loopback address.
+    /// The host is a name, which anyone may resolve to this loopback address.
     Host,
 }
 
-/// A text that is no [`OriginPattern`].
+/// The text is not an [`OriginPattern`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidPattern;
 
 impl Origins {
-    /// The pages whose origin has one of these patterns.
+    /// Allows the pages with an origin that matches one of these patterns.
     pub fn new(patterns: Vec<OriginPattern>) -> Origins {
         Origins { patterns }
     }
 
-    /// Checks `Origin` and `Host` of a request to open a WebSocket, which browsers never send without an origin. An
-    /// origin that is allowed has only visible characters of ASCII, so that it can be repeated in an answer.
+    /// Checks `Origin` and `Host` of a WebSocket request; browsers always send an origin with it. An accepted origin
+    /// consists of visible ASCII characters, so a response may contain it.
     ///
     /// # Errors
     /// [`PageRefused`]. `on_loopback`: the listener's address is a loopback address.
@@ -72,7 +73,8 @@ impl Origins {
         }
     }
 
-    /// The same for a GET that asks for no WebSocket, which browsers send without an origin to a page's own host.
+    /// Checks a GET request that is not a WebSocket handshake. Browsers send it to the page's own host without an
+    /// origin.
     ///
     /// # Errors
     /// [`PageRefused`].
@@ -92,15 +94,15 @@ impl Origins {
 }
 
 impl PageRefused {
-    /// For the body of the answer.
+    /// The body of the response.
     pub fn reason(self) -> &'static str {
         match self {
             PageRefused::Origin => {
-                "pages of this origin may not connect: name it in allowed_origins, or load the page from here"
+                "pages of this origin may not connect: add it to allowed_origins, or load the page from this server"
             }
             PageRefused::Host => {
-                "this server listens on loopback and takes no name for its own: name the site in allowed_origins, as \
-                 https://HOST, or address the server as localhost"
+                "this server listens on loopback and accepts no other host name: add the site to allowed_origins, as \
+                 https://HOST, or connect to localhost"
             }
         }
     }
@@ -110,7 +112,7 @@ impl OriginPattern {
     /// Checks `text`.
     ///
     /// # Errors
-    /// [`InvalidPattern`], most likely for want of a scheme, or for a path after the host.
+    /// [`InvalidPattern`], usually since the scheme is missing or a path follows the host.
     pub fn new(text: &str) -> Result<OriginPattern, InvalidPattern> {
         let is_origin = text.split_once("://").is_some_and(|(scheme, authority)| {
             let is_authority_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]*".contains(&byte);
@@ -126,7 +128,7 @@ impl OriginPattern {
         }
     }
 
-    /// The pattern as it was written.
+    /// The pattern's text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -135,18 +137,17 @@ impl OriginPattern {
         self.0 == "*" || matches(self.0.as_bytes(), origin.as_bytes())
     }
 
-    /// Whether this is the pattern of pages of `host`, whatever their scheme.
+    /// Whether this pattern matches pages of `host`, with any scheme.
     fn names(&self, host: Host<'_>) -> bool {
         let Some((_, authority)) = self.0.split_once("://") else { return self.0 == "*" };
         matches(authority.as_bytes(), host.as_str().as_bytes())
     }
 }
 
-/// Whether `text` has this pattern, in any case. Both are walked together; where that does not go on, the last star
-/// takes one character more.
+/// Whether `text` matches this pattern, ignoring case. On a mismatch, the last star takes one more character.
 fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut at, mut index) = (0, 0);
-    // Behind the last star, and behind what it has taken.
+    // The indices after the last star, and after the characters that it has taken.
     let mut star = None;
     while let Some(byte) = text.get(index) {
         match (pattern.get(at), star) {
@@ -165,13 +166,13 @@ fn matches(pattern: &[u8], text: &[u8]) -> bool {
     at == pattern.len()
 }
 
-/// Whether a star stands for this.
+/// Whether a star matches this byte.
 fn is_wild(byte: u8) -> bool {
     byte != b'/' && byte != b':'
 }
 
-/// Whether a page of this origin came from the host and port that `Host` names. The scheme may differ in meaning only:
-/// behind a proxy that ends TLS, the page is https and this server does not know.
+/// Whether a page of this origin was loaded from the host and port in `Host`. The scheme may differ: behind a proxy
+/// that terminates TLS the page is https, which this server can't see.
 fn is_same(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
@@ -179,7 +180,7 @@ fn is_same(origin: &str, host: &str) -> bool {
     authority[..without_default(authority)].eq_ignore_ascii_case(&host[..without_default(host)])
 }
 
-/// Whether this origin, `scheme://host[:port]`, is a page of a loopback address or of `localhost`.
+/// Whether this origin, `scheme://host[:port]`, is a loopback address or `localhost`.
 pub(crate) fn is_loopback_origin(origin: &str) -> bool {
     let Some((_, authority)) = origin.split_once("://") else { return false };
     Host::parse(authority).is_some_and(Host::is_loopback)
@@ -187,7 +188,7 @@ pub(crate) fn is_loopback_origin(origin: &str) -> bool {
 
 impl fmt::Display for InvalidPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an origin is scheme://host or scheme://host:port, where * stands for some characters, or * alone")
+        f.write_str("an origin is scheme://host or scheme://host:port, where * matches some characters, or * alone")
     }
 }
 
@@ -201,13 +202,13 @@ mod tests {
         Origins::new(patterns.iter().map(|pattern| OriginPattern::new(pattern).unwrap()).collect())
     }
 
-    /// Whether a listener that is not on loopback lets a page open a WebSocket.
+    /// Whether a listener that is not on loopback accepts a page's WebSocket.
     fn allows(origins: &Origins, origin: Option<&str>, host: &str) -> bool {
         origins.check_upgrade(origin, Host::parse(host), false).is_ok()
     }
 
     #[test]
-    fn without_a_list_pages_of_this_host_and_of_loopback_are_welcome() {
+    fn without_patterns_pages_of_this_host_and_of_loopback_may_connect() {
         let rows = [
             (None, "example.com", true),
             (Some("https://example.com"), "example.com", true),
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_says_who_else_is_welcome() {
+    fn patterns_allow_more_origins() {
         let list = origins(&["https://*.example.com", "http://localhost:*", "null"]);
         let rows = [
             (None, true),
@@ -260,20 +261,20 @@ mod tests {
         assert!(!allows(&origins(&["*"]), Some("http://é"), "this.host"));
     }
 
-    /// Patterns, origin and host, and what a listener on loopback says to an upgrade, and to a GET.
+    /// Patterns, origin and host, and the outcome of an upgrade and of a GET on a loopback listener.
     type Verdicts<'a> = (&'a [&'a str], Option<&'a str>, Option<&'a str>, [Result<(), PageRefused>; 2]);
 
     #[test]
-    fn on_loopback_a_name_is_no_host_of_ours_unless_it_is_listed() {
+    fn a_loopback_listener_rejects_host_names_without_a_pattern() {
         let (ok, host, origin) = (Ok(()), Err(PageRefused::Host), Err(PageRefused::Origin));
         let rows: [Verdicts<'_>; 19] = [
-            // A page whose name was made to resolve to 127.0.0.1, with a WebSocket and with an event stream.
+            // DNS rebinding: the page's host name resolves to 127.0.0.1. A WebSocket, then an event stream.
             (&[], Some("http://evil.example:8000"), Some("evil.example:8000"), [host, host]),
             (&[], None, Some("evil.example:8000"), [ok, host]),
             (&[], Some("http://localhost.:8000"), Some("localhost.:8000"), [host, host]),
             (&["https://app.example"], Some("http://evil.example"), Some("evil.example"), [host, host]),
             (&["https://app.example"], None, Some("evil.example"), [ok, host]),
-            // Pages and programs that address the server by its address or as localhost.
+            // Pages and programs that connect to the address or to localhost.
             (&[], Some("http://localhost:8000"), Some("localhost:8000"), [ok, ok]),
             (&[], Some("http://127.0.0.1:3000"), Some("localhost:8000"), [ok, ok]),
             (&[], None, Some("localhost:8000"), [ok, ok]),
@@ -281,7 +282,7 @@ mod tests {
             (&[], None, None, [ok, ok]),
             (&["https://app.example"], Some("http://192.0.2.7"), Some("192.0.2.7"), [ok, ok]),
             (&[], Some("https://evil.example"), Some("localhost:8000"), [origin, origin]),
-            // A proxy on this host that passes the public name on.
+            // A proxy on this host that forwards the public name.
             (&[], Some("https://app.example"), Some("app.example"), [host, host]),
             (&["https://app.example"], Some("https://app.example"), Some("app.example"), [ok, ok]),
             (&["https://app.example"], Some("https://app.example"), Some("push.example"), [ok, ok]),
@@ -300,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn stars_take_as_much_as_it_needs() {
+    fn a_star_matches_any_number_of_characters() {
         let rows = [
             ("a*b", "axb", true),
             ("a*b", "abb", true),
@@ -331,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_told_by_the_whole_host() {
+    fn the_whole_host_decides_whether_it_is_loopback() {
         for yes in
             ["http://localhost", "https://LOCALHOST:1", "http://127.8.8.8", "http://[::1]:8000", "app://localhost"]
         {

@@ -1,11 +1,11 @@
-//! The small page that shows a feed in the browser, and what other plain GETs are told.
+//! The demo page, and the response to other GET requests.
 
 use crate::proto::{RequestHead, encode_response};
 
-/// Subscribes to a feed and shows it live.
+/// Subscribes to a feed and shows its messages live.
 const PAGE: &str = include_str!("page.html");
 
-/// The page loads nothing from anywhere and talks to its own host only.
+/// The page loads no resource and connects only to its own host.
 const PAGE_HEADERS: &[(&str, &str)] = &[
     (
         "Content-Security-Policy",
@@ -16,12 +16,12 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
     ("Cache-Control", "no-cache"),
 ];
 
-/// Appends the answer to a GET that is not a WebSocket handshake, where no handler serves its path.
+/// Appends the response to a GET request that is neither a WebSocket handshake nor on a handler's path.
 pub fn answer_plain_get(out: &mut Vec<u8>, head: &RequestHead<'_>) {
     let text = "text/plain; charset=utf-8";
     match head.path {
         "/" => encode_response(out, 200, "text/html; charset=utf-8", PAGE.as_bytes(), PAGE_HEADERS),
-        _ => encode_response(out, 404, text, b"nothing here: the feed of a topic is at /feed/<topic>\n", &[]),
+        _ => encode_response(out, 404, text, b"not found: the feed of a topic is at /feed/<topic>\n", &[]),
     }
 }
 
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_gets_are_told_what_is_where() {
+    fn plain_gets_receive_the_page_or_a_404() {
         assert!(answer("/").starts_with("HTTP/1.1 200 "));
         assert!(answer("/?topic=a").contains("Content-Security-Policy"));
         assert!(answer("/favicon.ico").starts_with("HTTP/1.1 404 "));

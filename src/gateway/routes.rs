@@ -1,4 +1,4 @@
-//! Which handler a path belongs to.
+//! Maps paths to handlers.
 
 use std::fmt;
 
@@ -6,25 +6,29 @@ use super::Handler;
 use crate::buf::ConnId;
 use crate::limits::ROUTES_MAX;
 
-/// Handlers by path: an exact one (`/echo`), or a prefix that ends in `/` (`/feed/`).
+/// Handlers by path: an exact path (`/echo`), or a prefix that ends in `/` (`/feed/`).
 #[derive(Default)]
 pub struct Routes {
     routes: Vec<(String, Box<dyn Handler>)>,
 }
 
-/// A path that can't be a route.
+/// The path of a route is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RouteError {
-    /// It does not begin with `/`, or is `/` itself, which is the page's.
+    /// The path does not begin with `/`, or is `/`, the path of the demo page.
     Invalid(String),
-    /// It is there twice.
+    /// The path is already registered.
     Repeated(String),
-    /// It is one more than [`ROUTES_MAX`].
+    /// There are [`ROUTES_MAX`] routes already.
     TooMany(String),
 }
 
 impl Routes {
     /// Adds a handler for `path`.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the routes are unchanged.
     pub fn add(&mut self, path: &str, handler: Box<dyn Handler>) -> Result<(), RouteError> {
         if !path.starts_with('/') || path == "/" {
             return Err(RouteError::Invalid(path.to_owned()));
@@ -39,7 +43,7 @@ impl Routes {
         Ok(())
     }
 
-    /// The route of `path`, and what follows its prefix. The longest prefix wins.
+    /// The route of `path`, and the path after its prefix. The longest prefix wins.
     pub fn find<'p>(&self, path: &'p str) -> Option<(u8, &'p str)> {
         let matching = self.routes.iter().enumerate().filter_map(|(index, (route, _))| {
             let rest = path.strip_prefix(route.as_str())?;
@@ -53,12 +57,12 @@ impl Routes {
         self.routes.iter().map(|(_, handler)| handler.as_ref())
     }
 
-    /// When [`take_due`](Self::take_due) is to be asked next.
+    /// The earliest [`deadline_ms`](Handler::deadline_ms) of all handlers: call [`take_due`](Self::take_due) then.
     pub fn deadline_ms(&self) -> Option<u64> {
         self.iter().filter_map(|handler| handler.deadline_ms()).min()
     }
 
-    /// A connection whose time has come for its handler; ask again until there is none.
+    /// Pops a connection with an expired timer; call until `None`.
     pub fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
         self.routes.iter_mut().find_map(|(_, handler)| handler.take_due(now_ms))
     }
@@ -73,11 +77,11 @@ impl fmt::Display for RouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RouteError::Invalid(path) => {
-                write!(f, "'{path}' can't be a route: it must begin with / and be more than /")
+                write!(f, "invalid route '{path}': a route must begin with / and be longer than /")
             }
-            RouteError::Repeated(path) => write!(f, "the route '{path}' is there twice"),
+            RouteError::Repeated(path) => write!(f, "route '{path}' is already registered"),
             RouteError::TooMany(path) => {
-                write!(f, "no room for the route '{path}': there are at most {ROUTES_MAX}, so serve it by a prefix")
+                write!(f, "too many routes for '{path}': the limit is {ROUTES_MAX}; serve several paths by one prefix")
             }
         }
     }
@@ -105,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_routes_are_refused() {
+    fn bad_routes_are_rejected() {
         let mut routes = Routes::default();
         routes.add("/echo", Box::new(Echo)).unwrap();
         assert_eq!(routes.add("/echo", Box::new(Echo)), Err(RouteError::Repeated("/echo".into())));
@@ -114,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_last_route() {
+    fn the_number_of_routes_has_a_limit() {
         let mut routes = Routes::default();
         for n in 0..ROUTES_MAX {
             routes.add(&format!("/{n}"), Box::new(Echo)).unwrap();

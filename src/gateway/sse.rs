@@ -1,8 +1,8 @@
 //! `/sse/<topic>[,<topic>…]`: Server-Sent Events.
 //!
-//! The id of each event says where the stream is in all its topics, so a browser that comes back with `Last-Event-ID`
-//! is sent what it has missed. If that can't be had, it is told by an event `lost`, whose data say of which topic and
-//! where that is now, and goes on from there.
+//! The id of each event holds the stream's position in all its topics. A browser that reconnects with `Last-Event-ID`
+//! receives the events it missed. If they are no longer available, it receives an event `lost` with the topic and its
+//! current position, and the stream continues from there.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
 
-/// Serves event streams of the topics that anyone may subscribe to.
+/// Serves event streams of the topics that [`Allowed::Anyone`](crate::topics::Allowed::Anyone) may subscribe to.
 #[derive(Debug, Default)]
 pub struct Sse {
     namespaces: Arc<Namespaces>,
-    /// Where the streams of several topics are. Those of one need no memory: all subscribers share the same events.
+    /// The positions of streams with several topics. A stream of one topic needs none: all its subscribers share the
+    /// same events.
     several: HashMap<ConnId, Vec<(TopicName, Position)>>,
 }
 
@@ -33,17 +34,17 @@ impl Handler for Sse {
         let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
         topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
         if has_repeated(&topics) {
-            return Err(Refusal::new(400, "a topic is there twice"));
+            return Err(Refusal::new(400, "duplicate topic"));
         }
-        // An id that is not of these topics tells nothing of them: what came since is lost.
+        // An id of other topics holds no position in these: the events since then are lost.
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 0 };
         let catch_up = match last_event_id(request) {
             Some(id) => positions(id, topics.len()).unwrap_or_else(|| vec![never; topics.len()]),
             None => vec![CatchUp::None; topics.len()],
         };
-        // Until its home has said where a topic is, the stream is where it was before.
+        // The stream keeps the client's positions until the home shards reply.
         let start = topics.iter().cloned().zip(catch_up.iter().map(|catch_up| start(*catch_up))).collect();
-        // The browser itself comes back; if many do at once, not all at the same time.
+        // Browsers reconnect by themselves: spread the reconnects of many over time.
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         let is_one = topics.len() == 1;
         for (request_id, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
@@ -67,7 +68,7 @@ impl Handler for Sse {
 
     fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         let Answer::Subscribed { topic, position, recovery } = answer else {
-            // Nothing can be said in an event stream that the browser would heed, except to come again.
+            // An event stream has no close reason that a browser would read: end it, and the browser reconnects.
             return conn.close(CloseCode::TRY_AGAIN_LATER, "");
         };
         let (is_lost, missed) = match recovery {
@@ -86,7 +87,7 @@ impl Handler for Sse {
             let data = serde_json::json!({"topic": topic.as_str(), "epoch": epoch, "offset": offset});
             out.extend_from_slice(format!("event: lost\ndata: {data}\n").as_bytes());
         }
-        // Without data it is no event, but a browser that comes back before the first one knows where it was.
+        // A block without data is not an event, but a browser that reconnects before the first event sends this id.
         out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
         conn.write(&out);
     }
@@ -117,12 +118,12 @@ impl Handler for Sse {
 }
 
 impl Sse {
-    /// Streams without any yet.
+    /// A handler without streams.
     pub fn new(namespaces: Arc<Namespaces>) -> Sse {
         Sse { namespaces, several: HashMap::new() }
     }
 
-    /// The stream is now at `position` in its topic of this index: its id from then on.
+    /// Sets the stream's position in the topic with this index. Returns the stream's new id.
     fn advance(&mut self, conn: ConnId, index: usize, position: Position) -> String {
         match self.several.get_mut(&conn) {
             Some(positions) => {
@@ -135,20 +136,20 @@ impl Sse {
     }
 }
 
-/// Where the client was: what a browser sends by itself when it comes back, or a parameter for the first time.
+/// The client's position: the header of a reconnecting browser, or a parameter of its first request.
 fn last_event_id<'a>(request: &Get<'a>) -> Option<&'a str> {
     let id = request.head.header("Last-Event-ID").or_else(|| parameter(request.head, "last_event_id"));
     id.filter(|id| !id.is_empty())
 }
 
-/// A pause before coming back that differs between connections.
+/// The reconnect delay in milliseconds; differs between connections.
 fn retry_ms(conn: ConnId) -> u64 {
-    // Neighbouring slots are far apart (Knuth's multiplicative hash).
+    // Neighbouring slots get distant delays (Knuth's multiplicative hash).
     let mixed = (conn.slot ^ conn.generation.rotate_left(16)).wrapping_mul(2_654_435_769);
     SSE_RETRY_MS + u64::from(mixed) * SSE_RETRY_SPREAD_MS / u64::from(u32::MAX)
 }
 
-/// Where a stream is that wants this of the past.
+/// The position of a stream before the first reply.
 fn start(catch_up: CatchUp) -> Position {
     match catch_up {
         CatchUp::Since { epoch: Some(epoch), offset } => Position { epoch, offset },

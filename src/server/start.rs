@@ -45,6 +45,7 @@ pub struct Server {
 
 /// Why a server could not be started. Its text names the remedy.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ServeError {
     /// A route that can't be.
     Route(RouteError),

@@ -1,4 +1,4 @@
-//! What can be asked of a topic's home, and what it answers.
+//! Queries to a topic's home shard, and the answers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,50 +7,52 @@ use super::{Body, ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, Top
 #[cfg(doc)]
 use crate::limits::{HOME_TOPICS_MAX, IDEMPOTENCY_BYTES_MAX, SHARD_TOPICS_MAX};
 
-/// A question about a topic.
+/// A query to a topic's home shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Query {
-    /// What was published to it.
+    /// Read a page of its history.
     History(HistoryQuery),
-    /// Forget what was published to it; its order goes on.
+    /// Remove its history; offsets continue.
     RemoveHistory,
-    /// Who has subscribed to it.
+    /// List the present clients.
     Presence,
 }
 
-/// What came of something that was asked.
+/// The result of a request with an id.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Answer {
-    /// The connection has subscribed, and is sent what comes after `position`.
+    /// The subscription has begun: the connection receives the publications after `position`.
     Subscribed {
         /// The topic.
         topic: TopicName,
-        /// Where the topic is.
+        /// The topic's current position.
         position: Position,
-        /// What it has missed.
+        /// The missed publications.
         recovery: Recovery,
     },
-    /// It has not.
+    /// The subscription was rejected.
     NotSubscribed {
         /// The topic.
         topic: TopicName,
-        /// Why.
+        /// The reason.
         error: PublishError,
     },
-    /// A publication has its place, or was refused.
+    /// The position of the publication, or the reason of its rejection.
     Published(Result<Position, PublishError>),
-    /// What was published; `None` where nobody knows the topic.
+    /// A page of the history; `None` if no shard knows the topic.
     History(Option<HistoryPage>),
     /// The history was removed.
     HistoryRemoved,
-    /// Who has subscribed, in no order.
+    /// The present clients, in no order.
     Presence(Vec<Arc<ClientInfo>>),
-    /// The question could not be passed on.
+    /// The query could not be sent to the topic's home shard.
     Refused(PublishError),
 }
 
 impl Answer {
-    /// Bytes that it keeps in memory, about.
+    /// Approximate bytes in memory.
     pub fn bytes(&self) -> usize {
         let bodies = |bodies: &[Arc<Body>]| bodies.iter().map(|body| size_of::<Body>() + body.frame.len()).sum();
         let held = match self {
@@ -63,16 +65,17 @@ impl Answer {
     }
 }
 
-/// Why something that was asked of a topic's home was refused. Nothing has happened.
+/// Why a request to a topic's home shard was rejected. The request had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PublishError {
-    /// The queues between shards are full. Later, not broken.
+    /// The queues between shards are full. Try again later.
     Busy,
-    /// The topic is new, and [`HOME_TOPICS_MAX`] have publications, or [`SHARD_TOPICS_MAX`] have subscribers.
+    /// The topic is new, and [`HOME_TOPICS_MAX`] topics have publications or [`SHARD_TOPICS_MAX`] have subscribers.
     TooManyTopics,
-    /// The idempotency keys of the last minutes take [`IDEMPOTENCY_BYTES_MAX`].
+    /// The idempotency keys of the last minutes fill [`IDEMPOTENCY_BYTES_MAX`].
     TooManyKeys,
-    /// The topic's namespace is not configured, and others are.
+    /// The topic's namespace is not configured, but others are.
     UnknownNamespace,
     /// The server is stopping.
     Stopping,
@@ -81,14 +84,14 @@ pub enum PublishError {
 impl fmt::Display for PublishError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            PublishError::Busy => "the shards are behind and take no more at the moment: try again later",
+            PublishError::Busy => "the shards are overloaded: try again later",
             PublishError::TooManyTopics => "too many topics: use fewer, or run more shards",
             PublishError::TooManyKeys => {
                 "too many publications with idempotency keys within five minutes: \
                  try again later, use shorter keys or none, or run more shards"
             }
             PublishError::UnknownNamespace => {
-                "unknown namespace: what stands before the first colon of a topic's name must be configured"
+                "unknown namespace: add [namespaces.NAME] for the part before the first ':'"
             }
             PublishError::Stopping => "the server is stopping: publish to another one",
         })

@@ -1,4 +1,4 @@
-//! The subscribers that are sent to next, and what each of them is due, from however many topics.
+//! The next subscribers to send to, and the runs of all topics that are due to each.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::Run;
 use crate::limits::FAN_OUT_JOIN_BYTES;
 
-/// A subscriber, and what it is due: a part of the batch's list of runs.
+/// A subscriber and the runs that are due to it: a range of the batch's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visit {
     /// The subscriber's slot.
@@ -16,23 +16,23 @@ pub struct Visit {
     end: u32,
 }
 
-/// Visits to different slots, each with a run of each topic that it is due something of.
+/// Visits to distinct slots, each with one run of every topic that is due.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Tells batches apart.
+    /// Identifies the batch.
     number: u64,
     runs: Vec<Rc<Run>>,
-    /// The runs of all visits, one after the other.
+    /// The runs of all visits, concatenated: indices into `runs`.
     lists: Vec<u32>,
     visits: Vec<Visit>,
-    /// The first slot of the window that is being filled.
+    /// The first slot of the current window.
     first: u32,
-    /// The runs of each slot of that window.
+    /// The runs of each slot of the current window.
     due: Vec<Vec<u32>>,
 }
 
 impl Visit {
-    /// Whether all that was due has been taken.
+    /// Whether all due runs have been taken.
     pub fn is_empty(self) -> bool {
         self.start == self.end
     }
@@ -44,12 +44,13 @@ impl Batch {
         &self.visits
     }
 
-    /// What a visit is due.
+    /// The due runs of a visit.
     pub fn runs(&self, visit: Visit) -> impl ExactSizeIterator<Item = &Rc<Run>> {
         self.list(visit).iter().map(|index| &self.runs[*index as usize])
     }
 
-    /// Takes off a visit what leaves in one send: a single run, or several of [`FAN_OUT_JOIN_BYTES`] at most.
+    /// Takes from a visit the runs of its next send: a single run, or several of at most [`FAN_OUT_JOIN_BYTES`]
+    /// together.
     pub fn take_group(&self, visit: &mut Visit) -> Visit {
         let mut bytes = 0;
         let fits = |run: &&Rc<Run>| {
@@ -65,14 +66,14 @@ impl Batch {
         group
     }
 
-    /// Forgets all, and holds on to no frame.
+    /// Clears the batch and releases all frames.
     pub fn clear(&mut self) {
         self.runs.clear();
         self.lists.clear();
         self.visits.clear();
     }
 
-    /// Begins anew, as the batch of this number.
+    /// Clears the batch and sets its number.
     pub(super) fn begin(&mut self, number: u64) {
         self.clear();
         self.number = number;
@@ -82,24 +83,24 @@ impl Batch {
         self.number
     }
 
-    /// Begins a window of `slots` slots from `first` on.
+    /// Begins a window of `slots` slots from `first`.
     pub(super) fn begin_window(&mut self, first: u32, slots: usize) {
         self.first = first;
         self.due.resize_with(slots, Vec::new);
     }
 
-    /// Adds a run; returns its place.
+    /// Adds a run; returns its index.
     pub(super) fn add_run(&mut self, run: Rc<Run>) -> u32 {
         self.runs.push(run);
         self.runs.len() as u32 - 1
     }
 
-    /// A slot of the window is due the run at a place.
+    /// Adds the run with this index to a slot of the window.
     pub(super) fn add(&mut self, slot: u32, index: u32) {
         self.due[(slot - self.first) as usize].push(index);
     }
 
-    /// Makes visits of what the slots of the window are due. Who is due the same has the same list.
+    /// Makes visits of the window's slots. Slots with the same due runs have equal lists.
     pub(super) fn end_window(&mut self) {
         for (offset, due) in self.due.iter_mut().enumerate().filter(|(_, due)| !due.is_empty()) {
             due.sort_unstable();
@@ -114,16 +115,16 @@ impl Batch {
     }
 }
 
-/// The joined bytes of visits that are due several runs: once for all that are due the same.
+/// The joined bytes of visits with several runs: joined once for all visits with the same runs.
 #[derive(Debug, Default)]
 pub struct Bundles {
     bytes: Vec<u8>,
-    /// By a hash of the list of runs: the first visit with it, and its bytes.
+    /// By a hash of the list of runs: the first visit with that list, and its bytes.
     made: HashMap<u64, (Visit, Range<usize>)>,
 }
 
 impl Bundles {
-    /// Where the bytes of `visit` are.
+    /// Joins the runs of `visit`. Returns the range of their bytes.
     pub fn join(&mut self, batch: &Batch, visit: Visit) -> Range<usize> {
         let list = batch.list(visit);
         let hash = hash(list);
@@ -139,12 +140,12 @@ impl Bundles {
         range
     }
 
-    /// The bytes at a place that [`join`](Self::join) has returned.
+    /// The bytes of a range that [`join`](Self::join) has returned.
     pub fn get(&self, range: Range<usize>) -> &[u8] {
         &self.bytes[range]
     }
 
-    /// Forgets all; keeps the memory of a usual batch.
+    /// Clears the bundles; keeps the memory of a usual batch.
     pub fn clear(&mut self) {
         self.made.clear();
         self.bytes.clear();
@@ -152,7 +153,7 @@ impl Bundles {
     }
 }
 
-/// Multiplies by an odd number without a pattern, as is usual; whoever finds a list by it compares the list.
+/// A multiplicative hash. Callers compare the lists, so collisions only cost time.
 fn hash(list: &[u32]) -> u64 {
     let add = |hash: u64, index: &u32| (hash.rotate_left(5) ^ u64::from(*index)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     list.iter().fold(list.len() as u64, add)
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn visits_that_are_due_the_same_share_their_bytes() {
+    fn visits_with_the_same_due_runs_share_their_bytes() {
         let due = [(1, 0), (2, 1), (3, 1), (5, 0), (1, 1), (3, 0), (5, 1)];
         let batch = batch(&[b"a", b"b"], &due);
         let slots: Vec<(u32, usize)> =
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn one_send_joins_so_many_bytes_at_most() {
+    fn one_send_joins_a_limited_number_of_bytes() {
         let large = vec![0; FAN_OUT_JOIN_BYTES];
         let batch = batch(&[b"a", b"b", &large, b"c"], &[(0, 0), (0, 1), (0, 2), (0, 3)]);
         let mut visit = batch.visits()[0];

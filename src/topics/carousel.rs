@@ -1,18 +1,18 @@
-//! A cursor that goes round over all slots, and the topics that have something for the slots ahead of it.
+//! A cursor that passes over all slots in rounds, and the topics with pushes for the slots ahead of it.
 //!
-//! A push boards at the cursor's place and leaves one round later. Between these the cursor passes each slot once, so
-//! each subscriber gets the push once. What boards during a round reaches the rest of the slots in the same visits as
-//! what is there already, and the others in the next round.
+//! A push boards at the cursor's place and leaves one round later. In between the cursor passes each slot once, so each
+//! subscriber receives the push once. A push that boards during a round reaches the remaining slots in the same visits
+//! as earlier pushes, and the other slots in the next round.
 
 use std::collections::BTreeSet;
 
 use super::TopicId;
 
-/// A slot in a round. Places only grow: the round is in the upper half, the slot in the lower.
+/// A slot in a round. Places only increase: the upper half is the round, the lower half the slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place(u64);
 
-/// From a slot's place in one round to its place in the next.
+/// The distance between a slot's places in consecutive rounds.
 const ROUND: u64 = 1 << 32;
 
 impl Place {
@@ -26,62 +26,62 @@ impl Place {
         Place(self.0 + ROUND)
     }
 
-    /// The first place of `slot` from this one on.
+    /// The first place of `slot` at or after this one.
     pub(super) fn first_of(self, slot: u32) -> Place {
         let place = Place(self.0 & !(ROUND - 1) | u64::from(slot));
         if place < self { place.next_round() } else { place }
     }
 
-    /// The last slot before this place, which is in the round before if this is the beginning of one.
+    /// The last slot before this place; at the beginning of a round, that of the previous round.
     pub(super) fn slot_before(self) -> u32 {
         (self.0 - 1) as u32
     }
 
-    /// So many slots further, or the end of the round.
+    /// The place `slots` slots later, or the end of the round.
     fn step(self, slots: usize) -> Place {
         let round_end = (self.0 | (ROUND - 1)) + 1;
         Place((self.0 + slots as u64).min(round_end))
     }
 }
 
-/// One cursor, and the topics that it has something to send of.
+/// One cursor, and the topics with due pushes.
 #[derive(Debug, Default)]
 pub(super) struct Carousel {
     cursor: Place,
-    /// Each topic by the first place from which on it may have a subscriber that is due something.
+    /// Each topic by the first place where a subscriber may have due pushes.
     order: BTreeSet<(Place, TopicId)>,
 }
 
 impl Carousel {
-    /// The next place that is visited.
+    /// The next place to visit.
     pub(super) fn cursor(&self) -> Place {
         self.cursor
     }
 
-    /// Whether no topic has anything to send.
+    /// Whether no topic has due pushes.
     pub(super) fn is_empty(&self) -> bool {
         self.order.is_empty()
     }
 
-    /// A topic has something to send from `place` on.
+    /// Adds a topic with due pushes from `place` on.
     pub(super) fn insert(&mut self, place: Place, topic: TopicId) {
         self.order.insert((place, topic));
     }
 
-    /// A topic that was put at `place` has nothing to send any more.
+    /// Removes a topic that was inserted at `place`.
     pub(super) fn remove(&mut self, place: Place, topic: TopicId) {
-        assert!(self.order.remove(&(place, topic)), "a topic is not where it boarded");
+        assert!(self.order.remove(&(place, topic)), "the topic is not at this place");
     }
 
-    /// Moves the cursor over the next `slots` slots at most, from the first that may be due something on. Returns the
-    /// first and the end, or `None` if no topic has anything to send.
+    /// Moves the cursor over at most `slots` slots, from the first slot that may have due pushes. Returns the first
+    /// place and the end, or `None` if no topic has due pushes.
     pub(super) fn advance(&mut self, slots: usize) -> Option<(Place, Place)> {
         let start = self.order.first()?.0;
         self.cursor = start.step(slots);
         Some((start, self.cursor))
     }
 
-    /// Takes out the first topic with something to send before `end`.
+    /// Removes and returns the first topic with due pushes before `end`.
     pub(super) fn take_before(&mut self, end: Place) -> Option<(Place, TopicId)> {
         let (place, _) = *self.order.first()?;
         if place < end { self.order.pop_first() } else { None }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_come_by_in_the_order_of_their_places() {
+    fn topics_are_taken_in_the_order_of_their_places() {
         let (mut carousel, [a, b]) = (Carousel::default(), [1, 2].map(TopicId::of));
         let start = carousel.cursor();
         carousel.insert(start.first_of(9), a);

@@ -1,4 +1,4 @@
-//! What a topic keeps of its publications, and what of it somebody who comes back has missed.
+//! The history of a topic, and the publications that a reconnecting subscriber has missed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -6,36 +6,37 @@ use std::sync::Arc;
 use super::{Body, Epoch, Namespace, Position};
 use crate::limits::{HISTORY_ANSWER_MAX, RECOVERY_PUBLICATIONS_MAX};
 
-/// What a new subscriber wants of the past.
+/// The earlier publications that a new subscriber requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CatchUp {
-    /// Nothing.
+    /// None.
     None,
-    /// All after this offset. Without an epoch the present one is meant.
+    /// All after this offset. Without an epoch, the offset is of the current epoch.
     Since {
-        /// The epoch it was in.
+        /// The epoch of the subscriber's last position.
         epoch: Option<Epoch>,
-        /// The last offset that it has seen.
+        /// The subscriber's last offset.
         offset: u64,
     },
-    /// The newest so many.
+    /// This many of the newest.
     Last(usize),
 }
 
-/// What it gets of it.
+/// The result of a [`CatchUp`].
 #[derive(Clone, Debug)]
 pub enum Recovery {
-    /// Nothing was asked for.
+    /// The subscriber requested none.
     NotAsked,
-    /// All of it, in order.
+    /// The requested publications, in order.
     Recovered(Vec<Arc<Body>>),
-    /// It can't be had: what was missed is no longer there, or the epoch is another.
+    /// Not available: the history no longer holds the missed publications, they exceed a limit, or the epoch has
+    /// changed.
     Lost,
 }
 
 impl Recovery {
-    /// Leaves of it what `room` bytes are enough for, where `size` tells how many a publication takes: the newest where
-    /// those were asked for, else all or nothing. Returns how many bytes that is.
+    /// Limits the recovery to `room` bytes, where `size` returns the bytes of a publication: keeps the newest for
+    /// [`CatchUp::Last`], and all or none otherwise. Returns the bytes of the rest.
     pub fn fit(&mut self, catch_up: CatchUp, room: usize, size: impl Fn(&Body) -> usize) -> usize {
         let Recovery::Recovered(missed) = self else { return 0 };
         let mut bytes = 0;
@@ -58,22 +59,23 @@ impl Recovery {
     }
 }
 
-/// Which part of a history is wanted.
+/// A query for a part of a history.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HistoryQuery {
-    /// Publications at most; 0 asks for the position only, and [`HISTORY_ANSWER_MAX`] is given at most.
+    /// Maximum number of publications, at most [`HISTORY_ANSWER_MAX`]; 0 requests only the position.
     pub limit: usize,
-    /// Those after this position, or before it when reversed. `None` begins at the end where it starts.
+    /// Publications after this position, or before it if reversed. `None` starts at the oldest, or at the newest if
+    /// reversed.
     pub since: Option<Position>,
-    /// From the newest to the oldest.
+    /// Whether to read from the newest to the oldest.
     pub is_reverse: bool,
-    /// Bytes of the publications together at most, [payloads and what is known of them](Body::told_bytes); but one
-    /// publication in any case, so that whoever asks for page after page gets all.
+    /// Maximum bytes of all publications together, as [`Body::encoded_bytes`] estimates them. A page holds at least one
+    /// publication, so reading page after page returns all.
     pub bytes_max: usize,
 }
 
 impl Default for HistoryQuery {
-    /// The position only.
+    /// Requests only the position.
     fn default() -> Self {
         HistoryQuery { limit: 0, since: None, is_reverse: false, bytes_max: usize::MAX }
     }
@@ -82,13 +84,13 @@ impl Default for HistoryQuery {
 /// A part of a history.
 #[derive(Clone, Debug)]
 pub struct HistoryPage {
-    /// Where the topic is.
+    /// The topic's current position.
     pub position: Position,
-    /// What was asked for; `None` if the position that it was to begin at is of another epoch.
+    /// The requested publications; `None` if the query's position is of another epoch.
     pub publications: Option<Vec<Arc<Body>>>,
 }
 
-/// The publications that a topic keeps, in order and without gaps.
+/// The retained publications of a topic, in order and without gaps.
 #[derive(Debug, Default)]
 pub struct History {
     kept: VecDeque<Arc<Body>>,
@@ -96,7 +98,7 @@ pub struct History {
 }
 
 impl History {
-    /// Adds the newest, and drops the oldest that pass the namespace's bounds.
+    /// Adds the newest publication and drops the oldest beyond the namespace's limits.
     pub fn push(&mut self, body: Arc<Body>, namespace: &Namespace) {
         let now_ms = body.time_ms;
         self.bytes += body.payload().len();
@@ -108,14 +110,14 @@ impl History {
         self.expire(namespace, now_ms);
     }
 
-    /// Drops the oldest until at most `bytes_max` are left.
+    /// Drops the oldest publications until at most `bytes_max` bytes are left.
     pub fn shrink_to(&mut self, bytes_max: usize) {
         while self.bytes > bytes_max {
             self.drop_oldest();
         }
     }
 
-    /// Drops what is too old.
+    /// Drops publications older than the namespace's TTL.
     pub fn expire(&mut self, namespace: &Namespace, now_ms: u64) {
         if namespace.history_ttl_ms == 0 {
             return;
@@ -135,17 +137,17 @@ impl History {
         }
     }
 
-    /// Payload bytes.
+    /// Bytes of all retained payloads.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing is kept.
+    /// Whether no publication is retained.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// What somebody has missed who comes back now, when the topic is at `top`: at most `bytes_max` of payload.
+    /// The publications that a subscriber has missed, when the topic is at `top`: at most `bytes_max` bytes of payload.
     pub fn recover(&self, catch_up: CatchUp, top: Position, bytes_max: usize) -> Recovery {
         match catch_up {
             CatchUp::None => Recovery::NotAsked,
@@ -167,7 +169,7 @@ impl History {
         }
     }
 
-    /// How many of the newest have at most `bytes_max` of payload together.
+    /// The number of newest publications with at most `bytes_max` bytes of payload together.
     fn fitting(&self, bytes_max: usize) -> usize {
         if self.bytes <= bytes_max {
             return self.kept.len();
@@ -180,14 +182,15 @@ impl History {
         self.kept.iter().rev().take_while(fits).count()
     }
 
-    /// Whether the last `count` publications are kept. Those that skipped the history leave it behind the topic.
+    /// Whether the last `count` publications are retained. Publications that skip the history leave it behind the
+    /// topic.
     fn reaches(&self, top: Position, count: usize) -> bool {
         count == 0
             || (self.kept.back().is_some_and(|newest| newest.position.offset == top.offset)
                 && self.kept[self.kept.len() - count].position.offset == top.offset - count as u64 + 1)
     }
 
-    /// A part of it, when the topic is at `top`.
+    /// A page of the history, when the topic is at `top`.
     pub fn page(&self, query: &HistoryQuery, top: Position) -> HistoryPage {
         if query.since.is_some_and(|since| since.epoch != top.epoch) {
             return HistoryPage { position: top, publications: None };
@@ -208,11 +211,11 @@ impl History {
     }
 }
 
-/// As many of the first of `bodies` as a page takes.
+/// The first of `bodies`, up to the limits of a page.
 fn fill<'h>(query: &HistoryQuery, bodies: impl Iterator<Item = &'h Arc<Body>>) -> Vec<Arc<Body>> {
     let mut bytes = 0_usize;
     let fits = |(index, body): &(usize, &Arc<Body>)| {
-        bytes = bytes.saturating_add(body.told_bytes());
+        bytes = bytes.saturating_add(body.encoded_bytes());
         *index == 0 || bytes <= query.bytes_max
     };
     let limit = query.limit.min(HISTORY_ANSWER_MAX);
@@ -230,7 +233,7 @@ mod tests {
         Position { epoch: Epoch::new(EPOCH), offset }
     }
 
-    /// A history of `size` at most that was published `count` times, at its offset in milliseconds, ten bytes each.
+    /// A history with publications 1 to `count`, each ten bytes long and published at its offset in milliseconds.
     fn history(count: u64, namespace: &Namespace) -> History {
         let mut history = History::default();
         for offset in 1..=count {
@@ -261,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_gets_all_or_is_told() {
+    fn a_reconnecting_subscriber_receives_all_or_an_error() {
         let history = history(9, &sized(4));
         let since = |epoch: Option<u64>, offset| CatchUp::Since { epoch: epoch.map(Epoch::new), offset };
         let rows: [(CatchUp, Option<&[u64]>); 10] = [
@@ -284,11 +287,14 @@ mod tests {
             }
         }
         assert!(matches!(history.recover(CatchUp::None, at(9), 0), Recovery::NotAsked));
-        assert!(matches!(history.recover(since(Some(EPOCH), 9), at(10), 40), Recovery::Lost), "one was not kept");
+        assert!(
+            matches!(history.recover(since(Some(EPOCH), 9), at(10), 40), Recovery::Lost),
+            "one publication skipped the history"
+        );
     }
 
     #[test]
-    fn no_more_is_recovered_than_may_wait_for_a_subscriber() {
+    fn a_recovery_is_at_most_a_subscribers_backlog() {
         let history = history(9, &sized(4));
         let recovered = |catch_up, bytes_max| match history.recover(catch_up, at(9), bytes_max) {
             Recovery::Recovered(publications) => Some(offsets(&publications)),
@@ -303,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recovered_is_cut_to_the_room_there_is() {
+    fn a_recovery_is_cut_to_the_available_room() {
         let history = history(9, &sized(4));
         let fit = |catch_up, room| {
             let mut recovery = history.recover(catch_up, at(9), 1000);
@@ -347,9 +353,9 @@ mod tests {
     }
 
     #[test]
-    fn a_page_ends_at_its_bytes_and_pages_lead_through_all() {
+    fn a_page_ends_at_its_byte_limit_and_pages_cover_all() {
         let history = history(9, &sized(4));
-        let each = body("a", at(1), 0, b"0123456789").told_bytes();
+        let each = body("a", at(1), 0, b"0123456789").encoded_bytes();
         let rows: [(usize, bool, &[u64]); 5] = [
             (0, false, &[6]),
             (2 * each - 1, false, &[6]),

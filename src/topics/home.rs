@@ -1,7 +1,7 @@
-//! The topics whose home is this shard: their order, what is kept of them, and which shards have subscribers.
+//! The topics of this home shard: their positions, history and presence, and the shards with subscribers.
 //!
-//! This is the only place that gives offsets. It does not send anything: it tells the shard what there is to send, and
-//! to which shards.
+//! Only this module assigns offsets. It sends nothing: it returns to the shard the messages to send and the target
+//! shards.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -20,16 +20,16 @@ use crate::limits::{
     TOPIC_IDLE_MS,
 };
 
-/// A topic of this home, for as long as it is remembered: until [`Home::forget_unused`] or [`Home::sweep`] at least.
+/// A topic of this home; valid at least until the next [`Home::forget_unused`] or [`Home::sweep`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HomeId(u32);
 
-/// What became of the wish to publish.
+/// The outcome of a publish request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sequenced {
-    /// It has this place.
+    /// The publication has this position.
     New(HomeId, Position),
-    /// It was published before under the same idempotency key, and has this place.
+    /// An earlier publication with the same idempotency key has this position.
     Repeated(Position),
 }
 
@@ -38,15 +38,15 @@ struct Topic {
     name: TopicName,
     namespace: NamespaceId,
     position: Position,
-    /// When it was last published to.
+    /// The time of the last publication.
     published_ms: u64,
     /// The shards with subscribers.
     shards: SmallVec<[u16; 4]>,
-    /// Most topics keep nothing.
+    /// History and presence; most topics have none.
     kept: Option<Box<Retained>>,
 }
 
-/// What is kept of a topic besides its order.
+/// The retained state of a topic besides its position.
 #[derive(Debug, Default)]
 struct Retained {
     history: History,
@@ -54,12 +54,12 @@ struct Retained {
     present: HashMap<Box<str>, Present>,
 }
 
-/// A client that is present in a topic.
+/// A present client of a topic.
 #[derive(Debug)]
 struct Present {
-    /// As its newest join describes it.
+    /// From its newest join.
     info: Arc<ClientInfo>,
-    /// Its joins that have not ended. A client that subscribes again in a hurry has two for a moment.
+    /// Its joins that have not ended. A client that resubscribes quickly has two for a moment.
     joins: SmallVec<[JoinId; 1]>,
 }
 
@@ -68,8 +68,8 @@ impl Topic {
         self.position.offset > 0
     }
 
-    /// Whether nobody has published to it or subscribes to it. Its epoch is the same when it comes back, so nothing is
-    /// lost with it.
+    /// Whether the topic has no publications, subscribers or retained state. A new topic of this name gets the same
+    /// epoch, so forgetting it loses nothing.
     fn is_unused(&self) -> bool {
         !self.is_published() && self.shards.is_empty() && self.kept.as_ref().is_none_or(|kept| kept.is_empty())
     }
@@ -81,13 +81,13 @@ impl Retained {
     }
 }
 
-/// All topics that this shard is the home of.
+/// All topics of this home shard.
 #[derive(Debug)]
 pub struct Home {
     namespaces: Arc<Namespaces>,
     ids: HashMap<TopicName, HomeId>,
     topics: Slab<Topic>,
-    /// How many of them have publications.
+    /// Number of topics with publications.
     published: usize,
     /// Topics that may have become unused.
     unused: Vec<HomeId>,
@@ -101,7 +101,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// A home that has not seen any topic. Epochs are made from `epoch_seed`, which should be random.
+    /// A home without topics. Epochs are derived from `epoch_seed`, which should be random.
     pub fn new(epoch_seed: u64, namespaces: Arc<Namespaces>) -> Home {
         Home {
             namespaces,
@@ -117,11 +117,11 @@ impl Home {
         }
     }
 
-    /// Gives the next publication of `topic` its place. [`record`](Self::record) it then.
+    /// Assigns the position of the next publication of `topic`. [`record`](Self::record) it then.
     ///
     /// # Errors
-    /// [`PublishError::TooManyTopics`], [`PublishError::TooManyKeys`] and [`PublishError::UnknownNamespace`]; nothing
-    /// has changed.
+    /// [`PublishError::TooManyTopics`], [`PublishError::TooManyKeys`] and [`PublishError::UnknownNamespace`]; the home
+    /// is unchanged.
     pub fn sequence(
         &mut self,
         topic: &TopicName,
@@ -144,7 +144,7 @@ impl Home {
         entry.published_ms = now_ms;
         let position = entry.position;
         if let Some(repeat) = repeat {
-            // The topic's own name, so that its text is kept once.
+            // The topic's own name, to keep its text once.
             let repeat = Repeat { topic: entry.name.clone(), ..repeat };
             self.repeats.insert(repeat, position, now_ms);
         }
@@ -160,7 +160,7 @@ impl Home {
         known.map_or_else(|| self.make(topic), Ok)
     }
 
-    /// Keeps the publication that [`sequence`](Self::sequence) has given its place, where its namespace has a history.
+    /// Adds a publication that [`sequence`](Self::sequence) has positioned to the history, if its namespace has one.
     pub fn record(&mut self, id: HomeId, body: &Arc<Body>) {
         let topic = &mut self.topics[id.0 as usize];
         let namespace = self.namespaces.get(topic.namespace);
@@ -179,9 +179,9 @@ impl Home {
         &self.topics[id.0 as usize].shards
     }
 
-    /// From now on `shard` has subscribers of `topic`, and wants its publications.
+    /// Records that `shard` has subscribers of `topic`, and receives its publications.
     ///
-    /// There is always room: the shards bound how many topics they have subscribers of.
+    /// The number of topics needs no limit here: each shard limits its topics with subscribers.
     ///
     /// # Errors
     /// [`PublishError::UnknownNamespace`].
@@ -194,7 +194,7 @@ impl Home {
         Ok(id)
     }
 
-    /// `shard` has no subscribers of `topic` any more.
+    /// Records that `shard` has no more subscribers of `topic`.
     pub fn remove_interest(&mut self, topic: &TopicName, shard: u16) {
         let Some(id) = self.find(topic) else { return };
         let topic = &mut self.topics[id.0 as usize];
@@ -202,7 +202,7 @@ impl Home {
         if topic.shards.is_empty()
             && let Some(kept) = &mut topic.kept
         {
-            // Departures come before this. Were one missing, the client would otherwise stay as long as the server.
+            // All leaves arrive before this. If one were missing, its client would stay present until the server stops.
             kept.present.clear();
         }
         if topic.is_unused() {
@@ -210,11 +210,10 @@ impl Home {
         }
     }
 
-    /// Forgets the topics that lost their last subscribers and never had a publication. Call it once in a turn: their
-    /// ids are valid until then.
+    /// Forgets topics without subscribers and publications. Call it once per turn: ids are valid until then.
     pub fn forget_unused(&mut self) {
         while let Some(id) = self.unused.pop() {
-            // It may have got a subscriber again, or be in the list twice.
+            // The topic may have a subscriber again, or be in the list twice.
             if self.topics.get(id.0 as usize).is_some_and(Topic::is_unused) {
                 self.forget(id.0 as usize);
             }
@@ -233,12 +232,12 @@ impl Home {
         }
     }
 
-    /// Where a topic is, and what somebody who subscribes to it now has missed.
+    /// The position of a topic, and the publications that a new subscriber has missed.
     pub fn catch_up(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> (Position, Recovery) {
         self.expire(id.0 as usize, now_ms);
         let topic = &self.topics[id.0 as usize];
-        // What may wait for a subscriber is what one can be sent at once. Its shard knows how many bytes that takes and
-        // what it is sent of other topics.
+        // At most a subscriber's backlog is sent at once. The subscriber's shard knows the encoded size and its other
+        // topics, and limits further.
         let bytes_max = self.namespaces.get(topic.namespace).outbox_bytes_max;
         let recovery = match &topic.kept {
             Some(kept) => kept.history.recover(catch_up, topic.position, bytes_max),
@@ -247,7 +246,7 @@ impl Home {
         (topic.position, recovery)
     }
 
-    /// A part of a topic's history, and where the topic is; `None` if nobody knows of the topic.
+    /// A page of a topic's history and its position; `None` if the topic is unknown.
     pub fn history(&mut self, topic: &TopicName, query: &HistoryQuery, now_ms: u64) -> Option<HistoryPage> {
         let id = self.find(topic)?;
         self.expire(id.0 as usize, now_ms);
@@ -258,7 +257,7 @@ impl Home {
         })
     }
 
-    /// Drops what is too old of a topic, and the memory of what is empty.
+    /// Drops expired publications of a topic, and empty retained state.
     fn expire(&mut self, index: usize, now_ms: u64) {
         let topic = &mut self.topics[index];
         let Some(kept) = &mut topic.kept else { return };
@@ -270,7 +269,7 @@ impl Home {
         }
     }
 
-    /// Forgets what was published to a topic. Its order goes on.
+    /// Removes the history of a topic. Offsets continue.
     pub fn remove_history(&mut self, topic: &TopicName) {
         let Some(id) = self.find(topic) else { return };
         if let Some(kept) = &mut self.topics[id.0 as usize].kept {
@@ -279,11 +278,11 @@ impl Home {
         }
     }
 
-    /// A client has joined. Returns whether it is present only since now, which its namespace's subscribers may be
-    /// pushed.
+    /// Adds a join. Returns whether the client is newly present: the caller then pushes the join if its namespace wants
+    /// that.
     ///
-    /// A topic remembers [`PRESENCE_MAX`] clients. Further ones subscribe like all others, but are neither present nor
-    /// pushed, so that their departure has nothing to take back.
+    /// A topic remembers [`PRESENCE_MAX`] clients. Further clients subscribe as usual, but the topic neither remembers
+    /// nor pushes their joins and leaves.
     pub fn add_presence(&mut self, id: HomeId, presence: &Presence) -> bool {
         let Presence { join, info } = presence;
         let topic = &mut self.topics[id.0 as usize];
@@ -303,7 +302,7 @@ impl Home {
         true
     }
 
-    /// A join has ended. Returns the topic if it was the last one of a client that was present.
+    /// Ends a join. Returns the topic if it was the last join of a present client.
     pub fn remove_presence(&mut self, topic: &TopicName, presence: &Presence) -> Option<HomeId> {
         let id = self.find(topic)?;
         let present = &mut self.topics[id.0 as usize].kept.as_mut()?.present;
@@ -316,7 +315,7 @@ impl Home {
         Some(id)
     }
 
-    /// The clients that have subscribed to a topic, in no order; none where its namespace has no presence.
+    /// The present clients of a topic, in no order; none if its namespace has no presence.
     pub fn presence(&self, topic: &TopicName) -> Vec<Arc<ClientInfo>> {
         let topic = self.find(topic).map(|id| &self.topics[id.0 as usize]);
         let kept = topic.filter(|topic| self.has_presence(topic)).and_then(|topic| topic.kept.as_ref());
@@ -327,7 +326,7 @@ impl Home {
         self.namespaces.get(topic.namespace).presence
     }
 
-    /// All joins that a topic remembers, for checks.
+    /// All remembered joins of all topics, for checks.
     #[cfg(feature = "sim")]
     pub fn joins(&self) -> impl Iterator<Item = (&TopicName, JoinId)> {
         self.topics.iter().flat_map(|(_, topic)| {
@@ -336,12 +335,12 @@ impl Home {
         })
     }
 
-    /// The settings for a topic.
+    /// The settings of a topic.
     pub fn namespace(&self, id: HomeId) -> &Namespace {
         self.namespaces.get(self.topics[id.0 as usize].namespace)
     }
 
-    /// The topics with subscribers, with how many of them are present where that is kept.
+    /// The topics with subscribers, each with its number of present clients (0 without presence).
     pub fn active(&self) -> impl Iterator<Item = (&TopicName, usize)> {
         let active = self.topics.iter().filter(|(_, topic)| !topic.shards.is_empty());
         active.map(|(_, topic)| {
@@ -350,8 +349,8 @@ impl Home {
         })
     }
 
-    /// Looks at the next topics, at all of them in [`SWEEP_TURNS`]: drops publications that are too old, and forgets
-    /// topics that have been idle for [`TOPIC_IDLE_MS`]. Reading never depends on it; it gives memory back.
+    /// Sweeps the next topics, and all of them in [`SWEEP_TURNS`] calls: drops expired publications, and forgets topics
+    /// that were idle for [`TOPIC_IDLE_MS`]. It only releases memory; reads never depend on it.
     pub fn sweep(&mut self, now_ms: u64) {
         self.repeats.forget(now_ms, SWEEP_KEYS);
         let count = SWEEP_TOPICS.max(self.topics.capacity() / SWEEP_TURNS);
@@ -374,7 +373,7 @@ impl Home {
         }
     }
 
-    /// Gives back the memory of tables that were much larger once.
+    /// Releases the memory of tables that were once much larger.
     fn shrink(&mut self) {
         if self.topics.capacity() > SWEEP_TOPICS + 8 * self.topics.len() {
             self.topics.shrink_to_fit();
@@ -382,27 +381,27 @@ impl Home {
         }
     }
 
-    /// How many topics are remembered.
+    /// Number of topics.
     pub fn len(&self) -> usize {
         self.topics.len()
     }
 
-    /// How many of them nobody has published to.
+    /// Number of topics without publications.
     pub fn unpublished(&self) -> usize {
         self.topics.len() - self.published
     }
 
-    /// How many idempotency keys are remembered.
+    /// Number of remembered idempotency keys.
     pub fn idempotency_keys(&self) -> usize {
         self.repeats.len()
     }
 
-    /// Whether no topic is remembered.
+    /// Whether there are no topics.
     pub fn is_empty(&self) -> bool {
         self.topics.is_empty()
     }
 
-    /// Payload bytes that histories keep.
+    /// Payload bytes of all histories.
     pub fn history_bytes(&self) -> usize {
         self.history_bytes
     }
@@ -411,7 +410,7 @@ impl Home {
         self.ids.get(topic).copied()
     }
 
-    /// Makes a topic that is not known.
+    /// Makes a topic.
     fn make(&mut self, topic: &TopicName) -> Result<HomeId, PublishError> {
         let namespace = self.namespaces.find(topic).map_err(|_| PublishError::UnknownNamespace)?;
         let position = Position { epoch: self.epoch(topic), offset: 0 };
@@ -427,8 +426,8 @@ impl Home {
         Ok(id)
     }
 
-    /// The epoch of a topic that is not known: another one than it had with publications, so that it does not seem to
-    /// go on; and the same as it had without any, so that whoever was given that may keep to it.
+    /// The epoch of a new topic: another one than when it had publications, so that its offsets do not seem to
+    /// continue; but the same as when it had none, so a client may keep that position.
     fn epoch(&self, topic: &TopicName) -> Epoch {
         let number = self.epoch_number(topic);
         let mut hasher = DefaultHasher::new();
@@ -472,11 +471,11 @@ mod tests {
         let mut home = home(Namespace::default());
         let offsets = ["a", "a", "b", "a"].map(|topic| publish(&mut home, topic, 0).offset);
         assert_eq!(offsets, [1, 2, 1, 3]);
-        assert!(home.history_bytes() == 0, "nothing is kept by default");
+        assert!(home.history_bytes() == 0, "there is no history by default");
     }
 
     #[test]
-    fn what_is_published_again_under_its_key_keeps_its_place_until_it_is_forgotten() {
+    fn a_repeated_publication_keeps_its_position_until_its_key_expires() {
         let mut home = home(Namespace::default());
         let key = || Some("k".into());
         let Ok(Sequenced::New(_, first)) = home.sequence(&name("a"), key(), 0) else { panic!() };
@@ -487,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_with_subscribers_is_known_once() {
+    fn each_shard_with_subscribers_is_listed_once() {
         let mut home = home(Namespace::default());
         let id = home.add_interest(&name("a"), 3).unwrap();
         for shard in [1, 3, 2] {
@@ -500,20 +499,20 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_topic_is_forgotten_and_comes_back_in_another_epoch() {
+    fn an_idle_topic_is_forgotten_and_gets_another_epoch() {
         let mut home = home(Namespace { history_size: 1, history_ttl_ms: 10, ..Namespace::default() });
         let first = publish(&mut home, "a", 0);
         home.add_interest(&name("kept"), 0).unwrap();
         home.sweep(TOPIC_IDLE_MS - 1);
         assert_eq!((home.len(), home.history_bytes()), (2, 0), "the publication is too old, the topic is not");
         home.sweep(TOPIC_IDLE_MS);
-        assert_eq!(home.len(), 1, "who has subscribers stays");
+        assert_eq!(home.len(), 1, "a topic with subscribers stays");
         let second = publish(&mut home, "a", TOPIC_IDLE_MS);
         assert_eq!((first.offset, second.offset), (1, 1));
         assert_ne!(first.epoch, second.epoch);
     }
 
-    /// A topic that gets a subscriber and loses it; its position meanwhile.
+    /// Adds and removes a subscriber of a topic; returns its position in between.
     fn visit(home: &mut Home, topic: &TopicName) -> Position {
         let id = home.add_interest(topic, 0).unwrap();
         let (position, _) = home.catch_up(id, CatchUp::None, 0);
@@ -523,12 +522,12 @@ mod tests {
     }
 
     #[test]
-    fn topics_without_publications_cost_nothing_and_come_back_as_they_were() {
+    fn topics_without_publications_are_forgotten_and_keep_their_epoch() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let first = visit(&mut home, &name("a"));
         assert_eq!((home.len(), visit(&mut home, &name("a"))), (0, first));
         assert_ne!(visit(&mut home, &name("b")).epoch, first.epoch);
-        // What was given the epoch may recover in it.
+        // A client with this epoch may recover in it.
         assert_eq!(publish(&mut home, "a", 0), Position { offset: 1, ..first });
         assert_eq!(visit(&mut home, &name("a")).offset, 1, "with publications it stays");
         home.sweep(TOPIC_IDLE_MS);
@@ -544,11 +543,11 @@ mod tests {
         home.add_presence(id, &join("x", 1));
         home.remove_interest(&name("a"), 2);
         home.forget_unused();
-        assert_eq!((home.len(), home.unpublished()), (0, 0), "nobody is present where nobody subscribes");
+        assert_eq!((home.len(), home.unpublished()), (0, 0), "no subscribers, no presence");
     }
 
     #[test]
-    fn subscribers_do_not_keep_publications_out() {
+    fn topics_with_subscribers_do_not_block_publications() {
         const COUNT: usize = 50_000;
         let mut home = home(Namespace::default());
         home.published = HOME_TOPICS_MAX - 2;
@@ -566,13 +565,13 @@ mod tests {
         home.forget_unused();
         assert_eq!((home.len(), home.unpublished()), (2, 0));
         (0..=SWEEP_TURNS).for_each(|_| home.sweep(TOPIC_IDLE_MS - 1));
-        assert!(home.ids.capacity() < 100, "memory comes back");
+        assert!(home.ids.capacity() < 100, "memory is released");
         (0..=2 * SWEEP_TURNS).for_each(|_| home.sweep(TOPIC_IDLE_MS));
         assert!(home.is_empty() && home.topics.capacity() < 100);
     }
 
     #[test]
-    fn topics_with_publications_have_their_own_bound() {
+    fn topics_with_publications_have_their_own_limit() {
         let mut home = home(Namespace::default());
         home.published = HOME_TOPICS_MAX - 1;
         home.add_interest(&name("unpublished"), 0).unwrap();
@@ -586,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sweep_sees_all_topics_in_its_turns() {
+    fn the_sweep_covers_all_topics_in_its_turns() {
         let mut home = home(Namespace::default());
         let count = 2 * SWEEP_TURNS * SWEEP_TOPICS;
         for number in 0..count {
@@ -597,7 +596,7 @@ mod tests {
     }
 
     #[test]
-    fn a_publication_whose_key_can_not_be_remembered_is_refused() {
+    fn a_publication_is_rejected_when_its_key_does_not_fit() {
         let mut home = home(Namespace::default());
         let key = |number: usize| Some(format!("{number:0255}").into_boxed_str());
         let Ok(Sequenced::New(_, first)) = home.sequence(&name("a"), key(0), 0) else { panic!() };
@@ -611,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn presence_knows_each_client_once() {
+    fn presence_lists_each_client_once() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         assert!(home.add_presence(id, &join("x", 1)) && home.add_presence(id, &join("y", 2)));
@@ -628,12 +627,12 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_ends_its_own_join_and_no_other() {
+    fn a_leave_ends_only_its_own_join() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         assert!(
             home.add_presence(id, &join("x", 1)) && !home.add_presence(id, &join("x", 2)),
-            "one client, which came once"
+            "one client, newly present once"
         );
         assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), None, "its second join goes on");
         assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), None);
@@ -643,7 +642,7 @@ mod tests {
     }
 
     #[test]
-    fn clients_past_the_bound_are_neither_present_nor_missed() {
+    fn clients_past_the_limit_neither_join_nor_leave() {
         let mut home = home(Namespace { presence: true, join_leave: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         for count in 0..PRESENCE_MAX as u64 {
@@ -658,7 +657,7 @@ mod tests {
     }
 
     #[test]
-    fn comings_and_goings_alternate_also_where_presence_is_not_shown() {
+    fn joins_and_leaves_alternate_also_without_presence() {
         let mut home = home(Namespace { join_leave: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         assert!(home.add_presence(id, &join("x", 1)) && !home.add_presence(id, &join("x", 2)));
@@ -668,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_without_subscribers_has_nobody_present_and_is_forgotten() {
+    fn a_topic_without_subscribers_has_no_presence_and_is_forgotten() {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         home.add_presence(id, &join("x", 1));
@@ -679,7 +678,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_of_unknown_namespaces_are_refused() {
+    fn topics_of_unknown_namespaces_are_rejected() {
         let others = vec![("chat".to_owned(), Namespace::default())];
         let mut home = Home::new(5, Arc::new(Namespaces::new(Namespace::default(), others)));
         assert_eq!(home.sequence(&name("x:1"), None, 0), Err(PublishError::UnknownNamespace));

@@ -1,8 +1,8 @@
-//! Publish and subscribe, pure: names and namespaces, who subscribed on this shard and what is to go out to them, and,
-//! for the topics whose home is this shard, their order, history and presence.
+//! Publish and subscribe, sans-IO: names and namespaces, this shard's subscribers and the pushes to them, and the
+//! order, history and presence of the topics with this home shard.
 //!
-//! Knows connections only as slots of a slab, and hands them out in slot order: walking sockets in that order is a
-//! third cheaper than at random once there are tens of thousands. Never touches a socket and never looks at a clock.
+//! This module knows connections only as slots of a slab, and returns them in slot order: walking sockets in that order
+//! is a third cheaper than at random with tens of thousands of connections. It never touches a socket or a clock.
 
 mod ask;
 mod batch;

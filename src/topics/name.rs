@@ -15,20 +15,21 @@ use crate::limits::TOPIC_NAME_BYTES_MAX;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicName(Arc<str>);
 
-/// Begins the name of a private topic.
+/// The prefix of a private topic's name.
 const PRIVATE_PREFIX: char = '$';
 
-/// Stands before the users that a topic is for.
+/// Precedes the users that a topic is limited to.
 const USER_BOUNDARY: char = '#';
 
 /// Why a text is not a topic name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum NameError {
-    /// It has no bytes.
+    /// The text is empty.
     Empty,
-    /// It is longer than [`TOPIC_NAME_BYTES_MAX`].
+    /// The text is longer than [`TOPIC_NAME_BYTES_MAX`].
     TooLong,
-    /// It has a character that names may not have.
+    /// The text contains a character that names may not contain.
     Character,
     /// A segment between slashes is empty, `.` or `..`.
     Segment,
@@ -36,6 +37,9 @@ pub enum NameError {
 
 impl TopicName {
     /// Checks `text`.
+    ///
+    /// # Errors
+    /// [`NameError`].
     pub fn new(text: &str) -> Result<TopicName, NameError> {
         if text.is_empty() {
             return Err(NameError::Empty);
@@ -52,7 +56,10 @@ impl TopicName {
         Ok(TopicName(text.into()))
     }
 
-    /// Checks a name from a URL's path, where it may be percent-encoded.
+    /// Decodes and checks a percent-encoded name from a URL's path.
+    ///
+    /// # Errors
+    /// [`NameError`]; invalid UTF-8 is [`NameError::Character`].
     pub fn from_path(path: &str) -> Result<TopicName, NameError> {
         TopicName::new(&percent_decode_str(path).decode_utf8().map_err(|_| NameError::Character)?)
     }
@@ -62,9 +69,9 @@ impl TopicName {
         &self.0
     }
 
-    /// Whether the name lets a client of `user` in without a token; an anonymous client has the empty user. These are
-    /// Centrifugo's channel boundaries: `$` begins a private name, which only a token opens, and the last `#` stands
-    /// before the users that a name is for, with commas between.
+    /// Whether a client of `user` may use the name without a token; anonymous clients have the empty user. The rules
+    /// are Centrifugo's channel boundaries: `$` begins a private name, which requires a token, and the last `#`
+    /// precedes the users that a name is limited to, separated by commas.
     pub fn admits(&self, user: &str) -> bool {
         if self.0.starts_with(PRIVATE_PREFIX) {
             return false;
@@ -75,17 +82,17 @@ impl TopicName {
         }
     }
 
-    /// The first part of the name, up to a colon, without the sign of a private name; `None` without a colon.
+    /// The part of the name before the first colon, without the `$` of a private name; `None` without a colon.
     pub fn namespace(&self) -> Option<&str> {
         let name = self.0.strip_prefix(PRIVATE_PREFIX).unwrap_or(&self.0);
         name.split_once(':').map(|(namespace, _)| namespace)
     }
 }
 
-/// Which shard is the home of each topic: the one that orders it.
+/// Maps each topic to its home shard, which orders its publications.
 ///
-/// The key makes the choice unpredictable, so that nobody can choose names that all have the same home. It must be the
-/// same on all shards, and secret.
+/// The key makes the choice unpredictable, so that an attacker can't choose names with the same home. It must be
+/// secret, and the same on all shards.
 #[derive(Clone, Copy, Debug)]
 pub struct Homes {
     shards: u64,
@@ -93,7 +100,7 @@ pub struct Homes {
 }
 
 impl Homes {
-    /// The homes on so many shards, at least one. The key should be random.
+    /// The homes on `shards` shards, at least one. The key should be random.
     pub fn new(shards: usize, key: [u64; 2]) -> Homes {
         Homes { shards: shards as u64, key }
     }
@@ -101,7 +108,7 @@ impl Homes {
     /// The home of a topic.
     pub fn of(&self, topic: &TopicName) -> usize {
         let mut hasher = DefaultHasher::new();
-        // A secret prefix leaves SipHash in a state that only a holder of the key can compute.
+        // After a secret prefix, only a holder of the key can compute the state of SipHash.
         self.key.hash(&mut hasher);
         topic.hash(&mut hasher);
         (hasher.finish() % self.shards) as usize
@@ -121,10 +128,10 @@ impl fmt::Display for TopicName {
 impl fmt::Display for NameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            NameError::Empty => "a topic name is missing",
-            NameError::TooLong => "a topic name has at most 255 bytes",
-            NameError::Character => "a topic name has only ASCII letters, digits and -._~:@$!*#&+=()/",
-            NameError::Segment => "a topic name has no segment that is empty, '.' or '..'",
+            NameError::Empty => "the topic name is missing",
+            NameError::TooLong => "a topic name must have at most 255 bytes",
+            NameError::Character => "a topic name must consist of ASCII letters, digits and -._~:@$!*#&+=()/",
+            NameError::Segment => "a topic name must not have a segment that is empty, '.' or '..'",
         })
     }
 }
@@ -161,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_says_whom_it_admits() {
+    fn a_name_admits_its_users() {
         let rows: [(&str, &str, bool); 18] = [
             ("news", "", true),
             ("news", "42", true),
@@ -188,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_private_name_is_in_the_namespace_behind_its_sign() {
+    fn the_namespace_of_a_private_name_follows_its_prefix() {
         let rows =
             [("a", None), ("chat:a", Some("chat")), ("$chat:a:b", Some("chat")), ("$a", None), ("$$a:b", Some("$a"))];
         for (name, namespace) in rows {
@@ -211,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_is_the_same_on_all_shards_and_homes_are_spread() {
+    fn all_shards_agree_on_homes_and_homes_are_spread() {
         let homes = thousand_homes([1, 2]);
         assert_eq!(homes, thousand_homes([1, 2]));
         for shard in 0..4 {
@@ -221,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn names_with_one_home_under_a_key_are_spread_under_another() {
+    fn another_key_spreads_names_that_had_the_same_home() {
         let chosen: Vec<usize> = {
             let homes = thousand_homes([1, 2]);
             (0..1000).filter(|index| homes[*index] == 3).collect()

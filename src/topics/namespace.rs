@@ -1,49 +1,51 @@
-//! What topics have in common by the first part of their name: how much is kept, who may do what, and what becomes of
-//! slow subscribers.
+//! Settings of topics by the first part of their name: history, permissions, and the policy for slow subscribers.
 //!
-//! The namespace of `chat:lobby` is `chat`, and so is that of the private `$chat:lobby`; a topic without a colon is in
-//! the default one.
+//! The namespace of `chat:lobby` and of the private `$chat:lobby` is `chat`; a topic without a colon is in the default
+//! namespace.
 
 use serde::{Deserialize, Serialize};
 
 use super::TopicName;
 use crate::limits::{HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX};
 
-/// What becomes of publications for a subscriber that has [`Namespace::outbox_bytes_max`] waiting, or something older
-/// than [`Namespace::outbox_age_ms`].
+/// The policy for a slow subscriber: one with a backlog of [`Namespace::outbox_bytes_max`], or older than
+/// [`Namespace::outbox_age_ms`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum SlowConsumer {
-    /// It is disconnected, and comes back when it can.
+    /// Close its connection; the client reconnects when it can.
     #[default]
     Close,
-    /// The oldest of this namespace that wait are dropped, except the newest of each topic: by its offset the
-    /// subscriber can tell that some are missing.
+    /// Drop the oldest publications of this namespace from its backlog, but keep the newest of each topic: its offset
+    /// shows the client that some are missing.
     DropOldest,
-    /// Of what waits, each publication replaces the one before it with the same key, or of the same topic where it has
-    /// no key: the subscriber reads the newest at its own pace. It is disconnected where so many different things wait,
-    /// or one of them for so long in whatever version: to drop the newest of a thing would be to tell nothing of it.
+    /// Replace each queued publication with a newer one of the same key, or of the same topic if it has no key: the
+    /// client reads the newest at its own pace. The server closes the connection if the backlog still exceeds the limit
+    /// with distinct keys, or if one key has been queued too long in any version: to drop the newest publication of a
+    /// key would lose its state.
     Conflate,
 }
 
-/// Who may do a thing.
+/// The clients with a permission.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Allowed {
-    /// Nobody but the server API.
+    /// None: only the server API.
     #[default]
     Nobody,
-    /// Who has subscribed to the topic.
+    /// Subscribers of the topic.
     Subscribers,
-    /// Every client that has said who it is, and that the topic's name [admits](TopicName::admits).
+    /// Authenticated clients that the topic's name [admits](TopicName::admits).
     Users,
-    /// Every client that the topic's name [admits](TopicName::admits).
+    /// All clients that the topic's name [admits](TopicName::admits).
     Anyone,
 }
 
 impl Allowed {
-    /// Whether a client of `user`, empty for an anonymous one, is among those allowed something with `topic`. What the
-    /// name does not admit is open to those who have subscribed to it all the same, by a token or the server's will.
+    /// Whether a client of `user` (empty if anonymous) has the permission for `topic`. A client that a token or the
+    /// server API has subscribed needs no admission by the name.
     pub fn includes(self, topic: &TopicName, user: &str, is_subscribed: bool) -> bool {
         match self {
             Allowed::Nobody => false,
@@ -58,43 +60,44 @@ impl Allowed {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Namespace {
-    /// Publications that each topic keeps; 0 keeps none.
+    /// Publications in each topic's history; 0 disables the history.
     pub history_size: usize,
-    /// How long each is kept, in milliseconds; 0 is without end.
+    /// Maximum age of a publication in the history, in milliseconds; 0 is no limit.
     pub history_ttl_ms: u64,
-    /// Payload bytes that each topic keeps.
+    /// Maximum payload bytes of each topic's history.
     pub history_bytes_max: usize,
-    /// Whether it is kept who has subscribed.
+    /// Whether clients can list the present clients of a topic.
     pub presence: bool,
-    /// Whether subscribers that want to are told who comes and goes.
+    /// Whether subscribers that request it receive joins and leaves.
     pub join_leave: bool,
-    /// Whether all subscribers are told that, also those that did not ask.
+    /// Whether all subscribers receive joins and leaves, without a request.
     pub force_join_leave: bool,
-    /// Who may subscribe, besides those whose token says so: [`Allowed::Users`] or [`Allowed::Anyone`].
+    /// Clients that may subscribe without a token: [`Allowed::Nobody`], [`Allowed::Users`] or [`Allowed::Anyone`].
     pub subscribe: Allowed,
-    /// Who may publish over a client's connection.
+    /// Clients that may publish.
     pub publish: Allowed,
-    /// Who may read the history.
+    /// Clients that may read the history.
     pub history: Allowed,
-    /// Who may ask who has subscribed.
+    /// Clients that may list the present clients.
     pub presence_read: Allowed,
-    /// What becomes of slow subscribers.
+    /// The policy for slow subscribers.
     pub slow_consumer: SlowConsumer,
-    /// Bytes that may wait for a subscriber before it is slow. As many more may wait of what it has missed, of all its
-    /// topics together: what would pass that is lost to it, and it is told.
+    /// Maximum backlog of a subscriber, in bytes; it is slow above that. Missed publications have a backlog of the same
+    /// size, for all topics of the connection together: the subscriber's recovery fails if they exceed it.
     pub outbox_bytes_max: usize,
-    /// How long publications may wait for a subscriber before it is slow, in milliseconds; 0 is without end. One that
-    /// has replaced another has waited as long as that. Time alone does nothing: the next publication looks.
+    /// Maximum age of a subscriber's backlog, in milliseconds; it is slow above that. 0 is no limit. A replacing
+    /// publication inherits the age of the replaced one. The server checks the age at each further publication, not by
+    /// a timer.
     pub outbox_age_ms: u64,
-    /// How long publications may wait to leave together with others for the same connection, in milliseconds: those of
-    /// all its topics leave at the same multiples of it. 0 is not at all.
+    /// Time for which publications wait to leave together with others for the same connection, in milliseconds: those
+    /// of all topics leave at the same multiples of it. 0 sends at once.
     pub coalesce_ms: u64,
-    /// Whether publications are compressed for connections that have agreed on it.
+    /// Whether to compress publications for connections that have negotiated compression.
     pub deflate: bool,
 }
 
 impl Namespace {
-    /// Whether the home of a topic must know each subscriber by name.
+    /// Whether a topic's home shard remembers each subscriber.
     pub fn remembers_subscribers(&self) -> bool {
         self.presence || self.join_leave
     }
@@ -123,7 +126,7 @@ impl Default for Namespace {
 }
 
 impl Namespace {
-    /// Until when something that is pushed at `now_ms` may wait for more; 0 if it may not.
+    /// The time until which a push at `now_ms` may wait for others; 0 sends it at once.
     pub fn due_ms(&self, now_ms: u64) -> u64 {
         match self.coalesce_ms {
             0 => 0,
@@ -132,12 +135,12 @@ impl Namespace {
     }
 }
 
-/// Which namespace a topic is in: a place in the list of [`Namespaces`].
+/// A namespace: its index in the list of [`Namespaces`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct NamespaceId(u16);
 
 impl NamespaceId {
-    /// Its place in the list.
+    /// The index in the list.
     pub fn number(self) -> u16 {
         self.0
     }
@@ -146,19 +149,19 @@ impl NamespaceId {
 /// All namespaces of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespaces {
-    /// The default one first, without a name; the others by name, sorted.
+    /// The default namespace first, without a name; then the others, sorted by name.
     list: Vec<(String, Namespace)>,
-    /// Whether topics of namespaces that are not listed are refused; else they are in the default one.
+    /// Whether to reject topics of unlisted namespaces; otherwise they are in the default namespace.
     is_strict: bool,
 }
 
-/// The topic's namespace is not listed, and others are.
+/// The topic's namespace is not listed, but others are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UnknownNamespace;
 
 impl Namespaces {
-    /// `default` for topics without a colon, and the others by name. Where there are others, topics of any that is not
-    /// among them are refused.
+    /// `default` applies to topics without a colon, and `others` by name. If `others` is not empty, topics of other
+    /// namespaces are rejected.
     pub fn new(default: Namespace, mut others: Vec<(String, Namespace)>) -> Namespaces {
         others.sort_by(|(a, _), (b, _)| a.cmp(b));
         let is_strict = !others.is_empty();
@@ -169,7 +172,7 @@ impl Namespaces {
     /// The namespace of a topic.
     ///
     /// # Errors
-    /// [`UnknownNamespace`]: there is a list, and the topic's is not on it.
+    /// [`UnknownNamespace`]: there is a list, and the topic's namespace is not in it.
     pub fn find(&self, topic: &TopicName) -> Result<NamespaceId, UnknownNamespace> {
         let Some(name) = topic.namespace().filter(|_| self.is_strict) else {
             return Ok(NamespaceId(0));
@@ -183,7 +186,7 @@ impl Namespaces {
         &self.list[usize::from(id.0)].1
     }
 
-    /// All, the default one first.
+    /// All namespaces, the default one first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Namespace)> {
         self.list.iter().map(|(name, namespace)| (name.as_str(), namespace))
     }
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_part_of_a_name_tells_the_namespace() {
+    fn the_first_part_of_a_name_is_the_namespace() {
         let sized = |history_size| Namespace { history_size, ..Namespace::default() };
         let others = vec![("news".to_owned(), sized(2)), ("chat".to_owned(), sized(1))];
         let namespaces = Namespaces::new(sized(0), others);
@@ -219,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn permissions_hold_for_those_whom_the_name_admits() {
+    fn permissions_require_admission_by_the_name() {
         use Allowed::{Anyone, Nobody, Subscribers, Users};
         let rows = [
             (Nobody, "a", "42", true, false),
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_list_all_are_in_the_default_one() {
+    fn without_a_list_all_topics_are_in_the_default_namespace() {
         let namespaces = Namespaces::new(Namespace { history_size: 7, ..Namespace::default() }, Vec::new());
         assert_eq!(find(&namespaces, "chat:lobby"), Ok(7));
     }

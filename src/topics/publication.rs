@@ -1,4 +1,4 @@
-//! What subscribers of a topic are sent: publications, and word of who comes and goes.
+//! The pushes of a topic: publications, joins and leaves.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,95 +10,95 @@ use crate::buf::{LazyFrame, SharedFrame};
 #[cfg(doc)]
 use crate::limits::{IDEMPOTENCY_TTL_MS, KEY_BYTES_MAX};
 
-/// One life of a sequence of offsets. It changes when the server starts anew or has forgotten a topic, so that nobody
-/// mistakes an offset of before for one of now. Written as 13 characters.
+/// Identifies one sequence of offsets. It changes when the server restarts or forgets a topic, so that no client
+/// confuses old offsets with new ones. Its text has 13 characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Epoch(u64);
 
-/// The place of a publication in its topic: offsets count 1, 2, 3 … within an epoch.
+/// The position of a publication in its topic: offsets count 1, 2, 3 … within an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Position {
-    /// Which sequence.
+    /// The sequence.
     pub epoch: Epoch,
-    /// The place in it; 0 is before the first.
+    /// The publication's number in the sequence; 0 is before the first.
     pub offset: u64,
 }
 
-/// Who a client is, as the others are told.
+/// A client, as other clients see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientInfo {
-    /// The connection: unique.
+    /// The connection's unique name.
     pub client: Box<str>,
-    /// The user, who may have several connections; empty for the anonymous.
+    /// The user, who may have several connections; empty if anonymous.
     pub user: Box<str>,
-    /// What the user's token says of it, verbatim.
+    /// The `info` claim of the connection token, verbatim.
     pub conn_info: Option<Box<[u8]>>,
-    /// What the subscription's token says of it, verbatim.
+    /// The `info` claim of the subscription token, verbatim.
     pub chan_info: Option<Box<[u8]>>,
 }
 
-/// Bytes of names, numbers and punctuation around what a client is told, about.
-const TOLD_EXTRA_BYTES: usize = 32;
+/// Approximate bytes of names, numbers and punctuation around the fields in an encoded message.
+const EXTRA_BYTES: usize = 32;
 
 impl ClientInfo {
-    /// About how many bytes it takes to tell a client of it.
-    pub fn told_bytes(&self) -> usize {
+    /// Approximate bytes in an encoded message.
+    pub fn encoded_bytes(&self) -> usize {
         let bytes = |info: &Option<Box<[u8]>>| info.as_ref().map_or(0, |info| info.len());
         let infos = bytes(&self.conn_info) + bytes(&self.chan_info);
-        self.client.len() + self.user.len() + infos + TOLD_EXTRA_BYTES
+        self.client.len() + self.user.len() + infos + EXTRA_BYTES
     }
 }
 
-/// Names one join of a client: no two joins of a server share a name, so a departure ends exactly its own join.
+/// Identifies one join of a client. No two joins of a server share an id, so a leave ends exactly its own join.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct JoinId(u64);
 
 impl JoinId {
-    /// The join number `count` of a shard. A shard that makes a million joins a second has numbers for nine years.
+    /// Join number `count` of a shard. The 48 bits of the number last nine years at a million joins per second.
     pub fn new(shard: u16, count: u64) -> JoinId {
         JoinId(u64::from(shard) << 48 | count & ((1 << 48) - 1))
     }
 }
 
-/// A client, as one of its joins makes it present in a topic.
+/// One join of a client to a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Presence {
-    /// Which join.
+    /// The join.
     pub join: JoinId,
     /// The client.
     pub info: Arc<ClientInfo>,
 }
 
-/// What somebody wants to publish: a publication that has no place yet.
+/// A publish request: a publication without an offset.
 #[derive(Clone, Debug)]
 pub struct Draft {
     /// The topic.
     pub topic: TopicName,
-    /// Whether the payload is valid UTF-8, and meant as text.
+    /// Whether the payload is text; it must be valid UTF-8 then.
     pub is_text: bool,
-    /// The message.
+    /// The payload.
     pub payload: Bytes,
-    /// What it is the newest state of, within the topic: at most [`KEY_BYTES_MAX`] bytes.
+    /// The conflation key within the topic: at most [`KEY_BYTES_MAX`] bytes.
     pub key: Option<Box<str>>,
-    /// What the publisher says of it, sorted by name.
+    /// The publisher's tags, sorted by name.
     pub tags: Option<Box<[(String, String)]>>,
-    /// The client that publishes; `None` for the server's own side.
+    /// The publishing client; `None` for the server API.
     pub info: Option<Arc<ClientInfo>>,
-    /// Published again under the same key within [`IDEMPOTENCY_TTL_MS`], it is not published a second time. At most
-    /// [`KEY_BYTES_MAX`] bytes.
+    /// Deduplicates retries: the server publishes only the first of several drafts with the same key within
+    /// [`IDEMPOTENCY_TTL_MS`]. At most [`KEY_BYTES_MAX`] bytes.
     pub idempotency_key: Option<Box<str>>,
-    /// Whether the topic's history is to be without it.
+    /// Whether to omit the publication from the topic's history.
     pub skip_history: bool,
 }
 
 impl Draft {
-    /// A message without anything special.
+    /// A draft with default options.
     pub fn new(topic: TopicName, is_text: bool, payload: Bytes) -> Draft {
         let (key, tags, info, idempotency_key) = (None, None, None, None);
         Draft { topic, is_text, payload, key, tags, info, idempotency_key, skip_history: false }
     }
 
-    /// Bytes that it holds, about.
+    /// Approximate bytes in memory.
     pub fn bytes(&self) -> usize {
         let texts = [&self.key, &self.idempotency_key].into_iter().flatten().map(|text| text.len());
         let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len());
@@ -108,64 +108,66 @@ impl Draft {
 }
 
 impl ClientInfo {
-    /// Bytes that it holds, about.
+    /// Approximate bytes in memory.
     pub fn bytes(&self) -> usize {
         let infos = [&self.conn_info, &self.chan_info].into_iter().flatten().map(|info| info.len());
         size_of::<ClientInfo>() + self.client.len() + self.user.len() + infos.sum::<usize>()
     }
 }
 
-/// One message of a topic, in its order.
+/// A publication with its position.
 #[derive(Debug)]
 pub struct Body {
     /// The topic.
     pub topic: TopicName,
-    /// Its place in the topic's order.
+    /// The position in the topic.
     pub position: Position,
-    /// When it was given that place, in milliseconds of Unix time.
+    /// The time of its sequencing, in milliseconds of Unix time.
     pub time_ms: u64,
-    /// The message as one frame, as it is sent to every subscriber of [`Encoding::Raw`].
+    /// The payload as one frame: the wire bytes for every subscriber of [`Encoding::Raw`].
     pub frame: SharedFrame,
-    /// Bytes of the frame's header; the payload follows.
+    /// Bytes of the frame's header, before the payload.
     pub header_len: u8,
-    /// Whether the payload is valid UTF-8, and meant as text.
+    /// Whether the payload is text; it is valid UTF-8 then.
     pub is_text: bool,
-    /// What it is the newest state of, within the topic.
+    /// The conflation key within the topic.
     pub key: Option<Box<str>>,
-    /// What publishers say of it, sorted by name.
+    /// The publisher's tags, sorted by name.
     pub tags: Option<Box<[(String, String)]>>,
-    /// The client that published it; `None` when the server's own side did.
+    /// The publishing client; `None` for the server API.
     pub info: Option<Arc<ClientInfo>>,
 }
 
-/// A publication on its way to its subscribers.
+/// A publication with its encodings.
 #[derive(Clone, Debug)]
 pub struct Publication {
-    /// The message.
+    /// The publication.
     pub body: Arc<Body>,
-    /// Its other encodings, shared by all shards; see [`Variant::index`].
+    /// Its encoded frames, shared by all shards; see [`Variant::index`].
     pub frames: Arc<[LazyFrame; VARIANTS]>,
 }
 
-/// Something for the subscribers of a topic.
+/// An event for the subscribers of a topic.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Push {
-    /// A message.
+    /// A publication.
     Publication(Publication),
-    /// Somebody has subscribed.
+    /// A client has subscribed.
     Joined(Arc<ClientInfo>),
-    /// Somebody's subscription has ended.
+    /// A client's subscription has ended.
     Left(Arc<ClientInfo>),
 }
 
-/// In which form a subscriber is sent what is pushed to it.
+/// The encoding of pushes for a subscriber.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(u8)]
+#[non_exhaustive]
 pub enum Encoding {
-    /// A message is the payload, verbatim.
+    /// The payload, verbatim.
     #[default]
     Raw,
-    /// A line with the topic, the offset and so on, then the payload.
+    /// A line of JSON with the topic, the position and so on, then the payload.
     Envelope,
     /// Centrifugo's client protocol as JSON.
     CentrifugeJson,
@@ -173,27 +175,27 @@ pub enum Encoding {
     CentrifugeProtobuf,
     /// An event of a `text/event-stream`.
     Sse,
-    /// The connection's handler makes it, for each connection anew.
+    /// The connection's handler encodes each push for each connection: costs one call and one copy per subscriber.
     PerConnection,
 }
 
-/// Encodings that there are.
+/// Number of [`Encoding`]s.
 const ENCODINGS: usize = 6;
 
-/// Windows of compression that there are, 9 to 15 bits, and none.
+/// Number of compression windows: 9 to 15 bits, and none.
 const WINDOWS: usize = 8;
 
-/// Frames that a publication can have.
+/// Number of frames that a publication can have.
 pub const VARIANTS: usize = ENCODINGS * WINDOWS;
 
-/// Which bytes a subscriber is sent of what is pushed. Subscribers of the same variant share them.
+/// The form of a push for a subscriber. Subscribers of the same variant share its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// In which form.
+    /// The encoding.
     pub encoding: Encoding,
-    /// Bits of the window for which it is compressed; 0 is not compressed.
+    /// Bits of the compression window; 0 is not compressed.
     pub window: u8,
-    /// Whether it is told who comes and goes.
+    /// Whether it includes joins and leaves.
     pub join_leave: bool,
 }
 
@@ -201,30 +203,29 @@ impl Variant {
     /// [`Body::frame`].
     pub const RAW: Variant = Variant { encoding: Encoding::Raw, window: 0, join_leave: false };
 
-    /// The place among [`Publication::frames`] of this encoding, compressed for a window of `bits`; 0 is not
-    /// compressed.
+    /// The index in [`Publication::frames`] of this encoding, compressed with a window of `bits`; 0 is not compressed.
     pub fn index(encoding: Encoding, bits: u8) -> usize {
         encoding as usize * WINDOWS + usize::from(bits.saturating_sub(8))
     }
 }
 
 impl Body {
-    /// About how many bytes it takes to tell a client of it: the payload, and what is known of it besides.
-    pub fn told_bytes(&self) -> usize {
-        let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len() + TOLD_EXTRA_BYTES);
-        let info = self.info.as_ref().map_or(0, |info| info.told_bytes());
+    /// Approximate bytes in an encoded message: the payload, and the other fields.
+    pub fn encoded_bytes(&self) -> usize {
+        let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len() + EXTRA_BYTES);
+        let info = self.info.as_ref().map_or(0, |info| info.encoded_bytes());
         let key = self.key.as_ref().map_or(0, |key| key.len());
-        self.payload().len() + tags.sum::<usize>() + info + key + TOLD_EXTRA_BYTES
+        self.payload().len() + tags.sum::<usize>() + info + key + EXTRA_BYTES
     }
 
-    /// The message itself.
+    /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.frame[usize::from(self.header_len)..]
     }
 }
 
 impl Push {
-    /// Bytes of the message, if it is one.
+    /// Bytes of the frame, if this is a publication.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Push::Publication(publication) => publication.body.frame.len(),
@@ -234,7 +235,7 @@ impl Push {
 }
 
 impl Epoch {
-    /// No topic is ever in this one.
+    /// An epoch that no topic ever has.
     pub const NEVER: Epoch = Epoch(0);
 
     /// An epoch from random bits.
@@ -242,7 +243,7 @@ impl Epoch {
         Epoch(random.max(1))
     }
 
-    /// Reads what its `Display` writes. Anything else is an epoch that never was.
+    /// Parses the text of an epoch. Any other text is [`NEVER`](Self::NEVER).
     pub fn from_text(text: &str) -> Epoch {
         let digit = |byte: u8| DIGITS.iter().position(|digit| *digit == byte);
         let add = |sum: u64, byte: u8| Some(sum.checked_mul(32)? | digit(byte)? as u64);
@@ -272,7 +273,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn epochs_read_as_they_are_written() {
+    fn an_epoch_survives_its_text_form() {
         assert_eq!(Epoch::new(33).to_string(), "0000000000011");
         for bits in [1, 5, 31, 32, u64::MAX, 0x1234_5678_9abc_def0] {
             let epoch = Epoch::new(bits);
@@ -285,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn each_variant_has_its_place() {
+    fn each_variant_has_its_own_index() {
         let encodings = [Encoding::Raw, Encoding::Envelope, Encoding::CentrifugeJson, Encoding::CentrifugeProtobuf];
         let encodings = encodings.into_iter().chain([Encoding::Sse, Encoding::PerConnection]);
         let places = encodings.flat_map(|encoding| [0, 9, 12, 15].map(|bits| Variant::index(encoding, bits)));

@@ -1,4 +1,4 @@
-//! What one topic has to send: the pushes that are on their way to its subscribers, and those that have not boarded.
+//! The queue of one topic: pushes on their way to its subscribers, and pushes that have not boarded.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -9,13 +9,13 @@ use super::carousel::Place;
 use super::{Lane, NamespaceId, Part, Push, Run, TopicId, TopicName, Variant};
 use crate::buf::SharedFrame;
 
-/// Gives the frame of a push in a variant, or `None` where the push is not for such subscribers.
+/// Returns the frame of a push in a variant, or `None` if subscribers of that variant do not receive the push.
 pub type Encode<'a> = dyn FnMut(&TopicName, &Push, Variant) -> Option<SharedFrame> + 'a;
 
-/// Newcomers that are remembered before those are looked for that may be forgotten.
+/// Number of newcomers above which a queue first looks for some to forget.
 const NEWCOMERS_MIN: usize = 64;
 
-/// Whose queue it is.
+/// The topic of a queue.
 #[derive(Clone, Copy)]
 pub(super) struct Owner<'a> {
     pub(super) topic: TopicId,
@@ -23,43 +23,43 @@ pub(super) struct Owner<'a> {
     pub(super) namespace: NamespaceId,
 }
 
-/// A push, and what has been made of it.
+/// A push and its frames.
 #[derive(Debug)]
 struct Entry {
-    /// Counts the pushes of all topics.
+    /// The push's number among those of all topics.
     number: u64,
     push: Push,
-    /// Its frame in each variant that was asked for.
+    /// Its frame in each requested variant.
     frames: SmallVec<[(Variant, Option<SharedFrame>); 1]>,
-    /// Where it leaves the carousel, once it has boarded.
+    /// The place where it leaves the carousel, once it has boarded.
     end: Place,
 }
 
-/// The run of all pushes that have boarded, in one variant.
+/// The run of all boarded pushes in one variant.
 #[derive(Debug)]
 struct Cached {
     variant: Variant,
     run: Option<Rc<Run>>,
-    /// The batch that it was last put into, and its place there.
+    /// The last batch that contains it, and its index there.
     batch: u64,
     index: u32,
 }
 
-/// The pushes of a topic that have not been sent to all.
+/// The pushes of a topic that some subscribers have not received.
 #[derive(Debug)]
 pub(super) struct Queue {
-    /// The carousel of those that have boarded.
+    /// The carousel of the boarded pushes.
     pub(super) lane: Lane,
-    /// Where the topic is in that carousel's order.
+    /// The topic's place in that carousel's order.
     pub(super) place: Option<Place>,
-    /// When what waits must board, where it may wait.
+    /// The time at which the waiting pushes must board, if they may wait.
     pub(super) due_ms: Option<u64>,
     boarded: VecDeque<Entry>,
     waiting: Vec<Entry>,
     waiting_bytes: usize,
-    /// Subscribers who came after some of the pushes here, and the number of the first push that they get.
+    /// Subscribers that are newer than some pushes here, each with the number of its first push.
     newcomers: HashMap<u32, u64>,
-    /// The count of newcomers above which some may be forgotten.
+    /// The number of newcomers above which the queue looks for some to forget.
     newcomers_max: usize,
     runs: SmallVec<[Cached; 1]>,
 }
@@ -79,13 +79,13 @@ impl Queue {
         }
     }
 
-    /// Puts a push last. It waits until it [boards](Self::board).
+    /// Appends a push. It waits until it [boards](Self::board).
     pub(super) fn push(&mut self, number: u64, push: Push) {
         self.waiting_bytes += push.bytes();
         self.waiting.push(Entry { number, push, frames: SmallVec::new(), end: Place::default() });
     }
 
-    /// All that waits boards where the cursor is.
+    /// Boards all waiting pushes at the cursor.
     pub(super) fn board(&mut self, cursor: Place) {
         let boarding = self.waiting.drain(..).map(|entry| Entry { end: cursor.next_round(), ..entry });
         self.boarded.extend(boarding);
@@ -93,22 +93,22 @@ impl Queue {
         self.runs.clear();
     }
 
-    /// Whether something is on its way.
+    /// Whether boarded pushes are on their way.
     pub(super) fn has_boarded(&self) -> bool {
         !self.boarded.is_empty()
     }
 
-    /// Whether something has not boarded.
+    /// Whether pushes wait to board.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()
     }
 
-    /// Payload bytes of what has not boarded.
+    /// Bytes of the waiting pushes.
     pub(super) fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
-    /// Takes out what leaves at `place` or has left before.
+    /// Removes pushes that leave at or before `place`.
     pub(super) fn expire(&mut self, place: Place) {
         while self.boarded.front().is_some_and(|entry| entry.end <= place) {
             self.boarded.pop_front();
@@ -116,23 +116,23 @@ impl Queue {
         }
     }
 
-    /// Where the next push leaves.
+    /// The place where the next push leaves.
     pub(super) fn first_end(&self) -> Option<Place> {
         self.boarded.front().map(|entry| entry.end)
     }
 
-    /// Whether a subscriber at `place` is due anything.
+    /// Whether a subscriber at `place` has due pushes.
     pub(super) fn is_due_at(&self, place: Place) -> bool {
         self.boarded.back().is_some_and(|entry| place < entry.end)
     }
 
-    /// All that had boarded has left.
+    /// Removes all boarded pushes.
     pub(super) fn clear_boarded(&mut self) {
         self.boarded.clear();
         self.runs.clear();
     }
 
-    /// Remembers a subscriber who came before the push with this number, and after all that are here.
+    /// Remembers a new subscriber and the number of its first push.
     pub(super) fn insert_newcomer(&mut self, slot: u32, number: u64) {
         self.newcomers.insert(slot, number);
         if self.newcomers.len() > self.newcomers_max {
@@ -147,12 +147,12 @@ impl Queue {
         self.newcomers.len()
     }
 
-    /// Forgets a newcomer who has left.
+    /// Forgets a newcomer that has left.
     pub(super) fn remove_newcomer(&mut self, slot: u32) {
         self.newcomers.remove(&slot);
     }
 
-    /// The number of the first push that a subscriber gets, if it came after some that are on their way.
+    /// The number of a subscriber's first push, if it is newer than some boarded pushes.
     pub(super) fn first_number(&self, slot: u32) -> Option<u64> {
         if self.newcomers.is_empty() {
             return None;
@@ -161,8 +161,8 @@ impl Queue {
         self.boarded.front().filter(|first| first.number < number).map(|_| number)
     }
 
-    /// The place of the run of all that is on its way in batch `batch`, where `add` puts it if it is not there. `None`
-    /// if there is nothing for this variant.
+    /// The index in batch `batch` of the run of all boarded pushes; `add` adds the run if the batch lacks it. `None` if
+    /// no push is for this variant.
     pub(super) fn run_index(
         &mut self,
         owner: Owner<'_>,
@@ -187,7 +187,7 @@ impl Queue {
         Some(cached.index)
     }
 
-    /// The run of what is on its way from the push with number `first` on.
+    /// The run of the boarded pushes from number `first` on.
     pub(super) fn make_run(
         &mut self,
         owner: Owner<'_>,

@@ -1,6 +1,6 @@
-//! Publications under idempotency keys, for as long as their publishers may try again.
+//! Publications with idempotency keys, for as long as publishers may retry.
 //!
-//! A publication that can't be remembered is refused: to forget it early would be to publish a retry twice.
+//! A publication with a key that does not fit is rejected: forgetting a key early would publish a retry twice.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -8,49 +8,49 @@ use std::rc::Rc;
 use super::{Position, TopicName};
 use crate::limits::{IDEMPOTENCY_BYTES_MAX, IDEMPOTENCY_OVERHEAD_BYTES, IDEMPOTENCY_TTL_MS};
 
-/// Keys that one look at the oldest forgets at most, beside a publication: it adds at most one.
+/// Maximum number of expired keys that a publication removes: it adds at most one.
 const FORGET_PER_PUBLICATION: usize = 8;
 
-/// A topic and a key of a publication in it.
+/// A topic and the key of a publication in it.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct Repeat {
     pub(super) topic: TopicName,
     pub(super) key: Box<str>,
 }
 
-/// All publications of a home that were made under keys within the last [`IDEMPOTENCY_TTL_MS`].
+/// All publications of a home shard with keys within the last [`IDEMPOTENCY_TTL_MS`].
 #[derive(Debug, Default)]
 pub(super) struct Repeats {
-    /// The place of each, and when it ends.
+    /// The position and the expiry time of each.
     made: HashMap<Rc<Repeat>, (Position, u64)>,
-    /// When each ends, in order.
+    /// The expiry time of each, in order.
     ends: VecDeque<(u64, Rc<Repeat>)>,
     bytes: usize,
 }
 
 impl Repeats {
-    /// Where a publication under this key has its place, if there was one.
+    /// The position of an earlier publication with this key.
     pub(super) fn find(&self, repeat: &Repeat, now_ms: u64) -> Option<Position> {
         self.made.get(repeat).filter(|(_, end_ms)| now_ms < *end_ms).map(|(position, _)| *position)
     }
 
-    /// Whether one more can be remembered, now that some of the old ones are forgotten.
+    /// Removes some expired keys. Returns whether one more fits.
     pub(super) fn make_room(&mut self, repeat: &Repeat, now_ms: u64) -> bool {
         self.forget(now_ms, FORGET_PER_PUBLICATION);
         self.bytes + size(repeat) <= IDEMPOTENCY_BYTES_MAX
     }
 
-    /// Remembers a publication, for which there must be [room](Self::make_room).
+    /// Remembers a publication; call [`make_room`](Self::make_room) before.
     pub(super) fn insert(&mut self, repeat: Repeat, position: Position, now_ms: u64) {
         let end_ms = now_ms.saturating_add(IDEMPOTENCY_TTL_MS);
         let repeat = Rc::new(repeat);
         self.bytes += size(&repeat);
-        // Its key may be there from an earlier publication that has ended: that one's end then finds another.
+        // An expired publication may have the same key: its expiry then finds a later time here, and leaves the entry.
         self.made.insert(repeat.clone(), (position, end_ms));
         self.ends.push_back((end_ms, repeat));
     }
 
-    /// Forgets those that have ended, at most so many.
+    /// Removes at most `count_max` expired keys.
     pub(super) fn forget(&mut self, now_ms: u64, count_max: usize) {
         for _ in 0..count_max {
             if self.ends.front().is_none_or(|(end_ms, _)| now_ms < *end_ms) {
@@ -67,7 +67,7 @@ impl Repeats {
         }
     }
 
-    /// How many are remembered.
+    /// Number of remembered publications.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }
@@ -91,11 +91,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_used_again_after_its_end_has_its_new_place() {
+    fn a_key_that_is_reused_after_its_expiry_has_its_new_position() {
         let mut repeats = Repeats::default();
         (0..20).for_each(|number| repeats.insert(repeat(&number.to_string()), at(number), 0));
         let later_ms = IDEMPOTENCY_TTL_MS + 7;
-        assert_eq!(repeats.find(&repeat("19"), later_ms), None, "it has ended, though it is still in memory");
+        assert_eq!(repeats.find(&repeat("19"), later_ms), None, "it has expired, but is still in memory");
         repeats.insert(repeat("19"), at(20), later_ms);
         repeats.forget(later_ms, 100);
         assert_eq!((repeats.len(), repeats.find(&repeat("19"), later_ms)), (1, Some(at(20))));
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_stays_within_its_bound() {
+    fn memory_stays_within_its_limit() {
         let mut repeats = Repeats::default();
         let key = |number: usize| format!("{number:0255}");
         let mut count = 0;
@@ -113,8 +113,8 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, IDEMPOTENCY_BYTES_MAX / (255 + IDEMPOTENCY_OVERHEAD_BYTES));
-        assert_eq!(repeats.find(&repeat(&key(0)), 1), Some(at(0)), "none is forgotten early");
-        assert!(repeats.make_room(&repeat(&key(count)), IDEMPOTENCY_TTL_MS), "the oldest make room in their time");
+        assert_eq!(repeats.find(&repeat(&key(0)), 1), Some(at(0)), "no key is forgotten early");
+        assert!(repeats.make_room(&repeat(&key(count)), IDEMPOTENCY_TTL_MS), "the oldest make room when they expire");
         assert_eq!(repeats.len(), count - FORGET_PER_PUBLICATION);
     }
 }

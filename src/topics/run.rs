@@ -1,4 +1,4 @@
-//! What one subscriber of a topic is due at a visit: the frames of several pushes, one after the other.
+//! The pushes of one topic that are due to a subscriber: their frames, concatenated.
 
 use std::rc::Rc;
 
@@ -7,16 +7,16 @@ use smallvec::SmallVec;
 use super::{NamespaceId, Push, TopicId, Variant};
 use crate::buf::SharedFrame;
 
-/// One push of a run, as it is sent alone.
+/// One push of a run, as it would leave alone.
 #[derive(Clone, Debug)]
 pub struct Part {
-    /// Its place among [`Run::pushes`].
+    /// Its index in [`Run::pushes`].
     pub push: usize,
-    /// Its bytes.
+    /// Its frame.
     pub frame: SharedFrame,
 }
 
-/// Pushes of one topic in one variant: the same bytes for all its subscribers who are due the same pushes.
+/// Pushes of one topic in one variant: subscribers with the same due pushes share these bytes.
 #[derive(Debug)]
 pub struct Run {
     /// The topic.
@@ -25,16 +25,16 @@ pub struct Run {
     pub namespace: NamespaceId,
     /// The variant of its subscribers.
     pub variant: Variant,
-    /// The pushes, in order, of all variants.
+    /// The pushes of all variants, in order.
     pub pushes: Rc<[Push]>,
-    /// The frames of those that this variant gets, in order.
+    /// The frames of this variant's pushes, in order.
     pub parts: SmallVec<[Part; 1]>,
-    /// These frames, one after the other.
+    /// These frames, concatenated.
     pub bytes: SharedFrame,
 }
 
 impl Run {
-    /// A run of `parts`, or `None` if there is nothing in it for this variant.
+    /// A run of `parts`; `None` if `parts` is empty.
     pub(super) fn new(
         topic: TopicId,
         namespace: NamespaceId,
@@ -50,8 +50,8 @@ impl Run {
         Some(Run { topic, namespace, variant, pushes, parts, bytes })
     }
 
-    /// Cuts the run where its first `sent` bytes end: the part that has begun to leave, with the number of its bytes
-    /// that have, unless the cut is between two parts; and the parts of which nothing has left.
+    /// Splits the run after its first `sent` bytes: the partly sent part with the number of its sent bytes, unless the
+    /// split is between two parts; and the unsent parts.
     pub fn cut(&self, sent: usize) -> (Option<(&Part, usize)>, &[Part]) {
         let mut start = 0;
         for (index, part) in self.parts.iter().enumerate() {

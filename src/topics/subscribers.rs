@@ -3,10 +3,10 @@
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
-/// Sets up to this size are kept in place.
+/// Maximum size of a set that is stored inline.
 const FEW: usize = 4;
 
-/// A set of slots, iterated in ascending order. Small sets lie in place, large ones in a compressed bitmap.
+/// A set of slots, iterated in ascending order: inline if small, otherwise a compressed bitmap.
 #[derive(Clone, Debug)]
 pub enum Subscribers {
     /// Up to four, sorted.
@@ -21,7 +21,7 @@ impl Subscribers {
         Subscribers::Few(SmallVec::new())
     }
 
-    /// Adds `slot`; `false` if it was there.
+    /// Adds `slot`; `false` if the set contains it already.
     pub fn insert(&mut self, slot: u32) -> bool {
         match self {
             Subscribers::Many(bitmap) => bitmap.insert(slot),
@@ -39,13 +39,14 @@ impl Subscribers {
         }
     }
 
-    /// Takes `slot` out; `false` if it was not there.
+    /// Removes `slot`; `false` if the set does not contain it.
     pub fn remove(&mut self, slot: u32) -> bool {
         match self {
             Subscribers::Few(few) => few.binary_search(&slot).map(|index| few.remove(index)).is_ok(),
             Subscribers::Many(bitmap) => {
                 let removed = bitmap.remove(slot);
-                // Half full before it moves back, so that one subscriber coming and going does not rebuild the set.
+                // Only at half the inline size, so that one subscriber that leaves and rejoins does not convert the set
+                // each time.
                 if bitmap.len() <= FEW as u64 / 2 {
                     *self = Subscribers::Few(bitmap.iter().collect());
                 }
@@ -54,8 +55,8 @@ impl Subscribers {
         }
     }
 
-    /// Calls `visit` with those from `first` to `last`, in ascending order. Returns the next one after these, which is
-    /// the first of all where there is none.
+    /// Calls `visit` with each slot from `first` to `last`, in ascending order. Returns the next slot after `last`; if
+    /// there is none, the first of all.
     pub fn walk(&self, first: u32, last: u32, visit: impl FnMut(u32)) -> Option<u32> {
         match self {
             Subscribers::Few(few) => {
@@ -70,7 +71,7 @@ impl Subscribers {
         }
     }
 
-    /// The first one from `first` on, which is the first of all where there is none.
+    /// The first slot at or after `first`; if there is none, the first of all.
     pub fn next_from(&self, first: u32) -> Option<u32> {
         match first.checked_sub(1) {
             Some(last) => self.walk(first, last, |_| {}),
@@ -78,7 +79,7 @@ impl Subscribers {
         }
     }
 
-    /// How many there are.
+    /// Number of slots.
     pub fn len(&self) -> usize {
         match self {
             Subscribers::Few(few) => few.len(),
@@ -86,7 +87,7 @@ impl Subscribers {
         }
     }
 
-    /// Whether there is none.
+    /// Whether the set is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -101,7 +102,7 @@ impl Subscribers {
     }
 }
 
-/// Calls `visit` with those that are not after `last`; returns the first that is.
+/// Calls `visit` with each slot up to `last`; returns the first one after it.
 fn visit_until(slots: impl Iterator<Item = u32>, last: u32, mut visit: impl FnMut(u32)) -> Option<u32> {
     for slot in slots {
         if slot > last {
@@ -142,7 +143,7 @@ mod tests {
         }
 
         #[test]
-        fn walks_over_a_part_and_knows_the_next(
+        fn walk_visits_a_range_and_returns_the_next_slot(
             slots in prop::collection::btree_set(0u32..300, 0..50),
             first in 0u32..310,
             len in 0u32..100,

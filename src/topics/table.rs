@@ -1,8 +1,8 @@
-//! The topics that somebody on this shard subscribed to, and what is on its way to their subscribers.
+//! The topics with subscribers on this shard, and the pushes on their way to these.
 //!
-//! What is pushed to a topic boards a [carousel](super::carousel), whose cursor gathers for each subscriber what it is
-//! due, of all topics. There are two: topics with few subscribers have one of their own, so that they never wait for
-//! the crowds of others.
+//! A push to a topic boards a [carousel](super::carousel). Its cursor collects for each subscriber the due pushes of
+//! all topics. There are two carousels: topics with few subscribers have their own, so they never wait for topics with
+//! many.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -15,31 +15,31 @@ use super::queue::{Encode, Owner, Queue};
 use super::{Batch, NamespaceId, Push, Subscribers, TopicName, Variant};
 use crate::limits::{COALESCE_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX};
 
-/// A topic that has subscribers on this shard, for as long as it has.
+/// A topic with subscribers on this shard; valid while it has some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TopicId(u32);
 
-/// One of the carousels of a shard, each of which gets its share of every turn.
+/// One of the two carousels of a shard. Each has its own share of every turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lane {
-    /// For topics with few subscribers.
+    /// Topics with few subscribers.
     Express,
-    /// For the others.
+    /// All other topics.
     Crowds,
 }
 
-/// How many times as many subscribers as a topic may board the express lane with it may have while it stays there.
+/// A topic leaves the express lane above this multiple of the number of subscribers with which it may enter.
 const OUTGROWN: usize = 4;
 
 #[derive(Debug)]
 struct Topic {
     name: TopicName,
     namespace: NamespaceId,
-    /// By variant; none of them is empty. Nearly always one or two.
+    /// By variant; no set is empty. Usually one or two.
     subscribers: SmallVec<[(Variant, Subscribers); 1]>,
-    /// Who has asked to subscribe, and waits for what it has missed.
-    joining: u32,
-    /// What has not been sent to all, if there is anything.
+    /// Number of pending subscribe requests.
+    pending: u32,
+    /// The pushes that some subscribers have not received, if any.
     queue: Option<Box<Queue>>,
 }
 
@@ -48,29 +48,29 @@ struct Topic {
 pub struct Topics {
     ids: HashMap<TopicName, TopicId>,
     topics: Slab<Topic>,
-    /// Subscribers of a topic that boards the express lane, at most.
+    /// Maximum number of subscribers of a topic that enters the express lane.
     express_max: usize,
     /// By [`Lane`].
     carousels: [Carousel; 2],
-    /// Topics with pushes that may wait for more, by the time at which they board.
+    /// Topics with waiting pushes, by the time at which these must board.
     held: BTreeSet<(u64, TopicId)>,
-    /// Pushes until now.
+    /// Number of pushes so far.
     pushes: u64,
-    /// Batches until now, by [`Lane`].
+    /// Number of batches so far, by [`Lane`].
     batches: [u64; 2],
-    /// Topics that were forgotten without their homes having heard of it, and how many times. What comes from there is
-    /// for those who were here before: whoever subscribes meanwhile would see that, and then not what the home does not
-    /// send because it has heard.
+    /// Topics that have lost their last subscriber here and have a notice under way to their home shard, with the
+    /// number of such notices. Pushes from before the notice are for earlier subscribers. A new subscriber must not
+    /// receive them: it would miss the pushes that the home shard does not send after the notice.
     disinterests: HashMap<TopicName, u32>,
 }
 
 impl Lane {
-    /// All, in the order in which they are served.
+    /// All lanes, in the order of service.
     pub const ALL: [Lane; 2] = [Lane::Express, Lane::Crowds];
 }
 
 impl TopicId {
-    /// A number that no other topic of this shard has as long as this one is here.
+    /// A number that is unique on this shard while the topic has subscribers here.
     pub fn number(self) -> u32 {
         self.0
     }
@@ -88,7 +88,7 @@ impl Default for Topics {
 }
 
 impl Topics {
-    /// No topics yet. Those with `express_max` subscribers or fewer take the express lane.
+    /// An empty table. Topics with at most `express_max` subscribers take the express lane.
     pub fn new(express_max: usize) -> Topics {
         Topics {
             ids: HashMap::new(),
@@ -102,25 +102,26 @@ impl Topics {
         }
     }
 
-    /// Whether there is room for subscribers of `name`.
+    /// Whether `name` may get subscribers here.
     pub fn has_room_for(&self, name: &TopicName) -> bool {
         self.topics.len() < SHARD_TOPICS_MAX || self.ids.contains_key(name)
     }
 
-    /// The id of `name`, which is in `namespace`; and whether it is new here, so that its home must be told. Unless
-    /// somebody subscribes or [begins to](Self::begin_subscribe), forget it again.
+    /// Returns the id of `name` in `namespace`, and whether the topic is new here, so that the caller must notify its
+    /// home shard. Then [`subscribe`](Self::subscribe) or [`begin_subscribe`](Self::begin_subscribe), or the topic
+    /// stays forever.
     pub fn find_or_make(&mut self, name: &TopicName, namespace: NamespaceId) -> (TopicId, bool) {
         match self.ids.entry(name.clone()) {
             Entry::Occupied(entry) => (*entry.get(), false),
             Entry::Vacant(entry) => {
                 let topic =
-                    Topic { name: name.clone(), namespace, subscribers: SmallVec::new(), joining: 0, queue: None };
+                    Topic { name: name.clone(), namespace, subscribers: SmallVec::new(), pending: 0, queue: None };
                 (*entry.insert(TopicId(self.topics.insert(topic) as u32)), true)
             }
         }
     }
 
-    /// Subscribes `slot`, which gets `variant` of each push from now on. `false` if it had subscribed so.
+    /// Subscribes `slot`, which receives `variant` of each further push. `false` if it is subscribed already.
     pub fn subscribe(&mut self, id: TopicId, slot: u32, variant: Variant) -> bool {
         let first = self.pushes;
         let topic = self.topic_mut(id);
@@ -131,8 +132,8 @@ impl Topics {
         is_new
     }
 
-    /// Ends the subscription of `slot`, which was for `variant`. `true` if the topic was forgotten: its home must be
-    /// told.
+    /// Ends the subscription of `slot` to `variant`. `true` if the topic has no more subscribers: the caller must
+    /// notify its home shard.
     pub fn unsubscribe(&mut self, id: TopicId, slot: u32, variant: Variant) -> bool {
         let topic = self.topic_mut(id);
         topic.subscribers_mut(variant).remove(slot);
@@ -143,20 +144,21 @@ impl Topics {
         self.forget_if_unused(id)
     }
 
-    /// Somebody waits for what it has missed, and subscribes then.
+    /// Adds a pending subscribe request: keeps the topic until [`end_subscribe`](Self::end_subscribe).
     pub fn begin_subscribe(&mut self, id: TopicId) {
-        self.topic_mut(id).joining += 1;
+        self.topic_mut(id).pending += 1;
     }
 
-    /// It no longer waits: it has subscribed, or will not. `true` if the topic was forgotten: its home must be told.
+    /// Ends a pending subscribe request. `true` if the topic has no more subscribers: the caller must notify its home
+    /// shard.
     pub fn end_subscribe(&mut self, id: TopicId) -> bool {
-        self.topic_mut(id).joining -= 1;
+        self.topic_mut(id).pending -= 1;
         self.forget_if_unused(id)
     }
 
     fn forget_if_unused(&mut self, id: TopicId) -> bool {
         let topic = &self.topics[id.0 as usize];
-        if topic.joining > 0 || !topic.subscribers.is_empty() {
+        if topic.pending > 0 || !topic.subscribers.is_empty() {
             return false;
         }
         let topic = self.topics.remove(id.0 as usize);
@@ -172,12 +174,12 @@ impl Topics {
         true
     }
 
-    /// A topic was forgotten, and its home is being told.
+    /// A notice that the topic has no more subscribers is under way to its home shard.
     pub fn begin_disinterest(&mut self, name: &TopicName) {
         *self.disinterests.entry(name.clone()).or_default() += 1;
     }
 
-    /// The home has heard.
+    /// The home shard has received the notice.
     pub fn end_disinterest(&mut self, name: &TopicName) {
         let Some(times) = self.disinterests.get_mut(name) else { return };
         *times -= 1;
@@ -189,7 +191,7 @@ impl Topics {
         }
     }
 
-    /// The id of a topic that has subscribers here.
+    /// The id of a topic with subscribers here.
     pub fn find(&self, name: &TopicName) -> Option<TopicId> {
         self.ids.get(name).copied()
     }
@@ -204,8 +206,8 @@ impl Topics {
         self.topics[id.0 as usize].namespace
     }
 
-    /// Puts a push up for those who have subscribed to a topic on this shard until now. `due_ms` gives, for the topic's
-    /// namespace, until when the push may wait for others to leave with it; 0 is not at all.
+    /// Queues a push for the topic's current subscribers on this shard. `due_ms` returns, for the topic's namespace,
+    /// the time until which the push may wait for others; 0 sends it at once.
     pub fn stage(&mut self, name: &TopicName, push: Push, due_ms: impl FnOnce(NamespaceId) -> u64) {
         if !self.disinterests.is_empty() && self.disinterests.contains_key(name) {
             return;
@@ -227,23 +229,24 @@ impl Topics {
         }
     }
 
-    /// Has all board that may not wait any longer.
+    /// Boards all pushes that must not wait longer.
     pub fn board_due(&mut self, now_ms: u64) {
         while let Some((_, id)) = self.held.first().filter(|(due_ms, _)| *due_ms <= now_ms) {
             self.board(*id);
         }
     }
 
-    /// When something has to board that may wait until then.
+    /// The time of the next [`board_due`](Self::board_due), if pushes wait.
     pub fn next_due_ms(&self) -> Option<u64> {
         self.held.first().map(|(due_ms, _)| *due_ms)
     }
 
-    /// What waits boards, unless its topic has outgrown the express lane: then once that has nothing of it any more.
+    /// Boards the waiting pushes of a topic. If the topic has outgrown the express lane, they wait until that lane has
+    /// none of its pushes.
     fn board(&mut self, id: TopicId) {
         let topic = &mut self.topics[id.0 as usize];
         let audience: usize = topic.subscribers.iter().map(|(_, subscribers)| subscribers.len()).sum();
-        let queue = topic.queue.as_mut().expect("something waits");
+        let queue = topic.queue.as_mut().expect("a topic with waiting pushes has a queue");
         if let Some(due_ms) = queue.due_ms.take() {
             self.held.remove(&(due_ms, id));
         }
@@ -264,28 +267,28 @@ impl Topics {
         }
     }
 
-    /// Whether there is anything to send now.
+    /// Whether pushes are due now.
     pub fn has_work(&self) -> bool {
         Lane::ALL.into_iter().any(|lane| self.has_work_on(lane))
     }
 
-    /// Whether there is anything to send now on one lane.
+    /// Whether pushes are due now on one lane.
     pub fn has_work_on(&self, lane: Lane) -> bool {
         !self.carousels[lane as usize].is_empty()
     }
 
-    /// The batches gathered on one lane until now.
+    /// Number of batches so far on one lane.
     pub fn batches_on(&self, lane: Lane) -> u64 {
         self.batches[lane as usize]
     }
 
-    /// Whether there is anything to send, now or later.
+    /// Whether no pushes are due, now or later.
     pub fn is_quiet(&self) -> bool {
         !self.has_work() && self.held.is_empty()
     }
 
-    /// Gathers in `batch` what the next subscribers on a lane are due: some `slots` of them, and fewer than twice as
-    /// many. Returns whether there are any.
+    /// Fills `batch` with the due pushes of the next subscribers on a lane: at least `slots` of them if there are so
+    /// many, and fewer than twice as many. Returns whether there are any.
     pub fn gather(&mut self, lane: Lane, slots: usize, batch: &mut Batch, encode: &mut Encode<'_>) -> bool {
         self.batches[lane as usize] += 1;
         batch.begin(self.batches[lane as usize]);
@@ -300,15 +303,15 @@ impl Topics {
         !batch.visits().is_empty()
     }
 
-    /// Adds to `batch` what the subscribers of a topic from `place` until `end` are due, and puts the topic where its
-    /// next subscriber is.
+    /// Adds the due pushes of a topic's subscribers from `place` until `end` to `batch`, and moves the topic to the
+    /// place of its next subscriber.
     fn visit(&mut self, id: TopicId, place: Place, end: Place, batch: &mut Batch, encode: &mut Encode<'_>) {
         let topic = &mut self.topics[id.0 as usize];
         let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
         let owner = Owner { topic: id, name: &topic.name, namespace: topic.namespace };
         queue.place = None;
         queue.expire(place);
-        // Up to where all are due the same.
+        // Subscribers up to here have the same due pushes.
         let end = queue.first_end().map_or(place, |first_end| end.min(first_end));
         let mut next: Option<Place> = None;
         for (variant, subscribers) in topic.subscribers.iter().filter(|_| end > place) {
@@ -338,7 +341,7 @@ impl Topics {
         }
     }
 
-    /// All that had boarded has left.
+    /// All boarded pushes have left.
     fn finish(&mut self, id: TopicId) {
         let topic = &mut self.topics[id.0 as usize];
         let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
@@ -350,7 +353,7 @@ impl Topics {
         }
     }
 
-    /// How many topics have subscribers here.
+    /// Number of topics with subscribers here.
     pub fn len(&self) -> usize {
         self.topics.len()
     }

@@ -1,11 +1,11 @@
-//! Publications for the tests of several modules.
+//! Publications for tests of several modules.
 
 use std::sync::Arc;
 
 use super::{Body, Position, Publication, TopicName};
 use crate::buf::SharedFrame;
 
-/// A message whose frame is its payload.
+/// A publication with a frame that is just the payload.
 pub(crate) fn body(topic: &str, position: Position, time_ms: u64, payload: &[u8]) -> Arc<Body> {
     Arc::new(Body {
         topic: TopicName::new(topic).unwrap(),
@@ -20,7 +20,7 @@ pub(crate) fn body(topic: &str, position: Position, time_ms: u64, payload: &[u8]
     })
 }
 
-/// The same, ready to be sent.
+/// A publication ready to send.
 pub(crate) fn publication(topic: &str, position: Position, payload: &[u8]) -> Publication {
     Publication {
         body: body(topic, position, 0, payload),

@@ -1,4 +1,4 @@
-//! Who may do what: names, namespaces and tokens.
+//! Permissions: names, namespaces and tokens.
 
 use super::config::CentrifugeConfig;
 use super::protocol::{ClientError, SubscribeRequest};
@@ -6,7 +6,7 @@ use super::session::Session;
 use super::token::{SubscriptionClaims, TokenError};
 use crate::topics::{Allowed, Namespace, TopicName};
 
-/// The topic that a channel's name means, and its settings.
+/// The topic of a channel, and its settings.
 pub(super) fn find_topic<'c>(
     config: &'c CentrifugeConfig,
     channel: &str,
@@ -16,14 +16,14 @@ pub(super) fn find_topic<'c>(
     Ok((topic, config.namespaces.get(namespace)))
 }
 
-/// Whether `session` is among those `allowed` something with `topic`.
+/// Checks a permission of `session` for `topic`.
 pub(super) fn check(allowed: Allowed, session: &Session, topic: &TopicName) -> Result<(), ClientError> {
     let is_subscribed = session.channel(topic.as_str()).is_some();
     let is_allowed = allowed.includes(topic, &session.user, is_subscribed);
     if is_allowed { Ok(()) } else { Err(ClientError::PermissionDenied) }
 }
 
-/// Whether `session` may subscribe. A token that it brings must be for it and for this channel, and then decides alone.
+/// Checks whether `session` may subscribe. A token must be for this client and this channel, and then decides alone.
 pub(super) fn check_subscribe(
     config: &CentrifugeConfig,
     session: &Session,
@@ -41,8 +41,8 @@ pub(super) fn check_subscribe(
     if is_for(&claims, session, request.channel) { Ok(Some(claims)) } else { Err(ClientError::PermissionDenied) }
 }
 
-/// Whether a subscription's token is for this client and this channel. One that names no connection is for each of its
-/// user's.
+/// Whether a subscription token is for this client and this channel. A token without a connection is for all of its
+/// user's connections.
 pub(super) fn is_for(claims: &SubscriptionClaims, session: &Session, channel: &str) -> bool {
     let is_for_connection = claims.client.is_empty() || claims.client == session.client.to_string();
     claims.channel == channel && *claims.user == *session.user && is_for_connection

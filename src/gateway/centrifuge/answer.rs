@@ -1,4 +1,4 @@
-//! What topics' homes have answered, as replies to the commands that led to the questions.
+//! Turns the answers of home shards into replies to commands.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,29 +11,31 @@ use super::reply::{
     ClientInfo, Done, HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult, Publication, Push, Reply,
     SubscribePush, SubscribeResult,
 };
-use super::session::{Ended, Stage, Subscriber, Subscribing, Waiting, What};
+use super::session::{Ended, PendingRequest, RequestKind, Stage, Subscriber, Subscribing};
 use crate::limits::{CONNECT_RECOVERY_BYTES_MAX, PRESENCE_ANSWER_BYTES_MAX};
 use crate::topics::{self, Answer, Body, HistoryPage, Position, PublishError, Recovery};
 
 impl Call<'_, '_> {
-    /// What there is to tell the client of an answer, in order.
+    /// The replies to the client for an answer, in order.
     pub(super) fn answer(&mut self, request_id: u32, answer: Answer) -> Vec<Reply> {
-        // None if it was asked before the connection's slot was given to this one.
-        let Some(Waiting { command: id, what, .. }) = self.session.take_waiting(request_id) else { return Vec::new() };
-        match (what, answer) {
-            (What::Subscribe(subscribing), Answer::Subscribed { position, recovery, .. }) => {
+        // `None` if the request was from an earlier connection in the same slot.
+        let Some(PendingRequest { command: id, kind, .. }) = self.session.take_pending(request_id) else {
+            return Vec::new();
+        };
+        match (kind, answer) {
+            (RequestKind::Subscribe(subscribing), Answer::Subscribed { position, recovery, .. }) => {
                 self.subscribed(id, &subscribing, position, recovery)
             }
-            (What::Subscribe(subscribing), Answer::NotSubscribed { error, .. }) => {
+            (RequestKind::Subscribe(subscribing), Answer::NotSubscribed { error, .. }) => {
                 self.not_subscribed(id, &subscribing, error.into())
             }
-            (What::Subscribe(subscribing), _) => self.not_subscribed(id, &subscribing, ClientError::Internal),
+            (RequestKind::Subscribe(subscribing), _) => self.not_subscribed(id, &subscribing, ClientError::Internal),
             (_, Answer::Published(Err(error)) | Answer::Refused(error)) => vec![Reply::error(id, error.into())],
-            (What::Publish, _) => vec![Reply { id, publish: Some(Done {}), ..Reply::default() }],
-            (What::History, Answer::History(page)) => vec![history(id, page)],
-            (What::Presence, Answer::Presence(present)) => vec![presence(id, &present)],
-            (What::PresenceStats, Answer::Presence(present)) => vec![presence_stats(id, &present)],
-            (What::History | What::Presence | What::PresenceStats, _) => {
+            (RequestKind::Publish, _) => vec![Reply { id, publish: Some(Done {}), ..Reply::default() }],
+            (RequestKind::History, Answer::History(page)) => vec![history(id, page)],
+            (RequestKind::Presence, Answer::Presence(present)) => vec![presence(id, &present)],
+            (RequestKind::PresenceStats, Answer::Presence(present)) => vec![presence_stats(id, &present)],
+            (RequestKind::History | RequestKind::Presence | RequestKind::PresenceStats, _) => {
                 vec![Reply::error(id, ClientError::Internal)]
             }
         }
@@ -45,7 +47,7 @@ impl Call<'_, '_> {
             self.conn.unsubscribe(topic.clone());
             return self.not_subscribed(id, subscribing, ClientError::UnrecoverablePosition);
         }
-        let recovery = self.bound(*by, recovery);
+        let recovery = self.limit_recovery(*by, recovery);
         let result = self.subscribe_result(subscribing, position, recovery);
         let mut replies = match by {
             Subscriber::Client => vec![Reply { id, subscribe: Some(result), ..Reply::default() }],
@@ -59,16 +61,16 @@ impl Call<'_, '_> {
         };
         if let Some(by) = subscribing.ended {
             self.conn.unsubscribe(topic.clone());
-            replies.push(end_of(topic.as_str(), by));
+            replies.push(unsubscribe_reply(topic.as_str(), by));
         }
         replies
     }
 
-    /// What of a recovery there is room for: all that is recovered with a connect command is in one answer.
-    fn bound(&mut self, by: Subscriber, recovery: Recovery) -> Recovery {
+    /// Limits a recovery: the connect reply holds those of all its channels.
+    fn limit_recovery(&mut self, by: Subscriber, recovery: Recovery) -> Recovery {
         let Stage::Connecting(connecting) = &mut self.session.stage else { return recovery };
         let Recovery::Recovered(missed) = &recovery else { return recovery };
-        let bytes: usize = missed.iter().map(|body| body.told_bytes()).sum();
+        let bytes: usize = missed.iter().map(|body| body.encoded_bytes()).sum();
         if by != Subscriber::Token || bytes == 0 {
             return recovery;
         }
@@ -97,7 +99,7 @@ impl Call<'_, '_> {
         result.was_recovering = !matches!(recovery, Recovery::NotAsked);
         if let Recovery::Recovered(missed) = recovery {
             result.recovered = true;
-            // The client counts on from where it was, publication by publication.
+            // The client counts on from its own position, publication by publication.
             result.offset = subscribing.offset;
             result.publications = missed.iter().map(|body| Publication::from(&**body)).collect();
         }
@@ -106,32 +108,36 @@ impl Call<'_, '_> {
 
     fn not_subscribed(&mut self, id: u32, subscribing: &Subscribing, error: ClientError) -> Vec<Reply> {
         let Subscribing { topic, by, ended, .. } = subscribing;
-        // If it was to end, another may have begun since.
+        // If the client has unsubscribed, a newer subscription to the channel may exist.
         if ended.is_none() {
             self.session.remove_channel(topic.as_str());
         }
         let mut replies = Vec::new();
         match by {
             Subscriber::Client => replies.push(Reply::error(id, error)),
-            // It can't be let in with less than its token promises, and may come back.
+            // The client can't connect with fewer subscriptions than its token grants; it may reconnect.
             Subscriber::Token => self.conn.close(Disconnect::ServerError.code(), Disconnect::ServerError.reason()),
             Subscriber::Server => {}
         }
         if let Some(Ended::Client(id)) = ended {
-            replies.push(end_of(topic.as_str(), Ended::Client(*id)));
+            replies.push(unsubscribe_reply(topic.as_str(), Ended::Client(*id)));
         }
         replies
     }
 
-    /// Whether all that the client's token subscribes it to has been answered, if it waits for that.
+    /// Whether the client is connecting and all subscriptions of its token have been answered.
     pub(super) fn is_connected(&self) -> bool {
-        let is_awaited = |waiting: &Waiting| matches!(&waiting.what, What::Subscribe(it) if it.by == Subscriber::Token);
-        matches!(self.session.stage, Stage::Connecting(_)) && !self.session.waiting.iter().any(is_awaited)
+        let is_token = |kind: &RequestKind| match kind {
+            RequestKind::Subscribe(subscribing) => subscribing.by == Subscriber::Token,
+            _ => false,
+        };
+        let is_connecting = matches!(self.session.stage, Stage::Connecting(_));
+        is_connecting && !self.session.pending.iter().any(|pending| is_token(&pending.kind))
     }
 }
 
-/// What whoever ended a subscription, or the client, is told.
-pub(super) fn end_of(channel: &str, by: Ended) -> Reply {
+/// The message about the end of a subscription: the reply to the client's command, or a push.
+pub(super) fn unsubscribe_reply(channel: &str, by: Ended) -> Reply {
     match by {
         Ended::Client(id) => Reply { id, unsubscribe: Some(Done {}), ..Reply::default() },
         Ended::Server => Reply::unsubscribed(channel, Unsubscribed::Server),
@@ -146,7 +152,7 @@ fn subscribe_push(channel: &str, result: SubscribeResult) -> Reply {
 
 fn history(id: u32, page: Option<HistoryPage>) -> Reply {
     let result = match page {
-        // Nobody has published to it or subscribed to it.
+        // The topic has no publications or subscribers.
         None => HistoryResult::default(),
         Some(HistoryPage { publications: None, .. }) => return Reply::error(id, ClientError::UnrecoverablePosition),
         Some(HistoryPage { position, publications: Some(publications) }) => HistoryResult {
@@ -159,8 +165,8 @@ fn history(id: u32, page: Option<HistoryPage>) -> Reply {
 }
 
 fn presence(id: u32, present: &[Arc<topics::ClientInfo>]) -> Reply {
-    // Each is told of twice: as itself, and by its name.
-    let bytes: usize = present.iter().map(|info| info.told_bytes() + info.client.len()).sum();
+    // An entry contains the client's name twice: as the key and in its information.
+    let bytes: usize = present.iter().map(|info| info.encoded_bytes() + info.client.len()).sum();
     if bytes > PRESENCE_ANSWER_BYTES_MAX {
         return Reply::error(id, ClientError::LimitExceeded);
     }

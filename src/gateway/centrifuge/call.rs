@@ -8,16 +8,16 @@ use super::protocol::{
     ClientError, ConnectRequest, Disconnect, HistoryRequest, PublishRequest, Request, SubscribeRequest,
 };
 use super::reply::{ConnectResult, Done, RefreshResult, Reply, SubRefreshResult};
-use super::session::{Channel, Connecting, Ended, Session, Stage, Subscriber, Subscribing, What, Wire};
+use super::session::{Channel, Connecting, Ended, RequestKind, Session, Stage, Subscriber, Subscribing, Wire};
 use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
 use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
 use crate::topics::{Allowed, CatchUp, Draft, Epoch, HistoryQuery, Position, Query, TopicName};
 
-/// The version that clients are told.
+/// The server's version in connect replies.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// A call of the handler for one client.
+/// A handler call for one client.
 pub(super) struct Call<'a, 'c> {
     pub(super) session: &'a mut Session,
     pub(super) config: &'a CentrifugeConfig,
@@ -27,35 +27,35 @@ pub(super) struct Call<'a, 'c> {
 /// Why a command has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It is answered with an error.
+    /// The reply is an error.
     Error(ClientError),
-    /// It is the client's last.
+    /// The server closes the connection.
     Disconnect(Disconnect),
 }
 
-/// The answer to a command; `None` where it comes later, or not at all.
+/// The reply to a command; `None` if it follows later, or if there is none.
 type Outcome = Result<Option<Reply>, Failure>;
 
 impl Call<'_, '_> {
-    /// Does what the client wants.
+    /// Executes a command.
     pub(super) fn request(&mut self, id: u32, request: &Request<'_>) -> Outcome {
         if let Request::Connect(connect) = request {
             return self.connect(id, connect);
         }
-        if !self.session.stage.is_welcome() {
-            return Err(bad_request("connect first"));
+        if !self.session.stage.accepts_commands() {
+            return Err(bad_request("bad request: send a connect command first"));
         }
         match request {
-            // That it came is known already: all bytes are a sign of life.
+            // The shard has noted it: any byte counts as a sign of life.
             Request::Pong => Ok(None),
-            Request::Connect(_) => unreachable!("it was dealt with before"),
+            Request::Connect(_) => unreachable!("a connect command is executed above"),
             Request::Subscribe(subscribe) => self.subscribe(id, subscribe),
             Request::Unsubscribe { channel } => self.unsubscribe(id, channel),
             Request::Publish(publish) => self.publish(id, publish),
-            Request::Presence { channel } => self.presence(id, channel, What::Presence),
-            Request::PresenceStats { channel } => self.presence(id, channel, What::PresenceStats),
+            Request::Presence { channel } => self.presence(id, channel, RequestKind::Presence),
+            Request::PresenceStats { channel } => self.presence(id, channel, RequestKind::PresenceStats),
             Request::History(history) => self.history(id, history),
-            // Nobody listens to it, which the client had better know; it expects no reply.
+            // A message to an application has no receiver here, and no reply: close, so that the client notices.
             Request::Send { .. } => Err(Failure::Disconnect(Disconnect::NotAvailable)),
             Request::Ping | Request::Rpc { .. } => Err(ClientError::NotAvailable.into()),
             Request::Refresh { token } => self.refresh(id, token),
@@ -65,11 +65,11 @@ impl Call<'_, '_> {
 
     fn connect(&mut self, id: u32, request: &ConnectRequest<'_>) -> Outcome {
         if !matches!(self.session.stage, Stage::New) {
-            return Err(bad_request("connect once"));
+            return Err(bad_request("bad request: already connected"));
         }
-        let claims = self.who(request.token).inspect_err(|_| self.session.stage = Stage::Refused)?;
-        let topics = self.topics_of_token(&claims).inspect_err(|_| self.session.stage = Stage::Refused)?;
-        let result = self.welcome(&claims);
+        let claims = self.authenticate(request.token).inspect_err(|_| self.session.stage = Stage::Refused)?;
+        let topics = self.token_topics(&claims).inspect_err(|_| self.session.stage = Stage::Refused)?;
+        let result = self.connect_result(&claims);
         self.session.user = claims.user.into();
         self.session.info = claims.info;
         self.session.expires_s = claims.expires_s;
@@ -88,11 +88,11 @@ impl Call<'_, '_> {
         Ok(None)
     }
 
-    /// Who comes with `token`.
-    fn who(&self, token: &str) -> Result<ConnectionClaims, Failure> {
+    /// The claims of a client that connects with `token`.
+    fn authenticate(&self, token: &str) -> Result<ConnectionClaims, Failure> {
         match token {
             "" if self.config.anonymous => Ok(ConnectionClaims::default()),
-            "" => Err(bad_request("bad request: a token is needed")),
+            "" => Err(bad_request("bad request: a token is required")),
             token => self.config.tokens.connection(token, self.now_s()).map_err(|error| match error {
                 TokenError::Expired => ClientError::TokenExpired.into(),
                 error => unusable(error),
@@ -100,8 +100,8 @@ impl Call<'_, '_> {
         }
     }
 
-    /// What the server subscribes a client to that brings such a token.
-    fn topics_of_token(&self, claims: &ConnectionClaims) -> Result<Vec<TopicName>, Failure> {
+    /// The topics of the token's server-side subscriptions.
+    fn token_topics(&self, claims: &ConnectionClaims) -> Result<Vec<TopicName>, Failure> {
         let topics = claims.channels.iter().map(|channel| find_topic(self.config, channel).map(|(topic, _)| topic));
         let mut topics = topics.collect::<Result<Vec<_>, _>>()?;
         topics.sort_unstable();
@@ -112,7 +112,7 @@ impl Call<'_, '_> {
         Ok(topics)
     }
 
-    fn welcome(&self, claims: &ConnectionClaims) -> ConnectResult {
+    fn connect_result(&self, claims: &ConnectionClaims) -> ConnectResult {
         let (expires, ttl) = self.time_left(claims.expires_s);
         let ping_ms = if self.session.has_pings { self.config.ping_interval_ms } else { 0 };
         ConnectResult {
@@ -120,7 +120,7 @@ impl Call<'_, '_> {
             version: VERSION.to_owned(),
             expires,
             ttl,
-            // Rather too long than too short: the client gives up some seconds after a ping that it expects.
+            // Rounded up: the client gives up some seconds after an expected ping.
             ping: ping_ms.div_ceil(1000) as u32,
             pong: ping_ms > 0,
             ..ConnectResult::default()
@@ -128,11 +128,11 @@ impl Call<'_, '_> {
     }
 
     fn subscribe(&mut self, id: u32, request: &SubscribeRequest<'_>) -> Outcome {
-        required(request.channel, "bad request: subscribe to a channel")?;
+        required(request.channel, "bad request: subscribe without a channel")?;
         if request.kind != 0 {
             return Err(ClientError::NotAvailable.into());
         }
-        // Agreeing to fossil is optional; and other names are mistakes, as elsewhere.
+        // The server may decline `fossil`; other names are mistakes, as in Centrifugo.
         if !matches!(request.delta, "" | "fossil") {
             return Err(bad_request("bad request: unknown delta"));
         }
@@ -157,10 +157,11 @@ impl Call<'_, '_> {
         Ok(None)
     }
 
-    /// Asks for a subscription, which somebody has decided on. `token` is what its token says, if it has one.
+    /// Requests a subscription that has been authorized. `token` is the expiry and the information of its token, if
+    /// any.
     ///
     /// # Errors
-    /// [`ClientError::LimitExceeded`], where the connection has as many as it may have; nothing has changed.
+    /// [`ClientError::LimitExceeded`]: the connection has the maximum number of subscriptions; nothing has changed.
     pub(super) fn submit_subscribe(
         &mut self,
         command: u32,
@@ -190,23 +191,24 @@ impl Call<'_, '_> {
             rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
             ended: None,
         };
-        let request_id = self.session.wait_for(command, What::Subscribe(subscribing));
+        let request_id = self.session.add_pending(command, RequestKind::Subscribe(subscribing));
         let (channel, request_id, join_leave) = (topic.clone(), Some(request_id), request.join_leave);
         let subscribe = Subscribe { topic, catch_up, presence, join_leave, request_id };
         self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions| {
-            request_id.and_then(|request_id| self.session.take_waiting(request_id));
+            request_id.and_then(|request_id| self.session.take_pending(request_id));
             self.session.remove_channel(channel.as_str());
             ClientError::LimitExceeded
         })
     }
 
     fn unsubscribe(&mut self, id: u32, channel: &str) -> Outcome {
-        required(channel, "bad request: unsubscribe from a channel")?;
+        required(channel, "bad request: unsubscribe without a channel")?;
         let done = Reply { id, unsubscribe: Some(Done {}), ..Reply::default() };
         Ok(if self.end_channel(channel, Ended::Client(id)) { Some(done) } else { None })
     }
 
-    /// Ends a subscription. False if it has not begun: it ends then, and whoever wanted that is told then.
+    /// Ends a subscription. `false` if it is still pending: it ends with its answer, and the client receives the
+    /// message then.
     pub(super) fn end_channel(&mut self, channel: &str, by: Ended) -> bool {
         let Some(Channel { topic, .. }) = self.session.remove_channel(channel) else { return true };
         if let Some(subscribing) = self.session.subscribing_mut(channel) {
@@ -218,7 +220,7 @@ impl Call<'_, '_> {
     }
 
     fn publish(&mut self, id: u32, request: &PublishRequest<'_>) -> Outcome {
-        required(request.channel, "bad request: publish to a channel")?;
+        required(request.channel, "bad request: publish without a channel")?;
         if request.kind != 0 {
             return Err(ClientError::NotAvailable.into());
         }
@@ -230,22 +232,22 @@ impl Call<'_, '_> {
         let is_text = self.session.wire == Wire::Json || std::str::from_utf8(request.data).is_ok();
         let mut draft = Draft::new(topic, is_text, Bytes::copy_from_slice(request.data));
         draft.info = Some(self.session.client_info(request.channel));
-        let request_id = self.session.wait_for(id, What::Publish);
+        let request_id = self.session.add_pending(id, RequestKind::Publish);
         self.conn.publish_with(draft, Some(request_id));
         Ok(None)
     }
 
-    fn presence(&mut self, id: u32, channel: &str, what: What) -> Outcome {
-        required(channel, "bad request: presence of a channel")?;
+    fn presence(&mut self, id: u32, channel: &str, kind: RequestKind) -> Outcome {
+        required(channel, "bad request: presence without a channel")?;
         let (topic, namespace) = find_topic(self.config, channel)?;
         self.check_read(namespace.presence_read, namespace.presence, &topic)?;
-        let request_id = self.session.wait_for(id, what);
+        let request_id = self.session.add_pending(id, kind);
         self.conn.query(topic, Query::Presence, request_id);
         Ok(None)
     }
 
     fn history(&mut self, id: u32, request: &HistoryRequest<'_>) -> Outcome {
-        required(request.channel, "bad request: history of a channel")?;
+        required(request.channel, "bad request: history without a channel")?;
         let (topic, namespace) = find_topic(self.config, request.channel)?;
         self.check_read(namespace.history, namespace.history_size > 0, &topic)?;
         let since = request.since;
@@ -255,21 +257,21 @@ impl Call<'_, '_> {
             is_reverse: request.reverse,
             bytes_max: HISTORY_PAGE_BYTES,
         };
-        let request_id = self.session.wait_for(id, What::History);
+        let request_id = self.session.add_pending(id, RequestKind::History);
         self.conn.query(topic, Query::History(query), request_id);
         Ok(None)
     }
 
-    /// Whether the client may read something of a channel, and there is such a thing.
+    /// Checks whether the client may read a feature of a channel, and whether the channel has that feature.
     fn check_read(&self, allowed: Allowed, exists: bool, topic: &TopicName) -> Result<(), Failure> {
         check(allowed, self.session, topic)?;
         if exists { Ok(()) } else { Err(ClientError::NotAvailable.into()) }
     }
 
     fn refresh(&mut self, id: u32, token: &str) -> Outcome {
-        required(token, "bad request: refresh with a token")?;
+        required(token, "bad request: refresh without a token")?;
         if self.session.expires_s.is_none() {
-            return Err(bad_request("bad request: nothing to refresh"));
+            return Err(bad_request("bad request: refresh of a token that does not expire"));
         }
         let claims = self.config.tokens.connection(token, self.now_s()).map_err(|error| match error {
             TokenError::Expired => Failure::Disconnect(Disconnect::Expired),
@@ -287,10 +289,10 @@ impl Call<'_, '_> {
     }
 
     fn sub_refresh(&mut self, id: u32, channel: &str, token: &str) -> Outcome {
-        required(channel, "bad request: refresh the subscription to a channel")?;
+        required(channel, "bad request: sub_refresh without a channel")?;
         let subscription = self.session.channel(channel).ok_or(ClientError::PermissionDenied)?;
         if !subscription.has_token {
-            return Err(bad_request("bad request: nothing to refresh"));
+            return Err(bad_request("bad request: refresh of a token that does not expire"));
         }
         if token.is_empty() {
             return Err(ClientError::BadRequest.into());
@@ -311,7 +313,7 @@ impl Call<'_, '_> {
         Ok(Some(Reply { id, sub_refresh, ..Reply::default() }))
     }
 
-    /// Whether a time comes to an end, and in how many seconds: at least one, as zero would mean none.
+    /// Whether a token expires, and in how many seconds: at least one, since zero would mean never.
     pub(super) fn time_left(&self, expires_s: Option<u64>) -> (bool, u32) {
         let left = |expires_s: u64| u32::try_from(expires_s.saturating_sub(self.now_s())).unwrap_or(u32::MAX).max(1);
         (expires_s.is_some(), expires_s.map_or(0, left))
@@ -322,12 +324,12 @@ impl Call<'_, '_> {
     }
 }
 
-/// What no SDK sends: the client is told what is wrong, and disconnected.
-fn bad_request(what: &'static str) -> Failure {
-    Failure::Disconnect(Disconnect::BadRequest(what))
+/// A mistake that no SDK makes: the server closes with this reason.
+fn bad_request(message: &'static str) -> Failure {
+    Failure::Disconnect(Disconnect::BadRequest(message))
 }
 
-/// What a token that no new one can replace leads to.
+/// The close for a token that a new one can't replace.
 fn unusable(error: TokenError) -> Failure {
     Failure::Disconnect(match error {
         TokenError::Unsupported(why) => Disconnect::UnsupportedToken(why),
@@ -335,8 +337,8 @@ fn unusable(error: TokenError) -> Failure {
     })
 }
 
-fn required(text: &str, what: &'static str) -> Result<(), Failure> {
-    if text.is_empty() { Err(bad_request(what)) } else { Ok(()) }
+fn required(text: &str, message: &'static str) -> Result<(), Failure> {
+    if text.is_empty() { Err(bad_request(message)) } else { Ok(()) }
 }
 
 impl From<ClientError> for Failure {

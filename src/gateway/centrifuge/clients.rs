@@ -1,4 +1,4 @@
-//! All clients of one shard: by connection, by user, and by when they are to be looked at.
+//! All clients of one shard: by connection, by user and by timer.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};
@@ -12,16 +12,16 @@ use crate::gateway::Clock;
 /// The clients of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
-    /// By slot. Most slots may be those of other protocols.
+    /// By slot. Most slots may belong to other protocols.
     sessions: Vec<Option<Box<Session>>>,
-    /// Who has said who it is; the others are found by looking at all.
+    /// Connections by authenticated user; anonymous ones are found by a scan.
     users: HashMap<Box<str>, SmallVec<[ConnId; 1]>>,
-    /// The time of each session that has one: its entry leaves when the time changes and when the session ends.
+    /// The timer of each session, if set. Its entry is removed when the timer changes and when the session ends.
     timers: BTreeSet<(u64, ConnId)>,
     names: Names,
 }
 
-/// Makes names of clients: keyed hashes of a count, which nobody can guess.
+/// Generates names of clients: keyed hashes of a count, which are unpredictable.
 #[derive(Debug, Default)]
 struct Names {
     key: RandomState,
@@ -29,7 +29,7 @@ struct Names {
 }
 
 impl Clients {
-    /// A name that no other client has.
+    /// A unique name.
     pub(super) fn new_name(&mut self) -> ClientId {
         self.names.count += 1;
         let half = |half: u8| u128::from(self.names.key.hash_one((self.names.count, half)));
@@ -66,14 +66,14 @@ impl Clients {
         }
     }
 
-    /// The client has said who it is.
+    /// Adds a connection of an authenticated user.
     pub(super) fn add_user(&mut self, user: &str, id: ConnId) {
         if !user.is_empty() {
             self.users.entry(user.into()).or_default().push(id);
         }
     }
 
-    /// Appends the connections of `user`; of every client, if it is empty.
+    /// Appends the connections of `user`; an empty user appends all.
     pub(super) fn of_user(&self, user: &str, found: &mut Vec<ConnId>) {
         if user.is_empty() {
             found.extend(self.iter().map(|session| session.id));
@@ -86,20 +86,20 @@ impl Clients {
         self.sessions.iter().flatten().map(|session| &**session)
     }
 
-    /// Has the client looked at `grace_ms` after the first of its tokens' time is over.
-    pub(super) fn watch(&mut self, id: ConnId, clock: Clock, grace_ms: u64) {
-        let Some(session) = self.get_mut(id).filter(|session| session.stage.is_welcome()) else { return };
+    /// Sets the client's timer to `grace_ms` after the first expiry of its tokens.
+    pub(super) fn set_expiry_timer(&mut self, id: ConnId, clock: Clock, grace_ms: u64) {
+        let Some(session) = self.get_mut(id).filter(|session| session.stage.accepts_commands()) else { return };
         let first_s = session.first_expiry_s();
-        if session.watched_s == Some(first_s) {
+        if session.timer_expiry_s == Some(first_s) {
             return;
         }
-        session.watched_s = Some(first_s);
+        session.timer_expiry_s = Some(first_s);
         let over_ms = first_s.map(|first_s| first_s.saturating_mul(1000).saturating_add(grace_ms));
         let left_ms = over_ms.map(|over_ms| over_ms.saturating_sub(clock.unix_ms));
         self.set_timer(id, left_ms.map(|left_ms| clock.now_ms.saturating_add(left_ms)));
     }
 
-    /// Has the client looked at then, and no longer at the time set before.
+    /// Sets or clears the client's timer; replaces an earlier one.
     pub(super) fn set_timer(&mut self, id: ConnId, at_ms: Option<u64>) {
         let Some(session) = self.get_mut(id) else { return };
         let before_ms = std::mem::replace(&mut session.timer_ms, at_ms);
@@ -112,12 +112,12 @@ impl Clients {
         self.timers.extend(at_ms.map(|at_ms| (at_ms, id)));
     }
 
-    /// When somebody is to be looked at next.
+    /// The earliest timer.
     pub(super) fn deadline_ms(&self) -> Option<u64> {
         self.timers.first().map(|(at_ms, _)| *at_ms)
     }
 
-    /// Somebody whose time has come.
+    /// Pops a connection with an expired timer.
     pub(super) fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
         let (_, id) = *self.timers.first().filter(|(at_ms, _)| *at_ms <= now_ms)?;
         self.set_timer(id, None);
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_has_one_timer_and_takes_it_along() {
+    fn a_session_has_one_timer_and_removes_it_at_its_end() {
         const DAY_S: u64 = 24 * 3600;
         let mut clients = Clients::default();
         for round in 0..10_000 {
@@ -155,7 +155,7 @@ mod tests {
             clients.get_mut(me).unwrap().stage = super::super::session::Stage::Open;
             for refreshed in 0..3 {
                 clients.get_mut(me).unwrap().expires_s = Some(DAY_S + refreshed);
-                clients.watch(me, Clock::default(), 0);
+                clients.set_expiry_timer(me, Clock::default(), 0);
                 assert_eq!(clients.timers.len(), 1);
             }
             clients.remove(me);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_connection_of_a_slot_is_nobody() {
+    fn an_earlier_connection_of_a_slot_has_no_session() {
         let mut clients = clients(&[4]);
         assert!(clients.get_mut(id(4)).is_some());
         for stranger in [ConnId { slot: 4, generation: 2 }, id(3), id(5)] {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn of_several_times_only_the_last_holds() {
+    fn a_new_timer_replaces_the_earlier_one() {
         let mut clients = clients(&[1, 2, 3]);
         clients.set_timer(id(1), Some(50));
         clients.set_timer(id(1), Some(70));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_all_different() {
+    fn names_are_unique() {
         let (mut some, mut others) = (Clients::default(), Clients::default());
         let names: HashSet<String> =
             (0..100).flat_map(|_| [some.new_name(), others.new_name()]).map(|name| name.to_string()).collect();

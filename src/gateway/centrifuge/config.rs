@@ -1,4 +1,4 @@
-//! What an operator may set of Centrifugo's protocol.
+//! The settings of Centrifugo's protocol.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,26 +7,26 @@ use super::token::TokenVerifier;
 use crate::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, PING_INTERVAL_MS, TOKEN_GRACE_MS};
 use crate::topics::Namespaces;
 
-/// The settings of [`Centrifuge`](super::Centrifuge). What clients may do with a topic is in its
+/// The settings of [`Centrifuge`](super::Centrifuge). The permissions of clients are in each topic's
 /// [`Namespace`](crate::topics::Namespace).
 #[derive(Clone, Debug)]
 pub struct CentrifugeConfig {
-    /// Checks clients' tokens. Without keys every token is invalid.
+    /// Verifies clients' tokens. Without keys every token is invalid.
     pub tokens: TokenVerifier,
-    /// Whether clients without a token are let in, as nobody in particular: their user is the empty text.
+    /// Whether to accept clients without a token; their user is empty.
     pub anonymous: bool,
-    /// What topics have in common by the first part of their name.
+    /// Settings of topics by the first part of their name.
     pub namespaces: Arc<Namespaces>,
-    /// How often clients are told to expect a ping, in milliseconds; 0: never. The same as the server's
-    /// [`ping_interval_ms`](crate::conn::KeepAliveConfig::ping_interval_ms), which is how often they are pinged.
+    /// The ping interval in connect replies, in milliseconds; 0 is none. It must equal the server's
+    /// [`ping_interval_ms`](crate::conn::KeepAliveConfig::ping_interval_ms).
     pub ping_interval_ms: u64,
-    /// Bytes of one message from a client.
+    /// Maximum size of a client's message, in bytes.
     pub message_bytes_max: u32,
-    /// How long a client whose token has expired may take to bring a new one, in milliseconds.
+    /// Time for a client to send a new token after its token has expired, in milliseconds.
     pub token_grace_ms: u64,
 }
 
-/// Where the keys that tokens are signed with come from: the content of files, not their names. Each is optional.
+/// The keys that verify tokens: the contents of files, not their names. Each is optional.
 #[derive(Clone, Default)]
 pub struct TokenKeys {
     /// The secret of HS256, HS384 and HS512.
@@ -35,16 +35,16 @@ pub struct TokenKeys {
     pub rsa_public_key: Option<String>,
     /// A public key for ES256 and ES384, as PEM.
     pub ecdsa_public_key: Option<String>,
-    /// A set of keys (RFC 7517), of which a token names its own by `kid`.
+    /// A JWKS (RFC 7517); a token selects its key by `kid`.
     pub jwks: Option<String>,
-    /// What tokens must name as `aud`, if anything.
+    /// The required `aud` of tokens, if any.
     pub audience: Option<String>,
-    /// What tokens must name as `iss`, if anything.
+    /// The required `iss` of tokens, if any.
     pub issuer: Option<String>,
 }
 
 impl Default for CentrifugeConfig {
-    /// Nobody gets in: there are no keys, and who has no token is refused.
+    /// Rejects all clients: there are no keys, and a token is required.
     fn default() -> Self {
         CentrifugeConfig {
             tokens: TokenVerifier::default(),
@@ -58,7 +58,7 @@ impl Default for CentrifugeConfig {
 }
 
 impl fmt::Debug for TokenKeys {
-    /// Says which there are; a secret does not belong in a log.
+    /// Shows which keys are set; a secret does not belong in a log.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenKeys")
             .field("hmac_secret", &self.hmac_secret.is_some())

@@ -1,8 +1,8 @@
-//! Connections, their messages and the answers they get: what the shard calls.
+//! The handler that the shard calls: connections, their messages and the replies.
 
 use std::sync::Arc;
 
-use super::answer::end_of;
+use super::answer::unsubscribe_reply;
 use super::call::{Call, Failure};
 use super::clients::Clients;
 use super::config::CentrifugeConfig;
@@ -11,7 +11,7 @@ use super::pace::Wait;
 use super::protobuf::{encode_reply_protobuf, read_protobuf};
 use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
 use super::reply::{Push, RefreshPush, Reply};
-use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, is_over};
+use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, has_expired};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
@@ -25,11 +25,11 @@ pub struct Centrifuge {
     conversations: Conversations,
 }
 
-/// All but what reads messages, which are borrowed from it while they are dealt with.
+/// All except the reader, since commands borrow from its buffers while they run.
 struct Conversations {
     config: Arc<CentrifugeConfig>,
     clients: Clients,
-    /// What is being encoded.
+    /// The buffer of the current reply.
     scratch: Vec<u8>,
 }
 
@@ -80,10 +80,10 @@ impl Handler for Centrifuge {
         let is_connected = call.is_connected();
         replies.into_iter().for_each(|reply| conversations.reply(conn, reply));
         if is_connected {
-            conversations.welcome(conn);
+            conversations.finish_connect(conn);
         }
-        conversations.go_on(conn);
-        conversations.watch(conn);
+        conversations.resume_if_answered(conn);
+        conversations.set_expiry_timer(conn);
     }
 
     fn deadline_ms(&self) -> Option<u64> {
@@ -95,8 +95,8 @@ impl Handler for Centrifuge {
     }
 
     fn on_timer(&mut self, conn: &mut Context<'_>) {
-        if self.conversations.end_what_is_over(conn) {
-            self.conversations.watch(conn);
+        if self.conversations.close_expired(conn) {
+            self.conversations.set_expiry_timer(conn);
         }
     }
 
@@ -106,7 +106,7 @@ impl Handler for Centrifuge {
 
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         self.conversations.on_user_command(conn, command);
-        self.conversations.watch(conn);
+        self.conversations.set_expiry_timer(conn);
     }
 
     fn on_close(&mut self, conn: ConnId, _: CloseCause) {
@@ -119,8 +119,8 @@ impl Handler for Centrifuge {
 }
 
 impl Centrifuge {
-    /// Deals with the commands of a message, or of the rest of one. Keeps those that have to wait, and then takes no
-    /// further messages.
+    /// Executes the commands of a message, or of the rest of one. Keeps commands that have to wait, and pauses the
+    /// input then.
     fn read(&mut self, conn: &mut Context<'_>, message: &[u8]) {
         let Centrifuge { reader, conversations } = self;
         let Some(wire) = conversations.clients.get_mut(conn.id()).map(|session| session.wire) else { return };
@@ -139,11 +139,11 @@ impl Centrifuge {
         };
         conn.count_as(commands);
         match (outcome, wait) {
-            (Err(_), _) => close(conn, Disconnect::BadRequest("bad request: these are not commands")),
-            (Ok(rest), Some(wait)) => conversations.keep(conn, rest, wait),
+            (Err(_), _) => close(conn, Disconnect::BadRequest("bad request: malformed command")),
+            (Ok(rest), Some(wait)) => conversations.defer(conn, rest, wait),
             (Ok(_), None) => {}
         }
-        conversations.watch(conn);
+        conversations.set_expiry_timer(conn);
     }
 }
 
@@ -153,7 +153,7 @@ impl Conversations {
         Some(Call { session, config: &self.config, conn })
     }
 
-    /// Whether a command may be dealt with now; if so, it counts.
+    /// Checks whether a command may run now; if so, counts its cost.
     fn pace(&mut self, conn: &Context<'_>, request: &Request<'_>) -> Result<(), Wait> {
         let (turn, subscriptions) = (conn.clock().turn, conn.subscriptions());
         let session = self.clients.get_mut(conn.id());
@@ -161,7 +161,7 @@ impl Conversations {
     }
 
     /// Keeps commands that have to wait.
-    fn keep(&mut self, conn: &mut Context<'_>, commands: &[u8], wait: Wait) {
+    fn defer(&mut self, conn: &mut Context<'_>, commands: &[u8], wait: Wait) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         session.unread = commands.to_vec();
         conn.pause_input();
@@ -170,20 +170,20 @@ impl Conversations {
         }
     }
 
-    /// Goes on with commands that waited for answers, if enough of those have come.
-    fn go_on(&mut self, conn: &mut Context<'_>) {
+    /// Resumes commands that waited for answers, once few requests are pending.
+    fn resume_if_answered(&mut self, conn: &mut Context<'_>) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
-        if session.may_go_on() {
+        if session.may_resume() {
             conn.resume_input();
         }
     }
 
-    /// Does what a command wants.
+    /// Executes a command.
     fn on_command(&mut self, conn: &mut Context<'_>, command: &Command<'_>) -> Taken {
         let Some(mut call) = self.call(conn) else { return Taken::Last };
         let outcome = call.request(command.id, &command.request);
         let session = call.session;
-        if matches!(command.request, Request::Connect(_)) && session.stage.is_welcome() {
+        if matches!(command.request, Request::Connect(_)) && session.stage.accepts_commands() {
             let (user, id) = (session.user.clone(), session.id);
             self.clients.add_user(&user, id);
         }
@@ -198,7 +198,7 @@ impl Conversations {
         Taken::Yes
     }
 
-    /// Sends a reply, or keeps it until the client was told that it is welcome.
+    /// Sends a reply, or keeps it until the connect reply has been sent.
     fn reply(&mut self, conn: &mut Context<'_>, reply: Reply) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         match &mut session.stage {
@@ -207,8 +207,8 @@ impl Conversations {
         }
     }
 
-    /// The server has subscribed the client: tells it, and whatever was to come after that.
-    fn welcome(&mut self, conn: &mut Context<'_>) {
+    /// All server-side subscriptions have begun: sends the connect reply and the replies that wait for it.
+    fn finish_connect(&mut self, conn: &mut Context<'_>) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         let Stage::Connecting(connecting) = std::mem::replace(&mut session.stage, Stage::Open) else { return };
         let Connecting { command, result, later, .. } = *connecting;
@@ -217,25 +217,25 @@ impl Conversations {
         conn.resume_delivery();
     }
 
-    /// Ends what has lasted too long; whether the connection goes on.
-    fn end_what_is_over(&mut self, conn: &mut Context<'_>) -> bool {
+    /// Closes an expired connection, and ends expired subscriptions. Returns whether the connection continues.
+    fn close_expired(&mut self, conn: &mut Context<'_>) -> bool {
         let (clock, grace_ms) = (conn.clock(), self.config.token_grace_ms);
         let Some(call) = self.call(conn) else { return false };
-        call.session.watched_s = None;
-        if !call.session.stage.is_welcome() {
+        call.session.timer_expiry_s = None;
+        if !call.session.stage.accepts_commands() {
             close(conn, Disconnect::Stale);
             return false;
         }
-        if is_over(call.session.expires_s, clock, grace_ms) {
+        if has_expired(call.session.expires_s, clock, grace_ms) {
             close(conn, Disconnect::Expired);
             return false;
         }
-        let over = call.session.channels.iter().filter(|channel| is_over(channel.expires_s, clock, grace_ms));
+        let over = call.session.channels.iter().filter(|channel| has_expired(channel.expires_s, clock, grace_ms));
         for topic in over.map(|channel| channel.topic.clone()).collect::<Vec<_>>() {
             let push = Reply::unsubscribed(topic.as_str(), Unsubscribed::Expired);
-            let is_told = self.call(conn).is_some_and(|mut call| call.end_channel(topic.as_str(), Ended::Server));
-            // One that has not begun is told of as the server's end.
-            if is_told {
+            let is_ended = self.call(conn).is_some_and(|mut call| call.end_channel(topic.as_str(), Ended::Server));
+            // A pending subscription ends with its answer, with the push of a server-side unsubscribe.
+            if is_ended {
                 self.reply(conn, push);
             }
         }
@@ -245,7 +245,7 @@ impl Conversations {
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         let is_meant = command.client.as_ref().is_none_or(|client| *client == session.client.to_string());
-        if !is_meant || !session.stage.is_welcome() {
+        if !is_meant || !session.stage.accepts_commands() {
             return;
         }
         match &command.action {
@@ -257,12 +257,12 @@ impl Conversations {
         }
     }
 
-    /// Subscribes a client by the server's will, unless it has subscribed or can't to any more.
+    /// Subscribes a client for the server API, unless it is subscribed or has the maximum number of subscriptions.
     fn subscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
         let Some(mut call) = self.call(conn) else { return };
         let channels = &call.session.channels;
         if channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
-            // It can't have more than it may: this has just been looked at.
+            // It can't exceed the limit, which was checked above.
             let _ = call.submit_subscribe(0, topic.clone(), &SubscribeRequest::default(), Subscriber::Server, None);
         }
     }
@@ -270,7 +270,7 @@ impl Conversations {
     fn unsubscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
         let Some(mut call) = self.call(conn) else { return };
         if call.session.channel(topic.as_str()).is_some() && call.end_channel(topic.as_str(), Ended::Server) {
-            self.reply(conn, end_of(topic.as_str(), Ended::Server));
+            self.reply(conn, unsubscribe_reply(topic.as_str(), Ended::Server));
         }
     }
 
@@ -281,13 +281,13 @@ impl Conversations {
         self.reply(conn, Reply::push(Push { refresh: Some(RefreshPush { expires, ttl }), ..Push::default() }));
     }
 
-    /// Has the client looked at when its tokens' time is over.
-    fn watch(&mut self, conn: &Context<'_>) {
-        self.clients.watch(conn.id(), conn.clock(), self.config.token_grace_ms);
+    /// Sets the client's timer to the first expiry of its tokens.
+    fn set_expiry_timer(&mut self, conn: &Context<'_>) {
+        self.clients.set_expiry_timer(conn.id(), conn.clock(), self.config.token_grace_ms);
     }
 }
 
-/// The encoding that a client asks for, and the subprotocol that says so.
+/// The encoding that the client requests, and the subprotocol to select.
 fn choose_wire(request: &Handshake<'_>) -> (Wire, Option<&'static str>) {
     let is_offered = |name: &str| request.upgrade.subprotocols().any(|offered| offered == name);
     if is_offered("centrifuge-protobuf") {

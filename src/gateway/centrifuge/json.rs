@@ -1,25 +1,25 @@
-//! The JSON encoding: commands separated by newlines in one text message, and replies.
+//! The JSON encoding: commands, separated by newlines in a text message, and replies.
 //!
-//! simd-json unescapes strings where they are, so each command is copied once, into memory that is used again for the
-//! next one, as is the tape that the parser writes. What a client embeds as `data` is passed on as it was written: its
-//! text is found again in the message itself, so that only its grammar counts.
+//! simd-json unescapes strings in place, so the reader copies each command once, into a buffer that it reuses, like the
+//! parser's tape. The server forwards a client's `data` verbatim: the reader finds its text in the original message, so
+//! only its syntax matters.
 
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 use simd_json::value::tape::Value;
 use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
 
+use super::normalize::normalize;
 use super::protocol::{
     Command, ConnectRequest, HistoryRequest, Malformed, PublishRequest, Request, StreamPosition, SubscribeRequest,
     Taken,
 };
 use super::raw::member;
 use super::reply::Reply;
-use super::tame::tame;
 
-/// Bytes of a message whose memory is kept for the next one.
+/// Maximum size of a message, in bytes, for which the reader keeps its buffers.
 const KEEP_BYTES: usize = 64 * 1024;
 
-/// Reads messages, each into the memory of the one before.
+/// Reads messages; reuses its buffers.
 pub struct JsonReader {
     input: Vec<u8>,
     buffers: Buffers,
@@ -33,11 +33,11 @@ impl Default for JsonReader {
 }
 
 impl JsonReader {
-    /// Hands each command of `message` to `take`, in order, for as long as that takes them. Returns the end of the
-    /// message, from the first command on that was not taken.
+    /// Passes each command of `message` to `take`, in order, until `take` stops. Returns the rest of the message from
+    /// the first command that was not taken.
     ///
     /// # Errors
-    /// [`Malformed`]: what was handed over before it counts.
+    /// [`Malformed`]; `take` has received the commands before the error.
     pub fn read<'m>(
         &mut self,
         message: &'m [u8],
@@ -45,8 +45,8 @@ impl JsonReader {
     ) -> Result<&'m [u8], Malformed> {
         let mut rest = message.trim_ascii();
         let outcome = loop {
-            // Each line by itself, though one parse of all would be faster: lines that are JSON only together have
-            // commands whose text is not where they are, and what is passed on as their data could be anything.
+            // One parse per line, though one parse of all lines would be faster: in lines that are JSON only together,
+            // a command's text is not in its line, and its data could be any text.
             let end = rest.iter().position(|byte| *byte == b'\n');
             let line = &rest[..end.unwrap_or(rest.len())];
             match (self.read_line(line, &mut take), end) {
@@ -60,14 +60,14 @@ impl JsonReader {
         outcome
     }
 
-    /// Hands the command that `line` is to `take`.
+    /// Passes the command in `line` to `take`.
     fn read_line(&mut self, line: &[u8], take: &mut impl FnMut(Command<'_>) -> Taken) -> Result<Taken, Malformed> {
         self.load(line);
         if let Some(outcome) = self.parse(line, take) {
             return outcome;
         }
         self.load(line);
-        tame(&mut self.input[..line.len()]);
+        normalize(&mut self.input[..line.len()]);
         self.parse(line, take).unwrap_or(Err(Malformed))
     }
 
@@ -77,7 +77,7 @@ impl JsonReader {
         self.input.resize(line.len() + INPUT_PADDING, 0);
     }
 
-    /// Parses what was loaded and hands the command to `take`; `None` if that can't be parsed.
+    /// Parses the loaded line and passes the command to `take`; `None` if it is not parseable.
     fn parse(&mut self, line: &[u8], take: &mut impl FnMut(Command<'_>) -> Taken) -> Option<Result<Taken, Malformed>> {
         let mut tape = std::mem::replace(&mut self.tape, Tape::null()).reset();
         let is_parsed = fill_tape_padded(&mut self.input, line.len(), &mut self.buffers, &mut tape).is_ok();
@@ -86,7 +86,7 @@ impl JsonReader {
         outcome
     }
 
-    /// Gives back what only a message much larger than most needed.
+    /// Releases buffers that only an unusually large message needed.
     fn shrink(&mut self) {
         if self.input.capacity() > 2 * KEEP_BYTES {
             *self = JsonReader::default();
@@ -94,12 +94,12 @@ impl JsonReader {
     }
 }
 
-/// Appends a reply, without a newline: each is a message of its own.
+/// Appends a reply, without a newline: each reply is one message.
 pub fn encode_reply_json(out: &mut Vec<u8>, reply: &Reply) {
-    serde_json::to_writer(out, reply).expect("a reply is made of what JSON has");
+    serde_json::to_writer(out, reply).expect("every reply has a JSON form");
 }
 
-/// The command that `value` is; `line` is its text.
+/// The command in `value`; `line` is its text.
 fn read_command<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<Command<'a>, Malformed> {
     let (mut id, mut request) = (0, None);
     for (key, value) in fields(value)? {
@@ -223,12 +223,12 @@ fn read_position<'a>(value: Value<'_, 'a>) -> Result<StreamPosition<'a>, Malform
     Ok(position)
 }
 
-/// The channel, for requests that are about nothing else.
+/// The channel of a request without other fields.
 fn read_channel<'a>(value: Value<'_, 'a>) -> Result<&'a str, Malformed> {
     read_tokens(value).map(|(channel, _)| channel)
 }
 
-/// Channel and token, for requests that have one or the other.
+/// Channel and token of a request with either or both.
 fn read_tokens<'a>(value: Value<'_, 'a>) -> Result<(&'a str, &'a str), Malformed> {
     let (mut channel, mut token) = ("", "");
     for (key, value) in fields(value)? {
@@ -241,7 +241,7 @@ fn read_tokens<'a>(value: Value<'_, 'a>) -> Result<(&'a str, &'a str), Malformed
     Ok((channel, token))
 }
 
-/// The text of `data` in the request `name` of a command; empty if it has none.
+/// The text of `data` in the request `name`; empty if it has none.
 fn data<'a>(request: Value<'_, '_>, line: &'a [u8], name: &str) -> Result<&'a [u8], Malformed> {
     if fields(request)?.all(|(key, _)| key != "data") {
         return Ok(b"");
@@ -262,7 +262,7 @@ fn boolean(value: Value<'_, '_>) -> Result<bool, Malformed> {
     if value.is_null() { Ok(false) } else { value.as_bool().ok_or(Malformed) }
 }
 
-/// A number without fraction that `N` can hold.
+/// An integer within the range of `N`.
 fn integer<N: TryFrom<i128> + Default>(value: Value<'_, '_>) -> Result<N, Malformed> {
     if value.is_null() {
         return Ok(N::default());
@@ -277,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// Commands as text, since they borrow; and whether the message was well-formed to its end.
+    /// Commands as text, since they borrow, and whether the message was well-formed.
     fn read(message: &str) -> (Vec<String>, Result<(), Malformed>) {
         let mut commands = Vec::new();
         let outcome = JsonReader::default().read(message.as_bytes(), |command| {
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn data_stays_as_it_was_written() {
+    fn data_is_kept_verbatim() {
         let rows = [
             r#"{"a": [1.0, 1e2, "\u00e9\"}"], "b" : {} }"#,
             "12345678901234567890123",
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pair_elsewhere_is_the_replacement_character() {
+    fn an_unpaired_surrogate_outside_data_is_replaced() {
         let rows = [
             (r#"{"id":2,"unsubscribe":{"channel":"\ud83dx"}}"#, "\u{fffd}x"),
             (r#"{"id":2,"unsubscribe":{"channel":"\ud83d\ude00","x":1e400}}"#, "\u{1f600}"),
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_may_have_several_commands() {
+    fn a_message_may_contain_several_commands() {
         let (commands, outcome) = read("{\"id\":1,\"ping\":{}}\n{}\n{\"id\":2,\"rpc\":{\"data\":\"\\n,\"}}\n");
         assert_eq!(outcome, Ok(()));
         let expected = [
@@ -404,14 +404,18 @@ mod tests {
             });
             (seen, outcome)
         };
-        assert_eq!(read_until(Taken::Last), (2, Ok(&b""[..])), "nothing is read once nobody listens");
-        assert_eq!(read_until(Taken::Later), (2, Ok(&b"{}\n{\"id\":1}"[..])), "what is left begins with it");
+        assert_eq!(read_until(Taken::Last), (2, Ok(&b""[..])), "the reader stops after the last command");
+        assert_eq!(
+            read_until(Taken::Later),
+            (2, Ok(&b"{}\n{\"id\":1}"[..])),
+            "the rest begins with the command that was not taken"
+        );
         let (commands, outcome) = read("{}\n{\"id\":-1}\n{}");
-        assert_eq!((commands.len(), outcome), (1, Err(Malformed)), "what came before the mistake counts");
+        assert_eq!((commands.len(), outcome), (1, Err(Malformed)), "the commands before the error count");
     }
 
     #[test]
-    fn what_is_not_a_command_is_malformed() {
+    fn malformed_commands_are_rejected() {
         let deep = format!(r#"{{"id":1,"rpc":{{"data":{}1{}}}}}"#, "[".repeat(100_000), "]".repeat(100_000));
         let rows = [
             "",
@@ -459,7 +463,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_are_json_only_together_are_malformed() {
+    fn lines_that_are_only_together_json_are_malformed() {
         let rows = [
             ("{}\n\n{}", 1),
             ("{\"id\":1},{\"id\":2}\n{\"id\":3,\"x\":[1\n2]}", 0),
@@ -473,14 +477,14 @@ mod tests {
     }
 
     #[test]
-    fn of_a_key_that_is_there_twice_the_last_counts() {
+    fn the_last_of_duplicate_keys_counts() {
         let text = r#"{"id":1,"id":2,"publish":{"data":1,"data":2,"channel":"a","channel":"b"}}"#;
         let publish = PublishRequest { channel: "b", data: b"2", kind: 0 };
         expect(text, Command { id: 2, request: Request::Publish(publish) });
     }
 
     #[test]
-    fn memory_for_a_large_message_is_given_back() {
+    fn memory_for_a_large_message_is_released() {
         let mut reader = JsonReader::default();
         let large = format!(r#"{{"id":1,"rpc":{{"data":"{}"}}}}"#, "x".repeat(1 << 20));
         assert_eq!(reader.read(large.as_bytes(), |_| Taken::Yes), Ok(&b""[..]));
@@ -488,7 +492,7 @@ mod tests {
         assert_eq!(reader.read(b"{}", |_| Taken::Yes), Ok(&b""[..]));
     }
 
-    /// Values of some depth, as text.
+    /// Nested JSON values, as text.
     fn any_json() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             Just("null".to_owned()),
@@ -514,7 +518,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_data_comes_through(data in any_json(), extra in any_json(), count in 1..4_usize) {
+        fn any_data_is_kept_verbatim(data in any_json(), extra in any_json(), count in 1..4_usize) {
             let line = format!(r#"{{"x":{extra},"id":1,"publish":{{"y":{extra},"data":{data},"channel":"a"}}}}"#);
             let publish = PublishRequest { channel: "a", data: data.as_bytes(), kind: 0 };
             let expected = format!("{:?}", Command { id: 1, request: Request::Publish(publish) });
@@ -524,7 +528,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_json_is_passed_on(
+        fn all_valid_json_is_accepted(
             text in r#"([\[\]{},:+.eE01-]|"(\\u[dD][89aAcC]00|\\|x){0,3}"|-?[01]{1,25}(\.0)?[eE]?[+-]?9{0,3}){0,4}"#,
         ) {
             let line = format!(r#"{{"id":1,"publish":{{"data":{text}}}}}"#);
@@ -534,13 +538,13 @@ mod tests {
                 let expected = format!("{:?}", Command { id: 1, request: Request::Publish(publish) });
                 prop_assert_eq!((commands, outcome), (vec![expected], Ok(())));
             } else if outcome.is_ok() {
-                // Then the text has gone on behind its value.
+                // The text then continues after its value.
                 prop_assert!(serde_json::from_str::<&serde_json::value::RawValue>(&line).is_ok(), "{}", line);
             }
         }
 
         #[test]
-        fn nothing_makes_it_panic(text in "([\\[\\]{}\":,\n\\\\0-9etu. -]|\"(id|publish|data|connect|subs)\":){0,60}") {
+        fn no_text_causes_a_panic(text in "([\\[\\]{}\":,\n\\\\0-9etu. -]|\"(id|publish|data|connect|subs)\":){0,60}") {
             let _ = read(&text);
         }
     }

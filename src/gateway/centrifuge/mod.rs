@@ -1,19 +1,19 @@
 //! Centrifugo's client protocol, version 2, as its SDKs speak it: JSON and Protobuf over WebSocket.
 //!
 //! ```text
-//!  message ──json / protobuf──► Command ──call──► asks of the shard ──► topics' homes
+//!  message ──json / protobuf──► Command ──call──► request to the shard ──► home shards
 //!                                  │                                         │
 //!  message ◄─json / protobuf── Reply ◄─────────────────────── answer ◄──────┘
-//!  message ◄─push── publications, joins and leaves, made once for all subscribers
+//!  message ◄─push── publications, joins and leaves, encoded once for all subscribers
 //! ```
 //!
-//! [`Centrifuge`] is the handler; `call` has a method for each command, `answer` one for each answer, and `session` is
-//! what is kept of a client between the two. A client is told that it has subscribed before anything that is pushed to
-//! that channel; to what its token has subscribed it, with the answer to its connect command, until when pushes wait.
+//! [`Centrifuge`] is the handler; `call` has a method for each command, `answer` one for each result, and `session`
+//! holds a client's state in between. A client receives the reply to a subscribe command before any push of that
+//! channel. Server-side subscriptions are confirmed in the connect reply; pushes are held until then.
 //!
-//! Left out are the parts that need more than streams of publications: maps and shared polls (error 108), deltas and
-//! filters of publications, calls (108) and messages to an application (closed with 3508), and the unidirectional and
-//! emulated transports.
+//! Not supported, beyond streams of publications: maps and shared polls (error 108), deltas and filters of
+//! publications, calls (108) and messages to an application (close code 3508), and the unidirectional and emulated
+//! transports.
 
 mod access;
 mod answer;
@@ -22,6 +22,7 @@ mod clients;
 mod config;
 mod handler;
 mod json;
+mod normalize;
 mod pace;
 mod protobuf;
 mod protocol;
@@ -29,7 +30,6 @@ mod push;
 mod raw;
 mod reply;
 mod session;
-mod tame;
 #[cfg(test)]
 mod tests;
 mod token;

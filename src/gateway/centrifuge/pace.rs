@@ -1,15 +1,15 @@
-//! How many commands of a client are dealt with at once: what they cost, and when the next ones have to wait.
+//! Limits the commands of a client: their cost per turn, and the cost of pending requests.
 //!
-//! A client that sends many commands, or some with large answers, must not delay the others of its shard, nor be
-//! answered faster than it reads. Past a cost in one turn the rest of its message waits for the next turn, and past a
-//! cost of unanswered commands it waits for answers. So the answers to one client are bounded before the homes are
-//! asked.
+//! A client that sends many commands, or some with large replies, must not delay the other clients of its shard, nor
+//! receive replies faster than it reads. Above a cost per turn, the rest of its message waits for the next turn; above
+//! a cost of pending requests, it waits for answers. So the replies to one client are limited before the home shards
+//! receive the requests.
 
 use super::protocol::Request;
-use super::session::{Session, Stage, Subscribing, What};
+use super::session::{RequestKind, Session, Stage, Subscribing};
 use crate::limits::{COMMANDS_COST_MAX, CONN_TOPICS_MAX};
 
-/// What has been done for a client in a turn.
+/// The cost of a client's commands in a turn.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pace {
     turn: u64,
@@ -19,32 +19,32 @@ pub(super) struct Pace {
 /// Why a command has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wait {
-    /// Enough was done for this client in this turn.
+    /// The client has used its share of this turn.
     Turn,
-    /// Answers are to come first.
+    /// Pending requests need answers first.
     Answers,
 }
 
-/// A command that some microseconds are spent on.
+/// A command that takes some microseconds.
 const PLAIN: u32 = 2;
-/// To check a token's signature: up to a hundred microseconds.
+/// The check of a token's signature: up to a hundred microseconds.
 const TOKEN: u32 = 14;
-/// Publications of a history, or those that were missed: some hundred microseconds, and milliseconds for large ones.
+/// Publications of a history or a recovery: some hundred microseconds, and milliseconds for large ones.
 const PUBLICATIONS: u32 = COMMANDS_COST_MAX / 2;
-/// To look at all who are present.
+/// A count of all present clients.
 const PRESENCE_STATS: u32 = COMMANDS_COST_MAX / 2;
-/// To tell of all of them: a millisecond and more.
+/// A list of all present clients: a millisecond and more.
 const PRESENCE: u32 = COMMANDS_COST_MAX;
 
 impl Session {
-    /// Whether the command may be dealt with in this turn, when the connection has so many subscriptions; if so, it
-    /// counts.
+    /// Checks whether the command may run in this turn, when the connection has `subscriptions` subscriptions; if so,
+    /// counts its cost.
     pub(super) fn pace(&mut self, turn: u64, subscriptions: usize, request: &Request<'_>) -> Result<(), Wait> {
         let cost = cost(request);
-        if matches!(self.stage, Stage::Connecting(_)) || !fits(self.waiting_cost, cost) {
+        if matches!(self.stage, Stage::Connecting(_)) || !fits(self.pending_cost, cost) {
             return Err(Wait::Answers);
         }
-        // Others that end in this call make room for it in the next one.
+        // Subscriptions that end in this call make room in the next one.
         let is_full = matches!(request, Request::Subscribe(_))
             && subscriptions >= CONN_TOPICS_MAX
             && self.channels.len() < CONN_TOPICS_MAX;
@@ -56,31 +56,31 @@ impl Session {
         Ok(())
     }
 
-    /// Whether so few commands are unanswered that it is time to go on with those that wait.
-    pub(super) fn may_go_on(&self) -> bool {
+    /// Whether few enough requests are pending to resume the waiting commands.
+    pub(super) fn may_resume(&self) -> bool {
         let is_connecting = matches!(self.stage, Stage::Connecting(_));
-        !self.unread.is_empty() && !is_connecting && self.waiting_cost <= COMMANDS_COST_MAX / 2
+        !self.unread.is_empty() && !is_connecting && self.pending_cost <= COMMANDS_COST_MAX / 2
     }
 }
 
-/// Whether a command has room besides others; alone it always has.
+/// Whether a command fits beside others; alone it always does.
 fn fits(others: u32, cost: u32) -> bool {
     others == 0 || others + cost <= COMMANDS_COST_MAX
 }
 
-impl What {
-    /// What an answer costs.
+impl RequestKind {
+    /// The cost of an answer.
     pub(super) fn cost(&self) -> u32 {
         match self {
-            What::Subscribe(Subscribing { recovers: true, .. }) | What::History => PUBLICATIONS,
-            What::Subscribe(_) | What::Publish => PLAIN,
-            What::Presence => PRESENCE,
-            What::PresenceStats => PRESENCE_STATS,
+            RequestKind::Subscribe(Subscribing { recovers: true, .. }) | RequestKind::History => PUBLICATIONS,
+            RequestKind::Subscribe(_) | RequestKind::Publish => PLAIN,
+            RequestKind::Presence => PRESENCE,
+            RequestKind::PresenceStats => PRESENCE_STATS,
         }
     }
 }
 
-/// What a command costs. The most expensive ones cost all that there is.
+/// The cost of a command. The most expensive ones cost the whole limit.
 fn cost(request: &Request<'_>) -> u32 {
     match request {
         Request::Connect(connect) => PLAIN + with_token(connect.token),

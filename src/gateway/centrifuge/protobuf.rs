@@ -1,6 +1,6 @@
-//! The Protobuf encoding: commands one after the other in a binary message, each behind its length, and replies alike.
+//! The Protobuf encoding: length-delimited commands, concatenated in a binary message, and replies in the same form.
 //!
-//! The field numbers are those of Centrifugo's `client.proto`. Fields that mean nothing here are skipped.
+//! The field numbers are those of Centrifugo's `client.proto`. The decoder skips fields without a meaning here.
 
 use std::collections::BTreeMap;
 
@@ -13,11 +13,11 @@ use super::protocol::{
 };
 use super::reply::Reply;
 
-/// Hands each command of `message` to `take`, in order, for as long as that takes them. Returns the end of the message,
-/// from the first command on that was not taken.
+/// Passes each command of `message` to `take`, in order, until `take` stops. Returns the rest of the message from the
+/// first command that was not taken.
 ///
 /// # Errors
-/// [`Malformed`]: what was handed over before it counts.
+/// [`Malformed`]; `take` has received the commands before the error.
 pub fn read_protobuf(message: &[u8], mut take: impl FnMut(Command<'_>) -> Taken) -> Result<&[u8], Malformed> {
     let mut rest = message;
     loop {
@@ -33,7 +33,7 @@ pub fn read_protobuf(message: &[u8], mut take: impl FnMut(Command<'_>) -> Taken)
 
 /// Appends a reply.
 pub fn encode_reply_protobuf(out: &mut Vec<u8>, reply: &Reply) {
-    reply.encode_length_delimited(out).expect("a vector takes what it is given");
+    reply.encode_length_delimited(out).expect("a vector grows as needed");
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -243,13 +243,13 @@ mod tests {
         (commands, outcome.map(drop))
     }
 
-    /// A command behind its length.
+    /// A command with its length prefix.
     fn framed(command: &[u8]) -> Vec<u8> {
         [&[command.len() as u8], command].concat()
     }
 
     #[test]
-    fn both_encodings_say_the_same() {
+    fn both_encodings_decode_to_the_same_commands() {
         let rows: [(&[u8], &str); 13] = [
             (b"", "{}"),
             (b"\x08\x01\x22\x00", r#"{"id":1,"connect":{}}"#),
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_command_is_malformed() {
+    fn malformed_commands_are_rejected() {
         let rows: [&[u8]; 8] = [
             b"",
             b"\x05",
@@ -307,7 +307,7 @@ mod tests {
             assert_eq!(read(message), (vec![], Err(Malformed)), "{message:x?}");
         }
         let (commands, outcome) = read(b"\x00\x04\x08\x01\x5a\x00\x07");
-        assert_eq!((commands.len(), outcome), (2, Err(Malformed)), "what came before the mistake counts");
+        assert_eq!((commands.len(), outcome), (2, Err(Malformed)), "the commands before the error count");
     }
 
     #[test]
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn replies_stand_behind_their_length() {
+    fn replies_have_a_length_prefix() {
         let mut out = Vec::new();
         encode_reply_protobuf(&mut out, &Reply::default());
         assert_eq!(out, [0], "a ping");
@@ -332,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_makes_it_panic(message in proptest::collection::vec(any::<u8>(), 0..64)) {
+        fn no_message_causes_a_panic(message in proptest::collection::vec(any::<u8>(), 0..64)) {
             let _ = read(&message);
         }
     }

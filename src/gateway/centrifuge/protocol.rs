@@ -1,66 +1,66 @@
-//! What both encodings have in common: commands of clients, and the codes that errors and endings have.
+//! The part that both encodings share: commands of clients, and the codes of errors and disconnects.
 //!
-//! A command borrows from the message that it came in. Nothing here has an opinion on what a client may do.
+//! A command borrows from its message. This module does not check permissions.
 
 use crate::proto::CloseCode;
 
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Command<'a> {
-    /// What the reply will carry; 0 where none is expected.
+    /// The id of the reply; 0 if the client expects none.
     pub id: u32,
-    /// What the client wants.
+    /// The request.
     pub request: Request<'a>,
 }
 
-/// What a client wants.
+/// The request of a command.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request<'a> {
-    /// Nothing: it answers a ping.
+    /// The answer to a ping; requests nothing.
     Pong,
-    /// To be let in. The first command of every conversation.
+    /// Connect: the first command of every connection.
     Connect(ConnectRequest<'a>),
-    /// To be sent what is published to a channel from now on.
+    /// Subscribe to a channel.
     Subscribe(SubscribeRequest<'a>),
-    /// Not to be sent it any longer.
+    /// Unsubscribe from a channel.
     Unsubscribe {
         /// The channel.
         channel: &'a str,
     },
-    /// To publish.
+    /// Publish to a channel.
     Publish(PublishRequest<'a>),
-    /// Who has subscribed to a channel.
+    /// List the present clients of a channel.
     Presence {
         /// The channel.
         channel: &'a str,
     },
-    /// How many have.
+    /// Count the present clients of a channel.
     PresenceStats {
         /// The channel.
         channel: &'a str,
     },
-    /// What was published to a channel.
+    /// Read a page of a channel's history.
     History(HistoryRequest<'a>),
-    /// A sign of life. SDKs do not send it; they answer ours.
+    /// A ping from the client. SDKs do not send it; they answer the server's pings.
     Ping,
-    /// To tell the server's application something.
+    /// A message to the server's application.
     Send {
         /// The message.
         data: &'a [u8],
     },
-    /// To ask the server's application something.
+    /// A call of the server's application.
     Rpc {
-        /// What is asked for.
+        /// The method.
         method: &'a str,
-        /// The question.
+        /// The argument.
         data: &'a [u8],
     },
-    /// To stay for as long as a new token says.
+    /// Replace the connection token.
     Refresh {
         /// The token.
         token: &'a str,
     },
-    /// To stay subscribed for as long as a new token says.
+    /// Replace a subscription token.
     SubRefresh {
         /// The channel.
         channel: &'a str,
@@ -69,78 +69,78 @@ pub enum Request<'a> {
     },
 }
 
-/// Who wants to be let in.
+/// A request to connect.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConnectRequest<'a> {
-    /// Says who it is; empty for nobody in particular.
+    /// The connection token; empty for an anonymous client.
     pub token: &'a str,
-    /// Where it left off in channels that the server subscribes it to.
+    /// The client's positions in channels with server-side subscriptions.
     pub subs: Vec<SubscribeRequest<'a>>,
 }
 
-/// A wish to subscribe.
+/// A request to subscribe.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SubscribeRequest<'a> {
-    /// To what.
+    /// The channel.
     pub channel: &'a str,
-    /// Allows it, where it is not allowed to everybody.
+    /// The subscription token, where the namespace requires one.
     pub token: &'a str,
-    /// Whether it was subscribed before, and wants what it missed.
+    /// Whether to recover missed publications.
     pub recover: bool,
-    /// In which epoch it was; empty if it does not know.
+    /// The epoch of the client's position; empty if unknown.
     pub epoch: &'a str,
-    /// The last offset it has seen.
+    /// The offset of the client's position.
     pub offset: u64,
-    /// Whether it wants to be told who comes and goes.
+    /// Whether to send joins and leaves.
     pub join_leave: bool,
-    /// How it would like publications to be compressed against one another: empty or `fossil`.
+    /// The requested delta compression between publications: empty or `fossil`.
     pub delta: &'a str,
-    /// Whether it asks for publications to be filtered.
+    /// Whether the client requests a filter of publications.
     pub has_filter: bool,
-    /// Bits of [`REJECT_UNRECOVERED`](Self::REJECT_UNRECOVERED) and others that change nothing here.
+    /// [`REJECT_UNRECOVERED`](Self::REJECT_UNRECOVERED), and bits that have no effect here.
     pub flag: i64,
-    /// 0 for a stream of publications. There are other kinds elsewhere.
+    /// 0 is a stream of publications; Centrifugo has other kinds.
     pub kind: i32,
 }
 
-/// A wish to publish.
+/// A request to publish.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PublishRequest<'a> {
-    /// Where.
+    /// The channel.
     pub channel: &'a str,
-    /// What: JSON text from clients that speak JSON, any bytes from others.
+    /// The payload: JSON text from JSON clients, any bytes from others.
     pub data: &'a [u8],
-    /// 0 for a stream of publications.
+    /// 0 is a stream of publications.
     pub kind: i32,
 }
 
-/// A wish to see what was published.
+/// A request for a page of a history.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HistoryRequest<'a> {
-    /// Where.
+    /// The channel.
     pub channel: &'a str,
-    /// How many publications at most; 0 asks for the position only, and a negative number for all there are.
+    /// Maximum number of publications; 0 requests only the position, and a negative number is no limit.
     pub limit: i32,
-    /// What comes after this, or, in reverse, before it.
+    /// Publications after this position, or before it if reversed.
     pub since: Option<StreamPosition<'a>>,
-    /// Whether the newest come first.
+    /// Whether the newest are first.
     pub reverse: bool,
 }
 
-/// A place in a stream.
+/// A position in a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct StreamPosition<'a> {
-    /// The last offset seen.
+    /// The offset.
     pub offset: u64,
-    /// Of which epoch; empty if that is not known.
+    /// The epoch; empty if unknown.
     pub epoch: &'a str,
 }
 
 impl<'a> Command<'a> {
-    /// A command with what was found in it. Without any request it is a pong, if it has no id either.
+    /// A command from its decoded fields. Without a request and an id it is a pong.
     ///
     /// # Errors
-    /// [`Malformed`]: there is no request or no id, and there should be.
+    /// [`Malformed`]: the request or the id is missing.
     pub(super) fn new(id: u32, request: Option<Request<'a>>) -> Result<Command<'a>, Malformed> {
         match (id, request) {
             (0, None) => Ok(Command { id, request: Request::Pong }),
@@ -151,31 +151,31 @@ impl<'a> Command<'a> {
 }
 
 impl SubscribeRequest<'_> {
-    /// Rather no subscription than one with a gap.
+    /// Reject the subscription if it can't recover all missed publications.
     pub const REJECT_UNRECOVERED: i64 = 2;
 }
 
-/// What became of a command that was read.
+/// The outcome of a decoded command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It was dealt with; the next one may come.
+    /// It has run; pass the next one.
     Yes,
-    /// It was dealt with, and is the last of the conversation.
+    /// It has run, and the connection is closed.
     Last,
-    /// It was not: it has to wait, and with it all that follow.
+    /// It has to wait, as have all that follow.
     Later,
 }
 
-/// The message is not made of commands. Who sends such a thing is disconnected.
+/// The message does not consist of valid commands. The server closes the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed;
 
-/// Why a command is answered with an error.
+/// The error of a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientError {
-    /// 100: later, not broken.
+    /// 100: try again later.
     Internal,
-    /// 102: there is no such namespace.
+    /// 102: the namespace is unknown.
     UnknownChannel,
     /// 103
     PermissionDenied,
@@ -185,18 +185,18 @@ pub enum ClientError {
     LimitExceeded,
     /// 107
     BadRequest,
-    /// 108: not here.
+    /// 108: the server or the channel does not support it.
     NotAvailable,
-    /// 109: a new token may help.
+    /// 109: connect or subscribe with a new token.
     TokenExpired,
     /// 110
     Expired,
-    /// 112: what was missed is not kept any longer, and the client would rather not subscribe.
+    /// 112: missed publications are no longer available, and the client rejects a gap.
     UnrecoverablePosition,
 }
 
 impl ClientError {
-    /// Its number on the wire.
+    /// The code on the wire.
     pub fn code(self) -> u32 {
         match self {
             ClientError::Internal => 100,
@@ -212,7 +212,7 @@ impl ClientError {
         }
     }
 
-    /// Its text on the wire.
+    /// The message on the wire.
     pub fn message(self) -> &'static str {
         match self {
             ClientError::Internal => "internal server error",
@@ -228,37 +228,37 @@ impl ClientError {
         }
     }
 
-    /// Whether the client does well to try again.
+    /// Whether the client should try again.
     pub fn is_temporary(self) -> bool {
         self == ClientError::Internal
     }
 }
 
-/// Why a client is disconnected. SDKs come back by themselves after codes below 3500, and not after others.
+/// Why the server closes a connection. SDKs reconnect after codes below 3500 only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Disconnect {
-    /// 3001: the server stops.
+    /// 3001: the server is stopping.
     Shutdown,
-    /// 3004: later, not broken.
+    /// 3004: try again later.
     ServerError,
-    /// 3005: its token's time is over.
+    /// 3005: the connection token has expired.
     Expired,
     /// 3500
     InvalidToken,
-    /// 3500, with what is wrong about a token that somebody with the key has signed.
+    /// 3500, with the fault of a validly signed token.
     UnsupportedToken(&'static str),
-    /// 3501, with what was wrong about it.
+    /// 3501, with the fault of the command.
     BadRequest(&'static str),
-    /// 3502: it has not said who it is in time.
+    /// 3502: the client has not connected in time.
     Stale,
-    /// 3505: its token subscribes it to more channels than a connection may have.
+    /// 3505: the token has more channels than a connection may have.
     ChannelLimit,
-    /// 3508: what it sent is of no use here.
+    /// 3508: the server does not support the command.
     NotAvailable,
 }
 
 impl Disconnect {
-    /// Its number on the wire: a WebSocket close code.
+    /// The WebSocket close code.
     pub fn code(self) -> CloseCode {
         CloseCode(match self {
             Disconnect::Shutdown => 3001,
@@ -272,14 +272,14 @@ impl Disconnect {
         })
     }
 
-    /// Its text on the wire.
+    /// The close reason.
     pub fn reason(self) -> &'static str {
         match self {
             Disconnect::Shutdown => "shutdown",
             Disconnect::ServerError => "internal server error",
             Disconnect::Expired => "connection expired",
             Disconnect::InvalidToken => "invalid token",
-            Disconnect::BadRequest(what) | Disconnect::UnsupportedToken(what) => what,
+            Disconnect::BadRequest(reason) | Disconnect::UnsupportedToken(reason) => reason,
             Disconnect::Stale => "stale",
             Disconnect::ChannelLimit => "channel limit",
             Disconnect::NotAvailable => "not available",
@@ -290,14 +290,14 @@ impl Disconnect {
 /// Why the server ends a subscription. SDKs subscribe again after codes from 2500 on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsubscribed {
-    /// 2000: the server's owner wants it so.
+    /// 2000: the server API has ended it.
     Server,
-    /// 2501: its token's time is over.
+    /// 2501: the subscription token has expired.
     Expired,
 }
 
 impl Unsubscribed {
-    /// Its number on the wire.
+    /// The code on the wire.
     pub fn code(self) -> u32 {
         match self {
             Unsubscribed::Server => 2000,
@@ -305,7 +305,7 @@ impl Unsubscribed {
         }
     }
 
-    /// Its text on the wire.
+    /// The reason on the wire.
     pub fn reason(self) -> &'static str {
         match self {
             Unsubscribed::Server => "server unsubscribe",

@@ -1,26 +1,26 @@
-//! What is pushed to the subscribers of a topic: made once for each encoding, whoever many there are.
+//! Encodes pushes to the subscribers of a topic: once per encoding, for any number of subscribers.
 
 use super::json::encode_reply_json;
 use super::protobuf::encode_reply_protobuf;
 use super::reply::{ClientInfo, Presence, Publication, Push, Reply};
 use crate::topics::{self, Body, TopicName};
 
-/// Appends the message that tells of a publication, in JSON.
+/// Appends the push of a publication, in JSON.
 pub fn encode_publication_json(out: &mut Vec<u8>, body: &Body) {
     encode_reply_json(out, &publication_push(body));
 }
 
-/// Appends the message that tells of a publication, in Protobuf.
+/// Appends the push of a publication, in Protobuf.
 pub fn encode_publication_protobuf(out: &mut Vec<u8>, body: &Body) {
     encode_reply_protobuf(out, &publication_push(body));
 }
 
-/// Appends the message that somebody has subscribed, or has ceased to, in JSON.
+/// Appends the push of a join or a leave, in JSON.
 pub fn encode_presence_json(out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
     encode_reply_json(out, &presence_push(topic, info, has_joined));
 }
 
-/// Appends the message that somebody has subscribed, or has ceased to, in Protobuf.
+/// Appends the push of a join or a leave, in Protobuf.
 pub fn encode_presence_protobuf(out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
     encode_reply_protobuf(out, &presence_push(topic, info, has_joined));
 }
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn publications_are_pushed_with_all_that_is_known_of_them() {
+    fn a_publication_push_contains_all_fields() {
         let position = Position { epoch: Epoch::new(1), offset: 7 };
         let mut body = testing::body("news", position, 0, b"{\"a\":\n1}");
         let expected = r#"{"push":{"channel":"news","pub":{"data":{"a": 1},"offset":7}}}"#;
@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn protobuf_keeps_the_bytes_of_a_message() {
+    fn protobuf_keeps_the_payload_verbatim() {
         let position = Position { epoch: Epoch::new(1), offset: 7 };
         let body = testing::body("a", position, 0, b"\xff\n");
         let mut out = Vec::new();
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_and_goes_is_pushed() {
+    fn joins_and_leaves_are_pushed() {
         let topic = TopicName::new("room").unwrap();
         let info = topics::ClientInfo {
             client: "c".into(),

@@ -1,17 +1,17 @@
-//! Finds the text of a value in JSON that is known to be valid.
+//! Finds the text of a value in valid JSON.
 //!
-//! Where it is not, the answer is some other part of the text or none, but never a panic.
+//! For invalid JSON, the result is another part of the text or `None`, but never a panic.
 
 use std::ops::Range;
 
-/// The text of the value of `inner` in the object that `outer` is in the object that `text` begins with; the last one
-/// if there are several, as parsers have it. Keys written with escapes are not found.
+/// The text of `inner` in the object `outer` of the object in `text`; the last one of duplicate keys, as in parsers.
+/// Does not find keys with escapes.
 pub(super) fn member<'a>(text: &'a [u8], outer: &str, inner: &str) -> Option<&'a [u8]> {
     let (found, _) = scan_object(text, skip_space(text, 0), &[outer, inner])?;
     found.map(|found| &text[found])
 }
 
-/// In the object that begins at `at`: where the value is that the keys of `path` lead to, and where the object ends.
+/// In the object at `at`: the range of the value at `path`, and the end of the object.
 fn scan_object(text: &[u8], at: usize, path: &[&str]) -> Option<(Option<Range<usize>>, usize)> {
     let (key, deeper) = path.split_first()?;
     let mut found = None;
@@ -53,7 +53,7 @@ fn skip_space(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Behind the value that begins at `at`.
+/// The end of the value at `at`.
 fn skip_value(text: &[u8], mut at: usize) -> Option<usize> {
     let mut depth = 0_usize;
     loop {
@@ -68,7 +68,7 @@ fn skip_value(text: &[u8], mut at: usize) -> Option<usize> {
                 at += 1;
             }
             _ if depth == 0 => at = skip_scalar(text, at)?,
-            // Numbers, words and what is between them end nothing.
+            // Numbers, words, commas, colons and space do not change the depth.
             _ => at += text[at..].iter().position(|byte| matches!(byte, b'"' | b'{' | b'}' | b'[' | b']'))?,
         }
         if depth == 0 {
@@ -77,7 +77,7 @@ fn skip_value(text: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the string that begins at `at` with its quote.
+/// The end of the string at `at`, which points to its quote.
 fn skip_string(text: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
@@ -89,7 +89,7 @@ fn skip_string(text: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the number or word that begins at `at`: in an object something follows it.
+/// The end of the number or word at `at`: within an object another byte follows it.
 fn skip_scalar(text: &[u8], at: usize) -> Option<usize> {
     let length = text[at..].iter().position(|byte| b",}] \t\n\r".contains(byte))?;
     (length > 0).then_some(at + length)
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn other_text_has_no_members() {
+    fn invalid_json_has_no_members() {
         let whole = r#"{"x":{"b":["\"",1],"a":[{"c":"}"},-1.5]}}"#;
         assert!(member(whole.as_bytes(), "x", "a").is_some());
         for len in 0..whole.len() {

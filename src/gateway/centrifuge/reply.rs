@@ -1,6 +1,6 @@
-//! What the server says, with its names in JSON and its numbers in Protobuf side by side.
+//! The messages of the server, with their names in JSON and their field numbers in Protobuf.
 //!
-//! Fields that are empty or zero are left out of either. The field numbers are those of Centrifugo's `client.proto`.
+//! Both encodings omit fields that are empty or zero. The field numbers are those of Centrifugo's `client.proto`.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,22 @@ use serde_json::value::RawValue;
 
 use super::protocol::{ClientError, Unsubscribed};
 
-/// An answer to a command, or a push.
+/// A reply to a command, or a push.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct Reply {
-    /// That of the command; 0 for a push.
+    /// The command's id; 0 for a push.
     #[prost(uint32, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub id: u32,
-    /// Why there is no result.
+    /// The error, if the command failed.
     #[prost(message, optional, tag = "2")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<ErrorReply>,
-    /// What nobody asked for.
+    /// The push.
     #[prost(message, optional, tag = "4")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub push: Option<Push>,
-    /// The answer to a command of this name, as are those that follow.
+    /// The result of a command of this name; so are the fields below.
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connect: Option<ConnectResult>,
@@ -64,210 +64,210 @@ pub struct Reply {
     pub sub_refresh: Option<SubRefreshResult>,
 }
 
-/// Why there is no result.
+/// The error of a command.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct ErrorReply {
     /// See [`ClientError::code`].
     #[prost(uint32, tag = "1")]
     pub code: u32,
-    /// For whoever reads logs.
+    /// A text for logs.
     #[prost(string, tag = "2")]
     pub message: String,
-    /// Whether it may work later.
+    /// Whether the client may try again later.
     #[prost(bool, tag = "3")]
     #[serde(skip_serializing_if = "is_default")]
     pub temporary: bool,
 }
 
-/// A result that is only that it was done.
+/// An empty result.
 #[derive(Clone, Copy, PartialEq, Message, Serialize)]
 pub struct Done {}
 
-/// What the server has to say without being asked: one of the fields that follow `channel`.
+/// A message without a command: one of the fields after `channel` is set.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct Push {
-    /// What it is about; empty if about the connection.
+    /// The channel; empty for a push about the connection.
     #[prost(string, tag = "2")]
     #[serde(skip_serializing_if = "is_default")]
     pub channel: String,
-    /// Something was published.
+    /// A publication.
     #[prost(message, optional, tag = "4")]
     #[serde(rename = "pub", skip_serializing_if = "Option::is_none")]
     pub publication: Option<Publication>,
-    /// Somebody has subscribed.
+    /// A client has subscribed.
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub join: Option<Presence>,
-    /// Somebody's subscription has ended.
+    /// A client's subscription has ended.
     #[prost(message, optional, tag = "6")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub leave: Option<Presence>,
-    /// Your subscription has ended.
+    /// The receiver's subscription has ended.
     #[prost(message, optional, tag = "7")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unsubscribe: Option<UnsubscribePush>,
-    /// You have been subscribed.
+    /// The server has subscribed the receiver.
     #[prost(message, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<SubscribePush>,
-    /// Your connection lasts until another time.
+    /// The receiver's connection has a new expiry.
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh: Option<RefreshPush>,
 }
 
-/// Who somebody is.
+/// A client, as other clients see it.
 #[derive(Clone, PartialEq, Eq, Message, Serialize)]
 pub struct ClientInfo {
-    /// The user; empty for nobody in particular.
+    /// The user; empty if anonymous.
     #[prost(string, tag = "1")]
     pub user: String,
-    /// The connection.
+    /// The connection's name.
     #[prost(string, tag = "2")]
     pub client: String,
-    /// What its token tells of it.
+    /// The `info` claim of the connection token.
     #[prost(bytes = "bytes", tag = "3")]
     #[serde(serialize_with = "json", skip_serializing_if = "is_default")]
     pub conn_info: Bytes,
-    /// What the subscription's token tells of it.
+    /// The `info` claim of the subscription token.
     #[prost(bytes = "bytes", tag = "4")]
     #[serde(serialize_with = "json", skip_serializing_if = "is_default")]
     pub chan_info: Bytes,
 }
 
-/// What was published.
+/// A publication.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct Publication {
-    /// The message.
+    /// The payload.
     #[prost(bytes = "bytes", tag = "4")]
     #[serde(serialize_with = "json")]
     pub data: Bytes,
-    /// Who published it, if it was a client.
+    /// The publishing client; absent for the server API.
     #[prost(message, optional, tag = "5")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub info: Option<ClientInfo>,
-    /// Its place in the channel; 0 where no history is kept.
+    /// The offset in the channel.
     #[prost(uint64, tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
     pub offset: u64,
-    /// What the publisher says about it.
+    /// The publisher's tags.
     #[prost(btree_map = "string, string", tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
     pub tags: BTreeMap<String, String>,
-    /// What it is about: it replaces those before it with the same key.
+    /// The conflation key: this publication replaces earlier ones with the same key.
     #[prost(string, tag = "11")]
     #[serde(skip_serializing_if = "is_default")]
     pub key: String,
 }
 
-/// Somebody came or went.
+/// A join or a leave.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct Presence {
-    /// Who.
+    /// The client.
     #[prost(message, optional, tag = "1")]
     pub info: Option<ClientInfo>,
 }
 
-/// A subscription has ended.
+/// The push of the end of a subscription.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct UnsubscribePush {
     /// See [`Unsubscribed::code`].
     #[prost(uint32, tag = "2")]
     pub code: u32,
-    /// For whoever reads logs.
+    /// A text for logs.
     #[prost(string, tag = "3")]
     pub reason: String,
 }
 
-/// The server has subscribed a connection.
+/// The push of a server-side subscription.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct SubscribePush {
-    /// Whether what is missed can be recovered.
+    /// Whether missed publications can be recovered.
     #[prost(bool, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub recoverable: bool,
-    /// Where the subscription begins.
+    /// The epoch at which the subscription begins.
     #[prost(string, tag = "4")]
     #[serde(skip_serializing_if = "is_default")]
     pub epoch: String,
-    /// Where the subscription begins.
+    /// The offset at which the subscription begins.
     #[prost(uint64, tag = "5")]
     #[serde(skip_serializing_if = "is_default")]
     pub offset: u64,
-    /// Whether epoch and offset mean anything.
+    /// Whether `epoch` and `offset` are valid.
     #[prost(bool, tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
     pub positioned: bool,
 }
 
-/// A connection lasts until another time.
+/// The push of a new expiry of the connection.
 #[derive(Clone, Copy, PartialEq, Message, Serialize)]
 pub struct RefreshPush {
-    /// Whether it ends at all.
+    /// Whether it expires.
     #[prost(bool, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub expires: bool,
-    /// In how many seconds.
+    /// Seconds until the expiry.
     #[prost(uint32, tag = "2")]
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
 }
 
-/// Welcome.
+/// The result of a connect command.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct ConnectResult {
-    /// The connection's name: no other has it.
+    /// The connection's unique name.
     #[prost(string, tag = "1")]
     pub client: String,
-    /// Of the server.
+    /// The server's version.
     #[prost(string, tag = "2")]
     pub version: String,
-    /// Whether the client is to bring a new token in time.
+    /// Whether the token expires: the client must send a new one before.
     #[prost(bool, tag = "3")]
     #[serde(skip_serializing_if = "is_default")]
     pub expires: bool,
-    /// In how many seconds.
+    /// Seconds until the expiry.
     #[prost(uint32, tag = "4")]
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
-    /// What the server has subscribed it to.
+    /// The server-side subscriptions.
     #[prost(message, repeated, tag = "6")]
     #[serde(serialize_with = "map", skip_serializing_if = "is_default")]
     pub subs: Vec<ServerSubscription>,
-    /// Seconds between pings; 0: there are none.
+    /// The ping interval in seconds; 0 is no pings.
     #[prost(uint32, tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
     pub ping: u32,
-    /// Whether pings are to be answered.
+    /// Whether the client must answer pings.
     #[prost(bool, tag = "8")]
     #[serde(skip_serializing_if = "is_default")]
     pub pong: bool,
 }
 
-/// An entry of a map. In Protobuf that is what a map is made of, and this one has a value also where that is empty,
-/// without which some SDKs would not see it.
+/// An entry of a map, which Protobuf encodes as a list of entries. This one has a value even if that is empty: some
+/// SDKs ignore an entry without one.
 #[derive(Clone, PartialEq, Message)]
 pub struct ServerSubscription {
-    /// To what.
+    /// The channel.
     #[prost(string, tag = "1")]
     pub channel: String,
-    /// The same as in the answer to a command.
+    /// The same as in the reply to a subscribe command.
     #[prost(message, optional, tag = "2")]
     pub result: Option<SubscribeResult>,
 }
 
-/// Subscribed.
+/// The result of a subscribe command.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct SubscribeResult {
-    /// Whether the client is to bring a new token in time.
+    /// Whether the token expires: the client must send a new one before.
     #[prost(bool, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub expires: bool,
-    /// In how many seconds.
+    /// Seconds until the expiry.
     #[prost(uint32, tag = "2")]
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
-    /// Whether what is missed can be recovered.
+    /// Whether missed publications can be recovered.
     #[prost(bool, tag = "3")]
     #[serde(skip_serializing_if = "is_default")]
     pub recoverable: bool,
@@ -275,63 +275,63 @@ pub struct SubscribeResult {
     #[prost(string, tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
     pub epoch: String,
-    /// What was missed.
+    /// The missed publications.
     #[prost(message, repeated, tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
     pub publications: Vec<Publication>,
-    /// Whether that is all that was missed.
+    /// Whether `publications` holds all missed publications.
     #[prost(bool, tag = "8")]
     #[serde(skip_serializing_if = "is_default")]
     pub recovered: bool,
-    /// Where `publications` begin: the client's own offset if recovered, else the channel's.
+    /// The offset before `publications`: the client's own if recovered, otherwise the channel's.
     #[prost(uint64, tag = "9")]
     #[serde(skip_serializing_if = "is_default")]
     pub offset: u64,
-    /// Whether epoch and offset mean anything.
+    /// Whether `epoch` and `offset` are valid.
     #[prost(bool, tag = "10")]
     #[serde(skip_serializing_if = "is_default")]
     pub positioned: bool,
-    /// Whether the client asked for what it missed.
+    /// Whether the client requested a recovery.
     #[prost(bool, tag = "12")]
     #[serde(skip_serializing_if = "is_default")]
     pub was_recovering: bool,
 }
 
-/// Who has subscribed.
+/// The result of a presence command.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct PresenceResult {
-    /// In no order.
+    /// The present clients, in no order.
     #[prost(message, repeated, tag = "1")]
     #[serde(serialize_with = "present")]
     pub presence: Vec<PresenceEntry>,
 }
 
-/// An entry of a map, as [`ServerSubscription`] is one.
+/// An entry of a map, like [`ServerSubscription`].
 #[derive(Clone, PartialEq, Message)]
 pub struct PresenceEntry {
     /// The connection's name.
     #[prost(string, tag = "1")]
     pub client: String,
-    /// Who it is.
+    /// The client.
     #[prost(message, optional, tag = "2")]
     pub info: Option<ClientInfo>,
 }
 
-/// How many have subscribed.
+/// The result of a presence_stats command.
 #[derive(Clone, Copy, PartialEq, Message, Serialize)]
 pub struct PresenceStatsResult {
-    /// Connections.
+    /// Number of connections.
     #[prost(uint32, tag = "1")]
     pub num_clients: u32,
-    /// Users.
+    /// Number of distinct users.
     #[prost(uint32, tag = "2")]
     pub num_users: u32,
 }
 
-/// What was published.
+/// The result of a history command.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct HistoryResult {
-    /// In the order that was asked for.
+    /// The publications in the requested order.
     #[prost(message, repeated, tag = "1")]
     pub publications: Vec<Publication>,
     /// The channel's epoch.
@@ -342,40 +342,40 @@ pub struct HistoryResult {
     pub offset: u64,
 }
 
-/// The connection may stay.
+/// The result of a refresh command.
 #[derive(Clone, PartialEq, Message, Serialize)]
 pub struct RefreshResult {
     /// The connection's name.
     #[prost(string, tag = "1")]
     pub client: String,
-    /// Of the server.
+    /// The server's version.
     #[prost(string, tag = "2")]
     pub version: String,
-    /// Whether the client is to bring a new token in time.
+    /// Whether the token expires: the client must send a new one before.
     #[prost(bool, tag = "3")]
     #[serde(skip_serializing_if = "is_default")]
     pub expires: bool,
-    /// In how many seconds.
+    /// Seconds until the expiry.
     #[prost(uint32, tag = "4")]
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
 }
 
-/// The subscription may stay.
+/// The result of a sub_refresh command.
 #[derive(Clone, Copy, PartialEq, Message, Serialize)]
 pub struct SubRefreshResult {
-    /// Whether the client is to bring a new token in time.
+    /// Whether the token expires: the client must send a new one before.
     #[prost(bool, tag = "1")]
     #[serde(skip_serializing_if = "is_default")]
     pub expires: bool,
-    /// In how many seconds.
+    /// Seconds until the expiry.
     #[prost(uint32, tag = "2")]
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
 }
 
 impl Reply {
-    /// The answer that a command has failed.
+    /// The reply to a failed command.
     pub fn error(id: u32, error: ClientError) -> Reply {
         let error =
             ErrorReply { code: error.code(), message: error.message().to_owned(), temporary: error.is_temporary() };
@@ -387,7 +387,7 @@ impl Reply {
         Reply { push: Some(push), ..Reply::default() }
     }
 
-    /// Tells a client that its subscription to `channel` has ended.
+    /// The push that the subscription to `channel` has ended.
     pub fn unsubscribed(channel: &str, why: Unsubscribed) -> Reply {
         let unsubscribe = UnsubscribePush { code: why.code(), reason: why.reason().to_owned() };
         Reply::push(Push { channel: channel.to_owned(), unsubscribe: Some(unsubscribe), ..Push::default() })
@@ -406,8 +406,8 @@ fn map<S: Serializer>(entries: &[ServerSubscription], serializer: S) -> Result<S
     serializer.collect_map(entries.iter().map(|entry| (&entry.channel, &entry.result)))
 }
 
-/// Puts bytes into JSON: as they are if they are JSON themselves, without the newlines that would end the reply, as a
-/// string if they are other text, and else as a string in Base64.
+/// Writes bytes into JSON: verbatim if they are JSON, but without newlines, which would end the reply; as a string if
+/// they are other text; otherwise as base64.
 fn json<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
     let Ok(text) = std::str::from_utf8(bytes) else {
         use base64::Engine;
@@ -417,9 +417,9 @@ fn json<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> 
     if !raw.get().contains(['\n', '\r']) {
         return raw.serialize(serializer);
     }
-    // In JSON these are never part of a string, only ever space between two things.
+    // In valid JSON, newlines are never part of a string, only space between tokens.
     let line = raw.get().replace(['\n', '\r'], " ");
-    RawValue::from_string(line).expect("space remains space").serialize(serializer)
+    RawValue::from_string(line).expect("a space may replace a newline").serialize(serializer)
 }
 
 #[cfg(test)]
@@ -432,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn data_is_json_whatever_it_is() {
+    fn any_data_becomes_valid_json() {
         let rows: [(&[u8], &str); 9] = [
             (br#"{"a": 1.10, "b":[12345678901234567890123]}"#, r#"{"a": 1.10, "b":[12345678901234567890123]}"#),
             (b" [1,\r\n\t2\n] ", "[1,  \t2 ]"),
@@ -450,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_empty_is_left_out() {
+    fn empty_fields_are_omitted() {
         let reply = Reply { id: 3, publish: Some(Done {}), ..Reply::default() };
         assert_eq!(serde_json::to_string(&reply).unwrap(), r#"{"id":3,"publish":{}}"#);
         assert_eq!(reply.encode_to_vec(), [0x08, 3, 0x42, 0]);
@@ -472,7 +472,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_numbers_are_the_protocols() {
+    fn names_and_numbers_are_those_of_the_protocol() {
         let info = ClientInfo {
             user: "42".to_owned(),
             client: "c".to_owned(),
@@ -501,13 +501,13 @@ mod tests {
             "\x3a\x07\x0a\x01t\x12\x02a\"",
             "\x5a\x01k"
         );
-        // 300 is written as ac 02, and the text above has ac as two bytes.
+        // 300 is encoded as ac 02, and the text above has ac as two bytes.
         let protobuf: Vec<u8> = protobuf.chars().map(|character| character as u8).collect();
         assert_eq!(reply.encode_to_vec(), protobuf);
     }
 
     #[test]
-    fn a_subscription_of_the_servers_has_a_value_also_if_that_is_empty() {
+    fn an_empty_server_side_subscription_has_a_value() {
         let result = Some(SubscribeResult::default());
         let subs = vec![ServerSubscription { channel: "a".to_owned(), result }];
         let connect = ConnectResult { subs, ..ConnectResult::default() };

@@ -1,4 +1,4 @@
-//! What is kept of one client: who it is, what it has subscribed to, and which of its commands wait for an answer.
+//! The state of one client: identity, subscriptions and pending requests.
 
 use std::sync::Arc;
 
@@ -10,46 +10,46 @@ use crate::buf::ConnId;
 use crate::gateway::Clock;
 use crate::topics::{self, TopicName};
 
-/// A client that has opened a WebSocket.
+/// A client with an open WebSocket.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: ConnId,
     pub(super) wire: Wire,
     pub(super) stage: Stage,
-    /// Whether it is pinged with empty replies.
+    /// Whether the server pings it with empty replies.
     pub(super) has_pings: bool,
-    /// Its name, which no other has.
+    /// Its unique name.
     pub(super) client: ClientId,
-    /// Empty for nobody in particular.
+    /// Empty if anonymous.
     pub(super) user: Box<str>,
-    /// What its token tells of it: JSON, perhaps empty.
+    /// The `info` claim of its token: JSON, or empty.
     pub(super) info: Bytes,
-    /// When its token's time is over, in seconds since 1970.
+    /// The expiry of its token, in seconds of Unix time.
     pub(super) expires_s: Option<u64>,
     pub(super) channels: Vec<Channel>,
-    /// What was asked of topics' homes and has not been answered.
-    pub(super) waiting: Vec<Waiting>,
-    /// What their answers cost.
-    pub(super) waiting_cost: u32,
-    /// What was done for it in this turn.
+    /// Requests to home shards that have no answer yet.
+    pub(super) pending: Vec<PendingRequest>,
+    /// The cost of their answers.
+    pub(super) pending_cost: u32,
+    /// The cost of its commands in this turn.
     pub(super) pace: Pace,
-    /// The end of a message, as it came: commands that have to wait.
+    /// The rest of a message, verbatim: commands that have to wait.
     pub(super) unread: Vec<u8>,
     next_request_id: u32,
-    /// When it is to be looked at, in milliseconds of the shard's clock.
+    /// The time of its timer, in milliseconds of the shard's clock.
     pub(super) timer_ms: Option<u64>,
-    /// When its first token's time is over, if at all, as the timer has it; `None` if the timer is for something else.
-    pub(super) watched_s: Option<Option<u64>>,
+    /// The first expiry of its tokens, if any, for which the timer is set; `None` if the timer is for something else.
+    pub(super) timer_expiry_s: Option<Option<u64>>,
 }
 
-/// In which encoding a client speaks.
+/// The encoding of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
     Json,
     Protobuf,
 }
 
-/// How far a client has come.
+/// The stage of a client.
 ///
 /// ```text
 /// New ──connect──► Connecting ──server's subscriptions answered──► Open
@@ -57,26 +57,26 @@ pub(super) enum Wire {
 /// ```
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// It has not said who it is.
+    /// The client has not connected.
     New,
-    /// It is welcome. What it is told so with waits until the server has subscribed it.
+    /// The server has accepted the client. The connect reply waits for its server-side subscriptions.
     Connecting(Box<Connecting>),
-    /// It may do what it is allowed to.
+    /// The client is connected.
     Open,
-    /// It was told why it is not let in, and should go.
+    /// The client has received an error, and should close the connection.
     Refused,
 }
 
-/// The answer to a connect command, as far as it has come.
+/// An incomplete connect reply.
 #[derive(Debug)]
 pub(super) struct Connecting {
-    /// The command's.
+    /// The command's id.
     pub(super) command: u32,
-    /// With the subscriptions so far.
+    /// The result, with the confirmed subscriptions.
     pub(super) result: ConnectResult,
-    /// Pushes that must not come before.
+    /// Replies to send after the connect reply.
     pub(super) later: Vec<Reply>,
-    /// Bytes of publications that were recovered so far.
+    /// Bytes of the recovered publications so far.
     pub(super) recovered_bytes: usize,
 }
 
@@ -84,31 +84,31 @@ pub(super) struct Connecting {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClientId(pub(super) u128);
 
-/// A channel that a client has subscribed to, or is about to.
+/// A channel that a client has subscribed to, or has requested.
 #[derive(Clone, Debug)]
 pub(super) struct Channel {
     pub(super) topic: TopicName,
-    /// When its token's time is over, in seconds since 1970.
+    /// The expiry of its subscription token, in seconds of Unix time.
     pub(super) expires_s: Option<u64>,
-    /// Whether a token has allowed it.
+    /// Whether a subscription token authorized it.
     pub(super) has_token: bool,
-    /// What its token tells of the subscriber: JSON, perhaps empty.
+    /// The `info` claim of its subscription token: JSON, or empty.
     pub(super) info: Bytes,
 }
 
-/// Something that was asked of a topic's home.
+/// A request to a home shard.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    /// Which the answer has.
+pub(super) struct PendingRequest {
+    /// The id of the answer.
     pub(super) request_id: u32,
-    /// The id of the command that led to it; 0 if none did.
+    /// The id of the client's command; 0 if there was none.
     pub(super) command: u32,
-    pub(super) what: What,
+    pub(super) kind: RequestKind,
 }
 
-/// See [`Waiting`].
+/// The kind of a [`PendingRequest`].
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum RequestKind {
     Subscribe(Subscribing),
     Publish,
     History,
@@ -116,38 +116,38 @@ pub(super) enum What {
     PresenceStats,
 }
 
-/// A subscription that was asked for.
+/// A pending subscription.
 #[derive(Debug)]
 pub(super) struct Subscribing {
     pub(super) topic: TopicName,
     pub(super) by: Subscriber,
-    /// Where the client says it was.
+    /// The offset of the client's position.
     pub(super) offset: u64,
-    /// Whether it wants what it has missed.
+    /// Whether it requested a recovery.
     pub(super) recovers: bool,
-    /// Whether it would rather not subscribe than have a gap.
+    /// Whether it rejects a subscription with a gap.
     pub(super) rejects_gap: bool,
-    /// It was to end before it began.
+    /// Set if it must end as soon as it begins.
     pub(super) ended: Option<Ended>,
 }
 
-/// Who wants a subscription.
+/// The initiator of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Subscriber {
     /// The client, by a command.
     Client,
     /// The client's token.
     Token,
-    /// The server's owner.
+    /// The server API.
     Server,
 }
 
-/// Who wants a subscription to end.
+/// The initiator of an unsubscribe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
     /// The client, by this command.
     Client(u32),
-    /// The server's owner.
+    /// The server API.
     Server,
 }
 
@@ -163,31 +163,31 @@ impl Session {
             info: Bytes::new(),
             expires_s: None,
             channels: Vec::new(),
-            waiting: Vec::new(),
-            waiting_cost: 0,
+            pending: Vec::new(),
+            pending_cost: 0,
             pace: Pace::default(),
             unread: Vec::new(),
             next_request_id: 0,
             timer_ms: None,
-            watched_s: None,
+            timer_expiry_s: None,
         }
     }
 
-    /// Notes what was asked of a topic's home; returns the ticket for it.
-    pub(super) fn wait_for(&mut self, command: u32, what: What) -> u32 {
+    /// Adds a pending request; returns its id.
+    pub(super) fn add_pending(&mut self, command: u32, kind: RequestKind) -> u32 {
         let request_id = self.next_request_id;
         self.next_request_id = request_id.wrapping_add(1);
-        self.waiting_cost += what.cost();
-        self.waiting.push(Waiting { request_id, command, what });
+        self.pending_cost += kind.cost();
+        self.pending.push(PendingRequest { request_id, command, kind });
         request_id
     }
 
-    /// What has been answered.
-    pub(super) fn take_waiting(&mut self, request_id: u32) -> Option<Waiting> {
-        let index = self.waiting.iter().position(|waiting| waiting.request_id == request_id)?;
-        let waiting = self.waiting.remove(index);
-        self.waiting_cost -= waiting.what.cost();
-        Some(waiting)
+    /// Removes the pending request with this id.
+    pub(super) fn take_pending(&mut self, request_id: u32) -> Option<PendingRequest> {
+        let index = self.pending.iter().position(|pending| pending.request_id == request_id)?;
+        let pending = self.pending.remove(index);
+        self.pending_cost -= pending.kind.cost();
+        Some(pending)
     }
 
     pub(super) fn channel(&self, topic: &str) -> Option<&Channel> {
@@ -198,23 +198,25 @@ impl Session {
         self.channels.iter_mut().find(|channel| channel.topic.as_str() == topic)
     }
 
-    /// Takes a channel off the list; `None` if it is not on it.
+    /// Removes a channel; `None` if there is no such channel.
     pub(super) fn remove_channel(&mut self, topic: &str) -> Option<Channel> {
         let index = self.channels.iter().position(|channel| channel.topic.as_str() == topic)?;
         Some(self.channels.swap_remove(index))
     }
 
-    /// The subscription to `topic` that has been asked for and not been answered, unless it is to end again.
+    /// The pending subscription to `topic`, unless it must end as soon as it begins.
     pub(super) fn subscribing_mut(&mut self, topic: &str) -> Option<&mut Subscribing> {
-        self.waiting.iter_mut().find_map(|waiting| match &mut waiting.what {
-            What::Subscribe(subscribing) if subscribing.topic.as_str() == topic && subscribing.ended.is_none() => {
+        self.pending.iter_mut().find_map(|pending| match &mut pending.kind {
+            RequestKind::Subscribe(subscribing)
+                if subscribing.topic.as_str() == topic && subscribing.ended.is_none() =>
+            {
                 Some(subscribing)
             }
             _ => None,
         })
     }
 
-    /// Who it is, as others are told where it has subscribed to `topic`.
+    /// The client as other subscribers of `topic` see it.
     pub(super) fn client_info(&self, topic: &str) -> Arc<topics::ClientInfo> {
         let boxed = |info: &Bytes| (!info.is_empty()).then(|| info.as_ref().into());
         Arc::new(topics::ClientInfo {
@@ -225,34 +227,34 @@ impl Session {
         })
     }
 
-    /// When the first of its tokens' time is over, in seconds since 1970.
+    /// The first expiry of its tokens, in seconds of Unix time.
     pub(super) fn first_expiry_s(&self) -> Option<u64> {
         self.channels.iter().map(|channel| channel.expires_s).chain([self.expires_s]).flatten().min()
     }
 }
 
 impl Stage {
-    /// Whether commands are listened to.
-    pub(super) fn is_welcome(&self) -> bool {
+    /// Whether the client has connected, so the server executes its commands.
+    pub(super) fn accepts_commands(&self) -> bool {
         matches!(self, Stage::Connecting(_) | Stage::Open)
     }
 }
 
 impl Connecting {
-    /// A subscription of the server's has been answered.
+    /// Adds a confirmed server-side subscription.
     pub(super) fn add(&mut self, topic: &TopicName, result: SubscribeResult) {
         let (channel, result) = (topic.to_string(), Some(result));
         self.result.subs.push(ServerSubscription { channel, result });
     }
 }
 
-/// Whether a token's time was over `grace_ms` ago.
-pub(super) fn is_over(expires_s: Option<u64>, clock: Clock, grace_ms: u64) -> bool {
+/// Whether a token has expired at least `grace_ms` ago.
+pub(super) fn has_expired(expires_s: Option<u64>, clock: Clock, grace_ms: u64) -> bool {
     expires_s.is_some_and(|expires_s| expires_s.saturating_mul(1000).saturating_add(grace_ms) <= clock.unix_ms)
 }
 
 impl std::fmt::Display for ClientId {
-    /// As a UUID is written.
+    /// In the form of a UUID.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let digits = format!("{:032x}", self.0);
         let (a, b, c, d, e) = (&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]);

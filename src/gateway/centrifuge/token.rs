@@ -1,7 +1,7 @@
-//! JSON Web Tokens (RFC 7519): who a client is, and what it may subscribe to.
+//! JSON Web Tokens (RFC 7519): a client's identity and the channels it may subscribe to.
 //!
-//! Looks at no clock: what the time is, is an argument. A token is only as good as its signature, so nothing is read
-//! from one before that is checked, except which key it names; and a key is used only for the algorithms of its family.
+//! This module reads no clock: the time is an argument. It checks a token's signature before it reads any field except
+//! the key's name, and uses a key only for the algorithms of its family.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
 
-/// Checks tokens. Clones share the keys.
+/// Verifies tokens. Clones share the keys.
 #[derive(Clone, Debug, Default)]
 pub struct TokenVerifier(Arc<Keys>);
 
@@ -26,64 +26,65 @@ pub struct TokenVerifier(Arc<Keys>);
 struct Keys {
     /// At most one for each family of algorithms.
     by_family: Vec<DecodingKey>,
-    /// Those with names, from a JWKS file.
+    /// Named keys, from a JWKS file.
     by_name: Vec<(String, DecodingKey)>,
     audience: Option<String>,
     issuer: Option<String>,
 }
 
-/// A key that can't be used. The text says which, and why.
+/// A key is not usable. The text names the key and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TokenKeyError(String);
 
-/// Why a token is not accepted.
+/// Why a token is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TokenError {
-    /// It is no token, or signed by somebody else, or meant for somebody else.
+    /// The text is not a token, or has a wrong signature, audience or issuer.
     Invalid,
-    /// It was good until its time was over.
+    /// The token was valid, but has expired.
     Expired,
-    /// It is signed with a key of ours, but claims what does not hold here. The text says what, and what to do.
+    /// The signature is valid, but a claim is not supported. The text names the claim and the remedy.
     Unsupported(&'static str),
 }
 
-/// What a connection's token says.
+/// The claims of a connection token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionClaims {
-    /// Who it is (`sub`).
+    /// The user (`sub`).
     pub user: String,
-    /// Until when, in seconds since 1970 (`expire_at`, or else `exp`).
+    /// The expiry of the connection or subscription, in seconds of Unix time (`expire_at`, otherwise `exp`).
     pub expires_s: Option<u64>,
-    /// What others are told about it (`b64info`, any bytes, or else `info`, JSON).
+    /// Information for other clients (`b64info`, any bytes, otherwise `info`, JSON).
     pub info: Bytes,
-    /// Topics that the server subscribes it to (`channels`).
+    /// The server-side subscriptions (`channels`).
     pub channels: Vec<String>,
 }
 
-/// What a subscription's token says.
+/// The claims of a subscription token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SubscriptionClaims {
-    /// Who may subscribe (`sub`).
+    /// The user (`sub`).
     pub user: String,
-    /// To what (`channel`).
+    /// The channel (`channel`).
     pub channel: String,
-    /// Only on this connection (`client`); empty for any of the user's.
+    /// The only connection that may use it (`client`); empty for any of the user's.
     pub client: String,
-    /// Until when, in seconds since 1970 (`expire_at`, or else `exp`).
+    /// The expiry of the connection or subscription, in seconds of Unix time (`expire_at`, otherwise `exp`).
     pub expires_s: Option<u64>,
-    /// What others are told about this subscriber (`b64info`, any bytes, or else `info`, JSON).
+    /// Information for other clients (`b64info`, any bytes, otherwise `info`, JSON).
     pub info: Bytes,
 }
 
-/// All claims that are looked at, of either kind of token.
+/// All claims that the server reads, of either kind of token.
 #[derive(Deserialize)]
 struct Claims {
     #[serde(default)]
     sub: String,
-    /// Seconds, perhaps with a fraction (RFC 7519 §2, NumericDate).
+    /// Seconds, possibly with a fraction (RFC 7519 §2, NumericDate).
     exp: Option<f64>,
     nbf: Option<f64>,
-    /// When what the token is for ends, which may be sooner or later than the token itself; 0: never.
+    /// The expiry of the connection or subscription, which may be before or after that of the token; 0 is never.
     expire_at: Option<f64>,
     info: Option<Box<RawValue>>,
     /// Base64.
@@ -100,15 +101,15 @@ struct Claims {
 }
 
 impl TokenVerifier {
-    /// Reads the keys.
+    /// Parses the keys.
     ///
     /// # Errors
-    /// [`TokenKeyError`], if one can't be read or is of another kind than it should be.
+    /// [`TokenKeyError`]: a key is malformed or of the wrong kind.
     pub fn new(keys: &TokenKeys) -> Result<TokenVerifier, TokenKeyError> {
         let mut by_family = Vec::new();
         if let Some(secret) = &keys.hmac_secret {
             if secret.is_empty() {
-                return Err(TokenKeyError("the HMAC secret is empty: everybody could sign with it".to_owned()));
+                return Err(TokenKeyError("the HMAC secret is empty: anyone could sign tokens with it".to_owned()));
             }
             by_family.push(DecodingKey::from_secret(secret.as_bytes()));
         }
@@ -124,28 +125,30 @@ impl TokenVerifier {
         Ok(TokenVerifier(Arc::new(Keys { by_family, by_name, audience, issuer })))
     }
 
-    /// Whether any token can be valid.
+    /// Whether there is a key; without one every token is invalid.
     pub fn has_keys(&self) -> bool {
         !(self.0.by_family.is_empty() && self.0.by_name.is_empty())
     }
 
-    /// Checks a connection's token at the time `now_s`, in seconds since 1970.
+    /// Verifies a connection token at the time `now_s`, in seconds of Unix time.
     ///
     /// # Errors
     /// [`TokenError`]
     pub fn connection(&self, token: &str, now_s: u64) -> Result<ConnectionClaims, TokenError> {
         let claims = self.claims(token, now_s)?;
         if !claims.channel.is_empty() {
-            return Err(TokenError::Unsupported("invalid token: with the claim 'channel' it is a subscription's"));
+            return Err(TokenError::Unsupported(
+                "invalid token: a token with the claim 'channel' is for a subscription",
+            ));
         }
         if claims.subs.is_some() {
-            return Err(TokenError::Unsupported("invalid token: claim 'channels' instead of 'subs'"));
+            return Err(TokenError::Unsupported("invalid token: use the claim 'channels' instead of 'subs'"));
         }
         let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
         Ok(ConnectionClaims { user: claims.sub, expires_s, info, channels: claims.channels })
     }
 
-    /// Checks a subscription's token at the time `now_s`, in seconds since 1970.
+    /// Verifies a subscription token at the time `now_s`, in seconds of Unix time.
     ///
     /// # Errors
     /// [`TokenError`]
@@ -153,7 +156,7 @@ impl TokenVerifier {
         let claims = self.claims(token, now_s)?;
         if claims.overrides.is_some() {
             return Err(TokenError::Unsupported(
-                "invalid token: the claim 'override' is not supported, use a namespace",
+                "invalid token: the claim 'override' is not supported; configure a namespace",
             ));
         }
         let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
@@ -181,7 +184,7 @@ impl TokenVerifier {
 }
 
 impl Keys {
-    /// The key that a token says it is signed with, if we have it.
+    /// The key that the token's header names, if it is configured.
     fn find(&self, header: &Header) -> Option<&DecodingKey> {
         let named = header.kid.as_ref().and_then(|kid| self.by_name.iter().find(|(name, _)| name == kid));
         let key = named.map(|(_, key)| key);
@@ -189,7 +192,7 @@ impl Keys {
         key.or_else(|| self.by_family.iter().find(is_usable)).filter(is_usable)
     }
 
-    /// What the library is to check besides the signature. Times are not among it: it would look at the clock.
+    /// The checks of the library besides the signature. Times are not among them: it would read the clock.
     fn validation(&self, algorithm: Algorithm) -> Validation {
         let mut validation = Validation::new(algorithm);
         validation.validate_exp = false;
@@ -207,8 +210,7 @@ impl Keys {
     }
 }
 
-/// The keys of a JWKS file that sign and that have a name. Those of kinds that nobody here knows are passed over, as
-/// RFC 7517 §5 asks for.
+/// The named signature keys of a JWKS file. Skips keys of unknown kinds (RFC 7517 §5).
 fn named_keys(jwks: &str) -> Result<Vec<(String, DecodingKey)>, TokenKeyError> {
     let set: JwkSet = serde_json::from_str(jwks).map_err(|error| TokenKeyError(format!("not a JWKS file: {error}")))?;
     let named = set.keys.iter().filter_map(|key| {
@@ -223,12 +225,12 @@ fn named_keys(jwks: &str) -> Result<Vec<(String, DecodingKey)>, TokenKeyError> {
 }
 
 impl Claims {
-    /// Until when the token itself is good.
+    /// The expiry of the token itself.
     fn expires_s(&self) -> Option<u64> {
         self.exp.map(|seconds| seconds as u64)
     }
 
-    /// Until when what the token is for lasts.
+    /// The expiry of the connection or subscription.
     fn end_s(&self, now_s: u64) -> Result<Option<u64>, TokenError> {
         match self.expire_at.map(|seconds| seconds as u64) {
             None => Ok(self.expires_s()),
@@ -245,7 +247,7 @@ impl Claims {
             (text, _) => STANDARD
                 .decode(text)
                 .map(Bytes::from)
-                .map_err(|_| TokenError::Unsupported("invalid token: the claim 'b64info' is not Base64")),
+                .map_err(|_| TokenError::Unsupported("invalid token: the claim 'b64info' is not base64")),
         }
     }
 }
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_is_good_for_its_own_algorithms() {
+    fn a_key_verifies_only_its_own_algorithms() {
         let keys = TokenKeys {
             hmac_secret: some("s3cret"),
             rsa_public_key: some(RSA),
@@ -319,7 +321,7 @@ mod tests {
             (Algorithm::ES256, Some("ec-2"), ec(), &ok, &invalid),
             (Algorithm::ES256, Some("rsa-1"), ec(), &ok, &invalid),
             (Algorithm::HS256, None, hmac("guess"), &invalid, &invalid),
-            // Signed with what is public, as if that were the secret.
+            // Signed with the public key as if it were the secret.
             (Algorithm::HS256, None, hmac(RSA), &invalid, &invalid),
             (Algorithm::HS256, Some("rsa-1"), hmac(RSA), &invalid, &invalid),
         ];
@@ -331,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_signed_is_not_believed() {
+    fn tokens_without_a_valid_signature_are_rejected() {
         let good = sign(Algorithm::HS256, None, &hmac("s3cret"), &json!({"sub": "42"}));
         let (head, signature) = good.rsplit_once('.').unwrap();
         let (header, _) = head.split_once('.').unwrap();
@@ -383,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_token_is_good_for_its_own_purpose() {
+    fn each_kind_of_token_is_valid_only_for_its_purpose() {
         let verifier = with_secret();
         let sign = |claims: &Value| sign(Algorithm::HS256, None, &hmac("s3cret"), claims);
         let rows = [
@@ -408,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_that_a_token_claims_is_its_own() {
+    fn expire_at_overrides_the_expiry_of_the_token() {
         let verifier = with_secret();
         let rows = [
             (json!({"exp": 2000}), Ok(Some(2000))),
@@ -441,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_those_of_the_caller() {
+    fn the_caller_provides_the_time() {
         let verifier = with_secret();
         let token = sign(Algorithm::HS256, None, &hmac("s3cret"), &json!({"exp": 2000, "nbf": 1500}));
         let at = |now_s| verifier.connection(&token, now_s).map(drop);
@@ -452,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn audience_and_issuer_are_asked_for_where_configured() {
+    fn audience_and_issuer_are_required_if_configured() {
         let keys = TokenKeys {
             hmac_secret: some("s3cret"),
             audience: some("ringfeed"),
@@ -476,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn unusable_keys_are_refused_with_a_reason() {
+    fn unusable_keys_are_rejected_with_a_reason() {
         let rows = [
             (TokenKeys { hmac_secret: some(""), ..TokenKeys::default() }, "the HMAC secret is empty"),
             (TokenKeys { rsa_public_key: some("x"), ..TokenKeys::default() }, "the RSA key is not"),

@@ -1,4 +1,4 @@
-//! Tests of the table: by hand, and against a model that only counts.
+//! Tests of the table: examples, and a model that only counts.
 
 use proptest::prelude::*;
 
@@ -30,17 +30,17 @@ fn stage(topics: &mut Topics, topic: &str, bytes: &[u8]) {
     stage_until(topics, topic, bytes, 0);
 }
 
-/// Plain frames; in capitals for the loud.
+/// Frames as they are; in capitals for the variant `LOUD`.
 fn encode(_: &TopicName, push: &Push, variant: Variant) -> Option<SharedFrame> {
     let Push::Publication(publication) = push else { return None };
     match variant {
         RAW => Some(publication.body.frame.clone()),
         LOUD => Some(SharedFrame::new(publication.body.frame.to_ascii_uppercase())),
-        other => panic!("nobody wants {other:?}"),
+        other => panic!("no subscriber has {other:?}"),
     }
 }
 
-/// What is sent to whom by one batch of a lane: runs are joined by a space.
+/// The sends of one batch of a lane, with their slots: runs are joined by a space.
 fn send_on(topics: &mut Topics, lane: Lane, slots: usize) -> Vec<(String, u32)> {
     let mut batch = Batch::default();
     topics.gather(lane, slots, &mut batch, &mut encode);
@@ -57,7 +57,7 @@ fn sent(expected: &[(&str, u32)]) -> Vec<(String, u32)> {
 }
 
 #[test]
-fn there_is_a_last_topic_and_those_before_it_take_more_subscribers() {
+fn the_number_of_topics_has_a_limit_and_their_subscribers_do_not() {
     let mut topics = Topics::default();
     for number in 0..SHARD_TOPICS_MAX {
         let name = name(&number.to_string());
@@ -71,7 +71,7 @@ fn there_is_a_last_topic_and_those_before_it_take_more_subscribers() {
 }
 
 #[test]
-fn all_that_a_connection_is_due_leaves_in_one_visit() {
+fn all_due_pushes_of_a_connection_leave_in_one_visit() {
     let mut topics = Topics::default();
     let a = subscribe(&mut topics, "a", 9, RAW);
     assert_eq!(subscribe(&mut topics, "a", 3, RAW), a);
@@ -86,7 +86,7 @@ fn all_that_a_connection_is_due_leaves_in_one_visit() {
 }
 
 #[test]
-fn each_variant_is_a_run_for_those_who_want_it() {
+fn each_variant_is_a_run_for_its_subscribers() {
     let mut topics = Topics::default();
     let id = subscribe(&mut topics, "a", 1, RAW);
     for slot in [5, 4] {
@@ -101,19 +101,19 @@ fn each_variant_is_a_run_for_those_who_want_it() {
 }
 
 #[test]
-fn what_comes_during_a_round_joins_it() {
+fn a_push_during_a_round_joins_it() {
     let mut topics = Topics::new(0);
-    let crowd = (0..6).map(|slot| subscribe(&mut topics, "crowd", slot, RAW)).last().unwrap();
-    stage(&mut topics, "crowd", b"1");
+    let large = (0..6).map(|slot| subscribe(&mut topics, "large", slot, RAW)).last().unwrap();
+    stage(&mut topics, "large", b"1");
     assert_eq!(send(&mut topics, 2), sent(&[("1", 0), ("1", 1)]));
-    stage(&mut topics, "crowd", b"2");
+    stage(&mut topics, "large", b"2");
     subscribe(&mut topics, "a", 4, RAW);
     stage(&mut topics, "a", b"x");
-    // A newcomer gets nothing of before, and who has left gets nothing.
-    subscribe(&mut topics, "crowd", 20, RAW);
-    topics.unsubscribe(crowd, 3, RAW);
+    // A new subscriber receives no earlier pushes, and one that has left receives none.
+    subscribe(&mut topics, "large", 20, RAW);
+    topics.unsubscribe(large, 3, RAW);
     assert_eq!(send(&mut topics, 3), sent(&[("12", 2), ("12 x", 4), ("12", 5)]));
-    stage(&mut topics, "crowd", b"3");
+    stage(&mut topics, "large", b"3");
     assert_eq!(send(&mut topics, 1), sent(&[("3", 20)]));
     assert_eq!(send(&mut topics, 2), sent(&[("23", 0), ("23", 1)]));
     assert!(topics.has_work());
@@ -122,7 +122,7 @@ fn what_comes_during_a_round_joins_it() {
 }
 
 #[test]
-fn a_subscriber_that_comes_back_to_the_same_slot_is_a_newcomer() {
+fn a_resubscription_of_the_same_slot_receives_no_earlier_pushes() {
     let mut topics = Topics::new(0);
     let id = subscribe(&mut topics, "a", 1, RAW);
     subscribe(&mut topics, "a", 2, RAW);
@@ -134,20 +134,20 @@ fn a_subscriber_that_comes_back_to_the_same_slot_is_a_newcomer() {
 }
 
 #[test]
-fn a_small_topic_does_not_wait_for_a_crowd() {
+fn a_small_topic_does_not_wait_for_a_large_one() {
     let mut topics = Topics::new(2);
     for slot in 0..10 {
-        subscribe(&mut topics, "crowd", slot, RAW);
+        subscribe(&mut topics, "large", slot, RAW);
     }
     subscribe(&mut topics, "small", 9, RAW);
-    stage(&mut topics, "crowd", b"1");
+    stage(&mut topics, "large", b"1");
     stage(&mut topics, "small", b"x");
     assert_eq!(send_on(&mut topics, Lane::Express, 1), sent(&[("x", 9)]));
     assert_eq!(send_on(&mut topics, Lane::Crowds, 1), sent(&[("1", 0)]));
 }
 
 #[test]
-fn a_topic_changes_lanes_when_nothing_of_it_is_on_its_way() {
+fn a_topic_changes_lanes_when_its_pushes_have_left() {
     let mut topics = Topics::new(1);
     subscribe(&mut topics, "a", 0, RAW);
     stage(&mut topics, "a", b"1");
@@ -162,7 +162,7 @@ fn a_topic_changes_lanes_when_nothing_of_it_is_on_its_way() {
 }
 
 #[test]
-fn what_may_wait_leaves_together_when_it_is_due() {
+fn waiting_pushes_leave_together_when_they_are_due() {
     let mut topics = Topics::default();
     subscribe(&mut topics, "a", 1, RAW);
     subscribe(&mut topics, "b", 1, RAW);
@@ -173,14 +173,14 @@ fn what_may_wait_leaves_together_when_it_is_due() {
     assert!(!topics.has_work() && !topics.is_quiet() && topics.next_due_ms() == Some(20));
     subscribe(&mut topics, "a", 2, RAW);
     topics.board_due(20);
-    assert_eq!(send(&mut topics, 100), sent(&[("12 x", 1)]), "the newcomer is told the place of 2");
+    assert_eq!(send(&mut topics, 100), sent(&[("12 x", 1)]), "the new subscriber's position includes 2");
     assert!(topics.is_quiet());
     stage_until(&mut topics, "a", &vec![b'3'; COALESCE_BYTES_MAX + 1], 60);
-    assert!(topics.has_work(), "so much leaves at once");
+    assert!(topics.has_work(), "a large push does not wait");
 }
 
 #[test]
-fn a_topic_without_subscribers_is_forgotten_with_what_it_had_to_send() {
+fn a_topic_without_subscribers_is_forgotten_with_its_pushes() {
     let mut topics = Topics::new(0);
     let id = subscribe(&mut topics, "a", 1, RAW);
     subscribe(&mut topics, "a", 2, RAW);
@@ -196,7 +196,7 @@ fn a_topic_without_subscribers_is_forgotten_with_what_it_had_to_send() {
 }
 
 #[test]
-fn what_was_for_those_before_is_not_for_those_who_come() {
+fn pushes_for_earlier_subscribers_do_not_reach_new_ones() {
     let mut topics = Topics::default();
     let before = subscribe(&mut topics, "a", 1, RAW);
     for _ in 0..2 {
@@ -213,18 +213,18 @@ fn what_was_for_those_before_is_not_for_those_who_come() {
 }
 
 #[test]
-fn a_topic_stays_while_somebody_joins() {
+fn a_topic_stays_while_a_subscribe_request_is_pending() {
     let mut topics = Topics::default();
     let id = subscribe(&mut topics, "a", 1, RAW);
     topics.begin_subscribe(id);
     assert!(!topics.unsubscribe(id, 1, RAW));
     stage(&mut topics, "a", b"1");
-    assert!(topics.is_quiet(), "nobody has subscribed");
+    assert!(topics.is_quiet(), "the topic has no subscribers");
     assert!(topics.end_subscribe(id) && topics.is_empty());
 }
 
 #[test]
-fn newcomers_that_have_caught_up_are_forgotten() {
+fn newcomers_without_earlier_pushes_are_forgotten() {
     let mut topics = Topics::new(0);
     let mut batch = Batch::default();
     for slot in 0..1000 {
@@ -237,20 +237,20 @@ fn newcomers_that_have_caught_up_are_forgotten() {
             subscribe(&mut topics, "a", slot, RAW);
             topics.unsubscribe(id, slot - 1000, RAW);
         }
-        // Never to the end, so that the queue is never empty.
+        // Stop before the end, so that the queue is never empty.
         topics.gather(Lane::Crowds, 450, &mut batch, &mut encode);
     }
     let queue = topics.topics[id.0 as usize].queue.as_ref().unwrap();
-    assert!(queue.newcomers() <= 200, "{} of 1000 are remembered", queue.newcomers());
+    assert!(queue.newcomers() <= 200, "the queue remembers {} of 1000", queue.newcomers());
 }
 
-/// What happens in a run of the model.
+/// A step of the model.
 #[derive(Clone, Debug)]
 enum Step {
     Publish(usize, u64),
     Join(u32, usize, bool),
     Leave(u32, usize),
-    /// A connection ends: all its subscriptions do, and its slot is another's.
+    /// A connection ends: all its subscriptions end, and another connection gets its slot.
     End(u32),
     Send(Lane, usize),
     Clock(u64),
@@ -271,7 +271,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..300)
 }
 
-/// Topics, and of each subscription the number of the publication that it should get next.
+/// Topics, and for each subscription the number of its next publication.
 struct Model {
     topics: Topics,
     batch: Batch,
@@ -318,7 +318,7 @@ impl Model {
         }
     }
 
-    /// Sends a batch; each subscription gets what follows what it has. Returns to how many slots.
+    /// Sends a batch and checks that each subscription receives its next publications. Returns the number of slots.
     fn send(&mut self, lane: Lane, slots: usize) -> usize {
         self.topics.gather(lane, slots, &mut self.batch, &mut encode);
         let mut seen = Vec::new();
@@ -326,7 +326,7 @@ impl Model {
             seen.push(visit.slot);
             for run in self.batch.runs(*visit) {
                 let topic: usize = self.topics.name(run.topic).as_str().parse().unwrap();
-                let (variant, next) = self.next.get_mut(&(visit.slot, topic)).expect("it has subscribed");
+                let (variant, next) = self.next.get_mut(&(visit.slot, topic)).expect("the slot has subscribed");
                 assert_eq!(run.variant, *variant);
                 for number in std::str::from_utf8(&run.bytes).unwrap().split_whitespace() {
                     assert_eq!(number.parse(), Ok(*next), "slot {} on topic {topic}", visit.slot);
@@ -339,7 +339,7 @@ impl Model {
         seen.len()
     }
 
-    /// At last everybody has all.
+    /// Sends the rest and checks that every subscriber has received all.
     fn finish(mut self) {
         self.topics.board_due(u64::MAX);
         while self.topics.has_work() {
@@ -358,7 +358,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn each_subscriber_gets_each_publication_once_in_order(steps in steps(), express_max in 0usize..5) {
+    fn each_subscriber_receives_each_publication_once_in_order(steps in steps(), express_max in 0usize..5) {
         let mut model = Model::new(express_max);
         steps.into_iter().for_each(|step| model.take(step));
         model.finish();
@@ -369,7 +369,7 @@ proptest! {
         let mut model = Model::new(express_max);
         steps.into_iter().for_each(|step| model.take(step));
         model.topics.board_due(u64::MAX);
-        // What has outgrown the express lane boards the other one when that is through with it.
+        // Pushes that have outgrown the express lane board the other one when the express lane has none of the topic.
         for lane in [Lane::Express, Lane::Crowds] {
             let mut visits = 0;
             while model.topics.has_work_on(lane) {

@@ -1,41 +1,41 @@
-//! JSON that is well-formed, and that the parser refuses all the same: half a surrogate pair, a number without end.
+//! Rewrites well-formed JSON that the parser rejects: unpaired surrogates, and numbers out of its range.
 //!
-//! Clients write such things: `JSON.stringify` does for a text that was cut in the middle of an emoji.
+//! Clients send such text: `JSON.stringify` does for a string that was cut in the middle of an emoji.
 
-/// Digits of the longest number that stays as it is: no integer of a command has more.
+/// Maximum length of a number that stays unchanged: no integer field of a command is longer.
 const DIGITS_MAX: usize = 20;
 
-/// What stands for a number that is none of a command's: it has a fraction.
+/// Replaces other numbers: it has a fraction, so no integer field accepts it.
 const SOME_NUMBER: &[u8] = b"0.5";
 
-/// Replaces, in place, each half of a surrogate pair by the replacement character, as Centrifugo does, and each number
-/// that is no short integer by another that is none. All else stays where it is. Text that is not JSON does not become
-/// JSON.
-pub(super) fn tame(text: &mut [u8]) {
+/// Replaces in place each unpaired surrogate with the replacement character, as Centrifugo does, and each number that
+/// is not a short integer with another such number. All other bytes keep their place. Invalid JSON does not become
+/// valid.
+pub(super) fn normalize(text: &mut [u8]) {
     let mut at = 0;
     while let Some(byte) = text.get(at) {
         at = match byte {
-            b'"' => tame_string(text, at + 1),
-            b'-' | b'0'..=b'9' => tame_number(text, at),
+            b'"' => normalize_string(text, at + 1),
+            b'-' | b'0'..=b'9' => normalize_number(text, at),
             _ => at + 1,
         };
     }
 }
 
-/// Tames the string whose content begins at `at`; returns where it is over.
-fn tame_string(text: &mut [u8], mut at: usize) -> usize {
+/// Rewrites the string with content from `at`; returns its end.
+fn normalize_string(text: &mut [u8], mut at: usize) -> usize {
     loop {
         match text.get(at) {
             None => return at,
             Some(b'"') => return at + 1,
-            Some(b'\\') => at = tame_escape(text, at),
+            Some(b'\\') => at = normalize_escape(text, at),
             Some(_) => at += 1,
         }
     }
 }
 
-/// Tames the escape that begins at `at` with its backslash; returns where it is over.
-fn tame_escape(text: &mut [u8], at: usize) -> usize {
+/// Rewrites the escape at `at`, which points to its backslash; returns its end.
+fn normalize_escape(text: &mut [u8], at: usize) -> usize {
     match (code_unit(text, at), code_unit(text, at + 6)) {
         (None, _) => at + 2,
         (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => at + 12,
@@ -47,14 +47,14 @@ fn tame_escape(text: &mut [u8], at: usize) -> usize {
     }
 }
 
-/// What `\uXXXX` at `at` stands for, if it is one.
+/// The code unit of `\uXXXX` at `at`, if there is one.
 fn code_unit(text: &[u8], at: usize) -> Option<u32> {
     let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
     digits.iter().try_fold(0, |unit, digit| Some(unit * 16 + char::from(*digit).to_digit(16)?))
 }
 
-/// Tames the number that begins at `at`; returns where it is over.
-fn tame_number(text: &mut [u8], at: usize) -> usize {
+/// Rewrites the number at `at`; returns its end.
+fn normalize_number(text: &mut [u8], at: usize) -> usize {
     let is_part = |byte: &u8| matches!(byte, b'0'..=b'9' | b'+' | b'-' | b'.' | b'e' | b'E');
     let end = text[at..].iter().position(|byte| !is_part(byte)).map_or(text.len(), |length| at + length);
     let number = &mut text[at..end];
@@ -66,7 +66,7 @@ fn tame_number(text: &mut [u8], at: usize) -> usize {
     end
 }
 
-/// Whether it is a number of JSON (RFC 8259 §6).
+/// Whether the text is a JSON number (RFC 8259 §6).
 fn is_number(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"-").unwrap_or(text);
     let (whole, rest) = split_digits(text);
@@ -84,7 +84,7 @@ fn is_number(text: &[u8]) -> bool {
     is_whole && !fraction.is_empty() && !exponent.is_empty() && rest.is_empty()
 }
 
-/// The digits that `text` begins with, and what follows them.
+/// Splits `text` after its leading digits.
 fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
     text.split_at(text.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len()))
 }
@@ -93,14 +93,14 @@ fn split_digits(text: &[u8]) -> (&[u8], &[u8]) {
 mod tests {
     use super::*;
 
-    fn tamed(text: &str) -> String {
+    fn normalized(text: &str) -> String {
         let mut bytes = text.as_bytes().to_vec();
-        tame(&mut bytes);
+        normalize(&mut bytes);
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn halves_of_pairs_are_replaced() {
+    fn unpaired_surrogates_are_replaced() {
         let rows = [
             (r#""\ud83d""#, r#""\ufffd""#),
             (r#""\uDE00x""#, r#""\ufffdx""#),
@@ -117,12 +117,12 @@ mod tests {
             ("\"\\", "\"\\"),
         ];
         for (text, expected) in rows {
-            assert_eq!(tamed(text), expected, "{text}");
+            assert_eq!(normalized(text), expected, "{text}");
         }
     }
 
     #[test]
-    fn numbers_that_no_command_has_are_replaced() {
+    fn numbers_that_are_not_short_integers_are_replaced() {
         let rows = [
             ("1e400", "0.5  "),
             ("[-1E+400,2]", "[0.5    ,2]"),
@@ -139,7 +139,7 @@ mod tests {
             ("1+1.0", "1+1.0"),
         ];
         for (text, expected) in rows {
-            assert_eq!(tamed(text), expected, "{text}");
+            assert_eq!(normalized(text), expected, "{text}");
         }
     }
 }
