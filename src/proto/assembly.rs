@@ -1,4 +1,4 @@
-//! Which frame may follow which: the whole of RFC 6455 §5.4 in one table. Holds no bytes.
+//! The order of the frames of a message: RFC 6455 §5.4 as one table. Holds no bytes.
 //!
 //! ```text
 //!             Text or Binary, fin ─► Whole
@@ -9,15 +9,15 @@
 //!          │         │◄────────────────────────────────────┤ (kind)  │◄─┘
 //!          └─────────┘        Continuation, fin ─► Last    └─────────┘
 //!
-//!          Control frames pass in both states and change neither.
+//!          Control frames are allowed in both states and change neither.
 //! ```
 
 use super::{MessageKind, Opcode, ProtocolError};
 
-/// What a frame is to the message it belongs to.
+/// The role of a frame in its message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
-    /// None of it: a control frame, which may stand between fragments.
+    /// None: a control frame, which may arrive between fragments.
     Control,
     /// The whole message.
     Whole(MessageKind),
@@ -30,7 +30,7 @@ pub(super) enum Part {
 }
 
 impl Part {
-    /// Places a frame after what came before: `open` is the kind of the fragmented message that is unfinished.
+    /// Places a frame in its message: `open` is the kind of the unfinished fragmented message, if there is one.
     #[inline]
     pub(super) fn next(open: Option<MessageKind>, opcode: Opcode, fin: bool) -> Result<Part, ProtocolError> {
         use MessageKind::{Binary, Text};
@@ -53,7 +53,7 @@ impl Part {
 mod tests {
     use super::*;
 
-    /// Every state against every frame, written out.
+    /// Every frame in every state, written out.
     const TABLE: &str = "\
                           None                   Some(Text)             Some(Binary)
         Continuation      UnexpectedContinuation Middle                 Middle

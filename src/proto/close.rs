@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ProtocolError;
 
-/// Why a connection is closed: a number of RFC 6455 §7.4, as kept by IANA's WebSocket Close Code Number Registry.
+/// A close code of RFC 6455 §7.4, as in IANA's WebSocket Close Code Number Registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct CloseCode(pub u16);
 
@@ -21,29 +21,30 @@ impl CloseCode {
     pub const NO_STATUS: Self = Self(1005);
     /// The connection ended without a close frame. Never on the wire.
     pub const ABNORMAL: Self = Self(1006);
-    /// The payload doesn't fit the message's kind, as text that isn't UTF-8.
+    /// The payload doesn't fit the message's kind, for example text that isn't UTF-8.
     pub const INVALID_PAYLOAD: Self = Self(1007);
-    /// The peer did what it isn't allowed to, and no other code fits.
+    /// The peer violated a policy, and no other code fits.
     pub const POLICY_VIOLATION: Self = Self(1008);
-    /// The message is larger than this end takes.
+    /// The message is larger than this end accepts.
     pub const MESSAGE_TOO_BIG: Self = Self(1009);
     /// The client needs an extension that the server did not accept.
     pub const MANDATORY_EXTENSION: Self = Self(1010);
     /// Something failed on this end.
     pub const INTERNAL_ERROR: Self = Self(1011);
-    /// The server restarts; come back in a moment.
+    /// The server restarts; reconnect in a moment.
     pub const SERVICE_RESTART: Self = Self(1012);
-    /// The server is overloaded; come back later or elsewhere.
+    /// The server is overloaded; reconnect later or elsewhere.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// The server is a gateway and got an invalid answer from behind it.
+    /// The server is a gateway and received an invalid response from its upstream.
     pub const BAD_GATEWAY: Self = Self(1014);
     /// The TLS handshake failed. Never on the wire.
     pub const TLS_HANDSHAKE: Self = Self(1015);
 
-    /// Whether the code may stand in a close frame.
+    /// Whether a Close frame may contain the code.
     ///
-    /// RFC 6455 §7.4.1 forbids 1005, 1006 and 1015; 1004 is reserved; §7.4.2 gives 3000 to 3999 to registered
-    /// applications and 4000 to 4999 to private use. All else below 5000 is for future versions of the protocol.
+    /// RFC 6455 §7.4.1 forbids 1005, 1006 and 1015; 1004 is reserved; §7.4.2 assigns 3000 to 3999 to registered
+    /// applications and 4000 to 4999 to private use. All other codes below 5000 are for future versions of the
+    /// protocol.
     pub fn is_sendable(self) -> bool {
         matches!(self.0, 1000..=1003 | 1007..=1014 | 3000..=4999)
     }
@@ -55,17 +56,17 @@ impl fmt::Display for CloseCode {
     }
 }
 
-/// What a close frame says (RFC 6455 §5.5.1).
+/// The content of a Close frame (RFC 6455 §5.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseFrame<'a> {
-    /// Why; `None` when the frame was empty.
+    /// The close code; `None` if the frame was empty.
     pub code: Option<CloseCode>,
-    /// A few words for a log, at most 123 bytes, often empty.
+    /// A short reason for logs, at most 123 bytes, often empty.
     pub reason: &'a str,
 }
 
 impl<'a> CloseFrame<'a> {
-    /// Reads the unmasked payload of a close frame.
+    /// Decodes the unmasked payload of a Close frame.
     pub(super) fn decode(payload: &'a [u8]) -> Result<Self, ProtocolError> {
         let Some((code, reason)) = payload.split_first_chunk::<2>() else {
             return match payload {

@@ -1,9 +1,9 @@
-//! Bytes to events: the receiving half of RFC 6455 §5 to §8, for both roles.
+//! Decodes bytes into events: the receiving half of RFC 6455 §5 to §8, for both roles.
 //!
-//! A message that is one frame and whole in the input is returned where it lies, unmasked in place, without a copy
-//! or an allocation; so is a control frame. Anything cut or fragmented goes through a [`Partial`], boxed, so that
-//! the decoder of an idle connection is 16 bytes and nothing else. It sends nothing: to answer a ping or a close is
-//! the caller's. Nor does it inflate: a compressed message is handed over as it is.
+//! A message in a single frame that is complete in the input is returned in place, unmasked, without a copy or an
+//! allocation; so is a control frame. Split frames and fragmented messages go through a boxed [`Partial`], so that the
+//! decoder of an idle connection takes only 16 bytes. The decoder sends nothing: the caller answers pings and Close
+//! frames. It does not inflate: it returns a compressed message as it is.
 
 use super::assembly::Part;
 use super::partial::{Partial, Progress, take_front};
@@ -11,20 +11,20 @@ use super::{CloseFrame, FrameHeader, Message, MessageKind, Opcode, ProtocolError
 use crate::simd::mask::unmask;
 use crate::simd::utf8;
 
-/// What the peer sent.
+/// Something the peer sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A whole message, its fragments joined.
+    /// A whole message, with its fragments joined.
     Message(Message<'a>),
-    /// A whole message as it was compressed (RFC 7692 §6.2), text not validated:
+    /// A whole message, still compressed (RFC 7692 §6.2), its text not validated:
     /// [`Inflater::inflate`](super::Inflater::inflate) does both. Only after
     /// [`allow_deflated`](Decoder::allow_deflated).
     Deflated(Message<'a>),
     /// A ping of at most 125 bytes: answer with a pong of the same payload (RFC 6455 §5.5.2).
     Ping(&'a [u8]),
-    /// A pong of at most 125 bytes, asked for or not (RFC 6455 §5.5.3).
+    /// A pong of at most 125 bytes, requested or not (RFC 6455 §5.5.3).
     Pong(&'a [u8]),
-    /// The peer closes: answer with a close frame unless one was sent (RFC 6455 §5.5.1). The last event.
+    /// The peer closes: answer with a Close frame unless one was sent (RFC 6455 §5.5.1). This is the last event.
     Close(CloseFrame<'a>),
 }
 
@@ -37,7 +37,7 @@ impl<'a> Event<'a> {
             Opcode::Pong => Ok(Event::Pong(payload)),
             Opcode::Close => CloseFrame::decode(payload).map(Event::Close),
             Opcode::Continuation | Opcode::Text | Opcode::Binary => {
-                unreachable!("a data frame is no control frame")
+                unreachable!("a data frame is not a control frame")
             }
         }
     }
@@ -59,21 +59,21 @@ impl<'a> Event<'a> {
 /// ```
 #[derive(Debug)]
 pub struct Decoder {
-    /// What has come of an unfinished frame or message, or was handed over by the call before.
+    /// The unfinished frame or message, or the event returned by the previous call.
     partial: Option<Box<Partial>>,
     message_bytes_max: u32,
     role: Role,
-    /// Messages may be compressed, which RSV1 tells.
+    /// Whether messages may be compressed, as marked by RSV1.
     is_deflate_allowed: bool,
-    /// After a close frame or an error: nothing more is read.
+    /// Set by a Close frame or an error: no more input is decoded.
     ended: bool,
 }
 
 const _: () = assert!(size_of::<Decoder>() <= 16);
 
-/// Where the next event is.
+/// The place of the next event.
 enum Found<'i> {
-    /// Nowhere yet: the input is used up.
+    /// No event yet: the input is used up.
     Nothing,
     /// In the input.
     InInput(Event<'i>),
@@ -82,28 +82,29 @@ enum Found<'i> {
 }
 
 impl Decoder {
-    /// A decoder at the start of a connection's frames. `message_bytes_max` bounds a message's payload, all
-    /// fragments together.
+    /// A decoder at the first frame of a connection. `message_bytes_max` limits a message's payload, with all its
+    /// fragments.
     pub fn new(role: Role, message_bytes_max: u32) -> Self {
         Self { partial: None, message_bytes_max, role, is_deflate_allowed: false, ended: false }
     }
 
-    /// permessage-deflate was agreed on: the peer may send messages compressed, none of which may be larger,
-    /// compressed, than any other.
+    /// Allows compressed messages, after permessage-deflate was agreed on. The size limit also applies to the
+    /// compressed bytes.
     pub fn allow_deflated(&mut self) {
         self.is_deflate_allowed = true;
     }
 
-    /// Takes bytes from the front of `*input`, unmasking them in place, and returns the next event.
+    /// Takes bytes from the front of `*input`, unmasks them in place, and returns the next event.
     ///
-    /// `Ok(None)`: the input is used up, call again with more. After an event call again with what is left of the
-    /// input. What an event borrows from the decoder is let go by the next call.
+    /// `Ok(None)`: the input is used up, call again with more. After an event, call again with the rest of the input.
+    /// The next call frees the memory that an event borrows from the decoder.
     ///
-    /// After an error or [`Event::Close`] the input is used up, and further input is discarded and yields nothing
-    /// (RFC 6455 §5.5.1, §7.1.7).
+    /// After an error or [`Event::Close`] the input is used up, and further input is discarded without an event (RFC
+    /// 6455 §5.5.1, §7.1.7).
     ///
     /// # Errors
-    /// Whatever the peer did wrong, as early as it shows; [`ProtocolError::close_code`] is what to close with.
+    /// A protocol violation by the peer, as early as it can be detected; close the connection with
+    /// [`ProtocolError::close_code`].
     #[inline]
     pub fn decode<'s, 'i: 's>(&'s mut self, input: &mut &'i mut [u8]) -> Result<Option<Event<'s>>, ProtocolError> {
         match self.advance(input) {
@@ -117,18 +118,18 @@ impl Decoder {
         }
     }
 
-    /// The bound on a message's payload, which holds for a compressed one also once it is inflated.
+    /// The limit on a message's payload, in bytes. It also applies to an inflated message.
     pub fn message_bytes_max(&self) -> u32 {
         self.message_bytes_max
     }
 
     /// Bytes of memory held for an unfinished frame or message, or for the event that the last call returned; 0 when
-    /// idle. The decoder's own 16 bytes are not counted.
+    /// idle. Does not include the decoder's own 16 bytes.
     pub fn held_bytes(&self) -> usize {
         self.partial.as_ref().map_or(0, |partial| partial.held_bytes())
     }
 
-    /// Whether a message has begun, that is its first frame's header has come, and has not ended.
+    /// Whether a message is unfinished: its first frame header has arrived, but not its end.
     pub fn is_mid_message(&self) -> bool {
         self.open_message().is_some()
     }
@@ -137,7 +138,7 @@ impl Decoder {
         self.partial.as_ref().and_then(|partial| partial.open_message())
     }
 
-    /// Finds the next event. What it returns borrows nothing from `self`, so that `decode` can act on an error.
+    /// Finds the next event. The result borrows nothing from `self`, so that `decode` can handle an error.
     #[inline]
     fn advance<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Found<'i>, ProtocolError> {
         if self.partial.is_some() || self.ended {
@@ -154,8 +155,8 @@ impl Decoder {
         self.advance_partial(input)
     }
 
-    /// Goes on with what is partial, or becomes so. Kept apart from `advance`, so that there a header never leaves the
-    /// registers: that halves the time a small frame takes.
+    /// Continues an unfinished frame or message, or starts one. Separate from `advance`, so that a header stays in
+    /// registers there, which halves the time for a small frame.
     #[inline(never)]
     fn advance_partial<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Found<'i>, ProtocolError> {
         loop {
@@ -176,7 +177,7 @@ impl Decoder {
         }
     }
 
-    /// The event of a frame that is whole in the input and needs no other; `None` when the partial must take its
+    /// Returns the event of a frame that is whole in the input and unfragmented; `None` if the partial must take its
     /// payload.
     #[inline]
     fn on_header<'i>(
@@ -205,7 +206,7 @@ impl Decoder {
         }
     }
 
-    /// Lets go of what the call before handed over, and of all input after the end.
+    /// Frees the event returned by the previous call, and discards all input after the end.
     fn release_delivered(&mut self, input: &mut &mut [u8]) {
         if let Some(partial) = &mut self.partial {
             partial.release_delivered();
@@ -222,7 +223,7 @@ impl Decoder {
         self.partial.as_ref().is_some_and(|partial| partial.is_in_payload())
     }
 
-    /// Checks what a header by itself can't tell, and places the frame in its message.
+    /// Checks the header against the state of the connection, and finds the frame's place in its message.
     #[inline]
     fn check(&self, header: FrameHeader) -> Result<Part, ProtocolError> {
         if header.rsv1 && !self.may_be_deflated(header.opcode) {
@@ -246,7 +247,7 @@ impl Decoder {
         self.is_deflate_allowed && matches!(opcode, Opcode::Text | Opcode::Binary)
     }
 
-    /// Checks that the message stays within its bound with `more` bytes.
+    /// Checks that the message stays within its limit with `more` bytes.
     #[inline]
     fn check_message_len(&self, more: u64) -> Result<(), ProtocolError> {
         let so_far = self.partial.as_ref().map_or(0, |partial| partial.message_len());
@@ -256,7 +257,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// A control frame that is whole in the input.
+    /// Returns a control frame that is whole in the input.
     #[inline]
     fn control_in_place<'i>(
         &mut self,
@@ -273,7 +274,7 @@ impl Decoder {
         Event::control(header.opcode, payload).map(Found::InInput)
     }
 
-    /// Hands payload to the partial; `None` when a header comes next.
+    /// Passes payload to the partial; `None` if a header comes next.
     fn on_payload<'i>(&mut self, input: &mut &'i mut [u8]) -> Result<Option<Found<'i>>, ProtocolError> {
         match self.partial.get_or_insert_default().on_payload(input)? {
             Progress::FragmentFinished => Ok(None),
@@ -287,7 +288,7 @@ impl Decoder {
         }
     }
 
-    /// Reads nothing more: discards this input, all that will come, and what is held.
+    /// Ends decoding: discards this input, all later input, and the held memory.
     #[cold]
     fn end(&mut self, input: &mut &mut [u8]) {
         self.ended = true;
@@ -296,7 +297,7 @@ impl Decoder {
     }
 }
 
-/// An unfragmented message that is whole in the input.
+/// Returns an unfragmented message that is whole in the input.
 #[inline]
 fn message_in_place(
     kind: MessageKind,
@@ -316,7 +317,7 @@ fn message_in_place(
     Ok(Found::InInput(Event::Message(Message { kind, payload })))
 }
 
-/// An unfragmented compressed message that is whole in the input.
+/// Returns an unfragmented compressed message that is whole in the input.
 fn deflated_in_place(kind: MessageKind, payload: &mut [u8], masking_key: Option<[u8; 4]>) -> Found<'_> {
     if let Some(key) = masking_key {
         unmask(payload, key, 0);

@@ -1,7 +1,7 @@
-//! Frames to bytes. Every function appends to `out` and leaves what is there alone.
+//! Encodes frames into bytes. Every function appends to `out` and keeps its present content.
 //!
-//! `mask` is `None` for a server and a fresh random key for a client (RFC 6455 §5.1, §5.3): this file has no
-//! source of randomness.
+//! `mask` is `None` for a server and a fresh random key for a client (RFC 6455 §5.1, §5.3): this module has no source
+//! of randomness.
 
 use super::{CloseCode, FrameHeader, Message, MessageKind, Opcode};
 use crate::limits::{CONTROL_PAYLOAD_BYTES_MAX, FRAME_HEADER_BYTES_MAX};
@@ -10,7 +10,7 @@ use crate::simd::mask::unmask;
 /// Bytes of a close frame's code, in front of the reason (RFC 6455 §5.5.1).
 const CLOSE_CODE_BYTES: usize = 2;
 
-/// Appends one whole frame, FIN set.
+/// Appends one whole frame, with FIN set.
 ///
 /// # Panics
 /// If it is a control frame with more than 125 bytes of payload (RFC 6455 §5.5).
@@ -36,18 +36,18 @@ pub fn encode_message(out: &mut Vec<u8>, message: Message<'_>, mask: Option<[u8;
     encode_frame(out, opcode(message.kind), message.payload, mask);
 }
 
-/// Appends a message whose payload is compressed already as one frame, and says that it is: RSV1 is set (RFC 7692 §6).
-/// Only for a peer with which permessage-deflate was agreed on.
+/// Appends an already compressed message as one frame, marked by RSV1 (RFC 7692 §6). Only for a peer that agreed on
+/// permessage-deflate.
 pub fn encode_deflated(out: &mut Vec<u8>, deflated: Message<'_>, mask: Option<[u8; 4]>) {
     let payload_len = deflated.payload.len() as u64;
     let header = FrameHeader { fin: true, rsv1: true, opcode: opcode(deflated.kind), masking_key: mask, payload_len };
     encode(out, header, deflated.payload);
 }
 
-/// Appends a close frame. The reason is cut at a character boundary to fit (123 bytes).
+/// Appends a Close frame. The reason is cut at a character boundary to fit (123 bytes).
 ///
-/// Without a code the frame is empty, for then there is no place for a reason (RFC 6455 §5.5.1); so it is with a
-/// code that must not be sent, such as [`NO_STATUS`](CloseCode::NO_STATUS) (§7.4.1).
+/// The frame is empty if there is no code, since a reason must follow a code (RFC 6455 §5.5.1), or if the code must not
+/// be sent, such as [`NO_STATUS`](CloseCode::NO_STATUS) (§7.4.1).
 pub fn encode_close(out: &mut Vec<u8>, code: Option<CloseCode>, reason: &str, mask: Option<[u8; 4]>) {
     let Some(code) = code.filter(|code| code.is_sendable()) else {
         return encode_frame(out, Opcode::Close, &[], mask);
@@ -78,7 +78,7 @@ fn opcode(kind: MessageKind) -> Opcode {
     }
 }
 
-/// The longest beginning of `text` that is at most `bytes_max` long and ends between two characters.
+/// The longest prefix of `text` that has at most `bytes_max` bytes and ends at a character boundary.
 fn cut(text: &str, bytes_max: usize) -> &str {
     let mut len = text.len().min(bytes_max);
     while !text.is_char_boundary(len) {
@@ -112,20 +112,20 @@ mod tests {
     fn close_without_a_sendable_code_is_empty() {
         for code in [None, Some(CloseCode::NO_STATUS), Some(CloseCode(5000))] {
             let mut out = Vec::new();
-            encode_close(&mut out, code, "nowhere to put this", None);
+            encode_close(&mut out, code, "a reason without a code", None);
             assert_eq!(out, [0x88, 0], "{code:?}");
         }
     }
 
     #[test]
     #[should_panic(expected = "at most 125 bytes")]
-    fn a_long_ping_is_our_own_fault() {
+    fn encoding_a_long_ping_panics() {
         encode_frame(&mut Vec::new(), Opcode::Ping, &[0; 126], None);
     }
 
     #[test]
     #[should_panic(expected = "a control frame is one frame")]
-    fn a_fragmented_ping_is_our_own_fault() {
+    fn encoding_a_fragmented_ping_panics() {
         encode_fragment(&mut Vec::new(), Opcode::Ping, false, &[], None);
     }
 }

@@ -1,7 +1,7 @@
-//! What the peer did wrong, and the one map from that to the wire.
+//! Errors of the peer, and their mapping to the wire.
 //!
-//! Every error is small and `Copy` and holds no text from the peer. `Display` is a short sentence fit for the
-//! peer to read: a close reason, or the body of an HTTP answer.
+//! Every error is small and `Copy` and contains no text from the peer. `Display` is a short sentence for the peer: a
+//! close reason, or the body of an HTTP response.
 
 use std::{error, fmt};
 
@@ -10,9 +10,9 @@ use super::CloseCode;
 /// The peer broke RFC 6455 after the opening handshake: the connection must fail (§7.1.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolError {
-    /// A reserved bit is set that no extension gave a meaning to (§5.2).
+    /// A reserved bit is set that no negotiated extension defines (§5.2).
     ReservedBits,
-    /// The opcode is none of those defined (§5.2).
+    /// The opcode is reserved (§5.2).
     ReservedOpcode,
     /// The payload's length isn't in its shortest form (§5.2).
     LengthNotMinimal,
@@ -26,17 +26,17 @@ pub enum ProtocolError {
     ControlFragmented,
     /// A control frame has more than 125 bytes of payload (§5.5).
     ControlTooLong,
-    /// A continuation frame came while no message was unfinished (§5.4).
+    /// A continuation frame arrived without an unfinished message (§5.4).
     UnexpectedContinuation,
-    /// A new message began before the one before it was finished (§5.4).
+    /// A new message began inside an unfinished one (§5.4).
     ExpectedContinuation,
-    /// The message is larger than this end takes (§7.4.1, §10.4).
+    /// The message is larger than this end accepts (§7.4.1, §10.4).
     MessageTooBig,
     /// A text message isn't UTF-8 (§8.1).
     TextNotUtf8,
     /// A compressed message can't be inflated (RFC 7692 §7.2.2).
     DeflateInvalid,
-    /// A close frame has a payload of one byte, no room for a code (§5.5.1).
+    /// A Close frame has a payload of one byte, too short for a code (§5.5.1).
     ClosePayloadTooShort,
     /// A close frame has a code that must not be sent (§7.4).
     CloseCodeInvalid,
@@ -91,10 +91,10 @@ impl fmt::Display for ProtocolError {
 
 impl error::Error for ProtocolError {}
 
-/// A client's opening handshake that the server refuses (RFC 6455 §4.2), or that is no WebSocket handshake at all.
+/// A client's opening handshake that the server rejects (RFC 6455 §4.2), or a request that is no WebSocket handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HandshakeError {
-    /// What came isn't an HTTP/1 request (RFC 9112 §3, §5).
+    /// The input isn't an HTTP/1 request (RFC 9112 §3, §5).
     Malformed,
     /// The request target is neither a path nor an absolute URI (RFC 9112 §3.2).
     TargetInvalid,
@@ -108,11 +108,11 @@ pub enum HandshakeError {
     HttpVersionUnsupported,
     /// The method isn't GET (RFC 6455 §4.1 item 2).
     MethodNotAllowed,
-    /// An ordinary GET that doesn't ask for a WebSocket: the caller may have a page for it.
+    /// An ordinary GET that doesn't request a WebSocket: the caller may serve a page.
     NotAnUpgrade,
     /// No `Host` field in a request of HTTP/1.1 (RFC 9112 §3.2, RFC 6455 §4.2.1 item 2).
     HostMissing,
-    /// The `Host` field isn't a host with a port or without one (RFC 9112 §3.2).
+    /// The `Host` field isn't a host with an optional port (RFC 9112 §3.2).
     HostInvalid,
     /// The `Upgrade` field doesn't name `websocket` (RFC 6455 §4.2.1 item 3).
     UpgradeMissing,
@@ -122,20 +122,20 @@ pub enum HandshakeError {
     VersionUnsupported,
     /// `Sec-WebSocket-Key` isn't 16 bytes in base64 (RFC 6455 §4.2.1 item 5).
     KeyInvalid,
-    /// A field that may be there once is there twice.
+    /// A field that must occur at most once is repeated.
     HeaderRepeated,
-    /// A field that this server must read isn't text.
+    /// A field that this server reads isn't text.
     HeaderNotText,
     /// `Sec-WebSocket-Protocol` isn't a list of tokens (RFC 6455 §4.1 item 10).
     SubprotocolsInvalid,
     /// `Sec-WebSocket-Extensions` doesn't follow its grammar (RFC 6455 §9.1).
     ExtensionsInvalid,
-    /// The request announces a body, which would be taken for frames.
+    /// The request has a body, whose bytes would be taken for frames.
     BodyUnexpected,
 }
 
 impl HandshakeError {
-    /// The HTTP status to refuse the request with.
+    /// The HTTP status to reject the request with.
     pub fn status(self) -> u16 {
         match self {
             Self::Malformed
@@ -187,10 +187,10 @@ impl fmt::Display for HandshakeError {
 
 impl error::Error for HandshakeError {}
 
-/// A server's answer to our opening handshake that doesn't open a WebSocket (RFC 6455 §4.1).
+/// A server's response to our opening handshake that doesn't open a WebSocket (RFC 6455 §4.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientHandshakeError {
-    /// What came isn't an HTTP/1.1 response (RFC 9112 §4).
+    /// The input isn't an HTTP/1.1 response (RFC 9112 §4).
     Malformed,
     /// The response is longer than [`HANDSHAKE_BYTES_MAX`](crate::limits::HANDSHAKE_BYTES_MAX) or has more fields than
     /// [`HANDSHAKE_HEADERS_MAX`](crate::limits::HANDSHAKE_HEADERS_MAX).
@@ -201,15 +201,15 @@ pub enum ClientHandshakeError {
     UpgradeMissing,
     /// The `Connection` field doesn't name `upgrade`.
     ConnectionMissing,
-    /// `Sec-WebSocket-Accept` isn't the answer to our key.
+    /// `Sec-WebSocket-Accept` doesn't match our key.
     AcceptMismatch,
     /// The server chose a subprotocol that we did not offer.
     SubprotocolNotOffered,
     /// The server chose an extension that we did not offer.
     ExtensionNotOffered,
-    /// The server's parameters for permessage-deflate don't keep to our offer (RFC 7692 §7.1).
+    /// The server's parameters for permessage-deflate violate our offer (RFC 7692 §7.1).
     DeflateParamsInvalid,
-    /// A field that may be there once is there twice.
+    /// A field that must occur at most once is repeated.
     HeaderRepeated,
 }
 
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn close_codes_are_told_apart() {
+    fn close_codes_are_distinct() {
         assert_eq!(ProtocolError::ReservedOpcode.close_code(), CloseCode::PROTOCOL_ERROR);
         assert_eq!(ProtocolError::TextNotUtf8.close_code(), CloseCode::INVALID_PAYLOAD);
         assert_eq!(ProtocolError::DeflateInvalid.close_code(), CloseCode::INVALID_PAYLOAD);

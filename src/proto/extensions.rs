@@ -1,13 +1,13 @@
-//! Comma-separated lists of HTTP fields: tokens, and extension offers (RFC 6455 §9.1). Negotiates nothing.
+//! Parses comma-separated lists of HTTP fields: tokens, and extension offers (RFC 6455 §9.1). It does not negotiate.
 //!
-//! Everything borrows from the request. A quoted parameter value is given without its quotes; the backslash
-//! escapes that the grammar of quoted strings allows are refused, since a value must be a token once unquoted and
-//! so never needs them.
+//! The results borrow from the request. A quoted parameter value is returned without its quotes; backslash escapes,
+//! which the grammar of quoted strings allows, are rejected, since an unquoted value must be a token and never needs
+//! them.
 
 /// One extension that a client offers, with its parameters (RFC 6455 §9.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExtensionOffer<'a> {
-    /// The extension, as `permessage-deflate`.
+    /// The name of the extension, such as `permessage-deflate`.
     pub name: &'a str,
     /// Its parameters in order: name, and value if there is one.
     pub params: Vec<(&'a str, Option<&'a str>)>,
@@ -41,7 +41,7 @@ pub(super) fn decode_tokens<'a>(value: &'a str, tokens: &mut Vec<&'a str>) -> Re
 
 /// The elements of a comma-separated list; empty ones don't count (RFC 9110 §5.6.1).
 ///
-/// Commas are not looked for in quotes: no element here can hold one, for even a quoted value must be a token.
+/// Splits at commas within quotes, too: no valid element contains one, since even a quoted value must be a token.
 pub(super) fn elements(value: &str) -> impl Iterator<Item = &str> {
     value.split(',').map(str::trim_ascii).filter(|element| !element.is_empty())
 }

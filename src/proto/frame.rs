@@ -1,7 +1,7 @@
-//! The frame header: RFC 6455 §5.2, to and from bytes.
+//! The frame header (RFC 6455 §5.2), to and from bytes.
 //!
-//! Checks what the header says by itself. What depends on the role (masking), on negotiated extensions (RSV1)
-//! or on the frames before it is the decoder's to judge.
+//! Checks only the header by itself. The decoder checks the rules that depend on the role (masking), on negotiated
+//! extensions (RSV1) or on earlier frames.
 
 use super::ProtocolError;
 use crate::limits::CONTROL_PAYLOAD_BYTES_MAX;
@@ -12,16 +12,16 @@ const RSV2_AND_RSV3: u8 = 0x30;
 const OPCODE: u8 = 0x0f;
 const MASKED: u8 = 0x80;
 const SHORT_LEN: u8 = 0x7f;
-/// A short length of this value says that the length is in the next two bytes.
+/// A short length of this value: the length is in the next two bytes.
 const LEN_IN_TWO_BYTES: u8 = 126;
-/// A short length of this value says that the length is in the next eight bytes.
+/// A short length of this value: the length is in the next eight bytes.
 const LEN_IN_EIGHT_BYTES: u8 = 127;
 
-/// What a frame is (RFC 6455 §5.2, §11.8).
+/// The kind of a frame (RFC 6455 §5.2, §11.8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Opcode {
-    /// Goes on with a fragmented message.
+    /// Continues a fragmented message.
     Continuation = 0,
     /// A text message, or its first fragment.
     Text = 1,
@@ -29,15 +29,15 @@ pub enum Opcode {
     Binary = 2,
     /// The sender closes the connection.
     Close = 8,
-    /// Asks for a pong.
+    /// Requests a pong.
     Ping = 9,
-    /// Answers a ping, or comes unasked.
+    /// Answers a ping, or is sent unsolicited.
     Pong = 10,
 }
 
 impl Opcode {
-    /// Whether frames of this kind are control frames: at most 125 bytes, never fragmented, allowed between
-    /// the fragments of a message (RFC 6455 §5.5).
+    /// Whether this is a control frame: at most 125 bytes, never fragmented, allowed between the fragments of a message
+    /// (RFC 6455 §5.5).
     #[inline]
     pub fn is_control(self) -> bool {
         self as u8 >= Opcode::Close as u8
@@ -62,20 +62,20 @@ impl Opcode {
 pub struct FrameHeader {
     /// The last frame of its message.
     pub fin: bool,
-    /// The bit that an extension may give a meaning to (permessage-deflate: compressed).
+    /// The bit that an extension may define (permessage-deflate: compressed).
     pub rsv1: bool,
-    /// What the frame is.
+    /// The kind of the frame.
     pub opcode: Opcode,
-    /// The key that the payload is masked with; `None` when it isn't masked.
+    /// The key that the payload is masked with; `None` if it isn't masked.
     pub masking_key: Option<[u8; 4]>,
-    /// Bytes of payload that follow the header.
+    /// Bytes of payload after the header.
     pub payload_len: u64,
 }
 
 impl FrameHeader {
     /// Decodes the header at the front of `input`; the `usize` is the header's length in bytes.
     ///
-    /// `Ok(None)`: fewer bytes than the header needs (2 to 14); nothing is consumed, call again with more.
+    /// `Ok(None)`: the header (2 to 14 bytes) is incomplete and no bytes are consumed; call again with more.
     ///
     /// # Errors
     /// [`ReservedBits`](ProtocolError::ReservedBits) (RSV2, RSV3), [`ReservedOpcode`](ProtocolError::ReservedOpcode),
@@ -113,11 +113,11 @@ impl FrameHeader {
         Ok(Some((header, input.len() - after_key.len())))
     }
 
-    /// Appends the header to `out`, the length in its shortest form.
+    /// Appends the header to `out`, with the length in its shortest form.
     ///
     /// # Panics
-    /// If it is the header of a control frame that is fragmented or longer than 125 bytes (RFC 6455 §5.5), or if
-    /// the length has its top bit set (§5.2).
+    /// If it is the header of a control frame that is fragmented or longer than 125 bytes (RFC 6455 §5.5), or if the
+    /// length has its top bit set (§5.2).
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>) {
         assert!(
@@ -147,7 +147,7 @@ impl FrameHeader {
     }
 }
 
-/// What RFC 6455 §5.5 asks of a control frame; both are known from the first two bytes.
+/// Checks RFC 6455 §5.5 for a control frame; the first two bytes suffice.
 fn check_control(fin: bool, short_len: u8) -> Result<(), ProtocolError> {
     if !fin {
         return Err(ProtocolError::ControlFragmented);
@@ -158,7 +158,7 @@ fn check_control(fin: bool, short_len: u8) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// The payload's length and what follows it in the header; `None` when some of its bytes are still to come.
+/// The payload's length and the rest of the header; `None` if some of its bytes are missing.
 #[inline]
 fn decode_len(short_len: u8, input: &[u8]) -> Result<Option<(u64, &[u8])>, ProtocolError> {
     let (len, rest, len_min) = match short_len {

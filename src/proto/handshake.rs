@@ -1,7 +1,7 @@
-//! The opening handshake as the server sees it: RFC 6455 §4.2, and plain HTTP answers for all else.
+//! The server side of the opening handshake: RFC 6455 §4.2, and plain HTTP responses for all other requests.
 //!
-//! It decides whether a request is a valid upgrade, not whether it is welcome: path, origin, subprotocol and
-//! extensions are handed to the caller.
+//! This module decides whether a request is a valid upgrade. The caller decides whether to accept it, by path, origin,
+//! subprotocol and extensions.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,10 +10,10 @@ use sha1::{Digest, Sha1};
 use super::extensions::{ExtensionOffer, InvalidList, decode_extensions, decode_tokens};
 use super::{HandshakeError, Host, RequestHead};
 
-/// What the accept key is hashed with (RFC 6455 §1.3).
+/// The constant hashed into the accept key (RFC 6455 §1.3).
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// What is the same in every answer that opens a WebSocket, up to the accept key.
+/// The constant part of every 101 response, up to the accept key.
 const ACCEPTED: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\n\
     Upgrade: websocket\r\n\
     Connection: Upgrade\r\n\
@@ -25,14 +25,14 @@ const KEY_BYTES: usize = 16;
 /// The one version of the protocol (RFC 6455 §4.1 item 9).
 pub(super) const VERSION: &str = "13";
 
-/// A valid request to open a WebSocket, borrowed from the request.
+/// A valid request to open a WebSocket. Borrows from the request head.
 #[derive(Clone, Debug)]
 pub struct Upgrade<'a> {
     /// `Sec-WebSocket-Key`, valid.
     pub key: &'a str,
-    /// `Host`: the authority that the client means to reach.
+    /// `Host`: the authority that the client addresses.
     pub host: Host<'a>,
-    /// `Origin`: the page whose script connects. Browsers always send it; anyone else may send anything.
+    /// `Origin`: the page whose script connects. Browsers always send it; other clients may send anything.
     pub origin: Option<&'a str>,
     subprotocols: Vec<&'a str>,
     extensions: Vec<ExtensionOffer<'a>>,
@@ -42,9 +42,8 @@ impl<'a> Upgrade<'a> {
     /// Checks a request against RFC 6455 §4.2.1.
     ///
     /// # Errors
-    /// [`NotAnUpgrade`](HandshakeError::NotAnUpgrade) for a GET that has nothing of a WebSocket handshake: the caller
-    /// may have a page for it. Anything else is a handshake gone wrong, to be refused with
-    /// [`encode_refusal`].
+    /// [`NotAnUpgrade`](HandshakeError::NotAnUpgrade) for a GET without any part of a WebSocket handshake: the caller
+    /// may serve a page. Any other error is a failed handshake: reject it with [`encode_refusal`].
     pub fn from_request(head: &RequestHead<'a>) -> Result<Self, HandshakeError> {
         if head.method != "GET" {
             return Err(HandshakeError::MethodNotAllowed);
@@ -78,12 +77,12 @@ impl<'a> Upgrade<'a> {
         })
     }
 
-    /// The subprotocols that the client offers, the one it likes best first (RFC 6455 §1.9).
+    /// The subprotocols that the client offers, in its order of preference (RFC 6455 §1.9).
     pub fn subprotocols(&self) -> impl Iterator<Item = &'a str> {
         self.subprotocols.iter().copied()
     }
 
-    /// The extensions that the client offers, the one it likes best first (RFC 6455 §9.1).
+    /// The extensions that the client offers, in its order of preference (RFC 6455 §9.1).
     pub fn extensions(&self) -> impl Iterator<Item = &ExtensionOffer<'a>> {
         self.extensions.iter()
     }
@@ -119,11 +118,11 @@ fn extensions<'a>(head: &RequestHead<'a>) -> Result<Vec<ExtensionOffer<'a>>, Han
     Ok(offers)
 }
 
-/// Appends the answer that opens the WebSocket (RFC 6455 §4.2.2), with the subprotocol and the extensions that the
-/// caller chose from the offers.
+/// Appends the 101 response (RFC 6455 §4.2.2), with the subprotocol and the extensions that the caller chose from the
+/// offers.
 ///
 /// # Panics
-/// If `subprotocol` or `extensions` has control characters in it.
+/// If `subprotocol` or `extensions` contains control characters.
 pub fn encode_accept(out: &mut Vec<u8>, upgrade: &Upgrade<'_>, subprotocol: Option<&str>, extensions: Option<&str>) {
     out.extend_from_slice(ACCEPTED);
     out.extend_from_slice(accept_key(upgrade.key).as_bytes());
@@ -137,10 +136,10 @@ pub fn encode_accept(out: &mut Vec<u8>, upgrade: &Upgrade<'_>, subprotocol: Opti
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends a plain HTTP answer, after which the connection is closed.
+/// Appends a plain HTTP response that closes the connection.
 ///
 /// # Panics
-/// If `content_type` or a header has control characters in it.
+/// If `content_type` or a header contains control characters.
 pub fn encode_response(
     out: &mut Vec<u8>,
     status: u16,
@@ -162,7 +161,7 @@ pub fn encode_response(
 /// Appends the head of a response whose body ends with the connection.
 ///
 /// # Panics
-/// If `content_type` or a header has control characters in it.
+/// If `content_type` or a header contains control characters.
 pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, extra_headers: &[(&str, String)]) {
     encode_status_line(out, 200);
     encode_header(out, "Content-Type", content_type);
@@ -173,11 +172,11 @@ pub fn encode_stream_head(out: &mut Vec<u8>, content_type: &str, extra_headers: 
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the refusal of a handshake, with a body that names the remedy.
+/// Appends the rejection of a handshake, with a body that names the remedy.
 pub fn encode_refusal(out: &mut Vec<u8>, error: HandshakeError) {
     let extra_headers: &[(&str, &str)] = match error.status() {
         405 => &[("Allow", "GET")],
-        // Who sends Upgrade must name it in Connection (RFC 9110 §7.8).
+        // A sender of Upgrade must list it in Connection (RFC 9110 §7.8).
         426 => &[("Connection", "Upgrade"), ("Upgrade", "websocket"), ("Sec-WebSocket-Version", VERSION)],
         _ => &[],
     };
@@ -185,7 +184,7 @@ pub fn encode_refusal(out: &mut Vec<u8>, error: HandshakeError) {
     encode_response(out, error.status(), "text/plain; charset=utf-8", body.as_bytes(), extra_headers);
 }
 
-/// The `Sec-WebSocket-Accept` that answers a `Sec-WebSocket-Key` (RFC 6455 §4.2.2 item 5.4).
+/// The `Sec-WebSocket-Accept` value for a `Sec-WebSocket-Key` (RFC 6455 §4.2.2 item 5.4).
 pub fn accept_key(key: &str) -> String {
     let digest = Sha1::new().chain_update(key).chain_update(ACCEPT_GUID).finalize();
     STANDARD.encode(digest)
@@ -195,7 +194,7 @@ fn encode_status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(format!("HTTP/1.1 {status} {}\r\n", reason_phrase(status)).as_bytes());
 }
 
-/// Whether `text` can be the value of a header field: a control character, as the end of a line, would begin another.
+/// Whether `text` is a valid header value: a control character, such as a line end, would start another field.
 pub fn is_header_value(text: &str) -> bool {
     !text.bytes().any(|byte| byte.is_ascii_control())
 }
@@ -208,7 +207,7 @@ pub(super) fn encode_header(out: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-/// The usual words for a status. They mean nothing to a program: an unknown status does without.
+/// The usual reason phrase of a status. Clients ignore it, so an unknown status has none.
 fn reason_phrase(status: u16) -> &'static str {
     match status {
         200 => "OK",

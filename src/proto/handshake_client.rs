@@ -1,4 +1,5 @@
-//! The opening handshake as the client sees it: RFC 6455 §4.1. Has no source of randomness: the key is given.
+//! The client side of the opening handshake: RFC 6455 §4.1. It has no source of randomness: the caller provides the
+//! key.
 
 use std::cell::OnceCell;
 
@@ -12,44 +13,44 @@ use super::http::{lists, values};
 use super::{ClientHandshakeError, accept_key};
 use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX};
 
-/// One opening handshake: a request, then the server's answer to it.
+/// One opening handshake: a request, then the server's response.
 #[derive(Clone, Debug)]
 pub struct ClientHandshake {
     key: String,
     accept: String,
     deflate_offered: Option<DeflateOffer>,
-    /// What the request offered; empty until it is encoded.
+    /// The offered subprotocols; empty until the request is encoded.
     subprotocols_offered: OnceCell<Vec<String>>,
 }
 
-/// What the server agreed to.
+/// The result of a successful handshake.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
-    /// The subprotocol it chose from those offered.
+    /// The subprotocol that the server chose from the offer.
     pub subprotocol: Option<String>,
-    /// Whether and how messages may be compressed.
+    /// The compression parameters, if compression was agreed on.
     pub deflate: Option<DeflateParams>,
 }
 
 impl ClientHandshake {
-    /// A handshake with this nonce, which must be random and new for each connection (RFC 6455 §4.1 item 7).
+    /// Creates a handshake with this nonce, which must be random and new for each connection (RFC 6455 §4.1 item 7).
     pub fn new(key_bytes: [u8; 16]) -> Self {
         let key = STANDARD.encode(key_bytes);
         let accept = accept_key(&key);
         Self { key, accept, deflate_offered: None, subprotocols_offered: OnceCell::new() }
     }
 
-    /// Offers permessage-deflate (RFC 7692) as well.
+    /// Also offers permessage-deflate (RFC 7692).
     pub fn with_deflate(self, offer: DeflateOffer) -> Self {
         Self { deflate_offered: Some(offer), ..self }
     }
 
-    /// Appends the request. `host` is the URL's authority, with the port unless it is the scheme's own; `target` is
-    /// its path and query, `/` at least; `subprotocols` are offered best first.
+    /// Appends the request. `host` is the URL's authority, with the port unless it is the default of the scheme;
+    /// `target` is its path and query, at least `/`; `subprotocols` are in order of preference.
     ///
     /// # Panics
-    /// If called twice, or if an argument would break the request apart: blanks or control characters in `target`,
-    /// control characters elsewhere.
+    /// If called twice, or if an argument would corrupt the request: blanks or control characters in `target`, control
+    /// characters elsewhere.
     pub fn encode_request(
         &self,
         out: &mut Vec<u8>,
@@ -81,14 +82,13 @@ impl ClientHandshake {
         out.extend_from_slice(b"\r\n");
     }
 
-    /// Decodes the server's answer at the front of `input`; the `usize` is its length in bytes. What follows it are
-    /// frames that the server sent early: they belong to the decoder.
+    /// Decodes the server's response at the front of `input`; the `usize` is its length in bytes. The bytes after it
+    /// are frames that the server sent early: pass them to the decoder.
     ///
-    /// `Ok(None)`: the answer is not whole; nothing is consumed, call again with more after what is there.
+    /// `Ok(None)`: the response is incomplete and no bytes are consumed; append more bytes and call again.
     ///
     /// # Errors
-    /// [`Status`](ClientHandshakeError::Status) for any answer but 101; otherwise what RFC 6455 §4.1 finds wrong with
-    /// it.
+    /// [`Status`](ClientHandshakeError::Status) for any response but 101; otherwise a violation of RFC 6455 §4.1.
     pub fn decode_response(&self, input: &[u8]) -> Result<Option<(Accepted, usize)>, ClientHandshakeError> {
         let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
         let mut headers = [httparse::EMPTY_HEADER; HANDSHAKE_HEADERS_MAX];
@@ -113,7 +113,7 @@ impl ClientHandshake {
         Ok(Some((accepted, head_len)))
     }
 
-    /// The list of RFC 6455 §4.1 "once the client's opening handshake has been sent", items 2 to 6.
+    /// Checks items 2 to 6 of the list in RFC 6455 §4.1 "once the client's opening handshake has been sent".
     fn check(&self, headers: &[httparse::Header<'_>]) -> Result<Accepted, ClientHandshakeError> {
         if !lists(headers, "Upgrade", "websocket") {
             return Err(ClientHandshakeError::UpgradeMissing);
@@ -160,7 +160,7 @@ fn extensions<'a>(headers: &[httparse::Header<'a>]) -> Result<Vec<ExtensionOffer
     Ok(extensions)
 }
 
-/// The value of a field that can be there once.
+/// The value of a field that must occur at most once.
 fn single<'a>(headers: &[httparse::Header<'a>], name: &str) -> Result<Option<&'a [u8]>, ClientHandshakeError> {
     let mut values = values(headers, name);
     match (values.next(), values.next()) {

@@ -1,8 +1,8 @@
-//! The `Host` field of a request: the authority that the client means to reach (RFC 9112 §3.2, RFC 3986 §3.2).
+//! The `Host` field of a request: the authority that the client addresses (RFC 9112 §3.2, RFC 3986 §3.2).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A host as URLs write it, with its port if there is one.
+/// A host as in a URL, with its port if there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Host<'a> {
     /// As it was sent.
@@ -14,13 +14,13 @@ pub struct Host<'a> {
 enum HostKind {
     Localhost,
     Address(IpAddr),
-    /// A name that somebody may own, an address of a future kind, or nothing.
+    /// A registered name, an address of a future kind, or an empty host.
     Other,
 }
 
 impl<'a> Host<'a> {
-    /// Reads `host` or `host:port`. `None` if it does not follow the grammar: userinfo, a path, blanks, brackets around
-    /// something else than an address, or a port that is no number of 16 bits.
+    /// Parses `host` or `host:port`. `None` if it violates the grammar: userinfo, a path, blanks, brackets around
+    /// anything but an address, or a port that is no 16-bit number.
     pub fn parse(text: &'a str) -> Option<Host<'a>> {
         let host_len = match text.strip_prefix('[') {
             Some(rest) => rest.find(']')? + 2,
@@ -34,13 +34,13 @@ impl<'a> Host<'a> {
         is_port(port).then_some(Host { text, kind })
     }
 
-    /// Host and port as they were sent.
+    /// Host and port as sent.
     pub fn as_str(self) -> &'a str {
         self.text
     }
 
-    /// Whether the host is an address or `localhost`, rather than a name. Whoever owns a name decides what it resolves
-    /// to, also when that is an address of somebody else's server.
+    /// Whether the host is an address or `localhost`, rather than a name. The owner of a name decides what it resolves
+    /// to, which can be the address of another owner's server.
     pub fn is_unnamed(self) -> bool {
         self.kind != HostKind::Other
     }
@@ -55,7 +55,7 @@ impl<'a> Host<'a> {
     }
 }
 
-/// What stands in brackets: an IPv6 address, or `v`, a version, a dot and more (RFC 3986 §3.2.2).
+/// The text in brackets: an IPv6 address, or `v`, a version, a dot and more (RFC 3986 §3.2.2).
 fn bracketed(literal: &str) -> Option<HostKind> {
     if let Ok(address) = literal.parse::<Ipv6Addr>() {
         return Some(HostKind::Address(address.into()));
@@ -88,7 +88,7 @@ fn is_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(&byte)
 }
 
-/// Nothing, or a colon and digits, of which there may be none (RFC 3986 §3.2.3).
+/// An empty text, or a colon and digits, which may be missing (RFC 3986 §3.2.3).
 fn is_port(text: &str) -> bool {
     let Some(digits) = text.strip_prefix(':') else { return text.is_empty() };
     digits.bytes().all(|byte| byte.is_ascii_digit()) && (digits.is_empty() || digits.parse::<u16>().is_ok())
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hosts_are_told_apart() {
+    fn hosts_are_classified() {
         // text, is_unnamed, is_loopback
         let rows = [
             ("localhost", true, true),
@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_are_no_host_are_refused() {
+    fn invalid_hosts_are_rejected() {
         let bad = [
             "user@example.com",
             "example.com/path",

@@ -1,6 +1,7 @@
-//! The head of an HTTP/1 request, within bounds. The grammar is httparse's; the bounds are `limits`'.
+//! Decodes the head of an HTTP/1 request, within limits. httparse implements the grammar; the limits are those of
+//! `limits`.
 //!
-//! Knows nothing of WebSockets. Keeps no state: the caller keeps the bytes and asks again with more of them.
+//! Independent of WebSockets and without state: the caller keeps the bytes and calls again with more of them.
 
 use std::mem::MaybeUninit;
 
@@ -11,13 +12,13 @@ use crate::limits::{HANDSHAKE_BYTES_MAX, HANDSHAKE_HEADERS_MAX, REQUEST_TARGET_B
 /// A request line and header fields, borrowed from the input.
 #[derive(Clone, Debug)]
 pub struct RequestHead<'a> {
-    /// The method, as it was sent: `GET`.
+    /// The method, as sent, such as `GET`.
     pub method: &'a str,
     /// The path, from its `/` up to the query; not percent-decoded.
     pub path: &'a str,
-    /// What is after the `?`; not percent-decoded.
+    /// The query after the `?`; not percent-decoded.
     pub query: Option<&'a str>,
-    /// `Host`: the authority that the client means to reach. Only a request of HTTP/1.0 may lack it.
+    /// `Host`: the authority that the client addresses. Only a request of HTTP/1.0 may lack it.
     pub host: Option<Host<'a>>,
     /// HTTP/1.1 or later, rather than HTTP/1.0.
     pub(super) is_http_1_1: bool,
@@ -25,20 +26,19 @@ pub struct RequestHead<'a> {
 }
 
 impl<'a> RequestHead<'a> {
-    /// The header fields in order: name as it was sent, value without the blanks around it.
+    /// The header fields in order: name as sent, value without surrounding blanks.
     pub fn headers(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         self.headers.iter().map(|header| (header.name, header.value))
     }
 
-    /// The value of a field that can be there once, in any case of `name`.
+    /// The value of a field that must occur at most once; `name` is case-insensitive.
     ///
-    /// `None` when the field isn't there, and also when it is there more than once or isn't UTF-8: what can be read
-    /// in two ways is not read at all.
+    /// `None` if the field is missing, and also if it is repeated or isn't UTF-8: an ambiguous value is ignored.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.single(name).ok().flatten()
     }
 
-    /// As [`header`](Self::header), but says why a value can't be read.
+    /// Like [`header`](Self::header), but returns why a value can't be read.
     pub(super) fn single(&self, name: &str) -> Result<Option<&'a str>, HandshakeError> {
         let mut values = self.values(name);
         match (values.next(), values.next()) {
@@ -53,30 +53,32 @@ impl<'a> RequestHead<'a> {
         values(&self.headers, name).map(|value| std::str::from_utf8(value).map_err(|_| HandshakeError::HeaderNotText))
     }
 
-    /// Whether a list-valued field has this element, in any case.
+    /// Whether a list-valued field has this element, case-insensitively.
     pub(super) fn lists(&self, name: &str, element: &str) -> bool {
         lists(&self.headers, name, element)
     }
 }
 
-/// Decodes the request head at the front of `input`; the `usize` is its length in bytes. What follows it are frames
-/// that the client sent early: they belong to the decoder.
+/// Decodes the request head at the front of `input`; the `usize` is its length in bytes. The bytes after it are frames
+/// that the client sent early: pass them to the decoder.
 ///
-/// `Ok(None)`: the head is not whole; nothing is consumed, call again with more after what is there.
+/// `Ok(None)`: the head is incomplete and no bytes are consumed; append more bytes and call again.
 ///
 /// # Errors
 /// [`Malformed`](HandshakeError::Malformed), [`TargetInvalid`](HandshakeError::TargetInvalid),
-/// [`HttpVersionUnsupported`](HandshakeError::HttpVersionUnsupported); a `Host` field that is missing in HTTP/1.1, is
-/// there twice or is no host (RFC 9112 §3.2); and as soon as a bound is passed
-/// [`TargetTooLong`](HandshakeError::TargetTooLong), [`HeadTooLarge`](HandshakeError::HeadTooLarge) or
-/// [`TooManyHeaders`](HandshakeError::TooManyHeaders).
+/// [`HttpVersionUnsupported`](HandshakeError::HttpVersionUnsupported); for a `Host` field that is missing in HTTP/1.1,
+/// repeated, or invalid (RFC 9112 §3.2) [`HostMissing`](HandshakeError::HostMissing),
+/// [`HeaderRepeated`](HandshakeError::HeaderRepeated), [`HeaderNotText`](HandshakeError::HeaderNotText) or
+/// [`HostInvalid`](HandshakeError::HostInvalid); and as soon as a
+/// limit is exceeded [`TargetTooLong`](HandshakeError::TargetTooLong), [`HeadTooLarge`](HandshakeError::HeadTooLarge)
+/// or [`TooManyHeaders`](HandshakeError::TooManyHeaders).
 pub fn decode_request_head(input: &[u8]) -> Result<Option<(RequestHead<'_>, usize)>, HandshakeError> {
     let input = &input[..input.len().min(HANDSHAKE_BYTES_MAX)];
     let mut headers = [const { MaybeUninit::uninit() }; HANDSHAKE_HEADERS_MAX];
     let mut request = httparse::Request::new(&mut []);
     let status = request.parse_with_uninit_headers(input, &mut headers);
 
-    // The target's bound comes first, so that the answer doesn't depend on how much of the rest has come.
+    // The limit of the target is checked first, so that the error doesn't depend on how much of the rest has arrived.
     let target_len = match (request.path, &status) {
         (Some(target), _) => target.len(),
         (None, Ok(_)) => unfinished_target_len(input),
@@ -112,14 +114,14 @@ fn find_host<'a>(head: &RequestHead<'a>) -> Result<Option<Host<'a>>, HandshakeEr
     }
 }
 
-/// Bytes of the target so far, while its end hasn't come.
+/// Length of the target so far, while it is incomplete.
 fn unfinished_target_len(input: &[u8]) -> usize {
     let after_method = input.iter().position(|&byte| byte == b' ');
     after_method.map_or(0, |space| input.len() - space - 1)
 }
 
-/// Path and query of a request target: a path, or an absolute URI, which servers must take as well (RFC 9112
-/// §3.2.2, RFC 6455 §4.2.1 item 1).
+/// Path and query of a request target: a path, or an absolute URI, which servers must also accept (RFC 9112 §3.2.2, RFC
+/// 6455 §4.2.1 item 1).
 fn split_target(target: &str) -> Result<(&str, Option<&str>), HandshakeError> {
     let path_and_query = match target.split_once("://") {
         Some((scheme, rest)) if is_scheme(scheme) => match rest.find(['/', '?']) {
@@ -144,12 +146,12 @@ fn is_scheme(scheme: &str) -> bool {
     ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known))
 }
 
-/// The values of all fields of this name, in any case.
+/// The values of all fields of this name, case-insensitively.
 pub(super) fn values<'a>(headers: &[httparse::Header<'a>], name: &str) -> impl Iterator<Item = &'a [u8]> {
     headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
-/// Whether a list-valued field has this element, in any case. Fields of one name are one list (RFC 9110 §5.3).
+/// Whether a list-valued field has this element, case-insensitively. Fields of one name are one list (RFC 9110 §5.3).
 pub(super) fn lists(headers: &[httparse::Header<'_>], name: &str, element: &str) -> bool {
     values(headers, name)
         .filter_map(|value| std::str::from_utf8(value).ok())

@@ -1,6 +1,6 @@
-//! A whole message, as the application sees it. Knows nothing of frames.
+//! A whole message, as the application sees it: independent of frames.
 
-/// What a message's payload is (RFC 6455 §5.6).
+/// The type of a message's payload (RFC 6455 §5.6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageKind {
     /// UTF-8 text.
@@ -11,8 +11,8 @@ pub enum MessageKind {
 
 /// A whole message, received or to be sent.
 ///
-/// The payload of a received text message is valid UTF-8: the decoder has checked it (RFC 6455 §8.1). Whoever
-/// builds one to be sent vouches for that; [`Message::text`] cannot be wrong.
+/// The payload of a received text message is valid UTF-8: the decoder has checked it (RFC 6455 §8.1). The code that
+/// builds a message to send must ensure the same; [`Message::text`] always does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
     /// Text or binary.
@@ -34,8 +34,8 @@ impl<'a> Message<'a> {
 
     /// The text of a text message, `None` for a binary one.
     ///
-    /// This reads the payload once more (several GB/s): the fields are public, so the type alone is no proof of
-    /// valid UTF-8. Whoever only passes the payload on should use the bytes.
+    /// This validates the payload again (several GB/s), since the fields are public and the type alone does not prove
+    /// valid UTF-8. Code that only forwards the payload should use the bytes.
     pub fn as_str(&self) -> Option<&'a str> {
         match self.kind {
             MessageKind::Text => simdutf8::basic::from_utf8(self.payload).ok(),

@@ -7,19 +7,19 @@
 //!              (handshake_client)
 //!
 //! frames in    &mut [u8] ─► Decoder::decode ─► Event::{Message, Deflated, Ping, Pong, Close}
-//!                           (decoder: a whole frame is returned in place, without a copy)
-//!                              │ cut or fragmented
-//!                              └► partial (its memory) · assembly (what may follow what)
+//!                           (decoder: returns a whole frame in place, without a copy)
+//!                              │ split or fragmented
+//!                              └► partial (its memory) · assembly (order of frames)
 //!
 //! frames out   encode_frame, encode_fragment, encode_message, encode_deflated, encode_close ─► Vec<u8>
 //!              (encoder)
 //!
-//! compression  Inflater, Deflater, and what is agreed on in the handshake
+//! compression  Inflater, Deflater, and their negotiation in the handshake
 //!              (deflate)
 //! ```
 //!
-//! It knows nothing of sockets, time, connections or topics. What the peer did wrong is a small `Copy` error
-//! whose one map to the wire is here too: [`ProtocolError::close_code`], [`HandshakeError::status`].
+//! The core is independent of sockets, time, connections and topics. A violation by the peer is a small `Copy` error,
+//! mapped to the wire in one place: [`ProtocolError::close_code`], [`HandshakeError::status`].
 
 mod assembly;
 mod close;
@@ -54,11 +54,11 @@ pub use host::Host;
 pub use http::{RequestHead, decode_request_head};
 pub use message::{Message, MessageKind};
 
-/// Which side of the connection *we* are.
+/// The side of the connection that *we* are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// We accepted the connection: what we receive must be masked, what we send must not (RFC 6455 §5.1).
+    /// We accepted the connection: frames we receive must be masked, frames we send must not (RFC 6455 §5.1).
     Server,
-    /// We opened the connection: what we receive must not be masked, what we send must (RFC 6455 §5.1).
+    /// We opened the connection: frames we receive must not be masked, frames we send must (RFC 6455 §5.1).
     Client,
 }

@@ -1,9 +1,9 @@
-//! The memory of a frame or message that has not come whole: a header cut short, the payload so far of a control
-//! frame, the fragments so far of a message.
+//! The memory of an unfinished frame or message: a split header, the payload so far of a control frame, the fragments
+//! so far of a message.
 //!
-//! It grows with what has arrived, never on the word of a header: a peer that announces a gigabyte and sends ten
-//! bytes costs ten bytes. Text is validated as it comes, so it fails at the first impossible byte. It judges
-//! neither headers nor sizes: the decoder does that before anything gets here.
+//! It grows only with received bytes, not with announced lengths: a peer that announces a gigabyte and sends ten bytes
+//! costs ten bytes. Text is validated as it arrives, so it fails at the first invalid byte. The decoder checks headers
+//! and sizes before bytes arrive here.
 
 use std::mem;
 
@@ -13,26 +13,26 @@ use crate::limits::FRAME_HEADER_BYTES_MAX;
 use crate::simd::mask::unmask;
 use crate::simd::utf8::Utf8Stream;
 
-/// What is held between two calls of the decoder.
+/// State kept between two calls of the decoder.
 #[derive(Debug, Default)]
 pub(super) struct Partial {
     position: Position,
-    /// The message whose fragments, or whose only frame, are not all here. Control frames may come meanwhile.
+    /// The message whose fragments, or whose only frame, are incomplete. Control frames may arrive in between.
     message: Option<PartialMessage>,
 }
 
-/// Where in the stream of frames the next byte belongs, and what is kept until it comes.
+/// The position of the next byte in the stream of frames, and the bytes kept until it arrives.
 #[derive(Debug)]
 enum Position {
-    /// Into a frame header, of which these bytes have come: none at a frame boundary.
+    /// In a frame header, of which these bytes have arrived: none at a frame boundary.
     Header { bytes: [u8; FRAME_HEADER_BYTES_MAX], len: usize },
-    /// Into the payload of a control frame, which has come as far as `bytes`.
+    /// In the payload of a control frame, of which `bytes` have arrived.
     Control { opcode: Opcode, payload: Payload, bytes: Vec<u8> },
-    /// Into the payload of a frame of `message`; `last` when the message ends with it.
+    /// In the payload of a frame of `message`; `last` if the message ends with it.
     Data { payload: Payload, last: bool },
-    /// Into a header; a control frame was handed over and can go.
+    /// At a header; a control frame was returned and can be freed.
     AfterControl { opcode: Opcode, bytes: Vec<u8> },
-    /// Into a header; a message was handed over and can go.
+    /// At a header; a message was returned and can be freed.
     AfterMessage { kind: MessageKind, is_deflated: bool, bytes: Vec<u8> },
 }
 
@@ -42,7 +42,7 @@ impl Default for Position {
     }
 }
 
-/// How much of one frame's payload has come.
+/// The length of one frame's payload, and how much has arrived.
 #[derive(Debug)]
 struct Payload {
     masking_key: Option<[u8; 4]>,
@@ -50,32 +50,32 @@ struct Payload {
     received: u64,
 }
 
-/// A message some of whose payload is outstanding.
+/// A message with outstanding payload.
 #[derive(Debug)]
 struct PartialMessage {
     kind: MessageKind,
     bytes: Vec<u8>,
-    /// It is compressed, so that nothing can be said of its text yet.
+    /// Whether it is compressed, so that its text can't be validated yet.
     is_deflated: bool,
-    /// Where the validation of a text stands.
+    /// The state of text validation.
     utf8: Utf8Stream,
 }
 
-/// What more payload led to.
+/// The result of more payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// The input is used up before the frame's end.
+    /// The input ended before the frame.
     InputUsedUp,
     /// The frame is whole, its message is not: a header comes next.
     FragmentFinished,
-    /// [`Partial::delivered`] is an event now.
+    /// [`Partial::delivered`] is now an event.
     EventFinished,
-    /// [`Partial::delivered`] is a close frame now, after which nothing counts.
+    /// [`Partial::delivered`] is now a Close frame, after which no frame counts.
     CloseFinished,
 }
 
 impl Partial {
-    /// Lets go of what was handed over by the call before.
+    /// Frees the event returned by the previous call.
     pub(super) fn release_delivered(&mut self) {
         match self.position {
             Position::AfterControl { .. } | Position::AfterMessage { .. } => {
@@ -85,27 +85,27 @@ impl Partial {
         }
     }
 
-    /// Whether nothing is held: at a frame boundary and outside of any message.
+    /// Whether no bytes are held: at a frame boundary and outside of any message.
     pub(super) fn is_empty(&self) -> bool {
         matches!(self.position, Position::Header { len: 0, .. }) && self.message.is_none()
     }
 
-    /// Whether the next byte belongs to a payload, so that [`Partial::on_payload`] takes it.
+    /// Whether the next byte belongs to a payload, to be passed to [`Partial::on_payload`].
     pub(super) fn is_in_payload(&self) -> bool {
         matches!(self.position, Position::Control { .. } | Position::Data { .. })
     }
 
-    /// The kind of the message that is unfinished.
+    /// The kind of the unfinished message.
     pub(super) fn open_message(&self) -> Option<MessageKind> {
         self.message.as_ref().map(|message| message.kind)
     }
 
-    /// Bytes of the unfinished message that have come.
+    /// Bytes received of the unfinished message.
     pub(super) fn message_len(&self) -> usize {
         self.message.as_ref().map_or(0, |message| message.bytes.len())
     }
 
-    /// Bytes of memory held, this struct included.
+    /// Bytes of memory held, including this struct.
     pub(super) fn held_bytes(&self) -> usize {
         let at_position = match &self.position {
             Position::Header { .. } | Position::Data { .. } => 0,
@@ -117,11 +117,11 @@ impl Partial {
         size_of::<Self>() + at_position + in_message
     }
 
-    /// Decodes the header that begins with the bytes held and goes on in `input`, and takes it off. `None`: all of
-    /// `input` belongs to it and is held now.
+    /// Takes and decodes the header that begins with the held bytes and continues in `input`. `None` if it is still
+    /// incomplete: then all of `input` is held.
     pub(super) fn next_header(&mut self, input: &mut &mut [u8]) -> Result<Option<FrameHeader>, ProtocolError> {
         let Position::Header { bytes, len } = &mut self.position else {
-            unreachable!("the decoder asks for a header only where one is due");
+            unreachable!("the decoder requests a header only at a header position");
         };
         let held = *len;
         let copied = input.len().min(bytes.len() - held);
@@ -136,7 +136,7 @@ impl Partial {
         Ok(Some(header))
     }
 
-    /// The payload of this frame comes next.
+    /// Starts the payload of this frame.
     pub(super) fn begin_payload(&mut self, header: FrameHeader, part: Part) {
         let payload = Payload { masking_key: header.masking_key, len: header.payload_len, received: 0 };
         if let Part::Whole(kind) | Part::First(kind) = part {
@@ -150,7 +150,7 @@ impl Partial {
         };
     }
 
-    /// Takes payload off the front of `input`, at most to the frame's end.
+    /// Takes payload from the front of `input`, at most to the end of the frame.
     pub(super) fn on_payload(&mut self, input: &mut &mut [u8]) -> Result<Progress, ProtocolError> {
         match &mut self.position {
             Position::Control { payload, bytes, .. } => {
@@ -180,18 +180,18 @@ impl Partial {
                 }
             }
             Position::Header { .. } | Position::AfterControl { .. } | Position::AfterMessage { .. } => {
-                unreachable!("the decoder hands payload on only where some is due")
+                unreachable!("the decoder passes payload only at a payload position")
             }
         }
     }
 
     fn on_control_finished(&mut self) -> Progress {
         let Position::Control { opcode, bytes, .. } = mem::take(&mut self.position) else {
-            unreachable!("only a control frame can finish as one");
+            unreachable!("a control frame was in progress");
         };
         self.position = Position::AfterControl { opcode, bytes };
         if opcode == Opcode::Close {
-            // No fragment can follow, so the message will never be whole.
+            // No fragment may follow, so the message will never be complete.
             self.message = None;
             Progress::CloseFinished
         } else {
@@ -210,7 +210,7 @@ impl Partial {
         Ok(Progress::EventFinished)
     }
 
-    /// The event that has just become whole; `None` when there is none.
+    /// The event that has just been completed; `None` if there is none.
     pub(super) fn delivered(&self) -> Option<Result<Event<'_>, ProtocolError>> {
         match &self.position {
             Position::AfterControl { opcode, bytes } => Some(Event::control(*opcode, bytes)),
@@ -223,7 +223,7 @@ impl Partial {
     }
 }
 
-/// Some of a frame's payload, still masked.
+/// Part of a frame's payload, still masked.
 struct Piece<'i> {
     bytes: &'i mut [u8],
     masking_key: Option<[u8; 4]>,
@@ -232,7 +232,7 @@ struct Piece<'i> {
 }
 
 impl Payload {
-    /// Takes what belongs to this payload off the front of `input`.
+    /// Takes the bytes of this payload from the front of `input`.
     fn take<'i>(&mut self, input: &mut &'i mut [u8]) -> Piece<'i> {
         let outstanding = usize::try_from(self.len - self.received).unwrap_or(usize::MAX);
         let bytes = take_front(input, outstanding.min(input.len()));
@@ -260,7 +260,7 @@ impl PartialMessage {
     }
 }
 
-/// Takes the first `len` bytes off `input`.
+/// Takes the first `len` bytes from `input`.
 #[inline]
 pub(super) fn take_front<'i>(input: &mut &'i mut [u8], len: usize) -> &'i mut [u8] {
     let (front, rest) = mem::take(input).split_at_mut(len);

@@ -1,4 +1,4 @@
-//! Plain messages to compressed ones: RFC 7692 §7.2.1.
+//! Compresses messages: RFC 7692 §7.2.1.
 
 use flate2::{Compress, Compression, FlushCompress};
 
@@ -7,23 +7,23 @@ use super::{DeflateTotals, FLUSH_TAIL, SlidingWindow, WindowBits};
 use crate::limits::{DEFLATE_BYTES_MIN, DEFLATE_LEVEL};
 use crate::proto::{Message, encode_deflated, encode_message};
 
-/// The smallest window that the library compresses with.
+/// The smallest window that the library can compress with.
 pub(super) const LIBRARY_WINDOW_BITS_MIN: u8 = 9;
 
-/// How many windows there are from there on.
+/// The number of windows from that size up to the largest.
 const WINDOWS: usize = (WindowBits::MAX.get() - LIBRARY_WINDOW_BITS_MIN + 1) as usize;
 
-/// How to compress.
+/// Settings of the compressor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateConfig {
-    /// 1, the fastest, to 9, the smallest.
+    /// 1 (fastest) to 9 (smallest output).
     pub level: u8,
-    /// Messages with fewer bytes are sent as they are.
+    /// Shorter messages are sent uncompressed.
     pub bytes_min: usize,
-    /// Connections of a shard, or of a client, whose messages may refer back to earlier ones (context takeover), which
-    /// makes similar small ones much smaller. Each takes 8 KB and some for that
-    /// ([`DEFLATE_CONTEXT_WINDOW_BITS`](crate::limits::DEFLATE_CONTEXT_WINDOW_BITS)), a client 36 KB. Beyond that
-    /// number, and by default, each message stands by itself.
+    /// Number of connections, per shard or per client, whose messages may refer back to earlier ones (context
+    /// takeover), which makes similar small messages much smaller. Each such connection takes some more than 8 KB
+    /// ([`DEFLATE_CONTEXT_WINDOW_BITS`](crate::limits::DEFLATE_CONTEXT_WINDOW_BITS)), in a client 36 KB. Further
+    /// connections, and all by default, compress each message by itself.
     pub context_takeover: usize,
 }
 
@@ -33,12 +33,12 @@ impl Default for DeflateConfig {
     }
 }
 
-/// Compresses whole messages. 300 KB of memory for each window that is used, most often one; one serves any number of
-/// connections.
+/// Compresses whole messages. Takes 300 KB of memory for each window size in use, most often one; one deflater serves
+/// any number of connections.
 #[derive(Debug)]
 pub struct Deflater {
     config: DeflateConfig,
-    /// By window, from the smallest; made when first needed.
+    /// By window size, from the smallest; created on first use.
     streams: [Option<Compress>; WINDOWS],
     output: Vec<u8>,
     totals: DeflateTotals,
@@ -46,31 +46,32 @@ pub struct Deflater {
 }
 
 impl Deflater {
-    /// A deflater that has not allocated anything.
+    /// Creates a deflater. Allocates nothing until the first message.
     pub fn new(config: DeflateConfig) -> Self {
         let (streams, output, totals) = (Default::default(), Vec::new(), DeflateTotals::default());
         Self { config, streams, output, totals, clock: stopped_clock }
     }
 
-    /// The same with a clock, which tells nanoseconds and never goes back, for the time in [`totals`](Self::totals).
+    /// Sets a monotonic clock in nanoseconds, for the time in [`totals`](Self::totals).
     pub fn timed_by(self, clock: fn() -> u64) -> Self {
         Self { clock, ..self }
     }
 
-    /// What was compressed so far, also where it did not become smaller.
+    /// The totals so far, including messages that compression did not make smaller.
     pub fn totals(&self) -> DeflateTotals {
         self.totals
     }
 
-    /// The window to compress a message with for a peer that asks for `window`; `None` where it is best sent as it is.
+    /// The window to compress a message with, for a peer that allows `window`; `None` if it should be sent
+    /// uncompressed.
     ///
-    /// Nothing in a message that fits into the peer's window can refer back beyond it. So most messages are compressed
-    /// with the largest window, whatever peers ask for, and what is the same for one peer is the same for others.
+    /// A message no longer than the peer's window cannot refer back beyond it. So most messages are compressed with the
+    /// largest window, whatever peers allow, and the result is the same for all of them.
     pub fn window_for(&self, payload_len: usize, window: WindowBits) -> Option<WindowBits> {
         self.window_after(0, payload_len, window)
     }
 
-    /// The same for a message that may refer back to that many bytes before it.
+    /// The same for a message that may refer back to `before_len` preceding bytes.
     fn window_after(&self, before_len: usize, payload_len: usize, window: WindowBits) -> Option<WindowBits> {
         match window {
             _ if payload_len < self.config.bytes_min => None,
@@ -85,7 +86,7 @@ impl Deflater {
         self.deflate_after(&[], payload, window)
     }
 
-    /// The same, with `before` to refer back to.
+    /// The same, with the preceding bytes `before` to refer back to.
     fn deflate_after(&mut self, before: &[u8], payload: &[u8], window: WindowBits) -> Option<&[u8]> {
         let start = (self.clock)();
         let level = Compression::new(self.config.level.into());
@@ -93,10 +94,10 @@ impl Deflater {
             .get_or_insert_with(|| Compress::new_with_window_bits(level, false, window.get()));
         stream.reset();
         if !before.is_empty() {
-            stream.set_dictionary(before).expect("a stream that has just begun takes any");
+            stream.set_dictionary(before).expect("a new stream accepts any dictionary");
         }
         self.output.clear();
-        // Room for all that is worth having. A stream that had more to say is cut off, and seen below to be too long.
+        // Reserves only as much as useful output can have. Longer output is cut off, which the check below detects.
         self.output.reserve(payload.len() + FLUSH_TAIL.len());
         stream.compress_vec(payload, &mut self.output, FlushCompress::Sync).expect("compressing can't fail");
         self.totals.add(payload.len(), self.output.len(), (self.clock)() - start);
@@ -104,8 +105,8 @@ impl Deflater {
         (deflated.len() < payload.len()).then_some(deflated)
     }
 
-    /// To compress for a peer that asks for `window`. Messages may refer back to `sent`, where that was agreed on: what
-    /// the peer was sent compressed before.
+    /// A deflater for a peer that allows `window`. Messages may refer back to `sent`, if takeover was agreed on: the
+    /// messages sent compressed to this peer.
     pub fn for_peer<'d>(&'d mut self, window: WindowBits, sent: Option<&'d mut SlidingWindow>) -> PeerDeflater<'d> {
         PeerDeflater { deflater: self, window, sent }
     }
@@ -120,7 +121,7 @@ pub struct PeerDeflater<'d> {
 }
 
 impl PeerDeflater<'_> {
-    /// Appends a message as one frame: compressed if that makes it smaller.
+    /// Appends a message as one frame, compressed if that makes it smaller.
     pub fn encode_message(&mut self, out: &mut Vec<u8>, message: Message<'_>, mask: Option<[u8; 4]>) {
         let before = self.sent.as_deref().map_or(&[][..], SlidingWindow::bytes);
         let window = self.deflater.window_after(before.len(), message.payload.len(), self.window);
@@ -153,7 +154,7 @@ mod tests {
         Deflater::new(DeflateConfig { level: 6, bytes_min: 20, context_takeover: 0 })
     }
 
-    /// Repeats itself near and far.
+    /// Bytes that repeat at short and long distances.
     fn compressible(len: usize) -> Vec<u8> {
         (0..len as u32).map(|n| b"0123456789abcdef"[((n / 7) ^ (n % 5) ^ (n >> 9)) as usize % 16]).collect()
     }
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_shrink_is_not_compressed() {
+    fn messages_that_do_not_shrink_are_sent_uncompressed() {
         let mut deflater = deflater();
         for len in [1, 20, 100, 1000, 70_000] {
             assert_eq!(deflater.deflate(&random(len), WindowBits::MAX), None, "{len} random bytes");
@@ -196,7 +197,7 @@ mod tests {
         assert!(deflater.deflate(&payload, WindowBits::MAX).is_some_and(|deflated| deflated.len() < payload.len() / 2));
     }
 
-    /// A receiver with no more memory than its window, which it fills byte by byte.
+    /// Inflates byte by byte, with no more memory than the window.
     fn inflate_within(window: WindowBits, deflated: &[u8]) -> Vec<u8> {
         let mut stream = Decompress::new_with_window_bits(false, window.get());
         let (mut output, mut byte) = (Vec::new(), [0]);
@@ -212,14 +213,15 @@ mod tests {
     }
 
     #[test]
-    fn nothing_refers_back_beyond_the_window() {
-        // All of it again after 600, 5,000 and 20,000 digits, so that a larger window would be used if it could.
+    fn no_reference_exceeds_the_window() {
+        // Each part repeats after 600, 5,000 and 20,000 digits, so that a compressor with a larger window would refer
+        // further back.
         let digits = |len| random(len).iter().map(|byte| b'0' + byte % 10).collect::<Vec<u8>>();
         let payload: Vec<u8> = [600, 5_000, 20_000].map(|len| digits(len).repeat(2)).concat();
         let mut deflater = deflater();
         let mut lens = Vec::new();
         for bits in 9..=15 {
-            let deflated = deflater.deflate(&payload, window(bits)).expect("it repeats itself").to_vec();
+            let deflated = deflater.deflate(&payload, window(bits)).expect("repeated bytes shrink").to_vec();
             assert!(inflate_within(window(bits), &deflated) == payload, "{bits} bits");
             lens.push(deflated.len());
         }
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_comes_out_as_it_went_in() {
+    fn a_message_survives_compression_unchanged() {
         let (mut deflater, mut inflater) = (deflater(), Inflater::new());
         for (role, mask) in [(Role::Server, MASK), (Role::Client, None)] {
             for len in [0, 19, 300, 5_000, 100_000] {

@@ -1,4 +1,4 @@
-//! Compressed messages to plain ones: RFC 7692 §7.2.2.
+//! Inflates messages: RFC 7692 §7.2.2.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -8,15 +8,14 @@ use crate::limits::{INFLATE_FREE_BYTES, INFLATE_KEEP_BYTES, INFLATE_RATIO_MAX};
 use crate::proto::{Event, Message, MessageKind, ProtocolError};
 use crate::simd::utf8;
 
-/// An empty block that says it is the last. Only where it is understood as such has the message ended between two
-/// blocks.
+/// An empty final block. Inflating it succeeds only if the message ended between two blocks.
 const LAST_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
-/// Room for what comes out is made for this many times what goes in, at first: JSON shrinks to a third or a fifth.
+/// Initial output capacity as a multiple of the input: JSON shrinks to a third or a fifth.
 const USUAL_RATIO: usize = 4;
 
-/// Inflates whole messages. Takes any window that a peer may use; 48 KB of memory, besides that of the message inflated
-/// last. One serves any number of connections.
+/// Inflates whole messages, with any window that a peer may use. Takes 48 KB of memory, in addition to the last
+/// message; one inflater serves any number of connections.
 #[derive(Debug)]
 pub struct Inflater {
     stream: Decompress,
@@ -26,7 +25,7 @@ pub struct Inflater {
 }
 
 impl Inflater {
-    /// An inflater, which has not allocated anything for messages.
+    /// Creates an inflater. Allocates nothing for messages yet.
     pub fn new() -> Self {
         Self {
             stream: Decompress::new_with_window_bits(false, WindowBits::MAX.get()),
@@ -36,18 +35,18 @@ impl Inflater {
         }
     }
 
-    /// The same with a clock, which tells nanoseconds and never goes back, for the time in [`totals`](Self::totals).
+    /// Sets a monotonic clock in nanoseconds, for the time in [`totals`](Self::totals).
     pub fn timed_by(self, clock: fn() -> u64) -> Self {
         Self { clock, ..self }
     }
 
-    /// What was inflated so far, as far as it could be.
+    /// The totals so far, including the inflated part of invalid messages.
     pub fn totals(&self) -> DeflateTotals {
         self.totals
     }
 
-    /// Makes [`Event::Message`] of [`Event::Deflated`], and nothing else of anything else. The message may refer back
-    /// to `received`, where that was agreed on: what came compressed before on this connection.
+    /// Turns [`Event::Deflated`] into [`Event::Message`], and returns any other event unchanged. The message may refer
+    /// back to `received`, if takeover was agreed on: the messages received compressed on this connection.
     ///
     /// # Errors
     /// As [`inflate`](Self::inflate).
@@ -69,29 +68,29 @@ impl Inflater {
         }
     }
 
-    /// Inflates a message that stands by itself. What is returned lies in the inflater; text is valid UTF-8.
+    /// Inflates a message compressed by itself. The result borrows from the inflater; text is valid UTF-8.
     ///
     /// # Errors
     /// [`DeflateInvalid`](ProtocolError::DeflateInvalid), RFC 7692 §7.2.2;
-    /// [`MessageTooBig`](ProtocolError::MessageTooBig) beyond `bytes_max`, and beyond
-    /// [`INFLATE_RATIO_MAX`] times what came; [`TextNotUtf8`](ProtocolError::TextNotUtf8), RFC 6455 §8.1.
+    /// [`MessageTooBig`](ProtocolError::MessageTooBig) beyond `bytes_max`, and beyond [`INFLATE_RATIO_MAX`] times the
+    /// input; [`TextNotUtf8`](ProtocolError::TextNotUtf8), RFC 6455 §8.1.
     pub fn inflate(&mut self, deflated: Message<'_>, bytes_max: u32) -> Result<Message<'_>, ProtocolError> {
         self.inflate_after(&[], deflated, bytes_max)
     }
 
-    /// The same for a message that may refer back to `before`.
+    /// The same for a message that may refer back to the preceding bytes `before`.
     fn inflate_after(
         &mut self,
         before: &[u8],
         deflated: Message<'_>,
         bytes_max: u32,
     ) -> Result<Message<'_>, ProtocolError> {
-        // Who sends one large message often sends more: their memory is let go when one was small.
+        // A peer often sends several large messages, so their memory is freed only after a small one.
         if self.output.len() <= INFLATE_KEEP_BYTES && self.output.capacity() > INFLATE_KEEP_BYTES {
             self.output = Vec::new();
         }
         self.output.clear();
-        // Not quite as RFC 7692 §7.2.3.6 has it, but some peers send nothing at all for an empty message.
+        // RFC 7692 §7.2.3.6 requires a block even in an empty message, but some peers send none.
         if !deflated.payload.is_empty() {
             let start = (self.clock)();
             let by_ratio = deflated.payload.len().saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES);
@@ -106,17 +105,17 @@ impl Inflater {
     }
 
     fn inflate_blocks(&mut self, before: &[u8], deflated: &[u8], bytes_max: usize) -> Result<(), ProtocolError> {
-        // One byte of room more than is allowed, so that it shows when there is more.
+        // One byte more than allowed, to detect a message that is too big.
         self.output.reserve_exact((deflated.len() * USUAL_RATIO).min(bytes_max + 1));
         self.stream.reset(false);
         if !before.is_empty() {
-            self.stream.set_dictionary(before).expect("a stream without a header takes any");
+            self.stream.set_dictionary(before).expect("a raw stream accepts any dictionary");
         }
         let mut status = Status::Ok;
         for mut input in [deflated, &FLUSH_TAIL, &LAST_BLOCK] {
             while !input.is_empty() {
-                // A peer may call any block its last, and go on after it with a new stream (RFC 7692 §7.2.3.4), which
-                // refers to nothing before it.
+                // A peer may mark any block as final and continue with a new stream (RFC 7692 §7.2.3.4), which must not
+                // refer back before its start.
                 if status == Status::StreamEnd {
                     self.stream.reset(false);
                 }
@@ -129,11 +128,11 @@ impl Inflater {
         }
     }
 
-    /// Takes off the front of `input` what there is room for.
+    /// Inflates from the front of `input` as much as the output has room for.
     fn inflate_some(&mut self, input: &mut &[u8], bytes_max: usize) -> Result<Status, ProtocolError> {
         let (taken_before, len_before) = (self.stream.total_in(), self.output.len());
         if len_before == self.output.capacity() {
-            // Exactly, since all that there is room for is filled: no more than is allowed, also of a bomb.
+            // Reserves exactly, since a bomb fills all capacity: never more than allowed.
             self.output.reserve_exact(len_before.clamp(1, bytes_max + 1 - len_before));
         }
         let status = self
@@ -166,7 +165,7 @@ mod tests {
 
     const BYTES_MAX: u32 = 1 << 30;
 
-    /// A payload as a peer with the best compression would send it.
+    /// The payload compressed at the highest level.
     fn deflated(payload: &[u8]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(payload.len() + 100);
         let mut stream = Compress::new(Compression::best(), false);
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_and_what_they_say() {
+    fn payloads_and_their_messages() {
         let hello = Ok(&b"Hello"[..]);
         let invalid = Err(ProtocolError::DeflateInvalid);
         type Row<'a> = (&'a str, &'a [u8], Result<&'a [u8], ProtocolError>);
@@ -204,14 +203,14 @@ mod tests {
     }
 
     #[test]
-    fn binary_may_be_anything() {
+    fn binary_messages_may_have_any_bytes() {
         let mut inflater = Inflater::new();
         let message = inflater.inflate(Message::binary(b"\x00\x01\x00\xfe\xff\xff\x00"), BYTES_MAX);
         assert_eq!(message, Ok(Message::binary(b"\xff")));
     }
 
     #[test]
-    fn the_bound_is_that_of_the_inflated_message() {
+    fn the_bound_applies_to_the_inflated_message() {
         let payload: Vec<u8> = (0..100_000u32).flat_map(u32::to_le_bytes).collect();
         let (deflated, len) = (deflated(&payload), payload.len() as u32);
         let mut inflater = Inflater::new();
@@ -235,6 +234,6 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(inflater.inflate(Message::text(""), BYTES_MAX), Ok(Message::text("")));
         }
-        assert_eq!(inflater.output.capacity(), 0, "the memory is let go");
+        assert_eq!(inflater.output.capacity(), 0, "the memory is freed");
     }
 }

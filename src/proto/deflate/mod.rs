@@ -1,36 +1,36 @@
 //! permessage-deflate: RFC 7692, sans-IO, both roles.
 //!
 //! ```text
-//! opening handshake   offers of the request ─► DeflateParams::accept ─► its text in the answer
-//!                     DeflateOffer in our request ─► the answer ─► DeflateParams       (params)
+//! opening handshake   offers of the request ─► DeflateParams::accept ─► its text in the response
+//!                     DeflateOffer in our request ─► the response ─► DeflateParams     (params)
 //!
 //! messages in         Event::Deflated ─► Inflater::inflate ─► Message                  (inflater)
 //! messages out        Deflater::deflate ─► encode_deflated, or the plain frame         (deflater)
-//! what came before    DeflateContext, where messages may refer back to it              (window)
+//! earlier messages    DeflateContext, if messages may refer back to them               (window)
 //! ```
 //!
-//! One [`Inflater`] and one [`Deflater`] serve all connections of a thread. Most often no message refers back to an
-//! earlier one (`no_context_takeover` both ways, RFC 7692 §7.1.1): then a message compressed once is the same bytes for
-//! every subscriber, and a connection holds no memory for it.
+//! One [`Inflater`] and one [`Deflater`] serve all connections of a thread. Usually no message refers back to an earlier
+//! one (`no_context_takeover` in both directions, RFC 7692 §7.1.1): then a message compressed once has the same bytes
+//! for every subscriber, and a connection holds no memory for compression.
 //!
 //! # Context takeover
 //!
-//! Where it was agreed on, a connection keeps the end of what it has sent and received, in a [`DeflateContext`], so
-//! that its messages may refer back to that. What is compressed once for many may still be sent to it: a message that
-//! refers only to itself is valid after any other. But it moves the peer's window on, so the connection's own must be
-//! [cleared](SlidingWindow::clear): the next message of its own refers only to itself, and those after it to that one.
-//! Messages sent as they are, since they are short or would not shrink, do not touch the window (RFC 7692 §7.2.1).
+//! A connection with context takeover keeps the last bytes it sent and received in a [`DeflateContext`], for its later
+//! messages to refer back to. It can still receive a message compressed once for many subscribers: a message that
+//! refers only to itself is valid after any other. But that message advances the peer's window, so the connection's own
+//! window must be [cleared](SlidingWindow::clear): its next message refers only to itself, and later ones at most back
+//! to that one. Uncompressed messages, which are short or would not shrink, do not change the window (RFC 7692 §7.2.1).
 //!
-//! # What a peer can make us do
+//! # Costs that a peer can cause
 //!
-//! What a compressed message inflates to is bounded by the receiver's bound on messages, and beyond
-//! [`INFLATE_FREE_BYTES`](crate::limits::INFLATE_FREE_BYTES) by
-//! [`INFLATE_RATIO_MAX`](crate::limits::INFLATE_RATIO_MAX) times what came. So memory is bounded, by the largest
-//! message and not by the number of peers. *Time is bounded for each message only*: a peer that sends a kilobyte, which
-//! inflates to a megabyte, makes us spend the time that a megabyte takes, as often as it can send a kilobyte; and if
-//! what answers compresses as much again, that too. Where peers are not trusted, bound the size of their messages, as
-//! the feed does with [`FEED_MESSAGE_BYTES_MAX`](crate::limits::FEED_MESSAGE_BYTES_MAX), or their number in a second,
-//! as the server's configuration can. [`DeflateTotals`] tell where the time goes.
+//! The inflated size of a message is limited by the receiver's message size, and above
+//! [`INFLATE_FREE_BYTES`](crate::limits::INFLATE_FREE_BYTES) also to
+//! [`INFLATE_RATIO_MAX`](crate::limits::INFLATE_RATIO_MAX) times the compressed size. So memory is bounded by the
+//! largest message, independent of the number of peers. *Time is bounded only per message*: a peer that sends a
+//! kilobyte which inflates to a megabyte costs the time for a megabyte, as often as it can send a kilobyte, and the
+//! same again if the reply is compressed. For untrusted peers, limit the size of their messages, as the feed does with
+//! [`FEED_MESSAGE_BYTES_MAX`](crate::limits::FEED_MESSAGE_BYTES_MAX), or their rate, as the server's configuration can.
+//! [`DeflateTotals`] shows the time spent.
 
 mod deflater;
 mod inflater;

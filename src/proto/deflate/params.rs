@@ -1,7 +1,6 @@
-//! What both ends agree on in the opening handshake: RFC 7692 §7.1.
+//! The parameters of permessage-deflate, negotiated in the opening handshake: RFC 7692 §7.1.
 //!
-//! As a server we accept the first offer that follows its grammar. As a client we make one offer, and check that the
-//! answer keeps to it.
+//! As a server we accept the first valid offer. As a client we make one offer, and check the response against it.
 
 use std::fmt;
 use std::num::NonZeroU8;
@@ -18,7 +17,7 @@ const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover";
 const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// How far back compressed data may refer: the base-2 logarithm of that many bytes, 8 to 15 (RFC 7692 §7.1.2).
+/// The size of the window that compressed data may refer back to, as a base-2 logarithm: 8 to 15 (RFC 7692 §7.1.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WindowBits(NonZeroU8);
 
@@ -28,7 +27,7 @@ impl WindowBits {
     /// 32 KiB.
     pub const MAX: Self = Self(NonZeroU8::new(15).unwrap());
 
-    /// The window of 2 to the power of `bits` bytes, where there is one.
+    /// The window of 2 to the power of `bits` bytes; `None` unless `bits` is 8 to 15.
     pub const fn new(bits: u8) -> Option<Self> {
         match NonZeroU8::new(bits) {
             Some(window) if Self::MIN.get() <= bits && bits <= Self::MAX.get() => Some(Self(window)),
@@ -53,41 +52,40 @@ impl WindowBits {
     }
 }
 
-/// What both ends agreed on.
+/// The negotiated parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateParams {
-    /// How far back what the server compresses may refer.
+    /// Window of the server's messages.
     pub server_window: WindowBits,
-    /// How far back what the client compresses may refer.
+    /// Window of the client's messages.
     pub client_window: WindowBits,
-    /// What the server compresses may refer back to its earlier messages.
+    /// Whether the server's messages may refer back to its earlier ones.
     pub server_takes_over: bool,
-    /// What the client compresses may refer back to its earlier messages.
+    /// Whether the client's messages may refer back to its earlier ones.
     pub client_takes_over: bool,
-    /// The server's window was asked for, and the answer must name it, however large it is (RFC 7692 §7.1.2.1).
+    /// The client requested a server window, so the response must name it, however large it is (RFC 7692 §7.1.2.1).
     names_server_window: bool,
 }
 
 impl DeflateParams {
-    /// Accepts the first offer of permessage-deflate that is valid; `None` if there is none.
+    /// Accepts the first valid offer of permessage-deflate; `None` if there is none.
     ///
-    /// With `may_take_over`, messages may refer back to earlier ones as far as the offer allows it: what we send where
-    /// the client does not rule it out, what it sends where it lets us choose a small window. Else the client is left
-    /// to use any window: inflating costs the same memory for all.
+    /// With `may_take_over`, messages may refer back to earlier ones as far as the offer allows: ours unless the client
+    /// rules it out, the client's if it lets us choose a small window. Without takeover the client may use any window,
+    /// since inflating costs the same memory for all.
     pub fn accept<'o, 'a: 'o>(
         offers: impl IntoIterator<Item = &'o ExtensionOffer<'a>>,
         may_take_over: bool,
     ) -> Option<Self> {
         offers.into_iter().filter(|offer| offer.name == NAME).find_map(|offer| {
             let params = Params::decode(offer)?;
-            // Only in an offer may a parameter of windows do without a value, and only the client's (RFC 7692
-            // §7.1.2.2).
+            // Only in an offer, and only for the client's window, may the value be omitted (RFC 7692 §7.1.2.2).
             let server_window = match params.server_window {
                 None => WindowBits::MAX,
                 Some(value) => value?,
             };
             let names_server_window = params.server_window.is_some();
-            // Where a library can't compress within the window there is nothing to refer back to.
+            // If the library can't compress with a window this small, there is no context to take over.
             let server_takes_over =
                 may_take_over && !params.server_no_context_takeover && server_window.get() >= LIBRARY_WINDOW_BITS_MIN;
             let small_client_window = params
@@ -106,7 +104,7 @@ impl DeflateParams {
     }
 }
 
-/// The value of `Sec-WebSocket-Extensions` in a server's answer.
+/// The value of `Sec-WebSocket-Extensions` in a server's response.
 impl fmt::Display for DeflateParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(NAME)?;
@@ -114,8 +112,8 @@ impl fmt::Display for DeflateParams {
         if self.names_server_window {
             write!(f, "; {SERVER_MAX_WINDOW_BITS}={}", self.server_window.get())?;
         }
-        // Only then the client must keep within a window, and only who has said that it can is told (RFC 7692
-        // §7.1.2.2).
+        // Without takeover the client's window does not matter. Only a client that offered this parameter may receive
+        // it (RFC 7692 §7.1.2.2).
         if self.client_takes_over {
             write!(f, "; {CLIENT_MAX_WINDOW_BITS}={}", self.client_window.get())?;
         }
@@ -133,21 +131,21 @@ fn write_flags(f: &mut fmt::Formatter<'_>, server_takes_over: bool, client_takes
     Ok(())
 }
 
-/// What a client offers: any window for what it sends, and for what it is sent a window of its choice.
+/// The offer of a client: any window for its own messages, and a chosen window for the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeflateOffer {
-    /// How far back what the server compresses may refer.
+    /// Window of the server's messages.
     pub server_window: WindowBits,
-    /// Whether messages may refer back to earlier ones, both ways.
+    /// Whether messages may refer back to earlier ones, in both directions.
     pub context_takeover: bool,
 }
 
-/// A server's answer that doesn't keep to our offer or to RFC 7692 §7.1.
+/// A server's response that violates our offer or RFC 7692 §7.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::proto) struct InvalidAnswer;
 
 impl DeflateOffer {
-    /// Checks the server's answer to this offer.
+    /// Checks the server's response to this offer.
     pub(in crate::proto) fn check(self, answer: &ExtensionOffer<'_>) -> Result<DeflateParams, InvalidAnswer> {
         let params = Params::decode(answer).ok_or(InvalidAnswer)?;
         let window = |value: Option<Option<WindowBits>>| match value {
@@ -190,8 +188,7 @@ impl fmt::Display for DeflateOffer {
     }
 }
 
-/// The parameters of an offer or an answer, each at most once. A window is `Some(None)` where it stands without a
-/// value.
+/// The parameters of an offer or a response, each at most once. A window without a value is `Some(None)`.
 #[derive(Clone, Copy, Debug, Default)]
 struct Params {
     server_no_context_takeover: bool,
@@ -201,7 +198,8 @@ struct Params {
 }
 
 impl Params {
-    /// `None` for what RFC 7692 §7.1 has declined: an unknown parameter, one that is there twice, an invalid value.
+    /// Decodes the parameters. `None` if RFC 7692 §7.1 requires declining them: an unknown parameter, a duplicate, an
+    /// invalid value.
     fn decode(extension: &ExtensionOffer<'_>) -> Option<Self> {
         let mut params = Self::default();
         for (name, value) in &extension.params {
@@ -256,7 +254,7 @@ mod tests {
             ("permessage-deflate; server_max_window_bits=9", Some(NINE)),
             ("permessage-deflate; server_max_window_bits=\"9\"; client_max_window_bits=\"10\"", Some(NINE)),
             ("x-webkit-deflate-frame, permessage-deflate; server_max_window_bits=9, permessage-deflate", Some(NINE)),
-            // An offer that can't be accepted is passed over.
+            // An offer that can't be accepted is skipped.
             ("permessage-deflate; unknown, permessage-deflate; server_max_window_bits=9", Some(NINE)),
             ("permessage-deflate; unknown", None),
             ("permessage-deflate; server_max_window_bits", None),
@@ -282,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn offers_and_their_answers_where_context_may_be_taken_over() {
+    fn offers_and_their_answers_with_context_takeover() {
         let rows = [
             ("", "; client_no_context_takeover"),
             ("; client_max_window_bits", "; client_max_window_bits=12"),
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_to_an_offer_to_take_context_over() {
+    fn answers_to_an_offer_with_context_takeover() {
         let rows = [
             ("", true, true),
             ("; server_no_context_takeover", false, true),

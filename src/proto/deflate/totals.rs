@@ -1,22 +1,22 @@
-//! What was compressed or inflated so far, for metrics.
+//! Totals of compression or inflation, for metrics.
 
-/// Counts since the beginning.
+/// Totals since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeflateTotals {
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
-    /// Bytes of their payloads before.
+    /// Payload bytes before.
     pub bytes_in: u64,
-    /// Bytes of their payloads after.
+    /// Payload bytes after.
     pub bytes_out: u64,
-    /// The time it took, by the clock that was given; without one no time passes.
+    /// Time spent, by the clock that was set; 0 without a clock.
     pub nanoseconds: u64,
 }
 
-/// Tells the nanoseconds since some beginning, and never goes back.
+/// A monotonic clock, in nanoseconds since an arbitrary start.
 pub(super) type Clock = fn() -> u64;
 
-/// The clock of who is not asked for the time.
+/// The clock used if none was set.
 pub(super) fn stopped_clock() -> u64 {
     0
 }

@@ -1,13 +1,14 @@
-//! What a connection's next message may refer back to, where that was agreed on: context takeover, RFC 7692 §7.1.1.
+//! The window that a connection's next message may refer back to, where context takeover was agreed on (RFC 7692
+//! §7.1.1).
 //!
-//! Not a compressor for each connection, which takes 200 to 300 KB, but only the bytes that came before. The compressor
-//! and the inflater that all connections share are shown them before a message begins.
+//! A connection stores only the preceding bytes, not a compressor, which takes 200 to 300 KB. The compressor and the
+//! inflater, which all connections share, load these bytes before each message.
 
 use super::{DeflateParams, WindowBits};
 use crate::limits::DEFLATE_CONTEXT_WINDOW_BITS;
 use crate::proto::Role;
 
-/// The end of all that was compressed for one direction of a connection, plain.
+/// The plain bytes compressed last, for one direction of a connection.
 #[derive(Debug)]
 pub struct SlidingWindow {
     bits: WindowBits,
@@ -15,21 +16,21 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// The largest that a server keeps.
+    /// The largest window that a server keeps for its own messages.
     pub const KEPT_MAX: WindowBits = WindowBits::new(DEFLATE_CONTEXT_WINDOW_BITS).unwrap();
 
-    /// An empty window, which takes no memory before the first [`push`](Self::push), and 2 to the power of `bits` bytes
+    /// An empty window. It allocates nothing before the first [`push`](Self::push), and 2 to the power of `bits` bytes
     /// from then on.
     pub fn new(bits: WindowBits) -> Self {
         Self { bits, bytes: Vec::new() }
     }
 
-    /// What may be referred back to, the oldest first.
+    /// The bytes that may be referred back to, the oldest first.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// A message was compressed; this was its payload.
+    /// Appends the payload of a compressed message.
     pub fn push(&mut self, payload: &[u8]) {
         let bytes_max = self.bits.bytes();
         if self.bytes.capacity() == 0 {
@@ -41,23 +42,24 @@ impl SlidingWindow {
         self.bytes.extend_from_slice(tail);
     }
 
-    /// The peer has got something compressed that is not in here: nothing that follows may refer back beyond that.
+    /// Empties the window. Call this after the peer received compressed bytes that are not in the window: later
+    /// messages must not refer back beyond those.
     pub fn clear(&mut self) {
         self.bytes.clear();
     }
 }
 
-/// What both directions of a connection may refer back to.
+/// The windows of both directions of a connection.
 #[derive(Debug)]
 pub struct DeflateContext {
-    /// By what we send, where that was agreed on.
+    /// The window of the messages we send, if takeover was agreed on.
     pub sent: Option<SlidingWindow>,
-    /// By what we receive, where that was agreed on.
+    /// The window of the messages we receive, if takeover was agreed on.
     pub received: Option<SlidingWindow>,
 }
 
 impl DeflateContext {
-    /// What `params` ask us to keep, as `role`; `None` if that is nothing.
+    /// The windows that `params` require us to keep, as `role`; `None` if there are none.
     pub fn new(params: DeflateParams, role: Role) -> Option<Self> {
         let server = params.server_takes_over.then_some(params.server_window);
         let client = params.client_takes_over.then_some(params.client_window);
@@ -65,7 +67,7 @@ impl DeflateContext {
             Role::Server => (server, client),
             Role::Client => (client, server),
         };
-        // We need not refer back as far as we might, but must follow the peer as far as it may.
+        // We may use a smaller window than allowed, but must keep as much as the peer may refer to.
         let sent = sent.map(|bits| SlidingWindow::new(bits.min(SlidingWindow::KEPT_MAX)));
         let received = received.map(SlidingWindow::new);
         (sent.is_some() || received.is_some()).then_some(Self { sent, received })
@@ -77,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_holds_the_end_of_all_that_was_pushed_in_memory_that_does_not_grow() {
+    fn it_holds_the_last_bytes_pushed_in_constant_memory() {
         let mut window = SlidingWindow::new(WindowBits::MIN);
         assert_eq!(window.bytes.capacity(), 0);
         let mut all = Vec::new();
