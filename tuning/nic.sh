@@ -1,20 +1,19 @@
 #!/usr/bin/env bash
 # Spreads the work of receiving from a network card over the CPUs.
 #
-#   tuning/nic.sh check [CARD...]      says what is, and ends with 1 if something should change
-#   tuning/nic.sh apply [CARD...]      changes it, until the next start of the host (needs root)
+#   tuning/nic.sh check [CARD...]      prints the current settings; exit code 1 if one should change
+#   tuning/nic.sh apply [CARD...]      changes them until the next reboot (needs root)
 #
-# Without names it takes every card that is a device. Each shard runs on a CPU of its own, and its connections are
-# spread over all of the card's queues: the work of receiving should be spread over all CPUs, too, or one of them is the
-# limit.
-# Where a card has as many queues as there are CPUs, each queue's interrupt belongs on one CPU. Where it has fewer, the
-# kernel can hand packets on to other CPUs by their connection (RPS).
+# Without names it handles every hardware card. Each shard runs on a CPU of its own, and its connections are spread over
+# all queues of the card, so the receive work must be spread over all CPUs, too, or one of them becomes the bottleneck.
+# If a card has as many queues as there are CPUs, each queue's interrupt should go to one CPU. If it has fewer, the
+# kernel can pass packets to other CPUs by connection (RPS).
 set -euo pipefail
 shopt -s nullglob
 
 cpus=$(nproc --all)
 
-# All CPUs as a mask of 32-bit groups, as rps_cpus wants it.
+# The mask of all CPUs in groups of 32 bits, the format of rps_cpus.
 mask_of_all() {
     local left=$cpus groups=()
     while ((left > 32)); do
@@ -51,25 +50,25 @@ is_steered() {
 }
 
 check() {
-    local card found is_poor=0
+    local card found must_change=0
     for card in "$@"; do
         found=$(queues "$card")
         if ((found >= cpus)); then
             echo "ok     $card: $found queues for $cpus CPUs"
         elif is_steered "$card"; then
-            echo "ok     $card: $found queues for $cpus CPUs, and packets are handed on"
+            echo "ok     $card: $found queues for $cpus CPUs, with RPS"
         else
             echo "CHANGE $card: $found queues for $cpus CPUs; do: $0 apply $card"
-            is_poor=1
+            must_change=1
         fi
     done
-    return $is_poor
+    return $must_change
 }
 
 apply() {
     local card most interrupt cpu mask
     for card in "$@"; do
-        # As many queues as the card has and the CPUs need. Many virtual cards have one, and say so with an error.
+        # As many queues as the card supports, at most one per CPU. On virtual cards with one, ethtool fails.
         most=$(ethtool -l "$card" 2>/dev/null | awk '/^Combined:/ { print $2; exit }' || true)
         if [[ $most =~ ^[0-9]+$ ]]; then
             ethtool -L "$card" combined "$((most < cpus ? most : cpus))" 2>/dev/null || true
@@ -77,7 +76,7 @@ apply() {
         if (($(queues "$card") >= cpus)); then
             cpu=0
             for interrupt in $(interrupts "$card"); do
-                # Some belong to no queue and can't be moved.
+                # Some interrupts belong to no queue and can't be moved.
                 echo $((cpu % cpus)) >"/proc/irq/$interrupt/smp_affinity_list" 2>/dev/null || continue
                 cpu=$((cpu + 1))
             done

@@ -511,7 +511,7 @@ impl Connections {
         sink.on_closed(client, was_ready, reason);
     }
 
-    /// The next client whose handshake has timed out.
+    /// The next client with a timed-out handshake.
     fn next_overdue(&mut self) -> Option<u32> {
         while let Some((client, since)) = self.opened.front().copied() {
             let is_waiting = match &self.all[client as usize] {

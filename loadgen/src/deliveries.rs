@@ -173,7 +173,7 @@ impl Deliveries {
     }
 
     /// Takes the frames that are known to carry the next publications from the front of `bytes`. `bytes` begin with a
-    /// frame, or continue one whose beginning was taken by the last call.
+    /// frame, or continue one that the last call took in part.
     pub(crate) fn take_known(&mut self, subscriber: u32, bytes: &[u8], now_ns: u64) -> Known<'_> {
         let Deliveries { topics, audiences, subscribers, totals, counts, recorder, faults, .. } = self;
         let Subscriber { next: Some(next), begun, .. } = &mut subscribers[subscriber as usize] else {

@@ -384,7 +384,7 @@ mod tests {
 
     #[test]
     fn each_fault_gets_its_name() {
-        // name, order of what comes back on connection 0; missing, duplicate, reordered, corrupt
+        // name, order of echoes on connection 0; missing, duplicate, reordered, corrupt
         let table = [
             ("gap", vec![0, 2], [1, 0, 0, 0]),
             ("again", vec![0, 0], [0, 1, 0, 0]),

@@ -217,7 +217,7 @@ impl Faults {
         self.describe(|| format!("connection {conn}: stalled, {count} messages never came"));
     }
 
-    /// Adds the faults of another worker, whose connections have different numbers.
+    /// Adds the faults of another worker. Its connections have different numbers.
     pub(crate) fn merge(&mut self, other: Faults) {
         self.counts.add(&other.counts);
         for (conn, counts) in other.connections {

@@ -125,7 +125,7 @@ pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace:
     }
 }
 
-/// The report of a scenario whose measured part has ended. `load` describes the load.
+/// The report of a scenario after its measured part. `load` describes the load.
 ///
 /// # Errors
 /// If this process's usage can't be read.

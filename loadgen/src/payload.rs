@@ -3,7 +3,7 @@
 //!
 //! A receiver compares a message with the expected one byte by byte, and reads the stamp only if they differ, to name
 //! the fault. Payloads are ASCII and JSON, so that the same bytes work as text, as a binary message, and unchanged in
-//! protocols whose data must be JSON.
+//! protocols that require JSON data.
 
 use std::fmt::Write;
 use std::ops::Range;

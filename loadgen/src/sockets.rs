@@ -108,7 +108,7 @@ pub(crate) struct Sockets {
     spare: Vec<Vec<u8>>,
     completions: Vec<Completion>,
     incomplete: Vec<Completion>,
-    /// Sockets whose send failed permanently.
+    /// Sockets with a permanently failed send.
     broken: Vec<(u32, Errno)>,
 }
 

@@ -130,7 +130,7 @@ pub enum HandshakeError {
     SubprotocolsInvalid,
     /// `Sec-WebSocket-Extensions` doesn't follow its grammar (RFC 6455 §9.1).
     ExtensionsInvalid,
-    /// The request has a body, whose bytes would be taken for frames.
+    /// The request has a body. Its bytes would be taken for frames.
     BodyUnexpected,
 }
 

@@ -32,7 +32,7 @@ pub struct Upgrade<'a> {
     pub key: &'a str,
     /// `Host`: the authority that the client addresses.
     pub host: Host<'a>,
-    /// `Origin`: the page whose script connects. Browsers always send it; other clients may send anything.
+    /// `Origin`: the origin of the page with the connecting script. Browsers always send it; other clients may send anything.
     pub origin: Option<&'a str>,
     subprotocols: Vec<&'a str>,
     extensions: Vec<ExtensionOffer<'a>>,
@@ -158,7 +158,7 @@ pub fn encode_response(
     out.extend_from_slice(body);
 }
 
-/// Appends the head of a response whose body ends with the connection.
+/// Appends the head of a response with a body that ends when the connection closes.
 ///
 /// # Panics
 /// If `content_type` or a header contains control characters.

@@ -17,7 +17,7 @@ use crate::simd::utf8::Utf8Stream;
 #[derive(Debug, Default)]
 pub(super) struct Partial {
     position: Position,
-    /// The message whose fragments, or whose only frame, are incomplete. Control frames may arrive in between.
+    /// The unfinished message. Control frames may arrive between its fragments.
     message: Option<PartialMessage>,
 }
 

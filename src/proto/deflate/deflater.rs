@@ -20,7 +20,7 @@ pub struct DeflateConfig {
     pub level: u8,
     /// Shorter messages are sent uncompressed.
     pub bytes_min: usize,
-    /// Number of connections, per shard or per client, whose messages may refer back to earlier ones (context
+    /// Number of connections, per shard or per client, with messages that may refer back to earlier ones (context
     /// takeover), which makes similar small messages much smaller. Each such connection takes some more than 8 KB
     /// ([`DEFLATE_CONTEXT_WINDOW_BITS`](crate::limits::DEFLATE_CONTEXT_WINDOW_BITS)), in a client 36 KB. Further
     /// connections, and all by default, compress each message by itself.

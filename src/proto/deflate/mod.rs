@@ -45,5 +45,5 @@ pub(super) use params::{InvalidAnswer, NAME};
 pub use totals::DeflateTotals;
 pub use window::{DeflateContext, SlidingWindow};
 
-/// What a sender strips from the end of a compressed message, and a receiver puts back (RFC 7692 §7.2.1, §7.2.2).
+/// The bytes that a sender strips from the end of a compressed message and a receiver appends (RFC 7692 §7.2.1, §7.2.2).
 const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
