@@ -1,7 +1,8 @@
-//! Reading commands of Centrifugo's client protocol and bodies of its server API with simd-json, against serde_json.
+//! Parses commands of Centrifugo's client protocol and bodies of its server API with simd-json, compared with
+//! serde_json.
 //!
-//! What is read is everything that the server looks at: names, tokens and positions as borrowed text, embedded data as
-//! it was written.
+//! The readers extract everything that the server uses: names, tokens and positions as borrowed text, embedded data as
+//! its original bytes.
 
 mod support;
 
@@ -76,7 +77,7 @@ fn messages() -> Vec<(String, String)> {
     messages
 }
 
-/// simd-json does not tell where a value stands, which data is passed on as.
+/// simd-json has no positions of values, which the server needs to pass on embedded data.
 fn without_data() -> impl Iterator<Item = (String, String)> {
     messages().into_iter().filter(|(_, message)| !message.contains("data"))
 }
@@ -96,16 +97,16 @@ fn api_body(count: usize) -> String {
     format!(r#"{{"commands":[{}]}}"#, (0..count).map(publication).collect::<Vec<_>>().join(","))
 }
 
-/// Some way to read a message. Returns how many bytes of names and data were found.
+/// A way to parse a message. Returns the number of bytes of names and data found.
 trait Reader {
     fn read(&mut self, message: &str) -> usize;
 }
 
-/// Reads the same message again and again.
+/// Parses the same message repeatedly.
 struct Read<R> {
     message: String,
     reader: R,
-    /// What a wholly different reader finds in it.
+    /// The result of an independent reader.
     expected: usize,
     found: usize,
 }
@@ -126,7 +127,7 @@ impl<R: Reader> Contender for Read<R> {
     }
 }
 
-/// Bytes of channels, tokens and data, by way of serde_json's own values.
+/// Bytes of channels, tokens and data, counted with serde_json's own values.
 fn expected(message: &str) -> usize {
     let text = |value: &serde_json::Value| value.as_str().map_or(0, str::len);
     let of_request = |request: &serde_json::Value| {
@@ -169,7 +170,7 @@ fn size(request: &Request<'_>) -> usize {
     }
 }
 
-/// serde_json into structs that borrow, line by line.
+/// serde_json into borrowing structs, line by line.
 struct Typed;
 
 #[derive(Deserialize)]
@@ -265,7 +266,7 @@ impl Values {
     }
 }
 
-/// Looks at each member once, as the server does.
+/// Visits each member once, as the server does.
 fn value_size(request: &simd_json::borrowed::Object<'_>) -> usize {
     let mut found = 0;
     for (key, value) in request {
@@ -277,7 +278,7 @@ fn value_size(request: &simd_json::borrowed::Object<'_>) -> usize {
     found
 }
 
-/// simd-json into structs that borrow, line by line.
+/// simd-json into borrowing structs, line by line.
 #[derive(Default)]
 struct SimdTyped {
     input: Vec<u8>,
@@ -297,7 +298,7 @@ impl Reader for SimdTyped {
     }
 }
 
-/// serde_json into structs that borrow: a body of the server API.
+/// serde_json into borrowing structs: a body of the server API.
 struct TypedBody;
 
 #[derive(Deserialize)]
@@ -339,7 +340,7 @@ impl Reader for TapeBody {
     }
 }
 
-/// Bytes of channels, and of data: an object here, whose text is found by counting braces.
+/// Bytes of channels and of data. The data is an object here, with its end found by counting braces.
 fn tape_size(tape: &Tape<'_>, message: &str) -> usize {
     let mut found = 0;
     let mut rest = message;

@@ -1,8 +1,9 @@
-//! Conflation: a topic that changes 10,000 times a second, read by who looks at it now and then, by who takes so many
-//! bytes a second, and by who takes all. What do the slow see, how old is it, and what does the server hold for them?
+//! Conflation: a topic that changes 10,000 times a second, with a reader that polls it at intervals, a reader with
+//! limited bandwidth, and a reader that receives all messages. Measures the messages of the slow readers, their age,
+//! and the memory that the server holds for them.
 //!
-//! `cargo bench --bench conflate` measures for half a minute; with `-- --record` it keeps what it printed. Without the
-//! `--bench` that cargo adds it is over at once, and only the answers are checked.
+//! `cargo bench --bench conflate` measures for half a minute; with `-- --record` it also records its output. Without
+//! the `--bench` that cargo adds it ends at once, and only checks the results.
 
 #[path = "support/record.rs"]
 mod record;
@@ -23,21 +24,21 @@ use socket2::{Domain, Socket, Type};
 
 use record::Record;
 
-/// Publications each millisecond.
+/// Publications per millisecond.
 const PER_MS: u64 = 10;
 
-/// What the slow read at once, and how often: 20,000 bytes a second.
+/// Bytes per read of the slow reader, and the interval of its reads: 20,000 bytes per second.
 const SIP_BYTES: usize = 200;
 const SIP_EVERY: Duration = Duration::from_millis(10);
 
-/// How often somebody looks, and for how long.
+/// Interval and duration of the polling reader's reads.
 const GLANCE_EVERY: Duration = Duration::from_millis(200);
 const GLANCE: Duration = Duration::from_millis(10);
 
-/// Bytes of a publication.
+/// Bytes per publication.
 const PAYLOAD_BYTES: usize = 64;
 
-/// At the end, who has seen nothing new for so long has not got the last one.
+/// At the end, a reader without a new message for this long has missed the last one.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 fn main() {
@@ -49,7 +50,7 @@ fn main() {
         shards: 1,
         namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         socket_notsent_bytes: 4096,
-        // Nobody here answers pings.
+        // The readers do not answer pings.
         keep_alive: KeepAliveConfig { ping_interval_ms: 0, ..KeepAliveConfig::default() },
         ..ServerConfig::default()
     };
@@ -58,26 +59,26 @@ fn main() {
     let Server { address, publisher, status, .. } = server.expect("the server starts");
     let metrics = &status.shards[0];
 
-    let told = Arc::new(Told::default());
-    let readers = [Pace::All, Pace::Glance, Pace::Sip].map(|pace| spawn(pace, address, &told));
+    let state = Arc::new(PublisherState::default());
+    let readers = [Pace::All, Pace::Glance, Pace::Sip].map(|pace| spawn(pace, address, &state));
     while metrics.subscriptions.get() < readers.len() as u64 {
         thread::yield_now();
     }
-    let (mut publisher, memory) = publish(publisher, metrics, &told, duration);
-    let views = readers.map(|reader| reader.join().expect("the reader has seen what it should"));
-    report(&mut record, &views, &memory, metrics, told.published.load(Ordering::Relaxed));
+    let (mut publisher, memory) = publish(publisher, metrics, &state, duration);
+    let views = readers.map(|reader| reader.join().expect("the reader receives the last publication"));
+    report(&mut record, &views, &memory, metrics, state.published.load(Ordering::Relaxed));
     publisher.drain().expect("the queue has room");
     record.finish();
 }
 
-/// What readers are told beside the feed, to judge by.
+/// State of the publisher, which the readers compare their messages with.
 #[derive(Default)]
-struct Told {
+struct PublisherState {
     published: AtomicU64,
     is_over: AtomicBool,
 }
 
-/// How somebody reads.
+/// How a reader reads.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Pace {
     All,
@@ -85,23 +86,28 @@ enum Pace {
     Sip,
 }
 
-/// What one reader has seen.
+/// The messages of one reader.
 struct View {
     pace: Pace,
     messages: u64,
-    /// How many newer ones there were already, of what it judges by: each message, or the last of each glance.
+    /// Number of newer publications at the time of a check: at each read with new messages, or at the end of each poll.
     newer: Vec<u64>,
 }
 
-/// What the server held, once in each hundredth of the run.
+/// Memory of the server, sampled a hundred times in a run.
 #[derive(Default)]
 struct Memory {
     resident_bytes: Vec<u64>,
     outbox_bytes: Vec<u64>,
 }
 
-/// Publishes on schedule, each number once, and watches the server's memory.
-fn publish(mut publisher: Publisher, metrics: &ShardMetrics, told: &Told, duration: Duration) -> (Publisher, Memory) {
+/// Publishes each number once, on schedule, and samples the server's memory.
+fn publish(
+    mut publisher: Publisher,
+    metrics: &ShardMetrics,
+    state: &PublisherState,
+    duration: Duration,
+) -> (Publisher, Memory) {
     let topic = TopicName::new("price").expect("a topic's name");
     let (start, mut memory) = (Instant::now(), Memory::default());
     let mut number = 0;
@@ -112,7 +118,7 @@ fn publish(mut publisher: Publisher, metrics: &ShardMetrics, told: &Told, durati
             let draft = Draft::new(topic.clone(), true, text.into_bytes().into());
             if publisher.publish(draft).is_ok() {
                 number += 1;
-                told.published.store(number, Ordering::Relaxed);
+                state.published.store(number, Ordering::Relaxed);
             }
         }
         if start.elapsed() > duration * memory.outbox_bytes.len() as u32 / 100 {
@@ -121,13 +127,13 @@ fn publish(mut publisher: Publisher, metrics: &ShardMetrics, told: &Told, durati
         }
         thread::sleep(Duration::from_millis(1));
     }
-    told.is_over.store(true, Ordering::Release);
+    state.is_over.store(true, Ordering::Release);
     (publisher, memory)
 }
 
-fn spawn(pace: Pace, server: SocketAddr, told: &Arc<Told>) -> JoinHandle<View> {
-    let (reader, told) = (Reader::connect(server, pace), told.clone());
-    thread::spawn(move || reader.live(&told))
+fn spawn(pace: Pace, server: SocketAddr, state: &Arc<PublisherState>) -> JoinHandle<View> {
+    let (reader, state) = (Reader::connect(server, pace), state.clone());
+    thread::spawn(move || reader.live(&state))
 }
 
 /// A subscriber.
@@ -142,7 +148,7 @@ impl Reader {
     fn connect(server: SocketAddr, pace: Pace) -> Reader {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         if pace != Pace::All {
-            // So that its kernel takes little that it does not read.
+            // Keeps the kernel's buffer of unread bytes small.
             socket.set_recv_buffer_size(4096).expect("an option can be set");
         }
         socket.connect(&server.into()).expect("the server accepts");
@@ -161,8 +167,8 @@ impl Reader {
         Reader { stream, decoder: Decoder::new(Role::Client, 1 << 20), last: None, view }
     }
 
-    /// Reads at its pace until it has seen the last.
-    fn live(mut self, told: &Told) -> View {
+    /// Reads at its pace until it has received the last publication.
+    fn live(mut self, state: &PublisherState) -> View {
         let mut silent_since = Instant::now();
         loop {
             let before = self.last;
@@ -170,28 +176,32 @@ impl Reader {
                 Pace::All => self.look(Duration::from_millis(1)),
                 Pace::Sip => {
                     thread::sleep(SIP_EVERY);
-                    self.read(SIP_BYTES, told);
+                    self.read(SIP_BYTES, state);
                 }
                 Pace::Glance => {
                     thread::sleep(GLANCE_EVERY);
                     self.look(GLANCE);
-                    self.judge(told);
+                    self.judge(state);
                 }
             }
             if self.last != before {
                 silent_since = Instant::now();
             }
-            // Only then it is known which one is the last.
-            if told.is_over.load(Ordering::Acquire) {
-                if self.last.map(|last| last + 1) == Some(told.published.load(Ordering::Relaxed)) {
+            // The last publication is known only now.
+            if state.is_over.load(Ordering::Acquire) {
+                if self.last.map(|last| last + 1) == Some(state.published.load(Ordering::Relaxed)) {
                     return self.view;
                 }
-                assert!(silent_since.elapsed() < PATIENCE, "{:?} has not got the last", self.view.pace);
+                assert!(
+                    silent_since.elapsed() < PATIENCE,
+                    "{:?} has not received the last publication",
+                    self.view.pace
+                );
             }
         }
     }
 
-    /// Reads all that comes for so long.
+    /// Reads all received bytes for `time`.
     fn look(&mut self, time: Duration) {
         let start = Instant::now();
         while start.elapsed() < time {
@@ -201,31 +211,31 @@ impl Reader {
         }
     }
 
-    /// Reads so many bytes, and judges each message by what there is at that time.
-    fn read(&mut self, bytes: usize, told: &Told) {
+    /// Reads at most `bytes`, and compares the newest message with the newest publication.
+    fn read(&mut self, bytes: usize, state: &PublisherState) {
         let before = self.view.messages;
         self.take(bytes);
-        if self.view.messages > before && !told.is_over.load(Ordering::Acquire) {
-            self.judge(told);
+        if self.view.messages > before && !state.is_over.load(Ordering::Acquire) {
+            self.judge(state);
         }
     }
 
-    fn judge(&mut self, told: &Told) {
-        let (Some(last), published) = (self.last, told.published.load(Ordering::Relaxed)) else { return };
-        if !told.is_over.load(Ordering::Acquire) {
+    fn judge(&mut self, state: &PublisherState) {
+        let (Some(last), published) = (self.last, state.published.load(Ordering::Relaxed)) else { return };
+        if !state.is_over.load(Ordering::Acquire) {
             self.view.newer.push(published.saturating_sub(last + 1));
         }
     }
 
-    /// Reads once, at most so many bytes; whether anything was there.
+    /// Reads once, at most `bytes_max`. Returns whether any bytes were available.
     fn take(&mut self, bytes_max: usize) -> bool {
         let mut buffer = vec![0; bytes_max];
         let len = match self.stream.read(&mut buffer) {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
-            Err(error) => panic!("the connection ends: {error}"),
+            Err(error) => panic!("the connection failed: {error}"),
         };
-        assert!(len > 0, "the server has closed");
+        assert!(len > 0, "the server closed the connection");
         let mut input = &mut buffer[..len];
         while let Some(event) = self.decoder.decode(&mut input).expect("valid frames") {
             let Event::Message(message) = event else { continue };
@@ -240,8 +250,8 @@ impl Reader {
 }
 
 fn resident_bytes() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the system tells of this process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the size of this process");
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc has this process");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the status has the resident size");
     line.trim().trim_end_matches(" kB").parse::<u64>().expect("kilobytes") * 1024
 }
 
@@ -252,23 +262,27 @@ fn report(record: &mut Record, views: &[View], memory: &Memory, metrics: &ShardM
         .line(&format!("{:<28} {:>10} {:>12}   newer by then, ms: median, p99, max", "reader", "messages", "a second"));
     for View { pace, messages, newer } in views {
         let name = match pace {
-            Pace::All => "takes all",
-            Pace::Glance => "looks five times a second",
-            Pace::Sip => "takes 20,000 B a second",
+            Pace::All => "reads all",
+            Pace::Glance => "polls five times a second",
+            Pace::Sip => "reads 20,000 B a second",
         };
         let rate = *messages as f64 / seconds;
         record.line(&format!("{name:<28} {messages:>10} {rate:>12.0}   {}", ages(newer)));
     }
     let conflated = metrics.publications_conflated.get();
     let delivered: u64 = views.iter().map(|view| view.messages).sum();
-    assert_eq!(delivered + conflated, published * views.len() as u64, "each is delivered, or counted as replaced");
-    record.line(&format!("replaced by a newer one: {conflated}; with those delivered that is all of them"));
-    assert_eq!(metrics.closed(CloseCause::SlowConsumer).get(), 0, "nobody is closed");
-    let outbox_max = memory.outbox_bytes.iter().max().expect("it was looked at");
-    record.line(&format!("waiting in the server, for all readers: at most {outbox_max} B when looked at"));
+    assert_eq!(
+        delivered + conflated,
+        published * views.len() as u64,
+        "each publication is delivered or counted as conflated"
+    );
+    record.line(&format!("conflated: {conflated}; together with the delivered messages, these are all publications"));
+    assert_eq!(metrics.closed(CloseCause::SlowConsumer).get(), 0, "no reader is closed as slow");
+    let outbox_max = memory.outbox_bytes.iter().max().expect("the memory was sampled");
+    record.line(&format!("backlog in the server, for all readers: at most {outbox_max} B at the samples"));
     let tenth = memory.resident_bytes.len() / 10;
     let (early, late) = (memory.resident_bytes[tenth], memory.resident_bytes[memory.resident_bytes.len() - 1]);
-    let peak = memory.resident_bytes[tenth..].iter().max().expect("it was looked at");
+    let peak = memory.resident_bytes[tenth..].iter().max().expect("the memory was sampled");
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
     record.line(&format!(
         "resident, server and readers in one process: {:.1} MB after a tenth, {:.1} MB at the end, {:.1} MB at most",
@@ -278,7 +292,7 @@ fn report(record: &mut Record, views: &[View], memory: &Memory, metrics: &ShardM
     ));
 }
 
-/// Median, 99th percentile and maximum, as the time in which so many are published.
+/// Median, 99th percentile and maximum, converted from publications to milliseconds.
 fn ages(newer: &[u64]) -> String {
     let mut sorted = newer.to_vec();
     sorted.sort_unstable();

@@ -1,5 +1,5 @@
-//! A whole frame through the decoder against the least that must be done to it: unmask the payload and see that it is
-//! UTF-8. What the decoder is slower by is the price of the protocol.
+//! Decoding a whole frame, compared with the minimum work: unmask the payload and validate it as UTF-8. The difference
+//! is the cost of the protocol.
 
 mod support;
 
@@ -7,8 +7,8 @@ use ringfeed::proto::{Decoder, Event, Opcode, Role, encode_frame};
 use ringfeed::simd::utf8;
 use support::{Comparisons, Contender};
 
-/// All bytes are ASCII, so that ASCII text masked with it is ASCII text again: both sides can go on with what the turn
-/// before left them.
+/// All bytes are ASCII, so that ASCII text masked with this key is ASCII text again: each turn can continue with the
+/// result of the turn before.
 const KEY: [u8; 4] = [0x37, 0x7a, 0x21, 0x3d];
 const SIZES: [usize; 6] = [16, 64, 125, 1 << 10, 16 << 10, 64 << 10];
 
@@ -24,7 +24,7 @@ fn main() {
     comparisons.finish();
 }
 
-/// A masked text frame, masked once more each time it is worked on.
+/// A masked text frame, masked once more each time it is processed.
 struct Frame {
     text: Vec<u8>,
     bytes: Vec<u8>,
@@ -47,7 +47,7 @@ impl Frame {
     }
 }
 
-/// Unmasks and validates the payload, knowing where it is.
+/// Unmasks and validates the payload at its known position.
 struct Bare(Frame);
 
 impl Contender for Bare {

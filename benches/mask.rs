@@ -1,4 +1,4 @@
-//! Masking against the fastest thing that can be done to as many bytes: copying them.
+//! Masking, compared with the fastest operation on as many bytes: copying them.
 
 #[path = "support/placed_bytes.rs"]
 mod placed_bytes;
@@ -10,7 +10,7 @@ use support::{Comparisons, Contender};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const SIZES: [usize; 8] = [16, 64, 125, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 1 << 20];
-/// The header of a masked frame with a 16-bit length (RFC 6455 §5.2), and so where most large payloads begin.
+/// Length of a masked frame header with a 16-bit length (RFC 6455 §5.2): the offset of most large payloads.
 const HEADER_BYTES: usize = 8;
 
 fn main() {
@@ -33,15 +33,14 @@ fn main() {
     comparisons.finish();
 }
 
-/// Copies a payload to another place.
+/// Copies a payload to another buffer.
 struct Copy {
     source: PlacedBytes,
     target: PlacedBytes,
 }
 
 impl Copy {
-    /// The target begins at a cache line half a page away, where addresses that look the same do not slow the copy
-    /// down.
+    /// The target begins at a cache line half a page away, to avoid address aliasing that would slow the copy down.
     fn new(payload: &[u8], offset: usize) -> Self {
         let nothing = vec![0; payload.len()];
         Self { source: PlacedBytes::new(payload, offset), target: PlacedBytes::new(&nothing, offset / 64 * 64 + 2048) }

@@ -1,4 +1,4 @@
-//! Unmasking and validating a text in one pass, against doing one after the other and against validating alone.
+//! Unmasking and validating a text in one pass, compared with two passes and with validating alone.
 
 #[path = "support/placed_bytes.rs"]
 mod placed_bytes;
@@ -9,14 +9,14 @@ use ringfeed::simd::utf8::InvalidUtf8;
 use ringfeed::simd::{mask, utf8};
 use support::{Comparisons, Contender};
 
-/// Swaps each text of this bench with another valid one of the same shape, so that every call finds masked text and
-/// leaves valid text, and yet none needs a fresh copy.
+/// Exchanges each text of this bench with another valid one of the same shape, so that every call gets masked text and
+/// leaves valid text, without a fresh copy.
 const KEY: [u8; 4] = [1; 4];
 const SIZES: [usize; 7] = [16, 64, 125, 1 << 10, 4 << 10, 64 << 10, 1 << 20];
-/// The header of a masked frame with a 16-bit length (RFC 6455 §5.2), and so where most large payloads begin.
+/// Length of a masked frame header with a 16-bit length (RFC 6455 §5.2): the offset of most large payloads.
 const HEADER_BYTES: usize = 8;
 
-/// Takes a random number, gives the next character of a text.
+/// Maps a random number to the next character of a text.
 type Character = fn(u32) -> char;
 
 const TEXTS: [(&str, Character); 4] = [
@@ -54,7 +54,7 @@ fn compare_texts(comparisons: &mut Comparisons, baseline: Judge) {
     }
 }
 
-/// Some way to judge a text.
+/// A way to validate a text.
 type Judge = fn(&mut [u8]) -> Result<(), InvalidUtf8>;
 
 fn one_pass(text: &mut [u8]) -> Result<(), InvalidUtf8> {
@@ -70,7 +70,7 @@ fn validate_alone(text: &mut [u8]) -> Result<(), InvalidUtf8> {
     utf8::validate(text)
 }
 
-/// Judges the same text again and again.
+/// Validates the same text repeatedly.
 struct Judgement {
     judge: Judge,
     original: String,
@@ -106,7 +106,7 @@ impl Contender for Judgement {
     }
 }
 
-/// A text of exactly `size` bytes, ending in ASCII where the next character would not fit.
+/// A text of exactly `size` bytes. It ends in ASCII if the next character would not fit.
 fn text(size: usize, character: Character) -> String {
     let mut state = 1_u32;
     let random = std::iter::repeat_with(|| {

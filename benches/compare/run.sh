@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Ringfeed against itself, in alternation: as it delivers to clients of Centrifugo's protocol and to raw ones (topics),
-# with a tenth of its subscribers stalled and with none (stalled). See benches/README.md.
+# Ringfeed against itself, in alternation: with clients of Centrifugo's protocol and with raw ones (topics), or with a
+# tenth of its subscribers stalled and with none (stalled). See benches/README.md.
 #
 #   benches/compare/run.sh [--no-steering] topics|stalled [--rounds N] [--duration 2s] [--case TEXT]
 set -euo pipefail

@@ -1,4 +1,4 @@
-//! An attack as a process of its own, which gets only the CPU time that nobody else wants.
+//! An attack in a process of its own, which gets only CPU time that is otherwise idle.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,27 +15,27 @@ use crate::support::server::Server;
 /// The first argument of an attacker's process.
 pub(crate) const ARGUMENT: &str = "attack";
 
-/// What is done to a server.
+/// An attack on a server.
 pub(crate) struct Attack {
     pub(crate) name: &'static str,
     /// Flags of the server.
     pub(crate) flags: &'static [&'static str],
-    /// How many do it at once.
+    /// Number of threads that attack at the same time.
     pub(crate) threads: usize,
-    /// Does it once, and says what came of it.
+    /// Runs the attack once and returns its outcome.
     pub(crate) step: fn(&Target) -> String,
-    /// What goes on in its place while there is no attack, if anything.
+    /// The name of the load that runs in its place during the other half, if any.
     pub(crate) counterpart: Option<&'static str>,
 }
 
-/// Whom it is done to.
+/// The addresses of the attacked server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) data: SocketAddr,
     pub(crate) control: SocketAddr,
 }
 
-/// Asks the control port something, with the key: `request` is a method and a path.
+/// Sends a request with the key to the control port: `request` is a method and a path.
 pub(crate) fn ask(control: SocketAddr, request: &str, body: &[u8]) -> Response {
     let head = format!(
         "{request} HTTP/1.1\r\nHost: {control}\r\nX-API-Key: {}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
@@ -45,11 +45,11 @@ pub(crate) fn ask(control: SocketAddr, request: &str, body: &[u8]) -> Response {
     http::exchange(control, &[head.as_bytes(), body].concat())
 }
 
-/// How often what came of it.
+/// The number of times each outcome occurred.
 #[derive(Debug, Default)]
 pub(crate) struct Tally(BTreeMap<String, u64>);
 
-/// A running attack. Dropping this ends it, as does [`stop`](Attackers::stop).
+/// A running attack. It ends when dropped or by [`stop`](Attackers::stop).
 pub(crate) struct Attackers(Child);
 
 impl Attackers {
@@ -60,15 +60,15 @@ impl Attackers {
         Attackers(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("chrt can be run"))
     }
 
-    /// Ends the attack; what came of it.
+    /// Ends the attack, and returns its outcomes.
     pub(crate) fn stop(mut self) -> Tally {
-        // Its standard input ends, and then it does.
+        // Closing its standard input ends it.
         drop(self.0.stdin.take());
         let output = BufReader::new(self.0.stdout.take().expect("it is piped"));
         let mut tally = Tally::default();
         for line in output.lines() {
             let line = line.expect("lines of text");
-            let (what, count) = line.rsplit_once(' ').expect("what, and how often");
+            let (what, count) = line.rsplit_once(' ').expect("an outcome and its count");
             *tally.0.entry(what.to_owned()).or_default() += count.parse::<u64>().expect("a number");
         }
         tally
@@ -77,13 +77,13 @@ impl Attackers {
 
 impl Drop for Attackers {
     fn drop(&mut self) {
-        // Both fail only when it has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// An attacker's process: does the attack that is named over and over, until standard input ends.
+/// The attacker's process: repeats the named attack until standard input ends.
 pub(crate) fn run(arguments: &[String]) {
     let [name, data, control] = arguments else { panic!("an attack, and two addresses") };
     let target = Target { data: data.parse().expect("an address"), control: control.parse().expect("an address") };
@@ -94,15 +94,15 @@ pub(crate) fn run(arguments: &[String]) {
         thread::spawn(move || {
             loop {
                 let outcome = (attack.step)(&target);
-                *tally.lock().expect("nobody panics with it").0.entry(outcome).or_default() += 1;
+                *tally.lock().expect("no thread panics while it holds the lock").0.entry(outcome).or_default() += 1;
             }
         });
     }
     std::io::stdin().read_to_end(&mut Vec::new()).expect("standard input can be read");
-    for (what, count) in &tally.lock().expect("nobody panics with it").0 {
+    for (what, count) in &tally.lock().expect("no thread panics while it holds the lock").0 {
         println!("{what} {count}");
     }
-    // Whatever the threads do.
+    // Ends the threads, too.
     std::process::exit(0);
 }
 

@@ -1,4 +1,4 @@
-//! The attacks, each once from beginning to end. What came of it is a status, a close code, or how the stream ended.
+//! The attacks, one function each. The outcome is a status, a close code, or the way the stream ended.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -14,10 +14,10 @@ use socket2::SockRef;
 use crate::attack::{Attack, Target, ask};
 use crate::peer::{BINARY, CONTINUATION, FIN, PING, RSV1, TEXT, frame, frame_header, upgrade_request};
 
-/// The key of tokens and of the control port, as [`CONFIG`] has it.
+/// The key of tokens and of the control port, as in [`CONFIG`].
 pub(crate) const KEY: &str = "a key that nobody has guessed yet";
 
-/// The server's configuration, but for flags.
+/// The server's configuration, in addition to flags.
 pub(crate) const CONFIG: &str = r#"
 [centrifuge]
 anonymous = true
@@ -40,7 +40,7 @@ presence_read = "anyone"
 key = "a key that nobody has guessed yet"
 "#;
 
-/// Whoever is open to everybody sets bounds like these, as SECURITY.md advises.
+/// Limits for a server that is open to the public, as in SECURITY.md.
 const BOUNDED: &[&str] = &[
     "--messages-per-second-max",
     "1000",
@@ -52,7 +52,7 @@ const BOUNDED: &[&str] = &[
     "0",
 ];
 
-/// Without bounds on rates.
+/// Without rate limits.
 const UNBOUNDED: &[&str] = &["--ping-interval-ms", "0"];
 
 const DEFLATED: &[&str] = &["--deflate", "on", "--bytes-per-second-max", "1000000", "--ping-interval-ms", "0"];
@@ -91,7 +91,7 @@ pub(crate) const ATTACKS: &[Attack] = &[
     attack("slow-control-clients", UNBOUNDED, 2, slow_control_clients),
 ];
 
-/// What goes on in place of an attack.
+/// The loads that run in place of an attack.
 const COUNTERPARTS: &[Attack] = &[attack("reader", UNBOUNDED, 1, reads)];
 
 const fn attack(
@@ -114,7 +114,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     stream
 }
 
-/// An open WebSocket, or what the server said to it.
+/// An open WebSocket, or the status of the response.
 fn open(target: &Target, path: &str) -> Result<TcpStream, String> {
     open_with(target, &upgrade_request(path))
 }
@@ -145,18 +145,18 @@ fn status(head: &[u8]) -> String {
     head.get(9..12).map_or_else(|| "end".to_owned(), |digits| String::from_utf8_lossy(digits).into_owned())
 }
 
-/// Sends `request`, and reads the status of the answer.
+/// Sends `request`, and reads the status of the response.
 fn request(target: &Target, request: &[u8]) -> String {
     let mut stream = connect(target.data);
-    // A server that refuses a request need not read all of it.
+    // A server that rejects a request need not read all of it.
     let _ = stream.write_all(request);
     let mut answer = Vec::new();
-    // Nor need it read what it has refused: then the answer is followed by a reset.
+    // If unread bytes remain, a reset follows the response.
     let _ = stream.read_to_end(&mut answer);
     status(&answer)
 }
 
-/// Sends `bytes` over and over while reading all that comes; the close code in the end, or how else it ended.
+/// Sends `bytes` repeatedly while reading all received bytes. Returns the close code, or how else the connection ended.
 fn flood(stream: TcpStream, bytes: &[u8]) -> String {
     thread::scope(|scope| {
         let mut sender = stream.try_clone().expect("a descriptor to spare");
@@ -173,7 +173,7 @@ fn send_once(mut stream: TcpStream, bytes: &[u8]) -> String {
     read_close_code(&stream)
 }
 
-/// Reads frames up to the end; the code of the Close frame, if there was one.
+/// Reads frames to the end. Returns the code of the Close frame, if there was one.
 fn read_close_code(mut stream: &TcpStream) -> String {
     let (mut input, mut chunk) = (Vec::new(), vec![0; 256 * 1024]);
     loop {
@@ -194,7 +194,7 @@ fn read_close_code(mut stream: &TcpStream) -> String {
     }
 }
 
-/// The first whole frame of `input`: its first byte, its payload, and what is behind it.
+/// The first complete frame of `input`: its first byte, its payload, and the rest.
 fn next_frame(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (start, length) = match *input.get(1)? {
         126 => (4, u16::from_be_bytes(*input.get(2..)?.first_chunk()?) as usize),
@@ -205,11 +205,11 @@ fn next_frame(input: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((input[0], payload, &input[start + length..]))
 }
 
-/// Bytes through the loopback device that the server never sees.
+/// Sends bytes through the loopback device that do not reach the server.
 fn elsewhere(_: &Target) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let sender = connect(listener.local_addr().expect("it is bound"));
-    let (receiver, _) = listener.accept().expect("somebody has connected");
+    let (receiver, _) = listener.accept().expect("the sender has connected");
     flood_to(sender, receiver)
 }
 
@@ -221,13 +221,13 @@ fn flood_to(mut sender: TcpStream, mut receiver: TcpStream) -> String {
         });
         let chunk = vec![0; 64 * 1024];
         for _ in 0..10_000 {
-            sender.write_all(&chunk).expect("it is read");
+            sender.write_all(&chunk).expect("the receiver reads");
         }
     });
     "655 MB".to_owned()
 }
 
-/// A thousand connections that send a byte a second each, until the server has had enough of one of them.
+/// A thousand connections that send a byte a second each, until the server closes one of them.
 fn slow_handshakes(target: &Target) -> String {
     let mut crowd: Vec<TcpStream> = (0..1000).map(|_| connect(target.data)).collect();
     let request = upgrade_request("/echo");
@@ -283,15 +283,15 @@ fn large_message_flood(target: &Target) -> String {
     }
 }
 
-/// A hundred subscribers, published to with 10 MB a second: they never read.
+/// A hundred subscribers that never read, while 10 MB a second are published to them.
 fn never_reads(target: &Target) -> String {
     let dead: Vec<_> = (0..100).map(|_| open(target, "/feed/ballast")).collect();
     publish_ballast(target);
     drop(dead);
-    "a second of 100 deaf subscribers".to_owned()
+    "a second of 100 stalled subscribers".to_owned()
 }
 
-/// The same, but they read.
+/// The same with subscribers that read.
 fn reads(target: &Target) -> String {
     let streams: Vec<_> = (0..100).filter_map(|_| open(target, "/feed/ballast").ok()).collect();
     thread::scope(|scope| {
@@ -312,7 +312,7 @@ fn publish_ballast(target: &Target) {
     }
 }
 
-/// Asks for echoes and never reads one.
+/// Requests echoes and never reads one.
 fn echo_never_read(target: &Target) -> String {
     let Ok(mut stream) = open(target, "/echo") else { return "refused".to_owned() };
     let message = frame(FIN | BINARY, &[7; 60_000]);
@@ -339,7 +339,7 @@ fn reset(target: &Target) -> String {
     "left".to_owned()
 }
 
-/// A client of Centrifugo's protocol that was let in, and then sends these messages over and over.
+/// A client of Centrifugo's protocol that connects and then sends these messages repeatedly.
 fn commands(target: &Target, messages: &[u8]) -> String {
     let Ok(mut stream) = open(target, "/connection/websocket") else { return "refused".to_owned() };
     let _ = stream.write_all(&frame(FIN | TEXT, br#"{"id":1,"connect":{}}"#));
@@ -362,7 +362,7 @@ fn huge_json(target: &Target) -> String {
     commands(target, &frame(FIN | TEXT, format!(r#"{{"id":2,"x":"{}"}}"#, "x".repeat(16 << 20)).as_bytes()))
 }
 
-/// Comes with a token whose time is over, twice.
+/// Connects with an expired token, twice.
 fn expired_token(target: &Target) -> String {
     let token = sign(&json!({"sub": "ann", "exp": now_s() - 1}));
     let connect = json!({"id": 1, "connect": {"token": token}}).to_string();
@@ -372,7 +372,7 @@ fn expired_token(target: &Target) -> String {
     }
 }
 
-/// Brings the token of somebody else's subscription, over and over.
+/// Sends the subscription token of another user repeatedly.
 fn replayed_token(target: &Target) -> String {
     let token = sign(&json!({"sub": "ann", "channel": "private:a"}));
     let subscribe = json!({"id": 2, "subscribe": {"channel": "private:a", "token": token}}).to_string();
@@ -396,7 +396,7 @@ fn path_tricks(target: &Target) -> String {
     request(target, upgrade_request("/feed/%2e%2e/secret").as_bytes())
 }
 
-/// Zeros that inflate to two hundred times their size, which is what a message may.
+/// Zeros that inflate to two hundred times their size, the largest ratio allowed.
 fn deflate_bomb(target: &Target) -> String {
     let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
     let bomb = deflated_zeros(15 << 20);
@@ -406,24 +406,24 @@ fn deflate_bomb(target: &Target) -> String {
     }
 }
 
-/// Connections at once of an attack that has many.
+/// Connections of an attack with many.
 const CROWD: usize = 60;
 
-/// How long an attack that is not answered goes on.
+/// Duration of an attack without replies.
 const A_WHILE: Duration = Duration::from_millis(500);
 
-/// Sends each byte on every connection, each of them urgent.
+/// Sends each byte as urgent data on every connection.
 fn send_urgently(crowd: &[TcpStream], bytes: &[u8]) {
     for byte in bytes {
         for stream in crowd {
-            // It may have ended.
+            // The connection may have ended.
             let _ = SockRef::from(stream).send_out_of_band(&[*byte]);
         }
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Requests of which each byte is urgent, and that end before they are whole.
+/// Incomplete requests with every byte urgent.
 fn urgent_bytes_in_requests(target: &Target) -> String {
     let crowd: Vec<TcpStream> = (0..CROWD).map(|_| connect(target.data)).collect();
     for mut stream in &crowd {
@@ -433,14 +433,14 @@ fn urgent_bytes_in_requests(target: &Target) -> String {
     "500 bytes on 60 connections".to_owned()
 }
 
-/// Pings of which each byte is urgent, one after the other.
+/// Pings with every byte urgent, one after the other.
 fn urgent_bytes_in_frames(target: &Target) -> String {
     let crowd: Vec<TcpStream> = (0..CROWD).filter_map(|_| open(target, "/echo").ok()).collect();
     send_urgently(&crowd, &frame(FIN | PING, b"").repeat(80));
     "480 bytes on 60 connections".to_owned()
 }
 
-/// Publishes 10 MB to `kept:ballast`, once; and 1 MB to each of these, where there are some.
+/// Publishes 10 MB to `kept:ballast`, once; and 1 MB to each of `channels`, if there are any.
 fn fill_histories(target: &Target, channels: &'static [String]) {
     static IS_FILLED: OnceLock<()> = OnceLock::new();
     IS_FILLED.get_or_init(|| {
@@ -450,8 +450,8 @@ fn fill_histories(target: &Target, channels: &'static [String]) {
     });
 }
 
-/// A client of Centrifugo's protocol that asks over and over and never reads.
-fn ask_and_never_read(target: &Target, message: &str) -> String {
+/// A client of Centrifugo's protocol that sends requests repeatedly and never reads.
+fn request_and_never_read(target: &Target, message: &str) -> String {
     let Ok(mut stream) = open(target, "/connection/websocket") else { return "refused".to_owned() };
     let _ = stream.write_all(&frame(FIN | TEXT, br#"{"id":1,"connect":{}}"#));
     stream.set_write_timeout(Some(A_WHILE)).expect("a timeout can be set");
@@ -468,15 +468,15 @@ fn batch(command: impl Fn(usize) -> String) -> String {
     (2..62).map(command).collect::<Vec<_>>().join("\n")
 }
 
-/// Asks for a long history, sixty times in a message.
+/// Requests a long history, sixty times in a message.
 fn history_flood(target: &Target) -> String {
     static CHANNEL: OnceLock<[String; 1]> = OnceLock::new();
     fill_histories(target, CHANNEL.get_or_init(|| ["kept:ballast".to_owned()]));
     let history = |id| format!(r#"{{"id":{id},"history":{{"channel":"kept:ballast","limit":300}}}}"#);
-    ask_and_never_read(target, &batch(history))
+    request_and_never_read(target, &batch(history))
 }
 
-/// One request for the histories of 128 topics, whose answer is not read.
+/// One request for the histories of 128 topics, without reading the response.
 fn history_of_many_topics(target: &Target) -> String {
     static CHANNELS: OnceLock<Vec<String>> = OnceLock::new();
     let channels = CHANNELS.get_or_init(|| (0..128).map(|number| format!("kept:{number}")).collect());
@@ -490,14 +490,14 @@ fn history_of_many_topics(target: &Target) -> String {
     "10 readers of nothing".to_owned()
 }
 
-/// Names that nobody has used before.
+/// Unused topic names.
 fn new_topics(count: usize) -> Vec<String> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let process = std::process::id();
     (0..count).map(|_| format!("{process}.{}", NEXT.fetch_add(1, Ordering::Relaxed))).collect()
 }
 
-/// Subscribes to as many new topics as a connection may, and leaves.
+/// Subscribes to as many new topics as a connection may, and disconnects.
 fn topic_flood(target: &Target) -> String {
     match open(target, &format!("/feed/{}", new_topics(128).join(","))) {
         Ok(_) => "128 topics".to_owned(),
@@ -505,7 +505,7 @@ fn topic_flood(target: &Target) -> String {
     }
 }
 
-/// Asks who is present among some hundred, sixty times in a message.
+/// Requests the presence of a topic with some hundred members, sixty times in a message.
 fn presence_flood(target: &Target) -> String {
     static CROWD: OnceLock<Vec<TcpStream>> = OnceLock::new();
     CROWD.get_or_init(|| {
@@ -517,10 +517,10 @@ fn presence_flood(target: &Target) -> String {
         };
         (0..300).filter_map(|_| join()).collect()
     });
-    ask_and_never_read(target, &batch(|id| format!(r#"{{"id":{id},"presence":{{"channel":"kept:crowd"}}}}"#)))
+    request_and_never_read(target, &batch(|id| format!(r#"{{"id":{id},"presence":{{"channel":"kept:crowd"}}}}"#)))
 }
 
-/// Subscribes and unsubscribes, over and over, where it is kept who is there.
+/// Subscribes and unsubscribes repeatedly on a topic with presence.
 fn subscribe_storm(target: &Target) -> String {
     let pair = |id| {
         let channel = format!("kept:storm{}", id % 20);
@@ -533,7 +533,7 @@ fn subscribe_storm(target: &Target) -> String {
     commands(target, &frame(FIN | TEXT, batch(pair).as_bytes()).repeat(100))
 }
 
-/// Clients of the control port without the key: some say nothing, some never read what they are answered.
+/// Clients of the control port without the key: some send nothing, some never read their responses.
 fn slow_control_clients(target: &Target) -> String {
     let requests = "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(100);
     let crowd: Vec<TcpStream> = (0..200).map(|_| connect(target.control)).collect();

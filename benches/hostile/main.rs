@@ -1,15 +1,15 @@
-//! How much neighbours notice of hostile clients: round trips and a feed, with and without each attack, in turns.
+//! The effect of hostile clients on other clients: round trips and a feed, with and without each attack, in turns.
 //!
 //! ```text
 //! cargo bench --bench hostile [-- [--rounds N] [--seconds N] [NAME …]]
 //! ```
 //!
-//! The server has one shard and CPU 0; neighbours and attackers share CPU 1, where attackers get only what neighbours
-//! leave (`SCHED_IDLE`), as if they had machines of their own. The attack called `elsewhere` keeps CPU 1 and the
-//! loopback device busy without a byte for the server: what neighbours notice of that is the machine's doing, not the
-//! server's. A row of the table is an attack: the neighbours' latencies of all rounds together, of the ratios of each
-//! round's two halves the median and the range, and the server's memory before the first attack and at most
-//! in any. What became of the attackers, and what the server counted, goes to standard error.
+//! The server has one shard and CPU 0; neighbours and attackers share CPU 1, where attackers get only the time that
+//! neighbours leave (`SCHED_IDLE`), as if they had machines of their own. The attack `elsewhere` keeps CPU 1 and the
+//! loopback device busy without a byte for the server: its effect on neighbours is caused by the machine, not by the
+//! server. A table row is an attack: the neighbours' latencies over all rounds, the median and range of the ratio of
+//! each round's two halves, and the server's memory before the first attack and at most in any. The outcomes of the
+//! attackers and the counters of the server go to standard error.
 
 mod attack;
 mod attacks;
@@ -30,10 +30,10 @@ use support::http::Response;
 use support::server::Server;
 use support::target_dir;
 
-/// From the start of attackers to when they count: all of them are connected by then.
+/// Time after the start of the attackers until measuring begins: all of them are connected by then.
 const RUN_UP: Duration = Duration::from_millis(700);
 
-/// Connections that neighbours have, one of them to publish.
+/// Number of the neighbours' connections, including the publisher.
 const NEIGHBOURS: u64 = 2;
 
 fn main() {
@@ -124,10 +124,10 @@ fn compare(attack: &'static Attack, rounds: usize, duration: Duration) {
         attacked.feed,
         median(feed_ratios),
     );
-    eprintln!("{}: told {tally}; counted {}", attack.name, counted(&server));
+    eprintln!("{}: outcomes {tally}; server counters {}", attack.name, counted(&server));
 }
 
-/// The threads that this one starts from now on, and processes, too, run on `cpu`, where there is such a one.
+/// Pins this thread, and threads and processes it starts later, to `cpu`, if that exists.
 fn run_on(cpu: usize) {
     let mut set = CpuSet::new();
     set.set(cpu);
@@ -136,7 +136,7 @@ fn run_on(cpu: usize) {
     }
 }
 
-/// Has the kernel forget how much memory the server has had at most.
+/// Resets the kernel's record of the server's peak memory.
 fn forget_peak(server: &Server) {
     std::fs::write(format!("/proc/{}/clear_refs", server.id()), "5").expect("the server is this user's");
 }
@@ -149,12 +149,12 @@ fn memory(server: &Server, name: &str) -> u64 {
     kilobytes / 1024
 }
 
-/// What the server counts.
+/// The metrics of the server.
 fn metrics(server: &Server) -> Response {
     attack::ask(server.control, "GET /metrics", b"")
 }
 
-/// Waits until the attackers' connections have gone.
+/// Waits until the attackers' connections are closed.
 fn await_alone(server: &Server) {
     while metrics(server).text().lines().filter_map(connections).sum::<u64>() > NEIGHBOURS {
         std::thread::sleep(Duration::from_millis(20));
@@ -165,7 +165,7 @@ fn connections(line: &str) -> Option<u64> {
     line.strip_prefix("ringfeed_connections{")?.rsplit_once(' ')?.1.parse().ok()
 }
 
-/// What the server counted by reason.
+/// The server's counters by reason.
 fn counted(server: &Server) -> String {
     let metrics = metrics(server);
     let rows = metrics.text().lines().filter_map(|line| {

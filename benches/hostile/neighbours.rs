@@ -1,8 +1,8 @@
-//! Neighbours: a client that has round trips, and a subscriber of a feed that somebody publishes to.
+//! Neighbours: a client with round trips, and a subscriber of a feed with a publisher.
 //!
-//! They share a CPU with the attackers, which would have machines of their own. A kernel that is not preemptible lets
-//! who is ready wait until an attacker's system call is over, some milliseconds now and then: so a latency is told
-//! without the time in which its thread was ready and not let run.
+//! They share a CPU with the attackers, which would otherwise have machines of their own. On a kernel without
+//! preemption a ready thread waits until an attacker's system call ends, sometimes for milliseconds, so a latency
+//! excludes the time in which its thread was ready but not running.
 
 use std::fmt;
 use std::fs::File;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use crate::attacks::KEY;
 use crate::peer::{FIN, Peer, TEXT, frame};
 
-/// Between two round trips, and between two publications.
+/// Time between two round trips, and between two publications.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// Some latencies, in nanoseconds.
@@ -42,18 +42,18 @@ impl fmt::Display for Latencies {
     }
 }
 
-/// A clock that stands still while its thread is ready and not let run.
+/// A clock that stops while its thread is ready but not running.
 struct OwnClock {
     schedstat: File,
 }
 
 impl OwnClock {
-    /// Of the thread that calls this.
+    /// A clock for the calling thread.
     fn new() -> OwnClock {
         OwnClock { schedstat: File::open("/proc/thread-self/schedstat").expect("the kernel counts delays of threads") }
     }
 
-    /// How long the thread has been ready and not let run until now.
+    /// The total time in which the thread was ready but not running.
     fn delay(&self) -> Duration {
         let mut text = [0; 100];
         let len = self.schedstat.read_at(&mut text, 0).expect("the counts can be read");
@@ -61,13 +61,13 @@ impl OwnClock {
         Duration::from_nanos(fields.skip(1).find_map(|delay| delay.parse().ok()).expect("a second number"))
     }
 
-    /// Only of use beside another time of this clock.
+    /// The adjusted time. Compare it only with other times of this clock.
     fn now(&self) -> Instant {
         Instant::now() - self.delay()
     }
 }
 
-/// Beats at a steady pace, by its thread's own clock.
+/// A steady schedule, by its thread's own clock.
 struct Pace {
     clock: OwnClock,
     next: Instant,
@@ -79,7 +79,7 @@ impl Pace {
         Pace { next: clock.now(), clock }
     }
 
-    /// Waits for the next beat. Returns how late it is: who waits for a slow server must not measure less often.
+    /// Waits for the next beat. Returns its delay: a slow server must not make the measurements less frequent.
     fn beat(&mut self) -> Duration {
         let (intended, now) = (self.next, self.clock.now());
         self.next += PAUSE;
@@ -88,21 +88,21 @@ impl Pace {
     }
 }
 
-/// Their connections, which stay for as long as the server does.
+/// The connections of the neighbours, which stay open as long as the server runs.
 pub(crate) struct Neighbours {
     echo: Peer,
     publisher: Publisher,
-    /// When what is published was meant to be.
+    /// Scheduled times of publications.
     publish: Sender<Instant>,
-    /// How long each publication took.
-    heard: Receiver<u64>,
+    /// Latency of each publication.
+    received: Receiver<u64>,
 }
 
 impl Neighbours {
     pub(crate) fn new(data: SocketAddr, control: SocketAddr) -> Neighbours {
         let mut subscriber = Peer::open(data, "/feed/load");
         let (publish, published) = channel::<Instant>();
-        let (hear, heard) = channel();
+        let (report, received) = channel();
         thread::spawn(move || {
             let clock = OwnClock::new();
             let mut delay_before = clock.delay();
@@ -110,18 +110,18 @@ impl Neighbours {
                 assert_eq!(message.first_byte, FIN | TEXT);
                 let start = published.recv().expect("it was published");
                 let (took, delay) = (start.elapsed(), clock.delay());
-                // It has slept since the last one, until this one woke it.
+                // The thread slept until this publication woke it, so its delay belongs to this one.
                 let latency = took.saturating_sub(delay - delay_before);
-                hear.send(latency.as_nanos() as u64).expect("somebody wants to know");
+                report.send(latency.as_nanos() as u64).expect("the receiver is open");
                 delay_before = delay;
             }
         });
-        Neighbours { echo: Peer::open(data, "/echo"), publisher: Publisher::new(control), publish, heard }
+        Neighbours { echo: Peer::open(data, "/echo"), publisher: Publisher::new(control), publish, received }
     }
 
-    /// Round trips, and from a publication's request to its subscriber.
+    /// Measures round trips, and the latency from a publication's request to its subscriber.
     pub(crate) fn measure(&mut self, duration: Duration) -> (Latencies, Latencies) {
-        let Neighbours { echo, publisher, publish, heard } = self;
+        let Neighbours { echo, publisher, publish, received } = self;
         thread::scope(|scope| {
             let round_trips = scope.spawn(|| round_trips(echo, duration));
             let end = Instant::now() + duration;
@@ -132,7 +132,7 @@ impl Neighbours {
                 publisher.publish();
                 count += 1;
             }
-            let feed = heard.iter().take(count).collect();
+            let feed = received.iter().take(count).collect();
             (round_trips.join().expect("echoes come back"), Latencies(feed).sorted())
         })
     }
@@ -146,7 +146,7 @@ impl Latencies {
 }
 
 fn round_trips(peer: &mut Peer, duration: Duration) -> Latencies {
-    let message = frame(FIN | TEXT, b"is anybody disturbed?");
+    let message = frame(FIN | TEXT, b"a round trip message");
     let end = Instant::now() + duration;
     let (mut pace, mut latencies) = (Pace::start(), Vec::new());
     while Instant::now() < end {
@@ -158,7 +158,7 @@ fn round_trips(peer: &mut Peer, duration: Duration) -> Latencies {
     Latencies(latencies).sorted()
 }
 
-/// A connection to the control port that stays.
+/// A persistent connection to the control port.
 struct Publisher {
     stream: TcpStream,
     request: String,
@@ -180,7 +180,7 @@ impl Publisher {
     fn publish(&mut self) {
         self.stream.write_all(self.request.as_bytes()).expect("the server reads");
         self.answer.clear();
-        // The answer's body is one JSON object.
+        // The body of the response is one JSON object.
         while !self.answer.trim_ascii_end().ends_with(b"}") {
             let mut chunk = [0; 1024];
             let count = self.stream.read(&mut chunk).expect("an answer");

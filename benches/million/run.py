@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A million connections and more on one machine, shown: `ringfeed serve` on CPU 0, `loadgen` on CPU 1.
+"""Proofs with a million and more connections on one machine: `ringfeed serve` on CPU 0, `loadgen` on CPU 1.
 
     benches/million/run.py PROOF [--connections N] [--keep]      see benches/README.md for the proofs
-    benches/million/run.py report                                what was kept, as a page of benches/results
+    benches/million/run.py report                                prints the kept figures as a page of benches/results
 
-Needs root, and what is measured built: `cargo build --release -p ringfeed -p loadgen -p floor`. Each run has a network
-namespace of its own, with a TCP table that is large enough; the host's settings are put back when it ends.
+Needs root, and the binaries of `cargo build --release -p ringfeed -p loadgen -p floor`. Each run has a network namespace
+of its own, with a TCP table that is large enough; it restores the host's settings when it ends.
 """
 
 import argparse
@@ -25,14 +25,14 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 TARGET = os.path.join(ROOT, os.environ.get("CARGO_TARGET_DIR", "target"))
 KEPT = os.path.join(TARGET, "million")
 
-# What the host is given while a proof runs, as tuning/ has it for so many; the namespace inherits the first.
+# Host settings during a proof, as in tuning/ for this many connections; the namespace inherits the first.
 HOST_SETTINGS = {
     "net/ipv4/tcp_child_ehash_entries": "4194304",
     "net/ipv4/tcp_mem": "1500000 2250000 3000000",
 }
 NAMESPACE_SETTINGS = {"net/core/somaxconn": "4096", "net/ipv4/tcp_max_syn_backlog": "8192"}
 
-# Longer than anything takes here: what comes is looked at, not how fast.
+# Longer than any latency here: messages are checked, but not for lateness.
 PATIENT = ["--late", "60s", "--patience", "60s"]
 
 
@@ -51,7 +51,7 @@ def slab_bytes():
 
 
 class Server:
-    """A server under test: started on its CPU, known by the addresses that it prints."""
+    """A server under test: started on its CPU, reached at the addresses that it prints."""
 
     def __init__(self, program, flags, cpus="0"):
         self.command = [os.path.join(TARGET, "release", program), *flags]
@@ -73,7 +73,7 @@ class Server:
         return self.process.pid
 
     def metric(self, name, label=""):
-        """The sum over all shards; nothing once it has ended."""
+        """The sum over all shards; None once the server has ended."""
         try:
             with urllib.request.urlopen(f"{self.control}/metrics", timeout=30) as answer:
                 rows = answer.read().decode().splitlines()
@@ -91,13 +91,13 @@ class Server:
         return sum(map(int, times)) / 1e9
 
     def end(self):
-        """Its exit code. A server that was not told to stop is killed."""
+        """Kills the server. Returns its exit code, also if it has ended already."""
         self.process.kill()
         return self.process.wait()
 
 
 class Watch(threading.Thread):
-    """Looks at a server now and then: seconds since the start, connections, resident bytes, slab, CPU seconds."""
+    """Samples a server: seconds since the start, connections, resident bytes, slab, CPU seconds."""
 
     def __init__(self, server, pause):
         super().__init__(daemon=True)
@@ -123,7 +123,7 @@ class Watch(threading.Thread):
 
 
 def loadgen(scenario, server, *flags):
-    """What it found, and the command that asked."""
+    """The report of a run, with its command."""
     path = os.path.join(KEPT, f"loadgen-{os.getpid()}.json")
     words = [scenario, "--url", f"{server.data}/feed/{{topic}}", *flags, "--json", path]
     if scenario not in ("idle", "connect"):
@@ -157,7 +157,7 @@ FAULTS = ("missing", "duplicate", "reordered", "corrupt", "late", "stalled", "cl
 
 
 def broadcast(report):
-    """What one publication to everybody took."""
+    """The cost of one publication to all subscribers."""
     publications = report["figure"]["publications"]
     return {
         "publications": publications,
@@ -170,7 +170,7 @@ def broadcast(report):
 
 
 def hold(connections, flags=()):
-    """Connects everybody to one topic, then publishes to all of them."""
+    """Connects all subscribers to one topic, then publishes to all of them."""
     slab_before = slab_bytes()
     server = serve("--shards", "1", "--max-connections", str(connections), "--ping-interval-ms", "0", *flags)
     start = (server.resident_bytes(), server.cpu_seconds())
@@ -179,7 +179,7 @@ def hold(connections, flags=()):
     load = ["-c", str(connections), "--in-flight", "1", "--warmup", "1s", "--duration", "10s", *PATIENT]
     report = loadgen("fanout", server, *load)
     rows = watch.end()
-    # The last look before all were there: then publications begin, and at the end all leave.
+    # The last sample before all were connected: then publications begin, and at the end all disconnect.
     full = next((index for index, row in enumerate(rows) if row[1] >= connections), None)
     if not full:
         raise SystemExit("never saw all of them connected, or not before they were: more connections are needed")
@@ -200,7 +200,7 @@ def hold(connections, flags=()):
 
 
 def spread(connections, topics, *skew):
-    """Connects everybody, each to one of many topics, then publishes to those in turn."""
+    """Connects each subscriber to one of many topics, then publishes to the topics in turn."""
     server = serve("--shards", "1", "--max-connections", str(connections), "--ping-interval-ms", "0")
     start = server.resident_bytes()
     watch = Watch(server, 0.2)
@@ -222,17 +222,17 @@ def spread(connections, topics, *skew):
 
 
 def each(connections):
-    """As many topics as subscribers, each with one."""
+    """As many topics as subscribers, with one subscriber each."""
     return spread(connections, connections)
 
 
 def zipf(connections):
-    """A topic for each ten, the k-th with an audience in proportion to 1 / k: a few are large, most are small."""
+    """One topic per ten subscribers, the k-th with an audience proportional to 1 / k: a few large, most small."""
     return spread(connections, connections // 10, "--skew", "1")
 
 
 def floor(connections):
-    """The bare loop at the same scale."""
+    """The floor at the same scale."""
     server = Server("floor", ["--ring", str(connections + 64)])
     load = ["-c", str(connections), "--in-flight", "1", "--warmup", "1s", "--duration", "10s", *PATIENT]
     report = loadgen("fanout", server, *load)
@@ -242,7 +242,7 @@ def floor(connections):
 
 
 def idle(connections):
-    """Everybody only is there, and is pinged."""
+    """Idle connections that answer pings."""
     server = serve("--shards", "1", "--max-connections", str(connections))
     watch = Watch(server, 5)
     watch.start()
@@ -268,7 +268,7 @@ def idle(connections):
 
 
 def storm(connections):
-    """A crowd is cut and comes back at once, while others are published to: as the admission of handshakes is set."""
+    """Many clients are cut and reconnect at once, while others receive publications. Once per admission rate."""
     figures, commands = {}, []
     for rate in (10_000, 4_000):
         room = ["--max-connections", str(connections + 20_000)]
@@ -290,7 +290,7 @@ def storm(connections):
 
 
 def drain(connections):
-    """The server is told to stop, and tells everybody to go elsewhere over 20 seconds."""
+    """The server gets SIGTERM and closes all connections over 20 seconds."""
     server = serve("--shards", "1", "--max-connections", str(connections), "--drain-spread-ms", "20000")
     report = loadgen("drain", server, "-c", str(connections), "--spread", "20s", "--duration", "3s", *PATIENT)
     code = server.process.wait(timeout=60)
@@ -319,7 +319,7 @@ def shards(connections):
     return {"figures": figures, "commands": commands[:4]}
 
 
-# Each with the number of connections that it is for.
+# Each proof with its number of connections.
 PROOFS = {
     "hold": (hold, 1_000_000),
     "floor": (floor, 1_000_000),
@@ -333,7 +333,7 @@ PROOFS = {
 
 
 def outside(arguments):
-    """Gives the host what the proof needs, runs it in a namespace, and puts everything back."""
+    """Changes the host settings, runs the proof in a namespace, and restores the settings."""
     before = {name: setting(name) for name in HOST_SETTINGS}
     try:
         for name, value in HOST_SETTINGS.items():

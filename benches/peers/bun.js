@@ -1,5 +1,5 @@
-// Bun's built-in WebSocket server: publish to a topic, and echo, and nothing done per message besides. Compressed with
-// --deflate, by the compressor that all connections share.
+// Bun's built-in WebSocket server: publishes to a topic and echoes, without other work per message. With --deflate it
+// compresses, using the compressor shared by all connections.
 const deflate = process.argv.includes("--deflate");
 const server = Bun.serve({
   hostname: "127.0.0.1",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Prints a port of loopback that nobody uses, for servers that cannot be told to choose one themselves. It lies below
-# those that the kernel gives to clients, thousands of which are still taken for a minute after a bench of handshakes.
+# Prints a free loopback port, for servers that cannot choose one themselves. It is below the ephemeral ports, thousands
+# of which stay in TIME_WAIT for a minute after a handshake bench.
 set -euo pipefail
 read -r clients_from _ </proc/sys/net/ipv4/ip_local_port_range
 exec python3 - "$clients_from" <<'PYTHON'

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# mosquitto with a WebSocket listener, for anybody, which keeps nothing.
+# mosquitto with an anonymous WebSocket listener, without persistence.
 #
-# It says where before it listens: whoever reads that must try again until somebody answers.
+# It prints its address before it listens: the reader must retry until a connection succeeds.
 set -euo pipefail
 port=$("$(dirname "$0")/free_port.sh")
 directory=$(mktemp -d)
-# With a bound on what waits for a subscriber it would drop messages. The listener on a path nobody uses: version 2.0.11
-# ends if all are for WebSockets.
+# With a limit on the queue of a subscriber it would drop messages. The listener on a path is unused: version 2.0.11
+# exits if all listeners are for WebSockets.
 cat >"$directory/mosquitto.conf" <<CONF
 listener 0 $directory/socket
 listener $port 127.0.0.1

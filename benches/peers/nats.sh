@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # nats-server with a WebSocket listener, uncompressed.
 #
-# It says where before it listens: whoever reads that must try again until somebody answers.
+# It prints its address before it listens: the reader must retry until a connection succeeds.
 set -euo pipefail
 port=$("$(dirname "$0")/free_port.sh")
 directory=$(mktemp -d)

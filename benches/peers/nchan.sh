@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # nginx with nchan, as one process: WebSocket subscribers at /feed/<topic>, POST to /publish/<topic>.
 #
-# It says where before it listens: whoever reads that must try again until somebody answers.
+# It prints its address before it listens: the reader must retry until a connection succeeds.
 set -euo pipefail
 port=$("$(dirname "$0")/free_port.sh")
 directory=$(mktemp -d)

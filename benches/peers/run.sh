@@ -5,7 +5,7 @@
 #                        [--rounds N] [--duration 2s] [--case TEXT]
 #
 # Installs the peers: Bun and ws from npm (needs node and npm) and the Rust servers by cargo, below the target
-# directory; nats-server, mosquitto and nginx with nchan by apt, if they are not there.
+# directory; nats-server, mosquitto and nginx with nchan by apt, unless they are installed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -39,7 +39,7 @@ target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$target/peers/node"
 cp benches/peers/package.json benches/peers/package-lock.json "$target/peers/node/"
 npm ci --prefix "$target/peers/node" --ignore-scripts --no-audit --no-fund
-# Puts the program for this machine in its place; the only install script that is needed.
+# Installs the binary for this machine; no other install script is needed.
 (cd "$target/peers/node/node_modules/bun" && node install.js)
 cargo build --release --manifest-path benches/peers/Cargo.toml --target-dir "$target/peers"
 cargo build --release --package ringfeed --package loadgen --package compare

@@ -1,5 +1,5 @@
-// npm's ws on Node: a loop over all subscribers for a publication, as its documentation has it, and echo.
-// Arguments: where the module is, and --deflate to compress, at Ringfeed's level.
+// npm's ws on Node: loops over all subscribers for a publication, as in its documentation, and echoes.
+// Arguments: the path of the module, and --deflate to compress at Ringfeed's level.
 const { WebSocketServer } = require(require("node:path").resolve(process.argv[2]));
 
 const perMessageDeflate = process.argv.includes("--deflate") && { zlibDeflateOptions: { level: 2 } };

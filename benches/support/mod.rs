@@ -1,12 +1,10 @@
-//! A harness that compares two things in one process: it lets them take turns, many times, and reports medians.
+//! A harness that compares two contenders in one process: they take turns, many times, and it reports medians.
 //!
-//! Taking turns is what makes a ratio mean something on a machine that is never quite idle: both sides of a pair meet
-//! the same neighbours and the same clock frequency, and the ratio is the median over the pairs. Absolute numbers are
-//! for orientation.
+//! Turns make a ratio meaningful on a machine with other load: both sides of a pair run under the same load and clock
+//! frequency, and the ratio is the median over the pairs. Absolute numbers are only for orientation.
 //!
-//! `cargo bench` measures. With `-- --record` it also writes what it printed to `benches/results/`. Without the
-//! `--bench` that cargo adds, as under `cargo test --benches`, everything runs just often enough to see that the
-//! answers are right.
+//! `cargo bench` measures. With `-- --record` it also writes its output to `benches/results/`. Without the `--bench`
+//! that cargo adds, as in `cargo test --benches`, everything runs just often enough to check the results.
 
 mod record;
 
@@ -15,41 +13,41 @@ use std::time::{Duration, Instant};
 
 use record::Record;
 
-/// How many pairs a comparison takes its medians from.
+/// Number of pairs for the medians.
 const PAIRS: usize = 41;
-/// About how long one turn lasts: far longer than reading the clock, far shorter than a time slice.
+/// Approximate length of one turn: far longer than reading the clock, far shorter than a time slice.
 const TURN: Duration = Duration::from_micros(200);
 
-/// One of the two things compared.
+/// One of the two sides of a comparison.
 pub(crate) trait Contender {
     /// The work that is timed.
     fn work(&mut self);
 
-    /// Panics unless all the work so far was done right. Called after each turn, and not timed.
+    /// Panics unless all work so far was correct. Called after each turn, outside the measured time.
     fn check(&self);
 }
 
-/// The comparisons of one bench target, and what they found.
+/// The comparisons of one bench target, and their results.
 pub(crate) struct Comparisons {
     record: Record,
 }
 
 impl Comparisons {
-    /// Reads from the command line whether to measure and whether to record; `name` goes into the name of the record.
+    /// Reads from the command line whether to measure and whether to record; `name` is part of the file name.
     pub(crate) fn from_command_line(name: &'static str) -> Self {
         Self { record: Record::from_command_line(name) }
     }
 
-    /// Begins a table: `title` says in full what is compared with what.
+    /// Begins a table: `title` describes the comparison in full.
     pub(crate) fn table(&mut self, title: &str, baseline: &str, candidate: &str) {
         self.record.line(&format!("\n{title}"));
         self.record.line(&format!("{:<28} {baseline:>16} {candidate:>16}   ratio (quartiles)", "median GB/s"));
     }
 
-    /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and how many
-    /// times as fast the candidate is.
+    /// Lets the two contenders take turns at a work of `bytes` bytes, and adds a row: the speed of both, and the
+    /// speed-up of the candidate.
     ///
-    /// Both are made in several copies that are used in rotation, see [`copies`].
+    /// Each contender has several copies that are used in rotation, see [`copies`].
     pub(crate) fn compare<B: Contender, C: Contender>(
         &mut self,
         row: &str,
@@ -78,20 +76,20 @@ impl Comparisons {
         ));
     }
 
-    /// Writes the record, if asked to.
+    /// Writes the record, if requested.
     pub(crate) fn finish(self) {
         self.record.finish();
     }
 }
 
-/// How many copies of a work of `bytes` bytes are used in rotation: enough for small ones not to read what the
-/// processor is still busy writing, which would be slow and unlike real work, and few enough for them to stay in the
-/// first-level cache.
+/// The number of copies of a work of `bytes` bytes to use in rotation: enough that small copies do not read data the
+/// processor is still writing, which would be slow and unrealistic, and few enough that all stay in the first-level
+/// cache.
 fn copies(bytes: usize) -> usize {
     (8192 / bytes).clamp(1, 16)
 }
 
-/// How many rounds make a turn: doubled until they last long enough.
+/// The number of rounds per turn: doubled until a turn is long enough.
 fn rounds_per_turn(copies: &mut [impl Contender]) -> usize {
     let mut rounds = 1;
     while turn(copies, rounds) < TURN {

@@ -1,17 +1,17 @@
-//! Memory for a bench, at an address of its choice.
+//! Memory for a bench, at a chosen address.
 
 use std::ops::{Deref, DerefMut, Range};
 
-/// Bytes at a chosen distance from the beginning of a page, since speed depends on it.
+/// Bytes at a chosen offset within a page, since speed depends on it.
 pub(crate) struct PlacedBytes {
     storage: Vec<u8>,
     range: Range<usize>,
 }
 
 impl PlacedBytes {
-    /// A copy of `bytes`, the first of them `offset` bytes behind the beginning of a page of 4 KiB.
+    /// A copy of `bytes` that starts `offset` bytes after the beginning of a page of 4 KiB.
     ///
-    /// Copies that are used in rotation do well not to share an offset, since the cache would keep only a few of them.
+    /// Copies used in rotation should have different offsets, since the cache keeps only a few with the same one.
     pub(crate) fn new(bytes: &[u8], offset: usize) -> Self {
         const PAGE_BYTES: usize = 4096;
         let offset = offset % PAGE_BYTES;

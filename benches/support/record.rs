@@ -1,4 +1,4 @@
-//! What a bench prints, with where and when it was, and the record that is kept of it.
+//! The output of a bench, with machine and date, and the file it is recorded in.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,15 +7,14 @@ use std::process::Command;
 /// The output of one bench target.
 pub(crate) struct Record {
     name: &'static str,
-    /// Whether it is to be measured, and not only tried.
+    /// Whether to measure; otherwise the bench only checks results.
     pub(crate) measures: bool,
     is_kept: bool,
     text: String,
 }
 
 impl Record {
-    /// Reads from the command line whether to measure and whether to keep what is printed; `name` goes into the name of
-    /// the file.
+    /// Reads from the command line whether to measure and whether to record; `name` is part of the file name.
     pub(crate) fn from_command_line(name: &'static str) -> Self {
         let has_flag = |flag: &str| std::env::args().any(|argument| argument == flag);
         let measures = has_flag("--bench");
@@ -28,10 +27,10 @@ impl Record {
     /// Prints a line.
     pub(crate) fn line(&mut self, line: &str) {
         println!("{line}");
-        writeln!(self.text, "{line}").expect("a string takes what it is given");
+        writeln!(self.text, "{line}").expect("writing to a string succeeds");
     }
 
-    /// Writes the file, if asked to.
+    /// Writes the file, if requested.
     pub(crate) fn finish(self) {
         if self.is_kept {
             let file = format!("{}-{}-{}.txt", date(), file_name(&cpu_model()), self.name);
@@ -41,7 +40,7 @@ impl Record {
     }
 }
 
-/// What a reader must know to make sense of the numbers.
+/// The facts about the machine that the figures depend on.
 fn machine_facts() -> String {
     format!(
         "date {}, CPU {}, Linux {}, {}, commit {}, masking kernel {}\n",
@@ -64,7 +63,7 @@ fn cpu_model() -> String {
     model.map_or_else(|| output_of("uname", &["-m"]), |(_, model)| model.to_owned())
 }
 
-/// What a command prints, or "unknown" where there is no such command.
+/// The output of a command, or "unknown" if the command does not exist.
 fn output_of(command: &str, arguments: &[&str]) -> String {
     match Command::new(command).args(arguments).output() {
         Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).trim().to_owned(),
@@ -72,7 +71,7 @@ fn output_of(command: &str, arguments: &[&str]) -> String {
     }
 }
 
-/// `text` in small letters, digits and dashes.
+/// `text` in lower-case letters, digits and dashes.
 fn file_name(text: &str) -> String {
     let words = text.split(|letter: char| !letter.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.collect::<Vec<_>>().join("-").to_ascii_lowercase()

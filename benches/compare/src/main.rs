@@ -1,9 +1,9 @@
-//! Runs servers in alternation under `loadgen` and writes tables of what they cost.
+//! Runs servers in alternation under `loadgen` and writes tables of their costs.
 //!
 //! Servers run on CPU 0, the load generator on CPU 1; each run starts its server anew. Since figures of one machine
-//! wobble with whatever else happens on it, servers take turns, the order changes from round to round, and what is
-//! compared are runs of the same round. A run in which a message was lost or wrong ends everything; the cases before it
-//! are written down. Of a server that promises no order among publishers it is only told that subscribers saw several.
+//! vary with its other load, servers take turns, the order changes from round to round, and only runs of the same round
+//! are compared. A run with a lost or wrong message ends the comparison; the cases before it are written. For a server
+//! that promises no order among publishers, different orders are only reported.
 
 mod measure;
 mod plan;
@@ -24,21 +24,21 @@ use results::Place;
 /// Runs servers in alternation under the load generator.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// What to compare
+    /// The comparison to run
     plan: PlanName,
     /// Runs of each server in each case
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// How long each run is measured
+    /// Length of each measured run
     #[arg(long, default_value = "2s")]
     duration: String,
-    /// Only cases whose name contains this
+    /// Run only cases with this text in their name
     #[arg(long, default_value = "")]
     case: String,
-    /// Where the peers are installed
+    /// Directory with the installed peers
     #[arg(long, default_value = "target/peers")]
     peers: PathBuf,
-    /// Where the tables go
+    /// Directory for the tables
     #[arg(long, default_value = "benches/results")]
     results: PathBuf,
 }
@@ -49,13 +49,13 @@ enum PlanName {
     Floor,
     /// Ringfeed against other servers
     Peers,
-    /// What the load generator takes with a CPU, as a multiple of what the fastest servers deliver with one
+    /// Deliveries that the load generator receives per CPU, as a multiple of those that the fastest servers send
     Capacity,
-    /// Ringfeed with compression against itself without, and against other servers that compress
+    /// Ringfeed with compression against Ringfeed without, and against other servers that compress
     Deflate,
-    /// Ringfeed to clients of Centrifugo's protocol against itself to those of the raw feed
+    /// Ringfeed with clients of Centrifugo's protocol against Ringfeed with clients of the raw feed
     Topics,
-    /// Ringfeed with a tenth of its subscribers stalled against itself with none
+    /// Ringfeed with a tenth of its subscribers stalled against Ringfeed with none
     Stalled,
 }
 
@@ -88,7 +88,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     outcome
 }
 
-/// Adds each case to `measurements` once all its runs are done: what was measured is kept though a later one fails.
+/// Adds each case to `measurements` once all its runs are done, so that earlier cases are kept if a later one fails.
 fn measure_all(
     arguments: &Arguments,
     plan: &Plan,

@@ -13,10 +13,10 @@ use crate::server::{SERVER_CPU, Server};
 /// The CPU that the load generator runs on.
 const CLIENT_CPU: &str = "1";
 
-/// What `loadgen` ends with when messages were lost or wrong.
+/// Exit code of `loadgen` if messages were lost or wrong.
 const FAULTS: i32 = 1;
 
-/// What `loadgen` ends with when it was the bottleneck itself.
+/// Exit code of `loadgen` if it was the bottleneck itself.
 const CLIENT_BOUND: i32 = 3;
 
 /// One run of one server.
@@ -27,7 +27,7 @@ pub(crate) struct Measurement {
     pub(crate) report: Report,
 }
 
-/// What is used of the report that `loadgen` writes.
+/// The part of `loadgen`'s report that is used here.
 #[derive(Clone, Deserialize)]
 pub(crate) struct Report {
     pub(crate) count: u64,
@@ -39,29 +39,29 @@ pub(crate) struct Report {
     pub(crate) server: ServerCost,
     pub(crate) figures: Vec<Figure>,
     pub(crate) faults: Faults,
-    /// Not the load generator's: what the system and the server itself say of the server afterwards.
+    /// Not from `loadgen`: read after the run from the system and the server.
     #[serde(skip)]
     pub(crate) afterwards: Afterwards,
-    /// Not `loadgen`'s to tell.
+    /// Not from `loadgen`: read from the system.
     #[serde(skip)]
     pub(crate) cores: Cores,
 }
 
-/// What is known of a server after a run.
+/// State of a server after a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Afterwards {
-    /// The most memory that it had resident, in bytes.
+    /// Peak of its resident memory, in bytes.
     pub(crate) peak_bytes: u64,
-    /// Subscribers that were closed as slow.
+    /// Subscribers closed as slow.
     pub(crate) closed: u64,
-    /// Publications that were dropped for a slow subscriber.
+    /// Publications dropped for a slow subscriber.
     pub(crate) dropped: u64,
-    /// Publications that a newer one took the place of.
+    /// Publications replaced by a newer one.
     pub(crate) conflated: u64,
 }
 
-/// Seconds for which CPUs were not idle, whatever for: also for packets that came while their program slept, which the
-/// kernel puts on no program's account.
+/// Seconds in which the CPUs were not idle, for any reason: including packets that arrived while their program slept,
+/// which the kernel charges to no process.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Cores {
     pub(crate) server: f64,
@@ -69,10 +69,10 @@ pub(crate) struct Cores {
 }
 
 impl Cores {
-    /// So far.
+    /// The seconds so far.
     fn now() -> Result<Cores, Box<dyn Error>> {
         let stat = std::fs::read_to_string("/proc/stat")?;
-        let busy = |cpu| busy_seconds(&stat, cpu).ok_or_else(|| format!("/proc/stat tells nothing of CPU {cpu}"));
+        let busy = |cpu| busy_seconds(&stat, cpu).ok_or_else(|| format!("/proc/stat has no CPU {cpu}"));
         Ok(Cores { server: busy(SERVER_CPU)?, client: busy(CLIENT_CPU)? })
     }
 
@@ -81,8 +81,8 @@ impl Cores {
     }
 }
 
-/// Hundredths of a second are in `/proc/stat`: user, nice, system, idle, waiting for I/O, interrupts of two kinds, and
-/// what the hypervisor took.
+/// The fields of `/proc/stat`, in hundredths of a second: user, nice, system, idle, I/O wait, two kinds of interrupts,
+/// and steal.
 fn busy_seconds(stat: &str, cpu: &str) -> Option<f64> {
     let line = stat.lines().find_map(|line| line.strip_prefix("cpu")?.strip_prefix(cpu)?.strip_prefix(' '))?;
     let ticks: Vec<f64> = line.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
@@ -91,24 +91,24 @@ fn busy_seconds(stat: &str, cpu: &str) -> Option<f64> {
 }
 
 impl Report {
-    /// The same as [`client_capacity`](Self::client_capacity), of all that the two CPUs did.
+    /// Like [`client_capacity`](Self::client_capacity), for all work of the two CPUs.
     pub(crate) fn core_capacity(&self) -> f64 {
         self.cores.server / self.cores.client
     }
 
-    /// How many times what the server can do with a CPU the load generator can take with one.
+    /// Deliveries that the load generator can receive per CPU, as a multiple of those that the server can send.
     pub(crate) fn client_capacity(&self) -> f64 {
         let client_cpu_ns_each = self.client_cpus * 1e9 / self.per_second;
         self.server.cpu_ns_each / client_cpu_ns_each
     }
 
-    /// What only this scenario tells; not a number if it does not.
+    /// A figure that only some scenarios report; NaN if there is none.
     pub(crate) fn figure(&self, name: &str) -> f64 {
         self.figures.iter().find(|figure| figure.name == name).map_or(f64::NAN, |figure| figure.value)
     }
 }
 
-/// How often what was wrong.
+/// Fault counts by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Deserialize)]
 pub(crate) struct Faults {
     pub(crate) missing: u64,
@@ -122,7 +122,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// Everybody got everything, if not in the same order.
+    /// Whether the only fault is the order of messages.
     fn is_order_only(self) -> bool {
         self == Faults { reordered: self.reordered, ..Faults::default() }
     }
@@ -137,7 +137,7 @@ pub(crate) struct Figure {
 
 #[derive(Clone, Deserialize)]
 pub(crate) struct SelfCheck {
-    /// The load generator was the bottleneck: rate and latency are not the server's, its CPU time is.
+    /// The load generator was the bottleneck: rate and latency do not describe the server, its CPU time does.
     pub(crate) client_bound: bool,
 }
 
@@ -149,12 +149,12 @@ pub(crate) struct Latency {
 }
 
 impl Latency {
-    /// The one to trust: where there is a schedule, from the times that it meant.
+    /// The latency to rely on: from the scheduled times if there is a schedule.
     pub(crate) fn honest(&self) -> &Summary {
         self.corrected.as_ref().unwrap_or(&self.uncorrected)
     }
 
-    /// Of a run without a schedule.
+    /// The latency of a run without a schedule.
     #[cfg(test)]
     pub(crate) fn closed_loop(summary: Summary) -> Latency {
         Latency { corrected: None, uncorrected: summary }
@@ -177,7 +177,7 @@ pub(crate) struct ServerCost {
     pub(crate) resident_bytes: u64,
 }
 
-/// Starts `plan`, drives it with `case`, and ends it.
+/// Starts `plan`, drives it with `case`, and stops it.
 ///
 /// # Errors
 /// If the server or the load generator can't be started, or a message was lost or wrong.
@@ -195,7 +195,7 @@ pub(crate) fn run(
         loadgen.arg("--deflate");
     }
     loadgen.args(["--duration", duration, "--warmup", case.warmup, "--cpu", CLIENT_CPU]);
-    // A server that is slow is not wrong: how slow it is, is what is measured.
+    // A slow server is not a fault: its latency is a result.
     loadgen.args(["--late", "1m"]);
     loadgen.args(["--server-pid", &server.pid().to_string()]);
     let before = Cores::now()?;
@@ -204,14 +204,14 @@ pub(crate) fn run(
     let cores = Cores::now()?.since(before);
     let report = std::fs::read(&json).map_err(Box::from).and_then(|report| read(&report));
     let is_fine = match (output.status.code(), &report) {
-        // With CLIENT_BOUND every message was right, too, and what a delivery cost the server is as true as ever.
+        // CLIENT_BOUND runs have no faults, either, and the server's CPU time per delivery is still valid.
         (Some(0 | CLIENT_BOUND), _) => true,
         (Some(FAULTS), Ok(report)) => plan.mixes_publishers && report.faults.is_order_only(),
         _ => false,
     };
     if !is_fine {
-        let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        return Err(format!("{}, {}: {said}{complained}", case.name, plan.name).into());
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        return Err(format!("{}, {}: {stdout}{stderr}", case.name, plan.name).into());
     }
     let mut report = Report { cores, ..report? };
     std::fs::remove_file(&json)?;
@@ -225,7 +225,7 @@ fn read(report: &[u8]) -> Result<Report, Box<dyn Error>> {
     Ok(serde_json::from_slice(report)?)
 }
 
-/// What the load generator is to do: where nobody is slow, it is plain fan-out.
+/// The scenario of `loadgen`: plain fan-out if no subscribers are stalled.
 fn task(scenario: Scenario, stalled: u32) -> Vec<String> {
     match (scenario, stalled) {
         (Scenario::Slow, 0) => words(Scenario::Fanout.name()),

@@ -1,31 +1,31 @@
-//! What is compared: servers, and the cases they run.
+//! The comparisons: servers, and the cases they run.
 
 use std::path::Path;
 
 use crate::measure::Report;
 
-/// A program that serves, and how it is reached.
+/// A server program, and how to connect to it.
 pub(crate) struct ServerPlan {
     pub(crate) name: &'static str,
-    /// Program and arguments. It prints `listening on ws://…`, perhaps `control on http://…`, then `ready`.
+    /// Program and arguments. It prints `listening on ws://…`, optionally `control on http://…`, then `ready`.
     pub(crate) command: Vec<String>,
     pub(crate) publish: Publish,
-    /// Clients have messages compressed.
+    /// Whether clients use compression.
     pub(crate) deflate: bool,
-    /// Percent of its subscribers that do not read.
+    /// Percentage of its subscribers that do not read.
     pub(crate) stalled: u32,
-    /// It keeps each publisher's order, and promises no order among several: subscribers may see different ones.
+    /// It keeps each publisher's order, but promises no order among several: subscribers may see different orders.
     pub(crate) mixes_publishers: bool,
 }
 
-/// How publications get into a server.
+/// How to publish to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Publish {
     /// `POST /publish/bench` on the control address.
     Post,
     /// A message on a WebSocket at `/publish`.
     WebSocket,
-    /// `POST /api/publish` on the control address, to subscribers that speak Centrifugo's protocol as JSON.
+    /// `POST /api/publish` on the control address, to subscribers that use Centrifugo's protocol as JSON.
     Centrifugo,
     /// In the protocol of this driver, on the same address as subscribers.
     Driver(&'static str),
@@ -37,16 +37,16 @@ pub(crate) struct Case {
     /// Arguments of `loadgen`, without addresses and durations.
     pub(crate) load: Vec<String>,
     pub(crate) scenario: Scenario,
-    /// How long it runs before it is measured.
+    /// Length of the warm-up.
     pub(crate) warmup: &'static str,
-    /// Indices of the servers that take part. The first is the one that others are compared with.
+    /// Indices of the servers that take part. The others are compared with the first.
     pub(crate) servers: Vec<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scenario {
     Fanout,
-    /// Fan-out at a rate, while some do not read.
+    /// Fan-out at a rate, while some subscribers do not read.
     Slow,
     Echo,
     Connect,
@@ -54,7 +54,7 @@ pub(crate) enum Scenario {
 }
 
 impl Scenario {
-    /// As `loadgen` calls it.
+    /// Its name in `loadgen`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Scenario::Fanout => "fanout",
@@ -65,7 +65,7 @@ impl Scenario {
         }
     }
 
-    /// What is counted, one of them.
+    /// The unit of the count, in the singular.
     pub(crate) fn unit(self) -> &'static str {
         match self {
             Scenario::Fanout | Scenario::Slow => "delivery",
@@ -81,11 +81,11 @@ pub(crate) struct Plan {
     pub(crate) name: &'static str,
     pub(crate) servers: Vec<ServerPlan>,
     pub(crate) cases: Vec<Case>,
-    /// What the table at the top shows of the cases.
+    /// The columns of the summary table.
     pub(crate) summary: Vec<Column>,
 }
 
-/// A column of the table at the top.
+/// A column of the summary table.
 pub(crate) struct Column {
     pub(crate) title: &'static str,
     /// Name of the case.
@@ -94,12 +94,12 @@ pub(crate) struct Column {
     pub(crate) shown: Shown,
 }
 
-/// How figures stand in the table at the top.
+/// How the summary table shows the figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shown {
-    /// The first server's as it is, others as multiples of it.
+    /// The first server's absolute, the others as multiples of it.
     AsMultiple,
-    /// As they are: they are ratios already.
+    /// Absolute, since they are already ratios.
     AsIs,
 }
 
@@ -118,7 +118,7 @@ impl Plan {
         Plan { name: "floor", servers: vec![ringfeed(binaries), floor], cases, summary: Vec::new() }
     }
 
-    /// Ringfeed against other servers, each the fastest way it offers.
+    /// Ringfeed against other servers, each configured for its best speed.
     pub(crate) fn peers(binaries: &Path, peers: &Path) -> Plan {
         let peer = |name, command| server(name, command, Publish::WebSocket);
         let script = |name, file, publish| server(name, vec![path(Path::new("benches/peers"), file)], publish);
@@ -156,8 +156,8 @@ impl Plan {
         Plan { name: "peers", servers, cases, summary }
     }
 
-    /// How many times what a server delivers with a CPU the load generator takes with one: the fastest servers, and the
-    /// cases in which that matters most.
+    /// Deliveries that the load generator receives per CPU, as a multiple of those that a server sends: the fastest
+    /// servers, and the cases in which that matters most.
     pub(crate) fn capacity(binaries: &Path, peers: &Path) -> Plan {
         let peer = |name, command| server(name, command, Publish::WebSocket);
         let axum = peer("axum", vec![path(peers, "release/axum")]);
@@ -179,7 +179,7 @@ impl Plan {
         Plan { name: "loadgen-capacity", servers, cases, summary }
     }
 
-    /// What compression costs: Ringfeed with it against itself without, and against other servers that compress.
+    /// The cost of compression: Ringfeed with it against Ringfeed without, and against other servers that compress.
     pub(crate) fn deflate(binaries: &Path, peers: &Path) -> Plan {
         let compressing = |plan: ServerPlan, name, flags: &str| {
             let command = plan.command.into_iter().chain(words(flags)).collect();
@@ -202,7 +202,7 @@ impl Plan {
         Plan { name: "deflate", servers, cases, summary: Vec::new() }
     }
 
-    /// What it costs to deliver to clients of Centrifugo's protocol instead of the raw feed.
+    /// The cost of delivering to clients of Centrifugo's protocol instead of the raw feed.
     pub(crate) fn topics(binaries: &Path) -> Plan {
         let centrifugo = ServerPlan {
             name: "Ringfeed, Centrifugo's JSON",
@@ -211,7 +211,7 @@ impl Plan {
         };
         let raw = ServerPlan { name: "Ringfeed, raw", ..configured(binaries, "centrifugo.toml") };
         let mut cases = Vec::new();
-        // As many in the same time to either, since clients of one protocol are slower than those of the other.
+        // The same rate for both, since clients of the two protocols differ in speed.
         for (connections, rates) in [(1_000, [100, 128]), (10_000, [10, 16])] {
             for size in [64, 1024] {
                 cases.push(at_rate(connections, size, rates[0], vec![0, 1]));
@@ -221,7 +221,7 @@ impl Plan {
         Plan { name: "topics", servers: vec![centrifugo, raw], cases, summary: Vec::new() }
     }
 
-    /// What subscribers that read notice of a tenth that does not, by what becomes of those.
+    /// The effect of a tenth of stalled subscribers on the others, by slow-consumer policy.
     pub(crate) fn stalled(binaries: &Path) -> Plan {
         let stalled = |name, config| ServerPlan { name, stalled: 10, ..configured(binaries, config) };
         let servers = vec![
@@ -230,7 +230,8 @@ impl Plan {
             stalled("10 % stalled, drop-oldest", "drop-oldest.toml"),
             stalled("10 % stalled, conflate", "conflate.toml"),
         ];
-        // Enough that who does not read is behind after some seconds, and little enough that the server has time left.
+        // Fast enough that a stalled subscriber is behind after some seconds, and slow enough that the server has time
+        // left.
         let Case { load, .. } = at_rate(10_000, 4096, 6, Vec::new());
         let case = Case {
             name: "10000 subscribers, 4096 B, 6 publications a second".to_owned(),
@@ -266,21 +267,21 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     server("Ringfeed", command, Publish::Post)
 }
 
-/// Ringfeed with a configuration file of ours.
+/// Ringfeed with one of these configuration files.
 fn configured(binaries: &Path, file: &str) -> ServerPlan {
     let mut plan = ringfeed(binaries);
     plan.command.extend(["--config".to_owned(), path(Path::new("benches/compare/servers"), file)]);
     plan
 }
 
-/// What `loadgen` calls the server's resident memory for each connection.
+/// `loadgen`'s name of the server's resident memory per connection.
 pub(crate) const SERVER_MEMORY: &str = "server memory each";
 
-/// Long enough for what is measured with connections that are all there.
+/// Long enough for cases in which all connections are open from the start.
 const WARMUP: &str = "500ms";
 
-/// How many publications are under way at a time, and from how many publishers. HTTP answers the requests of one
-/// publisher one by one, so whether sixteen come from one or from sixteen is a different load.
+/// Publications in flight, and publishers. A server answers the requests of one HTTP publisher in order, so sixteen
+/// publications from one publisher or from sixteen are different loads.
 const IN_FLIGHT: [(u32, u32); 3] = [(1, 1), (16, 16), (16, 1)];
 
 fn fanout(connections: u32, size: u32, in_flight: u32, publishers: u32, servers: Vec<usize>) -> Case {
@@ -305,7 +306,7 @@ fn echo(connections: u32, size: u32, servers: Vec<usize>) -> Case {
     }
 }
 
-/// An open loop, at a rate that every server can follow: here latencies can be compared.
+/// An open loop, at a rate that every server can sustain, so that latencies are comparable.
 fn at_rate(connections: u32, size: u32, rate: u32, servers: Vec<usize>) -> Case {
     Case {
         name: format!("fanout, {connections} subscribers, {size} B, {rate} publications a second"),
@@ -316,7 +317,7 @@ fn at_rate(connections: u32, size: u32, rate: u32, servers: Vec<usize>) -> Case 
     }
 }
 
-/// The same, where so many publications are due at once, from as many publishers.
+/// The same in bursts, from as many publishers.
 fn in_bursts(connections: u32, size: u32, rate: u32, burst: u32, servers: Vec<usize>) -> Case {
     let Case { name, mut load, .. } = at_rate(connections, size, rate, Vec::new());
     load.extend(words(&format!("--burst {burst} --publishers {burst}")));
@@ -339,7 +340,7 @@ fn idle(connections: u32, servers: Vec<usize>) -> Case {
     }
 }
 
-/// The words of a command line without quotes.
+/// Splits a command line without quotes into words.
 pub(crate) fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
@@ -353,7 +354,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_compares_at_least_two_servers_and_has_a_name_of_its_own() {
+    fn every_case_compares_at_least_two_servers_and_has_a_unique_name() {
         let (binaries, peers) = (Path::new("bin"), Path::new("peers"));
         let plans = [
             Plan::floor(binaries),

@@ -1,4 +1,4 @@
-//! Writes what was measured: a table of ratios for people, all runs as CSV, and where and how it was.
+//! Writes the results: a table of ratios for people, all runs as CSV, and the machine and settings.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -10,11 +10,11 @@ use crate::measure::Measurement;
 use crate::plan::{Case, Column, Plan, SERVER_MEMORY, Scenario, Shown};
 use crate::statistics::{Spread, median, ratios, runs};
 
-/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, the name with a word about steering if that is not the
-/// usual one, and prints the table.
+/// Writes `<date>-<cpu>-<plan>.md` and `.csv` into `directory`, with the steering in the name unless it is the default,
+/// and prints the table.
 ///
 /// # Errors
-/// If nothing was measured or the files can't be written.
+/// If no case was measured or the files can't be written.
 pub(crate) fn write(
     place: &Place,
     plan: &Plan,
@@ -34,7 +34,7 @@ pub(crate) fn write(
     Ok(())
 }
 
-/// Where and when it was measured.
+/// Machine, date and settings of the measurements.
 pub(crate) struct Place {
     date: String,
     cpu: String,
@@ -45,19 +45,19 @@ pub(crate) struct Place {
     command: String,
 }
 
-/// Which CPU does the receive work of loopback, as `steer.sh` has it.
+/// The CPU that does the receive work of loopback, as set by `steer.sh`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Steering {
-    /// The one that sends.
+    /// The sending CPU.
     None,
-    /// Those in this mask.
+    /// The CPUs in this mask.
     To(String),
-    /// The one whose program receives.
+    /// The CPU of the receiving program.
     EachItsOwn,
 }
 
 impl Steering {
-    /// From two of the kernel's settings.
+    /// Derived from two kernel settings.
     fn of(rps_cpus: &str, flow_entries: &str) -> Steering {
         let is_set = |setting: &str| setting.bytes().any(|digit| digit.is_ascii_hexdigit() && digit != b'0');
         match (is_set(rps_cpus), is_set(flow_entries)) {
@@ -67,7 +67,7 @@ impl Steering {
         }
     }
 
-    /// What stands at the end of the name of a file of results.
+    /// The suffix of the result files.
     fn suffix(&self) -> &'static str {
         match self {
             Steering::None => "-no-steering",
@@ -90,10 +90,10 @@ impl Steering {
 }
 
 impl Place {
-    /// This machine, now. Ask before measuring: the commit is the one that is measured.
+    /// Reads the facts of this machine. Call this before measuring, so that the commit is the measured one.
     ///
     /// # Errors
-    /// If the system does not tell.
+    /// If the system does not provide them.
     pub(crate) fn here() -> Result<Place, Box<dyn Error>> {
         let cpu_info = fs::read_to_string("/proc/cpuinfo")?;
         let setting = |path| Ok::<_, std::io::Error>(fs::read_to_string(path)?.trim().to_owned());
@@ -101,11 +101,11 @@ impl Place {
         let flow_entries = setting("/proc/sys/net/core/rps_sock_flow_entries")?;
         let model = cpu_info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         Ok(Place {
-            date: said("date", &["+%F"])?,
+            date: output_line("date", &["+%F"])?,
             cpu: model.map_or("unknown CPU", |(_, model)| model).to_owned(),
             cpus: std::thread::available_parallelism()?.get(),
             kernel: setting("/proc/sys/kernel/osrelease")?,
-            commit: said("git", &["describe", "--always", "--dirty"])?,
+            commit: output_line("git", &["describe", "--always", "--dirty"])?,
             steering: Steering::of(&rps_cpus, &flow_entries),
             command: command_line(std::env::args()),
         })
@@ -131,19 +131,19 @@ impl Place {
     }
 }
 
-/// Our own arguments, the program without its directory.
+/// The arguments of this program, without its directory.
 fn command_line(arguments: impl Iterator<Item = String>) -> String {
     let shorten = |word: String| word.rsplit('/').next().unwrap_or_default().to_owned();
     arguments.map(shorten).collect::<Vec<_>>().join(" ")
 }
 
-/// What `program` prints, in one line.
-fn said(program: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
+/// The output of `program`, as one line.
+fn output_line(program: &str, arguments: &[&str]) -> Result<String, Box<dyn Error>> {
     let output = Command::new(program).args(arguments).output()?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// What the plan shows of its cases, a line for each server. Nothing if it has no such table.
+/// The summary of the plan, one line per server. Empty if the plan has no columns.
 fn summary(plan: &Plan, measurements: &[Measurement]) -> String {
     if plan.summary.is_empty() {
         return String::new();
@@ -184,8 +184,8 @@ fn tables(plan: &Plan, measurements: &[Measurement]) -> String {
     plan.cases.iter().filter(measured).map(draw).collect()
 }
 
-/// What holding a connection takes of the server, where nothing happens on it. Not of the kernel, whose memory is also
-/// that of connections of the run before, which it has not taken apart yet.
+/// Memory of an idle connection in the server. Without kernel memory, which also includes connections of the previous
+/// run that are not yet freed.
 fn memory_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
     let mut text = format!("\n## {}\n\n| server | resident B a connection |\n| --- | --- |\n", case.name);
     for server in case.servers.iter().map(|index| plan.servers[*index].name) {
@@ -195,7 +195,7 @@ fn memory_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> Strin
     text
 }
 
-/// What those who read notice of those who do not, and what becomes of these.
+/// The effect of stalled subscribers on the others, and the outcome for the stalled ones.
 fn stalled_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
     let first = plan.servers[case.servers[0]].name;
     let titles = format!(
@@ -228,7 +228,7 @@ fn stalled_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> Stri
     text
 }
 
-/// Medians of each server, and the ratio of the first server's CPU time to each other's.
+/// The medians of each server, and the ratio of the first server's CPU time to each.
 fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
     let unit = case.scenario.unit();
     let first = plan.servers[case.servers[0]].name;
@@ -283,7 +283,7 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
     text + &orders(plan, case, measurements)
 }
 
-/// Who showed its subscribers different orders, and how often.
+/// The servers that delivered in different orders to different subscribers, and in how many runs.
 fn orders(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
     let mut text = String::new();
     for server in case.servers.iter().map(|index| plan.servers[*index].name) {

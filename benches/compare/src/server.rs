@@ -1,4 +1,4 @@
-//! A server under test: started on its own CPU, reached by the addresses it prints, ended when dropped.
+//! A server under test: started on its own CPU, reached at the addresses it prints, killed when dropped.
 
 use std::error::Error;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::plan::ServerPlan;
 /// The CPU that servers run on.
 pub(crate) const SERVER_CPU: &str = "0";
 
-/// How long a server may take until it listens.
+/// Longest time until a server listens.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server that is ready.
@@ -23,7 +23,7 @@ pub(crate) struct Server {
     addresses: Addresses,
 }
 
-/// What a server prints.
+/// The addresses that a server prints.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Addresses {
     /// `ws://host:port`.
@@ -33,12 +33,12 @@ struct Addresses {
 }
 
 impl Server {
-    /// Starts it and waits until it is ready.
+    /// Starts the server and waits until it is ready.
     ///
     /// # Errors
     /// If it can't be started, or ends before it is ready.
     pub(crate) fn start(plan: &ServerPlan) -> Result<Server, Box<dyn Error>> {
-        // taskset becomes the program, so its process id is the server's.
+        // taskset executes the program in its own process, so its process id is the server's.
         let mut child = Command::new("taskset")
             .args(["-c", SERVER_CPU])
             .args(&plan.command)
@@ -54,34 +54,34 @@ impl Server {
         Ok(server)
     }
 
-    /// Some servers tell their address before they listen there.
+    /// Some servers print their address before they listen there.
     fn wait_until_reached(&self) -> Result<(), Box<dyn Error>> {
         let listening = self.listening()?;
         let address = listening.strip_prefix("ws://").ok_or("the address does not begin with ws://")?;
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = TcpStream::connect(address) {
             if Instant::now() > deadline {
-                return Err(format!("nobody listens at {listening}: {error}").into());
+                return Err(format!("can't connect to {listening}: {error}").into());
             }
             thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
 
-    /// Its process id.
+    /// The process id of the server.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// What became of it.
+    /// The state after a run.
     ///
     /// # Errors
-    /// If it is not there any more, or is no Ringfeed.
+    /// If the server has ended, or is not Ringfeed.
     pub(crate) fn afterwards(&self) -> Result<Afterwards, Box<dyn Error>> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
         let metrics = self.metrics()?;
         Ok(Afterwards {
-            peak_bytes: peak_bytes(&status).ok_or("the system does not tell the peak of its memory")?,
+            peak_bytes: peak_bytes(&status).ok_or("/proc has no peak of the server's memory")?,
             closed: total(&metrics, "ringfeed_connections_closed_total", "slow_consumer"),
             dropped: total(&metrics, "ringfeed_publications_dropped_total", ""),
             conflated: total(&metrics, "ringfeed_publications_conflated_total", ""),
@@ -111,25 +111,25 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Both fail only if it has ended already.
+        // Both fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The most memory that was resident, as the kernel writes it.
+/// The peak of resident memory, from `/proc/PID/status`.
 fn peak_bytes(status: &str) -> Option<u64> {
     let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.trim().strip_suffix(" kB")?;
     Some(kilobytes.parse::<u64>().ok()? * 1024)
 }
 
-/// The sum over all rows of the metric `name` that hold `label`.
+/// The sum over all rows of the metric `name` that contain `label`.
 fn total(metrics: &str, name: &str, label: &str) -> u64 {
     let rows = metrics.lines().filter(|row| row.starts_with(&format!("{name}{{")) && row.contains(label));
     rows.filter_map(|row| row.rsplit(' ').next()?.parse::<u64>().ok()).sum()
 }
 
-/// Up to the line `ready`; `None` if that does not come.
+/// Reads the output up to the line `ready`; `None` if that line is missing.
 fn read_addresses(output: impl BufRead) -> Option<Addresses> {
     let mut addresses = Addresses::default();
     for line in output.lines() {
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_became_of_a_server_is_read_from_its_own_words() {
+    fn the_state_after_a_run_is_parsed() {
         assert_eq!(peak_bytes("VmPeak:\t  9 kB\nVmHWM:\t   12 kB\n"), Some(12 * 1024));
         assert_eq!(peak_bytes("VmPeak:\t  9 kB\n"), None);
         let metrics = "a_total{shard=\"0\",reason=\"x\"} 3\na_total{shard=\"0\",reason=\"y\"} 4\nab_total{} 5\n";

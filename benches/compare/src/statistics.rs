@@ -1,8 +1,8 @@
-//! Medians, and ratios of runs that stood side by side.
+//! Medians, and ratios of runs of the same round.
 
 use crate::measure::{Measurement, Report};
 
-/// The middle value; of an even number the mean of the two in the middle. `None` of nothing.
+/// The median; of an even number of values the mean of the middle two. `None` without values.
 pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
@@ -14,7 +14,7 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     }
 }
 
-/// Middle, smallest and largest.
+/// Median, minimum and maximum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -31,7 +31,7 @@ impl Spread {
     }
 }
 
-/// Runs of one server in one case.
+/// The runs of one server in one case.
 pub(crate) fn runs<'m>(
     measurements: &'m [Measurement],
     case: &'m str,
@@ -40,7 +40,7 @@ pub(crate) fn runs<'m>(
     measurements.iter().filter(move |run| run.case == case && run.server == server)
 }
 
-/// `figure` of `server` divided by that of `other` in the same round, for each round that both have run.
+/// `figure` of `server` divided by that of `other`, for each round with a run of both.
 pub(crate) fn ratios(
     measurements: &[Measurement],
     case: &str,

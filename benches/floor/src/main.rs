@@ -1,11 +1,10 @@
-//! What fan-out costs at least with plain system calls.
+//! The minimum cost of fan-out with plain system calls.
 //!
-//! One thread. Subscribers are accepted and kept in a list; for what is posted, the list is walked with send(2), and
-//! nothing else is done: no topics, no outbox, no history, no reading from subscribers, no timers. It does not survive
-//! a subscriber that stops reading: the send waits. All publications that have been posted by the time it looks go out
-//! as one run of frames, one send for each socket.
+//! One thread accepts subscribers into a list. For each publication it walks the list with send(2), and does nothing
+//! else: no topics, no outbox, no history, no reads from subscribers, no timers. A subscriber that stops reading blocks
+//! it. All publications posted by the start of a walk go out as one run of frames, with one send per socket.
 //!
-//! Prints the same lines as `ringfeed serve`, so that both are started and driven alike.
+//! It prints the same lines as `ringfeed serve`, so that both are started and driven alike.
 
 mod publisher;
 mod ring;
@@ -26,19 +25,19 @@ use publisher::Publisher;
 use ring::RingFloor;
 use ringfeed::ring::defer_accept;
 
-/// Connections that wait in the kernel until they are accepted.
+/// Length of the kernel's accept queue.
 const BACKLOG: i32 = 65_535;
 
 /// Fan-out with plain send(2), and nothing else.
 #[derive(Parser)]
 struct Arguments {
-    /// Where subscribers connect
+    /// Address for subscribers
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
-    /// Where publications are posted
+    /// Address for publications by POST
     #[arg(long, default_value = "127.0.0.1:0")]
     control: SocketAddr,
-    /// Hold so many subscribers, on an io_uring as Ringfeed does; without this as descriptors, with plain send(2)
+    /// Hold this many subscribers, on an io_uring as Ringfeed does; without this, as descriptors with plain send(2)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     ring: Option<u32>,
 }
@@ -53,7 +52,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Until it is killed.
+/// Runs until the process is killed.
 fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
@@ -74,7 +73,8 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// With as long a backlog as the kernel grants, and the first bytes awaited by the kernel.
+/// Listens with the longest accept queue the kernel allows; the kernel accepts a connection once its first bytes have
+/// arrived.
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address)?;
     rustix::net::listen(&listener, BACKLOG)?;
@@ -85,10 +85,10 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 struct Floor {
     listener: TcpListener,
     control: TcpListener,
-    /// In the order they were accepted.
+    /// In the order of accepting.
     subscribers: Vec<TcpStream>,
     publishers: Vec<Publisher>,
-    /// Frames of the publications that go out together.
+    /// Frames of the publications that are sent together.
     run: Vec<u8>,
 }
 
@@ -117,7 +117,7 @@ impl Floor {
         Ok(Ready { subscriber, publisher, posted: ready.collect() })
     }
 
-    /// Sends all that is posted to everybody, and answers. Publishers that left are forgotten.
+    /// Sends all posted publications to all subscribers, and answers the publishers. Drops disconnected publishers.
     fn publish(&mut self, posted: &[bool]) {
         self.run.clear();
         let mut posted = posted.iter();
@@ -131,10 +131,10 @@ impl Floor {
     }
 }
 
-/// What has something to read.
+/// The sockets that are ready to read.
 struct Ready {
     subscriber: bool,
     publisher: bool,
-    /// By publisher.
+    /// One flag per publisher.
     posted: Vec<bool>,
 }

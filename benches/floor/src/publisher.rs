@@ -1,4 +1,4 @@
-//! Reads posted publications: HTTP at its barest, pipelined on a connection that is kept open.
+//! Reads publications posted by minimal HTTP, pipelined on a persistent connection.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -6,18 +6,18 @@ use std::net::TcpStream;
 
 use ringfeed::proto::{Opcode, decode_request_head, encode_frame};
 
-/// Bytes taken from the socket with one read: all that a driver has in flight.
+/// Bytes per read: enough for all publications in flight.
 const READ_BYTES: usize = 256 * 1024;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
-/// A connection that publications are posted on.
+/// A connection for publications.
 pub(crate) struct Publisher {
     stream: TcpStream,
     buffer: Box<[u8]>,
-    /// What was read and is not a whole request yet.
+    /// The incomplete request.
     input: Vec<u8>,
-    /// Answers to what was read last.
+    /// Responses to the last requests.
     answers: Vec<u8>,
 }
 
@@ -32,14 +32,14 @@ impl Publisher {
         &self.stream
     }
 
-    /// Reads once, and appends the publications that are whole to `run`, as frames.
+    /// Reads once, and appends the complete publications to `run`, as frames.
     ///
     /// # Errors
-    /// If the publisher left or posted something else.
+    /// If the publisher disconnected or sent an invalid request.
     pub(crate) fn read(&mut self, run: &mut Vec<u8>) -> Result<(), Box<dyn Error>> {
         let len = self.stream.read(&mut self.buffer)?;
         if len == 0 {
-            return Err("the publisher left".into());
+            return Err("the publisher disconnected".into());
         }
         self.input.extend_from_slice(&self.buffer[..len]);
         let mut used = 0;
@@ -52,7 +52,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Answers all that was read since the last time.
+    /// Answers all requests read since the last call.
     pub(crate) fn answer(&mut self) -> std::io::Result<()> {
         if self.answers.is_empty() {
             return Ok(());
@@ -67,12 +67,12 @@ impl Publisher {
 #[derive(Debug, PartialEq, Eq)]
 struct Post<'a> {
     body: &'a [u8],
-    /// Bytes of all of it.
+    /// Length of the whole request in bytes.
     len: usize,
 }
 
 impl<'a> Post<'a> {
-    /// The request at the front of `input`; `None` if it is not whole.
+    /// The request at the front of `input`; `None` if it is incomplete.
     fn decode(input: &'a [u8]) -> Result<Option<Post<'a>>, Box<dyn Error>> {
         let Some((head, head_len)) = decode_request_head(input).map_err(|error| error.to_string())? else {
             return Ok(None);
@@ -92,7 +92,7 @@ mod tests {
     const REQUEST: &[u8] = b"POST /publish/t HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
 
     #[test]
-    fn a_body_is_found_only_when_the_request_is_whole() {
+    fn a_body_is_found_only_in_a_complete_request() {
         for cut in 1..REQUEST.len() {
             assert!(Post::decode(&REQUEST[..cut]).unwrap().is_none(), "{cut}");
         }
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_there_together_becomes_one_run() {
+    fn pipelined_publications_become_one_run() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut poster = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let mut publisher = Publisher::new(listener.accept().unwrap().0).unwrap();

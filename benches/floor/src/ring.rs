@@ -1,8 +1,8 @@
-//! The floor where there are more subscribers than a process has descriptors, and that of handshakes: the same bare
-//! loop on the ring that Ringfeed itself uses.
+//! The floor for more subscribers than a process has descriptors, and for handshakes: the same minimal loop on the ring
+//! that Ringfeed itself uses.
 //!
-//! Each connection is accepted, its handshake answered, and its Close frame, and nothing else is known of it. A run of
-//! frames goes to all sockets in the order of their slots. What a socket does not take is lost, and counted.
+//! For each connection it accepts, answers the handshake and answers the Close frame; it keeps no other state. A run of
+//! frames goes to all sockets in the order of their slots. Bytes that a socket does not accept are lost, and counted.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -18,19 +18,19 @@ use ringfeed::ring::{ACCEPTS_MAX, Completion, Event, FixedFd, Op, Ring, SendNow,
 
 use crate::publisher::Publisher;
 
-/// The answer to a Close frame.
+/// The reply to a Close frame.
 const CLOSE: [u8; 4] = [0x88, 2, 0x03, 0xe8];
 
-/// The longest wait of one turn.
+/// Longest wait of one turn.
 const TURN: Duration = Duration::from_secs(1);
 
-/// What a publisher's thread hands over: frames, and whom to tell when they are out.
+/// Frames from a publisher's thread, and the channel to confirm that they are sent.
 struct Post {
     run: Vec<u8>,
     done: Sender<()>,
 }
 
-/// What is known of a socket.
+/// State of a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
     #[default]
@@ -40,7 +40,7 @@ enum State {
     Closing,
 }
 
-/// An answer of this turn.
+/// A response to send in this turn.
 struct Answer {
     slot: u32,
     bytes: Vec<u8>,
@@ -53,18 +53,18 @@ pub(crate) struct RingFloor {
     posts: Receiver<Post>,
     posted: Event,
     sockets: Vec<State>,
-    /// Sockets that are not free, and accepts under way.
+    /// Used slots plus accepts in progress.
     taken: usize,
-    /// Accepts under way, by bit of their tag.
+    /// Accepts in progress, by bit of their tag.
     accepting: u64,
-    /// Requests that have not come whole: one that begins at the end of a receive buffer goes on in the next.
+    /// Incomplete requests: one that begins at the end of a receive buffer continues in the next.
     partial: HashMap<u32, Vec<u8>>,
     answers: Vec<Answer>,
     lost: u64,
 }
 
 impl RingFloor {
-    /// Room for `sockets` subscribers of `listener`; publications come to `control`.
+    /// Creates a floor for `sockets` subscribers of `listener`; publications arrive on `control`.
     pub(crate) fn new(sockets: u32, listener: TcpListener, control: TcpListener) -> Result<RingFloor, Box<dyn Error>> {
         let config = UringConfig { descriptors: sockets, recv_buffers: 64, recv_buffer_bytes: 64 * 1024 };
         let mut ring = Uring::new(config)?;
@@ -87,7 +87,7 @@ impl RingFloor {
         })
     }
 
-    /// Until it is killed.
+    /// Runs until the process is killed.
     pub(crate) fn run(mut self) -> ! {
         let mut completions = Vec::new();
         loop {
@@ -151,7 +151,7 @@ impl RingFloor {
         }
         let is_over = match completion.result {
             Ok(len) => len == 0,
-            // There was no buffer, say; it is still there.
+            // A temporary error, such as a lack of buffers: the connection is still open.
             Err(error) => !error.is_temporary(),
         };
         match (*state, answer) {
@@ -172,7 +172,7 @@ impl RingFloor {
         }
     }
 
-    /// An answer that does not go whole belongs to somebody who is gone.
+    /// A short send only happens if the peer is gone.
     fn send_answers(&mut self) {
         let sends = self.answers.iter().map(|answer| SendNow {
             socket: FixedFd(answer.slot),
@@ -197,7 +197,7 @@ impl RingFloor {
                 token: token(Op::Publish, slot as u32),
             });
             self.ring.send_now(sends, &mut lost);
-            // The publisher may have left.
+            // The publisher may have disconnected.
             let _ = post.done.send(());
         }
         if !lost.is_empty() {
@@ -211,13 +211,13 @@ fn take_publishers(control: &TcpListener, posts: &Sender<Post>, posted: &Event) 
     while let Ok((stream, _)) = control.accept() {
         let (posts, posted) = (posts.clone(), posted.clone());
         thread::spawn(move || {
-            // It has left, or posted what is not understood.
+            // An error means that the publisher disconnected or sent an invalid request.
             let _ = Publisher::new(stream).map_err(Into::into).and_then(|publisher| relay(publisher, &posts, &posted));
         });
     }
 }
 
-/// Hands over what `publisher` posts, and answers once it is out.
+/// Passes on the publications of `publisher`, and answers once they are sent.
 fn relay(mut publisher: Publisher, posts: &Sender<Post>, posted: &Event) -> Result<(), Box<dyn Error>> {
     loop {
         let mut run = Vec::new();
@@ -232,7 +232,7 @@ fn relay(mut publisher: Publisher, posts: &Sender<Post>, posted: &Event) -> Resu
     }
 }
 
-/// The answer to an opening handshake, once that has come whole.
+/// The response to an opening handshake, once the request is complete.
 fn accept(slot: u32, bytes: &[u8], partial: &mut HashMap<u32, Vec<u8>>) -> Option<Vec<u8>> {
     let mut request = partial.remove(&slot).unwrap_or_default();
     request.extend_from_slice(bytes);
@@ -246,7 +246,7 @@ fn accept(slot: u32, bytes: &[u8], partial: &mut HashMap<u32, Vec<u8>>) -> Optio
     Some(answer)
 }
 
-/// Nothing of a former socket is under way when its slot is given out again.
+/// A slot is reused only after all operations on the old socket completed.
 fn token(op: Op, slot: u32) -> Token {
     Token::of_conn(op, ConnId { slot, generation: 0 })
 }

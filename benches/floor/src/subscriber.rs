@@ -1,4 +1,4 @@
-//! Accepts a subscriber: the opening handshake, and that is all it ever says.
+//! Accepts a subscriber with the opening handshake, and reads nothing else from it.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 
 use ringfeed::proto::{Upgrade, decode_request_head, encode_accept};
 
-/// Takes one connection from `listener` and upgrades it. Waits for the request.
+/// Accepts one connection from `listener` and upgrades it. Blocks until the request arrives.
 pub(crate) fn accept(listener: &TcpListener) -> Result<TcpStream, Box<dyn Error>> {
     let (mut stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
@@ -15,7 +15,7 @@ pub(crate) fn accept(listener: &TcpListener) -> Result<TcpStream, Box<dyn Error>
         let mut piece = [0; 2048];
         let len = stream.read(&mut piece)?;
         if len == 0 {
-            return Err("a subscriber left during its handshake".into());
+            return Err("a subscriber disconnected during its handshake".into());
         }
         input.extend_from_slice(&piece[..len]);
         if let Some((head, _)) = decode_request_head(&input).map_err(|error| error.to_string())? {

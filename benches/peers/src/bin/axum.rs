@@ -1,5 +1,5 @@
-//! Fan-out and echo on axum, one thread (tokio's `current_thread`), as its chat example has it: a broadcast channel
-//! that every subscriber's task listens to.
+//! Fan-out and echo on axum, one thread (tokio's `current_thread`), as in its chat example: a broadcast channel with
+//! one task per subscriber.
 
 use std::error::Error;
 
@@ -12,7 +12,7 @@ use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::broadcast;
 
-/// Messages that a subscriber may be behind; far more than are ever under way.
+/// Messages that a subscriber may lag behind; far more than are ever in flight.
 const BEHIND_MAX: usize = 4096;
 
 #[tokio::main(flavor = "current_thread")]
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 type Publications = State<broadcast::Sender<Utf8Bytes>>;
 
 async fn subscribe(upgrade: WebSocketUpgrade, State(publications): Publications) -> Response {
-    // Before the answer goes out, so that the subscriber gets all that is published after it.
+    // Subscribes before the response is sent, so that the subscriber receives all later publications.
     let mut received = publications.subscribe();
     upgrade.on_upgrade(async move |mut socket: WebSocket| {
         loop {
@@ -62,7 +62,7 @@ async fn publish(upgrade: WebSocketUpgrade, State(publications): Publications) -
     upgrade.on_upgrade(async move |mut socket: WebSocket| {
         while let Some(Ok(message)) = socket.recv().await {
             if let Message::Text(text) = message {
-                // An error says that nobody listens.
+                // An error means that there are no subscribers.
                 let _ = publications.send(text);
             }
         }

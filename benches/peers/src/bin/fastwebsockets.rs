@@ -1,4 +1,4 @@
-//! Echo on fastwebsockets, one thread (tokio's `current_thread`), upgraded by hyper as its documentation has it.
+//! Echo on fastwebsockets, one thread (tokio's `current_thread`), upgraded by hyper as in its documentation.
 
 use std::convert::Infallible;
 use std::error::Error;

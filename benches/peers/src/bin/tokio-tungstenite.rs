@@ -1,4 +1,4 @@
-//! Echo on tokio-tungstenite, one thread (tokio's `current_thread`), settings as they come.
+//! Echo on tokio-tungstenite, one thread (tokio's `current_thread`), with default settings except the buffer.
 
 use std::error::Error;
 
@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::accept_async_with_config;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-/// Its own default of 128 KiB is filled with zeros before each read, which costs more than the read.
+/// tokio-tungstenite fills its default of 128 KiB with zeros before each read, which costs more than the read.
 const READ_BUFFER_BYTES: usize = 4096;
 
 #[tokio::main(flavor = "current_thread")]
