@@ -1,4 +1,4 @@
-//! Fuzz target: any bytes as frames, cut anywhere.
+//! Fuzz target: any bytes as frames, split anywhere.
 #![cfg_attr(fuzzing, no_main)]
 
 ringfeed_fuzz::target!(decoder);

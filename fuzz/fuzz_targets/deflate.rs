@@ -1,4 +1,4 @@
-//! Fuzz target: what is compressed comes back.
+//! Fuzz target: compressed messages are restored unchanged.
 #![cfg_attr(fuzzing, no_main)]
 
 ringfeed_fuzz::target!(deflate);

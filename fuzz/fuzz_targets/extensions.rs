@@ -1,4 +1,4 @@
-//! Fuzz target: offers of compression and what is agreed on.
+//! Fuzz target: compression offers and their negotiation.
 #![cfg_attr(fuzzing, no_main)]
 
 ringfeed_fuzz::target!(extensions);

@@ -1,4 +1,4 @@
-//! Fuzz target: opening handshakes, as a server reads them.
+//! Fuzz target: opening handshakes, decoded by a server.
 #![cfg_attr(fuzzing, no_main)]
 
 ringfeed_fuzz::target!(request);

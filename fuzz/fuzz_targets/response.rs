@@ -1,4 +1,4 @@
-//! Fuzz target: opening handshakes, as a client reads them.
+//! Fuzz target: opening handshakes, decoded by a client.
 #![cfg_attr(fuzzing, no_main)]
 
 ringfeed_fuzz::target!(response);

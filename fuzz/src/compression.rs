@@ -1,4 +1,4 @@
-//! Compressed messages: hostile ones in, ours out and back again.
+//! Compressed messages: hostile ones in, and our own out and back in.
 
 use flate2::{Decompress, FlushDecompress};
 use miniz_oxide::inflate::TINFLStatus;
@@ -12,10 +12,10 @@ use ringfeed::proto::{
 
 use crate::input::Input;
 
-/// What a sender cuts off each message and a receiver puts back (RFC 7692 §7.2.2).
+/// The bytes that a sender strips from each message and a receiver appends (RFC 7692 §7.2.2).
 const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
-/// An empty last block: an input is whole where one is understood as such.
+/// An empty final block: an input is complete if it can be decoded after it.
 const LAST_BLOCK: [u8; 5] = [0x01, 0x00, 0x00, 0xff, 0xff];
 
 /// "Hello" as in RFC 7692 §7.2.3.1.
@@ -25,8 +25,8 @@ fn kind(is_text: bool) -> MessageKind {
     if is_text { MessageKind::Text } else { MessageKind::Binary }
 }
 
-/// Any bytes as a compressed message: within its bounds, as another implementation has it, and nothing of it left over
-/// in the next message.
+/// Any bytes as a compressed message: the result is within the limits and equals that of another implementation, and
+/// leaves no state for the next message.
 pub(crate) fn inflate(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
@@ -38,7 +38,7 @@ pub(crate) fn inflate(input: &[u8]) {
     let by_ratio = payload.len().saturating_mul(INFLATE_RATIO_MAX).max(INFLATE_FREE_BYTES);
     check(ours, reference(payload, by_ratio.min(bytes_max as usize)), flags & 1 != 0);
     let hello = inflater.inflate(Message { kind: MessageKind::Text, payload: &HELLO }, 5);
-    assert_eq!(hello, Ok(Message::text("Hello")), "the message before has left something");
+    assert_eq!(hello, Ok(Message::text("Hello")), "the previous message left state");
 }
 
 fn check(ours: Result<Vec<u8>, ProtocolError>, theirs: Result<Vec<u8>, Fault>, is_text: bool) {
@@ -49,20 +49,21 @@ fn check(ours: Result<Vec<u8>, ProtocolError>, theirs: Result<Vec<u8>, Fault>, i
         }
         (Err(ProtocolError::TextNotUtf8), Ok(theirs)) => assert!(is_text && std::str::from_utf8(&theirs).is_err()),
         (Err(ProtocolError::MessageTooBig), Err(Fault::TooBig)) => {}
-        // Whether what is wrong with it comes before the byte too many depends on who looks how far ahead.
+        // Whether an invalid block is found before the limit is exceeded depends on how far an implementation looks
+        // ahead.
         (Err(ProtocolError::MessageTooBig | ProtocolError::DeflateInvalid), Err(_)) => {}
         (ours, theirs) => panic!("{ours:?}, but {theirs:?}"),
     }
 }
 
-/// What the other implementation finds wrong.
+/// The errors of the other implementation.
 #[derive(Debug)]
 enum Fault {
     TooBig,
     Invalid,
 }
 
-/// Inflates with another implementation, stream after stream.
+/// Inflates with the other implementation, stream after stream.
 fn reference(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
     if payload.is_empty() {
         return Ok(Vec::new());
@@ -77,12 +78,12 @@ fn reference(payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fault> {
     Ok(output)
 }
 
-/// Inflates one stream at the front of `input`: how long it is, and what it holds.
+/// Inflates one stream at the front of `input`. Returns its length and its content.
 fn reference_stream(input: &[u8], bytes_max: usize) -> Result<(usize, Vec<u8>), Fault> {
     let mut state = DecompressorOxide::new();
     let (mut output, mut taken, mut written) = (vec![0; 1 << 12], 0, 0);
     loop {
-        // Told of a buffer that does not wrap, it refuses what refers back beyond the beginning.
+        // With a buffer that does not wrap, it rejects references before the start.
         let (status, more_taken, more_written) =
             decompress(&mut state, &input[taken..], &mut output, written, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF);
         taken += more_taken;
@@ -101,8 +102,8 @@ fn reference_stream(input: &[u8], bytes_max: usize) -> Result<(usize, Vec<u8>), 
     }
 }
 
-/// Any message, twice: compressed for any window and at any level it comes back as it was, and refers no further back
-/// than that window. Where context is taken over, the second time it refers back to the first.
+/// Any message, twice: compressed with any window and at any level it is restored unchanged, and refers back no further
+/// than that window. With context takeover, the second message refers back to the first.
 pub(crate) fn deflate(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
@@ -125,7 +126,7 @@ pub(crate) fn deflate(input: &[u8]) {
         decoder.allow_deflated();
         let wire_len = wire.len();
         let mut rest = wire.as_mut_slice();
-        let event = decoder.decode(&mut rest).expect("what we send is valid").expect("a whole message");
+        let event = decoder.decode(&mut rest).expect("our frames are valid").expect("a whole message");
         if let Event::Deflated(message) = event {
             if !takes_over {
                 check_window(message.payload, &payload, window);
@@ -133,7 +134,7 @@ pub(crate) fn deflate(input: &[u8]) {
             assert!(message.payload.len() < payload.len(), "not smaller");
         }
         let mut inflater = Inflater::new();
-        // Our own bound on what inflates to much more than came does not bind others.
+        // Our own ratio limit does not apply to other senders.
         let is_bomb = payload.len() > INFLATE_FREE_BYTES.max(wire_len.saturating_mul(INFLATE_RATIO_MAX / 2));
         match inflater.inflate_event(event, u32::MAX, received.as_mut()) {
             Ok(event) => assert_eq!(event, Event::Message(Message { kind, payload: &payload })),
@@ -142,12 +143,12 @@ pub(crate) fn deflate(input: &[u8]) {
     }
 }
 
-/// Inflates with no larger a window than was asked for.
+/// Inflates with a window no larger than the requested one.
 fn check_window(deflated: &[u8], payload: &[u8], window: WindowBits) {
-    // The library's smallest window is twice the protocol's.
+    // The library's smallest window is twice that of the protocol.
     let mut stream = Decompress::new_with_window_bits(false, window.get().max(9));
     let mut output = Vec::with_capacity(payload.len() + 1);
     let whole = [deflated, &FLUSH_TAIL].concat();
-    stream.decompress_vec(&whole, &mut output, FlushDecompress::Sync).expect("nothing refers beyond the window");
+    stream.decompress_vec(&whole, &mut output, FlushDecompress::Sync).expect("all references are within the window");
     assert_eq!(output, payload);
 }

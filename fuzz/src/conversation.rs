@@ -1,15 +1,15 @@
-//! A whole conversation, as a server has it with any peer: what it says is valid, and answers what was asked.
+//! A whole conversation of a server with any peer: the server's frames are valid and answer the peer's.
 
 use ringfeed::conn::{CloseCause, Connection, Next, Phase};
 use ringfeed::proto::{Decoder, Event, Inflater, MessageKind, Role, WindowBits};
 
 use crate::input::{Input, pieces};
 
-/// Bytes of a message at most.
+/// Largest message in bytes.
 const MESSAGE_BYTES_MAX: u32 = 1 << 16;
 
-/// Any bytes from a peer: whatever they are, the answers are frames that a strict client accepts, each ping
-/// before the end is answered, and the end is told of in a Close frame, after which nothing is said.
+/// Any bytes from a peer: a strict client accepts the replies, each ping before the end is answered, and the conversation
+/// ends with one Close frame, after which the server sends nothing.
 pub(crate) fn conversation(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
@@ -21,25 +21,25 @@ pub(crate) fn conversation(input: &[u8]) {
         conn.phase = Phase::Closing;
     }
     let pongs = if flags & 2 == 0 { count_pings(bytes, flags & 1 != 0) } else { 0 };
-    let mut said = Vec::new();
-    let cause = hear(&mut conn, &pieces(bytes, &cuts), &mut said);
-    let heard = listen(&mut said);
+    let mut sent = Vec::new();
+    let cause = feed(&mut conn, &pieces(bytes, &cuts), &mut sent);
+    let received = decode_as_client(&mut sent);
     if flags & 2 != 0 {
-        assert!(heard.is_empty(), "after its own Close frame a server says nothing");
+        assert!(received.is_empty(), "a server sends nothing after its own Close frame");
         return;
     }
-    assert_eq!(heard.iter().filter(|heard| matches!(heard, Heard::Pong)).count(), pongs);
-    let closes = heard.iter().filter(|heard| matches!(heard, Heard::Close(_))).count();
-    assert_eq!(closes, usize::from(cause.is_some()), "{cause:?}: {heard:?}");
-    match (cause, heard.last()) {
+    assert_eq!(received.iter().filter(|received| matches!(received, Received::Pong)).count(), pongs);
+    let closes = received.iter().filter(|received| matches!(received, Received::Close(_))).count();
+    assert_eq!(closes, usize::from(cause.is_some()), "{cause:?}: {received:?}");
+    match (cause, received.last()) {
         (None, _) => assert!(conn.phase == Phase::Open),
-        (Some(CloseCause::Peer), Some(Heard::Close(_))) => {}
-        (Some(CloseCause::Protocol), Some(Heard::Close(Some(1002 | 1007 | 1009)))) => {}
-        end => panic!("an end of another kind: {end:?}"),
+        (Some(CloseCause::Peer), Some(Received::Close(_))) => {}
+        (Some(CloseCause::Protocol), Some(Received::Close(Some(1002 | 1007 | 1009)))) => {}
+        end => panic!("unexpected end: {end:?}"),
     }
 }
 
-/// How many pings there are before the end of the conversation.
+/// The number of pings before the end of the conversation.
 fn count_pings(bytes: &[u8], is_deflate_agreed: bool) -> usize {
     let mut decoder = Decoder::new(Role::Server, MESSAGE_BYTES_MAX);
     if is_deflate_agreed {
@@ -61,16 +61,16 @@ fn count_pings(bytes: &[u8], is_deflate_agreed: bool) -> usize {
     }
 }
 
-/// Has the server hear the pieces; how it ended, if it did.
-fn hear(conn: &mut Connection, pieces: &[&[u8]], said: &mut Vec<u8>) -> Option<CloseCause> {
+/// Feeds the pieces to the server. Returns why the conversation ended, if it did.
+fn feed(conn: &mut Connection, pieces: &[&[u8]], sent: &mut Vec<u8>) -> Option<CloseCause> {
     let mut inflater = Inflater::new();
     for piece in pieces {
         let mut bytes = piece.to_vec();
         let mut rest = bytes.as_mut_slice();
         loop {
-            match conn.next(&mut rest, &mut inflater, None, said) {
+            match conn.next(&mut rest, &mut inflater, None, sent) {
                 Next::Message(message) => {
-                    assert!(message.payload.len() <= MESSAGE_BYTES_MAX as usize, "more than a message may have");
+                    assert!(message.payload.len() <= MESSAGE_BYTES_MAX as usize, "a message above the limit");
                     let is_text = message.kind == MessageKind::Text;
                     assert!(!is_text || std::str::from_utf8(message.payload).is_ok(), "a text that isn't UTF-8");
                 }
@@ -83,24 +83,26 @@ fn hear(conn: &mut Connection, pieces: &[&[u8]], said: &mut Vec<u8>) -> Option<C
     None
 }
 
-/// What a peer hears of what was said.
+/// The frames that a peer may receive.
 #[derive(Debug)]
-enum Heard {
+enum Received {
     Pong,
     Close(Option<u16>),
 }
 
-/// What a strict client hears.
-fn listen(mut said: &mut [u8]) -> Vec<Heard> {
+/// Decodes the sent bytes as a strict client.
+fn decode_as_client(mut sent: &mut [u8]) -> Vec<Received> {
     let mut client = Decoder::new(Role::Client, MESSAGE_BYTES_MAX);
-    let mut heard = Vec::new();
-    while let Some(event) = client.decode(&mut said).expect("a server's frames are valid") {
-        heard.push(match event {
-            Event::Pong(_) => Heard::Pong,
-            Event::Close(close) => Heard::Close(close.code.map(|code| code.0)),
-            other => panic!("nobody asked for {other:?}"),
+    let mut received = Vec::new();
+    while let Some(event) = client.decode(&mut sent).expect("a server's frames are valid") {
+        received.push(match event {
+            Event::Pong(_) => Received::Pong,
+            Event::Close(close) => Received::Close(close.code.map(|code| code.0)),
+            other => panic!("unexpected frame: {other:?}"),
         });
     }
-    assert!(!client.is_mid_message() && client.held_bytes() == 0 || matches!(heard.last(), Some(Heard::Close(_))));
-    heard
+    assert!(
+        !client.is_mid_message() && client.held_bytes() == 0 || matches!(received.last(), Some(Received::Close(_)))
+    );
+    received
 }

@@ -1,4 +1,4 @@
-//! Frames in: the decoder by itself, and beside another one.
+//! Frames in: the decoder alone, and compared with another one.
 
 use std::io::{self, Read, Write};
 
@@ -8,13 +8,13 @@ use tungstenite::{Message, WebSocket};
 
 use crate::input::{Input, pieces};
 
-/// Bytes of a message at most, one of which an input chooses.
+/// Message size limits; an input chooses one of them.
 const MESSAGE_BYTES_MAX: [u32; 4] = [125, 1000, 70_000, 1 << 20];
 
-/// Bytes that a decoder may hold besides twice what it was fed.
+/// Bytes that a decoder may hold in addition to twice its input.
 const HELD_BYTES: usize = 512;
 
-/// What a decoder saw, owned.
+/// The events of a decoder, owned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Seen {
     Message(MessageKind, Vec<u8>),
@@ -41,7 +41,7 @@ impl From<Event<'_>> for Seen {
     }
 }
 
-/// Feeds the pieces; what was seen, and how it failed if it did.
+/// Feeds the pieces. Returns the events, and the error if there was one.
 fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> (Vec<Seen>, Option<ProtocolError>) {
     let (mut seen, mut error, mut fed) = (Vec::new(), None, 0);
     for piece in pieces {
@@ -59,7 +59,7 @@ fn decode(mut decoder: Decoder, pieces: &[&[u8]]) -> (Vec<Seen>, Option<Protocol
                 Err(failure) => assert!(error.replace(failure).is_none(), "an error after an error"),
             }
         }
-        assert!(input.is_empty(), "what was not asked for again is used up");
+        assert!(input.is_empty(), "a decoder that needs more input has used it up");
         assert!(decoder.held_bytes() <= 2 * fed + HELD_BYTES, "{} bytes held of {fed}", decoder.held_bytes());
     }
     (seen, error)
@@ -69,7 +69,8 @@ fn role(is_server: bool) -> Role {
     if is_server { Role::Server } else { Role::Client }
 }
 
-/// Any bytes as frames, for both roles: no panic, no more memory than came, the same however they are cut.
+/// Any bytes as frames, for both roles: no panic, memory bounded by the input, the same result however the input is
+/// split.
 pub(crate) fn decoder(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
@@ -99,8 +100,8 @@ pub(crate) fn decoder(input: &[u8]) {
     }
 }
 
-/// The decoder beside tungstenite's: both see the same, and where one fails so does the other, but for what RFC 6455
-/// forbids and tungstenite lets pass.
+/// Our decoder and tungstenite's: both return the same events and fail on the same input, except for violations of RFC
+/// 6455 that tungstenite accepts.
 pub(crate) fn differential(input: &[u8]) {
     let mut input = Input::new(input);
     let is_server = input.byte() & 1 == 0;
@@ -108,35 +109,35 @@ pub(crate) fn differential(input: &[u8]) {
     let bytes = input.rest();
     let (mut ours, error) = decode(Decoder::new(role(is_server), message_bytes_max), &[bytes]);
     if let Some(Seen::Close(code @ Some(1014), reason)) = ours.last_mut() {
-        // Registered with IANA since, but tungstenite does not know it, and replaces it as it does what is not allowed.
+        // IANA has registered the code since, but tungstenite does not know it, and replaces it like any invalid code.
         (*code, *reason) = (Some(1002), "Protocol violation".to_owned());
     }
     let (theirs, has_failed) = decode_theirs(is_server, message_bytes_max, bytes);
     match error {
         None => {
             assert_eq!(ours, theirs);
-            assert!(!has_failed, "only tungstenite finds fault");
+            assert!(!has_failed, "only tungstenite fails");
         }
         Some(error) if theirs.len() > ours.len() => {
             assert_eq!(ours, theirs[..ours.len()]);
-            // To us a control frame is too long already where its length is written as if it was.
+            // Our decoder rejects a control frame with an extended length encoding even if the length itself is allowed.
             let is_laxer = matches!(
                 error,
                 ProtocolError::LengthNotMinimal | ProtocolError::ControlTooLong | ProtocolError::CloseCodeInvalid
             );
-            assert!(is_laxer, "only we find fault: {error:?}");
+            assert!(is_laxer, "only our decoder fails: {error:?}");
         }
         Some(_) => assert_eq!(ours, theirs),
     }
 }
 
-/// What tungstenite sees, and whether it found fault before the end of the input.
+/// The events of tungstenite, and whether it failed before the end of the input.
 fn decode_theirs(is_server: bool, message_bytes_max: u32, bytes: &[u8]) -> (Vec<Seen>, bool) {
     let role = if is_server { PeerRole::Server } else { PeerRole::Client };
     let config = WebSocketConfig::default()
         .read_buffer_size(4096)
         .max_message_size(Some(message_bytes_max as usize))
-        // It bounds control frames by this as well, before it tells them apart.
+        // tungstenite applies this limit also to control frames.
         .max_frame_size(Some(message_bytes_max.max(125) as usize));
     let mut socket = WebSocket::from_raw_socket(Incoming(bytes), role, Some(config));
     let mut seen = Vec::new();
@@ -147,7 +148,7 @@ fn decode_theirs(is_server: bool, message_bytes_max: u32, bytes: &[u8]) -> (Vec<
             Ok(Message::Ping(payload)) => seen.push(Seen::Ping(payload.to_vec())),
             Ok(Message::Pong(payload)) => seen.push(Seen::Pong(payload.to_vec())),
             Ok(Message::Close(close)) => {
-                // A code that can't be sent has become another one here, which the rule for that error lets pass.
+                // tungstenite has replaced an invalid code here, which the rule for that error allows.
                 let code = close.as_ref().map(|close| u16::from(close.code));
                 let reason = close.map_or(String::new(), |close| close.reason.to_string());
                 seen.push(Seen::Close(code, reason));
@@ -162,7 +163,7 @@ fn decode_theirs(is_server: bool, message_bytes_max: u32, bytes: &[u8]) -> (Vec<
     }
 }
 
-/// A stream that brings these bytes and takes any.
+/// A stream that reads from these bytes and accepts all writes.
 struct Incoming<'a>(&'a [u8]);
 
 impl Read for Incoming<'_> {

@@ -1,4 +1,4 @@
-//! Opening handshakes, as either side reads them, and what they agree on.
+//! Opening handshakes, as decoded by both sides, and the negotiated parameters.
 
 use ringfeed::proto::{
     Accepted, ClientHandshake, ClientHandshakeError, DeflateOffer, DeflateParams, HandshakeError, Upgrade, WindowBits,
@@ -8,20 +8,20 @@ use tungstenite::handshake::derive_accept_key;
 
 use crate::input::Input;
 
-/// Beyond this many bytes only some prefixes are tried, since each takes as long as the whole.
+/// Above this length only some prefixes are tried, since each takes as long as the whole.
 const PREFIXES: usize = 256;
 
 /// The nonce of the client. Its key is `AQEBAQEBAQEBAQEBAQEBAQ==`.
 const NONCE: [u8; 16] = [1; 16];
 
-/// Any bytes as a request: no panic, the same whether it comes whole or in pieces, and an answer that is HTTP.
+/// Any bytes as a request: no panic, the same result whole or in pieces, and a valid HTTP response.
 pub(crate) fn request(input: &[u8]) {
     let whole = decode_request_head(input);
     for len in prefixes(input.len()) {
         match (decode_request_head(&input[..len]), &whole) {
             (Ok(None), _) => {}
             (Ok(Some((_, early))), Ok(Some((_, late)))) => assert!(early == *late && early <= len, "two ends"),
-            // A target that is too long may turn out to have more wrong with it.
+            // A target that is too long may have further errors.
             (Err(HandshakeError::TargetTooLong), Err(_)) => {}
             (Err(early), Err(late)) => assert_eq!(early, *late, "after {len} bytes"),
             (early, late) => panic!("{early:?} after {len} bytes, then {late:?}"),
@@ -49,19 +49,19 @@ fn check_refusal(error: HandshakeError, answer: &mut Vec<u8>) {
     assert_eq!(asks_to_upgrade, error.status() == 426, "{headers:?}");
 }
 
-/// Lengths of prefixes of an input of this length.
+/// The lengths of prefixes to try.
 fn prefixes(len: usize) -> impl Iterator<Item = usize> {
     let step = (len / PREFIXES).max(1);
     (0..len).step_by(step)
 }
 
-/// Checks that these bytes are one HTTP answer, and returns its header fields.
+/// Checks that these bytes are one HTTP response, and returns its header fields.
 fn check_answer(answer: &[u8], status: u16, has_body: bool) -> Vec<(String, String)> {
     let mut headers = [httparse::EMPTY_HEADER; 16];
     let mut response = httparse::Response::new(&mut headers);
     let head_len = response.parse(answer).expect("an answer is HTTP").unwrap();
     assert_eq!(response.code, Some(status));
-    assert_eq!(answer.len() > head_len, has_body, "what follows the head would be taken for frames");
+    assert_eq!(answer.len() > head_len, has_body, "bytes after the head would be taken for frames");
     let text = |value: &[u8]| String::from_utf8(value.to_vec()).expect("our values are text");
     response.headers.iter().map(|header| (header.name.to_owned(), text(header.value))).collect()
 }
@@ -70,8 +70,7 @@ fn header(headers: &[(String, String)], name: &str) -> Option<String> {
     headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.clone())
 }
 
-/// Any bytes as an answer: no panic, the same whether it comes whole or in pieces, nothing accepted that was not
-/// offered.
+/// Any bytes as a response: no panic, the same result whole or in pieces, and only offered parameters are accepted.
 pub(crate) fn response(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
@@ -105,8 +104,8 @@ fn client(offer: Option<DeflateOffer>) -> (ClientHandshake, Vec<u8>) {
     (client, request)
 }
 
-/// Any value of `Sec-WebSocket-Extensions`, once as a client's offer and once as a server's answer. What a server
-/// agrees to is within the grammar, and a client that made that offer accepts it.
+/// Any value of `Sec-WebSocket-Extensions`, once as a client's offer and once as a server's response. The parameters
+/// that a server agrees to follow the grammar, and a client that made the offer accepts them.
 pub(crate) fn extensions(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();
@@ -132,7 +131,7 @@ pub(crate) fn extensions(input: &[u8]) {
         encode_accept(&mut answer, &upgrade, None, Some(&params.to_string()));
         let accepted = client.decode_response(&answer).map(|accepted| accepted.map(|(accepted, _)| accepted));
         let expected = Accepted { subprotocol: None, deflate: Some(params) };
-        // Where no window was asked for, a client that asks for one would rightly object to its absence.
+        // If the offer has no window, a client that requests one would correctly reject a response without it.
         let is_named = params.to_string().contains("server_max_window_bits") || params.server_window == WindowBits::MAX;
         assert!(is_named, "{params}");
         assert_eq!(accepted, Ok(Some(expected)), "{params}");
@@ -140,7 +139,7 @@ pub(crate) fn extensions(input: &[u8]) {
     check_as_answer(offer, value);
 }
 
-/// The value as a server's answer to `offer`.
+/// Checks the value as a server's response to `offer`.
 fn check_as_answer(offer: DeflateOffer, value: &[u8]) {
     let (client, _) = client(Some(offer));
     let accept = derive_accept_key(b"AQEBAQEBAQEBAQEBAQEBAQ==");

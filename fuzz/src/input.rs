@@ -1,6 +1,6 @@
-//! The front of an input chooses what is done with its rest.
+//! Splits an input: the first bytes choose options, the rest is data.
 
-/// What is left of an input. An input that is used up gives zeros: no input is too short.
+/// The rest of an input. Reads past the end return zeros, so no input is too short.
 pub(crate) struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
@@ -25,19 +25,19 @@ impl<'a> Input<'a> {
         choices[usize::from(self.byte()) % choices.len()]
     }
 
-    /// Up to 15 places to cut what comes after them, not yet fitted to its length.
+    /// Up to 15 places to split the data, not yet reduced to its length.
     pub(crate) fn cuts(&mut self) -> Vec<u16> {
         let count = self.byte() % 16;
         (0..count).map(|_| self.word()).collect()
     }
 
-    /// All that is left.
+    /// The remaining bytes.
     pub(crate) fn rest(self) -> &'a [u8] {
         self.0
     }
 }
 
-/// `bytes` cut at these places, modulo its length.
+/// Splits `bytes` at these places, modulo its length.
 pub(crate) fn pieces<'a>(bytes: &'a [u8], cuts: &[u16]) -> Vec<&'a [u8]> {
     let mut places: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) % (bytes.len() + 1)).collect();
     places.sort_unstable();

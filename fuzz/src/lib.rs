@@ -1,9 +1,9 @@
-//! What a fuzzer runs: each target takes any bytes and panics where a promise is broken.
+//! The fuzz targets: each takes any bytes and panics if a promise is broken.
 //!
-//! The targets are ordinary functions, so that three things can run them: cargo-fuzz with `fuzz_targets/`, which needs
-//! a nightly compiler; the same programs built without a fuzzer, which replay the files they are given; and
-//! `tests/seeds.rs`, which runs them over the seeds and thousands of inputs made from these. A target looks at nothing
-//! but its input, so that an input that fails once fails always.
+//! The targets are ordinary functions with three callers: cargo-fuzz with `fuzz_targets/`, which requires a nightly
+//! compiler; the same programs built without a fuzzer, which replay the given files; and `tests/seeds.rs`, which runs
+//! them on the seeds and on thousands of inputs derived from these. A target depends only on its input, so that a
+//! failing input always fails.
 
 mod commands;
 mod compression;
@@ -15,10 +15,10 @@ mod names;
 mod settings;
 mod text;
 
-/// A function that takes any bytes and panics where a promise is broken.
+/// A function that takes any bytes and panics if a promise is broken.
 pub type Target = fn(&[u8]);
 
-/// All targets, by the name of their program and of their directory of seeds.
+/// All targets, with the name of their program and of their directory of seeds.
 pub const TARGETS: [(&str, Target); 13] = [
     ("decoder", frames::decoder),
     ("differential", frames::differential),
@@ -38,13 +38,13 @@ pub const TARGETS: [(&str, Target); 13] = [
 /// Runs the target called `name`.
 ///
 /// # Panics
-/// If there is no such target, and where a promise is broken.
+/// If there is no such target, or if a promise is broken.
 pub fn run(name: &str, input: &[u8]) {
     let (_, target) = TARGETS.iter().find(|(known, _)| *known == name).expect("a target of this name");
     target(input);
 }
 
-/// Runs the target called `name` with each of the files that are the program's arguments.
+/// Runs the target called `name` on each of the files given as arguments.
 pub fn replay(name: &str) {
     for path in std::env::args_os().skip(1) {
         let input = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -53,7 +53,7 @@ pub fn replay(name: &str) {
     }
 }
 
-/// The program of a target: a fuzzer's where it is built for one, otherwise one that replays files.
+/// Defines the program of a target: a fuzzer if built for one, otherwise a program that replays files.
 #[macro_export]
 macro_rules! target {
     ($name:ident) => {

@@ -1,12 +1,12 @@
-//! Names of topics, and the paths they come in.
+//! Topic names, and the paths that contain them.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use ringfeed::gateway::{Echo, Feed, Routes};
 use ringfeed::limits::TOPIC_NAME_BYTES_MAX;
 use ringfeed::topics::{Homes, TopicName};
 
-/// Any bytes as a name and as a path: what is accepted keeps to its alphabet, can't climb out of anything, means the
-/// same however it is encoded, and has one home.
+/// Any bytes as a name and as a path: an accepted name is within the alphabet, contains no way up, is the same in every
+/// encoding, and has one home shard.
 pub(crate) fn names(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else { return };
     if let Ok(name) = TopicName::new(text) {
@@ -29,15 +29,15 @@ fn check_name(name: &TopicName, text: &str) {
     assert!(!format!("/{text}/").contains("/../") && !format!("/{text}/").contains("//"), "{text:?}");
     let homes: Vec<usize> = (1..=8).map(|shards| Homes::new(shards, [5, 7]).of(name)).collect();
     assert!(homes.iter().zip(1..).all(|(home, shards)| *home < shards), "{homes:?}");
-    assert_eq!(homes[6], Homes::new(7, [5, 7]).of(&TopicName::new(text).expect("it was one before")));
+    assert_eq!(homes[6], Homes::new(7, [5, 7]).of(&TopicName::new(text).expect("it is a valid name")));
 }
 
-/// A route is found only where its path is a prefix, and the longest one is.
+/// A route matches only if its path is a prefix, and the longest match wins.
 fn check_route(path: &str) {
     let mut routes = Routes::default();
     for (route, is_echo) in [("/feed/", false), ("/feed/private/", false), ("/echo", true)] {
         let added = if is_echo { routes.add(route, Box::new(Echo)) } else { routes.add(route, Box::<Feed>::default()) };
-        added.expect("three routes that differ");
+        added.expect("three different routes");
     }
     let expected = match path {
         "/echo" => Some((2, "")),

@@ -1,11 +1,11 @@
-//! The kernels for masks and UTF-8 against plain loops and the standard library.
+//! The masking and UTF-8 kernels, compared with plain loops and the standard library.
 
 use ringfeed::simd::mask::unmask;
 use ringfeed::simd::utf8::{Utf8Stream, unmask_and_validate, validate};
 
 use crate::input::{Input, pieces};
 
-/// Any text, or what is none: whole and in pieces, masked and not, at any alignment.
+/// Any bytes as text: whole and in pieces, masked and unmasked, at any alignment.
 pub(crate) fn text(input: &[u8]) {
     let mut input = Input::new(input);
     let key = [input.byte(), input.byte(), input.byte(), input.byte()];

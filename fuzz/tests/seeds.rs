@@ -1,15 +1,16 @@
-//! The fuzz targets without a fuzzer: each runs over its seeds, all their beginnings, and inputs made from them by
-//! changes that follow from a fixed number. So targets and seeds can't rot, and what was found once stays found.
+//! Runs the fuzz targets without a fuzzer: on their seeds, on all prefixes of them, and on inputs derived from them by
+//! pseudo-random changes with a fixed seed. This keeps targets and seeds working, and repeats earlier findings as
+//! regression tests.
 
 use std::fs;
 use std::path::Path;
 
 use ringfeed_fuzz::{TARGETS, Target};
 
-/// Inputs made for each target.
+/// Derived inputs per target.
 const INPUTS: u64 = 3_000;
 
-/// Bytes of a seed at most, so that they stay small.
+/// Largest seed in bytes, to keep the repository small.
 const SEED_BYTES_MAX: usize = 4096;
 
 /// The seeds of a target: files below `seeds/<name>`.
@@ -23,7 +24,7 @@ fn seeds(name: &str) -> Vec<Vec<u8>> {
     paths.iter().map(|path| fs::read(path).expect("a seed can be read")).collect()
 }
 
-/// Numbers that follow from the first (SplitMix64).
+/// Deterministic random numbers (SplitMix64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -63,7 +64,7 @@ fn run(name: &str, target: Target, input: &[u8]) {
 }
 
 #[test]
-fn targets_hold_for_their_seeds_and_what_is_made_of_them() {
+fn targets_hold_for_their_seeds_and_derived_inputs() {
     for (name, target) in TARGETS {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has no seeds");

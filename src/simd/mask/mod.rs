@@ -1,10 +1,10 @@
-//! Masking (RFC 6455 §5.3): exclusive or with a four-byte key that repeats, in place.
+//! Masking (RFC 6455 §5.3): in-place exclusive or with a repeating four-byte key.
 //!
-//! Masking and unmasking are the same operation. Any length, any alignment and any phase will do: a payload that
-//! arrives in pieces is unmasked piece by piece, each with the phase at which it begins.
+//! Masking and unmasking are the same operation. Any length, alignment and phase is supported: a payload that arrives
+//! in pieces is unmasked piece by piece, each with the phase of its first byte.
 //!
-//! One walk over the bytes both unmasks and notices bytes that are not ASCII. The verdict costs nothing next to the
-//! stores, which is why no kernel exists without it.
+//! One pass over the bytes both unmasks and detects bytes that are not ASCII. The detection costs nothing beside the
+//! stores, so no kernel exists without it.
 
 mod choose;
 #[cfg(target_arch = "aarch64")]
@@ -19,20 +19,20 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Up to this many bytes the scalar twin, inlined, is faster than a call through the chosen kernel.
+/// Up to this many bytes the inlined scalar kernel is faster than a call through the chosen kernel.
 const SHORT_BYTES: usize = 64;
 
 /// Up to this many bytes two passes over a text that is not ASCII are as fast as one.
 const SHORT_TEXT_BYTES: usize = 256;
 
-/// Applies `key` to `bytes` in place; `phase` is the offset of `bytes[0]` within the payload, of which only the
+/// Applies `key` to `bytes` in place. `phase` is the offset of `bytes[0]` within the payload, of which only the
 /// remainder modulo 4 matters (RFC 6455 §5.3).
 #[inline]
 pub fn unmask(bytes: &mut [u8], key: [u8; 4], phase: usize) {
     unmask_is_ascii(bytes, key, phase);
 }
 
-/// As [`unmask`], and says whether all of the *unmasked* bytes are ASCII. An empty slice is.
+/// Like [`unmask`], and returns whether all of the *unmasked* bytes are ASCII. True for an empty slice.
 #[inline]
 pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     if bytes.len() <= SHORT_BYTES {
@@ -42,7 +42,7 @@ pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     }
 }
 
-/// As [`unmask`], and says whether all of the *unmasked* bytes together are UTF-8.
+/// Like [`unmask`], and returns whether all of the *unmasked* bytes together are UTF-8.
 #[inline]
 pub(super) fn unmask_is_utf8(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     if bytes.len() <= SHORT_TEXT_BYTES {
@@ -57,7 +57,7 @@ pub fn kernel_name() -> &'static str {
     choose::kernel().name()
 }
 
-/// The key as the number that masks four bytes in little-endian order, the first of them at `phase`.
+/// The key as the number that masks four bytes in little-endian order, with the first of them at `phase`.
 #[inline]
 fn key_at(key: [u8; 4], phase: usize) -> u32 {
     u32::from_le_bytes(key).rotate_right(8 * (phase & 3) as u32)

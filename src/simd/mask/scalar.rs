@@ -1,8 +1,8 @@
 //! Masking eight bytes at a time, in safe code, on any CPU.
 //!
-//! The twin every other kernel is tested against, the path for short payloads, and the fallback where no vector
-//! instructions are known. It has no loop over odd bytes: the last word is read before anything is written and is
-//! written after everything else, and may overlap words that were masked meanwhile, since both hold the same bytes.
+//! This is the reference for the tests of every other kernel, the path for short payloads, and the fallback without
+//! vector instructions. It has no loop over odd bytes: the last word is read before any is written and is written after
+//! all others. It may overlap words masked in between, since both contain the same bytes.
 
 use super::choose::Kernel;
 use super::key_at;
@@ -10,7 +10,7 @@ use super::key_at;
 /// The bit that no ASCII byte has, in each byte of a word.
 const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
 
-/// The same promise as [`unmask_is_ascii`](super::unmask_is_ascii), kept without vector instructions.
+/// Like [`unmask_is_ascii`](super::unmask_is_ascii), without vector instructions.
 #[inline]
 pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     let word_key = key_at(key, phase);
@@ -32,7 +32,7 @@ pub fn unmask_is_ascii(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
     seen & HIGH_BITS == 0
 }
 
-/// Unmasks fewer than eight bytes, all of them in one word.
+/// Unmasks fewer than eight bytes in one word.
 #[inline]
 fn unmask_below_eight(bytes: &mut [u8], key: u32) -> bool {
     let mut seen = 0;
@@ -43,13 +43,13 @@ fn unmask_below_eight(bytes: &mut [u8], key: u32) -> bool {
     seen.is_ascii()
 }
 
-/// The key of eight bytes.
+/// The key repeated to eight bytes.
 #[inline]
 fn twice(key: u32) -> u64 {
     u64::from(key) << 32 | u64::from(key)
 }
 
-/// The scalar kernel: every CPU can run it.
+/// The scalar kernel, supported by every CPU.
 pub(super) struct Scalar;
 
 impl Kernel for Scalar {

@@ -1,5 +1,5 @@
-//! One table of cases, run over every kernel this CPU has and over the public functions, and judged by the formula of
-//! RFC 6455 §5.3, byte by byte.
+//! One table of cases, run on every kernel of this CPU and on the public functions, and compared byte by byte with the
+//! formula of RFC 6455 §5.3.
 
 use super::choose::{Kernel, available};
 
@@ -7,13 +7,13 @@ const LENGTH_MAX: usize = 257;
 const ALIGNMENTS: usize = 64;
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// Large enough for each length at each alignment, with room on both sides to see that it stays untouched.
+/// Large enough for each length at each alignment, with room on both sides to check that it stays untouched.
 #[repr(align(64))]
 #[derive(Clone)]
 struct Arena([u8; ALIGNMENTS + LENGTH_MAX + 64]);
 
 impl Arena {
-    /// Bytes with no period that a kernel could get right by accident.
+    /// Bytes without a period that could hide an error of a kernel.
     fn patterned() -> Self {
         let mut state = 1_u32;
         Self(std::array::from_fn(|_| {
@@ -22,7 +22,7 @@ impl Arena {
         }))
     }
 
-    /// Nothing but ASCII once unmasked with [`KEY`], from `phase`, beginning at `start`.
+    /// Bytes that are ASCII once unmasked with [`KEY`], from `phase`, beginning at `start`.
     fn masked_ascii(start: usize, phase: usize) -> Self {
         let mut arena = Self::patterned();
         arena.0.iter_mut().for_each(|byte| *byte &= 0x7f);
@@ -38,7 +38,7 @@ fn mask_by_formula(bytes: &mut [u8], phase: usize) {
     }
 }
 
-/// The public function, tested as if it were a kernel.
+/// The public function, tested like a kernel.
 struct Public;
 
 impl Kernel for Public {
@@ -55,7 +55,7 @@ impl Kernel for Public {
     }
 }
 
-/// Calls `test` with each kernel this CPU can run, and names the others.
+/// Calls `test` with each kernel of this CPU, and prints the missing ones.
 fn for_each_kernel(test: impl Fn(&dyn Kernel)) {
     let kernels = available();
     for missing in ["avx512", "avx2", "sse2", "neon"] {
@@ -89,7 +89,7 @@ fn every_kernel_follows_the_formula_for_all_lengths_alignments_and_phases() {
 }
 
 #[test]
-fn every_kernel_notices_one_high_bit_at_each_position() {
+fn every_kernel_detects_one_high_bit_at_each_position() {
     for_each_kernel(|kernel| {
         for start in 0..ALIGNMENTS {
             let phase = start + 1;
@@ -111,7 +111,7 @@ fn every_kernel_notices_one_high_bit_at_each_position() {
 }
 
 #[test]
-fn bytes_around_the_payload_have_no_say_in_the_verdict() {
+fn bytes_around_the_payload_do_not_affect_the_result() {
     for_each_kernel(|kernel| {
         for length in 0..=LENGTH_MAX {
             let mut arena = Arena([0xff; _]);
@@ -124,7 +124,7 @@ fn bytes_around_the_payload_have_no_say_in_the_verdict() {
 }
 
 #[test]
-fn a_payload_unmasked_in_pieces_is_the_payload_unmasked_at_once() {
+fn unmasking_in_pieces_equals_unmasking_at_once() {
     let mut whole = vec![0x5a; 1000];
     mask_by_formula(&mut whole, 0);
     for cut in 0..whole.len() {
@@ -148,12 +148,12 @@ fn the_phase_counts_modulo_four_up_to_the_largest() {
     }
 }
 
-/// Lengths around which the path of a text differs: the shortest, a vector, a step of the walk, a block ahead of the
-/// validator, and several of each.
+/// Lengths around which the code path of a text changes: the shortest, a vector, a step of the walk, a block ahead of
+/// the validator, and several of each.
 const TEXT_LENGTHS: [usize; 10] = [0, 1, 31, 64, 65, 257, 300, 600, 850, 1500];
 
-/// Checks that `kernel`, given `text` masked, unmasks it, judges it as the standard library does, and touches nothing
-/// else.
+/// Checks that `kernel`, given `text` masked, unmasks it, validates it like the standard library, and changes no other
+/// bytes.
 fn check_text(kernel: &dyn Kernel, text: &[u8], start: usize, phase: usize) {
     let mut expected = AlignedText([0xff; _]);
     expected.0[start..start + text.len()].copy_from_slice(text);
@@ -170,7 +170,8 @@ fn check_text(kernel: &dyn Kernel, text: &[u8], start: usize, phase: usize) {
 #[repr(align(64))]
 struct AlignedText([u8; ALIGNMENTS + 1500 + 64]);
 
-/// Checks `text` with each of its bytes broken in turn: by a letter, which is right in ASCII only, and by a lead byte.
+/// Checks `text` with each of its bytes replaced in turn: by a letter, which is valid only within ASCII, and by a lead
+/// byte.
 fn check_broken_everywhere(kernel: &dyn Kernel, text: &str) {
     check_text(kernel, text.as_bytes(), 8, 3);
     for position in 0..text.len() {
@@ -182,7 +183,7 @@ fn check_broken_everywhere(kernel: &dyn Kernel, text: &str) {
     }
 }
 
-/// A text of `length` bytes: `ascii_len` of ASCII, then `character` again and again, then ASCII where it would not fit.
+/// A text of `length` bytes: `ascii_len` of ASCII, then `character` repeatedly, then ASCII where it would not fit.
 fn turning_text(length: usize, ascii_len: usize, character: &str) -> String {
     let mut text = "a".repeat(ascii_len) + &character.repeat((length - ascii_len) / character.len());
     text.extend(std::iter::repeat_n('z', length - text.len()));
@@ -190,7 +191,7 @@ fn turning_text(length: usize, ascii_len: usize, character: &str) -> String {
 }
 
 #[test]
-fn every_kernel_judges_text_with_any_byte_broken() {
+fn every_kernel_rejects_text_with_any_byte_broken() {
     for_each_kernel(|kernel| {
         for length in TEXT_LENGTHS {
             check_broken_everywhere(kernel, &turning_text(length, length, "a"));
@@ -202,7 +203,7 @@ fn every_kernel_judges_text_with_any_byte_broken() {
 }
 
 #[test]
-fn every_kernel_judges_one_character_whole_or_cut_at_each_position() {
+fn every_kernel_validates_a_character_whole_or_cut_at_each_position() {
     for_each_kernel(|kernel| {
         for length in TEXT_LENGTHS {
             for character in ["é", "水", "😀"] {
@@ -220,7 +221,7 @@ fn every_kernel_judges_one_character_whole_or_cut_at_each_position() {
 }
 
 #[test]
-fn every_kernel_judges_text_of_all_lengths_and_alignments_that_turns_from_ascii_to_other_text() {
+fn every_kernel_validates_text_that_changes_from_ascii_at_all_lengths_and_alignments() {
     for_each_kernel(|kernel| {
         for length in (0..LENGTH_MAX).chain([600, 1100, 1363, 1500]) {
             for start in 0..ALIGNMENTS {

@@ -8,17 +8,17 @@
 //! ```
 //!
 //! Head and tail may overlap the middle. They are loaded and unmasked before the middle is written and stored after it,
-//! so each byte is unmasked from what was received, never twice. That leaves no odd bytes to loop over.
+//! so each byte is unmasked from its received value, never twice. That leaves no odd bytes to loop over.
 
 use super::{key_at, scalar};
 
-/// How many vectors of the middle are unmasked between two looks at what was seen: enough for the looks not to show.
+/// Number of vectors of the middle between two checks of the result: enough to make the checks cheap.
 const STEP_VECTORS: usize = 8;
 
 /// A register of bytes.
 ///
 /// # Safety
-/// All functions ask of the caller that this CPU has the instructions of the vector; implementations may count on it.
+/// The caller of any function must ensure that this CPU has the instructions of the vector; implementations rely on it.
 pub(super) trait Vector: Copy {
     /// The size of the register, a power of two and a multiple of 4.
     const BYTES: usize;
@@ -42,40 +42,40 @@ pub(super) trait Vector: Copy {
     unsafe fn is_ascii(self) -> bool;
 }
 
-/// Does what [`unmask_is_ascii`](super::unmask_is_ascii) promises, with vectors of type `V`.
+/// Implements [`unmask_is_ascii`](super::unmask_is_ascii) with vectors of type `V`.
 ///
 /// # Safety
-/// This CPU has the instructions of `V`.
+/// This CPU must have the instructions of `V`.
 #[inline(always)]
 pub(super) unsafe fn unmask_is_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
-    // SAFETY: the caller vouches for the instructions.
+    // SAFETY: the caller guarantees the instructions.
     unsafe { walk::<V, false>(bytes, key, phase) }.ascii_len == bytes.len()
 }
 
-/// Unmasks `bytes` as long as they are ASCII, and a little more where they cease to be.
+/// Unmasks `bytes` as long as they are ASCII, and up to one step beyond.
 ///
 /// # Safety
-/// This CPU has the instructions of `V`.
+/// This CPU must have the instructions of `V`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(super) unsafe fn unmask_while_ascii<V: Vector>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> Walk {
-    // SAFETY: the caller vouches for the instructions.
+    // SAFETY: the caller guarantees the instructions.
     unsafe { walk::<V, true>(bytes, key, phase) }
 }
 
-/// How far a walk came.
+/// The result of a walk.
 pub(super) struct Walk {
-    /// How many bytes from the front are unmasked.
+    /// Number of bytes unmasked, from the front.
     #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "elsewhere no walk stops early"))]
     pub(super) unmasked_len: usize,
-    /// How many of those are known to be ASCII. As many as there are bytes if, and only if, all of them are.
+    /// Number of those known to be ASCII. Equals the length of the input if, and only if, all bytes are ASCII.
     pub(super) ascii_len: usize,
 }
 
-/// Unmasks `bytes`: all of them, or, if `STOPS`, until the first step that finds something other than ASCII.
+/// Unmasks `bytes`: all of them, or, if `STOPS`, up to the first step with a byte that is not ASCII.
 ///
 /// # Safety
-/// This CPU has the instructions of `V`.
+/// This CPU must have the instructions of `V`.
 #[inline(always)]
 unsafe fn walk<V: Vector, const STOPS: bool>(bytes: &mut [u8], key: [u8; 4], phase: usize) -> Walk {
     let length = bytes.len();
@@ -89,7 +89,7 @@ unsafe fn walk<V: Vector, const STOPS: bool>(bytes: &mut [u8], key: [u8; 4], pha
     let middle_phase = phase.wrapping_add(middle_offset);
     let tail_phase = phase.wrapping_add(tail_offset);
 
-    // SAFETY: the caller vouches for the instructions. Every access lies within `bytes`: the head because `length` is
+    // SAFETY: the caller guarantees the instructions. Every access lies within `bytes`: the head because `length` is
     // at least `V::BYTES`, the tail because it ends at `length`, the middle because each step checks that it ends
     // there, too.
     unsafe {

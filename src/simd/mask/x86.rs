@@ -1,4 +1,4 @@
-//! The vectors of x86-64 and a kernel for each: SSE2, AVX2 and AVX-512.
+//! The vectors of x86-64, with a kernel for each: SSE2, AVX2 and AVX-512.
 
 use core::arch::x86_64::{
     __m128i, __m256i, __m512i, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set1_epi32, _mm_storeu_si128,
@@ -13,7 +13,7 @@ use super::choose::Kernel;
 use super::text;
 use super::vector::{self, Vector, Walk};
 
-/// The kernels this CPU can run, best first.
+/// The kernels supported by this CPU, best first.
 pub(super) fn kernels() -> impl Iterator<Item = &'static dyn Kernel> {
     [Avx512::detect(), Avx2::detect(), Sse2::detect()].into_iter().flatten()
 }
@@ -42,7 +42,7 @@ impl Avx512 {
         walk.ascii_len == bytes.len() || self.run_utf8_rest(bytes, walk, key, phase)
     }
 
-    /// Never inlined, since the validator needs a stack frame, which ASCII would pay for.
+    /// Never inlined, since the validator needs a stack frame, which would slow down ASCII.
     #[target_feature(enable = "avx512f,avx512bw,avx2")]
     #[inline(never)]
     fn run_utf8_rest(&self, bytes: &mut [u8], walk: Walk, key: [u8; 4], phase: usize) -> bool {
@@ -88,7 +88,7 @@ impl Avx2 {
         walk.ascii_len == bytes.len() || self.run_utf8_rest(bytes, walk, key, phase)
     }
 
-    /// Never inlined, since the validator needs a stack frame, which ASCII would pay for.
+    /// Never inlined, since the validator needs a stack frame, which would slow down ASCII.
     #[target_feature(enable = "avx2")]
     #[inline(never)]
     fn run_utf8_rest(&self, bytes: &mut [u8], walk: Walk, key: [u8; 4], phase: usize) -> bool {
@@ -128,12 +128,12 @@ impl Kernel for Sse2 {
     }
 
     fn unmask_is_ascii(&self, bytes: &mut [u8], key: [u8; 4], phase: usize) -> bool {
-        // SAFETY: SSE2 belongs to every x86-64.
+        // SAFETY: every x86-64 CPU has SSE2.
         unsafe { vector::unmask_is_ascii::<__m128i>(bytes, key, phase) }
     }
 }
 
-/// Implements [`Vector`] for a register, given its size and the intrinsics by their role.
+/// Implements [`Vector`] for a register, given its size and the intrinsics by role.
 macro_rules! vector {
     (
         $register:ty, $bytes:literal, $splat:ident, $load:ident, $store:ident, $xor:ident, $or:ident, $high_bits:ident
@@ -143,37 +143,37 @@ macro_rules! vector {
 
             #[inline(always)]
             unsafe fn splat(key: u32) -> Self {
-                // SAFETY: the caller of the trait vouches for the instructions.
+                // SAFETY: the caller of the trait guarantees the instructions.
                 unsafe { $splat(key.cast_signed()) }
             }
 
             #[inline(always)]
             unsafe fn load(source: *const u8) -> Self {
-                // SAFETY: the caller of the trait vouches for the instructions and for `BYTES` readable bytes.
+                // SAFETY: the caller of the trait guarantees the instructions and for `BYTES` readable bytes.
                 unsafe { $load(source.cast()) }
             }
 
             #[inline(always)]
             unsafe fn store(self, target: *mut u8) {
-                // SAFETY: the caller of the trait vouches for the instructions and for `BYTES` writable bytes.
+                // SAFETY: the caller of the trait guarantees the instructions and for `BYTES` writable bytes.
                 unsafe { $store(target.cast(), self) }
             }
 
             #[inline(always)]
             unsafe fn xor(self, other: Self) -> Self {
-                // SAFETY: the caller of the trait vouches for the instructions.
+                // SAFETY: the caller of the trait guarantees the instructions.
                 unsafe { $xor(self, other) }
             }
 
             #[inline(always)]
             unsafe fn or(self, other: Self) -> Self {
-                // SAFETY: the caller of the trait vouches for the instructions.
+                // SAFETY: the caller of the trait guarantees the instructions.
                 unsafe { $or(self, other) }
             }
 
             #[inline(always)]
             unsafe fn is_ascii(self) -> bool {
-                // SAFETY: the caller of the trait vouches for the instructions.
+                // SAFETY: the caller of the trait guarantees the instructions.
                 unsafe { $high_bits(self) == 0 }
             }
         }

@@ -1,34 +1,35 @@
-//! UTF-8 validation (RFC 6455 §8.1, RFC 3629), of a text that is whole and of one that arrives in pieces.
+//! UTF-8 validation (RFC 6455 §8.1, RFC 3629) of a whole text, or of one that arrives in pieces.
 //!
-//! The validating itself is done by the `simdutf8` crate. Here is what it leaves out: sequences split between two
-//! pieces, failing as soon as no continuation could help, and unmasking on the way. The text is never stored.
+//! The `simdutf8` crate validates. This module adds sequences split between two pieces, failing as soon as no
+//! continuation could make the text valid, and unmasking in the same pass. It does not store the text.
 
 #[cfg(test)]
 mod tests;
 
 use super::mask;
 
-/// How much of a text is judged at a time. Little enough to be in the second-level cache still where judging takes a
-/// second pass, which is as good as the first since validation is slower than either; enough for the ends of the chunks
-/// not to matter. A multiple of 4, so that each chunk begins at the same phase of the key.
+/// Bytes validated at a time. Few enough to stay in the second-level cache for a second pass, which is then as fast as
+/// the first, since validation is slower than both caches; enough to make the cost of chunk ends negligible. A multiple
+/// of 4, so that each chunk begins at the same phase of the key.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The bytes seen so far can't be the beginning of any valid UTF-8 text.
+/// The text so far can't be the beginning of any valid UTF-8 text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidUtf8;
 
 /// Validates one text that arrives in pieces, split anywhere.
 ///
-/// Its size is four bytes. After an error, and after [`finish`](Self::finish), it is ready for the next text.
+/// It takes four bytes of memory. After an error, and after [`finish`](Self::finish), it is ready for the next text.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8Stream {
-    /// An unfinished sequence at the end of what was fed: up to three bytes, which some continuation would make valid.
+    /// An unfinished sequence at the end of the input so far: up to three bytes, which some continuation would make
+    /// valid.
     pending: [u8; 3],
     pending_len: u8,
 }
 
 impl Utf8Stream {
-    /// Takes the next piece, which may be empty.
+    /// Validates the next piece, which may be empty.
     ///
     /// # Errors
     /// [`InvalidUtf8`] as soon as no continuation could make the text valid (RFC 6455 §8.1).
@@ -39,11 +40,11 @@ impl Utf8Stream {
         self.keep_pending(unfinished)
     }
 
-    /// Unmasks the next piece in place and takes it, as [`unmask`](mask::unmask) and then [`feed`](Self::feed) would,
-    /// but touches memory once, or while it is still in the cache.
+    /// Unmasks the next piece in place and validates it, like [`unmask`](mask::unmask) followed by
+    /// [`feed`](Self::feed), but reads memory once, or again only while it is still in the cache.
     ///
     /// # Errors
-    /// As for [`feed`](Self::feed). Part of the piece may then be masked still.
+    /// As for [`feed`](Self::feed). Part of the piece may then still be masked.
     pub fn unmask_and_feed(&mut self, piece: &mut [u8], key: [u8; 4], phase: usize) -> Result<(), InvalidUtf8> {
         piece.chunks_mut(CHUNK_BYTES).try_for_each(|chunk| self.unmask_and_feed_chunk(chunk, key, phase))
     }
@@ -66,7 +67,7 @@ impl Utf8Stream {
         self.keep_pending(unfinished)
     }
 
-    /// The text ended.
+    /// Ends the text.
     ///
     /// # Errors
     /// [`InvalidUtf8`] if it ended in the middle of a sequence.
@@ -75,8 +76,8 @@ impl Utf8Stream {
         if unfinished.pending_len == 0 { Ok(()) } else { Err(InvalidUtf8) }
     }
 
-    /// Adds bytes from the front of `piece` to the pending sequence until it is whole; the rest of the piece is the
-    /// answer.
+    /// Moves bytes from the front of `piece` to the pending sequence until that is complete. Returns the rest of the
+    /// piece.
     fn complete_pending<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], InvalidUtf8> {
         while self.pending_len > 0
             && let [next, rest @ ..] = piece
@@ -92,7 +93,7 @@ impl Utf8Stream {
         Ok(piece)
     }
 
-    /// Makes `sequence`, of one character at most, the pending one, unless it is whole.
+    /// Keeps `sequence`, which has at most one character, as pending if it is incomplete.
     fn keep_pending(&mut self, sequence: &[u8]) -> Result<(), InvalidUtf8> {
         match std::str::from_utf8(sequence) {
             Ok(_) => Ok(()),
@@ -106,9 +107,9 @@ impl Utf8Stream {
     }
 }
 
-/// Parts `bytes` before the last character, if that is one of several bytes and may lack some.
+/// Splits `bytes` before the last character if that has several bytes and may be incomplete.
 ///
-/// A character that lacks none may be parted off, too, if it is no longer than three bytes.
+/// May also split off a complete character of up to three bytes.
 fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
     let is_continuation = |byte: &u8| byte & 0b1100_0000 == 0b1000_0000;
     let mut last_three = bytes.iter().rev().take(3);
@@ -120,7 +121,7 @@ fn split_unfinished(bytes: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// How many bytes [`split_unfinished`] will part off `bytes` once they are unmasked.
+/// The number of bytes that [`split_unfinished`] will split off `bytes` once they are unmasked.
 fn unfinished_len_of_masked(bytes: &[u8], key: [u8; 4], phase: usize) -> usize {
     let start = bytes.len().saturating_sub(3);
     let mut last_three = [0; 3];
@@ -139,10 +140,10 @@ pub fn validate(bytes: &[u8]) -> Result<(), InvalidUtf8> {
     simdutf8::basic::from_utf8(bytes).map(drop).map_err(|_| InvalidUtf8)
 }
 
-/// Unmasks a whole text in place, from phase 0, and validates it on the way.
+/// Unmasks a whole text in place, from phase 0, and validates it in the same pass.
 ///
 /// # Errors
-/// [`InvalidUtf8`] if it is not UTF-8. Part of the text may then be masked still.
+/// [`InvalidUtf8`] if it is not UTF-8. Part of the text may then still be masked.
 #[inline]
 pub fn unmask_and_validate(bytes: &mut [u8], key: [u8; 4]) -> Result<(), InvalidUtf8> {
     if bytes.len() > CHUNK_BYTES {

@@ -1,4 +1,4 @@
-//! Tables and random texts, split everywhere, judged by the tables themselves and by `std::str::from_utf8`.
+//! Tables and random texts, split everywhere, compared with the tables themselves and with `std::str::from_utf8`.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::simd::mask;
 
 const KEY: [u8; 4] = [0x8f, 0x01, 0xe2, 0x7c];
 
-/// Texts that are valid.
+/// Valid texts.
 const VALID: &[(&str, &[u8])] = &[
     ("empty", b""),
     ("ASCII", b"Hello, \0\x7f"),
@@ -22,7 +22,7 @@ const VALID: &[(&str, &[u8])] = &[
     ("one of each length", "aé水𝄞".as_bytes()),
 ];
 
-/// Texts that are not, and the index of the byte that rules out every continuation; the length if only the end does.
+/// Invalid texts, and the index of the byte that excludes every continuation; the length if only the end does.
 const INVALID: &[(&str, &[u8], usize)] = &[
     ("lone continuation", &[0x80], 0),
     ("lone continuation after ASCII", &[b'a', 0xbf, b'a'], 1),
@@ -61,7 +61,7 @@ fn is_viable(bytes: &[u8]) -> bool {
     std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none()) || std::str::from_utf8(bytes).is_ok()
 }
 
-/// Feeds the pieces between the `cuts`, plainly and masked, and checks each answer against the standard library's.
+/// Feeds the pieces between the `cuts`, unmasked and masked, and compares each result with the standard library's.
 fn check_pieces(text: &[u8], cuts: &[usize]) {
     let (mut plain, mut fused) = (Utf8Stream::default(), Utf8Stream::default());
     let mut masked = text.to_vec();
@@ -99,7 +99,7 @@ fn check_whole(text: &[u8]) {
     }
 }
 
-/// `case` with `before` bytes of ASCII in front of it and `after` behind.
+/// `case` with `before` bytes of ASCII in front and `after` bytes behind.
 fn padded(case: &[u8], before: usize, after: usize) -> Vec<u8> {
     [&vec![b'x'; before][..], case, &vec![b'y'; after]].concat()
 }
@@ -125,7 +125,7 @@ fn valid_texts_pass_byte_by_byte() {
 }
 
 #[test]
-fn invalid_texts_fail_at_the_first_hopeless_byte() {
+fn invalid_texts_fail_at_the_first_impossible_byte() {
     for (name, case, hopeless) in INVALID {
         let mut stream = Utf8Stream::default();
         for byte in &case[..*hopeless] {
@@ -177,7 +177,7 @@ fn every_case_after_other_text() {
 }
 
 #[test]
-fn a_stream_is_ready_for_the_next_text_after_an_error_and_after_the_end() {
+fn a_stream_is_reusable_after_an_error_and_after_the_end() {
     for (name, case, _) in INVALID {
         let mut stream = Utf8Stream::default();
         let verdict = stream.feed(case).and_then(|()| stream.finish());
@@ -187,7 +187,7 @@ fn a_stream_is_ready_for_the_next_text_after_an_error_and_after_the_end() {
     }
 }
 
-/// Texts of which about half are valid: characters of all lengths, and now and then a few bytes of anything.
+/// Texts of which about half are valid: characters of all lengths, and sometimes a few random bytes.
 fn any_text() -> impl Strategy<Value = Vec<u8>> {
     let characters = prop::collection::vec(any::<char>(), 0..40)
         .prop_map(|chars| chars.into_iter().collect::<String>().into_bytes());
@@ -199,7 +199,7 @@ fn any_text() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #[test]
-    fn any_text_in_any_pieces_is_judged_as_the_standard_library_does(
+    fn any_text_in_any_pieces_has_the_result_of_the_standard_library(
         text in any_text(),
         cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..12),
     ) {
