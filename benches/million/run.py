@@ -4,8 +4,8 @@
     benches/million/run.py PROOF [--connections N] [--keep]      see benches/README.md for the proofs
     benches/million/run.py report                                prints the kept figures as a page of benches/results
 
-Needs root, and the binaries of `cargo build --release -p ringfeed -p loadgen -p floor`. Each run has a network namespace
-of its own, with a TCP table that is large enough; it restores the host's settings when it ends.
+Needs root, and the binaries of `cargo build --release -p ringfeed -p loadgen -p floor`. Each run has a network
+namespace of its own, with a TCP table that is large enough; it restores the host's settings when it ends.
 """
 
 import argparse

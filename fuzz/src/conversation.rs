@@ -8,8 +8,8 @@ use crate::input::{Input, pieces};
 /// Largest message in bytes.
 const MESSAGE_BYTES_MAX: u32 = 1 << 16;
 
-/// Any bytes from a peer: a strict client accepts the replies, each ping before the end is answered, and the conversation
-/// ends with one Close frame, after which the server sends nothing.
+/// Any bytes from a peer: a strict client accepts the replies, each ping before the end is answered, and the
+/// conversation ends with one Close frame, after which the server sends nothing.
 pub(crate) fn conversation(input: &[u8]) {
     let mut input = Input::new(input);
     let flags = input.byte();

@@ -32,7 +32,7 @@ pub struct Upgrade<'a> {
     pub key: &'a str,
     /// `Host`: the authority that the client addresses.
     pub host: Host<'a>,
-    /// `Origin`: the origin of the page with the connecting script. Browsers always send it; other clients may send anything.
+    /// `Origin`: the site of the connecting page. Browsers always send it; other clients may send anything.
     pub origin: Option<&'a str>,
     subprotocols: Vec<&'a str>,
     extensions: Vec<ExtensionOffer<'a>>,

@@ -9,9 +9,9 @@
 //! earlier messages    DeflateContext, if messages may refer back to them               (window)
 //! ```
 //!
-//! One [`Inflater`] and one [`Deflater`] serve all connections of a thread. Usually no message refers back to an earlier
-//! one (`no_context_takeover` in both directions, RFC 7692 §7.1.1): then a message compressed once has the same bytes
-//! for every subscriber, and a connection holds no memory for compression.
+//! One [`Inflater`] and one [`Deflater`] serve all connections of a thread. Usually no message refers back to an
+//! earlier one (`no_context_takeover` in both directions, RFC 7692 §7.1.1): then a message compressed once has the same
+//! bytes for every subscriber, and a connection holds no memory for compression.
 //!
 //! # Context takeover
 //!
@@ -45,5 +45,5 @@ pub(super) use params::{InvalidAnswer, NAME};
 pub use totals::DeflateTotals;
 pub use window::{DeflateContext, SlidingWindow};
 
-/// The bytes that a sender strips from the end of a compressed message and a receiver appends (RFC 7692 §7.2.1, §7.2.2).
+/// The end of a compressed message, which a sender strips and a receiver appends (RFC 7692 §7.2.1, §7.2.2).
 const FLUSH_TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
