@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 
 use ringfeed::limits::{CONN_TOPICS_MAX, HISTORY_PAGE_BYTES, RECV_PAUSE_BYTES};
 
+use crate::json::{read_reply, send_text};
 use crate::metrics::{await_that, resident_bytes, total};
-use crate::peer::{BINARY, CLOSE, FIN, Frame, Peer, TEXT, close_payload, frame};
+use crate::peer::{BINARY, CLOSE, FIN, Peer, TEXT, close_payload, frame};
 use crate::start;
 use crate::support::http;
 use crate::support::server::Server;
@@ -53,16 +54,6 @@ fn open(server: &Server) -> Peer {
     send_text(&mut peer, r#"{"id":1,"connect":{}}"#);
     assert_eq!(read_reply(&mut peer)["id"], 1);
     peer
-}
-
-fn send_text(peer: &mut Peer, text: &str) {
-    peer.send(&frame(FIN | TEXT, text.as_bytes()));
-}
-
-fn read_reply(peer: &mut Peer) -> Value {
-    let Frame { first_byte, payload } = peer.next_frame().expect("a reply");
-    assert_eq!(first_byte, FIN | TEXT, "{}", payload.escape_ascii());
-    serde_json::from_slice(&payload).expect("a reply in JSON")
 }
 
 fn commands(ids: std::ops::Range<usize>, request: &str) -> String {

@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 use ringfeed::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, CONN_TOPICS_MAX};
 
 use crate::floods::answers_until_limited;
+use crate::json::{read_reply, send_command, send_text};
 use crate::metrics::{await_closed, resident_bytes, total};
-use crate::peer::{FIN, Frame, Peer, TEXT, frame, upgrade_request};
+use crate::peer::{FIN, Peer, TEXT, frame, upgrade_request};
 use crate::start;
 use crate::support::http;
 use crate::support::server::Server;
@@ -53,18 +54,8 @@ fn anonymous(server: &Server) -> Peer {
     peer
 }
 
-fn send_text(peer: &mut Peer, text: &str) {
-    peer.send(&frame(FIN | TEXT, text.as_bytes()));
-}
-
-fn read_reply(peer: &mut Peer) -> Value {
-    let Frame { first_byte, payload } = peer.next_frame().expect("a reply");
-    assert_eq!(first_byte, FIN | TEXT, "{}", payload.escape_ascii());
-    serde_json::from_slice(&payload).expect("a reply in JSON")
-}
-
 fn call(peer: &mut Peer, command: &Value) -> Value {
-    send_text(peer, &command.to_string());
+    send_command(peer, command);
     read_reply(peer)
 }
 
@@ -204,7 +195,7 @@ fn expired_replayed_and_forged_tokens_are_rejected() {
     ];
     for token in &forged {
         let mut peer = open(&server);
-        send_text(&mut peer, &json!({"id": 1, "connect": {"token": token}}).to_string());
+        send_command(&mut peer, &json!({"id": 1, "connect": {"token": token}}));
         assert_eq!(peer.expect_close_reason(3500), "invalid token", "{token}");
     }
     await_closed(&server, "application", 2 + forged.len() as u64);
@@ -273,7 +264,7 @@ fn a_subscription_token_does_not_authenticate_a_connection() {
     let server = server("kinds.toml");
     let connect = |claims: Value| {
         let mut peer = open(&server);
-        send_text(&mut peer, &json!({"id": 1, "connect": {"token": sign(KEY, &claims)}}).to_string());
+        send_command(&mut peer, &json!({"id": 1, "connect": {"token": sign(KEY, &claims)}}));
         peer
     };
     let reason = connect(json!({"sub": "ann", "channel": "private:a"})).expect_close_reason(3500);

@@ -6,10 +6,11 @@ use std::fmt::Write as _;
 use ringfeed::limits::OUTBOX_BYTES_MAX;
 use serde_json::json;
 
+use crate::json::read_replies;
 use crate::metrics::{await_left, await_that, closed, resident_bytes, total};
 use crate::peer::{Peer, upgrade_request};
 use crate::support::server::Server;
-use crate::topics::{centrifugo, configured, narrow, publish, read_replies};
+use crate::topics::{centrifugo, configured, narrow, publish};
 
 const CONFIG: &str = "[centrifuge]\nanonymous = true\n[namespaces.default]\nhistory_size = 300\n";
 

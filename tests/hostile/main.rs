@@ -16,6 +16,7 @@ mod control;
 mod crowds;
 mod floods;
 mod history;
+mod json;
 mod metrics;
 mod paths;
 mod presence;

@@ -7,8 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use socket2::SockRef;
 
+use crate::json::{read_replies, send_text};
 use crate::metrics::{await_left, await_that};
-use crate::peer::{FIN, Peer, TEXT, frame};
+use crate::peer::Peer;
 use crate::start;
 use crate::support::http;
 use crate::support::server::Server;
@@ -44,16 +45,14 @@ fn anonymous(server: &Server) -> Peer {
 /// Sends commands in one message.
 fn send_commands(peer: &mut Peer, commands: &[Value]) {
     let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
-    peer.send(&frame(FIN | TEXT, lines.join("\n").as_bytes()));
+    send_text(peer, &lines.join("\n"));
 }
 
 /// Reads up to the reply to a command. Earlier pushes go to `pushes`.
 fn await_reply(peer: &mut Peer, id: u64, pushes: &mut Vec<Value>) -> Value {
     let mut found = None;
     while found.is_none() {
-        let (_, payload) = peer.next_message();
-        for line in String::from_utf8(payload).expect("JSON is text").lines() {
-            let reply: Value = serde_json::from_str(line).expect("replies are JSON");
+        for reply in read_replies(peer) {
             if reply["id"] == id {
                 found = Some(reply);
             } else if reply["push"].is_object() {

@@ -6,8 +6,9 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde_json::{Value, json};
 
+use crate::json::{read_replies, send_command};
 use crate::metrics::{await_left, await_that, resident_bytes, total};
-use crate::peer::{FIN, Peer, TEXT, frame};
+use crate::peer::Peer;
 use crate::start;
 use crate::support::http;
 use crate::support::server::Server;
@@ -132,17 +133,6 @@ pub(crate) fn narrow(server: &Server) -> Peer {
     socket.set_recv_buffer_size(4096).expect("an option can be set");
     socket.connect(&server.data.into()).expect("the server accepts");
     Peer::over(socket.into())
-}
-
-pub(crate) fn send_command(peer: &mut Peer, command: &Value) {
-    peer.send(&frame(FIN | TEXT, command.to_string().as_bytes()));
-}
-
-/// The replies of the next message.
-pub(crate) fn read_replies(peer: &mut Peer) -> Vec<Value> {
-    let (_, message) = peer.next_message();
-    let lines = std::str::from_utf8(&message).expect("text").lines();
-    lines.map(|line| serde_json::from_str(line).expect("a reply in JSON")).collect()
 }
 
 /// A join does not displace a topic's newest publication in the backlog: its offset shows the subscriber that others

@@ -109,6 +109,13 @@ fn attacker(server: &Server) -> TcpStream {
     stream
 }
 
+/// An attacker, and the peer that reads and sends on the same connection.
+fn attacking_peer(server: &Server) -> (TcpStream, Peer) {
+    let stream = attacker(server);
+    let peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
+    (stream, peer)
+}
+
 #[test]
 fn urgent_bytes_before_the_request_is_whole() {
     let server = server();
@@ -129,8 +136,7 @@ fn urgent_bytes_before_the_request_is_whole() {
 fn urgent_bytes_between_the_request_and_the_first_frame() {
     let server = server();
     let mut victims = Victims::open(&server);
-    let stream = attacker(&server);
-    let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
+    let (stream, mut peer) = attacking_peer(&server);
     // The last byte of the request is urgent, too: the socket seems to hold more than a receive returns.
     send_urgent(&stream, upgrade_request("/echo").as_bytes());
     peer.expect_accepted();
@@ -147,8 +153,7 @@ fn urgent_bytes_between_the_request_and_the_first_frame() {
 fn urgent_bytes_in_the_middle_of_a_frame() {
     let server = server();
     let mut victims = Victims::open(&server);
-    let stream = attacker(&server);
-    let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
+    let (stream, mut peer) = attacking_peer(&server);
     peer.send(upgrade_request("/echo").as_bytes());
     peer.expect_accepted();
     for round in 0..2 {
@@ -165,16 +170,14 @@ fn urgent_bytes_in_the_middle_of_a_frame() {
 fn urgent_bytes_behind_a_frame_and_behind_a_close() {
     let server = server();
     let mut victims = Victims::open(&server);
-    let stream = attacker(&server);
-    let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
+    let (stream, mut peer) = attacking_peer(&server);
     peer.send(upgrade_request("/echo").as_bytes());
     peer.expect_accepted();
     // A frame, and an urgent byte that belongs to no frame: it must end the connection, in time.
     send_urgent(&stream, &[&frame(FIN | TEXT, b"hello")[..], b"!"].concat());
     victims.endure(&server, &stream, &[b'!'; URGENT]);
     // The server ignores all bytes behind a Close frame.
-    let stream = attacker(&server);
-    let mut peer = Peer::over(stream.try_clone().expect("a descriptor to spare"));
+    let (stream, mut peer) = attacking_peer(&server);
     peer.send(upgrade_request("/echo").as_bytes());
     peer.expect_accepted();
     send_urgent(&stream, &frame(FIN | CLOSE, &close_payload(1000, b"")));
