@@ -67,7 +67,7 @@ impl Parcel {
     fn is_request(&self) -> bool {
         match self {
             Parcel::Publish(publish) => matches!(publish.reply, ReplyTo::Conn(_)),
-            Parcel::Query(ask) => matches!(ask.reply, ReplyTo::Conn(_)),
+            Parcel::Query(query) => matches!(query.reply, ReplyTo::Conn(_)),
             Parcel::Subscribe(_) => true,
             _ => false,
         }
@@ -558,11 +558,11 @@ impl Publisher {
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
     pub fn topics(&mut self) -> Result<Vec<oneshot::Receiver<ActiveTopics>>, PublishError> {
         let count = self.shards.len();
-        let ask = |shard| {
+        let list = |shard| {
             let (reply, topics) = oneshot::channel();
             self.send(shard, Parcel::ListTopics(reply)).map(|()| topics)
         };
-        (0..count).map(ask).collect()
+        (0..count).map(list).collect()
     }
 
     /// Requests from each shard the `count` connections with the largest backlogs, the largest first.
@@ -571,11 +571,11 @@ impl Publisher {
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
     pub fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
         let shards = self.shards.len();
-        let ask = |shard| {
+        let list = |shard| {
             let (reply, slowest) = oneshot::channel();
             self.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
         };
-        (0..shards).map(ask).collect()
+        (0..shards).map(list).collect()
     }
 
     /// Sends `order` to all shards, for the connections that it names.
@@ -751,7 +751,7 @@ mod tests {
         assert!(publisher.publish(large()).is_ok());
     }
 
-    fn question() -> Parcel {
+    fn query() -> Parcel {
         let to = ToConn { shard: 0, id: ConnId { slot: 0, generation: 0 }, request_id: 0 };
         let (topic, query) = (TopicName::new("a").unwrap(), Query::Presence);
         Parcel::Query(Box::new(TopicQuery { topic, query, reply: ReplyTo::Conn(to) }))
@@ -761,14 +761,14 @@ mod tests {
     fn requests_that_nobody_answers_are_bounded_though_they_are_taken() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
         let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
-        let mut asked = Vec::new();
+        let mut received = Vec::new();
         while meshes[0].refusal(1).is_none() {
-            meshes[0].send(1, question());
-            meshes[1].receive(&mut asked);
+            meshes[0].send(1, query());
+            meshes[1].receive(&mut received);
         }
-        assert_eq!(asked.len(), MESH_REQUESTS_MAX);
-        let Parcel::Query(ask) = asked.remove(0) else { panic!() };
-        let ReplyTo::Conn(to) = ask.reply else { panic!() };
+        assert_eq!(received.len(), MESH_REQUESTS_MAX);
+        let Parcel::Query(query) = received.remove(0) else { panic!() };
+        let ReplyTo::Conn(to) = query.reply else { panic!() };
         meshes[1].send(0, Parcel::Answer(Box::new(to), Box::new(Answer::HistoryRemoved)));
         meshes[0].receive(&mut Vec::new());
         assert_eq!(meshes[0].refusal(1), None);
@@ -798,7 +798,7 @@ mod tests {
     fn what_is_for_a_shard_that_has_left_comes_back() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
         let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes { queue_parcels: 2, turn_parcels: 2 }, HOME_KEY);
-        (0..5).for_each(|_| meshes[0].send(1, question()));
+        (0..5).for_each(|_| meshes[0].send(1, query()));
         assert!(meshes[0].has_backlog());
         meshes.pop();
         flush(&mut meshes[0]);
@@ -811,7 +811,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleeper_is_woken_once_and_whoever_is_awake_is_not() {
+    fn a_sleeping_shard_is_woken_once_and_an_awake_one_never() {
         let events = [Event::new().unwrap()];
         let (mut publisher, meshes) = connect(&[()], &events, MeshSizes::of(1), HOME_KEY);
         publish(&mut publisher, "awake").unwrap();
@@ -824,7 +824,7 @@ mod tests {
     }
 
     #[test]
-    fn each_shard_is_told_to_leave_once_and_is_asked_nothing_afterwards() {
+    fn each_shard_receives_one_drain_and_no_query_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
         let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         while publisher.send(1, message("early")).is_ok() {}

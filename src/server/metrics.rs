@@ -77,7 +77,7 @@ pub struct ShardMetrics {
     pub recoveries_cut: Cell,
     /// Payload bytes that their histories keep. Gauge.
     pub history_bytes: Cell,
-    /// Subscriptions and questions that were refused here since shards were behind.
+    /// Subscribe requests and queries that this shard rejected because shards were behind.
     pub requests_refused: Cell,
     /// Bytes that this shard has sent to others and that they have not taken. Gauge.
     pub mesh_bytes: Cell,

@@ -14,7 +14,7 @@ use crate::topics::{
 };
 
 impl<R: Ring> Shard<'_, R> {
-    /// Does what handlers asked for in the name of `slot`.
+    /// Executes the commands that the handler of `slot` has queued.
     pub(super) fn apply_commands(&mut self, slot: u32) {
         let mut commands = std::mem::take(&mut self.commands);
         commands.drain(..).for_each(|command| self.apply(slot, command));
@@ -34,7 +34,7 @@ impl<R: Ring> Shard<'_, R> {
             }
             Command::Query { topic, query, request_id } => {
                 let reply = ReplyTo::Conn(reply(self, request_id));
-                self.ask(TopicQuery { topic, query, reply });
+                self.query(TopicQuery { topic, query, reply });
             }
         }
     }
@@ -55,14 +55,14 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn ask(&mut self, ask: TopicQuery) {
-        let home = self.mesh.home(&ask.topic);
+    fn query(&mut self, query: TopicQuery) {
+        let home = self.mesh.home(&query.topic);
         if home == self.mesh.shard() {
-            self.on_ask(ask);
+            self.on_query(query);
         } else if let Some(error) = self.mesh.refusal(home) {
-            self.refuse_question(ask.reply, error);
+            self.refuse_query(query.reply, error);
         } else {
-            self.mesh.send(home, Parcel::Query(Box::new(ask)));
+            self.mesh.send(home, Parcel::Query(Box::new(query)));
         }
     }
 
@@ -71,7 +71,7 @@ impl<R: Ring> Shard<'_, R> {
         self.answer(reply, Err(error), Answer::Published);
     }
 
-    fn refuse_question(&mut self, reply: ReplyTo<Answer>, error: PublishError) {
+    fn refuse_query(&mut self, reply: ReplyTo<Answer>, error: PublishError) {
         self.metrics.requests_refused.add(1);
         self.answer(reply, Answer::Refused(error), |answer| answer);
     }
@@ -80,7 +80,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_returned(&mut self, parcel: Parcel) {
         match parcel {
             Parcel::Publish(publish) => self.refuse_publication(publish.reply, PublishError::Stopping),
-            Parcel::Query(ask) => self.refuse_question(ask.reply, PublishError::Stopping),
+            Parcel::Query(query) => self.refuse_query(query.reply, PublishError::Stopping),
             Parcel::Subscribe(join) => self.reject_subscribe(*join, PublishError::Stopping),
             _ => {}
         }
@@ -152,11 +152,11 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// At the topic's home: answers a question.
-    pub(super) fn on_ask(&mut self, ask: TopicQuery) {
-        let TopicQuery { topic, query, reply } = ask;
+    /// At the topic's home: answers a query.
+    pub(super) fn on_query(&mut self, query: TopicQuery) {
+        let TopicQuery { topic, query, reply } = query;
         if matches!(&reply, ReplyTo::Conn(to) if self.mesh.is_congested_to(to.shard)) {
-            return self.refuse_question(reply, PublishError::Busy);
+            return self.refuse_query(reply, PublishError::Busy);
         }
         let now_ms = self.unix_ms();
         let answer = match query {
@@ -170,11 +170,11 @@ impl<R: Ring> Shard<'_, R> {
         self.answer(reply, answer, |answer| answer);
     }
 
-    /// Passes an outcome on to whoever wants it; for a connection it is wrapped into an answer.
+    /// Sends an outcome to its receiver. A connection receives it as the answer that `wrap` returns.
     fn answer<T>(&mut self, reply: ReplyTo<T>, outcome: T, wrap: impl FnOnce(T) -> Answer) {
         match reply {
             ReplyTo::Nobody => {}
-            // Whoever asked may no longer want to know.
+            // The receiver may have gone.
             ReplyTo::Control(sender) => drop(sender.send(outcome)),
             ReplyTo::Conn(to) if to.shard == self.number() => self.answers.push((to, wrap(outcome))),
             ReplyTo::Conn(to) => {

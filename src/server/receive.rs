@@ -443,8 +443,8 @@ impl InputContext<'_> {
     fn read_frames(&mut self, mut input: &mut [u8]) -> Progress {
         let (rate, now_ms) = (self.rate, self.now_ms);
         // Including the subscriptions requested by `on_open` just now.
-        let asked = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
-        let mut subscriptions = self.slot.subscriptions.len() + asked;
+        let requested = self.commands.iter().filter(|command| matches!(command, Command::Subscribe(_))).count();
+        let mut subscriptions = self.slot.subscriptions.len() + requested;
         loop {
             if !input.is_empty() && self.must_wait(subscriptions) {
                 self.slot.extras.get_or_insert_default().unread.extend_from_slice(input);

@@ -323,7 +323,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Disinterested(topic) => self.topics.end_disinterest(&topic),
             Parcel::Subscribe(join) => self.on_subscribe_request(*join),
             Parcel::Leave(topic, presence) => self.on_leave(&topic, presence),
-            Parcel::Query(ask) => self.on_ask(*ask),
+            Parcel::Query(query) => self.on_query(*query),
             // The requester may have gone.
             Parcel::ListTopics(reply) => {
                 drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));

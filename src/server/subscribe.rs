@@ -229,9 +229,9 @@ impl<R: Ring> Shard<'_, R> {
         (to, answer)
     }
 
-    /// Leaves of what a connection has missed as much as may wait for it, with what it was sent of the past before and
-    /// has not read, of all its topics: whoever gets more would be slow from the start, be closed, and come back for as
-    /// much.
+    /// Limits a recovery to the room in the connection's backlog, which also holds the unread recoveries of its other
+    /// topics. With more, the server would close the connection as a slow consumer, and the client would reconnect and
+    /// request the same recovery again.
     fn bound_recovery(&mut self, slot: u32, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) {
         let bytes_max = self.config.namespaces.get(self.topics.namespace(topic)).outbox_bytes_max;
         let entry = &mut self.slots[slot as usize];
@@ -244,12 +244,12 @@ impl<R: Ring> Shard<'_, R> {
         entry.conn.outbox.expect_catch_up(bytes);
         self.metrics.recoveries_cut.add(u64::from(!was_lost && matches!(recovery, Recovery::Lost)));
         if entry.conn.outbox.catch_up_bytes() > 0 {
-            // When the turn's sends have been made, all of it may have left.
+            // The sends of this turn may take all of it.
             self.mark_dirty(slot);
         }
     }
 
-    /// A connection has got an answer.
+    /// Passes an answer to the handler of its connection.
     pub(super) fn on_answer(&mut self, to: ToConn, answer: Answer) {
         if let Some(slot) = self.find(to.id).filter(|slot| self.is_listening(*slot)) {
             self.call_handler(slot, |handler, context| handler.on_answer(context, to.request_id, answer));
