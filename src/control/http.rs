@@ -1,7 +1,7 @@
-//! Connections to the control port, and which request goes where.
+//! Serves the connections of the control port, and routes their requests.
 //!
-//! The protocol is hyper's, HTTP/1.1 with keep-alive and pipelining: requests of one connection are answered one after
-//! the other, and their answers leave together ([`Batched`]).
+//! hyper implements HTTP/1.1 with keep-alive and pipelining. The server answers the requests of one connection one
+//! after the other, and sends the answers together ([`Batched`]).
 
 use std::convert::Infallible;
 use std::io;
@@ -23,20 +23,20 @@ use super::places::{Ended, Place};
 use super::{State, api, guard, metrics, publish, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 
-/// How long to wait after a connection could not be accepted, most likely for want of descriptors.
+/// Pause after a failed accept, most likely because the process has no descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// What there is, for people.
+/// The index page: all endpoints.
 const INDEX: &str = "\
 Ringfeed's control port.
 
 POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: application/octet-stream'
 POST /publish           publish a stream of records, 'Content-Type: application/x-ndjson': one JSON object a line
 POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
-GET  /connections/slow  who has the most waiting (?count=20)
-GET  /metrics           numbers for Prometheus
+GET  /connections/slow  connections with the largest backlogs (?count=20)
+GET  /metrics           metrics for Prometheus
 GET  /healthz           200 while the process answers
-GET  /readyz            200 while it takes connections, 503 while it leaves";
+GET  /readyz            200 while the server accepts connections, 503 while it drains";
 
 /// The listener of the control port.
 pub(super) struct Listener(TcpListener);
@@ -48,7 +48,7 @@ impl Listener {
         Ok(Listener(TcpListener::from_std(listener)?))
     }
 
-    /// Accepts and serves connections, for ever.
+    /// Accepts and serves connections forever.
     pub(super) async fn run(self, state: Rc<State>) {
         loop {
             state.places.wait_for_room().await;
@@ -66,24 +66,24 @@ impl Listener {
     }
 }
 
-/// Serves one connection until either side closes it, or it must end. It holds its `place` as long.
+/// Serves one connection until either side closes it or `place` ends it.
 async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
-    // Answers are small and wait for nothing. Without it they would only be slower, so a failure is not worth a word.
+    // Answers are small and must not wait. Without the option they are only slower, so the server ignores a failure.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
         place.on_request(state.access.is_granted(request.headers()));
         async { Ok::<_, Infallible>(respond(&state, request).await) }
     });
     let connection = http1::Builder::new()
-        // Who has sent a whole request is answered, though nothing more will come. Otherwise hyper would read after
-        // each request only to find that out, and drop what has been published without a word.
+        // A client that has sent a whole request and ended its half of the stream still receives the answer. Otherwise
+        // hyper would drop the answer, and the client would not learn that its message was published.
         .half_close(true)
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_millis(CONTROL_HEAD_MS))
         .max_header_size(CONTROL_HEAD_BYTES_MAX)
         .max_buf_size(CONTROL_INPUT_BYTES)
         .serve_connection(Batched::new(stream, state.places.bounds().send), service);
-    // A connection that fails is the client's affair: it knows.
+    // The client sees the failure of its connection; the server only counts it.
     let ended = tokio::select! {
         served = connection => served.map_or_else(|error| failure(&error), |()| Ended::Closed),
         ended = place.must_end() => ended,
@@ -91,7 +91,7 @@ async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
     place.end(ended);
 }
 
-/// What a connection that failed is counted as.
+/// The counted reason of a failed connection.
 fn failure(error: &hyper::Error) -> Ended {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
     match source {
@@ -101,7 +101,7 @@ fn failure(error: &hyper::Error) -> Ended {
     }
 }
 
-/// Where a request goes.
+/// The endpoint of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Route<'a> {
     Index,
@@ -111,9 +111,9 @@ enum Route<'a> {
     Slowest,
     /// A stream of publications.
     Stream,
-    /// What follows `/publish/`.
+    /// The path after `/publish/`.
     Publish(&'a str),
-    /// What follows `/api/`.
+    /// The path after `/api/`.
     Api(&'a str),
 }
 
@@ -133,7 +133,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// The methods that it answers, for `Allow`.
+    /// The allowed methods, for `Allow`.
     fn methods(self) -> &'static str {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
@@ -141,7 +141,7 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Whether it is answered without the key: by probes, who learn nothing from it that they could not see anyway.
+    /// Whether the endpoint needs no key: probes only learn from it that the server runs.
     fn is_open(self) -> bool {
         matches!(self, Route::Health | Route::Ready)
     }
@@ -156,7 +156,7 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
     if let Err(refused) = guard::check(request.version(), request.headers(), state.access.is_loopback()) {
         return text(refused.status(), refused.reason());
     }
-    // The path is kept beside the request, whose body is taken out of it.
+    // A copy, since the handlers take the request apart for its body.
     let uri = request.uri().clone();
     let route = Route::of(uri.path());
     if !route.is_some_and(Route::is_open) && !state.access.is_granted(request.headers()) {
@@ -319,6 +319,11 @@ mod tests {
     const WITH_KEY: &str =
         "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nX-API-Key: secret\r\nContent-Length: 2\r\n\r\nhi";
 
+    async fn publish_with_key(stream: &mut TcpStream) {
+        stream.write_all(WITH_KEY.as_bytes()).await.unwrap();
+        read_answers(stream, 1).await;
+    }
+
     #[test]
     fn publishers_with_the_key_get_in_while_others_hold_all_places() {
         let shards = Shards::default();
@@ -327,8 +332,7 @@ mod tests {
         let places = state.places.clone();
         with_port(state, async |address| {
             let mut publisher = TcpStream::connect(address).await.unwrap();
-            publisher.write_all(WITH_KEY.as_bytes()).await.unwrap();
-            read_answers(&mut publisher, 1).await;
+            publish_with_key(&mut publisher).await;
             // All come from one address, and none says anything.
             let mut silent = Vec::new();
             for _ in 0..50 {
@@ -337,8 +341,7 @@ mod tests {
             await_ended(&places, Ended::Displaced, 46).await;
             let mut another = TcpStream::connect(address).await.unwrap();
             for stream in [&mut publisher, &mut another] {
-                stream.write_all(WITH_KEY.as_bytes()).await.unwrap();
-                read_answers(stream, 1).await;
+                publish_with_key(stream).await;
             }
             let counts = places.counts();
             assert_eq!((counts.authenticated, counts.others), (2, 3));
@@ -355,8 +358,7 @@ mod tests {
         let places = state.places.clone();
         with_port(state, async |address| {
             let mut publisher = TcpStream::connect(address).await.unwrap();
-            publisher.write_all(WITH_KEY.as_bytes()).await.unwrap();
-            read_answers(&mut publisher, 1).await;
+            publish_with_key(&mut publisher).await;
             for beginning in ["", "POST /publish/a HTTP/1.1\r\nHo", "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"]
             {
                 let mut stream = TcpStream::connect(address).await.unwrap();
@@ -366,8 +368,7 @@ mod tests {
                 assert_eq!(answer.starts_with(b"HTTP/1.1 200"), beginning.contains("healthz"), "{beginning}");
             }
             await_ended(&places, Ended::NoKey, 3).await;
-            publisher.write_all(WITH_KEY.as_bytes()).await.unwrap();
-            read_answers(&mut publisher, 1).await;
+            publish_with_key(&mut publisher).await;
         });
         // Where there is no key, nobody needs to hurry.
         let state = State { places: Places::new(bounds), ..shards.state() };
@@ -375,8 +376,7 @@ mod tests {
         with_port(state, async |address| {
             let mut stream = TcpStream::connect(address).await.unwrap();
             tokio::time::sleep(2 * bounds.no_key).await;
-            stream.write_all(WITH_KEY.as_bytes()).await.unwrap();
-            read_answers(&mut stream, 1).await;
+            publish_with_key(&mut stream).await;
             assert_eq!((places.counts().authenticated, places.counts().ended), (1, Default::default()));
         });
     }

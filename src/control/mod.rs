@@ -5,7 +5,7 @@
 //! GET  /healthz           200 while the process answers
 //! GET  /readyz            200, and 503 while the server leaves
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
-//! GET  /connections/slow   who has the most waiting         (slowest)
+//! GET  /connections/slow   the largest backlogs             (slowest)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! POST /publish           a stream of publications         (stream, record)
 //! POST /api/<method>      Centrifugo's server API          (api)

@@ -1,10 +1,10 @@
-//! How many connections the control port has, and which of them end when there are too many.
+//! Limits the connections of the control port, and chooses the connection that a new one displaces.
 //!
-//! A connection is *authenticated* from the first request on that carries the key; where there is no key, from its
-//! beginning. All others are short of time and of places: each address has a share of them, and a new connection takes
-//! the place of the oldest one of its address, or of all, where these have run out. So a publisher always gets in: it
-//! sends its key at once, while connections that hold places without a key are ended. Authenticated connections end
-//! only by themselves; while there are too many of them, new ones wait in the listener's backlog.
+//! A connection is *authenticated* after its first request with the key; without a configured key, from its start. The
+//! other connections have little time and few places, of which each address has a share. When the places have run out,
+//! a new connection displaces the oldest of its address, or of all. So a publisher with the key always gets a place: it
+//! sends the key at once, and connections without the key end. Nothing displaces an authenticated connection; while
+//! there are too many of them, new connections wait in the listener's backlog.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -25,13 +25,13 @@ use crate::server::Network;
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ended {
-    /// In order.
+    /// Normally.
     Closed,
-    /// The client was gone, or did not speak HTTP.
+    /// The client disconnected, or did not send HTTP.
     Failed,
-    /// Nothing came for as long as a connection may rest.
+    /// The client was silent for longer than the limit.
     Idle,
-    /// No request came in time, and none before it had the key.
+    /// The client sent no request in time, and none before with the key.
     NoKey,
     /// A newer connection took its place.
     Displaced,
@@ -40,11 +40,11 @@ pub(super) enum Ended {
 }
 
 impl Ended {
-    /// All of them, in the order of their values.
+    /// All variants, in the order of their values.
     pub(super) const ALL: [Ended; 6] =
         [Ended::Closed, Ended::Failed, Ended::Idle, Ended::NoKey, Ended::Displaced, Ended::SendTimeout];
 
-    /// As metrics name it.
+    /// The value of the label `reason` in the metrics.
     pub(super) fn label(self) -> &'static str {
         match self {
             Ended::Closed => "closed",
@@ -57,18 +57,18 @@ impl Ended {
     }
 }
 
-/// Numbers and times of connections.
+/// Limits on connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Authenticated connections after which no more are accepted.
+    /// Maximum number of authenticated connections; above it the listener accepts no more.
     pub(super) authenticated: usize,
-    /// Other connections.
+    /// Maximum number of other connections.
     pub(super) others: usize,
-    /// Of these, with one address.
+    /// Maximum number of other connections of one address.
     pub(super) others_per_address: usize,
-    /// For the first request of these, and for each further one.
+    /// Time for the first request of the other connections, and for each further one.
     pub(super) no_key: Duration,
-    /// For [`CONTROL_OUTPUT_BYTES`](crate::limits::CONTROL_OUTPUT_BYTES) of answers to leave.
+    /// Time in which the client must read [`CONTROL_OUTPUT_BYTES`](crate::limits::CONTROL_OUTPUT_BYTES) of answers.
     pub(super) send: Duration,
 }
 
@@ -84,7 +84,7 @@ impl Default for Bounds {
     }
 }
 
-/// What has been counted.
+/// Counts of connections.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct PlaceCounts {
     /// Authenticated connections now.
@@ -114,42 +114,42 @@ struct Other {
     displaced: Rc<Notify>,
 }
 
-/// The place of one connection, which is free again when this is dropped.
+/// The place of one connection. Dropping it frees the place.
 pub(super) struct Place {
     places: Rc<Places>,
-    /// Its number among those that are not authenticated; `None` once it is.
+    /// Its number while it is not authenticated.
     number: Cell<Option<u64>>,
-    /// When its last request came, or when it began.
+    /// The time of the last request, or of the accept.
     last_request: Cell<Instant>,
     displaced: Rc<Notify>,
-    /// As which it is counted.
+    /// The reason that is counted.
     ended: Cell<Ended>,
 }
 
 impl Places {
-    /// All places are free.
+    /// No connections yet.
     pub(super) fn new(bounds: Bounds) -> Rc<Places> {
         Rc::new(Places { bounds, counts: RefCell::default(), others: RefCell::default(), has_room: Notify::new() })
     }
 
-    /// What has been counted until now.
+    /// The current counts.
     pub(super) fn counts(&self) -> PlaceCounts {
         *self.counts.borrow()
     }
 
-    /// Numbers and times.
+    /// The limits.
     pub(super) fn bounds(&self) -> Bounds {
         self.bounds
     }
 
-    /// Waits until one more connection may be accepted.
+    /// Waits until the listener may accept another connection.
     pub(super) async fn wait_for_room(&self) {
         while self.counts().authenticated >= self.bounds.authenticated as u64 {
             self.has_room.notified().await;
         }
     }
 
-    /// A connection has been accepted. `is_authenticated`: it needs no key.
+    /// Gives an accepted connection a place. With `is_authenticated` it needs no key.
     pub(super) fn enter(self: &Rc<Self>, address: IpAddr, is_authenticated: bool) -> Place {
         let mut counts = self.counts.borrow_mut();
         let number = counts.accepted;
@@ -175,7 +175,7 @@ impl Places {
         }
     }
 
-    /// Who must leave before one more of `network` enters.
+    /// The connection that a new one of `network` displaces, if any.
     fn to_displace(&self, others: &BTreeMap<u64, Other>, network: Network) -> Option<u64> {
         let of_network = || others.iter().filter(|(_, other)| other.network == network);
         let oldest = if of_network().count() >= self.bounds.others_per_address {
@@ -190,11 +190,11 @@ impl Places {
 }
 
 impl Place {
-    /// A request came, with the key or without.
+    /// The client has sent a request, with the key or without.
     pub(super) fn on_request(&self, has_key: bool) {
         self.last_request.set(Instant::now());
         let Some(number) = self.number.get().filter(|_| has_key) else { return };
-        // Where another has its place already, it ends.
+        // A displaced connection ends anyway.
         if self.places.others.borrow_mut().remove(&number).is_some() {
             self.number.set(None);
             let mut counts = self.places.counts.borrow_mut();
@@ -203,7 +203,7 @@ impl Place {
         }
     }
 
-    /// Waits until the connection must end, if ever, and says why.
+    /// Waits until the connection must end, if ever, and returns the reason.
     pub(super) async fn must_end(&self) -> Ended {
         tokio::select! {
             () = self.displaced.notified() => Ended::Displaced,
@@ -211,7 +211,7 @@ impl Place {
         }
     }
 
-    /// Waits until too much time has passed without a request, and without the key before.
+    /// Waits until a connection that is not authenticated has sent no request for too long.
     async fn time_is_up(&self) {
         while self.number.get().is_some() {
             let deadline = self.last_request.get() + self.places.bounds.no_key;
@@ -223,7 +223,7 @@ impl Place {
         pending().await
     }
 
-    /// The connection ends now, and is counted as this.
+    /// Ends the connection and counts the reason.
     pub(super) fn end(self, ended: Ended) {
         self.ended.set(ended);
     }

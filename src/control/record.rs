@@ -1,4 +1,4 @@
-//! Takes the records of a stream of publications apart, sans-IO: bytes go in, drafts come out.
+//! Parses the records of a stream of publications, sans-IO: bytes go in, drafts come out.
 //!
 //! Two formats. A *line* is a JSON object (NDJSON). A *frame* is a length and that many bytes:
 //!
@@ -65,7 +65,7 @@ impl Decoder {
     /// The next whole record; `None` if more bytes are needed.
     ///
     /// # Errors
-    /// A text for people that names the record and the remedy. The stream cannot go on.
+    /// A text that names the record and the remedy. The stream must end.
     pub(super) fn next(&mut self) -> Result<Option<Draft>, String> {
         match self.format {
             Format::Lines => self.next_line(),

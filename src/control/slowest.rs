@@ -1,4 +1,4 @@
-//! `GET /connections/slow`: who has the most waiting, over all shards. `?count=N` asks for more or fewer than twenty.
+//! `GET /connections/slow`: the connections with the largest backlogs on all shards, 20 or `?count=N`.
 
 use std::cmp::Reverse;
 use std::net::SocketAddr;

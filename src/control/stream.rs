@@ -1,7 +1,7 @@
 //! `POST /publish`: the body is a stream of publications, the answer a stream of acknowledgements in the same order.
 //!
-//! The body's records are `record`'s. hyper polls the answer only while the client reads it, and the answer polls the
-//! body: a client that does not read acknowledgements is not read from. A full shard queue holds the stream back too.
+//! `record` parses the body. hyper polls the answer only while the client reads it, and the answer polls the body. So
+//! the server stops reading from a client that does not read acknowledgements, and also while a shard's queue is full.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -92,7 +92,7 @@ struct Session<B> {
     is_body_over: bool,
     /// No further record is published.
     is_over: bool,
-    /// When the oldest buffered byte arrived, except for times in which the server did not read.
+    /// When the oldest buffered byte arrived, moved on by the times in which the server did not read.
     began: Instant,
     /// Records have been decoded since `began`.
     is_progressing: bool,
@@ -254,7 +254,7 @@ impl<B: Body<Data = Bytes>> Session<B> {
                 }
                 self.decoder.feed(&piece);
             }
-            // The client has left within the body, or has sent no valid chunks. Nothing further can be read.
+            // The client has disconnected within the body, or has sent an invalid chunk. The stream ends.
             Some(Err(_)) => {
                 self.is_over = true;
                 self.refuse(Refusal::Malformed("the body could not be read to its end".to_owned()));
