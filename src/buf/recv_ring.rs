@@ -35,7 +35,7 @@ impl Received {
     }
 }
 
-/// What is known of one buffer.
+/// The record of one buffer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Buffer {
     /// Bytes of it that the kernel has used since it was last offered.

@@ -199,9 +199,9 @@ fn echo(state: &State, number: u64, payload: &[u8], stream: &mut TcpStream) {
     }
     let from = stream.peer_addr().expect("it is connected");
     let mut first = state.first.lock().expect("no thread panics");
-    let (whose, foreign) = first.get_or_insert_with(|| (from, payload.to_vec()));
+    let (sender, foreign) = first.get_or_insert_with(|| (from, payload.to_vec()));
     let _ = match state.fault {
-        Fault::Crosses(at) if number == at && *whose != from => {
+        Fault::Crosses(at) if number == at && *sender != from => {
             state.made.fetch_add(1, Ordering::Relaxed);
             stream.write_all(&frame(foreign))
         }
