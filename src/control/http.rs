@@ -71,8 +71,16 @@ async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
     // Answers are small and must not wait. Without the option they are only slower, so the server ignores a failure.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
-        place.on_request(state.access.is_granted(request.headers()));
-        async { Ok::<_, Infallible>(respond(&state, request).await) }
+        let is_granted = state.access.is_granted(request.headers());
+        place.on_request(is_granted);
+        let state = &state;
+        async move {
+            // Pipelined requests without the key give way to those of publishers, one by one.
+            if !is_granted {
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, Infallible>(respond(state, request).await)
+        }
     });
     let connection = http1::Builder::new()
         // A client that has sent a whole request and ended its half of the stream still receives the answer. Otherwise

@@ -27,7 +27,7 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 14] = [
+const GAUGES: [Row; 15] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
     ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
@@ -40,6 +40,9 @@ const GAUGES: [Row; 14] = [
     ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
     ("ringfeed_topics", "Topics with subscribers on the shard", |shard| &shard.topics),
     ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
+    ("ringfeed_catch_ups_waiting", "Subscribe requests that wait for the catch-ups of others", |shard| {
+        &shard.catch_ups_waiting
+    }),
     ("ringfeed_mesh_bytes", "Bytes sent to other shards that these have not taken", |shard| &shard.mesh_bytes),
     ("ringfeed_outbox_bytes", "Bytes waiting for sockets that are behind", |shard| &shard.outbox_bytes),
     ("ringfeed_outbox_connections", "Connections whose socket is behind", |shard| &shard.outbox_connections),

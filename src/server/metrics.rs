@@ -75,6 +75,8 @@ pub struct ShardMetrics {
     pub subscriptions_refused: Cell,
     /// Recoveries refused here since more waited, or would have, than may.
     pub recoveries_cut: Cell,
+    /// Subscribe requests that wait for the catch-ups of others. Gauge.
+    pub catch_ups_waiting: Cell,
     /// Payload bytes that their histories keep. Gauge.
     pub history_bytes: Cell,
     /// Subscribe requests and queries that this shard rejected because shards were behind.

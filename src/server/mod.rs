@@ -3,6 +3,7 @@
 mod accept;
 mod addresses;
 mod admission;
+mod catch_up;
 mod close;
 mod config;
 mod drain;

@@ -17,6 +17,7 @@ use super::ServerConfig;
 use super::accept::Accepts;
 use super::addresses::{AddressCounts, Addresses};
 use super::admission::Admission;
+use super::catch_up::CatchUps;
 use super::drain::Drain;
 use super::mesh::{Mesh, Parcel, ToConn};
 use super::metrics::{CloseCause, ShardMetrics};
@@ -70,6 +71,7 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) home: Home,
     /// Number of named joins that this shard's connections have requested.
     pub(super) joins: u64,
+    pub(super) catch_ups: CatchUps,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
@@ -136,6 +138,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
             joins: 0,
+            catch_ups: CatchUps::default(),
             answers: Vec::new(),
             // Unused capacity is not touched, so it costs nothing. Growing later would move a million slots.
             slots: Slab::with_capacity(parts.descriptors),
@@ -187,7 +190,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     /// Lets other shards wake this one; returns the longest time that it may sleep.
     pub(super) fn fall_asleep(&mut self) -> Duration {
         let is_waited_for = !self.recv_queue.is_empty() || !self.resuming.is_empty();
-        if self.topics.has_work() || !self.answers.is_empty() || is_waited_for {
+        if self.topics.has_work() || self.catch_ups.has_work() || !self.answers.is_empty() || is_waited_for {
             return Duration::ZERO;
         }
         let sleep_max = self.mesh.sleep_max().min(self.until_next_timer());
@@ -220,10 +223,12 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.now_ms = now_ms;
         self.unix_ms = unix_ms;
         self.metrics.turns.add(1);
+        self.catch_ups.begin_turn();
         let mut completions = std::mem::take(&mut self.completions);
         completions.drain(..).for_each(|completion| self.on_completion(completion));
         self.completions = completions;
         self.on_parcels();
+        self.submit_catch_ups();
         self.resume_some();
         self.on_time();
         self.count_deflate();

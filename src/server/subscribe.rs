@@ -37,39 +37,26 @@ impl<R: Ring> Shard<'_, R> {
         }
         let to =
             subscribe.request_id.map(|request_id| ToConn { shard: self.number(), id: self.slot(slot).id, request_id });
-        if !self.topics.has_room_for(&subscribe.topic) {
-            return self.refuse_topic(slot, subscribe.topic, to);
+        if let Some(to) = to {
+            return self.submit_or_queue(subscribe, to);
         }
-        match (self.config.namespaces.find(&subscribe.topic), to) {
-            (Ok(namespace), Some(to)) => self.submit_subscribe(namespace, subscribe, to),
-            (Ok(_), None) if !self.mesh.has_room(self.mesh.home(&subscribe.topic)) => {
+        if !self.topics.has_room_for(&subscribe.topic) {
+            self.metrics.subscriptions_refused.add(1);
+            return self.refuse_early(slot, "the server has too many topics with subscribers");
+        }
+        match self.config.namespaces.find(&subscribe.topic) {
+            Ok(_) if !self.mesh.has_room(self.mesh.home(&subscribe.topic)) => {
                 self.metrics.requests_refused.add(1);
                 self.refuse_early(slot, "the server is too far behind to subscribe anybody");
             }
-            (Ok(namespace), None) => {
+            Ok(namespace) => {
                 let (topic, is_new) = self.topics.find_or_make(&subscribe.topic, namespace);
                 if is_new {
                     self.send_interest(&subscribe.topic);
                 }
                 self.go_live(slot, topic, subscribe.join_leave);
             }
-            (Err(_), Some(to)) => {
-                let error = PublishError::UnknownNamespace;
-                self.answers.push((to, Answer::NotSubscribed { topic: subscribe.topic, error }));
-            }
-            (Err(_), None) => {}
-        }
-    }
-
-    /// Rejects a subscription to a topic that is new on this shard, when the shard has too many topics.
-    fn refuse_topic(&mut self, slot: u32, topic: TopicName, to: Option<ToConn>) {
-        self.metrics.subscriptions_refused.add(1);
-        match to {
-            Some(to) => {
-                let error = PublishError::TooManyTopics;
-                self.answers.push((to, Answer::NotSubscribed { topic, error }));
-            }
-            None => self.refuse_early(slot, "the server has too many topics with subscribers"),
+            Err(_) => {}
         }
     }
 
@@ -129,13 +116,15 @@ impl<R: Ring> Shard<'_, R> {
         self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
     }
 
-    fn submit_subscribe(&mut self, namespace: NamespaceId, subscribe: Subscribe, to: ToConn) {
+    /// Sends a subscribe request to the topic's home.
+    pub(super) fn submit_subscribe(&mut self, subscribe: Subscribe, to: ToConn) {
         let Subscribe { topic, catch_up, presence, join_leave, .. } = subscribe;
+        let namespace = match self.accept_topic(&topic) {
+            Ok(namespace) => namespace,
+            Err(error) => return self.answers.push((to, Answer::NotSubscribed { topic, error })),
+        };
         let home = self.mesh.home(&topic);
-        if let Some(error) = self.mesh.refusal(home) {
-            self.metrics.requests_refused.add(1);
-            return self.answers.push((to, Answer::NotSubscribed { topic, error }));
-        }
+        self.catch_ups.begin(catch_up);
         let is_remembered = self.config.namespaces.get(namespace).remembers_subscribers();
         let presence = presence.filter(|_| is_remembered).map(|info| Presence { join: self.next_join(), info });
         let (id, _) = self.topics.find_or_make(&topic, namespace);
@@ -150,6 +139,22 @@ impl<R: Ring> Shard<'_, R> {
             self.on_subscribe_request(join);
         } else {
             self.mesh.send(home, Parcel::Subscribe(Box::new(join)));
+        }
+    }
+
+    /// Whether this shard can send a subscribe request for the topic now; returns its namespace.
+    fn accept_topic(&mut self, topic: &TopicName) -> Result<NamespaceId, PublishError> {
+        if !self.topics.has_room_for(topic) {
+            self.metrics.subscriptions_refused.add(1);
+            return Err(PublishError::TooManyTopics);
+        }
+        let namespace = self.config.namespaces.find(topic).map_err(|_| PublishError::UnknownNamespace)?;
+        match self.mesh.refusal(self.mesh.home(topic)) {
+            Some(error) => {
+                self.metrics.requests_refused.add(1);
+                Err(error)
+            }
+            None => Ok(namespace),
         }
     }
 
@@ -211,9 +216,10 @@ impl<R: Ring> Shard<'_, R> {
         let PendingSubscribe { topic, catch_up, join_leave, presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
         let name = self.topics.name(topic).clone();
+        let mut bytes = 0;
         match (slot, &mut answer) {
             (Some(slot), Answer::Subscribed { recovery, .. }) => {
-                self.bound_recovery(slot, topic, catch_up, recovery);
+                bytes = self.bound_recovery(slot, topic, catch_up, recovery);
                 self.go_live(slot, topic, join_leave);
                 self.remember_presence(slot, topic, presence);
             }
@@ -222,6 +228,7 @@ impl<R: Ring> Shard<'_, R> {
             }
             _ => {}
         }
+        self.catch_ups.end(catch_up, bytes);
         if self.topics.end_subscribe(topic) {
             self.send_disinterest(&name);
         }
@@ -231,11 +238,11 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Limits a recovery to the room in the connection's backlog, which also holds the unread recoveries of its other
     /// topics. With more, the server would close the connection as a slow consumer, and the client would reconnect and
-    /// request the same recovery again.
-    fn bound_recovery(&mut self, slot: u32, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) {
+    /// request the same recovery again. Returns its bytes.
+    fn bound_recovery(&mut self, slot: u32, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) -> usize {
         let bytes_max = self.config.namespaces.get(self.topics.namespace(topic)).outbox_bytes_max;
         let entry = &mut self.slots[slot as usize];
-        let Some(route) = entry.route else { return };
+        let Some(route) = entry.route else { return 0 };
         let handler = self.routes.handler(route);
         let size = |body: &Body| handler.missed_bytes_max(entry.id, entry.encoding, body);
         let room = bytes_max.saturating_sub(entry.conn.outbox.catch_up_bytes());
@@ -247,6 +254,7 @@ impl<R: Ring> Shard<'_, R> {
             // The sends of this turn may take all of it.
             self.mark_dirty(slot);
         }
+        bytes
     }
 
     /// Passes an answer to the handler of its connection.

@@ -456,6 +456,18 @@ BUGS = [
         "link.map(|link| link.ring_ms = Some(now_ms + MESH_RETRY_MS)).is_some()",
         "link.map(|_| now_ms + MESH_RETRY_MS).is_some()",
     ),
+    Bug(
+        "catch-up-asleep",
+        "src/server/catch_up.rs",
+        "!self.waiting.is_empty() && self.may_begin()",
+        "false",
+    ),
+    Bug(
+        "catch-up-overtaken",
+        "src/server/catch_up.rs",
+        "!self.waiting.is_empty() || (is_catch_up",
+        "(is_catch_up",
+    ),
 ]
 
 
