@@ -92,8 +92,8 @@ pub const HOME_HISTORY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Publications that a subscriber who comes back is sent at most; who has missed more is told that it has lost some.
 pub const RECOVERY_PUBLICATIONS_MAX: usize = 300;
 
-/// Catch-ups of one shard that other shards are answering, at most, while answers are small: enough for 10,000 reconnects
-/// a second where an answer takes 10 ms.
+/// Catch-ups of one shard that other shards are answering, at most, while answers are small: enough for 10,000
+/// reconnects a second where an answer takes 10 ms.
 pub const CATCH_UPS_IN_PROGRESS_MAX: usize = 256;
 
 /// The same while answers are large, of up to [`OUTBOX_BYTES_MAX`] each.

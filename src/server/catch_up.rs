@@ -1,7 +1,7 @@
 //! Paces the catch-ups of a shard's connections.
 //!
 //! An answer with missed publications can take megabytes, and one request can ask for those of many topics. So the
-//! shard begins no further catch-up in a turn that has encoded much, and the larger the answers are, the fewer catch-ups
+//! shard begins no further catch-up in a turn that has encoded much. The larger the answers are, the fewer catch-ups
 //! are in progress at other shards. The others wait in the order of their requests.
 
 use std::collections::VecDeque;

@@ -81,7 +81,8 @@ impl SimShard<'_> {
         let timeout = self.shard.fall_asleep();
         let shard = &self.shard;
         let is_waited_for = !shard.recv_queue.is_empty() || !shard.resuming.is_empty();
-        let has_work = shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for || shard.catch_ups.has_work();
+        let has_work =
+            shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for || shard.catch_ups.has_work();
         assert!(timeout.is_zero() || !has_work, "a shard sleeps for {timeout:?} though it has something to do");
         timeout
     }

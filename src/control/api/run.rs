@@ -12,12 +12,13 @@ use serde_json::value::RawValue;
 
 use super::reply::{ApiError, BatchReply, ChannelInfo, NamedReply, Node, Outcome, Reply, client_info, publication};
 use super::request::{self, Batch, Call};
-use crate::control::State;
 use crate::control::publish::{checked_key, sorted_tags};
+use crate::control::{State, shards};
 use crate::gateway::centrifuge::{HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult};
 use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::CloseCode;
+use crate::server::PublishError;
 use crate::topics::{
     Answer, ClientInfo, Draft, Epoch, HistoryPage, HistoryQuery, Namespace, Position, Query, TopicName,
 };
@@ -33,7 +34,8 @@ const REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 
 type Outcomes = Result<Outcome, ApiError>;
 
-/// Calls the methods of a batch: one after the other, or side by side if it says so.
+/// Calls the methods of a batch: one after the other, or side by side if it says so. Publishing is never one after the
+/// other: the shards receive the publications in order, and answer them meanwhile.
 pub(super) async fn batch(state: &State, batch: &Batch<'_>, body: &Bytes) -> BatchReply {
     let one = async |part: &request::BatchCall<'_>| {
         let result = match &part.call {
@@ -41,14 +43,47 @@ pub(super) async fn batch(state: &State, batch: &Batch<'_>, body: &Bytes) -> Bat
             Some(Err(_)) => Err(ApiError::BadRequest),
             Some(Ok(one)) => call(state, one, body).await,
         };
-        NamedReply { method: part.method.clone(), result }
+        part.reply(result)
     };
-    let parallel = if batch.parallel { API_PARALLEL_MAX } else { 1 };
     let mut replies = Vec::with_capacity(batch.calls.len());
-    for calls in batch.calls.chunks(parallel) {
-        replies.append(&mut join_all(calls.iter().map(&one)).await);
+    let mut rest = &batch.calls[..];
+    while !rest.is_empty() {
+        let publications: Vec<_> = rest.iter().map_while(publication_of).take(API_PARALLEL_MAX).collect();
+        let others = if batch.parallel { rest.len().min(API_PARALLEL_MAX) } else { 1 };
+        let (calls, later) = rest.split_at(if publications.is_empty() { others } else { publications.len() });
+        if publications.is_empty() {
+            replies.append(&mut join_all(calls.iter().map(&one)).await);
+        } else {
+            let results = publish_all(state, &publications, body).await.into_iter();
+            replies.extend(calls.iter().zip(results).map(|(part, result)| part.reply(result)));
+        }
+        rest = later;
     }
     BatchReply { replies }
+}
+
+/// Sends all publications, then waits for their positions.
+async fn publish_all(state: &State, requests: &[&request::Publish<'_>], body: &Bytes) -> Vec<Outcomes> {
+    let sent: Vec<_> = requests.iter().map(|request| send(state, request, body)).collect();
+    let mut outcomes = Vec::with_capacity(sent.len());
+    for sent in sent {
+        outcomes.push(published(sent).await);
+    }
+    outcomes
+}
+
+/// The request of a batched call, if it publishes to one topic.
+fn publication_of<'b, 'c>(part: &'b request::BatchCall<'c>) -> Option<&'b request::Publish<'c>> {
+    match &part.call {
+        Some(Ok(Call::Publish(request))) => Some(request),
+        _ => None,
+    }
+}
+
+impl request::BatchCall<'_> {
+    fn reply(&self, result: Outcomes) -> NamedReply {
+        NamedReply { method: self.method.clone(), result }
+    }
 }
 
 /// Calls a method. What it publishes is a part of `body`.
@@ -70,8 +105,18 @@ pub(super) async fn call(state: &State, call: &Call<'_>, body: &Bytes) -> Outcom
 }
 
 async fn publish(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Outcomes {
+    published(send(state, request, body)).await
+}
+
+/// Sends a publication to its shard.
+fn send(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Result<shards::Outcome, ApiError> {
     let topic = topic(&request.channel)?;
-    Ok(state.publish(drafts(request, body)?(topic)).await?.into())
+    Ok(state.send(drafts(request, body)?(topic))?)
+}
+
+/// Waits for the position of a publication that was sent.
+async fn published(sent: Result<shards::Outcome, ApiError>) -> Outcomes {
+    Ok(sent?.await.unwrap_or(Err(PublishError::Stopping))?.into())
 }
 
 async fn broadcast(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Outcomes {
