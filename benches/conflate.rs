@@ -46,7 +46,7 @@ fn main() {
     let duration = if record.measures { Duration::from_secs(30) } else { Duration::from_millis(300) };
     let namespace = Namespace { slow_consumer: SlowConsumer::Conflate, ..Namespace::default() };
     let config = ServerConfig {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         shards: 1,
         namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         socket_notsent_bytes: 4096,
@@ -56,7 +56,9 @@ fn main() {
     };
     let of_feed = config.namespaces.clone();
     let server = Server::builder(config).route("/feed/", move || Feed::new(of_feed.clone())).start();
-    let Server { address, publisher, status, .. } = server.expect("the server starts");
+    let server = server.expect("the server starts");
+    let address = server.address();
+    let Server { publisher, status, .. } = server;
     let metrics = &status.shards[0];
 
     let state = Arc::new(PublisherState::default());

@@ -23,7 +23,7 @@ impl Handler for Shout {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::builder(ServerConfig::default()).route("/shout", || Shout).start()?;
-    println!("listening on ws://{}/shout", server.address);
+    println!("listening on ws://{}/shout", server.address());
     let _ = server.ended.blocking_recv();
     Ok(())
 }

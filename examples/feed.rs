@@ -36,7 +36,7 @@ impl Handler for Chat {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = Server::builder(ServerConfig::default()).route("/room/", Chat::default).start()?;
-    println!("listening on ws://{}/room/<name>", server.address);
+    println!("listening on ws://{}/room/<name>", server.address());
     let _ = server.ended.blocking_recv();
     Ok(())
 }

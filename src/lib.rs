@@ -109,7 +109,7 @@
 //!
 //! let lobby = TopicName::new("lobby")?;
 //! let server = Server::builder(ServerConfig::default()).route("/lobby", move || Room(lobby.clone())).start()?;
-//! println!("listening on ws://{}/lobby", server.address);
+//! println!("listening on ws://{}/lobby", server.address());
 //! let _ = server.ended.blocking_recv();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

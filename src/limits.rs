@@ -60,6 +60,9 @@ pub const CENTRIFUGE_STALE_MS: u64 = 25_000;
 /// server for that.
 pub const TOKEN_GRACE_MS: u64 = 25_000;
 
+/// Listeners of a server: each has at least four of a shard's accepts.
+pub const LISTENERS_MAX: usize = 16;
+
 /// Routes of a server: a connection keeps its own in a byte.
 pub const ROUTES_MAX: usize = 256;
 

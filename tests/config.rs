@@ -50,12 +50,15 @@ fn the_example_is_a_good_file() {
 
 #[test]
 fn bad_files_are_refused_by_line_before_anything_starts() {
-    let path = file("bad.toml", "[server]\nlisen = \"127.0.0.1:1\"\n\n[namespaces.chat]\nhistory_size = -1\n");
+    let path = file("bad.toml", "[server]\ncontrl = \"127.0.0.1:1\"\n\n[namespaces.chat]\nhistory_size = -1\n");
     for command in [&["config", "check"][..], &["serve", "--config"]] {
         let said = refusal(&[command, &[as_text(&path)]].concat());
         let lines: Vec<&str> = said.lines().collect();
         assert_eq!(lines.len(), 2, "{said}");
-        assert!(lines[0].ends_with("bad.toml:2: there is no key server.lisen: did you mean server.listen?"), "{said}");
+        assert!(
+            lines[0].ends_with("bad.toml:2: there is no key server.contrl: did you mean server.control?"),
+            "{said}"
+        );
         assert!(lines[1].contains("bad.toml:5: namespaces.chat.history_size = -1: must be"), "{said}");
     }
     let gone = target_dir("config").join("gone.toml");

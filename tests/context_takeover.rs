@@ -73,7 +73,7 @@ fn topic() -> TopicName {
 fn start(context_takeover: usize) -> Server {
     let namespace = Namespace { outbox_bytes_max: 1 << 24, ..Namespace::default() };
     let config = ServerConfig {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         shards: 1,
         namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
         // So little that many subscribers are behind, and much of what they get waits in between.
@@ -213,7 +213,7 @@ fn text(beginning: &str, index: usize, numbers: &mut Numbers) -> String {
 fn all_is_inflated_however_it_is_interleaved() {
     for seed in 0..4 {
         let mut server = start(PEERS - 1);
-        let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(server.address, "/member")).collect();
+        let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(server.address(), "/member")).collect();
         let taking_over: Vec<bool> = peers.iter().map(|peer| peer.params.server_takes_over).collect();
         assert_eq!(taking_over, [true, true, true, false], "one too many");
         assert_eq!(server.status.shards[0].deflate_contexts.get(), PEERS as u64 - 1);
@@ -249,7 +249,7 @@ fn all_is_inflated_however_it_is_interleaved() {
 #[test]
 fn what_was_held_comes_between_the_welcome_and_what_follows() {
     let mut server = start(1);
-    let mut peer = Peer::connect(server.address, "/polite");
+    let mut peer = Peer::connect(server.address(), "/polite");
     assert!(peer.params.server_takes_over);
     let published = "something published meanwhile, published and held".to_owned();
     let outcome = server.publisher.publish(Draft::new(topic(), true, Bytes::from(published.clone())));
@@ -267,7 +267,8 @@ fn what_was_held_comes_between_the_welcome_and_what_follows() {
 #[test]
 fn only_where_it_was_agreed_on_messages_refer_back_to_earlier_ones() {
     let mut server = start(1);
-    let (mut first, mut second) = (Peer::connect(server.address, "/member"), Peer::connect(server.address, "/member"));
+    let (mut first, mut second) =
+        (Peer::connect(server.address(), "/member"), Peer::connect(server.address(), "/member"));
     let mut numbers = Numbers(1);
     let text = "abcdefgh".repeat(3) + &(0..100).map(|_| numbers.below(1 << 30).to_string()).collect::<String>();
     let mut lens = Vec::new();

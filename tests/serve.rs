@@ -2,13 +2,15 @@
 
 mod support;
 
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
 use support::http::{self, Response};
 use support::process::Process;
 use support::server::{Server, ringfeed};
-use support::{PATIENCE, repository};
+use support::{PATIENCE, repository, target_dir};
 
 /// Runs the binary with `arguments`, which must be refused; returns what it says about it.
 fn refusal(arguments: &[&str]) -> String {
@@ -68,6 +70,46 @@ fn a_host_without_io_uring_is_told_the_remedy_in_one_line() {
         assert_eq!(message.trim_end().lines().count(), 1, "{error}: {message}");
         assert!(message.contains(remedy), "{error}: {message}");
     }
+}
+
+/// Status of `GET path` on a Unix socket.
+fn status_on_unix(path: &str, socket: &str) -> u16 {
+    let stream = UnixStream::connect(socket).expect("the server accepts");
+    http::exchange_on(stream, format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").as_bytes()).status
+}
+
+#[test]
+fn each_listener_serves_its_routes() {
+    let dir = target_dir("listeners");
+    let socket = dir.join(format!("{}.sock", std::process::id()));
+    let socket = socket.to_str().expect("a path of UTF-8");
+    let config = dir.join("listeners.toml");
+    let text = format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nroutes = [\"/echo\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\n\
+         [[listener]]\naddress = \"unix:{socket}\"\nroutes = [\"/feed/\"]\n"
+    );
+    fs::write(&config, text).expect("the target directory can be written to");
+    let server = Server::start_with_config(&config, &["--echo"]);
+    assert_eq!(server.listeners.len(), 3, "{:?}", server.listeners);
+    let second = server.listeners[1].strip_prefix("ws://").expect("a URL").parse().expect("an address");
+    let tcp = |address| ["/echo", "/feed/a"].map(|path| http::get(address, path).status);
+    assert_eq!(tcp(server.data), [426, 404]);
+    assert_eq!(tcp(second), [426, 426]);
+    assert_eq!(server.listeners[2], format!("unix:{socket}"));
+    let unix = || ["/echo", "/feed/a"].map(|path| status_on_unix(path, socket));
+    assert_eq!(unix(), [404, 426]);
+    drop(server);
+    let _server = Server::start_with_config(&config, &["--echo", "--connections-per-address-max", "1"]);
+    let _first = UnixStream::connect(socket).expect("the server accepts, where a stale socket was");
+    assert_eq!(unix(), [404, 426], "there is no address, so there is no limit for it");
+}
+
+#[test]
+fn routes_that_are_not_there_are_refused() {
+    let config = target_dir("listeners").join("unknown.toml");
+    fs::write(&config, "[[listener]]\naddress = \"127.0.0.1:0\"\nroutes = [\"/ehco\"]\n").expect("a file");
+    let message = refusal(&["serve", "--config", config.to_str().expect("UTF-8"), "--control", "127.0.0.1:0"]);
+    assert!(message.contains("there is no route '/ehco'") && message.contains("/feed/"), "{message}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Topic names, and the paths that contain them.
 
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use ringfeed::gateway::{Echo, Feed, Routes};
+use ringfeed::gateway::{Echo, Feed, RouteSet, Routes};
 use ringfeed::limits::TOPIC_NAME_BYTES_MAX;
 use ringfeed::topics::{Homes, TopicName};
 
@@ -46,5 +46,5 @@ fn check_route(path: &str) {
             .map(|rest| (1, rest))
             .or_else(|| path.strip_prefix("/feed/").map(|rest| (0, rest))),
     };
-    assert_eq!(routes.find(path), expected);
+    assert_eq!(routes.find(path, RouteSet::ALL), expected);
 }

@@ -16,7 +16,7 @@ use crate::gateway::centrifuge::Centrifuge;
 use crate::gateway::{Echo, Feed, OriginPattern, Sse};
 use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 use crate::ring;
-use crate::server::Server;
+use crate::server::{ListenAddress, ListenerConfig, Server};
 
 /// Serves WebSocket subscribers and takes publications.
 ///
@@ -28,9 +28,10 @@ pub(super) struct ServeArguments {
     /// A configuration file
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where subscribers connect [default: 127.0.0.1:8000]
+    /// Where subscribers connect: an IP address and a port, or unix:PATH. May be repeated; replaces the listeners of
+    /// the file [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
-    listen: Option<SocketAddr>,
+    listen: Vec<ListenAddress>,
     /// Where messages are published and metrics are read; other than on loopback it needs a key [default:
     /// 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS")]
@@ -127,8 +128,10 @@ enum Switch {
 impl ServeArguments {
     /// Has the flags that are there win.
     fn apply(self, settings: &mut Settings) {
+        if !self.listen.is_empty() {
+            settings.listener = self.listen.into_iter().map(ListenerConfig::new).collect();
+        }
         let Settings { server, keep_alive, deflate, api, .. } = settings;
-        set(&mut server.listen, self.listen);
         set(&mut server.control, self.control);
         set(&mut server.allowed_origins, self.allowed_origins);
         set(&mut server.shards, self.shards.map(usize::from));
@@ -207,9 +210,9 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
-    let Server { address, publisher, status, ended } = builder.start().map_err(|error| error.to_string())?;
+    let Server { addresses, publisher, status, ended } = builder.start().map_err(|error| error.to_string())?;
     let control = Control { listener, access, publisher, namespaces, status, demo: settings.server.demo };
-    let announce = || announce(address, control_address?);
+    let announce = || announce(&addresses, control_address?);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
     tokio_uring::start(control::serve(control, announce, shards_ended))
@@ -228,9 +231,14 @@ fn in_use(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// One line for each address, then `ready`.
-fn announce(data: SocketAddr, control: SocketAddr) -> io::Result<()> {
+fn announce(addresses: &[ListenAddress], control: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    writeln!(out, "listening on ws://{data}")?;
+    for address in addresses {
+        match address {
+            ListenAddress::Ip(address) => writeln!(out, "listening on ws://{address}")?,
+            ListenAddress::Unix(_) => writeln!(out, "listening on {address}")?,
+        }
+    }
     writeln!(out, "control on http://{control}")?;
     writeln!(out, "ready")?;
     out.flush()
@@ -263,7 +271,9 @@ mod tests {
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
         let rows: [Row<'_>; 25] = [
-            (&["--listen", "[::1]:1"], |settings| settings.server.listen = "[::1]:1".parse().unwrap()),
+            (&["--listen", "[::1]:1", "--listen", "unix:a"], |settings| {
+                settings.listener = ["[::1]:1", "unix:a"].map(|text| ListenerConfig::new(text.parse().unwrap())).into()
+            }),
             (&["--control", "[::1]:2"], |settings| settings.server.control = "[::1]:2".parse().unwrap()),
             (&["--api-key-file", "key"], |settings| settings.api.key_file = "key".into()),
             (&["--allowed-origins", "https://a,*"], |settings| {
@@ -302,7 +312,7 @@ mod tests {
     fn flags_tell_the_defaults_of_the_file() {
         let example: toml::Table = config::example().parse().unwrap();
         let sections = ["server", "keep_alive", "deflate"].map(|section| &example[section]);
-        let sections = sections.into_iter().chain([&example["namespaces"]["default"]]);
+        let sections = sections.into_iter().chain([&example["namespaces"]["default"], &example["listener"][0]]);
         let values: Vec<(&String, &toml::Value)> = sections.flat_map(|section| section.as_table().unwrap()).collect();
         let command = Arguments::command();
         let serve = command.find_subcommand("serve").unwrap();
@@ -314,7 +324,10 @@ mod tests {
             if !default.starts_with(|first: char| first.is_ascii_digit()) {
                 continue;
             }
-            let name = flag.get_id().as_str().trim_start_matches("deflate_");
+            let name = match flag.get_id().as_str() {
+                "listen" => "address",
+                name => name.trim_start_matches("deflate_"),
+            };
             let (_, value) = values.iter().find(|(key, _)| *key == name).unwrap_or_else(|| panic!("no key {name}"));
             assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
             told += 1;

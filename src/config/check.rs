@@ -9,8 +9,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
-use super::keys::{ANY_NAME, Key, SECTIONS, Section, ValueKind};
+use super::keys::{ANY_NAME, Key, MOVED, SECTIONS, Section, ValueKind};
 use crate::gateway::OriginPattern;
+use crate::server::ListenAddress;
 use crate::topics::TopicName;
 
 /// Characters of a wrong value that are repeated to whoever wrote it.
@@ -43,7 +44,10 @@ impl Checker<'_> {
             let byte = name.span().start;
             let name: &str = name.get_ref();
             let inner = [path, &[name]].concat();
-            if let Some(key) = section(path).and_then(|section| section.keys.iter().find(|key| key.name == name)) {
+            if let Some((_, remedy)) = MOVED.iter().find(|(moved, _)| *moved == inner) {
+                self.problem(byte, (*remedy).to_owned());
+            } else if let Some(key) = section(path).and_then(|section| section.keys.iter().find(|key| key.name == name))
+            {
                 self.check_value(&inner, key, value);
             } else if leads_to_section(&inner) {
                 self.check_inner(&inner, byte, value);
@@ -62,9 +66,14 @@ impl Checker<'_> {
             let text = format!("[{dotted}] can't be a namespace: its topics could not have such names");
             return self.problem(byte, text);
         }
-        match value.get_ref().as_table() {
-            Some(table) => self.check_table(path, table),
-            None => self.problem(byte, format!("{dotted} is a section: write [{dotted}] and its keys below")),
+        let is_list = section(path).is_some_and(|section| section.is_list);
+        match value.get_ref() {
+            DeValue::Table(table) if !is_list => self.check_table(path, table),
+            DeValue::Array(list) if is_list => list.iter().for_each(|item| match item.get_ref().as_table() {
+                Some(table) => self.check_table(path, table),
+                None => self.problem(item.span().start, not_a_table(&dotted, is_list)),
+            }),
+            _ => self.problem(byte, not_a_table(&dotted, is_list)),
         }
     }
 
@@ -78,6 +87,14 @@ impl Checker<'_> {
 
     fn problem(&mut self, byte: usize, text: String) {
         self.problems.push(Problem::at(self.file, byte, text));
+    }
+}
+
+/// Tells how the section at `dotted` is written.
+fn not_a_table(dotted: &str, is_list: bool) -> String {
+    match is_list {
+        true => format!("{dotted} is a list of sections: write [[{dotted}]] and its keys below"),
+        false => format!("{dotted} is a section: write [{dotted}] and its keys below"),
     }
 }
 
@@ -99,6 +116,10 @@ fn fits(pattern: &[&str], path: &Path<'_>) -> bool {
 fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
     match takes {
         ValueKind::Address => value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
+        ValueKind::ListenAddress => value.as_str().is_some_and(|text| text.parse::<ListenAddress>().is_ok()),
+        ValueKind::Routes => value.as_array().is_some_and(|list| {
+            list.iter().all(|path| path.get_ref().as_str().is_some_and(|path| path.starts_with('/')))
+        }),
         ValueKind::Switch => value.is_bool(),
         ValueKind::Text | ValueKind::Path => value.is_str(),
         ValueKind::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
@@ -158,8 +179,26 @@ mod tests {
     #[test]
     fn whatever_is_wrong_is_told_by_line_and_key() {
         let rows = [
-            ("[server]\nlisten = \"nowhere\"", 2, "server.listen = \"nowhere\": must be an IP address and a port"),
-            ("[server]\n\nlisten = 8000", 3, "server.listen = 8000: must be an IP address"),
+            (
+                "[[listener]]\naddress = \"nowhere\"",
+                2,
+                "listener.address = \"nowhere\": must be an IP address and a port",
+            ),
+            ("[[listener]]\n\naddress = 8000", 3, "listener.address = 8000: must be an IP address"),
+            ("[[listener]]\naddress = \"unix:\"", 2, "or \"unix:PATH\""),
+            (
+                "[[listener]]\n[[listener]]\nroutes = [\"feed\"]",
+                3,
+                "listener.routes = [\"feed\"]: must be a list of paths",
+            ),
+            ("[listener]\naddress = \"127.0.0.1:1\"", 1, "listener is a list of sections: write [[listener]]"),
+            ("listener = [1]", 1, "listener is a list of sections"),
+            (
+                "[server]\nlisten = \"127.0.0.1:1\"",
+                2,
+                "server.listen is no key any more: write [[listener]] and address",
+            ),
+            ("[server]\ncontrol = \"nowhere\"", 2, "server.control = \"nowhere\": must be an IP address and a port"),
             ("server.shards = 1025", 1, "server.shards = 1025: must be a whole number from 0 to 1024"),
             ("[server]\nshards = -1", 2, "server.shards = -1: must be"),
             ("[server]\nshards = 1.5", 2, "server.shards = 1.5: must be a whole number"),
@@ -189,14 +228,15 @@ mod tests {
     #[test]
     fn an_unknown_key_is_told_with_the_nearest_known_one() {
         let rows = [
-            ("[server]\nlisen = 1", 2, "there is no key server.lisen: did you mean server.listen?"),
+            ("[server]\ncontrl = 1", 2, "there is no key server.contrl: did you mean server.control?"),
+            ("[[listener]]\nadress = 1", 2, "there is no key listener.adress: did you mean listener.address?"),
             ("[server]\nlevel = 1", 2, "there is no key server.level: did you mean level in [deflate]?"),
             ("[server]\nhistory_size = 1", 2, "did you mean history_size in [namespaces.NAME]?"),
             ("[namespaces.chat]\nhistory_sise = 1", 2, "did you mean namespaces.chat.history_size?"),
             ("[keepalive]\n", 1, "there is no key keepalive: did you mean keep_alive?"),
             ("[namespace.chat]\n", 1, "there is no key namespace: did you mean namespaces?"),
-            ("listen = \"127.0.0.1:1\"\n", 1, "there is no key listen: did you mean listen in [server]?"),
-            ("server.listen.x = 1", 1, "server.listen = listen: must be"),
+            ("control = \"127.0.0.1:1\"\n", 1, "there is no key control: did you mean control in [server]?"),
+            ("server.control.x = 1", 1, "server.control = control: must be"),
         ];
         for (file, line, text) in rows {
             let problems = check(file);

@@ -21,7 +21,9 @@ pub fn example() -> String {
             section.path.iter().map(|name| if *name == ANY_NAME { DEFAULT_NAMESPACE } else { name }).collect();
         text.push('\n');
         push_comment(&mut text, section.about);
-        text.push_str(&format!("[{}]\n", path.join(".")));
+        let head =
+            if section.is_list { format!("[[{}]]\n", path.join(".")) } else { format!("[{}]\n", path.join(".")) };
+        text.push_str(&head);
         for key in section.keys {
             text.push('\n');
             push_comment(&mut text, key.about);
@@ -47,7 +49,9 @@ fn defaults() -> Table {
 
 fn default<'a>(defaults: &'a Table, path: &[&str], key: &str) -> &'a Value {
     let table = path.iter().fold(defaults, |table, name| {
-        table.get(*name).and_then(Value::as_table).unwrap_or_else(|| panic!("the settings have no section {name}"))
+        let value = table.get(*name);
+        let value = value.and_then(|value| value.as_array().map_or(Some(value), |list| list.first()));
+        value.and_then(Value::as_table).unwrap_or_else(|| panic!("the settings have no section {name}"))
     });
     table.get(key).unwrap_or_else(|| panic!("the settings have no field for {key}"))
 }
@@ -68,6 +72,9 @@ mod tests {
     fn names(table: &Table, path: &str) -> Vec<String> {
         let inner = |(name, value): (&String, &Value)| match value {
             Value::Table(table) => names(table, &format!("{path}{name}.")),
+            Value::Array(list) if list.iter().any(Value::is_table) => {
+                list.iter().flat_map(|item| names(item.as_table().unwrap(), &format!("{path}{name}."))).collect()
+            }
             _ => vec![format!("{path}{name}")],
         };
         table.iter().flat_map(inner).collect()

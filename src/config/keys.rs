@@ -8,6 +8,8 @@ use crate::limits::{COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX,
 pub(super) struct Section {
     /// What stands in brackets; [`ANY_NAME`] for a name that the operator chooses.
     pub(super) path: &'static [&'static str],
+    /// It may stand there several times, in double brackets.
+    pub(super) is_list: bool,
     /// What it is about: one or more lines for people.
     pub(super) about: &'static str,
     /// In the order in which people are shown them.
@@ -27,6 +29,10 @@ pub(super) struct Key {
 pub(super) enum ValueKind {
     /// IP address and port.
     Address,
+    /// IP address and port, or `unix:` and a path.
+    ListenAddress,
+    /// A list of paths of routes.
+    Routes,
     /// Yes or no.
     Switch,
     /// Any text.
@@ -55,8 +61,24 @@ const COUNT: i64 = u32::MAX as i64;
 /// A day.
 const DAY_MS: i64 = DURATION_MS_MAX as i64;
 
+/// Keys that had another name or place once, and what to write instead.
+pub(super) const MOVED: &[(&[&str], &str)] =
+    &[(&["server", "listen"], "server.listen is no key any more: write [[listener]] and address = \"…\" below it")];
+
+const LISTENER: &[Key] = &[
+    Key {
+        name: "address",
+        takes: ValueKind::ListenAddress,
+        about: "Where subscribers connect: an IPv4 or IPv6 address and a port, or unix: and the path of a socket.",
+    },
+    Key {
+        name: "routes",
+        takes: ValueKind::Routes,
+        about: "The routes that are served here, as [\"/feed/\", \"/sse/\"]. An empty list: all.",
+    },
+];
+
 const SERVER: &[Key] = &[
-    Key { name: "listen", takes: ValueKind::Address, about: "Where subscribers connect: the data port." },
     Key {
         name: "control",
         takes: ValueKind::Address,
@@ -310,11 +332,18 @@ const API: &[Key] = &[
 
 /// All sections, in the order in which people are shown them.
 pub(super) const SECTIONS: &[Section] = &[
-    Section { path: &["server"], about: "Ports, bounds, and who may connect.", keys: SERVER },
-    Section { path: &["keep_alive"], about: "Signs of life, in every protocol.", keys: KEEP_ALIVE },
-    Section { path: &["deflate"], about: "permessage-deflate (RFC 7692).", keys: DEFLATE },
+    Section {
+        path: &["listener"],
+        is_list: true,
+        about: "Data ports. Several [[listener]] are several ports of one server.",
+        keys: LISTENER,
+    },
+    Section { path: &["server"], is_list: false, about: "Ports, bounds, and who may connect.", keys: SERVER },
+    Section { path: &["keep_alive"], is_list: false, about: "Signs of life, in every protocol.", keys: KEEP_ALIVE },
+    Section { path: &["deflate"], is_list: false, about: "permessage-deflate (RFC 7692).", keys: DEFLATE },
     Section {
         path: &["namespaces", ANY_NAME],
+        is_list: false,
         about: "Topics, by what stands before the first colon of their name: [namespaces.chat] has chat:lobby, and\n\
                 [namespaces.default] the topics without a colon. Where any other than the default is listed, topics of\n\
                 namespaces that are not are refused; else all topics are in the default one. Each starts from the\n\
@@ -323,21 +352,27 @@ pub(super) const SECTIONS: &[Section] = &[
     },
     Section {
         path: &["centrifuge"],
+        is_list: false,
         about: "Centrifugo's client protocol, at /connection/websocket.",
         keys: CENTRIFUGE,
     },
     Section {
         path: &["tokens"],
+        is_list: false,
         about: "JSON Web Tokens, with which clients of Centrifugo's protocol say who they are.",
         keys: TOKENS,
     },
-    Section { path: &["api"], about: "Who may use the control port.", keys: API },
+    Section { path: &["api"], is_list: false, about: "Who may use the control port.", keys: API },
 ];
 
 impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ValueKind::Address => f.write_str("an IP address and a port, as \"127.0.0.1:8000\""),
+            ValueKind::ListenAddress => {
+                f.write_str("an IP address and a port, as \"127.0.0.1:8000\" or \"[::]:8000\", or \"unix:PATH\"")
+            }
+            ValueKind::Routes => f.write_str("a list of paths, as [\"/feed/\"]"),
             ValueKind::Switch => f.write_str("true or false"),
             ValueKind::Text => f.write_str("a text"),
             ValueKind::Path => f.write_str("the path of a file"),

@@ -42,6 +42,7 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::server::ListenerConfig;
     use crate::topics::{Namespace, SlowConsumer};
 
     #[test]
@@ -52,11 +53,14 @@ mod tests {
 
     #[test]
     fn what_a_file_says_is_taken_and_the_rest_is_left() {
-        let text = "[server]\nlisten = \"[::1]:9000\"\nallowed_origins = [\"https://*.example.com\"]\n\
+        let text = "[[listener]]\naddress = \"[::1]:9000\"\n[[listener]]\naddress = \"unix:feed\"\nroutes = [\"/feed/\"]\n\
+                    [server]\nallowed_origins = [\"https://*.example.com\"]\n\
                     [namespaces.chat]\nhistory_size = 10\nslow_consumer = \"drop-oldest\"\n\
                     [namespaces.default]\npresence = true\n";
         let settings = parse(text).unwrap();
-        assert_eq!(settings.server.listen, "[::1]:9000".parse().unwrap());
+        let address = |text: &str| ListenerConfig::new(text.parse().unwrap());
+        let feed = ListenerConfig { routes: vec!["/feed/".to_owned()], ..address("unix:feed") };
+        assert_eq!(settings.listener, [address("[::1]:9000"), feed]);
         assert_eq!(settings.server.allowed_origins, ["https://*.example.com"]);
         assert_eq!(settings.server.control, Settings::default().server.control);
         let chat = Namespace { history_size: 10, slow_consumer: SlowConsumer::DropOldest, ..Namespace::default() };
@@ -72,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_line_of_an_error_names_the_file() {
-        let problems = parse("[server]\nlisten = 1\nshards = true\n").unwrap_err();
+        let problems = parse("[server]\ncontrol = 1\nshards = true\n").unwrap_err();
         let text = ConfigError::new(Path::new("a.toml"), problems).to_string();
         let lines: Vec<&str> = text.lines().map(|line| line.split_once(": ").unwrap().0).collect();
         assert_eq!(lines, ["a.toml:2", "a.toml:3"]);

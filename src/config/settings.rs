@@ -13,7 +13,7 @@ use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
 use crate::proto::DeflateConfig;
-use crate::server::{FanOutConfig, ServerConfig};
+use crate::server::{FanOutConfig, ListenerConfig, ServerConfig};
 use crate::topics::{Namespace, Namespaces};
 
 /// The namespace of topics whose name has no colon.
@@ -23,6 +23,8 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct Settings {
+    /// Each `[[listener]]`
+    pub listener: Vec<ListenerConfig>,
     /// `[server]`
     pub server: ServerSettings,
     /// `[keep_alive]`
@@ -43,8 +45,6 @@ pub struct Settings {
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct ServerSettings {
-    /// As [`ServerConfig::listen`].
-    pub listen: SocketAddr,
     /// Where HTTP for publishers and operators is served.
     pub control: SocketAddr,
     /// As [`ServerConfig::shards`].
@@ -134,6 +134,7 @@ pub struct ApiSettings {
 impl Default for Settings {
     fn default() -> Self {
         Settings {
+            listener: ServerConfig::default().listeners,
             server: ServerSettings::default(),
             keep_alive: ServerConfig::default().keep_alive,
             deflate: DeflateSettings::default(),
@@ -149,7 +150,6 @@ impl Default for ServerSettings {
     fn default() -> Self {
         let server = ServerConfig::default();
         ServerSettings {
-            listen: server.listen,
             control: SocketAddr::from(([127, 0, 0, 1], 8001)),
             shards: server.shards,
             max_connections: server.connections_max,
@@ -197,7 +197,7 @@ impl Settings {
         let origins = server.allowed_origins.iter();
         let patterns = origins.map(|text| OriginPattern::new(text).expect("origins are checked when they are read"));
         ServerConfig {
-            listen: server.listen,
+            listeners: self.listener.clone(),
             shards: server.shards,
             connections_max: server.max_connections,
             handshakes_per_second: server.handshakes_per_second,

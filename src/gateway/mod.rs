@@ -24,5 +24,5 @@ pub use handler::{Accept, Get, Handler, Refusal, Request, Stream, UserAction, Us
 pub(crate) use origin::is_loopback_origin;
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 pub use page::answer_plain_get;
-pub use routes::{RouteError, Routes};
+pub use routes::{RouteError, RouteSet, Routes};
 pub use sse::Sse;

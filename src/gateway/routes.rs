@@ -12,6 +12,10 @@ pub struct Routes {
     routes: Vec<(String, Box<dyn Handler>)>,
 }
 
+/// Some routes of a server: those that a listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteSet([u64; ROUTES_MAX / 64]);
+
 /// The path of a route is not usable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,6 +26,8 @@ pub enum RouteError {
     Repeated(String),
     /// There are [`ROUTES_MAX`] routes already.
     TooMany(String),
+    /// A listener names a path that is not registered; the registered ones follow.
+    Unknown(String, Vec<String>),
 }
 
 impl Routes {
@@ -43,11 +49,31 @@ impl Routes {
         Ok(())
     }
 
-    /// The route of `path`, and the path after its prefix. The longest prefix wins.
-    pub fn find<'p>(&self, path: &'p str) -> Option<(u8, &'p str)> {
+    /// The registered routes with these paths; all of them if `paths` is empty.
+    ///
+    /// # Errors
+    /// [`RouteError::Unknown`].
+    pub fn select(&self, paths: &[String]) -> Result<RouteSet, RouteError> {
+        if paths.is_empty() {
+            return Ok(RouteSet::ALL);
+        }
+        let mut set = RouteSet([0; ROUTES_MAX / 64]);
+        for path in paths {
+            let Some(index) = self.routes.iter().position(|(route, _)| route == path) else {
+                let known = self.routes.iter().map(|(route, _)| route.clone()).collect();
+                return Err(RouteError::Unknown(path.clone(), known));
+            };
+            set.0[index / 64] |= 1 << (index % 64);
+        }
+        Ok(set)
+    }
+
+    /// The route of `path` among those in `served`, and the path after its prefix. The longest prefix wins.
+    pub fn find<'p>(&self, path: &'p str, served: RouteSet) -> Option<(u8, &'p str)> {
         let matching = self.routes.iter().enumerate().filter_map(|(index, (route, _))| {
             let rest = path.strip_prefix(route.as_str())?;
-            (rest.is_empty() || route.ends_with('/')).then_some((index as u8, rest))
+            let is_match = rest.is_empty() || route.ends_with('/');
+            (is_match && served.contains(index)).then_some((index as u8, rest))
         });
         matching.min_by_key(|(_, rest)| rest.len())
     }
@@ -73,6 +99,15 @@ impl Routes {
     }
 }
 
+impl RouteSet {
+    /// All routes.
+    pub const ALL: RouteSet = RouteSet([u64::MAX; ROUTES_MAX / 64]);
+
+    fn contains(self, index: usize) -> bool {
+        self.0[index / 64] >> (index % 64) & 1 == 1
+    }
+}
+
 impl fmt::Display for RouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -82,6 +117,9 @@ impl fmt::Display for RouteError {
             RouteError::Repeated(path) => write!(f, "route '{path}' is already registered"),
             RouteError::TooMany(path) => {
                 write!(f, "too many routes for '{path}': the limit is {ROUTES_MAX}; serve several paths by one prefix")
+            }
+            RouteError::Unknown(path, known) => {
+                write!(f, "there is no route '{path}' for a listener to serve: the server has {}", known.join(", "))
             }
         }
     }
@@ -100,12 +138,12 @@ mod tests {
         routes.add("/feed/", Box::new(Feed::default())).unwrap();
         routes.add("/feed/private/", Box::new(Feed::default())).unwrap();
         routes.add("/echo", Box::new(Echo)).unwrap();
-        assert_eq!(routes.find("/feed/a,b"), Some((0, "a,b")));
-        assert_eq!(routes.find("/feed/private/a"), Some((1, "a")));
-        assert_eq!(routes.find("/echo"), Some((2, "")));
-        assert_eq!(routes.find("/echo/more"), None);
-        assert_eq!(routes.find("/feed"), None);
-        assert_eq!(routes.find("/"), None);
+        assert_eq!(routes.find("/feed/a,b", RouteSet::ALL), Some((0, "a,b")));
+        assert_eq!(routes.find("/feed/private/a", RouteSet::ALL), Some((1, "a")));
+        assert_eq!(routes.find("/echo", RouteSet::ALL), Some((2, "")));
+        assert_eq!(routes.find("/echo/more", RouteSet::ALL), None);
+        assert_eq!(routes.find("/feed", RouteSet::ALL), None);
+        assert_eq!(routes.find("/", RouteSet::ALL), None);
     }
 
     #[test]
@@ -123,7 +161,24 @@ mod tests {
         for n in 0..ROUTES_MAX {
             routes.add(&format!("/{n}"), Box::new(Echo)).unwrap();
         }
-        assert_eq!(routes.find("/255"), Some((255, "")));
+        assert_eq!(routes.find("/255", RouteSet::ALL), Some((255, "")));
         assert_eq!(routes.add("/more", Box::new(Echo)), Err(RouteError::TooMany("/more".into())));
+    }
+
+    #[test]
+    fn a_listener_serves_its_routes_only() {
+        let mut routes = Routes::default();
+        for n in 0..100 {
+            routes.add(&format!("/{n}/"), Box::new(Echo)).unwrap();
+        }
+        routes.add("/0/private/", Box::new(Echo)).unwrap();
+        let select = |paths: &[&str]| routes.select(&paths.iter().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(select(&[]), Ok(RouteSet::ALL));
+        let served = select(&["/0/", "/99/"]).unwrap();
+        assert_eq!(routes.find("/99/a", served), Some((99, "a")));
+        assert_eq!(routes.find("/98/a", served), None);
+        assert_eq!(routes.find("/0/private/a", served), Some((0, "private/a")), "as if it were the only one");
+        let error = select(&["/0/", "/nowhere"]).unwrap_err();
+        assert!(error.to_string().starts_with("there is no route '/nowhere' for a listener to serve: "), "{error}");
     }
 }

@@ -8,36 +8,64 @@ use super::shard::Shard;
 use super::slot::Slot;
 use crate::buf::ConnId;
 use crate::conn::{Connection, Phase};
-use crate::limits::{ACCEPT_RETRY_MS, RETRY_AFTER_SECONDS};
+use crate::limits::{ACCEPT_RETRY_MS, LISTENERS_MAX, RETRY_AFTER_SECONDS};
 use crate::proto::encode_response;
 use crate::ring::{ACCEPTS_MAX, Completion, Errno, FixedFd, Op, Ring, Token};
 
 /// The accepts that the kernel holds, by the tag of their token.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Accepts(u64);
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Accepts {
+    held: u64,
+    /// The listener of each.
+    listeners: [u8; ACCEPTS_MAX],
+    /// How many each listener has.
+    counts: [u8; LISTENERS_MAX],
+}
 
 const _: () = assert!(ACCEPTS_MAX == u64::BITS as usize);
+const _: () = assert!(ACCEPTS_MAX / LISTENERS_MAX >= 4, "each listener has several accepts");
 
 impl Accepts {
     /// How many there are.
-    pub(super) fn len(self) -> usize {
-        self.0.count_ones() as usize
+    pub(super) fn len(&self) -> usize {
+        self.held.count_ones() as usize
     }
 
-    /// Adds one, which is not there yet; returns its tag.
-    fn add(&mut self) -> u32 {
-        let tag = self.0.trailing_ones();
-        self.0 |= 1 << tag;
+    /// Accepts of one listener.
+    fn len_of(&self, listener: usize) -> usize {
+        usize::from(self.counts[listener])
+    }
+
+    /// The listener, of `count`, with the fewest accepts.
+    fn next_listener(&self, count: usize) -> usize {
+        (0..count).min_by_key(|listener| self.counts[*listener]).expect("a server has a listener")
+    }
+
+    /// Adds an accept of `listener`; returns its tag.
+    fn add(&mut self, listener: usize) -> u32 {
+        let tag = self.held.trailing_ones();
+        self.held |= 1 << tag;
+        self.listeners[tag as usize] = listener as u8;
+        self.counts[listener] += 1;
         tag
     }
 
-    /// It has completed.
-    fn remove(&mut self, tag: u32) {
-        self.0 &= !(1 << tag);
+    /// Removes a completed accept; returns its listener.
+    fn remove(&mut self, tag: u32) -> u8 {
+        self.held &= !(1 << tag);
+        let listener = self.listeners[tag as usize];
+        self.counts[usize::from(listener)] -= 1;
+        listener
     }
 
     fn tags(self) -> impl Iterator<Item = u32> {
-        (0..u64::BITS).filter(move |tag| self.0 >> tag & 1 == 1)
+        (0..u64::BITS).filter(move |tag| self.held >> tag & 1 == 1)
+    }
+}
+
+impl Default for Accepts {
+    fn default() -> Self {
+        Accepts { held: 0, listeners: [0; ACCEPTS_MAX], counts: [0; LISTENERS_MAX] }
     }
 }
 
@@ -56,16 +84,18 @@ impl<R: Ring> Shard<'_, R> {
         if self.drain.is_some() || self.accept_retry_ms.is_some() {
             return;
         }
-        if self.accepts.len() > 0 {
-            // It would have completed if anybody was waiting.
+        let count = self.listeners.len();
+        if (0..count).all(|listener| self.accepts.len_of(listener) > 0) {
+            // They would have completed if anybody was waiting.
             self.admission.relax(self.now_ms);
         }
         let taken = self.slots.len() + self.accepts.len();
         let wanted = self.descriptors.saturating_sub(taken).min(ACCEPTS_MAX - self.accepts.len());
         for _ in 0..self.admission.take(wanted, self.now_ms) {
-            let token = Self::accept_token(self.accepts.add());
-            let listener = self.listener.as_ref().expect("a shard that does not leave listens");
-            self.ring.submit_accept(listener.as_fd(), token);
+            let listener = self.accepts.next_listener(count);
+            let token = Self::accept_token(self.accepts.add(listener));
+            let socket = self.listeners[listener].socket.as_ref().expect("a shard that does not leave listens");
+            self.ring.submit_accept(socket.as_fd(), token);
         }
     }
 
@@ -79,9 +109,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     pub(super) fn on_accept(&mut self, completion: Completion) {
-        self.accepts.remove(completion.token.tag());
+        let listener = self.accepts.remove(completion.token.tag());
         match completion.result {
-            Ok(socket) => self.open_slot(FixedFd(socket), self.ring.accepted_from(completion.token)),
+            Ok(socket) => self.open_slot(listener, FixedFd(socket), self.ring.accepted_from(completion.token)),
             Err(Errno::Canceled | Errno::Aborted) => {}
             Err(error) if error == Errno::TableFull || error.is_temporary() => {
                 // Connections wait in the kernel's backlog until some time has passed.
@@ -93,20 +123,20 @@ impl<R: Ring> Shard<'_, R> {
                 self.accept_retry_ms = Some(self.now_ms + ACCEPT_RETRY_MS);
             }
         }
-        self.close_listener_if_unused();
+        self.close_listeners_if_unused();
     }
 
     /// Stops accepting, for good.
     pub(super) fn stop_accepting(&mut self) {
         self.accept_retry_ms = None;
         self.accepts.tags().for_each(|tag| self.ring.submit_cancel_accept(Self::accept_token(tag)));
-        self.close_listener_if_unused();
+        self.close_listeners_if_unused();
     }
 
-    /// A shard that leaves closes its listener, so that the kernel sends who comes now to others.
-    fn close_listener_if_unused(&mut self) {
+    /// A draining shard closes its listeners, so that the kernel sends new clients to other processes.
+    fn close_listeners_if_unused(&mut self) {
         if self.drain.is_some() && self.accepts.len() == 0 {
-            self.listener = None;
+            self.listeners.iter_mut().for_each(|listener| listener.socket = None);
         }
     }
 
@@ -114,14 +144,14 @@ impl<R: Ring> Shard<'_, R> {
         Token::new(Op::Accept, tag, 0)
     }
 
-    fn open_slot(&mut self, socket: FixedFd, from: IpAddr) {
+    fn open_slot(&mut self, listener: u8, socket: FixedFd, from: IpAddr) {
         let entry = self.slots.vacant_entry();
         let slot = entry.key() as u32;
         if self.generations.len() == entry.key() {
             self.generations.push(0);
         }
         let id = ConnId { slot, generation: self.generations[entry.key()] };
-        entry.insert(Slot::new(id, socket, Connection::new(self.now_ms)));
+        entry.insert(Slot::new(id, listener, socket, Connection::new(self.now_ms)));
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
         self.arm_accepted(slot);
@@ -143,7 +173,9 @@ impl<R: Ring> Shard<'_, R> {
         if self.admission.sheds(self.now_ms) {
             return Some(Shed::Storm);
         }
-        let may_enter = self.addresses.as_mut().is_none_or(|addresses| addresses.enter(slot, from));
+        let has_address = self.listener_of(slot).has_addresses;
+        let addresses = self.addresses.as_mut().filter(|_| has_address);
+        let may_enter = addresses.is_none_or(|addresses| addresses.enter(slot, from));
         (!may_enter).then_some(Shed::Address)
     }
 
@@ -163,5 +195,23 @@ impl<R: Ring> Shard<'_, R> {
         self.end_reply(slot, start);
         self.metrics.shed.add(1);
         self.finish(slot, CloseCause::Refused);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn listeners_share_the_accepts_evenly() {
+        let mut accepts = Accepts::default();
+        for _ in 0..ACCEPTS_MAX {
+            accepts.add(accepts.next_listener(3));
+        }
+        assert_eq!([0, 1, 2].map(|listener| accepts.len_of(listener)), [22, 21, 21]);
+        let busy: Vec<u32> = accepts.tags().filter(|tag| accepts.listeners[*tag as usize] == 1).collect();
+        busy.into_iter().for_each(|tag| assert_eq!(accepts.remove(tag), 1));
+        assert_eq!((accepts.next_listener(3), accepts.len()), (1, ACCEPTS_MAX - 21));
+        assert_eq!(accepts.next_listener(1), 0);
     }
 }

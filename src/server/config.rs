@@ -1,8 +1,8 @@
 //! The configuration of a server.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::ListenerConfig;
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::Origins;
 use crate::limits;
@@ -12,8 +12,8 @@ use crate::topics::Namespaces;
 /// Everything that an operator can choose. The default listens on loopback and is safe to run.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
-    /// The data port: WebSockets. Port 0 lets the kernel choose.
-    pub listen: SocketAddr,
+    /// The data ports, at least one and at most [`LISTENERS_MAX`](limits::LISTENERS_MAX).
+    pub listeners: Vec<ListenerConfig>,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
     /// Maximum number of connections; 0 is as many as `RLIMIT_NOFILE` and one io_uring per shard allow.
@@ -75,7 +75,7 @@ impl Default for FanOutConfig {
 impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
-            listen: SocketAddr::from(([127, 0, 0, 1], 8000)),
+            listeners: vec![ListenerConfig::default()],
             shards: 0,
             connections_max: 0,
             handshakes_per_second: 0,

@@ -1,26 +1,172 @@
-//! Sockets that listen: one for each shard, on one port.
+//! Sockets that listen. A TCP address has one socket per shard on one port; a Unix socket is shared by all shards.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use serde::{Deserialize, Serialize};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::gateway::RouteSet;
 use crate::limits::{ACCEPT_BACKLOG, ACCEPT_DEFER_SECONDS, LISTEN_PATIENCE_MS, TCP_USER_TIMEOUT_MS};
 use crate::ring::defer_accept;
 
 /// Pause between two attempts at a port.
 const LISTEN_PAUSE: Duration = Duration::from_millis(20);
 
-/// One listener for each of `count` shards; the kernel spreads connections over them by hash (`SO_REUSEPORT`). With
-/// port 0 it also chooses the port.
+/// What stands before the path of a Unix socket.
+const UNIX_PREFIX: &str = "unix:";
+
+/// Bytes of a Unix socket's path at most: with its final zero it must fit into a `sockaddr_un`.
+const UNIX_PATH_BYTES_MAX: usize = 107;
+
+/// An address that a server listens on: an IP address and port, or `unix:` and the path of a socket.
+///
+/// ```
+/// use ringfeed::server::ListenAddress;
+///
+/// let address: ListenAddress = "[::1]:8000".parse()?;
+/// assert_eq!(address, ListenAddress::Ip("[::1]:8000".parse()?));
+/// assert_eq!("unix:/run/feed.sock".parse::<ListenAddress>()?.to_string(), "unix:/run/feed.sock");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ListenAddress {
+    /// TCP. Port 0 lets the kernel choose.
+    Ip(SocketAddr),
+    /// A Unix stream socket.
+    Unix(PathBuf),
+}
+
+/// The text is not a [`ListenAddress`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidAddress;
+
+/// One listener of a server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ListenerConfig {
+    /// Where it listens.
+    pub address: ListenAddress,
+    /// The routes that it serves, as they were registered; none stands for all.
+    pub routes: Vec<String>,
+}
+
+/// A listener of one shard.
+#[derive(Debug)]
+pub(super) struct ShardListener {
+    /// `None` once the shard drains.
+    pub(super) socket: Option<OwnedFd>,
+    /// Its address is a loopback address, to which an attacker's host name may resolve.
+    pub(super) on_loopback: bool,
+    /// Its peers have addresses to count.
+    pub(super) has_addresses: bool,
+    /// The routes that it serves.
+    pub(super) routes: RouteSet,
+}
+
+impl ListenerConfig {
+    /// A listener that serves all routes at `address`.
+    pub fn new(address: ListenAddress) -> ListenerConfig {
+        ListenerConfig { address, routes: Vec::new() }
+    }
+}
+
+impl Default for ListenerConfig {
+    /// Port 8000 of loopback.
+    fn default() -> Self {
+        ListenerConfig::new(SocketAddr::from(([127, 0, 0, 1], 8000)).into())
+    }
+}
+
+impl From<SocketAddr> for ListenAddress {
+    fn from(address: SocketAddr) -> Self {
+        ListenAddress::Ip(address)
+    }
+}
+
+impl From<SocketAddr> for ListenerConfig {
+    fn from(address: SocketAddr) -> Self {
+        ListenerConfig::new(address.into())
+    }
+}
+
+impl FromStr for ListenAddress {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<ListenAddress, InvalidAddress> {
+        match text.strip_prefix(UNIX_PREFIX) {
+            Some(path) if (1..=UNIX_PATH_BYTES_MAX).contains(&path.len()) => Ok(ListenAddress::Unix(path.into())),
+            Some(_) => Err(InvalidAddress),
+            None => text.parse().map(ListenAddress::Ip).map_err(|_| InvalidAddress),
+        }
+    }
+}
+
+impl TryFrom<String> for ListenAddress {
+    type Error = InvalidAddress;
+
+    fn try_from(text: String) -> Result<ListenAddress, InvalidAddress> {
+        text.parse()
+    }
+}
+
+impl From<ListenAddress> for String {
+    fn from(address: ListenAddress) -> String {
+        address.to_string()
+    }
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ListenAddress::Ip(address) => address.fmt(f),
+            ListenAddress::Unix(path) => write!(f, "{UNIX_PREFIX}{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Display for InvalidAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "write an IP address and a port, as 127.0.0.1:8000 or [::]:8000, or unix: and a path of at most \
+             {UNIX_PATH_BYTES_MAX} bytes"
+        )
+    }
+}
+
+impl std::error::Error for InvalidAddress {}
+
+/// A socket at `address` for each of `count` shards. With port 0 the kernel chooses the port. Returns the address, with
+/// that port.
 ///
 /// # Errors
-/// `EADDRINUSE` also when the port is another process's whose sockets would let themselves be joined: connections would
-/// go to either.
-pub(super) fn listen(address: SocketAddr, count: usize, notsent_bytes: u32) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+/// `EADDRINUSE` also if another process listens on the port with `SO_REUSEPORT`: each connection would go to either
+/// process.
+pub(super) fn listen(
+    address: &ListenAddress,
+    count: usize,
+    notsent_bytes: u32,
+) -> io::Result<(ListenAddress, Vec<OwnedFd>)> {
+    match address {
+        ListenAddress::Ip(address) => {
+            let (address, sockets) = listen_on_ip(*address, count, notsent_bytes)?;
+            Ok((address.into(), sockets))
+        }
+        ListenAddress::Unix(path) => Ok((address.clone(), listen_on_unix(path, count)?)),
+    }
+}
+
+/// The kernel spreads connections over the sockets by hash (`SO_REUSEPORT`).
+fn listen_on_ip(address: SocketAddr, count: usize, notsent_bytes: u32) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
     refuse_shared_patiently(address)?;
     let first = bind(address, notsent_bytes)?;
     let address = first.local_addr()?.as_socket().expect("an IP address was bound");
@@ -32,8 +178,38 @@ pub(super) fn listen(address: SocketAddr, count: usize, notsent_bytes: u32) -> i
     Ok((address, sockets.into_iter().map(OwnedFd::from).collect()))
 }
 
-/// A process that was killed keeps its port for a moment longer: the kernel takes its rings apart, and the sockets in
-/// them, after the process itself.
+/// Unix sockets have no `SO_REUSEPORT`: all shards accept from one.
+fn listen_on_unix(path: &Path, count: usize) -> io::Result<Vec<OwnedFd>> {
+    remove_stale(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(ACCEPT_BACKLOG)?;
+    let mut sockets = Vec::new();
+    for _ in 1..count {
+        sockets.push(OwnedFd::from(socket.try_clone()?));
+    }
+    sockets.push(socket.into());
+    Ok(sockets)
+}
+
+/// Removes the socket of a process that has ended. A socket with a living process, and any other file, stays.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(metadata) if !metadata.file_type().is_socket() => return Err(io::ErrorKind::AddrInUse.into()),
+        Ok(_) => {}
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    match probe.connect(&SockAddr::unix(path)?) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
+    }
+}
+
+/// A killed process keeps its port for a moment: the kernel frees its rings, with the sockets in them, after the
+/// process has ended.
 fn refuse_shared_patiently(address: SocketAddr) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MS);
     loop {
@@ -55,8 +231,8 @@ fn refuse_shared(address: SocketAddr) -> io::Result<()> {
 fn bind(address: SocketAddr, notsent_bytes: u32) -> io::Result<Socket> {
     let socket = new_socket(address)?;
     socket.set_reuse_port(true)?;
-    // What connections inherit: messages are joined before they are sent, so the kernel need not wait for more; and a
-    // peer that no longer acknowledges is given up long before the kernel's quarter of an hour.
+    // Connections inherit these. The server joins messages before it sends them, so the kernel need not wait for more;
+    // and a peer that no longer acknowledges is lost long before the kernel's quarter of an hour.
     socket.set_tcp_nodelay(true)?;
     // Urgent bytes are ordinary bytes of the stream. Otherwise each of them would wake the kernel for nothing.
     socket.set_out_of_band_inline(true)?;
@@ -71,6 +247,10 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // A restart need not wait for connections of the process before to be forgotten.
     socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // So that 0.0.0.0 and [::] can stand side by side, whatever the host's default is.
+        socket.set_only_v6(true)?;
+    }
     Ok(socket)
 }
 
@@ -78,13 +258,52 @@ fn new_socket(address: SocketAddr) -> io::Result<Socket> {
 mod tests {
     use super::*;
 
+    fn ip(text: &str) -> ListenAddress {
+        ListenAddress::Ip(text.parse().unwrap())
+    }
+
     #[test]
     fn shards_share_a_port_and_others_do_not() {
-        let (address, listeners) = listen("127.0.0.1:0".parse().unwrap(), 3, 4096).unwrap();
+        let (address, listeners) = listen(&ip("127.0.0.1:0"), 3, 4096).unwrap();
         assert_eq!(listeners.len(), 3);
-        assert_ne!(address.port(), 0);
-        assert_eq!(listen(address, 1, 4096).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_ne!(address, ip("127.0.0.1:0"));
+        assert_eq!(listen(&address, 1, 4096).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         drop(listeners);
-        assert!(listen(address, 1, 4096).is_ok());
+        assert!(listen(&address, 1, 4096).is_ok());
+    }
+
+    #[test]
+    fn both_families_of_any_address_stand_side_by_side() {
+        let (address, _listeners) = listen(&ip("0.0.0.0:0"), 1, 4096).unwrap();
+        let port = address.to_string().rsplit(':').next().unwrap().to_owned();
+        assert!(listen(&ip(&format!("[::]:{port}")), 1, 4096).is_ok());
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_living_one_is_not() {
+        let dir = std::env::temp_dir().join(format!("ringfeed-listener-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let address = ListenAddress::Unix(dir.join("socket"));
+        let (_, listeners) = listen(&address, 2, 4096).unwrap();
+        assert_eq!(listeners.len(), 2);
+        assert_eq!(listen(&address, 1, 4096).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        drop(listeners);
+        assert!(listen(&address, 1, 4096).is_ok());
+        std::fs::write(dir.join("file"), "kept").unwrap();
+        let file = ListenAddress::Unix(dir.join("file"));
+        assert_eq!(listen(&file, 1, 4096).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(std::fs::read(dir.join("file")).unwrap(), b"kept");
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn addresses_are_read_and_written() {
+        for text in ["127.0.0.1:8000", "[::]:0", "unix:/run/ringfeed.sock", "unix:relative"] {
+            assert_eq!(text.parse::<ListenAddress>().unwrap().to_string(), text);
+        }
+        let long = format!("unix:{}", "x".repeat(108));
+        for text in ["", "nowhere", "localhost:8000", "127.0.0.1", "unix:", &long] {
+            assert_eq!(text.parse::<ListenAddress>(), Err(InvalidAddress), "{text}");
+        }
     }
 }

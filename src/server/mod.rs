@@ -34,6 +34,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use crate::topics::PublishError;
 pub(crate) use addresses::Network;
 pub use config::{FanOutConfig, ServerConfig};
+pub use listener::{InvalidAddress, ListenAddress, ListenerConfig};
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
 pub use slowest::SlowConnection;

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 
+use super::listener::ShardListener;
 use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
 use super::shard::Shard;
@@ -36,6 +37,8 @@ pub(super) struct InputContext<'a> {
     clock: Clock,
     slot: &'a mut Slot,
     routes: &'a mut Routes,
+    /// The listener that accepted the connection.
+    listener: &'a ShardListener,
     out: &'a mut Vec<u8>,
     /// Start of this peer's bytes in `out`.
     out_start: usize,
@@ -43,8 +46,6 @@ pub(super) struct InputContext<'a> {
     inflater: &'a mut Inflater,
     deflater: &'a mut Deflater,
     allowed_origins: &'a Origins,
-    /// The listener's address is a loopback address.
-    on_loopback: bool,
     is_deflate_on: bool,
     /// Another connection may keep compression contexts.
     may_take_over: bool,
@@ -111,6 +112,7 @@ impl<R: Ring> Shard<'_, R> {
         let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let mut input_context = InputContext {
             clock,
+            listener: &self.listeners[usize::from(entry.listener)],
             slot: entry,
             routes: &mut self.routes,
             out_start: self.replies.bytes.len(),
@@ -119,7 +121,6 @@ impl<R: Ring> Shard<'_, R> {
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
             allowed_origins: &self.config.allowed_origins,
-            on_loopback: self.config.listen.ip().is_loopback(),
             is_deflate_on: self.config.deflate.is_some(),
             may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
@@ -281,12 +282,12 @@ impl InputContext<'_> {
     }
 
     fn on_request(&mut self, head: &RequestHead<'_>) -> Progress {
-        let route = self.routes.find(head.path);
+        let route = self.routes.find(head.path, self.listener.routes);
         let upgrade = match (Upgrade::from_request(head), route) {
             (Ok(upgrade), _) => upgrade,
             (Err(HandshakeError::NotAnUpgrade), route) => {
                 let origin = head.header("Origin");
-                if let Err(refused) = self.allowed_origins.check_get(origin, head.host, self.on_loopback) {
+                if let Err(refused) = self.allowed_origins.check_get(origin, head.host, self.listener.on_loopback) {
                     return self.refuse_page(refused);
                 }
                 if let Some((route, rest)) = route {
@@ -298,7 +299,7 @@ impl InputContext<'_> {
             (Err(error), _) => return self.refuse(error),
         };
         let (origin, host) = (upgrade.origin, Some(upgrade.host));
-        if let Err(refused) = self.allowed_origins.check_upgrade(origin, host, self.on_loopback) {
+        if let Err(refused) = self.allowed_origins.check_upgrade(origin, host, self.listener.on_loopback) {
             return self.refuse_page(refused);
         }
         let Some((route, rest)) = route else {
@@ -521,7 +522,7 @@ fn count(
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpStream;
+    use std::net::{SocketAddr, TcpStream};
     use std::sync::{Arc, Mutex, mpsc};
     use std::time::{Duration, Instant};
 
@@ -581,12 +582,16 @@ mod tests {
 
     #[test]
     fn a_handler_adds_no_header_fields_by_accident() {
-        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..ServerConfig::default() };
+        let config = ServerConfig {
+            listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+            shards: 1,
+            ..ServerConfig::default()
+        };
         let mut server = Server::builder(config).route("/careless", || Careless).start().unwrap();
         let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: a\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
         for (fields, status, good) in [(upgrade, "101", 0), ("", "200", 1)] {
-            let mut peer = TcpStream::connect(server.address).unwrap();
+            let mut peer = TcpStream::connect(server.address()).unwrap();
             peer.set_read_timeout(Some(PATIENCE)).unwrap();
             peer.write_all(format!("GET /careless HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n").as_bytes()).unwrap();
             let mut head = Vec::new();
@@ -607,13 +612,17 @@ mod tests {
     fn a_peer_that_resets_before_the_greeting_does_not_stay_subscribed() {
         let (entered, has_entered) = mpsc::channel();
         let gate = Arc::new(Mutex::new(()));
-        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 1, ..ServerConfig::default() };
+        let config = ServerConfig {
+            listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+            shards: 1,
+            ..ServerConfig::default()
+        };
         let greeter_gate = gate.clone();
         let greeter = move || Greeter { entered: entered.clone(), gate: greeter_gate.clone() };
         let mut server = Server::builder(config).route("/greet", greeter).start().unwrap();
 
         let closed_gate = gate.lock().unwrap();
-        let mut peer = TcpStream::connect(server.address).unwrap();
+        let mut peer = TcpStream::connect(server.address()).unwrap();
         let request = "GET /greet HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         peer.write_all(request.as_bytes()).unwrap();

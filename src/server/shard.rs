@@ -1,4 +1,4 @@
-//! THE loop: one thread, one ring, one listener, one slab of connections.
+//! THE loop: one thread, one ring, its listeners, one slab of connections.
 //!
 //! A turn handles completions, then parcels of other shards, then timers; then it sends. Output of a turn leaves in
 //! that turn, joined per connection. Each completion is handled in the module that submits its operation:
@@ -7,7 +7,6 @@
 //! [`drain`](super::drain).
 
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -19,6 +18,7 @@ use super::addresses::{AddressCounts, Addresses};
 use super::admission::Admission;
 use super::catch_up::CatchUps;
 use super::drain::Drain;
+use super::listener::ShardListener;
 use super::mesh::{Mesh, Parcel, ToConn};
 use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
@@ -40,7 +40,7 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Everything a shard is made of.
 pub(super) struct ShardParts<R: Ring> {
     pub(super) ring: R,
-    pub(super) listener: OwnedFd,
+    pub(super) listeners: Vec<ShardListener>,
     pub(super) wake: Event,
     pub(super) mesh: Mesh<R::Address>,
     pub(super) routes: Routes,
@@ -90,8 +90,7 @@ pub(super) struct Shard<'m, R: Ring> {
     sweep_ms: u64,
     pub(super) random: Random,
 
-    /// `None` once the shard drains.
-    pub(super) listener: Option<OwnedFd>,
+    pub(super) listeners: Vec<ShardListener>,
     pub(super) accepts: Accepts,
     pub(super) admission: Admission,
     pub(super) addresses: Option<Addresses>,
@@ -150,7 +149,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             unix_ms: 0,
             sweep_ms: 0,
             random: Random::new(parts.seed),
-            listener: Some(parts.listener),
+            listeners: parts.listeners,
             accepts: Accepts::default(),
             admission: Admission::new(rate),
             addresses: parts.addresses.map(Addresses::new),
@@ -432,6 +431,11 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     pub(super) fn slot(&mut self, slot: u32) -> &mut Slot {
         &mut self.slots[slot as usize]
+    }
+
+    /// The listener that accepted a connection.
+    pub(super) fn listener_of(&self, slot: u32) -> &ShardListener {
+        &self.listeners[usize::from(self.slots[slot as usize].listener)]
     }
 
     /// Marks the connection for `settle_dirty`, after the turn's sends.

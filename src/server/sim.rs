@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::time::Duration;
 
+use super::listener::ShardListener;
 use super::mesh::{self, MeshSizes, Publisher};
 use super::metrics::ShardMetrics;
 use super::recv_mode::RecvMode;
@@ -15,7 +16,7 @@ use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::gateway::{Input, Routes};
+use crate::gateway::{Input, RouteSet, Routes};
 use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
@@ -55,8 +56,7 @@ pub fn start<'m>(
     let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
         let parts = ShardParts {
             ring,
-            // The simulated kernel has a listener for each ring and looks at none.
-            listener: File::open("/dev/null").expect("/dev/null").into(),
+            listeners: vec![listener()],
             wake,
             mesh,
             routes: routes(index),
@@ -70,6 +70,12 @@ pub fn start<'m>(
         SimShard { shard: Shard::new(parts, &status.shards), metrics, starved_turns: [0; 2] }
     });
     (publisher, shards.collect())
+}
+
+/// The simulated kernel has a listener for each ring and looks at none.
+fn listener() -> ShardListener {
+    let socket = Some(File::open("/dev/null").expect("/dev/null").into());
+    ShardListener { socket, on_loopback: true, has_addresses: true, routes: RouteSet::ALL }
 }
 
 impl SimShard<'_> {

@@ -36,6 +36,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Slot {
     pub(super) id: ConnId,
+    /// The listener that accepted it.
+    pub(super) listener: u8,
     pub(super) socket: FixedFd,
     pub(super) conn: Connection,
     /// Its handler, once the request has named one.
@@ -119,9 +121,10 @@ const _: () = assert!(size_of::<Slot>() <= SLOT_BYTES, "a slot exceeds `SLOT_BYT
 
 impl Slot {
     /// An accepted connection without a receive operation.
-    pub(super) fn new(id: ConnId, socket: FixedFd, conn: Connection) -> Slot {
+    pub(super) fn new(id: ConnId, listener: u8, socket: FixedFd, conn: Connection) -> Slot {
         Slot {
             id,
+            listener,
             socket,
             conn,
             route: None,

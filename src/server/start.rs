@@ -5,7 +5,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -14,11 +13,12 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
 use super::addresses::AddressCounts;
+use super::listener::{ListenAddress, ListenerConfig, ShardListener};
 use super::mesh::{self, Mesh, MeshSizes, Publisher};
 use super::shard::{Shard, ShardParts};
 use super::{ServerConfig, Status, listener};
 use crate::gateway::{Handler, RouteError, Routes};
-use crate::limits::{RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
+use crate::limits::{LISTENERS_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
 use crate::ring::{Event, Ring, RingAddress, StartError, TABLE_MAX, Uring, UringConfig};
 
 /// Makes a handler on a shard's thread.
@@ -33,8 +33,8 @@ pub struct ServerBuilder {
 /// A running server: its shards accept and serve, each on a thread of its own, until they were told to drain
 /// ([`Publisher::drain`]) and have. Dropping this does not stop them.
 pub struct Server {
-    /// The data port, with the number that the kernel chose if 0 was asked for.
-    pub address: SocketAddr,
+    /// Where it listens, in the order of the configuration, with the ports that the kernel chose for port 0.
+    pub addresses: Vec<ListenAddress>,
     /// How to publish from outside the shards, and to stop them.
     pub publisher: Publisher,
     /// What the shards count.
@@ -50,7 +50,9 @@ pub enum ServeError {
     /// A route that can't be.
     Route(RouteError),
     /// The address can't be listened on.
-    Listen(SocketAddr, io::Error),
+    Listen(ListenAddress, io::Error),
+    /// The configuration has so many listeners: none, or more than [`LISTENERS_MAX`].
+    Listeners(usize),
     /// A ring could not be set up.
     Ring(StartError),
     /// The kernel refused something else, named first.
@@ -61,7 +63,7 @@ pub enum ServeError {
 struct ShardSetup {
     shard: usize,
     cpu: Option<usize>,
-    listener: OwnedFd,
+    listeners: Vec<ShardListener>,
     wake: Event,
     routes: Arc<[(String, Factory)]>,
     config: ServerConfig,
@@ -81,6 +83,18 @@ impl Server {
     pub fn builder(config: ServerConfig) -> ServerBuilder {
         ServerBuilder { config, routes: Vec::new() }
     }
+
+    /// The IP address of the first listener that has one.
+    ///
+    /// # Panics
+    /// If all listeners are Unix sockets.
+    pub fn address(&self) -> SocketAddr {
+        let ip = |address: &ListenAddress| match address {
+            ListenAddress::Ip(address) => Some(*address),
+            ListenAddress::Unix(_) => None,
+        };
+        self.addresses.iter().find_map(ip).expect("a listener with an IP address")
+    }
 }
 
 impl ServerBuilder {
@@ -97,12 +111,11 @@ impl ServerBuilder {
     /// [`ServeError`]; nothing is left running then.
     pub fn start(self) -> Result<Server, ServeError> {
         let ServerBuilder { config, routes } = self;
-        make_routes(&routes).map_err(ServeError::Route)?;
+        let route_names = make_routes(&routes).map_err(ServeError::Route)?;
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
         let capacity = Capacity::new(config.connections_max, count, raise_file_limit()?);
-        let (address, listeners) = listener::listen(config.listen, count, config.socket_notsent_bytes)
-            .map_err(|error| ServeError::Listen(config.listen, error))?;
+        let (addresses, listeners) = listen(&config, count, &route_names)?;
         let events: Vec<Event> = (0..count)
             .map(|_| Event::new())
             .collect::<io::Result<_>>()
@@ -110,21 +123,21 @@ impl ServerBuilder {
         let status = Status::new(count);
         let (ended_sender, ended) = oneshot::channel();
         let (routes, ended_sender) = (Arc::from(routes), Arc::new(ended_sender));
-        let addresses = NonZeroU32::new(config.connections_per_address_max);
-        let addresses = addresses.map(|max| AddressCounts::new(max.get()));
+        let address_max = NonZeroU32::new(config.connections_per_address_max);
+        let address_counts = address_max.map(|max| AddressCounts::new(max.get()));
         let epoch_seed = RandomState::new().hash_one(std::process::id());
         let (ready_sender, ready) = mpsc::channel();
         let mut starts = Vec::new();
-        for (shard, listener) in listeners.into_iter().enumerate() {
+        for (shard, listeners) in listeners.into_iter().enumerate() {
             let setup = ShardSetup {
                 shard,
                 cpu: (count <= cpus.len()).then(|| cpus[shard]),
-                listener,
+                listeners,
                 wake: events[shard].clone(),
                 routes: Arc::clone(&routes),
                 config: config.clone(),
                 capacity,
-                addresses: addresses.clone(),
+                addresses: address_counts.clone(),
                 status: status.clone(),
                 // Each home's own, so that no two topics share an epoch.
                 epoch_seed: epoch_seed.wrapping_add(shard as u64),
@@ -132,13 +145,13 @@ impl ServerBuilder {
             };
             starts.push(setup.spawn(ready_sender.clone())?);
         }
-        let addresses = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
+        let rings = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
         let home_key = [0, 1].map(|word: u64| RandomState::new().hash_one(word));
-        let (publisher, meshes) = mesh::connect(&addresses, &events, MeshSizes::of(addresses.len()), home_key);
+        let (publisher, meshes) = mesh::connect(&rings, &events, MeshSizes::of(rings.len()), home_key);
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }
-        Ok(Server { address, publisher, status, ended })
+        Ok(Server { addresses, publisher, status, ended })
     }
 }
 
@@ -183,7 +196,7 @@ impl ShardSetup {
         let Ok(mesh) = mesh.recv() else { return };
         let parts = ShardParts {
             ring,
-            listener: self.listener,
+            listeners: self.listeners,
             wake: self.wake,
             mesh,
             routes: make_routes(&self.routes).expect("the routes were made once already"),
@@ -213,6 +226,38 @@ fn make_routes(factories: &[(String, Factory)]) -> Result<Routes, RouteError> {
     let mut routes = Routes::default();
     factories.iter().try_for_each(|(path, factory)| routes.add(path, factory()))?;
     Ok(routes)
+}
+
+/// Opens all listeners. Returns their addresses, and the listeners of each of `count` shards.
+fn listen(
+    config: &ServerConfig,
+    count: usize,
+    routes: &Routes,
+) -> Result<(Vec<ListenAddress>, Vec<Vec<ShardListener>>), ServeError> {
+    if !(1..=LISTENERS_MAX).contains(&config.listeners.len()) {
+        return Err(ServeError::Listeners(config.listeners.len()));
+    }
+    let mut addresses = Vec::new();
+    let mut shards: Vec<Vec<ShardListener>> = (0..count).map(|_| Vec::new()).collect();
+    for ListenerConfig { address, routes: paths } in &config.listeners {
+        let routes = routes.select(paths).map_err(ServeError::Route)?;
+        let (address, sockets) = listener::listen(address, count, config.socket_notsent_bytes)
+            .map_err(|error| ServeError::Listen(address.clone(), error))?;
+        let ip = match &address {
+            ListenAddress::Ip(address) => Some(address.ip()),
+            ListenAddress::Unix(_) => None,
+        };
+        for (shard, socket) in shards.iter_mut().zip(sockets) {
+            shard.push(ShardListener {
+                socket: Some(socket),
+                on_loopback: ip.is_some_and(|ip| ip.is_loopback()),
+                has_addresses: ip.is_some(),
+                routes,
+            });
+        }
+        addresses.push(address);
+    }
+    Ok((addresses, shards))
 }
 
 /// How many connections there may be.
@@ -277,12 +322,18 @@ impl fmt::Display for ServeError {
         match self {
             ServeError::Route(error) => error.fmt(f),
             ServeError::Ring(error) => error.fmt(f),
+            ServeError::Listeners(count) => {
+                write!(f, "{count} listeners: a server has from 1 to {LISTENERS_MAX}; serve more behind a proxy")
+            }
             ServeError::Kernel(what, error) => write!(f, "{what} failed: {error}"),
             ServeError::Listen(address, error) => {
                 let remedy = match error.kind() {
-                    io::ErrorKind::AddrInUse => ": stop what listens there, or choose another port with --listen",
+                    io::ErrorKind::AddrInUse => ": stop what listens there, or choose another address with --listen",
                     io::ErrorKind::AddrNotAvailable => ": this host has no such address",
-                    io::ErrorKind::PermissionDenied => ": ports below 1024 need CAP_NET_BIND_SERVICE",
+                    io::ErrorKind::PermissionDenied => {
+                        ": ports below 1024 need CAP_NET_BIND_SERVICE, a Unix socket a directory that may be written to"
+                    }
+                    io::ErrorKind::NotFound => ": its directory does not exist",
                     _ => "",
                 };
                 write!(f, "cannot listen on {address}: {error}{remedy}")

@@ -71,7 +71,7 @@ fn start_server() -> Server {
         ..CentrifugeConfig::default()
     });
     let config = ServerConfig {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         shards: 2,
         namespaces,
         keep_alive: KeepAliveConfig { ping_interval_ms: PING_MS, pong_timeout_ms: PONG_MS, idle_timeout_ms: 0 },
@@ -93,7 +93,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn start() -> World {
         let server = start_server();
-        let proxy = Proxy::start(server.address);
+        let proxy = Proxy::start(server.address());
         World { server, proxy, stormed: 0 }
     }
 
@@ -118,7 +118,7 @@ impl World {
             ["cut", topic, first, count] => {
                 self.proxy.cut();
                 self.publish_all(topic, number(first), number(count));
-                self.proxy.open(self.server.address);
+                self.proxy.open(self.server.address());
             }
             ["storm", topic] => self.storm(topic),
             ["last", topic] => self.publish_next(topic, ",\"last\":true"),
@@ -143,7 +143,7 @@ impl World {
     fn storm(&mut self, topic: &str) {
         self.proxy.cut();
         self.wait_for_subscribers(0);
-        self.proxy.open(self.server.address);
+        self.proxy.open(self.server.address());
         let (mut missed, deadline) = (0, Instant::now() + PATIENCE);
         while self.subscribers() == 0 {
             assert!(Instant::now() < deadline, "the client does not come back");
@@ -179,7 +179,7 @@ impl World {
 
     fn restart(&mut self) {
         let old = std::mem::replace(&mut self.server, start_server());
-        self.proxy.open(self.server.address);
+        self.proxy.open(self.server.address());
         stop(old);
     }
 }

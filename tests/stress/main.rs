@@ -93,7 +93,7 @@ fn run(arguments: &Arguments) {
     let start = Instant::now();
     let truth = Truth::new();
     let config = ServerConfig {
-        listen: ([127, 0, 0, 1], 0).into(),
+        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         shards: SHARDS,
         namespaces: Arc::new(truth.namespaces()),
         // Fan-outs of several turns, on both lanes.
@@ -112,7 +112,9 @@ fn run(arguments: &Arguments) {
         .route("/press", PublishHandler::default)
         .route("/witness/", Witness::default)
         .start();
-    let Server { address, mut publisher, status, .. } = server.expect("the server starts");
+    let server = server.expect("the server starts");
+    let address = server.address();
+    let Server { mut publisher, status, .. } = server;
     let (is_enough, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     let shared = Arc::new(Shared { server: address, truth, deliveries: AtomicU64::new(0), is_enough, is_over });
     let mut rng = Rng::new(arguments.seed);

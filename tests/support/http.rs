@@ -52,8 +52,20 @@ pub(crate) fn post(address: SocketAddr, path: &str, content_type: &str, body: &[
 /// # Panics
 /// When there is no whole answer within [`PATIENCE`].
 pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Response {
-    let mut stream = TcpStream::connect(address).expect("the server accepts");
+    exchange_on(connect(address), request)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).expect("the server accepts");
     stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream
+}
+
+/// The same on a stream that is connected to the server.
+///
+/// # Panics
+/// When there is no whole answer.
+pub(crate) fn exchange_on(mut stream: impl Read + Write, request: &[u8]) -> Response {
     // A server that refuses a request need not read all of it; what counts is its answer.
     let _ = stream.write_all(request);
     read_response(stream)
@@ -64,8 +76,7 @@ pub(crate) fn exchange(address: SocketAddr, request: &[u8]) -> Response {
 /// # Panics
 /// When there is none within [`PATIENCE`].
 pub(crate) fn head_of(address: SocketAddr, request: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address).expect("the server accepts");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let mut stream = connect(address);
     stream.write_all(request).expect("the server reads");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -77,7 +88,7 @@ pub(crate) fn head_of(address: SocketAddr, request: &[u8]) -> String {
 }
 
 /// Reads an answer that ends with the connection.
-pub(crate) fn read_response(mut stream: TcpStream) -> Response {
+pub(crate) fn read_response(mut stream: impl Read) -> Response {
     let mut bytes = Vec::new();
     // A reset behind an answer is the server's right when it left request bytes unread; the answer counts.
     if let Err(error) = stream.read_to_end(&mut bytes) {

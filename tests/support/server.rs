@@ -1,6 +1,7 @@
 //! The real `ringfeed` binary, on ports the system chooses.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use super::PATIENCE;
@@ -9,8 +10,10 @@ use super::process::Process;
 /// A running server. Dropping it ends it.
 pub(crate) struct Server {
     process: Process,
-    /// Where WebSockets are served.
+    /// Where WebSockets are served: the first listener.
     pub data: SocketAddr,
+    /// All listeners, as they are printed.
+    pub listeners: Vec<String>,
     /// Where publications are posted and metrics read.
     pub control: SocketAddr,
 }
@@ -44,25 +47,39 @@ impl Server {
         Server::start_as(command, &[])
     }
 
-    fn start_as(mut command: Command, flags: &[&str]) -> Server {
-        command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--shards", "2"]);
+    /// The same for a server whose listeners are those of the configuration file at `config`, the first on IP.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub(crate) fn start_with_config(config: &Path, flags: &[&str]) -> Server {
+        let config = config.to_str().expect("a path of UTF-8");
+        Server::start_at(ringfeed(), &["--config", config], flags)
+    }
+
+    fn start_as(command: Command, flags: &[&str]) -> Server {
+        Server::start_at(command, &["--listen", "127.0.0.1:0"], flags)
+    }
+
+    fn start_at(mut command: Command, listeners: &[&str], flags: &[&str]) -> Server {
+        command.arg("serve").args(listeners).args(["--control", "127.0.0.1:0", "--shards", "2"]);
         // The first ping comes at any time within the interval: only those get one who wait for it.
         command.args(["--ping-interval-ms", "0"]);
         command.args(flags);
         let process = Process::start("ringfeed", command);
-        let (mut data, mut control) = (None, None);
+        let (mut listeners, mut control) = (Vec::new(), None);
         loop {
             let Some(line) = process.next_line(PATIENCE) else {
                 panic!("the server ended before it was ready");
             };
-            if let Some(address) = line.strip_prefix("listening on ws://") {
-                data = Some(address.parse().expect("an address after listening on ws://"));
+            if let Some(listener) = line.strip_prefix("listening on ") {
+                listeners.push(listener.to_owned());
             } else if let Some(address) = line.strip_prefix("control on http://") {
                 control = Some(address.parse().expect("an address after control on http://"));
             } else if line == "ready" {
-                let data = data.expect("the data address is printed before ready");
+                let data: &String = listeners.first().expect("the data address is printed before ready");
+                let data = data.split_once("://").expect("a URL").1.parse().expect("an address");
                 let control = control.expect("the control address is printed before ready");
-                return Server { process, data, control };
+                return Server { process, data, listeners, control };
             }
         }
     }

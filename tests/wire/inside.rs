@@ -31,13 +31,14 @@ impl Inside {
 
     /// A server with `config`, except for its port and shard count.
     pub(crate) fn with(config: ServerConfig) -> Inside {
-        let config = ServerConfig { listen: ([127, 0, 0, 1], 0).into(), shards: 2, ..config };
+        let config =
+            ServerConfig { listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()], shards: 2, ..config };
         let (of_feed, of_sse) = (config.namespaces.clone(), config.namespaces.clone());
         let builder = Server::builder(config)
             .route("/feed/", move || Feed::new(of_feed.clone()))
             .route("/sse/", move || Sse::new(of_sse.clone()));
-        let Server { address, publisher, status, .. } = builder.start().expect("the server starts");
-        Inside { data: address, publisher, status }
+        let server = builder.start().expect("the server starts");
+        Inside { data: server.address(), publisher: server.publisher, status: server.status }
     }
 
     /// Publishes a text and waits for its position.
