@@ -83,6 +83,23 @@
 //! | 5 | [`config`] | the configuration file |
 //! | 5 | [`cli`] | the command line |
 //!
+//! # Features
+//!
+//! A library user needs none of the default features. In `Cargo.toml`:
+//!
+//! ```toml
+//! ringfeed = { version = "0.1", default-features = false }
+//! ```
+//!
+//! | feature | adds |
+//! |---|---|
+//! | none | the runtime: shards, [`Handler`], topics, feeds and event streams |
+//! | `centrifuge` | Centrifugo's client protocol |
+//! | `control` | the control plane, with `centrifuge`, whose server API it serves |
+//! | `client` | the WebSocket client |
+//! | `serde` | reading and writing the settings of topics and keep-alive |
+//! | `product` (default) | the binary `ringfeed`: `control`, `client`, commands, configuration file, demo page |
+//!
 //! # A server of your own
 //!
 //! Implement [`Handler`], add it to a [`ServerBuilder`] under a path, and start the [`Server`]:
@@ -118,10 +135,14 @@
 //! complete servers.
 
 pub mod buf;
+#[cfg(feature = "product")]
 pub mod cli;
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "product")]
 pub mod config;
 pub mod conn;
+#[cfg(feature = "control")]
 pub mod control;
 pub mod gateway;
 pub mod limits;

@@ -12,6 +12,11 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Exit code for input that can't be used.
 const BAD_INPUT: u8 = 2;
@@ -74,15 +79,16 @@ fn bad_input(text: &str) -> ExitCode {
     ExitCode::from(BAD_INPUT)
 }
 
-/// Logs go to standard error; `RUST_LOG` chooses what, by default all but what is for debugging.
+/// Logs go to standard error. `RUST_LOG` chooses what: a level, or levels of modules as in `info,ringfeed=debug`. The
+/// default is `info`.
 fn start_logging() {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing::level_filters::LevelFilter::INFO.into())
-        .from_env_lossy();
+    let wanted = std::env::var("RUST_LOG").ok();
+    let filter: Option<Targets> = wanted.as_deref().and_then(|wanted| wanted.parse().ok());
+    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
     // What finds no room, on a full disk say, is left out: the default would say so on standard error, and panic when
     // that can't be written to either.
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).log_internal_errors(false);
-    if io::stderr().is_terminal() { logs.init() } else { logs.with_ansi(false).init() }
+    let logs = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).log_internal_errors(false);
+    tracing_subscriber::registry().with(logs).with(filter).init();
 }
 
 #[cfg(test)]

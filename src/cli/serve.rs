@@ -13,7 +13,7 @@ use super::bad_input;
 use crate::config::{self, Settings};
 use crate::control::{self, Access, Control, Ended};
 use crate::gateway::centrifuge::Centrifuge;
-use crate::gateway::{Echo, Feed, OriginPattern, Sse};
+use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Sse};
 use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, Server};
@@ -204,6 +204,7 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     let namespaces = config.namespaces.clone();
     let (of_feed, of_sse) = (namespaces.clone(), namespaces.clone());
     let mut builder = Server::builder(config)
+        .route("/", || DemoPage)
         .route("/feed/", move || Feed::new(of_feed.clone()))
         .route("/sse/", move || Sse::new(of_sse.clone()))
         .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()));

@@ -1,16 +1,21 @@
 //! What a peer is sent so that each side knows of the other.
 
-use crate::proto::{CloseCode, Message, MessageKind, Opcode, encode_frame, encode_message};
+use crate::proto::{CloseCode, Opcode, encode_frame};
+#[cfg(feature = "centrifuge")]
+use crate::proto::{Message, encode_message};
 
 /// How a peer is asked for a sign of life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Heartbeat {
     /// A ping frame when it was silent (RFC 6455 §5.5.2).
     #[default]
     WebSocket,
     /// An empty reply of Centrifugo's protocol in JSON, at each interval: the client waits for it.
+    #[cfg(feature = "centrifuge")]
     CentrifugeJson,
     /// An empty reply of Centrifugo's protocol in Protobuf, at each interval.
+    #[cfg(feature = "centrifuge")]
     CentrifugeProtobuf,
     /// A comment in an event stream, at each interval. It has no answer.
     Sse,
@@ -21,10 +26,10 @@ impl Heartbeat {
     pub fn encode(self, out: &mut Vec<u8>) {
         match self {
             Heartbeat::WebSocket => encode_frame(out, Opcode::Ping, b"", None),
+            #[cfg(feature = "centrifuge")]
             Heartbeat::CentrifugeJson => encode_message(out, Message::text("{}"), None),
-            Heartbeat::CentrifugeProtobuf => {
-                encode_message(out, Message { kind: MessageKind::Binary, payload: &[0] }, None);
-            }
+            #[cfg(feature = "centrifuge")]
+            Heartbeat::CentrifugeProtobuf => encode_message(out, Message::binary(&[0]), None),
             Heartbeat::Sse => out.extend_from_slice(b":\n\n"),
         }
     }
@@ -43,6 +48,7 @@ impl Heartbeat {
     pub fn lost_code(self) -> (CloseCode, &'static str) {
         match self {
             Heartbeat::WebSocket | Heartbeat::Sse => (CloseCode::POLICY_VIOLATION, "no sign of life: answer pings"),
+            #[cfg(feature = "centrifuge")]
             Heartbeat::CentrifugeJson | Heartbeat::CentrifugeProtobuf => (CloseCode(3012), "no pong"),
         }
     }

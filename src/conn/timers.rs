@@ -1,13 +1,11 @@
 //! Signs of life.
 
-use serde::{Deserialize, Serialize};
-
 use super::Heartbeat;
 use crate::limits::{PING_INTERVAL_MS, PONG_TIMEOUT_MS};
 
 /// When to ask a silent peer for a sign of life, and when to give it up. 0 turns a thing off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(default))]
 pub struct KeepAliveConfig {
     /// A peer that was silent for this long is pinged.
     pub ping_interval_ms: u64,
@@ -186,6 +184,7 @@ mod tests {
         assert_eq!(peer.on_timer(31, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
     }
 
+    #[cfg(feature = "centrifuge")]
     #[test]
     fn regular_pings_come_whatever_the_peer_sends() {
         let json = Heartbeat::CentrifugeJson;

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+#[cfg(feature = "centrifuge")]
 use super::centrifuge::{
     encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf,
 };
@@ -17,9 +18,13 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
         Encoding::Raw => return Some(body.frame.clone()),
         Encoding::Envelope => encode_envelope(&mut out, body),
         Encoding::Sse => encode_event(&mut out, body, &position_text(body.position)),
-        Encoding::CentrifugeJson => encode_as(MessageKind::Text, &mut out, |out| encode_publication_json(out, body)),
+        #[cfg(feature = "centrifuge")]
+        Encoding::CentrifugeJson => {
+            return Some(frame_of(MessageKind::Text, |out| encode_publication_json(out, body)));
+        }
+        #[cfg(feature = "centrifuge")]
         Encoding::CentrifugeProtobuf => {
-            encode_as(MessageKind::Binary, &mut out, |out| encode_publication_protobuf(out, body));
+            return Some(frame_of(MessageKind::Binary, |out| encode_publication_protobuf(out, body)));
         }
         Encoding::PerConnection => return None,
     }
@@ -39,12 +44,14 @@ pub(super) fn encoded_bytes_max(encoding: Encoding, body: &Body) -> usize {
                 tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
             payload + body.topic.as_str().len() + escaped_bytes(key.as_bytes()) + tags + 160
         }
+        #[cfg(feature = "centrifuge")]
         Encoding::CentrifugeJson => {
             let tags: usize =
                 tags().map(|(name, value)| 6 + escaped_bytes(name.as_bytes()) + escaped_bytes(value.as_bytes())).sum();
             let data = if body.is_text { escaped_bytes(body.payload()) } else { data_bytes_max(body.payload()) };
             data + escaped_bytes(key.as_bytes()) + tags + info_bytes_max(body) + 60
         }
+        #[cfg(feature = "centrifuge")]
         Encoding::CentrifugeProtobuf => {
             let tags: usize = tags().map(|(name, value)| 16 + name.len() + value.len()).sum();
             payload + key.len() + tags + info_bytes_max(body) + 60
@@ -63,6 +70,7 @@ const EVENT_BYTES: usize = 80;
 /// Maximum length of [`position_text`], in bytes.
 pub(super) const POSITION_BYTES_MAX: usize = 13 + 1 + 20;
 
+#[cfg(feature = "centrifuge")]
 /// Maximum bytes of data in JSON: verbatim, as a string, or as base64 if it is not text.
 fn data_bytes_max(data: &[u8]) -> usize {
     escaped_bytes(data).max(base64_bytes(data.len()) + 2)
@@ -79,6 +87,7 @@ fn base64_bytes(len: usize) -> usize {
     4 * len.div_ceil(3)
 }
 
+#[cfg(feature = "centrifuge")]
 /// Maximum bytes of the publisher's client information.
 fn info_bytes_max(body: &Body) -> usize {
     let Some(info) = &body.info else { return 0 };
@@ -94,24 +103,29 @@ pub fn encode_presence(
     info: &ClientInfo,
     has_joined: bool,
 ) -> Option<SharedFrame> {
-    let mut out = Vec::new();
     match encoding {
+        #[cfg(feature = "centrifuge")]
         Encoding::CentrifugeJson => {
-            encode_as(MessageKind::Text, &mut out, |out| encode_presence_json(out, topic, info, has_joined));
+            Some(frame_of(MessageKind::Text, |out| encode_presence_json(out, topic, info, has_joined)))
         }
+        #[cfg(feature = "centrifuge")]
         Encoding::CentrifugeProtobuf => {
-            encode_as(MessageKind::Binary, &mut out, |out| encode_presence_protobuf(out, topic, info, has_joined));
+            Some(frame_of(MessageKind::Binary, |out| encode_presence_protobuf(out, topic, info, has_joined)))
         }
-        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::PerConnection => return None,
+        Encoding::Raw | Encoding::Envelope | Encoding::Sse | Encoding::PerConnection => {
+            let _ = (topic, info, has_joined);
+            None
+        }
     }
-    Some(SharedFrame::new(out))
 }
 
-/// Appends a message with the payload that `encode` appends.
-fn encode_as(kind: MessageKind, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
-    let mut payload = Vec::new();
+#[cfg(feature = "centrifuge")]
+/// A message with the payload that `encode` appends.
+fn frame_of(kind: MessageKind, encode: impl FnOnce(&mut Vec<u8>)) -> SharedFrame {
+    let (mut payload, mut out) = (Vec::new(), Vec::new());
     encode(&mut payload);
-    encode_message(out, Message { kind, payload: &payload }, None);
+    encode_message(&mut out, Message { kind, payload: &payload }, None);
+    SharedFrame::new(out)
 }
 
 /// A position in the form that clients receive and send: `<epoch>:<offset>`.
@@ -226,12 +240,15 @@ mod tests {
                     let max = encoded_bytes_max(encoding, &body);
                     proptest::prop_assert!(len <= max, "{encoding:?}: {len} of {max}");
                 }
-                let publication = super::super::centrifuge::Publication::from(&*body);
-                let json = serde_json::to_vec(&publication).unwrap().len() + 1;
-                proptest::prop_assert!(json <= encoded_bytes_max(Encoding::CentrifugeJson, &body), "{json}");
-                let protobuf = prost::Message::encoded_len(&publication) + 4;
-                let max = encoded_bytes_max(Encoding::CentrifugeProtobuf, &body);
-                proptest::prop_assert!(protobuf <= max, "{protobuf}");
+                #[cfg(feature = "centrifuge")]
+                {
+                    let publication = super::super::centrifuge::Publication::from(&*body);
+                    let json = serde_json::to_vec(&publication).unwrap().len() + 1;
+                    proptest::prop_assert!(json <= encoded_bytes_max(Encoding::CentrifugeJson, &body), "{json}");
+                    let protobuf = prost::Message::encoded_len(&publication) + 4;
+                    let max = encoded_bytes_max(Encoding::CentrifugeProtobuf, &body);
+                    proptest::prop_assert!(protobuf <= max, "{protobuf}");
+                }
             }
         }
     }

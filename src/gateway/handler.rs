@@ -51,14 +51,15 @@ pub trait Handler {
     /// all that this call has sent and requested. [`on_close`](Self::on_close) is not called.
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal>;
 
-    /// A peer sends a GET request that is not a WebSocket handshake. Return [`Stream`] to start an endless response: it
-    /// consists of the bytes that the handler [writes](Context::write) and of publications. The server ignores further
-    /// bytes from the peer.
+    /// A peer sends a GET request that is not a WebSocket handshake. Return a [`Page`] to answer it, or a [`Stream`] to
+    /// start an endless response: it consists of the bytes that the handler [writes](Context::write) and of
+    /// publications. The server ignores further bytes from the peer. A page opens no connection of the handler: its
+    /// commands are discarded, and [`on_close`](Self::on_close) is not called.
     ///
     /// # Errors
     /// Return a [`Refusal`] to reject the request: the peer receives it as the HTTP response, and the shard discards
     /// all that this call has written and requested. The default rejects with 426.
-    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
         let _ = (conn, request);
         Err(Refusal::new(426, "this is a WebSocket endpoint: connect to it with a WebSocket client"))
     }
@@ -112,11 +113,13 @@ pub trait Handler {
         let _ = conn;
     }
 
+    #[cfg(feature = "centrifuge")]
     /// Appends to `found` the connections of this handler that a command of the server API addresses.
     fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
         let _ = (command, found);
     }
 
+    #[cfg(feature = "centrifuge")]
     /// Executes a command of the server API for a connection that [`find_connections`](Self::find_connections) has
     /// returned.
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
@@ -178,6 +181,27 @@ pub struct Accept {
     pub heartbeat: Heartbeat,
 }
 
+/// The response to a GET request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Response {
+    /// A complete response. The server closes the connection after it.
+    Page(Page),
+    /// An endless response.
+    Stream(Stream),
+}
+
+/// A complete response to a GET request, with status 200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page {
+    /// The response's `Content-Type`.
+    pub content_type: &'static str,
+    /// Further header fields. The server omits a value that is not valid in a header field.
+    pub headers: Vec<(&'static str, String)>,
+    /// The body.
+    pub body: Cow<'static, [u8]>,
+}
+
 /// Accepts a GET request with an endless response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stream {
@@ -201,6 +225,7 @@ pub struct Refusal {
 }
 
 /// A command of the server API for the connections of a user.
+#[cfg(feature = "centrifuge")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserCommand {
     /// The user; empty addresses all users.
@@ -212,6 +237,7 @@ pub struct UserCommand {
 }
 
 /// The action of a [`UserCommand`].
+#[cfg(feature = "centrifuge")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserAction {
@@ -233,6 +259,18 @@ pub enum UserAction {
         /// The new time, in seconds of Unix time; `None` never expires.
         expire_at: Option<u64>,
     },
+}
+
+impl From<Page> for Response {
+    fn from(page: Page) -> Response {
+        Response::Page(page)
+    }
+}
+
+impl From<Stream> for Response {
+    fn from(stream: Stream) -> Response {
+        Response::Stream(stream)
+    }
 }
 
 impl Refusal {

@@ -4,6 +4,7 @@
 //! the peer, and [`Command`]s to the shard. It never sees a socket, and each call runs to completion.
 
 mod catch_up;
+#[cfg(feature = "centrifuge")]
 pub mod centrifuge;
 mod context;
 mod echo;
@@ -11,6 +12,7 @@ mod encoding;
 mod feed;
 mod handler;
 mod origin;
+#[cfg(feature = "product")]
 mod page;
 mod routes;
 mod sse;
@@ -20,9 +22,13 @@ pub(crate) use context::{ContextParts, Input};
 pub use echo::Echo;
 pub use encoding::{encode_presence, encode_publication};
 pub use feed::Feed;
-pub use handler::{Accept, Get, Handler, Refusal, Request, Stream, UserAction, UserCommand};
+pub use handler::{Accept, Get, Handler, Page, Refusal, Request, Response, Stream};
+#[cfg(feature = "centrifuge")]
+pub use handler::{UserAction, UserCommand};
+#[cfg(feature = "control")]
 pub(crate) use origin::is_loopback_origin;
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
-pub use page::answer_plain_get;
+#[cfg(feature = "product")]
+pub use page::DemoPage;
 pub use routes::{RouteError, RouteSet, Routes};
 pub use sse::Sse;

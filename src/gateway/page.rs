@@ -1,6 +1,7 @@
-//! The demo page, and the response to other GET requests.
+//! `/` and every path without a route of its own: the demo page, and the hints of the binary's 404 responses.
 
-use crate::proto::{RequestHead, encode_response};
+use super::{Accept, Context, Get, Handler, Page, Refusal, Request, Response};
+use crate::proto::Message;
 
 /// Subscribes to a feed and shows its messages live.
 const PAGE: &str = include_str!("page.html");
@@ -16,32 +17,22 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
     ("Cache-Control", "no-cache"),
 ];
 
-/// Appends the response to a GET request that is neither a WebSocket handshake nor on a handler's path.
-pub fn answer_plain_get(out: &mut Vec<u8>, head: &RequestHead<'_>) {
-    let text = "text/plain; charset=utf-8";
-    match head.path {
-        "/" => encode_response(out, 200, "text/html; charset=utf-8", PAGE.as_bytes(), PAGE_HEADERS),
-        _ => encode_response(out, 404, text, b"not found: the feed of a topic is at /feed/<topic>\n", &[]),
-    }
-}
+/// Serves the demo page at `/`, and rejects all other requests with 404. Register it for the prefix `/`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DemoPage;
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::decode_request_head;
-
-    fn answer(path: &str) -> String {
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
-        let (head, _) = decode_request_head(request.as_bytes()).unwrap().unwrap();
-        let mut out = Vec::new();
-        answer_plain_get(&mut out, &head);
-        String::from_utf8(out).unwrap()
+impl Handler for DemoPage {
+    fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
+        Err(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"))
     }
 
-    #[test]
-    fn plain_gets_receive_the_page_or_a_404() {
-        assert!(answer("/").starts_with("HTTP/1.1 200 "));
-        assert!(answer("/?topic=a").contains("Content-Security-Policy"));
-        assert!(answer("/favicon.ico").starts_with("HTTP/1.1 404 "));
+    fn on_get(&mut self, _: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
+        if !request.rest.is_empty() {
+            return Err(Refusal::new(404, "not found: the feed of a topic is at /feed/<topic>"));
+        }
+        let headers = PAGE_HEADERS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Ok(Page { content_type: "text/html; charset=utf-8", headers, body: PAGE.as_bytes().into() }.into())
     }
+
+    fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
 }

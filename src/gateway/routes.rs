@@ -6,7 +6,8 @@ use super::Handler;
 use crate::buf::ConnId;
 use crate::limits::ROUTES_MAX;
 
-/// Handlers by path: an exact path (`/echo`), or a prefix that ends in `/` (`/feed/`).
+/// Handlers by path: an exact path (`/echo`), or a prefix that ends in `/` (`/feed/`; `/` is every path without another
+/// route).
 #[derive(Default)]
 pub struct Routes {
     routes: Vec<(String, Box<dyn Handler>)>,
@@ -20,7 +21,7 @@ pub struct RouteSet([u64; ROUTES_MAX / 64]);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// The path does not begin with `/`, or is `/`, the path of the demo page.
+    /// The path does not begin with `/`.
     Invalid(String),
     /// The path is already registered.
     Repeated(String),
@@ -36,7 +37,7 @@ impl Routes {
     /// # Errors
     /// [`RouteError`]; the routes are unchanged.
     pub fn add(&mut self, path: &str, handler: Box<dyn Handler>) -> Result<(), RouteError> {
-        if !path.starts_with('/') || path == "/" {
+        if !path.starts_with('/') {
             return Err(RouteError::Invalid(path.to_owned()));
         }
         if self.routes.iter().any(|(route, _)| route == path) {
@@ -112,7 +113,7 @@ impl fmt::Display for RouteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RouteError::Invalid(path) => {
-                write!(f, "invalid route '{path}': a route must begin with / and be longer than /")
+                write!(f, "invalid route '{path}': a route must begin with /")
             }
             RouteError::Repeated(path) => write!(f, "route '{path}' is already registered"),
             RouteError::TooMany(path) => {
@@ -144,6 +145,10 @@ mod tests {
         assert_eq!(routes.find("/echo/more", RouteSet::ALL), None);
         assert_eq!(routes.find("/feed", RouteSet::ALL), None);
         assert_eq!(routes.find("/", RouteSet::ALL), None);
+        routes.add("/", Box::new(Echo)).unwrap();
+        assert_eq!(routes.find("/feed", RouteSet::ALL), Some((3, "feed")));
+        assert_eq!(routes.find("/feed/a", RouteSet::ALL), Some((0, "a")));
+        assert_eq!(routes.find("/", RouteSet::ALL), Some((3, "")));
     }
 
     #[test]
@@ -152,7 +157,7 @@ mod tests {
         routes.add("/echo", Box::new(Echo)).unwrap();
         assert_eq!(routes.add("/echo", Box::new(Echo)), Err(RouteError::Repeated("/echo".into())));
         assert_eq!(routes.add("echo", Box::new(Echo)), Err(RouteError::Invalid("echo".into())));
-        assert_eq!(routes.add("/", Box::new(Echo)), Err(RouteError::Invalid("/".into())));
+        assert_eq!(routes.add("", Box::new(Echo)), Err(RouteError::Invalid("".into())));
     }
 
     #[test]

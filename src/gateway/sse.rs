@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::catch_up::{check_open, parameter, positions, positions_text, topics};
 use super::encoding::{POSITION_BYTES_MAX, encode_event, encoded_bytes_max};
-use super::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe};
+use super::{Accept, Context, Get, Handler, Refusal, Request, Response, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
@@ -30,7 +30,7 @@ impl Handler for Sse {
         Err(Refusal::new(400, "this is an event stream: read it with EventSource; WebSockets are at /feed/<topic>"))
     }
 
-    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
         let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
         topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
         if has_repeated(&topics) {
@@ -61,7 +61,8 @@ impl Handler for Sse {
             headers: vec![("Cache-Control", "no-store".to_owned()), ("X-Accel-Buffering", "no".to_owned())],
             encoding: if is_one { Encoding::Sse } else { Encoding::PerConnection },
             heartbeat: Heartbeat::Sse,
-        })
+        }
+        .into())
     }
 
     fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}

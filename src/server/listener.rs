@@ -10,7 +10,6 @@ use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::gateway::RouteSet;
@@ -36,8 +35,12 @@ const UNIX_PATH_BYTES_MAX: usize = 107;
 /// assert_eq!("unix:/run/feed.sock".parse::<ListenAddress>()?.to_string(), "unix:/run/feed.sock");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize, serde::Serialize),
+    serde(try_from = "String", into = "String")
+)]
 pub enum ListenAddress {
     /// TCP. Port 0 lets the kernel choose.
     Ip(SocketAddr),
@@ -50,8 +53,8 @@ pub enum ListenAddress {
 pub struct InvalidAddress;
 
 /// One listener of a server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(default))]
 pub struct ListenerConfig {
     /// Where it listens.
     pub address: ListenAddress,

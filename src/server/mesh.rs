@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::slowest::SlowConnection;
 use super::subscribe::PendingSubscribe;
 use crate::buf::{ConnId, Consumer, Producer, WakeFlag, queue};
+#[cfg(feature = "centrifuge")]
 use crate::gateway::UserCommand;
 use crate::limits::{
     MESH_BACKLOG_PARCELS_MAX, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_QUEUE_PARCELS_MIN,
@@ -49,6 +50,7 @@ pub(super) enum Parcel {
     /// To the shard of a connection: the answer to a request.
     Answer(Box<ToConn>, Box<Answer>),
     /// From the control plane: a command for a user's connections.
+    #[cfg(feature = "centrifuge")]
     UserCommand(Arc<UserCommand>),
     /// From the control plane: drain.
     Drain,
@@ -578,6 +580,7 @@ impl Publisher {
         (0..shards).map(list).collect()
     }
 
+    #[cfg(feature = "centrifuge")]
     /// Sends `order` to all shards, for the connections that it names.
     ///
     /// # Errors

@@ -32,6 +32,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::topics::PublishError;
+#[cfg(feature = "control")]
 pub(crate) use addresses::Network;
 pub use config::{FanOutConfig, ServerConfig};
 pub use listener::{InvalidAddress, ListenAddress, ListenerConfig};

@@ -10,8 +10,8 @@ use super::slot::{ConnExtras, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
-    Accept, Clock, Command, Context, ContextParts, Get, Input, Origins, PageRefused, Refusal, Request, Routes,
-    answer_plain_get,
+    Accept, Clock, Command, Context, ContextParts, Get, Input, Origins, Page, PageRefused, Refusal, Request, Response,
+    Routes, Stream,
 };
 use crate::limits::{CONN_TOPICS_MAX, INPUT_COMMANDS_MAX, REPLIES_BYTES};
 use crate::proto::{
@@ -20,6 +20,9 @@ use crate::proto::{
     is_header_value,
 };
 use crate::ring::{Completion, Errno, Ring};
+
+/// The body of a 404 response to a path without a route.
+const NOT_FOUND: &str = "not found: this server has no route for the path";
 
 /// The state of the conversation after some input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,8 +296,7 @@ impl InputContext<'_> {
                 if let Some((route, rest)) = route {
                     return self.on_get_request(route, origin, &Get { rest, head });
                 }
-                answer_plain_get(self.out, head);
-                return self.over(CloseCause::Answered);
+                return self.refuse_with(Refusal::new(404, NOT_FOUND));
             }
             (Err(error), _) => return self.refuse(error),
         };
@@ -303,7 +305,7 @@ impl InputContext<'_> {
             return self.refuse_page(refused);
         }
         let Some((route, rest)) = route else {
-            return self.refuse_with(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"));
+            return self.refuse_with(Refusal::new(404, NOT_FOUND));
         };
         let mut first_out = Vec::new();
         let may_take_over = self.may_take_over;
@@ -364,7 +366,7 @@ impl InputContext<'_> {
         self.is_opened = true;
     }
 
-    /// Answers a GET without an upgrade: some handlers stream a response to it.
+    /// Answers a GET without an upgrade.
     fn on_get_request(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Progress {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
@@ -376,22 +378,23 @@ impl InputContext<'_> {
             subscriptions: 0,
             is_stream: true,
         });
-        let stream = self.routes.handler(route).on_get(&mut context, get);
+        let response = self.routes.handler(route).on_get(&mut context, get);
         let is_closed = context.is_closed();
-        match stream {
-            Ok(mut stream) => {
-                // Values that a handler derives from a request must not add header fields.
-                stream.headers.retain(|(_, value)| is_header_value(value));
-                if let Some(origin) = origin {
-                    // Without it the browser would hide the response from the page.
-                    stream.headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
-                    stream.headers.push(("Vary", "Origin".to_owned()));
-                }
-                encode_stream_head(self.out, stream.content_type, &stream.headers);
+        match response {
+            Ok(Response::Page(Page { content_type, mut headers, body })) => {
+                self.commands.clear();
+                add_origin(&mut headers, origin);
+                let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+                encode_response(self.out, 200, content_type, &body, &headers);
+                self.over(CloseCause::Answered)
+            }
+            Ok(Response::Stream(Stream { content_type, mut headers, encoding, heartbeat })) => {
+                add_origin(&mut headers, origin);
+                encode_stream_head(self.out, content_type, &headers);
                 self.out.extend_from_slice(&first_out);
                 self.slot.conn.open_stream();
-                self.slot.conn.heartbeat = stream.heartbeat;
-                self.slot.encoding = stream.encoding;
+                self.slot.conn.heartbeat = heartbeat;
+                self.slot.encoding = encoding;
                 self.slot.route = Some(route);
                 self.is_opened = true;
                 if is_closed { Progress::Closed } else { Progress::Continue }
@@ -510,6 +513,16 @@ impl InputContext<'_> {
     }
 }
 
+/// Lets the page that sent the request read the response: a browser would hide it otherwise. Removes values that a
+/// handler derived from a request and that would add header fields.
+fn add_origin(headers: &mut Vec<(&'static str, String)>, origin: Option<&str>) {
+    headers.retain(|(_, value)| is_header_value(value));
+    if let Some(origin) = origin {
+        headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
+        headers.push(("Vary", "Origin".to_owned()));
+    }
+}
+
 /// Counts a peer's input against the rate limit, if there is one.
 fn count(
     extras: &mut Option<Box<ConnExtras>>,
@@ -568,13 +581,14 @@ mod tests {
             Ok(Accept { subprotocol: Some("a\r\nX-Foreign: 1".to_owned()), ..Accept::default() })
         }
 
-        fn on_get(&mut self, _: &mut Context<'_>, _: &Get<'_>) -> Result<crate::gateway::Stream, Refusal> {
-            Ok(crate::gateway::Stream {
+        fn on_get(&mut self, _: &mut Context<'_>, _: &Get<'_>) -> Result<Response, Refusal> {
+            Ok(Stream {
                 content_type: "text/plain",
                 headers: vec![("X-Good", "1".to_owned()), ("X-Bad", "1\r\nX-Foreign: 1".to_owned())],
                 encoding: crate::topics::Encoding::default(),
                 heartbeat: crate::conn::Heartbeat::default(),
-            })
+            }
+            .into())
         }
 
         fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}

@@ -7,6 +7,7 @@
 //! [`drain`](super::drain).
 
 use std::collections::VecDeque;
+#[cfg(feature = "centrifuge")]
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +29,9 @@ use super::variant::nanoseconds;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
-use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Routes, UserCommand};
+#[cfg(feature = "centrifuge")]
+use crate::gateway::UserCommand;
+use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Routes};
 use crate::limits::{MESH_RETRY_MS, PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
@@ -336,11 +339,13 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Deliver(topic, push) => self.stage(&topic, push),
             Parcel::Subscribed(joined) => self.on_subscribe_reply(*joined),
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
+            #[cfg(feature = "centrifuge")]
             Parcel::UserCommand(command) => self.on_user_command(&command),
             Parcel::Drain => self.drain(),
         }
     }
 
+    #[cfg(feature = "centrifuge")]
     fn on_user_command(&mut self, command: &Arc<UserCommand>) {
         let mut found = Vec::new();
         self.routes.iter().for_each(|handler| handler.find_connections(command, &mut found));

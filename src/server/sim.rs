@@ -199,6 +199,7 @@ impl SimShard<'_> {
             let is_subscribed = slot.subscriptions.iter().any(|subscription| subscription.topic == *topic);
             assert!(is_subscribed, "a connection is present where it has not subscribed: {presence:?}");
         }
+        #[cfg(feature = "centrifuge")]
         if !matches!(slot.encoding, Encoding::CentrifugeJson | Encoding::CentrifugeProtobuf) {
             return;
         }

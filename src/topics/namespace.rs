@@ -3,15 +3,13 @@
 //! The namespace of `chat:lobby` and of the private `$chat:lobby` is `chat`; a topic without a colon is in the default
 //! namespace.
 
-use serde::{Deserialize, Serialize};
-
 use super::TopicName;
 use crate::limits::{HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX};
 
 /// The policy for a slow subscriber: one with a backlog of [`Namespace::outbox_bytes_max`], or older than
 /// [`Namespace::outbox_age_ms`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum SlowConsumer {
     /// Close its connection; the client reconnects when it can.
@@ -28,8 +26,8 @@ pub enum SlowConsumer {
 }
 
 /// The clients with a permission.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Allowed {
     /// None: only the server API.
@@ -57,8 +55,8 @@ impl Allowed {
 }
 
 /// The settings of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(default))]
 pub struct Namespace {
     /// Publications in each topic's history; 0 disables the history.
     pub history_size: usize,

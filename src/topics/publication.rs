@@ -170,8 +170,10 @@ pub enum Encoding {
     /// A line of JSON with the topic, the position and so on, then the payload.
     Envelope,
     /// Centrifugo's client protocol as JSON.
+    #[cfg(feature = "centrifuge")]
     CentrifugeJson,
     /// Centrifugo's client protocol as Protobuf.
+    #[cfg(feature = "centrifuge")]
     CentrifugeProtobuf,
     /// An event of a `text/event-stream`.
     Sse,
@@ -179,7 +181,7 @@ pub enum Encoding {
     PerConnection,
 }
 
-/// Number of [`Encoding`]s.
+/// Maximum number of [`Encoding`]s.
 const ENCODINGS: usize = 6;
 
 /// Number of compression windows: 9 to 15 bits, and none.
@@ -287,9 +289,18 @@ mod tests {
 
     #[test]
     fn each_variant_has_its_own_index() {
-        let encodings = [Encoding::Raw, Encoding::Envelope, Encoding::CentrifugeJson, Encoding::CentrifugeProtobuf];
-        let encodings = encodings.into_iter().chain([Encoding::Sse, Encoding::PerConnection]);
-        let places = encodings.flat_map(|encoding| [0, 9, 12, 15].map(|bits| Variant::index(encoding, bits)));
+        let encodings = [
+            Encoding::Raw,
+            Encoding::Envelope,
+            #[cfg(feature = "centrifuge")]
+            Encoding::CentrifugeJson,
+            #[cfg(feature = "centrifuge")]
+            Encoding::CentrifugeProtobuf,
+            Encoding::Sse,
+            Encoding::PerConnection,
+        ];
+        let places =
+            encodings.into_iter().flat_map(|encoding| [0, 9, 12, 15].map(|bits| Variant::index(encoding, bits)));
         let places: Vec<usize> = places.collect();
         assert!(places.iter().all(|place| *place < VARIANTS));
         assert_eq!(places.iter().collect::<HashSet<_>>().len(), places.len());

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use ringfeed::buf::ConnId;
-use ringfeed::gateway::{Accept, Context, Get, Handler, Refusal, Request, Stream, Subscribe, UserCommand};
+use ringfeed::gateway::{Accept, Context, Get, Handler, Refusal, Request, Response, Subscribe, UserCommand};
 use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
 use ringfeed::topics::{Answer, Body, CatchUp, Encoding, PublishError, Push, TopicName};
@@ -66,10 +66,12 @@ impl<H: Handler> Handler for Logged<H> {
         Ok(accept)
     }
 
-    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Stream, Refusal> {
-        let stream = self.handler.on_get(conn, request)?;
-        self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
-        Ok(stream)
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
+        let response = self.handler.on_get(conn, request)?;
+        if let Response::Stream(_) = &response {
+            self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
+        }
+        Ok(response)
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {

@@ -30,6 +30,7 @@ mod push;
 mod raw;
 mod reply;
 mod session;
+mod signature;
 #[cfg(test)]
 mod tests;
 mod token;

@@ -5,10 +5,11 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use jsonwebtoken::{EncodingKey, Header, encode};
+use jsonwebtoken::Algorithm;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::signature::testing::{SigningKey, sign};
 use super::*;
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
@@ -89,7 +90,7 @@ fn config(anonymous: bool) -> CentrifugeConfig {
 }
 
 fn token(claims: &Value) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(b"s3cret")).unwrap()
+    sign(Algorithm::HS256, None, &SigningKey::secret("s3cret"), claims)
 }
 
 impl TestPeer {
