@@ -162,8 +162,7 @@ mod tests {
 
     #[test]
     fn requests_keep_their_order() {
-        let mut catch_ups = CatchUps::default();
-        catch_ups.room = 0;
+        let mut catch_ups = CatchUps { room: 0, ..CatchUps::default() };
         catch_ups.waiting.push_back(request(LAST));
         assert!(catch_ups.must_wait(&request(CatchUp::None).0), "an earlier request waits");
         catch_ups.waiting.push_back(request(CatchUp::None));
