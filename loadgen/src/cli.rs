@@ -122,13 +122,30 @@ pub(crate) struct FanoutOptions {
     /// corrected and uncorrected latency to see the effect
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) in_flight: Option<u32>,
-    /// Number of topics. Each subscriber subscribes to one; publications go to the topics in rotation
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// Number of topics. Publications go to the topics in rotation
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=TOPICS_MAX))]
     pub(crate) topics: u32,
-    /// Skew of audience sizes: the audience of topic k is proportional to 1 / k^SKEW. 0 makes all equal, 1 is Zipf's
-    /// law
-    #[arg(long, default_value_t = 0.0, requires = "topics")]
+    /// Number of topics that each subscriber subscribes to, chosen at random, in every run the same. {topic} in the
+    /// address to connect to, or in the messages of a script, is replaced by their names, separated by commas
+    #[arg(long, value_name = "TOPICS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) topics_per_connection: u32,
+    /// Skew of audience sizes: the audience of topic k is proportional to 1 / k^SKEW, up to all subscribers. 0 makes
+    /// all equal, 1 is Zipf's law
+    #[arg(long, default_value_t = 0.0, requires = "topics", value_parser = parse_skew)]
     pub(crate) skew: f64,
+    /// Number of further subscribers, to one topic of their own with its own publisher. Its latency is reported apart:
+    /// what does the load of the other topics cost a topic with few subscribers?
+    #[arg(long, default_value_t = 0)]
+    pub(crate) watchers: u32,
+    /// Publications per second to the watchers, on schedule
+    #[arg(
+        long,
+        value_name = "RATE",
+        default_value_t = 100,
+        requires = "watchers",
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    pub(crate) watch_rate: u32,
     /// Publications per second, sent on schedule even if the server falls behind
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rate: Option<u32>,
@@ -268,6 +285,18 @@ pub(crate) struct DrainOptions {
     pub(crate) spread: Duration,
 }
 
+/// Most topics: the rest of a sequence number counts the messages of one topic.
+const TOPICS_MAX: i64 = 1_000_000;
+
+/// The largest skew: nearly all subscribers have the same topics.
+const SKEW_MAX: f64 = 10.0;
+
+fn parse_skew(text: &str) -> Result<f64, String> {
+    let skew: f64 = text.parse().map_err(|_| "expected a number, such as 1.0".to_owned())?;
+    let is_in_range = (0.0..=SKEW_MAX).contains(&skew);
+    if is_in_range { Ok(skew) } else { Err(format!("expected a number from 0 to {SKEW_MAX}")) }
+}
+
 /// Parses a whole number with a unit: `ms`, `s` or `m`.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -305,6 +334,11 @@ mod tests {
         assert!(!accepts(&["--size", "43"]));
         assert!(accepts(&["--in-flight", "2", "--rate", "5"]));
         assert!(!accepts(&["--late", "1"]));
+        assert!(accepts(&["--topics", "9", "--topics-per-connection", "3", "--skew", "1"]));
+        for wrong in ["NaN", "-1", "inf", "11", "x"] {
+            assert!(!accepts(&["--topics", "9", &format!("--skew={wrong}")]), "{wrong}");
+        }
+        assert!(!accepts(&["--watch-rate", "5"]));
         assert!(!accepts(&["--url", "ftp://127.0.0.1:1/"]));
     }
 }

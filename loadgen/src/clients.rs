@@ -12,7 +12,7 @@ use ringfeed::proto::{DeflateParams, Message, encode_message};
 use ringfeed::ring::Gather;
 
 use crate::cli::CommonOptions;
-use crate::conversation::{Conversation, Link, Opening, Request, Tools};
+use crate::conversation::{Conversation, Opening, Request, Tools};
 use crate::dial::Dialer;
 use crate::driver::{self, Seen};
 use crate::error::Error;
@@ -63,6 +63,9 @@ pub(crate) trait Sink {
 
     /// `client` received a message. Bytes appended to `out` are sent back.
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, out: Out<'_>);
+
+    /// The server acknowledged a publication, `latency_ns` after it was published.
+    fn on_acknowledged(&mut self, _latency_ns: u64) {}
 
     /// `client` ended without [`leave`](Clients::leave), or never became ready.
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str);
@@ -239,7 +242,8 @@ impl Clients {
     pub(crate) fn open(&mut self, client: u32) -> Result<(), String> {
         let Clients { sockets, connections, to_subscribe, to_publish, attention, .. } = self;
         let topics = Arc::clone(&connections.topics);
-        let topic = (client < connections.subscribers).then(|| topics.name(topics.of(client)));
+        let topic = (client < connections.subscribers).then(|| topics.names_of(client));
+        let topic = topic.as_deref();
         let route = match topic {
             Some(_) => to_subscribe,
             None => to_publish.as_mut().expect("a publisher has a target"),
@@ -270,7 +274,7 @@ impl Clients {
             &connections.topics,
             &route.headers,
         );
-        connections.all[client as usize] = Conversation::Ready(Link::Answers(Box::new(publisher)));
+        connections.all[client as usize] = Conversation::Publishing(Box::new(publisher));
         connections.ready_count += 1;
         Ok(())
     }
@@ -329,14 +333,14 @@ impl Clients {
         Out { bytes: self.sockets.out(client), keys: &mut self.connections.tools.frames.keys }
     }
 
-    /// Publishes `payload`. Does nothing if the publisher has ended, which the sink already knows.
-    pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8]) {
+    /// Publishes `payload` at `now_ns`. Does nothing if the publisher has ended, which the sink already knows.
+    pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8], now_ns: u64) {
         let Connections { tools, topics, all, subscribers, .. } = &mut self.connections;
         let client = *subscribers + publisher;
         let topic_name = topics.name(topic);
         match &mut all[client as usize] {
-            Conversation::Ready(Link::Answers(publisher)) => {
-                publisher.publish(topic, topic_name, payload, self.sockets.out(client));
+            Conversation::Publishing(publisher) => {
+                publisher.publish(topic, topic_name, payload, now_ns, self.sockets.out(client));
             }
             Conversation::Ready(_) => {
                 let (kind, payload) = tools.driver.publish(topic_name, payload);
@@ -347,13 +351,14 @@ impl Clients {
         }
     }
 
-    /// Whether all publications are acknowledged, where the protocol has acknowledgements.
-    pub(crate) fn is_answered(&self) -> bool {
+    /// Number of publications without an acknowledgement, where the protocol has acknowledgements.
+    pub(crate) fn unanswered(&self) -> usize {
         let publishers = &self.connections.all[self.connections.subscribers as usize..];
-        publishers.iter().all(|conversation| match conversation {
-            Conversation::Ready(Link::Answers(publisher)) => publisher.is_answered(),
-            Conversation::None | Conversation::Opening(_) | Conversation::Ready(_) => true,
-        })
+        let unanswered = publishers.iter().map(|conversation| match conversation {
+            Conversation::Publishing(publisher) => publisher.unanswered(),
+            Conversation::None | Conversation::Opening(_) | Conversation::Ready(_) => 0,
+        });
+        unanswered.sum()
     }
 
     /// Runs one turn: sends pending bytes, waits until data arrives or `timeout` has passed, and calls `sink`.
@@ -414,6 +419,9 @@ impl Connections {
         match &mut self.all[client as usize] {
             Conversation::None => Ok(()),
             Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, sink),
+            Conversation::Publishing(publisher) => {
+                publisher.on_bytes(bytes, |sent_ns| sink.on_acknowledged(now_ns.saturating_sub(sent_ns)))
+            }
             Conversation::Ready(link) => {
                 self.copy.clear();
                 let (mut rest, mut joined) = (bytes, Vec::new());
@@ -498,7 +506,7 @@ impl Connections {
                 self.opening_count -= 1;
                 false
             }
-            Conversation::Ready(_) => {
+            Conversation::Ready(_) | Conversation::Publishing(_) => {
                 self.ready_count -= 1;
                 true
             }
@@ -516,7 +524,7 @@ impl Connections {
         while let Some((client, since)) = self.opened.front().copied() {
             let is_waiting = match &self.all[client as usize] {
                 Conversation::Opening(opening) => opening.since == since,
-                Conversation::None | Conversation::Ready(_) => false,
+                Conversation::None | Conversation::Ready(_) | Conversation::Publishing(_) => false,
             };
             if is_waiting && since.elapsed() < PATIENCE {
                 return None;

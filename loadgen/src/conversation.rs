@@ -1,11 +1,11 @@
 //! The protocol of one connection: handshake, greeting, then messages.
 //!
 //! ```text
-//!   opened ──► Handshake ──► Greeted ──► ready: messages, or responses to POSTs
+//!   opened ──► Handshake ──► Greeted ──► ready: messages
 //!                  └──────────────────────┘ if the driver has no greeting
 //! ```
 //!
-//! Bytes in, bytes out: independent of sockets.
+//! A publisher by POST has no handshake. Bytes in, bytes out: independent of sockets.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,6 +35,8 @@ pub(crate) enum Conversation {
     /// Not ready yet.
     Opening(Box<Opening>),
     Ready(Link),
+    /// Publishes by POST.
+    Publishing(Box<HttpPublisher>),
 }
 
 const _: () = assert!(size_of::<Conversation>() <= 32, "a million conversations must fit in little memory");
@@ -61,13 +63,8 @@ enum Stage {
 
 /// How messages arrive.
 pub(crate) enum Link {
-    Frames {
-        decoder: Decoder,
-        partial: Option<Box<Partial>>,
-    },
+    Frames { decoder: Decoder, partial: Option<Box<Partial>> },
     Events(Box<EventStream>),
-    /// Responses to POSTs.
-    Answers(Box<HttpPublisher>),
 }
 
 /// An incomplete message that a driver continues with the next.
@@ -190,7 +187,7 @@ impl Link {
     pub(crate) fn is_between_payloads(&self, tools: &Tools) -> bool {
         match self {
             Link::Frames { decoder, .. } => tools.driver.is_stateless() && decoder.held_bytes() == 0,
-            Link::Events(_) | Link::Answers(_) => false,
+            Link::Events(_) => false,
         }
     }
 
@@ -227,7 +224,6 @@ impl Link {
                 let message = Message { kind: MessageKind::Text, payload: data };
                 driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, None, out, &mut frames.keys))
             }),
-            Link::Answers(publisher) => publisher.on_bytes(bytes),
         }
     }
 

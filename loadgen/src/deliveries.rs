@@ -1,17 +1,17 @@
 //! Tracks which subscriber has received which publication, and the faults.
 //!
-//! All subscribers receive the same bytes, so checking a delivery is one comparison with the publication that the
-//! subscriber expects next. Only on a difference is the payload's stamp read, to name the fault. If a publication
-//! arrived in a frame of its own, the bytes of the frame are kept: a subscriber that receives the same bytes in the
-//! same position has the right message, without decoding. The bytes may arrive in pieces; if a later piece differs, all
-//! pieces are decoded.
+//! All subscribers of a topic receive the same bytes, so checking a delivery is one comparison with the publication
+//! that the subscriber expects next. If it has several topics, the front of the stamp tells which. Only on a difference
+//! is the whole stamp read, to name the fault. If a publication arrived in a frame of its own, the bytes of the frame
+//! are kept: a subscriber that receives the same bytes in the same position has the right message, without decoding.
+//! The bytes may arrive in pieces; if a later piece differs, all pieces are decoded.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::Tolerance;
 use crate::clients::Known;
-use crate::faults::Faults;
+use crate::faults::{Faults, Label};
 use crate::feed::TOPIC_SHIFT;
 use crate::payload::{self, Stamp};
 use crate::recorder::{Recorder, Times};
@@ -25,6 +25,12 @@ pub(crate) struct Deliveries {
     audiences: Vec<TopicAudience>,
     /// By client number.
     subscribers: Vec<Subscriber>,
+    /// By seat.
+    subscriptions: Vec<Subscription>,
+    /// The topic whose latency is recorded apart.
+    watched: Option<u32>,
+    /// Where the payload begins in a frame, as far as known. Only a hint: frames are compared as a whole.
+    payload_at: Option<usize>,
     /// Over all topics.
     totals: Totals,
     /// Deliveries to each subscriber in the measured part.
@@ -68,12 +74,20 @@ struct TopicAudience {
 /// A client that may have joined or not.
 #[derive(Clone, Copy, Default)]
 struct Subscriber {
-    /// The position that it receives next; `None` if it has not joined.
-    next: Option<u64>,
-    /// Publications with a lower sequence number were in flight when it joined: it may receive them or not.
-    joined: u64,
-    /// Bytes received so far of the known frame of the next publication.
+    has_joined: bool,
+    /// Bytes received so far of a known frame.
     begun: u32,
+    /// The seat of that frame's topic.
+    begun_seat: u32,
+}
+
+/// The progress of a subscriber in one of its topics.
+#[derive(Clone, Copy, Default)]
+struct Subscription {
+    /// The position that it receives next.
+    next: u64,
+    /// Publications with a lower number were in flight when it joined: it may receive them or not.
+    joined: u64,
 }
 
 impl Deliveries {
@@ -88,8 +102,11 @@ impl Deliveries {
         let sink = |_| TopicAudience { window: Window::new(one_publisher), subscribers: 0 };
         Deliveries {
             audiences: (0..topics.count()).map(sink).collect(),
-            topics,
             subscribers: vec![Subscriber::default(); subscribers as usize],
+            subscriptions: vec![Subscription::default(); topics.seats_of_first(subscribers)],
+            topics,
+            watched: None,
+            payload_at: None,
             totals: Totals::default(),
             counts: vec![0; subscribers as usize],
             recorder,
@@ -97,6 +114,12 @@ impl Deliveries {
             patience: tolerance.patience,
             last_progress_ns: 0,
         }
+    }
+
+    /// Records the latency of `topic`, which has one publisher, apart from the others.
+    pub(crate) fn watch(&mut self, topic: u32) {
+        self.watched = Some(topic);
+        self.audiences[topic as usize].window = Window::new(true);
     }
 
     /// Resets the counts of the warm-up, but not its faults.
@@ -117,9 +140,9 @@ impl Deliveries {
         self.totals.subscribers
     }
 
-    /// Number of publications with outstanding deliveries.
+    /// Number of publications with outstanding deliveries, without those of the watched topic.
     pub(crate) fn under_way(&self) -> usize {
-        self.totals.under_way
+        self.totals.under_way - self.watched.map_or(0, |topic| self.audiences[topic as usize].window.len())
     }
 
     /// A lower bound for the number of subscribers that expect messages: the average number of outstanding deliveries
@@ -136,11 +159,14 @@ impl Deliveries {
     /// `subscriber` has subscribed and must receive all later publications. With several publishers the server
     /// determines the order, so no subscriber may join while publications are in flight.
     pub(crate) fn join(&mut self, subscriber: u32) {
-        let sink = &mut self.audiences[self.topics.of(subscriber) as usize];
-        sink.subscribers += 1;
+        for seat in self.topics.seats(subscriber) {
+            let sink = &mut self.audiences[self.topics.topic_at(seat) as usize];
+            sink.subscribers += 1;
+            let joined = sink.window.next_sequence();
+            self.subscriptions[seat] = Subscription { next: joined, joined };
+        }
         self.totals.subscribers += 1;
-        let joined = sink.window.next_sequence();
-        self.subscribers[subscriber as usize] = Subscriber { next: Some(joined), joined, begun: 0 };
+        self.subscribers[subscriber as usize] = Subscriber { has_joined: true, ..Subscriber::default() };
     }
 
     /// `subscriber` has left on its own: its outstanding messages are not faults.
@@ -161,96 +187,156 @@ impl Deliveries {
 
     /// `subscriber` received a message, with its `frame` if the message had a frame to itself.
     pub(crate) fn on_message(&mut self, subscriber: u32, payload: &[u8], frame: Option<&[u8]>, now_ns: u64) {
-        let Some(next) = self.subscribers[subscriber as usize].next else { return };
-        let topic = self.topics.of(subscriber);
+        if !self.subscribers[subscriber as usize].has_joined {
+            return;
+        }
+        let Some(seat) = seat_of(&self.topics, subscriber, payload) else {
+            return self.on_stray(subscriber, payload);
+        };
+        let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
         let window = &mut self.audiences[topic as usize].window;
         if window.matches(next, payload) {
-            frame.into_iter().for_each(|frame| window.learn_frame(next, frame));
-            self.deliver(subscriber, topic, next, now_ns);
+            if let Some(frame) = frame {
+                window.learn_frame(next, frame);
+                self.payload_at = self.payload_at.or_else(|| position_in(frame, payload));
+            }
+            self.deliver(subscriber, seat, next, now_ns);
         } else {
-            self.on_unexpected(subscriber, topic, next, payload, now_ns);
+            self.on_unexpected(subscriber, seat, payload, now_ns);
         }
     }
 
     /// Takes the frames that are known to carry the next publications from the front of `bytes`. `bytes` begin with a
     /// frame, or continue one that the last call took in part.
     pub(crate) fn take_known(&mut self, subscriber: u32, bytes: &[u8], now_ns: u64) -> Known<'_> {
-        let Deliveries { topics, audiences, subscribers, totals, counts, recorder, faults, .. } = self;
-        let Subscriber { next: Some(next), begun, .. } = &mut subscribers[subscriber as usize] else {
+        let state = self.subscribers[subscriber as usize];
+        if !state.has_joined {
             return Known::default();
-        };
-        let window = &mut audiences[topics.of(subscriber) as usize].window;
+        }
+        let (mut len, mut begun, mut seat) = (0, state.begun as usize, state.begun_seat as usize);
+        self.subscribers[subscriber as usize].begun = 0;
+        loop {
+            if begun == 0 {
+                match self.next_seat(subscriber, &bytes[len..]) {
+                    Some(next) => seat = next,
+                    None => return Known { len, taken_back: &[] },
+                }
+            }
+            let settled = self.settle_frames(subscriber, seat, begun, &bytes[len..], now_ns);
+            len += settled.len;
+            if len == bytes.len() {
+                let state = &mut self.subscribers[subscriber as usize];
+                (state.begun, state.begun_seat) = (settled.begun as u32, seat as u32);
+                return Known { len, taken_back: &[] };
+            }
+            if settled.begun > 0 {
+                let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
+                let taken_back = self.audiences[topic as usize].window.frame_front(next, settled.begun);
+                return Known { len, taken_back };
+            }
+            if settled.count == 0 {
+                return Known { len, taken_back: &[] };
+            }
+            begun = 0;
+        }
+    }
+
+    /// The seat of the topic that the frame at the front of `bytes` belongs to, as far as is known without decoding.
+    fn next_seat(&self, subscriber: u32, bytes: &[u8]) -> Option<usize> {
+        match self.topics.seats(subscriber) {
+            seats if seats.len() == 1 => Some(seats.start),
+            _ => seat_of(&self.topics, subscriber, bytes.get(self.payload_at?..)?),
+        }
+    }
+
+    /// Settles the known frames of one topic at the front of `bytes`.
+    fn settle_frames(&mut self, subscriber: u32, seat: usize, begun: usize, bytes: &[u8], now_ns: u64) -> Settled {
+        let Deliveries { topics, audiences, subscriptions, totals, counts, recorder, faults, watched, .. } = self;
+        let (topic, next) = (topics.topic_at(seat), &mut subscriptions[seat].next);
+        let receive = receiver(*watched == Some(topic));
+        let window = &mut audiences[topic as usize].window;
         let settled = totals.change(window, |window| {
-            window.settle_frames(*next, *begun as usize, bytes, |times| {
-                recorder.received(times, now_ns);
+            window.settle_frames(*next, begun, bytes, |times| {
+                receive(recorder, times, now_ns);
                 faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
             })
         });
-        let Settled { count, len, begun: begun_by_now } = settled;
-        *next += count;
-        counts[subscriber as usize] += count;
-        if count > 0 {
+        *next += settled.count;
+        counts[subscriber as usize] += settled.count;
+        if settled.count > 0 {
             self.last_progress_ns = now_ns;
         }
-        if len == bytes.len() {
-            *begun = begun_by_now as u32;
-            return Known { len, taken_back: &[] };
-        }
-        *begun = 0;
-        let taken_back = if begun_by_now > 0 { window.frame_front(*next, begun_by_now) } else { &[] };
-        Known { len, taken_back }
+        settled
     }
 
-    fn deliver(&mut self, subscriber: u32, topic: u32, position: u64, now_ns: u64) {
+    fn deliver(&mut self, subscriber: u32, seat: usize, position: u64, now_ns: u64) {
+        let topic = self.topics.topic_at(seat);
         let times = self.change(topic, |window| window.settle(position));
-        self.recorder.received(times, now_ns);
+        self.subscriptions[seat].next = position + 1;
         self.faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
-        self.counts[subscriber as usize] += 1;
-        self.subscribers[subscriber as usize].next = Some(position + 1);
-        self.last_progress_ns = now_ns;
+        self.count(subscriber, topic, times, now_ns);
     }
 
     /// A message counted as missing has arrived. Only its scheduled time is still known.
-    fn deliver_behind(&mut self, subscriber: u32, times: Times, now_ns: u64) {
-        self.recorder.received(times, now_ns);
+    fn deliver_behind(&mut self, subscriber: u32, topic: u32, times: Times, now_ns: u64) {
         self.faults.took(subscriber, now_ns.saturating_sub(times.intended_ns));
+        self.count(subscriber, topic, times, now_ns);
+    }
+
+    fn count(&mut self, subscriber: u32, topic: u32, times: Times, now_ns: u64) {
+        receiver(self.watched == Some(topic))(&mut self.recorder, times, now_ns);
         self.counts[subscriber as usize] += 1;
         self.last_progress_ns = now_ns;
     }
 
-    /// Names the fault: `payload` arrived instead of the publication at position `next`.
-    fn on_unexpected(&mut self, subscriber: u32, topic: u32, next: u64, payload: &[u8], now_ns: u64) {
+    /// Names the fault: `payload` arrived instead of the next publication of this topic.
+    fn on_unexpected(&mut self, subscriber: u32, seat: usize, payload: &[u8], now_ns: u64) {
+        let topic = self.topics.topic_at(seat);
+        let Subscription { next, joined } = self.subscriptions[seat];
         let found = self.audiences[topic as usize].window.find(payload);
-        match (self.read_stamp(topic, payload), found) {
+        match (self.read_stamp(payload), found) {
             (_, Some(position)) if position >= next => {
                 for skipped in next..position {
-                    let sequence = self.audiences[topic as usize].window.sequence_at(skipped);
-                    self.faults.skip(subscriber, sequence);
+                    let number = self.audiences[topic as usize].window.sequence_at(skipped);
+                    self.faults.skip(subscriber, label(&self.topics, topic, number));
                     self.change(topic, |window| window.settle(skipped));
                 }
-                self.deliver(subscriber, topic, position, now_ns);
+                self.deliver(subscriber, seat, position, now_ns);
             }
-            (Some(Stamp { sequence, .. }), _) if sequence < self.subscribers[subscriber as usize].joined => {}
-            (Some(Stamp { sequence, time_ns }), _) => {
-                if self.faults.behind(subscriber, sequence) {
-                    self.deliver_behind(subscriber, Times::now(time_ns), now_ns);
+            (Some((stamped, _)), _) if stamped != topic => self.on_stray(subscriber, payload),
+            (Some((_, Stamp { sequence, .. })), _) if sequence < joined => {}
+            (Some((_, Stamp { sequence, time_ns })), _) => {
+                if self.faults.behind(subscriber, label(&self.topics, topic, sequence)) {
+                    self.deliver_behind(subscriber, topic, Times::now(time_ns), now_ns);
                 }
             }
             (None, _) => {
                 self.faults.corrupt(subscriber, payload);
                 // If no message is expected, it belongs to no publication.
                 if self.change(topic, |window| window.settle_unknown(next)) {
-                    self.subscribers[subscriber as usize].next = Some(next + 1);
+                    self.subscriptions[seat].next = next + 1;
                 }
             }
         }
     }
 
-    /// The stamp of a message published on `topic`, with its number within the topic.
-    fn read_stamp(&self, topic: u32, payload: &[u8]) -> Option<Stamp> {
+    /// Names the fault: `payload` belongs to no topic of `subscriber`.
+    fn on_stray(&mut self, subscriber: u32, payload: &[u8]) {
+        match self.read_stamp(payload) {
+            Some((topic, Stamp { sequence, .. })) => {
+                self.faults.misrouted(subscriber, label(&self.topics, topic, sequence));
+            }
+            None => self.faults.corrupt(subscriber, payload),
+        }
+    }
+
+    /// The topic of a message that was published in this run, and its stamp, with its number within the topic.
+    fn read_stamp(&self, payload: &[u8]) -> Option<(u32, Stamp)> {
         let stamp = payload::read(payload)?;
-        let sequence = stamp.sequence.checked_sub(u64::from(topic) << TOPIC_SHIFT)?;
-        (sequence < self.next_sequence(topic)).then_some(Stamp { sequence, ..stamp })
+        let topic = u32::try_from(stamp.sequence >> TOPIC_SHIFT).ok()?;
+        let sequence = stamp.sequence - (u64::from(topic) << TOPIC_SHIFT);
+        let window = &self.audiences.get(topic as usize)?.window;
+        (sequence < window.next_sequence()).then_some((topic, Stamp { sequence, ..stamp }))
     }
 
     pub(crate) fn on_closed(&mut self, subscriber: u32, reason: &str) {
@@ -284,7 +370,8 @@ impl Deliveries {
         self.totals.under_way > 0 && self.is_idle_for_long()
     }
 
-    fn is_idle_for_long(&self) -> bool {
+    /// Whether nothing was published or received within the timeout.
+    pub(crate) fn is_idle_for_long(&self) -> bool {
         let idle_ns = self.recorder.now_ns().saturating_sub(self.last_progress_ns);
         Duration::from_nanos(idle_ns) > self.patience
     }
@@ -302,17 +389,49 @@ impl Deliveries {
 
     /// Gives up the outstanding deliveries of `subscriber`. Returns their number.
     fn abandon(&mut self, subscriber: u32) -> u64 {
-        let Some(next) = self.subscribers[subscriber as usize].next.take() else { return 0 };
-        let topic = self.topics.of(subscriber);
-        self.audiences[topic as usize].subscribers -= 1;
+        if !std::mem::take(&mut self.subscribers[subscriber as usize]).has_joined {
+            return 0;
+        }
         self.totals.subscribers -= 1;
-        self.change(topic, |window| window.abandon(next))
+        let mut count = 0;
+        for seat in self.topics.seats(subscriber) {
+            let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
+            self.audiences[topic as usize].subscribers -= 1;
+            count += self.change(topic, |window| window.abandon(next));
+        }
+        count
     }
 
     /// Changes the window of `topic` and updates the sums.
     fn change<T>(&mut self, topic: u32, change: impl FnOnce(&mut Window) -> T) -> T {
         self.totals.change(&mut self.audiences[topic as usize].window, change)
     }
+}
+
+/// The seat of the topic that `payload` claims to belong to. A subscriber of one topic expects no other.
+fn seat_of(topics: &Topics, subscriber: u32, payload: &[u8]) -> Option<usize> {
+    let seats = topics.seats(subscriber);
+    if seats.len() == 1 {
+        return Some(seats.start);
+    }
+    let topic = payload::peek_sequence(payload)? >> TOPIC_SHIFT;
+    topics.seat_in(subscriber, u32::try_from(topic).ok()?)
+}
+
+/// Where to record the latency of a message.
+fn receiver(is_watched: bool) -> fn(&mut Recorder, Times, u64) {
+    if is_watched { Recorder::received_watched } else { Recorder::received }
+}
+
+/// The name of message `number` of `topic`.
+fn label(topics: &Topics, topic: u32, number: u64) -> Label<'_> {
+    let sequence = u64::from(topic) << TOPIC_SHIFT | number;
+    Label { sequence, number, topic: topics.name_among_several(topic) }
+}
+
+/// Where `payload` begins in `frame`.
+fn position_in(frame: &[u8], payload: &[u8]) -> Option<usize> {
+    frame.windows(payload.len()).position(|window| window == payload)
 }
 
 #[cfg(test)]
@@ -518,20 +637,116 @@ mod tests {
         assert_eq!((deliveries.under_way(), deliveries.faults.sum(), deliveries.counts[0]), (0, 0, 2));
     }
 
-    #[test]
-    fn a_message_of_another_topic_is_not_as_sent() {
+    /// A run of several topics, with all subscribers joined, and `published` publications of each topic in flight.
+    fn of_several(topics: Topics, subscribers: u32, published: u64) -> Deliveries {
         let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
-        let topics = Arc::new(Topics::several("t", 2, 2, 0.0));
-        let on_second = topics.of(1) == 1;
-        let mut deliveries = Deliveries::new(topics, 2, true, Recorder::new(timeline), TOLERANCE);
-        (0..2).for_each(|subscriber| deliveries.join(subscriber));
-        let mut second = vec![0; 64];
-        payload::write(&mut second, Stamp { sequence: 1 << TOPIC_SHIFT, time_ns: 0 });
-        deliveries.publish(0, &message(0), Times::now(0));
-        deliveries.publish(1, &second, Times::now(0));
-        let (of_first, of_second) = if on_second { (0, 1) } else { (1, 0) };
-        deliveries.on_message(of_first, &message(0), None, 500);
-        deliveries.on_message(of_second, &message(0), None, 500);
-        assert_eq!((deliveries.faults.counts().text(), deliveries.under_way()), ("1 corrupt".to_owned(), 0));
+        let count = topics.count();
+        let mut deliveries = Deliveries::new(Arc::new(topics), subscribers, true, Recorder::new(timeline), TOLERANCE);
+        (0..subscribers).for_each(|subscriber| deliveries.join(subscriber));
+        for number in 0..published {
+            (0..count).for_each(|topic| deliveries.publish(topic, &message_of(topic, number), Times::now(number * 10)));
+        }
+        deliveries
+    }
+
+    fn message_of(topic: u32, number: u64) -> Vec<u8> {
+        let mut payload = vec![0; 64];
+        let sequence = u64::from(topic) << TOPIC_SHIFT | number;
+        payload::write(&mut payload, Stamp { sequence, time_ns: number * 10 });
+        payload
+    }
+
+    #[test]
+    fn a_message_of_another_topic_is_foreign() {
+        let mut deliveries = of_several(Topics::split("t", 1, 1), 2, 1);
+        deliveries.on_message(0, &message_of(0, 0), None, 500);
+        deliveries.on_message(1, &message_of(0, 0), None, 500);
+        assert_eq!((deliveries.faults.counts().text(), deliveries.under_way()), ("1 foreign".to_owned(), 1));
+        let report = deliveries.faults.report();
+        assert_eq!(report.examples, ["connection 1: message 0 of topic t-0, without a subscription"]);
+        deliveries.on_message(1, &message_of(1, 0), None, 500);
+        assert_eq!((deliveries.faults.sum(), deliveries.under_way()), (1, 0));
+    }
+
+    #[test]
+    fn topics_of_one_subscriber_may_overtake_each_other_but_each_is_in_order_and_once() {
+        let receive = |received: &[(u32, u64)]| {
+            let topics = Topics::several("t", 2, 3, 3, 0.0).and_one("other".to_owned(), 1);
+            let mut deliveries = of_several(topics, 3, 3);
+            for (topic, number) in received {
+                deliveries.on_message(0, &message_of(*topic, *number), None, 500);
+            }
+            deliveries
+        };
+        let right = [(2, 0), (0, 0), (2, 1), (1, 0), (0, 1), (0, 2), (2, 2), (1, 1), (1, 2)];
+        let deliveries = receive(&right);
+        assert_eq!((deliveries.counts[0], deliveries.faults.sum(), deliveries.under_way()), (9, 0, 12));
+        // received as topic and number; counts, words
+        type Case<'a> = (&'a [(u32, u64)], &'a str, &'a str);
+        let wrong: [Case<'_>; 5] = [
+            (&[(2, 0), (0, 0), (2, 2), (0, 1)], "1 missing", "message 1 of topic t-2 is missing"),
+            (&[(2, 0), (0, 0), (1, 0), (2, 0)], "1 duplicate", "message 0 of topic t-2 came again"),
+            (&[(1, 1), (0, 0), (1, 0), (1, 2)], "1 reordered", "message 0 of topic t-1 is missing"),
+            (&[(2, 0), (3, 0), (2, 1)], "1 foreign", "message 0 of topic other, without a subscription"),
+            (&[(2, 0), (7, 0), (2, 1), (2, 3)], "2 corrupt", "64 bytes, not as sent: "),
+        ];
+        for (received, counts, words) in wrong {
+            let faults = receive(received).faults;
+            assert_eq!(faults.counts().text(), counts, "{received:?}");
+            assert!(faults.report().examples[0].contains(words), "{:?}", faults.report().examples);
+        }
+    }
+
+    #[test]
+    fn outstanding_messages_of_all_topics_of_a_closed_subscriber_are_missing() {
+        let mut deliveries = of_several(Topics::several("t", 2, 3, 3, 0.0), 2, 2);
+        deliveries.on_message(0, &message_of(1, 0), None, 500);
+        deliveries.on_closed(0, "reset");
+        assert_eq!(deliveries.faults.counts().text(), "5 missing, 1 closed");
+        for topic in 0..3 {
+            (0..2).for_each(|number| deliveries.on_message(1, &message_of(topic, number), None, 500));
+        }
+        assert_eq!((deliveries.under_way(), deliveries.subscribers()), (0, 1));
+    }
+
+    #[test]
+    fn known_frames_of_several_topics_may_be_cut_anywhere() {
+        let frame = |(topic, number): (u32, u64)| [b"<", &message_of(topic, number)[..], b">"].concat();
+        let order = [(1, 0), (0, 0), (0, 1), (2, 0), (1, 1), (2, 1)];
+        let stream: Vec<u8> = order.into_iter().flat_map(frame).collect();
+        for cut in 0..=stream.len() {
+            let mut deliveries = of_several(Topics::several("t", 2, 3, 3, 0.0), 2, 2);
+            for (topic, number) in order {
+                deliveries.on_message(0, &message_of(topic, number), Some(&frame((topic, number))), 500);
+            }
+            let known = deliveries.take_known(1, &stream[..cut], 500);
+            assert!(known.taken_back.is_empty() && known.len <= cut, "{cut}");
+            // Without its stamp, the front of a frame is unknown unless it continues a topic.
+            assert!(cut - known.len < 1 + 18, "{cut}: {known:?}");
+            let from = known.len;
+            let Known { len, taken_back } = deliveries.take_known(1, &stream[from..], 500);
+            if taken_back.is_empty() {
+                assert_eq!((from + len, deliveries.counts[1]), (stream.len(), 6), "{cut}");
+            } else {
+                assert!(stream[..from].ends_with(taken_back), "{cut}");
+            }
+            assert_eq!(deliveries.faults.sum(), 0);
+        }
+    }
+
+    #[test]
+    fn the_latency_of_a_watched_topic_is_recorded_apart() {
+        let topics = Topics::one("t", 1).and_one("w".to_owned(), 1);
+        let mut deliveries = of_several(topics, 2, 0);
+        deliveries.watch(1);
+        (0..2).for_each(|topic| deliveries.publish(topic, &message_of(topic, 0), Times::now(0)));
+        assert_eq!(deliveries.under_way(), 1);
+        deliveries.on_message(0, &message_of(0, 0), None, 300);
+        deliveries.on_message(1, &message_of(1, 0), None, 400);
+        deliveries.turn_over();
+        let recorded = &deliveries.recorder.recorded;
+        assert_eq!((recorded.corrected.count(), recorded.watched.count()), (1, 1));
+        assert_eq!(recorded.watched.quantile_us(1.0), 0.4);
+        assert!(deliveries.is_close_received());
     }
 }

@@ -77,7 +77,7 @@ impl Drain {
     /// Publishes one more message, and waits only until the server has acknowledged it.
     fn publish_last(&mut self, clients: &mut Clients) {
         feed::publish_one(self, clients);
-        while !clients.is_answered() && !self.feed.is_over() {
+        while clients.unanswered() > 0 && !self.feed.is_over() {
             clients.turn(TURN, self);
         }
     }

@@ -8,7 +8,7 @@ use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits,
 use crate::cli::EchoOptions;
 use crate::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::error::Error;
-use crate::faults::Faults;
+use crate::faults::{Faults, Label};
 use crate::masking_keys::MaskingKeys;
 use crate::payload::{self, Stamp};
 use crate::pin;
@@ -251,13 +251,13 @@ impl Trips {
         let stamp = payload::read(message.payload).filter(|_| message.kind == self.kind);
         match stamp {
             Some(Stamp { sequence, time_ns }) if (first..next).contains(&sequence) => {
-                if self.faults.behind(number, sequence) {
+                if self.faults.behind(number, Label { sequence, number: sequence - first, topic: None }) {
                     self.count(number, time_ns, now_ns);
                 }
             }
             Some(Stamp { sequence, .. }) if conn.matches(sequence, message.payload) => {
-                for skipped in next..sequence {
-                    self.faults.skip(number, skipped);
+                for sequence in next..sequence {
+                    self.faults.skip(number, Label { sequence, number: sequence - first, topic: None });
                 }
                 self.under_way -= sequence - next;
                 conn.next_back = sequence;

@@ -1,6 +1,7 @@
 //! Faults of messages and connections, by kind: totals, and counts per connection.
 
 use std::collections::{BTreeMap, HashSet};
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -22,7 +23,8 @@ pub(crate) struct Counts {
     pub(crate) reordered: u64,
     /// Messages that match none that was sent.
     pub(crate) corrupt: u64,
-    /// Messages that another connection sent, and that only that one should receive.
+    /// Messages for others: an echo of what another connection sent, or a publication of a topic to which the
+    /// connection has not subscribed.
     pub(crate) foreign: u64,
     /// Messages that took longer than allowed.
     pub(crate) late: u64,
@@ -103,6 +105,26 @@ pub(crate) struct FaultReport {
     pub(crate) examples: Vec<String>,
 }
 
+/// A message, as faults count and name it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Label<'a> {
+    /// Its sequence number, unique in the run.
+    pub(crate) sequence: u64,
+    /// Its number in the words of a fault: its place in its topic, for example.
+    pub(crate) number: u64,
+    /// Its topic if the run has several.
+    pub(crate) topic: Option<&'a str>,
+}
+
+impl fmt::Display for Label<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.topic {
+            None => write!(f, "message {}", self.number),
+            Some(topic) => write!(f, "message {} of topic {topic}", self.number),
+        }
+    }
+}
+
 /// The faults of one connection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ConnectionFaults {
@@ -135,12 +157,12 @@ impl Faults {
         self.counts.sum()
     }
 
-    /// `conn` received a later message instead of `sequence`: it counts as missing until it arrives.
-    pub(crate) fn skip(&mut self, conn: u32, sequence: u64) {
+    /// `conn` received a later message instead of `message`, which counts as missing until it arrives.
+    pub(crate) fn skip(&mut self, conn: u32, message: Label<'_>) {
         self.of(conn, |counts| counts.missing += 1);
-        self.skipped.insert((conn, sequence));
+        self.skipped.insert((conn, message.sequence));
         self.expects_skipped = true;
-        self.describe(|| format!("connection {conn}: message {sequence} is missing"));
+        self.describe(|| format!("connection {conn}: {message} is missing"));
     }
 
     /// Whether a skipped message may still arrive.
@@ -153,18 +175,18 @@ impl Faults {
         self.expects_skipped = false;
     }
 
-    /// `conn` received `sequence`, which precedes messages it has already received. Returns whether it was still due.
-    pub(crate) fn behind(&mut self, conn: u32, sequence: u64) -> bool {
-        let was_skipped = self.skipped.remove(&(conn, sequence));
+    /// `conn` received `message`, which precedes messages it has already received. Returns whether it was still due.
+    pub(crate) fn behind(&mut self, conn: u32, message: Label<'_>) -> bool {
+        let was_skipped = self.skipped.remove(&(conn, message.sequence));
         if was_skipped {
             self.of(conn, |counts| {
                 counts.missing -= 1;
                 counts.reordered += 1;
             });
-            self.describe(|| format!("connection {conn}: message {sequence} came after a later one"));
+            self.describe(|| format!("connection {conn}: {message} came after a later one"));
         } else {
             self.of(conn, |counts| counts.duplicate += 1);
-            self.describe(|| format!("connection {conn}: message {sequence} came again"));
+            self.describe(|| format!("connection {conn}: {message} came again"));
         }
         was_skipped
     }
@@ -180,6 +202,12 @@ impl Faults {
     pub(crate) fn foreign(&mut self, conn: u32, owner: u64) {
         self.of(conn, |counts| counts.foreign += 1);
         self.describe(|| format!("connection {conn}: foreign bytes, as connection {owner} has sent them"));
+    }
+
+    /// `conn` received `message`, of a topic to which it has not subscribed.
+    pub(crate) fn misrouted(&mut self, conn: u32, message: Label<'_>) {
+        self.of(conn, |counts| counts.foreign += 1);
+        self.describe(|| format!("connection {conn}: {message}, without a subscription"));
     }
 
     /// `conn` received a message that took `latency_ns`. Counts a fault only if that is too long.
@@ -257,19 +285,29 @@ mod tests {
 
     const LATE: Duration = Duration::from_millis(1);
 
+    fn message(sequence: u64) -> Label<'static> {
+        Label { sequence, number: sequence, topic: None }
+    }
+
+    #[test]
+    fn a_message_is_named_by_its_topic_if_there_are_several() {
+        let of_topic = Label { topic: Some("t-3"), ..message(7) };
+        assert_eq!([message(7), of_topic].map(|label| label.to_string()), ["message 7", "message 7 of topic t-3"]);
+    }
+
     #[test]
     fn a_skipped_message_that_arrives_late_is_reordered_then_a_duplicate() {
         let mut faults = Faults::new(LATE);
         assert_eq!(faults.sum(), 0);
-        faults.skip(3, 10);
-        faults.skip(3, 11);
-        assert!(faults.behind(3, 10) && faults.expects_skipped());
-        assert!(!faults.behind(3, 10));
+        faults.skip(3, message(10));
+        faults.skip(3, message(11));
+        assert!(faults.behind(3, message(10)) && faults.expects_skipped());
+        assert!(!faults.behind(3, message(10)));
         let Counts { missing, reordered, duplicate, .. } = faults.counts();
         assert_eq!((missing, reordered, duplicate, faults.sum()), (1, 1, 1, 3));
         faults.give_up_skipped();
         assert!(!faults.expects_skipped());
-        faults.skip(3, 12);
+        faults.skip(3, message(12));
         assert!(faults.expects_skipped());
     }
 
@@ -282,10 +320,11 @@ mod tests {
             assert_eq!(faults.counts().text(), text);
             assert_eq!(faults.report().examples.len(), 1);
         };
-        fault(|faults| faults.skip(0, 0), "1 missing");
-        fault(|faults| _ = faults.behind(0, 0), "1 duplicate");
+        fault(|faults| faults.skip(0, message(0)), "1 missing");
+        fault(|faults| _ = faults.behind(0, message(0)), "1 duplicate");
         fault(|faults| faults.corrupt(0, b"\xff?"), "1 corrupt");
         fault(|faults| faults.foreign(0, 1), "1 foreign");
+        fault(|faults| faults.misrouted(0, message(0)), "1 foreign");
         fault(|faults| faults.took(0, 1_000_001), "1 late");
         fault(|faults| faults.closed(0, "reset"), "1 closed");
         fault(|faults| faults.refused("503"), "1 refused");

@@ -31,11 +31,20 @@ pub(crate) struct Feed {
     /// Publications so far.
     pub(crate) published: u64,
     publishers: u32,
-    /// Only the first `topic_count` topics have publications.
+    /// Only the first `topic_count` topics have publications in rotation.
     topic_count: u32,
+    /// The topic after them has its own schedule.
+    watched: Option<Watched>,
     /// A publisher's connection has ended, and its messages with it.
     publisher_ended: bool,
     payload: Vec<u8>,
+}
+
+/// The schedule of the watched topic. It has a publisher of its own, numbered after the others.
+#[derive(Clone, Copy)]
+struct Watched {
+    rate: u32,
+    pace: Pace,
 }
 
 /// A scenario around a feed.
@@ -59,12 +68,19 @@ impl Feed {
         payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
         let topic_count = topics.count();
         let deliveries = Deliveries::new(topics, subscribers, publishers == 1, recorder, common.tolerance);
-        Feed { deliveries, published: 0, publishers, topic_count, publisher_ended: false, payload }
+        Feed { deliveries, published: 0, publishers, topic_count, watched: None, publisher_ended: false, payload }
     }
 
     /// Publishes on the first `count` topics only.
     pub(crate) fn on_topics(self, count: u32) -> Feed {
         Feed { topic_count: count, ..self }
+    }
+
+    /// Publishes on the last topic by its own schedule and publisher, and reports its latency apart.
+    pub(crate) fn watch_last(mut self, rate: u32) -> Feed {
+        self.topic_count -= 1;
+        self.deliveries.watch(self.topic_count);
+        Feed { watched: Some(Watched { rate, pace: Pace::new(Some(rate), None) }), ..self }
     }
 
     /// A publisher's connection has ended.
@@ -78,22 +94,66 @@ impl Feed {
         self.deliveries.is_stalled() || self.publisher_ended || self.deliveries.subscribers() == 0
     }
 
+    /// Starts the schedules.
+    fn start(&mut self, pace: &mut Pace) {
+        let now_ns = self.deliveries.recorder.now_ns();
+        pace.start(now_ns);
+        if let Some(Watched { rate, pace }) = &mut self.watched {
+            *pace = Pace::new(Some(*rate), None);
+            pace.start(now_ns);
+        }
+    }
+
     /// Publishes the due messages, with topics and publishers in rotation.
     fn publish_due(&mut self, pace: &mut Pace, clients: &mut Clients) {
         let now_ns = self.deliveries.recorder.now_ns();
+        self.publish_watched(now_ns, clients);
         for _ in 0..PUBLICATIONS_PER_TURN {
             let Some(intended_ns) = pace.take_due(self.deliveries.under_way(), now_ns) else { return };
             let topic = (self.published % u64::from(self.topic_count)) as u32;
             let publisher = (self.published % u64::from(self.publishers)) as u32;
-            let sequence = u64::from(topic) << TOPIC_SHIFT | self.deliveries.next_sequence(topic);
-            payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: intended_ns });
             let times = Times { intended_ns, actual_ns: now_ns };
-            self.deliveries.publish(topic, &self.payload, times);
             self.published += 1;
             if pace.is_client_driven() {
                 self.deliveries.recorder.published(times);
             }
-            clients.publish(publisher, topic, &self.payload);
+            self.publish(topic, publisher, times, clients);
+        }
+    }
+
+    fn publish_watched(&mut self, now_ns: u64, clients: &mut Clients) {
+        while let Some(intended_ns) = self.watched.as_mut().and_then(|watched| watched.pace.take_due(0, now_ns)) {
+            self.publish(self.topic_count, self.publishers, Times { intended_ns, actual_ns: now_ns }, clients);
+        }
+    }
+
+    fn publish(&mut self, topic: u32, publisher: u32, times: Times, clients: &mut Clients) {
+        let sequence = u64::from(topic) << TOPIC_SHIFT | self.deliveries.next_sequence(topic);
+        payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: times.intended_ns });
+        self.deliveries.publish(topic, &self.payload, times);
+        clients.publish(publisher, topic, &self.payload, times.actual_ns);
+    }
+
+    /// Time until the next publication is due, at most `patience`.
+    fn next_due_in(&self, pace: &Pace, patience: Duration) -> Duration {
+        let (under_way, now_ns) = (self.deliveries.under_way(), self.deliveries.recorder.now_ns());
+        let watched = self.watched.and_then(|watched| watched.pace.next_due_in(0, now_ns));
+        let due = [pace.next_due_in(under_way, now_ns), watched];
+        due.into_iter().flatten().fold(patience, Duration::min)
+    }
+
+    /// Whether everything published was delivered and acknowledged, or is no longer expected.
+    fn is_settled(&mut self, clients: &Clients) -> bool {
+        if !self.deliveries.is_close_received() {
+            return false;
+        }
+        match clients.unanswered() {
+            0 => true,
+            count if self.deliveries.is_idle_for_long() => {
+                self.deliveries.faults.refused(&format!("{count} publications were never acknowledged"));
+                true
+            }
+            _ => false,
         }
     }
 }
@@ -106,20 +166,19 @@ pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
 /// Publishes at this pace for `duration`, then waits for all deliveries.
 pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace: Pace, clients: &mut Clients) {
     let end = Instant::now() + duration;
-    pace.start(scenario.feed().deliveries.recorder.now_ns());
+    scenario.feed().start(&mut pace);
     loop {
         if scenario.feed().is_over() {
             return scenario.feed().deliveries.give_up();
         }
-        if Instant::now() < end {
+        let is_publishing = Instant::now() < end;
+        if is_publishing {
             scenario.feed().publish_due(&mut pace, clients);
-        } else if scenario.feed().deliveries.is_close_received() && clients.is_answered() {
+        } else if scenario.feed().is_settled(clients) {
             return;
         }
         let patience = scenario.on_turn(clients).min(TURN);
-        let deliveries = &scenario.feed().deliveries;
-        let (under_way, now_ns) = (deliveries.under_way(), deliveries.recorder.now_ns());
-        let timeout = pace.next_due_in(under_way, now_ns).map_or(patience, |due| due.min(patience));
+        let timeout = if is_publishing { scenario.feed().next_due_in(&pace, patience) } else { patience };
         clients.turn(timeout, scenario);
         scenario.feed().deliveries.turn_over();
     }

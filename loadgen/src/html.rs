@@ -159,13 +159,10 @@ fn latency_table(report: &Report) -> String {
             [mean_us, p50_us, p90_us, p99_us, p999_us, max_us].map(|us| format!("<td>{}</td>", microseconds(*us)));
         format!("<tr><th>{name}</th>{}</tr>", cells.concat())
     };
-    let corrected = report.latency.corrected.iter().map(|summary| row("corrected: from intended time", summary));
-    let uncorrected = row("uncorrected: from actual time", &report.latency.uncorrected);
+    let rows = report.latency.named().into_iter();
+    let rows: String = rows.map(|(name, from, summary)| row(&format!("{name}: from {from} time"), summary)).collect();
     let head = ["", "mean", "p50", "p90", "p99", "p99.9", "max"].map(|name| format!("<th>{name}</th>")).concat();
-    format!(
-        "<table><caption>Latency</caption><tr class=\"head\">{head}</tr>{}{uncorrected}</table>",
-        corrected.collect::<String>()
-    )
+    format!("<table><caption>Latency</caption><tr class=\"head\">{head}</tr>{rows}</table>")
 }
 
 fn fault_table(faults: &FaultReport) -> String {
@@ -222,6 +219,16 @@ mod tests {
         }
         assert!(page.contains("Every message was right") && page.contains("1.89 ms"));
         assert!(page.contains("corrected"));
+    }
+
+    #[test]
+    fn the_watched_topic_and_acknowledgements_have_their_own_rows() {
+        let mut outcome = outcome();
+        outcome.findings[0].recorded.watched.record(2_000_000);
+        outcome.findings[0].recorded.acknowledged.record(300_000);
+        let page = page(&Report::new(outcome));
+        assert!(page.contains("<th>watched: from intended time</th><td>2.00 ms</td>"), "{page}");
+        assert!(page.contains("<th>acknowledged: from actual time</th><td>300 us</td>"), "{page}");
     }
 
     #[test]

@@ -65,6 +65,11 @@ impl Latencies {
         self.0.value_at_quantile(share).min(self.0.max()) as f64 / 1e3
     }
 
+    /// The usual quantiles; `None` without latencies.
+    pub(crate) fn summary_if_any(&self) -> Option<Summary> {
+        (self.count() > 0).then(|| self.summary())
+    }
+
     /// The usual quantiles.
     pub(crate) fn summary(&self) -> Summary {
         Summary {

@@ -17,7 +17,7 @@ pub(crate) struct ConnectOptions {
     /// Use the protocol described in this file; see loadgen/README.md
     #[arg(long, value_name = "FILE", conflicts_with = "driver")]
     pub(crate) script: Option<PathBuf>,
-    /// The topic name; replaces {topic} in addresses
+    /// The topic name; replaces {topic} in addresses. With --topics, -0, -1 and so on are appended
     #[arg(long, default_value = "load")]
     pub(crate) topic: String,
     /// Header for the opening handshake, as 'Name: value'; may be repeated
@@ -47,6 +47,16 @@ impl ConnectOptions {
     /// Whether a subscriber can name its topic only in the address it connects to.
     pub(crate) fn needs_topic_in_address(&self) -> bool {
         self.script.is_none() && matches!(self.driver, DriverName::Raw | DriverName::Sse | DriverName::Mercure)
+    }
+
+    /// Whether a subscriber can have several topics: those of a script and in an address are separated by commas.
+    pub(crate) fn takes_several_topics(&self) -> bool {
+        self.script.is_some() || matches!(self.driver, DriverName::Raw | DriverName::Sse)
+    }
+
+    /// Whether a publisher can name its topic only in the address of a POST.
+    pub(crate) fn needs_topic_in_publish_address(&self) -> bool {
+        self.script.is_none() && matches!(self.driver, DriverName::Raw | DriverName::Sse)
     }
 }
 

@@ -11,6 +11,9 @@ use std::ops::Range;
 /// Hexadecimal digits of a stamp within a message: 16 of sequence, 16 of time, 8 of checksum.
 const STAMP: Range<usize> = 2..42;
 
+/// The digits of the sequence number.
+const SEQUENCE: Range<usize> = 2..18;
+
 /// The bytes before and after the stamp, and at the end of a message.
 const BEFORE: &[u8] = b"[\"";
 const BEHIND: &[u8] = b"\"";
@@ -54,6 +57,11 @@ pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
     let mut intact = vec![0; payload.len().max(PAYLOAD_BYTES_MIN)];
     write(&mut intact, stamp);
     (intact == payload).then_some(stamp)
+}
+
+/// Reads the sequence number at the front of a message without checking it.
+pub(crate) fn peek_sequence(payload: &[u8]) -> Option<u64> {
+    read_hex(payload.get(SEQUENCE)?)
 }
 
 /// `len` bytes of array elements, each with a comma before it: distinct quotes, and the beginning of one more as a
@@ -127,6 +135,7 @@ mod tests {
                 assert!(payload.is_ascii());
                 assert!(serde_json::from_slice::<Vec<serde_json::Value>>(&payload).is_ok(), "{size}");
                 assert_eq!(read(&payload), Some(stamp));
+                assert_eq!(peek_sequence(&payload[..SEQUENCE.end]), Some(stamp.sequence));
             }
         }
     }
@@ -155,5 +164,6 @@ mod tests {
             }
         }
         (0..payload.len()).for_each(|len| assert_eq!(read(&payload[..len]), None, "{len}"));
+        (0..SEQUENCE.end).for_each(|len| assert_eq!(peek_sequence(&payload[..len]), None, "{len}"));
     }
 }

@@ -57,14 +57,19 @@ pub(crate) struct Recorded {
     pub(crate) lateness: Latencies,
     /// Time that received messages waited in this program: one entry per turn of the loop.
     pub(crate) backlog: Latencies,
+    /// From the intended time to receipt, on the watched topic, which is not in the others.
+    pub(crate) watched: Latencies,
+    /// From passing a publication to the kernel to its acknowledgement.
+    pub(crate) acknowledged: Latencies,
     /// The share of time in which the busiest worker ran on a CPU or was ready to run.
     pub(crate) busy_share: f64,
 }
 
 impl Recorded {
     pub(crate) fn new() -> Recorded {
-        let [corrected, uncorrected, lateness, backlog] = std::array::from_fn(|_| Latencies::new());
-        Recorded { corrected, uncorrected, lateness, backlog, busy_share: 0.0 }
+        let [corrected, uncorrected, lateness, backlog, watched, acknowledged] =
+            std::array::from_fn(|_| Latencies::new());
+        Recorded { corrected, uncorrected, lateness, backlog, watched, acknowledged, busy_share: 0.0 }
     }
 
     /// Adds the figures of another worker.
@@ -73,12 +78,15 @@ impl Recorded {
         self.uncorrected.merge(&other.uncorrected);
         self.lateness.merge(&other.lateness);
         self.backlog.merge(&other.backlog);
+        self.watched.merge(&other.watched);
+        self.acknowledged.merge(&other.acknowledged);
         self.busy_share = self.busy_share.max(other.busy_share);
     }
 
     fn clear(&mut self) {
-        let Recorded { corrected, uncorrected, lateness, backlog, .. } = self;
-        [corrected, uncorrected, lateness, backlog].into_iter().for_each(Latencies::clear);
+        let Recorded { corrected, uncorrected, lateness, backlog, watched, acknowledged, busy_share: _ } = self;
+        let all = [corrected, uncorrected, lateness, backlog, watched, acknowledged];
+        all.into_iter().for_each(Latencies::clear);
     }
 }
 
@@ -135,6 +143,16 @@ impl Recorder {
             self.count_up();
             self.tally.add(times, now_ns);
         }
+    }
+
+    /// A message with these times arrived on the watched topic.
+    pub(crate) fn received_watched(&mut self, times: Times, now_ns: u64) {
+        self.recorded.watched.record(now_ns.saturating_sub(times.intended_ns));
+    }
+
+    /// The server acknowledged a publication after this time.
+    pub(crate) fn acknowledged(&mut self, latency_ns: u64) {
+        self.recorded.acknowledged.record(latency_ns);
     }
 
     /// Records the tallied messages.
@@ -203,10 +221,12 @@ mod tests {
         recorder.published(Times::now(1));
         recorder.received(Times::now(1), 2);
         recorder.woken(0);
+        recorder.received_watched(Times::now(1), 2);
+        recorder.acknowledged(1);
         recorder.turn_over(1, 0);
         recorder.start_measuring();
-        let Recorded { corrected, uncorrected, lateness, backlog, .. } = &recorder.recorded;
-        assert_eq!([corrected, uncorrected, lateness, backlog].map(Latencies::count), [0; 4]);
+        let Recorded { corrected, uncorrected, lateness, backlog, watched, acknowledged, .. } = &recorder.recorded;
+        assert_eq!([corrected, uncorrected, lateness, backlog, watched, acknowledged].map(Latencies::count), [0; 6]);
     }
 
     #[test]

@@ -76,12 +76,29 @@ pub(crate) struct LatencyReport {
     pub(crate) corrected: Option<Summary>,
     /// From the time the message was passed to the kernel.
     pub(crate) uncorrected: Summary,
+    /// From the scheduled time, on the watched topic, whose messages are not in the others.
+    #[serde(default)]
+    pub(crate) watched: Option<Summary>,
+    /// From the time a publication was passed to the kernel to its acknowledgement.
+    #[serde(default)]
+    pub(crate) acknowledged: Option<Summary>,
 }
 
 impl LatencyReport {
     /// The latency to rely on: corrected if there is a schedule.
     pub(crate) fn honest(&self) -> &Summary {
         self.corrected.as_ref().unwrap_or(&self.uncorrected)
+    }
+
+    /// All latencies that were measured, each with its name and the time that it runs from.
+    pub(crate) fn named(&self) -> Vec<(&'static str, &'static str, &Summary)> {
+        let all = [
+            ("corrected", "intended", self.corrected.as_ref()),
+            ("uncorrected", "actual", Some(&self.uncorrected)),
+            ("watched", "intended", self.watched.as_ref()),
+            ("acknowledged", "actual", self.acknowledged.as_ref()),
+        ];
+        all.into_iter().filter_map(|(name, from, summary)| Some((name, from, summary?))).collect()
     }
 }
 
@@ -158,6 +175,8 @@ impl Report {
             latency: LatencyReport {
                 corrected: outcome.open_loop.then(|| recorded.corrected.summary()),
                 uncorrected: recorded.uncorrected.summary(),
+                watched: recorded.watched.summary_if_any(),
+                acknowledged: recorded.acknowledged.summary_if_any(),
             },
             slowest_share: ratio(slowest as f64 * counts.len() as f64, count as f64),
             client_cpus: ratio(cost.client_cpu.as_secs_f64(), seconds),
@@ -238,6 +257,7 @@ pub(crate) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::faults::Label;
     use crate::process::Usage;
     use crate::recorder::Times;
     use crate::timeline::Tick;
@@ -292,10 +312,31 @@ pub(crate) mod tests {
         assert_eq!((report.slowest_share, report.client_cpus), (0.75, 0.5));
         let server = report.server.as_ref().unwrap();
         assert_eq!((server.cpu_ns_each, server.per_cpu_second, server.cpus), (1e6, 1000.0, 0.6));
-        let LatencyReport { corrected, uncorrected } = &report.latency;
+        let LatencyReport { corrected, uncorrected, watched, acknowledged } = &report.latency;
+        assert_eq!((watched, acknowledged), (&None, &None));
         assert!((uncorrected.p50_us - 500.0).abs() < 1.0);
         assert!((corrected.as_ref().unwrap().p50_us - 1400.0).abs() < 2.0);
         assert_eq!(report.latency.honest(), corrected.as_ref().unwrap());
+    }
+
+    #[test]
+    fn the_watched_topic_and_acknowledgements_have_their_own_latency() {
+        let mut outcome = outcome();
+        outcome.findings[0].recorded.watched.record(2_000);
+        outcome.findings[0].recorded.acknowledged.record(3_000);
+        let latency = Report::new(outcome).latency;
+        let shown: Vec<_> = latency.named().into_iter().map(|(name, _, summary)| (name, summary.count)).collect();
+        let expected = [("corrected", 1000), ("uncorrected", 1000), ("watched", 1), ("acknowledged", 1)];
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_report_of_an_earlier_version_has_fewer_latencies() {
+        let report = Report::new(outcome());
+        let text = serde_json::to_string(&report).unwrap();
+        let earlier = text.replacen(",\"watched\":null,\"acknowledged\":null", "", 1);
+        assert_ne!(earlier, text);
+        assert_eq!(parse(&earlier), Ok(report));
     }
 
     #[test]
@@ -318,7 +359,7 @@ pub(crate) mod tests {
             let mut outcome = outcome();
             outcome.findings[0].recorded.busy_share = busy_share;
             if faulty {
-                outcome.findings[0].faults.skip(7, 9);
+                outcome.findings[0].faults.skip(7, Label { sequence: 9, number: 9, topic: None });
             }
             Report::new(outcome).verdict
         };

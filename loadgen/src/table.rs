@@ -17,10 +17,8 @@ pub(crate) fn of_run(report: &Report) -> String {
         line(unit, &format!("{} in {:.2} s, {} a second", count(report.count), report.seconds, rate(report))),
         line("latency", &columns(["mean", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned))),
     ];
-    if let Some(corrected) = &latency.corrected {
-        lines.push(line("  corrected (intended)", &summary(corrected)));
-    }
-    lines.push(line("  uncorrected (actual)", &summary(&latency.uncorrected)));
+    let named = latency.named().into_iter();
+    lines.extend(named.map(|(name, from, figures)| line(&format!("  {name} ({from})"), &summary(figures))));
     lines.push(line("slowest connection", &format!("{:.3} of the average one's {unit}", report.slowest_share)));
     lines.extend(report.server.iter().flat_map(|server| server_lines(server, unit)));
     lines.extend(report.figures.iter().map(|Figure { name, value, unit }| line(name, &quantity(*value, unit))));
@@ -85,6 +83,7 @@ fn fault_lines(faults: &FaultReport) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::faults::Label;
     use crate::report::tests::outcome;
 
     #[test]
@@ -107,9 +106,22 @@ fanout ws://a:1/: 3 connections, 64 B, 600 publications a second
     }
 
     #[test]
+    fn the_watched_topic_and_acknowledgements_have_their_own_lines() {
+        let mut outcome = outcome();
+        outcome.findings[0].recorded.watched.record(2_000_000);
+        outcome.findings[0].recorded.acknowledged.record(300_000);
+        let text = of_run(&Report::new(outcome));
+        let expected = "\
+  \u{20} watched (intended)      2.00 ms  2.00 ms  2.00 ms  2.00 ms  2.00 ms  2.00 ms
+  \u{20} acknowledged (actual)    300 us   300 us   300 us   300 us   300 us   300 us
+";
+        assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
     fn faults_and_a_bound_client_are_named() {
         let mut outcome = outcome();
-        outcome.findings[0].faults.skip(7, 9);
+        outcome.findings[0].faults.skip(7, Label { sequence: 9, number: 9, topic: None });
         outcome.findings[0].faults.refused("503");
         outcome.findings[0].recorded.busy_share = 0.97;
         let text = of_run(&Report::new(outcome));

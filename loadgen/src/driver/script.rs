@@ -101,6 +101,10 @@ impl Script {
 }
 
 impl Driver for Script {
+    fn is_stateless(&self) -> bool {
+        true
+    }
+
     fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
     }

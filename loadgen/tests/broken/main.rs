@@ -32,6 +32,12 @@ impl Run {
         }
     }
 
+    fn figure(&self, name: &str) -> u64 {
+        let figures = self.report["figures"].as_array().expect("a report has figures");
+        let found = figures.iter().find(|figure| figure["name"] == name).expect("a fan-out has this figure");
+        found["value"].as_f64().expect("a number") as u64
+    }
+
     fn latency_us(&self, from: &str, figure: &str) -> f64 {
         self.report["latency"][from][figure].as_f64().expect("an open loop has both latencies")
     }
@@ -59,6 +65,86 @@ fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
     all.extend(usual.iter().filter(|[flag, _]| !flags.contains(flag)).flatten());
     all.extend(flags);
     loadgen(name, &all)
+}
+
+/// Two subscribers of four topics each, out of six, and 1,000 publications per second.
+fn fan_out_of_topics(name: &str, server: &Server, flags: &[&str]) -> Run {
+    let script = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.script", std::process::id()));
+    std::fs::write(&script, r#"{"publish": "{topic} {payload}"}"#).expect("the directory exists");
+    let (feed, publish) = (server.url("/feed/{topic}"), server.url("/publish"));
+    let mut all = vec!["fanout", "--script", script.to_str().expect("a path is text"), "--url", &feed];
+    all.extend(["--publish", &publish, "--connections", "2", "--warmup", "0ms", "--duration", "1s", "--late", "1m"]);
+    all.extend(["--topics", "6", "--topics-per-connection", "4"]);
+    let usual = [["--rate", "1000"]];
+    all.extend(usual.iter().filter(|[flag, _]| !flags.contains(flag)).flatten());
+    all.extend(flags);
+    let run = loadgen(name, &all);
+    std::fs::remove_file(&script).expect("it was there");
+    run
+}
+
+/// Some topics have one of the two subscribers, others both: eight subscriptions in six topics.
+#[test]
+fn a_correct_server_of_several_topics_has_no_faults() {
+    let run = fan_out_of_topics("topics", &Server::start(Fault::None), &[]);
+    assert!(run.faults().is_empty() && run.code != 1, "{}", run.text);
+    let (count, publications) = (run.report["count"].as_u64().unwrap(), run.figure("publications"));
+    assert!(count.abs_diff(publications * 8 / 6) <= 8, "each goes to 8 / 6 subscribers on average: {}", run.text);
+    assert!(run.text.contains("on 6 topics, 4 for each connection"), "{}", run.text);
+}
+
+#[test]
+fn each_fault_in_one_of_several_topics_has_its_name() {
+    let cases = [
+        // Only number 500.
+        ("topics-drops", Fault::Drops(1000), "missing"),
+        ("topics-repeats", Fault::Repeats(300), "duplicate"),
+        ("topics-swaps", Fault::Swaps(301), "reordered"),
+        ("topics-corrupts", Fault::Corrupts(302), "corrupt"),
+    ];
+    for (name, fault, kind) in cases {
+        let server = Server::start(fault);
+        let run = fan_out_of_topics(name, &server, &["--patience", "1s"]);
+        assert!((1..=2).contains(&server.faults_made()), "{kind}");
+        run.expect_faults(&[(kind, server.faults_made())]);
+        assert!(kind == "corrupt" || run.text.contains(" of topic load-"), "{}", run.text);
+    }
+}
+
+#[test]
+fn a_message_of_a_topic_without_a_subscription_is_foreign() {
+    // Publication 5 goes to the last topic, which has one of the two subscribers.
+    let server = Server::start(Fault::Misroutes(605));
+    let run = fan_out_of_topics("misroutes", &server, &[]);
+    assert_eq!(server.faults_made(), 1);
+    run.expect_faults(&[("foreign", 1)]);
+    assert!(run.text.contains("message 100 of topic load-5, without a subscription"), "{}", run.text);
+}
+
+#[test]
+fn a_message_that_only_others_received_is_missing_there_and_foreign_here() {
+    let run = fan_out_of_topics("exchanges", &Server::start(Fault::Exchanges(605)), &["--patience", "1s"]);
+    run.expect_faults(&[("foreign", 1), ("missing", 1)]);
+}
+
+#[test]
+fn the_latency_of_a_watched_topic_is_its_own() {
+    let server = Server::start(Fault::SlowsTopic("load-watched", Duration::from_millis(300)));
+    let run = fan_out_of_topics("watched", &server, &["--watchers", "2", "--watch-rate", "2", "--rate", "100"]);
+    assert!(run.faults().is_empty() && run.code != 1, "{}", run.text);
+    assert_eq!((&run.report["connections"], &run.report["latency"]["watched"]["count"]), (&2.into(), &4.into()));
+    assert!(run.latency_us("watched", "p50_us") > 299_000.0, "{}", run.text);
+    assert!(run.latency_us("corrected", "p50_us") < 200_000.0, "{}", run.text);
+    assert!(run.text.contains("2 a second to 2 watchers"), "{}", run.text);
+}
+
+#[test]
+fn a_fault_of_the_watched_topic_counts() {
+    let server = Server::start(Fault::Repeats(1));
+    let run = fan_out_of_topics("watched-twice", &server, &["--watchers", "1", "--watch-rate", "5", "--rate", "1"]);
+    assert_eq!(server.faults_made(), 1, "only the watchers' connection publishes twice");
+    run.expect_faults(&[("duplicate", 1)]);
+    assert!(run.text.contains("message 1 of topic load-watched came again"), "{}", run.text);
 }
 
 #[test]

@@ -1,4 +1,7 @@
-//! A server that sends each publication to every subscriber, except for one fault, which it counts.
+//! A server that sends each publication to every subscriber of its topic, except for one fault, which it counts.
+//!
+//! `/feed/a,b` subscribes to the topics a and b, `/feed` to all. A publication is a payload, or a topic, a blank and a
+//! payload.
 //!
 //! It uses plain threads and sockets. It shares the codec with the program under test, but not the checks: it makes its
 //! faults without knowledge of the payloads.
@@ -12,7 +15,7 @@ use std::time::Duration;
 
 use ringfeed::proto::{Decoder, Event, Message, Role, accept_key, encode_message};
 
-/// The fault of the server. Numbers count publications from 0.
+/// The fault of the server. Numbers count the publications of a connection from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// No fault.
@@ -21,8 +24,14 @@ pub(crate) enum Fault {
     Drops(u64),
     /// Sends this one twice.
     Repeats(u64),
-    /// Exchanges this one and the next.
+    /// Exchanges this one and the next of its topic.
     Swaps(u64),
+    /// Sends this one to the subscribers of other topics, too.
+    Misroutes(u64),
+    /// Sends this one only to the subscribers of other topics.
+    Exchanges(u64),
+    /// Delays each publication of this topic by this much.
+    SlowsTopic(&'static str, Duration),
     /// Sends this one later by this much, after others.
     Delays(u64, Duration),
     /// Changes a byte of this one.
@@ -47,11 +56,23 @@ pub(crate) struct Server {
 
 struct State {
     fault: Fault,
-    subscribers: Mutex<Vec<TcpStream>>,
+    subscribers: Mutex<Vec<Subscriber>>,
     /// The first message for an echo, and its sender.
     first: Mutex<Option<(SocketAddr, Vec<u8>)>>,
     /// Deliveries hit by the fault so far.
     made: AtomicU64,
+}
+
+struct Subscriber {
+    /// None stands for all.
+    topics: Vec<String>,
+    stream: TcpStream,
+}
+
+impl Subscriber {
+    fn has(&self, topic: &str) -> bool {
+        self.topics.is_empty() || self.topics.iter().any(|name| name == topic)
+    }
 }
 
 impl Server {
@@ -72,7 +93,7 @@ impl Server {
         Server { address, state }
     }
 
-    /// The URL of `path`: `/feed` to subscribe, `/publish` to publish, `/echo`.
+    /// The URL of `path`: `/feed` or `/feed/a,b` to subscribe, `/publish` to publish, `/echo`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("ws://{}{path}", self.address)
     }
@@ -87,11 +108,12 @@ impl Server {
 fn serve(mut stream: TcpStream, state: &State) {
     let Some((path, answer)) = read_handshake(&mut stream) else { return };
     stream.set_nodelay(true).expect("a socket has this option");
-    if path == "/feed" {
+    if let Some(list) = path.strip_prefix("/feed") {
+        let topics = list.strip_prefix('/').into_iter().flat_map(|list| list.split(',')).map(str::to_owned).collect();
         // Sends the response under the lock, so that a subscriber with a response receives all later publications.
         let mut subscribers = state.subscribers.lock().expect("no thread panics");
         if stream.write_all(answer.as_bytes()).is_ok() {
-            subscribers.push(stream);
+            subscribers.push(Subscriber { topics, stream });
         }
     } else if stream.write_all(answer.as_bytes()).is_ok() {
         let mut number = 0;
@@ -139,26 +161,53 @@ fn read_messages(stream: &mut TcpStream, mut on_message: impl FnMut(&[u8])) {
     }
 }
 
-fn publish(state: &State, number: u64, payload: &[u8]) {
+fn publish(state: &State, number: u64, message: &[u8]) {
+    let (topic, payload) = split_topic(message);
     let frame = frame(payload);
+    if let Fault::SlowsTopic(slow, by) = state.fault
+        && slow == topic
+    {
+        thread::sleep(by);
+    }
     let mut subscribers = state.subscribers.lock().expect("no thread panics");
-    let hit = subscribers.len() as u64;
-    let made = || _ = state.made.fetch_add(hit, Ordering::Relaxed);
-    let mut send = |frame: &[u8]| subscribers.iter_mut().for_each(|stream| _ = stream.write_all(frame));
+    let hit = subscribers.iter().filter(|subscriber| subscriber.has(topic)).count() as u64;
+    let others = subscribers.len() as u64 - hit;
+    let made_for = |count: u64| _ = state.made.fetch_add(count, Ordering::Relaxed);
+    let made = || made_for(hit);
+    let mut send_where = |wants: &dyn Fn(&Subscriber) -> bool, frame: &[u8]| {
+        let those = subscribers.iter_mut().filter(|subscriber| wants(subscriber));
+        those.for_each(|subscriber| _ = subscriber.stream.write_all(frame));
+    };
+    let mut send = |frame: &[u8]| send_where(&|subscriber| subscriber.has(topic), frame);
     match state.fault {
         Fault::Drops(every) if number % every == every / 2 => made(),
         Fault::Repeats(at) if number == at => {
             made();
             send(&[frame.clone(), frame].concat());
         }
-        Fault::Swaps(at) if number == at => HELD.set(frame),
-        Fault::Swaps(at) if number == at + 1 => {
-            made();
-            send(&[frame, HELD.take()].concat());
+        Fault::Swaps(at) if number == at => HELD.set(Some((topic.to_owned(), frame))),
+        Fault::Swaps(_) => match HELD.take() {
+            Some((of, held)) if of == topic => {
+                made();
+                send(&[frame, held].concat());
+            }
+            held => {
+                HELD.set(held);
+                send(&frame);
+            }
+        },
+        Fault::Misroutes(at) if number == at => {
+            made_for(others);
+            send_where(&|_| true, &frame);
+        }
+        Fault::Exchanges(at) if number == at => {
+            made_for(others);
+            send_where(&|subscriber| !subscriber.has(topic), &frame);
         }
         Fault::Delays(at, by) if number == at => {
             made();
-            let streams: Vec<_> = subscribers.iter().map(|stream| stream.try_clone().expect("one is free")).collect();
+            let those = subscribers.iter().filter(|subscriber| subscriber.has(topic));
+            let streams: Vec<_> = those.map(|one| one.stream.try_clone().expect("a descriptor is free")).collect();
             thread::spawn(move || {
                 thread::sleep(by);
                 streams.into_iter().for_each(|mut stream| _ = stream.write_all(&frame));
@@ -180,7 +229,7 @@ fn publish(state: &State, number: u64, payload: &[u8]) {
         }
         Fault::Dies(at) if number == at => {
             made();
-            let ended = subscribers.drain(..).map(|stream| stream.shutdown(std::net::Shutdown::Both));
+            let ended = subscribers.drain(..).map(|one| one.stream.shutdown(std::net::Shutdown::Both));
             ended.for_each(|result| result.expect("the socket is open"));
         }
         _ => send(&frame),
@@ -188,8 +237,16 @@ fn publish(state: &State, number: u64, payload: &[u8]) {
 }
 
 thread_local! {
-    /// The frame that is sent after the next one.
-    static HELD: std::cell::Cell<Vec<u8>> = const { std::cell::Cell::new(Vec::new()) };
+    /// The frame that is sent after the next one of its topic.
+    static HELD: std::cell::Cell<Option<(String, Vec<u8>)>> = const { std::cell::Cell::new(None) };
+}
+
+/// The topic and the payload of a publication. Payloads begin with a bracket.
+fn split_topic(message: &[u8]) -> (&str, &[u8]) {
+    let Some(blank) = message.iter().position(|byte| *byte == b' ').filter(|_| message[0] != b'[') else {
+        return ("", message);
+    };
+    (str::from_utf8(&message[..blank]).expect("topics are text"), &message[blank + 1..])
 }
 
 fn echo(state: &State, number: u64, payload: &[u8], stream: &mut TcpStream) {

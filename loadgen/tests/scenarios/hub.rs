@@ -116,7 +116,9 @@ fn serve(mut stream: Box<dyn Stream>, state: &State) {
                 return;
             }
             publish(state, &posted_payload(state.speech, &body));
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+            if path != "/unanswered" {
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}");
+            }
         } else if state.speech == Speech::EventStream && path == "/sse/load" {
             let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
             return subscribe(state, stream, head.as_bytes());

@@ -81,8 +81,22 @@ fn gentle_fanout(name: &str, flags: &[&str]) -> Run {
 fn raw_feeds_accept_publications_by_post_and_by_web_socket() {
     let hub = Hub::start(Speech::Raw);
     let feed = hub.url("ws", "/feed/{topic}");
-    gentle_fanout("post", &["--url", &feed, "--publish", &hub.url("http", "/publish/{topic}")]);
-    gentle_fanout("socket", &["--url", &feed, "--publish", &hub.url("ws", "/publish")]);
+    let by_post = gentle_fanout("post", &["--url", &feed, "--publish", &hub.url("http", "/publish/{topic}")]);
+    let acknowledged = |run: &Run| run.report.as_ref().expect("a report")["latency"]["acknowledged"].clone();
+    assert_eq!(acknowledged(&by_post)["count"].as_f64(), Some(by_post.figure("publications")), "each has an answer");
+    let by_socket = gentle_fanout("socket", &["--url", &feed, "--publish", &hub.url("ws", "/publish")]);
+    assert!(acknowledged(&by_socket).is_null() && !by_socket.stdout.contains("acknowledged"), "{}", by_socket.stdout);
+}
+
+#[test]
+fn publications_that_are_never_acknowledged_fail_the_run() {
+    let hub = Hub::start(Speech::Raw);
+    let (feed, publish) = (hub.url("ws", "/feed"), hub.url("http", "/unanswered"));
+    let flags = ["fanout", "--url", &feed, "--publish", &publish, "--patience", "500ms"];
+    let run = run("unanswered", &[&flags[..], &GENTLE].concat());
+    assert_eq!(run.code, 1, "{}", run.stdout);
+    assert!(run.stdout.contains("publications were never acknowledged"), "{}", run.stdout);
+    assert!(run.count() > 0.0, "they were delivered: {}", run.stdout);
 }
 
 #[test]
@@ -304,7 +318,14 @@ fn contradicting_flags_are_rejected() {
     let feed = ["fanout", "--url", "ws://127.0.0.1:1/", "--publish", "http://127.0.0.1:1/"];
     let with = |more: &[&str]| run("flags", &[&feed[..], more].concat());
     with(&["--topics", "2"]).expect_refusal(&["{topic}"]);
-    with(&["--topics", "20", "--connections", "10"]).expect_refusal(&["20 topics", "10"]);
+    with(&["--watchers", "1"]).expect_refusal(&["{topic}"]);
+    with(&["--topics", "2", "--topics-per-connection", "3"]).expect_refusal(&["3 topics", "--topics 3", "not 2"]);
+    with(&["--topics", "2", "--topics-per-connection", "2", "--driver", "nats"]).expect_refusal(&["raw", "--script"]);
+    let fixed = ["fanout", "--url", "ws://127.0.0.1:1/{topic}", "--topics", "2", "--publish"];
+    for publish in ["http://127.0.0.1:1/publish", "ws://127.0.0.1:1/publish/{topic}"] {
+        run("flags", &[&fixed[..], &[publish]].concat()).expect_refusal(&[publish, "{topic}", "--script"]);
+    }
+    with(&["--topics", "20", "--connections", "10"]).expect_refusal(&["20 topics", "20 connections", "not 10"]);
     with(&["--driver", "sse"]).expect_refusal(&["http"]);
     with(&["--script", "not/there.json"]).expect_refusal(&["not/there.json"]);
     with(&["--driver", "pigeon"]).expect_refusal(&["pigeon", "mqtt"]);
