@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Ringfeed against itself, in alternation: with clients of Centrifugo's protocol and with raw ones (topics), or with a
-# tenth of its subscribers stalled and with none (stalled). See benches/README.md.
+# Ringfeed against itself, in alternation: with clients of Centrifugo's protocol and with raw ones (topics), with a
+# tenth of its subscribers stalled and with none (stalled), or with its control plane on the shards' CPU and on another
+# (acknowledgements). See benches/README.md.
 #
-#   benches/compare/run.sh [--no-steering] topics|stalled [--rounds N] [--duration 2s] [--case TEXT]
+#   benches/compare/run.sh [--no-steering] topics|stalled|acknowledgements [--rounds N] [--duration 2s] [--case TEXT]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 

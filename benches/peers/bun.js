@@ -1,5 +1,8 @@
-// Bun's built-in WebSocket server: publishes to a topic and echoes, without other work per message. With --deflate it
+// Bun's built-in WebSocket server: publishes to topics and echoes, without other work per message. With --deflate it
 // compresses, using the compressor shared by all connections.
+//
+// A socket of /feed/a,b subscribes to a and b. A message on /publish goes to the topic bench, one on /publish/topics to
+// the topic before its first blank.
 const deflate = process.argv.includes("--deflate");
 const server = Bun.serve({
   hostname: "127.0.0.1",
@@ -14,11 +17,16 @@ const server = Bun.serve({
     idleTimeout: 0,
     backpressureLimit: 64 * 1024 * 1024,
     open(socket) {
-      if (socket.data.startsWith("/feed/")) socket.subscribe("bench");
+      if (socket.data.startsWith("/feed/")) {
+        for (const topic of socket.data.slice("/feed/".length).split(",")) socket.subscribe(topic);
+      }
     },
     message(socket, message) {
       if (socket.data === "/publish") server.publish("bench", message, deflate);
-      else socket.send(message, deflate);
+      else if (socket.data === "/publish/topics") {
+        const blank = message.indexOf(" ");
+        server.publish(message.slice(0, blank), message.slice(blank + 1), deflate);
+      } else socket.send(message, deflate);
     },
   },
 });

@@ -57,6 +57,12 @@ enum PlanName {
     Topics,
     /// Ringfeed with a tenth of its subscribers stalled against Ringfeed with none
     Stalled,
+    /// Ringfeed against Bun with subscribers of many topics each
+    Tickers,
+    /// The time until Ringfeed acknowledges a publication while others are sent to many subscribers
+    Acknowledgements,
+    /// The latency of a topic with one subscriber beside a topic with many
+    Neighbours,
 }
 
 fn main() -> ExitCode {
@@ -79,6 +85,9 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         PlanName::Deflate => Plan::deflate(&binaries, &arguments.peers),
         PlanName::Topics => Plan::topics(&binaries),
         PlanName::Stalled => Plan::stalled(&binaries),
+        PlanName::Tickers => Plan::tickers(&binaries, &arguments.peers),
+        PlanName::Acknowledgements => Plan::acknowledgements(&binaries),
+        PlanName::Neighbours => Plan::neighbours(&binaries, &arguments.peers),
     };
     let mut measurements = Vec::new();
     let outcome = measure_all(arguments, &plan, &binaries, &mut measurements);

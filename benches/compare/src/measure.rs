@@ -11,7 +11,7 @@ use crate::plan::{Case, Publish, Scenario, ServerPlan, words};
 use crate::server::{SERVER_CPU, Server};
 
 /// The CPU that the load generator runs on.
-const CLIENT_CPU: &str = "1";
+pub(crate) const CLIENT_CPU: &str = "1";
 
 /// Exit code of `loadgen` if messages were lost or wrong.
 const FAULTS: i32 = 1;
@@ -146,6 +146,10 @@ pub(crate) struct SelfCheck {
 pub(crate) struct Latency {
     corrected: Option<Summary>,
     uncorrected: Summary,
+    /// On the topic of the watchers.
+    pub(crate) watched: Option<Summary>,
+    /// From publishing to the answer.
+    pub(crate) acknowledged: Option<Summary>,
 }
 
 impl Latency {
@@ -157,7 +161,7 @@ impl Latency {
     /// The latency of a run without a schedule.
     #[cfg(test)]
     pub(crate) fn closed_loop(summary: Summary) -> Latency {
-        Latency { corrected: None, uncorrected: summary }
+        Latency { corrected: None, uncorrected: summary, watched: None, acknowledged: None }
     }
 }
 
@@ -248,7 +252,10 @@ fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<V
             [on_one_address(driver), publishing_there()].concat()
         }
         (Scenario::Fanout | Scenario::Slow, Publish::Post) => {
-            fanout(listening, &format!("{}/publish/bench", server.control()?))
+            fanout(listening, &format!("{}/publish/{{topic}}", server.control()?))
+        }
+        (Scenario::Fanout | Scenario::Slow, Publish::Script(script)) => {
+            [words(&format!("--script {script}")), fanout(listening, &format!("{listening}/publish/topics"))].concat()
         }
         (Scenario::Fanout | Scenario::Slow, Publish::WebSocket) => fanout(listening, &format!("{listening}/publish")),
         (Scenario::Connect | Scenario::Idle, Publish::Driver(driver)) => on_one_address(driver),
@@ -257,7 +264,7 @@ fn addresses(scenario: Scenario, plan: &ServerPlan, server: &Server) -> Result<V
 }
 
 fn fanout(listening: &str, publish: &str) -> Vec<String> {
-    words(&format!("--url {listening}/feed/bench --publish {publish}"))
+    words(&format!("--topic bench --url {listening}/feed/{{topic}} --publish {publish}"))
 }
 
 impl fmt::Display for Measurement {

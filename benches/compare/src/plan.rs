@@ -16,12 +16,14 @@ pub(crate) struct ServerPlan {
     pub(crate) stalled: u32,
     /// It keeps each publisher's order, but promises no order among several: subscribers may see different orders.
     pub(crate) mixes_publishers: bool,
+    /// Whether its control plane runs on the load generator's CPU instead of that of its shards.
+    pub(crate) control_apart: bool,
 }
 
 /// How to publish to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Publish {
-    /// `POST /publish/bench` on the control address.
+    /// `POST /publish/<topic>` on the control address.
     Post,
     /// A message on a WebSocket at `/publish`.
     WebSocket,
@@ -29,6 +31,8 @@ pub(crate) enum Publish {
     Centrifugo,
     /// In the protocol of this driver, on the same address as subscribers.
     Driver(&'static str),
+    /// A message on a WebSocket at `/publish/topics`, as this script of `loadgen` describes it.
+    Script(&'static str),
 }
 
 /// One kind of load.
@@ -221,6 +225,48 @@ impl Plan {
         Plan { name: "topics", servers: vec![centrifugo, raw], cases, summary: Vec::new() }
     }
 
+    /// Subscribers with many topics each, at rates that both servers can sustain.
+    pub(crate) fn tickers(binaries: &Path, peers: &Path) -> Plan {
+        let servers = vec![ringfeed(binaries), bun_of_topics(peers)];
+        let mut cases = Vec::new();
+        for (connections, topics, each, skew) in [(1_000, 100, 100, 0), (10_000, 1_000, 10, 1), (100, 1_000, 100, 0)] {
+            cases.extend([100, 300, 600].map(|rate| of_topics(connections, [topics, each], skew, rate, vec![0, 1])));
+        }
+        Plan { name: "tickers", servers, cases, summary: Vec::new() }
+    }
+
+    /// The time until a publication is acknowledged while others are sent to many subscribers, with the control plane
+    /// on the shards' CPU and on another.
+    pub(crate) fn acknowledgements(binaries: &Path) -> Plan {
+        let apart = |plan, name| ServerPlan { name, control_apart: true, ..plan };
+        let servers = vec![
+            apart(roomy(binaries), "Ringfeed, control plane apart"),
+            ServerPlan { name: "Ringfeed, one CPU", ..roomy(binaries) },
+        ];
+        let cases = vec![
+            fanout(10_000, 64, 4, 4, vec![0, 1]),
+            at_rate(10_000, 64, 20, vec![0, 1]),
+            fanout(100_000, 64, 4, 4, vec![0, 1]),
+        ];
+        Plan { name: "acknowledgements", servers, cases, summary: Vec::new() }
+    }
+
+    /// The latency of a topic with one subscriber beside a topic with many that is published to without pause, and
+    /// beside none.
+    pub(crate) fn neighbours(binaries: &Path, peers: &Path) -> Plan {
+        let servers = vec![roomy(binaries), bun_of_topics(peers)];
+        let watched = |case: Case, name: &str| {
+            let load = case.load.into_iter().chain(words("--watchers 1 --watch-rate 200")).collect();
+            Case { name: format!("one subscriber, 200 publications a second, {name}"), load, ..case }
+        };
+        let cases = vec![
+            watched(at_rate(1, 64, 1, vec![0, 1]), "alone"),
+            watched(fanout(10_000, 64, 2, 1, vec![0, 1]), "beside 10000 with 2 in flight"),
+            watched(fanout(100_000, 64, 2, 1, vec![0]), "beside 100000 with 2 in flight"),
+        ];
+        Plan { name: "neighbours", servers, cases, summary: Vec::new() }
+    }
+
     /// The effect of a tenth of stalled subscribers on the others, by slow-consumer policy.
     pub(crate) fn stalled(binaries: &Path) -> Plan {
         let stalled = |name, config| ServerPlan { name, stalled: 10, ..configured(binaries, config) };
@@ -245,11 +291,15 @@ impl Plan {
 }
 
 fn server(name: &'static str, command: Vec<String>, publish: Publish) -> ServerPlan {
-    ServerPlan { name, command, publish, deflate: false, stalled: 0, mixes_publishers: false }
+    ServerPlan { name, command, publish, deflate: false, stalled: 0, mixes_publishers: false, control_apart: false }
 }
 
 fn bun(peers: &Path) -> Vec<String> {
     vec![node_module(peers, ".bin/bun"), path(Path::new("benches/peers"), "bun.js")]
+}
+
+fn bun_of_topics(peers: &Path) -> ServerPlan {
+    server("Bun", bun(peers), Publish::Script("benches/peers/bun-topics.json"))
 }
 
 fn ws(peers: &Path) -> Vec<String> {
@@ -265,6 +315,13 @@ fn ringfeed(binaries: &Path) -> ServerPlan {
     let mut command = vec![path(binaries, "ringfeed")];
     command.extend(serve.split(' ').map(str::to_owned));
     server("Ringfeed", command, Publish::Post)
+}
+
+/// Ringfeed with room for a hundred thousand connections.
+fn roomy(binaries: &Path) -> ServerPlan {
+    let mut plan = ringfeed(binaries);
+    plan.command.extend(words("--max-connections 110000"));
+    plan
 }
 
 /// Ringfeed with one of these configuration files.
@@ -317,6 +374,21 @@ fn at_rate(connections: u32, size: u32, rate: u32, servers: Vec<usize>) -> Case 
     }
 }
 
+/// Subscribers with `each` of `topics`, at `rate` publications a second over all topics.
+fn of_topics(connections: u32, [topics, each]: [u32; 2], skew: u32, rate: u32, servers: Vec<usize>) -> Case {
+    let law = if skew > 0 { " by Zipf's law" } else { "" };
+    let flags = format!("--topics {topics} --topics-per-connection {each} --skew {skew}");
+    let Case { mut load, .. } = at_rate(connections, 64, rate, Vec::new());
+    load.extend(words(&flags));
+    Case {
+        name: format!("{connections} subscribers, {each} of {topics} topics{law}, 64 B, {rate} publications a second"),
+        load,
+        scenario: Scenario::Fanout,
+        warmup: "1s",
+        servers,
+    }
+}
+
 /// The same in bursts, from as many publishers.
 fn in_bursts(connections: u32, size: u32, rate: u32, burst: u32, servers: Vec<usize>) -> Case {
     let Case { name, mut load, .. } = at_rate(connections, size, rate, Vec::new());
@@ -354,7 +426,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_case_compares_at_least_two_servers_and_has_a_unique_name() {
+    fn every_case_has_servers_and_a_unique_name() {
         let (binaries, peers) = (Path::new("bin"), Path::new("peers"));
         let plans = [
             Plan::floor(binaries),
@@ -363,6 +435,9 @@ mod tests {
             Plan::deflate(binaries, peers),
             Plan::topics(binaries),
             Plan::stalled(binaries),
+            Plan::tickers(binaries, peers),
+            Plan::acknowledgements(binaries),
+            Plan::neighbours(binaries, peers),
         ];
         for plan in plans {
             let mut names: Vec<&str> = plan.cases.iter().map(|case| case.name.as_str()).collect();
@@ -372,7 +447,7 @@ mod tests {
             assert!(plan.summary.iter().all(|column| names.contains(&column.case.as_str())));
             for case in &plan.cases {
                 assert!(case.servers.iter().collect::<std::collections::HashSet<_>>().len() == case.servers.len());
-                assert!(case.servers.len() >= 2 && case.servers.iter().all(|index| *index < plan.servers.len()));
+                assert!(!case.servers.is_empty() && case.servers.iter().all(|index| *index < plan.servers.len()));
             }
         }
     }

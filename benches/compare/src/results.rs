@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::measure::Measurement;
+use crate::measure::{Measurement, Report, Summary};
 use crate::plan::{Case, Column, Plan, SERVER_MEMORY, Scenario, Shown};
 use crate::statistics::{Spread, median, ratios, runs};
 
@@ -228,12 +228,15 @@ fn stalled_table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> Stri
     text
 }
 
-/// The medians of each server, and the ratio of the first server's CPU time to each.
+/// The medians of each server, and the ratios of the first server's CPU time and latency to each.
 fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
     let unit = case.scenario.unit();
     let first = plan.servers[case.servers[0]].name;
+    let of_case = || measurements.iter().filter(|run| run.case == case.name);
+    let has_watched = of_case().any(|run| run.report.latency.watched.is_some());
+    let has_answers = of_case().any(|run| run.report.latency.acknowledged.is_some());
     let mut text = format!("\n## {}\n\n", case.name);
-    let columns = [
+    let mut columns = words_of([
         "server",
         &format!("CPU ns per {unit}"),
         "per CPU second",
@@ -242,6 +245,15 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
         "p50 us",
         "p99 us",
         "p99.9 us",
+        &format!("p99 of {first} to this (min to max)"),
+    ]);
+    if has_watched {
+        columns.extend(words_of(["watched p50 us", "watched p99 us"]));
+    }
+    if has_answers {
+        columns.extend(words_of(["acknowledged p50 us", "acknowledged p99 us"]));
+    }
+    columns.extend(words_of([
         "slowest",
         "RSS MB",
         "server CPU",
@@ -249,38 +261,59 @@ fn table(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
         "client's capacity to this",
         "of whole CPUs",
         "client-bound",
-    ];
+    ]));
     let _ = writeln!(text, "| {} |\n|{}", columns.join(" | "), " --- |".repeat(columns.len()));
     for server in case.servers.iter().map(|index| plan.servers[*index].name) {
-        let middle = |figure: fn(&Measurement) -> f64| {
-            median(runs(measurements, &case.name, server).map(figure)).unwrap_or(f64::NAN)
-        };
-        let spread = Spread::of(&ratios(measurements, &case.name, [first, server], |run| run.server.cpu_ns_each));
-        let ratio = match spread {
-            Some(Spread { median, min, max }) if server != first => format!("{median:.3} ({min:.3} to {max:.3})"),
-            _ => "1".to_owned(),
-        };
         let all = runs(measurements, &case.name, server);
+        let middle = |figure: fn(&Measurement) -> f64| median(all.clone().map(figure)).unwrap_or(f64::NAN);
+        let whole = |figure| format!("{:.0}", middle(figure));
+        let share = |figure| format!("{:.2}", middle(figure));
+        // Only where every run of this server has it.
+        let optional = |figure: fn(&Measurement) -> Option<f64>| {
+            let values: Option<Vec<f64>> = all.clone().map(figure).collect();
+            values.and_then(median).map_or(String::new(), |value| format!("{value:.0}"))
+        };
+        let ratio =
+            |figure: fn(&Report) -> f64| match Spread::of(&ratios(measurements, &case.name, [first, server], figure)) {
+                Some(Spread { median, min, max }) if server != first => format!("{median:.3} ({min:.3} to {max:.3})"),
+                _ => "1".to_owned(),
+            };
+        let mut cells = vec![
+            server.to_owned(),
+            whole(|run| run.report.server.cpu_ns_each),
+            whole(|run| run.report.server.per_cpu_second),
+            ratio(|run| run.server.cpu_ns_each),
+            whole(|run| run.report.per_second),
+            whole(|run| run.report.latency.honest().p50_us),
+            whole(|run| run.report.latency.honest().p99_us),
+            whole(|run| run.report.latency.honest().p999_us),
+            ratio(|run| run.latency.honest().p99_us),
+        ];
+        if has_watched {
+            cells.push(optional(|run| Some(run.report.latency.watched.as_ref()?.p50_us)));
+            cells.push(optional(|run| Some(run.report.latency.watched.as_ref()?.p99_us)));
+        }
+        if has_answers {
+            cells.push(optional(|run| Some(run.report.latency.acknowledged.as_ref()?.p50_us)));
+            cells.push(optional(|run| Some(run.report.latency.acknowledged.as_ref()?.p99_us)));
+        }
         let bound = all.clone().filter(|run| run.report.self_check.client_bound).count();
-        let bound = format!("{bound} of {}", all.count());
-        let _ = writeln!(
-            text,
-            "| {server} | {:.0} | {:.0} | {ratio} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} | {:.2} | {:.2} | {bound} |",
-            middle(|run| run.report.server.cpu_ns_each),
-            middle(|run| run.report.server.per_cpu_second),
-            middle(|run| run.report.per_second),
-            middle(|run| run.report.latency.honest().p50_us),
-            middle(|run| run.report.latency.honest().p99_us),
-            middle(|run| run.report.latency.honest().p999_us),
-            middle(|run| run.report.slowest_share),
-            middle(|run| run.report.server.resident_bytes as f64 / 1e6),
-            middle(|run| run.report.server.cpus),
-            middle(|run| run.report.client_cpus),
-            middle(|run| run.report.client_capacity()),
-            middle(|run| run.report.core_capacity()),
-        );
+        cells.extend([
+            share(|run| run.report.slowest_share),
+            format!("{:.1}", middle(|run| run.report.server.resident_bytes as f64 / 1e6)),
+            share(|run| run.report.server.cpus),
+            share(|run| run.report.client_cpus),
+            share(|run| run.report.client_capacity()),
+            share(|run| run.report.core_capacity()),
+            format!("{bound} of {}", all.clone().count()),
+        ]);
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text + &orders(plan, case, measurements)
+}
+
+fn words_of<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
 }
 
 /// The servers that delivered in different orders to different subscribers, and in how many runs.
@@ -304,13 +337,19 @@ fn orders(plan: &Plan, case: &Case, measurements: &[Measurement]) -> String {
 fn csv(measurements: &[Measurement]) -> String {
     let mut text = "case,round,server,count,cpu_ns_each,per_cpu_second,per_second,p50_us,p99_us,p999_us,max_us,\
                     slowest_share,server_cpus,client_cpus,resident_bytes,client_bound,server_bytes_each,\
-                     server_core_s,client_core_s,peak_bytes,closed,dropped,conflated,reordered\n"
+                     server_core_s,client_core_s,peak_bytes,closed,dropped,conflated,reordered,watched_p50_us,watched_p99_us,\
+                     acknowledged_p50_us,acknowledged_p99_us\n"
         .to_owned();
+    let quantiles = |summary: &Option<Summary>| match summary {
+        Some(Summary { p50_us, p99_us, .. }) => format!("{p50_us:.1},{p99_us:.1}"),
+        None => ",".to_owned(),
+    };
     for Measurement { case, round, server, report } in measurements {
+        let (watched, answers) = (quantiles(&report.latency.watched), quantiles(&report.latency.acknowledged));
         let (cost, latency, afterwards) = (&report.server, report.latency.honest(), &report.afterwards);
         let _ = writeln!(
             text,
-            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{:.2},{:.2},{},{},{},{},{}",
+            "\"{case}\",{round},{server},{},{:.1},{:.0},{:.0},{:.1},{:.1},{:.1},{:.1},{:.3},{:.3},{:.3},{},{},{},{:.2},{:.2},{},{},{},{},{},{watched},{answers}",
             report.count,
             cost.cpu_ns_each,
             cost.per_cpu_second,

@@ -1,6 +1,7 @@
 //! A server under test: started on its own CPU, reached at the addresses it prints, killed when dropped.
 
 use std::error::Error;
+use std::ffi::OsString;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -8,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::measure::Afterwards;
+use crate::measure::{Afterwards, CLIENT_CPU};
 use crate::plan::ServerPlan;
 
 /// The CPU that servers run on.
@@ -51,7 +52,26 @@ impl Server {
         server.addresses =
             read_addresses(output).ok_or_else(|| format!("{} ended before it was ready", plan.command.join(" ")))?;
         server.wait_until_reached()?;
+        if plan.control_apart {
+            server.move_control_plane()?;
+        }
         Ok(server)
+    }
+
+    /// Moves all threads but the shards to the load generator's CPU.
+    fn move_control_plane(&self) -> Result<(), Box<dyn Error>> {
+        for thread in fs::read_dir(format!("/proc/{}/task", self.pid()))? {
+            let thread = thread?;
+            if fs::read_to_string(thread.path().join("comm"))?.starts_with("shard-") {
+                continue;
+            }
+            let moving = ["-p", "-c", CLIENT_CPU].map(OsString::from).into_iter().chain([thread.file_name()]);
+            let output = Command::new("taskset").args(moving).output()?;
+            if !output.status.success() {
+                return Err(format!("taskset: {}", String::from_utf8_lossy(&output.stderr)).into());
+            }
+        }
+        Ok(())
     }
 
     /// Some servers print their address before they listen there.
