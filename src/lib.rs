@@ -73,6 +73,7 @@
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
 //! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |
 //! | 1 | [`buf`] | shared frames, receive buffers, the queue between shards |
+//! | 1 | [`tls`] | TLS between a socket's bytes and a conversation's, sans-IO: handshake, records, certificates |
 //! | 2 | [`ring`] | io_uring, behind a trait |
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, keep-alive |
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
@@ -150,6 +151,7 @@ pub mod proto;
 pub mod ring;
 pub mod server;
 pub mod simd;
+pub mod tls;
 pub mod topics;
 
 pub use gateway::{Accept, Context, Handler, Refusal, Request};

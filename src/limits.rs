@@ -63,6 +63,29 @@ pub const TOKEN_GRACE_MS: u64 = 25_000;
 /// Listeners of a server: each has at least four of a shard's accepts.
 pub const LISTENERS_MAX: usize = 16;
 
+/// Bytes of a TLS record's content (RFC 8446 §5.1).
+pub const TLS_FRAGMENT_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes of a TLS record with its header (RFC 8446 §5.2): what a connection holds of one that has not come whole.
+pub const TLS_RECORD_BYTES_MAX: usize = 5 + TLS_FRAGMENT_BYTES_MAX + 256;
+
+/// Bytes that a client may send before its TLS handshake is over. A first message with a ticket, a key share that
+/// withstands quantum computers and much else is some 3 KB.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
+
+/// TLS records in succession without data: empty ones, new keys, warnings.
+pub const TLS_EMPTY_RECORDS_MAX: u8 = 32;
+
+/// Records that a connection sends under one key: half of what AES-GCM stands (RFC 8446 §5.5).
+pub const TLS_KEY_RECORDS: u64 = 1 << 23;
+
+/// Time of a turn that a shard spends on TLS handshakes, in microseconds, if more wait: each takes 100 to 1,000.
+pub const TLS_HANDSHAKE_SLICE_US: u64 = 1_000;
+
+/// Bytes that are made records of at once: of the backlog of one connection, or of a fan-out to many. They stay in the
+/// CPU's cache.
+pub const TLS_SEND_BYTES: usize = 64 * 1024;
+
 /// Routes of a server: a connection keeps its own in a byte.
 pub const ROUTES_MAX: usize = 256;
 

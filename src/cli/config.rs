@@ -41,7 +41,9 @@ fn check(file: &Path) -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return bad_input(&error.to_string()),
     };
-    match settings.api.key().map(drop).and(settings.centrifuge_config().map(drop)) {
+    let certificates = || settings.server_config().acceptor().map_err(|error| error.to_string());
+    let files = settings.api.key().map(drop).and(settings.centrifuge_config().map(drop));
+    match files.and_then(|()| certificates().map(drop)) {
         Ok(()) => {
             println!("{}: good", file.display());
             ExitCode::SUCCESS

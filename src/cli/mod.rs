@@ -1,5 +1,6 @@
 //! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
 
+mod cert;
 mod config;
 mod doctor;
 mod publish;
@@ -36,6 +37,7 @@ enum Command {
     Sub(subscribe::SubArguments),
     Pub(publish::PubArguments),
     Doctor(doctor::DoctorArguments),
+    Cert(cert::CertArguments),
 }
 
 /// Runs what the process was asked to.
@@ -48,6 +50,7 @@ pub fn run() -> ExitCode {
             Command::Sub(arguments) => subscribe::run(arguments),
             Command::Pub(arguments) => publish::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
+            Command::Cert(arguments) => cert::run(arguments),
         },
         Err(exit_code) => exit_code,
     }

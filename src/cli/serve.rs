@@ -211,9 +211,9 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
-    let Server { addresses, publisher, status, ended } = builder.start().map_err(|error| error.to_string())?;
-    let control = Control { listener, access, publisher, namespaces, status, demo: settings.server.demo };
-    let announce = || announce(&addresses, control_address?);
+    let Server { addresses, publisher, status, tls, ended } = builder.start().map_err(|error| error.to_string())?;
+    let control = Control { listener, access, publisher, namespaces, status, tls, demo: settings.server.demo };
+    let announce = || announce(&settings.listener, &addresses, control_address?);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
     tokio_uring::start(control::serve(control, announce, shards_ended))
@@ -232,11 +232,12 @@ fn in_use(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// One line for each address, then `ready`.
-fn announce(addresses: &[ListenAddress], control: SocketAddr) -> io::Result<()> {
+fn announce(listeners: &[ListenerConfig], addresses: &[ListenAddress], control: SocketAddr) -> io::Result<()> {
     let mut out = io::stdout().lock();
-    for address in addresses {
+    for (listener, address) in listeners.iter().zip(addresses) {
+        let scheme = if listener.tls { "wss" } else { "ws" };
         match address {
-            ListenAddress::Ip(address) => writeln!(out, "listening on ws://{address}")?,
+            ListenAddress::Ip(address) => writeln!(out, "listening on {scheme}://{address}")?,
             ListenAddress::Unix(_) => writeln!(out, "listening on {address}")?,
         }
     }

@@ -120,6 +120,9 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
         ValueKind::Routes => value.as_array().is_some_and(|list| {
             list.iter().all(|path| path.get_ref().as_str().is_some_and(|path| path.starts_with('/')))
         }),
+        ValueKind::Certificates => {
+            value.as_array().is_some_and(|list| list.iter().all(|pair| is_pair_of_files(pair.get_ref())))
+        }
         ValueKind::Switch => value.is_bool(),
         ValueKind::Text | ValueKind::Path => value.is_str(),
         ValueKind::Word(words) => value.as_str().is_some_and(|text| words.contains(&text)),
@@ -131,6 +134,13 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
             list.iter().all(|origin| origin.get_ref().as_str().is_some_and(|text| OriginPattern::new(text).is_ok()))
         }),
     }
+}
+
+fn is_pair_of_files(value: &DeValue<'_>) -> bool {
+    value.as_table().is_some_and(|pair| {
+        let is_file = |name| pair.get(name).is_some_and(|file| file.get_ref().is_str());
+        pair.len() == 2 && is_file("cert_file") && is_file("key_file")
+    })
 }
 
 fn whole(value: &DeValue<'_>) -> Option<i64> {
@@ -192,6 +202,9 @@ mod tests {
                 "listener.routes = [\"feed\"]: must be a list of paths",
             ),
             ("[listener]\naddress = \"127.0.0.1:1\"", 1, "listener is a list of sections: write [[listener]]"),
+            ("[tls]\ncertificates = [{ cert_file = \"a\" }]", 2, "must be a list of pairs"),
+            ("[tls]\ncertificates = [{ cert_file = \"a\", key_file = 1 }]", 2, "must be a list of pairs"),
+            ("[tls]\nmin_version = \"1.1\"", 2, "must be one of \"1.2\", \"1.3\""),
             ("listener = [1]", 1, "listener is a list of sections"),
             (
                 "[server]\nlisten = \"127.0.0.1:1\"",

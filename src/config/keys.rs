@@ -33,6 +33,8 @@ pub(super) enum ValueKind {
     ListenAddress,
     /// A list of paths of routes.
     Routes,
+    /// A list of pairs of files.
+    Certificates,
     /// Yes or no.
     Switch,
     /// Any text.
@@ -72,9 +74,28 @@ const LISTENER: &[Key] = &[
         about: "Where subscribers connect: an IPv4 or IPv6 address and a port, or unix: and the path of a socket.",
     },
     Key {
+        name: "tls",
+        takes: ValueKind::Switch,
+        about: "Speak TLS here, with the certificates of [tls]: wss:// and https://.",
+    },
+    Key {
         name: "routes",
         takes: ValueKind::Routes,
         about: "The routes that are served here, as [\"/feed/\", \"/sse/\"]. An empty list: all.",
+    },
+];
+
+const TLS: &[Key] = &[
+    Key {
+        name: "certificates",
+        takes: ValueKind::Certificates,
+        about: "Certificates with their keys, all PEM: a client receives the one for the name that it asks for, or else\n\
+                the first. In cert_file the certificates of the issuers follow the server's own.",
+    },
+    Key {
+        name: "min_version",
+        takes: ValueKind::Word(&["1.2", "1.3"]),
+        about: "The lowest version of TLS that clients may speak.",
     },
 ];
 
@@ -338,6 +359,7 @@ pub(super) const SECTIONS: &[Section] = &[
         about: "Data ports. Several [[listener]] are several ports of one server.",
         keys: LISTENER,
     },
+    Section { path: &["tls"], is_list: false, about: "What all listeners with tls = true have in common.", keys: TLS },
     Section { path: &["server"], is_list: false, about: "Ports, bounds, and who may connect.", keys: SERVER },
     Section { path: &["keep_alive"], is_list: false, about: "Signs of life, in every protocol.", keys: KEEP_ALIVE },
     Section { path: &["deflate"], is_list: false, about: "permessage-deflate (RFC 7692).", keys: DEFLATE },
@@ -371,6 +393,9 @@ impl fmt::Display for ValueKind {
             ValueKind::Address => f.write_str("an IP address and a port, as \"127.0.0.1:8000\""),
             ValueKind::ListenAddress => {
                 f.write_str("an IP address and a port, as \"127.0.0.1:8000\" or \"[::]:8000\", or \"unix:PATH\"")
+            }
+            ValueKind::Certificates => {
+                f.write_str("a list of pairs, as [{ cert_file = \"cert.pem\", key_file = \"key.pem\" }]")
             }
             ValueKind::Routes => f.write_str("a list of paths, as [\"/feed/\"]"),
             ValueKind::Switch => f.write_str("true or false"),

@@ -53,13 +53,13 @@ mod tests {
 
     #[test]
     fn what_a_file_says_is_taken_and_the_rest_is_left() {
-        let text = "[[listener]]\naddress = \"[::1]:9000\"\n[[listener]]\naddress = \"unix:feed\"\nroutes = [\"/feed/\"]\n\
+        let text = "[[listener]]\naddress = \"[::1]:9000\"\n[[listener]]\naddress = \"unix:feed\"\nroutes = [\"/feed/\"]\ntls = true\n\
                     [server]\nallowed_origins = [\"https://*.example.com\"]\n\
                     [namespaces.chat]\nhistory_size = 10\nslow_consumer = \"drop-oldest\"\n\
                     [namespaces.default]\npresence = true\n";
         let settings = parse(text).unwrap();
         let address = |text: &str| ListenerConfig::new(text.parse().unwrap());
-        let feed = ListenerConfig { routes: vec!["/feed/".to_owned()], ..address("unix:feed") };
+        let feed = ListenerConfig { tls: true, routes: vec!["/feed/".to_owned()], ..address("unix:feed") };
         assert_eq!(settings.listener, [address("[::1]:9000"), feed]);
         assert_eq!(settings.server.allowed_origins, ["https://*.example.com"]);
         assert_eq!(settings.server.control, Settings::default().server.control);

@@ -14,6 +14,7 @@ use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
 use crate::proto::DeflateConfig;
 use crate::server::{FanOutConfig, ListenerConfig, ServerConfig};
+use crate::tls::TlsSettings;
 use crate::topics::{Namespace, Namespaces};
 
 /// The namespace of topics whose name has no colon.
@@ -25,6 +26,8 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 pub struct Settings {
     /// Each `[[listener]]`
     pub listener: Vec<ListenerConfig>,
+    /// `[tls]`
+    pub tls: TlsSettings,
     /// `[server]`
     pub server: ServerSettings,
     /// `[keep_alive]`
@@ -135,6 +138,7 @@ impl Default for Settings {
     fn default() -> Self {
         Settings {
             listener: ServerConfig::default().listeners,
+            tls: TlsSettings::default(),
             server: ServerSettings::default(),
             keep_alive: ServerConfig::default().keep_alive,
             deflate: DeflateSettings::default(),
@@ -198,6 +202,7 @@ impl Settings {
         let patterns = origins.map(|text| OriginPattern::new(text).expect("origins are checked when they are read"));
         ServerConfig {
             listeners: self.listener.clone(),
+            tls: self.tls.clone(),
             shards: server.shards,
             connections_max: server.max_connections,
             handshakes_per_second: server.handshakes_per_second,

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
+use std::ops::Range;
 
 use crate::buf::SharedFrame;
 use crate::limits::OUTBOX_RUN_BYTES;
@@ -223,11 +224,11 @@ impl Outbox {
         backlog.begun = Some((frame, skip));
     }
 
-    /// The next bytes to send: several frames in one run where they are small. They are in flight until
-    /// [`on_sent`](Self::on_sent). `None` if nothing waits; then all of the past has left.
+    /// The next bytes to send, at most `bytes_max`: several frames in one run where they are small. They are in flight
+    /// until [`on_sent`](Self::on_sent). `None` if nothing waits; then all of the past has left.
     ///
-    /// Returns the run and how many of its first bytes have left already.
-    pub fn next_run(&mut self) -> Option<(SharedFrame, usize)> {
+    /// Returns the run and the range of these bytes; those before it have left already.
+    pub fn next_run(&mut self, bytes_max: usize) -> Option<(SharedFrame, Range<usize>)> {
         let backlog = self.0.as_mut()?;
         if backlog.bytes == 0 {
             self.0 = None;
@@ -248,8 +249,12 @@ impl Outbox {
             run.extend(backlog.take(place).map(|frame| frame.bytes));
         }
         let run = SharedFrame::concat(&run);
-        backlog.flight = run.len() - skip;
-        Some((run, skip))
+        let end = run.len().min(skip.saturating_add(bytes_max));
+        if end < run.len() {
+            backlog.begun = Some((run.clone(), end));
+        }
+        backlog.flight = end - skip;
+        Some((run, skip..end))
     }
 
     /// The run in flight has left whole.
@@ -332,9 +337,9 @@ mod tests {
     /// All that leaves from now on, run by run.
     fn runs(outbox: &mut Outbox) -> Vec<Vec<u8>> {
         let run = || {
-            let (run, skip) = outbox.next_run()?;
+            let (run, bytes) = outbox.next_run(usize::MAX)?;
             outbox.on_sent();
-            Some(run[skip..].to_vec())
+            Some(run[bytes].to_vec())
         };
         std::iter::from_fn(run).collect()
     }
@@ -346,18 +351,18 @@ mod tests {
     #[test]
     fn small_frames_leave_as_one_run() {
         let mut outbox = Outbox::default();
-        assert!(outbox.next_run().is_none());
+        assert!(outbox.next_run(usize::MAX).is_none());
         outbox.push(frame(3), 0);
         outbox.push(frame(2), 0);
         outbox.push_front(frame(4), 3);
         assert_eq!(outbox.bytes(), 6);
-        let (run, skip) = outbox.next_run().unwrap();
-        assert_eq!((&*run, skip), (&[0, 1, 2, 3, 0, 1, 2, 0, 1][..], 3));
+        let (run, bytes) = outbox.next_run(usize::MAX).unwrap();
+        assert_eq!((&*run, bytes), (&[0, 1, 2, 3, 0, 1, 2, 0, 1][..], 3..9));
         outbox.push(frame(1), 0);
         assert_eq!(outbox.bytes(), 7, "what is in flight still counts");
         outbox.on_sent();
         assert_eq!(outbox.bytes(), 1);
-        assert_eq!(outbox.next_run().unwrap().0.len(), 1);
+        assert_eq!(outbox.next_run(usize::MAX).unwrap().0.len(), 1);
         outbox.on_sent();
         assert!(outbox.is_empty());
     }
@@ -368,9 +373,26 @@ mod tests {
         let large = frame(OUTBOX_RUN_BYTES + 1);
         outbox.push(large.clone(), 0);
         outbox.push(frame(1), 0);
-        assert_eq!(outbox.next_run().unwrap().0.as_ptr(), large.as_ptr());
+        assert_eq!(outbox.next_run(usize::MAX).unwrap().0.as_ptr(), large.as_ptr());
         outbox.on_sent();
-        assert_eq!(outbox.next_run().unwrap().0.len(), 1);
+        assert_eq!(outbox.next_run(usize::MAX).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn a_run_leaves_in_pieces_where_it_must() {
+        let mut outbox = Outbox::default();
+        outbox.push(frame(10), 0);
+        let mut pieces = Vec::new();
+        while let Some((run, bytes)) = outbox.next_run(4) {
+            pieces.push(run[bytes].to_vec());
+            if pieces.len() == 1 {
+                outbox.push_control(text("ping"));
+            }
+            outbox.on_sent();
+        }
+        let expected: [&[u8]; 4] = [&[0, 1, 2, 3], &[4, 5, 6, 7], &[8, 9, b'p', b'i'], b"ng"];
+        assert_eq!(pieces, expected, "what has begun to leave goes on before all else");
+        assert!(outbox.is_empty());
     }
 
     #[test]
@@ -408,7 +430,7 @@ mod tests {
         );
         assert_eq!(outbox.push_dropping(frame(10), queue_key(0, 0, 0), 10, 0, 0), 2, "of the pushes, not of the past");
         assert_eq!(outbox.push_replacing(frame(2), queue_key(0, 1, 0), 10, 0, 0), Err(OutboxFull));
-        assert_eq!((outbox.next_run().unwrap().0.len(), outbox.catch_up_bytes()), (110, 100));
+        assert_eq!((outbox.next_run(usize::MAX).unwrap().0.len(), outbox.catch_up_bytes()), (110, 100));
         outbox.on_sent();
         assert_eq!((outbox.catch_up_bytes(), outbox.is_empty()), (0, true));
         push(&mut outbox, 6).unwrap();
@@ -421,7 +443,7 @@ mod tests {
         outbox.expect_catch_up(100);
         outbox.expect_catch_up(50);
         assert_eq!(outbox.catch_up_bytes(), 150);
-        assert!(outbox.next_run().is_none());
+        assert!(outbox.next_run(usize::MAX).is_none());
         assert_eq!(outbox.catch_up_bytes(), 0);
     }
 
@@ -482,7 +504,7 @@ mod tests {
         assert_eq!(push(&mut outbox, "a2", 1, 0), Ok(true));
         assert_eq!(push(&mut outbox, "c1", 3, 0), Err(OutboxFull));
         assert_eq!(push(&mut outbox, "k2", 2, 7), Ok(true));
-        let (run, _) = outbox.next_run().unwrap();
+        let (run, _) = outbox.next_run(usize::MAX).unwrap();
         assert_eq!(&*run, b"replya2b1k2");
         assert_eq!(push(&mut outbox, "a", 1, 0), Ok(false), "what is in flight can't be replaced");
         outbox.on_sent();

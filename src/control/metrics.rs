@@ -20,6 +20,7 @@ use super::stream::StreamCounts;
 use super::{State, host, process};
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
+use crate::tls::{Acceptor, CertificateInfo, Failure};
 
 const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
 
@@ -148,18 +149,26 @@ pub(super) async fn get(state: &State) -> Answer {
         cpu_time: process::cpu_time(),
         started: state.started.duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
-    match encode(state.status.clone(), ControlPort(state.places.counts(), state.streams.get()), process) {
+    let certificates = state.tls.as_ref().map_or_else(Vec::new, Acceptor::certificates);
+    let control = ControlPort(state.places.counts(), state.streams.get());
+    match encode(state.status.clone(), control, Certificates(certificates), process) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
     }
 }
 
-fn encode(status: Status, control: ControlPort, process: Process) -> Result<String, fmt::Error> {
+fn encode(
+    status: Status,
+    control: ControlPort,
+    certificates: Certificates,
+    process: Process,
+) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("ringfeed_build", "What is running", version);
     registry.register_collector(Box::new(Shards(status)));
     registry.register_collector(Box::new(control));
+    registry.register_collector(Box::new(certificates));
     registry.register_collector(Box::new(process));
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
@@ -185,6 +194,7 @@ impl Collector for Shards {
             }
         }
         self.encode_times(&mut encoder)?;
+        self.encode_tls(&mut encoder)?;
         self.encode_closed(encoder)
     }
 }
@@ -196,6 +206,34 @@ impl Shards {
             for (shard, metrics) in self.0.shards.iter().enumerate() {
                 let time = Duration::from_nanos(nanoseconds(metrics).get());
                 encode_counter(&mut family.encode_family(&[("shard", shard)])?, time.as_secs_f64())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) = ("ringfeed_tls_handshakes", "TLS handshakes, by version and kind");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (shard, metrics) in self.0.shards.iter().enumerate() {
+            let shard = shard.to_string();
+            let rows = [
+                ("1.3", "full", &metrics.tls13_full),
+                ("1.3", "resumed", &metrics.tls13_resumed),
+                ("1.2", "full", &metrics.tls12_full),
+                ("1.2", "resumed", &metrics.tls12_resumed),
+            ];
+            for (version, kind, count) in rows {
+                let labels = [("shard", shard.as_str()), ("version", version), ("kind", kind)];
+                encode_counter(&mut family.encode_family(&labels)?, count.get())?;
+            }
+        }
+        let (name, help) = ("ringfeed_tls_failures", "Connections whose TLS has failed, by cause");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (shard, metrics) in self.0.shards.iter().enumerate() {
+            let shard = shard.to_string();
+            for failure in Failure::ALL {
+                let labels = [("shard", shard.as_str()), ("cause", failure.name())];
+                encode_counter(&mut family.encode_family(&labels)?, metrics.tls_failures[failure as usize].get())?;
             }
         }
         Ok(())
@@ -251,6 +289,23 @@ impl Collector for ControlPort {
     }
 }
 
+/// The certificates in use.
+#[derive(Debug)]
+struct Certificates(Vec<CertificateInfo>);
+
+impl Collector for Certificates {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "ringfeed_tls_certificate_expiry_timestamp_seconds";
+        let help = "When the certificate expires, since the Unix epoch";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for info in &self.0 {
+            let file = info.cert_file.display().to_string();
+            family.encode_family(&[("cert_file", file.as_str())])?.encode_gauge(&info.not_after)?;
+        }
+        Ok(())
+    }
+}
+
 /// The process's own numbers, named as Prometheus's client libraries name them.
 #[derive(Debug)]
 struct Process {
@@ -297,7 +352,10 @@ mod tests {
         };
         let ended = std::array::from_fn(|index| index as u64);
         let places = PlaceCounts { authenticated: 7, others: 8, accepted: 30, ended };
-        encode(Status::new(2), ControlPort(places, StreamCounts { published: 5, refused: 6 }), process).unwrap()
+        let control = ControlPort(places, StreamCounts { published: 5, refused: 6 });
+        let (cert_file, names) = ("cert.pem".into(), Vec::new());
+        let certificates = Certificates(vec![CertificateInfo { cert_file, names, not_after: 1_800_000_000 }]);
+        encode(Status::new(2), control, certificates, process).unwrap()
     }
 
     #[test]
@@ -334,6 +392,19 @@ mod tests {
             "ringfeed_control_connections_ended_total{reason=\"no_key\"} 3",
             "ringfeed_control_connections_ended_total{reason=\"displaced\"} 4",
             "ringfeed_control_connections_ended_total{reason=\"send_timeout\"} 5",
+        ];
+        for line in lines {
+            assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");
+        }
+    }
+
+    #[test]
+    fn tls_is_counted_by_version_and_cause() {
+        let text = encoded();
+        let lines = [
+            "ringfeed_tls_handshakes_total{shard=\"1\",version=\"1.3\",kind=\"resumed\"} 0",
+            "ringfeed_tls_failures_total{shard=\"0\",cause=\"plain_http\"} 0",
+            "ringfeed_tls_certificate_expiry_timestamp_seconds{cert_file=\"cert.pem\"} 1800000000",
         ];
         for line in lines {
             assert!(text.lines().any(|other| other == line), "{line} is missing in\n{text}");

@@ -56,6 +56,7 @@ use shards::ToShards;
 
 use crate::server::metrics::Cell;
 use crate::server::{PublishError, Publisher, ShardMetrics, Status};
+use crate::tls::Acceptor;
 use crate::topics::Namespaces;
 
 /// How long to wait before a full queue is tried again.
@@ -76,6 +77,8 @@ pub struct Control {
     pub namespaces: Arc<Namespaces>,
     /// What the shards count.
     pub status: Status,
+    /// The certificates of the data ports, if one speaks TLS.
+    pub tls: Option<Acceptor>,
     /// Whether to publish this host's figures to the topic `demo`, each second.
     pub demo: bool,
 }
@@ -95,6 +98,7 @@ struct State {
     status: Status,
     namespaces: Arc<Namespaces>,
     access: Access,
+    tls: Option<Acceptor>,
     places: Rc<Places>,
     streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
@@ -117,7 +121,7 @@ impl State {
         let started = SystemTime::now();
         let (shards, places) = (RefCell::new(shards), Places::new(Bounds::default()));
         let streams = std::cell::Cell::default();
-        State { shards, status, namespaces, access, places, streams, uid, started, memory_before }
+        State { shards, status, namespaces, access, tls: None, places, streams, uid, started, memory_before }
     }
 
     /// Runs `act` with the shards.
@@ -141,9 +145,10 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
-    let Control { publisher, status, namespaces, access, .. } = control;
+    let Control { publisher, status, namespaces, access, tls, .. } = control;
     let memory_before = MemoryInUse::measure().await;
-    let state = Rc::new(State::new(Box::new(publisher), status, namespaces, access, memory_before));
+    let state = State::new(Box::new(publisher), status, namespaces, access, memory_before);
+    let state = Rc::new(State { tls, ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));

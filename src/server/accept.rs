@@ -11,6 +11,7 @@ use crate::conn::{Connection, Phase};
 use crate::limits::{ACCEPT_RETRY_MS, LISTENERS_MAX, RETRY_AFTER_SECONDS};
 use crate::proto::encode_response;
 use crate::ring::{ACCEPTS_MAX, Completion, Errno, FixedFd, Op, Ring, Token};
+use crate::tls::Session;
 
 /// The accepts that the kernel holds, by the tag of their token.
 #[derive(Clone, Copy, Debug)]
@@ -152,6 +153,9 @@ impl<R: Ring> Shard<'_, R> {
         }
         let id = ConnId { slot, generation: self.generations[entry.key()] };
         entry.insert(Slot::new(id, listener, socket, Connection::new(self.now_ms)));
+        if let Some(acceptor) = &self.listeners[usize::from(listener)].tls {
+            self.sessions.begin(slot, Session::new(acceptor));
+        }
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
         self.arm_accepted(slot);

@@ -124,6 +124,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_close(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
         self.slots.remove(slot as usize);
+        self.sessions.end(slot);
         if let Some(addresses) = &mut self.addresses {
             addresses.leave(slot);
         }

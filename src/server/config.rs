@@ -7,6 +7,7 @@ use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::Origins;
 use crate::limits;
 use crate::proto::DeflateConfig;
+use crate::tls::{Acceptor, TlsError, TlsSettings};
 use crate::topics::Namespaces;
 
 /// Everything that an operator can choose. The default listens on loopback and is safe to run.
@@ -14,6 +15,8 @@ use crate::topics::Namespaces;
 pub struct ServerConfig {
     /// The data ports, at least one and at most [`LISTENERS_MAX`](limits::LISTENERS_MAX).
     pub listeners: Vec<ListenerConfig>,
+    /// The certificates of TLS listeners.
+    pub tls: TlsSettings,
     /// How many shards; 0 is one for each CPU that the process may use.
     pub shards: usize,
     /// Maximum number of connections; 0 is as many as `RLIMIT_NOFILE` and one io_uring per shard allow.
@@ -72,10 +75,22 @@ impl Default for FanOutConfig {
     }
 }
 
+impl ServerConfig {
+    /// What makes the TLS sessions of its listeners; `None` if none of them speaks TLS.
+    ///
+    /// # Errors
+    /// [`TlsError`].
+    pub fn acceptor(&self) -> Result<Option<Acceptor>, TlsError> {
+        let has_tls = self.listeners.iter().any(|listener| listener.tls);
+        has_tls.then(|| Acceptor::new(&self.tls)).transpose()
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
         ServerConfig {
             listeners: vec![ListenerConfig::default()],
+            tls: TlsSettings::default(),
             shards: 0,
             connections_max: 0,
             handshakes_per_second: 0,

@@ -15,8 +15,11 @@ use super::slot::Stage;
 use super::variant::encode;
 use crate::buf::SharedFrame;
 use crate::conn::{Outbox, OutboxFull, QueueKey};
+use crate::limits::TLS_SEND_BYTES;
 use crate::ring::{Errno, Op, Ring, SendNow, Token};
-use crate::topics::{Batch, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicName, Variant, Visit};
+use crate::topics::{
+    Batch, Bundles, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicName, Variant, Visit,
+};
 
 /// The bytes that a visit sends.
 #[derive(Clone, Debug)]
@@ -29,6 +32,17 @@ enum Source {
     Run(Rc<Run>),
     /// Several runs, joined.
     Joined(Range<usize>),
+}
+
+impl Source {
+    /// The bytes, if any are sent now.
+    fn bytes<'a>(&'a self, bundles: &'a Bundles) -> Option<&'a [u8]> {
+        match self {
+            Source::Gone | Source::Later => None,
+            Source::Run(run) => Some(&run.bytes),
+            Source::Joined(range) => Some(bundles.get(range.clone())),
+        }
+    }
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -85,21 +99,21 @@ impl<R: Ring> Shard<'_, R> {
     fn send_round(&mut self, batch: &Batch, round: &[Visit]) {
         let sources = self.prepare_round(batch, round);
         let (slots, bundles) = (&self.slots, &self.bundles);
+        let sessions = &self.sessions;
         let sends = round.iter().zip(&sources).enumerate().filter_map(|(index, (visit, source))| {
-            let bytes = match source {
-                Source::Gone | Source::Later => return None,
-                Source::Run(run) => &run.bytes,
-                Source::Joined(range) => bundles.get(range.clone()),
-            };
+            let bytes = source.bytes(bundles).filter(|_| !sessions.has(visit.slot))?;
             let token = Token::new(Op::Publish, index as u32, visit.slot);
             Some(SendNow { socket: slots[visit.slot as usize].socket, bytes, is_last: false, token })
         });
         let mut incomplete = std::mem::take(&mut self.incomplete);
         self.ring.send_now(sends, &mut incomplete);
         for completion in incomplete.drain(..) {
-            self.on_publish_incomplete(batch, round[completion.token.tag() as usize], completion.result);
+            self.on_publish_incomplete(batch, round[completion.token.tag() as usize], None, completion.result);
         }
         self.incomplete = incomplete;
+        if !self.sessions.is_empty() {
+            self.seal_round(batch, round, &sources);
+        }
         for (visit, _) in round.iter().zip(&sources).filter(|(_, source)| matches!(source, Source::Later)) {
             for run in batch.runs(*visit) {
                 match run.variant.encoding {
@@ -109,6 +123,43 @@ impl<R: Ring> Shard<'_, R> {
             }
         }
         self.bundles.clear();
+    }
+
+    /// Sends to the TLS connections of `round`, some 64 KB of records at once.
+    fn seal_round(&mut self, batch: &Batch, round: &[Visit], sources: &[Source]) {
+        let mut sealed = std::mem::take(&mut self.sessions.sealed);
+        let mut sends: Vec<(Visit, Range<usize>)> = Vec::new();
+        for (visit, source) in round.iter().zip(sources) {
+            let Some(session) = self.sessions.get(visit.slot) else { continue };
+            let Some(bytes) = source.bytes(&self.bundles) else { continue };
+            let start = sealed.len();
+            session.seal(bytes, &mut sealed);
+            self.metrics.bytes_sent.add((sealed.len() - start - bytes.len()) as u64);
+            sends.push((*visit, start..sealed.len()));
+            if sealed.len() >= TLS_SEND_BYTES {
+                self.send_sealed(batch, &mut sends, &mut sealed);
+            }
+        }
+        self.send_sealed(batch, &mut sends, &mut sealed);
+        sealed.shrink_to(2 * TLS_SEND_BYTES);
+        self.sessions.sealed = sealed;
+    }
+
+    fn send_sealed(&mut self, batch: &Batch, sends: &mut Vec<(Visit, Range<usize>)>, sealed: &mut Vec<u8>) {
+        let slots = &self.slots;
+        let of_all = sends.iter().enumerate().map(|(index, (visit, range))| {
+            let token = Token::new(Op::Publish, index as u32, visit.slot);
+            SendNow { socket: slots[visit.slot as usize].socket, bytes: &sealed[range.clone()], is_last: false, token }
+        });
+        let mut incomplete = std::mem::take(&mut self.incomplete);
+        self.ring.send_now(of_all, &mut incomplete);
+        for completion in incomplete.drain(..) {
+            let (visit, range) = &sends[completion.token.tag() as usize];
+            self.on_publish_incomplete(batch, *visit, Some(&sealed[range.clone()]), completion.result);
+        }
+        self.incomplete = incomplete;
+        sends.clear();
+        sealed.clear();
     }
 
     /// Chooses the source of each connection of `round`, joins runs, and counts the deliveries.
@@ -158,11 +209,19 @@ impl<R: Ring> Shard<'_, R> {
         sources
     }
 
-    fn on_publish_incomplete(&mut self, batch: &Batch, visit: Visit, result: Result<u32, Errno>) {
-        let mut sent = match result {
+    /// `records`: those that were made for a TLS connection.
+    fn on_publish_incomplete(
+        &mut self,
+        batch: &Batch,
+        visit: Visit,
+        records: Option<&[u8]>,
+        result: Result<u32, Errno>,
+    ) {
+        let sent = match result {
             Err(error) if Self::is_fatal(error) => return self.terminate(visit.slot, CloseCause::PeerLost),
             _ => result.unwrap_or(0) as usize,
         };
+        let mut sent = records.map_or(sent, |records| self.take_back(visit.slot, records, sent));
         for run in batch.runs(visit) {
             if sent < run.bytes.len() {
                 self.queue_rest(visit.slot, run, sent);

@@ -15,6 +15,7 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use crate::gateway::RouteSet;
 use crate::limits::{ACCEPT_BACKLOG, ACCEPT_DEFER_SECONDS, LISTEN_PATIENCE_MS, TCP_USER_TIMEOUT_MS};
 use crate::ring::defer_accept;
+use crate::tls::Acceptor;
 
 /// Pause between two attempts at a port.
 const LISTEN_PAUSE: Duration = Duration::from_millis(20);
@@ -58,6 +59,8 @@ pub struct InvalidAddress;
 pub struct ListenerConfig {
     /// Where it listens.
     pub address: ListenAddress,
+    /// It speaks TLS, with the certificates of [`ServerConfig::tls`](super::ServerConfig::tls).
+    pub tls: bool,
     /// The routes that it serves, as they were registered; none stands for all.
     pub routes: Vec<String>,
 }
@@ -73,12 +76,14 @@ pub(super) struct ShardListener {
     pub(super) has_addresses: bool,
     /// The routes that it serves.
     pub(super) routes: RouteSet,
+    /// Makes the TLS sessions of its connections, if it speaks TLS.
+    pub(super) tls: Option<Acceptor>,
 }
 
 impl ListenerConfig {
-    /// A listener that serves all routes at `address`.
+    /// A listener that serves all routes at `address`, without TLS.
     pub fn new(address: ListenAddress) -> ListenerConfig {
-        ListenerConfig { address, routes: Vec::new() }
+        ListenerConfig { address, tls: false, routes: Vec::new() }
     }
 }
 

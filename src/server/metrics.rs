@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::conn::CloseCause;
+use crate::tls::Failure;
 
 /// A number that one thread writes and others may read.
 #[derive(Debug, Default)]
@@ -117,6 +118,16 @@ pub struct ShardMetrics {
     pub inflate_nanoseconds: Cell,
     /// Messages received from peers.
     pub messages_received: Cell,
+    /// TLS 1.3 handshakes in full.
+    pub tls13_full: Cell,
+    /// TLS 1.3 handshakes by a session ticket.
+    pub tls13_resumed: Cell,
+    /// TLS 1.2 handshakes in full.
+    pub tls12_full: Cell,
+    /// TLS 1.2 handshakes by a session ticket.
+    pub tls12_resumed: Cell,
+    /// Connections whose TLS has failed, by [`Failure`](crate::tls::Failure).
+    pub tls_failures: [Cell; Failure::ALL.len()],
     /// Bytes received from peers.
     pub bytes_received: Cell,
     /// Bytes handed to sockets.

@@ -16,6 +16,7 @@ mod random;
 mod receive;
 mod recv_mode;
 mod resume;
+mod secure;
 mod send;
 mod shard;
 #[cfg(feature = "sim")]

@@ -73,13 +73,10 @@ impl<R: Ring> Shard<'_, R> {
                     // Earlier replies need not wait for a large piece.
                     self.send_replies();
                 }
-                let start = self.begin_reply(slot);
-                let (progress, is_opened) = self.on_bytes(slot, &piece);
-                self.end_reply(slot, start);
-                if is_opened {
-                    self.on_opened(slot);
-                }
-                self.on_progress(slot, progress);
+                self.run_input(slot, |shard| match shard.sessions.has(slot) {
+                    true => shard.on_sealed_bytes(slot, &piece),
+                    false => shard.on_bytes(slot, &piece),
+                });
                 self.throttle_if_greedy(slot, len);
             }
             self.ring.release(piece);
@@ -90,18 +87,34 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
+    /// Has `on_input` pass input to the conversation, and carries out what follows.
+    pub(super) fn run_input(&mut self, slot: u32, on_input: impl FnOnce(&mut Self) -> (Progress, bool)) {
+        let start = self.begin_reply(slot);
+        let (progress, is_opened) = on_input(self);
+        self.end_reply(slot, start);
+        if is_opened {
+            self.on_opened(slot);
+        }
+        self.on_progress(slot, progress);
+    }
+
     /// Passes a received piece to the conversation. Returns its progress, and whether it accepted the handshake.
     fn on_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
-        let entry = &mut self.slots[slot as usize];
-        if entry.stage != Stage::Serving {
+        if self.slots[slot as usize].stage != Stage::Serving {
             return (Progress::Continue, false);
         }
+        self.count_piece(slot);
+        self.converse(slot, |input_context, ring| input_context.on_bytes(ring.received(piece)))
+    }
+
+    /// Notes that the peer has sent something.
+    pub(super) fn count_piece(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
         let heartbeat = entry.conn.heartbeat;
         if entry.conn.phase == Phase::Open {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
         }
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
-        self.converse(slot, |input_context, ring| input_context.on_bytes(ring.received(piece)))
     }
 
     /// Continues a conversation. Returns its progress, and whether it accepted the handshake.
@@ -249,7 +262,7 @@ impl InputContext<'_> {
         self.slot.input() != Input::Open
     }
 
-    fn on_bytes(&mut self, input: &mut [u8]) -> Progress {
+    pub(super) fn on_bytes(&mut self, input: &mut [u8]) -> Progress {
         match &mut self.slot.conn.phase {
             Phase::Handshake(held) => {
                 let held = std::mem::take(held);

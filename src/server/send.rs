@@ -53,6 +53,11 @@ impl<R: Ring> Shard<'_, R> {
         if start == end {
             return;
         }
+        if !self.sessions.can_send(slot) {
+            // There is no way to say it before the TLS handshake is over, or after the end.
+            self.replies.bytes.truncate(start);
+            return;
+        }
         let entry = &mut self.slots[slot as usize];
         if !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             // What was said to it before has just found it gone; its descriptor may be another's when this would leave.
@@ -110,23 +115,31 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         let Replies { mut bytes, mut ranges } = std::mem::take(&mut self.replies);
+        let mut sealed = std::mem::take(&mut self.sessions.sealed);
+        let records = self.seal_replies(&bytes, &ranges, &mut sealed);
         let mut incomplete = std::mem::take(&mut self.incomplete);
         let slots = &mut self.slots;
         let sends = ranges.iter().enumerate().map(|(index, (slot, range))| {
             let entry = &mut slots[*slot as usize];
             entry.has_reply = false;
             let token = Token::new(Op::Reply, index as u32, *slot);
-            // Who is settled is closed at the end of this turn.
-            let is_last = entry.is_close_received && entry.conn.outbox.is_empty();
-            SendNow { socket: entry.socket, bytes: &bytes[range.clone()], is_last, token }
+            let records = records_at(&records, &sealed, index);
+            // Who is settled is closed at the end of this turn. With TLS, its end is said first.
+            let is_last = entry.is_close_received && entry.conn.outbox.is_empty() && records.is_none();
+            SendNow { socket: entry.socket, bytes: records.unwrap_or(&bytes[range.clone()]), is_last, token }
         });
         self.ring.send_now(sends, &mut incomplete);
         self.metrics.bytes_sent.add(bytes.len() as u64);
         for completion in incomplete.drain(..) {
-            let (slot, range) = ranges[completion.token.tag() as usize].clone();
-            self.on_reply_incomplete(slot, &bytes[range], completion.result);
+            let index = completion.token.tag() as usize;
+            let (slot, range) = ranges[index].clone();
+            let records = records_at(&records, &sealed, index);
+            self.on_reply_incomplete(slot, &bytes[range], records, completion.result);
         }
         self.incomplete = incomplete;
+        sealed.clear();
+        sealed.shrink_to(4 * REPLIES_BYTES);
+        self.sessions.sealed = sealed;
         bytes.clear();
         if bytes.capacity() > 4 * REPLIES_BYTES {
             bytes = Vec::new();
@@ -135,13 +148,35 @@ impl<R: Ring> Shard<'_, R> {
         self.replies = Replies { bytes, ranges };
     }
 
-    fn on_reply_incomplete(&mut self, slot: u32, reply: &[u8], result: Result<u32, Errno>) {
+    /// Makes the records of replies to TLS connections. Returns where those of each reply are.
+    fn seal_replies(
+        &mut self,
+        bytes: &[u8],
+        ranges: &[(u32, Range<usize>)],
+        sealed: &mut Vec<u8>,
+    ) -> Vec<Option<Range<usize>>> {
+        if self.sessions.is_empty() {
+            return Vec::new();
+        }
+        let seal = |(slot, range): &(u32, Range<usize>)| {
+            let start = sealed.len();
+            self.sessions.get(*slot)?.seal(&bytes[range.clone()], sealed);
+            self.metrics.bytes_sent.add((sealed.len() - start - range.len()) as u64);
+            Some(start..sealed.len())
+        };
+        ranges.iter().map(seal).collect()
+    }
+
+    fn on_reply_incomplete(&mut self, slot: u32, reply: &[u8], records: Option<&[u8]>, result: Result<u32, Errno>) {
         match result {
             Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
             _ => {
-                let rest = &reply[result.unwrap_or(0) as usize..];
-                self.put_back(slot, SharedFrame::new(rest.to_vec()), 0);
-                self.pause_if_flooded(slot);
+                let sent = result.unwrap_or(0) as usize;
+                let sent = records.map_or(sent, |records| self.take_back(slot, records, sent));
+                if sent < reply.len() {
+                    self.put_back(slot, SharedFrame::new(reply[sent..].to_vec()), 0);
+                    self.pause_if_flooded(slot);
+                }
             }
         }
     }
@@ -170,15 +205,29 @@ impl<R: Ring> Shard<'_, R> {
 
     fn settle(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        if entry.is_sending || entry.is_delivery_paused || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
+        if entry.is_sending || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             return;
         }
-        match entry.conn.outbox.next_run() {
+        let (stage, is_close_received) = (entry.stage, entry.is_close_received);
+        match self.next_send(slot) {
             Some((run, skip)) => self.submit_send(slot, run, skip),
-            None if entry.stage == Stage::Serving => {}
-            None if entry.is_close_received => self.terminate(slot, CloseCause::Peer),
+            None if stage == Stage::Serving => {}
+            None if self.close_session(slot) => self.settle(slot),
+            None if is_close_received => self.terminate(slot, CloseCause::Peer),
             None => self.submit_shutdown(slot),
         }
+    }
+
+    /// What leaves next, and how many of its first bytes have left already; `None` if nothing may.
+    fn next_send(&mut self, slot: u32) -> Option<(SharedFrame, usize)> {
+        if self.sessions.has(slot) {
+            return self.next_sealed(slot).map(|records| (records, 0));
+        }
+        let entry = &mut self.slots[slot as usize];
+        if entry.is_delivery_paused {
+            return None;
+        }
+        entry.conn.outbox.next_run(usize::MAX).map(|(run, bytes)| (run, bytes.start))
     }
 
     fn submit_send(&mut self, slot: u32, run: SharedFrame, skip: usize) {
@@ -211,4 +260,9 @@ impl<R: Ring> Shard<'_, R> {
             self.terminate(slot, CloseCause::PeerLost);
         }
     }
+}
+
+/// The records of a reply, if it is one to a TLS connection.
+fn records_at<'a>(records: &[Option<Range<usize>>], sealed: &'a [u8], index: usize) -> Option<&'a [u8]> {
+    records.get(index)?.clone().map(|range| &sealed[range])
 }

@@ -3,8 +3,8 @@
 //! A turn handles completions, then parcels of other shards, then timers; then it sends. Output of a turn leaves in
 //! that turn, joined per connection. Each completion is handled in the module that submits its operation:
 //! [`accept`](super::accept), [`recv_mode`](super::recv_mode), [`receive`](super::receive), [`resume`](super::resume),
-//! [`send`](super::send), [`close`](super::close), [`timers`](super::timers), [`publish`](super::publish),
-//! [`drain`](super::drain).
+//! [`secure`](super::secure), [`send`](super::send), [`close`](super::close), [`timers`](super::timers),
+//! [`publish`](super::publish), [`drain`](super::drain).
 
 use std::collections::VecDeque;
 #[cfg(feature = "centrifuge")]
@@ -23,6 +23,7 @@ use super::listener::ShardListener;
 use super::mesh::{Mesh, Parcel, ToConn};
 use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
+use super::secure::Sessions;
 use super::send::Replies;
 use super::slot::{Slot, Stage};
 use super::variant::nanoseconds;
@@ -104,6 +105,8 @@ pub(super) struct Shard<'m, R: Ring> {
     wake: Event,
 
     pub(super) replies: Replies,
+    /// Of the connections of TLS listeners.
+    pub(super) sessions: Sessions,
     /// Connections queued for a receive, the next one first. Some may have ended.
     pub(super) recv_queue: VecDeque<ConnId>,
     /// Connections that need a receive buffer. Some may have ended.
@@ -160,6 +163,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             drain: None,
             wake: parts.wake,
             replies: Replies::default(),
+            sessions: Sessions::default(),
             recv_queue: VecDeque::new(),
             awaiting_buffers: Vec::new(),
             resuming: VecDeque::new(),
@@ -192,7 +196,8 @@ impl<'m, R: Ring> Shard<'m, R> {
     /// Lets other shards wake this one; returns the longest time that it may sleep.
     pub(super) fn fall_asleep(&mut self) -> Duration {
         let is_waited_for = !self.recv_queue.is_empty() || !self.resuming.is_empty();
-        if self.topics.has_work() || self.catch_ups.has_work() || !self.answers.is_empty() || is_waited_for {
+        let has_work = self.topics.has_work() || self.catch_ups.has_work() || self.sessions.have_work();
+        if has_work || !self.answers.is_empty() || is_waited_for {
             return Duration::ZERO;
         }
         let sleep_max = self.mesh.sleep_max().min(self.until_next_timer());
@@ -233,6 +238,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.submit_catch_ups();
         self.resume_some();
         self.on_time();
+        self.advance_handshakes();
         self.count_deflate();
         self.send_replies();
         self.send_publications();

@@ -75,7 +75,7 @@ pub fn start<'m>(
 /// The simulated kernel has a listener for each ring and looks at none.
 fn listener() -> ShardListener {
     let socket = Some(File::open("/dev/null").expect("/dev/null").into());
-    ShardListener { socket, on_loopback: true, has_addresses: true, routes: RouteSet::ALL }
+    ShardListener { socket, on_loopback: true, has_addresses: true, routes: RouteSet::ALL, tls: None }
 }
 
 impl SimShard<'_> {

@@ -56,6 +56,8 @@ pub(super) struct Slot {
     pub(super) is_shutting: bool,
     /// Bytes of the send in the kernel.
     pub(super) sending_bytes: u32,
+    /// Its TLS session has bytes that must be sent before any others.
+    pub(super) has_unsent_records: bool,
     /// This turn's replies hold bytes for it.
     pub(super) has_reply: bool,
     /// It is in the shard's `dirty` list.
@@ -136,6 +138,7 @@ impl Slot {
             is_sending: false,
             is_shutting: false,
             sending_bytes: 0,
+            has_unsent_records: false,
             has_reply: false,
             is_dirty: false,
             is_delivery_paused: false,
@@ -195,7 +198,7 @@ impl Slot {
 
     /// Whether new bytes must queue behind others.
     pub(super) fn is_behind(&self) -> bool {
-        self.is_sending || self.is_delivery_paused || !self.conn.outbox.is_empty()
+        self.is_sending || self.has_unsent_records || self.is_delivery_paused || !self.conn.outbox.is_empty()
     }
 
     /// Whether the kernel holds an operation of this socket.

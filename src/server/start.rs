@@ -20,6 +20,7 @@ use super::{ServerConfig, Status, listener};
 use crate::gateway::{Handler, RouteError, Routes};
 use crate::limits::{LISTENERS_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
 use crate::ring::{Event, Ring, RingAddress, StartError, TABLE_MAX, Uring, UringConfig};
+use crate::tls::{Acceptor, TlsError};
 
 /// Makes a handler on a shard's thread.
 type Factory = Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
@@ -39,6 +40,8 @@ pub struct Server {
     pub publisher: Publisher,
     /// What the shards count.
     pub status: Status,
+    /// The certificates of its TLS listeners, if it has one: they can be replaced.
+    pub tls: Option<Acceptor>,
     /// Resolves, with an error that means nothing, when the last shard has ended.
     pub ended: oneshot::Receiver<()>,
 }
@@ -53,6 +56,8 @@ pub enum ServeError {
     Listen(ListenAddress, io::Error),
     /// The configuration has so many listeners: none, or more than [`LISTENERS_MAX`].
     Listeners(usize),
+    /// The certificates can't be used.
+    Tls(TlsError),
     /// A ring could not be set up.
     Ring(StartError),
     /// The kernel refused something else, named first.
@@ -115,7 +120,8 @@ impl ServerBuilder {
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
         let capacity = Capacity::new(config.connections_max, count, raise_file_limit()?);
-        let (addresses, listeners) = listen(&config, count, &route_names)?;
+        let tls = config.acceptor().map_err(ServeError::Tls)?;
+        let (addresses, listeners) = listen(&config, count, &route_names, tls.as_ref())?;
         let events: Vec<Event> = (0..count)
             .map(|_| Event::new())
             .collect::<io::Result<_>>()
@@ -151,7 +157,7 @@ impl ServerBuilder {
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }
-        Ok(Server { addresses, publisher, status, ended })
+        Ok(Server { addresses, publisher, status, tls, ended })
     }
 }
 
@@ -233,13 +239,14 @@ fn listen(
     config: &ServerConfig,
     count: usize,
     routes: &Routes,
+    acceptor: Option<&Acceptor>,
 ) -> Result<(Vec<ListenAddress>, Vec<Vec<ShardListener>>), ServeError> {
     if !(1..=LISTENERS_MAX).contains(&config.listeners.len()) {
         return Err(ServeError::Listeners(config.listeners.len()));
     }
     let mut addresses = Vec::new();
     let mut shards: Vec<Vec<ShardListener>> = (0..count).map(|_| Vec::new()).collect();
-    for ListenerConfig { address, routes: paths } in &config.listeners {
+    for ListenerConfig { address, tls, routes: paths } in &config.listeners {
         let routes = routes.select(paths).map_err(ServeError::Route)?;
         let (address, sockets) = listener::listen(address, count, config.socket_notsent_bytes)
             .map_err(|error| ServeError::Listen(address.clone(), error))?;
@@ -253,6 +260,7 @@ fn listen(
                 on_loopback: ip.is_some_and(|ip| ip.is_loopback()),
                 has_addresses: ip.is_some(),
                 routes,
+                tls: acceptor.filter(|_| *tls).cloned(),
             });
         }
         addresses.push(address);
@@ -321,6 +329,7 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Route(error) => error.fmt(f),
+            ServeError::Tls(error) => error.fmt(f),
             ServeError::Ring(error) => error.fmt(f),
             ServeError::Listeners(count) => {
                 write!(f, "{count} listeners: a server has from 1 to {LISTENERS_MAX}; serve more behind a proxy")

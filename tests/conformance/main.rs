@@ -24,6 +24,11 @@ fn fast_set_against_the_server() {
 }
 
 #[test]
+fn fast_set_against_the_server_over_tls() {
+    accept("server role over TLS", &server_role::run_secure(&FAST), &FAST);
+}
+
+#[test]
 fn fast_set_against_the_client() {
     accept("client role", &client_role::run(&FAST, false), &FAST);
 }

@@ -7,6 +7,7 @@ use std::sync::{LazyLock, Once};
 use std::time::Duration;
 
 use crate::support::process::Process;
+use crate::support::server::certificate;
 use crate::support::{repository, target_dir};
 
 /// How long loading packages may take.
@@ -29,6 +30,8 @@ impl Client {
         command.arg(&self.script).args(arguments);
         // Where Node.js looks for packages; Python does not care.
         command.env("NODE_PATH", node_modules());
+        // What they trust besides the authorities of the host.
+        command.env("SSL_CERT_FILE", certificate()).env("NODE_EXTRA_CA_CERTS", certificate());
         Process::start(self.name, command)
     }
 

@@ -24,6 +24,15 @@ fn check_echo(client: &Client, scenario: &str) {
     client.run(&[scenario, &server.ws_url("/echo")]);
 }
 
+/// The same scenarios over TLS.
+fn check_secure(client: &Client) {
+    let server = Server::start_secure(&["--echo"]);
+    for scenario in ["echo", "ping", "close", "disconnect"] {
+        client.run(&[scenario, &server.ws_url("/echo")]);
+    }
+    client.run(&["feed", &server.ws_url(""), &server.control_url("")]);
+}
+
 /// Compression with all that the client can ask for.
 fn check_deflate(client: &Client) {
     for (takeover, context_takeover_max) in [("no-takeover", "0"), ("takeover", "1000")] {
@@ -80,6 +89,16 @@ fn python_deflate() {
 #[test]
 fn python_drain() {
     check_drain(&PYTHON);
+}
+
+#[test]
+fn python_over_tls() {
+    check_secure(&PYTHON);
+}
+
+#[test]
+fn node_over_tls() {
+    check_secure(&NODE);
 }
 
 #[test]

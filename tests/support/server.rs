@@ -1,11 +1,12 @@
 //! The real `ringfeed` binary, on ports the system chooses.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::sync::LazyLock;
 
-use super::PATIENCE;
 use super::process::Process;
+use super::{PATIENCE, target_dir};
 
 /// A running server. Dropping it ends it.
 pub(crate) struct Server {
@@ -16,6 +17,8 @@ pub(crate) struct Server {
     pub listeners: Vec<String>,
     /// Where publications are posted and metrics read.
     pub control: SocketAddr,
+    /// The first listener speaks TLS.
+    is_secure: bool,
 }
 
 impl Server {
@@ -56,6 +59,14 @@ impl Server {
         Server::start_at(ringfeed(), &["--config", config], flags)
     }
 
+    /// The same for a server whose first listener speaks TLS, with [`certificate`].
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub(crate) fn start_secure(flags: &[&str]) -> Server {
+        Server::start_with_config(&certificate().with_file_name("tls.toml"), flags)
+    }
+
     fn start_as(command: Command, flags: &[&str]) -> Server {
         Server::start_at(command, &["--listen", "127.0.0.1:0"], flags)
     }
@@ -77,16 +88,20 @@ impl Server {
                 control = Some(address.parse().expect("an address after control on http://"));
             } else if line == "ready" {
                 let data: &String = listeners.first().expect("the data address is printed before ready");
-                let data = data.split_once("://").expect("a URL").1.parse().expect("an address");
+                let (scheme, address) = data.split_once("://").expect("a URL");
+                let (data, is_secure) = (address.parse().expect("an address"), scheme == "wss");
                 let control = control.expect("the control address is printed before ready");
-                return Server { process, data, listeners, control };
+                return Server { process, data, listeners, control, is_secure };
             }
         }
     }
 
     /// The WebSocket URL of `path`, which starts with a slash.
     pub(crate) fn ws_url(&self, path: &str) -> String {
-        format!("ws://{}{path}", self.data)
+        match self.is_secure {
+            true => format!("wss://localhost:{}{path}", self.data.port()),
+            false => format!("ws://{}{path}", self.data),
+        }
     }
 
     /// The URL of `path` on the control port.
@@ -108,6 +123,19 @@ impl Server {
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.process.wait(PATIENCE)
     }
+}
+
+/// The file of a certificate for `localhost`, made by the binary itself; beside it are its key and `tls.toml`.
+pub(crate) fn certificate() -> &'static Path {
+    static CERTIFICATE: LazyLock<PathBuf> = LazyLock::new(|| {
+        let dir = target_dir("tls").join(std::process::id().to_string());
+        let made = ringfeed().args(["cert", "--self-signed", "--out"]).arg(&dir).output().expect("the binary starts");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let config = String::from_utf8(made.stdout).expect("text").replace(":8443", ":0");
+        std::fs::write(dir.join("tls.toml"), config).expect("the target directory can be written to");
+        dir.join("cert.pem")
+    });
+    &CERTIFICATE
 }
 
 /// The binary under test, without arguments yet.

@@ -11,15 +11,19 @@ const MODULES: &[(&str, &[&str])] = &[
     ("simd", &[]),
     ("proto", &["simd"]),
     ("buf", &[]),
+    ("tls", &[]),
     ("ring", &["buf"]),
     ("conn", &["proto", "buf"]),
     ("topics", &["buf"]),
     ("gateway", &["proto", "buf", "conn", "topics"]),
-    ("server", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway"]),
-    ("control", &["proto", "buf", "topics", "gateway", "server"]),
+    ("server", &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
+    ("control", &["proto", "buf", "tls", "topics", "gateway", "server"]),
     ("client", &["proto", "buf"]),
-    ("config", &["proto", "conn", "topics", "gateway", "server", "control"]),
-    ("cli", &["simd", "proto", "buf", "ring", "conn", "topics", "gateway", "server", "control", "client", "config"]),
+    ("config", &["proto", "tls", "conn", "topics", "gateway", "server", "control"]),
+    (
+        "cli",
+        &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "control", "client", "config"],
+    ),
 ];
 
 /// What the load generator may use of the library: the floors a server's behaviour cannot hide in.
