@@ -11,18 +11,19 @@ use clap::{Args, ValueEnum, value_parser};
 
 use super::bad_input;
 use crate::config::{self, Settings};
-use crate::control::{self, Access, Control, Ended};
+use crate::control::{self, Access, Control, Ended, Reload};
 use crate::gateway::centrifuge::Centrifuge;
 use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Sse};
 use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, Server};
+use crate::tls::Acceptor;
 
 /// Serves WebSocket subscribers and takes publications.
 ///
 /// What is set in the configuration file (`ringfeed config example` prints one) may be set by flags, which win. Of a
 /// flag that is there twice, the last counts.
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(args_override_self = true)]
 pub(super) struct ServeArguments {
     /// A configuration file
@@ -175,7 +176,7 @@ fn origin(text: &str) -> Result<String, String> {
 
 /// Serves until a signal. The exit code is 0 after a graceful stop, and 2 if the server could not start.
 pub(super) fn run(arguments: ServeArguments) -> ExitCode {
-    match settings(arguments).and_then(|settings| serve(&settings)) {
+    match settings(arguments.clone()).and_then(|settings| serve(&settings, arguments)) {
         Ok(Ended::ShardsEnded) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::FAILURE,
         Err(text) => bad_input(&text),
@@ -192,7 +193,7 @@ fn settings(arguments: ServeArguments) -> Result<Settings, String> {
     Ok(settings)
 }
 
-fn serve(settings: &Settings) -> Result<Ended, String> {
+fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String> {
     // Before the shards: if any of it fails, nobody has connected yet.
     let key = settings.api.key()?;
     let centrifuge = Arc::new(settings.centrifuge_config()?);
@@ -212,12 +213,36 @@ fn serve(settings: &Settings) -> Result<Ended, String> {
         builder = builder.route("/echo", || Echo);
     }
     let Server { addresses, publisher, status, tls, ended } = builder.start().map_err(|error| error.to_string())?;
-    let control = Control { listener, access, publisher, namespaces, status, tls, demo: settings.server.demo };
+    let reload = reload(arguments, settings.clone(), tls.clone());
+    let control = Control { listener, access, publisher, namespaces, status, tls, reload, demo: settings.server.demo };
     let announce = || announce(&settings.listener, &addresses, control_address?);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
     tokio_uring::start(control::serve(control, announce, shards_ended))
         .map_err(|error| format!("the control plane could not start: {error}"))
+}
+
+/// Reads the file again. Certificates are replaced; whatever else has changed is named.
+fn reload(arguments: ServeArguments, running: Settings, tls: Option<Acceptor>) -> Reload {
+    Box::new(move || {
+        if arguments.config.is_none() {
+            return Err("there is no configuration file: start the server with --config FILE".to_owned());
+        }
+        let read = settings(arguments.clone())?;
+        read.api.key()?;
+        read.centrifuge_config()?;
+        let mut applied = running.clone();
+        if let Some(acceptor) = &tls {
+            acceptor.reload(&read.tls.certificates).map_err(|error| error.to_string())?;
+            applied.tls.certificates.clone_from(&read.tls.certificates);
+        }
+        let certificates = tls.as_ref().map_or(0, |tls| tls.certificates().len());
+        let left = config::changed_keys(&applied, &read);
+        Ok(match left.is_empty() {
+            true => format!("{certificates} certificates"),
+            false => format!("{certificates} certificates; these keys need a restart: {}", left.join(", ")),
+        })
+    })
 }
 
 /// So that whoever publishes need not wait for the slice of a busy shard on the same CPU to be over.

@@ -5,6 +5,7 @@
 //! after that nothing can be wrong with its structure. `example` writes the list out as a file. Nothing here starts
 //! anything, and flags of the command line know how to change the settings, not the other way round.
 
+mod changes;
 mod check;
 mod error;
 mod example;
@@ -14,6 +15,7 @@ mod settings;
 use std::fs;
 use std::path::Path;
 
+pub use changes::changed_keys;
 pub use error::{ConfigError, Problem};
 pub use example::example;
 pub use settings::{ApiSettings, CentrifugeSettings, DeflateSettings, ServerSettings, Settings, TokenSettings};

@@ -20,7 +20,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::answer::{Answer, text, with_header};
 use super::batch::Batched;
 use super::places::{Ended, Place};
-use super::{State, api, guard, metrics, publish, slowest, stream};
+use super::{State, api, guard, metrics, publish, reload, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 
 /// Pause after a failed accept, most likely because the process has no descriptor left.
@@ -117,6 +117,7 @@ enum Route<'a> {
     Ready,
     Metrics,
     Slowest,
+    Reload,
     /// A stream of publications.
     Stream,
     /// The path after `/publish/`.
@@ -133,6 +134,7 @@ impl<'a> Route<'a> {
             "/readyz" => Some(Route::Ready),
             "/metrics" => Some(Route::Metrics),
             "/connections/slow" => Some(Route::Slowest),
+            "/reload" => Some(Route::Reload),
             "/publish" => Some(Route::Stream),
             _ => {
                 let publish = path.strip_prefix("/publish/").map(Route::Publish);
@@ -145,7 +147,7 @@ impl<'a> Route<'a> {
     fn methods(self) -> &'static str {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
-            Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
+            Route::Reload | Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
         }
     }
 
@@ -184,6 +186,7 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         Route::Ready => text(StatusCode::OK, "ready"),
         Route::Metrics => metrics::get(state).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
+        Route::Reload => reload::post(state),
         Route::Stream => stream::post(state, request),
         Route::Publish(path) => publish::post(state, path, request).await,
         Route::Api(method) => api::post(state, method, request).await,
@@ -237,6 +240,8 @@ mod tests {
             ("POST", "/metrics", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
             ("GET", "/connections/slow", 200, None, "\"outbox_bytes\":300"),
             ("POST", "/connections/slow", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
+            ("POST", "/reload", 422, None, "nothing has changed: there is nothing to reload"),
+            ("GET", "/reload", 405, Some("POST"), "use POST\n"),
             ("POST", "/api/info", 200, None, "\"nodes\":"),
             ("POST", "/api/nonsense", 404, None, "presence_stats"),
             ("GET", "/api/info", 405, Some("POST"), "use POST\n"),
@@ -283,6 +288,7 @@ mod tests {
             ("GET", "/metrics", 401),
             ("GET", "/nowhere", 401),
             ("POST", "/publish/a", 401),
+            ("POST", "/reload", 401),
             ("POST", "/api/info", 401),
             ("POST", "/healthz", 405),
         ];

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 
 use super::answer::{Answer, answer};
 use super::places::{Ended, PlaceCounts};
+use super::reload::ReloadCounts;
 use super::stream::StreamCounts;
 use super::{State, host, process};
 use crate::server::metrics::Cell;
@@ -150,7 +151,7 @@ pub(super) async fn get(state: &State) -> Answer {
         started: state.started.duration_since(UNIX_EPOCH).unwrap_or_default(),
     };
     let certificates = state.tls.as_ref().map_or_else(Vec::new, Acceptor::certificates);
-    let control = ControlPort(state.places.counts(), state.streams.get());
+    let control = ControlPort(state.places.counts(), state.streams.get(), state.reloader.counts());
     match encode(state.status.clone(), control, Certificates(certificates), process) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
@@ -255,7 +256,7 @@ impl Shards {
 
 /// The control port's own numbers.
 #[derive(Debug)]
-struct ControlPort(PlaceCounts, StreamCounts);
+struct ControlPort(PlaceCounts, StreamCounts, ReloadCounts);
 
 impl Collector for ControlPort {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -278,6 +279,11 @@ impl Collector for ControlPort {
         ];
         for (name, help, count) in records {
             encode_counter(&mut encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;
+        }
+        let (name, help) = ("ringfeed_reloads", "Times that the configuration was read again, by outcome");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (outcome, count) in [("applied", self.2.done), ("refused", self.2.refused)] {
+            encode_counter(&mut family.encode_family(&[("outcome", outcome)])?, count)?;
         }
         let (name, help) = ("ringfeed_control_connections_ended", "Connections to the control port ended, by reason");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
@@ -352,7 +358,8 @@ mod tests {
         };
         let ended = std::array::from_fn(|index| index as u64);
         let places = PlaceCounts { authenticated: 7, others: 8, accepted: 30, ended };
-        let control = ControlPort(places, StreamCounts { published: 5, refused: 6 });
+        let control =
+            ControlPort(places, StreamCounts { published: 5, refused: 6 }, ReloadCounts { done: 3, refused: 2 });
         let (cert_file, names) = ("cert.pem".into(), Vec::new());
         let certificates = Certificates(vec![CertificateInfo { cert_file, names, not_after: 1_800_000_000 }]);
         encode(Status::new(2), control, certificates, process).unwrap()
@@ -386,6 +393,8 @@ mod tests {
             "ringfeed_control_connections{key=\"shown\"} 7",
             "ringfeed_control_connections{key=\"missing\"} 8",
             "ringfeed_control_connections_accepted_total 30",
+            "ringfeed_reloads_total{outcome=\"applied\"} 3",
+            "ringfeed_reloads_total{outcome=\"refused\"} 2",
             "ringfeed_control_connections_ended_total{reason=\"closed\"} 0",
             "ringfeed_control_connections_ended_total{reason=\"failed\"} 1",
             "ringfeed_control_connections_ended_total{reason=\"idle\"} 2",

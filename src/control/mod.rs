@@ -6,6 +6,7 @@
 //! GET  /readyz            200, and 503 while the server leaves
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
 //! GET  /connections/slow   the largest backlogs             (slowest)
+//! POST /reload             reads the configuration again (reload)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! POST /publish           a stream of publications         (stream, record)
 //! POST /api/<method>      Centrifugo's server API          (api)
@@ -33,6 +34,7 @@ mod process;
 mod publish;
 mod query;
 mod record;
+mod reload;
 mod shards;
 mod slowest;
 mod stream;
@@ -52,6 +54,8 @@ use tokio::task::JoinSet;
 pub use access::{Access, ExposedError};
 use metrics::MemoryInUse;
 use places::{Bounds, Places};
+pub use reload::Reload;
+use reload::Reloader;
 use shards::ToShards;
 
 use crate::server::metrics::Cell;
@@ -79,6 +83,8 @@ pub struct Control {
     pub status: Status,
     /// The certificates of the data ports, if one speaks TLS.
     pub tls: Option<Acceptor>,
+    /// Reads the configuration again.
+    pub reload: Reload,
     /// Whether to publish this host's figures to the topic `demo`, each second.
     pub demo: bool,
 }
@@ -99,6 +105,7 @@ struct State {
     namespaces: Arc<Namespaces>,
     access: Access,
     tls: Option<Acceptor>,
+    reloader: Reloader,
     places: Rc<Places>,
     streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
@@ -121,7 +128,8 @@ impl State {
         let started = SystemTime::now();
         let (shards, places) = (RefCell::new(shards), Places::new(Bounds::default()));
         let streams = std::cell::Cell::default();
-        State { shards, status, namespaces, access, tls: None, places, streams, uid, started, memory_before }
+        let reloader = Reloader::new(Box::new(|| Err("there is nothing to reload".to_owned())));
+        State { shards, status, namespaces, access, tls: None, reloader, places, streams, uid, started, memory_before }
     }
 
     /// Runs `act` with the shards.
@@ -145,18 +153,27 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let listener = http::Listener::new(control.listener)?;
-    let Control { publisher, status, namespaces, access, tls, .. } = control;
+    let Control { publisher, status, namespaces, access, tls, reload, .. } = control;
     let memory_before = MemoryInUse::measure().await;
     let state = State::new(Box::new(publisher), status, namespaces, access, memory_before);
-    let state = Rc::new(State { tls, ..state });
+    let state = Rc::new(State { tls, reloader: Reloader::new(reload), ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
+    tasks.spawn_local(reload_at_signals(signal(SignalKind::hangup())?, state.clone()));
     if control.demo {
         tasks.spawn_local(demo::run(state.clone()));
     }
     on_ready()?;
     Ok(until_ended(&state, shards_ended, async || signals.next().await).await)
+}
+
+/// A terminal that closes sends this signal, too: it must not end the server.
+async fn reload_at_signals(mut hangups: Signal, state: Rc<State>) {
+    while hangups.recv().await.is_some() {
+        // The log has the outcome.
+        let _ = state.reloader.reload();
+    }
 }
 
 /// Waits for the end, and starts it at the first signal.

@@ -9,6 +9,7 @@ mod support;
 
 mod hostile;
 mod openssl;
+mod reload;
 
 use std::fs;
 use std::process::Command;
