@@ -40,7 +40,7 @@
 //! | `Shard::push_to_all` sends one parcel to each shard with subscribers | `server/publish`, `server/mesh` |
 //! | `Topics::stage` appends the push to the topic's queue, which boards a carousel | `topics/table`, `topics/queue`, `topics/carousel` |
 //! | `Topics::gather` makes a batch: the next connections, each with a run of every topic that is due to it | `topics/table`, `topics/batch`, `topics/run` |
-//! | `encode` makes each frame once per variant, plain or compressed | `server/variant`, `gateway/encoding` |
+//! | `encode` makes each frame once per variant, plain or compressed | `server/variant`, `gateway/encoder` |
 //! | `Shard::fan_out` submits one send per connection; the `Outbox` of a slow connection takes the rest | `server/fan_out`, `conn/outbox` |
 //!
 //! # Glossary

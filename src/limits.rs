@@ -368,6 +368,12 @@ pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 /// Time for an opening handshake to come whole, by default, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 
+/// Encodings of pushes in a process: two of the server, and one for each that a protocol registers.
+pub const ENCODINGS_MAX: usize = 32;
+
+/// Forms of pings in a process that protocols register.
+pub const HEARTBEATS_MAX: usize = 32;
+
 /// Bytes of a connection's slot on its shard.
 pub const SLOT_BYTES: usize = 168;
 

@@ -66,7 +66,7 @@ impl Connection {
             phase: Phase::Handshake(Vec::new()),
             outbox: Outbox::default(),
             keep_alive: KeepAlive::new(now_ms),
-            heartbeat: Heartbeat::WebSocket,
+            heartbeat: Heartbeat::WEBSOCKET,
             deflate_window: None,
             is_stream: false,
             decoder: Decoder::new(Role::Server, 0),

@@ -117,8 +117,9 @@ fn saturate(ms: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::CloseCode;
 
-    const WEBSOCKET: Heartbeat = Heartbeat::WebSocket;
+    const WEBSOCKET: Heartbeat = Heartbeat::WEBSOCKET;
     const CONFIG: KeepAliveConfig = KeepAliveConfig { ping_interval_ms: 25, pong_timeout_ms: 10, idle_timeout_ms: 0 };
 
     #[test]
@@ -184,10 +185,9 @@ mod tests {
         assert_eq!(peer.on_timer(31, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
     }
 
-    #[cfg(feature = "centrifuge")]
     #[test]
     fn regular_pings_come_whatever_the_peer_sends() {
-        let json = Heartbeat::CentrifugeJson;
+        let json = Heartbeat::regular(b"{}", Some((CloseCode(3012), "no pong")));
         let mut peer = KeepAlive::new(100);
         peer.on_recv(120, json);
         assert_eq!(peer.on_timer(125, &CONFIG, json), KeepAliveAction::Ping { until_ms: 135 });
@@ -200,8 +200,9 @@ mod tests {
     #[test]
     fn pings_without_an_answer_go_on() {
         let config = KeepAliveConfig { idle_timeout_ms: 30, ..CONFIG };
+        let comment = Heartbeat::regular(b":\n\n", None);
         let mut peer = KeepAlive::new(100);
-        assert_eq!(peer.on_timer(125, &config, Heartbeat::Sse), KeepAliveAction::Ping { until_ms: 150 });
-        assert_eq!(peer.on_timer(150, &config, Heartbeat::Sse), KeepAliveAction::Ping { until_ms: 175 });
+        assert_eq!(peer.on_timer(125, &config, comment), KeepAliveAction::Ping { until_ms: 150 });
+        assert_eq!(peer.on_timer(150, &config, comment), KeepAliveAction::Ping { until_ms: 175 });
     }
 }

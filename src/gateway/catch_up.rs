@@ -1,7 +1,6 @@
 //! The parameters of feed and event stream requests: topics, and the client's position in each.
 
 use super::Refusal;
-use super::encoding::position_text;
 use crate::proto::RequestHead;
 use crate::topics::{CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
 
@@ -40,6 +39,14 @@ pub(super) fn positions(text: &str, count: usize) -> Option<Vec<CatchUp>> {
     let text = text.replace("%3A", ":").replace("%3a", ":").replace("%2C", ",").replace("%2c", ",");
     let positions: Option<Vec<CatchUp>> = text.split(',').map(since).collect();
     positions.filter(|positions| positions.len() == count)
+}
+
+/// Maximum length of [`position_text`], in bytes.
+pub(super) const POSITION_BYTES_MAX: usize = 13 + 1 + 20;
+
+/// A position in the form that clients receive and send: `<epoch>:<offset>`.
+pub(super) fn position_text(position: Position) -> String {
+    format!("{}:{}", position.epoch, position.offset)
 }
 
 /// Formats positions for [`positions`].

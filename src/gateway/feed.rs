@@ -7,8 +7,9 @@
 
 use std::sync::Arc;
 
-use super::catch_up::{check_open, parameter, positions, topics};
-use super::encoding::{encode_publication, position_text};
+use super::catch_up::{check_open, parameter, position_text, positions, topics};
+use super::encoder::encode_publication;
+use super::envelope::ENVELOPE;
 use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
 use crate::conn::Heartbeat;
 use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
@@ -16,7 +17,7 @@ use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
 
 /// The subprotocol with positions.
-const ENVELOPE: &str = "ringfeed.envelope";
+const ENVELOPE_PROTOCOL: &str = "ringfeed.envelope";
 
 /// Missed publications are no longer available: Centrifugo's code.
 const INSUFFICIENT_STATE: CloseCode = CloseCode(3010);
@@ -43,7 +44,7 @@ impl Handler for Feed {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let wanted = wanted(request)?;
         wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
-        let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE);
+        let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE_PROTOCOL);
         for (topic, catch_up) in wanted {
             let request_id = match (has_envelope, catch_up) {
                 (true, _) => Some(ENVELOPE_REQUEST),
@@ -55,10 +56,10 @@ impl Handler for Feed {
             conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }
         Ok(Accept {
-            subprotocol: has_envelope.then(|| ENVELOPE.to_owned()),
+            subprotocol: has_envelope.then(|| ENVELOPE_PROTOCOL.to_owned()),
             message_bytes_max: Some(FEED_MESSAGE_BYTES_MAX),
-            encoding: if has_envelope { Encoding::Envelope } else { Encoding::Raw },
-            heartbeat: Heartbeat::WebSocket,
+            encoding: if has_envelope { *ENVELOPE } else { Encoding::RAW },
+            heartbeat: Heartbeat::WEBSOCKET,
         })
     }
 
@@ -70,14 +71,14 @@ impl Handler for Feed {
         match answer {
             Answer::Subscribed { topic, position, recovery } if request_id == ENVELOPE_REQUEST => {
                 conn.send(Message::text(&subscribed(&topic, position, &recovery)));
-                send_missed(conn, Encoding::Envelope, recovery);
+                send_missed(conn, *ENVELOPE, recovery);
             }
             Answer::Subscribed { position, recovery: Recovery::Lost, .. } => {
                 let position = position_text(position);
                 let reason = format!("history since your position has expired; current position: {position}");
                 conn.close(INSUFFICIENT_STATE, &reason);
             }
-            Answer::Subscribed { recovery, .. } => send_missed(conn, Encoding::Raw, recovery),
+            Answer::Subscribed { recovery, .. } => send_missed(conn, Encoding::RAW, recovery),
             Answer::NotSubscribed { error, .. } => conn.close(CloseCode::TRY_AGAIN_LATER, &error.to_string()),
             _ => {}
         }
@@ -124,7 +125,7 @@ fn send_missed(conn: &mut Context<'_>, encoding: Encoding, recovery: Recovery) {
     let Recovery::Recovered(missed) = recovery else { return };
     for body in missed {
         match encoding {
-            Encoding::Raw => conn.send(message(&body)),
+            Encoding::RAW => conn.send(message(&body)),
             _ => conn.write(&encode_publication(encoding, &body).expect("a shared encoding has a frame")),
         }
     }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Context;
-use super::encoding::encoded_bytes_max;
+use super::encoder::publication_bytes_max;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::proto::{CloseCode, Message, RequestHead, Upgrade};
@@ -86,11 +86,11 @@ pub trait Handler {
     /// publication than `encoding` takes.
     fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
         let _ = conn;
-        encoded_bytes_max(encoding, body)
+        publication_bytes_max(encoding, body)
     }
 
     /// A push to a topic of this connection. The shard calls it only for connections that were accepted with
-    /// [`Encoding::PerConnection`].
+    /// [`Encoding::PER_CONNECTION`].
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
         let _ = (conn, topic, push);
     }
@@ -175,7 +175,8 @@ pub struct Accept {
     /// [`ServerConfig::message_bytes_max`](crate::server::ServerConfig::message_bytes_max). The server closes the
     /// connection with 1009 above that.
     pub message_bytes_max: Option<u32>,
-    /// The encoding of publications for this connection.
+    /// The encoding of publications for this connection: [`Encoding::RAW`], or the result of
+    /// [`register`](super::register).
     pub encoding: Encoding,
     /// The form of the server's pings.
     pub heartbeat: Heartbeat,
@@ -209,7 +210,8 @@ pub struct Stream {
     pub content_type: &'static str,
     /// Further header fields. The server omits a value that is not valid in a header field.
     pub headers: Vec<(&'static str, String)>,
-    /// The encoding of publications for this connection.
+    /// The encoding of publications for this connection: [`Encoding::RAW`], or the result of
+    /// [`register`](super::register).
     pub encoding: Encoding,
     /// The form of the keep-alive bytes.
     pub heartbeat: Heartbeat,

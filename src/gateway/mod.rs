@@ -8,19 +8,22 @@ mod catch_up;
 pub mod centrifuge;
 mod context;
 mod echo;
-mod encoding;
+mod encoder;
+mod envelope;
+mod event;
 mod feed;
 mod handler;
 mod origin;
 #[cfg(feature = "product")]
 mod page;
 mod routes;
+mod sizes;
 mod sse;
 
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
 pub(crate) use context::{ContextParts, Input};
 pub use echo::Echo;
-pub use encoding::{encode_presence, encode_publication};
+pub use encoder::{Encoder, encode_presence, encode_publication, register};
 pub use feed::Feed;
 pub use handler::{Accept, Get, Handler, Page, Refusal, Request, Response, Stream};
 #[cfg(feature = "centrifuge")]

@@ -7,11 +7,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catch_up::{check_open, parameter, positions, positions_text, topics};
-use super::encoding::{POSITION_BYTES_MAX, encode_event, encoded_bytes_max};
+use super::catch_up::{POSITION_BYTES_MAX, check_open, parameter, positions, positions_text, topics};
+use super::event::{COMMENT, EVENT, encode_event, event_bytes_max};
 use super::{Accept, Context, Get, Handler, Refusal, Request, Response, Stream, Subscribe};
 use crate::buf::ConnId;
-use crate::conn::{CloseCause, Heartbeat};
+use crate::conn::CloseCause;
 use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
@@ -59,8 +59,8 @@ impl Handler for Sse {
         Ok(Stream {
             content_type: "text/event-stream",
             headers: vec![("Cache-Control", "no-store".to_owned()), ("X-Accel-Buffering", "no".to_owned())],
-            encoding: if is_one { Encoding::Sse } else { Encoding::PerConnection },
-            heartbeat: Heartbeat::Sse,
+            encoding: if is_one { *EVENT } else { Encoding::PER_CONNECTION },
+            heartbeat: *COMMENT,
         }
         .into())
     }
@@ -95,7 +95,7 @@ impl Handler for Sse {
 
     fn missed_bytes_max(&self, conn: ConnId, _: Encoding, body: &Body) -> usize {
         let others = self.several.get(&conn).map_or(0, |positions| positions.len() - 1);
-        encoded_bytes_max(Encoding::Sse, body) + others * (POSITION_BYTES_MAX + ",".len())
+        event_bytes_max(body) + others * (POSITION_BYTES_MAX + ",".len())
     }
 
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {

@@ -117,7 +117,7 @@ impl<R: Ring> Shard<'_, R> {
         for (visit, _) in round.iter().zip(&sources).filter(|(_, source)| matches!(source, Source::Later)) {
             for run in batch.runs(*visit) {
                 match run.variant.encoding {
-                    Encoding::PerConnection => self.hand_over(visit.slot, run),
+                    Encoding::PER_CONNECTION => self.hand_over(visit.slot, run),
                     _ => self.queue_parts(visit.slot, run, &run.parts),
                 }
             }
@@ -175,11 +175,11 @@ impl<R: Ring> Shard<'_, R> {
             let mut is_own = false;
             for run in batch.runs(*visit) {
                 deliveries += run.parts.len() as u64;
-                is_own |= run.variant.encoding == Encoding::PerConnection;
+                is_own |= run.variant.encoding == Encoding::PER_CONNECTION;
                 if run.variant.window > 0 {
                     deflated += run.parts.len() as u64;
                     // Not at the send: messages compressed from now on leave after this run.
-                    if has_contexts && run.variant.encoding != Encoding::PerConnection {
+                    if has_contexts && run.variant.encoding != Encoding::PER_CONNECTION {
                         entry.forget_sent();
                     }
                 }

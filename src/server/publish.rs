@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use super::mesh::{Parcel, Publish, ReplyTo, ToConn, TopicQuery};
 use super::shard::Shard;
-use crate::buf::{LazyFrame, SharedFrame};
+use crate::buf::SharedFrame;
 use crate::gateway::Command;
 use crate::limits::FRAME_HEADER_BYTES_MAX;
 use crate::proto::{Message, MessageKind, encode_message};
 use crate::ring::Ring;
 use crate::topics::{
-    Answer, Body, Draft, HomeId, Position, Publication, PublishError, Push, Query, Sequenced, TopicName,
+    Answer, Body, Draft, Frames, HomeId, Position, Publication, PublishError, Push, Query, Sequenced, TopicName,
 };
 
 impl<R: Ring> Shard<'_, R> {
@@ -135,7 +135,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         if !self.home.shards(id).is_empty() {
             let topic = body.topic.clone();
-            let frames = Arc::new(std::array::from_fn(|_| LazyFrame::default()));
+            let frames = Frames::default();
             self.push_to_all(id, &topic, &Push::Publication(Publication { body, frames }));
         }
     }

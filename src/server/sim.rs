@@ -16,11 +16,13 @@ use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
 use crate::buf::ConnId;
 use crate::conn::Phase;
+#[cfg(feature = "centrifuge")]
+use crate::gateway::centrifuge::{JSON, PROTOBUF};
 use crate::gateway::{Input, RouteSet, Routes};
 use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
-use crate::topics::{Encoding, JoinId, Lane, TopicName};
+use crate::topics::{JoinId, Lane, TopicName};
 
 /// Unix time when a simulation begins, in milliseconds: some day in 2025.
 const UNIX_START_MS: u64 = 1_750_000_000_000;
@@ -200,7 +202,7 @@ impl SimShard<'_> {
             assert!(is_subscribed, "a connection is present where it has not subscribed: {presence:?}");
         }
         #[cfg(feature = "centrifuge")]
-        if !matches!(slot.encoding, Encoding::CentrifugeJson | Encoding::CentrifugeProtobuf) {
+        if ![*JSON, *PROTOBUF].contains(&slot.encoding) {
             return;
         }
         for topic in slot.subscriptions.iter().map(|subscription| subscription.topic) {

@@ -145,7 +145,7 @@ impl Slot {
             timer_tick: 0,
             is_close_received: false,
             deadline_ms: 0,
-            encoding: Encoding::Raw,
+            encoding: Encoding::RAW,
             subscriptions: SmallVec::new(),
             extras: None,
         }

@@ -52,7 +52,7 @@ pub(super) fn encode(
     deflater: &mut Deflater,
     metrics: &ShardMetrics,
 ) -> Option<SharedFrame> {
-    if variant.encoding == Encoding::PerConnection {
+    if variant.encoding == Encoding::PER_CONNECTION {
         return Some(SharedFrame::new(Vec::new()));
     }
     match push {
@@ -70,9 +70,9 @@ fn encode_publication(
     metrics: &ShardMetrics,
 ) -> Option<SharedFrame> {
     let frame = match variant.encoding {
-        Encoding::Raw => publication.body.frame.clone(),
+        Encoding::RAW => publication.body.frame.clone(),
         encoding => {
-            let frame = &publication.frames[Variant::index(encoding, 0)];
+            let frame = publication.frames.get(encoding, 0);
             frame.get_or_make(|| gateway::encode_publication(encoding, &publication.body))?.clone()
         }
     };
@@ -92,7 +92,7 @@ fn encode_compressed(
     let message = message(frame);
     let window = deflater.window_for(message.payload.len(), window)?;
     let mut is_shared = true;
-    let lazy_frame = &publication.frames[Variant::index(encoding, window.get())];
+    let lazy_frame = publication.frames.get(encoding, window.get());
     let deflated = lazy_frame.get_or_make(|| {
         is_shared = false;
         deflate(message, window, deflater)

@@ -7,6 +7,7 @@
 mod ask;
 mod batch;
 mod carousel;
+mod encoding;
 mod history;
 mod home;
 mod name;
@@ -22,13 +23,12 @@ pub(crate) mod testing;
 
 pub use ask::{Answer, PublishError, Query};
 pub use batch::{Batch, Bundles, Visit};
+pub use encoding::{Encoding, Frames};
 pub use history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 pub use home::{Home, HomeId, Sequenced};
 pub use name::{Homes, NameError, TopicName};
 pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, UnknownNamespace};
-pub use publication::{
-    Body, ClientInfo, Draft, Encoding, Epoch, JoinId, Position, Presence, Publication, Push, VARIANTS, Variant,
-};
+pub use publication::{Body, ClientInfo, Draft, Epoch, JoinId, Position, Presence, Publication, Push, Variant};
 pub use queue::Encode;
 pub use run::{Part, Run};
 pub use subscribers::Subscribers;

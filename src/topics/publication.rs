@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::TopicName;
-use crate::buf::{LazyFrame, SharedFrame};
+use super::{Encoding, Frames, TopicName};
+use crate::buf::SharedFrame;
 #[cfg(doc)]
 use crate::limits::{IDEMPOTENCY_TTL_MS, KEY_BYTES_MAX};
 
@@ -124,7 +124,7 @@ pub struct Body {
     pub position: Position,
     /// The time of its sequencing, in milliseconds of Unix time.
     pub time_ms: u64,
-    /// The payload as one frame: the wire bytes for every subscriber of [`Encoding::Raw`].
+    /// The payload as one frame: the wire bytes for every subscriber of [`Encoding::RAW`].
     pub frame: SharedFrame,
     /// Bytes of the frame's header, before the payload.
     pub header_len: u8,
@@ -143,8 +143,8 @@ pub struct Body {
 pub struct Publication {
     /// The publication.
     pub body: Arc<Body>,
-    /// Its encoded frames, shared by all shards; see [`Variant::index`].
-    pub frames: Arc<[LazyFrame; VARIANTS]>,
+    /// Its encoded frames, shared by all shards.
+    pub frames: Frames,
 }
 
 /// An event for the subscribers of a topic.
@@ -159,37 +159,6 @@ pub enum Push {
     Left(Arc<ClientInfo>),
 }
 
-/// The encoding of pushes for a subscriber.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(u8)]
-#[non_exhaustive]
-pub enum Encoding {
-    /// The payload, verbatim.
-    #[default]
-    Raw,
-    /// A line of JSON with the topic, the position and so on, then the payload.
-    Envelope,
-    /// Centrifugo's client protocol as JSON.
-    #[cfg(feature = "centrifuge")]
-    CentrifugeJson,
-    /// Centrifugo's client protocol as Protobuf.
-    #[cfg(feature = "centrifuge")]
-    CentrifugeProtobuf,
-    /// An event of a `text/event-stream`.
-    Sse,
-    /// The connection's handler encodes each push for each connection: costs one call and one copy per subscriber.
-    PerConnection,
-}
-
-/// Maximum number of [`Encoding`]s.
-const ENCODINGS: usize = 6;
-
-/// Number of compression windows: 9 to 15 bits, and none.
-const WINDOWS: usize = 8;
-
-/// Number of frames that a publication can have.
-pub const VARIANTS: usize = ENCODINGS * WINDOWS;
-
 /// The form of a push for a subscriber. Subscribers of the same variant share its bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Variant {
@@ -203,12 +172,7 @@ pub struct Variant {
 
 impl Variant {
     /// [`Body::frame`].
-    pub const RAW: Variant = Variant { encoding: Encoding::Raw, window: 0, join_leave: false };
-
-    /// The index in [`Publication::frames`] of this encoding, compressed with a window of `bits`; 0 is not compressed.
-    pub fn index(encoding: Encoding, bits: u8) -> usize {
-        encoding as usize * WINDOWS + usize::from(bits.saturating_sub(8))
-    }
+    pub const RAW: Variant = Variant { encoding: Encoding::RAW, window: 0, join_leave: false };
 }
 
 impl Body {
@@ -270,8 +234,6 @@ impl fmt::Display for Epoch {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     #[test]
@@ -285,24 +247,5 @@ mod tests {
         for text in ["", "1", "abc", "000000000000!", "00000000000001", &long] {
             assert_eq!(Epoch::from_text(text), Epoch::NEVER, "{text}");
         }
-    }
-
-    #[test]
-    fn each_variant_has_its_own_index() {
-        let encodings = [
-            Encoding::Raw,
-            Encoding::Envelope,
-            #[cfg(feature = "centrifuge")]
-            Encoding::CentrifugeJson,
-            #[cfg(feature = "centrifuge")]
-            Encoding::CentrifugeProtobuf,
-            Encoding::Sse,
-            Encoding::PerConnection,
-        ];
-        let places =
-            encodings.into_iter().flat_map(|encoding| [0, 9, 12, 15].map(|bits| Variant::index(encoding, bits)));
-        let places: Vec<usize> = places.collect();
-        assert!(places.iter().all(|place| *place < VARIANTS));
-        assert_eq!(places.iter().collect::<HashSet<_>>().len(), places.len());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Body, Position, Publication, TopicName};
+use super::{Body, Frames, Position, Publication, TopicName};
 use crate::buf::SharedFrame;
 
 /// A publication with a frame that is just the payload.
@@ -22,8 +22,5 @@ pub(crate) fn body(topic: &str, position: Position, time_ms: u64, payload: &[u8]
 
 /// A publication ready to send.
 pub(crate) fn publication(topic: &str, position: Position, payload: &[u8]) -> Publication {
-    Publication {
-        body: body(topic, position, 0, payload),
-        frames: Arc::new(std::array::from_fn(|_| Default::default())),
-    }
+    Publication { body: body(topic, position, 0, payload), frames: Frames::default() }
 }

@@ -10,6 +10,7 @@ use super::json::{JsonReader, encode_reply_json};
 use super::pace::Wait;
 use super::protobuf::{encode_reply_protobuf, read_protobuf};
 use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
+use super::push::{JSON, JSON_PING, PROTOBUF, PROTOBUF_PING};
 use super::reply::{Push, RefreshPush, Reply};
 use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, has_expired};
 use crate::buf::ConnId;
@@ -17,7 +18,7 @@ use crate::conn::{CloseCause, Heartbeat};
 use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
 use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
 use crate::proto::{Message, MessageKind};
-use crate::topics::{Answer, Encoding, TopicName};
+use crate::topics::{Answer, TopicName};
 
 /// Serves Centrifugo's client protocol, version 2, in JSON and Protobuf.
 pub struct Centrifuge {
@@ -47,8 +48,8 @@ impl Handler for Centrifuge {
         let (wire, subprotocol) = choose_wire(request);
         let has_frame_pings = query_has(request, "cf_ws_frame_ping_pong", "true");
         let (encoding, heartbeat) = match wire {
-            Wire::Json => (Encoding::CentrifugeJson, Heartbeat::CentrifugeJson),
-            Wire::Protobuf => (Encoding::CentrifugeProtobuf, Heartbeat::CentrifugeProtobuf),
+            Wire::Json => (*JSON, *JSON_PING),
+            Wire::Protobuf => (*PROTOBUF, *PROTOBUF_PING),
         };
         let name = clients.new_name();
         clients.insert(Session::new(conn.id(), wire, name, !has_frame_pings));
@@ -57,7 +58,7 @@ impl Handler for Centrifuge {
             subprotocol: subprotocol.map(str::to_owned),
             message_bytes_max: Some(config.message_bytes_max),
             encoding,
-            heartbeat: if has_frame_pings { Heartbeat::WebSocket } else { heartbeat },
+            heartbeat: if has_frame_pings { Heartbeat::WEBSOCKET } else { heartbeat },
         })
     }
 

@@ -43,7 +43,10 @@ pub use protocol::{
     ClientError, Command, ConnectRequest, Disconnect, HistoryRequest, Malformed, PublishRequest, Request,
     StreamPosition, SubscribeRequest, Taken, Unsubscribed,
 };
-pub use push::{encode_presence_json, encode_presence_protobuf, encode_publication_json, encode_publication_protobuf};
+pub use push::{
+    JSON, PROTOBUF, encode_presence_json, encode_presence_protobuf, encode_publication_json,
+    encode_publication_protobuf,
+};
 pub use reply::{
     ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceEntry, PresenceResult,
     PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, ServerSubscription, SubRefreshResult,

@@ -1,9 +1,82 @@
-//! Encodes pushes to the subscribers of a topic: once per encoding, for any number of subscribers.
+//! The encodings of Centrifugo's client protocol, and its pings.
+
+use std::sync::LazyLock;
 
 use super::json::encode_reply_json;
 use super::protobuf::encode_reply_protobuf;
 use super::reply::{ClientInfo, Presence, Publication, Push, Reply};
-use crate::topics::{self, Body, TopicName};
+use crate::conn::Heartbeat;
+use crate::gateway::encoder::{Encoder, register};
+use crate::gateway::sizes::{attribute_bytes_max, data_bytes_max, escaped_bytes};
+use crate::proto::{CloseCode, Message, MessageKind, encode_message};
+use crate::topics::{self, Body, Encoding, TopicName};
+
+/// Pushes in JSON.
+pub static JSON: LazyLock<Encoding> = LazyLock::new(|| register(Json));
+
+/// Pushes in Protobuf.
+pub static PROTOBUF: LazyLock<Encoding> = LazyLock::new(|| register(Protobuf));
+
+const NO_PONG: Option<(CloseCode, &str)> = Some((CloseCode(3012), "no pong"));
+
+/// The ping in JSON: an empty reply, as one frame.
+pub(super) static JSON_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\x81\x02{}", NO_PONG));
+
+/// The ping in Protobuf: a reply of no bytes, as one frame.
+pub(super) static PROTOBUF_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\x82\x01\0", NO_PONG));
+
+/// Bytes of names, numbers and punctuation in a publication's push.
+const FIXED_BYTES: usize = 60;
+
+struct Json;
+
+impl Encoder for Json {
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_as(MessageKind::Text, out, |out| encode_publication_json(out, body));
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        let data = if body.is_text { escaped_bytes(body.payload()) } else { data_bytes_max(body.payload()) };
+        data + attribute_bytes_max(body) + info_bytes_max(body) + FIXED_BYTES
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_as(MessageKind::Text, out, |out| encode_presence_json(out, topic, info, has_joined));
+    }
+}
+
+struct Protobuf;
+
+impl Encoder for Protobuf {
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_as(MessageKind::Binary, out, |out| encode_publication_protobuf(out, body));
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        let tags: usize = body.tags.iter().flatten().map(|(name, value)| 16 + name.len() + value.len()).sum();
+        let key = body.key.as_ref().map_or(0, |key| key.len());
+        body.payload().len() + key + tags + info_bytes_max(body) + FIXED_BYTES
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_as(MessageKind::Binary, out, |out| encode_presence_protobuf(out, topic, info, has_joined));
+    }
+}
+
+/// Appends a message with the payload that `encode` appends.
+fn encode_as(kind: MessageKind, out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    let mut payload = Vec::new();
+    encode(&mut payload);
+    encode_message(out, Message { kind, payload: &payload }, None);
+}
+
+/// Maximum bytes of the publisher's client information.
+fn info_bytes_max(body: &Body) -> usize {
+    let Some(info) = &body.info else { return 0 };
+    let more = [&info.conn_info, &info.chan_info];
+    let more: usize = more.into_iter().flatten().map(|more| data_bytes_max(more)).sum();
+    more + escaped_bytes(info.client.as_bytes()) + escaped_bytes(info.user.as_bytes()) + 80
+}
 
 /// Appends the push of a publication, in JSON.
 pub fn encode_publication_json(out: &mut Vec<u8>, body: &Body) {

@@ -23,8 +23,8 @@ use crate::limits::{
 };
 use crate::proto::{CloseCode, FrameHeader, Message, Opcode, Upgrade, decode_request_head};
 use crate::topics::{
-    self, Allowed, Answer, CatchUp, Encoding, Epoch, HistoryPage, HistoryQuery, Namespace, Namespaces, Position,
-    PublishError, Query, Recovery, TopicName, testing,
+    self, Allowed, Answer, CatchUp, Epoch, HistoryPage, HistoryQuery, Namespace, Namespaces, Position, PublishError,
+    Query, Recovery, TopicName, testing,
 };
 
 /// The time at which conversations begin, in seconds of Unix time.
@@ -308,17 +308,12 @@ fn a_client_that_does_not_connect_is_closed_after_a_timeout() {
 #[test]
 fn the_client_selects_the_encoding() {
     let rows = [
-        ("/connection/websocket", None, Encoding::CentrifugeJson, None),
-        ("/connection/websocket", Some("centrifuge-json"), Encoding::CentrifugeJson, Some("centrifuge-json")),
-        (
-            "/connection/websocket",
-            Some("x, centrifuge-protobuf"),
-            Encoding::CentrifugeProtobuf,
-            Some("centrifuge-protobuf"),
-        ),
-        ("/connection/websocket?format=protobuf", None, Encoding::CentrifugeProtobuf, None),
-        ("/connection/websocket?a=b&cf_protocol=protobuf", None, Encoding::CentrifugeProtobuf, None),
-        ("/connection/websocket", Some("mqtt"), Encoding::CentrifugeJson, None),
+        ("/connection/websocket", None, *JSON, None),
+        ("/connection/websocket", Some("centrifuge-json"), *JSON, Some("centrifuge-json")),
+        ("/connection/websocket", Some("x, centrifuge-protobuf"), *PROTOBUF, Some("centrifuge-protobuf")),
+        ("/connection/websocket?format=protobuf", None, *PROTOBUF, None),
+        ("/connection/websocket?a=b&cf_protocol=protobuf", None, *PROTOBUF, None),
+        ("/connection/websocket", Some("mqtt"), *JSON, None),
     ];
     for (target, offered, encoding, subprotocol) in rows {
         let accept = TestPeer::new(config(true)).open(target, offered);

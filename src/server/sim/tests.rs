@@ -363,7 +363,7 @@ impl Visitors {
 
 impl Handler for Visitors {
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
-        Ok(Accept { encoding: crate::topics::Encoding::PerConnection, ..Accept::default() })
+        Ok(Accept { encoding: crate::topics::Encoding::PER_CONNECTION, ..Accept::default() })
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {

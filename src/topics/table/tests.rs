@@ -8,7 +8,7 @@ use super::*;
 use crate::buf::SharedFrame;
 
 const RAW: Variant = Variant::RAW;
-const LOUD: Variant = Variant { encoding: Encoding::Sse, window: 0, join_leave: false };
+const LOUD: Variant = Variant { encoding: Encoding::PER_CONNECTION, window: 0, join_leave: false };
 
 fn name(text: &str) -> TopicName {
     TopicName::new(text).unwrap()
