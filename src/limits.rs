@@ -115,7 +115,7 @@ pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// published to next make room.
 pub const HOME_HISTORY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
-/// Publications that a subscriber who comes back is sent at most; who has missed more is told that it has lost some.
+/// Maximum publications that a reconnecting subscriber recovers; with more missed, the server reports a loss.
 pub const RECOVERY_PUBLICATIONS_MAX: usize = 300;
 
 /// Catch-ups of one shard that other shards are answering, at most, while answers are small: enough for 10,000
@@ -182,7 +182,7 @@ pub const SWEEP_KEYS: usize = 10_000;
 /// Pause between two such looks, in milliseconds.
 pub const SWEEP_INTERVAL_MS: u64 = 1000;
 
-/// Microseconds of a turn that go to the fan-out of each lane. What is left goes on in the next turn, so receives,
+/// Microseconds of a turn that go to the fan-out of each lane. The rest follows in the next turn, so receives,
 /// answers to publishers, timers and other shards' parcels wait no longer than two such slices, and a turn of its own
 /// costs a fan-out less than a hundredth of one.
 pub const FAN_OUT_SLICE_US: u64 = 500;
@@ -204,8 +204,8 @@ pub const COALESCE_MS_MAX: u64 = 1000;
 /// Bytes of a topic's publications that wait to leave together with others. With more, they leave at once.
 pub const COALESCE_BYTES_MAX: usize = 64 * 1024;
 
-/// Bytes that the kernel takes for a connection and has not sent yet (`TCP_NOTSENT_LOWAT`), by default. What waits
-/// beyond that waits with us, where it can still be dropped or conflated.
+/// Bytes that the kernel takes for a connection and has not sent yet (`TCP_NOTSENT_LOWAT`), by default. Bytes
+/// beyond that stay in the server's backlog, where they can still be dropped or conflated.
 pub const SOCKET_NOTSENT_BYTES: u32 = 128 * 1024;
 
 /// Topics with publications whose order one home shard keeps. About 150 bytes each.
@@ -248,7 +248,7 @@ pub const MESH_RETRY_MS: u64 = 1;
 /// subscriptions, which a turn empties, hold no more.
 pub const MESH_PARCELS_PER_TURN: usize = 1024;
 
-/// Payload bytes of one publication through the control port. Whoever wants to push files should push their address.
+/// Payload bytes of one publication through the control port. To push files, push their addresses.
 pub const PUBLISH_BYTES_MAX: usize = 1024 * 1024;
 
 /// Bytes of a request to the server API, which may hold many publications, each of [`PUBLISH_BYTES_MAX`] at most.
@@ -258,7 +258,7 @@ pub const API_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// [`MESH_QUEUE_PARCELS`], so that one publisher does not fill the queues alone.
 pub const API_PARALLEL_MAX: usize = 1024;
 
-/// Connections that are told of when the slowest are asked for.
+/// Maximum connections in a list of the slowest.
 pub const SLOWEST_MAX: usize = 1000;
 
 /// Bytes of a publication's tags, names and values together.
@@ -288,7 +288,7 @@ pub const STREAM_IDLE_MS: u64 = 300_000;
 pub const CONTROL_CONNECTIONS_MAX: usize = 1024;
 
 /// Connections to the control port at once that have not shown the key: probes, those that are about to show it, and
-/// whoever else can reach the port. Newer ones take the place of the oldest. Each holds a request's head at most, so
+/// all others that can reach the port. Newer ones take the place of the oldest. Each holds a request's head at most, so
 /// that all hold 8 MiB.
 pub const CONTROL_NO_KEY_CONNECTIONS_MAX: usize = 512;
 
@@ -429,12 +429,12 @@ pub const RECV_BUSY_PIECES: u8 = 4;
 /// Milliseconds between two pieces that still are in quick succession.
 pub const RECV_BUSY_GAP_MS: u64 = 1_000;
 
-/// Bytes that those are heard of in one turn, all together, who have sent more than was received of them: whoever sends
-/// as fast as it can, and however many do, holds up the others by no more than these take. A piece of as many makes its
-/// sender one of those.
+/// Bytes that a shard reads in one turn from all connections with unread input together: however many clients send as
+/// fast as they can, the other connections wait no longer than these bytes take. A client that sends a piece of as many
+/// bytes becomes one of them.
 pub const RECV_TURN_BYTES: u32 = 8 * 1024;
 
-/// How many of those are heard in one turn, at most. The others wait for theirs.
+/// Maximum number of such connections that a shard reads in one turn. The others wait for the next.
 pub const RECV_TURN_CONNS: usize = 4;
 
 /// Connections whose messages have waited that go on in one turn. The others wait for theirs.
@@ -444,11 +444,11 @@ pub const RESUME_TURN_CONNS: usize = 4;
 /// timer fires anyway, so it may take as long as the ping interval more.
 pub const RECV_QUIET_MS: u64 = 10_000;
 
-/// Milliseconds for which more connections must have come than are let in before some are told to come back later.
+/// Milliseconds for which connections must arrive faster than the shard accepts them before it rejects some with 503.
 /// Until then they wait, which most clients do for longer.
 pub const SHED_AFTER_MS: u64 = 2_000;
 
-/// Seconds after which, at most, those who are told to come back should.
+/// Maximum `Retry-After`, in seconds, of a connection rejected with 503.
 pub const RETRY_AFTER_SECONDS: u64 = 10;
 
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.

@@ -92,7 +92,7 @@ struct Peer {
     inflater: ForeignInflater,
     decoder: Decoder,
     input: Vec<u8>,
-    /// What came, and in how many bytes if it came compressed.
+    /// The received message, and the number of its compressed bytes if it was compressed.
     heard: Vec<(String, Option<usize>)>,
 }
 
@@ -159,7 +159,7 @@ impl Peer {
         }
     }
 
-    /// Says something, and hears it come back; in how many bytes if it came compressed.
+    /// Sends a message and receives its echo; returns the number of its compressed bytes if it was compressed.
     fn echo(&mut self, text: &str) -> Option<usize> {
         self.say(text);
         loop {
@@ -275,7 +275,7 @@ fn only_where_it_was_agreed_on_messages_refer_back_to_earlier_ones() {
     for peer in [&mut first, &mut second] {
         lens.push([peer.echo(&text), peer.echo(&text)]);
     }
-    // What is for many can't be referred back beyond.
+    // A compressed message for many resets the context.
     let draft = Draft::new(topic(), true, Bytes::from("to many and many ".repeat(10)));
     let outcome = server.publisher.publish(draft).expect("room in the queue");
     outcome.blocking_recv().expect("an answer").expect("an offset");

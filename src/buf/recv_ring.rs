@@ -16,7 +16,7 @@ const PAGE: usize = 4096;
 /// Rings of buffers that this process has made: each has an identity of its own.
 static RINGS: AtomicU32 = AtomicU32::new(0);
 
-/// A piece of a receive buffer, filled by the kernel and lent to whoever handles the completion.
+/// A piece of a receive buffer, filled by the kernel and lent to the handler of the completion.
 ///
 /// Give it back to its ring when its bytes have been used: exactly once.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl RecvRing {
     /// Room for `count` buffers of `buffer_bytes` each, of which the first `in_use` are offered until it
     /// [grows](Self::grow). `count` is a power of two, at most 32,768.
     ///
-    /// The kernel uses all in turn, so memory is touched of those in use only. `number` is for whoever has several.
+    /// The kernel uses all in turn, so memory is touched of those in use only. `number` tells several apart.
     pub(crate) fn new(number: u16, count: u16, in_use: u16, buffer_bytes: u32) -> RecvRing {
         assert!(1 <= in_use && in_use <= count, "some of the buffers are offered");
         assert!(count.is_power_of_two() && count <= 32_768, "the kernel takes a power of two up to 32,768");
@@ -208,7 +208,7 @@ fn allocate(layout: Layout) -> *mut u8 {
 /// Memory that takes none until it is touched. What an allocator gives may have been used before, and would be cleared.
 fn map(bytes: usize) -> *mut u8 {
     let (access, kind) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
-    // SAFETY: no address is asked for, so nothing that is mapped already changes.
+    // SAFETY: no address is requested, so nothing that is mapped already changes.
     let memory = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, access, kind) };
     memory.expect("address space for receive buffers").cast()
 }

@@ -29,13 +29,13 @@ impl SharedFrame {
     }
 }
 
-/// A frame that is made when somebody first wants it, once for all who share it.
+/// A frame that is made at its first use, once for all that share it.
 #[derive(Debug, Default)]
 pub struct LazyFrame(OnceLock<Option<SharedFrame>>);
 
 impl LazyFrame {
-    /// The frame, made by `make` if nobody has asked for it yet; `None` if whoever made it found it not worth having.
-    /// Who asks meanwhile waits, since it could only make the same.
+    /// The frame, made by `make` at the first call; `None` if `make` returned `None` then. Concurrent callers wait,
+    /// since they could only make the same.
     pub fn get_or_make(&self, make: impl FnOnce() -> Option<SharedFrame>) -> Option<&SharedFrame> {
         self.0.get_or_init(make).as_ref()
     }

@@ -1,7 +1,7 @@
 //! A bounded queue from one thread to another.
 //!
 //! One producer, one consumer, no locks: two counters that only grow, each written by one side. A full queue gives the
-//! item back, so that whoever produces decides what waiting means. `tests/loom` tries all orders of events.
+//! item back, so that the producer decides what waiting means. `tests/loom` tries all orders of events.
 #![allow(unsafe_code, reason = "it is compiled by tests/loom as well, where nothing else allows it")]
 
 use std::mem::MaybeUninit;

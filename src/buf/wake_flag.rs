@@ -1,4 +1,4 @@
-//! Whether a thread sleeps and wants to be woken, so that whoever sends it something knows when to ring its doorbell.
+//! Whether a thread sleeps and wants to be woken, so that a sender knows when to ring its doorbell.
 //!
 //! Says only *that* it must be woken; how is its owner's. The one who sleeps: [`fall_asleep`](Asleep::fall_asleep),
 //! look at the queues once more, wait, [`woke`](Asleep::woke). The one who sends: put it into a queue,
@@ -6,7 +6,7 @@
 
 use super::sync::{Arc, AtomicBool, Ordering, fence};
 
-/// Set by a thread before it waits, taken by whoever wakes it. Clones are the same.
+/// Set by a thread before it waits, taken by the thread that wakes it. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct WakeFlag(Arc<AtomicBool>);
 
@@ -16,8 +16,8 @@ impl WakeFlag {
         WakeFlag(Arc::new(AtomicBool::new(false)))
     }
 
-    /// From now on this thread wants to be woken. What was put into its queues before may not have been announced: look
-    /// at them after this, and before waiting.
+    /// From now on this thread wants to be woken. Its queues may already hold items without a
+    /// doorbell: look at them after this, and before waiting.
     pub fn fall_asleep(&self) {
         self.0.store(true, Ordering::Relaxed);
         // Pairs with the fence in `take`: either the sender sees this thread asleep, or this thread what was sent.
@@ -29,8 +29,8 @@ impl WakeFlag {
         self.0.store(false, Ordering::Relaxed);
     }
 
-    /// After putting something into a queue of that thread: whether it must be woken, which is asked of one sender
-    /// only.
+    /// After putting something into a queue of that thread: whether the caller must wake it, which is true
+    /// for one sender only.
     pub fn take(&self) -> bool {
         // Pairs with the fence in `fall_asleep`.
         fence(Ordering::SeqCst);

@@ -20,7 +20,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Makes a certificate with its private key, and prints the configuration that uses them.
 ///
-/// Browsers and clients trust a self-signed certificate only where they are told to: for the public, get one from a
+/// Browsers and clients trust a self-signed certificate only by configuration: for the public, get one from a
 /// certificate authority, for example with certbot or lego.
 #[derive(Args, Debug)]
 pub(super) struct CertArguments {

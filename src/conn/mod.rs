@@ -37,7 +37,7 @@ pub enum Phase {
     Streaming,
     /// We have sent a Close frame, and wait for the peer's. Its messages are of no interest any more.
     Closing,
-    /// There is nothing more to say or to hear.
+    /// Neither side sends any more.
     Ended,
 }
 
@@ -46,11 +46,11 @@ pub enum Phase {
 pub struct Connection {
     /// How far it has come.
     pub phase: Phase,
-    /// What waits to be sent.
+    /// The backlog.
     pub outbox: Outbox,
     /// Signs of life.
     pub keep_alive: KeepAlive,
-    /// How the peer is asked for a sign of life.
+    /// The form of the server's pings.
     pub heartbeat: Heartbeat,
     /// How far back what is compressed for this peer may refer; `None` when compression was not agreed on.
     pub deflate_window: Option<WindowBits>,

@@ -1,6 +1,6 @@
-//! What waits to be sent on a connection whose socket is behind.
+//! The backlog of a connection whose socket is behind.
 //!
-//! Replies leave in their order, and control frames before them. What was pushed to a topic is marked, so that it can
+//! Replies leave in their order, and control frames before them. A push of a topic is marked, so that it can
 //! be dropped or replaced by something newer for as long as it has not begun to leave.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -27,7 +27,7 @@ pub struct Outbox(Option<Box<Backlog>>);
 
 #[derive(Debug, Default)]
 struct Backlog {
-    /// What is left of a frame that has begun to leave, and how many of its bytes have.
+    /// The frame that has begun to leave, and the number of its bytes that have left.
     begun: Option<(SharedFrame, usize)>,
     /// Control frames.
     urgent: VecDeque<SharedFrame>,

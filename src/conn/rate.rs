@@ -1,7 +1,7 @@
 //! How much a peer may send in a second.
 //!
-//! Two token buckets, each kept as one time: that at which it will be full again. What is in a bucket needs no looking
-//! after while nobody sends, so an idle connection costs nothing here.
+//! Two token buckets, each kept as one time: that at which it will be full again. A bucket needs no work while
+//! nobody sends, so an idle connection costs nothing here.
 
 /// How much a peer may send. 0 turns a bound off.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -27,7 +27,8 @@ pub struct KeepAlive {
     last_recv_ms: u64,
     /// From when on the interval to the next ping counts.
     since_ms: u64,
-    /// A ping was sent since the peer was heard of, after this much silence; 0 if none, or if it has no answer.
+    /// The silence after which the server has sent a ping that is not answered yet; 0 if there is none, or no answer to
+    /// it.
     pinged_after_ms: u32,
     /// What the first ping of all waits for, where that is less than the interval; 0 once it was sent.
     first_ping_after_ms: u32,
@@ -51,7 +52,7 @@ pub enum KeepAliveAction {
 }
 
 impl KeepAlive {
-    /// A peer that was heard of at `now_ms`.
+    /// A peer whose last bytes arrived at `now_ms`.
     pub fn new(now_ms: u64) -> KeepAlive {
         KeepAlive { last_recv_ms: now_ms, since_ms: now_ms, pinged_after_ms: 0, first_ping_after_ms: 0 }
     }
@@ -75,7 +76,7 @@ impl KeepAlive {
         }
     }
 
-    /// The time has come that was asked for.
+    /// The requested time has come.
     pub fn on_timer(&mut self, now_ms: u64, config: &KeepAliveConfig, heartbeat: Heartbeat) -> KeepAliveAction {
         let is_pinged = self.pinged_after_ms > 0;
         let pinged_ms = self.last_recv_ms.saturating_add(u64::from(self.pinged_after_ms));

@@ -1,4 +1,4 @@
-//! Who may use the control port: whoever is on this host, or whoever has the key.
+//! Access to the control port: every program on this host, or every client with the key.
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -2,11 +2,11 @@
 //!
 //! hyper flushes after each answer, which costs a system call each. Its own remedy, `pipeline_flush`, flushes only
 //! when nothing unread is left, and so never answers what stands before half a request or a malformed one. Here the
-//! answers leave when hyper wants to *read*: then it has answered all it has, and may wait. What is left leaves
+//! answers leave when hyper wants to *read*: then it has answered all it has, and may wait. The rest leaves
 //! before the end of the connection. Where hyper waits for more bytes of a request already, they leave with the flush:
 //! `100 Continue` is what the client waits for before it sends the body.
 //!
-//! A client that does not read its answers is waited for, but not for ever.
+//! The server waits a limited time for a client that does not read its answers.
 //!
 //! The end waits for the client, too: closing a socket with something unread resets the connection, and the client
 //! might never see the answer that said why its request was not read to the end.

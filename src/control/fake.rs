@@ -23,13 +23,13 @@ use crate::topics::{Answer, ClientInfo, Draft, Epoch, HistoryPage, Namespace, Na
 /// Ann's and one of Bob's; positions of another epoch than [`epoch`](Self::epoch) are not there.
 #[derive(Clone, Default)]
 pub(super) struct Shards {
-    /// What was published, in order.
+    /// Publications, in order.
     pub(super) published: Rc<RefCell<Vec<(String, MessageKind, Bytes)>>>,
     /// The same, with all that was said of it.
     pub(super) drafts: Rc<RefCell<Vec<Draft>>>,
-    /// What was asked, in order.
+    /// Queries, in order.
     pub(super) asked: Rc<RefCell<Vec<(String, Query)>>>,
-    /// What was ordered, in order.
+    /// Commands for users' connections, in order.
     pub(super) ordered: Rc<RefCell<Vec<UserCommand>>>,
     /// How often a drain finds a queue full before it succeeds.
     pub(super) drain_refusals: Rc<Cell<u32>>,

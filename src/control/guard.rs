@@ -1,6 +1,6 @@
-//! Which requests may have been made by a web page, and are therefore refused.
+//! Rejects requests that a web page may have made.
 //!
-//! The control port asks for no password when it listens on loopback: whoever can run a program on this host may
+//! The control port asks for no password when it listens on loopback: every program on this host may
 //! publish. A web page in a browser on this host is not such a program, though its script can send requests here.
 //! Two rules keep it out, and both look only at what browsers themselves write into a request:
 //!

@@ -422,7 +422,7 @@ mod tests {
                 stream.write_all(b"hi").await.unwrap();
                 read_answers(&mut stream, 1).await;
             }
-            // Who does not wait need not be asked, and who may not publish is told so instead.
+            // A client that sends the body at once needs no interim response, and a rejected request gets none.
             stream.write_all(format!("{head}hi").as_bytes()).await.unwrap();
             assert!(read_answers(&mut stream, 1).await.contains("HTTP/1.1 200 "));
             stream.write_all(head.replace("/publish/a", "/nothing").as_bytes()).await.unwrap();

@@ -124,7 +124,7 @@ impl MemoryInUse {
         MemoryInUse { resident_bytes: process::resident_bytes().await, slab_bytes: host::slab_bytes(&meminfo) }
     }
 
-    /// What has come since `before`, for each of `connections`.
+    /// The memory added since `before`, for each of `connections`.
     fn for_each_since(self, before: MemoryInUse, connections: u64) -> MemoryInUse {
         let share = |now: u64, before: u64| now.saturating_sub(before).checked_div(connections).unwrap_or(0);
         MemoryInUse {
@@ -316,7 +316,7 @@ impl Collector for Certificates {
 #[derive(Debug)]
 struct Process {
     memory: MemoryInUse,
-    /// What has come since the start, divided by the connections that there are.
+    /// The memory added since the start, divided by the number of connections.
     memory_for_each: MemoryInUse,
     cpu_time: Duration,
     /// Since the Unix epoch.

@@ -311,7 +311,7 @@ mod tests {
             assert_eq!((verdict(&publisher), held.iter().filter(|held| verdict(held).is_none()).count()), (None, 3));
             let counts = places.counts();
             assert_eq!((counts.authenticated, counts.others, counts.accepted), (1, 3, 101));
-            // Who has lost its place does not get another one by the key that comes too late.
+            // A connection that has lost its place does not get another one with the key.
             held[0].on_request(true);
             assert_eq!(places.counts().authenticated, 1);
             publisher.end(Ended::Closed);

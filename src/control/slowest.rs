@@ -12,7 +12,7 @@ use super::query::pairs;
 use crate::limits::SLOWEST_MAX;
 use crate::server::SlowConnection;
 
-/// How many are told of unless more or fewer are asked for.
+/// Number of connections in a list without `count`.
 const COUNT: usize = 20;
 
 /// A connection, as it is written.
@@ -47,7 +47,7 @@ pub(super) async fn get(state: &State, query: Option<&str>) -> Answer {
     }
 }
 
-/// How many are asked for.
+/// Number of connections that the request wants.
 fn count(query: &str) -> Result<usize, String> {
     let mut count = COUNT;
     for pair in pairs(query) {

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{read, write};
 
-/// An eventfd: [`notify`](Self::notify) from anywhere, [`clear`](Self::clear) by whoever watches it. Clones are the
-/// same event.
+/// An eventfd: [`notify`](Self::notify) from anywhere, [`clear`](Self::clear) by the thread that watches it. Clones are
+/// the same event.
 #[derive(Clone, Debug)]
 pub struct Event(Arc<OwnedFd>);
 

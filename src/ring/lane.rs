@@ -32,7 +32,7 @@ const PBUF_RING_INC: u16 = 2;
 /// receive or a send never does: it waits as a poll, which holds neither a thread nor a buffer.
 const KERNEL_WORKERS_MAX: [u32; 2] = [4, 4];
 
-/// How often in a turn the kernel is asked to finish what it has put off.
+/// Maximum number of times in a turn that the lane has the kernel finish postponed work.
 const CATCH_UP_ROUNDS: usize = 8;
 
 /// How large a lane is to be.
@@ -418,8 +418,8 @@ impl Lane {
         }
     }
 
-    /// Takes what completed, and has the kernel finish what it has put off: it does some twenty operations each time it
-    /// is asked, and a turn is worth more than that. Ends sooner or later, so that nobody waits for the end of a storm.
+    /// Takes what completed, and has the kernel finish what it has put off: it does some twenty operations in each
+    /// call, and a turn is worth more than that. Ends sooner or later, so that nobody waits for the end of a storm.
     pub(super) fn catch_up(&mut self, reaped: &mut Vec<Completion>) {
         self.reap(reaped, None);
         for _ in 0..CATCH_UP_ROUNDS {

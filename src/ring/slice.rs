@@ -37,7 +37,7 @@ fn attributes() -> io::Result<libc::sched_attr> {
         sched_period: 0,
     };
     let start: *mut libc::sched_attr = &mut attributes;
-    // SAFETY: the kernel writes at most as many bytes as it is told, before the call returns, and any number is a valid
+    // SAFETY: the kernel writes at most `size` bytes, before the call returns, and any number is a valid
     // value of each field.
     let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, start, size, 0) };
     if result == 0 { Ok(attributes) } else { Err(io::Error::last_os_error()) }

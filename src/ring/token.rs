@@ -58,7 +58,7 @@ impl Op {
 /// Names one operation: kind (8 bits), tag (24 bits), slot (32 bits).
 ///
 /// For an operation of a connection, tag and slot are its [`ConnId`]: a completion that arrives after the slot was
-/// given to another connection is told apart by the generation. A send that ends within the call
+/// given to another connection has another generation. A send that ends within the call
 /// ([`Ring::send_now`](super::Ring::send_now)) needs no generation, and carries the index of its bytes as the tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(u64);

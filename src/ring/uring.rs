@@ -136,7 +136,7 @@ impl Uring {
         self.lanes.len()
     }
 
-    /// [`Ring::wait`] that gathers several completions, so that one waking serves them all. What comes is told up to
+    /// [`Ring::wait`] that gathers several completions, so that one waking serves them all. Completions arrive up to
     /// `want.within` late, and only while fewer than `want.count` have come.
     pub fn wait_for(&mut self, want: Gather, timeout: Duration, completions: &mut Vec<Completion>) {
         let may_sleep = self.settle_others() && self.reaped.is_empty();

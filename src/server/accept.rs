@@ -70,7 +70,7 @@ impl Default for Accepts {
     }
 }
 
-/// Why a connection is told to come back later.
+/// Why the server rejects a connection with 503.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shed {
     TooMany,

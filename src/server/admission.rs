@@ -1,8 +1,8 @@
 //! How fast connections are let in.
 //!
 //! A storm of connections first waits in the kernel's backlog, which costs nobody anything. Only when it has lasted for
-//! a while is every other connection let in to be told to come back later. Pure: it is told the time, and of whom it
-//! lets in.
+//! a while does the shard accept every other connection to reject it with 503. Pure: time and accepted connections are
+//! arguments.
 
 use crate::limits::SHED_AFTER_MS;
 
@@ -68,7 +68,7 @@ impl Admission {
         // Those that are shed come on top.
         let rate = if self.is_shedding(now_ms) { 2 * self.rate } else { self.rate };
         let filled = now_ms.saturating_sub(self.filled_ms).saturating_mul(rate);
-        // What was not used is kept for a tenth of a second, so that a late turn loses nothing.
+        // The bucket keeps unused room for a tenth of a second, so that a late turn loses nothing.
         self.credit = self.credit.saturating_add(filled).min((rate * ONE / 10).max(ONE));
         self.filled_ms = now_ms;
     }

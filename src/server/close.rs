@@ -71,7 +71,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         entry.cause = Some(cause);
         if std::mem::take(&mut entry.is_delivery_paused) {
-            // What waits for a word that won't be said any more would come without it.
+            // Pushes that wait for a first reply that will not follow would arrive without it.
             change_outbox(entry, self.metrics, Outbox::drop_pushed);
             self.mark_dirty(slot);
         }
@@ -89,7 +89,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    /// Ends the connection at once. What waits to be sent is dropped; operations in the kernel are
+    /// Ends the connection at once. Its backlog is dropped; operations in the kernel are
     /// cancelled and awaited.
     pub(super) fn terminate(&mut self, slot: u32, cause: CloseCause) {
         if self.slot(slot).has_reply {

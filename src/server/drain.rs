@@ -1,5 +1,5 @@
-//! The server stops: each connection is told to go elsewhere, in no order and at an even pace, so that those who take
-//! them in see no storm.
+//! The server stops: it closes its connections in random order and at an even pace, so that the servers to which the
+//! clients reconnect see no storm.
 
 use super::accept::Shed;
 use super::random::Random;
@@ -14,7 +14,7 @@ use crate::ring::Ring;
 /// A shard that leaves.
 #[derive(Debug)]
 pub(super) struct Drain {
-    /// Who has not been told, the next one last.
+    /// Connections that are still open, the next one last.
     left: Vec<ConnId>,
     total: usize,
     /// When the first may be told. Until it is, all that was published before goes out.
@@ -121,8 +121,8 @@ impl<R: Ring> Shard<'_, R> {
         self.drain.as_ref().map(|drain| drain.next_ms(self.now_ms))
     }
 
-    /// Whether the shard was told to leave, and has: it serves nobody, the other shards have taken what was for them,
-    /// and it has taken what was for it. It waits for neither for long, since they may go on sending.
+    /// Whether the shard has drained: it has no connection, the other shards have taken its parcels, and it has taken
+    /// theirs. It waits for neither for long, since they may continue to send.
     pub(super) fn has_left(&self) -> bool {
         let Some(drain) = &self.drain else { return false };
         let is_done = self.slots.is_empty() || drain.is_over(self.now_ms);

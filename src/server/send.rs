@@ -60,7 +60,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         let entry = &mut self.slots[slot as usize];
         if !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
-            // What was said to it before has just found it gone; its descriptor may be another's when this would leave.
+            // An earlier send has found the peer gone; its descriptor may be another connection's when this would leave.
             self.replies.bytes.truncate(start);
             return;
         }
@@ -86,7 +86,7 @@ impl<R: Ring> Shard<'_, R> {
         if !entry.is_behind() {
             return self.end_reply(slot, start);
         }
-        // What waits was there before this was compressed, and comes after it: what is said next may refer to neither.
+        // The backlog was compressed before this and leaves after it: the next message may refer to neither.
         entry.forget_sent();
         let frame = SharedFrame::new(self.replies.bytes.split_off(start));
         change_outbox(entry, self.metrics, |outbox| outbox.push_control(frame));
@@ -124,7 +124,7 @@ impl<R: Ring> Shard<'_, R> {
             entry.has_reply = false;
             let token = Token::new(Op::Reply, index as u32, *slot);
             let records = records_at(&records, &sealed, index);
-            // Who is settled is closed at the end of this turn. With TLS, its end is said first.
+            // The shard closes a connection without a backlog at the end of this turn; with TLS, after close_notify.
             let is_last = entry.is_close_received && entry.conn.outbox.is_empty() && records.is_none();
             SendNow { socket: entry.socket, bytes: records.unwrap_or(&bytes[range.clone()]), is_last, token }
         });

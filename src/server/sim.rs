@@ -30,7 +30,7 @@ const UNIX_START_MS: u64 = 1_750_000_000_000;
 /// The key by which topics have their homes in a simulation: always the same, so that a seed stays what it is.
 const HOME_KEY: [u64; 2] = [1, 2];
 
-/// A shard that takes its turns when it is told to.
+/// A shard whose turns a test takes one by one.
 pub struct SimShard<'m> {
     shard: Shard<'m, SimRing>,
     metrics: &'m ShardMetrics,
@@ -113,7 +113,7 @@ impl SimShard<'_> {
         }
     }
 
-    /// Whether the shard was told to leave, and has.
+    /// Whether the shard has drained.
     pub fn has_left(&self) -> bool {
         self.shard.has_left()
     }
@@ -194,7 +194,8 @@ impl SimShard<'_> {
         assert_eq!(active, None, "a home believes that a shard has subscribers");
     }
 
-    /// Whoever is present has subscribed; and whoever has subscribed with a name is present where that is kept.
+    /// A present connection has subscribed; and a connection that has subscribed with a name is present where the
+    /// namespace keeps presence.
     fn check_presence(&self, slot: &Slot) {
         let present = slot.extras.iter().flat_map(|extras| &extras.presence);
         for (topic, presence) in present.clone() {

@@ -31,7 +31,7 @@ pub struct ServerBuilder {
     routes: Vec<(String, Factory)>,
 }
 
-/// A running server: its shards accept and serve, each on a thread of its own, until they were told to drain
+/// A running server: its shards accept and serve, each on a thread of its own, until they drain
 /// ([`Publisher::drain`]) and have. Dropping this does not stop them.
 pub struct Server {
     /// Where it listens, in the order of the configuration, with the ports that the kernel chose for port 0.

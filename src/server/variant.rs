@@ -1,5 +1,5 @@
-//! Which encoding of a publication each subscriber is sent: the plain frame, or one compressed for its window. What is
-//! compressed is compressed once for all shards, by the first that has a subscriber for it.
+//! The frame of a publication for each subscriber: plain, or compressed for its window. The first shard that needs a
+//! compressed frame makes it for all shards.
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -12,7 +12,7 @@ use crate::proto::{Deflater, FrameHeader, Message, MessageKind, Opcode, WindowBi
 use crate::ring::Ring;
 use crate::topics::{Encoding, Namespace, Publication, Push, TopicName, Variant};
 
-/// What a connection is sent of the topics of a namespace.
+/// The variant of pushes to a connection from topics of a namespace.
 pub(super) fn variant_of(slot: &Slot, namespace: &Namespace) -> Variant {
     let window = slot.conn.deflate_window.filter(|_| namespace.deflate);
     Variant { encoding: slot.encoding, window: window.map_or(0, WindowBits::get), join_leave: false }

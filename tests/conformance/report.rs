@@ -22,7 +22,7 @@ pub(crate) struct Exception {
     pub reason: &'static str,
 }
 
-/// What is not as it should be yet.
+/// Known deviations.
 pub(crate) const EXCEPTIONS: &[Exception] = &[];
 
 /// The number of a case, two or three parts, ordered as the suite orders them.
@@ -86,7 +86,7 @@ impl Report {
         Ok(())
     }
 
-    /// What is wrong with this run, a line each. Nothing when it is as it should be.
+    /// The errors of this run, a line each; empty for a good run.
     pub(crate) fn findings(&self, case_count: usize, exceptions: &[Exception]) -> Vec<String> {
         let mut findings = Vec::new();
         if self.cases.len() != case_count {

@@ -225,7 +225,7 @@ class Subscriber(threading.Thread):
         self.place: tuple[str, int] | None = None
         # Where each message that came had been put.
         self.heard: list[tuple[tuple[str, int], int]] = []
-        # What came though something else should have, without a word.
+        # Messages that arrived in place of others, without a report of the loss.
         self.faults: list[str] = []
         self.connections = self.recoveries = self.losses_told = 0
         self.failure: Exception | None = None
@@ -240,7 +240,7 @@ class Subscriber(threading.Thread):
                     self.listen()
                 except Lost as lost:
                     if lost.code == 3010:
-                        # What was missed can't be had: it begins anew.
+                        # The missed messages have expired: the client begins anew.
                         self.losses_told += 1
                         self.place = None
                 except (OSError, TimeoutError):

@@ -37,7 +37,7 @@ class Wire(threading.Thread):
         super().__init__(daemon=True)
         self.is_cut = self.is_closed = False
         self.carried = self.lost = 0
-        # What is under way: when it arrives, a number that tells two of the same time apart, where it goes, and itself.
+        # Packets in flight: arrival time, a number that orders those of the same time, destination, and bytes.
         self.under_way: list[tuple[float, int, int, bytes]] = []
         with contextlib.ExitStack() as cleanup:
             run("ip", "netns", "add", NAMESPACE)

@@ -22,7 +22,7 @@ pub(crate) fn expect_live_page(url: &str) {
     }
 }
 
-/// Expects that an event stream recovers by itself from a network that is cut, and is told when the server is another.
+/// Expects that an event stream recovers from a cut network by itself, and reports a loss after a restart.
 pub(crate) fn expect_event_stream() {
     if let Some(chromium) = chromium() {
         let world = World::start();

@@ -46,7 +46,7 @@ fn check_feed(client: &Client) {
     client.run(&["feed", &server.ws_url(""), &server.control_url("")]);
 }
 
-/// On SIGTERM everybody connected is told 1001, and the server ends well.
+/// On SIGTERM the server closes every connection with 1001 and exits with 0.
 fn check_drain(client: &Client) {
     let server = Server::start(&["--echo"]);
     let process = client.start(&["drain", &server.ws_url("")]);

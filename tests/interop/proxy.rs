@@ -65,7 +65,7 @@ fn pass_on(client: TcpStream, state: &Mutex<State>) -> io::Result<()> {
     }
     for (mut from, mut to) in [(client.try_clone()?, server.try_clone()?), (server, client)] {
         thread::spawn(move || {
-            // However it ends, the other side is told.
+            // Either end closes both sides.
             let _ = io::copy(&mut from, &mut to);
             let _ = to.shutdown(Shutdown::Write);
         });

@@ -119,7 +119,7 @@ impl Server {
         self.process.terminate();
     }
 
-    /// Waits for the end of a server that was told to stop.
+    /// Waits for the end of a server that received a signal.
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.process.wait(PATIENCE)
     }

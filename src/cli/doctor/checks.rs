@@ -1,4 +1,4 @@
-//! What is looked at, one function each.
+//! The checks, one function each.
 
 use super::finding::{Finding, Verdict, megabytes, number};
 use super::host::{Host, Limit};
@@ -324,7 +324,7 @@ mod tests {
         ]
     }
 
-    /// What is not well on the good host when the file at `path` holds `text`, or does not exist.
+    /// The findings on the good host when the file at `path` holds `text`, or does not exist.
     fn changed(path: &'static str, text: Option<&str>) -> Vec<(&'static str, Verdict, String)> {
         let mut files = good();
         files.retain(|(other, _)| *other != path);

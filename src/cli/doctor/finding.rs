@@ -1,4 +1,4 @@
-//! What was found out about one thing.
+//! The result of one check.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ pub(super) enum Verdict {
     Good,
     /// It works, and would work better.
     Recommended,
-    /// It does not carry what is asked.
+    /// The host does not carry the requested number of connections.
     Required,
     /// It can't be told.
     Unknown,
@@ -18,12 +18,12 @@ pub(super) enum Verdict {
 /// One line of the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Finding {
-    /// What was looked at.
+    /// The subject of the check.
     pub(super) name: &'static str,
     pub(super) verdict: Verdict,
-    /// What is.
+    /// The present state.
     pub(super) found: String,
-    /// What is needed, and why.
+    /// The required state, and why.
     pub(super) needed: String,
     /// How to get there; empty where no command does.
     pub(super) command: String,

@@ -27,7 +27,7 @@ impl Host {
         fs::read_to_string(self.root.join(path)).ok().map(|text| text.trim_end().to_owned())
     }
 
-    /// The numbers of a file that holds nothing else. What is larger than can be told is [`u64::MAX`].
+    /// The numbers of a file that holds nothing else. A number that is too large becomes [`u64::MAX`].
     pub(super) fn numbers(&self, path: &str) -> Option<Vec<u64>> {
         let text = self.text(path)?;
         text.split_ascii_whitespace()

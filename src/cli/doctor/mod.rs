@@ -1,4 +1,4 @@
-//! `ringfeed doctor`: whether this host can carry what is asked of it, and what to change.
+//! `ringfeed doctor`: whether this host can carry the requested number of connections, and what to change.
 //!
 //! One line for each thing looked at: what is, what is needed, and the command that gets there. It changes nothing.
 //! `tuning/` in the repository holds the same values as files, each with its reason.

@@ -1,4 +1,4 @@
-//! What is answered, as Centrifugo names it.
+//! Responses, with Centrifugo's names.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::gateway::centrifuge::{ClientInfo, HistoryResult, PresenceResult, PresenceStatsResult, Publication};
 use crate::topics::{self, Body, Position, PublishError};
 
-/// What has become of a call: `{"result":…}` or `{"error":…}`.
+/// The response to a call: `{"result":…}` or `{"error":…}`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Reply {
@@ -49,7 +49,7 @@ pub(super) struct Node {
     pub(super) uptime: u64,
 }
 
-/// What has become of the calls of a batch.
+/// The responses to the calls of a batch.
 #[derive(Debug, Serialize)]
 pub(super) struct BatchReply {
     pub(super) replies: Vec<NamedReply>,
@@ -149,7 +149,7 @@ impl From<Position> for Outcome {
     }
 }
 
-/// What backends are told of a client.
+/// A client in responses to backends.
 pub(super) fn client_info(info: &topics::ClientInfo) -> ClientInfo {
     let bytes = |bytes: &Option<Box<[u8]>>| bytes.as_deref().map(<[u8]>::to_vec).unwrap_or_default().into();
     ClientInfo {
@@ -160,7 +160,7 @@ pub(super) fn client_info(info: &topics::ClientInfo) -> ClientInfo {
     }
 }
 
-/// What backends are told of a publication.
+/// A publication in responses to backends.
 pub(super) fn publication(body: &Body) -> Publication {
     Publication {
         data: body.payload().to_vec().into(),

@@ -1,4 +1,4 @@
-//! What is asked for: one structure for each method, as Centrifugo names its fields.
+//! Requests: one structure for each method, with Centrifugo's names of fields.
 //!
 //! serde_json reads them, since what is to be published stays the text that it was, a slice of the body. Fields that
 //! nobody here knows are ignored, as they are there.
@@ -176,7 +176,7 @@ impl<'a> Batch<'a> {
     /// Reads `{"commands": [{"METHOD": {…}}, …], "parallel": false}`.
     ///
     /// # Errors
-    /// [`Malformed`] if it is not made like that. What is wrong within a command is in its [`BatchCall`].
+    /// [`Malformed`] if it is not such a body. An error within a command is in its [`BatchCall`].
     pub(super) fn parse(json: &'a [u8]) -> Result<Batch<'a>, Malformed> {
         #[derive(Deserialize)]
         struct Commands<'a> {

@@ -299,7 +299,7 @@ fn require_history(state: &State, topic: &TopicName) -> Result<(), ApiError> {
     if namespace(state, topic)?.history_size == 0 { Err(ApiError::NotAvailable) } else { Ok(()) }
 }
 
-/// Who has subscribed, where that is kept.
+/// The clients that have subscribed, where the namespace keeps presence.
 async fn present(state: &State, request: &request::Channel) -> Result<Vec<Arc<ClientInfo>>, ApiError> {
     let topic = topic(&request.channel)?;
     if !namespace(state, &topic)?.presence {

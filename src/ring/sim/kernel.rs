@@ -110,7 +110,7 @@ pub(super) struct Posted {
     pub(super) piece: Option<(u16, Vec<u8>, bool)>,
     /// There is more to receive.
     pub(super) has_rest: bool,
-    /// The connection that waits to hear of its operation's end.
+    /// The connection that waits for its operation's end.
     pub(super) socket: Option<usize>,
     /// The connection that was accepted.
     pub(super) accepted: Option<usize>,
@@ -652,7 +652,7 @@ impl Kernel {
 
     fn peer_reset(&mut self, socket: usize) {
         let entry = &self.sockets[socket];
-        // A socket whose receiving half has ended already is told of a broken pipe.
+        // A socket whose receiving half has ended already gets EPIPE.
         let error = if entry.up.is_finished() && entry.up.is_at_end() { Errno::Ended } else { Errno::Reset };
         self.break_socket(socket, error);
     }

@@ -36,7 +36,7 @@ use self::socket::WaitingRecv;
 use super::{ACCEPTS_MAX, Completion, Event, FixedFd, Ring, SendNow, Token};
 use crate::buf::{Received, RecvRing, SharedFrame};
 
-/// What a receive buffer holds after it was given back: whoever still looks at it sees nothing of use.
+/// The content of a receive buffer after it was given back: a late reader sees nothing of use.
 const POISON: u8 = 0xdb;
 
 /// One shard's line to a [`SimKernel`].
@@ -130,7 +130,7 @@ impl Ring for SimRing {
     }
 
     fn send_now<'a>(&mut self, sends: impl Iterator<Item = SendNow<'a>>, incomplete: &mut Vec<Completion>) {
-        // Whoever makes the sends may not know that there is a kernel, so it is not borrowed meanwhile.
+        // The iterator of the sends may use the kernel, so the kernel is not borrowed meanwhile.
         let sends: Vec<SendNow<'a>> = sends.collect();
         self.worked_us += sends.len() as u64;
         let kernel = &mut *self.kernel.0.borrow_mut();

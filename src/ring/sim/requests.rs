@@ -46,7 +46,7 @@ impl Request {
 }
 
 impl Kernel {
-    /// What was queued reaches the kernel, in order.
+    /// The queued operations reach the kernel, in order.
     pub(super) fn enter(&mut self, ring: usize) {
         for request in std::mem::take(&mut self.rings[ring].queued) {
             self.start(ring, request);
@@ -306,7 +306,7 @@ impl Kernel {
         }
     }
 
-    /// A send that ends early completes with what had gone; the error is told only where nothing had.
+    /// A send that ends early completes with the bytes that had left; with the error only if none had.
     fn end_send(&mut self, socket: usize, error: Option<Errno>) {
         let entry = &mut self.sockets[socket];
         let waiting = entry.send.take().expect("a send that ends was there");

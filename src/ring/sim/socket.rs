@@ -72,7 +72,7 @@ pub(super) struct Socket {
     pub(super) down: Stream,
     /// What the next operation of the shard fails with.
     pub(super) error: Option<Errno>,
-    /// Reset, by whomever: nothing moves any more.
+    /// Reset, by either side: nothing moves any more.
     pub(super) is_broken: bool,
     pub(super) is_shut_write: bool,
     /// The end of the shard's half is with a worker thread.
@@ -119,7 +119,7 @@ impl Socket {
         self.up.available() > 0 || self.up.is_at_end() || self.error.is_some() || self.is_broken
     }
 
-    /// Why a send of the shard can't go on, if so. An error is told once; after that the stream has just ended.
+    /// Why a send of the shard can't go on, if so. The error occurs once; after that the stream has just ended.
     pub(super) fn take_send_error(&mut self) -> Option<Errno> {
         let has_ended = self.is_broken || self.is_shut_write;
         self.error.take().or(has_ended.then_some(Errno::Ended))

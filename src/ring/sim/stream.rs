@@ -83,7 +83,7 @@ impl Stream {
         self.arrived.is_empty() && self.end_has_arrived
     }
 
-    /// What has not arrived never will.
+    /// Bytes in flight never arrive.
     pub(super) fn cut(&mut self) {
         self.leaving.clear();
     }

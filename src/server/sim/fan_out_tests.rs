@@ -33,7 +33,7 @@ impl Solo<'_> {
         Solo { kernel, publisher, shard: shards.remove(0), status }
     }
 
-    /// What is on its way moves for a moment, and the shard takes a turn. Returns how many sends its fan-outs made.
+    /// Bytes in flight move for a moment, and the shard takes a turn. Returns how many sends its fan-outs made.
     fn turn(&mut self) -> u64 {
         let sends = |status: &Status| status.shards[0].fan_out_sends.get();
         let before = sends(self.status);

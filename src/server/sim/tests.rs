@@ -66,7 +66,7 @@ impl Pair<'_> {
         drop(self.publisher.publish(Draft::new(topic(), true, Bytes::from(payload))).unwrap());
     }
 
-    /// What is on its way moves for so long.
+    /// Bytes in flight move for so long.
     fn pass(&mut self, us: u64) {
         let until_us = self.kernel.now_us() + us;
         while self.kernel.next(until_us).is_some() {}
@@ -85,7 +85,7 @@ impl Pair<'_> {
         self.turn_now(shard);
     }
 
-    /// The server is told to stop, and those with peers may now tell them.
+    /// The server begins to drain.
     fn drain(&mut self) {
         self.publisher.drain().unwrap();
         self.turn(Self::other());
@@ -322,7 +322,7 @@ fn however_much_some_send_they_are_heard_in_turns_and_their_neighbour_in_each() 
     let neighbour = pair.connect_busy();
     let bytes_received = &status.shards[Pair::other()].bytes_received;
     pair.read(neighbour);
-    // At first the kernel brings what it was asked for while they sent little.
+    // At first the kernel completes the operations submitted while they sent little.
     for _ in 0..5 {
         floods.iter_mut().for_each(|(peer, sent)| pair.flood(*peer, sent));
         pair.turn(Pair::other());
@@ -686,7 +686,7 @@ fn messages_wait_for_answers_and_a_goodbye_behind_them() {
     pair.read(peer);
     let (first, second) = MESSAGE.split_at(3);
     pair.say(peer, &[MESSAGE, MESSAGE, first].concat());
-    // The kernel may bring what it was asked for before.
+    // The kernel may complete operations that were submitted before.
     pair.say(peer, &[second, MESSAGE, CLOSE].concat());
     let mut told = Vec::new();
     for _ in 0..20 {

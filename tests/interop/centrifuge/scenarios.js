@@ -131,7 +131,7 @@ const scenarios = {
         client.disconnect();
     },
 
-    // Who is there, who comes and goes, and what one client says to another.
+    // Presence, joins and leaves, and messages from one client to another.
     async presence(env) {
         const [a, b] = [env.make(), env.make()];
         const [first, second] = [(await connected(a)).client, (await connected(b)).client];
