@@ -3,6 +3,7 @@
 //! It is a publisher like any other. The page that the data port serves draws what it sends.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -33,10 +34,11 @@ async fn publish_figures(state: &State) -> io::Result<()> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut before = Sample::take(&state.status).await?;
+    let control = ControlPort { address: state.address, has_key: state.access.has_key() };
     loop {
         ticks.tick().await;
         let now = Sample::take(&state.status).await?;
-        let payload = Bytes::from(encode(&before, &now));
+        let payload = Bytes::from(encode(&before, &now, &control));
         before = now;
         // A subscriber that misses this second's figures gets the next one's.
         if let Err(PublishError::Stopping) = state.publish(Draft::new(topic.clone(), true, payload)).await {
@@ -76,8 +78,15 @@ impl Sample {
     }
 }
 
+/// What the page says of publishing.
+#[derive(Clone, Copy, Debug)]
+struct ControlPort {
+    address: SocketAddr,
+    has_key: bool,
+}
+
 /// The message for `now`, its rates since `before`.
-fn encode(before: &Sample, now: &Sample) -> String {
+fn encode(before: &Sample, now: &Sample, control: &ControlPort) -> String {
     let seconds = now.at.duration_since(before.at).as_secs_f64();
     let rate = |before: u64, now: u64| if seconds > 0.0 { now.saturating_sub(before) as f64 / seconds } else { 0.0 };
     let shares: Vec<String> = now
@@ -93,7 +102,8 @@ fn encode(before: &Sample, now: &Sample) -> String {
             r#""memory":{{"used_bytes":{},"total_bytes":{}}},"#,
             r#""network":{{"received_bytes_per_second":{:.0},"sent_bytes_per_second":{:.0},"#,
             r#""loopback_bytes_per_second":{:.0}}},"#,
-            r#""server":{{"connections":{},"deliveries":{},"deliveries_per_second":{:.1}}}}}"#,
+            r#""server":{{"connections":{},"deliveries":{},"deliveries_per_second":{:.1}}},"#,
+            r#""control":{{"address":"{}","has_key":{}}}}}"#,
         ),
         now.time.as_millis(),
         all,
@@ -107,6 +117,8 @@ fn encode(before: &Sample, now: &Sample) -> String {
         now.connections,
         now.deliveries,
         rate(before.deliveries, now.deliveries),
+        control.address,
+        control.has_key,
     )
 }
 
@@ -139,9 +151,11 @@ mod tests {
             r#"{"type":"host","time_ms":1700000000123,"cpu":{"busy_percent":75.0,"cores_percent":[100.0,50.0]},"#,
             r#""load":0.50,"memory":{"used_bytes":400,"total_bytes":1000},"#,
             r#""network":{"received_bytes_per_second":250,"sent_bytes_per_second":0,"loopback_bytes_per_second":0},"#,
-            r#""server":{"connections":7,"deliveries":103,"deliveries_per_second":1.5}}"#,
+            r#""server":{"connections":7,"deliveries":103,"deliveries_per_second":1.5},"#,
+            r#""control":{"address":"127.0.0.1:8001","has_key":true}}"#,
         );
-        assert_eq!(encode(&before, &now), expected);
+        let control = ControlPort { address: ([127, 0, 0, 1], 8001).into(), has_key: true };
+        assert_eq!(encode(&before, &now, &control), expected);
     }
 
     #[test]

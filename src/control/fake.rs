@@ -54,11 +54,12 @@ impl Shards {
     }
 
     fn state_with(&self, key: Option<String>) -> State {
-        let access = Access::new(([127, 0, 0, 1], 8001).into(), key).expect("it is on loopback");
+        let address = ([127, 0, 0, 1], 8001).into();
+        let access = Access::new(address, key).expect("it is on loopback");
         let kept = Namespace { history_size: 10, presence: true, ..Namespace::default() };
         let others = vec![("kept".to_owned(), kept), ("plain".to_owned(), Namespace::default())];
         let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
-        State::new(Box::new(self.clone()), Status::new(1), namespaces, access, MemoryInUse::default())
+        State::new(Box::new(self.clone()), Status::new(1), namespaces, access, address, MemoryInUse::default())
     }
 }
 

@@ -43,6 +43,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -104,6 +105,8 @@ struct State {
     status: Status,
     namespaces: Arc<Namespaces>,
     access: Access,
+    /// Where it listens.
+    address: SocketAddr,
     tls: Option<Acceptor>,
     reloader: Reloader,
     places: Rc<Places>,
@@ -122,6 +125,7 @@ impl State {
         status: Status,
         namespaces: Arc<Namespaces>,
         access: Access,
+        address: SocketAddr,
         memory_before: MemoryInUse,
     ) -> State {
         let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
@@ -129,7 +133,20 @@ impl State {
         let (shards, places) = (RefCell::new(shards), Places::new(Bounds::default()));
         let streams = std::cell::Cell::default();
         let reloader = Reloader::new(Box::new(|| Err("there is nothing to reload".to_owned())));
-        State { shards, status, namespaces, access, tls: None, reloader, places, streams, uid, started, memory_before }
+        State {
+            shards,
+            status,
+            namespaces,
+            access,
+            address,
+            tls: None,
+            reloader,
+            places,
+            streams,
+            uid,
+            started,
+            memory_before,
+        }
     }
 
     /// Runs `act` with the shards.
@@ -152,10 +169,11 @@ pub async fn serve(
     shards_ended: impl Future<Output = ()>,
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
+    let address = control.listener.local_addr()?;
     let listener = http::Listener::new(control.listener)?;
     let Control { publisher, status, namespaces, access, tls, reload, .. } = control;
     let memory_before = MemoryInUse::measure().await;
-    let state = State::new(Box::new(publisher), status, namespaces, access, memory_before);
+    let state = State::new(Box::new(publisher), status, namespaces, access, address, memory_before);
     let state = Rc::new(State { tls, reloader: Reloader::new(reload), ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
