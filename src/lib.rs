@@ -70,6 +70,7 @@
 //! | floor | module | contents |
 //! |---|---|---|
 //! | 0 | [`limits`] | every bound, its unit and why |
+//! | 0 | `log` | how many log lines clients can cause |
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
 //! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |
 //! | 1 | [`buf`] | shared frames, receive buffers, the queue between shards |
@@ -147,6 +148,7 @@ pub mod conn;
 pub mod control;
 pub mod gateway;
 pub mod limits;
+mod log;
 pub mod proto;
 pub mod ring;
 pub mod server;

@@ -338,8 +338,32 @@ pub const CLIENT_RETRY_FIRST_MS: u64 = 500;
 /// Milliseconds that our client waits at most before any attempt to connect.
 pub const CLIENT_RETRY_MAX_MS: u64 = 30_000;
 
+/// Milliseconds after which a connection without a message counts as good: our client's next wait is short again.
+pub const CLIENT_SETTLED_MS: u64 = 5_000;
+
+/// Bytes of a response that rejects our client's handshake of which its error shows the text.
+pub const CLIENT_REFUSAL_BYTES_MAX: usize = 1024;
+
+/// Milliseconds that our client waits for the rest of such a response.
+pub const CLIENT_REFUSAL_MS: u64 = 1_000;
+
+/// Bytes of a response to a publication.
+pub const PUBLISH_RESPONSE_BYTES_MAX: usize = 64 * 1024;
+
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;
+
+/// Log lines of one kind that clients can cause at once.
+pub const LOG_LINES_BURST: u64 = 10;
+
+/// Milliseconds after which they can cause another one.
+pub const LOG_LINE_MS: u64 = 1_000;
+
+/// Topics of a connection that a log line names.
+pub const LOG_TOPICS_MAX: usize = 5;
+
+/// Log lines that wait for standard error; more are left out.
+pub const LOG_WAITING_MAX: usize = 1024;
 
 /// Connections that a shard has room for beyond its share, to tell them that they are too many.
 pub const SPARE_DESCRIPTORS: u32 = 64;

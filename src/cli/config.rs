@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::{fs, io};
 
 use clap::{Args, Subcommand};
 
 use super::bad_input;
-use crate::config;
+use crate::config::{self, ConfigError};
 
 /// Checks a configuration file, or prints one
 #[derive(Args, Debug)]
@@ -19,7 +20,7 @@ pub(super) struct ConfigArguments {
 enum ConfigCommand {
     /// Tells what is wrong with a configuration file; the exit code is 2 if anything is
     Check {
-        /// The file
+        /// The file; `-` reads standard input
         file: PathBuf,
     },
     /// Prints a configuration file with every key, what it does, and its default
@@ -37,17 +38,26 @@ pub(super) fn run(arguments: ConfigArguments) -> ExitCode {
 }
 
 fn check(file: &Path) -> ExitCode {
-    let settings = match config::load(file) {
-        Ok(settings) => settings,
-        Err(error) => return bad_input(&error.to_string()),
+    let (name, text) = match read(file) {
+        Ok(read) => read,
+        Err(text) => return bad_input(&text),
     };
-    let certificates = || settings.server_config().acceptor().map_err(|error| error.to_string());
-    let files = settings.api.key().map(drop).and(settings.centrifuge_config().map(drop));
-    match files.and_then(|()| certificates().map(drop)) {
-        Ok(()) => {
-            println!("{}: good", file.display());
-            ExitCode::SUCCESS
-        }
-        Err(text) => bad_input(&format!("{}: {text}", file.display())),
+    let settings = match config::parse(&text) {
+        Ok(settings) => settings,
+        Err(problems) => return bad_input(&ConfigError::new(name, problems).to_string()),
+    };
+    if let Err(text) = config::preflight(&settings) {
+        return bad_input(&format!("{}: {text}", name.display()));
     }
+    config::warnings(&settings).iter().for_each(|text| eprintln!("{}: warning: {text}", name.display()));
+    println!("{}: good", name.display());
+    ExitCode::SUCCESS
+}
+
+/// The file's name in messages, and its text.
+fn read(file: &Path) -> Result<(&Path, String), String> {
+    let is_input = file == Path::new("-");
+    let name = if is_input { Path::new("standard input") } else { file };
+    let text = if is_input { io::read_to_string(io::stdin()) } else { fs::read_to_string(file) };
+    text.map(|text| (name, text)).map_err(|error| ConfigError::unreadable(name, &error).to_string())
 }

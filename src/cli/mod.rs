@@ -1,25 +1,24 @@
-//! The command line: arguments in, exit code out. Bad input is one line on standard error and exit code 2.
+//! The command line: arguments in, exit code out. Bad input is a text on standard error and exit code 2.
+//!
+//! Each flag has an environment variable: `RINGFEED_` and its name.
 
 mod cert;
 mod config;
 mod doctor;
+mod log;
 mod publish;
 mod serve;
 mod subscribe;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
-use tracing::level_filters::LevelFilter;
-use tracing_subscriber::filter::Targets;
-use tracing_subscriber::fmt;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-/// Exit code for input that can't be used.
+use crate::ring::StartError;
+
+/// The exit code for input that can't be used.
 const BAD_INPUT: u8 = 2;
 
 /// A WebSocket push server for Linux on io_uring.
@@ -40,10 +39,9 @@ enum Command {
     Cert(cert::CertArguments),
 }
 
-/// Runs what the process was asked to.
+/// Runs the command of the process's arguments.
 pub fn run() -> ExitCode {
-    start_logging();
-    match parse(std::env::args_os()) {
+    let exit_code = match parse(std::env::args_os()) {
         Ok(Arguments { command }) => match command {
             Command::Serve(arguments) => serve::run(*arguments),
             Command::Config(arguments) => config::run(arguments),
@@ -53,11 +51,17 @@ pub fn run() -> ExitCode {
             Command::Cert(arguments) => cert::run(arguments),
         },
         Err(exit_code) => exit_code,
-    }
+    };
+    log::flush();
+    exit_code
 }
 
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, ExitCode> {
-    Arguments::try_parse_from(arguments).map_err(|error| match error.kind() {
+    let arguments: Vec<OsString> = arguments.collect();
+    let mut command = with_environment(Arguments::command());
+    let matches = command.try_get_matches_from_mut(&arguments);
+    let parsed = matches.and_then(|matches| Arguments::from_arg_matches(&matches));
+    parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
             print!("{error}");
             ExitCode::SUCCESS
@@ -66,48 +70,114 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Arguments, ExitCod
             eprint!("{error}");
             ExitCode::from(BAD_INPUT)
         }
-        _ => bad_input(&one_line(&error)),
+        _ => {
+            eprint!("{}", with_help_of(&called(&arguments), &error.to_string()));
+            ExitCode::from(BAD_INPUT)
+        }
     })
 }
 
-/// What clap says before it goes on about usage.
-fn one_line(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    format!("{}: see `ringfeed --help`", first.trim_start_matches("error: "))
+/// Lets each flag of all commands be set by an environment variable. The command line wins.
+fn with_environment(command: clap::Command) -> clap::Command {
+    let command = command.mut_args(|argument| match argument.get_long() {
+        Some(name) => {
+            let variable = format!("RINGFEED_{}", name.replace('-', "_").to_uppercase());
+            argument.env(&*variable.leak()).hide_env_values(true)
+        }
+        None => argument,
+    });
+    command.mut_subcommands(with_environment)
 }
 
+/// The command that the arguments call: `ringfeed config check`.
+fn called(arguments: &[OsString]) -> String {
+    let mut command = &Arguments::command();
+    let mut words = vec![command.get_name().to_owned()];
+    for argument in arguments.iter().skip(1) {
+        let Some(found) = command.get_subcommands().find(|found| argument == found.get_name()) else { break };
+        words.push(found.get_name().to_owned());
+        command = found;
+    }
+    words.join(" ")
+}
+
+/// clap's text, whose last line says `--help` without the command.
+fn with_help_of(called: &str, text: &str) -> String {
+    text.replace("try '--help'", &format!("try '{called} --help'"))
+}
+
+/// Bad input: what to change.
 fn bad_input(text: &str) -> ExitCode {
     eprintln!("ringfeed: {text}");
     ExitCode::from(BAD_INPUT)
 }
 
-/// Logs go to standard error. `RUST_LOG` chooses what: a level, or levels of modules as in `info,ringfeed=debug`. The
-/// default is `info`.
-fn start_logging() {
-    let wanted = std::env::var("RUST_LOG").ok();
-    let filter: Option<Targets> = wanted.as_deref().and_then(|wanted| wanted.parse().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    // What finds no room, on a full disk say, is left out: the default would say so on standard error, and panic when
-    // that can't be written to either.
-    let logs = fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal()).log_internal_errors(false);
-    tracing_subscriber::registry().with(logs).with(filter).init();
+/// The input was good, but its purpose could not be reached.
+fn failed(text: &str) -> ExitCode {
+    eprintln!("ringfeed: {text}");
+    ExitCode::FAILURE
+}
+
+/// The runtime of a command.
+///
+/// # Errors
+/// Why there can be no ring on this host, and the remedy.
+fn runtime() -> Result<tokio_uring::Runtime, String> {
+    tokio_uring::Runtime::new(&tokio_uring::builder())
+        .map_err(|error| StartError::diagnose("io_uring_setup", error).to_string())
+}
+
+/// A header field of the command line: `NAME: VALUE`.
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("must be a name, a colon and a value, as in 'X-API-Key: KEY'")?;
+    Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
     fn arguments_are_consistent() {
-        Arguments::command().debug_assert();
+        with_environment(Arguments::command()).debug_assert();
     }
 
     #[test]
-    fn a_bad_flag_is_one_line() {
-        let error = Arguments::try_parse_from(["ringfeed", "serve", "--nonsense"]).unwrap_err();
-        assert_eq!(one_line(&error), "unexpected argument '--nonsense' found: see `ringfeed --help`");
+    fn an_error_has_all_that_clap_says_and_names_the_help_of_its_command() {
+        let error = |arguments: &[&str]| {
+            let arguments: Vec<OsString> = ["ringfeed"].iter().chain(arguments).map(OsString::from).collect();
+            let error = Arguments::try_parse_from(&arguments).unwrap_err();
+            with_help_of(&called(&arguments), &error.to_string())
+        };
+        let rows: [(&[&str], &[&str]); 8] = [
+            (&["serve", "--lisen", "a"], &["'--lisen'", "'--listen'", "try 'ringfeed serve --help'"]),
+            (&["sub"], &["<URL>", "try 'ringfeed sub --help'"]),
+            (&["serve", "--deflate", "yes"], &["'yes'", "on, off"]),
+            (&["serve", "--listen", "localhost:9000"], &["127.0.0.1:8000", "try 'ringfeed serve --help'"]),
+            (&["serve", "--shards", "1025"], &["1025 is not in 0..=1024"]),
+            (&["config", "chek"], &["'check'", "try 'ringfeed config --help'"]),
+            (&["sevre"], &["'serve'", "try 'ringfeed --help'"]),
+            (&["pub", "a", "--header", "b"], &["X-API-Key: KEY"]),
+        ];
+        for (arguments, texts) in rows {
+            let error = error(arguments);
+            for text in texts {
+                assert!(error.contains(text), "{arguments:?}: {text} is not in {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn each_flag_has_an_environment_variable() {
+        let command = with_environment(Arguments::command());
+        let mut count = 0;
+        for command in command.get_subcommands() {
+            for argument in command.get_arguments().filter(|argument| argument.get_long().is_some()) {
+                let variable = argument.get_env().unwrap_or_else(|| panic!("{argument} has none")).to_str().unwrap();
+                assert_eq!(variable.to_lowercase()[9..], argument.get_long().unwrap().replace('-', "_"));
+                count += 1;
+            }
+        }
+        assert!(count > 30);
     }
 }

@@ -1,7 +1,7 @@
 //! `ringfeed serve`: a configuration file, and the flags that win over it.
 
 use std::io::{self, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum, value_parser};
 
-use super::bad_input;
-use crate::config::{self, Settings};
-use crate::control::{self, Access, Control, Ended, Reload};
+use super::{bad_input, log, runtime};
+use crate::config::{self, LogFormat, Preflight, Settings};
+use crate::control::{self, Control, Ended, Reload};
 use crate::gateway::centrifuge::Centrifuge;
 use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Sse};
 use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
@@ -35,7 +35,7 @@ pub(super) struct ServeArguments {
     listen: Vec<ListenAddress>,
     /// Where messages are published and metrics are read; other than on loopback it needs a key [default:
     /// 127.0.0.1:8001]
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     control: Option<SocketAddr>,
     /// A file whose first line is the key that requests to the control port must carry
     #[arg(long, value_name = "FILE")]
@@ -44,11 +44,11 @@ pub(super) struct ServeArguments {
     /// addresses]
     #[arg(long, value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     allowed_origins: Option<Vec<String>>,
-    /// Shards, each a thread with a ring of its own [default: one for each CPU]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=i64::from(SHARDS_MAX)))]
+    /// Shards, each a thread with a ring of its own; 0: one for each CPU [default: 0]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
-    /// Connections at most, over all shards [default: as many as RLIMIT_NOFILE, for each shard]
-    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    /// Connections at most, over all shards; 0: as many as RLIMIT_NOFILE, for each shard [default: 0]
+    #[arg(long, value_name = "N")]
     max_connections: Option<u32>,
     /// Connections that are let in each second; 0: as many as come. The others wait, and are told to come back later
     /// (503) when that takes long [default: 0]
@@ -102,12 +102,21 @@ pub(super) struct ServeArguments {
     /// Time for clients to answer their Close frames when the server stops, after the last was sent [default: 5000]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     drain_timeout_ms: Option<u64>,
+    /// How log lines are written to standard error; RUST_LOG chooses which: error, warn, info (the default), debug or
+    /// trace [default: text]
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    log_format: Option<Format>,
     /// Serve /echo, which sends every message back
     #[arg(long)]
     echo: bool,
     /// Publish this host's CPU, memory and network figures to the topic `demo`, each second
     #[arg(long)]
     demo: bool,
+}
+
+/// An address to listen on.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "must be an IP address and a port, as in 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
 /// A bound on bytes in a second: less than one receive may bring would be a bound on how the network joins packets.
@@ -124,6 +133,22 @@ fn bytes_per_second(text: &str) -> Result<u32, String> {
 enum Switch {
     On,
     Off,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+impl From<Format> for LogFormat {
+    fn from(format: Format) -> LogFormat {
+        match format {
+            Format::Text => LogFormat::Text,
+            Format::Json => LogFormat::Json,
+        }
+    }
 }
 
 impl ServeArguments {
@@ -145,6 +170,7 @@ impl ServeArguments {
         set(&mut server.bytes_per_second_max, self.bytes_per_second_max);
         set(&mut server.drain_spread_ms, self.drain_spread_ms);
         set(&mut server.drain_timeout_ms, self.drain_timeout_ms);
+        set(&mut server.log_format, self.log_format.map(LogFormat::from));
         server.echo |= self.echo;
         server.demo |= self.demo;
         set(&mut keep_alive.ping_interval_ms, self.ping_interval_ms);
@@ -176,7 +202,11 @@ fn origin(text: &str) -> Result<String, String> {
 
 /// Serves until a signal. The exit code is 0 after a graceful stop, and 2 if the server could not start.
 pub(super) fn run(arguments: ServeArguments) -> ExitCode {
-    match settings(arguments.clone()).and_then(|settings| serve(&settings, arguments)) {
+    let started = settings(arguments.clone()).and_then(|settings| {
+        log::start(settings.server.log_format);
+        serve(&settings, arguments)
+    });
+    match started {
         Ok(Ended::ShardsEnded) => ExitCode::SUCCESS,
         Ok(Ended::Interrupted) => ExitCode::FAILURE,
         Err(text) => bad_input(&text),
@@ -195,9 +225,9 @@ fn settings(arguments: ServeArguments) -> Result<Settings, String> {
 
 fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String> {
     // Before the shards: if any of it fails, nobody has connected yet.
-    let key = settings.api.key()?;
-    let centrifuge = Arc::new(settings.centrifuge_config()?);
-    let access = Access::new(settings.server.control, key).map_err(|error| error.to_string())?;
+    let Preflight { access, centrifuge } = config::preflight(settings)?;
+    let centrifuge = Arc::new(centrifuge);
+    let runtime = runtime()?;
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
     let control_address = listener.local_addr();
@@ -212,13 +242,16 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
-    let Server { addresses, publisher, status, tls, ended } = builder.start().map_err(|error| error.to_string())?;
+    let Server { addresses, connections_max, publisher, status, tls, ended } =
+        builder.start().map_err(|error| error.to_string())?;
+    log_start(settings, status.shards.len(), connections_max);
     let reload = reload(arguments, settings.clone(), tls.clone());
     let control = Control { listener, access, publisher, namespaces, status, tls, reload, demo: settings.server.demo };
-    let announce = || announce(&settings.listener, &addresses, control_address?);
+    let announce = || announce(&settings.listener, &addresses, control_address?, settings.server.demo);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
-    tokio_uring::start(control::serve(control, announce, shards_ended))
+    runtime
+        .block_on(control::serve(control, announce, shards_ended))
         .map_err(|error| format!("the control plane could not start: {error}"))
 }
 
@@ -229,8 +262,7 @@ fn reload(arguments: ServeArguments, running: Settings, tls: Option<Acceptor>) -
             return Err("there is no configuration file: start the server with --config FILE".to_owned());
         }
         let read = settings(arguments.clone())?;
-        read.api.key()?;
-        read.centrifuge_config()?;
+        config::preflight(&read)?;
         let mut applied = running.clone();
         if let Some(acceptor) = &tls {
             acceptor.reload(&read.tls.certificates).map_err(|error| error.to_string())?;
@@ -245,6 +277,15 @@ fn reload(arguments: ServeArguments, running: Settings, tls: Option<Acceptor>) -
     })
 }
 
+/// One line that says what runs, and what anyone may read.
+fn log_start(settings: &Settings, shards: usize, connections_max: usize) {
+    let open = config::open_namespaces(settings).join(",");
+    let version = env!("CARGO_PKG_VERSION");
+    let api_key = !settings.api.key.is_empty() || !settings.api.key_file.as_os_str().is_empty();
+    tracing::info!(version, shards, connections_max, api_key, read_by_anyone = open, "started");
+    config::warnings(settings).iter().for_each(|text| tracing::warn!("{text}"));
+}
+
 /// So that whoever publishes need not wait for the slice of a busy shard on the same CPU to be over.
 fn shorten_slice() {
     if let Err(error) = ring::shorten_slice(Duration::from_micros(CONTROL_SLICE_US)) {
@@ -256,8 +297,13 @@ fn in_use(address: SocketAddr, error: &io::Error) -> String {
     format!("cannot listen on {address}: {error}: choose another port with --control")
 }
 
-/// One line for each address, then `ready`.
-fn announce(listeners: &[ListenerConfig], addresses: &[ListenAddress], control: SocketAddr) -> io::Result<()> {
+/// One line for each address, then `ready`. With the demo, also the page to open.
+fn announce(
+    listeners: &[ListenerConfig],
+    addresses: &[ListenAddress],
+    control: SocketAddr,
+    has_demo: bool,
+) -> io::Result<()> {
     let mut out = io::stdout().lock();
     for (listener, address) in listeners.iter().zip(addresses) {
         let scheme = if listener.tls { "wss" } else { "ws" };
@@ -267,8 +313,26 @@ fn announce(listeners: &[ListenerConfig], addresses: &[ListenAddress], control: 
         }
     }
     writeln!(out, "control on http://{control}")?;
+    let page = listeners.iter().zip(addresses).find_map(|(listener, address)| match address {
+        ListenAddress::Ip(address) => Some(page_url(listener.tls, *address)),
+        ListenAddress::Unix(_) => None,
+    });
+    if let Some(url) = page.filter(|_| has_demo) {
+        writeln!(out, "open {url}")?;
+    }
     writeln!(out, "ready")?;
     out.flush()
+}
+
+/// The URL of the page for a browser on this host.
+fn page_url(has_tls: bool, data: SocketAddr) -> String {
+    let address = match data.ip() {
+        IpAddr::V4(address) if address.is_unspecified() => IpAddr::from(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(address) if address.is_unspecified() => IpAddr::from(Ipv6Addr::LOCALHOST),
+        address => address,
+    };
+    let scheme = if has_tls { "https" } else { "http" };
+    format!("{scheme}://{}/", SocketAddr::new(address, data.port()))
 }
 
 #[cfg(test)]
@@ -288,6 +352,19 @@ mod tests {
     }
 
     #[test]
+    fn the_page_can_be_opened_on_this_host() {
+        let rows = [
+            ("127.0.0.1:8000", "http://127.0.0.1:8000/"),
+            ("0.0.0.0:8000", "http://127.0.0.1:8000/"),
+            ("[::]:8000", "http://[::1]:8000/"),
+            ("192.0.2.1:80", "http://192.0.2.1:80/"),
+        ];
+        for (address, url) in rows {
+            assert_eq!(page_url(false, address.parse().unwrap()), url);
+        }
+    }
+
+    #[test]
     fn without_flags_there_are_the_defaults() {
         assert_eq!(settings_with(&[]), Settings::default());
     }
@@ -297,7 +374,8 @@ mod tests {
 
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [Row<'_>; 25] = [
+        let rows: [Row<'_>; 26] = [
+            (&["--log-format", "json"], |settings| settings.server.log_format = LogFormat::Json),
             (&["--listen", "[::1]:1", "--listen", "unix:a"], |settings| {
                 settings.listener = ["[::1]:1", "unix:a"].map(|text| ListenerConfig::new(text.parse().unwrap())).into()
             }),
@@ -359,6 +437,6 @@ mod tests {
             assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
             told += 1;
         }
-        assert_eq!(told, 17);
+        assert_eq!(told, 19);
     }
 }

@@ -4,14 +4,19 @@ use std::io;
 use std::process::ExitCode;
 
 use clap::Args;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::bad_input;
-use crate::client::{Sub, sub};
+use super::{bad_input, failed, header, runtime};
+use crate::client::{ClientError, Sub, sub};
 
-/// Prints the messages of a feed, one on a line; binary ones as base64
+/// Prints the messages of a feed, one on a line; binary ones as base64.
+///
+/// After a cut it reconnects, and receives the messages that it missed where the server keeps a history. The exit code
+/// is 1 if the server cannot be reached with --once, or says that reconnecting does not help; and 2 for bad input.
 #[derive(Args, Debug)]
 pub(super) struct SubArguments {
-    /// The feed: ws://HOST:PORT/feed/TOPIC
+    /// The feed: ws://HOST:PORT/feed/TOPIC, or several topics separated by commas
     url: String,
     /// End after this many messages
     #[arg(long, value_name = "N")]
@@ -19,13 +24,41 @@ pub(super) struct SubArguments {
     /// End with the connection, rather than connect again
     #[arg(long)]
     once: bool,
+    /// Print each message as a JSON object with its topic, position and time
+    #[arg(long)]
+    json: bool,
+    /// Print when each message was received, in UTC
+    #[arg(long)]
+    timestamps: bool,
+    /// Begin with the messages after this position: EPOCH:OFFSET for each topic, separated by commas
+    #[arg(long, value_name = "POSITIONS", conflicts_with = "history")]
+    since: Option<String>,
+    /// Begin with the newest messages of each topic, at most this many
+    #[arg(long, value_name = "N")]
+    history: Option<u32>,
+    /// A header field to send with each handshake; may be repeated
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    header: Vec<(String, String)>,
 }
 
 pub(super) fn run(arguments: SubArguments) -> ExitCode {
-    let SubArguments { url, count, once } = arguments;
-    let result = tokio_uring::start(async { sub(&Sub { url, count, once }, &mut io::stdout()).await });
-    match result {
+    let SubArguments { url, count, once, json, timestamps, since, history, header } = arguments;
+    let clock = timestamps.then_some(now as fn() -> String);
+    let arguments = Sub { url, headers: header, since, history, count, once, json, clock };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(text) => return bad_input(&text),
+    };
+    match runtime.block_on(sub(&arguments, &mut io::stdout())) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => bad_input(&error.to_string()),
+        Err(error @ (ClientError::Url(_) | ClientError::Header(_))) => bad_input(&error.to_string()),
+        Err(error) => failed(&error.to_string()),
     }
+}
+
+/// The time in UTC, as RFC 3339 writes it.
+fn now() -> String {
+    let mut text = String::new();
+    SystemTime.format_time(&mut Writer::new(&mut text)).expect("a string takes any text");
+    text
 }

@@ -3,15 +3,22 @@
 use std::net::SocketAddr;
 use std::{error, fmt, io};
 
+use super::Closed;
 use crate::proto::{ClientHandshakeError, ProtocolError};
 
 /// Why a URL is of no use here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlError {
     /// It is no absolute URL.
-    Invalid,
-    /// It should begin with this scheme.
-    Scheme(&'static str),
+    Invalid {
+        /// A URL that would do.
+        example: &'static str,
+    },
+    /// It has another scheme than the client speaks.
+    Scheme {
+        /// A URL that would do.
+        example: &'static str,
+    },
     /// It asks for TLS.
     Tls,
     /// It names a user or a password.
@@ -21,10 +28,8 @@ pub enum UrlError {
 impl fmt::Display for UrlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            UrlError::Invalid => {
-                f.write_str("not a URL: write it as in ws://127.0.0.1:8000/feed/demo, percent-encoded")
-            }
-            UrlError::Scheme(scheme) => write!(f, "the URL must begin with {scheme}://"),
+            UrlError::Invalid { example } => write!(f, "not a URL: write it as in {example}, percent-encoded"),
+            UrlError::Scheme { example } => write!(f, "the URL has another scheme than this needs, as in {example}"),
             UrlError::Tls => f.write_str("TLS is not supported: connect without it, or through a proxy that adds it"),
             UrlError::Credentials => f.write_str("a user or password in the URL is not supported: leave it out"),
         }
@@ -35,6 +40,7 @@ impl error::Error for UrlError {}
 
 /// Why a client could not go on.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum ClientError {
     /// The URL is of no use.
     Url(UrlError),
@@ -57,7 +63,7 @@ pub enum ClientError {
         /// Its host and port.
         authority: String,
     },
-    /// The server did not open a WebSocket.
+    /// The server's response to the handshake violates RFC 6455 §4.1.
     Handshake(ClientHandshakeError),
     /// The server broke RFC 6455.
     Protocol(ProtocolError),
@@ -67,14 +73,24 @@ pub enum ClientError {
     CloseTimeout,
     /// The server's answer to a publication is not HTTP, or did not come.
     Http(hyper::Error),
-    /// The server refused a publication.
+    /// The server rejected a handshake or a publication.
     Refused {
         /// The HTTP status.
         status: u16,
-        /// What it said.
+        /// The text of the response, at most [`CLIENT_REFUSAL_BYTES_MAX`](crate::limits::CLIENT_REFUSAL_BYTES_MAX)
+        /// bytes of a handshake's; often empty.
         reason: String,
     },
-    /// What was received could not be written out.
+    /// The server closed the connection.
+    Closed(Closed),
+    /// The messages since the client's position in this topic are no longer kept.
+    HistoryLost {
+        /// The topic.
+        topic: String,
+    },
+    /// A header field can't be sent; says which and why.
+    Header(String),
+    /// A received message could not be written out.
     Output(io::Error),
 }
 
@@ -90,10 +106,13 @@ impl ClientError {
             | ClientError::Http(_)
             | ClientError::Protocol(_) => true,
             // Overloaded or leaving (RFC 9110 §15.6); any other status stays what it is.
-            ClientError::Handshake(ClientHandshakeError::Status(status)) | ClientError::Refused { status, .. } => {
-                *status >= 500 || *status == 429
-            }
-            ClientError::Url(_) | ClientError::Handshake(_) | ClientError::Output(_) => false,
+            ClientError::Refused { status, .. } => *status >= 500 || *status == 429,
+            ClientError::Closed(closed) => !closed.is_permanent(),
+            ClientError::Url(_)
+            | ClientError::Handshake(_)
+            | ClientError::HistoryLost { .. }
+            | ClientError::Header(_)
+            | ClientError::Output(_) => false,
         }
     }
 }
@@ -109,14 +128,24 @@ impl fmt::Display for ClientError {
             ClientError::ConnectTimeout { authority } => {
                 write!(f, "{authority} did not answer in time; check the address, and firewalls on the way")
             }
-            ClientError::Handshake(error) => write!(f, "{error}; check the URL's path"),
+            ClientError::Handshake(error) => write!(f, "{error}; check that this is the URL of a WebSocket"),
             ClientError::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
             ClientError::Lost(error) => write!(f, "the connection was lost: {error}"),
             ClientError::CloseTimeout => f.write_str("the server did not answer the close frame in time"),
             ClientError::Http(error) => {
                 write!(f, "the server did not answer in HTTP: {error}; check that the URL is that of a control port")
             }
-            ClientError::Refused { status, reason } => write!(f, "refused with {status}: {reason}"),
+            ClientError::Refused { status, reason } if reason.is_empty() => {
+                write!(f, "the server rejected the request with HTTP status {status}; check the URL's path")
+            }
+            ClientError::Refused { status, reason } => {
+                write!(f, "the server rejected the request with HTTP status {status}: {reason}")
+            }
+            ClientError::Closed(closed) => closed.fmt(f),
+            ClientError::HistoryLost { topic } => {
+                write!(f, "messages of '{topic}' since that position are no longer kept: leave the position out")
+            }
+            ClientError::Header(text) => f.write_str(text),
             ClientError::Output(error) => write!(f, "cannot write what was received: {error}"),
         }
     }
@@ -133,7 +162,12 @@ impl error::Error for ClientError {
             | ClientError::Connect { error, .. }
             | ClientError::Lost(error)
             | ClientError::Output(error) => Some(error),
-            ClientError::ConnectTimeout { .. } | ClientError::CloseTimeout | ClientError::Refused { .. } => None,
+            ClientError::ConnectTimeout { .. }
+            | ClientError::CloseTimeout
+            | ClientError::Refused { .. }
+            | ClientError::Closed(_)
+            | ClientError::HistoryLost { .. }
+            | ClientError::Header(_) => None,
         }
     }
 }
@@ -156,7 +190,7 @@ impl From<ProtocolError> for ClientError {
     }
 }
 
-/// Errors of an open stream. Whoever opens or writes elsewhere says so itself.
+/// Errors of an open stream. Code that opens streams or writes elsewhere makes its own errors.
 impl From<io::Error> for ClientError {
     fn from(error: io::Error) -> ClientError {
         ClientError::Lost(error)

@@ -32,7 +32,9 @@ pub(super) fn run<C, S: Future>(
 pub(super) struct Peer {
     stream: TcpStream,
     decoder: Decoder,
-    /// What was read with the handshake.
+    /// Path and query of the request.
+    pub(super) target: String,
+    /// Bytes that were read with the handshake.
     input: Vec<u8>,
 }
 
@@ -41,19 +43,21 @@ impl Peer {
     pub(super) async fn accept(listener: &TcpListener, subprotocol: Option<&str>) -> Peer {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut input = Vec::new();
-        let (answer, head_len) = loop {
+        let (answer, target, head_len) = loop {
             stream.read_buf(&mut input).await.unwrap();
             let Some((head, head_len)) = decode_request_head(&input).unwrap() else { continue };
             let mut answer = Vec::new();
+            let query = head.query.map(|query| format!("?{query}")).unwrap_or_default();
+            let target = format!("{}{query}", head.path);
             match Upgrade::from_request(&head) {
                 Ok(upgrade) => encode_accept(&mut answer, &upgrade, subprotocol, None),
                 Err(error) => encode_refusal(&mut answer, error),
             }
-            break (answer, head_len);
+            break (answer, target, head_len);
         };
         input.drain(..head_len);
         stream.write_all(&answer).await.unwrap();
-        Peer { stream, decoder: Decoder::new(Role::Server, 1024), input }
+        Peer { stream, decoder: Decoder::new(Role::Server, 1024), target, input }
     }
 
     /// Sends bytes as they are.

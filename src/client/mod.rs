@@ -3,8 +3,8 @@
 //! ```text
 //! Client::connect ─► url (where to) ─► connect ─► transport (one TCP stream) ─► proto (handshake)
 //! Client::next    ─► proto (bytes to events); pings and closes are answered here
-//! sub             ─► Client, again and again (backoff)
-//! publish         ─► one POST to a control port (hyper)
+//! sub             ─► Client, again and again (backoff), from where it was (feed)
+//! publish         ─► POSTs to a control port (hyper)
 //! ```
 //!
 //! Everything here runs within [`tokio_uring::start`]. It does not speak TLS, so `wss` and `https` are refused with
@@ -28,26 +28,30 @@ mod connect;
 mod error;
 #[cfg(test)]
 mod fake;
+mod feed;
+mod headers;
 mod publish;
+mod refusal;
 mod sub;
 mod transport;
 mod url;
 
+use std::fmt;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::limits::{CLIENT_CLOSE_MS, CLIENT_CONNECT_MS, MESSAGE_BYTES_MAX};
 use crate::proto::{
-    ClientHandshake, CloseCode, Decoder, DeflateConfig, DeflateContext, DeflateOffer, DeflateParams, Deflater, Event,
-    Inflater, Message, MessageKind, Opcode, PeerDeflater, ProtocolError, Role, WindowBits, encode_close, encode_frame,
-    encode_message,
+    ClientHandshake, ClientHandshakeError, CloseCode, Decoder, DeflateConfig, DeflateContext, DeflateOffer,
+    DeflateParams, Deflater, Event, Inflater, Message, MessageKind, Opcode, PeerDeflater, ProtocolError, Role,
+    WindowBits, encode_close, encode_frame, encode_message,
 };
 use transport::Transport;
 use url::{Endpoint, Scheme};
 
 pub use error::{ClientError, UrlError};
-pub use publish::publish;
+pub use publish::HttpPublisher;
 pub use sub::{Sub, sub};
 
 /// What a client may be told before it connects.
@@ -55,6 +59,8 @@ pub use sub::{Sub, sub};
 pub struct Options {
     /// Subprotocols to offer, best first (RFC 6455 §1.9).
     pub subprotocols: Vec<String>,
+    /// Header fields to send with the handshake, by name and value.
+    pub headers: Vec<(String, String)>,
     /// Bytes of the largest message to take. Larger ones end the connection with 1009.
     pub message_bytes_max: u32,
     /// Whether to offer compression (permessage-deflate), and how to compress what is sent if the server agrees.
@@ -63,7 +69,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { subprotocols: Vec::new(), message_bytes_max: MESSAGE_BYTES_MAX, deflate: None }
+        Options { subprotocols: Vec::new(), headers: Vec::new(), message_bytes_max: MESSAGE_BYTES_MAX, deflate: None }
     }
 }
 
@@ -90,6 +96,24 @@ pub struct Closed {
     pub code: Option<CloseCode>,
     /// A few words for a log, often empty.
     pub reason: String,
+}
+
+impl Closed {
+    /// Whether reconnecting, as before, would end the same way. Centrifugo's codes say it by their range: 3000 to 3499
+    /// and 4000 to 4499 invite a reconnect; but 3010 means that the position of the client is lost.
+    pub fn is_permanent(&self) -> bool {
+        matches!(self.code.map(|code| code.0), Some(1002 | 1003 | 1007..=1010 | 3010 | 3500..=3999 | 4500..=4999))
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server closed the connection")?;
+        if let Some(code) = self.code {
+            write!(f, " with {code}")?;
+        }
+        if self.reason.is_empty() { Ok(()) } else { write!(f, ": {}", self.reason) }
+    }
 }
 
 /// A WebSocket connection to a server.
@@ -155,10 +179,12 @@ impl Client {
     /// Opens a WebSocket to `url`, like `ws://127.0.0.1:8000/feed/demo`.
     ///
     /// # Errors
-    /// What is wrong with the URL; that no address of the host could be reached; what RFC 6455 §4.1 finds wrong with
-    /// the server's answer; or that all of it took longer than [`CLIENT_CONNECT_MS`].
+    /// A bad URL or header field; that no address of the host could be reached; that and why the
+    /// server rejected the handshake; what RFC 6455 §4.1 finds wrong with its response; or that all of it took longer
+    /// than [`CLIENT_CONNECT_MS`].
     pub async fn connect(url: &str, options: Options) -> Result<Client, ClientError> {
         let endpoint = Endpoint::parse(url, Scheme::Ws)?;
+        headers::check(&options.headers)?;
         let connect = Client::connect_to(&endpoint, &options);
         let connected = timeout(Duration::from_millis(CLIENT_CONNECT_MS), connect).await;
         connected.unwrap_or_else(|_| Err(ClientError::ConnectTimeout { authority: endpoint.authority.clone() }))
@@ -175,11 +201,18 @@ impl Client {
             None => ClientHandshake::new(random()),
         };
         let subprotocols: Vec<&str> = options.subprotocols.iter().map(String::as_str).collect();
-        handshake.encode_request(&mut transport.output, &endpoint.authority, &endpoint.target, &subprotocols, &[]);
+        let headers: Vec<_> = options.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        handshake.encode_request(&mut transport.output, &endpoint.authority, &endpoint.target, &subprotocols, &headers);
         transport.flush().await?;
         loop {
-            // What is not a response is refused as soon as that shows, even if nothing more comes.
-            if let Some((accepted, head_len)) = handshake.decode_response(transport.input())? {
+            // Bytes that are no response are rejected as soon as that shows, even if nothing more comes.
+            let decoded = match handshake.decode_response(transport.input()) {
+                Err(ClientHandshakeError::Status(status)) => {
+                    return Err(ClientError::Refused { status, reason: refusal::read_reason(&mut transport).await });
+                }
+                decoded => decoded?,
+            };
+            if let Some((accepted, head_len)) = decoded {
                 transport.consume(head_len);
                 let mut decoder = Decoder::new(Role::Client, options.message_bytes_max);
                 let agreed = options.deflate.zip(accepted.deflate);
@@ -216,7 +249,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Lost`](ClientError::Lost) when the connection ended without a closing handshake,
-    /// [`Protocol`](ClientError::Protocol) when the server broke RFC 6455, which it is told. Either is the end.
+    /// [`Protocol`](ClientError::Protocol) when the server broke RFC 6455; our Close frame says so. Either is the
+    /// end.
     pub async fn next(&mut self) -> Result<Option<OwnedMessage>, ClientError> {
         loop {
             if self.closed.is_some() {
@@ -470,17 +504,34 @@ mod tests {
     }
 
     #[test]
+    fn the_close_code_says_whether_a_reconnect_helps() {
+        let closed = |code: u16| Closed { code: Some(CloseCode(code)), reason: "why".to_owned() };
+        let permanent = [1002, 1008, 1009, 3010, 3500, 3503, 4500].map(|code| closed(code).is_permanent());
+        assert_eq!(permanent, [true; 7]);
+        let passing = [1000, 1001, 1011, 1012, 1013, 3000, 3001, 4000].map(|code| closed(code).is_permanent());
+        assert_eq!(passing, [false; 8]);
+        assert!(!Closed { code: None, reason: String::new() }.is_permanent());
+        assert_eq!(closed(3010).to_string(), "the server closed the connection with 3010: why");
+    }
+
+    #[test]
     fn what_opens_no_websocket_is_an_error() {
         let server = async |listener: TcpListener| {
             let (stream, _) = listener.accept().await.unwrap();
             stream.writable().await.unwrap();
-            stream.try_write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
+            let response =
+                b"HTTP/1.1 404 Not Found\r\nContent-Type: text/plain\r\nContent-Length: 8\r\n\r\nno way\n\x1b";
+            stream.try_write(response).unwrap();
             stream
         };
         let (result, _) = run(server, async |url: &str| Client::connect(url, Options::default()).await.map(drop));
         let error = result.unwrap_err();
-        assert!(matches!(error, ClientError::Handshake(crate::proto::ClientHandshakeError::Status(404))), "{error}");
+        assert_eq!(error.to_string(), "the server rejected the request with HTTP status 404: no way");
         assert!(!error.is_passing());
+
+        let bad = Options { headers: vec![("Host".to_owned(), "x".to_owned())], ..Options::default() };
+        let error = tokio_uring::start(Client::connect("ws://127.0.0.1:1/", bad)).map(drop).unwrap_err();
+        assert!(matches!(error, ClientError::Header(_)) && !error.is_passing(), "{error}");
 
         let refused = tokio_uring::start(async {
             let (listener, authority) = listen().await;

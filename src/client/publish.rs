@@ -1,53 +1,89 @@
-//! `ringfeed pub`: publishes one message through a control port.
+//! `ringfeed pub`: publishes messages through a control port.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper::header::{CONTENT_TYPE, HOST};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::ClientError;
 use super::connect::connect_to_any;
+use super::refusal::printable;
 use super::url::{Endpoint, Scheme};
-use crate::limits::CLIENT_CONNECT_MS;
+use super::{ClientError, headers};
+use crate::limits::{CLIENT_CONNECT_MS, PUBLISH_RESPONSE_BYTES_MAX};
 
-/// Publishes `payload` by a POST to `url`, like `http://127.0.0.1:8001/publish/demo`, and returns the server's
-/// answer: the publication's place in the topic's order as JSON.
-///
-/// # Errors
-/// What is wrong with the URL; that the host could not be reached; or that and why the server refused.
-///
-/// # Panics
-/// If `content_type` has control characters in it.
-pub async fn publish(url: &str, payload: Bytes, content_type: &str) -> Result<String, ClientError> {
-    let endpoint = Endpoint::parse(url, Scheme::Http)?;
-    let request = Request::post(&endpoint.target)
-        .header(HOST, &endpoint.authority)
-        .header(CONTENT_TYPE, content_type)
-        .body(Full::new(payload))
-        .expect("the endpoint was checked, and the content type is a header value");
-    let response = timeout(Duration::from_millis(CLIENT_CONNECT_MS), request_from(&endpoint, request)).await;
-    let (status, body) =
-        response.unwrap_or_else(|_| Err(ClientError::ConnectTimeout { authority: endpoint.authority.clone() }))?;
-    let text = String::from_utf8_lossy(&body).trim_end().to_owned();
-    if status.is_success() { Ok(text) } else { Err(ClientError::Refused { status: status.as_u16(), reason: text }) }
+/// Publishes to one topic through a control port, over one connection that it opens again when it has ended.
+pub struct HttpPublisher {
+    endpoint: Endpoint,
+    headers: HeaderMap,
+    sender: SendRequest<Full<Bytes>>,
 }
 
-/// Sends the request on a connection of its own.
-async fn request_from(endpoint: &Endpoint, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), ClientError> {
+impl HttpPublisher {
+    /// Connects to the control port of `url`, like `http://127.0.0.1:8001/publish/demo`; `headers` are sent with each
+    /// publication, by name and value.
+    ///
+    /// # Errors
+    /// A bad URL or header field; or that the host could not be reached.
+    pub async fn connect(url: &str, headers: &[(String, String)]) -> Result<HttpPublisher, ClientError> {
+        let endpoint = Endpoint::parse(url, Scheme::Http)?;
+        let headers = headers::check(headers)?;
+        let sender = in_time(&endpoint, open(&endpoint)).await?;
+        Ok(HttpPublisher { endpoint, headers, sender })
+    }
+
+    /// Publishes `payload` and returns the server's response: the publication's position in its topic as JSON.
+    ///
+    /// # Errors
+    /// That the host could not be reached, or that and why the server rejected the publication.
+    ///
+    /// # Panics
+    /// If `content_type` has control characters in it.
+    pub async fn publish(&mut self, payload: Bytes, content_type: &str) -> Result<String, ClientError> {
+        let mut request = Request::post(&self.endpoint.target)
+            .header(HOST, &self.endpoint.authority)
+            .header(CONTENT_TYPE, content_type)
+            .body(Full::new(payload))
+            .expect("the endpoint was checked, and the content type is a header value");
+        request.headers_mut().extend(self.headers.clone());
+        // The server may have ended a connection that was idle.
+        if self.sender.ready().await.is_err() {
+            self.sender = in_time(&self.endpoint, open(&self.endpoint)).await?;
+        }
+        let (status, body) = in_time(&self.endpoint, response(&mut self.sender, request)).await?;
+        let text = printable(&body);
+        if status.is_success() { Ok(text) } else { Err(ClientError::Refused { status: status.as_u16(), reason: text }) }
+    }
+}
+
+/// Runs a step within [`CLIENT_CONNECT_MS`].
+async fn in_time<T>(endpoint: &Endpoint, step: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    let done = timeout(Duration::from_millis(CLIENT_CONNECT_MS), step).await;
+    done.unwrap_or_else(|_| Err(ClientError::ConnectTimeout { authority: endpoint.authority.clone() }))
+}
+
+async fn open(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, ClientError> {
     let stream = connect_to_any(endpoint, TcpStream::connect).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Http)?;
-    // It ends with the sender. What goes wrong there, the sender says.
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Http)?;
+    // It ends with the sender, which reports its errors.
     tokio::task::spawn_local(connection);
-    let answer = sender.send_request(request).await.map_err(ClientError::Http)?;
-    let status = answer.status();
-    let body = answer.into_body().collect().await.map_err(ClientError::Http)?;
-    Ok((status, body.to_bytes()))
+    Ok(sender)
+}
+
+async fn response(
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<(StatusCode, Bytes), ClientError> {
+    let response = sender.send_request(request).await.map_err(ClientError::Http)?;
+    let status = response.status();
+    let body = Limited::new(response.into_body(), PUBLISH_RESPONSE_BYTES_MAX).collect().await;
+    Ok((status, body.map_err(|error| ClientError::Lost(io::Error::other(error)))?.to_bytes()))
 }
 
 #[cfg(test)]
@@ -71,7 +107,11 @@ mod tests {
                 stream.write_all(answer.as_bytes()).await.unwrap();
                 String::from_utf8(request).unwrap()
             };
-            tokio::join!(publish(&url, Bytes::from("hi"), "text/plain"), server)
+            let client = async {
+                let headers = [("X-API-Key".to_owned(), "secret".to_owned())];
+                HttpPublisher::connect(&url, &headers).await?.publish(Bytes::from("hi"), "text/plain").await
+            };
+            tokio::join!(client, server)
         })
     }
 
@@ -81,6 +121,7 @@ mod tests {
         assert_eq!(result.unwrap(), "{\"offset\":1}");
         assert!(request.starts_with("POST /publish/a HTTP/1.1\r\n"), "{request}");
         assert!(request.contains("content-type: text/plain\r\n") && request.contains("host: 127.0.0.1:"), "{request}");
+        assert!(request.contains("x-api-key: secret\r\n"), "{request}");
     }
 
     #[test]
@@ -94,5 +135,39 @@ mod tests {
     fn what_is_not_http_is_an_error() {
         let (result, _) = publish_to("hello?\r\n\r\n");
         assert!(matches!(result, Err(ClientError::Http(_))), "{result:?}");
+    }
+
+    #[test]
+    fn a_response_without_end_is_an_error() {
+        let body = "x".repeat(PUBLISH_RESPONSE_BYTES_MAX + 1);
+        let (result, _) = publish_to(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        assert!(matches!(result, Err(ClientError::Lost(_))), "{result:?}");
+    }
+
+    #[test]
+    fn an_ended_connection_is_opened_again() {
+        let answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}";
+        let results = tokio_uring::start(async {
+            let (listener, authority) = listen().await;
+            let server = async {
+                for _ in 0..2 {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut request = Vec::new();
+                    while !request.ends_with(b"\r\n\r\nhi") {
+                        stream.read_buf(&mut request).await.unwrap();
+                    }
+                    stream.write_all(answer.as_bytes()).await.unwrap();
+                }
+            };
+            let client = async {
+                let url = format!("http://{authority}/publish/a");
+                let mut publisher = HttpPublisher::connect(&url, &[]).await.unwrap();
+                for _ in 0..2 {
+                    assert_eq!(publisher.publish(Bytes::from("hi"), "text/plain").await.unwrap(), "{}");
+                }
+            };
+            tokio::join!(client, server)
+        });
+        let ((), ()) = results;
     }
 }

@@ -28,7 +28,7 @@ pub(super) struct Transport {
     stream: Rc<TcpStream>,
     reading: Option<InFlight<usize>>,
     writing: Option<InFlight<()>>,
-    /// What has been read; from `consumed` on it is new.
+    /// Bytes that have been read; from `consumed` on they are new.
     input: Vec<u8>,
     consumed: usize,
     /// What leaves with the next [`flush`](Self::flush).
@@ -54,7 +54,7 @@ impl Transport {
         })
     }
 
-    /// What has been read and not consumed.
+    /// Bytes that have been read and not consumed.
     pub(super) fn input(&mut self) -> &mut [u8] {
         &mut self.input[self.consumed..]
     }

@@ -21,6 +21,14 @@ impl Scheme {
         }
     }
 
+    /// A URL of this scheme, as an example.
+    fn example(self) -> &'static str {
+        match self {
+            Scheme::Ws => "ws://127.0.0.1:8000/feed/demo",
+            Scheme::Http => "http://127.0.0.1:8001/publish/demo",
+        }
+    }
+
     /// The same with TLS.
     fn secure_name(self) -> &'static str {
         match self {
@@ -45,15 +53,16 @@ pub(super) struct Endpoint {
 impl Endpoint {
     /// Takes `url` apart.
     pub(super) fn parse(url: &str, scheme: Scheme) -> Result<Endpoint, UrlError> {
-        let uri: Uri = url.parse().map_err(|_| UrlError::Invalid)?;
-        let found = uri.scheme_str().ok_or(UrlError::Invalid)?;
+        let invalid = UrlError::Invalid { example: scheme.example() };
+        let uri: Uri = url.parse().map_err(|_| invalid)?;
+        let found = uri.scheme_str().ok_or(invalid)?;
         if found.eq_ignore_ascii_case(scheme.secure_name()) {
             return Err(UrlError::Tls);
         }
         if !found.eq_ignore_ascii_case(scheme.name()) {
-            return Err(UrlError::Scheme(scheme.name()));
+            return Err(UrlError::Scheme { example: scheme.example() });
         }
-        let authority = uri.authority().ok_or(UrlError::Invalid)?;
+        let authority = uri.authority().ok_or(invalid)?;
         if authority.as_str().contains('@') {
             return Err(UrlError::Credentials);
         }
@@ -64,7 +73,7 @@ impl Endpoint {
         let is_clean = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
         let has_port_or_none = authority.port_u16().is_some() || authority.as_str() == authority.host();
         if !is_clean || !has_port_or_none || authority.host().is_empty() {
-            return Err(UrlError::Invalid);
+            return Err(invalid);
         }
         Ok(Endpoint {
             host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
@@ -98,20 +107,21 @@ mod tests {
 
     #[test]
     fn what_cannot_be_used_is_refused() {
+        let invalid = UrlError::Invalid { example: Scheme::Ws.example() };
         let rows = [
             ("wss://example.org/", UrlError::Tls),
-            ("http://example.org/", UrlError::Scheme("ws")),
+            ("http://example.org/", UrlError::Scheme { example: Scheme::Ws.example() }),
             ("ws://user@example.org/", UrlError::Credentials),
             ("ws://user:password@example.org/", UrlError::Credentials),
-            ("127.0.0.1:8000", UrlError::Invalid),
-            ("/feed/demo", UrlError::Invalid),
-            ("ws://", UrlError::Invalid),
-            ("ws:///feed", UrlError::Invalid),
-            ("ws://example.org:port/", UrlError::Invalid),
-            ("ws://example.org:99999/", UrlError::Invalid),
-            ("ws://example.org/é", UrlError::Invalid),
-            ("ws://example.org/a b", UrlError::Invalid),
-            ("", UrlError::Invalid),
+            ("127.0.0.1:8000", invalid),
+            ("/feed/demo", invalid),
+            ("ws://", invalid),
+            ("ws:///feed", invalid),
+            ("ws://example.org:port/", invalid),
+            ("ws://example.org:99999/", invalid),
+            ("ws://example.org/é", invalid),
+            ("ws://example.org/a b", invalid),
+            ("", invalid),
         ];
         for (url, expected) in rows {
             assert_eq!(Endpoint::parse(url, Scheme::Ws), Err(expected), "{url}");

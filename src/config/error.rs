@@ -22,12 +22,12 @@ pub struct Problem {
 
 impl ConfigError {
     /// These problems of the file at `path`.
-    pub(super) fn new(path: &Path, problems: Vec<Problem>) -> ConfigError {
+    pub fn new(path: &Path, problems: Vec<Problem>) -> ConfigError {
         ConfigError { path: path.to_owned(), problems }
     }
 
-    /// There is no reading the file.
-    pub(super) fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
+    /// The file cannot be read.
+    pub fn unreadable(path: &Path, error: &io::Error) -> ConfigError {
         ConfigError::new(path, vec![Problem { line: None, text: format!("cannot be read: {error}") }])
     }
 }

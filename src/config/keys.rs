@@ -173,6 +173,12 @@ const SERVER: &[Key] = &[
                 origin, and are always let in. Behind a proxy on the same host that passes the public name on as Host,\n\
                 name the site here: a server on loopback takes no other name for its own.",
     },
+    Key {
+        name: "log_format",
+        takes: ValueKind::Word(&["text", "json"]),
+        about: "How log lines are written to standard error: for people, or a JSON object a line. The environment\n\
+                variable RUST_LOG chooses which: error, warn, info (the default), debug or trace.",
+    },
     Key { name: "echo", takes: ValueKind::Switch, about: "Serve /echo, which sends every message back." },
     Key {
         name: "demo",

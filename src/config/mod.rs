@@ -2,7 +2,8 @@
 //!
 //! `settings` are what a file comes to, `keys` is the list of all keys with what each takes and does. A file is held
 //! against the list first (`check`), so that whatever is wrong with it is told by line and key, all at once;
-//! after that nothing can be wrong with its structure. `example` writes the list out as a file. Nothing here starts
+//! after that nothing can be wrong with its structure. `preflight` checks what several keys, and the files that they
+//! name, come to; `serve` and `config check` both run it. `example` writes the list out as a file. Nothing here starts
 //! anything, and flags of the command line know how to change the settings, not the other way round.
 
 mod changes;
@@ -10,6 +11,7 @@ mod check;
 mod error;
 mod example;
 mod keys;
+mod preflight;
 mod settings;
 
 use std::fs;
@@ -18,7 +20,10 @@ use std::path::Path;
 pub use changes::changed_keys;
 pub use error::{ConfigError, Problem};
 pub use example::example;
-pub use settings::{ApiSettings, CentrifugeSettings, DeflateSettings, ServerSettings, Settings, TokenSettings};
+pub use preflight::{Preflight, open_namespaces, preflight, warnings};
+pub use settings::{
+    ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, ServerSettings, Settings, TokenSettings,
+};
 
 /// Reads and checks the file at `path`.
 ///

@@ -74,10 +74,23 @@ pub struct ServerSettings {
     pub drain_timeout_ms: u64,
     /// As [`ServerConfig::allowed_origins`], as written: each is an [`OriginPattern`].
     pub allowed_origins: Vec<String>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
     /// Whether `/echo` is served.
     pub echo: bool,
     /// Whether this host's figures are published to the topic `demo`.
     pub demo: bool,
+}
+
+/// How log lines are written to standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON object a line.
+    Json,
 }
 
 /// `[deflate]`: permessage-deflate.
@@ -167,6 +180,7 @@ impl Default for ServerSettings {
             drain_spread_ms: server.drain_spread_ms,
             drain_timeout_ms: server.drain_timeout_ms,
             allowed_origins: Vec::new(),
+            log_format: LogFormat::Text,
             echo: false,
             demo: false,
         }
@@ -258,12 +272,18 @@ impl Settings {
         self.namespaces.entry(DEFAULT_NAMESPACE.to_owned()).or_default()
     }
 
-    fn default_namespace(&self) -> Namespace {
+    pub(super) fn default_namespace(&self) -> Namespace {
         self.namespaces.get(DEFAULT_NAMESPACE).cloned().unwrap_or_default()
     }
 }
 
 impl TokenSettings {
+    /// Whether any key is named, so that tokens can be checked.
+    pub(super) fn has_keys(&self) -> bool {
+        let files = [&self.rsa_public_key_file, &self.ecdsa_public_key_file, &self.jwks_file];
+        !self.hmac_secret.is_empty() || files.into_iter().any(|file| !file.as_os_str().is_empty())
+    }
+
     fn keys(&self) -> Result<TokenKeys, String> {
         Ok(TokenKeys {
             hmac_secret: text(&self.hmac_secret),

@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use super::batch::Batched;
 use super::places::{Ended, Place};
 use super::{State, api, guard, metrics, publish, reload, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
+use crate::log;
 
 /// Pause after a failed accept, most likely because the process has no descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -55,7 +57,7 @@ impl Listener {
             match self.0.accept().await {
                 Ok((stream, peer)) => {
                     let place = state.places.enter(peer.ip(), !state.access.has_key());
-                    tokio::task::spawn_local(serve(stream, state.clone(), place));
+                    tokio::task::spawn_local(serve(stream, peer, state.clone(), place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control port could not accept a connection");
@@ -67,7 +69,7 @@ impl Listener {
 }
 
 /// Serves one connection until either side closes it or `place` ends it.
-async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
+async fn serve(stream: TcpStream, peer: SocketAddr, state: Rc<State>, place: Place) {
     // Answers are small and must not wait. Without the option they are only slower, so the server ignores a failure.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
@@ -79,7 +81,9 @@ async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
             if !is_granted {
                 tokio::task::yield_now().await;
             }
-            Ok::<_, Infallible>(respond(state, request).await)
+            let answer = respond(state, request).await;
+            log_rejected(peer, answer.status());
+            Ok::<_, Infallible>(answer)
         }
     });
     let connection = http1::Builder::new()
@@ -97,6 +101,16 @@ async fn serve(stream: TcpStream, state: Rc<State>, place: Place) {
         ended = place.must_end() => ended,
     };
     place.end(ended);
+}
+
+/// A request without the key, or of a foreign page, is worth a line.
+fn log_rejected(peer: SocketAddr, status: StatusCode) {
+    if status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
+        return;
+    }
+    if let Some(left_out) = log::KEYS.take() {
+        tracing::warn!(%peer, status = status.as_u16(), left_out, "request to the control port rejected");
+    }
 }
 
 /// The counted reason of a failed connection.
@@ -196,7 +210,6 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
 #[cfg(test)]
 mod tests {
     use std::future::Future;
-    use std::net::SocketAddr;
 
     use http_body_util::{BodyExt, Full};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -233,7 +246,8 @@ mod tests {
             ("GET", "/readyz", 200, None, "ready\n"),
             ("GET", "/metrics", 200, None, "ringfeed_connections{"),
             ("POST", "/publish/a", 200, None, "\"offset\":"),
-            ("POST", "/publish/a?x", 200, None, "\"offset\":"),
+            ("POST", "/publish/a?key=k&tag=a:b", 200, None, "\"offset\":"),
+            ("POST", "/publish/a?kee=k", 400, None, "did you mean 'key'?"),
             ("POST", "/publish/", 400, None, "missing"),
             ("GET", "/publish/a", 405, Some("POST"), "use POST\n"),
             ("PUT", "/publish/a", 405, Some("POST"), "use POST\n"),

@@ -12,6 +12,7 @@ use super::State;
 use super::answer::{Answer, JSON, answer, text, with_header};
 use super::body;
 use super::query::pairs;
+use crate::gateway::unknown_parameter;
 use crate::limits::{KEY_BYTES_MAX, PUBLISH_BYTES_MAX, TAGS_BYTES_MAX};
 use crate::proto::MessageKind;
 use crate::server::PublishError;
@@ -59,7 +60,7 @@ fn describe(draft: &mut Draft, query: Option<&str>, headers: &HeaderMap) -> Resu
                 let (name, value) = value.split_once(':').ok_or("a tag is NAME:VALUE")?;
                 tags.push((name.to_owned(), value.to_owned()));
             }
-            _ => {}
+            unknown => return Err(unknown_parameter(unknown, &["key", "tag"])),
         }
     }
     draft.tags = sorted_tags(tags)?;
@@ -172,7 +173,7 @@ mod tests {
     #[test]
     fn the_query_and_the_header_describe_the_publication() {
         let shards = Shards::default();
-        let target = "/publish/a?key=EUR%2FUSD&tag=venue:X:1&tag=side:buy&other=1";
+        let target = "/publish/a?key=EUR%2FUSD&tag=venue:X:1&tag=side:buy";
         assert_eq!(describe_with(&shards, target, &[("Idempotency-Key", "once")]).0, 200);
         assert_eq!(describe_with(&shards, "/publish/a?", &[]).0, 200);
         let drafts = shards.drafts.borrow();
@@ -189,7 +190,8 @@ mod tests {
     fn descriptions_that_make_no_sense_are_refused_with_a_reason() {
         let long = "x".repeat(KEY_BYTES_MAX + 1);
         let tags = format!("/publish/a?tag=x:{}", "x".repeat(TAGS_BYTES_MAX));
-        let rows: [Nonsense<'_>; 6] = [
+        let rows: [Nonsense<'_>; 7] = [
+            ("/publish/a?kee=k", &[], "did you mean 'key'?"),
             (&format!("/publish/a?key={long}"), &[], "at most 255 bytes"),
             ("/publish/a?key=%ff", &[], "UTF-8"),
             ("/publish/a?tag=venue", &[], "NAME:VALUE"),

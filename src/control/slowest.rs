@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::State;
 use super::answer::{Answer, JSON, answer, text};
 use super::query::pairs;
+use crate::gateway::unknown_parameter;
 use crate::limits::SLOWEST_MAX;
 use crate::server::SlowConnection;
 
@@ -52,10 +53,11 @@ fn count(query: &str) -> Result<usize, String> {
     let mut count = COUNT;
     for pair in pairs(query) {
         let (name, value) = pair?;
-        if name == "count" {
-            let wanted = value.parse().ok().filter(|wanted| (1..=SLOWEST_MAX).contains(wanted));
-            count = wanted.ok_or_else(|| format!("count must be a number from 1 to {SLOWEST_MAX}"))?;
+        if name != "count" {
+            return Err(unknown_parameter(&name, &["count"]));
         }
+        let wanted = value.parse().ok().filter(|wanted| (1..=SLOWEST_MAX).contains(wanted));
+        count = wanted.ok_or_else(|| format!("count must be a number from 1 to {SLOWEST_MAX}"))?;
     }
     Ok(count)
 }
@@ -107,7 +109,7 @@ mod tests {
 
     #[test]
     fn counts_that_are_none_are_refused() {
-        for query in ["count=0", "count=x", "count=", "count=1001", "count=%ff"] {
+        for query in ["count=0", "count=x", "count=", "count=1001", "count=%ff", "cuont=1"] {
             assert_eq!(ask(Some(query)).0, 400, "{query}");
         }
     }

@@ -1,7 +1,6 @@
 //! The parameters of feed and event stream requests: topics, and the client's position in each.
 
 use super::Refusal;
-use crate::proto::RequestHead;
 use crate::topics::{CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
 
 /// The topics of a path, `a` or `a,b`, in its order.
@@ -21,10 +20,12 @@ pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(
     }
 }
 
-/// The value of a parameter of the request's query, not percent-decoded.
-pub(super) fn parameter<'a>(head: &RequestHead<'a>, name: &str) -> Option<&'a str> {
-    let pairs = head.query.into_iter().flat_map(|query| query.split('&'));
-    pairs.filter_map(|pair| pair.split_once('=')).find(|(key, _)| *key == name).map(|(_, value)| value)
+/// Rejects a request for the history of a topic that keeps none.
+pub(super) fn check_history(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
+    match namespaces.find(topic).map(|id| namespaces.get(id).history_size) {
+        Ok(0) => Err(Refusal::new(400, format!("'{topic}' keeps no history: history_size of its namespace is 0"))),
+        _ => Ok(()),
+    }
 }
 
 /// Parses a client's position in each of `count` topics: `<epoch>:<offset>`, separated by commas.

@@ -7,9 +7,10 @@
 
 use std::sync::Arc;
 
-use super::catch_up::{check_open, parameter, position_text, positions, topics};
+use super::catch_up::{check_history, check_open, position_text, positions, topics};
 use super::encoder::encode_publication;
 use super::envelope::ENVELOPE;
+use super::parameters::{check_parameters, parameter};
 use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
 use crate::conn::Heartbeat;
 use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
@@ -44,6 +45,8 @@ impl Handler for Feed {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let wanted = wanted(request)?;
         wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
+        let mut of_history = wanted.iter().filter(|(_, catch_up)| matches!(catch_up, CatchUp::Last(_)));
+        of_history.try_for_each(|(topic, _)| check_history(&self.namespaces, topic))?;
         let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE_PROTOCOL);
         for (topic, catch_up) in wanted {
             let request_id = match (has_envelope, catch_up) {
@@ -87,6 +90,7 @@ impl Handler for Feed {
 
 /// The distinct topics of a request, and the earlier publications it requests of each.
 fn wanted(request: &Request<'_>) -> Result<Vec<(TopicName, CatchUp)>, Refusal> {
+    check_parameters(request.head, &["since", "history"])?;
     let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
     let catch_up = match (parameter(request.head, "since"), parameter(request.head, "history")) {
         (Some(_), Some(_)) => return Err(Refusal::new(400, "send either 'since' or 'history', not both")),

@@ -16,6 +16,7 @@ mod handler;
 mod origin;
 #[cfg(feature = "product")]
 mod page;
+mod parameters;
 mod routes;
 mod sizes;
 mod sse;
@@ -33,5 +34,7 @@ pub(crate) use origin::is_loopback_origin;
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 #[cfg(feature = "product")]
 pub use page::DemoPage;
+#[cfg(feature = "control")]
+pub(crate) use parameters::unknown_parameter;
 pub use routes::{RouteError, RouteSet, Routes};
 pub use sse::Sse;

@@ -7,8 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catch_up::{POSITION_BYTES_MAX, check_open, parameter, positions, positions_text, topics};
+use super::catch_up::{POSITION_BYTES_MAX, check_open, positions, positions_text, topics};
 use super::event::{COMMENT, EVENT, encode_event, event_bytes_max};
+use super::parameters::{check_parameters, parameter};
 use super::{Accept, Context, Get, Handler, Refusal, Request, Response, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
@@ -31,6 +32,7 @@ impl Handler for Sse {
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
+        check_parameters(request.head, &["last_event_id"])?;
         let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
         topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
         if has_repeated(&topics) {

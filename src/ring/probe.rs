@@ -20,13 +20,15 @@ pub enum StartError {
     MemoryLocked,
     /// `RLIMIT_NOFILE` is too small even for many tables of descriptors; holds the size that each would need.
     TooManyFiles(u32),
+    /// The process may open no more descriptors.
+    NoDescriptor,
     /// Anything else, with the step that failed.
     Other(&'static str, io::Error),
 }
 
 impl StartError {
     /// Finds out why `step` failed with `error`.
-    pub(super) fn diagnose(step: &'static str, error: io::Error) -> StartError {
+    pub fn diagnose(step: &'static str, error: io::Error) -> StartError {
         let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok();
         let disabled = disabled.and_then(|text| text.trim().parse::<u8>().ok()).unwrap_or(0);
         match error.raw_os_error() {
@@ -34,6 +36,7 @@ impl StartError {
             Some(libc::EPERM | libc::EACCES) => StartError::Forbidden,
             Some(libc::ENOSYS) => StartError::Missing,
             Some(libc::ENOMEM) => StartError::MemoryLocked,
+            Some(libc::EMFILE) => StartError::NoDescriptor,
             Some(libc::EINVAL) if is_too_old(&kernel_release()) => StartError::KernelTooOld(kernel_release()),
             _ => StartError::Other(step, error),
         }
@@ -78,6 +81,10 @@ impl fmt::Display for StartError {
                 "no room for so many connections in a shard's tables of descriptors: raise RLIMIT_NOFILE \
                  (`ulimit -n {wanted}`, or LimitNOFILE={wanted} in the systemd unit), or use more shards"
             ),
+            StartError::NoDescriptor => f.write_str(
+                "no descriptor is left for a ring: raise RLIMIT_NOFILE (`ulimit -n 1024`, or LimitNOFILE=1024 in the \
+                 systemd unit)",
+            ),
             StartError::Other(step, error) => write!(f, "io_uring: {step} failed: {error}"),
         }
     }
@@ -120,6 +127,7 @@ mod tests {
             (StartError::Missing, "CONFIG_IO_URING"),
             (StartError::MemoryLocked, "LimitMEMLOCK"),
             (StartError::TooManyFiles(30_000), "ulimit -n 30000"),
+            (StartError::NoDescriptor, "ulimit -n 1024"),
         ];
         for (error, remedy) in remedies {
             assert!(error.to_string().contains(remedy), "{error}");

@@ -3,12 +3,14 @@
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 
+use super::close::Peer;
 use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::Slot;
 use crate::buf::ConnId;
 use crate::conn::{Connection, Phase};
 use crate::limits::{ACCEPT_RETRY_MS, LISTENERS_MAX, RETRY_AFTER_SECONDS};
+use crate::log;
 use crate::proto::encode_response;
 use crate::ring::{ACCEPTS_MAX, Completion, Errno, FixedFd, Op, Ring, Token};
 use crate::tls::Session;
@@ -191,6 +193,10 @@ impl<R: Ring> Shard<'_, R> {
             Shed::Address => (429, "too many connections from your address\n"),
             Shed::Leaving => (503, "the server is stopping\n"),
         };
+        if let Some(left_out) = log::SHED.take() {
+            let peer = Peer(self.ring.peer(self.slots[slot as usize].socket));
+            tracing::warn!(%peer, status, reason = text.trim_end(), left_out, "connection told to come back later");
+        }
         let start = self.begin_reply(slot);
         let retry_after = (1 + self.random.below(RETRY_AFTER_SECONDS)).to_string();
         let fields = [("Retry-After", retry_after.as_str())];

@@ -1,6 +1,9 @@
 //! Connections end, in three steps so that nothing is closed while the kernel still holds memory of ours:
 //! [`terminate`](Shard::terminate), [`close_when_idle`](Shard::close_when_idle), [`on_close`](Shard::on_close).
 
+use std::fmt;
+use std::net::SocketAddr;
+
 use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
 use super::send::change_outbox;
@@ -8,8 +11,21 @@ use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
-use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS};
+use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS, LOG_TOPICS_MAX};
+use crate::log;
 use crate::ring::{Op, Ring, Token};
+
+/// A peer's address in a log line.
+pub(super) struct Peer(pub(super) Option<SocketAddr>);
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("unknown"),
+        }
+    }
+}
 
 impl<R: Ring> Shard<'_, R> {
     /// The handler has closed it: what it has sent is the last.
@@ -70,6 +86,10 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         entry.cause = Some(cause);
+        if matches!(cause, CloseCause::SlowConsumer | CloseCause::RateLimited) {
+            self.log_close(slot, cause);
+        }
+        let entry = &mut self.slots[slot as usize];
         if std::mem::take(&mut entry.is_delivery_paused) {
             // Pushes that wait for a first reply that will not follow would arrive without it.
             change_outbox(entry, self.metrics, Outbox::drop_pushed);
@@ -87,6 +107,24 @@ impl<R: Ring> Shard<'_, R> {
         if let Some(route) = route {
             self.routes.handler(route).on_close(id, cause);
         }
+    }
+
+    fn log_close(&mut self, slot: u32, cause: CloseCause) {
+        let Some(left_out) = log::CLOSED.take() else { return };
+        let entry = &self.slots[slot as usize];
+        let named = entry.subscriptions.iter().take(LOG_TOPICS_MAX);
+        let topics: Vec<&str> = named.map(|subscription| self.topics.name(subscription.topic).as_str()).collect();
+        let (topics, topic_count) = (topics.join(","), entry.subscriptions.len());
+        let outbox_bytes = entry.conn.outbox.bytes();
+        let peer = Peer(self.ring.peer(entry.socket));
+        tracing::warn!(%peer, cause = cause.label(), outbox_bytes, topics, topic_count, left_out, "connection closed");
+    }
+
+    /// A handshake or a request was rejected with this reason.
+    pub(super) fn log_rejected(&mut self, slot: u32, reason: &str) {
+        let Some(left_out) = log::REJECTED.take() else { return };
+        let peer = Peer(self.ring.peer(self.slots[slot as usize].socket));
+        tracing::info!(%peer, reason, left_out, "request rejected");
     }
 
     /// Ends the connection at once. Its backlog is dropped; operations in the kernel are

@@ -1,5 +1,6 @@
 //! Receives bytes: first the opening handshake, then messages for the handler.
 
+use std::borrow::Cow;
 use std::num::NonZeroU64;
 
 use super::listener::ShardListener;
@@ -60,6 +61,8 @@ pub(super) struct InputContext<'a> {
     messages: u64,
     /// The handshake was accepted.
     is_opened: bool,
+    /// Why the request was rejected, for the log.
+    rejected: Option<Cow<'static, str>>,
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -145,11 +148,15 @@ impl<R: Ring> Shard<'_, R> {
             now_ms: self.now_ms,
             messages: 0,
             is_opened: false,
+            rejected: None,
         };
         let progress = on_bytes(&mut input_context, &mut self.ring);
         self.metrics.messages_received.add(input_context.messages);
         self.metrics.origins_refused.add(input_context.origins_refused);
-        let is_opened = input_context.is_opened;
+        let (is_opened, rejected) = (input_context.is_opened, input_context.rejected.take());
+        if let Some(reason) = rejected {
+            self.log_rejected(slot, &reason);
+        }
         if is_opened && self.slots[slot as usize].takes_context_over() {
             self.metrics.deflate_contexts.add(1);
         }
@@ -429,12 +436,14 @@ impl InputContext<'_> {
 
     fn refuse(&mut self, error: HandshakeError) -> Progress {
         encode_refusal(self.out, error);
+        self.rejected = Some(error.to_string().into());
         self.over(CloseCause::Refused)
     }
 
     fn refuse_with(&mut self, refusal: Refusal) -> Progress {
         let body = format!("{}\n", refusal.text);
         encode_response(self.out, refusal.status, "text/plain; charset=utf-8", body.as_bytes(), &[]);
+        self.rejected = (refusal.status >= 400).then_some(refusal.text);
         self.over(CloseCause::Refused)
     }
 

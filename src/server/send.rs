@@ -60,7 +60,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         let entry = &mut self.slots[slot as usize];
         if !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
-            // An earlier send has found the peer gone; its descriptor may be another connection's when this would leave.
+            // An earlier send has found the peer gone; its descriptor may be another connection's when this would go.
             self.replies.bytes.truncate(start);
             return;
         }

@@ -36,6 +36,8 @@ pub struct ServerBuilder {
 pub struct Server {
     /// Where it listens, in the order of the configuration, with the ports that the kernel chose for port 0.
     pub addresses: Vec<ListenAddress>,
+    /// Connections that it holds at most, over all shards.
+    pub connections_max: usize,
     /// How to publish from outside the shards, and to stop them.
     pub publisher: Publisher,
     /// What the shards count.
@@ -157,7 +159,7 @@ impl ServerBuilder {
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }
-        Ok(Server { addresses, publisher, status, tls, ended })
+        Ok(Server { addresses, connections_max: capacity.connections_max, publisher, status, tls, ended })
     }
 }
 

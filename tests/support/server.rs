@@ -119,6 +119,13 @@ impl Server {
         self.process.terminate();
     }
 
+    /// Stops the server and returns all that it wrote to standard error.
+    pub(crate) fn stop(mut self) -> String {
+        self.terminate();
+        self.process.wait(PATIENCE);
+        self.process.all_errors(PATIENCE)
+    }
+
     /// Waits for the end of a server that received a signal.
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.process.wait(PATIENCE)

@@ -14,6 +14,7 @@ use clap::Args;
 use self::checks::Target;
 use self::finding::{Finding, Verdict};
 use self::host::Host;
+use crate::limits::SHARDS_MAX;
 use crate::ring::{Uring, UringConfig};
 
 /// Checks whether this host is set up for many connections, and says what to change.
@@ -25,15 +26,15 @@ pub(super) struct DoctorArguments {
     #[arg(long, value_name = "N", default_value_t = 100_000,
         value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
     connections: u32,
-    /// How many shards serve them [default: one for each CPU]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    /// How many shards serve them; 0: one for each CPU [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
 }
 
 pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
     let host = Host::new("/");
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
-    let shards = arguments.shards.map_or(cpus, u64::from);
+    let shards = arguments.shards.filter(|shards| *shards > 0).map_or(cpus, u64::from);
     let target = Target { connections: u64::from(arguments.connections), shards, cpus };
     let mut findings = checks::examine(&host, &target);
     findings.insert(1, try_ring());

@@ -1,8 +1,8 @@
 //! `POST /api/<method>`: Centrifugo's server API, so that its libraries for backends work here.
 //!
-//! The answer is 200 with `{"result":…}` or `{"error":{"code":…,"message":…}}`, whatever has become of the request;
-//! 400 where the body is not what the method takes, and 404 where there is no such method. Requests are `request`'s,
-//! answers `reply`'s, and what happens between is `run`'s.
+//! The answer is 200 with `{"result":…}` or `{"error":{"code":…,"message":…}}`, whatever has become of the request; 400
+//! with such an error where the body is not what the method takes, and 404 where there is no such method. Requests are
+//! `request`'s, answers `reply`'s, and what happens between is `run`'s.
 //!
 //! What it does not take is refused with "not available" rather than left undone in silence: a subscription's own data,
 //! positions and overrides, single sessions, and lists of clients to be spared.
@@ -16,10 +16,10 @@ use hyper::body::Body;
 use hyper::{Request, StatusCode};
 
 use super::State;
-use super::answer::{Answer, JSON, answer, text};
+use super::answer::{Answer, JSON, answer};
 use super::body;
 use crate::limits::API_BYTES_MAX;
-use reply::Reply;
+use reply::{ApiError, Reply, detailed};
 use request::{Batch, Call, Malformed};
 
 /// Answers one request; `method` is what follows `/api/`.
@@ -36,14 +36,17 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
         };
     }
     match Call::parse(method, &body) {
-        None => text(StatusCode::NOT_FOUND, format_args!("there is no such method: there are {}", Call::METHODS)),
+        None => {
+            let methods = format_args!("there are the methods {}", Call::METHODS);
+            answer(StatusCode::NOT_FOUND, JSON, detailed(ApiError::NotFound, methods))
+        }
         Some(Err(malformed)) => bad_request(&malformed),
         Some(Ok(call)) => encode(&Reply::from(run::call(state, &call, &body).await)),
     }
 }
 
 fn bad_request(malformed: &Malformed) -> Answer {
-    text(StatusCode::BAD_REQUEST, malformed)
+    answer(StatusCode::BAD_REQUEST, JSON, detailed(ApiError::BadRequest, malformed))
 }
 
 fn encode(reply: &impl serde::Serialize) -> Answer {

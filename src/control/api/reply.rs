@@ -1,6 +1,7 @@
 //! Responses, with Centrifugo's names.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
 use serde::{Serialize, Serializer};
 
@@ -73,8 +74,12 @@ pub(super) enum ApiError {
     NotFound,
     /// 107: something is missing, or too long, or not as it should be.
     BadRequest,
-    /// 108: the namespace does not keep it, or this server does not do it.
+    /// 108: this server does not do it.
     NotAvailable,
+    /// 108: the namespace keeps no history.
+    NoHistory,
+    /// 108: the namespace keeps no presence.
+    NoPresence,
     /// 112: the history does not go back so far, or is another one.
     UnrecoverablePosition,
 }
@@ -86,7 +91,7 @@ impl ApiError {
             ApiError::UnknownChannel => 102,
             ApiError::NotFound => 104,
             ApiError::BadRequest => 107,
-            ApiError::NotAvailable => 108,
+            ApiError::NotAvailable | ApiError::NoHistory | ApiError::NoPresence => 108,
             ApiError::UnrecoverablePosition => 112,
         }
     }
@@ -98,19 +103,30 @@ impl ApiError {
             ApiError::NotFound => "not found",
             ApiError::BadRequest => "bad request",
             ApiError::NotAvailable => "not available",
+            ApiError::NoHistory => "not available: history_size of this namespace is 0",
+            ApiError::NoPresence => "not available: presence of this namespace is false",
             ApiError::UnrecoverablePosition => "unrecoverable position",
         }
     }
 }
 
+/// An error as clients read it.
+#[derive(Serialize)]
+struct ErrorText<'a> {
+    code: u32,
+    message: &'a str,
+}
+
+/// The body `{"error":…}`, with what exactly is wrong.
+pub(super) fn detailed(error: ApiError, detail: impl Display) -> Vec<u8> {
+    let message = format!("{}: {detail}", error.message());
+    let reply = BTreeMap::from([("error", ErrorText { code: error.code(), message: &message })]);
+    serde_json::to_vec(&reply).expect("an error has no maps whose keys are not text")
+}
+
 impl Serialize for ApiError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        #[derive(Serialize)]
-        struct Fields {
-            code: u32,
-            message: &'static str,
-        }
-        Fields { code: self.code(), message: self.message() }.serialize(serializer)
+        ErrorText { code: self.code(), message: self.message() }.serialize(serializer)
     }
 }
 

@@ -296,14 +296,14 @@ fn namespace<'a>(state: &'a State, topic: &TopicName) -> Result<&'a Namespace, A
 }
 
 fn require_history(state: &State, topic: &TopicName) -> Result<(), ApiError> {
-    if namespace(state, topic)?.history_size == 0 { Err(ApiError::NotAvailable) } else { Ok(()) }
+    if namespace(state, topic)?.history_size == 0 { Err(ApiError::NoHistory) } else { Ok(()) }
 }
 
 /// The clients that have subscribed, where the namespace keeps presence.
 async fn present(state: &State, request: &request::Channel) -> Result<Vec<Arc<ClientInfo>>, ApiError> {
     let topic = topic(&request.channel)?;
     if !namespace(state, &topic)?.presence {
-        return Err(ApiError::NotAvailable);
+        return Err(ApiError::NoPresence);
     }
     match state.ask(topic, Query::Presence).await? {
         Answer::Presence(present) => Ok(present),

@@ -157,6 +157,7 @@ fn bodies_that_are_not_what_the_method_takes_are_400() {
         let (got, answer) = call_raw(&shards, method, Bytes::copy_from_slice(body));
         assert_eq!(got, status, "{method} {:?}: {answer}", String::from_utf8_lossy(body));
         assert!(answer.contains(text), "{method}: {answer}");
+        assert!(serde_json::from_str::<Value>(&answer).unwrap()["error"]["code"].is_u64(), "{method}: {answer}");
     }
     let too_long = vec![b' '; API_BYTES_MAX + 1];
     assert_eq!(call_raw(&shards, "publish", too_long).0, 413);
@@ -299,7 +300,7 @@ fn a_batch_answers_each_call_by_its_method() {
         error(104, "not found"),
         error(104, "not found"),
         error(104, "not found"),
-        error(108, "not available"),
+        error(108, "not available: history_size of this namespace is 0"),
         published(2),
         {"channels": {"channels": {"b": {"num_clients": 0}}}},
     ]);

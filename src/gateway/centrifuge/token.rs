@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
 use super::signature::{KeyKind, is_signed, public_key};
+use crate::log;
 
 /// Verifies tokens. Clones share the keys.
 #[derive(Clone, Debug, Default)]
@@ -147,14 +148,18 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`]
     pub fn connection(&self, token: &str, now_s: u64) -> Result<ConnectionClaims, TokenError> {
+        self.connection_claims(token, now_s).map_err(logged)
+    }
+
+    fn connection_claims(&self, token: &str, now_s: u64) -> Result<ConnectionClaims, Rejection> {
         let claims = self.claims(token, now_s)?;
         if !claims.channel.is_empty() {
-            return Err(TokenError::Unsupported(
-                "invalid token: a token with the claim 'channel' is for a subscription",
-            ));
+            let text = "invalid token: a token with the claim 'channel' is for a subscription";
+            return Err(TokenError::Unsupported(text).into());
         }
         if claims.subs.is_some() {
-            return Err(TokenError::Unsupported("invalid token: use the claim 'channels' instead of 'subs'"));
+            let text = "invalid token: use the claim 'channels' instead of 'subs'";
+            return Err(TokenError::Unsupported(text).into());
         }
         let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
         Ok(ConnectionClaims { user: claims.sub, expires_s, info, channels: claims.channels })
@@ -165,33 +170,72 @@ impl TokenVerifier {
     /// # Errors
     /// [`TokenError`]
     pub fn subscription(&self, token: &str, now_s: u64) -> Result<SubscriptionClaims, TokenError> {
+        self.subscription_claims(token, now_s).map_err(logged)
+    }
+
+    fn subscription_claims(&self, token: &str, now_s: u64) -> Result<SubscriptionClaims, Rejection> {
         let claims = self.claims(token, now_s)?;
         if claims.overrides.is_some() {
-            return Err(TokenError::Unsupported(
-                "invalid token: the claim 'override' is not supported; configure a namespace",
-            ));
+            let text = "invalid token: the claim 'override' is not supported; configure a namespace";
+            return Err(TokenError::Unsupported(text).into());
         }
         let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
         let Claims { sub: user, channel, client, .. } = claims;
         Ok(SubscriptionClaims { user, channel, client, expires_s, info })
     }
 
-    fn claims(&self, token: &str, now_s: u64) -> Result<Claims, TokenError> {
-        let header = decode_header(token).map_err(|_| TokenError::Invalid)?;
-        let key = self.0.find(&header).ok_or(TokenError::Invalid)?;
+    fn claims(&self, token: &str, now_s: u64) -> Result<Claims, Rejection> {
+        let malformed = || Rejection::invalid("it is malformed");
+        let header = decode_header(token).map_err(|_| malformed())?;
+        let no_key = Rejection::invalid("no key is configured for its algorithm or kid");
+        let key = self.0.find(&header).ok_or(no_key)?;
         if !is_signed(token, header.alg, key) {
-            return Err(TokenError::Invalid);
+            return Err(Rejection::invalid("its signature is wrong"));
         }
         // "Insecure" as long as nobody has checked the signature.
-        let claims = insecure_decode::<Claims>(token).map_err(|_| TokenError::Invalid)?.claims;
-        if !self.0.is_meant(&claims) || claims.nbf.is_some_and(|from_s| from_s > now_s as f64) {
-            return Err(TokenError::Invalid);
+        let claims = insecure_decode::<Claims>(token).map_err(|_| malformed())?.claims;
+        if !self.0.is_meant(&claims) {
+            return Err(Rejection::invalid("its audience (aud) or issuer (iss) is another one"));
+        }
+        if claims.nbf.is_some_and(|from_s| from_s > now_s as f64) {
+            return Err(Rejection::invalid("it is not valid yet (nbf)"));
         }
         match claims.expires_s() {
-            Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired),
+            Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired.into()),
             _ => Ok(claims),
         }
     }
+}
+
+/// Why a token is rejected: for its client, and for the log, which may know more.
+struct Rejection {
+    error: TokenError,
+    reason: &'static str,
+}
+
+impl Rejection {
+    fn invalid(reason: &'static str) -> Rejection {
+        Rejection { error: TokenError::Invalid, reason }
+    }
+}
+
+impl From<TokenError> for Rejection {
+    fn from(error: TokenError) -> Rejection {
+        let reason = match error {
+            TokenError::Invalid => "a claim is malformed",
+            TokenError::Expired => "it has expired",
+            TokenError::Unsupported(reason) => reason,
+        };
+        Rejection { error, reason }
+    }
+}
+
+/// The error for the client, after a line in the log.
+fn logged(rejection: Rejection) -> TokenError {
+    if let Some(left_out) = log::TOKENS.take() {
+        tracing::info!(reason = rejection.reason, left_out, "token rejected");
+    }
+    rejection.error
 }
 
 impl Keys {

@@ -1,0 +1,117 @@
+//! What has to fit together before a server starts, beyond what is wrong with a single value.
+
+use std::net::SocketAddr;
+
+use super::settings::{DEFAULT_NAMESPACE, Settings};
+use crate::control::Access;
+use crate::gateway::centrifuge::CentrifugeConfig;
+use crate::server::ListenAddress;
+use crate::topics::Allowed;
+
+/// What the settings come to, with the content of the files that they name.
+#[derive(Debug)]
+pub struct Preflight {
+    /// Who may use the control port.
+    pub access: Access,
+    /// How clients of Centrifugo's protocol are served.
+    pub centrifuge: CentrifugeConfig,
+}
+
+/// Checks what a server would reject when it starts, without opening anything but the files that the settings name.
+///
+/// # Errors
+/// A text that says what is wrong and the remedy.
+pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
+    let control = settings.server.control;
+    let mut data = settings.listener.iter().filter_map(|listener| match &listener.address {
+        ListenAddress::Ip(address) => Some(*address),
+        _ => None,
+    });
+    if data.any(|address| is_same(address, control)) {
+        return Err(format!(
+            "the data port and the control port cannot both be {control}: choose another port with control in [server], \
+             or --control"
+        ));
+    }
+    let centrifuge = settings.centrifuge_config()?;
+    settings.server_config().acceptor().map_err(|error| error.to_string())?;
+    let access = Access::new(control, settings.api.key()?).map_err(|error| error.to_string())?;
+    Ok(Preflight { access, centrifuge })
+}
+
+/// Whether a socket for one address would be in the way of the other's.
+fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let is_either_any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || is_either_any)
+}
+
+/// The namespaces that clients without a token may read at `/feed` and `/sse`; `default` is that of topics without a
+/// colon.
+pub fn open_namespaces(settings: &Settings) -> Vec<&str> {
+    let default = settings.default_namespace();
+    let others = settings.namespaces.iter().filter(|(name, _)| *name != DEFAULT_NAMESPACE);
+    let all = [(DEFAULT_NAMESPACE, &default)].into_iter().chain(others.map(|(name, namespace)| (&**name, namespace)));
+    all.filter(|(_, namespace)| namespace.subscribe == Allowed::Anyone).map(|(name, _)| name).collect()
+}
+
+/// What is allowed but most likely not meant.
+pub fn warnings(settings: &Settings) -> Vec<String> {
+    if settings.centrifuge.anonymous || !settings.tokens.has_keys() {
+        return Vec::new();
+    }
+    let warning = |name: &str| {
+        format!(
+            "anyone can read [namespaces.{name}] at /feed and /sse without a token, though /connection/websocket \
+             requires one: set subscribe = \"users\" there"
+        )
+    };
+    open_namespaces(settings).into_iter().map(warning).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    fn outcome(text: &str) -> Result<Vec<String>, String> {
+        let settings = parse(text).unwrap();
+        preflight(&settings).map(|_| warnings(&settings))
+    }
+
+    #[test]
+    fn what_a_server_rejects_is_found_before() {
+        let rows = [
+            ("server.control = \"0.0.0.0:8001\"", "--api-key-file"),
+            ("server.control = \"127.0.0.1:8000\"", "cannot both be 127.0.0.1:8000"),
+            ("[[listener]]\naddress = \"0.0.0.0:8001\"", "cannot both be 127.0.0.1:8001"),
+            ("api.key_file = \"/nowhere/key\"", "/nowhere/key: cannot be read"),
+            ("tokens.jwks_file = \"/nowhere/keys\"", "/nowhere/keys: cannot be read"),
+        ];
+        for (text, expected) in rows {
+            let error = outcome(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        for good in ["", "server.control = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"", "api.key = \"k\""]
+        {
+            assert_eq!(outcome(good), Ok(Vec::new()), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_needs_no_token_is_named_where_tokens_are_set() {
+        let tokens = "[tokens]\nhmac_secret = \"s\"\n[centrifuge]\nanonymous = false\n";
+        let users = "subscribe = \"users\"\n";
+        let rows = [
+            (String::new(), &[][..]),
+            ("[tokens]\nhmac_secret = \"s\"\n[centrifuge]\nanonymous = true\n".to_owned(), &[]),
+            (tokens.to_owned(), &["[namespaces.default]"]),
+            (format!("{tokens}[namespaces.default]\n{users}[namespaces.chat]\n"), &["[namespaces.chat]"]),
+            (format!("{tokens}[namespaces.default]\n{users}[namespaces.chat]\n{users}"), &[]),
+        ];
+        for (text, expected) in rows {
+            let warnings = outcome(&text).unwrap();
+            assert_eq!(warnings.len(), expected.len(), "{text}: {warnings:?}");
+            assert!(warnings.iter().zip(expected).all(|(warning, name)| warning.contains(name)), "{warnings:?}");
+        }
+    }
+}
