@@ -24,10 +24,10 @@ fn check_echo(client: &Client, scenario: &str) {
     client.run(&[scenario, &server.ws_url("/echo")]);
 }
 
-/// The same scenarios over TLS.
+/// The same scenarios over TLS, where Node.js cannot reset a connection.
 fn check_secure(client: &Client) {
     let server = Server::start_secure(&["--echo"]);
-    for scenario in ["echo", "ping", "close", "disconnect"] {
+    for scenario in ["echo", "ping", "close"] {
         client.run(&[scenario, &server.ws_url("/echo")]);
     }
     client.run(&["feed", &server.ws_url(""), &server.control_url("")]);
