@@ -3,9 +3,11 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Instant;
 
 use support::http::{self, Response};
 use support::process::Process;
@@ -110,6 +112,61 @@ fn routes_that_are_not_there_are_refused() {
     fs::write(&config, "[[listener]]\naddress = \"127.0.0.1:0\"\nroutes = [\"/ehco\"]\n").expect("a file");
     let message = refusal(&["serve", "--config", config.to_str().expect("UTF-8"), "--control", "127.0.0.1:0"]);
     assert!(message.contains("there is no route '/ehco'") && message.contains("/feed/"), "{message}");
+}
+
+/// A server whose port is for proxies at `trusted`, with one connection for each client's address.
+fn start_proxied(trusted: &str) -> Server {
+    let config = target_dir("listeners").join(format!("proxied-{}-{}.toml", std::process::id(), trusted.len()));
+    let text = format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = \"require\"\n\
+         [server]\ntrusted_proxies = [\"{trusted}\"]\nconnections_per_address_max = 1\n"
+    );
+    fs::write(&config, text).expect("the target directory can be written to");
+    Server::start_with_config(&config, &[])
+}
+
+#[test]
+fn a_proxy_names_the_client_in_either_version() {
+    let server = start_proxied("127.0.0.0/8");
+    let request = |header: &[u8]| {
+        let get = format!("GET /nowhere HTTP/1.1\r\nHost: {}\r\n\r\n", server.data);
+        http::exchange(server.data, &[header, get.as_bytes()].concat()).status
+    };
+    let v1 = |client: &str| format!("PROXY TCP4 {client} 127.0.0.1 4000 80\r\n").into_bytes();
+    assert_eq!(request(&v1("203.0.113.1")), 404);
+    let v2 = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x02\x7f\x00\x00\x01\x0f\xa0\x00\x50";
+    assert_eq!(request(v2), 404);
+    let mut held = TcpStream::connect(server.data).expect("the server accepts");
+    held.write_all(&[&v1("203.0.113.3")[..], b"GET /"].concat()).expect("the server reads");
+    let deadline = Instant::now() + PATIENCE;
+    while request(&v1("203.0.113.3")) != 429 {
+        assert!(Instant::now() < deadline, "the client's address has no limit");
+    }
+    assert_eq!(request(&v1("203.0.113.4")), 404, "the limit is each client's, not the proxy's");
+    assert_eq!(request(b"PROXY UNKNOWN\r\n"), 404);
+}
+
+#[test]
+fn a_port_for_proxies_is_for_no_one_else() {
+    let server = start_proxied("127.0.0.1");
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PROXY TCP4 1 2 3\r\n", &[0; 3000]] {
+        let mut stream = TcpStream::connect(server.data).expect("the server accepts");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        stream.write_all(bytes).expect("the server reads");
+        let mut answer = Vec::new();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut answer);
+        assert_eq!(answer, b"");
+    }
+    let metrics = http::get(server.control, "/metrics");
+    let refused = metrics.text().lines().filter(|line| line.starts_with("ringfeed_proxy_headers_refused_total"));
+    assert_eq!(refused.map(|line| line.ends_with(" 0")).filter(|is_none| !is_none).count().min(1), 1);
+    let server = start_proxied("192.0.2.1");
+    assert_eq!(http::exchange(server.data, b"PROXY UNKNOWN\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n").status, 403);
+    let config = target_dir("listeners").join("no-proxies.toml");
+    fs::write(&config, "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = \"require\"\n").expect("a file");
+    let message = refusal(&["serve", "--config", config.to_str().expect("UTF-8"), "--control", "127.0.0.1:0"]);
+    assert!(message.contains("proxy_protocol needs the proxy's address in trusted_proxies"), "{message}");
 }
 
 #[test]

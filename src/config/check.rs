@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::Problem;
 use super::keys::{ANY_NAME, Key, MOVED, SECTIONS, Section, ValueKind};
 use crate::gateway::OriginPattern;
-use crate::server::ListenAddress;
+use crate::server::{ListenAddress, ProxyNetwork};
 use crate::topics::TopicName;
 
 /// Characters of a wrong value that are repeated to whoever wrote it.
@@ -130,6 +130,9 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
         ValueKind::WholeOrNone(min, max) => {
             whole(value).is_some_and(|number| number == 0 || (min..=max).contains(&number))
         }
+        ValueKind::Proxies => value.as_array().is_some_and(|list| {
+            list.iter().all(|one| one.get_ref().as_str().is_some_and(|text| text.parse::<ProxyNetwork>().is_ok()))
+        }),
         ValueKind::Origins => value.as_array().is_some_and(|list| {
             list.iter().all(|origin| origin.get_ref().as_str().is_some_and(|text| OriginPattern::new(text).is_ok()))
         }),
@@ -205,6 +208,8 @@ mod tests {
             ("[tls]\ncertificates = [{ cert_file = \"a\" }]", 2, "must be a list of pairs"),
             ("[tls]\ncertificates = [{ cert_file = \"a\", key_file = 1 }]", 2, "must be a list of pairs"),
             ("[tls]\nmin_version = \"1.1\"", 2, "must be one of \"1.2\", \"1.3\""),
+            ("[[listener]]\nproxy_protocol = true", 2, "must be one of \"off\", \"require\""),
+            ("[server]\ntrusted_proxies = [\"10.0.0.0/33\"]", 2, "must be a list of IP addresses and networks"),
             ("listener = [1]", 1, "listener is a list of sections"),
             (
                 "[server]\nlisten = \"127.0.0.1:1\"",

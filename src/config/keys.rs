@@ -49,6 +49,8 @@ pub(super) enum ValueKind {
     WholeOrNone(i64, i64),
     /// A list of origins.
     Origins,
+    /// A list of addresses of proxies.
+    Proxies,
 }
 
 /// Stands for the names of namespaces.
@@ -77,6 +79,12 @@ const LISTENER: &[Key] = &[
         name: "tls",
         takes: ValueKind::Switch,
         about: "Speak TLS here, with the certificates of [tls]: wss:// and https://.",
+    },
+    Key {
+        name: "proxy_protocol",
+        takes: ValueKind::Word(&["off", "require"]),
+        about: "require: each connection begins with a header of the PROXY protocol, version 1 or 2, which names the\n\
+                client, and comes from one of trusted_proxies. With tls, the header stands before TLS.",
     },
     Key {
         name: "routes",
@@ -178,6 +186,12 @@ const SERVER: &[Key] = &[
         takes: ValueKind::Word(&["text", "json"]),
         about: "How log lines are written to standard error: for people, or a JSON object a line. The environment\n\
                 variable RUST_LOG chooses which: error, warn, info (the default), debug or trace.",
+    },
+    Key {
+        name: "trusted_proxies",
+        takes: ValueKind::Proxies,
+        about: "Proxies whose word on a client's address counts: a list of addresses and networks, as \"10.0.0.0/8\",\n\
+                and \"unix:\" for the peers of Unix sockets.",
     },
     Key { name: "echo", takes: ValueKind::Switch, about: "Serve /echo, which sends every message back." },
     Key {
@@ -417,6 +431,9 @@ impl fmt::Display for ValueKind {
             ValueKind::Whole(min, MANY) => write!(f, "a whole number, at least {min}"),
             ValueKind::Whole(min, max) => write!(f, "a whole number from {min} to {max}"),
             ValueKind::WholeOrNone(min, max) => write!(f, "0, or a whole number from {min} to {max}"),
+            ValueKind::Proxies => {
+                f.write_str("a list of IP addresses and networks, as [\"192.0.2.1\", \"10.0.0.0/8\", \"unix:\"]")
+            }
             ValueKind::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),
         }
     }

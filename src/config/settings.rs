@@ -13,7 +13,7 @@ use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
 use crate::proto::DeflateConfig;
-use crate::server::{FanOutConfig, ListenerConfig, ServerConfig};
+use crate::server::{FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
 use crate::tls::TlsSettings;
 use crate::topics::{Namespace, Namespaces};
 
@@ -76,6 +76,8 @@ pub struct ServerSettings {
     pub allowed_origins: Vec<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// As [`ServerConfig::trusted_proxies`].
+    pub trusted_proxies: Vec<String>,
     /// Whether `/echo` is served.
     pub echo: bool,
     /// Whether this host's figures are published to the topic `demo`.
@@ -181,6 +183,7 @@ impl Default for ServerSettings {
             drain_timeout_ms: server.drain_timeout_ms,
             allowed_origins: Vec::new(),
             log_format: LogFormat::Text,
+            trusted_proxies: Vec::new(),
             echo: false,
             demo: false,
         }
@@ -214,6 +217,8 @@ impl Settings {
         let Settings { server, deflate, .. } = self;
         let origins = server.allowed_origins.iter();
         let patterns = origins.map(|text| OriginPattern::new(text).expect("origins are checked when they are read"));
+        let proxies = server.trusted_proxies.iter();
+        let proxies = proxies.map(|text| text.parse().expect("networks are checked when they are read"));
         ServerConfig {
             listeners: self.listener.clone(),
             tls: self.tls.clone(),
@@ -221,6 +226,7 @@ impl Settings {
             connections_max: server.max_connections,
             handshakes_per_second: server.handshakes_per_second,
             connections_per_address_max: server.connections_per_address_max,
+            trusted_proxies: TrustedProxies::new(proxies.collect()),
             allowed_origins: Origins::new(patterns.collect()),
             message_bytes_max: server.message_bytes_max,
             rate: RateConfig {

@@ -54,7 +54,7 @@ const GAUGES: [Row; 15] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 31] = [
+const COUNTERS: [Row; 32] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
@@ -103,6 +103,9 @@ const COUNTERS: [Row; 31] = [
     }),
     ("ringfeed_inputs_paused", "Times that messages of a connection waited for answers to those before", |shard| {
         &shard.inputs_paused
+    }),
+    ("ringfeed_proxy_headers_refused", "Connections of proxies without a valid PROXY header", |shard| {
+        &shard.proxy_headers_refused
     }),
     ("ringfeed_pings", "Pings sent", |shard| &shard.pings),
     ("ringfeed_turns", "Turns of the shard's loop", |shard| &shard.turns),

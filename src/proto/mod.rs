@@ -35,6 +35,7 @@ mod host;
 mod http;
 mod message;
 mod partial;
+mod proxied;
 
 pub use close::{CloseCode, CloseFrame};
 pub use decoder::{Decoder, Event};
@@ -53,6 +54,7 @@ pub use handshake_client::{Accepted, ClientHandshake};
 pub use host::Host;
 pub use http::{RequestHead, decode_request_head};
 pub use message::{Message, MessageKind};
+pub use proxied::{NotProxied, PROXY_HEADER_BYTES_MAX, ProxyHeader};
 
 /// The side of the connection that *we* are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 
 use super::close::Peer;
+use super::listener::ShardListener;
 use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::Slot;
@@ -79,6 +80,8 @@ pub(super) enum Shed {
     Storm,
     Leaving,
     Address,
+    /// It is not one of the trusted proxies.
+    Untrusted,
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -158,6 +161,9 @@ impl<R: Ring> Shard<'_, R> {
         if let Some(acceptor) = &self.listeners[usize::from(listener)].tls {
             self.sessions.begin(slot, Session::new(acceptor));
         }
+        if self.listeners[usize::from(listener)].is_proxied {
+            self.clients.begin(slot);
+        }
         self.metrics.accepted.add(1);
         self.metrics.connections.set(self.slots.len() as u64);
         self.arm_accepted(slot);
@@ -179,8 +185,12 @@ impl<R: Ring> Shard<'_, R> {
         if self.admission.sheds(self.now_ms) {
             return Some(Shed::Storm);
         }
-        let has_address = self.listener_of(slot).has_addresses;
-        let addresses = self.addresses.as_mut().filter(|_| has_address);
+        let &ShardListener { has_addresses, is_proxied, .. } = self.listener_of(slot);
+        if is_proxied {
+            let is_trusted = self.config.trusted_proxies.contain(has_addresses.then_some(from));
+            return (!is_trusted).then_some(Shed::Untrusted);
+        }
+        let addresses = self.addresses.as_mut().filter(|_| has_addresses);
         let may_enter = addresses.is_none_or(|addresses| addresses.enter(slot, from));
         (!may_enter).then_some(Shed::Address)
     }
@@ -192,9 +202,10 @@ impl<R: Ring> Shard<'_, R> {
             Shed::Storm => (503, "too many connections at once\n"),
             Shed::Address => (429, "too many connections from your address\n"),
             Shed::Leaving => (503, "the server is stopping\n"),
+            Shed::Untrusted => (403, "this port is for trusted proxies: see trusted_proxies\n"),
         };
         if let Some(left_out) = log::SHED.take() {
-            let peer = Peer(self.ring.peer(self.slots[slot as usize].socket));
+            let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(self.slots[slot as usize].socket)));
             tracing::warn!(%peer, status, reason = text.trim_end(), left_out, "connection told to come back later");
         }
         let start = self.begin_reply(slot);

@@ -116,14 +116,14 @@ impl<R: Ring> Shard<'_, R> {
         let topics: Vec<&str> = named.map(|subscription| self.topics.name(subscription.topic).as_str()).collect();
         let (topics, topic_count) = (topics.join(","), entry.subscriptions.len());
         let outbox_bytes = entry.conn.outbox.bytes();
-        let peer = Peer(self.ring.peer(entry.socket));
+        let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(entry.socket)));
         tracing::warn!(%peer, cause = cause.label(), outbox_bytes, topics, topic_count, left_out, "connection closed");
     }
 
     /// A handshake or a request was rejected with this reason.
     pub(super) fn log_rejected(&mut self, slot: u32, reason: &str) {
         let Some(left_out) = log::REJECTED.take() else { return };
-        let peer = Peer(self.ring.peer(self.slots[slot as usize].socket));
+        let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(self.slots[slot as usize].socket)));
         tracing::info!(%peer, reason, left_out, "request rejected");
     }
 
@@ -163,6 +163,7 @@ impl<R: Ring> Shard<'_, R> {
         let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
         self.slots.remove(slot as usize);
         self.sessions.end(slot);
+        self.clients.end(slot);
         if let Some(addresses) = &mut self.addresses {
             addresses.leave(slot);
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::ListenerConfig;
+use super::{ListenerConfig, TrustedProxies};
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::Origins;
 use crate::limits;
@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub handshakes_per_second: u64,
     /// Maximum number of connections from one IPv4 address or one IPv6 /64 network; 0 is no limit.
     pub connections_per_address_max: u32,
+    /// Proxies whose word on a client's address counts.
+    pub trusted_proxies: TrustedProxies,
     /// Origins of the web pages that may connect.
     pub allowed_origins: Origins,
     /// Maximum size of a peer's message, in bytes.
@@ -95,6 +97,7 @@ impl Default for ServerConfig {
             connections_max: 0,
             handshakes_per_second: 0,
             connections_per_address_max: 0,
+            trusted_proxies: TrustedProxies::default(),
             allowed_origins: Origins::default(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             rate: RateConfig::default(),

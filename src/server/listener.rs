@@ -61,8 +61,22 @@ pub struct ListenerConfig {
     pub address: ListenAddress,
     /// It speaks TLS, with the certificates of [`ServerConfig::tls`](super::ServerConfig::tls).
     pub tls: bool,
+    /// Each connection begins with a header of the PROXY protocol, and comes from one of
+    /// [`ServerConfig::trusted_proxies`](super::ServerConfig::trusted_proxies).
+    pub proxy_protocol: ProxyProtocol,
     /// The routes that it serves, as they were registered; none stands for all.
     pub routes: Vec<String>,
+}
+
+/// Whether connections begin with a header of the PROXY protocol.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize, serde::Serialize), serde(rename_all = "lowercase"))]
+pub enum ProxyProtocol {
+    /// They do not.
+    #[default]
+    Off,
+    /// All do, in version 1 or 2.
+    Require,
 }
 
 /// A listener of one shard.
@@ -74,6 +88,8 @@ pub(super) struct ShardListener {
     pub(super) on_loopback: bool,
     /// Its peers have addresses to count.
     pub(super) has_addresses: bool,
+    /// Its connections begin with a header of the PROXY protocol.
+    pub(super) is_proxied: bool,
     /// The routes that it serves.
     pub(super) routes: RouteSet,
     /// Makes the TLS sessions of its connections, if it speaks TLS.
@@ -83,7 +99,7 @@ pub(super) struct ShardListener {
 impl ListenerConfig {
     /// A listener that serves all routes at `address`, without TLS.
     pub fn new(address: ListenAddress) -> ListenerConfig {
-        ListenerConfig { address, tls: false, routes: Vec::new() }
+        ListenerConfig { address, tls: false, proxy_protocol: ProxyProtocol::Off, routes: Vec::new() }
     }
 }
 

@@ -118,6 +118,8 @@ pub struct ShardMetrics {
     pub inflate_nanoseconds: Cell,
     /// Messages received from peers.
     pub messages_received: Cell,
+    /// Connections of proxies refused since they did not begin with a header of the PROXY protocol.
+    pub proxy_headers_refused: Cell,
     /// TLS 1.3 handshakes in full.
     pub tls13_full: Cell,
     /// TLS 1.3 handshakes by a session ticket.

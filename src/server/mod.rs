@@ -4,6 +4,7 @@ mod accept;
 mod addresses;
 mod admission;
 mod catch_up;
+mod clients;
 mod close;
 mod config;
 mod drain;
@@ -35,8 +36,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use crate::topics::PublishError;
 #[cfg(feature = "control")]
 pub(crate) use addresses::Network;
+pub use clients::{InvalidNetwork, ProxyNetwork, TrustedProxies};
 pub use config::{FanOutConfig, ServerConfig};
-pub use listener::{InvalidAddress, ListenAddress, ListenerConfig};
+pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol};
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics};
 pub use slowest::SlowConnection;

@@ -65,6 +65,24 @@ pub(super) struct InputContext<'a> {
     rejected: Option<Cow<'static, str>>,
 }
 
+/// Received bytes.
+pub(super) enum InputBytes<'a> {
+    /// In the ring's memory.
+    Piece(&'a Received),
+    /// Bytes that were held, behind a header or a handshake.
+    Held(&'a mut [u8]),
+}
+
+impl<'a> InputBytes<'a> {
+    /// The bytes.
+    pub(super) fn bytes<R: Ring>(self, ring: &'a mut R) -> &'a mut [u8] {
+        match self {
+            InputBytes::Piece(piece) => ring.received(piece),
+            InputBytes::Held(bytes) => bytes,
+        }
+    }
+}
+
 impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_recv(&mut self, mut completion: Completion) {
         let slot = self.find(completion.token.conn_id());
@@ -76,9 +94,9 @@ impl<R: Ring> Shard<'_, R> {
                     // Earlier replies need not wait for a large piece.
                     self.send_replies();
                 }
-                self.run_input(slot, |shard| match shard.sessions.has(slot) {
-                    true => shard.on_sealed_bytes(slot, &piece),
-                    false => shard.on_bytes(slot, &piece),
+                self.run_input(slot, |shard| match shard.clients.await_header(slot) {
+                    true => shard.on_proxied_bytes(slot, &piece),
+                    false => shard.on_input(slot, InputBytes::Piece(&piece)),
                 });
                 self.throttle_if_greedy(slot, len);
             }
@@ -101,13 +119,17 @@ impl<R: Ring> Shard<'_, R> {
         self.on_progress(slot, progress);
     }
 
-    /// Passes a received piece to the conversation. Returns its progress, and whether it accepted the handshake.
-    fn on_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
+    /// Passes input to the conversation, through TLS if the listener speaks it. Returns the conversation's progress,
+    /// and whether it accepted the handshake.
+    pub(super) fn on_input(&mut self, slot: u32, input: InputBytes<'_>) -> (Progress, bool) {
         if self.slots[slot as usize].stage != Stage::Serving {
             return (Progress::Continue, false);
         }
+        if self.sessions.has(slot) {
+            return self.on_sealed_bytes(slot, input);
+        }
         self.count_piece(slot);
-        self.converse(slot, |input_context, ring| input_context.on_bytes(ring.received(piece)))
+        self.converse(slot, |input_context, ring| input_context.on_bytes(input.bytes(ring)))
     }
 
     /// Notes that the peer has sent something.

@@ -9,10 +9,10 @@
 use std::collections::VecDeque;
 
 use super::metrics::CloseCause;
-use super::receive::Progress;
+use super::receive::{InputBytes, Progress};
 use super::shard::Shard;
 use super::slot::Stage;
-use crate::buf::{ConnId, Received, SharedFrame};
+use crate::buf::{ConnId, SharedFrame};
 use crate::conn::Phase;
 use crate::limits::{TLS_HANDSHAKE_SLICE_US, TLS_SEND_BYTES};
 use crate::ring::Ring;
@@ -26,14 +26,6 @@ pub(super) struct Sessions {
     handshakes: VecDeque<ConnId>,
     /// Records of the sends that are being made.
     pub(super) sealed: Vec<u8>,
-}
-
-/// Where records have come.
-enum Input<'a> {
-    /// In the ring's memory.
-    Piece(&'a Received),
-    /// With the handshake.
-    Held(&'a mut [u8]),
 }
 
 impl Sessions {
@@ -81,17 +73,14 @@ impl Sessions {
 
 impl<R: Ring> Shard<'_, R> {
     /// Passes a received piece of a TLS connection on: to its handshake, or decrypted to the conversation.
-    pub(super) fn on_sealed_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
-        if self.slots[slot as usize].stage != Stage::Serving {
-            return (Progress::Continue, false);
-        }
+    pub(super) fn on_sealed_bytes(&mut self, slot: u32, input: InputBytes<'_>) -> (Progress, bool) {
         let session = self.sessions.get(slot).expect("a connection of a TLS listener");
         if !session.is_handshaking() {
             self.count_piece(slot);
-            return self.decrypt(slot, Input::Piece(piece));
+            return self.decrypt(slot, input);
         }
         let id = self.slots[slot as usize].id;
-        match session.hold(self.ring.received(piece)) {
+        match session.hold(input.bytes(&mut self.ring)) {
             Ok(()) => {
                 self.sessions.handshakes.push_back(id);
                 (Progress::Continue, false)
@@ -127,7 +116,7 @@ impl<R: Ring> Shard<'_, R> {
             Ok(None) => {}
             Ok(Some((established, mut rest))) => {
                 self.count_handshake(established);
-                self.run_input(slot, |shard| shard.decrypt(slot, Input::Held(&mut rest)));
+                self.run_input(slot, |shard| shard.decrypt(slot, InputBytes::Held(&mut rest)));
             }
             Err(failure) => {
                 let progress = self.on_tls_failure(slot, failure);
@@ -138,16 +127,12 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Passes what the records in some bytes hold to the conversation. Returns its progress, and whether it accepted
     /// the opening handshake.
-    fn decrypt(&mut self, slot: u32, input: Input<'_>) -> (Progress, bool) {
+    fn decrypt(&mut self, slot: u32, input: InputBytes<'_>) -> (Progress, bool) {
         let mut session = self.sessions.sessions[slot as usize].take().expect("a connection of a TLS listener");
         let mut received = Ok(Records::Open);
         let (progress, is_opened) = self.converse(slot, |input_context, ring| {
             let mut progress = Progress::Continue;
-            let bytes = match input {
-                Input::Piece(piece) => ring.received(piece),
-                Input::Held(bytes) => bytes,
-            };
-            received = session.receive(bytes, &mut |plain| {
+            received = session.receive(input.bytes(ring), &mut |plain| {
                 progress = input_context.on_bytes(plain);
                 !matches!(progress, Progress::Over(_))
             });

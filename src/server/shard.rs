@@ -18,6 +18,7 @@ use super::accept::Accepts;
 use super::addresses::{AddressCounts, Addresses};
 use super::admission::Admission;
 use super::catch_up::CatchUps;
+use super::clients::Clients;
 use super::drain::Drain;
 use super::listener::ShardListener;
 use super::mesh::{Mesh, Parcel, ToConn};
@@ -105,6 +106,8 @@ pub(super) struct Shard<'m, R: Ring> {
     wake: Event,
 
     pub(super) replies: Replies,
+    /// Of the connections of proxies.
+    pub(super) clients: Clients,
     /// Of the connections of TLS listeners.
     pub(super) sessions: Sessions,
     /// Connections queued for a receive, the next one first. Some may have ended.
@@ -163,6 +166,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             drain: None,
             wake: parts.wake,
             replies: Replies::default(),
+            clients: Clients::default(),
             sessions: Sessions::default(),
             recv_queue: VecDeque::new(),
             awaiting_buffers: Vec::new(),

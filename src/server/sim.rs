@@ -77,7 +77,14 @@ pub fn start<'m>(
 /// The simulated kernel has a listener for each ring and looks at none.
 fn listener() -> ShardListener {
     let socket = Some(File::open("/dev/null").expect("/dev/null").into());
-    ShardListener { socket, on_loopback: true, has_addresses: true, routes: RouteSet::ALL, tls: None }
+    ShardListener {
+        socket,
+        on_loopback: true,
+        has_addresses: true,
+        is_proxied: false,
+        routes: RouteSet::ALL,
+        tls: None,
+    }
 }
 
 impl SimShard<'_> {

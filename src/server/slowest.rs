@@ -15,7 +15,7 @@ pub struct SlowConnection {
     pub shard: u16,
     /// Its place there.
     pub id: ConnId,
-    /// Where it comes from, as far as that can be told: behind a proxy, the proxy's address.
+    /// The client's address, if known: behind a proxy without the PROXY protocol, the proxy's.
     pub peer: Option<SocketAddr>,
     /// Bytes that wait for it.
     pub outbox_bytes: usize,
@@ -38,7 +38,7 @@ impl<R: Ring> Shard<'_, R> {
             SlowConnection {
                 shard: self.mesh.shard() as u16,
                 id: slot.id,
-                peer: self.ring.peer(slot.socket),
+                peer: self.clients.address(slot.id.slot).or_else(|| self.ring.peer(slot.socket)),
                 outbox_bytes: outbox.bytes(),
                 oldest_age_ms: outbox.oldest_ms().map_or(0, |oldest_ms| self.now_ms.saturating_sub(oldest_ms)),
                 topics: topics.collect(),

@@ -13,7 +13,7 @@ use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::sync::oneshot;
 
 use super::addresses::AddressCounts;
-use super::listener::{ListenAddress, ListenerConfig, ShardListener};
+use super::listener::{ListenAddress, ListenerConfig, ProxyProtocol, ShardListener};
 use super::mesh::{self, Mesh, MeshSizes, Publisher};
 use super::shard::{Shard, ShardParts};
 use super::{ServerConfig, Status, listener};
@@ -58,6 +58,8 @@ pub enum ServeError {
     Listen(ListenAddress, io::Error),
     /// The configuration has so many listeners: none, or more than [`LISTENERS_MAX`].
     Listeners(usize),
+    /// The listener at this address takes connections of trusted proxies only, and there are none.
+    NoProxies(ListenAddress),
     /// The certificates can't be used.
     Tls(TlsError),
     /// A ring could not be set up.
@@ -248,7 +250,11 @@ fn listen(
     }
     let mut addresses = Vec::new();
     let mut shards: Vec<Vec<ShardListener>> = (0..count).map(|_| Vec::new()).collect();
-    for ListenerConfig { address, tls, routes: paths } in &config.listeners {
+    for ListenerConfig { address, tls, proxy_protocol, routes: paths } in &config.listeners {
+        let is_proxied = *proxy_protocol == ProxyProtocol::Require;
+        if is_proxied && config.trusted_proxies.is_empty() {
+            return Err(ServeError::NoProxies(address.clone()));
+        }
         let routes = routes.select(paths).map_err(ServeError::Route)?;
         let (address, sockets) = listener::listen(address, count, config.socket_notsent_bytes)
             .map_err(|error| ServeError::Listen(address.clone(), error))?;
@@ -261,6 +267,7 @@ fn listen(
                 socket: Some(socket),
                 on_loopback: ip.is_some_and(|ip| ip.is_loopback()),
                 has_addresses: ip.is_some(),
+                is_proxied,
                 routes,
                 tls: acceptor.filter(|_| *tls).cloned(),
             });
@@ -331,6 +338,9 @@ impl fmt::Display for ServeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ServeError::Route(error) => error.fmt(f),
+            ServeError::NoProxies(address) => {
+                write!(f, "{address}: proxy_protocol needs the proxy's address in trusted_proxies")
+            }
             ServeError::Tls(error) => error.fmt(f),
             ServeError::Ring(error) => error.fmt(f),
             ServeError::Listeners(count) => {

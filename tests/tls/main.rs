@@ -83,6 +83,19 @@ fn slow_readers_receive_whole_messages_under_each_policy() {
 }
 
 #[test]
+fn the_header_of_a_proxy_stands_before_tls() {
+    let config = target_dir("tls").join("proxied.toml");
+    let tls = fs::read_to_string(certificate().with_file_name("tls.toml")).expect("made with the certificate");
+    let tls = tls.replace("tls = true\n", "tls = true\nproxy_protocol = \"require\"\n");
+    fs::write(&config, format!("{tls}[server]\ntrusted_proxies = [\"127.0.0.1\"]\n")).expect("a file");
+    let server = Server::start_with_config(&config, &[]);
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--haproxy-protocol", "--write-out", "%{http_code}", "--cacert"]);
+    command.arg(certificate()).arg(format!("https://localhost:{}/", server.data.port()));
+    assert!(Process::start("curl", command).succeed(PATIENCE).ends_with("200\n"));
+}
+
+#[test]
 fn connections_end_with_close_notify() {
     run_python("clean_end", &Server::start_secure(&["--echo"]));
 }

@@ -1,0 +1,199 @@
+//! Clients behind proxies: the addresses that a proxy names, by the PROXY protocol.
+//!
+//! A listener with `proxy_protocol` takes connections of trusted proxies only, and each begins with a header. The
+//! address in it counts from then on: for the limit of connections per address, and in `/connections/slow`.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+
+use super::metrics::CloseCause;
+use super::receive::{InputBytes, Progress};
+use super::shard::Shard;
+use crate::buf::Received;
+use crate::proto::{ProxyHeader, encode_response};
+use crate::ring::Ring;
+
+/// Proxies whose word on a client's address counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrustedProxies(Vec<ProxyNetwork>);
+
+/// Addresses of trusted proxies: an IP address, a network as `10.0.0.0/8`, or `unix:` for the peers of Unix sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProxyNetwork {
+    /// An address, and how many of its first bits count.
+    V4(Ipv4Addr, u8),
+    /// The same of IPv6.
+    V6(Ipv6Addr, u8),
+    /// Peers of Unix sockets.
+    Unix,
+}
+
+/// The text is not a [`ProxyNetwork`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidNetwork;
+
+impl TrustedProxies {
+    /// These networks.
+    pub fn new(networks: Vec<ProxyNetwork>) -> TrustedProxies {
+        TrustedProxies(networks)
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a peer is one of them; `None` for the peer of a Unix socket.
+    pub(super) fn contain(&self, peer: Option<IpAddr>) -> bool {
+        self.0.iter().any(|network| match (*network, peer.map(|peer| peer.to_canonical())) {
+            (ProxyNetwork::V4(first, bits), Some(IpAddr::V4(peer))) => {
+                let differing = first.to_bits() ^ peer.to_bits();
+                differing.checked_shr(32 - u32::from(bits)).unwrap_or(0) == 0
+            }
+            (ProxyNetwork::V6(first, bits), Some(IpAddr::V6(peer))) => {
+                let differing = first.to_bits() ^ peer.to_bits();
+                differing.checked_shr(128 - u32::from(bits)).unwrap_or(0) == 0
+            }
+            (ProxyNetwork::Unix, None) => true,
+            _ => false,
+        })
+    }
+}
+
+impl FromStr for ProxyNetwork {
+    type Err = InvalidNetwork;
+
+    fn from_str(text: &str) -> Result<ProxyNetwork, InvalidNetwork> {
+        if text == "unix:" {
+            return Ok(ProxyNetwork::Unix);
+        }
+        let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+        let address: IpAddr = address.parse().map_err(|_| InvalidNetwork)?;
+        let all = if address.is_ipv4() { 32 } else { 128 };
+        let bits = bits.map_or(Ok(all), |bits| bits.parse().map_err(|_| InvalidNetwork))?;
+        match address {
+            _ if bits > all => Err(InvalidNetwork),
+            IpAddr::V4(address) => Ok(ProxyNetwork::V4(address, bits)),
+            IpAddr::V6(address) => Ok(ProxyNetwork::V6(address, bits)),
+        }
+    }
+}
+
+impl fmt::Display for InvalidNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("write an IP address, a network as 10.0.0.0/8, or unix:")
+    }
+}
+
+impl std::error::Error for InvalidNetwork {}
+
+/// The clients of one shard that proxies have named. Without proxies it has no memory.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    /// Connections whose header has not arrived whole, by slot, and its bytes so far.
+    awaited: HashMap<u32, Vec<u8>>,
+    /// By slot.
+    addresses: Vec<Option<SocketAddr>>,
+}
+
+impl Clients {
+    /// A connection in `slot` begins, with a header.
+    pub(super) fn begin(&mut self, slot: u32) {
+        self.awaited.insert(slot, Vec::new());
+    }
+
+    /// The connection in `slot` has ended.
+    pub(super) fn end(&mut self, slot: u32) {
+        self.awaited.remove(&slot);
+        if let Some(address) = self.addresses.get_mut(slot as usize) {
+            *address = None;
+        }
+    }
+
+    /// Whether the connection's header has not arrived whole.
+    pub(super) fn await_header(&self, slot: u32) -> bool {
+        !self.awaited.is_empty() && self.awaited.contains_key(&slot)
+    }
+
+    /// The address that a proxy has named.
+    pub(super) fn address(&self, slot: u32) -> Option<SocketAddr> {
+        self.addresses.get(slot as usize).copied().flatten()
+    }
+
+    fn set_address(&mut self, slot: u32, address: SocketAddr) {
+        let index = slot as usize;
+        if self.addresses.len() <= index {
+            self.addresses.resize(index + 1, None);
+        }
+        self.addresses[index] = Some(address);
+    }
+}
+
+impl<R: Ring> Shard<'_, R> {
+    /// Passes a received piece of a connection on whose header is awaited.
+    pub(super) fn on_proxied_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
+        let header = self.clients.awaited.get_mut(&slot).expect("a connection whose header is awaited");
+        header.extend_from_slice(self.ring.received(piece));
+        match ProxyHeader::decode(header) {
+            Ok(None) => (Progress::Continue, false),
+            Ok(Some(ProxyHeader { client, len })) => {
+                let mut rest = self.clients.awaited.remove(&slot).expect("it is there").split_off(len);
+                if let Some(client) = client {
+                    self.clients.set_address(slot, client);
+                    let is_one_too_many =
+                        self.addresses.as_mut().is_some_and(|addresses| !addresses.enter(slot, client.ip()));
+                    if is_one_too_many {
+                        return (self.refuse_address(), false);
+                    }
+                }
+                self.on_input(slot, InputBytes::Held(&mut rest))
+            }
+            Err(_) => {
+                self.clients.awaited.remove(&slot);
+                self.metrics.proxy_headers_refused.add(1);
+                (Progress::Over(CloseCause::Refused), false)
+            }
+        }
+    }
+
+    /// Appends the response of one connection too many of an address to the reply that is being made.
+    fn refuse_address(&mut self) -> Progress {
+        let text = b"too many connections from your address\n";
+        encode_response(&mut self.replies.bytes, 429, "text/plain; charset=utf-8", text, &[("Retry-After", "10")]);
+        self.metrics.shed.add(1);
+        Progress::Over(CloseCause::Refused)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks_contain_their_addresses() {
+        let rows = [
+            ("192.0.2.1", "192.0.2.1", true),
+            ("192.0.2.1", "192.0.2.2", false),
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("0.0.0.0/0", "203.0.113.9", true),
+            ("0.0.0.0/0", "2001:db8::1", false),
+            ("2001:db8::/32", "2001:db8:ffff::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+            ("::/0", "::1", true),
+            ("::1", "127.0.0.1", false),
+            ("unix:", "127.0.0.1", false),
+        ];
+        for (network, peer, is_contained) in rows {
+            let trusted = TrustedProxies::new(vec![network.parse().unwrap()]);
+            assert_eq!(trusted.contain(Some(peer.parse().unwrap())), is_contained, "{network} {peer}");
+            assert_eq!(trusted.contain(None), network == "unix:");
+        }
+        for text in ["", "localhost", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0/8", "unix:/path", "10.0.0.1/-1"] {
+            assert_eq!(text.parse::<ProxyNetwork>(), Err(InvalidNetwork), "{text}");
+        }
+    }
+}
