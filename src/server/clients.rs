@@ -153,6 +153,7 @@ impl<R: Ring> Shard<'_, R> {
             Err(_) => {
                 self.clients.awaited.remove(&slot);
                 self.metrics.proxy_headers_refused.add(1);
+                self.log_rejected(slot, "no valid PROXY header");
                 (Progress::Over(CloseCause::Refused), false)
             }
         }

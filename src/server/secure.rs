@@ -152,7 +152,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Counts why the TLS of a connection has failed. What the peer receives of it still leaves.
     fn on_tls_failure(&mut self, slot: u32, failure: Failure) -> Progress {
         self.metrics.tls_failures[failure as usize].add(1);
-        tracing::debug!(shard = self.mesh.shard(), slot, cause = failure.name(), "TLS failed");
+        self.log_rejected(slot, failure.reason());
         self.note_unsent(slot);
         Progress::Over(match self.slot(slot).conn.phase {
             Phase::Handshake(_) => CloseCause::Refused,

@@ -93,6 +93,19 @@ impl Failure {
         Failure::Record,
     ];
 
+    /// What a log line says of it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Failure::PlainHttp => "plain HTTP on a TLS port: use https:// or wss://",
+            Failure::NotTls => "the first byte is not TLS",
+            Failure::TooLong => "the TLS handshake is too long",
+            Failure::Incompatible => "no TLS version, suite or application protocol in common",
+            Failure::Alert => "the client gave TLS up, perhaps since it does not trust the certificate",
+            Failure::Protocol => "the client broke TLS in the handshake",
+            Failure::Record => "a TLS record is not authentic, or not allowed",
+        }
+    }
+
     /// Its name in metrics.
     pub fn name(self) -> &'static str {
         match self {
