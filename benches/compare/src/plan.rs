@@ -227,10 +227,11 @@ impl Plan {
 
     /// Subscribers with many topics each, at rates that both servers can sustain.
     pub(crate) fn tickers(binaries: &Path, peers: &Path) -> Plan {
-        let servers = vec![ringfeed(binaries), bun_of_topics(peers)];
+        let coalescing = ServerPlan { name: "Ringfeed, coalesce_ms = 20", ..configured(binaries, "coalesce.toml") };
+        let servers = vec![ringfeed(binaries), bun_of_topics(peers), coalescing];
         let mut cases = Vec::new();
         for (connections, topics, each, skew) in [(1_000, 100, 100, 0), (10_000, 1_000, 10, 1), (100, 1_000, 100, 0)] {
-            cases.extend([100, 300, 600].map(|rate| of_topics(connections, [topics, each], skew, rate, vec![0, 1])));
+            cases.extend([100, 300, 600].map(|rate| of_topics(connections, [topics, each], skew, rate, vec![0, 1, 2])));
         }
         Plan { name: "tickers", servers, cases, summary: Vec::new() }
     }
