@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 use socket2::SockRef;
 
 use crate::attack::{Attack, Target, ask};
 use crate::peer::{BINARY, CONTINUATION, FIN, PING, RSV1, TEXT, frame, frame_header, upgrade_request};
+use crate::support::token::hs256;
 
 /// The key of tokens and of the control port, as in [`CONFIG`].
 pub(crate) const KEY: &str = "a key that nobody has guessed yet";
@@ -380,7 +380,7 @@ fn replayed_token(target: &Target) -> String {
 }
 
 fn sign(claims: &serde_json::Value) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(KEY.as_bytes())).expect("claims can be signed")
+    hs256(claims, KEY)
 }
 
 fn now_s() -> u64 {

@@ -5,7 +5,6 @@ use std::io::Write;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::{Value, json};
 
 use ringfeed::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, CONN_TOPICS_MAX};
@@ -18,6 +17,7 @@ use crate::start;
 use crate::support::http;
 use crate::support::server::Server;
 use crate::support::target_dir;
+use crate::support::token::hs256;
 
 const PATH: &str = "/connection/websocket";
 const KEY: &str = "a key that nobody has guessed yet";
@@ -64,7 +64,7 @@ fn now_s() -> u64 {
 }
 
 fn sign(key: &str, claims: &Value) -> String {
-    encode(&Header::default(), claims, &EncodingKey::from_secret(key.as_bytes())).expect("claims can be signed")
+    hs256(claims, key)
 }
 
 /// Nested arrays as a publication: the server passes them on, or rejects them if they are too deep or never end.

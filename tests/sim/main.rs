@@ -13,6 +13,8 @@ mod plan;
 mod resuming_client;
 mod simulation;
 mod stream_checker;
+#[path = "../support/token.rs"]
+mod token;
 mod verify_ends;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -2,7 +2,6 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use jsonwebtoken::{EncodingKey, Header};
 use ringfeed::proto::Message;
 use ringfeed::ring::sim::Rng;
 use ringfeed::topics::{Epoch, Position, SlowConsumer};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use crate::model::{Model, kind_of_id, parse};
 use crate::namespaces::{topic_name, topic_number};
 use crate::stream_checker::{Requested, StreamChecker};
+use crate::token::hs256;
 
 /// The key that signs tokens.
 pub(crate) const SECRET: &str = "sim";
@@ -173,9 +173,8 @@ impl ResumingClient {
         };
         if by_token {
             let names: Vec<String> = self.checkers.iter().map(|checker| topic_name(checker.topic)).collect();
-            let key = EncodingKey::from_secret(SECRET.as_bytes());
             let claims = json!({"sub": "somebody", "channels": names});
-            let token = jsonwebtoken::encode(&Header::default(), &claims, &key).expect("a token");
+            let token = hs256(&claims, SECRET);
             let subs: serde_json::Map<String, Value> =
                 self.checkers.iter().map(|checker| (topic_name(checker.topic), subscribe(checker))).collect();
             return vec![json!({"id": 1, "connect": {"token": token, "subs": subs}}).to_string()];

@@ -7,6 +7,7 @@
 pub(crate) mod http;
 pub(crate) mod process;
 pub(crate) mod server;
+pub(crate) mod token;
 
 use std::path::PathBuf;
 use std::time::Duration;
