@@ -128,7 +128,7 @@ pub struct ShardMetrics {
     pub tls12_full: Cell,
     /// TLS 1.2 handshakes by a session ticket.
     pub tls12_resumed: Cell,
-    /// Connections whose TLS has failed, by [`Failure`](crate::tls::Failure).
+    /// Connections whose TLS has failed, by [`Failure`].
     pub tls_failures: [Cell; Failure::ALL.len()],
     /// Bytes received from peers.
     pub bytes_received: Cell,

@@ -12,7 +12,7 @@ use ringfeed::proto::{
 use ringfeed::ring::sim::{PeerId, PeerRead, Rng, SimKernel};
 
 use crate::guest::Guest;
-use crate::handler_log::bulk_reply;
+use crate::handler_log::{CLIENT, bulk_reply};
 use crate::model::{Model, View};
 use crate::namespaces::{topic_name, topic_number};
 use crate::plan::{Breach, ClientPlan, Ending, Kind, Pace};
@@ -237,15 +237,15 @@ impl Client {
             Kind::Stray(_) => "/echo".to_owned(),
             Kind::ResumingClient(..) => unreachable!("it sends a resume request"),
         };
-        let target = format!("{path}?client={}", self.index);
+        let number = self.index.to_string();
         let plain =
             |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
         match self.plan.kind {
             Kind::Stray(200) => return plain("GET", "/"),
-            Kind::Stray(405) => return plain("POST", &target),
-            Kind::Stray(426) => return plain("GET", &target),
-            Kind::Stray(400) => return b"GET /echo?client=1 HTTP/1.1\r\nHost sim\r\n\r\n".to_vec(),
-            _ => self.handshake.encode_request(&mut request, "sim", &target, &[], &[]),
+            Kind::Stray(405) => return plain("POST", &path),
+            Kind::Stray(426) => return plain("GET", &path),
+            Kind::Stray(400) => return b"GET /echo HTTP/1.1\r\nHost sim\r\n\r\n".to_vec(),
+            _ => self.handshake.encode_request(&mut request, "sim", &path, &[], &[(CLIENT, &number)]),
         }
         if self.plan.kind == Kind::Mute {
             request.truncate(self.rng.len(request.len() - 1));

@@ -52,7 +52,10 @@ impl HandlerLog {
     }
 }
 
-/// Logs the connections of a handler. Clients name themselves in the query: `?client=7&…`.
+/// The header field in which a client sends its number.
+pub(crate) const CLIENT: &str = "Client";
+
+/// Logs the connections of a handler. Clients send their numbers in the header field [`CLIENT`].
 pub(crate) struct Logged<H> {
     pub(crate) handler: H,
     pub(crate) shard: usize,
@@ -62,14 +65,14 @@ pub(crate) struct Logged<H> {
 impl<H: Handler> Handler for Logged<H> {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let accept = self.handler.on_open(conn, request)?;
-        self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
+        self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.header(CLIENT)));
         Ok(accept)
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
         let response = self.handler.on_get(conn, request)?;
         if let Response::Stream(_) = &response {
-            self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.query));
+            self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.header(CLIENT)));
         }
         Ok(response)
     }
@@ -138,10 +141,9 @@ impl<H> Logged<H> {
     }
 }
 
-/// The client that a query names.
-fn client(query: Option<&str>) -> usize {
-    let client = query.and_then(|query| query.strip_prefix("client=")?.split('&').next());
-    client.and_then(|client| client.parse().ok()).expect("a client names itself in the query")
+/// The number of the client that sends this field.
+fn client(field: Option<&str>) -> usize {
+    field.and_then(|client| client.parse().ok()).expect("a client sends its number")
 }
 
 /// A handler driven by its clients, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`

@@ -7,6 +7,7 @@ use ringfeed::ring::sim::Rng;
 use ringfeed::topics::{Epoch, Position, SlowConsumer};
 use serde_json::{Value, json};
 
+use crate::handler_log::CLIENT;
 use crate::model::{Model, kind_of_id, parse};
 use crate::namespaces::{topic_name, topic_number};
 use crate::stream_checker::{Requested, StreamChecker};
@@ -30,7 +31,7 @@ pub(crate) enum Transport {
 
 /// A request with a position.
 pub(crate) struct ResumeRequest {
-    /// Path and query; the query is not empty.
+    /// Path and query.
     pub(crate) target: String,
     pub(crate) subprotocols: &'static [&'static str],
     pub(crate) headers: Vec<(&'static str, String)>,
@@ -50,6 +51,8 @@ pub(crate) struct ResumingClient {
     pub(crate) transport: Transport,
     /// One checker for each topic, in the order of the request.
     pub(crate) checkers: Vec<StreamChecker>,
+    /// All topics keep a history; without one the server rejects a request for it.
+    is_kept: bool,
     /// The id of the last event.
     last_id: Option<String>,
     /// The received part of a block of an event stream.
@@ -74,7 +77,8 @@ impl ResumingClient {
         let checker =
             |topic| StreamChecker::new(topic, is_mixed || is_lossless(&topic), is_confirmed, topics.len() == 1);
         let checkers = topics.iter().copied().map(checker).collect();
-        ResumingClient { transport, checkers, last_id: None, block: Vec::new() }
+        let is_kept = topics.iter().all(is_kept);
+        ResumingClient { transport, checkers, is_kept, last_id: None, block: Vec::new() }
     }
 
     pub(crate) fn is_stream(&self) -> bool {
@@ -111,20 +115,21 @@ impl ResumingClient {
                     .checkers
                     .iter()
                     .find_map(StreamChecker::asks_for_last)
-                    .map(|count| format!("&history={count}"));
-                (format!("/feed/{names}"), places.map(|places| format!("&since={places}")).or(history))
+                    .map(|count| format!("?history={count}"));
+                (format!("/feed/{names}"), places.map(|places| format!("?since={places}")).or(history))
             }
             Transport::Events => {
                 let (header, parameter) = match places {
                     Some(places) if rng.chance(700) => (Some(("Last-Event-ID", places)), None),
-                    places => (None, places.map(|places| format!("&last_event_id={places}"))),
+                    places => (None, places.map(|places| format!("?last_event_id={places}"))),
                 };
                 asking.headers.extend(header);
                 (format!("/sse/{names}"), parameter)
             }
             Transport::Centrifuge { .. } => ("/connection/websocket".to_owned(), None),
         };
-        asking.target = format!("{path}?client={client}{}", parameter.unwrap_or_default());
+        asking.headers.push((CLIENT, client.to_string()));
+        asking.target = path + &parameter.unwrap_or_default();
         asking
     }
 
@@ -141,7 +146,7 @@ impl ResumingClient {
     fn choose(&mut self, rng: &mut Rng) {
         let is_known = self.checkers.iter().all(|checker| checker.place.is_some());
         let last = match self.transport {
-            Transport::Envelope if rng.chance(300) => Requested::Last(rng.choose(&[0, 1, 5, 400])),
+            Transport::Envelope if rng.chance(300) && self.is_kept => Requested::Last(rng.choose(&[0, 1, 5, 400])),
             _ => Requested::Nothing,
         };
         // A browser sends its position as soon as it has seen any id.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ringfeed::conn::CloseCause;
 use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, TokenKeys, TokenVerifier};
-use ringfeed::gateway::{Echo, Feed, Handler, Routes, Sse};
+use ringfeed::gateway::{DemoPage, Echo, Feed, Handler, Routes, Sse};
 use ringfeed::limits::RECV_PAUSE_BYTES;
 use ringfeed::ring::sim::{Happening, Rng, SimKernel};
 use ringfeed::server::sim::SimShard;
@@ -159,6 +159,7 @@ fn routes(shard: usize, config: &ServerConfig, log: &Rc<RefCell<HandlerLog>>) ->
         Box::new(Logged { handler, shard, log: Rc::clone(log) })
     }
     let mut routes = Routes::default();
+    routes.add("/", logged(DemoPage, shard, log)).expect("a route");
     routes.add("/echo", logged(Echo, shard, log)).expect("a route");
     let feed = Feed::new(Arc::clone(&config.namespaces));
     routes.add("/feed/", logged(feed, shard, log)).expect("a route");
