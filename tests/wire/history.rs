@@ -7,7 +7,7 @@ use ringfeed::server::ServerConfig;
 use ringfeed::topics::{Draft, Namespace, Namespaces, Position, TopicName};
 use serde_json::{Value, json};
 
-use crate::inside::{Inside, draft};
+use crate::inside::{Inside, draft, without_pings};
 use crate::peer::{BINARY, Peer, TEXT, upgrade_request};
 use crate::support::http;
 
@@ -128,7 +128,7 @@ fn malformed_positions_are_rejected() {
 fn a_topic_of_an_unknown_namespace_is_rejected() {
     let others = vec![("news".to_owned(), Namespace::default())];
     let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
-    let mut server = Inside::with(ServerConfig { namespaces, ..ServerConfig::default() });
+    let mut server = Inside::with(ServerConfig { namespaces, ..without_pings() });
     for target in ["/feed/other:a", "/feed/a,other:a", "/feed/other:a?history=1"] {
         let response = http::exchange(server.data, upgrade_request(target).as_bytes());
         assert_eq!(response.status, 404, "{target}: {}", response.head);

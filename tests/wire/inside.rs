@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use ringfeed::conn::KeepAliveConfig;
 use ringfeed::gateway::{Feed, Sse};
 use ringfeed::server::{Publisher, Server, ServerConfig, ShardMetrics, SlowConnection, Status};
 use ringfeed::topics::{Draft, Namespace, Namespaces, Position, PublishError, TopicName};
@@ -20,13 +21,17 @@ pub(crate) struct Inside {
     status: Status,
 }
 
+/// The default configuration without pings: the first ping of a connection leaves at any time within the interval, and
+/// the tests read messages only.
+pub(crate) fn without_pings() -> ServerConfig {
+    let keep_alive = KeepAliveConfig { ping_interval_ms: 0, ..KeepAliveConfig::default() };
+    ServerConfig { keep_alive, ..ServerConfig::default() }
+}
+
 impl Inside {
     /// A server with `namespace` for all topics.
     pub(crate) fn start(namespace: Namespace) -> Inside {
-        Inside::with(ServerConfig {
-            namespaces: Arc::new(Namespaces::new(namespace, Vec::new())),
-            ..ServerConfig::default()
-        })
+        Inside::with(ServerConfig { namespaces: Arc::new(Namespaces::new(namespace, Vec::new())), ..without_pings() })
     }
 
     /// A server with `config`, except for its port and shard count.

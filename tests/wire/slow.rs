@@ -9,7 +9,7 @@ use ringfeed::server::ServerConfig;
 use ringfeed::topics::{Draft, Namespace, Namespaces, SlowConsumer};
 use serde_json::Value;
 
-use crate::inside::{Inside, connect_narrow, draft};
+use crate::inside::{Inside, connect_narrow, draft, without_pings};
 use crate::peer::{Frame, Peer};
 use crate::support::PATIENCE;
 
@@ -25,7 +25,7 @@ fn server(slow_consumer: SlowConsumer) -> Inside {
 
 fn with(namespace: Namespace) -> Inside {
     let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
-    Inside::with(ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() })
+    Inside::with(ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..without_pings() })
 }
 
 /// An envelope subscriber that does not read, with small kernel buffers.
@@ -155,7 +155,7 @@ fn drop_oldest_spares_other_namespaces() {
     let careful = Namespace { outbox_bytes_max: 10 * OUTBOX, ..Namespace::default() };
     let others = vec![("lossy".to_owned(), lossy), ("careful".to_owned(), careful)];
     let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
-    let config = ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() };
+    let config = ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..without_pings() };
     let mut server = Inside::with(config);
     let mut slow = stalled(&server, "careful:a,lossy:a");
     let text = "x".repeat(1000);

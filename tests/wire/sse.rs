@@ -10,7 +10,7 @@ use ringfeed::server::ServerConfig;
 use ringfeed::topics::{Draft, Namespace, Namespaces, Position, TopicName};
 use serde_json::json;
 
-use crate::inside::{Inside, connect_narrow, draft};
+use crate::inside::{Inside, connect_narrow, draft, without_pings};
 use crate::peer::upgrade_request;
 use crate::support::{PATIENCE, http};
 
@@ -257,7 +257,7 @@ fn a_stream_of_several_topics_names_the_topic_with_a_loss() {
 #[test]
 fn comments_keep_a_quiet_stream_alive() {
     let keep_alive = KeepAliveConfig { ping_interval_ms: 100, pong_timeout_ms: 50, idle_timeout_ms: 0 };
-    let mut server = Inside::with(ServerConfig { keep_alive, ..ServerConfig::default() });
+    let mut server = Inside::with(ServerConfig { keep_alive, ..without_pings() });
     let mut stream = Stream::open(server.data, "/sse/a", None);
     // The first comment may precede the position.
     let start = std::iter::from_fn(|| stream.try_next_block()).find(|block| !block.is_comment);
@@ -290,7 +290,7 @@ fn a_stopping_server_sends_a_reconnect_time() {
 fn requests_without_a_valid_stream_are_rejected() {
     let others = vec![("news".to_owned(), Namespace::default())];
     let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
-    let server = Inside::with(ServerConfig { namespaces, ..ServerConfig::default() });
+    let server = Inside::with(ServerConfig { namespaces, ..without_pings() });
     let many = (0..=ringfeed::limits::CONN_TOPICS_MAX).map(|n| format!("t{n}")).collect::<Vec<_>>().join(",");
     let rows = [
         ("/sse/", 400),
@@ -315,7 +315,7 @@ fn requests_without_a_valid_stream_are_rejected() {
 fn a_stream_of_several_topics_that_is_not_read_is_closed_alone() {
     let namespace = Namespace { outbox_bytes_max: 20_000, ..Namespace::default() };
     let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
-    let config = ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..ServerConfig::default() };
+    let config = ServerConfig { namespaces, socket_notsent_bytes: 16 * 1024, ..without_pings() };
     let mut server = Inside::with(config);
     // Most of these topics have no other subscriber, and are forgotten with the stream during a fan-out.
     let topics: Vec<String> = (0..10).map(|number| format!("t{number}")).collect();
