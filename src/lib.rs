@@ -1,8 +1,8 @@
 //! Ringfeed: a WebSocket push server and server runtime for Linux on io_uring.
 //!
-//! A *shard* is one thread with one ring, one listener and one slab of connections, pinned to a CPU. It implements
-//! RFC 6455 and fans publications out: the server encodes each publication once, and every subscriber's send points to
-//! the same bytes. Shards share only queues.
+//! A *shard* is one thread with one ring, a socket of each listener and one slab of connections, pinned to a CPU. It
+//! implements RFC 6455 and fans publications out: the server encodes each publication once, and every subscriber's send
+//! points to the same bytes. Shards share only queues.
 //!
 //! ```text
 //!          subscribers                         publishers, Prometheus, you
@@ -23,6 +23,7 @@
 //! |---|---|
 //! | `Shard::arm_recv` submits the connection's receive: a poll while it receives little, multishot while it receives much | `server/recv_mode` |
 //! | `Shard::on_recv` finds the connection by the completion's token | `server/receive` |
+//! | `Shard::on_input` passes the bytes on; those of a TLS connection are decrypted in place first | `server/receive`, `server/secure`, `tls` |
 //! | `Connection::next` returns the next message and answers control frames | `conn/recv` |
 //! | `Decoder::decode` unmasks and validates the frame in place | `proto/decoder`, `simd` |
 //! | `Handler::on_message` replies through its `Context` and adds `Command`s | `gateway/*` |
@@ -41,7 +42,10 @@
 //! | `Topics::stage` appends the push to the topic's queue, which boards a carousel | `topics/table`, `topics/queue`, `topics/carousel` |
 //! | `Topics::gather` makes a batch: the next connections, each with a run of every topic that is due to it | `topics/table`, `topics/batch`, `topics/run` |
 //! | `encode` makes each frame once per variant, plain or compressed | `server/variant`, `gateway/encoder` |
-//! | `Shard::fan_out` submits one send per connection; the `Outbox` of a slow connection takes the rest | `server/fan_out`, `conn/outbox` |
+//! | `Shard::fan_out` submits one send per connection, of one record with TLS; the `Outbox` of a slow connection takes the rest | `server/fan_out`, `server/secure`, `conn/outbox` |
+//!
+//! A reconnecting subscriber catches up first: `server/subscribe` sends its request to the topic's home, at the pace of
+//! `server/catch_up`.
 //!
 //! # Glossary
 //!

@@ -13,6 +13,8 @@
 
 mod attack;
 mod attacks;
+#[path = "../support/cpu.rs"]
+mod cpu;
 mod neighbours;
 #[path = "../../tests/wire/peer.rs"]
 #[allow(dead_code, reason = "shared with the tests of the wire, which use all of it")]
@@ -22,9 +24,8 @@ mod support;
 
 use std::time::Duration;
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
 use attack::{Attack, Attackers, Tally};
+use cpu::run_on;
 use neighbours::{Latencies, Neighbours};
 use support::http::Response;
 use support::server::Server;
@@ -125,15 +126,6 @@ fn compare(attack: &'static Attack, rounds: usize, duration: Duration) {
         median(feed_ratios),
     );
     eprintln!("{}: outcomes {tally}; server counters {}", attack.name, counted(&server));
-}
-
-/// Pins this thread, and threads and processes it starts later, to `cpu`, if that exists.
-fn run_on(cpu: usize) {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        eprintln!("not pinned to CPU {cpu}: {error}");
-    }
 }
 
 /// Resets the kernel's record of the server's peak memory.

@@ -70,7 +70,7 @@ impl Case {
         Case { name, connections, in_flight, head: Vec::new(), request: request.to_vec(), acknowledgement }
     }
 
-    /// One request whose body consists of chunks of 64 records.
+    /// One request. Its body consists of chunks of 64 records.
     fn stream(name: &'static str, content_type: &str, record: &[u8], acknowledgement: Acknowledgement) -> Case {
         let head = format!(
             "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\n\

@@ -89,7 +89,7 @@ impl Connection {
         }
     }
 
-    /// Reads what has arrived, and counts its acknowledgements.
+    /// Reads received bytes and counts their acknowledgements.
     fn receive(&mut self, case: &Case) -> usize {
         let (mut bytes, mut acknowledged) = ([0; 1 << 16], 0);
         match self.stream.read(&mut bytes) {

@@ -11,6 +11,8 @@
 
 mod case;
 mod client;
+#[path = "../support/cpu.rs"]
+mod cpu;
 #[path = "../support/record.rs"]
 mod record;
 #[path = "../../tests/support/mod.rs"]
@@ -18,10 +20,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use rustix::thread::{CpuSet, sched_setaffinity};
-
 use case::Case;
 use client::Client;
+use cpu::run_on;
 use record::Record;
 use support::server::Server;
 
@@ -109,15 +110,6 @@ fn cpu_times(process: u32) -> CpuTimes {
         }
     }
     times
-}
-
-/// Pins this thread, and threads and processes it starts later, to `cpu`, if that exists.
-fn run_on(cpu: usize) {
-    let mut set = CpuSet::new();
-    set.set(cpu);
-    if let Err(error) = sched_setaffinity(None, &set) {
-        eprintln!("not pinned to CPU {cpu}: {error}");
-    }
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

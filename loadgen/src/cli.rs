@@ -134,7 +134,7 @@ pub(crate) struct FanoutOptions {
     #[arg(long, default_value_t = 0.0, requires = "topics", value_parser = parse_skew)]
     pub(crate) skew: f64,
     /// Number of further subscribers, to one topic of their own with its own publisher. Its latency is reported apart:
-    /// what does the load of the other topics cost a topic with few subscribers?
+    /// the delay that the load of the other topics causes to a topic with few subscribers
     #[arg(long, default_value_t = 0)]
     pub(crate) watchers: u32,
     /// Publications per second to the watchers, on schedule

@@ -27,7 +27,7 @@ pub(crate) struct Deliveries {
     subscribers: Vec<Subscriber>,
     /// By seat.
     subscriptions: Vec<Subscription>,
-    /// The topic whose latency is recorded apart.
+    /// The topic with a latency record of its own.
     watched: Option<u32>,
     /// Where the payload begins in a frame, as far as known. Only a hint: frames are compared as a whole.
     payload_at: Option<usize>,

@@ -76,7 +76,7 @@ pub(crate) struct LatencyReport {
     pub(crate) corrected: Option<Summary>,
     /// From the time the message was passed to the kernel.
     pub(crate) uncorrected: Summary,
-    /// From the scheduled time, on the watched topic, whose messages are not in the others.
+    /// From the scheduled time, on the watched topic only. The other fields do not include its messages.
     #[serde(default)]
     pub(crate) watched: Option<Summary>,
     /// From the time a publication was passed to the kernel to its acknowledgement.

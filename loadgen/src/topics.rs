@@ -121,7 +121,7 @@ fn audiences(subscribers: u32, count: u32, each: u32, skew: f64) -> Vec<u32> {
     let mut weight_left: f64 = weights.iter().sum();
     let mut seats_left = u64::from(subscribers) * u64::from(each) - u64::from(count);
     let size = |weight: f64| {
-        // What exceeds all subscribers, and what is rounded, is shared by the topics that follow.
+        // The following topics share the excess over all subscribers, and the rounding error.
         let share = (seats_left as f64 * weight / weight_left).ceil() as u64;
         let more = share.min(seats_left).min(u64::from(subscribers) - 1);
         seats_left -= more;

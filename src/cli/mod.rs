@@ -101,7 +101,7 @@ fn called(arguments: &[OsString]) -> String {
     words.join(" ")
 }
 
-/// clap's text, whose last line says `--help` without the command.
+/// clap's text. Its last line says `--help` without the command.
 fn with_help_of(called: &str, text: &str) -> String {
     text.replace("try '--help'", &format!("try '{called} --help'"))
 }

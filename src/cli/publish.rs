@@ -41,7 +41,7 @@ pub(super) struct PubArguments {
     /// Publish it as binary, whatever it is
     #[arg(long)]
     binary: bool,
-    /// A file whose first line is the key of the control port
+    /// A file with the key of the control port in its first line
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// A header field to send with each message; may be repeated

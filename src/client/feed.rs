@@ -50,7 +50,7 @@ pub(super) enum Envelope<'a> {
 }
 
 impl Feed {
-    /// The feed of a URL, whose query may have a start; `start` wins over it.
+    /// The feed of a URL. Its query may have a start; `start` wins over it.
     pub(super) fn new(url: &str, start: Option<Start>) -> Feed {
         let url = url.split_once('#').map_or(url, |(url, _)| url);
         let (address, query) = url.split_once('?').unwrap_or((url, ""));

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::transport::Transport;
 use crate::limits::{CLIENT_REFUSAL_BYTES_MAX, CLIENT_REFUSAL_MS, HANDSHAKE_HEADERS_MAX};
 
-/// Reads the rest of a response whose head is there, for up to [`CLIENT_REFUSAL_MS`], and returns its text.
+/// Reads the rest of a response after its head, for up to [`CLIENT_REFUSAL_MS`], and returns its text.
 pub(super) async fn read_reason(transport: &mut Transport) -> String {
     let whole = async { while !is_whole(transport.input()) && transport.receive().await.is_ok() {} };
     // A part of the reason is better than none.

@@ -367,7 +367,7 @@ const API: &[Key] = &[
     Key {
         name: "key_file",
         takes: ValueKind::Path,
-        about: "A file whose first line is the key, instead. Empty: none.",
+        about: "A file with the key in its first line, instead. Empty: none.",
     },
 ];
 

@@ -195,8 +195,17 @@ impl<R: Ring> Shard<'_, R> {
         (!may_enter).then_some(Shed::Address)
     }
 
-    /// Tells a connection to come again later; not all at the same time.
+    /// Rejects a connection before its request.
     pub(super) fn shed(&mut self, slot: u32, shed: Shed) {
+        let start = self.begin_reply(slot);
+        self.encode_shed(slot, shed);
+        self.slot(slot).conn.phase = Phase::Ended;
+        self.end_reply(slot, start);
+        self.finish(slot, CloseCause::Refused);
+    }
+
+    /// Appends the rejection of a connection to the reply that is being made. Clients reconnect at different times.
+    pub(super) fn encode_shed(&mut self, slot: u32, shed: Shed) {
         let (status, text) = match shed {
             Shed::TooMany => (503, "too many connections\n"),
             Shed::Storm => (503, "too many connections at once\n"),
@@ -206,16 +215,12 @@ impl<R: Ring> Shard<'_, R> {
         };
         if let Some(left_out) = log::SHED.take() {
             let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(self.slots[slot as usize].socket)));
-            tracing::warn!(%peer, status, reason = text.trim_end(), left_out, "connection told to come back later");
+            tracing::warn!(%peer, status, reason = text.trim_end(), left_out, "connection rejected");
         }
-        let start = self.begin_reply(slot);
         let retry_after = (1 + self.random.below(RETRY_AFTER_SECONDS)).to_string();
         let fields = [("Retry-After", retry_after.as_str())];
         encode_response(&mut self.replies.bytes, status, "text/plain; charset=utf-8", text.as_bytes(), &fields);
-        self.slot(slot).conn.phase = Phase::Ended;
-        self.end_reply(slot, start);
         self.metrics.shed.add(1);
-        self.finish(slot, CloseCause::Refused);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Clients behind proxies: the addresses that a proxy names, by the PROXY protocol.
+//! The addresses of clients behind proxies, by the PROXY protocol.
 //!
 //! A listener with `proxy_protocol` takes connections of trusted proxies only, and each begins with a header. The
 //! address in it counts from then on: for the limit of connections per address, and in `/connections/slow`.
@@ -8,14 +8,15 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
+use super::accept::Shed;
 use super::metrics::CloseCause;
 use super::receive::{InputBytes, Progress};
 use super::shard::Shard;
 use crate::buf::Received;
-use crate::proto::{ProxyHeader, encode_response};
+use crate::proto::ProxyHeader;
 use crate::ring::Ring;
 
-/// Proxies whose word on a client's address counts.
+/// The proxies that may name the address of a client.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrustedProxies(Vec<ProxyNetwork>);
 
@@ -132,9 +133,9 @@ impl Clients {
 }
 
 impl<R: Ring> Shard<'_, R> {
-    /// Passes a received piece of a connection on whose header is awaited.
+    /// Handles a received piece of a connection that awaits its header.
     pub(super) fn on_proxied_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
-        let header = self.clients.awaited.get_mut(&slot).expect("a connection whose header is awaited");
+        let header = self.clients.awaited.get_mut(&slot).expect("a connection that awaits its header");
         header.extend_from_slice(self.ring.received(piece));
         match ProxyHeader::decode(header) {
             Ok(None) => (Progress::Continue, false),
@@ -145,7 +146,8 @@ impl<R: Ring> Shard<'_, R> {
                     let is_one_too_many =
                         self.addresses.as_mut().is_some_and(|addresses| !addresses.enter(slot, client.ip()));
                     if is_one_too_many {
-                        return (self.refuse_address(), false);
+                        self.encode_shed(slot, Shed::Address);
+                        return (Progress::Over(CloseCause::Refused), false);
                     }
                 }
                 self.on_input(slot, InputBytes::Held(&mut rest))
@@ -157,14 +159,6 @@ impl<R: Ring> Shard<'_, R> {
                 (Progress::Over(CloseCause::Refused), false)
             }
         }
-    }
-
-    /// Appends the response of one connection too many of an address to the reply that is being made.
-    fn refuse_address(&mut self) -> Progress {
-        let text = b"too many connections from your address\n";
-        encode_response(&mut self.replies.bytes, 429, "text/plain; charset=utf-8", text, &[("Retry-After", "10")]);
-        self.metrics.shed.add(1);
-        Progress::Over(CloseCause::Refused)
     }
 }
 

@@ -56,8 +56,8 @@ BUGS = [
     Bug(
         "refused-reply-dropped",
         "src/server/send.rs",
-        "&reply[result.unwrap_or(0) as usize..]",
-        "&reply[result.unwrap_or(reply.len() as u32) as usize..]",
+        "let sent = result.unwrap_or(0) as usize;\n                let sent = records",
+        "let sent = result.unwrap_or(reply.len() as u32) as usize;\n                let sent = records",
     ),
     Bug(
         "skip-kept-after-send",
@@ -165,11 +165,9 @@ BUGS = [
     Bug(
         "accept-not-renewed",
         "src/server/accept.rs",
-        "        self.accepts.remove(completion.token.tag());\n",
-        "        if completion.result.is_ok() {\n"
-        "            self.accepts.remove(completion.token.tag());\n"
-        "        }\n"
-        "",
+        "let listener = self.accepts.remove(completion.token.tag());",
+        "let is_ok = completion.result.is_ok();\n"
+        "        let listener = if is_ok { self.accepts.remove(completion.token.tag()) } else { 0 };",
     ),
     Bug(
         "no-retry-when-full",
