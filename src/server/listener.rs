@@ -191,7 +191,7 @@ pub(super) fn listen(
 
 /// The kernel spreads connections over the sockets by hash (`SO_REUSEPORT`).
 fn listen_on_ip(address: SocketAddr, count: usize, notsent_bytes: u32) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
-    refuse_shared_patiently(address)?;
+    patiently(|| refuse_shared(address))?;
     let first = bind(address, notsent_bytes)?;
     let address = first.local_addr()?.as_socket().expect("an IP address was bound");
     let mut sockets = vec![first];
@@ -204,7 +204,7 @@ fn listen_on_ip(address: SocketAddr, count: usize, notsent_bytes: u32) -> io::Re
 
 /// Unix sockets have no `SO_REUSEPORT`: all shards accept from one.
 fn listen_on_unix(path: &Path, count: usize) -> io::Result<Vec<OwnedFd>> {
-    remove_stale(path)?;
+    patiently(|| remove_stale(path))?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
     socket.listen(ACCEPT_BACKLOG)?;
@@ -225,19 +225,22 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(_) => {}
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
     match probe.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
+        // The backlog of a living socket is full.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(io::ErrorKind::AddrInUse.into()),
         Err(error) => Err(error),
         Ok(()) => Err(io::ErrorKind::AddrInUse.into()),
     }
 }
 
-/// A killed process keeps its port for a moment: the kernel frees its rings, with the sockets in them, after the
-/// process has ended.
-fn refuse_shared_patiently(address: SocketAddr) -> io::Result<()> {
+/// Tries for [`LISTEN_PATIENCE_MS`] while the address is in use. A killed process keeps its sockets for a moment: the
+/// kernel frees its rings, with the sockets in them, after the process has ended.
+fn patiently(mut attempt: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     let deadline = Instant::now() + Duration::from_millis(LISTEN_PATIENCE_MS);
     loop {
-        match refuse_shared(address) {
+        match attempt() {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
                 thread::sleep(LISTEN_PAUSE);
             }
