@@ -66,7 +66,7 @@ fn main() {
     while metrics.subscriptions.get() < readers.len() as u64 {
         thread::yield_now();
     }
-    let (mut publisher, memory) = publish(publisher, metrics, &state, duration);
+    let (publisher, memory) = publish(publisher, metrics, &state, duration);
     let views = readers.map(|reader| reader.join().expect("the reader receives the last publication"));
     report(&mut record, &views, &memory, metrics, state.published.load(Ordering::Relaxed));
     publisher.drain().expect("the queue has room");
@@ -105,7 +105,7 @@ struct Memory {
 
 /// Publishes each number once, on schedule, and samples the server's memory.
 fn publish(
-    mut publisher: Publisher,
+    publisher: Publisher,
     metrics: &ShardMetrics,
     state: &PublisherState,
     duration: Duration,

@@ -15,6 +15,87 @@
 //!  └──────────────────────────┘
 //! ```
 //!
+//! # A server of your own
+//!
+//! Implement [`Handler`], add it to a [`ServerBuilder`] under a path, and start the [`Server`]:
+//!
+//! ```no_run
+//! use ringfeed::{Accept, CloseCause, Context, Handler, Message, Refusal, Request, Server, ServerConfig, TopicName};
+//!
+//! /// Sends each message to all connections of the same room.
+//! struct Rooms;
+//!
+//! impl Handler for Rooms {
+//!     /// The room of a connection.
+//!     type State = TopicName;
+//!
+//!     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<TopicName>, Refusal> {
+//!         let room = TopicName::new(&request.param("room").unwrap_or_default())?;
+//!         conn.subscribe(room.clone())?;
+//!         Ok(Accept::new(room))
+//!     }
+//!
+//!     fn on_message(&mut self, conn: &mut Context<'_>, room: &mut TopicName, message: Message<'_>) {
+//!         conn.publish(room.clone(), message);
+//!     }
+//!
+//!     fn on_close(&mut self, conn: &mut Context<'_>, room: TopicName, _: CloseCause) {
+//!         conn.publish(room, Message::text("* somebody leaves"));
+//!     }
+//! }
+//!
+//! let server = Server::builder(ServerConfig::default()).route("/rooms/{room}", || Rooms).start()?;
+//! println!("listening on ws://{}/rooms/<room>", server.address());
+//! server.wait();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | to | use | example |
+//! |---|---|---|
+//! | reply, subscribe, publish, close, set a timer | [`Context`] | `examples/echo.rs`, `examples/chat.rs` |
+//! | keep state of a connection | [`Handler::State`] | `examples/chat.rs` |
+//! | reply later, or from another thread | [`Handle`] | `examples/lookup.rs` |
+//! | publish from another thread, with back-pressure | [`Publisher`] | `examples/ticker.rs` |
+//! | stop gracefully | [`Server::shutdown`] | `examples/ticker.rs` |
+//! | test a handler without sockets or waiting | `testing`, with the feature of that name | all of them |
+//!
+//! # Compared with others
+//!
+//! | | Ringfeed | uWebSockets | axum | actix-ws |
+//! |---|---|---|---|---|
+//! | a connection is | calls of a handler | calls of a behaviour | a task with a socket | a task with a session |
+//! | its state | `Handler::State` | user data | variables of the task | variables of the task |
+//! | waiting in the middle | no: a [`Handle`] replies later | no: `loop.defer` | `.await` anywhere | `.await` anywhere |
+//! | publish and subscribe | topics, across shards, with history, presence and recovery | topics of one thread | by hand, with channels | by hand, with channels |
+//! | slow readers | a policy per namespace | a limit, and `drain` | by hand | by hand |
+//! | threads | a shard per CPU, started for you | an app per thread | Tokio's pool | a worker per CPU |
+//! | the rest of HTTP | GET only | a router | everything | everything |
+//! | runs on | Linux with io_uring | Linux, macOS, Windows | wherever Tokio runs | wherever Tokio runs |
+//! | TLS | with the feature `tls` | built in | by crates | built in |
+//!
+//! Choose axum or actix-ws if your application is mostly HTTP, if each connection awaits databases and other services,
+//! or if it must run elsewhere. Choose Ringfeed if the server mostly pushes, to many connections. uWebSockets has the
+//! same shape in C++, and needs your own way to publish from one thread to another's connections.
+//!
+//! # Features
+//!
+//! A library user needs none of the default features. In `Cargo.toml`:
+//!
+//! ```toml
+//! ringfeed = { version = "0.1", default-features = false }
+//! ```
+//!
+//! | feature | adds |
+//! |---|---|
+//! | none | the runtime: shards, [`Handler`], topics, feeds and event streams |
+//! | `centrifuge` | Centrifugo's client protocol |
+//! | `control` | the control plane, with `centrifuge`, whose server API it serves |
+//! | `client` | the WebSocket client |
+//! | `tls` | wss on the data port |
+//! | `serde` | reading and writing the settings of topics and keep-alive |
+//! | `product` (default) | the binary `ringfeed`: `control`, `client`, commands, configuration file, demo page |
+//! | `testing` | the module `testing`; name it in `[dev-dependencies]` |
+//!
 //! # The two golden paths
 //!
 //! A message arrives:
@@ -86,59 +167,9 @@
 //! | 4 | [`server`] | shards: their loop, start and stop |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
+//! | 5 | `testing` | tests of handlers in virtual time |
 //! | 5 | [`config`] | the configuration file |
 //! | 5 | [`cli`] | the command line |
-//!
-//! # Features
-//!
-//! A library user needs none of the default features. In `Cargo.toml`:
-//!
-//! ```toml
-//! ringfeed = { version = "0.1", default-features = false }
-//! ```
-//!
-//! | feature | adds |
-//! |---|---|
-//! | none | the runtime: shards, [`Handler`], topics, feeds and event streams |
-//! | `centrifuge` | Centrifugo's client protocol |
-//! | `control` | the control plane, with `centrifuge`, whose server API it serves |
-//! | `client` | the WebSocket client |
-//! | `serde` | reading and writing the settings of topics and keep-alive |
-//! | `product` (default) | the binary `ringfeed`: `control`, `client`, commands, configuration file, demo page |
-//!
-//! # A server of your own
-//!
-//! Implement [`Handler`], add it to a [`ServerBuilder`] under a path, and start the [`Server`]:
-//!
-//! ```no_run
-//! use ringfeed::{Accept, CloseCode, Context, Handler, Message, Refusal, Request, Server, ServerConfig, TopicName};
-//!
-//! /// Publishes each text message to all connections of the path.
-//! struct Room(TopicName);
-//!
-//! impl Handler for Room {
-//!     fn on_open(&mut self, conn: &mut Context<'_>, _request: &Request<'_>) -> Result<Accept, Refusal> {
-//!         conn.subscribe(self.0.clone()).map_err(|_| Refusal::new(400, "too many subscriptions"))?;
-//!         Ok(Accept::default())
-//!     }
-//!
-//!     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
-//!         match message.as_str() {
-//!             Some(_) => conn.publish(self.0.clone(), message),
-//!             None => conn.close(CloseCode::UNSUPPORTED_DATA, "text only"),
-//!         }
-//!     }
-//! }
-//!
-//! let lobby = TopicName::new("lobby")?;
-//! let server = Server::builder(ServerConfig::default()).route("/lobby", move || Room(lobby.clone())).start()?;
-//! println!("listening on ws://{}/lobby", server.address());
-//! let _ = server.ended.blocking_recv();
-//! # Ok::<(), Box<dyn std::error::Error>>(())
-//! ```
-//!
-//! To publish from outside the shards, use the server's [`Publisher`]. `examples/echo.rs` and `examples/feed.rs` are
-//! complete servers.
 
 pub mod buf;
 #[cfg(feature = "product")]
@@ -157,10 +188,14 @@ pub mod proto;
 pub mod ring;
 pub mod server;
 pub mod simd;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tls;
 pub mod topics;
 
-pub use gateway::{Accept, Context, Handler, Refusal, Request};
+pub use buf::ConnId;
+pub use conn::CloseCause;
+pub use gateway::{Accept, Context, Get, Handle, Handler, Page, Refusal, Request, Response, SendError, Stream};
 pub use proto::{CloseCode, Message, MessageKind};
 pub use server::{Publisher, Server, ServerBuilder, ServerConfig};
-pub use topics::{Draft, Namespaces, TopicName};
+pub use topics::{Draft, Namespace, Namespaces, PublishError, TopicName};

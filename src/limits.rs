@@ -389,6 +389,10 @@ pub const OUTBOX_BYTES_MAX: usize = 1024 * 1024;
 /// have left. So a peer that sends and does not read is held back by its own socket.
 pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 
+/// Bytes that the handles of a connection may have sent and the connection has not, at most: as much as may be queued
+/// for a subscriber by default.
+pub const HANDLE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Time for an opening handshake to come whole, by default, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 

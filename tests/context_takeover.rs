@@ -29,13 +29,15 @@ const STEPS: usize = 400;
 struct Member;
 
 impl Handler for Member {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         conn.subscribe(topic()).expect("room for one");
         conn.send(Message::text("welcome, and some more to compress: welcome, and some more to compress"));
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         conn.send(message);
     }
 }
@@ -47,20 +49,22 @@ const WELCOME: &str = "welcome, after which comes what was published before: wel
 struct Polite;
 
 impl Handler for Polite {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         conn.pause_delivery();
         conn.subscribe(topic()).expect("room for one");
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         match message.payload {
             b"welcome me" => conn.query(topic(), Query::Presence, 0),
             _ => conn.send(message),
         }
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, _: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), _: u32, _: Answer) {
         conn.send(Message::text(WELCOME));
         conn.resume_delivery();
     }
@@ -212,7 +216,7 @@ fn text(beginning: &str, index: usize, numbers: &mut Numbers) -> String {
 #[test]
 fn all_is_inflated_however_it_is_interleaved() {
     for seed in 0..4 {
-        let mut server = start(PEERS - 1);
+        let server = start(PEERS - 1);
         let mut peers: Vec<Peer> = (0..PEERS).map(|_| Peer::connect(server.address(), "/member")).collect();
         let taking_over: Vec<bool> = peers.iter().map(|peer| peer.params.server_takes_over).collect();
         assert_eq!(taking_over, [true, true, true, false], "one too many");
@@ -248,7 +252,7 @@ fn all_is_inflated_however_it_is_interleaved() {
 
 #[test]
 fn what_was_held_comes_between_the_welcome_and_what_follows() {
-    let mut server = start(1);
+    let server = start(1);
     let mut peer = Peer::connect(server.address(), "/polite");
     assert!(peer.params.server_takes_over);
     let published = "something published meanwhile, published and held".to_owned();
@@ -266,7 +270,7 @@ fn what_was_held_comes_between_the_welcome_and_what_follows() {
 
 #[test]
 fn only_where_it_was_agreed_on_messages_refer_back_to_earlier_ones() {
-    let mut server = start(1);
+    let server = start(1);
     let (mut first, mut second) =
         (Peer::connect(server.address(), "/member"), Peer::connect(server.address(), "/member"));
     let mut numbers = Numbers(1);

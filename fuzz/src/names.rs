@@ -36,7 +36,7 @@ fn check_name(name: &TopicName, text: &str) {
 fn check_route(path: &str) {
     let mut routes = Routes::default();
     for (route, is_echo) in [("/feed/", false), ("/feed/private/", false), ("/echo", true)] {
-        let added = if is_echo { routes.add(route, Box::new(Echo)) } else { routes.add(route, Box::<Feed>::default()) };
+        let added = if is_echo { routes.add(route, Echo) } else { routes.add(route, Feed::default()) };
         added.expect("three different routes");
     }
     let expected = match path {

@@ -1,9 +1,11 @@
 //! The actions of a handler during a call.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::handle::{Handle, Link, Origin};
 use crate::buf::ConnId;
 use crate::limits::CONN_TOPICS_MAX;
 use crate::proto::{CloseCode, Message, MessageKind, PeerDeflater, encode_close, encode_message};
@@ -85,8 +87,8 @@ pub(crate) enum Input {
 
 /// A connection during a call of its handler: sends messages, and requests actions of the shard.
 ///
-/// A context is valid for one call. To act on a connection later, keep its [`id`](Self::id) and use a timer
-/// ([`Handler::take_due`](super::Handler::take_due)), a topic or a request with a result.
+/// A context is valid for one call. To act on a connection later, [set a timer](Self::set_timer), or use the
+/// connection's [`Handle`], a topic or a request with a result.
 #[derive(Debug)]
 pub struct Context<'a> {
     id: ConnId,
@@ -103,6 +105,31 @@ pub struct Context<'a> {
     input: Option<Input>,
     /// The handler's count of requests in this input, if any.
     messages: Option<u32>,
+    /// When the handler's timer expires, if this call has set it; `u64::MAX` is never.
+    timer_ms: Option<u64>,
+    origin: &'a Origin,
+    link: Option<&'a Arc<Link>>,
+    /// The link, if this call has made it.
+    new_link: Option<Arc<Link>>,
+}
+
+/// The results of a call, apart from bytes and commands.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// Whether [`Context::close`] was called.
+    pub(crate) is_closed: bool,
+    /// Whether [`Context::resume_delivery`] was called.
+    pub(crate) is_delivery_resumed: bool,
+    /// The handler's choice for further messages, if it made one.
+    pub(crate) input: Option<Input>,
+    /// The count of [`Context::count_as`], if it was called.
+    pub(crate) messages: Option<u32>,
+    /// Number of the connection's subscriptions, including those requested in the call.
+    pub(crate) subscriptions: usize,
+    /// When the handler's timer expires, if the call has set it; `u64::MAX` is never.
+    pub(crate) timer_ms: Option<u64>,
+    /// What the connection's handles share, if the call has made it.
+    pub(crate) link: Option<Arc<Link>>,
 }
 
 /// The parts of a [`Context`].
@@ -119,12 +146,16 @@ pub(crate) struct ContextParts<'a> {
     pub(crate) subscriptions: usize,
     /// Whether this is an endless HTTP response, not a WebSocket.
     pub(crate) is_stream: bool,
+    /// The shard, for handles.
+    pub(crate) origin: &'a Origin,
+    /// What the connection's handles share, once there is one.
+    pub(crate) link: Option<&'a Arc<Link>>,
 }
 
 impl<'a> Context<'a> {
     /// A context for one call.
     pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
-        let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream } = parts;
+        let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream, origin, link } = parts;
         Context {
             id,
             clock,
@@ -137,7 +168,22 @@ impl<'a> Context<'a> {
             is_closed: false,
             input: None,
             messages: None,
+            timer_ms: None,
+            origin,
+            link,
+            new_link: None,
         }
+    }
+
+    /// A context for the last call of a connection, which can't send any more.
+    pub(crate) fn closed(parts: ContextParts<'a>) -> Context<'a> {
+        Context { is_closed: true, ..Context::new(parts) }
+    }
+
+    /// The results of the call.
+    pub(crate) fn outcome(self) -> Outcome {
+        let Context { is_closed, is_delivery_resumed, input, messages, subscriptions, timer_ms, new_link, .. } = self;
+        Outcome { is_closed, is_delivery_resumed, input, messages, subscriptions, timer_ms, link: new_link }
     }
 
     /// The connection's id: unique on its shard while it is open.
@@ -148,6 +194,30 @@ impl<'a> Context<'a> {
     /// The time at the beginning of this turn.
     pub fn clock(&self) -> Clock {
         self.clock
+    }
+
+    /// A handle on this connection, to send to it later and from other threads. The first one of a connection costs an
+    /// allocation.
+    pub fn handle(&mut self) -> Handle {
+        let link = match (self.link, &self.new_link) {
+            (Some(link), _) | (None, Some(link)) => link.clone(),
+            (None, None) => self.new_link.insert(Link::new(self.id, self.origin)).clone(),
+        };
+        Handle(link)
+    }
+
+    /// Sets the connection's timer: the shard calls [`on_timer`](super::Handler::on_timer) once, `after` this turn, and
+    /// within [`TICK_MS`](crate::limits::TICK_MS) milliseconds of that. A connection has one timer: a new time replaces
+    /// the earlier one.
+    pub fn set_timer(&mut self, after: Duration) {
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        // The last millisecond of all stands for no timer.
+        self.timer_ms = Some(self.clock.now_ms.saturating_add(after_ms).min(u64::MAX - 1));
+    }
+
+    /// Clears the connection's timer.
+    pub fn clear_timer(&mut self) {
+        self.timer_ms = Some(u64::MAX);
     }
 
     /// Sends `message` to this peer. All messages of a turn leave in one send at its end. After [`close`](Self::close)
@@ -257,28 +327,8 @@ impl<'a> Context<'a> {
         self.messages = Some(messages);
     }
 
-    /// The count of [`count_as`](Self::count_as), if it was called.
-    pub(crate) fn messages(&self) -> Option<u32> {
-        self.messages
-    }
-
-    /// The handler's choice for further messages, if it made one.
-    pub(crate) fn input(&self) -> Option<Input> {
-        self.input
-    }
-
     /// Number of the connection's subscriptions, including those requested in this call.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions
-    }
-
-    /// Whether [`resume_delivery`](Self::resume_delivery) was called.
-    pub(crate) fn is_delivery_resumed(&self) -> bool {
-        self.is_delivery_resumed
-    }
-
-    /// Whether [`close`](Self::close) was called.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.is_closed
     }
 }

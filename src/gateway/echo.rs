@@ -8,11 +8,13 @@ use crate::proto::Message;
 pub struct Echo;
 
 impl Handler for Echo {
+    type State = ();
+
     fn on_open(&mut self, _conn: &mut Context<'_>, _request: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         conn.send(message);
     }
 }

@@ -12,8 +12,7 @@ use super::encoder::encode_publication;
 use super::envelope::ENVELOPE;
 use super::parameters::{check_parameters, parameter};
 use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
-use crate::conn::Heartbeat;
-use crate::limits::{CONN_TOPICS_MAX, FEED_MESSAGE_BYTES_MAX};
+use crate::limits::FEED_MESSAGE_BYTES_MAX;
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
 
@@ -42,6 +41,8 @@ const RAW_REQUEST: u32 = 0;
 const ENVELOPE_REQUEST: u32 = 1;
 
 impl Handler for Feed {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let wanted = wanted(request)?;
         wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
@@ -55,22 +56,17 @@ impl Handler for Feed {
                 (false, _) => Some(RAW_REQUEST),
             };
             let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
-            let too_many = || format!("at most {CONN_TOPICS_MAX} topics on one connection: open another for the rest");
-            conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
+            conn.subscribe_with(subscribe)?;
         }
-        Ok(Accept {
-            subprotocol: has_envelope.then(|| ENVELOPE_PROTOCOL.to_owned()),
-            message_bytes_max: Some(FEED_MESSAGE_BYTES_MAX),
-            encoding: if has_envelope { *ENVELOPE } else { Encoding::RAW },
-            heartbeat: Heartbeat::WEBSOCKET,
-        })
+        let accept = Accept::default().message_bytes_max(FEED_MESSAGE_BYTES_MAX);
+        Ok(if has_envelope { accept.subprotocol(ENVELOPE_PROTOCOL).encoding(*ENVELOPE) } else { accept })
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, _message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), _message: Message<'_>) {
         conn.close(CloseCode::POLICY_VIOLATION, "this feed is read-only: publish on the control port");
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         match answer {
             Answer::Subscribed { topic, position, recovery } if request_id == ENVELOPE_REQUEST => {
                 conn.send(Message::text(&subscribed(&topic, position, &recovery)));
@@ -91,7 +87,7 @@ impl Handler for Feed {
 /// The distinct topics of a request, and the earlier publications it requests of each.
 fn wanted(request: &Request<'_>) -> Result<Vec<(TopicName, CatchUp)>, Refusal> {
     check_parameters(request.head, &["since", "history"])?;
-    let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
+    let topics = topics(request.rest)?;
     let catch_up = match (parameter(request.head, "since"), parameter(request.head, "history")) {
         (Some(_), Some(_)) => return Err(Refusal::new(400, "send either 'since' or 'history', not both")),
         (Some(since), None) => positions(since, topics.len()).ok_or_else(|| {

@@ -10,23 +10,32 @@ mod context;
 mod echo;
 mod encoder;
 mod envelope;
+mod erased;
 mod event;
 mod feed;
+mod handle;
 mod handler;
 mod origin;
 #[cfg(feature = "product")]
 mod page;
 mod parameters;
+mod request;
+mod response;
 mod routes;
 mod sizes;
 mod sse;
 
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
-pub(crate) use context::{ContextParts, Input};
+pub(crate) use context::{ContextParts, Input, Outcome};
 pub use echo::Echo;
 pub use encoder::{Encoder, encode_presence, encode_publication, register};
+pub(crate) use erased::ErasedHandler;
 pub use feed::Feed;
-pub use handler::{Accept, Get, Handler, Page, Refusal, Request, Response, Stream};
+#[cfg(test)]
+pub(crate) use handle::testing::nowhere;
+pub(crate) use handle::{Courier, Letter, Link, Origin};
+pub use handle::{Handle, SendError};
+pub use handler::Handler;
 #[cfg(feature = "centrifuge")]
 pub use handler::{UserAction, UserCommand};
 #[cfg(feature = "control")]
@@ -36,5 +45,8 @@ pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 pub use page::DemoPage;
 #[cfg(feature = "control")]
 pub(crate) use parameters::unknown_parameter;
+pub use request::{Get, Request};
+pub use response::{Accept, Page, Refusal, Response, Stream};
+pub(crate) use routes::erase;
 pub use routes::{RouteError, RouteSet, Routes};
 pub use sse::Sse;

@@ -22,6 +22,8 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
 pub struct DemoPage;
 
 impl Handler for DemoPage {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Err(Refusal::new(404, "no WebSocket here: the feed of a topic is at /feed/<topic>"))
     }
@@ -30,9 +32,9 @@ impl Handler for DemoPage {
         if !request.rest.is_empty() {
             return Err(Refusal::new(404, "not found: the feed of a topic is at /feed/<topic>"));
         }
-        let headers = PAGE_HEADERS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
-        Ok(Page { content_type: "text/html; charset=utf-8", headers, body: PAGE.as_bytes().into() }.into())
+        let page = Page::new("text/html; charset=utf-8", PAGE.as_bytes());
+        Ok(PAGE_HEADERS.iter().fold(page, |page, (name, value)| page.header(name, *value)).into())
     }
 
-    fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    fn on_message(&mut self, _: &mut Context<'_>, _: &mut (), _: Message<'_>) {}
 }

@@ -27,13 +27,15 @@ pub struct Sse {
 }
 
 impl Handler for Sse {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Err(Refusal::new(400, "this is an event stream: read it with EventSource; WebSockets are at /feed/<topic>"))
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
         check_parameters(request.head, &["last_event_id"])?;
-        let topics = topics(request.rest).map_err(|error| Refusal::new(400, error.to_string()))?;
+        let topics = topics(request.rest)?;
         topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
         if has_repeated(&topics) {
             return Err(Refusal::new(400, "duplicate topic"));
@@ -58,18 +60,14 @@ impl Handler for Sse {
         if !is_one {
             self.several.insert(conn.id(), start);
         }
-        Ok(Stream {
-            content_type: "text/event-stream",
-            headers: vec![("Cache-Control", "no-store".to_owned()), ("X-Accel-Buffering", "no".to_owned())],
-            encoding: if is_one { *EVENT } else { Encoding::PER_CONNECTION },
-            heartbeat: *COMMENT,
-        }
-        .into())
+        let encoding = if is_one { *EVENT } else { Encoding::PER_CONNECTION };
+        let stream = Stream::new("text/event-stream", ()).encoding(encoding).heartbeat(*COMMENT);
+        Ok(stream.header("Cache-Control", "no-store").header("X-Accel-Buffering", "no").into())
     }
 
-    fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    fn on_message(&mut self, _: &mut Context<'_>, _: &mut (), _: Message<'_>) {}
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         let Answer::Subscribed { topic, position, recovery } = answer else {
             // An event stream has no close reason that a browser would read: end it, and the browser reconnects.
             return conn.close(CloseCode::TRY_AGAIN_LATER, "");
@@ -95,12 +93,12 @@ impl Handler for Sse {
         conn.write(&out);
     }
 
-    fn missed_bytes_max(&self, conn: ConnId, _: Encoding, body: &Body) -> usize {
+    fn missed_bytes_max(&self, conn: ConnId, _: &(), _: Encoding, body: &Body) -> usize {
         let others = self.several.get(&conn).map_or(0, |positions| positions.len() - 1);
         event_bytes_max(body) + others * (POSITION_BYTES_MAX + ",".len())
     }
 
-    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
+    fn on_push(&mut self, conn: &mut Context<'_>, _: &mut (), topic: &TopicName, push: &Push) {
         let Push::Publication(publication) = push else { return };
         let body: &Body = &publication.body;
         let index = self.several.get(&conn.id()).and_then(|all| all.iter().position(|(other, _)| other == topic));
@@ -110,13 +108,13 @@ impl Handler for Sse {
         conn.write(&out);
     }
 
-    fn on_drain(&mut self, conn: &mut Context<'_>) {
+    fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         conn.close(CloseCode::GOING_AWAY, "");
     }
 
-    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
-        self.several.remove(&conn);
+    fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
+        self.several.remove(&conn.id());
     }
 }
 

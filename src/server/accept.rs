@@ -169,7 +169,12 @@ impl<R: Ring> Shard<'_, R> {
         self.arm_accepted(slot);
         match self.reason_to_shed(slot, from) {
             Some(shed) => self.shed(slot, shed),
-            None => self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),
+            None => {
+                if self.listener_of(slot).has_addresses {
+                    self.handshake_peers.insert(slot, from);
+                }
+                self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms));
+            }
         }
     }
 

@@ -3,7 +3,9 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use super::mesh::{Publish, ReplyTo};
 use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
 use super::send::change_outbox;
@@ -11,6 +13,7 @@ use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
 use crate::conn::{Outbox, Phase};
+use crate::gateway::{Command, Context, ContextParts, Link};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS, LOG_TOPICS_MAX};
 use crate::log;
 use crate::ring::{Op, Ring, Token};
@@ -89,6 +92,7 @@ impl<R: Ring> Shard<'_, R> {
         if matches!(cause, CloseCause::SlowConsumer | CloseCause::RateLimited) {
             self.log_close(slot, cause);
         }
+        self.handshake_peers.remove(&slot);
         let entry = &mut self.slots[slot as usize];
         if std::mem::take(&mut entry.is_delivery_paused) {
             // Pushes that wait for a first reply that will not follow would arrive without it.
@@ -104,8 +108,49 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.deflate_contexts.sub(1);
         }
         subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
+        let link = self.slot(slot).extras.as_mut().and_then(|extras| {
+            extras.timer_ms = None;
+            extras.link.take()
+        });
+        if let Some(link) = &link {
+            link.end();
+        }
         if let Some(route) = route {
-            self.routes.handler(route).on_close(id, cause);
+            self.say_goodbye(id, route, cause, link.as_ref());
+        }
+    }
+
+    /// The handler's last call for a connection. What it publishes waits for [`publish_last`](Self::publish_last): this
+    /// may be in the middle of a fan-out.
+    fn say_goodbye(&mut self, id: ConnId, route: u8, cause: CloseCause, link: Option<&Arc<Link>>) {
+        let (mut out, mut commands) = (Vec::new(), Vec::new());
+        let mut context = Context::closed(ContextParts {
+            id,
+            clock: self.clock(),
+            out: &mut out,
+            deflate: None,
+            commands: &mut commands,
+            subscriptions: 0,
+            is_stream: false,
+            origin: &self.origin,
+            link,
+        });
+        self.routes.handler(route).on_close(&mut context, cause);
+        if let Some(link) = context.outcome().link {
+            link.end();
+        }
+        self.last_drafts.extend(commands.into_iter().filter_map(|command| match command {
+            Command::Publish { draft, .. } => Some(*draft),
+            _ => None,
+        }));
+    }
+
+    /// Publishes what handlers have published for connections that ended. A draining shard has nobody to tell.
+    pub(super) fn publish_last(&mut self) {
+        for draft in std::mem::take(&mut self.last_drafts) {
+            if self.drain.is_none() {
+                self.publish(Publish { draft, reply: ReplyTo::Nobody });
+            }
         }
     }
 

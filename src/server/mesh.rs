@@ -4,7 +4,7 @@
 //! doorbell wakes a sleeping shard: at most one per target and turn, and none while the target is awake.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -14,6 +14,7 @@ use super::subscribe::PendingSubscribe;
 use crate::buf::{ConnId, Consumer, Producer, WakeFlag, queue};
 #[cfg(feature = "centrifuge")]
 use crate::gateway::UserCommand;
+use crate::gateway::{Courier, Letter, Origin};
 use crate::limits::{
     MESH_BACKLOG_PARCELS_MAX, MESH_LINK_BYTES_MAX, MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, MESH_QUEUE_PARCELS_MIN,
     MESH_REQUESTS_MAX, MESH_RETRY_MS, MESH_SHARD_PARCELS,
@@ -52,6 +53,8 @@ pub(super) enum Parcel {
     /// From the control plane: a command for a user's connections.
     #[cfg(feature = "centrifuge")]
     UserCommand(Arc<UserCommand>),
+    /// From a handle: for this connection.
+    Letter(ConnId, Letter),
     /// From the control plane: drain.
     Drain,
 }
@@ -90,6 +93,7 @@ impl Parcel {
             Parcel::Leave(_, presence) => presence.info.bytes(),
             Parcel::Subscribed(joined) => joined.answer.bytes(),
             Parcel::Answer(_, answer) => answer.bytes(),
+            Parcel::Letter(_, letter) => letter.bytes(),
             _ => 0,
         };
         size_of::<Parcel>() + held
@@ -227,16 +231,21 @@ pub(super) struct Mesh<A> {
     /// Parcels for shards that have left.
     returned: Vec<Parcel>,
     asleep: WakeFlag,
+    /// The way to all shards from outside.
+    ports: Arc<Ports>,
     /// Dropped with the mesh: other shards then see that nobody takes their parcels.
     _life: Arc<()>,
 }
 
-/// The control plane's end of the mesh: publishes messages from outside the shards.
-pub struct Publisher {
-    shards: Vec<Port>,
+/// Publishes messages from outside the shards. Clones publish through the same queues; each call takes a lock of one
+/// shard's queue for some nanoseconds, and never waits for the shard.
+#[derive(Clone)]
+pub struct Publisher(Arc<Ports>);
+
+/// The way to all shards from outside: of publishers, and of handles on connections.
+struct Ports {
+    shards: Vec<Mutex<Port>>,
     homes: Homes,
-    /// Shards that have received the drain parcel, from the first on.
-    drained: usize,
 }
 
 /// The control plane's way to a shard.
@@ -245,6 +254,8 @@ struct Port {
     load: Load,
     asleep: WakeFlag,
     event: Event,
+    /// The shard has received the drain parcel.
+    is_drained: bool,
 }
 
 /// Capacities of the queues between shards.
@@ -283,7 +294,8 @@ pub(super) fn connect<A: Clone>(
     for (asleep, event) in asleep.iter().zip(events) {
         let (queue, consumer) = queue(queue_parcels.max(MESH_QUEUE_PARCELS_MIN));
         incoming.push(vec![consumer]);
-        shards.push(Port { queue, load: Load::default(), asleep: asleep.clone(), event: event.clone() });
+        let (asleep, event) = (asleep.clone(), event.clone());
+        shards.push(Mutex::new(Port { queue, load: Load::default(), asleep, event, is_drained: false }));
     }
     let mut link = |from: usize, to: usize| {
         if from == to {
@@ -295,6 +307,7 @@ pub(super) fn connect<A: Clone>(
         let (asleep, address, life) = (asleep[to].clone(), addresses[to].clone(), Arc::downgrade(&lives[to]));
         Some(Link { interests, others, asleep, address, sent: false, ring_ms: None, life })
     };
+    let ports = Arc::new(Ports { shards, homes });
     let count = addresses.len();
     let links: Vec<Vec<_>> = (0..count).map(|from| (0..count).map(|to| link(from, to)).collect()).collect();
     let ends = links.into_iter().zip(interests).zip(incoming).zip(asleep).zip(lives).enumerate();
@@ -310,16 +323,22 @@ pub(super) fn connect<A: Clone>(
             requests: 0,
             returned: Vec::new(),
             asleep,
+            ports: ports.clone(),
             _life: life,
         })
         .collect();
-    (Publisher { shards, homes, drained: 0 }, meshes)
+    (Publisher(ports), meshes)
 }
 
 impl<A> Mesh<A> {
     /// Which shard is the home of a topic.
     pub(super) fn home(&self, topic: &TopicName) -> usize {
         self.homes.of(topic)
+    }
+
+    /// This shard, for handles.
+    pub(super) fn origin(&self) -> Origin {
+        Origin { courier: self.ports.clone(), shard: self.shard as u16 }
     }
 
     /// This shard's number.
@@ -535,10 +554,10 @@ impl Publisher {
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`] here or from the receiver, and the others from the
     /// receiver. A receiver that fails means that the shard has stopped.
-    pub fn publish(&mut self, draft: Draft) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
+    pub fn publish(&self, draft: Draft) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
         let (reply, outcome) = oneshot::channel();
-        let home = self.home(&draft.topic)?;
-        self.send(home, Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Control(reply) })))?;
+        let home = self.0.homes.of(&draft.topic);
+        self.0.send_bounded(home, Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Control(reply) })))?;
         Ok(outcome)
     }
 
@@ -546,10 +565,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that the shard has stopped.
-    pub fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError> {
+    pub fn ask(&self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError> {
         let (reply, answer) = oneshot::channel();
-        let home = self.home(&topic)?;
-        self.send(home, Parcel::Query(Box::new(TopicQuery { topic, query, reply: ReplyTo::Control(reply) })))?;
+        let home = self.0.homes.of(&topic);
+        self.0
+            .send_bounded(home, Parcel::Query(Box::new(TopicQuery { topic, query, reply: ReplyTo::Control(reply) })))?;
         Ok(answer)
     }
 
@@ -558,11 +578,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
-    pub fn topics(&mut self) -> Result<Vec<oneshot::Receiver<ActiveTopics>>, PublishError> {
-        let count = self.shards.len();
+    pub fn topics(&self) -> Result<Vec<oneshot::Receiver<ActiveTopics>>, PublishError> {
+        let count = self.0.shards.len();
         let list = |shard| {
             let (reply, topics) = oneshot::channel();
-            self.send(shard, Parcel::ListTopics(reply)).map(|()| topics)
+            self.0.send(shard, Parcel::ListTopics(reply)).map(|()| topics)
         };
         (0..count).map(list).collect()
     }
@@ -571,11 +591,11 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
-    pub fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
-        let shards = self.shards.len();
+    pub fn slowest(&self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
+        let shards = self.0.shards.len();
         let list = |shard| {
             let (reply, slowest) = oneshot::channel();
-            self.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
+            self.0.send(shard, Parcel::ListSlowest(count, reply)).map(|()| slowest)
         };
         (0..shards).map(list).collect()
     }
@@ -585,40 +605,57 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Busy`]: some shards may have it already; call again, since a repeated command does no harm.
-    pub fn order(&mut self, order: UserCommand) -> Result<(), PublishError> {
+    pub fn order(&self, order: UserCommand) -> Result<(), PublishError> {
         let order = Arc::new(order);
-        (0..self.shards.len()).try_for_each(|shard| self.send(shard, Parcel::UserCommand(order.clone())))
-    }
-
-    /// The home of a topic, if it still takes parcels: a shard that has left never answers.
-    fn home(&mut self, topic: &TopicName) -> Result<usize, PublishError> {
-        let home = self.homes.of(topic);
-        let Port { queue, load, .. } = &mut self.shards[home];
-        load.settle(queue.len());
-        if home < self.drained {
-            Err(PublishError::Stopping)
-        } else if load.bytes >= MESH_LINK_BYTES_MAX {
-            Err(PublishError::Busy)
-        } else {
-            Ok(home)
-        }
+        (0..self.0.shards.len()).try_for_each(|shard| self.0.send(shard, Parcel::UserCommand(order.clone())))
     }
 
     /// Drains all shards: they accept no connection, close each with 1001, and end.
     ///
     /// # Errors
     /// [`PublishError::Busy`]: some queue was full; call again.
-    pub fn drain(&mut self) -> Result<(), PublishError> {
-        // Each shard receives the parcel once: a shard may have left since, and its queue would fill up.
-        while self.drained < self.shards.len() {
-            self.send(self.drained, Parcel::Drain)?;
-            self.drained += 1;
+    pub fn drain(&self) -> Result<(), PublishError> {
+        self.0.shards.iter().try_for_each(|port| {
+            let mut port = lock(port);
+            // Each shard receives the parcel once: a shard may have left since, and its queue would fill up.
+            if !port.is_drained {
+                port.send(Parcel::Drain)?;
+                port.is_drained = true;
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Ports {
+    /// Sends a parcel that holds much, unless the shard has much to take, or has left: it would never answer.
+    fn send_bounded(&self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
+        let mut port = lock(&self.shards[shard]);
+        let Port { queue, load, .. } = &mut *port;
+        load.settle(queue.len());
+        if port.is_drained {
+            Err(PublishError::Stopping)
+        } else if port.load.bytes >= MESH_LINK_BYTES_MAX {
+            Err(PublishError::Busy)
+        } else {
+            port.send(parcel)
         }
-        Ok(())
     }
 
-    fn send(&mut self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
-        let Port { queue, load, asleep, event } = &mut self.shards[shard];
+    fn send(&self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
+        lock(&self.shards[shard]).send(parcel)
+    }
+}
+
+impl Courier for Ports {
+    fn deliver(&self, shard: u16, id: ConnId, letter: Letter) -> bool {
+        self.send_bounded(usize::from(shard), Parcel::Letter(id, letter)).is_ok()
+    }
+}
+
+impl Port {
+    fn send(&mut self, parcel: Parcel) -> Result<(), PublishError> {
+        let Port { queue, load, asleep, event, .. } = self;
         let bytes = parcel.bytes();
         queue.push(parcel).map_err(|_| PublishError::Busy)?;
         load.add(bytes);
@@ -628,6 +665,10 @@ impl Publisher {
         }
         Ok(())
     }
+}
+
+fn lock(port: &Mutex<Port>) -> MutexGuard<'_, Port> {
+    port.lock().expect("nobody panics with the lock")
 }
 
 #[cfg(test)]
@@ -643,7 +684,7 @@ mod tests {
         Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(payload))
     }
 
-    fn publish(publisher: &mut Publisher, payload: &'static str) -> Result<(), PublishError> {
+    fn publish(publisher: &Publisher, payload: &'static str) -> Result<(), PublishError> {
         publisher.publish(draft(payload)).map(drop)
     }
 
@@ -664,8 +705,8 @@ mod tests {
     #[test]
     fn everybody_reaches_everybody_in_order() {
         let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = connect(&[(); 3], &events, MeshSizes::of(1), HOME_KEY);
-        publish(&mut publisher, "from control").unwrap();
+        let (publisher, mut meshes) = connect(&[(); 3], &events, MeshSizes::of(1), HOME_KEY);
+        publish(&publisher, "from control").unwrap();
         let home = meshes[0].home(&TopicName::new("a").unwrap());
         for from in (0..3).filter(|from| *from != home) {
             meshes[from].send(home, message("1"));
@@ -677,7 +718,7 @@ mod tests {
     #[test]
     fn who_subscribes_comes_before_what_is_published_and_in_order() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let topic = TopicName::new("a").unwrap();
         let home = meshes[0].home(&topic);
         let presence = Presence { join: JoinId::new(0, 1), info: Arc::default() };
@@ -686,7 +727,7 @@ mod tests {
         other.send(home, Parcel::Interest(topic.clone(), 1));
         other.send(home, Parcel::Leave(topic.clone(), presence));
         other.send(home, Parcel::Disinterest(topic, 1));
-        publish(&mut publisher, "from control").unwrap();
+        publish(&publisher, "from control").unwrap();
         let mut parcels = Vec::new();
         meshes[home].receive(&mut parcels);
         let kind = |parcel: &Parcel| match parcel {
@@ -735,7 +776,7 @@ mod tests {
     #[test]
     fn what_nobody_takes_is_bounded_in_bytes() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
         let mut sent = 0;
         while !meshes[0].is_congested() {
             meshes[0].send(1, large());
@@ -816,21 +857,21 @@ mod tests {
     #[test]
     fn a_sleeping_shard_is_woken_once_and_an_awake_one_never() {
         let events = [Event::new().unwrap()];
-        let (mut publisher, meshes) = connect(&[()], &events, MeshSizes::of(1), HOME_KEY);
-        publish(&mut publisher, "awake").unwrap();
+        let (publisher, meshes) = connect(&[()], &events, MeshSizes::of(1), HOME_KEY);
+        publish(&publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
-        assert!(publisher.shards[0].asleep.take(), "the first sender wakes it");
-        assert!(!publisher.shards[0].asleep.take(), "the second need not");
+        assert!(lock(&publisher.0.shards[0]).asleep.take(), "the first sender wakes it");
+        assert!(!lock(&publisher.0.shards[0]).asleep.take(), "the second need not");
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO);
         meshes[0].woke();
-        assert!(!publisher.shards[0].asleep.take());
+        assert!(!lock(&publisher.0.shards[0]).asleep.take());
     }
 
     #[test]
     fn each_shard_receives_one_drain_and_no_query_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (mut publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
-        while publisher.send(1, message("early")).is_ok() {}
+        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        while publisher.0.send(1, message("early")).is_ok() {}
         for _ in 0..2 * MESH_QUEUE_PARCELS {
             assert_eq!(publisher.drain(), Err(PublishError::Busy));
         }
@@ -839,6 +880,6 @@ mod tests {
         assert!(matches!(parcels[..], [Parcel::Drain]), "{} parcels", parcels.len());
         meshes[1].receive(&mut parcels);
         assert_eq!(publisher.drain(), Ok(()));
-        assert_eq!(publish(&mut publisher, "late"), Err(PublishError::Stopping));
+        assert_eq!(publish(&publisher, "late"), Err(PublishError::Stopping));
     }
 }

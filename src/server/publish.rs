@@ -44,7 +44,7 @@ impl<R: Ring> Shard<'_, R> {
         self.mesh.shard() as u16
     }
 
-    fn publish(&mut self, publish: Publish) {
+    pub(super) fn publish(&mut self, publish: Publish) {
         let home = self.mesh.home(&publish.draft.topic);
         if home == self.mesh.shard() {
             self.sequence(publish);

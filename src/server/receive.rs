@@ -1,7 +1,9 @@
 //! Receives bytes: first the opening handshake, then messages for the handler.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::num::NonZeroU64;
+use std::sync::Arc;
 
 use super::listener::ShardListener;
 use super::metrics::CloseCause;
@@ -11,8 +13,8 @@ use super::slot::{ConnExtras, Slot, Stage};
 use crate::buf::Received;
 use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
 use crate::gateway::{
-    Accept, Clock, Command, Context, ContextParts, Get, Input, Origins, Page, PageRefused, Refusal, Request, Response,
-    Routes, Stream,
+    Accept, Clock, Command, Context, ContextParts, Get, Input, Link, Origin, Origins, Outcome, Page, PageRefused,
+    Refusal, Request, Response, Routes, Stream,
 };
 use crate::limits::{CONN_TOPICS_MAX, INPUT_COMMANDS_MAX, REPLIES_BYTES};
 use crate::proto::{
@@ -63,6 +65,9 @@ pub(super) struct InputContext<'a> {
     is_opened: bool,
     /// Why the request was rejected, for the log.
     rejected: Option<Cow<'static, str>>,
+    origin: &'a Origin,
+    /// Where the peer is, during the handshake.
+    peer: Option<IpAddr>,
 }
 
 /// Received bytes.
@@ -150,6 +155,10 @@ impl<R: Ring> Shard<'_, R> {
     ) -> (Progress, bool) {
         let clock = self.clock();
         let entry = &mut self.slots[slot as usize];
+        let peer = match entry.conn.phase {
+            Phase::Handshake(_) => self.handshake_peers.get(&slot).copied(),
+            _ => None,
+        };
         let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let mut input_context = InputContext {
             clock,
@@ -171,6 +180,8 @@ impl<R: Ring> Shard<'_, R> {
             messages: 0,
             is_opened: false,
             rejected: None,
+            origin: &self.origin,
+            peer,
         };
         let progress = on_bytes(&mut input_context, &mut self.ring);
         self.metrics.messages_received.add(input_context.messages);
@@ -179,6 +190,7 @@ impl<R: Ring> Shard<'_, R> {
         if let Some(reason) = rejected {
             self.log_rejected(slot, &reason);
         }
+        self.arm_handler_timer(slot);
         if is_opened && self.slots[slot as usize].takes_context_over() {
             self.metrics.deflate_contexts.add(1);
         }
@@ -187,6 +199,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// The handshake was accepted.
     fn on_opened(&mut self, slot: u32) {
+        self.handshake_peers.remove(&slot);
         let is_stream = self.slot(slot).conn.is_stream;
         let open = if is_stream { &self.metrics.streams } else { &self.metrics.websockets };
         open.add(1);
@@ -257,17 +270,22 @@ impl InputContext<'_> {
         let (rate, now_ms) = (self.rate, self.now_ms);
         let Slot { id, route, conn, extras, subscriptions, .. } = &mut *self.slot;
         let deflate_window = conn.deflate_window;
+        let (sent, link) = ConnExtras::sent_and_link(extras);
         let mut context = Context::new(ContextParts {
             id: *id,
             clock: self.clock,
             out: self.out,
-            deflate: deflate_window.map(|window| self.deflater.for_peer(window, ConnExtras::sent(extras))),
+            deflate: deflate_window.map(|window| self.deflater.for_peer(window, sent)),
             commands: self.commands,
             subscriptions: subscriptions.len(),
             is_stream: false,
+            origin: self.origin,
+            link,
         });
         self.routes.handler(route.expect("an open connection has a handler")).on_resume(&mut context);
-        let (is_closed, input, messages) = (context.is_closed(), context.input(), context.messages().unwrap_or(0));
+        let Outcome { is_closed, input, messages, timer_ms, link, .. } = context.outcome();
+        let messages = messages.unwrap_or(0);
+        self.slot.keep(timer_ms, link);
         self.slot.set_input(input.unwrap_or_default());
         if is_closed {
             self.slot.conn.phase = Phase::Closing;
@@ -336,7 +354,7 @@ impl InputContext<'_> {
                     return self.refuse_page(refused);
                 }
                 if let Some((route, rest)) = route {
-                    return self.on_get_request(route, origin, &Get { rest, head });
+                    return self.on_get_request(route, rest, origin, head);
                 }
                 return self.refuse_with(Refusal::new(404, NOT_FOUND));
             }
@@ -364,11 +382,16 @@ impl InputContext<'_> {
             commands: self.commands,
             subscriptions: 0,
             is_stream: false,
+            origin: self.origin,
+            link: None,
         });
-        let request = Request { rest, head, upgrade: &upgrade };
-        match self.routes.handler(route).on_open(&mut context, &request) {
+        let (path, handler) = self.routes.entry(route);
+        let request = Request { get: Get { route: path, rest, head, peer: self.peer }, upgrade: &upgrade };
+        let accept = handler.on_open(&mut context, &request);
+        let Outcome { is_closed, timer_ms, link, .. } = context.outcome();
+        match accept {
             Ok(accept) => {
-                let is_closed = context.is_closed();
+                self.slot.keep(timer_ms, link);
                 if let Some(context) = deflate_context {
                     self.slot.extras.get_or_insert_default().deflate_context = Some(Box::new(context));
                 }
@@ -379,7 +402,7 @@ impl InputContext<'_> {
                 Progress::Continue
             }
             Err(refusal) => {
-                self.commands.clear();
+                discard(self.commands, link);
                 self.refuse_with(refusal)
             }
         }
@@ -409,7 +432,7 @@ impl InputContext<'_> {
     }
 
     /// Answers a GET without an upgrade.
-    fn on_get_request(&mut self, route: u8, origin: Option<&str>, get: &Get<'_>) -> Progress {
+    fn on_get_request(&mut self, route: u8, rest: &str, origin: Option<&str>, head: &RequestHead<'_>) -> Progress {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -419,18 +442,22 @@ impl InputContext<'_> {
             commands: self.commands,
             subscriptions: 0,
             is_stream: true,
+            origin: self.origin,
+            link: None,
         });
-        let response = self.routes.handler(route).on_get(&mut context, get);
-        let is_closed = context.is_closed();
+        let (path, handler) = self.routes.entry(route);
+        let response = handler.on_get(&mut context, &Get { route: path, rest, head, peer: self.peer });
+        let Outcome { is_closed, timer_ms, link, .. } = context.outcome();
         match response {
             Ok(Response::Page(Page { content_type, mut headers, body })) => {
-                self.commands.clear();
+                discard(self.commands, link);
                 add_origin(&mut headers, origin);
                 let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
                 encode_response(self.out, 200, content_type, &body, &headers);
                 self.over(CloseCause::Answered)
             }
-            Ok(Response::Stream(Stream { content_type, mut headers, encoding, heartbeat })) => {
+            Ok(Response::Stream(Stream { content_type, mut headers, encoding, heartbeat, .. })) => {
+                self.slot.keep(timer_ms, link);
                 add_origin(&mut headers, origin);
                 encode_stream_head(self.out, content_type, &headers);
                 self.out.extend_from_slice(&first_out);
@@ -442,7 +469,7 @@ impl InputContext<'_> {
                 if is_closed { Progress::Closed } else { Progress::Continue }
             }
             Err(refusal) => {
-                self.commands.clear();
+                discard(self.commands, link);
                 match refusal.status {
                     426 => self.refuse(HandshakeError::NotAnUpgrade),
                     _ => self.refuse_with(refusal),
@@ -514,21 +541,25 @@ impl InputContext<'_> {
                     }
                     self.messages += 1;
                     let route = route.expect("an open connection has a handler");
+                    let (sent, link) = ConnExtras::sent_and_link(extras);
                     let mut context = Context::new(ContextParts {
                         id: *id,
                         clock: self.clock,
                         out: self.out,
-                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, ConnExtras::sent(extras))),
+                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, sent)),
                         commands: self.commands,
                         subscriptions,
                         is_stream: false,
+                        origin: self.origin,
+                        link,
                     });
                     self.routes.handler(route).on_message(&mut context, message);
-                    subscriptions = context.subscriptions();
-                    let (is_closed, input) = (context.is_closed(), context.input());
-                    let others = context.messages().unwrap_or(1).saturating_sub(1);
-                    self.slot.set_input(input.unwrap_or_default());
-                    if is_closed {
+                    let outcome = context.outcome();
+                    subscriptions = outcome.subscriptions;
+                    let others = outcome.messages.unwrap_or(1).saturating_sub(1);
+                    self.slot.keep(outcome.timer_ms, outcome.link);
+                    self.slot.set_input(outcome.input.unwrap_or_default());
+                    if outcome.is_closed {
                         self.slot.conn.phase = Phase::Closing;
                     }
                     // The handler has processed this message already, so the limit applies from the next one on.
@@ -554,6 +585,14 @@ impl InputContext<'_> {
             encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None);
         }
         self.over(CloseCause::RateLimited)
+    }
+}
+
+/// Forgets what the handler has requested for a connection that it does not open.
+fn discard(commands: &mut Vec<Command>, link: Option<Arc<Link>>) {
+    commands.clear();
+    if let Some(link) = link {
+        link.end();
     }
 }
 
@@ -606,6 +645,8 @@ mod tests {
     }
 
     impl Handler for Greeter {
+        type State = ();
+
         fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
             self.entered.send(()).unwrap();
             drop(self.gate.lock().unwrap());
@@ -614,28 +655,25 @@ mod tests {
             Ok(Accept::default())
         }
 
-        fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+        fn on_message(&mut self, _: &mut Context<'_>, _: &mut (), _: Message<'_>) {}
     }
 
     /// Responds with values that no header field can carry.
     struct Careless;
 
     impl Handler for Careless {
+        type State = ();
+
         fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
-            Ok(Accept { subprotocol: Some("a\r\nX-Foreign: 1".to_owned()), ..Accept::default() })
+            Ok(Accept::default().subprotocol("a\r\nX-Foreign: 1"))
         }
 
         fn on_get(&mut self, _: &mut Context<'_>, _: &Get<'_>) -> Result<Response, Refusal> {
-            Ok(Stream {
-                content_type: "text/plain",
-                headers: vec![("X-Good", "1".to_owned()), ("X-Bad", "1\r\nX-Foreign: 1".to_owned())],
-                encoding: crate::topics::Encoding::default(),
-                heartbeat: crate::conn::Heartbeat::default(),
-            }
-            .into())
+            let stream = Stream::new("text/plain", ()).header("X-Good", "1");
+            Ok(stream.header("X-Bad", "1\r\nX-Foreign: 1").into())
         }
 
-        fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+        fn on_message(&mut self, _: &mut Context<'_>, _: &mut (), _: Message<'_>) {}
     }
 
     #[test]
@@ -645,7 +683,7 @@ mod tests {
             shards: 1,
             ..ServerConfig::default()
         };
-        let mut server = Server::builder(config).route("/careless", || Careless).start().unwrap();
+        let server = Server::builder(config).route("/careless", || Careless).start().unwrap();
         let upgrade = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Protocol: a\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n";
         for (fields, status, good) in [(upgrade, "101", 0), ("", "200", 1)] {
@@ -662,8 +700,7 @@ mod tests {
             assert_eq!((&head[9..12], head.matches("X-Good: 1").count()), (status, good), "{head}");
             assert!(!head.contains("X-Foreign") && !head.contains("Sec-WebSocket-Protocol"), "{head}");
         }
-        server.publisher.drain().unwrap();
-        assert!(server.ended.blocking_recv().is_err(), "the server ends without an error");
+        server.shutdown();
     }
 
     #[test]
@@ -677,7 +714,7 @@ mod tests {
         };
         let greeter_gate = gate.clone();
         let greeter = move || Greeter { entered: entered.clone(), gate: greeter_gate.clone() };
-        let mut server = Server::builder(config).route("/greet", greeter).start().unwrap();
+        let server = Server::builder(config).route("/greet", greeter).start().unwrap();
 
         let closed_gate = gate.lock().unwrap();
         let mut peer = TcpStream::connect(server.address()).unwrap();
@@ -698,7 +735,6 @@ mod tests {
         assert_eq!((metrics.websockets.get(), metrics.subscriptions.get(), metrics.topics.get()), (0, 0, 0));
         let publication = server.publisher.publish(Draft::new(topic(), true, Bytes::from("hello")));
         assert_eq!(publication.unwrap().blocking_recv().unwrap().unwrap().offset, 1);
-        server.publisher.drain().unwrap();
-        assert!(server.ended.blocking_recv().is_err(), "the server ends without an error");
+        server.shutdown();
     }
 }

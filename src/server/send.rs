@@ -5,9 +5,11 @@ use std::ops::Range;
 use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
-use crate::buf::SharedFrame;
+use crate::buf::{ConnId, SharedFrame};
 use crate::conn::Outbox;
+use crate::gateway::Letter;
 use crate::limits::REPLIES_BYTES;
+use crate::proto::Message;
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
 
 /// What this turn has to say to single peers, collected to leave in one go.
@@ -250,8 +252,37 @@ impl<R: Ring> Shard<'_, R> {
         }
         self.metrics.bytes_sent.add(u64::from(entry.sending_bytes));
         change_outbox(entry, self.metrics, Outbox::on_sent);
+        self.count_handle_bytes(slot, 0);
         self.resume_if_drained(slot);
         self.mark_dirty(slot);
+    }
+
+    /// So many bytes of a connection's handles have just become a reply. Those that are not in its outbox any more make
+    /// room for others.
+    fn count_handle_bytes(&mut self, slot: u32, more: usize) {
+        let Slot { conn, extras, .. } = &mut self.slots[slot as usize];
+        let Some(extras) = extras.as_deref_mut().filter(|extras| extras.link.is_some()) else { return };
+        let before = extras.handle_bytes + more;
+        extras.handle_bytes = before.min(conn.outbox.bytes());
+        if let Some(link) = &extras.link {
+            link.on_sent(before - extras.handle_bytes);
+        }
+    }
+
+    /// A handle on a connection has sent something.
+    pub(super) fn on_letter(&mut self, id: ConnId, letter: Letter) {
+        let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) else { return };
+        let bytes = match letter {
+            Letter::Message(kind, payload) => {
+                self.call_handler(slot, |_, context| context.send(Message { kind, payload: &payload }));
+                payload.len()
+            }
+            Letter::Close(code, reason) => {
+                self.call_handler(slot, |_, context| context.close(code, &reason));
+                0
+            }
+        };
+        self.count_handle_bytes(slot, bytes);
     }
 
     /// A send that should have told at once how far it came completed later: nobody knows what the peer has.

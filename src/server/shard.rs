@@ -6,7 +6,8 @@
 //! [`secure`](super::secure), [`send`](super::send), [`close`](super::close), [`timers`](super::timers),
 //! [`publish`](super::publish), [`drain`](super::drain).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 #[cfg(feature = "centrifuge")]
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -26,18 +27,18 @@ use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
 use super::secure::Sessions;
 use super::send::Replies;
-use super::slot::{Slot, Stage};
+use super::slot::{ConnExtras, Slot, Stage};
 use super::variant::nanoseconds;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
 use crate::conn::Phase;
 #[cfg(feature = "centrifuge")]
 use crate::gateway::UserCommand;
-use crate::gateway::{Clock, Command, Context, ContextParts, Handler, Routes};
+use crate::gateway::{Clock, Command, Context, ContextParts, ErasedHandler, Origin, Outcome, Routes};
 use crate::limits::{MESH_RETRY_MS, PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
-use crate::topics::{Answer, Batch, Bundles, Home, Topics};
+use crate::topics::{Answer, Batch, Bundles, Draft, Home, Topics};
 
 /// The longest wait of a shard without timers; a wakeup this rare costs nothing worth saving.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -77,6 +78,10 @@ pub(super) struct Shard<'m, R: Ring> {
     /// Number of named joins that this shard's connections have requested.
     pub(super) joins: u64,
     pub(super) catch_ups: CatchUps,
+    /// What handlers have published for connections that ended.
+    pub(super) last_drafts: Vec<Draft>,
+    /// This shard, for handles.
+    pub(super) origin: Origin,
     /// Answers from this shard to connections of its own.
     pub(super) answers: Vec<(ToConn, Answer)>,
     /// Both serve all connections, one message after the other.
@@ -99,6 +104,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) accepts: Accepts,
     pub(super) admission: Admission,
     pub(super) addresses: Option<Addresses>,
+    /// Where the connections in their opening handshake come from, by slot.
+    pub(super) handshake_peers: HashMap<u32, IpAddr>,
     /// When to accept again, if the kernel had no room.
     pub(super) accept_retry_ms: Option<u64>,
     /// The drain, once it has begun.
@@ -141,11 +148,13 @@ impl<'m, R: Ring> Shard<'m, R> {
             metrics: &all_metrics[parts.mesh.shard()],
             all_metrics,
             routes: parts.routes,
+            origin: parts.mesh.origin(),
             mesh: parts.mesh,
             topics: Topics::new(parts.config.fan_out.express_subscribers_max),
             home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
             config: parts.config,
             joins: 0,
+            last_drafts: Vec::new(),
             catch_ups: CatchUps::default(),
             answers: Vec::new(),
             // Unused capacity is not touched, so it costs nothing. Growing later would move a million slots.
@@ -162,6 +171,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             accepts: Accepts::default(),
             admission: Admission::new(rate),
             addresses: parts.addresses.map(Addresses::new),
+            handshake_peers: HashMap::new(),
             accept_retry_ms: None,
             drain: None,
             wake: parts.wake,
@@ -201,7 +211,8 @@ impl<'m, R: Ring> Shard<'m, R> {
     pub(super) fn fall_asleep(&mut self) -> Duration {
         let is_waited_for = !self.recv_queue.is_empty() || !self.resuming.is_empty();
         let has_work = self.topics.has_work() || self.catch_ups.has_work() || self.sessions.have_work();
-        if has_work || !self.answers.is_empty() || is_waited_for {
+        let has_answers = !self.answers.is_empty() || !self.last_drafts.is_empty();
+        if has_work || has_answers || is_waited_for {
             return Duration::ZERO;
         }
         let sleep_max = self.mesh.sleep_max().min(self.until_next_timer());
@@ -222,7 +233,6 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.next_drain_ms(),
             self.next_scarce_ms(),
             sweep_ms,
-            self.routes.deadline_ms(),
             self.topics.next_due_ms(),
         ];
         let next_ms = times.into_iter().flatten().min();
@@ -243,6 +253,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.resume_some();
         self.on_time();
         self.advance_handshakes();
+        self.publish_last();
         self.count_deflate();
         self.send_replies();
         self.send_publications();
@@ -351,6 +362,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
             #[cfg(feature = "centrifuge")]
             Parcel::UserCommand(command) => self.on_user_command(&command),
+            Parcel::Letter(id, letter) => self.on_letter(id, letter),
             Parcel::Drain => self.drain(),
         }
     }
@@ -372,11 +384,6 @@ impl<'m, R: Ring> Shard<'m, R> {
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
         self.drain_some();
-        while let Some(id) = self.routes.take_due(self.now_ms) {
-            if let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) {
-                self.call_handler(slot, |handler, context| handler.on_timer(context));
-            }
-        }
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
             self.home.sweep(self.unix_ms);
@@ -394,7 +401,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     /// Calls the handler of `slot`, and carries out its commands.
-    pub(super) fn call_handler(&mut self, slot: u32, call: impl FnOnce(&mut dyn Handler, &mut Context<'_>)) {
+    pub(super) fn call_handler(&mut self, slot: u32, call: impl FnOnce(&mut dyn ErasedHandler, &mut Context<'_>)) {
         let start = self.begin_reply(slot);
         let clock = self.clock();
         let is_listening = self.is_listening(slot);
@@ -403,6 +410,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             // A reply before this one has failed and ended the connection.
             return self.end_reply(slot, start);
         };
+        let (sent, link) = ConnExtras::sent_and_link(&mut entry.extras);
         let mut context = Context::new(ContextParts {
             id: entry.id,
             clock,
@@ -410,11 +418,13 @@ impl<'m, R: Ring> Shard<'m, R> {
             commands: &mut self.commands,
             subscriptions: entry.subscriptions.len(),
             is_stream: entry.conn.is_stream,
-            deflate: entry.deflater(&mut self.deflater),
+            deflate: entry.conn.deflate_window.map(|window| self.deflater.for_peer(window, sent)),
+            origin: &self.origin,
+            link,
         });
         call(self.routes.handler(route), &mut context);
-        let (is_closed, is_delivery_resumed, input) =
-            (context.is_closed(), context.is_delivery_resumed(), context.input());
+        let Outcome { is_closed, is_delivery_resumed, input, timer_ms, link, .. } = context.outcome();
+        entry.keep(timer_ms, link);
         if is_delivery_resumed {
             self.end_first_reply(slot, start);
         } else {
@@ -425,6 +435,9 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.set_input(slot, input);
         }
         self.apply_commands(slot);
+        if timer_ms.is_some() && self.is_listening(slot) {
+            self.arm_handler_timer(slot);
+        }
         if is_closed && self.is_listening(slot) {
             let is_draining = self.drain.is_some();
             self.close_for(slot, if is_draining { CloseCause::Drain } else { CloseCause::Application });

@@ -1,13 +1,15 @@
 //! The state of a connection on its shard: the conversation, and the operations that the kernel holds.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::recv_mode::{RecvMode, Traffic};
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection, Rate};
-use crate::gateway::Input;
+use crate::gateway::{Input, Link};
 use crate::limits::SLOT_BYTES;
-use crate::proto::{DeflateContext, Deflater, PeerDeflater, SlidingWindow};
+use crate::proto::{DeflateContext, SlidingWindow};
 use crate::ring::FixedFd;
 use crate::topics::{Encoding, Presence, TopicId, Variant};
 
@@ -92,6 +94,12 @@ pub(super) struct ConnExtras {
     pub(super) unread: Vec<u8>,
     /// Its compression contexts, if the handshake agreed on context takeover.
     pub(super) deflate_context: Option<Box<DeflateContext>>,
+    /// When its handler's timer expires.
+    pub(super) timer_ms: Option<u64>,
+    /// What its handles share, once there is one.
+    pub(super) link: Option<Arc<Link>>,
+    /// Bytes of its handles in the outbox.
+    pub(super) handle_bytes: usize,
 }
 
 impl ConnExtras {
@@ -102,7 +110,16 @@ impl ConnExtras {
 
     /// The context of messages to the peer.
     pub(super) fn sent(extras: &mut Option<Box<ConnExtras>>) -> Option<&mut SlidingWindow> {
-        extras.as_deref_mut()?.deflate_context.as_deref_mut()?.sent.as_mut()
+        Self::sent_and_link(extras).0
+    }
+
+    /// The context of messages to the peer, and what its handles share.
+    pub(super) fn sent_and_link(
+        extras: &mut Option<Box<ConnExtras>>,
+    ) -> (Option<&mut SlidingWindow>, Option<&Arc<Link>>) {
+        let Some(extras) = extras.as_deref_mut() else { return (None, None) };
+        let sent = extras.deflate_context.as_deref_mut().and_then(|context| context.sent.as_mut());
+        (sent, extras.link.as_ref())
     }
 
     /// The context of messages from the peer.
@@ -151,10 +168,24 @@ impl Slot {
         }
     }
 
-    /// The compressor for its peer, if the handshake agreed on compression.
-    pub(super) fn deflater<'d>(&'d mut self, deflater: &'d mut Deflater) -> Option<PeerDeflater<'d>> {
-        let sent = ConnExtras::sent(&mut self.extras);
-        self.conn.deflate_window.map(|window| deflater.for_peer(window, sent))
+    /// Keeps the timer and the link that a call of its handler has set.
+    pub(super) fn keep(&mut self, timer_ms: Option<u64>, link: Option<Arc<Link>>) {
+        match timer_ms {
+            // Nothing to clear.
+            Some(u64::MAX) if self.extras.is_none() => {}
+            Some(timer_ms) => {
+                self.extras.get_or_insert_default().timer_ms = Some(timer_ms).filter(|ms| *ms != u64::MAX);
+            }
+            None => {}
+        }
+        if let Some(link) = link {
+            self.extras.get_or_insert_default().link = Some(link);
+        }
+    }
+
+    /// When its handler's timer expires.
+    pub(super) fn timer_ms(&self) -> Option<u64> {
+        self.extras.as_ref().and_then(|extras| extras.timer_ms)
     }
 
     /// Whether it keeps compression contexts.

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
@@ -16,14 +17,17 @@ use super::addresses::AddressCounts;
 use super::listener::{ListenAddress, ListenerConfig, ProxyProtocol, ShardListener};
 use super::mesh::{self, Mesh, MeshSizes, Publisher};
 use super::shard::{Shard, ShardParts};
-use super::{ServerConfig, Status, listener};
-use crate::gateway::{Handler, RouteError, Routes};
+use super::{PublishError, ServerConfig, Status, listener};
+use crate::gateway::{ErasedHandler, Handler, RouteError, Routes, erase};
 use crate::limits::{LISTENERS_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
 use crate::ring::{Event, Ring, RingAddress, StartError, TABLE_MAX, Uring, UringConfig};
 use crate::tls::{Acceptor, TlsError};
 
+/// Pause before a full queue is tried again.
+const DRAIN_RETRY: Duration = Duration::from_millis(1);
+
 /// Makes a handler on a shard's thread.
-type Factory = Box<dyn Fn() -> Box<dyn Handler> + Send + Sync>;
+type Factory = Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>;
 
 /// A server that is being put together.
 pub struct ServerBuilder {
@@ -31,8 +35,9 @@ pub struct ServerBuilder {
     routes: Vec<(String, Factory)>,
 }
 
-/// A running server: its shards accept and serve, each on a thread of its own, until they drain
-/// ([`Publisher::drain`]) and have. Dropping this does not stop them.
+/// A running server: its shards accept and serve, each on a thread of its own, until they have drained. Dropping this
+/// does not stop them.
+#[non_exhaustive]
 pub struct Server {
     /// Where it listens, in the order of the configuration, with the ports that the kernel chose for port 0.
     pub addresses: Vec<ListenAddress>,
@@ -93,6 +98,23 @@ impl Server {
         ServerBuilder { config, routes: Vec::new() }
     }
 
+    /// Waits until the server has stopped: after [`Publisher::drain`], which any thread may call.
+    pub fn wait(self) {
+        // It fails when the last shard has ended, which is what it is for.
+        let _ = self.ended.blocking_recv();
+    }
+
+    /// Stops gracefully, and waits until the server has stopped: it accepts no connection, closes each with 1001 within
+    /// [`drain_spread_ms`](ServerConfig::drain_spread_ms), and gives its peer
+    /// [`drain_timeout_ms`](ServerConfig::drain_timeout_ms) to answer.
+    pub fn shutdown(self) {
+        self.status.set_draining();
+        while self.publisher.drain() == Err(PublishError::Busy) {
+            thread::sleep(DRAIN_RETRY);
+        }
+        self.wait();
+    }
+
     /// The IP address of the first listener that has one.
     ///
     /// # Panics
@@ -108,9 +130,10 @@ impl Server {
 
 impl ServerBuilder {
     /// Has `path` served by handlers that `factory` makes, one for each shard, on its thread. A path that ends in `/`
-    /// stands for all that begin with it.
+    /// stands for all that begin with it, and a segment `{name}` for any segment: see
+    /// [`Get::param`](crate::gateway::Get::param).
     pub fn route<H: Handler + 'static>(mut self, path: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        self.routes.push((path.to_owned(), Box::new(move || Box::new(factory()))));
+        self.routes.push((path.to_owned(), Box::new(move || erase(factory()))));
         self
     }
 
@@ -234,7 +257,7 @@ impl Drop for AbortOnPanic {
 
 fn make_routes(factories: &[(String, Factory)]) -> Result<Routes, RouteError> {
     let mut routes = Routes::default();
-    factories.iter().try_for_each(|(path, factory)| routes.add(path, factory()))?;
+    factories.iter().try_for_each(|(path, factory)| routes.add_erased(path, factory()))?;
     Ok(routes)
 }
 

@@ -15,10 +15,31 @@ impl<R: Ring> Shard<'_, R> {
         self.set_timer(slot, deadline_ms);
     }
 
-    /// Has the connection looked at then, and no longer at the time set before.
+    /// Sets the connection's one timer in the wheel: to `at_ms`, or to its handler's timer if that expires earlier.
     fn set_timer(&mut self, slot: u32, at_ms: u64) {
         let entry = &mut self.slots[slot as usize];
+        let at_ms = entry.timer_ms().map_or(at_ms, |timer_ms| timer_ms.min(at_ms));
         entry.timer_tick = self.wheel.set(entry.id, at_ms) as u32;
+    }
+
+    /// After a call of the handler: has the wheel fire for its timer, unless it fires earlier anyway. A later time
+    /// changes nothing in the wheel, so a handler that sets its timer often does not fill it.
+    pub(super) fn arm_handler_timer(&mut self, slot: u32) {
+        let entry = &self.slots[slot as usize];
+        let Some(timer_ms) = entry.timer_ms() else { return };
+        let ticks_earlier = entry.timer_tick.wrapping_sub(self.wheel.tick(timer_ms) as u32);
+        if (ticks_earlier as i32) > 0 {
+            self.set_timer(slot, timer_ms);
+        }
+    }
+
+    /// Calls the handler if its timer has expired.
+    fn run_handler_timer(&mut self, slot: u32) {
+        let now_ms = self.now_ms;
+        let extras = self.slot(slot).extras.as_mut();
+        if extras.and_then(|extras| extras.timer_ms.take_if(|timer_ms| *timer_ms <= now_ms)).is_some() {
+            self.call_handler(slot, |handler, context| handler.on_timer(context));
+        }
     }
 
     /// Messages go both ways from now on: signs of life are what counts.
@@ -52,8 +73,11 @@ impl<R: Ring> Shard<'_, R> {
         match (entry.stage, &entry.conn.phase) {
             (Stage::Terminating | Stage::Closing, _) => {}
             (Stage::Serving, Phase::Open | Phase::Streaming) => {
-                self.poll_if_quiet(slot);
-                self.watch_life(slot);
+                self.run_handler_timer(slot);
+                if self.is_listening(slot) {
+                    self.poll_if_quiet(slot);
+                    self.watch_life(slot);
+                }
             }
             _ if now_ms < entry.deadline_ms => {
                 let deadline_ms = entry.deadline_ms;

@@ -31,10 +31,15 @@ impl Wheel {
         Wheel { slots: vec![Vec::new(); TICKS as usize], next, count: 0, earliest: next }
     }
 
+    /// The tick of a timer for `at_ms`.
+    pub(super) fn tick(&self, at_ms: u64) -> u64 {
+        at_ms.div_ceil(TICK_MS).clamp(self.next, self.next + TICKS - 1)
+    }
+
     /// Sets a timer for `at_ms`, or the furthest time before that the wheel can hold; it fires within a tick after.
     /// Returns the tick, which tells it from other timers of the same connection.
     pub(super) fn set(&mut self, id: ConnId, at_ms: u64) -> u64 {
-        let tick = at_ms.div_ceil(TICK_MS).clamp(self.next, self.next + TICKS - 1);
+        let tick = self.tick(at_ms);
         self.slots[(tick % TICKS) as usize].push(id);
         self.earliest = if self.count == 0 { tick } else { self.earliest.min(tick) };
         self.count += 1;

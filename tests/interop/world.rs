@@ -185,7 +185,7 @@ impl World {
 }
 
 /// Stops a server as a signal would, and waits for its end.
-fn stop(mut server: Server) {
+fn stop(server: Server) {
     server.publisher.drain().expect("there is room");
     // Resolves with an error that means nothing.
     let _ = server.ended.blocking_recv();

@@ -63,13 +63,15 @@ pub(crate) struct Logged<H> {
 }
 
 impl<H: Handler> Handler for Logged<H> {
-    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
+    type State = H::State;
+
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<H::State>, Refusal> {
         let accept = self.handler.on_open(conn, request)?;
         self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.header(CLIENT)));
         Ok(accept)
     }
 
-    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response<H::State>, Refusal> {
         let response = self.handler.on_get(conn, request)?;
         if let Response::Stream(_) = &response {
             self.log.borrow_mut().on_open(self.shard, conn.id(), client(request.head.header(CLIENT)));
@@ -77,60 +79,52 @@ impl<H: Handler> Handler for Logged<H> {
         Ok(response)
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, state: &mut H::State, message: Message<'_>) {
         self.check_open(conn);
-        self.handler.on_message(conn, message);
+        self.handler.on_message(conn, state, message);
     }
 
-    fn on_resume(&mut self, conn: &mut Context<'_>) {
+    fn on_resume(&mut self, conn: &mut Context<'_>, state: &mut H::State) {
         self.check_open(conn);
-        self.handler.on_resume(conn);
+        self.handler.on_resume(conn, state);
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, state: &mut H::State, request_id: u32, answer: Answer) {
         self.check_open(conn);
-        self.handler.on_answer(conn, request_id, answer);
+        self.handler.on_answer(conn, state, request_id, answer);
     }
 
-    fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
-        self.handler.missed_bytes_max(conn, encoding, body)
+    fn missed_bytes_max(&self, conn: ConnId, state: &H::State, encoding: Encoding, body: &Body) -> usize {
+        self.handler.missed_bytes_max(conn, state, encoding, body)
     }
 
-    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
+    fn on_push(&mut self, conn: &mut Context<'_>, state: &mut H::State, topic: &TopicName, push: &Push) {
         self.check_open(conn);
-        self.handler.on_push(conn, topic, push);
+        self.handler.on_push(conn, state, topic, push);
     }
 
-    fn deadline_ms(&self) -> Option<u64> {
-        self.handler.deadline_ms()
-    }
-
-    fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
-        self.handler.take_due(now_ms)
-    }
-
-    fn on_timer(&mut self, conn: &mut Context<'_>) {
+    fn on_timer(&mut self, conn: &mut Context<'_>, state: &mut H::State) {
         self.check_open(conn);
-        self.handler.on_timer(conn);
+        self.handler.on_timer(conn, state);
     }
 
     fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
         self.handler.find_connections(command, found);
     }
 
-    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
+    fn on_user_command(&mut self, conn: &mut Context<'_>, state: &mut H::State, command: &UserCommand) {
         self.check_open(conn);
-        self.handler.on_user_command(conn, command);
+        self.handler.on_user_command(conn, state, command);
     }
 
-    fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
-        self.handler.on_close(conn, cause);
-        self.log.borrow_mut().on_close(self.shard, conn, cause);
+    fn on_close(&mut self, conn: &mut Context<'_>, state: H::State, cause: CloseCause) {
+        self.handler.on_close(conn, state, cause);
+        self.log.borrow_mut().on_close(self.shard, conn.id(), cause);
     }
 
-    fn on_drain(&mut self, conn: &mut Context<'_>) {
+    fn on_drain(&mut self, conn: &mut Context<'_>, state: &mut H::State) {
         self.check_open(conn);
-        self.handler.on_drain(conn);
+        self.handler.on_drain(conn, state);
     }
 }
 
@@ -156,11 +150,13 @@ pub(crate) struct Room;
 const HELD: u32 = 1;
 
 impl Handler for Room {
+    type State = ();
+
     fn on_open(&mut self, _conn: &mut Context<'_>, _request: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         let text = message.as_str().expect("the clients of a room send text");
         let (verb, rest) = text.split_once(' ').expect("a verb and its object");
         let topic = |name| TopicName::new(name).expect("a topic's name");
@@ -187,7 +183,7 @@ impl Handler for Room {
         conn.send(Message::text(&format!("={text}")));
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         assert_eq!(request_id, HELD);
         match answer {
             Answer::Subscribed { topic, .. } => conn.send(Message::text(&format!("=h {topic}"))),

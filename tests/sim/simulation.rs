@@ -155,8 +155,8 @@ impl Summary {
 }
 
 fn routes(shard: usize, config: &ServerConfig, log: &Rc<RefCell<HandlerLog>>) -> Routes {
-    fn logged<H: Handler + 'static>(handler: H, shard: usize, log: &Rc<RefCell<HandlerLog>>) -> Box<dyn Handler> {
-        Box::new(Logged { handler, shard, log: Rc::clone(log) })
+    fn logged<H: Handler + 'static>(handler: H, shard: usize, log: &Rc<RefCell<HandlerLog>>) -> Logged<H> {
+        Logged { handler, shard, log: Rc::clone(log) }
     }
     let mut routes = Routes::default();
     routes.add("/", logged(DemoPage, shard, log)).expect("a route");

@@ -77,21 +77,23 @@ pub(crate) struct Witness {
 }
 
 impl Handler for Witness {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let identity = request.rest.parse().expect("a number behind the route");
         assert!(self.known.insert(conn.id(), (identity, 0)).is_none(), "two connections with one id");
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         let (identity, next) = self.known.get_mut(&conn.id()).expect("the connection is open");
         compare(message.payload, &payload(*identity, *next), "in the handler");
         *next += 1;
         conn.send(message);
     }
 
-    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
-        self.known.remove(&conn).expect("the connection is open");
+    fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
+        self.known.remove(&conn.id()).expect("the connection is open");
     }
 }
 

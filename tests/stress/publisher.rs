@@ -31,11 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(600);
 pub(crate) struct PublishHandler;
 
 impl Handler for PublishHandler {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         let mut parts = message.as_str().expect("text").splitn(3, ' ');
         let mut part = || parts.next().expect("three parts");
         let (request_id, topic, payload) = (part(), part(), part());
@@ -44,7 +46,7 @@ impl Handler for PublishHandler {
         conn.publish_with(draft, Some(request_id.parse().expect("a number")));
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         match answer {
             Answer::Published(Ok(place)) => {
                 conn.send(Message::text(&format!("{request_id} {}:{}", place.epoch, place.offset)));
@@ -86,7 +88,7 @@ impl Bursts {
 }
 
 /// Publishes from outside the shards until the run ends.
-pub(crate) async fn publish_by_control(mut publisher: Publisher, shared: &Shared, rng: Rng) -> Publisher {
+pub(crate) async fn publish_by_control(publisher: Publisher, shared: &Shared, rng: Rng) -> Publisher {
     let mut bursts = Bursts::new(0, rng);
     let mut waiting = VecDeque::new();
     while !shared.is_enough.load(Ordering::Relaxed) {

@@ -20,6 +20,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("server", &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
     ("control", &["proto", "buf", "tls", "topics", "gateway", "server"]),
     ("client", &["proto", "buf"]),
+    ("testing", &["proto", "ring", "gateway", "server"]),
     ("config", &["proto", "tls", "conn", "topics", "gateway", "server", "control"]),
     (
         "cli",

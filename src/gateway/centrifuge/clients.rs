@@ -1,13 +1,12 @@
-//! All clients of one shard: by connection, by user and by timer.
+//! All clients of one shard: by connection and by user.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use smallvec::SmallVec;
 
 use super::session::{ClientId, Session};
 use crate::buf::ConnId;
-use crate::gateway::Clock;
 
 /// The clients of a shard.
 #[derive(Debug, Default)]
@@ -16,8 +15,6 @@ pub(super) struct Clients {
     sessions: Vec<Option<Box<Session>>>,
     /// Connections by authenticated user; anonymous ones are found by a scan.
     users: HashMap<Box<str>, SmallVec<[ConnId; 1]>>,
-    /// The timer of each session, if set. Its entry is removed when the timer changes and when the session ends.
-    timers: BTreeSet<(u64, ConnId)>,
     names: Names,
 }
 
@@ -55,9 +52,6 @@ impl Clients {
     pub(super) fn remove(&mut self, id: ConnId) {
         let Some(slot) = self.sessions.get_mut(id.slot as usize) else { return };
         let Some(session) = slot.take_if(|session| session.id == id) else { return };
-        if let Some(at_ms) = session.timer_ms {
-            self.timers.remove(&(at_ms, id));
-        }
         if let Some(connections) = self.users.get_mut(&session.user) {
             connections.retain(|other| *other != id);
             if connections.is_empty() {
@@ -85,44 +79,6 @@ impl Clients {
     pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
         self.sessions.iter().flatten().map(|session| &**session)
     }
-
-    /// Sets the client's timer to `grace_ms` after the first expiry of its tokens.
-    pub(super) fn set_expiry_timer(&mut self, id: ConnId, clock: Clock, grace_ms: u64) {
-        let Some(session) = self.get_mut(id).filter(|session| session.stage.accepts_commands()) else { return };
-        let first_s = session.first_expiry_s();
-        if session.timer_expiry_s == Some(first_s) {
-            return;
-        }
-        session.timer_expiry_s = Some(first_s);
-        let over_ms = first_s.map(|first_s| first_s.saturating_mul(1000).saturating_add(grace_ms));
-        let left_ms = over_ms.map(|over_ms| over_ms.saturating_sub(clock.unix_ms));
-        self.set_timer(id, left_ms.map(|left_ms| clock.now_ms.saturating_add(left_ms)));
-    }
-
-    /// Sets or clears the client's timer; replaces an earlier one.
-    pub(super) fn set_timer(&mut self, id: ConnId, at_ms: Option<u64>) {
-        let Some(session) = self.get_mut(id) else { return };
-        let before_ms = std::mem::replace(&mut session.timer_ms, at_ms);
-        if before_ms == at_ms {
-            return;
-        }
-        if let Some(before_ms) = before_ms {
-            self.timers.remove(&(before_ms, id));
-        }
-        self.timers.extend(at_ms.map(|at_ms| (at_ms, id)));
-    }
-
-    /// The earliest timer.
-    pub(super) fn deadline_ms(&self) -> Option<u64> {
-        self.timers.first().map(|(at_ms, _)| *at_ms)
-    }
-
-    /// Pops a connection with an expired timer.
-    pub(super) fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
-        let (_, id) = *self.timers.first().filter(|(at_ms, _)| *at_ms <= now_ms)?;
-        self.set_timer(id, None);
-        Some(id)
-    }
 }
 
 #[cfg(test)]
@@ -143,24 +99,6 @@ mod tests {
             clients.insert(Session::new(id(*slot), Wire::Json, name, true));
         }
         clients
-    }
-
-    #[test]
-    fn a_session_has_one_timer_and_removes_it_at_its_end() {
-        const DAY_S: u64 = 24 * 3600;
-        let mut clients = Clients::default();
-        for round in 0..10_000 {
-            let (name, me) = (clients.new_name(), ConnId { slot: 0, generation: round });
-            clients.insert(Session::new(me, Wire::Json, name, true));
-            clients.get_mut(me).unwrap().stage = super::super::session::Stage::Open;
-            for refreshed in 0..3 {
-                clients.get_mut(me).unwrap().expires_s = Some(DAY_S + refreshed);
-                clients.set_expiry_timer(me, Clock::default(), 0);
-                assert_eq!(clients.timers.len(), 1);
-            }
-            clients.remove(me);
-            assert_eq!((clients.timers.len(), clients.deadline_ms()), (0, None), "after {round} sessions");
-        }
     }
 
     #[test]
@@ -195,23 +133,6 @@ mod tests {
         assert_eq!(of(&clients, "a"), [id(2)]);
         clients.remove(id(2));
         assert!(clients.users.is_empty());
-    }
-
-    #[test]
-    fn a_new_timer_replaces_the_earlier_one() {
-        let mut clients = clients(&[1, 2, 3]);
-        clients.set_timer(id(1), Some(50));
-        clients.set_timer(id(1), Some(70));
-        clients.set_timer(id(2), Some(60));
-        clients.set_timer(id(3), Some(10));
-        clients.set_timer(id(3), None);
-        clients.set_timer(id(9), Some(1));
-        assert_eq!(clients.deadline_ms(), Some(60));
-        assert_eq!(clients.take_due(59), None);
-        assert_eq!(clients.take_due(100), Some(id(2)));
-        clients.remove(id(1));
-        assert_eq!(clients.take_due(100), None);
-        assert_eq!(clients.deadline_ms(), None);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The handler that the shard calls: connections, their messages and the replies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::answer::unsubscribe_reply;
 use super::call::{Call, Failure};
@@ -14,7 +15,7 @@ use super::push::{JSON, JSON_PING, PROTOBUF, PROTOBUF_PING};
 use super::reply::{Push, RefreshPush, Reply};
 use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, has_expired};
 use crate::buf::ConnId;
-use crate::conn::{CloseCause, Heartbeat};
+use crate::conn::CloseCause;
 use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
 use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
 use crate::proto::{Message, MessageKind};
@@ -43,6 +44,8 @@ impl Centrifuge {
 }
 
 impl Handler for Centrifuge {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Handshake<'_>) -> Result<Accept, Refusal> {
         let Conversations { config, clients, .. } = &mut self.conversations;
         let (wire, subprotocol) = choose_wire(request);
@@ -53,20 +56,20 @@ impl Handler for Centrifuge {
         };
         let name = clients.new_name();
         clients.insert(Session::new(conn.id(), wire, name, !has_frame_pings));
-        clients.set_timer(conn.id(), Some(conn.clock().now_ms + CENTRIFUGE_STALE_MS));
-        Ok(Accept {
-            subprotocol: subprotocol.map(str::to_owned),
-            message_bytes_max: Some(config.message_bytes_max),
-            encoding,
-            heartbeat: if has_frame_pings { Heartbeat::WEBSOCKET } else { heartbeat },
+        conn.set_timer(Duration::from_millis(CENTRIFUGE_STALE_MS));
+        let accept = Accept::default().message_bytes_max(config.message_bytes_max).encoding(encoding);
+        let accept = if has_frame_pings { accept } else { accept.heartbeat(heartbeat) };
+        Ok(match subprotocol {
+            Some(subprotocol) => accept.subprotocol(subprotocol),
+            None => accept,
         })
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         self.read(conn, message.payload);
     }
 
-    fn on_resume(&mut self, conn: &mut Context<'_>) {
+    fn on_resume(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         let session = self.conversations.clients.get_mut(conn.id());
         let unread = session.map_or_else(Vec::new, |session| std::mem::take(&mut session.unread));
         if !unread.is_empty() {
@@ -74,7 +77,7 @@ impl Handler for Centrifuge {
         }
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         let conversations = &mut self.conversations;
         let Some(mut call) = conversations.call(conn) else { return };
         let replies = call.answer(request_id, answer);
@@ -87,15 +90,7 @@ impl Handler for Centrifuge {
         conversations.set_expiry_timer(conn);
     }
 
-    fn deadline_ms(&self) -> Option<u64> {
-        self.conversations.clients.deadline_ms()
-    }
-
-    fn take_due(&mut self, now_ms: u64) -> Option<ConnId> {
-        self.conversations.clients.take_due(now_ms)
-    }
-
-    fn on_timer(&mut self, conn: &mut Context<'_>) {
+    fn on_timer(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         if self.conversations.close_expired(conn) {
             self.conversations.set_expiry_timer(conn);
         }
@@ -105,16 +100,16 @@ impl Handler for Centrifuge {
         self.conversations.clients.of_user(&command.user, found);
     }
 
-    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
+    fn on_user_command(&mut self, conn: &mut Context<'_>, _: &mut (), command: &UserCommand) {
         self.conversations.on_user_command(conn, command);
         self.conversations.set_expiry_timer(conn);
     }
 
-    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
-        self.conversations.clients.remove(conn);
+    fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
+        self.conversations.clients.remove(conn.id());
     }
 
-    fn on_drain(&mut self, conn: &mut Context<'_>) {
+    fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         close(conn, Disconnect::Shutdown);
     }
 }
@@ -283,8 +278,13 @@ impl Conversations {
     }
 
     /// Sets the client's timer to the first expiry of its tokens.
-    fn set_expiry_timer(&mut self, conn: &Context<'_>) {
-        self.clients.set_expiry_timer(conn.id(), conn.clock(), self.config.token_grace_ms);
+    fn set_expiry_timer(&mut self, conn: &mut Context<'_>) {
+        let (clock, grace_ms) = (conn.clock(), self.config.token_grace_ms);
+        match self.clients.get_mut(conn.id()).and_then(|session| session.next_timer(clock, grace_ms)) {
+            Some(Some(after)) => conn.set_timer(after),
+            Some(None) => conn.clear_timer(),
+            None => {}
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state of one client: identity, subscriptions and pending requests.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -36,8 +37,6 @@ pub(super) struct Session {
     /// The rest of a message, verbatim: commands that have to wait.
     pub(super) unread: Vec<u8>,
     next_request_id: u32,
-    /// The time of its timer, in milliseconds of the shard's clock.
-    pub(super) timer_ms: Option<u64>,
     /// The first expiry of its tokens, if any, for which the timer is set; `None` if the timer is for something else.
     pub(super) timer_expiry_s: Option<Option<u64>>,
 }
@@ -168,7 +167,6 @@ impl Session {
             pace: Pace::default(),
             unread: Vec::new(),
             next_request_id: 0,
-            timer_ms: None,
             timer_expiry_s: None,
         }
     }
@@ -225,6 +223,18 @@ impl Session {
             conn_info: boxed(&self.info),
             chan_info: self.channel(topic).and_then(|channel| boxed(&channel.info)),
         })
+    }
+
+    /// The time after which its timer must expire, if that has changed: `grace_ms` after the first expiry of its
+    /// tokens, or never.
+    pub(super) fn next_timer(&mut self, clock: Clock, grace_ms: u64) -> Option<Option<Duration>> {
+        let first_s = self.first_expiry_s();
+        if !self.stage.accepts_commands() || self.timer_expiry_s == Some(first_s) {
+            return None;
+        }
+        self.timer_expiry_s = Some(first_s);
+        let over_ms = first_s.map(|first_s| first_s.saturating_mul(1000).saturating_add(grace_ms));
+        Some(over_ms.map(|over_ms| Duration::from_millis(over_ms.saturating_sub(clock.unix_ms))))
     }
 
     /// The first expiry of its tokens, in seconds of Unix time.

@@ -14,8 +14,8 @@ use super::*;
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::gateway::{
-    Accept, Clock, Command as ShardCommand, Context, ContextParts, Handler, Input, Request as Handshake, Subscribe,
-    UserAction, UserCommand,
+    Accept, Clock, Command as ShardCommand, Context, ContextParts, Get, Handler, Input, Request as Handshake,
+    Subscribe, UserAction, UserCommand, nowhere,
 };
 use crate::limits::{
     CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
@@ -45,6 +45,8 @@ struct TestPeer {
     input: Input,
     /// Unread messages, as in the shard.
     unread: VecDeque<String>,
+    /// When the handler's timer expires.
+    timer_ms: u64,
 }
 
 /// The replies of one call: replies as JSON, and `{"close": code}`.
@@ -99,7 +101,8 @@ impl TestPeer {
         let handler = Centrifuge::new(Arc::new(config));
         let (commands, unread) = (Vec::new(), VecDeque::new());
         let (is_delivery_resumed, is_closed, input) = (false, false, Input::Open);
-        let mut peer = TestPeer { handler, clock, commands, is_delivery_resumed, is_closed, input, unread };
+        let timer_ms = u64::MAX;
+        let mut peer = TestPeer { handler, clock, commands, is_delivery_resumed, is_closed, input, unread, timer_ms };
         peer.open("/connection/websocket", None);
         peer
     }
@@ -126,7 +129,8 @@ impl TestPeer {
         );
         let (head, _) = decode_request_head(text.as_bytes()).unwrap().unwrap();
         let upgrade = Upgrade::from_request(&head).unwrap();
-        let request = Handshake { rest: "", head: &head, upgrade: &upgrade };
+        let get = Get { route: target, rest: "", head: &head, peer: None };
+        let request = Handshake { get, upgrade: &upgrade };
         let mut accept = None;
         self.call(|handler, context| accept = handler.on_open(context, &request).ok());
         accept.expect("the handler accepts every WebSocket")
@@ -134,7 +138,7 @@ impl TestPeer {
 
     /// Calls the handler; returns the frames for the client.
     fn call(&mut self, call: impl FnOnce(&mut Centrifuge, &mut Context<'_>)) -> Replies {
-        let mut out = Vec::new();
+        let (mut out, origin) = (Vec::new(), nowhere());
         self.clock.turn += 1;
         let mut context = Context::new(ContextParts {
             id: ID,
@@ -144,11 +148,15 @@ impl TestPeer {
             commands: &mut self.commands,
             subscriptions: 0,
             is_stream: false,
+            origin: &origin,
+            link: None,
         });
         call(&mut self.handler, &mut context);
-        self.is_delivery_resumed |= context.is_delivery_resumed();
-        self.is_closed |= context.is_closed();
-        self.input = context.input().unwrap_or(self.input);
+        let outcome = context.outcome();
+        self.is_delivery_resumed |= outcome.is_delivery_resumed;
+        self.is_closed |= outcome.is_closed;
+        self.input = outcome.input.unwrap_or(self.input);
+        self.timer_ms = outcome.timer_ms.unwrap_or(self.timer_ms);
         frames(&out)
     }
 
@@ -159,7 +167,7 @@ impl TestPeer {
     }
 
     fn answer(&mut self, request_id: u32, answer: Answer) -> Replies {
-        let mut replies = self.call(|handler, context| handler.on_answer(context, request_id, answer));
+        let mut replies = self.call(|handler, context| handler.on_answer(context, &mut (), request_id, answer));
         replies.extend(self.run_turns());
         replies
     }
@@ -169,9 +177,10 @@ impl TestPeer {
         let mut replies = Vec::new();
         while !self.is_closed && self.input != Input::Paused {
             if std::mem::take(&mut self.input) == Input::Ready {
-                replies.extend(self.call(|handler, context| handler.on_resume(context)));
+                replies.extend(self.call(|handler, context| handler.on_resume(context, &mut ())));
             } else if let Some(text) = self.unread.pop_front() {
-                replies.extend(self.call(|handler, context| handler.on_message(context, Message::text(&text))));
+                replies
+                    .extend(self.call(|handler, context| handler.on_message(context, &mut (), Message::text(&text))));
             } else {
                 break;
             }
@@ -184,7 +193,7 @@ impl TestPeer {
         let mut found = Vec::new();
         self.handler.find_connections(&user_command, &mut found);
         assert_eq!(found, [ID]);
-        self.call(|handler, context| handler.on_user_command(context, &user_command))
+        self.call(|handler, context| handler.on_user_command(context, &mut (), &user_command))
     }
 
     /// Advances the clock, and runs expired timers.
@@ -192,8 +201,9 @@ impl TestPeer {
         self.clock.now_ms += ms;
         self.clock.unix_ms += ms;
         let mut replies = Vec::new();
-        while !self.is_closed && self.handler.take_due(self.clock.now_ms).is_some() {
-            replies.extend(self.call(|handler, context| handler.on_timer(context)));
+        while !self.is_closed && self.timer_ms <= self.clock.now_ms {
+            self.timer_ms = u64::MAX;
+            replies.extend(self.call(|handler, context| handler.on_timer(context, &mut ())));
         }
         replies
     }
@@ -298,7 +308,7 @@ fn clients_without_a_valid_token_are_rejected() {
 #[test]
 fn a_client_that_does_not_connect_is_closed_after_a_timeout() {
     let mut peer = TestPeer::new(config(true));
-    assert_eq!(peer.handler.deadline_ms(), Some(500 + CENTRIFUGE_STALE_MS));
+    assert_eq!(peer.timer_ms, 500 + CENTRIFUGE_STALE_MS);
     assert_eq!(peer.advance(CENTRIFUGE_STALE_MS - 1), [] as [Value; 0]);
     assert_eq!(peer.advance(1), closed(3502));
     let mut peer = TestPeer::anonymous();
@@ -330,7 +340,8 @@ fn the_client_selects_the_encoding() {
 fn protobuf_commands_get_protobuf_replies() {
     let mut peer = TestPeer::new(config(true));
     peer.open("/connection/websocket", Some("centrifuge-protobuf"));
-    let mut send = |bytes: &[u8]| peer.call(|handler, context| handler.on_message(context, Message::binary(bytes)));
+    let mut send =
+        |bytes: &[u8]| peer.call(|handler, context| handler.on_message(context, &mut (), Message::binary(bytes)));
     let replies = send(b"\x04\x08\x01\x22\x00\x04\x08\x02\x5a\x00");
     let reply = |index: usize| -> Vec<u8> { serde_json::from_value(replies[index].clone()).unwrap() };
     assert_eq!(reply(0)[1..5], [8, 1, 0x2a, reply(0).len() as u8 - 5]);
@@ -631,7 +642,7 @@ fn a_subscription_lasts_as_long_as_its_token() {
     let unsubscribe = json!({"code": 2501, "reason": "subscription expired"});
     assert_eq!(peer.advance(1), [json!({"push": {"channel": "private:a", "unsubscribe": unsubscribe}})]);
     assert!(matches!(peer.command(), ShardCommand::Unsubscribe(name) if name.as_str() == "private:a"));
-    assert_eq!(peer.handler.deadline_ms(), None);
+    assert_eq!(peer.timer_ms, u64::MAX);
 
     peer.subscribe("b");
     assert_eq!(
@@ -725,7 +736,7 @@ fn the_server_api_commands_connections() {
         peer.handler.find_connections(&user_command, &mut found);
         let mut replies = Vec::new();
         for _ in found {
-            replies.extend(peer.call(|handler, context| handler.on_user_command(context, &user_command)));
+            replies.extend(peer.call(|handler, context| handler.on_user_command(context, &mut (), &user_command)));
         }
         assert_eq!(!replies.is_empty(), is_addressed, "{user_command:?}");
     }
@@ -734,7 +745,7 @@ fn the_server_api_commands_connections() {
 #[test]
 fn a_stopping_server_closes_with_its_code() {
     let mut peer = TestPeer::anonymous();
-    assert_eq!(peer.call(|handler, context| handler.on_drain(context)), closed(3001));
+    assert_eq!(peer.call(|handler, context| handler.on_drain(context, &mut ())), closed(3001));
 }
 
 #[test]
@@ -742,7 +753,7 @@ fn a_connection_that_ended_is_forgotten() {
     let (mut peer, _) = TestPeer::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
     peer.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#);
     let request_id = peer.subscribe_command().request_id.unwrap();
-    peer.handler.on_close(ID, CloseCause::PeerLost);
+    peer.call(|handler, context| handler.on_close(context, (), CloseCause::PeerLost));
     let answer = Answer::Subscribed { topic: topic("a"), position: position(1), recovery: Recovery::NotAsked };
     assert_eq!(peer.answer(request_id, answer), [] as [Value; 0]);
     assert_eq!(peer.send(r#"{"id":2,"ping":{}}"#), [] as [Value; 0]);
@@ -797,15 +808,16 @@ fn requests_wait_for_answers_and_get_replies_in_their_order() {
 fn the_commands_of_a_client_in_a_turn_have_a_limit() {
     let mut peer = TestPeer::anonymous();
     let text = many(100, |_| r#""ping":{}"#.to_owned());
-    let mut turns = vec![peer.call(|handler, context| handler.on_message(context, Message::text(&text))).len()];
+    let mut turns =
+        vec![peer.call(|handler, context| handler.on_message(context, &mut (), Message::text(&text))).len()];
     while std::mem::take(&mut peer.input) == Input::Ready {
-        turns.push(peer.call(|handler, context| handler.on_resume(context)).len());
+        turns.push(peer.call(|handler, context| handler.on_resume(context, &mut ())).len());
     }
     assert_eq!(turns, [32, 32, 32, 4]);
     let (mut peer, _) = TestPeer::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
     let refresh = json!({"token": token(&json!({"sub": "42", "exp": NOW_S + 60}))}).to_string();
     let text = many(5, |_| format!(r#""refresh":{refresh}"#));
-    let replies = peer.call(|handler, context| handler.on_message(context, Message::text(&text)));
+    let replies = peer.call(|handler, context| handler.on_message(context, &mut (), Message::text(&text)));
     assert_eq!(replies.len(), 4, "a signature takes longer to check");
 }
 
@@ -835,7 +847,7 @@ fn the_rest_of_a_message_is_dropped_when_the_connection_ends() {
     let text = many(100, |_| r#""presence":{"channel":"room:a"}"#.to_owned());
     assert_eq!(peer.send(&text), [] as [Value; 0]);
     let ids = request_ids(&mut peer);
-    peer.handler.on_close(ID, CloseCause::PeerLost);
+    peer.call(|handler, context| handler.on_close(context, (), CloseCause::PeerLost));
     assert_eq!(peer.answer(ids[0], Answer::Presence(Vec::new())), [] as [Value; 0]);
     assert!(peer.commands.is_empty() && peer.input == Input::Paused);
 }

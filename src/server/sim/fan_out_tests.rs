@@ -27,7 +27,7 @@ impl Solo<'_> {
         let config = ServerConfig { fan_out, ..ServerConfig::default() };
         let (publisher, mut shards) = start(&kernel, &config, 100, MeshSizes::of(1), status, |_| {
             let mut routes = Routes::default();
-            routes.add("/feed/", Box::new(Feed::default())).unwrap();
+            routes.add("/feed/", Feed::default()).unwrap();
             routes
         });
         Solo { kernel, publisher, shard: shards.remove(0), status }

@@ -56,7 +56,7 @@ impl Pair<'_> {
         let config = ServerConfig { keep_alive, namespaces, ..ServerConfig::default() };
         let (publisher, shards) = start(&kernel, &config, 100, mesh_sizes, status, |_| {
             let mut routes = Routes::default();
-            routes.add("/feed/", Box::new(handler())).unwrap();
+            routes.add("/feed/", handler()).unwrap();
             routes
         });
         Pair { kernel, publisher, shards }
@@ -182,13 +182,15 @@ fn who_comes_when_all_others_have_just_gone_has_no_gap() {
 struct Reticent;
 
 impl Handler for Reticent {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         conn.pause_delivery();
         conn.subscribe(topic()).unwrap();
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, _: &mut Context<'_>, _: Message<'_>) {}
+    fn on_message(&mut self, _: &mut Context<'_>, _: &mut (), _: Message<'_>) {}
 }
 
 #[test]
@@ -218,25 +220,27 @@ impl Asker {
 }
 
 impl Handler for Asker {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, _: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), _: Message<'_>) {
         conn.query(topic(), Query::Presence, 0);
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, _: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), _: u32, _: Answer) {
         self.check(conn);
         conn.send(Message::text("y"));
     }
 
-    fn on_drain(&mut self, conn: &mut Context<'_>) {
+    fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         self.check(conn);
     }
 
-    fn on_close(&mut self, conn: ConnId, _: CloseCause) {
-        self.over.borrow_mut().push(conn);
+    fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
+        self.over.borrow_mut().push(conn.id());
     }
 }
 
@@ -279,11 +283,13 @@ const ANSWER: &[u8] = b"\x81\x01z";
 struct Curt;
 
 impl Handler for Curt {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         if message.payload == b"y" {
             conn.send(Message::text("z"));
         }
@@ -362,11 +368,13 @@ impl Visitors {
 }
 
 impl Handler for Visitors {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
-        Ok(Accept { encoding: crate::topics::Encoding::PER_CONNECTION, ..Accept::default() })
+        Ok(Accept::default().encoding(crate::topics::Encoding::PER_CONNECTION))
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         if message.payload == b"y" {
             return conn.publish_with(Draft::new(topic(), true, Bytes::from("y")), Some(1));
         }
@@ -375,7 +383,7 @@ impl Handler for Visitors {
         conn.subscribe_with(Subscribe { topic: topic(), catch_up, presence, join_leave: true, request_id }).unwrap();
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, _: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), _: u32, answer: Answer) {
         self.told.borrow_mut().push(match &answer {
             Answer::Subscribed { .. } => "subscribed".to_owned(),
             Answer::NotSubscribed { error, .. } | Answer::Published(Err(error)) => format!("{error:?}"),
@@ -388,7 +396,7 @@ impl Handler for Visitors {
         }
     }
 
-    fn on_push(&mut self, _: &mut Context<'_>, _: &TopicName, push: &Push) {
+    fn on_push(&mut self, _: &mut Context<'_>, _: &mut (), _: &TopicName, push: &Push) {
         let mut told = self.told.borrow_mut();
         match push {
             Push::Joined(info) => told.push(format!("{} came", info.client)),
@@ -600,11 +608,13 @@ const GENEROUS_BYTES: usize = 100_000;
 struct Generous;
 
 impl Handler for Generous {
+    type State = ();
+
     fn on_open(&mut self, _: &mut Context<'_>, _: &Request<'_>) -> Result<Accept, Refusal> {
         Ok(Accept::default())
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, _: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), _: Message<'_>) {
         conn.send(Message::binary(&[0; GENEROUS_BYTES]));
     }
 }
@@ -644,30 +654,32 @@ struct Paced {
 }
 
 impl Handler for Paced {
+    type State = ();
+
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         self.asker.on_open(conn, request)
     }
 
-    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+    fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
         self.asker.check(conn);
         assert!(!std::mem::replace(&mut self.is_waiting, true), "a message before the one before was answered");
         conn.pause_input();
-        self.asker.on_message(conn, message);
+        self.asker.on_message(conn, &mut (), message);
     }
 
-    fn on_resume(&mut self, conn: &mut Context<'_>) {
+    fn on_resume(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         self.asker.check(conn);
         assert!(!self.is_waiting, "it may not go on yet");
     }
 
-    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+    fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         assert!(std::mem::replace(&mut self.is_waiting, false));
-        self.asker.on_answer(conn, request_id, answer);
+        self.asker.on_answer(conn, &mut (), request_id, answer);
         conn.resume_input();
     }
 
-    fn on_close(&mut self, conn: ConnId, cause: CloseCause) {
-        self.asker.on_close(conn, cause);
+    fn on_close(&mut self, conn: &mut Context<'_>, _: (), cause: CloseCause) {
+        self.asker.on_close(conn, (), cause);
     }
 }
 

@@ -1,0 +1,160 @@
+//! Handlers of any state behind one type: what a shard calls.
+
+use std::any::{Any, TypeId};
+
+#[cfg(feature = "centrifuge")]
+use super::UserCommand;
+use super::{Accept, Context, Get, Handler, Refusal, Request, Response};
+use crate::buf::ConnId;
+use crate::conn::CloseCause;
+use crate::proto::Message;
+use crate::topics::{Answer, Body, Encoding, Push, TopicName};
+
+/// A [`Handler`] whose connections' states are kept with it.
+pub(crate) trait ErasedHandler {
+    /// As [`Handler::on_open`]; keeps the state of an accepted connection.
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal>;
+    /// As [`Handler::on_get`]; keeps the state of a stream.
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal>;
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
+    fn on_resume(&mut self, conn: &mut Context<'_>);
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer);
+    fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize;
+    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push);
+    fn on_timer(&mut self, conn: &mut Context<'_>);
+    #[cfg(feature = "centrifuge")]
+    fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>);
+    #[cfg(feature = "centrifuge")]
+    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand);
+    /// As [`Handler::on_close`]; the state ends.
+    fn on_close(&mut self, conn: &mut Context<'_>, cause: CloseCause);
+    fn on_drain(&mut self, conn: &mut Context<'_>);
+}
+
+/// A handler, and the states of its connections.
+pub(crate) struct Stateful<H: Handler> {
+    handler: H,
+    states: States<H::State>,
+}
+
+/// States by slot. A handler without state has none.
+struct States<S> {
+    none: (),
+    by_slot: Vec<Option<Box<S>>>,
+}
+
+impl<H: Handler> Stateful<H> {
+    pub(crate) fn new(handler: H) -> Stateful<H> {
+        Stateful { handler, states: States { none: (), by_slot: Vec::new() } }
+    }
+}
+
+impl<S: 'static> States<S> {
+    fn insert(&mut self, conn: ConnId, state: S) {
+        if Self::is_none() {
+            return;
+        }
+        let slot = conn.slot as usize;
+        if self.by_slot.len() <= slot {
+            self.by_slot.resize_with(slot + 1, || None);
+        }
+        let earlier = self.by_slot[slot].replace(Box::new(state));
+        assert!(earlier.is_none(), "a connection opens where another one has its state");
+    }
+
+    fn get(&mut self, conn: ConnId) -> &mut S {
+        match (&mut self.none as &mut dyn Any).downcast_mut() {
+            Some(none) => none,
+            None => self.by_slot[conn.slot as usize].as_deref_mut().expect("an open connection has a state"),
+        }
+    }
+
+    fn peek(&self, conn: ConnId) -> &S {
+        match (&self.none as &dyn Any).downcast_ref() {
+            Some(none) => none,
+            None => self.by_slot[conn.slot as usize].as_deref().expect("an open connection has a state"),
+        }
+    }
+
+    fn take(&mut self, conn: ConnId) -> S {
+        // A box of () holds no memory.
+        match (Box::new(()) as Box<dyn Any>).downcast() {
+            Ok(none) => *none,
+            Err(_) => *self.by_slot[conn.slot as usize].take().expect("an open connection has a state"),
+        }
+    }
+
+    /// Whether the state is `()`.
+    fn is_none() -> bool {
+        TypeId::of::<S>() == TypeId::of::<()>()
+    }
+}
+
+impl<H: Handler> ErasedHandler for Stateful<H> {
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
+        let (state, accept) = self.handler.on_open(conn, request)?.split();
+        self.states.insert(conn.id(), state);
+        Ok(accept)
+    }
+
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
+        match self.handler.on_get(conn, request)? {
+            Response::Page(page) => Ok(Response::Page(page)),
+            Response::Stream(stream) => {
+                let (state, stream) = stream.split();
+                self.states.insert(conn.id(), state);
+                Ok(Response::Stream(stream))
+            }
+        }
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {
+        let state = self.states.get(conn.id());
+        self.handler.on_message(conn, state, message);
+    }
+
+    fn on_resume(&mut self, conn: &mut Context<'_>) {
+        let state = self.states.get(conn.id());
+        self.handler.on_resume(conn, state);
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
+        let state = self.states.get(conn.id());
+        self.handler.on_answer(conn, state, request_id, answer);
+    }
+
+    fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {
+        self.handler.missed_bytes_max(conn, self.states.peek(conn), encoding, body)
+    }
+
+    fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push) {
+        let state = self.states.get(conn.id());
+        self.handler.on_push(conn, state, topic, push);
+    }
+
+    fn on_timer(&mut self, conn: &mut Context<'_>) {
+        let state = self.states.get(conn.id());
+        self.handler.on_timer(conn, state);
+    }
+
+    #[cfg(feature = "centrifuge")]
+    fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>) {
+        self.handler.find_connections(command, found);
+    }
+
+    #[cfg(feature = "centrifuge")]
+    fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
+        let state = self.states.get(conn.id());
+        self.handler.on_user_command(conn, state, command);
+    }
+
+    fn on_close(&mut self, conn: &mut Context<'_>, cause: CloseCause) {
+        let state = self.states.take(conn.id());
+        self.handler.on_close(conn, state, cause);
+    }
+
+    fn on_drain(&mut self, conn: &mut Context<'_>) {
+        let state = self.states.get(conn.id());
+        self.handler.on_drain(conn, state);
+    }
+}
