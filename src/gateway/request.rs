@@ -27,7 +27,8 @@ pub struct Get<'a> {
     pub rest: &'a str,
     /// Path, query and header fields.
     pub head: &'a RequestHead<'a>,
-    /// The address that the connection comes from; that of the proxy, if there is one. `None` on a Unix socket.
+    /// The client's address; behind a proxy without the PROXY protocol, the proxy's. `None` if a Unix socket has no
+    /// proxy that names it.
     pub peer: Option<IpAddr>,
 }
 

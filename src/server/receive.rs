@@ -156,7 +156,10 @@ impl<R: Ring> Shard<'_, R> {
         let clock = self.clock();
         let entry = &mut self.slots[slot as usize];
         let peer = match entry.conn.phase {
-            Phase::Handshake(_) => self.handshake_peers.get(&slot).copied(),
+            Phase::Handshake(_) => {
+                let named = self.clients.address(slot).map(|address| address.ip());
+                named.or_else(|| self.handshake_peers.get(&slot).copied())
+            }
             _ => None,
         };
         let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
