@@ -26,6 +26,9 @@ anonymous = true
 hmac_secret = "a key that nobody has guessed yet"
 
 [namespaces.default]
+subscribe = "anyone"
+
+[namespaces.default]
 
 [namespaces.private]
 subscribe = "nobody"

@@ -49,7 +49,10 @@ fn check(file: &Path) -> ExitCode {
     if let Err(text) = config::preflight(&settings) {
         return bad_input(&format!("{}: {text}", name.display()));
     }
-    config::warnings(&settings).iter().for_each(|text| eprintln!("{}: warning: {text}", name.display()));
+    match &config::open_namespaces(&settings)[..] {
+        [] => println!("{}: nobody can subscribe without a token", name.display()),
+        open => println!("{}: anyone can subscribe, without a token, in {}", name.display(), open.join(", ")),
+    }
     println!("{}: good", name.display());
     ExitCode::SUCCESS
 }

@@ -11,6 +11,8 @@ mod serve;
 mod subscribe;
 
 use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -133,9 +135,25 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// The first line of a file: a key or a token.
+fn first_line(file: &Path) -> Result<String, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
+    match text.lines().next().unwrap_or_default().trim() {
+        "" => Err(format!("{}: its first line must be the key or the token", file.display())),
+        line => Ok(line.to_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_secret_is_the_first_line_of_its_file() {
+        assert_eq!(first_line(Path::new("Cargo.toml")), Ok("[workspace]".to_owned()));
+        assert!(first_line(Path::new("/dev/null")).unwrap_err().contains("first line"));
+        assert!(first_line(Path::new("nowhere")).unwrap_err().starts_with("nowhere: cannot be read"));
+    }
 
     #[test]
     fn arguments_are_consistent() {

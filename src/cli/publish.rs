@@ -1,8 +1,7 @@
 //! `ringfeed pub`.
 
-use std::fs;
 use std::io::{self, BufRead, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use clap::{Args, value_parser};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{bad_input, failed, header, runtime};
+use super::{bad_input, failed, first_line, header, runtime};
 use crate::client::{ClientError, HttpPublisher};
 use crate::limits::PUBLISH_BYTES_MAX;
 
@@ -89,19 +88,11 @@ enum PubError {
 /// The header fields of each request, with the key.
 fn headers(arguments: &PubArguments) -> Result<Vec<(String, String)>, String> {
     let key = match &arguments.key_file {
-        Some(file) => Some(key(file)?),
+        Some(file) => Some(first_line(file)?),
         None => std::env::var(API_KEY).ok().filter(|key| !key.is_empty()),
     };
     let key = key.map(|key| ("X-API-Key".to_owned(), key));
     Ok(arguments.header.iter().cloned().chain(key).collect())
-}
-
-fn key(file: &Path) -> Result<String, String> {
-    let text = fs::read_to_string(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
-    match text.lines().next().unwrap_or_default().trim() {
-        "" => Err(format!("{}: its first line must be the key", file.display())),
-        key => Ok(key.to_owned()),
-    }
 }
 
 async fn publish(publisher: &mut HttpPublisher, payload: Bytes, content_type: &str) -> Result<(), PubError> {
@@ -195,12 +186,5 @@ mod tests {
         assert_eq!(all(&longest).unwrap().len(), 2);
         assert!(all(&vec![b'x'; PUBLISH_BYTES_MAX + 1]).unwrap_err().contains("too long"));
         assert!(all(&vec![b'x'; PUBLISH_BYTES_MAX + 9]).unwrap_err().contains("too long"));
-    }
-
-    #[test]
-    fn the_key_is_the_first_line_of_its_file() {
-        assert_eq!(key(Path::new("Cargo.toml")), Ok("[workspace]".to_owned()));
-        assert!(key(Path::new("/dev/null")).unwrap_err().contains("first line"));
-        assert!(key(Path::new("nowhere")).unwrap_err().starts_with("nowhere: cannot be read"));
     }
 }

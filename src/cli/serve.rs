@@ -13,7 +13,7 @@ use super::{bad_input, log, runtime};
 use crate::config::{self, LogFormat, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload};
 use crate::gateway::centrifuge::Centrifuge;
-use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Sse};
+use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Readers, Sse};
 use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
 use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, Server};
@@ -233,11 +233,12 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let control_address = listener.local_addr();
     let config = settings.server_config();
     let namespaces = config.namespaces.clone();
-    let (of_feed, of_sse) = (namespaces.clone(), namespaces.clone());
+    let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(centrifuge.tokens.clone()));
+    let of_feed = readers.clone();
     let mut builder = Server::builder(config)
         .route("/", || DemoPage)
-        .route("/feed/", move || Feed::new(of_feed.clone()))
-        .route("/sse/", move || Sse::new(of_sse.clone()))
+        .route("/feed/", move || Feed::of(of_feed.clone()))
+        .route("/sse/", move || Sse::of(readers.clone()))
         .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()));
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
@@ -283,7 +284,6 @@ fn log_start(settings: &Settings, shards: usize, connections_max: usize) {
     let version = env!("CARGO_PKG_VERSION");
     let api_key = !settings.api.key.is_empty() || !settings.api.key_file.as_os_str().is_empty();
     tracing::info!(version, shards, connections_max, api_key, read_by_anyone = open, "started");
-    config::warnings(settings).iter().for_each(|text| tracing::warn!("{text}"));
 }
 
 /// So that whoever publishes need not wait for the slice of a busy shard on the same CPU to be over.

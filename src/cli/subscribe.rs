@@ -1,13 +1,14 @@
 //! `ringfeed sub`.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-use super::{bad_input, failed, header, runtime};
+use super::{bad_input, failed, first_line, header, runtime};
 use crate::client::{ClientError, Sub, sub};
 
 /// Prints the messages of a feed, one on a line; binary ones as base64.
@@ -36,13 +37,23 @@ pub(super) struct SubArguments {
     /// Begin with the newest messages of each topic, at most this many
     #[arg(long, value_name = "N")]
     history: Option<u32>,
+    /// The token with which the server knows you; better in RINGFEED_TOKEN than on the command line
+    #[arg(long, conflicts_with = "token_file")]
+    token: Option<String>,
+    /// A file with the token in its first line
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
     /// A header field to send with each handshake; may be repeated
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
 }
 
 pub(super) fn run(arguments: SubArguments) -> ExitCode {
-    let SubArguments { url, count, once, json, timestamps, since, history, header } = arguments;
+    let SubArguments { url, count, once, json, timestamps, since, history, token, token_file, mut header } = arguments;
+    match token_file.map_or(Ok(token), |file| first_line(&file).map(Some)) {
+        Ok(token) => header.extend(token.map(|token| ("Authorization".to_owned(), format!("Bearer {token}")))),
+        Err(text) => return bad_input(&text),
+    }
     let clock = timestamps.then_some(now as fn() -> String);
     let arguments = Sub { url, headers: header, since, history, count, once, json, clock };
     let runtime = match runtime() {

@@ -27,7 +27,7 @@ pub fn example() -> String {
         for key in section.keys {
             text.push('\n');
             push_comment(&mut text, key.about);
-            push_comment(&mut text, &format!("ValueKind {}.", key.takes));
+            push_comment(&mut text, &format!("Takes {}.", key.takes));
             text.push_str(&format!("{} = {}\n", key.name, default(&defaults, &path, key.name)));
         }
     }

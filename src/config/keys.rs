@@ -268,8 +268,8 @@ const NAMESPACE: &[Key] = &[
     Key {
         name: "subscribe",
         takes: ValueKind::Word(&["nobody", "users", "anyone"]),
-        about: "Who may subscribe, besides those whose token says so: nobody, users (who have said who they are) or\n\
-                anyone.",
+        about: "Who may subscribe on any transport, besides clients whose token names the topic: nobody, users (clients\n\
+                with a token) or anyone. Where [tokens] has a key, a namespace without this key is for users.",
     },
     Key {
         name: "publish",
@@ -401,7 +401,8 @@ pub(super) const SECTIONS: &[Section] = &[
     Section {
         path: &["tokens"],
         is_list: false,
-        about: "JSON Web Tokens, with which clients of Centrifugo's protocol say who they are.",
+        about: "JSON Web Tokens, with which clients say who they are, on every transport. Where there is a key, nobody\n\
+                subscribes without a token, except to namespaces with subscribe = \"anyone\".",
         keys: TOKENS,
     },
     Section { path: &["api"], is_list: false, about: "Who may use the control port.", keys: API },

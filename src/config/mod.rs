@@ -20,7 +20,7 @@ use std::path::Path;
 pub use changes::changed_keys;
 pub use error::{ConfigError, Problem};
 pub use example::example;
-pub use preflight::{Preflight, open_namespaces, preflight, warnings};
+pub use preflight::{Preflight, open_namespaces, preflight};
 pub use settings::{
     ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, ServerSettings, Settings, TokenSettings,
 };
@@ -43,7 +43,12 @@ pub fn parse(text: &str) -> Result<Settings, Vec<Problem>> {
     if !problems.is_empty() {
         return Err(problems);
     }
-    toml::from_str(text).map_err(|error| vec![Problem::of_toml(text, &error)])
+    let of_toml = |error| vec![Problem::of_toml(text, &error)];
+    let mut settings: Settings = toml::from_str(text).map_err(of_toml)?;
+    if settings.tokens.has_keys() {
+        settings.require_tokens(&text.parse().map_err(of_toml)?);
+    }
+    Ok(settings)
 }
 
 #[cfg(test)]

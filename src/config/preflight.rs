@@ -45,7 +45,7 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || is_either_any)
 }
 
-/// The namespaces that clients without a token may read at `/feed` and `/sse`; `default` is that of topics without a
+/// The namespaces that clients without a token may subscribe to; `default` is that of topics without a
 /// colon.
 pub fn open_namespaces(settings: &Settings) -> Vec<&str> {
     let default = settings.default_namespace();
@@ -54,28 +54,13 @@ pub fn open_namespaces(settings: &Settings) -> Vec<&str> {
     all.filter(|(_, namespace)| namespace.subscribe == Allowed::Anyone).map(|(name, _)| name).collect()
 }
 
-/// What is allowed but most likely not meant.
-pub fn warnings(settings: &Settings) -> Vec<String> {
-    if settings.centrifuge.anonymous || !settings.tokens.has_keys() {
-        return Vec::new();
-    }
-    let warning = |name: &str| {
-        format!(
-            "anyone can read [namespaces.{name}] at /feed and /sse without a token, though /connection/websocket \
-             requires one: set subscribe = \"users\" there"
-        )
-    };
-    open_namespaces(settings).into_iter().map(warning).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::parse;
 
-    fn outcome(text: &str) -> Result<Vec<String>, String> {
-        let settings = parse(text).unwrap();
-        preflight(&settings).map(|_| warnings(&settings))
+    fn outcome(text: &str) -> Result<(), String> {
+        preflight(&parse(text).unwrap()).map(drop)
     }
 
     #[test]
@@ -93,25 +78,24 @@ mod tests {
         }
         for good in ["", "server.control = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"", "api.key = \"k\""]
         {
-            assert_eq!(outcome(good), Ok(Vec::new()), "{good}");
+            assert_eq!(outcome(good), Ok(()), "{good}");
         }
     }
 
     #[test]
-    fn a_namespace_that_needs_no_token_is_named_where_tokens_are_set() {
-        let tokens = "[tokens]\nhmac_secret = \"s\"\n[centrifuge]\nanonymous = false\n";
-        let users = "subscribe = \"users\"\n";
+    fn where_tokens_are_set_a_namespace_is_open_only_if_it_says_so() {
+        let tokens = "[tokens]\nhmac_secret = \"s\"\n";
         let rows = [
-            (String::new(), &[][..]),
-            ("[tokens]\nhmac_secret = \"s\"\n[centrifuge]\nanonymous = true\n".to_owned(), &[]),
-            (tokens.to_owned(), &["[namespaces.default]"]),
-            (format!("{tokens}[namespaces.default]\n{users}[namespaces.chat]\n"), &["[namespaces.chat]"]),
-            (format!("{tokens}[namespaces.default]\n{users}[namespaces.chat]\n{users}"), &[]),
+            (String::new(), &["default"][..]),
+            ("[namespaces.chat]\n".to_owned(), &["default", "chat"]),
+            (tokens.to_owned(), &[]),
+            (format!("{tokens}[centrifuge]\nanonymous = true\n"), &[]),
+            (format!("{tokens}[namespaces.chat]\nhistory_size = 1\n"), &[]),
+            (format!("{tokens}[namespaces.default]\nsubscribe = \"anyone\"\n[namespaces.chat]\n"), &["default"]),
+            (format!("{tokens}[namespaces.chat]\nsubscribe = \"anyone\"\n"), &["chat"]),
         ];
         for (text, expected) in rows {
-            let warnings = outcome(&text).unwrap();
-            assert_eq!(warnings.len(), expected.len(), "{text}: {warnings:?}");
-            assert!(warnings.iter().zip(expected).all(|(warning, name)| warning.contains(name)), "{warnings:?}");
+            assert_eq!(open_namespaces(&parse(&text).unwrap()), expected, "{text}");
         }
     }
 }

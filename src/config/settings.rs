@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use toml::Table;
 
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
@@ -15,7 +16,7 @@ use crate::limits::RECV_TURN_BYTES;
 use crate::proto::DeflateConfig;
 use crate::server::{FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
 use crate::tls::TlsSettings;
-use crate::topics::{Namespace, Namespaces};
+use crate::topics::{Allowed, Namespace, Namespaces};
 
 /// The namespace of topics whose name has no colon.
 pub(super) const DEFAULT_NAMESPACE: &str = "default";
@@ -276,6 +277,17 @@ impl Settings {
     /// The settings of topics without a colon.
     pub fn default_namespace_mut(&mut self) -> &mut Namespace {
         self.namespaces.entry(DEFAULT_NAMESPACE.to_owned()).or_default()
+    }
+
+    /// Where tokens are configured, a namespace is for users only, unless `file` says who may subscribe.
+    pub(super) fn require_tokens(&mut self, file: &Table) {
+        self.default_namespace_mut();
+        for (name, namespace) in &mut self.namespaces {
+            let written = file.get("namespaces").and_then(|namespaces| namespaces.get(name));
+            if written.and_then(|written| written.get("subscribe")).is_none() {
+                namespace.subscribe = Allowed::Users;
+            }
+        }
     }
 
     pub(super) fn default_namespace(&self) -> Namespace {

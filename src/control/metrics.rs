@@ -54,9 +54,12 @@ const GAUGES: [Row; 15] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 32] = [
+const COUNTERS: [Row; 33] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
+    ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
+        &shard.unauthorized
+    }),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),

@@ -1,23 +1,11 @@
 //! The parameters of feed and event stream requests: topics, and the client's position in each.
 
 use super::Refusal;
-use crate::topics::{CatchUp, Epoch, NameError, Namespaces, Position, PublishError, TopicName};
+use crate::topics::{CatchUp, Epoch, NameError, Namespaces, Position, TopicName};
 
 /// The topics of a path, `a` or `a,b`, in its order.
 pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
     list.split(',').map(TopicName::from_path).collect()
-}
-
-/// Rejects a topic that anonymous clients may not subscribe to.
-pub(super) fn check_open(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
-    match namespaces.find(topic).map(|id| namespaces.get(id).subscribe) {
-        Ok(allowed) if allowed.includes(topic, "", false) => Ok(()),
-        Ok(_) => {
-            let text = format!("'{topic}' requires authorization: connect with a token at /connection/websocket");
-            Err(Refusal::new(403, text))
-        }
-        Err(_) => Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace))),
-    }
 }
 
 /// Rejects a request for the history of a topic that keeps none.
@@ -58,7 +46,6 @@ pub(super) fn positions_text(positions: &[Position]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::topics::{Allowed, Namespace};
 
     #[test]
     fn positions_read_as_they_are_written() {
@@ -73,26 +60,6 @@ mod tests {
         }
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 1 };
         assert_eq!(positions("other:1", 1), Some(vec![never]));
-    }
-
-    #[test]
-    fn an_anonymous_client_may_read_open_topics_that_admit_it() {
-        let users = Namespace { subscribe: Allowed::Users, ..Namespace::default() };
-        let namespaces = Namespaces::new(Namespace::default(), vec![("members".to_owned(), users)]);
-        let rows = [
-            ("a", None),
-            ("a$b", None),
-            ("dialog#42", Some(403)),
-            ("dialog#", Some(403)),
-            ("$private", Some(403)),
-            ("$members:a", Some(403)),
-            ("members:a", Some(403)),
-            ("other:a", Some(404)),
-        ];
-        for (topic, status) in rows {
-            let outcome = check_open(&namespaces, &TopicName::new(topic).unwrap());
-            assert_eq!(outcome.err().map(|refusal| refusal.status), status, "{topic}");
-        }
     }
 
     #[test]

@@ -3,18 +3,22 @@
 //! A reconnecting client sends its position in each topic (`?since=<epoch>:<offset>,…`) and receives the publications
 //! that it missed; if they are no longer available, the server closes with 3010. `?history=<n>` requests the newest
 //! publications. A client that offers the subprotocol `ringfeed.envelope` receives a line of JSON before each payload,
-//! with topic and position, and for each topic a first message with such a line about the topic's position.
+//! with topic and position, and for each topic a first message with such a line about the topic's position. The
+//! subprotocol `ringfeed.raw` selects payloads only, which is also the default.
 
 use std::sync::Arc;
 
-use super::catch_up::{check_history, check_open, position_text, positions, topics};
+use super::catch_up::{check_history, position_text, positions, topics};
 use super::encoder::encode_publication;
 use super::envelope::ENVELOPE;
 use super::parameters::{check_parameters, parameter};
-use super::{Accept, Context, Handler, Refusal, Request, Subscribe};
+use super::{Accept, Context, Handler, Readers, Refusal, Request, Subscribe};
 use crate::limits::FEED_MESSAGE_BYTES_MAX;
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
+
+/// The subprotocol without: payloads only, as for a client that offers no subprotocol.
+const RAW_PROTOCOL: &str = "ringfeed.raw";
 
 /// The subprotocol with positions.
 const ENVELOPE_PROTOCOL: &str = "ringfeed.envelope";
@@ -22,17 +26,25 @@ const ENVELOPE_PROTOCOL: &str = "ringfeed.envelope";
 /// Missed publications are no longer available: Centrifugo's code.
 const INSUFFICIENT_STATE: CloseCode = CloseCode(3010);
 
+/// The token of the connection has expired: Centrifugo's code.
+const EXPIRED: CloseCode = CloseCode(3005);
+
 /// Subscribes each connection to the topics in its path. The feed is one-way: the server closes a connection that sends
 /// a message with 1008.
 #[derive(Clone, Debug, Default)]
 pub struct Feed {
-    namespaces: Arc<Namespaces>,
+    readers: Readers,
 }
 
 impl Feed {
     /// A feed of the topics that [`Allowed::Anyone`](crate::topics::Allowed::Anyone) may subscribe to.
     pub fn new(namespaces: Arc<Namespaces>) -> Feed {
-        Feed { namespaces }
+        Feed::of(Readers::new(namespaces))
+    }
+
+    /// A feed of the topics that these clients may read.
+    pub fn of(readers: Readers) -> Feed {
+        Feed { readers }
     }
 }
 
@@ -45,10 +57,15 @@ impl Handler for Feed {
 
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let wanted = wanted(request)?;
-        wanted.iter().try_for_each(|(topic, _)| check_open(&self.namespaces, topic))?;
+        let topics = wanted.iter().map(|(topic, _)| topic);
+        let expires = self.readers.check(&request.get, request.upgrade.subprotocols(), topics, conn.clock())?;
         let mut of_history = wanted.iter().filter(|(_, catch_up)| matches!(catch_up, CatchUp::Last(_)));
-        of_history.try_for_each(|(topic, _)| check_history(&self.namespaces, topic))?;
-        let has_envelope = request.upgrade.subprotocols().any(|offered| offered == ENVELOPE_PROTOCOL);
+        of_history.try_for_each(|(topic, _)| check_history(self.readers.namespaces(), topic))?;
+        let offers = |name: &str| request.upgrade.subprotocols().any(|offered| offered == name);
+        let (has_envelope, is_raw) = (offers(ENVELOPE_PROTOCOL), offers(RAW_PROTOCOL));
+        if let Some(after) = expires {
+            conn.set_timer(after);
+        }
         for (topic, catch_up) in wanted {
             let request_id = match (has_envelope, catch_up) {
                 (true, _) => Some(ENVELOPE_REQUEST),
@@ -59,11 +76,19 @@ impl Handler for Feed {
             conn.subscribe_with(subscribe)?;
         }
         let accept = Accept::default().message_bytes_max(FEED_MESSAGE_BYTES_MAX);
-        Ok(if has_envelope { accept.subprotocol(ENVELOPE_PROTOCOL).encoding(*ENVELOPE) } else { accept })
+        Ok(match (has_envelope, is_raw) {
+            (true, _) => accept.subprotocol(ENVELOPE_PROTOCOL).encoding(*ENVELOPE),
+            (false, true) => accept.subprotocol(RAW_PROTOCOL),
+            (false, false) => accept,
+        })
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), _message: Message<'_>) {
         conn.close(CloseCode::POLICY_VIOLATION, "this feed is read-only: publish on the control port");
+    }
+
+    fn on_timer(&mut self, conn: &mut Context<'_>, _: &mut ()) {
+        conn.close(EXPIRED, "the token has expired: reconnect with a new one");
     }
 
     fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
@@ -86,7 +111,7 @@ impl Handler for Feed {
 
 /// The distinct topics of a request, and the earlier publications it requests of each.
 fn wanted(request: &Request<'_>) -> Result<Vec<(TopicName, CatchUp)>, Refusal> {
-    check_parameters(request.head, &["since", "history"])?;
+    check_parameters(request.head, &["since", "history", "token"])?;
     let topics = topics(request.rest)?;
     let catch_up = match (parameter(request.head, "since"), parameter(request.head, "history")) {
         (Some(_), Some(_)) => return Err(Refusal::new(400, "send either 'since' or 'history', not both")),

@@ -19,6 +19,7 @@ mod origin;
 #[cfg(feature = "product")]
 mod page;
 mod parameters;
+mod readers;
 mod request;
 mod response;
 mod routes;
@@ -45,6 +46,7 @@ pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 pub use page::DemoPage;
 #[cfg(feature = "control")]
 pub(crate) use parameters::unknown_parameter;
+pub use readers::{ReaderClaims, Readers, VerifyReader};
 pub use request::{Get, Request};
 pub use response::{Accept, Page, Refusal, Response, Stream};
 pub(crate) use routes::erase;

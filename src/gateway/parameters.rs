@@ -29,6 +29,11 @@ pub(crate) fn unknown_parameter(name: &str, known: &[&str]) -> String {
     }
 }
 
+/// Whether the query has this parameter more than once.
+pub(super) fn repeats(head: &RequestHead<'_>, name: &str) -> bool {
+    pairs(head).filter(|(key, _)| *key == name).count() > 1
+}
+
 fn pairs<'a>(head: &RequestHead<'a>) -> impl Iterator<Item = (&'a str, &'a str)> {
     let pairs = head.query.into_iter().flat_map(|query| query.split('&'));
     pairs.filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")))

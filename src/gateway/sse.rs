@@ -7,20 +7,20 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catch_up::{POSITION_BYTES_MAX, check_open, positions, positions_text, topics};
+use super::catch_up::{POSITION_BYTES_MAX, positions, positions_text, topics};
 use super::event::{COMMENT, EVENT, encode_event, event_bytes_max};
 use super::parameters::{check_parameters, parameter};
-use super::{Accept, Context, Get, Handler, Refusal, Request, Response, Stream, Subscribe};
+use super::{Accept, Context, Get, Handler, Readers, Refusal, Request, Response, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
 use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
 
-/// Serves event streams of the topics that [`Allowed::Anyone`](crate::topics::Allowed::Anyone) may subscribe to.
+/// Serves event streams of the topics that its [`Readers`] may read.
 #[derive(Debug, Default)]
 pub struct Sse {
-    namespaces: Arc<Namespaces>,
+    readers: Readers,
     /// The positions of streams with several topics. A stream of one topic needs none: all its subscribers share the
     /// same events.
     several: HashMap<ConnId, Vec<(TopicName, Position)>>,
@@ -34,9 +34,9 @@ impl Handler for Sse {
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
-        check_parameters(request.head, &["last_event_id"])?;
+        check_parameters(request.head, &["last_event_id", "token"])?;
         let topics = topics(request.rest)?;
-        topics.iter().try_for_each(|topic| check_open(&self.namespaces, topic))?;
+        let expires = self.readers.check(request, std::iter::empty(), topics.iter(), conn.clock())?;
         if has_repeated(&topics) {
             return Err(Refusal::new(400, "duplicate topic"));
         }
@@ -48,6 +48,9 @@ impl Handler for Sse {
         };
         // The stream keeps the client's positions until the home shards reply.
         let start = topics.iter().cloned().zip(catch_up.iter().map(|catch_up| start(*catch_up))).collect();
+        if let Some(after) = expires {
+            conn.set_timer(after);
+        }
         // Browsers reconnect by themselves: spread the reconnects of many over time.
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         let is_one = topics.len() == 1;
@@ -108,6 +111,11 @@ impl Handler for Sse {
         conn.write(&out);
     }
 
+    /// The token has expired. A browser reconnects with the same token, receives 401, and gives up.
+    fn on_timer(&mut self, conn: &mut Context<'_>, _: &mut ()) {
+        conn.close(CloseCode::POLICY_VIOLATION, "");
+    }
+
     fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         conn.close(CloseCode::GOING_AWAY, "");
@@ -121,7 +129,12 @@ impl Handler for Sse {
 impl Sse {
     /// A handler without streams.
     pub fn new(namespaces: Arc<Namespaces>) -> Sse {
-        Sse { namespaces, several: HashMap::new() }
+        Sse::of(Readers::new(namespaces))
+    }
+
+    /// Streams of the topics that these clients may read.
+    pub fn of(readers: Readers) -> Sse {
+        Sse { readers, several: HashMap::new() }
     }
 
     /// Sets the stream's position in the topic with this index. Returns the stream's new id.

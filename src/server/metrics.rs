@@ -50,6 +50,8 @@ pub struct ShardMetrics {
     pub closed: [Cell; CloseCause::ALL.len()],
     /// Handshakes refused for the web page that they came from.
     pub origins_refused: Cell,
+    /// Requests that a handler rejected for want of a right: with 401 or 403.
+    pub unauthorized: Cell,
     /// Of these, told to come back later.
     pub shed: Cell,
     /// Times that accepting stopped since the system had no file or memory for a connection.

@@ -58,6 +58,8 @@ pub(super) struct InputContext<'a> {
     message_bytes_max: u32,
     /// Requests rejected because of their `Origin`.
     origins_refused: u64,
+    /// Requests that a handler rejected for want of a right.
+    unauthorized: u64,
     rate: RateConfig,
     now_ms: u64,
     messages: u64,
@@ -178,6 +180,7 @@ impl<R: Ring> Shard<'_, R> {
             may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
             origins_refused: 0,
+            unauthorized: 0,
             rate: self.config.rate,
             now_ms: self.now_ms,
             messages: 0,
@@ -189,6 +192,7 @@ impl<R: Ring> Shard<'_, R> {
         let progress = on_bytes(&mut input_context, &mut self.ring);
         self.metrics.messages_received.add(input_context.messages);
         self.metrics.origins_refused.add(input_context.origins_refused);
+        self.metrics.unauthorized.add(input_context.unauthorized);
         let (is_opened, rejected) = (input_context.is_opened, input_context.rejected.take());
         if let Some(reason) = rejected {
             self.log_rejected(slot, &reason);
@@ -406,7 +410,7 @@ impl InputContext<'_> {
             }
             Err(refusal) => {
                 discard(self.commands, link);
-                self.refuse_with(refusal)
+                self.refuse_for_handler(refusal)
             }
         }
     }
@@ -475,7 +479,7 @@ impl InputContext<'_> {
                 discard(self.commands, link);
                 match refusal.status {
                     426 => self.refuse(HandshakeError::NotAnUpgrade),
-                    _ => self.refuse_with(refusal),
+                    _ => self.refuse_for_handler(refusal),
                 }
             }
         }
@@ -492,9 +496,16 @@ impl InputContext<'_> {
         self.over(CloseCause::Refused)
     }
 
+    fn refuse_for_handler(&mut self, refusal: Refusal) -> Progress {
+        self.unauthorized += u64::from(matches!(refusal.status, 401 | 403));
+        self.refuse_with(refusal)
+    }
+
     fn refuse_with(&mut self, refusal: Refusal) -> Progress {
         let body = format!("{}\n", refusal.text);
-        encode_response(self.out, refusal.status, "text/plain; charset=utf-8", body.as_bytes(), &[]);
+        // A response with 401 must name a scheme (RFC 9110 §11.6.1).
+        let fields: &[(&str, &str)] = if refusal.status == 401 { &[("WWW-Authenticate", "Bearer")] } else { &[] };
+        encode_response(self.out, refusal.status, "text/plain; charset=utf-8", body.as_bytes(), fields);
         self.rejected = (refusal.status >= 400).then_some(refusal.text);
         self.over(CloseCause::Refused)
     }

@@ -30,6 +30,7 @@ anonymous = true
 hmac_secret = "a key that nobody has guessed yet"
 
 [namespaces.default]
+subscribe = "anyone"
 publish = "subscribers"
 
 [namespaces.private]

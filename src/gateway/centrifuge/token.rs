@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
 use super::signature::{KeyKind, is_signed, public_key};
+use crate::gateway::{ReaderClaims, Refusal, VerifyReader};
 use crate::log;
 
 /// Verifies tokens. Clones share the keys.
@@ -184,6 +185,26 @@ impl TokenVerifier {
         Ok(SubscriptionClaims { user, channel, client, expires_s, info })
     }
 
+    /// The claims of a token at `/feed` and `/sse`: a subscription token opens its channel; a connection token the
+    /// channels that it names, or else those of its user.
+    fn reader_claims(&self, token: &str, now_s: u64) -> Result<ReaderClaims, Rejection> {
+        let claims = self.claims(token, now_s)?;
+        if claims.subs.is_some() || claims.overrides.is_some() {
+            let text = "invalid token: use the claim 'channels' instead of 'subs' and 'override'";
+            return Err(TokenError::Unsupported(text).into());
+        }
+        if !claims.client.is_empty() {
+            let text = "invalid token: a token with the claim 'client' is for a connection to /connection/websocket";
+            return Err(TokenError::Unsupported(text).into());
+        }
+        let expires_s = claims.end_s(now_s)?;
+        let Claims { sub: user, mut channels, channel, .. } = claims;
+        if !channel.is_empty() {
+            channels = vec![channel];
+        }
+        Ok(ReaderClaims { user, topics: Some(channels).filter(|topics| !topics.is_empty()), expires_s })
+    }
+
     fn claims(&self, token: &str, now_s: u64) -> Result<Claims, Rejection> {
         let malformed = || Rejection::invalid("it is malformed");
         let header = decode_header(token).map_err(|_| malformed())?;
@@ -204,6 +225,23 @@ impl TokenVerifier {
             Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired.into()),
             _ => Ok(claims),
         }
+    }
+}
+
+impl VerifyReader for TokenVerifier {
+    fn has_keys(&self) -> bool {
+        TokenVerifier::has_keys(self)
+    }
+
+    fn verify(&self, token: &str, now_s: u64) -> Result<ReaderClaims, Refusal> {
+        self.reader_claims(token, now_s).map_err(logged).map_err(|error| {
+            let text = match error {
+                TokenError::Invalid => "invalid token",
+                TokenError::Expired => "the token has expired: request a new one",
+                TokenError::Unsupported(text) => text,
+            };
+            Refusal::new(401, text)
+        })
     }
 }
 
