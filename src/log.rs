@@ -18,6 +18,9 @@ pub(crate) static SHED: Budget = Budget::new();
 /// A connection was closed for what it did or did not do: a slow consumer, or one above its rate.
 pub(crate) static CLOSED: Budget = Budget::new();
 
+/// An untrusted peer stated the address of a client.
+pub(crate) static FORWARDED: Budget = Budget::new();
+
 /// A token was rejected.
 #[cfg(feature = "centrifuge")]
 pub(crate) static TOKENS: Budget = Budget::new();

@@ -12,6 +12,7 @@ mod frames;
 mod handshake;
 mod input;
 mod names;
+mod proxies;
 mod settings;
 mod text;
 
@@ -19,7 +20,7 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets, with the name of their program and of their directory of seeds.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 15] = [
     ("decoder", frames::decoder),
     ("differential", frames::differential),
     ("conversation", conversation::conversation),
@@ -33,6 +34,8 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("json", commands::json),
     ("protobuf", commands::protobuf),
     ("settings", settings::settings),
+    ("proxied", proxies::proxied),
+    ("forwarded", proxies::forwarded),
 ];
 
 /// Runs the target called `name`.

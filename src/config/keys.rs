@@ -193,6 +193,12 @@ const SERVER: &[Key] = &[
         about: "Proxies whose word on a client's address counts: a list of addresses and networks, as \"10.0.0.0/8\",\n\
                 and \"unix:\" for the peers of Unix sockets.",
     },
+    Key {
+        name: "forwarded_header",
+        takes: ValueKind::Word(&["x-forwarded-for", "forwarded"]),
+        about: "The header field in which trusted proxies state the client's address. They must append to it, or replace\n\
+                it: the last address counts that is not one of trusted_proxies.",
+    },
     Key { name: "echo", takes: ValueKind::Switch, about: "Serve /echo, which sends every message back." },
     Key {
         name: "demo",

@@ -13,7 +13,7 @@ use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
-use crate::proto::DeflateConfig;
+use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::server::{FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
 use crate::tls::TlsSettings;
 use crate::topics::{Allowed, Namespace, Namespaces};
@@ -79,6 +79,8 @@ pub struct ServerSettings {
     pub log_format: LogFormat,
     /// As [`ServerConfig::trusted_proxies`].
     pub trusted_proxies: Vec<String>,
+    /// As [`ServerConfig::forwarded_header`].
+    pub forwarded_header: ForwardedHeader,
     /// Whether `/echo` is served.
     pub echo: bool,
     /// Whether this host's figures are published to the topic `demo`.
@@ -185,6 +187,7 @@ impl Default for ServerSettings {
             allowed_origins: Vec::new(),
             log_format: LogFormat::Text,
             trusted_proxies: Vec::new(),
+            forwarded_header: server.forwarded_header,
             echo: false,
             demo: false,
         }
@@ -228,6 +231,7 @@ impl Settings {
             handshakes_per_second: server.handshakes_per_second,
             connections_per_address_max: server.connections_per_address_max,
             trusted_proxies: TrustedProxies::new(proxies.collect()),
+            forwarded_header: server.forwarded_header,
             allowed_origins: Origins::new(patterns.collect()),
             message_bytes_max: server.message_bytes_max,
             rate: RateConfig {

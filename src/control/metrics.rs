@@ -54,7 +54,7 @@ const GAUGES: [Row; 15] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 33] = [
+const COUNTERS: [Row; 35] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -110,6 +110,16 @@ const COUNTERS: [Row; 33] = [
     ("ringfeed_proxy_headers_refused", "Connections of proxies without a valid PROXY header", |shard| {
         &shard.proxy_headers_refused
     }),
+    (
+        "ringfeed_forwarded_ignored",
+        "Requests with X-Forwarded-For or Forwarded of peers that are no trusted proxies",
+        |shard| &shard.forwarded_ignored,
+    ),
+    (
+        "ringfeed_forwarded_unreadable",
+        "Requests of trusted proxies whose X-Forwarded-For or Forwarded is malformed",
+        |shard| &shard.forwarded_unreadable,
+    ),
     ("ringfeed_pings", "Pings sent", |shard| &shard.pings),
     ("ringfeed_turns", "Turns of the shard's loop", |shard| &shard.turns),
 ];

@@ -1,7 +1,6 @@
 //! `GET /connections/slow`: the connections with the largest backlogs on all shards, 20 or `?count=N`.
 
 use std::cmp::Reverse;
-use std::net::SocketAddr;
 
 use hyper::StatusCode;
 use serde::Serialize;
@@ -11,7 +10,7 @@ use super::answer::{Answer, JSON, answer, text};
 use super::query::pairs;
 use crate::gateway::unknown_parameter;
 use crate::limits::SLOWEST_MAX;
-use crate::server::SlowConnection;
+use crate::server::{SlowConnection, address_text};
 
 /// Number of connections in a list without `count`.
 const COUNT: usize = 20;
@@ -21,7 +20,7 @@ const COUNT: usize = 20;
 struct Row {
     shard: u16,
     slot: u32,
-    peer: Option<SocketAddr>,
+    peer: Option<String>,
     outbox_bytes: usize,
     oldest_age_ms: u64,
     topic_count: usize,
@@ -73,6 +72,7 @@ impl From<SlowConnection> for Row {
     fn from(connection: SlowConnection) -> Row {
         let SlowConnection { shard, id, peer, outbox_bytes, oldest_age_ms, topics } = connection;
         let names = topics.iter().map(|topic| topic.to_string()).collect();
+        let peer = peer.map(address_text);
         Row { shard, slot: id.slot, peer, outbox_bytes, oldest_age_ms, topic_count: topics.len(), topics: names }
     }
 }

@@ -27,8 +27,8 @@ pub struct Get<'a> {
     pub rest: &'a str,
     /// Path, query and header fields.
     pub head: &'a RequestHead<'a>,
-    /// The client's address; behind a proxy without the PROXY protocol, the proxy's. `None` if a Unix socket has no
-    /// proxy that names it.
+    /// The client's address, also behind trusted proxies that state it. `None` if the peer of a Unix socket states
+    /// none.
     pub peer: Option<IpAddr>,
 }
 

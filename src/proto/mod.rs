@@ -28,6 +28,7 @@ mod deflate;
 mod encoder;
 mod error;
 mod extensions;
+mod forwarded;
 mod frame;
 mod handshake;
 mod handshake_client;
@@ -46,6 +47,7 @@ pub use deflate::{
 pub use encoder::{encode_close, encode_deflated, encode_fragment, encode_frame, encode_message};
 pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;
+pub use forwarded::{ForwardedClient, ForwardedHeader};
 pub use frame::{FrameHeader, Opcode};
 pub use handshake::{
     Upgrade, accept_key, encode_accept, encode_refusal, encode_response, encode_stream_head, is_header_value,

@@ -195,7 +195,9 @@ impl<R: Ring> Shard<'_, R> {
             let is_trusted = self.config.trusted_proxies.contain(has_addresses.then_some(from));
             return (!is_trusted).then_some(Shed::Untrusted);
         }
-        let addresses = self.addresses.as_mut().filter(|_| has_addresses);
+        // A trusted proxy names the client, whose address counts, in the request.
+        let is_counted = has_addresses && !self.config.trusted_proxies.contain(Some(from));
+        let addresses = self.addresses.as_mut().filter(|_| is_counted);
         let may_enter = addresses.is_none_or(|addresses| addresses.enter(slot, from));
         (!may_enter).then_some(Shed::Address)
     }

@@ -90,6 +90,8 @@ impl Addresses {
 
     /// A connection from `address` begins in `slot`. `false`: it is one too many, and is not counted.
     pub(super) fn enter(&mut self, slot: u32, address: IpAddr) -> bool {
+        // Its proxy may have named another address before.
+        self.leave(slot);
         let network = Network::of(address);
         let may_enter = self.counts.enter(network);
         if self.networks.len() <= slot as usize {

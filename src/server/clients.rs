@@ -1,7 +1,8 @@
-//! The addresses of clients behind proxies, by the PROXY protocol.
+//! The addresses of clients behind proxies, by the PROXY protocol, or by a header field of the request.
 //!
-//! A listener with `proxy_protocol` takes connections of trusted proxies only, and each begins with a header. The
-//! address in it counts from then on: for the limit of connections per address, and in `/connections/slow`.
+//! A listener with `proxy_protocol` takes connections of trusted proxies only, and each begins with a header. On any
+//! listener, requests of trusted proxies may state the client in a header field. The address counts from then on: for
+//! the limit of connections per address, in the log, in `/connections/slow`, and for handlers.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -9,11 +10,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use super::accept::Shed;
-use super::metrics::CloseCause;
+use super::addresses::Addresses;
+use super::close::Peer;
+use super::metrics::{CloseCause, ShardMetrics};
 use super::receive::{InputBytes, Progress};
 use super::shard::Shard;
 use crate::buf::Received;
-use crate::proto::ProxyHeader;
+use crate::log;
+use crate::proto::{ForwardedClient, ForwardedHeader, ProxyHeader, RequestHead};
 use crate::ring::Ring;
 
 /// The proxies that may name the address of a client.
@@ -129,6 +133,67 @@ impl Clients {
             self.addresses.resize(index + 1, None);
         }
         self.addresses[index] = Some(address);
+    }
+}
+
+/// What is needed to find the client of a request.
+pub(super) struct ClientFinder<'a> {
+    pub(super) proxies: &'a TrustedProxies,
+    pub(super) header: ForwardedHeader,
+    pub(super) clients: &'a mut Clients,
+    pub(super) addresses: Option<&'a mut Addresses>,
+    pub(super) metrics: &'a ShardMetrics,
+}
+
+impl ClientFinder<'_> {
+    /// The address of the client that has sent this request on the connection in `slot`, whose peer is `peer`, or was
+    /// named by the PROXY protocol.
+    ///
+    /// # Errors
+    /// The client has too many connections.
+    pub(super) fn find(
+        &mut self,
+        slot: u32,
+        peer: Option<IpAddr>,
+        head: &RequestHead<'_>,
+    ) -> Result<Option<IpAddr>, Shed> {
+        if !self.proxies.contain(peer) {
+            self.note_ignored(peer, head);
+            return Ok(peer);
+        }
+        let ForwardedClient { address, is_readable } =
+            self.header.client(head, |address| self.proxies.contain(Some(address)));
+        self.metrics.forwarded_unreadable.add(u64::from(!is_readable));
+        if let Some(address) = address {
+            // The field states no port.
+            self.clients.set_address(slot, SocketAddr::new(address, 0));
+        }
+        let client = address.or(peer);
+        let may_enter = match (client, &mut self.addresses) {
+            (Some(client), Some(addresses)) => addresses.enter(slot, client),
+            _ => true,
+        };
+        if may_enter { Ok(client) } else { Err(Shed::Address) }
+    }
+
+    fn note_ignored(&self, peer: Option<IpAddr>, head: &RequestHead<'_>) {
+        if !self.header.is_in(head) {
+            return;
+        }
+        self.metrics.forwarded_ignored.add(1);
+        if let Some(left_out) = log::FORWARDED.take() {
+            let peer = Peer(peer.map(|peer| SocketAddr::new(peer, 0)));
+            let header = self.header.name();
+            tracing::info!(%peer, header, left_out, "ignored: if the peer is a proxy, add it to trusted_proxies");
+        }
+    }
+}
+
+/// An address as people read it: without the port if it is not known.
+pub(crate) fn address_text(address: SocketAddr) -> String {
+    match address.port() {
+        0 => address.ip().to_string(),
+        _ => address.to_string(),
     }
 }
 

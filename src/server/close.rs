@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::clients::address_text;
 use super::mesh::{Publish, ReplyTo};
 use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
@@ -24,7 +25,7 @@ pub(super) struct Peer(pub(super) Option<SocketAddr>);
 impl fmt::Display for Peer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(address) => address.fmt(f),
+            Some(address) => f.write_str(&address_text(address)),
             None => f.write_str("unknown"),
         }
     }

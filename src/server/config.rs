@@ -6,7 +6,7 @@ use super::{ListenerConfig, TrustedProxies};
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::Origins;
 use crate::limits;
-use crate::proto::DeflateConfig;
+use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::tls::{Acceptor, TlsError, TlsSettings};
 use crate::topics::Namespaces;
 
@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub connections_per_address_max: u32,
     /// Proxies whose word on a client's address counts.
     pub trusted_proxies: TrustedProxies,
+    /// The header field in which they state it, unless they speak the PROXY protocol.
+    pub forwarded_header: ForwardedHeader,
     /// Origins of the web pages that may connect.
     pub allowed_origins: Origins,
     /// Maximum size of a peer's message, in bytes.
@@ -98,6 +100,7 @@ impl Default for ServerConfig {
             handshakes_per_second: 0,
             connections_per_address_max: 0,
             trusted_proxies: TrustedProxies::default(),
+            forwarded_header: ForwardedHeader::default(),
             allowed_origins: Origins::default(),
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             rate: RateConfig::default(),

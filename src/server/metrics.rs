@@ -122,6 +122,10 @@ pub struct ShardMetrics {
     pub messages_received: Cell,
     /// Connections of proxies refused since they did not begin with a header of the PROXY protocol.
     pub proxy_headers_refused: Cell,
+    /// Requests of untrusted peers that state the address of a client, which was ignored.
+    pub forwarded_ignored: Cell,
+    /// Requests of trusted proxies that state the address of a client in no readable way.
+    pub forwarded_unreadable: Cell,
     /// TLS 1.3 handshakes in full.
     pub tls13_full: Cell,
     /// TLS 1.3 handshakes by a session ticket.

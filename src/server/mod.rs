@@ -36,6 +36,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use crate::topics::PublishError;
 #[cfg(feature = "control")]
 pub(crate) use addresses::Network;
+#[cfg(feature = "control")]
+pub(crate) use clients::address_text;
 pub use clients::{InvalidNetwork, ProxyNetwork, TrustedProxies};
 pub use config::{FanOutConfig, ServerConfig};
 pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol};

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
+use super::accept::Shed;
+use super::clients::ClientFinder;
 use super::listener::ShardListener;
 use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
@@ -68,8 +70,11 @@ pub(super) struct InputContext<'a> {
     /// Why the request was rejected, for the log.
     rejected: Option<Cow<'static, str>>,
     origin: &'a Origin,
-    /// Where the peer is, during the handshake.
+    /// Where the peer is, during the handshake; then the client.
     peer: Option<IpAddr>,
+    finder: ClientFinder<'a>,
+    /// The connection is one too many.
+    shed: Option<Shed>,
 }
 
 /// Received bytes.
@@ -188,12 +193,23 @@ impl<R: Ring> Shard<'_, R> {
             rejected: None,
             origin: &self.origin,
             peer,
+            finder: ClientFinder {
+                proxies: &self.config.trusted_proxies,
+                header: self.config.forwarded_header,
+                clients: &mut self.clients,
+                addresses: self.addresses.as_mut(),
+                metrics: self.metrics,
+            },
+            shed: None,
         };
         let progress = on_bytes(&mut input_context, &mut self.ring);
         self.metrics.messages_received.add(input_context.messages);
         self.metrics.origins_refused.add(input_context.origins_refused);
         self.metrics.unauthorized.add(input_context.unauthorized);
-        let (is_opened, rejected) = (input_context.is_opened, input_context.rejected.take());
+        let (is_opened, shed, rejected) = (input_context.is_opened, input_context.shed, input_context.rejected.take());
+        if let Some(shed) = shed {
+            self.encode_shed(slot, shed);
+        }
         if let Some(reason) = rejected {
             self.log_rejected(slot, &reason);
         }
@@ -352,6 +368,13 @@ impl InputContext<'_> {
     }
 
     fn on_request(&mut self, head: &RequestHead<'_>) -> Progress {
+        match self.finder.find(self.slot.id.slot, self.peer, head) {
+            Ok(client) => self.peer = client,
+            Err(shed) => {
+                self.shed = Some(shed);
+                return self.over(CloseCause::Refused);
+            }
+        }
         let route = self.routes.find(head.path, self.listener.routes);
         let upgrade = match (Upgrade::from_request(head), route) {
             (Ok(upgrade), _) => upgrade,

@@ -15,7 +15,7 @@ pub struct SlowConnection {
     pub shard: u16,
     /// Its place there.
     pub id: ConnId,
-    /// The client's address, if known: behind a proxy without the PROXY protocol, the proxy's.
+    /// The client's address, if known; port 0 if a proxy has not named the port.
     pub peer: Option<SocketAddr>,
     /// Bytes that wait for it.
     pub outbox_bytes: usize,

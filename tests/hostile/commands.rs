@@ -225,7 +225,7 @@ fn legal_json_is_passed_on_whatever_it_means() {
 fn names_reserved_for_users_are_closed_to_others() {
     let server = server("boundaries.toml");
     let target = |path: &str, name: &str| format!("/{path}/{}", name.replace('#', "%23"));
-    for (name, status) in [("dialog%2342", 403), ("$private", 403), ("dialog%23", 403)] {
+    for (name, status) in [("dialog%2342", 401), ("$private", 401), ("dialog%23", 401)] {
         for path in ["feed", "sse"] {
             let request = upgrade_request(&target(path, name));
             let request =

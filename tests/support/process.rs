@@ -86,6 +86,11 @@ impl Process {
         assert!(status.success(), "{}: no process {id} to end", self.name);
     }
 
+    /// Whether the program has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("a child can be waited for").is_some()
+    }
+
     /// Waits for the program to end by itself.
     ///
     /// # Panics
