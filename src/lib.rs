@@ -165,12 +165,15 @@
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
 //! | 3 | [`gateway`] | the protocol of each path: the [`Handler`] trait, echo, the raw feed, event streams, Centrifugo's protocol |
 //! | 4 | [`server`] | shards: their loop, start and stop |
+//! | 4 | [`backend`] | the application behind the server, over HTTP |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
 //! | 5 | `testing` | tests of handlers in virtual time |
 //! | 5 | [`config`] | the configuration file |
 //! | 5 | [`cli`] | the command line |
 
+#[cfg(feature = "control")]
+pub mod backend;
 pub mod buf;
 #[cfg(feature = "product")]
 pub mod cli;

@@ -393,6 +393,40 @@ pub const RECV_PAUSE_BYTES: usize = 256 * 1024;
 /// for a subscriber by default.
 pub const HANDLE_BYTES_MAX: usize = 1024 * 1024;
 
+/// Time for the answer of the backend to a call, by default, in milliseconds.
+pub const BACKEND_TIMEOUT_MS: u64 = 1_000;
+
+/// The longest such time that can be set, in milliseconds: the server does not read from a client whose command waits
+/// for the backend, and pings go unanswered meanwhile.
+pub const BACKEND_TIMEOUT_MS_MAX: u64 = 10_000;
+
+/// Time that a connection gives its call beyond the backend's own timeout, in milliseconds: the answer may wait for a
+/// busy shard.
+pub const BACKEND_SLACK_MS: u64 = 1_000;
+
+/// Calls of a kind without an answer, by default, at most.
+pub const BACKEND_IN_FLIGHT: u32 = 1_000;
+
+/// Maximum size of the backend's answer to a call, in bytes: as much as a publication may have.
+pub const BACKEND_ANSWER_BYTES_MAX: usize = 1024 * 1024;
+
+/// Maximum size of the head of the backend's response, in bytes.
+pub const BACKEND_HEAD_BYTES_MAX: usize = 16 * 1024;
+
+/// Time after which an idle connection to the backend is not used again, in milliseconds: common servers end theirs
+/// after five seconds, and a request that crosses that is lost.
+pub const BACKEND_IDLE_MS: u64 = 4_000;
+
+/// Seconds after which the backend is called again about an expired connection or subscription, if it had no answer.
+pub const BACKEND_RETRY_S: u64 = 60;
+
+/// Pause before a reply of another thread to a handler is sent again when the shard's queue was full, in milliseconds.
+pub const HANDLE_RETRY_MS: u64 = 2;
+
+/// How often such a reply is sent again, at most: a shard that is behind for so long has other troubles, and the
+/// request times out.
+pub const HANDLE_RETRY_TIMES: u32 = 500;
+
 /// Time for an opening handshake to come whole, by default, in milliseconds.
 pub const HANDSHAKE_TIMEOUT_MS: u64 = 10_000;
 

@@ -25,6 +25,10 @@ pub(crate) static FORWARDED: Budget = Budget::new();
 #[cfg(feature = "centrifuge")]
 pub(crate) static TOKENS: Budget = Budget::new();
 
+/// The backend had no answer to a call.
+#[cfg(feature = "control")]
+pub(crate) static BACKEND: Budget = Budget::new();
+
 /// A request to the control port came without the key, or from a foreign page.
 #[cfg(feature = "control")]
 pub(crate) static KEYS: Budget = Budget::new();

@@ -254,6 +254,11 @@ impl TestServer {
         self.0.borrow_mut().run(time.as_micros() as u64);
     }
 
+    /// Milliseconds of Unix time.
+    pub fn unix_ms(&self) -> u64 {
+        sim::UNIX_START_MS + self.0.borrow().kernel.now_us() / 1000
+    }
+
     /// Lets everything that has begun reach its end, in some milliseconds of virtual time.
     pub fn settle(&self) {
         self.0.borrow_mut().run(SETTLE_US);

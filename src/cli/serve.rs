@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum, value_parser};
 
 use super::{bad_input, log, runtime};
+use crate::backend::HttpBackend;
 use crate::config::{self, LogFormat, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload};
 use crate::gateway::centrifuge::Centrifuge;
@@ -225,7 +226,11 @@ fn settings(arguments: ServeArguments) -> Result<Settings, String> {
 
 fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String> {
     // Before the shards: if any of it fails, nobody has connected yet.
-    let Preflight { access, centrifuge } = config::preflight(settings)?;
+    let Preflight { access, mut centrifuge } = config::preflight(settings)?;
+    let backend = settings.backend.is_used().then(|| HttpBackend::start(&settings.backend)).transpose();
+    let backend = backend.map_err(|error| format!("the backend's thread could not start: {error}"))?;
+    let backend_counts = backend.as_ref().map(HttpBackend::counts);
+    centrifuge.backend = backend.map(|backend| Arc::new(backend) as _);
     let centrifuge = Arc::new(centrifuge);
     let runtime = runtime()?;
     let listener =
@@ -247,7 +252,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         builder.start().map_err(|error| error.to_string())?;
     log_start(settings, status.shards.len(), connections_max);
     let reload = reload(arguments, settings.clone(), tls.clone());
-    let control = Control { listener, access, publisher, namespaces, status, tls, reload, demo: settings.server.demo };
+    let demo = settings.server.demo;
+    let control = Control { listener, access, publisher, namespaces, status, tls, reload, backend_counts, demo };
     let announce = || announce(&settings.listener, &addresses, control_address?, settings.server.demo);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();

@@ -133,6 +133,11 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
         ValueKind::Proxies => value.as_array().is_some_and(|list| {
             list.iter().all(|one| one.get_ref().as_str().is_some_and(|text| text.parse::<ProxyNetwork>().is_ok()))
         }),
+        ValueKind::HeaderNames => value.as_array().is_some_and(|list| {
+            let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+            let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_token);
+            list.iter().all(|name| name.get_ref().as_str().is_some_and(is_name))
+        }),
         ValueKind::Origins => value.as_array().is_some_and(|list| {
             list.iter().all(|origin| origin.get_ref().as_str().is_some_and(|text| OriginPattern::new(text).is_ok()))
         }),
@@ -227,7 +232,13 @@ mod tests {
             ("[server]\nbytes_per_second_max = 1", 2, "must be 0, or a whole number from 65536 to"),
             ("[deflate]\nlevel = 10", 2, "deflate.level = 10: must be a whole number from 1 to 9"),
             ("[namespaces.a]\nslow_consumer = \"drop\"", 2, "must be one of \"close\", \"drop-oldest\", \"conflate\""),
-            ("[namespaces.a]\nsubscribe = \"subscribers\"", 2, "must be one of \"nobody\", \"users\", \"anyone\""),
+            (
+                "[namespaces.a]\nsubscribe = \"subscribers\"",
+                2,
+                "must be one of \"nobody\", \"users\", \"anyone\", \"backend\"",
+            ),
+            ("[backend.rpc]\nheaders = [\"a b\"]", 2, "must be a list of names of header fields"),
+            ("[backend.rpc]\ntimeout_ms = 20000", 2, "must be a whole number from 1 to 10000"),
             ("[namespaces.\"a:b\"]", 1, "can't be a namespace"),
             ("[namespaces.\"\"]", 1, "can't be a namespace"),
             ("[namespaces]\nhistory_size = 1", 2, "namespaces.history_size is a section"),

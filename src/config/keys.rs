@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use crate::limits::{COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+use crate::limits::{
+    BACKEND_TIMEOUT_MS_MAX, COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX,
+};
 
 /// A table of the file.
 pub(super) struct Section {
@@ -51,6 +53,8 @@ pub(super) enum ValueKind {
     Origins,
     /// A list of addresses of proxies.
     Proxies,
+    /// A list of names of header fields.
+    HeaderNames,
 }
 
 /// Stands for the names of namespaces.
@@ -273,14 +277,18 @@ const NAMESPACE: &[Key] = &[
     },
     Key {
         name: "subscribe",
-        takes: ValueKind::Word(&["nobody", "users", "anyone"]),
-        about: "Who may subscribe on any transport, besides clients whose token names the topic: nobody, users (clients\n\
-                with a token) or anyone. Where [tokens] has a key, a namespace without this key is for users.",
+        takes: ValueKind::Word(&["nobody", "users", "anyone", "backend"]),
+        about: "Who may subscribe on any transport, besides clients whose token names the topic: nobody, users (clients
+\
+                with a token), anyone, or whom the backend permits (see [backend.subscribe]). Where [tokens] has a key, a
+\
+                namespace without this key is for users.",
     },
     Key {
         name: "publish",
-        takes: WHO,
-        about: "Who may publish over a client's connection: nobody, subscribers of the topic, users or anyone.",
+        takes: ValueKind::Word(&["nobody", "subscribers", "users", "anyone", "backend"]),
+        about: "Who may publish over a client's connection: nobody, subscribers of the topic, users, anyone, or whom the\n\
+                backend permits: see [backend.publish].",
     },
     Key { name: "history", takes: WHO, about: "Who may read the history: nobody, subscribers, users or anyone." },
     Key {
@@ -336,6 +344,16 @@ const CENTRIFUGE: &[Key] = &[
         takes: ValueKind::Whole(0, DAY_MS),
         about: "Milliseconds that a client whose token has expired may take to bring a new one.",
     },
+    Key {
+        name: "personal_channel",
+        takes: ValueKind::Switch,
+        about: "Subscribe each connection of a user to the channel #USER.",
+    },
+    Key {
+        name: "personal_namespace",
+        takes: ValueKind::Text,
+        about: "The namespace of these channels. Empty: the default one.",
+    },
 ];
 
 const TOKENS: &[Key] = &[
@@ -377,6 +395,30 @@ const API: &[Key] = &[
     },
 ];
 
+const BACKEND_CALL: &[Key] = &[
+    Key {
+        name: "endpoint",
+        takes: ValueKind::Text,
+        about: "Where the calls are posted, as \"http://localhost:3000/centrifugo/connect\". Empty: there are none.",
+    },
+    Key {
+        name: "timeout_ms",
+        takes: ValueKind::Whole(1, BACKEND_TIMEOUT_MS_MAX as i64),
+        about: "Milliseconds in which the whole answer must arrive. Without it the client receives the error 100, and may\n\
+                try again.",
+    },
+    Key {
+        name: "in_flight_max",
+        takes: ValueKind::Whole(1, COUNT),
+        about: "Calls without an answer. Further clients receive the error 111 at once, and may try again.",
+    },
+    Key {
+        name: "headers",
+        takes: ValueKind::HeaderNames,
+        about: "Header fields of the client's handshake that the request contains, as [\"Cookie\", \"Authorization\"].",
+    },
+];
+
 /// All sections, in the order in which people are shown them.
 pub(super) const SECTIONS: &[Section] = &[
     Section {
@@ -412,6 +454,45 @@ pub(super) const SECTIONS: &[Section] = &[
         keys: TOKENS,
     },
     Section { path: &["api"], is_list: false, about: "Who may use the control port.", keys: API },
+    Section {
+        path: &["backend", "connect"],
+        is_list: false,
+        about: "The backend decides on connections without a token, as Centrifugo's connect proxy.",
+        keys: BACKEND_CALL,
+    },
+    Section {
+        path: &["backend", "refresh"],
+        is_list: false,
+        about: "The backend decides on connections that expire, as Centrifugo's refresh proxy; clients need not renew\n\
+                their tokens then.",
+        keys: BACKEND_CALL,
+    },
+    Section {
+        path: &["backend", "subscribe"],
+        is_list: false,
+        about: "The backend decides on subscriptions in namespaces with subscribe = \"backend\", as Centrifugo's subscribe\n\
+                proxy.",
+        keys: BACKEND_CALL,
+    },
+    Section {
+        path: &["backend", "sub_refresh"],
+        is_list: false,
+        about: "The backend decides on subscriptions of its own that expire, as Centrifugo's sub refresh proxy.",
+        keys: BACKEND_CALL,
+    },
+    Section {
+        path: &["backend", "publish"],
+        is_list: false,
+        about: "The backend decides on publications in namespaces with publish = \"backend\", as Centrifugo's publish\n\
+                proxy.",
+        keys: BACKEND_CALL,
+    },
+    Section {
+        path: &["backend", "rpc"],
+        is_list: false,
+        about: "The backend answers calls of clients, as Centrifugo's RPC proxy.",
+        keys: BACKEND_CALL,
+    },
 ];
 
 impl fmt::Display for ValueKind {
@@ -441,6 +522,7 @@ impl fmt::Display for ValueKind {
             ValueKind::Proxies => {
                 f.write_str("a list of IP addresses and networks, as [\"192.0.2.1\", \"10.0.0.0/8\", \"unix:\"]")
             }
+            ValueKind::HeaderNames => f.write_str("a list of names of header fields, as [\"Cookie\"]"),
             ValueKind::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),
         }
     }

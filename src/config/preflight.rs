@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use super::settings::{DEFAULT_NAMESPACE, Settings};
 use crate::control::Access;
-use crate::gateway::centrifuge::CentrifugeConfig;
+use crate::gateway::centrifuge::{CallKind, CentrifugeConfig};
 use crate::server::ListenAddress;
-use crate::topics::Allowed;
+use crate::topics::{Allowed, TopicName};
 
 /// What the settings come to, with the content of the files that they name.
 #[derive(Debug)]
@@ -34,9 +34,36 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
         ));
     }
     let centrifuge = settings.centrifuge_config()?;
+    check_backend(settings)?;
     settings.server_config().acceptor().map_err(|error| error.to_string())?;
     let access = Access::new(control, settings.api.key()?).map_err(|error| error.to_string())?;
     Ok(Preflight { access, centrifuge })
+}
+
+/// Whether each call that the settings need has an endpoint.
+fn check_backend(settings: &Settings) -> Result<(), String> {
+    settings.backend.check().map_err(|error| error.to_string())?;
+    for (name, namespace) in &settings.namespaces {
+        let needed = [
+            ("subscribe", namespace.subscribe, CallKind::Subscribe),
+            ("publish", namespace.publish, CallKind::Publish),
+        ];
+        for (key, allowed, kind) in needed {
+            if allowed == Allowed::Backend && settings.backend.kind(kind).endpoint.is_empty() {
+                return Err(format!(
+                    "[namespaces.{name}] has {key} = \"backend\", but there is no backend to call: set endpoint in \
+                     [backend.{}]",
+                    kind.name()
+                ));
+            }
+        }
+    }
+    let personal = TopicName::new(&format!("{}:#1", settings.centrifuge.personal_namespace));
+    let is_known = personal.is_ok_and(|topic| settings.topic_namespaces().find(&topic).is_ok());
+    if settings.centrifuge.personal_channel && !settings.centrifuge.personal_namespace.is_empty() && !is_known {
+        return Err("centrifuge.personal_namespace is not the name of a namespace: add [namespaces.NAME]".to_owned());
+    }
+    Ok(())
 }
 
 /// Whether a socket for one address would be in the way of the other's.
@@ -70,6 +97,12 @@ mod tests {
             ("server.control = \"127.0.0.1:8000\"", "cannot both be 127.0.0.1:8000"),
             ("[[listener]]\naddress = \"0.0.0.0:8001\"", "cannot both be 127.0.0.1:8001"),
             ("api.key_file = \"/nowhere/key\"", "/nowhere/key: cannot be read"),
+            ("backend.rpc.endpoint = \"https://a/\"", "https is not supported"),
+            ("[namespaces.a]\nsubscribe = \"backend\"", "set endpoint in [backend.subscribe]"),
+            (
+                "centrifuge.personal_channel = true\ncentrifuge.personal_namespace = \"b\"\n[namespaces.a]",
+                "add [namespaces",
+            ),
             ("tokens.jwks_file = \"/nowhere/keys\"", "/nowhere/keys: cannot be read"),
         ];
         for (text, expected) in rows {

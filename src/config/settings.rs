@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
+use crate::backend::BackendSettings;
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
@@ -43,6 +44,8 @@ pub struct Settings {
     pub tokens: TokenSettings,
     /// `[api]`
     pub api: ApiSettings,
+    /// `[backend.connect]`, and so on for each kind of call.
+    pub backend: BackendSettings,
 }
 
 /// `[server]`: ports, bounds and who may connect.
@@ -122,6 +125,10 @@ pub struct CentrifugeSettings {
     pub message_bytes_max: u32,
     /// As [`CentrifugeConfig::token_grace_ms`].
     pub token_grace_ms: u64,
+    /// Whether each authenticated connection is subscribed to its user's channel.
+    pub personal_channel: bool,
+    /// As [`CentrifugeConfig::personal_namespace`].
+    pub personal_namespace: String,
 }
 
 /// `[tokens]`: whose tokens count. What is empty is not there.
@@ -164,6 +171,7 @@ impl Default for Settings {
             centrifuge: CentrifugeSettings::default(),
             tokens: TokenSettings::default(),
             api: ApiSettings::default(),
+            backend: BackendSettings::default(),
         }
     }
 }
@@ -208,6 +216,8 @@ impl Default for CentrifugeSettings {
             anonymous: centrifuge.anonymous,
             message_bytes_max: centrifuge.message_bytes_max,
             token_grace_ms: centrifuge.token_grace_ms,
+            personal_channel: false,
+            personal_namespace: String::new(),
         }
     }
 }
@@ -268,6 +278,8 @@ impl Settings {
             ping_interval_ms: self.keep_alive.ping_interval_ms,
             message_bytes_max: centrifuge.message_bytes_max,
             token_grace_ms: centrifuge.token_grace_ms,
+            backend: None,
+            personal_namespace: centrifuge.personal_channel.then(|| centrifuge.personal_namespace.clone()),
         })
     }
 

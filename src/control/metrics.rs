@@ -19,6 +19,8 @@ use super::places::{Ended, PlaceCounts};
 use super::reload::ReloadCounts;
 use super::stream::StreamCounts;
 use super::{State, host, process};
+use crate::backend::{BackendCounts, BackendOutcome};
+use crate::gateway::centrifuge::CallKind;
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
 use crate::tls::{Acceptor, CertificateInfo, Failure};
@@ -168,7 +170,8 @@ pub(super) async fn get(state: &State) -> Answer {
     };
     let certificates = state.tls.as_ref().map_or_else(Vec::new, Acceptor::certificates);
     let control = ControlPort(state.places.counts(), state.streams.get(), state.reloader.counts());
-    match encode(state.status.clone(), control, Certificates(certificates), process) {
+    let backend = Calls(state.backend_counts.clone().unwrap_or_default());
+    match encode(state.status.clone(), control, Certificates(certificates), backend, process) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
     }
@@ -178,6 +181,7 @@ fn encode(
     status: Status,
     control: ControlPort,
     certificates: Certificates,
+    backend: Calls,
     process: Process,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -186,6 +190,7 @@ fn encode(
     registry.register_collector(Box::new(Shards(status)));
     registry.register_collector(Box::new(control));
     registry.register_collector(Box::new(certificates));
+    registry.register_collector(Box::new(backend));
     registry.register_collector(Box::new(process));
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
@@ -328,6 +333,38 @@ impl Collector for Certificates {
     }
 }
 
+/// The calls of the backend.
+#[derive(Debug)]
+struct Calls(BackendCounts);
+
+impl Collector for Calls {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let kinds = || CallKind::ALL.into_iter().map(|kind| (kind.name(), self.0.kind(kind)));
+        let (name, help) = ("ringfeed_backend_calls", "Calls of the backend, by kind and outcome");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (kind, counts) in kinds() {
+            for outcome in BackendOutcome::ALL {
+                let labels = [("kind", kind), ("outcome", outcome.label())];
+                encode_counter(&mut family.encode_family(&labels)?, counts.outcome(outcome))?;
+            }
+        }
+        let (name, help) = ("ringfeed_backend_calls_in_flight", "Calls of the backend that have no answer yet");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (kind, counts) in kinds() {
+            family.encode_family(&[("kind", kind)])?.encode_gauge(&counts.in_flight())?;
+        }
+        let (name, help) = ("ringfeed_backend_call_seconds", "Time to the answers of the backend");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (kind, counts) in kinds() {
+            let buckets: Vec<(f64, u64)> = counts.buckets().collect();
+            let count = buckets.iter().map(|(_, count)| count).sum();
+            let time_s = counts.time().as_secs_f64();
+            family.encode_family(&[("kind", kind)])?.encode_histogram::<NoLabelSet>(time_s, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
 /// The process's own numbers, named as Prometheus's client libraries name them.
 #[derive(Debug)]
 struct Process {
@@ -378,7 +415,7 @@ mod tests {
             ControlPort(places, StreamCounts { published: 5, refused: 6 }, ReloadCounts { done: 3, refused: 2 });
         let (cert_file, names) = ("cert.pem".into(), Vec::new());
         let certificates = Certificates(vec![CertificateInfo { cert_file, names, not_after: 1_800_000_000 }]);
-        encode(Status::new(2), control, certificates, process).unwrap()
+        encode(Status::new(2), control, certificates, Calls(BackendCounts::default()), process).unwrap()
     }
 
     #[test]
@@ -429,6 +466,9 @@ mod tests {
         let lines = [
             "ringfeed_tls_handshakes_total{shard=\"1\",version=\"1.3\",kind=\"resumed\"} 0",
             "ringfeed_tls_failures_total{shard=\"0\",cause=\"plain_http\"} 0",
+            "ringfeed_backend_calls_total{kind=\"connect\",outcome=\"rejected\"} 0",
+            "ringfeed_backend_calls_in_flight{kind=\"rpc\"} 0",
+            "ringfeed_backend_call_seconds_bucket{le=\"+Inf\",kind=\"publish\"} 0",
             "ringfeed_tls_certificate_expiry_timestamp_seconds{cert_file=\"cert.pem\"} 1800000000",
         ];
         for line in lines {

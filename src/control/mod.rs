@@ -59,6 +59,7 @@ pub use reload::Reload;
 use reload::Reloader;
 use shards::ToShards;
 
+use crate::backend::BackendCounts;
 use crate::server::metrics::Cell;
 use crate::server::{PublishError, Publisher, ShardMetrics, Status};
 use crate::tls::Acceptor;
@@ -86,6 +87,8 @@ pub struct Control {
     pub tls: Option<Acceptor>,
     /// Reads the configuration again.
     pub reload: Reload,
+    /// What the backend counts, if there is one.
+    pub backend_counts: Option<BackendCounts>,
     /// Whether to publish this host's figures to the topic `demo`, each second.
     pub demo: bool,
 }
@@ -108,6 +111,7 @@ struct State {
     /// Where it listens.
     address: SocketAddr,
     tls: Option<Acceptor>,
+    backend_counts: Option<BackendCounts>,
     reloader: Reloader,
     places: Rc<Places>,
     streams: std::cell::Cell<stream::StreamCounts>,
@@ -140,6 +144,7 @@ impl State {
             access,
             address,
             tls: None,
+            backend_counts: None,
             reloader,
             places,
             streams,
@@ -171,10 +176,10 @@ pub async fn serve(
     let mut signals = Signals::new()?;
     let address = control.listener.local_addr()?;
     let listener = http::Listener::new(control.listener)?;
-    let Control { publisher, status, namespaces, access, tls, reload, .. } = control;
+    let Control { publisher, status, namespaces, access, tls, reload, backend_counts, .. } = control;
     let memory_before = MemoryInUse::measure().await;
     let state = State::new(Box::new(publisher), status, namespaces, access, address, memory_before);
-    let state = Rc::new(State { tls, reloader: Reloader::new(reload), ..state });
+    let state = Rc::new(State { tls, backend_counts, reloader: Reloader::new(reload), ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));

@@ -19,6 +19,7 @@ pub(crate) trait ErasedHandler {
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
     fn on_resume(&mut self, conn: &mut Context<'_>);
     fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer);
+    fn on_reply(&mut self, conn: &mut Context<'_>, request_id: u32, reply: &(dyn Any + Send + Sync));
     fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize;
     fn on_push(&mut self, conn: &mut Context<'_>, topic: &TopicName, push: &Push);
     fn on_timer(&mut self, conn: &mut Context<'_>);
@@ -121,6 +122,11 @@ impl<H: Handler> ErasedHandler for Stateful<H> {
     fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer) {
         let state = self.states.get(conn.id());
         self.handler.on_answer(conn, state, request_id, answer);
+    }
+
+    fn on_reply(&mut self, conn: &mut Context<'_>, request_id: u32, reply: &(dyn Any + Send + Sync)) {
+        let state = self.states.get(conn.id());
+        self.handler.on_reply(conn, state, request_id, reply);
     }
 
     fn missed_bytes_max(&self, conn: ConnId, encoding: Encoding, body: &Body) -> usize {

@@ -1,5 +1,6 @@
 //! Messages to a connection from outside its handler's calls: later, and from other threads.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -60,6 +61,8 @@ pub(crate) enum Letter {
     Message(MessageKind, Bytes),
     /// Close the connection.
     Close(CloseCode, Box<str>),
+    /// Pass a reply to the connection's handler.
+    Reply(u32, Arc<dyn Any + Send + Sync>),
 }
 
 /// The way from any thread to the shards.
@@ -113,6 +116,16 @@ impl Handle {
         self.0.deliver(Letter::Close(code, reason.into()))
     }
 
+    /// Passes the reply to one of the handler's own requests to the connection's handler, which receives it in
+    /// [`on_reply`](super::Handler::on_reply): for work that other threads do for a handler. A reply that finds the
+    /// queue full is not lost: send it again.
+    ///
+    /// # Errors
+    /// [`SendError`]
+    pub fn reply(&self, request_id: u32, reply: Arc<dyn Any + Send + Sync>) -> Result<(), SendError> {
+        self.0.deliver(Letter::Reply(request_id, reply))
+    }
+
     /// Whether the connection is open.
     pub fn is_open(&self) -> bool {
         self.0.is_open()
@@ -156,6 +169,8 @@ impl Letter {
         match self {
             Letter::Message(_, payload) => payload.len(),
             Letter::Close(_, reason) => reason.len(),
+            // Handlers bound their requests, and with them the replies.
+            Letter::Reply(..) => 0,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The trait that applications implement.
 
+use std::any::Any;
+
 use super::encoder::publication_bytes_max;
 use super::{Accept, Context, Get, Refusal, Request, Response};
 use crate::buf::ConnId;
@@ -82,6 +84,18 @@ pub trait Handler {
     /// [`Context::query`]. Each request of an open connection has one result.
     fn on_answer(&mut self, conn: &mut Context<'_>, state: &mut Self::State, request_id: u32, answer: Answer) {
         let _ = (conn, state, request_id, answer);
+    }
+
+    /// The reply to a request that this handler has given to another thread: see
+    /// [`Handle::reply`](super::Handle::reply).
+    fn on_reply(
+        &mut self,
+        conn: &mut Context<'_>,
+        state: &mut Self::State,
+        request_id: u32,
+        reply: &(dyn Any + Send + Sync),
+    ) {
+        let _ = (conn, state, request_id, reply);
     }
 
     /// The maximum size, in bytes, of a missed publication on this connection. Before [`on_answer`](Self::on_answer),

@@ -281,6 +281,10 @@ impl<R: Ring> Shard<'_, R> {
                 self.call_handler(slot, |_, context| context.close(code, &reason));
                 0
             }
+            Letter::Reply(request_id, reply) => {
+                self.call_handler(slot, |handler, context| handler.on_reply(context, request_id, &*reply));
+                0
+            }
         };
         self.count_handle_bytes(slot, bytes);
     }

@@ -25,7 +25,7 @@ use crate::ring::{Event, Ring};
 use crate::topics::{JoinId, Lane, TopicName};
 
 /// Unix time when a simulation begins, in milliseconds: some day in 2025.
-const UNIX_START_MS: u64 = 1_750_000_000_000;
+pub const UNIX_START_MS: u64 = 1_750_000_000_000;
 
 /// The key by which topics have their homes in a simulation: always the same, so that a seed stays what it is.
 const HOME_KEY: [u64; 2] = [1, 2];

@@ -82,6 +82,11 @@ impl TopicName {
         }
     }
 
+    /// Whether the name requires a token, or is limited to users.
+    pub fn is_limited(&self) -> bool {
+        self.0.starts_with(PRIVATE_PREFIX) || self.0.contains(USER_BOUNDARY)
+    }
+
     /// The part of the name before the first colon, without the `$` of a private name; `None` without a colon.
     pub fn namespace(&self) -> Option<&str> {
         let name = self.0.strip_prefix(PRIVATE_PREFIX).unwrap_or(&self.0);

@@ -39,6 +39,9 @@ pub enum Allowed {
     Users,
     /// All clients that the topic's name [admits](TopicName::admits).
     Anyone,
+    /// Clients that the application behind the server permits; for a subscription of a name that is limited to users,
+    /// these.
+    Backend,
 }
 
 impl Allowed {
@@ -50,6 +53,7 @@ impl Allowed {
             Allowed::Subscribers => is_subscribed,
             Allowed::Users => !user.is_empty() && (is_subscribed || topic.admits(user)),
             Allowed::Anyone => is_subscribed || topic.admits(user),
+            Allowed::Backend => topic.is_limited() && topic.admits(user),
         }
     }
 }
@@ -70,7 +74,7 @@ pub struct Namespace {
     pub join_leave: bool,
     /// Whether all subscribers receive joins and leaves, without a request.
     pub force_join_leave: bool,
-    /// Clients that may subscribe without a token: [`Allowed::Nobody`], [`Allowed::Users`] or [`Allowed::Anyone`].
+    /// Clients that may subscribe without a token: all but [`Allowed::Subscribers`].
     pub subscribe: Allowed,
     /// Clients that may publish.
     pub publish: Allowed,

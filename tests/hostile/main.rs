@@ -11,6 +11,7 @@ mod peer;
 mod support;
 
 mod answers;
+mod backend;
 mod commands;
 mod control;
 mod crowds;

@@ -18,13 +18,17 @@ const MODULES: &[(&str, &[&str])] = &[
     ("topics", &["buf"]),
     ("gateway", &["proto", "buf", "conn", "topics"]),
     ("server", &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
-    ("control", &["proto", "buf", "tls", "topics", "gateway", "server"]),
+    ("backend", &["gateway"]),
+    ("control", &["proto", "buf", "tls", "topics", "gateway", "server", "backend"]),
     ("client", &["proto", "buf"]),
     ("testing", &["proto", "ring", "gateway", "server"]),
-    ("config", &["proto", "tls", "conn", "topics", "gateway", "server", "control"]),
+    ("config", &["proto", "tls", "conn", "topics", "gateway", "server", "backend", "control"]),
     (
         "cli",
-        &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "control", "client", "config"],
+        &[
+            "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "backend", "control",
+            "client", "config",
+        ],
     ),
 ];
 

@@ -11,7 +11,7 @@ use super::reply::{
     ClientInfo, Done, HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult, Publication, Push, Reply,
     SubscribePush, SubscribeResult,
 };
-use super::session::{Ended, PendingRequest, RequestKind, Stage, Subscriber, Subscribing};
+use super::session::{Ended, PendingRequest, Renewal, RequestKind, Stage, Subscriber, Subscribing};
 use crate::limits::{CONNECT_RECOVERY_BYTES_MAX, PRESENCE_ANSWER_BYTES_MAX};
 use crate::topics::{self, Answer, Body, HistoryPage, Position, PublishError, Recovery};
 
@@ -52,7 +52,7 @@ impl Call<'_, '_> {
         let mut replies = match by {
             Subscriber::Client => vec![Reply { id, subscribe: Some(result), ..Reply::default() }],
             Subscriber::Server => vec![subscribe_push(topic.as_str(), result)],
-            Subscriber::Token => {
+            Subscriber::Connect => {
                 if let Stage::Connecting(connecting) = &mut self.session.stage {
                     connecting.add(topic, result);
                 }
@@ -71,7 +71,7 @@ impl Call<'_, '_> {
         let Stage::Connecting(connecting) = &mut self.session.stage else { return recovery };
         let Recovery::Recovered(missed) = &recovery else { return recovery };
         let bytes: usize = missed.iter().map(|body| body.encoded_bytes()).sum();
-        if by != Subscriber::Token || bytes == 0 {
+        if by != Subscriber::Connect || bytes == 0 {
             return recovery;
         }
         let is_first = connecting.recovered_bytes == 0;
@@ -86,9 +86,13 @@ impl Call<'_, '_> {
         let topic = &subscribing.topic;
         let namespace = self.config.namespaces.find(topic).unwrap_or_default();
         let is_recoverable = self.config.namespaces.get(namespace).history_size > 0;
-        let expires_s = self.session.channel(topic.as_str()).and_then(|channel| channel.expires_s);
+        // Clients need not know of an expiry that the backend decides on.
+        let channel = self.session.channel(topic.as_str());
+        let channel = channel.filter(|channel| channel.renewal != Renewal::Backend);
+        let expires_s = channel.and_then(|channel| channel.expires_s);
         let (expires, ttl) = self.time_left(expires_s);
-        let mut result = SubscribeResult { expires, ttl, ..SubscribeResult::default() };
+        let data = subscribing.data.clone();
+        let mut result = SubscribeResult { expires, ttl, data, ..SubscribeResult::default() };
         if !is_recoverable {
             return result;
         }
@@ -115,8 +119,8 @@ impl Call<'_, '_> {
         let mut replies = Vec::new();
         match by {
             Subscriber::Client => replies.push(Reply::error(id, error)),
-            // The client can't connect with fewer subscriptions than its token grants; it may reconnect.
-            Subscriber::Token => self.conn.close(Disconnect::ServerError.code(), Disconnect::ServerError.reason()),
+            // The client can't connect with fewer subscriptions than it was granted; it may reconnect.
+            Subscriber::Connect => self.conn.close(Disconnect::ServerError.code(), Disconnect::ServerError.reason()),
             Subscriber::Server => {}
         }
         if let Some(Ended::Client(id)) = ended {
@@ -125,14 +129,14 @@ impl Call<'_, '_> {
         replies
     }
 
-    /// Whether the client is connecting and all subscriptions of its token have been answered.
+    /// Whether the client is connecting and all its server-side subscriptions have been answered.
     pub(super) fn is_connected(&self) -> bool {
-        let is_token = |kind: &RequestKind| match kind {
-            RequestKind::Subscribe(subscribing) => subscribing.by == Subscriber::Token,
+        let is_of_connect = |kind: &RequestKind| match kind {
+            RequestKind::Subscribe(subscribing) => subscribing.by == Subscriber::Connect,
             _ => false,
         };
         let is_connecting = matches!(self.session.stage, Stage::Connecting(_));
-        is_connecting && !self.session.pending.iter().any(|pending| is_token(&pending.kind))
+        is_connecting && !self.session.pending.iter().any(|pending| is_of_connect(&pending.kind))
     }
 }
 
@@ -145,8 +149,8 @@ pub(super) fn unsubscribe_reply(channel: &str, by: Ended) -> Reply {
 }
 
 fn subscribe_push(channel: &str, result: SubscribeResult) -> Reply {
-    let SubscribeResult { recoverable, epoch, offset, positioned, .. } = result;
-    let subscribe = Some(SubscribePush { recoverable, epoch, offset, positioned });
+    let SubscribeResult { recoverable, epoch, offset, positioned, data, .. } = result;
+    let subscribe = Some(SubscribePush { recoverable, epoch, offset, positioned, data });
     Reply::push(Push { channel: channel.to_owned(), subscribe, ..Push::default() })
 }
 

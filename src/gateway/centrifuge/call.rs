@@ -3,12 +3,16 @@
 use bytes::Bytes;
 
 use super::access::{check, check_subscribe, find_topic, is_for};
+use super::backend::{BackendCall, CallKind};
 use super::config::CentrifugeConfig;
 use super::protocol::{
     ClientError, ConnectRequest, Disconnect, HistoryRequest, PublishRequest, Request, SubscribeRequest,
 };
 use super::reply::{ConnectResult, Done, RefreshResult, Reply, SubRefreshResult};
-use super::session::{Channel, Connecting, Ended, RequestKind, Session, Stage, Subscriber, Subscribing, Wire};
+use super::session::{
+    Asked, Channel, Connecting, Ended, ExpiryRules, Grant, Renewal, RequestKind, Session, Stage, Subscriber,
+    Subscribing, WaitingSubscribe, Wire,
+};
 use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
 use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
@@ -34,7 +38,19 @@ pub(super) enum Failure {
 }
 
 /// The reply to a command; `None` if it follows later, or if there is none.
-type Outcome = Result<Option<Reply>, Failure>;
+pub(super) type Outcome = Result<Option<Reply>, Failure>;
+
+/// The terms on which a client connects.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    pub(super) claims: ConnectionClaims,
+    /// From the application, for the client.
+    pub(super) data: Bytes,
+    /// What the backend attaches.
+    pub(super) meta: Bytes,
+    /// The terms of server-side subscriptions, by channel.
+    pub(super) grants: Vec<(String, Grant)>,
+}
 
 impl Call<'_, '_> {
     /// Executes a command.
@@ -57,6 +73,13 @@ impl Call<'_, '_> {
             Request::History(history) => self.history(id, history),
             // A message to an application has no receiver here, and no reply: close, so that the client notices.
             Request::Send { .. } => Err(Failure::Disconnect(Disconnect::NotAvailable)),
+            Request::Rpc { method, data } if self.config.asks(CallKind::Rpc) => {
+                self.ask(id, Asked::Rpc, |call| {
+                    call.method = Some((*method).to_owned());
+                    call.data = Bytes::copy_from_slice(data);
+                });
+                Ok(None)
+            }
             Request::Ping | Request::Rpc { .. } => Err(ClientError::NotAvailable.into()),
             Request::Refresh { token } => self.refresh(id, token),
             Request::SubRefresh { channel, token } => self.sub_refresh(id, channel, token),
@@ -67,11 +90,24 @@ impl Call<'_, '_> {
         if !matches!(self.session.stage, Stage::New) {
             return Err(bad_request("bad request: already connected"));
         }
+        if request.token.is_empty() && self.config.asks(CallKind::Connect) {
+            self.session.stage = Stage::Asking;
+            let subs = request.subs.iter().map(WaitingSubscribe::new).collect();
+            self.ask(id, Asked::Connect(subs), |call| fill_connect(call, request));
+            return Ok(None);
+        }
         let claims = self.authenticate(request.token).inspect_err(|_| self.session.stage = Stage::Refused)?;
-        let topics = self.token_topics(&claims).inspect_err(|_| self.session.stage = Stage::Refused)?;
-        let result = self.connect_result(&claims);
+        self.admit(id, Admission { claims, ..Admission::default() }, &request.subs)
+    }
+
+    /// Connects a client on these terms. `subs` has its positions in channels with server-side subscriptions.
+    pub(super) fn admit(&mut self, id: u32, admission: Admission, subs: &[SubscribeRequest<'_>]) -> Outcome {
+        let topics = self.server_side_topics(&admission).inspect_err(|_| self.session.stage = Stage::Refused)?;
+        let Admission { claims, data, meta, mut grants } = admission;
+        let result = ConnectResult { data, ..self.connect_result(&claims) };
         self.session.user = claims.user.into();
         self.session.info = claims.info;
+        self.session.meta = meta;
         self.session.expires_s = claims.expires_s;
         if topics.is_empty() {
             self.session.stage = Stage::Open;
@@ -81,15 +117,17 @@ impl Call<'_, '_> {
         self.session.stage = Stage::Connecting(Box::new(connecting));
         self.conn.pause_delivery();
         for topic in topics {
-            let at = request.subs.iter().find(|sub| sub.channel == topic.as_str()).cloned().unwrap_or_default();
+            let at = subs.iter().find(|sub| sub.channel == topic.as_str()).cloned().unwrap_or_default();
+            let granted = grants.iter().position(|(channel, _)| channel == topic.as_str());
+            let grant = granted.map_or_else(Grant::default, |index| grants.swap_remove(index).1);
             let limit = |_| Failure::Disconnect(Disconnect::ChannelLimit);
-            self.submit_subscribe(0, topic, &at, Subscriber::Token, None).map_err(limit)?;
+            self.submit_subscribe(0, topic, &at, Subscriber::Connect, grant).map_err(limit)?;
         }
         Ok(None)
     }
 
     /// The claims of a client that connects with `token`.
-    fn authenticate(&self, token: &str) -> Result<ConnectionClaims, Failure> {
+    pub(super) fn authenticate(&self, token: &str) -> Result<ConnectionClaims, Failure> {
         match token {
             "" if self.config.anonymous => Ok(ConnectionClaims::default()),
             "" => Err(bad_request("bad request: a token is required")),
@@ -100,9 +138,12 @@ impl Call<'_, '_> {
         }
     }
 
-    /// The topics of the token's server-side subscriptions.
-    fn token_topics(&self, claims: &ConnectionClaims) -> Result<Vec<TopicName>, Failure> {
-        let topics = claims.channels.iter().map(|channel| find_topic(self.config, channel).map(|(topic, _)| topic));
+    /// The topics of the server-side subscriptions: those of the token or the backend, and the user's own.
+    fn server_side_topics(&self, admission: &Admission) -> Result<Vec<TopicName>, Failure> {
+        let granted = admission.grants.iter().map(|(channel, _)| channel);
+        let personal = self.config.personal_channel(&admission.claims.user);
+        let channels = admission.claims.channels.iter().chain(granted).chain(&personal);
+        let topics = channels.map(|channel| find_topic(self.config, channel).map(|(topic, _)| topic));
         let mut topics = topics.collect::<Result<Vec<_>, _>>()?;
         topics.sort_unstable();
         topics.dedup();
@@ -113,7 +154,8 @@ impl Call<'_, '_> {
     }
 
     fn connect_result(&self, claims: &ConnectionClaims) -> ConnectResult {
-        let (expires, ttl) = self.time_left(claims.expires_s);
+        let rules = self.expiry_rules();
+        let (expires, ttl) = self.time_left(claims.expires_s.filter(|_| !rules.backend_refreshes));
         let ping_ms = if self.session.has_pings { self.config.ping_interval_ms } else { 0 };
         ConnectResult {
             client: self.session.client.to_string(),
@@ -146,19 +188,28 @@ impl Call<'_, '_> {
         if self.session.channels.len() >= CONN_TOPICS_MAX {
             return Err(ClientError::LimitExceeded.into());
         }
+        let asks = namespace.subscribe == Allowed::Backend && request.token.is_empty() && !topic.is_limited();
+        if asks {
+            self.require_backend(CallKind::Subscribe)?;
+            let asked = Asked::Subscribe(topic, WaitingSubscribe::new(request));
+            self.ask(id, asked, |call| {
+                call.channel = Some(request.channel.to_owned());
+                call.data = Bytes::copy_from_slice(request.data);
+            });
+            return Ok(None);
+        }
         let claims = check_subscribe(self.config, self.session, (&topic, namespace), request, self.now_s())?;
-        self.submit_subscribe(
-            id,
-            topic,
-            request,
-            Subscriber::Client,
-            claims.map(|claims| (claims.expires_s, claims.info)),
-        )?;
+        let grant = claims.map_or_else(Grant::default, |claims| Grant {
+            expires_s: claims.expires_s,
+            info: claims.info,
+            data: Bytes::new(),
+            renewal: Renewal::Token,
+        });
+        self.submit_subscribe(id, topic, request, Subscriber::Client, grant)?;
         Ok(None)
     }
 
-    /// Requests a subscription that has been authorized. `token` is the expiry and the information of its token, if
-    /// any.
+    /// Requests a subscription that has been authorized on these terms.
     ///
     /// # Errors
     /// [`ClientError::LimitExceeded`]: the connection has the maximum number of subscriptions; nothing has changed.
@@ -168,11 +219,10 @@ impl Call<'_, '_> {
         topic: TopicName,
         request: &SubscribeRequest<'_>,
         by: Subscriber,
-        token: Option<(Option<u64>, Bytes)>,
+        grant: Grant,
     ) -> Result<(), ClientError> {
-        let has_token = token.is_some();
-        let (expires_s, info) = token.unwrap_or_default();
-        self.session.channels.push(Channel { topic: topic.clone(), expires_s, has_token, info });
+        let Grant { expires_s, info, data, renewal } = grant;
+        self.session.channels.push(Channel { topic: topic.clone(), expires_s, renewal, is_refreshing: false, info });
         let namespace = self.config.namespaces.get(self.config.namespaces.find(&topic).unwrap_or_default());
         let is_recoverable = namespace.history_size > 0;
         let catch_up = if request.recover && is_recoverable {
@@ -189,6 +239,7 @@ impl Call<'_, '_> {
             offset: request.offset,
             recovers: request.recover,
             rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
+            data,
             ended: None,
         };
         let request_id = self.session.add_pending(command, RequestKind::Subscribe(subscribing));
@@ -228,13 +279,33 @@ impl Call<'_, '_> {
             return Err(ClientError::BadRequest.into());
         }
         let (topic, namespace) = find_topic(self.config, request.channel)?;
-        check(namespace.publish, self.session, &topic)?;
+        let asks = namespace.publish == Allowed::Backend;
+        match asks {
+            true => self.require_backend(CallKind::Publish)?,
+            false => check(namespace.publish, self.session, &topic)?,
+        }
         let is_text = self.session.wire == Wire::Json || std::str::from_utf8(request.data).is_ok();
         let mut draft = Draft::new(topic, is_text, Bytes::copy_from_slice(request.data));
         draft.info = Some(self.session.client_info(request.channel));
-        let request_id = self.session.add_pending(id, RequestKind::Publish);
-        self.conn.publish_with(draft, Some(request_id));
+        if asks {
+            let payload = draft.payload.clone();
+            self.ask(id, Asked::Publish(Box::new(draft)), |call| {
+                call.channel = Some(request.channel.to_owned());
+                call.data = payload;
+            });
+            return Ok(None);
+        }
+        self.submit_publish(id, draft);
         Ok(None)
+    }
+
+    pub(super) fn submit_publish(&mut self, command: u32, draft: Draft) {
+        let request_id = self.session.add_pending(command, RequestKind::Publish);
+        self.conn.publish_with(draft, Some(request_id));
+    }
+
+    fn require_backend(&self, kind: CallKind) -> Result<(), ClientError> {
+        if self.config.asks(kind) { Ok(()) } else { Err(ClientError::NotAvailable) }
     }
 
     fn presence(&mut self, id: u32, channel: &str, kind: RequestKind) -> Outcome {
@@ -270,6 +341,9 @@ impl Call<'_, '_> {
 
     fn refresh(&mut self, id: u32, token: &str) -> Outcome {
         required(token, "bad request: refresh without a token")?;
+        if self.expiry_rules().backend_refreshes {
+            return Err(bad_request("bad request: the server refreshes this connection by itself"));
+        }
         if self.session.expires_s.is_none() {
             return Err(bad_request("bad request: refresh of a token that does not expire"));
         }
@@ -291,7 +365,7 @@ impl Call<'_, '_> {
     fn sub_refresh(&mut self, id: u32, channel: &str, token: &str) -> Outcome {
         required(channel, "bad request: sub_refresh without a channel")?;
         let subscription = self.session.channel(channel).ok_or(ClientError::PermissionDenied)?;
-        if !subscription.has_token {
+        if subscription.renewal != Renewal::Token {
             return Err(bad_request("bad request: refresh of a token that does not expire"));
         }
         if token.is_empty() {
@@ -319,9 +393,21 @@ impl Call<'_, '_> {
         (expires_s.is_some(), expires_s.map_or(0, left))
     }
 
-    fn now_s(&self) -> u64 {
+    pub(super) fn expiry_rules(&self) -> ExpiryRules {
+        self.config.expiry_rules()
+    }
+
+    pub(super) fn now_s(&self) -> u64 {
         self.conn.clock().unix_ms / 1000
     }
+}
+
+fn fill_connect(call: &mut BackendCall, request: &ConnectRequest<'_>) {
+    let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    call.name = text(request.name);
+    call.version = text(request.version);
+    call.channels = request.subs.iter().map(|sub| sub.channel.to_owned()).collect();
+    call.data = Bytes::copy_from_slice(request.data);
 }
 
 /// A mistake that no SDK makes: the server closes with this reason.

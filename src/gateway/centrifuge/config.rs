@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::backend::{Backend, CallKind};
+use super::session::ExpiryRules;
 use super::token::TokenVerifier;
 use crate::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, PING_INTERVAL_MS, TOKEN_GRACE_MS};
 use crate::topics::Namespaces;
@@ -24,6 +26,28 @@ pub struct CentrifugeConfig {
     pub message_bytes_max: u32,
     /// Time for a client to send a new token after its token has expired, in milliseconds.
     pub token_grace_ms: u64,
+    /// The application that decides where the server does not.
+    pub backend: Option<Arc<dyn Backend>>,
+    /// Subscribes each authenticated connection to its user's channel `#user` in this namespace; empty is the default
+    /// namespace.
+    pub personal_namespace: Option<String>,
+}
+
+impl CentrifugeConfig {
+    /// Whether the backend answers calls of this kind.
+    pub(super) fn asks(&self, kind: CallKind) -> bool {
+        self.backend.as_ref().is_some_and(|backend| backend.answers(kind))
+    }
+
+    pub(super) fn expiry_rules(&self) -> ExpiryRules {
+        ExpiryRules { grace_ms: self.token_grace_ms, backend_refreshes: self.asks(CallKind::Refresh) }
+    }
+
+    /// The channel to which a connection of `user` is subscribed, if any.
+    pub(super) fn personal_channel(&self, user: &str) -> Option<String> {
+        let namespace = self.personal_namespace.as_deref().filter(|_| !user.is_empty())?;
+        Some(if namespace.is_empty() { format!("#{user}") } else { format!("{namespace}:#{user}") })
+    }
 }
 
 /// The keys that verify tokens: the contents of files, not their names. Each is optional.
@@ -53,6 +77,8 @@ impl Default for CentrifugeConfig {
             ping_interval_ms: PING_INTERVAL_MS,
             message_bytes_max: CENTRIFUGE_MESSAGE_BYTES_MAX,
             token_grace_ms: TOKEN_GRACE_MS,
+            backend: None,
+            personal_namespace: None,
         }
     }
 }

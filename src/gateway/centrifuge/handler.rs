@@ -1,9 +1,11 @@
 //! The handler that the shard calls: connections, their messages and the replies.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::unsubscribe_reply;
+use super::backend::BackendAnswer;
 use super::call::{Call, Failure};
 use super::clients::Clients;
 use super::config::CentrifugeConfig;
@@ -13,7 +15,7 @@ use super::protobuf::{encode_reply_protobuf, read_protobuf};
 use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
 use super::push::{JSON, JSON_PING, PROTOBUF, PROTOBUF_PING};
 use super::reply::{Push, RefreshPush, Reply};
-use super::session::{Connecting, Ended, Session, Stage, Subscriber, Wire, has_expired};
+use super::session::{Connecting, Ended, Grant, Renewal, Session, Stage, Subscriber, Wire};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
@@ -55,7 +57,10 @@ impl Handler for Centrifuge {
             Wire::Protobuf => (*PROTOBUF, *PROTOBUF_PING),
         };
         let name = clients.new_name();
-        clients.insert(Session::new(conn.id(), wire, name, !has_frame_pings));
+        let headers = wanted_headers(config, request);
+        let mut session = Session::new(conn.id(), wire, name, !has_frame_pings);
+        session.headers = headers;
+        clients.insert(session);
         conn.set_timer(Duration::from_millis(CENTRIFUGE_STALE_MS));
         let accept = Accept::default().message_bytes_max(config.message_bytes_max).encoding(encoding);
         let accept = if has_frame_pings { accept } else { accept.heartbeat(heartbeat) };
@@ -87,12 +92,21 @@ impl Handler for Centrifuge {
             conversations.finish_connect(conn);
         }
         conversations.resume_if_answered(conn);
-        conversations.set_expiry_timer(conn);
+        conversations.set_timer(conn);
+    }
+
+    fn on_reply(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, reply: &(dyn Any + Send + Sync)) {
+        if let Some(answer) = reply.downcast_ref() {
+            self.conversations.on_backend_answer(conn, request_id, answer);
+        }
+        self.conversations.resume_if_answered(conn);
+        self.conversations.set_timer(conn);
     }
 
     fn on_timer(&mut self, conn: &mut Context<'_>, _: &mut ()) {
-        if self.conversations.close_expired(conn) {
-            self.conversations.set_expiry_timer(conn);
+        if self.conversations.fail_overdue_calls(conn) || self.conversations.close_expired(conn) {
+            self.conversations.resume_if_answered(conn);
+            self.conversations.set_timer(conn);
         }
     }
 
@@ -102,7 +116,7 @@ impl Handler for Centrifuge {
 
     fn on_user_command(&mut self, conn: &mut Context<'_>, _: &mut (), command: &UserCommand) {
         self.conversations.on_user_command(conn, command);
-        self.conversations.set_expiry_timer(conn);
+        self.conversations.set_timer(conn);
     }
 
     fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
@@ -139,7 +153,7 @@ impl Centrifuge {
             (Ok(rest), Some(wait)) => conversations.defer(conn, rest, wait),
             (Ok(_), None) => {}
         }
-        conversations.set_expiry_timer(conn);
+        conversations.set_timer(conn);
     }
 }
 
@@ -180,8 +194,7 @@ impl Conversations {
         let outcome = call.request(command.id, &command.request);
         let session = call.session;
         if matches!(command.request, Request::Connect(_)) && session.stage.accepts_commands() {
-            let (user, id) = (session.user.clone(), session.id);
-            self.clients.add_user(&user, id);
+            self.add_user(conn);
         }
         match outcome {
             Ok(reply) => reply.into_iter().for_each(|reply| self.reply(conn, reply)),
@@ -191,7 +204,47 @@ impl Conversations {
                 return Taken::Last;
             }
         }
+        self.act_on_early_answers(conn);
         Taken::Yes
+    }
+
+    /// A client has connected.
+    fn add_user(&mut self, conn: &Context<'_>) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        let user = session.user.clone();
+        self.clients.add_user(&user, conn.id());
+    }
+
+    /// The backend has answered a call, or has not.
+    fn on_backend_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: &BackendAnswer) {
+        let Some(mut call) = self.call(conn) else { return };
+        let was_asking = matches!(call.session.stage, Stage::Asking);
+        let replies = call.answered(request_id, answer);
+        if was_asking && call.session.stage.accepts_commands() {
+            self.add_user(conn);
+        }
+        replies.into_iter().for_each(|reply| self.reply(conn, reply));
+    }
+
+    /// Acts on the answers that the backend has given at once.
+    fn act_on_early_answers(&mut self, conn: &mut Context<'_>) {
+        let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        for (request_id, answer) in std::mem::take(&mut session.early_answers) {
+            self.on_backend_answer(conn, request_id, &answer);
+        }
+    }
+
+    /// Calls that have had no answer for too long have failed. Returns whether the timer was for a client whose
+    /// connection the backend decides on.
+    fn fail_overdue_calls(&mut self, conn: &mut Context<'_>) -> bool {
+        let now_ms = conn.clock().now_ms;
+        let Some(session) = self.clients.get_mut(conn.id()) else { return false };
+        let was_asking = matches!(session.stage, Stage::Asking);
+        let overdue = session.calls.iter().filter(|call| call.timeout_ms <= now_ms).map(|call| call.request_id);
+        for request_id in overdue.collect::<Vec<_>>() {
+            self.on_backend_answer(conn, request_id, &BackendAnswer::Failed);
+        }
+        was_asking
     }
 
     /// Sends a reply, or keeps it until the connect reply has been sent.
@@ -199,7 +252,9 @@ impl Conversations {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
         match &mut session.stage {
             Stage::Connecting(connecting) => connecting.later.push(reply),
-            Stage::New | Stage::Open | Stage::Refused => send(conn, session.wire, &mut self.scratch, &reply),
+            Stage::New | Stage::Asking | Stage::Open | Stage::Refused => {
+                send(conn, session.wire, &mut self.scratch, &reply)
+            }
         }
     }
 
@@ -215,19 +270,31 @@ impl Conversations {
 
     /// Closes an expired connection, and ends expired subscriptions. Returns whether the connection continues.
     fn close_expired(&mut self, conn: &mut Context<'_>) -> bool {
-        let (clock, grace_ms) = (conn.clock(), self.config.token_grace_ms);
-        let Some(call) = self.call(conn) else { return false };
-        call.session.timer_expiry_s = None;
+        let now_ms = conn.clock().unix_ms;
+        let has_expired = |expiry_ms: Option<u64>| expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
+        let Some(mut call) = self.call(conn) else { return false };
+        let rules = call.expiry_rules();
+        call.session.timer = None;
         if !call.session.stage.accepts_commands() {
             close(conn, Disconnect::Stale);
             return false;
         }
-        if has_expired(call.session.expires_s, clock, grace_ms) {
-            close(conn, Disconnect::Expired);
-            return false;
+        if has_expired(call.session.expiry_ms(rules)) {
+            if !rules.backend_refreshes {
+                close(conn, Disconnect::Expired);
+                return false;
+            }
+            call.ask_refresh();
         }
-        let over = call.session.channels.iter().filter(|channel| has_expired(channel.expires_s, clock, grace_ms));
-        for topic in over.map(|channel| channel.topic.clone()).collect::<Vec<_>>() {
+        let over = call.session.channels.iter().filter(|channel| has_expired(channel.expiry_ms(rules)));
+        let over: Vec<_> = over.map(|channel| (channel.topic.clone(), channel.renewal)).collect();
+        for (topic, renewal) in over {
+            if renewal == Renewal::Backend {
+                if let Some(mut call) = self.call(conn) {
+                    call.ask_sub_refresh(&topic);
+                }
+                continue;
+            }
             let push = Reply::unsubscribed(topic.as_str(), Unsubscribed::Expired);
             let is_ended = self.call(conn).is_some_and(|mut call| call.end_channel(topic.as_str(), Ended::Server));
             // A pending subscription ends with its answer, with the push of a server-side unsubscribe.
@@ -235,6 +302,7 @@ impl Conversations {
                 self.reply(conn, push);
             }
         }
+        self.act_on_early_answers(conn);
         true
     }
 
@@ -259,7 +327,13 @@ impl Conversations {
         let channels = &call.session.channels;
         if channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
             // It can't exceed the limit, which was checked above.
-            let _ = call.submit_subscribe(0, topic.clone(), &SubscribeRequest::default(), Subscriber::Server, None);
+            let _ = call.submit_subscribe(
+                0,
+                topic.clone(),
+                &SubscribeRequest::default(),
+                Subscriber::Server,
+                Grant::default(),
+            );
         }
     }
 
@@ -277,15 +351,26 @@ impl Conversations {
         self.reply(conn, Reply::push(Push { refresh: Some(RefreshPush { expires, ttl }), ..Push::default() }));
     }
 
-    /// Sets the client's timer to the first expiry of its tokens.
-    fn set_expiry_timer(&mut self, conn: &mut Context<'_>) {
-        let (clock, grace_ms) = (conn.clock(), self.config.token_grace_ms);
-        match self.clients.get_mut(conn.id()).and_then(|session| session.next_timer(clock, grace_ms)) {
+    /// Sets the client's timer to the next expiry or timeout.
+    fn set_timer(&mut self, conn: &mut Context<'_>) {
+        let (clock, rules) = (conn.clock(), self.config.expiry_rules());
+        match self.clients.get_mut(conn.id()).and_then(|session| session.next_timer(clock, rules)) {
             Some(Some(after)) => conn.set_timer(after),
             Some(None) => conn.clear_timer(),
             None => {}
         }
     }
+}
+
+/// The header fields of a handshake that calls of the backend contain, in order.
+fn wanted_headers(config: &CentrifugeConfig, request: &Handshake<'_>) -> Arc<[(Box<str>, Box<str>)]> {
+    let Some(backend) = &config.backend else { return Arc::default() };
+    let text = |(name, value): (&str, &[u8])| {
+        let name = name.to_ascii_lowercase();
+        let value = std::str::from_utf8(value).ok()?;
+        backend.wants_header(&name).then(|| (name.into(), value.into()))
+    };
+    request.head.headers().filter_map(text).collect()
 }
 
 /// The encoding that the client requests, and the subprotocol to select.

@@ -120,8 +120,10 @@ fn read_command<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<Command<'a>,
 
 fn read_request<'a>(name: &str, value: Value<'_, 'a>, line: &'a [u8]) -> Result<Request<'a>, Malformed> {
     Ok(match name {
-        "connect" => Request::Connect(read_connect(value)?),
-        "subscribe" => Request::Subscribe(read_subscribe(value)?),
+        "connect" => Request::Connect(ConnectRequest { data: data(value, line, name)?, ..read_connect(value)? }),
+        "subscribe" => {
+            Request::Subscribe(SubscribeRequest { data: data(value, line, name)?, ..read_subscribe(value)? })
+        }
         "unsubscribe" => Request::Unsubscribe { channel: read_channel(value)? },
         "publish" => Request::Publish(read_publish(value, line)?),
         "presence" => Request::Presence { channel: read_channel(value)? },
@@ -143,6 +145,8 @@ fn read_connect<'a>(value: Value<'_, 'a>) -> Result<ConnectRequest<'a>, Malforme
     for (key, value) in fields(value)? {
         match key {
             "token" => request.token = string(value)?,
+            "name" => request.name = string(value)?,
+            "version" => request.version = string(value)?,
             "subs" if !value.is_null() => {
                 for (channel, value) in fields(value)? {
                     request.subs.push(SubscribeRequest { channel, ..read_subscribe(value)? });
@@ -307,8 +311,11 @@ mod tests {
                 offset: 7,
                 ..SubscribeRequest::default()
             }],
+            data: b"[1, 2]",
+            name: "js",
+            version: "5.3.0",
         };
-        let text = r#"{"id":1,"connect":{"token":"a.b.c","name":"js","version":"5.3.0","headers":{"a":"b"},
+        let text = r#"{"id":1,"connect":{"token":"a.b.c","name":"js","version":"5.3.0","headers":{"a":"b"},"data":[1, 2],
             "subs":{"x":{"recover":true,"epoch":"e","offset":7}}}}"#;
         expect(&text.replace('\n', " "), command(1, Request::Connect(connect)));
         let subscribe = SubscribeRequest {
@@ -322,9 +329,10 @@ mod tests {
             has_filter: true,
             flag: 3,
             kind: 1,
+            data: b"{}",
         };
         let text = r#"{"id":4294967295,"subscribe":{"channel":"\u00e9\n","token":"t","recover":true,"epoch":"e",
-            "offset":18446744073709551615,"join_leave":true,"delta":"fossil","tf":{"op":"and"},"flag":3,"type":1}}"#;
+            "offset":18446744073709551615,"join_leave":true,"delta":"fossil","tf":{"op":"and"},"flag":3,"type":1,"data":{}}}"#;
         expect(&text.replace('\n', " "), command(u32::MAX, Request::Subscribe(subscribe)));
         expect(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#, command(2, Request::Unsubscribe { channel: "a" }));
         expect(r#"{"id":2,"presence":{"channel":"a"}}"#, command(2, Request::Presence { channel: "a" }));
@@ -381,7 +389,7 @@ mod tests {
         }
         expect(
             r#"{"id":1,"connect":{"name":"\ud83d"}}"#,
-            Command { id: 1, request: Request::Connect(Default::default()) },
+            Command { id: 1, request: Request::Connect(ConnectRequest { name: "\u{fffd}", ..Default::default() }) },
         );
     }
 

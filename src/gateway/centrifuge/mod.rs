@@ -11,12 +11,15 @@
 //! holds a client's state in between. A client receives the reply to a subscribe command before any push of that
 //! channel. Server-side subscriptions are confirmed in the connect reply; pushes are held until then.
 //!
+//! A [`Backend`] may decide on connections, subscriptions and publications, and answers calls.
+//!
 //! Not supported, beyond streams of publications: maps and shared polls (error 108), deltas and filters of
-//! publications, calls (108) and messages to an application (close code 3508), and the unidirectional and emulated
-//! transports.
+//! publications, messages to an application (close code 3508), and the unidirectional and emulated transports.
 
 mod access;
 mod answer;
+mod ask;
+mod backend;
 mod call;
 mod clients;
 mod config;
@@ -35,6 +38,9 @@ mod signature;
 mod tests;
 mod token;
 
+pub use backend::{
+    Backend, BackendAnswer, BackendCall, BackendResult, BadAnswer, CallKind, Later, Responder, SubscriptionOptions,
+};
 pub use config::{CentrifugeConfig, TokenKeys};
 pub use handler::Centrifuge;
 pub use json::{JsonReader, encode_reply_json};
@@ -49,7 +55,7 @@ pub use push::{
 };
 pub use reply::{
     ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceEntry, PresenceResult,
-    PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, ServerSubscription, SubRefreshResult,
-    SubscribePush, SubscribeResult, UnsubscribePush,
+    PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, RpcResult, ServerSubscription,
+    SubRefreshResult, SubscribePush, SubscribeResult, UnsubscribePush,
 };
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, TokenKeyError, TokenVerifier};

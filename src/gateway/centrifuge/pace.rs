@@ -41,7 +41,8 @@ impl Session {
     /// counts its cost.
     pub(super) fn pace(&mut self, turn: u64, subscriptions: usize, request: &Request<'_>) -> Result<(), Wait> {
         let cost = cost(request);
-        if matches!(self.stage, Stage::Connecting(_)) || !fits(self.pending_cost, cost) {
+        let waits = matches!(self.stage, Stage::Connecting(_)) || self.is_asking();
+        if waits || !fits(self.pending_cost, cost) {
             return Err(Wait::Answers);
         }
         // Subscriptions that end in this call make room in the next one.
@@ -58,8 +59,8 @@ impl Session {
 
     /// Whether few enough requests are pending to resume the waiting commands.
     pub(super) fn may_resume(&self) -> bool {
-        let is_connecting = matches!(self.stage, Stage::Connecting(_));
-        !self.unread.is_empty() && !is_connecting && self.pending_cost <= COMMANDS_COST_MAX / 2
+        let waits = matches!(self.stage, Stage::Connecting(_)) || self.is_asking();
+        !self.unread.is_empty() && !waits && self.pending_cost <= COMMANDS_COST_MAX / 2
     }
 }
 

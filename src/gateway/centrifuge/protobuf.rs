@@ -70,8 +70,14 @@ struct WireCommand {
 struct WireConnect {
     #[prost(string, tag = "1")]
     token: String,
+    #[prost(bytes = "bytes", tag = "2")]
+    data: Bytes,
     #[prost(btree_map = "string, message", tag = "3")]
     subs: BTreeMap<String, WireSubscribe>,
+    #[prost(string, tag = "4")]
+    name: String,
+    #[prost(string, tag = "5")]
+    version: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -86,6 +92,8 @@ struct WireSubscribe {
     epoch: String,
     #[prost(uint64, tag = "7")]
     offset: u64,
+    #[prost(bytes = "bytes", tag = "8")]
+    data: Bytes,
     #[prost(bool, tag = "11")]
     join_leave: bool,
     #[prost(string, tag = "12")]
@@ -193,7 +201,8 @@ impl WireCommand {
 impl WireConnect {
     fn request(&self) -> ConnectRequest<'_> {
         let subs = self.subs.iter().map(|(channel, subscribe)| subscribe.request(channel)).collect();
-        ConnectRequest { token: &self.token, subs }
+        let WireConnect { token, data, name, version, .. } = self;
+        ConnectRequest { token, subs, data, name, version }
     }
 }
 
@@ -210,6 +219,7 @@ impl WireSubscribe {
             has_filter: self.filter.is_some(),
             flag: self.flag,
             kind: self.kind,
+            data: &self.data,
         }
     }
 }

@@ -76,6 +76,12 @@ pub struct ConnectRequest<'a> {
     pub token: &'a str,
     /// The client's positions in channels with server-side subscriptions.
     pub subs: Vec<SubscribeRequest<'a>>,
+    /// For the application: JSON text from JSON clients, any bytes from others.
+    pub data: &'a [u8],
+    /// The name of the client's program.
+    pub name: &'a str,
+    /// The version of the client's program.
+    pub version: &'a str,
 }
 
 /// A request to subscribe.
@@ -101,6 +107,8 @@ pub struct SubscribeRequest<'a> {
     pub flag: i64,
     /// 0 is a stream of publications; Centrifugo has other kinds.
     pub kind: i32,
+    /// For the application: JSON text from JSON clients, any bytes from others.
+    pub data: &'a [u8],
 }
 
 /// A request to publish.
@@ -191,6 +199,8 @@ pub enum ClientError {
     TokenExpired,
     /// 110
     Expired,
+    /// 111: the application has too many calls to answer; try again later.
+    TooManyRequests,
     /// 112: missed publications are no longer available, and the client rejects a gap.
     UnrecoverablePosition,
 }
@@ -208,6 +218,7 @@ impl ClientError {
             ClientError::NotAvailable => 108,
             ClientError::TokenExpired => 109,
             ClientError::Expired => 110,
+            ClientError::TooManyRequests => 111,
             ClientError::UnrecoverablePosition => 112,
         }
     }
@@ -224,13 +235,14 @@ impl ClientError {
             ClientError::NotAvailable => "not available",
             ClientError::TokenExpired => "token expired",
             ClientError::Expired => "expired",
+            ClientError::TooManyRequests => "too many requests",
             ClientError::UnrecoverablePosition => "unrecoverable position",
         }
     }
 
     /// Whether the client should try again.
     pub fn is_temporary(self) -> bool {
-        self == ClientError::Internal
+        matches!(self, ClientError::Internal | ClientError::TooManyRequests)
     }
 }
 

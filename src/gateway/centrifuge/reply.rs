@@ -55,6 +55,10 @@ pub struct Reply {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryResult>,
     /// See [`connect`](Self::connect).
+    #[prost(message, optional, tag = "13")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rpc: Option<RpcResult>,
+    /// See [`connect`](Self::connect).
     #[prost(message, optional, tag = "14")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh: Option<RefreshResult>,
@@ -198,6 +202,10 @@ pub struct SubscribePush {
     #[prost(bool, tag = "6")]
     #[serde(skip_serializing_if = "is_default")]
     pub positioned: bool,
+    /// From the application.
+    #[prost(bytes = "bytes", tag = "7")]
+    #[serde(serialize_with = "json", skip_serializing_if = "is_default")]
+    pub data: Bytes,
 }
 
 /// The push of a new expiry of the connection.
@@ -230,6 +238,10 @@ pub struct ConnectResult {
     #[prost(uint32, tag = "4")]
     #[serde(skip_serializing_if = "is_default")]
     pub ttl: u32,
+    /// From the application.
+    #[prost(bytes = "bytes", tag = "5")]
+    #[serde(serialize_with = "json", skip_serializing_if = "is_default")]
+    pub data: Bytes,
     /// The server-side subscriptions.
     #[prost(message, repeated, tag = "6")]
     #[serde(serialize_with = "map", skip_serializing_if = "is_default")]
@@ -291,6 +303,10 @@ pub struct SubscribeResult {
     #[prost(bool, tag = "10")]
     #[serde(skip_serializing_if = "is_default")]
     pub positioned: bool,
+    /// From the application.
+    #[prost(bytes = "bytes", tag = "11")]
+    #[serde(serialize_with = "json", skip_serializing_if = "is_default")]
+    pub data: Bytes,
     /// Whether the client requested a recovery.
     #[prost(bool, tag = "12")]
     #[serde(skip_serializing_if = "is_default")]
@@ -340,6 +356,15 @@ pub struct HistoryResult {
     /// The offset of the newest publication.
     #[prost(uint64, tag = "3")]
     pub offset: u64,
+}
+
+/// The result of an rpc command.
+#[derive(Clone, PartialEq, Message, Serialize)]
+pub struct RpcResult {
+    /// From the application.
+    #[prost(bytes = "bytes", tag = "1")]
+    #[serde(serialize_with = "json", skip_serializing_if = "is_default")]
+    pub data: Bytes,
 }
 
 /// The result of a refresh command.

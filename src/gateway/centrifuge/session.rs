@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::backend::{BackendAnswer, CallKind};
 use super::pace::Pace;
+use super::protocol::SubscribeRequest;
 use super::reply::{ConnectResult, Reply, ServerSubscription, SubscribeResult};
 use crate::buf::ConnId;
 use crate::gateway::Clock;
-use crate::topics::{self, TopicName};
+use crate::topics::{self, Draft, TopicName};
 
 /// A client with an open WebSocket.
 #[derive(Debug)]
@@ -27,6 +29,16 @@ pub(super) struct Session {
     pub(super) info: Bytes,
     /// The expiry of its token, in seconds of Unix time.
     pub(super) expires_s: Option<u64>,
+    /// The backend is deciding on the expiry.
+    pub(super) is_refreshing: bool,
+    /// The header fields of its handshake that calls of the backend contain.
+    pub(super) headers: Arc<[(Box<str>, Box<str>)]>,
+    /// What the backend has attached: JSON, or empty.
+    pub(super) meta: Bytes,
+    /// Calls that the backend has not answered.
+    pub(super) calls: Vec<PendingCall>,
+    /// Answers that the backend has given at once, by the ids of the calls.
+    pub(super) early_answers: Vec<(u32, BackendAnswer)>,
     pub(super) channels: Vec<Channel>,
     /// Requests to home shards that have no answer yet.
     pub(super) pending: Vec<PendingRequest>,
@@ -37,8 +49,17 @@ pub(super) struct Session {
     /// The rest of a message, verbatim: commands that have to wait.
     pub(super) unread: Vec<u8>,
     next_request_id: u32,
-    /// The first expiry of its tokens, if any, for which the timer is set; `None` if the timer is for something else.
-    pub(super) timer_expiry_s: Option<Option<u64>>,
+    /// What the timer is set for; `None` if that is something else.
+    pub(super) timer: Option<Due>,
+}
+
+/// The next times at which something has to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Due {
+    /// The first expiry, in milliseconds of Unix time.
+    expiry_unix_ms: Option<u64>,
+    /// The first timeout of a call, by the shard's clock.
+    timeout_ms: Option<u64>,
 }
 
 /// The encoding of a client.
@@ -51,13 +72,15 @@ pub(super) enum Wire {
 /// The stage of a client.
 ///
 /// ```text
-/// New ──connect──► Connecting ──server's subscriptions answered──► Open
-///  └───error reply──► Refused
+/// New ──connect──► Asking ──► Connecting ──server's subscriptions answered──► Open
+///  └───error reply────┴────► Refused
 /// ```
 #[derive(Debug)]
 pub(super) enum Stage {
     /// The client has not connected.
     New,
+    /// The backend decides on the connection.
+    Asking,
     /// The server has accepted the client. The connect reply waits for its server-side subscriptions.
     Connecting(Box<Connecting>),
     /// The client is connected.
@@ -89,10 +112,70 @@ pub(super) struct Channel {
     pub(super) topic: TopicName,
     /// The expiry of its subscription token, in seconds of Unix time.
     pub(super) expires_s: Option<u64>,
-    /// Whether a subscription token authorized it.
-    pub(super) has_token: bool,
-    /// The `info` claim of its subscription token: JSON, or empty.
+    /// What can renew it when it expires.
+    pub(super) renewal: Renewal,
+    /// The backend is deciding on the expiry.
+    pub(super) is_refreshing: bool,
+    /// The `info` claim of its subscription token, or the backend's: JSON, or empty.
     pub(super) info: Bytes,
+}
+
+/// What can renew a subscription that expires.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Renewal {
+    /// Nothing: it does not expire, or ends then.
+    #[default]
+    Nothing,
+    /// A token of the client.
+    Token,
+    /// The backend.
+    Backend,
+}
+
+/// The terms of a subscription.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Grant {
+    /// When it expires, in seconds of Unix time.
+    pub(super) expires_s: Option<u64>,
+    /// Information for other subscribers.
+    pub(super) info: Bytes,
+    /// For the client.
+    pub(super) data: Bytes,
+    pub(super) renewal: Renewal,
+}
+
+/// A subscribe request that waits.
+#[derive(Debug)]
+pub(super) struct WaitingSubscribe {
+    channel: String,
+    recover: bool,
+    epoch: String,
+    offset: u64,
+    join_leave: bool,
+    flag: i64,
+}
+
+/// A call that the backend has not answered.
+#[derive(Debug)]
+pub(super) struct PendingCall {
+    /// The id of the answer.
+    pub(super) request_id: u32,
+    /// The id of the client's command; 0 if there was none.
+    pub(super) command: u32,
+    /// When it has failed, by the shard's clock.
+    pub(super) timeout_ms: u64,
+    pub(super) asked: Asked,
+}
+
+/// What a [`PendingCall`] decides on.
+#[derive(Debug)]
+pub(super) enum Asked {
+    Connect(Vec<WaitingSubscribe>),
+    Refresh,
+    Subscribe(TopicName, WaitingSubscribe),
+    SubRefresh(TopicName),
+    Publish(Box<Draft>),
+    Rpc,
 }
 
 /// A request to a home shard.
@@ -126,6 +209,8 @@ pub(super) struct Subscribing {
     pub(super) recovers: bool,
     /// Whether it rejects a subscription with a gap.
     pub(super) rejects_gap: bool,
+    /// From the application, for the client.
+    pub(super) data: Bytes,
     /// Set if it must end as soon as it begins.
     pub(super) ended: Option<Ended>,
 }
@@ -135,8 +220,8 @@ pub(super) struct Subscribing {
 pub(super) enum Subscriber {
     /// The client, by a command.
     Client,
-    /// The client's token.
-    Token,
+    /// The client's token, or the backend, when the client connects.
+    Connect,
     /// The server API.
     Server,
 }
@@ -161,23 +246,45 @@ impl Session {
             user: Box::default(),
             info: Bytes::new(),
             expires_s: None,
+            is_refreshing: false,
+            headers: Arc::default(),
+            meta: Bytes::new(),
+            calls: Vec::new(),
+            early_answers: Vec::new(),
             channels: Vec::new(),
             pending: Vec::new(),
             pending_cost: 0,
             pace: Pace::default(),
             unread: Vec::new(),
             next_request_id: 0,
-            timer_expiry_s: None,
+            timer: None,
         }
     }
 
     /// Adds a pending request; returns its id.
     pub(super) fn add_pending(&mut self, command: u32, kind: RequestKind) -> u32 {
-        let request_id = self.next_request_id;
-        self.next_request_id = request_id.wrapping_add(1);
+        let request_id = self.take_request_id();
         self.pending_cost += kind.cost();
         self.pending.push(PendingRequest { request_id, command, kind });
         request_id
+    }
+
+    /// An id for a request.
+    pub(super) fn take_request_id(&mut self) -> u32 {
+        let request_id = self.next_request_id;
+        self.next_request_id = request_id.wrapping_add(1);
+        request_id
+    }
+
+    /// Removes the call of the backend with this id.
+    pub(super) fn take_call(&mut self, request_id: u32) -> Option<PendingCall> {
+        let index = self.calls.iter().position(|call| call.request_id == request_id)?;
+        Some(self.calls.remove(index))
+    }
+
+    /// Whether further commands wait for the backend.
+    pub(super) fn is_asking(&self) -> bool {
+        self.calls.iter().any(|call| call.asked.kind().is_command())
     }
 
     /// Removes the pending request with this id.
@@ -225,21 +332,32 @@ impl Session {
         })
     }
 
-    /// The time after which its timer must expire, if that has changed: `grace_ms` after the first expiry of its
-    /// tokens, or never.
-    pub(super) fn next_timer(&mut self, clock: Clock, grace_ms: u64) -> Option<Option<Duration>> {
-        let first_s = self.first_expiry_s();
-        if !self.stage.accepts_commands() || self.timer_expiry_s == Some(first_s) {
+    /// The time after which its timer must expire, if that has changed: at the first expiry or timeout, or never.
+    pub(super) fn next_timer(&mut self, clock: Clock, rules: ExpiryRules) -> Option<Option<Duration>> {
+        let due = Due {
+            expiry_unix_ms: self.first_expiry_ms(rules),
+            timeout_ms: self.calls.iter().map(|call| call.timeout_ms).min(),
+        };
+        let is_connecting = self.stage.accepts_commands() || matches!(self.stage, Stage::Asking);
+        if !is_connecting || self.timer == Some(due) {
             return None;
         }
-        self.timer_expiry_s = Some(first_s);
-        let over_ms = first_s.map(|first_s| first_s.saturating_mul(1000).saturating_add(grace_ms));
-        Some(over_ms.map(|over_ms| Duration::from_millis(over_ms.saturating_sub(clock.unix_ms))))
+        self.timer = Some(due);
+        let expiry = due.expiry_unix_ms.map(|at_ms| at_ms.saturating_sub(clock.unix_ms));
+        let timeout = due.timeout_ms.map(|at_ms| at_ms.saturating_sub(clock.now_ms));
+        Some([expiry, timeout].into_iter().flatten().min().map(Duration::from_millis))
     }
 
-    /// The first expiry of its tokens, in seconds of Unix time.
-    pub(super) fn first_expiry_s(&self) -> Option<u64> {
-        self.channels.iter().map(|channel| channel.expires_s).chain([self.expires_s]).flatten().min()
+    /// When the connection or a subscription of it has expired, in milliseconds of Unix time.
+    fn first_expiry_ms(&self, rules: ExpiryRules) -> Option<u64> {
+        let channels = self.channels.iter().map(|channel| channel.expiry_ms(rules));
+        channels.chain([self.expiry_ms(rules)]).flatten().min()
+    }
+
+    /// When the connection has expired, unless the backend is deciding on that.
+    pub(super) fn expiry_ms(&self, rules: ExpiryRules) -> Option<u64> {
+        let grace_ms = if rules.backend_refreshes { 0 } else { rules.grace_ms };
+        expiry_ms(self.expires_s, grace_ms).filter(|_| !self.is_refreshing)
     }
 }
 
@@ -258,9 +376,64 @@ impl Connecting {
     }
 }
 
-/// Whether a token has expired at least `grace_ms` ago.
-pub(super) fn has_expired(expires_s: Option<u64>, clock: Clock, grace_ms: u64) -> bool {
-    expires_s.is_some_and(|expires_s| expires_s.saturating_mul(1000).saturating_add(grace_ms) <= clock.unix_ms)
+impl Channel {
+    /// When the subscription has expired, unless the backend is deciding on that.
+    pub(super) fn expiry_ms(&self, rules: ExpiryRules) -> Option<u64> {
+        let grace_ms = if self.renewal == Renewal::Backend { 0 } else { rules.grace_ms };
+        expiry_ms(self.expires_s, grace_ms).filter(|_| !self.is_refreshing)
+    }
+}
+
+impl WaitingSubscribe {
+    pub(super) fn new(request: &SubscribeRequest<'_>) -> WaitingSubscribe {
+        WaitingSubscribe {
+            channel: request.channel.to_owned(),
+            recover: request.recover,
+            epoch: request.epoch.to_owned(),
+            offset: request.offset,
+            join_leave: request.join_leave,
+            flag: request.flag,
+        }
+    }
+
+    pub(super) fn request(&self) -> SubscribeRequest<'_> {
+        SubscribeRequest {
+            channel: &self.channel,
+            recover: self.recover,
+            epoch: &self.epoch,
+            offset: self.offset,
+            join_leave: self.join_leave,
+            flag: self.flag,
+            ..SubscribeRequest::default()
+        }
+    }
+}
+
+impl Asked {
+    pub(super) fn kind(&self) -> CallKind {
+        match self {
+            Asked::Connect(_) => CallKind::Connect,
+            Asked::Refresh => CallKind::Refresh,
+            Asked::Subscribe(..) => CallKind::Subscribe,
+            Asked::SubRefresh(_) => CallKind::SubRefresh,
+            Asked::Publish(_) => CallKind::Publish,
+            Asked::Rpc => CallKind::Rpc,
+        }
+    }
+}
+
+/// When connections and subscriptions have expired.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ExpiryRules {
+    /// Time for a client to send a new token.
+    pub(super) grace_ms: u64,
+    /// Whether the backend refreshes connections, so that clients need not.
+    pub(super) backend_refreshes: bool,
+}
+
+/// `grace_ms` after an expiry, in milliseconds of Unix time.
+fn expiry_ms(expires_s: Option<u64>, grace_ms: u64) -> Option<u64> {
+    expires_s.map(|expires_s| expires_s.saturating_mul(1000).saturating_add(grace_ms))
 }
 
 impl std::fmt::Display for ClientId {
