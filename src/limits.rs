@@ -516,6 +516,9 @@ pub const RETRY_AFTER_SECONDS: u64 = 10;
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 200;
 
+/// How long a reload waits for shards with full queues, in milliseconds. The control plane serves nobody meanwhile.
+pub const RELOAD_PATIENCE_MS: u64 = 1_000;
+
 /// How long a slice of the control plane's thread is, in microseconds: as short as the kernel lets it be. It has little
 /// to do for each request, and shares its CPU with a shard, which may run for some milliseconds.
 pub const CONTROL_SLICE_US: u64 = 100;

@@ -11,8 +11,9 @@ use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Registry, reload};
 
-use crate::config::LogFormat;
+use crate::config::{LogFormat, LogLevel};
 use crate::limits::LOG_WAITING_MAX;
 
 /// How long the end of the process waits for lines that have not been written.
@@ -27,9 +28,12 @@ enum Line {
     Flush(SyncSender<()>),
 }
 
+/// Changes which lines are written.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
+
 /// Starts logging in this format. `RUST_LOG` chooses what: a level, or levels of modules as in `info,ringfeed=debug`.
-/// The default is `info`.
-pub(super) fn start(format: LogFormat) {
+/// The default is `level`.
+pub(super) fn start(format: LogFormat, level: LogLevel) {
     let (sender, lines) = sync_channel(LOG_WAITING_MAX);
     // Without the thread nothing is logged, which is no reason not to serve.
     if thread::Builder::new().name("log".to_owned()).spawn(move || write_all(&lines)).is_err() {
@@ -38,15 +42,38 @@ pub(super) fn start(format: LogFormat) {
     if LINES.set(sender).is_err() {
         return;
     }
-    let wanted = std::env::var("RUST_LOG").ok();
-    let filter: Option<Targets> = wanted.as_deref().and_then(|wanted| wanted.parse().ok());
-    let filter = filter.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
+    let (filter, handle) = reload::Layer::new(wanted().unwrap_or_else(|| only(level)));
+    // Nobody else has started it.
+    let _ = FILTER.set(handle);
     let logs = fmt::layer().with_writer(|| Writer).log_internal_errors(false);
     let logger = tracing_subscriber::registry().with(filter);
     match format {
         LogFormat::Json => logger.with(logs.json().flatten_event(true)).init(),
         LogFormat::Text => logger.with(logs.with_ansi(io::stderr().is_terminal())).init(),
     }
+}
+
+/// Writes lines of this level from now on, unless `RUST_LOG` chooses.
+pub(super) fn set_level(level: LogLevel) {
+    if let Some(filter) = FILTER.get().filter(|_| wanted().is_none()) {
+        // It fails only if there is no logger any more.
+        let _ = filter.reload(only(level));
+    }
+}
+
+/// The choice of `RUST_LOG`.
+fn wanted() -> Option<Targets> {
+    std::env::var("RUST_LOG").ok().and_then(|wanted| wanted.parse().ok())
+}
+
+fn only(level: LogLevel) -> Targets {
+    Targets::new().with_default(match level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    })
 }
 
 /// Waits until all lines are written, for up to [`FLUSH`].

@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod log;
 mod publish;
+mod reload;
 mod serve;
 mod subscribe;
 
@@ -39,6 +40,7 @@ enum Command {
     Pub(publish::PubArguments),
     Doctor(doctor::DoctorArguments),
     Cert(cert::CertArguments),
+    Reload(reload::ReloadArguments),
 }
 
 /// Runs the command of the process's arguments.
@@ -51,6 +53,7 @@ pub fn run() -> ExitCode {
             Command::Pub(arguments) => publish::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Cert(arguments) => cert::run(arguments),
+            Command::Reload(arguments) => reload::run(&arguments),
         },
         Err(exit_code) => exit_code,
     };

@@ -1,7 +1,7 @@
 //! `ringfeed pub`.
 
 use std::io::{self, BufRead, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::client::{ClientError, HttpPublisher};
 use crate::limits::PUBLISH_BYTES_MAX;
 
 /// The environment variable with the key, for hosts that keep it in no file.
-const API_KEY: &str = "RINGFEED_API_KEY";
+pub(super) const API_KEY: &str = "RINGFEED_API_KEY";
 
 /// Messages per second, at most, that `--rate` takes.
 const RATE_MAX: i64 = 1_000_000;
@@ -87,12 +87,17 @@ enum PubError {
 
 /// The header fields of each request, with the key.
 fn headers(arguments: &PubArguments) -> Result<Vec<(String, String)>, String> {
-    let key = match &arguments.key_file {
+    let key = key_field(arguments.key_file.as_deref())?;
+    Ok(arguments.header.iter().cloned().chain(key).collect())
+}
+
+/// The header field with the key of the control port, if there is one.
+pub(super) fn key_field(file: Option<&Path>) -> Result<Option<(String, String)>, String> {
+    let key = match file {
         Some(file) => Some(first_line(file)?),
         None => std::env::var(API_KEY).ok().filter(|key| !key.is_empty()),
     };
-    let key = key.map(|key| ("X-API-Key".to_owned(), key));
-    Ok(arguments.header.iter().cloned().chain(key).collect())
+    Ok(key.map(|key| ("X-API-Key".to_owned(), key)))
 }
 
 async fn publish(publisher: &mut HttpPublisher, payload: Bytes, content_type: &str) -> Result<(), PubError> {

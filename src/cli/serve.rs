@@ -1,23 +1,27 @@
 //! `ringfeed serve`: a configuration file, and the flags that win over it.
 
+use std::cell::RefCell;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum, value_parser};
 
 use super::{bad_input, log, runtime};
 use crate::backend::HttpBackend;
-use crate::config::{self, LogFormat, Preflight, Settings};
-use crate::control::{self, Control, Ended, Reload};
-use crate::gateway::centrifuge::Centrifuge;
+use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
+use crate::control::{self, Control, Ended, Reload, Reloaded};
+use crate::gateway::centrifuge::{Centrifuge, TokenVerifier};
 use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Readers, Sse};
-use crate::limits::{CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX};
+use crate::limits::{
+    CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, RELOAD_PATIENCE_MS, SHARDS_MAX,
+};
 use crate::ring;
-use crate::server::{ListenAddress, ListenerConfig, Server};
+use crate::server::{ListenAddress, ListenerConfig, Publisher, Server};
 use crate::tls::Acceptor;
 
 /// Serves WebSocket subscribers and takes publications.
@@ -103,10 +107,12 @@ pub(super) struct ServeArguments {
     /// Time for clients to answer their Close frames when the server stops, after the last was sent [default: 5000]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     drain_timeout_ms: Option<u64>,
-    /// How log lines are written to standard error; RUST_LOG chooses which: error, warn, info (the default), debug or
-    /// trace [default: text]
+    /// How log lines are written to standard error [default: text]
     #[arg(long, value_name = "FORMAT", value_enum)]
     log_format: Option<Format>,
+    /// Which log lines are written; RUST_LOG wins [default: info]
+    #[arg(long, value_name = "LEVEL", value_enum)]
+    log_level: Option<Level>,
     /// Serve /echo, which sends every message back
     #[arg(long)]
     echo: bool,
@@ -143,6 +149,28 @@ enum Format {
     Json,
 }
 
+/// The least important log lines that are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl From<Level> for LogLevel {
+    fn from(level: Level) -> LogLevel {
+        match level {
+            Level::Error => LogLevel::Error,
+            Level::Warn => LogLevel::Warn,
+            Level::Info => LogLevel::Info,
+            Level::Debug => LogLevel::Debug,
+            Level::Trace => LogLevel::Trace,
+        }
+    }
+}
+
 impl From<Format> for LogFormat {
     fn from(format: Format) -> LogFormat {
         match format {
@@ -172,6 +200,7 @@ impl ServeArguments {
         set(&mut server.drain_spread_ms, self.drain_spread_ms);
         set(&mut server.drain_timeout_ms, self.drain_timeout_ms);
         set(&mut server.log_format, self.log_format.map(LogFormat::from));
+        set(&mut server.log_level, self.log_level.map(LogLevel::from));
         server.echo |= self.echo;
         server.demo |= self.demo;
         set(&mut keep_alive.ping_interval_ms, self.ping_interval_ms);
@@ -204,7 +233,7 @@ fn origin(text: &str) -> Result<String, String> {
 /// Serves until a signal. The exit code is 0 after a graceful stop, and 2 if the server could not start.
 pub(super) fn run(arguments: ServeArguments) -> ExitCode {
     let started = settings(arguments.clone()).and_then(|settings| {
-        log::start(settings.server.log_format);
+        log::start(settings.server.log_format, settings.server.log_level);
         serve(&settings, arguments)
     });
     match started {
@@ -231,14 +260,14 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let backend = backend.map_err(|error| format!("the backend's thread could not start: {error}"))?;
     let backend_counts = backend.as_ref().map(HttpBackend::counts);
     centrifuge.backend = backend.map(|backend| Arc::new(backend) as _);
-    let centrifuge = Arc::new(centrifuge);
+    let (centrifuge, tokens) = (Arc::new(centrifuge.clone()), centrifuge.tokens);
     let runtime = runtime()?;
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
     let control_address = listener.local_addr();
     let config = settings.server_config();
     let namespaces = config.namespaces.clone();
-    let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(centrifuge.tokens.clone()));
+    let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
     let of_feed = readers.clone();
     let mut builder = Server::builder(config)
         .route("/", || DemoPage)
@@ -251,7 +280,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let Server { addresses, connections_max, publisher, status, tls, ended } =
         builder.start().map_err(|error| error.to_string())?;
     log_start(settings, status.shards.len(), connections_max);
-    let reload = reload(arguments, settings.clone(), tls.clone());
+    let live = Live { tls: tls.clone(), tokens, publisher: publisher.clone() };
+    let reload = reload(arguments, settings.clone(), live);
     let demo = settings.server.demo;
     let control = Control { listener, access, publisher, namespaces, status, tls, reload, backend_counts, demo };
     let announce = || announce(&settings.listener, &addresses, control_address?, settings.server.demo);
@@ -262,26 +292,58 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         .map_err(|error| format!("the control plane could not start: {error}"))
 }
 
-/// Reads the file again. Certificates are replaced; whatever else has changed is named.
-fn reload(arguments: ServeArguments, running: Settings, tls: Option<Acceptor>) -> Reload {
+/// Reads the file again, and applies all or nothing. Names what needs a restart.
+fn reload(arguments: ServeArguments, running: Settings, server: Live) -> Reload {
+    let running = RefCell::new(running);
     Box::new(move || {
         if arguments.config.is_none() {
             return Err("there is no configuration file: start the server with --config FILE".to_owned());
         }
         let read = settings(arguments.clone())?;
+        let (applied, left) = config::apply(&running.borrow(), &read);
+        // The file as it stands must be good, and so must be the part of it that is applied.
         config::preflight(&read)?;
-        let mut applied = running.clone();
-        if let Some(acceptor) = &tls {
-            acceptor.reload(&read.tls.certificates).map_err(|error| error.to_string())?;
-            applied.tls.certificates.clone_from(&read.tls.certificates);
-        }
-        let certificates = tls.as_ref().map_or(0, |tls| tls.certificates().len());
-        let left = config::changed_keys(&applied, &read);
-        Ok(match left.is_empty() {
+        let Preflight { access, centrifuge } = config::preflight(&applied)?;
+        let certificates = server.apply(&applied, &centrifuge.tokens)?;
+        let namespaces = centrifuge.namespaces.clone();
+        *running.borrow_mut() = applied;
+        let report = match left.is_empty() {
             true => format!("{certificates} certificates"),
             false => format!("{certificates} certificates; these keys need a restart: {}", left.join(", ")),
-        })
+        };
+        Ok(Reloaded { report, access, namespaces })
     })
+}
+
+/// What of a running server can change.
+struct Live {
+    tls: Option<Acceptor>,
+    tokens: TokenVerifier,
+    publisher: Publisher,
+}
+
+impl Live {
+    /// Serves with these settings. Returns the number of certificates.
+    fn apply(&self, settings: &Settings, tokens: &TokenVerifier) -> Result<usize, String> {
+        let certificates = match &self.tls {
+            Some(tls) => {
+                tls.reload(&settings.tls.certificates).map_err(|error| error.to_string())?;
+                tls.certificates().len()
+            }
+            None => 0,
+        };
+        let config = Arc::new(settings.server_config());
+        let deadline = Instant::now() + Duration::from_millis(RELOAD_PATIENCE_MS);
+        while let Err(error) = self.publisher.reconfigure(&config) {
+            if Instant::now() >= deadline {
+                return Err(format!("the shards take no configuration: {error}; try again"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.tokens.replace(tokens);
+        log::set_level(settings.server.log_level);
+        Ok(certificates)
+    }
 }
 
 /// One line that says what runs, and what anyone may read.
@@ -380,7 +442,8 @@ mod tests {
 
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [Row<'_>; 26] = [
+        let rows: [Row<'_>; 27] = [
+            (&["--log-level", "debug"], |settings| settings.server.log_level = LogLevel::Debug),
             (&["--log-format", "json"], |settings| settings.server.log_format = LogFormat::Json),
             (&["--listen", "[::1]:1", "--listen", "unix:a"], |settings| {
                 settings.listener = ["[::1]:1", "unix:a"].map(|text| ListenerConfig::new(text.parse().unwrap())).into()

@@ -188,8 +188,13 @@ const SERVER: &[Key] = &[
     Key {
         name: "log_format",
         takes: ValueKind::Word(&["text", "json"]),
-        about: "How log lines are written to standard error: for people, or a JSON object a line. The environment\n\
-                variable RUST_LOG chooses which: error, warn, info (the default), debug or trace.",
+        about: "How log lines are written to standard error: for people, or a JSON object a line.",
+    },
+    Key {
+        name: "log_level",
+        takes: ValueKind::Word(&["error", "warn", "info", "debug", "trace"]),
+        about: "Which log lines are written: those of this level and of more important ones. The environment variable\n\
+                RUST_LOG wins, and may name modules, as \"info,ringfeed=debug\".",
     },
     Key {
         name: "trusted_proxies",

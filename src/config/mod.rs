@@ -17,12 +17,12 @@ mod settings;
 use std::fs;
 use std::path::Path;
 
-pub use changes::changed_keys;
+pub use changes::apply;
 pub use error::{ConfigError, Problem};
 pub use example::example;
 pub use preflight::{Preflight, open_namespaces, preflight};
 pub use settings::{
-    ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, ServerSettings, Settings, TokenSettings,
+    ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, LogLevel, ServerSettings, Settings, TokenSettings,
 };
 
 /// Reads and checks the file at `path`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::settings::{DEFAULT_NAMESPACE, Settings};
 use crate::control::Access;
 use crate::gateway::centrifuge::{CallKind, CentrifugeConfig};
-use crate::server::ListenAddress;
+use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, ServeError};
 use crate::topics::{Allowed, TopicName};
 
 /// What the settings come to, with the content of the files that they name.
@@ -32,6 +32,12 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
             "the data port and the control port cannot both be {control}: choose another port with control in [server], \
              or --control"
         ));
+    }
+    let is_proxied = |listener: &&ListenerConfig| listener.proxy_protocol == ProxyProtocol::Require;
+    if let Some(listener) = settings.listener.iter().find(is_proxied)
+        && settings.server.trusted_proxies.is_empty()
+    {
+        return Err(ServeError::NoProxies(listener.address.clone()).to_string());
     }
     let centrifuge = settings.centrifuge_config()?;
     check_backend(settings)?;
@@ -96,6 +102,7 @@ mod tests {
             ("server.control = \"0.0.0.0:8001\"", "--api-key-file"),
             ("server.control = \"127.0.0.1:8000\"", "cannot both be 127.0.0.1:8000"),
             ("[[listener]]\naddress = \"0.0.0.0:8001\"", "cannot both be 127.0.0.1:8001"),
+            ("[[listener]]\nproxy_protocol = \"require\"", "needs the proxy's address in trusted_proxies"),
             ("api.key_file = \"/nowhere/key\"", "/nowhere/key: cannot be read"),
             ("backend.rpc.endpoint = \"https://a/\"", "https is not supported"),
             ("[namespaces.a]\nsubscribe = \"backend\"", "set endpoint in [backend.subscribe]"),

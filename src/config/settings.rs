@@ -80,6 +80,8 @@ pub struct ServerSettings {
     pub allowed_origins: Vec<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// Which log lines are written.
+    pub log_level: LogLevel,
     /// As [`ServerConfig::trusted_proxies`].
     pub trusted_proxies: Vec<String>,
     /// As [`ServerConfig::forwarded_header`].
@@ -99,6 +101,23 @@ pub enum LogFormat {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+/// The least important log lines that are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogLevel {
+    /// What fails.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// What happens.
+    #[default]
+    Info,
+    /// For developers.
+    Debug,
+    /// All.
+    Trace,
 }
 
 /// `[deflate]`: permessage-deflate.
@@ -194,6 +213,7 @@ impl Default for ServerSettings {
             drain_timeout_ms: server.drain_timeout_ms,
             allowed_origins: Vec::new(),
             log_format: LogFormat::Text,
+            log_level: LogLevel::Info,
             trusted_proxies: Vec::new(),
             forwarded_header: server.forwarded_header,
             echo: false,

@@ -34,7 +34,7 @@ async fn publish_figures(state: &State) -> io::Result<()> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut before = Sample::take(&state.status).await?;
-    let control = ControlPort { address: state.address, has_key: state.access.has_key() };
+    let control = ControlPort { address: state.address, has_key: state.access.borrow().has_key() };
     loop {
         ticks.tick().await;
         let now = Sample::take(&state.status).await?;

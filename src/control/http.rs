@@ -56,7 +56,7 @@ impl Listener {
             state.places.wait_for_room().await;
             match self.0.accept().await {
                 Ok((stream, peer)) => {
-                    let place = state.places.enter(peer.ip(), !state.access.has_key());
+                    let place = state.places.enter(peer.ip(), !state.access.borrow().has_key());
                     tokio::task::spawn_local(serve(stream, peer, state.clone(), place));
                 }
                 Err(error) => {
@@ -73,7 +73,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, state: Rc<State>, place: Pla
     // Answers are small and must not wait. Without the option they are only slower, so the server ignores a failure.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request: Request<Incoming>| {
-        let is_granted = state.access.is_granted(request.headers());
+        let is_granted = state.access.borrow().is_granted(request.headers());
         place.on_request(is_granted);
         let state = &state;
         async move {
@@ -177,13 +177,13 @@ impl<'a> Route<'a> {
 
 /// Answers one request.
 async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>) -> Answer {
-    if let Err(refused) = guard::check(request.version(), request.headers(), state.access.is_loopback()) {
+    if let Err(refused) = guard::check(request.version(), request.headers(), state.access.borrow().is_loopback()) {
         return text(refused.status(), refused.reason());
     }
     // A copy, since the handlers take the request apart for its body.
     let uri = request.uri().clone();
     let route = Route::of(uri.path());
-    if !route.is_some_and(Route::is_open) && !state.access.is_granted(request.headers()) {
+    if !route.is_some_and(Route::is_open) && !state.access.borrow().is_granted(request.headers()) {
         return text(StatusCode::UNAUTHORIZED, "the key is missing or wrong: send it as 'X-API-Key: KEY'");
     }
     let Some(route) = route else {

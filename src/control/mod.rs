@@ -55,8 +55,8 @@ use tokio::task::JoinSet;
 pub use access::{Access, ExposedError};
 use metrics::MemoryInUse;
 use places::{Bounds, Places};
-pub use reload::Reload;
 use reload::Reloader;
+pub use reload::{Reload, Reloaded};
 use shards::ToShards;
 
 use crate::backend::BackendCounts;
@@ -106,8 +106,8 @@ pub enum Ended {
 struct State {
     shards: RefCell<Box<dyn ToShards>>,
     status: Status,
-    namespaces: Arc<Namespaces>,
-    access: Access,
+    namespaces: RefCell<Arc<Namespaces>>,
+    access: RefCell<Access>,
     /// Where it listens.
     address: SocketAddr,
     tls: Option<Acceptor>,
@@ -140,8 +140,8 @@ impl State {
         State {
             shards,
             status,
-            namespaces,
-            access,
+            namespaces: RefCell::new(namespaces),
+            access: RefCell::new(access),
             address,
             tls: None,
             backend_counts: None,
@@ -195,7 +195,7 @@ pub async fn serve(
 async fn reload_at_signals(mut hangups: Signal, state: Rc<State>) {
     while hangups.recv().await.is_some() {
         // The log has the outcome.
-        let _ = state.reloader.reload();
+        let _ = state.reload();
     }
 }
 

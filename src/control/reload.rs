@@ -2,15 +2,28 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::sync::Arc;
 
 use hyper::StatusCode;
 
-use super::State;
 use super::answer::{Answer, text};
+use super::{Access, State};
+use crate::topics::Namespaces;
 
-/// Reads the configuration again and applies what can change while the server runs. Returns a line for the operator,
-/// or, if nothing has changed since something is wrong, what that is.
-pub type Reload = Box<dyn Fn() -> Result<String, String>>;
+/// Reads the configuration again and applies what can change while the server runs. If something is wrong, nothing
+/// changes, and the text says what it is.
+pub type Reload = Box<dyn Fn() -> Result<Reloaded, String>>;
+
+/// A configuration that was read again and applied.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// A line for the operator.
+    pub report: String,
+    /// Who may use the control port now.
+    pub access: Access,
+    /// The settings of topics now.
+    pub namespaces: Arc<Namespaces>,
+}
 
 /// The way to reload, and how often it was taken.
 pub(super) struct Reloader {
@@ -38,10 +51,10 @@ impl Reloader {
     }
 
     /// Reloads; the log says how that went.
-    pub(super) fn reload(&self) -> Result<String, String> {
+    pub(super) fn reload(&self) -> Result<Reloaded, String> {
         let outcome = (self.reload)();
         match &outcome {
-            Ok(report) => {
+            Ok(Reloaded { report, .. }) => {
                 self.done.set(self.done.get() + 1);
                 tracing::info!("reloaded: {report}");
             }
@@ -60,9 +73,19 @@ impl fmt::Debug for Reloader {
     }
 }
 
+impl State {
+    /// Reads the configuration again. Returns a line for the operator.
+    pub(super) fn reload(&self) -> Result<String, String> {
+        let Reloaded { report, access, namespaces } = self.reloader.reload()?;
+        *self.access.borrow_mut() = access;
+        *self.namespaces.borrow_mut() = namespaces;
+        Ok(report)
+    }
+}
+
 /// Answers one request.
 pub(super) fn post(state: &State) -> Answer {
-    match state.reloader.reload() {
+    match state.reload() {
         Ok(report) => text(StatusCode::OK, report),
         Err(error) => text(StatusCode::UNPROCESSABLE_ENTITY, format_args!("nothing has changed: {error}")),
     }

@@ -1,6 +1,7 @@
 //! Handlers of any state behind one type: what a shard calls.
 
 use std::any::{Any, TypeId};
+use std::sync::Arc;
 
 #[cfg(feature = "centrifuge")]
 use super::UserCommand;
@@ -8,7 +9,7 @@ use super::{Accept, Context, Get, Handler, Refusal, Request, Response};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::proto::Message;
-use crate::topics::{Answer, Body, Encoding, Push, TopicName};
+use crate::topics::{Answer, Body, Encoding, Namespaces, Push, TopicName};
 
 /// A [`Handler`] whose connections' states are kept with it.
 pub(crate) trait ErasedHandler {
@@ -25,6 +26,8 @@ pub(crate) trait ErasedHandler {
     fn on_timer(&mut self, conn: &mut Context<'_>);
     #[cfg(feature = "centrifuge")]
     fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>);
+    /// As [`Handler::on_namespaces`].
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>);
     #[cfg(feature = "centrifuge")]
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand);
     /// As [`Handler::on_close`]; the state ends.
@@ -152,6 +155,10 @@ impl<H: Handler> ErasedHandler for Stateful<H> {
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         let state = self.states.get(conn.id());
         self.handler.on_user_command(conn, state, command);
+    }
+
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        self.handler.on_namespaces(namespaces);
     }
 
     fn on_close(&mut self, conn: &mut Context<'_>, cause: CloseCause) {

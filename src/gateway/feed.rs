@@ -87,6 +87,10 @@ impl Handler for Feed {
         conn.close(CloseCode::POLICY_VIOLATION, "this feed is read-only: publish on the control port");
     }
 
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        self.readers.set_namespaces(namespaces);
+    }
+
     fn on_timer(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         conn.close(EXPIRED, "the token has expired: reconnect with a new one");
     }

@@ -1,13 +1,14 @@
 //! The trait that applications implement.
 
 use std::any::Any;
+use std::sync::Arc;
 
 use super::encoder::publication_bytes_max;
 use super::{Accept, Context, Get, Refusal, Request, Response};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::proto::{CloseCode, Message};
-use crate::topics::{Answer, Body, Encoding, Push, TopicName};
+use crate::topics::{Answer, Body, Encoding, Namespaces, Push, TopicName};
 
 /// The behaviour of a path: the shard calls a handler for every event on the path's connections.
 ///
@@ -130,6 +131,11 @@ pub trait Handler {
     #[cfg(feature = "centrifuge")]
     fn on_user_command(&mut self, conn: &mut Context<'_>, state: &mut Self::State, command: &UserCommand) {
         let _ = (conn, state, command);
+    }
+
+    /// The settings of topics have changed: what this handler permits from now on depends on these.
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        let _ = namespaces;
     }
 
     /// A connection that this handler had accepted has ended, and so have its subscriptions. The last call for the

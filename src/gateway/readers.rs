@@ -63,6 +63,11 @@ impl Readers {
         &self.namespaces
     }
 
+    /// The settings of topics have changed.
+    pub(super) fn set_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        self.namespaces = namespaces.clone();
+    }
+
     /// Checks whether a client may read all these topics. Returns for how long.
     ///
     /// # Errors

@@ -90,6 +90,11 @@ impl Routes {
         self.routes.iter().map(|(_, handler)| handler.as_ref())
     }
 
+    /// All handlers, to change.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn ErasedHandler>> {
+        self.routes.iter_mut().map(|(_, handler)| handler)
+    }
+
     /// The handler of a route.
     pub(crate) fn handler(&mut self, route: u8) -> &mut dyn ErasedHandler {
         self.routes[usize::from(route)].1.as_mut()

@@ -116,6 +116,10 @@ impl Handler for Sse {
         conn.close(CloseCode::POLICY_VIOLATION, "");
     }
 
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        self.readers.set_namespaces(namespaces);
+    }
+
     fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         conn.close(CloseCode::GOING_AWAY, "");

@@ -132,6 +132,15 @@ impl<R: Ring> Shard<'_, R> {
         self.close_listeners_if_unused();
     }
 
+    /// Has `rate` connections accepted per second from now on; 0 is no limit.
+    #[cfg(feature = "product")]
+    pub(super) fn set_accept_rate(&mut self, rate: u64) {
+        if self.admission.set_rate(rate) {
+            // The kernel holds accepts that the rate before allowed.
+            self.accepts.tags().for_each(|tag| self.ring.submit_cancel_accept(Self::accept_token(tag)));
+        }
+    }
+
     /// Stops accepting, for good.
     pub(super) fn stop_accepting(&mut self) {
         self.accept_retry_ms = None;

@@ -29,6 +29,12 @@ impl Admission {
         Admission { rate, credit: ONE, filled_ms: 0, relaxed_ms: 0, is_next_shed: false }
     }
 
+    /// Lets `rate` connections a second in from now on. Returns whether that is another rate.
+    #[cfg(feature = "product")]
+    pub(super) fn set_rate(&mut self, rate: u64) -> bool {
+        std::mem::replace(&mut self.rate, rate) != rate
+    }
+
     /// Nobody waits to be let in.
     pub(super) fn relax(&mut self, now_ms: u64) {
         self.relaxed_ms = now_ms;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+#[cfg(feature = "product")]
+use super::ServerConfig;
 use super::slowest::SlowConnection;
 use super::subscribe::PendingSubscribe;
 use crate::buf::{ConnId, Consumer, Producer, WakeFlag, queue};
@@ -55,6 +57,9 @@ pub(super) enum Parcel {
     UserCommand(Arc<UserCommand>),
     /// From a handle: for this connection.
     Letter(ConnId, Letter),
+    /// From the control plane: serve with this configuration.
+    #[cfg(feature = "product")]
+    Reconfigure(Arc<ServerConfig>),
     /// From the control plane: drain.
     Drain,
 }
@@ -608,6 +613,15 @@ impl Publisher {
     pub fn order(&self, order: UserCommand) -> Result<(), PublishError> {
         let order = Arc::new(order);
         (0..self.0.shards.len()).try_for_each(|shard| self.0.send(shard, Parcel::UserCommand(order.clone())))
+    }
+
+    /// Changes the configuration of all shards, in what they do not build on when they start.
+    ///
+    /// # Errors
+    /// [`PublishError::Busy`]: some shards may have it already; call again, since a repeated change does no harm.
+    #[cfg(feature = "product")]
+    pub(crate) fn reconfigure(&self, config: &Arc<ServerConfig>) -> Result<(), PublishError> {
+        (0..self.0.shards.len()).try_for_each(|shard| self.0.send(shard, Parcel::Reconfigure(config.clone())))
     }
 
     /// Drains all shards: they accept no connection, close each with 1001, and end.

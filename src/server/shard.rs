@@ -363,6 +363,8 @@ impl<'m, R: Ring> Shard<'m, R> {
             #[cfg(feature = "centrifuge")]
             Parcel::UserCommand(command) => self.on_user_command(&command),
             Parcel::Letter(id, letter) => self.on_letter(id, letter),
+            #[cfg(feature = "product")]
+            Parcel::Reconfigure(config) => self.reconfigure(&config),
             Parcel::Drain => self.drain(),
         }
     }
@@ -376,6 +378,15 @@ impl<'m, R: Ring> Shard<'m, R> {
                 self.call_handler(slot, |handler, context| handler.on_user_command(context, command));
             }
         }
+    }
+
+    /// Serves with another configuration, which differs in what nothing was built on when the shard started.
+    #[cfg(feature = "product")]
+    fn reconfigure(&mut self, config: &ServerConfig) {
+        self.set_accept_rate(config.handshakes_per_second.div_ceil(self.all_metrics.len() as u64));
+        self.home.set_namespaces(config.namespaces.clone());
+        self.routes.iter_mut().for_each(|handler| handler.on_namespaces(&config.namespaces));
+        self.config = config.clone();
     }
 
     fn on_time(&mut self) {

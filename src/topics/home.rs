@@ -117,6 +117,19 @@ impl Home {
         }
     }
 
+    /// Changes the settings of the namespaces, which are the same. A namespace that keeps no history any more loses the
+    /// histories that it has: later publications would be missing in them.
+    pub fn set_namespaces(&mut self, namespaces: Arc<Namespaces>) {
+        for (_, topic) in &mut self.topics {
+            let Some(kept) = topic.kept.as_mut().filter(|_| namespaces.get(topic.namespace).history_size == 0) else {
+                continue;
+            };
+            self.history_bytes -= kept.history.bytes();
+            kept.history = History::default();
+        }
+        self.namespaces = namespaces;
+    }
+
     /// Assigns the position of the next publication of `topic`. [`record`](Self::record) it then.
     ///
     /// # Errors

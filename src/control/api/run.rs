@@ -290,9 +290,10 @@ fn topic(channel: &Option<String>) -> Result<TopicName, ApiError> {
     TopicName::new(channel.as_deref().unwrap_or_default()).map_err(|_| ApiError::BadRequest)
 }
 
-fn namespace<'a>(state: &'a State, topic: &TopicName) -> Result<&'a Namespace, ApiError> {
-    let id = state.namespaces.find(topic).map_err(|_| ApiError::UnknownChannel)?;
-    Ok(state.namespaces.get(id))
+fn namespace(state: &State, topic: &TopicName) -> Result<Namespace, ApiError> {
+    let namespaces = state.namespaces.borrow();
+    let id = namespaces.find(topic).map_err(|_| ApiError::UnknownChannel)?;
+    Ok(namespaces.get(id).clone())
 }
 
 fn require_history(state: &State, topic: &TopicName) -> Result<(), ApiError> {

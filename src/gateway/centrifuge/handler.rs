@@ -21,7 +21,7 @@ use crate::conn::CloseCause;
 use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
 use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
 use crate::proto::{Message, MessageKind};
-use crate::topics::{Answer, TopicName};
+use crate::topics::{Answer, Namespaces, TopicName};
 
 /// Serves Centrifugo's client protocol, version 2, in JSON and Protobuf.
 pub struct Centrifuge {
@@ -121,6 +121,10 @@ impl Handler for Centrifuge {
 
     fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
         self.conversations.clients.remove(conn.id());
+    }
+
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        Arc::make_mut(&mut self.conversations.config).namespaces = namespaces.clone();
     }
 
     fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {

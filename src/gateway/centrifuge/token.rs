@@ -4,7 +4,7 @@
 //! the key's name, and uses a key only for the algorithms of its family.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -21,9 +21,9 @@ use super::signature::{KeyKind, is_signed, public_key};
 use crate::gateway::{ReaderClaims, Refusal, VerifyReader};
 use crate::log;
 
-/// Verifies tokens. Clones share the keys.
+/// Verifies tokens. Clones share the keys, which can be replaced.
 #[derive(Clone, Debug, Default)]
-pub struct TokenVerifier(Arc<Keys>);
+pub struct TokenVerifier(Arc<RwLock<Arc<Keys>>>);
 
 #[derive(Debug, Default)]
 struct Keys {
@@ -136,12 +136,24 @@ impl TokenVerifier {
         }
         let by_name = keys.jwks.as_deref().map(named_keys).transpose()?.unwrap_or_default();
         let (audience, issuer) = (keys.audience.clone(), keys.issuer.clone());
-        Ok(TokenVerifier(Arc::new(Keys { by_family, by_name, audience, issuer })))
+        let keys = Keys { by_family, by_name, audience, issuer };
+        Ok(TokenVerifier(Arc::new(RwLock::new(Arc::new(keys)))))
     }
 
     /// Whether there is a key; without one every token is invalid.
     pub fn has_keys(&self) -> bool {
-        !(self.0.by_family.is_empty() && self.0.by_name.is_empty())
+        let keys = self.keys();
+        !(keys.by_family.is_empty() && keys.by_name.is_empty())
+    }
+
+    /// Replaces the keys, audience and issuer by those of another verifier, for all clones.
+    pub fn replace(&self, other: &TokenVerifier) {
+        let keys = other.keys();
+        *self.0.write().expect("nobody panics with the lock") = keys;
+    }
+
+    fn keys(&self) -> Arc<Keys> {
+        self.0.read().expect("nobody panics with the lock").clone()
     }
 
     /// Verifies a connection token at the time `now_s`, in seconds of Unix time.
@@ -209,13 +221,14 @@ impl TokenVerifier {
         let malformed = || Rejection::invalid("it is malformed");
         let header = decode_header(token).map_err(|_| malformed())?;
         let no_key = Rejection::invalid("no key is configured for its algorithm or kid");
-        let key = self.0.find(&header).ok_or(no_key)?;
+        let keys = self.keys();
+        let key = keys.find(&header).ok_or(no_key)?;
         if !is_signed(token, header.alg, key) {
             return Err(Rejection::invalid("its signature is wrong"));
         }
         // "Insecure" as long as nobody has checked the signature.
         let claims = insecure_decode::<Claims>(token).map_err(|_| malformed())?.claims;
-        if !self.0.is_meant(&claims) {
+        if !keys.is_meant(&claims) {
             return Err(Rejection::invalid("its audience (aud) or issuer (iss) is another one"));
         }
         if claims.nbf.is_some_and(|from_s| from_s > now_s as f64) {
