@@ -420,6 +420,31 @@ pub const BACKEND_IDLE_MS: u64 = 4_000;
 /// Seconds after which the backend is called again about an expired connection or subscription, if it had no answer.
 pub const BACKEND_RETRY_S: u64 = 60;
 
+/// Events in a request to the application, by default, at most.
+pub const EVENT_BATCH: u32 = 100;
+
+/// Events that wait for the application, by default, at most: a minute of a thousand connections a second and their
+/// ends.
+pub const EVENT_QUEUE: u32 = 100_000;
+
+/// Approximate bytes of these events, at most.
+pub const EVENT_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Time for the application to take a request with events, by default, in milliseconds.
+pub const EVENT_TIMEOUT_MS: u64 = 5_000;
+
+/// Time for which a request with events is repeated, by default, in milliseconds.
+pub const EVENT_GIVE_UP_MS: u64 = 300_000;
+
+/// Pause before a request with events is repeated first, in milliseconds. It doubles each time.
+pub const EVENT_RETRY_FIRST_MS: u64 = 100;
+
+/// The longest such pause, in milliseconds.
+pub const EVENT_RETRY_MS_MAX: u64 = 10_000;
+
+/// Time for which a server that stops waits for the application to take the last events, in milliseconds.
+pub const EVENT_FLUSH_MS: u64 = 5_000;
+
 /// Pause before a reply of another thread to a handler is sent again when the shard's queue was full, in milliseconds.
 pub const HANDLE_RETRY_MS: u64 = 2;
 

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::error::Error as _;
 use std::fmt;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,14 +15,14 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::counts::BackendOutcome;
-use super::settings::CheckedCall;
+use super::settings::Endpoint;
 use crate::limits::{BACKEND_ANSWER_BYTES_MAX, BACKEND_HEAD_BYTES_MAX, BACKEND_IDLE_MS};
 
 type Sender = SendRequest<Full<Bytes>>;
 
 /// The endpoint, and its idle connections.
 pub(super) struct Client {
-    pub(super) settings: Arc<CheckedCall>,
+    endpoint: Endpoint,
     /// With the time since when each is idle; the latest is last.
     idle: RefCell<Vec<(Instant, Sender)>>,
 }
@@ -41,17 +40,17 @@ pub(super) enum Failure {
 }
 
 impl Client {
-    pub(super) fn new(settings: Arc<CheckedCall>) -> Client {
-        Client { settings, idle: RefCell::default() }
+    pub(super) fn new(endpoint: Endpoint) -> Client {
+        Client { endpoint, idle: RefCell::default() }
     }
 
-    /// Sends a request, and reads the body of the response.
+    /// Sends a request, and reads the response, whatever its status.
     ///
     /// # Errors
     /// [`Failure`], but for the timeout, which is the caller's.
-    pub(super) async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<Bytes, Failure> {
-        let mut request = Request::post(&self.settings.target)
-            .header(HOST, &self.settings.authority)
+    pub(super) async fn post(&self, headers: HeaderMap, body: Bytes) -> Result<(StatusCode, Bytes), Failure> {
+        let mut request = Request::post(&self.endpoint.target)
+            .header(HOST, &self.endpoint.authority)
             .body(Full::new(body))
             .expect("the endpoint was checked");
         request.headers_mut().extend(headers);
@@ -74,7 +73,7 @@ impl Client {
     }
 
     async fn connect(&self) -> Result<Sender, Failure> {
-        let stream = TcpStream::connect((&*self.settings.host, self.settings.port))
+        let stream = TcpStream::connect((&*self.endpoint.host, self.endpoint.port))
             .await
             .map_err(|error| Failure::Unreachable(error.to_string()))?;
         // Without it requests are late, not lost.
@@ -89,18 +88,15 @@ impl Client {
         Ok(sender)
     }
 
-    async fn read(&self, sender: Sender, response: Response<Incoming>) -> Result<Bytes, Failure> {
+    async fn read(&self, sender: Sender, response: Response<Incoming>) -> Result<(StatusCode, Bytes), Failure> {
         let status = response.status();
-        if status != StatusCode::OK {
-            return Err(Failure::Status(status));
-        }
         let body = Limited::new(response.into_body(), BACKEND_ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| match error.is::<LengthLimitError>() {
             true => Failure::TooLarge,
             false => Failure::Unreachable(error.to_string()),
         })?;
         self.keep(sender);
-        Ok(body.to_bytes())
+        Ok((status, body.to_bytes()))
     }
 
     fn take_idle(&self) -> Option<Sender> {
@@ -142,7 +138,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Timeout => f.write_str("it takes longer than timeout_ms"),
             Failure::Unreachable(error) => write!(f, "it can't be reached: {error}"),
-            Failure::Status(status) => write!(f, "status {status}: it must be 200, also for errors of the application"),
+            Failure::Status(status) => write!(f, "the response has the status {status}"),
             Failure::TooLarge => write!(f, "the response has more than {BACKEND_ANSWER_BYTES_MAX} bytes"),
             Failure::Invalid(error) => write!(f, "the response is not an answer: {error}"),
         }

@@ -1,4 +1,5 @@
-//! The application behind the server, over HTTP: it decides on clients where the configuration says so.
+//! The application behind the server, over HTTP: it decides on clients where the configuration says so, and receives
+//! events.
 //!
 //! One thread makes the requests; shards only queue calls to it. An endpoint that is slow or gone costs a bounded
 //! number of calls in flight: further ones fail at once, and no shard ever waits.
@@ -10,15 +11,18 @@
 //! ```
 
 mod counts;
+mod events;
 mod http;
 mod settings;
 
 use std::io;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
@@ -28,9 +32,10 @@ use crate::gateway::centrifuge::{Backend, BackendAnswer, BackendCall, CallKind, 
 use crate::limits::{BACKEND_SLACK_MS, HANDLE_RETRY_MS};
 use crate::log;
 pub use counts::{BackendCounts, BackendOutcome, KindCounts};
+pub use events::{EventCounts, HttpEvents};
 use http::{Client, Failure};
 use settings::CheckedCall;
-pub use settings::{BackendSettings, CallSettings};
+pub use settings::{BackendSettings, CallSettings, EndpointError, EventSettings};
 
 /// Calls endpoints over HTTP.
 #[derive(Debug)]
@@ -127,22 +132,25 @@ async fn run(
     kinds: [Option<Arc<CheckedCall>>; CallKind::ALL.len()],
     counts: BackendCounts,
 ) {
-    let clients = kinds.map(|kind| kind.map(|call| std::rc::Rc::new(Client::new(call))));
+    let endpoints = kinds.map(|kind| kind.map(|call| Rc::new((Client::new(call.endpoint.clone()), call))));
     while let Some(job) = queue.recv().await {
-        let client = clients[job.kind as usize].clone().expect("only configured kinds have calls");
+        let endpoint = endpoints[job.kind as usize].clone().expect("only configured kinds have calls");
         let counts = counts.clone();
-        tokio::task::spawn_local(async move { serve(job, &client, counts.kind(client.settings.kind)).await });
+        tokio::task::spawn_local(async move {
+            let (client, settings) = &*endpoint;
+            serve(job, client, settings.timeout_ms, counts.kind(settings.kind)).await;
+        });
     }
 }
 
 /// Makes one call and passes the answer on.
-async fn serve(job: Job, client: &Client, counts: &KindCounts) {
+async fn serve(job: Job, client: &Client, timeout_ms: u64, counts: &KindCounts) {
     let Job { kind, headers, body, mut responder } = job;
     if !responder.is_wanted() {
         return counts.leave(BackendOutcome::Gone, None);
     }
     let start = Instant::now();
-    let exchange = timeout(Duration::from_millis(client.settings.timeout_ms), client.post(headers, body)).await;
+    let exchange = timeout(Duration::from_millis(timeout_ms), client.post(headers, body)).await;
     let (outcome, answer) = match exchange.unwrap_or(Err(Failure::Timeout)).and_then(read) {
         Ok(answer) => (BackendOutcome::of(&answer), answer),
         Err(failure) => {
@@ -161,6 +169,9 @@ async fn serve(job: Job, client: &Client, counts: &KindCounts) {
     }
 }
 
-fn read(body: Bytes) -> Result<BackendAnswer, Failure> {
+fn read((status, body): (StatusCode, Bytes)) -> Result<BackendAnswer, Failure> {
+    if status != StatusCode::OK {
+        return Err(Failure::Status(status));
+    }
     BackendAnswer::from_json(&body).map_err(|error| Failure::Invalid(error.to_string()))
 }

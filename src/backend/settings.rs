@@ -7,7 +7,10 @@ use hyper::header::HeaderName;
 use serde::{Deserialize, Serialize};
 
 use crate::gateway::centrifuge::CallKind;
-use crate::limits::{BACKEND_IN_FLIGHT, BACKEND_TIMEOUT_MS};
+use crate::limits::{
+    BACKEND_IN_FLIGHT, BACKEND_TIMEOUT_MS, EVENT_BATCH, EVENT_GIVE_UP_MS, EVENT_QUEUE, EVENT_TIMEOUT_MS,
+};
+use crate::topics::Event;
 
 /// The endpoint of each kind of call.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -49,16 +52,101 @@ pub struct EndpointError(String);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CheckedCall {
     pub(super) kind: CallKind,
+    pub(super) endpoint: Endpoint,
+    pub(super) timeout_ms: u64,
+    pub(super) in_flight_max: u32,
+    /// In lower case.
+    pub(super) headers: Vec<String>,
+}
+
+/// Where requests are posted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Endpoint {
     pub(super) host: String,
     pub(super) port: u16,
     /// For `Host`.
     pub(super) authority: String,
     /// Path and query.
     pub(super) target: String,
+}
+
+/// Where events are posted, and which.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct EventSettings {
+    /// An `http://` URL; empty is none.
+    pub endpoint: String,
+    /// Signs the requests; empty signs none.
+    pub secret: String,
+    /// The kinds of events, see [`Event::NAMES`]; empty is all.
+    pub types: Vec<String>,
+    /// Maximum number of events in a request.
+    pub batch_max: u32,
+    /// Maximum number of events that wait.
+    pub queue_max: u32,
+    /// Milliseconds in which a response must arrive.
+    pub timeout_ms: u64,
+    /// Milliseconds for which a request is repeated.
+    pub give_up_ms: u64,
+}
+
+/// Settings of events that were checked.
+#[derive(Clone, Debug)]
+pub(super) struct CheckedEvents {
+    pub(super) endpoint: Endpoint,
+    pub(super) secret: Option<String>,
+    /// By [`Event::kind`].
+    pub(super) kinds: [bool; Event::NAMES.len()],
+    pub(super) batch_max: usize,
+    pub(super) queue_max: usize,
     pub(super) timeout_ms: u64,
-    pub(super) in_flight_max: u32,
-    /// In lower case.
-    pub(super) headers: Vec<String>,
+    pub(super) give_up_ms: u64,
+}
+
+impl Default for EventSettings {
+    fn default() -> Self {
+        EventSettings {
+            endpoint: String::new(),
+            secret: String::new(),
+            types: Vec::new(),
+            batch_max: EVENT_BATCH,
+            queue_max: EVENT_QUEUE,
+            timeout_ms: EVENT_TIMEOUT_MS,
+            give_up_ms: EVENT_GIVE_UP_MS,
+        }
+    }
+}
+
+impl EventSettings {
+    /// Whether there is an endpoint.
+    pub fn is_used(&self) -> bool {
+        !self.endpoint.is_empty()
+    }
+
+    /// Checks the endpoint.
+    ///
+    /// # Errors
+    /// [`EndpointError`]
+    pub fn check(&self) -> Result<(), EndpointError> {
+        self.checked().map(drop)
+    }
+
+    pub(super) fn checked(&self) -> Result<Option<CheckedEvents>, EndpointError> {
+        if !self.is_used() {
+            return Ok(None);
+        }
+        let endpoint = Endpoint::parse(&self.endpoint).map_err(|text| EndpointError(format!("[events]: {text}")))?;
+        let is_wanted = |name| self.types.is_empty() || self.types.iter().any(|wanted| wanted == name);
+        Ok(Some(CheckedEvents {
+            endpoint,
+            secret: Some(self.secret.clone()).filter(|secret| !secret.is_empty()),
+            kinds: Event::NAMES.map(is_wanted),
+            batch_max: self.batch_max as usize,
+            queue_max: self.queue_max as usize,
+            timeout_ms: self.timeout_ms,
+            give_up_ms: self.give_up_ms,
+        }))
+    }
 }
 
 impl Default for CallSettings {
@@ -113,7 +201,22 @@ impl BackendSettings {
 
 impl CallSettings {
     fn checked(&self, kind: CallKind) -> Result<CheckedCall, String> {
-        let url = &self.endpoint;
+        let lowercase = |name: &String| match HeaderName::try_from(name.as_str()) {
+            Ok(name) => Ok(name.as_str().to_owned()),
+            Err(_) => Err(format!("headers has \"{name}\", which is not the name of a header field")),
+        };
+        Ok(CheckedCall {
+            kind,
+            endpoint: Endpoint::parse(&self.endpoint)?,
+            timeout_ms: self.timeout_ms,
+            in_flight_max: self.in_flight_max,
+            headers: self.headers.iter().map(lowercase).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl Endpoint {
+    fn parse(url: &str) -> Result<Endpoint, String> {
         let uri: Uri = url.parse().map_err(|error| format!("endpoint = \"{url}\": {error}"))?;
         if uri.scheme_str() == Some("https") {
             return Err(format!(
@@ -127,19 +230,11 @@ impl CallSettings {
         if is_credential {
             return Err("endpoint has a user name in it: leave it out".to_owned());
         }
-        let lowercase = |name: &String| match HeaderName::try_from(name.as_str()) {
-            Ok(name) => Ok(name.as_str().to_owned()),
-            Err(_) => Err(format!("headers has \"{name}\", which is not the name of a header field")),
-        };
-        Ok(CheckedCall {
-            kind,
+        Ok(Endpoint {
             host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
             port: uri.port_u16().unwrap_or(80),
             authority: uri.authority().map(ToString::to_string).unwrap_or_default(),
             target: uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
-            timeout_ms: self.timeout_ms,
-            in_flight_max: self.in_flight_max,
-            headers: self.headers.iter().map(lowercase).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -163,7 +258,9 @@ mod tests {
 
     #[test]
     fn endpoints_are_urls() {
-        let of = |endpoint| checked(endpoint, &[]).map(|call| (call.host, call.port, call.target)).unwrap();
+        let of = |endpoint| {
+            checked(endpoint, &[]).map(|call| (call.endpoint.host, call.endpoint.port, call.endpoint.target)).unwrap()
+        };
         assert_eq!(of("http://localhost:3000/a?b=c"), ("localhost".into(), 3000, "/a?b=c".into()));
         assert_eq!(of("http://[::1]"), ("::1".into(), 80, "/".into()));
         let rows = [

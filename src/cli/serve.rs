@@ -12,16 +12,17 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum, value_parser};
 
 use super::{bad_input, log, runtime};
-use crate::backend::HttpBackend;
+use crate::backend::{HttpBackend, HttpEvents};
 use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, TokenVerifier};
 use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Readers, Sse};
 use crate::limits::{
-    CONTROL_SLICE_US, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, RELOAD_PATIENCE_MS, SHARDS_MAX,
+    CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
+    RELOAD_PATIENCE_MS, SHARDS_MAX,
 };
 use crate::ring;
-use crate::server::{ListenAddress, ListenerConfig, Publisher, Server};
+use crate::server::{ListenAddress, ListenerConfig, Publisher, Server, ServerConfig};
 use crate::tls::Acceptor;
 
 /// Serves WebSocket subscribers and takes publications.
@@ -260,12 +261,16 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let backend = backend.map_err(|error| format!("the backend's thread could not start: {error}"))?;
     let backend_counts = backend.as_ref().map(HttpBackend::counts);
     centrifuge.backend = backend.map(|backend| Arc::new(backend) as _);
+    let events = settings.events.is_used().then(|| HttpEvents::start(&settings.events)).transpose();
+    let events = events.map_err(|error| format!("the thread of events could not start: {error}"))?;
+    centrifuge.events = events.clone().map(|events| Arc::new(events) as _);
     let (centrifuge, tokens) = (Arc::new(centrifuge.clone()), centrifuge.tokens);
     let runtime = runtime()?;
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
     let control_address = listener.local_addr();
-    let config = settings.server_config();
+    let config =
+        ServerConfig { events: events.clone().map(|events| Arc::new(events) as _), ..settings.server_config() };
     let namespaces = config.namespaces.clone();
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
     let of_feed = readers.clone();
@@ -283,13 +288,19 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let live = Live { tls: tls.clone(), tokens, publisher: publisher.clone() };
     let reload = reload(arguments, settings.clone(), live);
     let demo = settings.server.demo;
-    let control = Control { listener, access, publisher, namespaces, status, tls, reload, backend_counts, demo };
+    let event_counts = events.as_ref().map(HttpEvents::counts);
+    let control =
+        Control { listener, access, publisher, namespaces, status, tls, reload, backend_counts, event_counts, demo };
     let announce = || announce(&settings.listener, &addresses, control_address?, settings.server.demo);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
-    runtime
+    let ended = runtime
         .block_on(control::serve(control, announce, shards_ended))
-        .map_err(|error| format!("the control plane could not start: {error}"))
+        .map_err(|error| format!("the control plane could not start: {error}"))?;
+    if events.is_some_and(|events| !events.flush(Duration::from_millis(EVENT_FLUSH_MS))) {
+        tracing::warn!("the application has not taken the last events");
+    }
+    Ok(ended)
 }
 
 /// Reads the file again, and applies all or nothing. Names what needs a restart.

@@ -133,6 +133,9 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
         ValueKind::Proxies => value.as_array().is_some_and(|list| {
             list.iter().all(|one| one.get_ref().as_str().is_some_and(|text| text.parse::<ProxyNetwork>().is_ok()))
         }),
+        ValueKind::Words(words) => value.as_array().is_some_and(|list| {
+            list.iter().all(|word| word.get_ref().as_str().is_some_and(|word| words.contains(&word)))
+        }),
         ValueKind::HeaderNames => value.as_array().is_some_and(|list| {
             let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
             let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_token);
@@ -238,6 +241,7 @@ mod tests {
                 "must be one of \"nobody\", \"users\", \"anyone\", \"backend\"",
             ),
             ("[backend.rpc]\nheaders = [\"a b\"]", 2, "must be a list of names of header fields"),
+            ("[events]\ntypes = [\"connect\"]", 2, "must be a list of occupied, vacated"),
             ("[backend.rpc]\ntimeout_ms = 20000", 2, "must be a whole number from 1 to 10000"),
             ("[namespaces.\"a:b\"]", 1, "can't be a namespace"),
             ("[namespaces.\"\"]", 1, "can't be a namespace"),

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::limits::{
     BACKEND_TIMEOUT_MS_MAX, COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX,
 };
+use crate::topics::Event;
 
 /// A table of the file.
 pub(super) struct Section {
@@ -55,6 +56,8 @@ pub(super) enum ValueKind {
     Proxies,
     /// A list of names of header fields.
     HeaderNames,
+    /// A list of these words.
+    Words(&'static [&'static str]),
 }
 
 /// Stands for the names of namespaces.
@@ -424,6 +427,37 @@ const BACKEND_CALL: &[Key] = &[
     },
 ];
 
+const EVENTS: &[Key] = &[
+    Key {
+        name: "endpoint",
+        takes: ValueKind::Text,
+        about: "Where events are posted, as \"http://localhost:3000/events\". Empty: nowhere.",
+    },
+    Key {
+        name: "secret",
+        takes: ValueKind::Text,
+        about: "Signs each request in the header field X-Ringfeed-Signature. Empty: requests are not signed.",
+    },
+    Key { name: "types", takes: ValueKind::Words(&Event::NAMES), about: "Which events. An empty list: all." },
+    Key { name: "batch_max", takes: ValueKind::Whole(1, 10_000), about: "Events in one request." },
+    Key {
+        name: "queue_max",
+        takes: ValueKind::Whole(1, 10_000_000),
+        about: "Events that wait, while requests fail. Further events are dropped, and counted.",
+    },
+    Key {
+        name: "timeout_ms",
+        takes: ValueKind::Whole(1, DAY_MS),
+        about: "Milliseconds for the endpoint to respond with a status from 200 to 299.",
+    },
+    Key {
+        name: "give_up_ms",
+        takes: ValueKind::Whole(1, DAY_MS),
+        about: "Milliseconds for which a request is repeated, with growing pauses. Then its events are dropped, and\n\
+                counted.",
+    },
+];
+
 /// All sections, in the order in which people are shown them.
 pub(super) const SECTIONS: &[Section] = &[
     Section {
@@ -498,6 +532,12 @@ pub(super) const SECTIONS: &[Section] = &[
         about: "The backend answers calls of clients, as Centrifugo's RPC proxy.",
         keys: BACKEND_CALL,
     },
+    Section {
+        path: &["events"],
+        is_list: false,
+        about: "The application receives what happens to connections and topics.",
+        keys: EVENTS,
+    },
 ];
 
 impl fmt::Display for ValueKind {
@@ -526,6 +566,10 @@ impl fmt::Display for ValueKind {
             ValueKind::WholeOrNone(min, max) => write!(f, "0, or a whole number from {min} to {max}"),
             ValueKind::Proxies => {
                 f.write_str("a list of IP addresses and networks, as [\"192.0.2.1\", \"10.0.0.0/8\", \"unix:\"]")
+            }
+            ValueKind::Words(words) => {
+                f.write_str("a list of ")?;
+                f.write_str(&words.join(", "))
             }
             ValueKind::HeaderNames => f.write_str("a list of names of header fields, as [\"Cookie\"]"),
             ValueKind::Origins => f.write_str("a list of origins, as [\"https://*.example.com\"], or [\"*\"]"),

@@ -49,6 +49,7 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
 /// Whether each call that the settings need has an endpoint.
 fn check_backend(settings: &Settings) -> Result<(), String> {
     settings.backend.check().map_err(|error| error.to_string())?;
+    settings.events.check().map_err(|error| error.to_string())?;
     for (name, namespace) in &settings.namespaces {
         let needed = [
             ("subscribe", namespace.subscribe, CallKind::Subscribe),
@@ -105,6 +106,7 @@ mod tests {
             ("[[listener]]\nproxy_protocol = \"require\"", "needs the proxy's address in trusted_proxies"),
             ("api.key_file = \"/nowhere/key\"", "/nowhere/key: cannot be read"),
             ("backend.rpc.endpoint = \"https://a/\"", "https is not supported"),
+            ("events.endpoint = \"a\"", "[events]: endpoint = \"a\": must be a URL"),
             ("[namespaces.a]\nsubscribe = \"backend\"", "set endpoint in [backend.subscribe]"),
             (
                 "centrifuge.personal_channel = true\ncentrifuge.personal_namespace = \"b\"\n[namespaces.a]",

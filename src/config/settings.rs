@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::backend::BackendSettings;
+use crate::backend::{BackendSettings, EventSettings};
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
@@ -46,6 +46,8 @@ pub struct Settings {
     pub api: ApiSettings,
     /// `[backend.connect]`, and so on for each kind of call.
     pub backend: BackendSettings,
+    /// `[events]`
+    pub events: EventSettings,
 }
 
 /// `[server]`: ports, bounds and who may connect.
@@ -191,6 +193,7 @@ impl Default for Settings {
             tokens: TokenSettings::default(),
             api: ApiSettings::default(),
             backend: BackendSettings::default(),
+            events: EventSettings::default(),
         }
     }
 }
@@ -269,6 +272,7 @@ impl Settings {
                 bytes_per_second: server.bytes_per_second_max,
             },
             namespaces: Arc::new(self.topic_namespaces()),
+            events: None,
             fan_out: FanOutConfig::default(),
             recv_turn_bytes: RECV_TURN_BYTES,
             socket_notsent_bytes: server.socket_notsent_bytes,
@@ -299,6 +303,7 @@ impl Settings {
             message_bytes_max: centrifuge.message_bytes_max,
             token_grace_ms: centrifuge.token_grace_ms,
             backend: None,
+            events: None,
             personal_namespace: centrifuge.personal_channel.then(|| centrifuge.personal_namespace.clone()),
         })
     }

@@ -19,7 +19,7 @@ use super::places::{Ended, PlaceCounts};
 use super::reload::ReloadCounts;
 use super::stream::StreamCounts;
 use super::{State, host, process};
-use crate::backend::{BackendCounts, BackendOutcome};
+use crate::backend::{BackendCounts, BackendOutcome, EventCounts};
 use crate::gateway::centrifuge::CallKind;
 use crate::server::metrics::Cell;
 use crate::server::{CloseCause, ShardMetrics, Status};
@@ -170,7 +170,8 @@ pub(super) async fn get(state: &State) -> Answer {
     };
     let certificates = state.tls.as_ref().map_or_else(Vec::new, Acceptor::certificates);
     let control = ControlPort(state.places.counts(), state.streams.get(), state.reloader.counts());
-    let backend = Calls(state.backend_counts.clone().unwrap_or_default());
+    let backend =
+        Application(state.backend_counts.clone().unwrap_or_default(), state.event_counts.clone().unwrap_or_default());
     match encode(state.status.clone(), control, Certificates(certificates), backend, process) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
@@ -181,7 +182,7 @@ fn encode(
     status: Status,
     control: ControlPort,
     certificates: Certificates,
-    backend: Calls,
+    backend: Application,
     process: Process,
 ) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
@@ -333,11 +334,11 @@ impl Collector for Certificates {
     }
 }
 
-/// The calls of the backend.
+/// The calls of the backend, and the events.
 #[derive(Debug)]
-struct Calls(BackendCounts);
+struct Application(BackendCounts, EventCounts);
 
-impl Collector for Calls {
+impl Collector for Application {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let kinds = || CallKind::ALL.into_iter().map(|kind| (kind.name(), self.0.kind(kind)));
         let (name, help) = ("ringfeed_backend_calls", "Calls of the backend, by kind and outcome");
@@ -361,7 +362,34 @@ impl Collector for Calls {
             let time_s = counts.time().as_secs_f64();
             family.encode_family(&[("kind", kind)])?.encode_histogram::<NoLabelSet>(time_s, count, &buckets, None)?;
         }
-        Ok(())
+        self.encode_events(encoder)
+    }
+}
+
+impl Application {
+    fn encode_events(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let counts = &self.1;
+        let mut family =
+            encoder.encode_descriptor("ringfeed_events", "Events for the application", None, MetricType::Counter)?;
+        for (kind, count) in counts.taken() {
+            encode_counter(&mut family.encode_family(&[("type", kind)])?, count)?;
+        }
+        let (name, help) = ("ringfeed_events_dropped", "Events that the application will not receive, by reason");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (reason, count) in [("full", counts.dropped_full()), ("expired", counts.dropped_expired())] {
+            encode_counter(&mut family.encode_family(&[("reason", reason)])?, count)?;
+        }
+        let (posts, failed) = counts.posts();
+        let rows = [
+            ("ringfeed_events_delivered", "Events that the application has taken", counts.delivered()),
+            ("ringfeed_event_posts", "Requests with events", posts),
+            ("ringfeed_event_posts_failed", "Of these, requests that have failed", failed),
+        ];
+        for (name, help, count) in rows {
+            encode_counter(&mut encoder.encode_descriptor(name, help, None, MetricType::Counter)?, count)?;
+        }
+        let (name, help) = ("ringfeed_events_queued", "Events that wait for the application");
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&counts.queued())
     }
 }
 
@@ -415,7 +443,14 @@ mod tests {
             ControlPort(places, StreamCounts { published: 5, refused: 6 }, ReloadCounts { done: 3, refused: 2 });
         let (cert_file, names) = ("cert.pem".into(), Vec::new());
         let certificates = Certificates(vec![CertificateInfo { cert_file, names, not_after: 1_800_000_000 }]);
-        encode(Status::new(2), control, certificates, Calls(BackendCounts::default()), process).unwrap()
+        encode(
+            Status::new(2),
+            control,
+            certificates,
+            Application(BackendCounts::default(), EventCounts::default()),
+            process,
+        )
+        .unwrap()
     }
 
     #[test]

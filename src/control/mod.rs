@@ -59,7 +59,7 @@ use reload::Reloader;
 pub use reload::{Reload, Reloaded};
 use shards::ToShards;
 
-use crate::backend::BackendCounts;
+use crate::backend::{BackendCounts, EventCounts};
 use crate::server::metrics::Cell;
 use crate::server::{PublishError, Publisher, ShardMetrics, Status};
 use crate::tls::Acceptor;
@@ -89,6 +89,8 @@ pub struct Control {
     pub reload: Reload,
     /// What the backend counts, if there is one.
     pub backend_counts: Option<BackendCounts>,
+    /// What happens to events, if there is an endpoint for them.
+    pub event_counts: Option<EventCounts>,
     /// Whether to publish this host's figures to the topic `demo`, each second.
     pub demo: bool,
 }
@@ -112,6 +114,7 @@ struct State {
     address: SocketAddr,
     tls: Option<Acceptor>,
     backend_counts: Option<BackendCounts>,
+    event_counts: Option<EventCounts>,
     reloader: Reloader,
     places: Rc<Places>,
     streams: std::cell::Cell<stream::StreamCounts>,
@@ -145,6 +148,7 @@ impl State {
             address,
             tls: None,
             backend_counts: None,
+            event_counts: None,
             reloader,
             places,
             streams,
@@ -176,10 +180,10 @@ pub async fn serve(
     let mut signals = Signals::new()?;
     let address = control.listener.local_addr()?;
     let listener = http::Listener::new(control.listener)?;
-    let Control { publisher, status, namespaces, access, tls, reload, backend_counts, .. } = control;
+    let Control { publisher, status, namespaces, access, tls, reload, backend_counts, event_counts, .. } = control;
     let memory_before = MemoryInUse::measure().await;
     let state = State::new(Box::new(publisher), status, namespaces, access, address, memory_before);
-    let state = Rc::new(State { tls, backend_counts, reloader: Reloader::new(reload), ..state });
+    let state = Rc::new(State { tls, backend_counts, event_counts, reloader: Reloader::new(reload), ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));

@@ -8,7 +8,7 @@ use crate::gateway::Origins;
 use crate::limits;
 use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::tls::{Acceptor, TlsError, TlsSettings};
-use crate::topics::Namespaces;
+use crate::topics::{EventSink, Namespaces};
 
 /// Everything that an operator can choose. The default listens on loopback and is safe to run.
 #[derive(Clone, Debug)]
@@ -38,6 +38,8 @@ pub struct ServerConfig {
     pub rate: RateConfig,
     /// Settings of topics, by the first part of their name.
     pub namespaces: Arc<Namespaces>,
+    /// Receives what happens to topics; `None` is nobody.
+    pub events: Option<Arc<dyn EventSink>>,
     /// Maximum unsent bytes of a connection in the kernel (`TCP_NOTSENT_LOWAT`); the rest of its backlog stays in the
     /// server.
     pub socket_notsent_bytes: u32,
@@ -105,6 +107,7 @@ impl Default for ServerConfig {
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             rate: RateConfig::default(),
             namespaces: Arc::default(),
+            events: None,
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             fan_out: FanOutConfig::default(),
             recv_turn_bytes: limits::RECV_TURN_BYTES,

@@ -191,6 +191,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             publisher_ms: None,
             due: Vec::new(),
         };
+        shard.home.report_to(shard.config.events.clone());
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
         shard.submit_accepts();
         shard

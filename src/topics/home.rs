@@ -13,7 +13,8 @@ use smallvec::SmallVec;
 use super::history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 use super::repeats::{Repeat, Repeats};
 use super::{
-    Body, ClientInfo, Epoch, JoinId, Namespace, NamespaceId, Namespaces, Position, Presence, PublishError, TopicName,
+    Body, ClientInfo, Epoch, Event, EventSink, JoinId, Namespace, NamespaceId, Namespaces, Position, Presence,
+    PublishError, TopicName,
 };
 use crate::limits::{
     EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS, SWEEP_TURNS,
@@ -98,6 +99,8 @@ pub struct Home {
     history_bytes: usize,
     repeats: Repeats,
     sweep_next: usize,
+    /// Receives what happens to topics.
+    events: Option<Arc<dyn EventSink>>,
 }
 
 impl Home {
@@ -114,6 +117,7 @@ impl Home {
             history_bytes: 0,
             repeats: Repeats::default(),
             sweep_next: 0,
+            events: None,
         }
     }
 
@@ -128,6 +132,11 @@ impl Home {
             kept.history = History::default();
         }
         self.namespaces = namespaces;
+    }
+
+    /// Sends events of topics to `events`.
+    pub fn report_to(&mut self, events: Option<Arc<dyn EventSink>>) {
+        self.events = events;
     }
 
     /// Assigns the position of the next publication of `topic`. [`record`](Self::record) it then.
@@ -203,6 +212,9 @@ impl Home {
         let shards = &mut self.topics[id.0 as usize].shards;
         if let Err(index) = shards.binary_search(&shard) {
             shards.insert(index, shard);
+            if let Some(events) = self.events.as_ref().filter(|_| shards.len() == 1) {
+                events.take(Event::Occupied(topic.clone()));
+            }
         }
         Ok(id)
     }
@@ -211,7 +223,11 @@ impl Home {
     pub fn remove_interest(&mut self, topic: &TopicName, shard: u16) {
         let Some(id) = self.find(topic) else { return };
         let topic = &mut self.topics[id.0 as usize];
+        let before = topic.shards.len();
         topic.shards.retain(|other| *other != shard);
+        if let Some(events) = self.events.as_ref().filter(|_| before == 1 && topic.shards.is_empty()) {
+            events.take(Event::Vacated(topic.name.clone()));
+        }
         if topic.shards.is_empty()
             && let Some(kept) = &mut topic.kept
         {
@@ -312,6 +328,9 @@ impl Home {
             return false;
         }
         present.insert(info.client.clone(), Present { info: info.clone(), joins: SmallVec::from_buf([*join]) });
+        if let Some(events) = &self.events {
+            events.take(Event::MemberAdded(topic.name.clone(), info.clone()));
+        }
         true
     }
 
@@ -325,6 +344,9 @@ impl Home {
             return None;
         }
         present.remove(&presence.info.client);
+        if let Some(events) = &self.events {
+            events.take(Event::MemberRemoved(topic.clone(), presence.info.clone()));
+        }
         Some(id)
     }
 

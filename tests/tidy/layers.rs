@@ -18,7 +18,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("topics", &["buf"]),
     ("gateway", &["proto", "buf", "conn", "topics"]),
     ("server", &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
-    ("backend", &["gateway"]),
+    ("backend", &["topics", "gateway"]),
     ("control", &["proto", "buf", "tls", "topics", "gateway", "server", "backend"]),
     ("client", &["proto", "buf"]),
     ("testing", &["proto", "ring", "gateway", "server"]),

@@ -13,7 +13,7 @@ use super::reply::{
 };
 use super::session::{Ended, PendingRequest, Renewal, RequestKind, Stage, Subscriber, Subscribing};
 use crate::limits::{CONNECT_RECOVERY_BYTES_MAX, PRESENCE_ANSWER_BYTES_MAX};
-use crate::topics::{self, Answer, Body, HistoryPage, Position, PublishError, Recovery};
+use crate::topics::{self, Answer, Body, Event, HistoryPage, Position, PublishError, Recovery};
 
 impl Call<'_, '_> {
     /// The replies to the client for an answer, in order.
@@ -59,6 +59,12 @@ impl Call<'_, '_> {
                 Vec::new()
             }
         };
+        if subscribing.ended.is_none() {
+            if let Some(channel) = self.session.channel_mut(topic.as_str()) {
+                channel.has_begun = true;
+            }
+            self.config.report(|| Event::Subscribed(topic.clone(), self.session.client_info(topic.as_str())));
+        }
         if let Some(by) = subscribing.ended {
             self.conn.unsubscribe(topic.clone());
             replies.push(unsubscribe_reply(topic.as_str(), by));
@@ -120,7 +126,7 @@ impl Call<'_, '_> {
         match by {
             Subscriber::Client => replies.push(Reply::error(id, error)),
             // The client can't connect with fewer subscriptions than it was granted; it may reconnect.
-            Subscriber::Connect => self.conn.close(Disconnect::ServerError.code(), Disconnect::ServerError.reason()),
+            Subscriber::Connect => self.close(Disconnect::ServerError.code(), Disconnect::ServerError.reason()),
             Subscriber::Server => {}
         }
         if let Some(Ended::Client(id)) = ended {

@@ -15,6 +15,12 @@ use crate::proto::CloseCode;
 use crate::topics::{Draft, TopicName};
 
 impl Call<'_, '_> {
+    /// Closes the connection, and notes with what.
+    pub(super) fn close(&mut self, code: CloseCode, reason: &str) {
+        self.session.closed_with.get_or_insert_with(|| (code.0, reason.to_owned()));
+        self.conn.close(code, reason);
+    }
+
     /// Starts a call for the client's command, or without one. `fill` adds what only this kind of call has.
     pub(super) fn ask(&mut self, command: u32, asked: Asked, fill: impl FnOnce(&mut BackendCall)) {
         let kind = asked.kind();
@@ -45,7 +51,7 @@ impl Call<'_, '_> {
         // `None` if the call has timed out.
         let Some(PendingCall { command, asked, .. }) = self.session.take_call(request_id) else { return Vec::new() };
         if let BackendAnswer::Disconnect { code, reason } = answer {
-            self.conn.close(CloseCode(*code), reason);
+            self.close(CloseCode(*code), reason);
             return Vec::new();
         }
         let result = match answer {
@@ -89,7 +95,7 @@ impl Call<'_, '_> {
             Ok(reply) => reply.into_iter().collect(),
             Err(Failure::Error(error)) => vec![Reply::error(id, error)],
             Err(Failure::Disconnect(why)) => {
-                self.conn.close(why.code(), why.reason());
+                self.close(why.code(), why.reason());
                 Vec::new()
             }
         }
@@ -199,7 +205,7 @@ impl Call<'_, '_> {
                     self.session.meta = result.meta.clone();
                 }
             }
-            Ok(_) => self.conn.close(Disconnect::Expired.code(), Disconnect::Expired.reason()),
+            Ok(_) => self.close(Disconnect::Expired.code(), Disconnect::Expired.reason()),
         }
         Vec::new()
     }

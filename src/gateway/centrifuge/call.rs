@@ -16,7 +16,7 @@ use super::session::{
 use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
 use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
-use crate::topics::{Allowed, CatchUp, Draft, Epoch, HistoryQuery, Position, Query, TopicName};
+use crate::topics::{Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, Position, Query, TopicName};
 
 /// The server's version in connect replies.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -222,7 +222,14 @@ impl Call<'_, '_> {
         grant: Grant,
     ) -> Result<(), ClientError> {
         let Grant { expires_s, info, data, renewal } = grant;
-        self.session.channels.push(Channel { topic: topic.clone(), expires_s, renewal, is_refreshing: false, info });
+        self.session.channels.push(Channel {
+            topic: topic.clone(),
+            expires_s,
+            renewal,
+            info,
+            is_refreshing: false,
+            has_begun: false,
+        });
         let namespace = self.config.namespaces.get(self.config.namespaces.find(&topic).unwrap_or_default());
         let is_recoverable = namespace.history_size > 0;
         let catch_up = if request.recover && is_recoverable {
@@ -261,7 +268,11 @@ impl Call<'_, '_> {
     /// Ends a subscription. `false` if it is still pending: it ends with its answer, and the client receives the
     /// message then.
     pub(super) fn end_channel(&mut self, channel: &str, by: Ended) -> bool {
-        let Some(Channel { topic, .. }) = self.session.remove_channel(channel) else { return true };
+        let client = self.config.events.as_ref().map(|_| self.session.client_info(channel));
+        let Some(Channel { topic, has_begun, .. }) = self.session.remove_channel(channel) else { return true };
+        if let Some(client) = client.filter(|_| has_begun) {
+            self.config.report(|| Event::Unsubscribed(topic.clone(), client));
+        }
         if let Some(subscribing) = self.session.subscribing_mut(channel) {
             subscribing.ended = Some(by);
             return false;

@@ -7,7 +7,7 @@ use super::backend::{Backend, CallKind};
 use super::session::ExpiryRules;
 use super::token::TokenVerifier;
 use crate::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, PING_INTERVAL_MS, TOKEN_GRACE_MS};
-use crate::topics::Namespaces;
+use crate::topics::{Event, EventSink, Namespaces};
 
 /// The settings of [`Centrifuge`](super::Centrifuge). The permissions of clients are in each topic's
 /// [`Namespace`](crate::topics::Namespace).
@@ -31,12 +31,21 @@ pub struct CentrifugeConfig {
     /// Subscribes each authenticated connection to its user's channel `#user` in this namespace; empty is the default
     /// namespace.
     pub personal_namespace: Option<String>,
+    /// Receives what happens to clients; `None` is nobody.
+    pub events: Option<Arc<dyn EventSink>>,
 }
 
 impl CentrifugeConfig {
     /// Whether the backend answers calls of this kind.
     pub(super) fn asks(&self, kind: CallKind) -> bool {
         self.backend.as_ref().is_some_and(|backend| backend.answers(kind))
+    }
+
+    /// Reports an event, if anybody wants it.
+    pub(super) fn report(&self, event: impl FnOnce() -> Event) {
+        if let Some(events) = &self.events {
+            events.take(event());
+        }
     }
 
     pub(super) fn expiry_rules(&self) -> ExpiryRules {
@@ -79,6 +88,7 @@ impl Default for CentrifugeConfig {
             token_grace_ms: TOKEN_GRACE_MS,
             backend: None,
             personal_namespace: None,
+            events: None,
         }
     }
 }

@@ -20,8 +20,8 @@ use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
 use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
-use crate::proto::{Message, MessageKind};
-use crate::topics::{Answer, Namespaces, TopicName};
+use crate::proto::{CloseCode, Message, MessageKind};
+use crate::topics::{Answer, Event, Namespaces, TopicName};
 
 /// Serves Centrifugo's client protocol, version 2, in JSON and Protobuf.
 pub struct Centrifuge {
@@ -119,7 +119,8 @@ impl Handler for Centrifuge {
         self.conversations.set_timer(conn);
     }
 
-    fn on_close(&mut self, conn: &mut Context<'_>, _: (), _: CloseCause) {
+    fn on_close(&mut self, conn: &mut Context<'_>, _: (), cause: CloseCause) {
+        self.conversations.report_end(conn, cause);
         self.conversations.clients.remove(conn.id());
     }
 
@@ -128,7 +129,7 @@ impl Handler for Centrifuge {
     }
 
     fn on_drain(&mut self, conn: &mut Context<'_>, _: &mut ()) {
-        close(conn, Disconnect::Shutdown);
+        self.conversations.close(conn, Disconnect::Shutdown);
     }
 }
 
@@ -153,7 +154,7 @@ impl Centrifuge {
         };
         conn.count_as(commands);
         match (outcome, wait) {
-            (Err(_), _) => close(conn, Disconnect::BadRequest("bad request: malformed command")),
+            (Err(_), _) => conversations.close(conn, Disconnect::BadRequest("bad request: malformed command")),
             (Ok(rest), Some(wait)) => conversations.defer(conn, rest, wait),
             (Ok(_), None) => {}
         }
@@ -204,7 +205,7 @@ impl Conversations {
             Ok(reply) => reply.into_iter().for_each(|reply| self.reply(conn, reply)),
             Err(Failure::Error(error)) => self.reply(conn, Reply::error(command.id, error)),
             Err(Failure::Disconnect(why)) => {
-                close(conn, why);
+                self.close(conn, why);
                 return Taken::Last;
             }
         }
@@ -215,8 +216,36 @@ impl Conversations {
     /// A client has connected.
     fn add_user(&mut self, conn: &Context<'_>) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        self.config.report(|| Event::Connected(session.connection_info()));
         let user = session.user.clone();
         self.clients.add_user(&user, conn.id());
+    }
+
+    fn close(&mut self, conn: &mut Context<'_>, why: Disconnect) {
+        self.close_with(conn, why.code(), why.reason());
+    }
+
+    fn close_with(&mut self, conn: &mut Context<'_>, code: CloseCode, reason: &str) {
+        match self.call(conn) {
+            Some(mut call) => call.close(code, reason),
+            None => conn.close(code, reason),
+        }
+    }
+
+    /// Reports that a client has gone, and with it its subscriptions.
+    fn report_end(&mut self, conn: &Context<'_>, cause: CloseCause) {
+        let Some(session) = self.clients.get_mut(conn.id()).filter(|session| session.stage.accepts_commands()) else {
+            return;
+        };
+        for channel in session.channels.iter().filter(|channel| channel.has_begun) {
+            let topic = &channel.topic;
+            self.config.report(|| Event::Unsubscribed(topic.clone(), session.client_info(topic.as_str())));
+        }
+        self.config.report(|| {
+            let (code, reason) = session.closed_with.clone().unzip();
+            let reason = reason.unwrap_or_else(|| cause.label().to_owned());
+            Event::Disconnected { client: session.connection_info(), code, reason }
+        });
     }
 
     /// The backend has answered a call, or has not.
@@ -280,12 +309,12 @@ impl Conversations {
         let rules = call.expiry_rules();
         call.session.timer = None;
         if !call.session.stage.accepts_commands() {
-            close(conn, Disconnect::Stale);
+            self.close(conn, Disconnect::Stale);
             return false;
         }
         if has_expired(call.session.expiry_ms(rules)) {
             if !rules.backend_refreshes {
-                close(conn, Disconnect::Expired);
+                self.close(conn, Disconnect::Expired);
                 return false;
             }
             call.ask_refresh();
@@ -319,8 +348,8 @@ impl Conversations {
         match &command.action {
             UserAction::Subscribe(topic) => self.subscribe(conn, topic),
             UserAction::Unsubscribe(topic) => self.unsubscribe(conn, topic),
-            UserAction::Disconnect { code, reason } => conn.close(*code, reason),
-            UserAction::Refresh { is_expired: true, .. } => close(conn, Disconnect::Expired),
+            UserAction::Disconnect { code, reason } => self.close_with(conn, *code, reason),
+            UserAction::Refresh { is_expired: true, .. } => self.close(conn, Disconnect::Expired),
             UserAction::Refresh { is_expired: false, expire_at } => self.refresh(conn, *expire_at),
         }
     }
@@ -409,8 +438,4 @@ fn send(conn: &mut Context<'_>, wire: Wire, scratch: &mut Vec<u8>, reply: &Reply
         }
     };
     conn.send(Message { kind, payload: scratch });
-}
-
-fn close(conn: &mut Context<'_>, why: Disconnect) {
-    conn.close(why.code(), why.reason());
 }

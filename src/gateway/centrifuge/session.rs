@@ -49,6 +49,8 @@ pub(super) struct Session {
     /// The rest of a message, verbatim: commands that have to wait.
     pub(super) unread: Vec<u8>,
     next_request_id: u32,
+    /// With what the server has closed the connection, if it has.
+    pub(super) closed_with: Option<(u16, String)>,
     /// What the timer is set for; `None` if that is something else.
     pub(super) timer: Option<Due>,
 }
@@ -116,6 +118,8 @@ pub(super) struct Channel {
     pub(super) renewal: Renewal,
     /// The backend is deciding on the expiry.
     pub(super) is_refreshing: bool,
+    /// The subscription has begun.
+    pub(super) has_begun: bool,
     /// The `info` claim of its subscription token, or the backend's: JSON, or empty.
     pub(super) info: Bytes,
 }
@@ -257,6 +261,7 @@ impl Session {
             pace: Pace::default(),
             unread: Vec::new(),
             next_request_id: 0,
+            closed_with: None,
             timer: None,
         }
     }
@@ -319,6 +324,11 @@ impl Session {
             }
             _ => None,
         })
+    }
+
+    /// The client, apart from any subscription.
+    pub(super) fn connection_info(&self) -> Arc<topics::ClientInfo> {
+        self.client_info("")
     }
 
     /// The client as other subscribers of `topic` see it.
