@@ -56,6 +56,7 @@
 //! | keep state of a connection | [`Handler::State`] | `examples/chat.rs` |
 //! | reply later, or from another thread | [`Handle`] | `examples/lookup.rs` |
 //! | publish from another thread, with back-pressure | [`Publisher`] | `examples/ticker.rs` |
+//! | speak a protocol of your own on TCP, without HTTP | [`gateway::Protocol`] | `examples/lengths.rs` |
 //! | stop gracefully | [`Server::shutdown`] | `examples/ticker.rs` |
 //! | test a handler without sockets or waiting | `testing`, with the feature of that name | all of them |
 //!

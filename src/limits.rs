@@ -63,6 +63,10 @@ pub const TOKEN_GRACE_MS: u64 = 25_000;
 /// Listeners of a server: each has at least four of a shard's accepts.
 pub const LISTENERS_MAX: usize = 16;
 
+/// Bytes that a [`Framing`](crate::proto::Framing) may add to a payload: the server closes a connection whose message
+/// is incomplete beyond its maximum size and these.
+pub const FRAMING_BYTES_MAX: usize = 64;
+
 /// Bytes of a TLS record's content (RFC 8446 §5.1).
 pub const TLS_FRAGMENT_BYTES_MAX: usize = 16 * 1024;
 

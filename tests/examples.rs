@@ -5,6 +5,8 @@
 mod chat;
 #[path = "../examples/echo.rs"]
 mod echo;
+#[path = "../examples/lengths.rs"]
+mod lengths;
 #[path = "../examples/lookup.rs"]
 mod lookup;
 #[path = "../examples/ticker.rs"]

@@ -26,6 +26,9 @@ impl Heartbeat {
     /// answer follows.
     pub const WEBSOCKET: Heartbeat = Heartbeat(0);
 
+    /// None at all, and no answer: for protocols with pings of their own.
+    pub const SILENT: Heartbeat = Heartbeat(u8::MAX);
+
     /// Registers the ping of a protocol: these bytes, at each interval, whether the peer is silent or not. `lost` is
     /// the close code and reason for a peer that does not answer; `None` if the protocol has no answer. A process
     /// registers each form once: keep the result in a [`LazyLock`](std::sync::LazyLock).
@@ -40,12 +43,13 @@ impl Heartbeat {
     }
 
     fn as_regular(self) -> Option<&'static Regular> {
-        REGISTERED[usize::from(self.0).checked_sub(1)?].get()
+        REGISTERED.get(usize::from(self.0).checked_sub(1)?)?.get()
     }
 
     /// Appends a ping.
     pub fn encode(self, out: &mut Vec<u8>) {
         match self.as_regular() {
+            _ if self == Heartbeat::SILENT => {}
             None => encode_frame(out, Opcode::Ping, b"", None),
             Some(regular) => out.extend_from_slice(regular.bytes),
         }
@@ -58,7 +62,7 @@ impl Heartbeat {
 
     /// Whether a peer that does not answer is lost.
     pub fn has_answer(self) -> bool {
-        self.as_regular().is_none_or(|regular| regular.lost.is_some())
+        self != Heartbeat::SILENT && self.as_regular().is_none_or(|regular| regular.lost.is_some())
     }
 
     /// The close code and reason for a peer that has not answered.
@@ -76,7 +80,8 @@ mod tests {
     fn each_form_has_its_bytes_and_its_end() {
         let answered = Heartbeat::regular(b"\x81\x02{}", Some((CloseCode(3012), "no pong")));
         let unanswered = Heartbeat::regular(b":\n\n", None);
-        let rows: [(Heartbeat, &[u8], bool, bool, u16); 3] = [
+        let rows: [(Heartbeat, &[u8], bool, bool, u16); 4] = [
+            (Heartbeat::SILENT, b"", true, false, 1008),
             (Heartbeat::WEBSOCKET, b"\x89\x00", false, true, 1008),
             (answered, b"\x81\x02{}", true, true, 3012),
             (unanswered, b":\n\n", true, false, 1008),

@@ -4,6 +4,7 @@
 //! knows nothing of topics; the shard joins the two.
 
 mod close;
+mod framed;
 mod heartbeat;
 mod outbox;
 mod rate;
@@ -25,6 +26,7 @@ use crate::proto::{Decoder, Role, WindowBits};
 /// Handshake ──► Open ──► Closing ──► Ended
 ///     │          └──────────────────► ▲
 ///     ├──► Streaming ────────────────►│
+///     ├──► Framed ───────────────────►│
 ///     └───────────────────────────────┘
 /// ```
 #[derive(Debug, PartialEq, Eq)]
@@ -35,10 +37,25 @@ pub enum Phase {
     Open,
     /// It gets a response without an end, and is not listened to.
     Streaming,
+    /// Messages in a [`Framing`](crate::proto::Framing) go both ways; holds the received bytes of an incomplete one.
+    /// A slice, which leaves the phase as small as it is with one vector.
+    Framed(Box<[u8]>),
     /// We have sent a Close frame, and wait for the peer's. Its messages are of no interest any more.
     Closing,
     /// Neither side sends any more.
     Ended,
+}
+
+/// The form of a conversation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Transport {
+    /// A WebSocket, or a request for one.
+    #[default]
+    WebSocket,
+    /// An endless HTTP response.
+    Stream,
+    /// A byte stream with messages in a [`Framing`](crate::proto::Framing).
+    Framed,
 }
 
 /// The conversation with one peer.
@@ -54,9 +71,21 @@ pub struct Connection {
     pub heartbeat: Heartbeat,
     /// How far back what is compressed for this peer may refer; `None` when compression was not agreed on.
     pub deflate_window: Option<WindowBits>,
-    /// It gets a response without an end; it is no WebSocket.
-    pub is_stream: bool,
+    /// Its form.
+    pub transport: Transport,
     decoder: Decoder,
+}
+
+impl Phase {
+    /// Whether a handler serves the connection.
+    pub fn is_served(&self) -> bool {
+        matches!(self, Phase::Open | Phase::Streaming | Phase::Framed(_))
+    }
+
+    /// Whether the handler takes messages of the peer.
+    pub fn takes_messages(&self) -> bool {
+        matches!(self, Phase::Open | Phase::Framed(_))
+    }
 }
 
 impl Connection {
@@ -68,7 +97,7 @@ impl Connection {
             keep_alive: KeepAlive::new(now_ms),
             heartbeat: Heartbeat::WEBSOCKET,
             deflate_window: None,
-            is_stream: false,
+            transport: Transport::WebSocket,
             decoder: Decoder::new(Role::Server, 0),
         }
     }
@@ -76,7 +105,14 @@ impl Connection {
     /// The peer gets a response without an end.
     pub fn open_stream(&mut self) {
         self.phase = Phase::Streaming;
-        self.is_stream = true;
+        self.transport = Transport::Stream;
+    }
+
+    /// Messages in a [`Framing`](crate::proto::Framing) go both ways from now on, each of at most `message_bytes_max`.
+    pub fn open_framed(&mut self, message_bytes_max: u32) {
+        self.phase = Phase::Framed(Box::default());
+        self.transport = Transport::Framed;
+        self.decoder = Decoder::new(Role::Server, message_bytes_max);
     }
 
     /// The opening handshake was accepted. Messages beyond `message_bytes_max` end the connection from now on. With

@@ -31,10 +31,13 @@ const OPENMETRICS: HeaderValue = HeaderValue::from_static("application/openmetri
 type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-const GAUGES: [Row; 15] = [
+const GAUGES: [Row; 16] = [
     ("ringfeed_connections", "Connections now, in any state", |shard| &shard.connections),
     ("ringfeed_websockets", "Connections now that are upgraded and not closing", |shard| &shard.websockets),
     ("ringfeed_streams", "Connections now that read an event stream and are not closing", |shard| &shard.streams),
+    ("ringfeed_framed", "Connections now that speak a protocol without HTTP and are not closing", |shard| {
+        &shard.framed
+    }),
     ("ringfeed_drain_left", "Connections that are still to be told that the server stops", |shard| &shard.drain_left),
     ("ringfeed_home_topics", "Topics whose order the shard keeps", |shard| &shard.home_topics),
     ("ringfeed_home_topics_unpublished", "Of these, topics without publications", |shard| {

@@ -1,5 +1,6 @@
 //! The actions of a handler during a call.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use bytes::Bytes;
 use super::handle::{Handle, Link, Origin};
 use crate::buf::ConnId;
 use crate::limits::CONN_TOPICS_MAX;
-use crate::proto::{CloseCode, Message, MessageKind, PeerDeflater, encode_close, encode_message};
+use crate::proto::{CloseCode, Framing, Message, MessageKind, PeerDeflater, encode_close, encode_message};
 use crate::topics::{CatchUp, ClientInfo, Draft, Query, TopicName};
 
 /// A request of a handler to its shard, which executes it after the call.
@@ -94,11 +95,9 @@ pub struct Context<'a> {
     id: ConnId,
     clock: Clock,
     out: &'a mut Vec<u8>,
-    /// Compresses messages for this peer.
-    deflate: Option<PeerDeflater<'a>>,
+    wire: Wire<'a>,
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
-    is_stream: bool,
     is_delivery_resumed: bool,
     is_closed: bool,
     /// The handler's choice in this call, if any.
@@ -132,38 +131,54 @@ pub(crate) struct Outcome {
     pub(crate) link: Option<Arc<Link>>,
 }
 
+/// The form of messages to a peer.
+pub(crate) enum Wire<'a> {
+    /// Frames of a WebSocket, compressed for this peer if it has agreed (RFC 7692).
+    WebSocket(Option<PeerDeflater<'a>>),
+    /// The bytes of an endless HTTP response.
+    Stream,
+    /// Messages in a framing.
+    Framed(&'a dyn Framing),
+}
+
 /// The parts of a [`Context`].
 pub(crate) struct ContextParts<'a> {
     pub(crate) id: ConnId,
     pub(crate) clock: Clock,
     /// Takes the bytes to send.
     pub(crate) out: &'a mut Vec<u8>,
-    /// Compresses messages for this peer; `None` without an agreement (RFC 7692).
-    pub(crate) deflate: Option<PeerDeflater<'a>>,
+    pub(crate) wire: Wire<'a>,
     /// Takes the handler's requests.
     pub(crate) commands: &'a mut Vec<Command>,
     /// Number of the connection's subscriptions.
     pub(crate) subscriptions: usize,
-    /// Whether this is an endless HTTP response, not a WebSocket.
-    pub(crate) is_stream: bool,
     /// The shard, for handles.
     pub(crate) origin: &'a Origin,
     /// What the connection's handles share, once there is one.
     pub(crate) link: Option<&'a Arc<Link>>,
 }
 
+impl fmt::Debug for Wire<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Wire::WebSocket(_) => "WebSocket",
+            Wire::Stream => "Stream",
+            Wire::Framed(_) => "Framed",
+        })
+    }
+}
+
 impl<'a> Context<'a> {
     /// A context for one call.
     pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
-        let ContextParts { id, clock, out, deflate, commands, subscriptions, is_stream, origin, link } = parts;
+        let ContextParts { id, clock, out, wire, commands, subscriptions, origin, link } = parts;
         Context {
             id,
             clock,
             out,
-            deflate,
+            wire,
             commands,
             subscriptions,
-            is_stream,
             is_delivery_resumed: false,
             is_closed: false,
             input: None,
@@ -220,18 +235,19 @@ impl<'a> Context<'a> {
         self.timer_ms = Some(u64::MAX);
     }
 
-    /// Sends `message` to this peer. All messages of a turn leave in one send at its end. After [`close`](Self::close)
-    /// the call has no effect.
+    /// Sends `message` to this peer, on an HTTP stream only its payload. All messages of a turn leave in one send at
+    /// its end. After [`close`](Self::close) the call has no effect.
     pub fn send(&mut self, message: Message<'_>) {
-        match &mut self.deflate {
+        match &mut self.wire {
             _ if self.is_closed => {}
-            Some(deflater) => deflater.encode_message(self.out, message, None),
-            None => encode_message(self.out, message, None),
+            Wire::WebSocket(Some(deflater)) => deflater.encode_message(self.out, message, None),
+            Wire::WebSocket(None) => encode_message(self.out, message, None),
+            Wire::Stream => self.out.extend_from_slice(message.payload),
+            Wire::Framed(framing) => framing.encode(self.out, message),
         }
     }
 
-    /// Sends bytes without framing. Only for a connection that [`on_get`](super::Handler::on_get) has accepted: on a
-    /// WebSocket, use [`send`](Self::send).
+    /// Sends bytes without framing. Not for a WebSocket: use [`send`](Self::send) there.
     pub fn write(&mut self, bytes: &[u8]) {
         self.out.extend_from_slice(bytes);
     }
@@ -299,10 +315,10 @@ impl<'a> Context<'a> {
     }
 
     /// Closes the connection. On a WebSocket, a Close frame follows all that was sent before, and the peer has some
-    /// seconds to answer it; the handler receives no more messages. `reason` has at most 123 bytes. An HTTP stream ends
-    /// without a code.
+    /// seconds to answer it; the handler receives no more messages. `reason` has at most 123 bytes. An HTTP stream and
+    /// a connection of a [`Protocol`](super::Protocol) end without a code.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
-        if !self.is_closed && !self.is_stream {
+        if !self.is_closed && matches!(self.wire, Wire::WebSocket(_)) {
             encode_close(self.out, Some(code), reason, None);
         }
         self.is_closed = true;

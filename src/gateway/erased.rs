@@ -1,6 +1,7 @@
 //! Handlers of any state behind one type: what a shard calls.
 
 use std::any::{Any, TypeId};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 #[cfg(feature = "centrifuge")]
@@ -15,6 +16,8 @@ use crate::topics::{Answer, Body, Encoding, Namespaces, Push, TopicName};
 pub(crate) trait ErasedHandler {
     /// As [`Handler::on_open`]; keeps the state of an accepted connection.
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal>;
+    /// As [`Handler::on_connect`]; keeps the state of an accepted connection.
+    fn on_connect(&mut self, conn: &mut Context<'_>, peer: Option<IpAddr>) -> Result<Accept, Refusal>;
     /// As [`Handler::on_get`]; keeps the state of a stream.
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal>;
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
@@ -97,6 +100,12 @@ impl<S: 'static> States<S> {
 impl<H: Handler> ErasedHandler for Stateful<H> {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept, Refusal> {
         let (state, accept) = self.handler.on_open(conn, request)?.split();
+        self.states.insert(conn.id(), state);
+        Ok(accept)
+    }
+
+    fn on_connect(&mut self, conn: &mut Context<'_>, peer: Option<IpAddr>) -> Result<Accept, Refusal> {
+        let (state, accept) = self.handler.on_connect(conn, peer)?.split();
         self.states.insert(conn.id(), state);
         Ok(accept)
     }

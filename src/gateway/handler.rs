@@ -1,6 +1,7 @@
 //! The trait that applications implement.
 
 use std::any::Any;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::encoder::publication_bytes_max;
@@ -57,7 +58,11 @@ pub trait Handler {
     /// # Errors
     /// Return a [`Refusal`] to reject the request: the peer receives it as the HTTP response, and the shard discards
     /// all that this call has sent and requested. [`on_close`](Self::on_close) is not called.
-    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<Self::State>, Refusal>;
+    /// The default rejects with 400.
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<Self::State>, Refusal> {
+        let _ = (conn, request);
+        Err(Refusal::new(400, "this path serves no WebSockets"))
+    }
 
     /// A peer sends a GET request that is not a WebSocket handshake. Return a [`Page`](super::Page) to answer it, or a
     /// [`Stream`](super::Stream) to start an endless response: it consists of the bytes that the handler
@@ -70,6 +75,17 @@ pub trait Handler {
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response<Self::State>, Refusal> {
         let _ = (conn, request);
         Err(Refusal::new(426, "this is a WebSocket endpoint: connect to it with a WebSocket client"))
+    }
+
+    /// A peer of a listener with a [`Protocol`](super::Protocol) has sent its first bytes; `peer` is its address, where
+    /// it has one. Return [`Accept`] to serve it: publications have the protocol's framing unless it names an encoding,
+    /// and without a heartbeat the server sends no pings.
+    ///
+    /// # Errors
+    /// Return a [`Refusal`] to reject it: the peer receives the text as a message. The default rejects.
+    fn on_connect(&mut self, conn: &mut Context<'_>, peer: Option<IpAddr>) -> Result<Accept<Self::State>, Refusal> {
+        let _ = (conn, peer);
+        Err(Refusal::new(400, "this handler serves HTTP only"))
     }
 
     /// A complete message has arrived. Text is valid UTF-8.

@@ -19,6 +19,7 @@ mod origin;
 #[cfg(feature = "product")]
 mod page;
 mod parameters;
+mod protocol;
 mod readers;
 mod request;
 mod response;
@@ -27,7 +28,7 @@ mod sizes;
 mod sse;
 
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
-pub(crate) use context::{ContextParts, Input, Outcome};
+pub(crate) use context::{ContextParts, Input, Outcome, Wire};
 pub use echo::Echo;
 pub use encoder::{Encoder, encode_presence, encode_publication, register};
 pub(crate) use erased::ErasedHandler;
@@ -46,6 +47,7 @@ pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 pub use page::DemoPage;
 #[cfg(feature = "control")]
 pub(crate) use parameters::unknown_parameter;
+pub use protocol::Protocol;
 pub use readers::{ReaderClaims, Readers, VerifyReader};
 pub use request::{Get, Request};
 pub use response::{Accept, Page, Refusal, Response, Stream};

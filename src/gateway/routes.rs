@@ -29,6 +29,10 @@ pub enum RouteError {
     TooMany(String),
     /// A listener names a path that is not registered; the registered ones follow.
     Unknown(String, Vec<String>),
+    /// A listener names a protocol that is not registered; the registered ones follow.
+    UnknownProtocol(String, Vec<String>),
+    /// The listener of this protocol names paths.
+    PathsOfProtocol(String),
 }
 
 impl Routes {
@@ -54,6 +58,29 @@ impl Routes {
         Ok(())
     }
 
+    /// Adds the handler of a protocol. No request finds it, since paths begin with `/`.
+    ///
+    /// # Errors
+    /// [`RouteError`]; the routes are unchanged.
+    pub(crate) fn add_protocol(&mut self, name: &str, handler: Box<dyn ErasedHandler>) -> Result<(), RouteError> {
+        if name.is_empty() || name.contains('/') {
+            return Err(RouteError::Invalid(name.to_owned()));
+        }
+        if self.position(name).is_some() {
+            return Err(RouteError::Repeated(name.to_owned()));
+        }
+        if self.routes.len() == ROUTES_MAX {
+            return Err(RouteError::TooMany(name.to_owned()));
+        }
+        self.routes.push((name.to_owned(), handler));
+        Ok(())
+    }
+
+    /// The number of the route with this path, or of the protocol with this name.
+    pub(crate) fn position(&self, name: &str) -> Option<usize> {
+        self.routes.iter().position(|(route, _)| route == name)
+    }
+
     /// The registered routes with these paths; all of them if `paths` is empty.
     ///
     /// # Errors
@@ -64,8 +91,9 @@ impl Routes {
         }
         let mut set = RouteSet([0; ROUTES_MAX / 64]);
         for path in paths {
-            let Some(index) = self.routes.iter().position(|(route, _)| route == path) else {
-                let known = self.routes.iter().map(|(route, _)| route.clone()).collect();
+            let Some(index) = self.position(path).filter(|_| path.starts_with('/')) else {
+                let paths = self.routes.iter().filter(|(route, _)| route.starts_with('/'));
+                let known = paths.map(|(route, _)| route.clone()).collect();
                 return Err(RouteError::Unknown(path.clone(), known));
             };
             set.0[index / 64] |= 1 << (index % 64);
@@ -179,7 +207,8 @@ impl fmt::Display for RouteError {
             RouteError::Invalid(path) => {
                 write!(
                     f,
-                    "invalid route '{path}': a route must begin with /, and each {{name}} must be a whole segment"
+                    "invalid route '{path}': a route must begin with /, and each {{name}} must be a whole segment; the \
+                     name of a protocol has no /"
                 )
             }
             RouteError::Repeated(path) => write!(f, "route '{path}' is already registered"),
@@ -188,6 +217,18 @@ impl fmt::Display for RouteError {
             }
             RouteError::Unknown(path, known) => {
                 write!(f, "there is no route '{path}' for a listener to serve: the server has {}", known.join(", "))
+            }
+            RouteError::UnknownProtocol(name, known) if known.is_empty() => {
+                write!(
+                    f,
+                    "there is no protocol '{name}' for a listener to speak: the server has HTTP and WebSocket only"
+                )
+            }
+            RouteError::UnknownProtocol(name, known) => {
+                write!(f, "there is no protocol '{name}' for a listener to speak: the server has {}", known.join(", "))
+            }
+            RouteError::PathsOfProtocol(name) => {
+                write!(f, "the listener of protocol '{name}' has no requests with paths: remove its routes")
             }
         }
     }

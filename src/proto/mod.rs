@@ -16,6 +16,9 @@
 //!
 //! compression  Inflater, Deflater, and their negotiation in the handshake
 //!              (deflate)
+//!
+//! others       Framing: messages of protocols that run without HTTP and WebSocket
+//!              (framing)
 //! ```
 //!
 //! The core is independent of sockets, time, connections and topics. A violation by the peer is a small `Copy` error,
@@ -30,6 +33,7 @@ mod error;
 mod extensions;
 mod forwarded;
 mod frame;
+mod framing;
 mod handshake;
 mod handshake_client;
 mod host;
@@ -49,6 +53,7 @@ pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;
 pub use forwarded::{ForwardedClient, ForwardedHeader};
 pub use frame::{FrameHeader, Opcode};
+pub use framing::{Framed, Framing, FramingError};
 pub use handshake::{
     Upgrade, accept_key, encode_accept, encode_refusal, encode_response, encode_stream_head, is_header_value,
 };

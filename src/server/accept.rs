@@ -12,7 +12,7 @@ use crate::buf::ConnId;
 use crate::conn::{Connection, Phase};
 use crate::limits::{ACCEPT_RETRY_MS, LISTENERS_MAX, RETRY_AFTER_SECONDS};
 use crate::log;
-use crate::proto::encode_response;
+use crate::proto::{Message, encode_response};
 use crate::ring::{ACCEPTS_MAX, Completion, Errno, FixedFd, Op, Ring, Token};
 use crate::tls::Session;
 
@@ -235,7 +235,12 @@ impl<R: Ring> Shard<'_, R> {
         }
         let retry_after = (1 + self.random.below(RETRY_AFTER_SECONDS)).to_string();
         let fields = [("Retry-After", retry_after.as_str())];
-        encode_response(&mut self.replies.bytes, status, "text/plain; charset=utf-8", text.as_bytes(), &fields);
+        match self.listeners[usize::from(self.slots[slot as usize].listener)].protocol.as_ref() {
+            Some((_, protocol)) => protocol.framing.encode(&mut self.replies.bytes, Message::text(text.trim_end())),
+            None => {
+                encode_response(&mut self.replies.bytes, status, "text/plain; charset=utf-8", text.as_bytes(), &fields);
+            }
+        }
         self.metrics.shed.add(1);
     }
 }

@@ -13,8 +13,8 @@ use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
-use crate::conn::{Outbox, Phase};
-use crate::gateway::{Command, Context, ContextParts, Link};
+use crate::conn::{Outbox, Phase, Transport};
+use crate::gateway::{Command, Context, ContextParts, Link, Wire};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS, LOG_TOPICS_MAX};
 use crate::log;
 use crate::ring::{Op, Ring, Token};
@@ -34,10 +34,9 @@ impl fmt::Display for Peer {
 impl<R: Ring> Shard<'_, R> {
     /// The handler has closed it: what it has sent is the last.
     pub(super) fn close_for(&mut self, slot: u32, cause: CloseCause) {
-        if self.slot(slot).conn.is_stream {
-            self.finish(slot, cause);
-        } else {
-            self.await_close(slot, cause);
+        match self.slot(slot).conn.transport {
+            Transport::WebSocket => self.await_close(slot, cause),
+            Transport::Stream | Transport::Framed => self.finish(slot, cause),
         }
     }
 
@@ -102,7 +101,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         let entry = &mut self.slots[slot as usize];
         let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
-        let open = if entry.conn.is_stream { &self.metrics.streams } else { &self.metrics.websockets };
+        let open = self.metrics.open(entry.conn.transport);
         self.metrics.closed(cause).add(1);
         open.sub(u64::from(route.is_some()));
         if entry.extras.as_mut().and_then(|extras| extras.deflate_context.take()).is_some() {
@@ -129,10 +128,9 @@ impl<R: Ring> Shard<'_, R> {
             id,
             clock: self.clock(),
             out: &mut out,
-            deflate: None,
+            wire: Wire::WebSocket(None),
             commands: &mut commands,
             subscriptions: 0,
-            is_stream: false,
             origin: &self.origin,
             link,
         });

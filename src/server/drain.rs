@@ -137,7 +137,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn close_for_drain(&mut self, slot: u32) {
         let entry = self.slot(slot);
-        if entry.stage != Stage::Serving || !matches!(entry.conn.phase, Phase::Open | Phase::Streaming) {
+        if entry.stage != Stage::Serving || !entry.conn.phase.is_served() {
             return;
         }
         self.call_handler(slot, |handler, context| handler.on_drain(context));

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use crate::gateway::RouteSet;
+use crate::gateway::{self, RouteSet};
 use crate::limits::{ACCEPT_BACKLOG, ACCEPT_DEFER_SECONDS, LISTEN_PATIENCE_MS, TCP_USER_TIMEOUT_MS};
 use crate::ring::defer_accept;
 use crate::tls::Acceptor;
@@ -66,6 +66,10 @@ pub struct ListenerConfig {
     pub proxy_protocol: ProxyProtocol,
     /// The routes that it serves, as they were registered; none stands for all.
     pub routes: Vec<String>,
+    /// The protocol that it speaks instead of HTTP and WebSocket: the name given to
+    /// [`ServerBuilder::protocol`](super::ServerBuilder::protocol).
+    #[cfg_attr(feature = "serde", serde(skip))]
+    pub protocol: Option<String>,
 }
 
 /// Whether connections begin with a header of the PROXY protocol.
@@ -92,6 +96,8 @@ pub(super) struct ShardListener {
     pub(super) is_proxied: bool,
     /// The routes that it serves.
     pub(super) routes: RouteSet,
+    /// What it speaks instead of HTTP and WebSocket, and the number of the protocol's handler.
+    pub(super) protocol: Option<(u8, gateway::Protocol)>,
     /// Makes the TLS sessions of its connections, if it speaks TLS.
     pub(super) tls: Option<Acceptor>,
 }
@@ -99,7 +105,7 @@ pub(super) struct ShardListener {
 impl ListenerConfig {
     /// A listener that serves all routes at `address`, without TLS.
     pub fn new(address: ListenAddress) -> ListenerConfig {
-        ListenerConfig { address, tls: false, proxy_protocol: ProxyProtocol::Off, routes: Vec::new() }
+        ListenerConfig { address, tls: false, proxy_protocol: ProxyProtocol::Off, routes: Vec::new(), protocol: None }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use crate::conn::CloseCause;
+use crate::conn::Transport;
 use crate::tls::Failure;
 
 /// A number that one thread writes and others may read.
@@ -44,6 +45,8 @@ pub struct ShardMetrics {
     pub websockets: Cell,
     /// Of these, that get a response without an end and are not closing. Gauge.
     pub streams: Cell,
+    /// Of these, that speak a protocol without HTTP and are not closing. Gauge.
+    pub framed: Cell,
     /// Connections accepted.
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
@@ -157,6 +160,15 @@ pub struct ShardMetrics {
 }
 
 impl ShardMetrics {
+    /// Connections of this form that a handler serves.
+    pub fn open(&self, transport: Transport) -> &Cell {
+        match transport {
+            Transport::WebSocket => &self.websockets,
+            Transport::Stream => &self.streams,
+            Transport::Framed => &self.framed,
+        }
+    }
+
     /// Connections ended because of `cause`.
     pub fn closed(&self, cause: CloseCause) -> &Cell {
         &self.closed[cause as usize]

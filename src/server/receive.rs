@@ -11,20 +11,21 @@ use super::listener::ShardListener;
 use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
 use super::shard::Shard;
-use super::slot::{ConnExtras, Slot, Stage};
+use super::slot::{ConnExtras, Slot, Stage, wire};
 use crate::buf::Received;
-use crate::conn::{Next, Phase, Rate, RateConfig, TooMuch};
+use crate::conn::{Heartbeat, Next, Phase, Rate, RateConfig, TooMuch, Transport};
 use crate::gateway::{
     Accept, Clock, Command, Context, ContextParts, Get, Input, Link, Origin, Origins, Outcome, Page, PageRefused,
-    Refusal, Request, Response, Routes, Stream,
+    Protocol, Refusal, Request, Response, Routes, Stream, Wire,
 };
 use crate::limits::{CONN_TOPICS_MAX, INPUT_COMMANDS_MAX, REPLIES_BYTES};
 use crate::proto::{
-    CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, RequestHead, Role, Upgrade,
+    CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, Message, RequestHead, Role, Upgrade,
     decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
     is_header_value,
 };
 use crate::ring::{Completion, Errno, Ring};
+use crate::topics::Encoding;
 
 /// The body of a 404 response to a path without a route.
 const NOT_FOUND: &str = "not found: this server has no route for the path";
@@ -148,7 +149,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn count_piece(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
         let heartbeat = entry.conn.heartbeat;
-        if entry.conn.phase == Phase::Open {
+        if entry.conn.phase.takes_messages() {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
         }
         entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
@@ -223,9 +224,8 @@ impl<R: Ring> Shard<'_, R> {
     /// The handshake was accepted.
     fn on_opened(&mut self, slot: u32) {
         self.handshake_peers.remove(&slot);
-        let is_stream = self.slot(slot).conn.is_stream;
-        let open = if is_stream { &self.metrics.streams } else { &self.metrics.websockets };
-        open.add(1);
+        let transport = self.slot(slot).conn.transport;
+        self.metrics.open(transport).add(1);
         if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
             // Random first pings: connections that opened together would otherwise ping together.
             let first_ms = 1 + self.random.below(interval_ms.get());
@@ -277,31 +277,31 @@ impl<R: Ring> Shard<'_, R> {
 impl InputContext<'_> {
     /// Resumes a paused input: first the handler's own backlog, then the unread bytes.
     pub(super) fn resume(&mut self) -> Progress {
-        if self.slot.conn.phase == Phase::Open
-            && let Err(too_much) = self.resume_handler()
-        {
-            return self.limit(too_much);
+        if self.slot.conn.phase.takes_messages() {
+            match self.resume_handler() {
+                Ok(Progress::Continue) => {}
+                Ok(progress) => return progress,
+                Err(too_much) => return self.limit(too_much),
+            }
         }
         let mut unread = ConnExtras::take_unread(&mut self.slot.extras);
         match self.slot.conn.phase {
-            Phase::Open | Phase::Closing => self.read_frames(&mut unread),
+            Phase::Open | Phase::Framed(_) | Phase::Closing => self.read_frames(&mut unread),
             Phase::Handshake(_) | Phase::Streaming | Phase::Ended => Progress::Continue,
         }
     }
 
-    fn resume_handler(&mut self) -> Result<(), TooMuch> {
+    fn resume_handler(&mut self) -> Result<Progress, TooMuch> {
         let (rate, now_ms) = (self.rate, self.now_ms);
         let Slot { id, route, conn, extras, subscriptions, .. } = &mut *self.slot;
-        let deflate_window = conn.deflate_window;
         let (sent, link) = ConnExtras::sent_and_link(extras);
         let mut context = Context::new(ContextParts {
             id: *id,
             clock: self.clock,
             out: self.out,
-            deflate: deflate_window.map(|window| self.deflater.for_peer(window, sent)),
+            wire: wire(conn, self.listener, self.deflater, sent),
             commands: self.commands,
             subscriptions: subscriptions.len(),
-            is_stream: false,
             origin: self.origin,
             link,
         });
@@ -310,17 +310,26 @@ impl InputContext<'_> {
         let messages = messages.unwrap_or(0);
         self.slot.keep(timer_ms, link);
         self.slot.set_input(input.unwrap_or_default());
-        if is_closed {
-            self.slot.conn.phase = Phase::Closing;
+        let progress = if is_closed { self.on_handler_closed() } else { Progress::Continue };
+        count(&mut self.slot.extras, rate, |sent| sent.on_messages(messages, now_ms, &rate)).map(|()| progress)
+    }
+
+    /// The handler has closed the connection. The input of a WebSocket goes on to the peer's Close frame.
+    fn on_handler_closed(&mut self) -> Progress {
+        match self.slot.conn.transport {
+            Transport::WebSocket => {
+                self.slot.conn.phase = Phase::Closing;
+                Progress::Continue
+            }
+            Transport::Stream | Transport::Framed => Progress::Closed,
         }
-        count(&mut self.slot.extras, rate, |sent| sent.on_messages(messages, now_ms, &rate))
     }
 
     /// Whether further messages have to wait: for the peer to read, or for the shard to execute the handler's commands
     /// and to count the subscriptions anew. After the server's Close frame no message gets a reply, and the server
     /// reads all input.
     fn must_wait(&mut self, subscriptions: usize) -> bool {
-        if self.slot.conn.phase != Phase::Open {
+        if !self.slot.conn.phase.takes_messages() {
             return false;
         }
         let is_behind = self.slot.is_flooded() || self.out.len() - self.out_start > REPLIES_BYTES;
@@ -336,9 +345,12 @@ impl InputContext<'_> {
         match &mut self.slot.conn.phase {
             Phase::Handshake(held) => {
                 let held = std::mem::take(held);
-                self.read_handshake(held, input)
+                match &self.listener.protocol {
+                    Some((route, protocol)) => self.connect(*route, protocol, input),
+                    None => self.read_handshake(held, input),
+                }
             }
-            Phase::Open | Phase::Closing => self.read_new_frames(input),
+            Phase::Open | Phase::Framed(_) | Phase::Closing => self.read_new_frames(input),
             Phase::Streaming | Phase::Ended => Progress::Continue,
         }
     }
@@ -365,6 +377,48 @@ impl InputContext<'_> {
             }
             other => other,
         }
+    }
+
+    /// Handles the first bytes of a connection that speaks `protocol`.
+    fn connect(&mut self, route: u8, protocol: &Protocol, input: &mut [u8]) -> Progress {
+        let mut first_out = Vec::new();
+        let mut context = Context::new(ContextParts {
+            id: self.slot.id,
+            clock: self.clock,
+            out: &mut first_out,
+            wire: Wire::Framed(&*protocol.framing),
+            commands: self.commands,
+            subscriptions: 0,
+            origin: self.origin,
+            link: None,
+        });
+        let accept = self.routes.handler(route).on_connect(&mut context, self.peer);
+        let Outcome { is_closed, timer_ms, link, .. } = context.outcome();
+        match accept {
+            Ok(accept) => {
+                self.slot.keep(timer_ms, link);
+                self.out.extend_from_slice(&first_out);
+                self.accept_framed(route, protocol, &accept);
+                if is_closed { Progress::Closed } else { self.read_new_frames(input) }
+            }
+            Err(refusal) => {
+                discard(self.commands, link);
+                protocol.framing.encode(self.out, Message::text(&refusal.text));
+                self.rejected = Some(refusal.text);
+                self.over(CloseCause::Refused)
+            }
+        }
+    }
+
+    fn accept_framed(&mut self, route: u8, protocol: &Protocol, accept: &Accept) {
+        let slot = &mut *self.slot;
+        slot.conn.open_framed(
+            accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max)),
+        );
+        slot.conn.heartbeat = if accept.heartbeat.is_regular() { accept.heartbeat } else { Heartbeat::SILENT };
+        slot.encoding = if accept.encoding == Encoding::RAW { protocol.encoding } else { accept.encoding };
+        slot.route = Some(route);
+        self.is_opened = true;
     }
 
     fn on_request(&mut self, head: &RequestHead<'_>) -> Progress {
@@ -405,13 +459,12 @@ impl InputContext<'_> {
             id: self.slot.id,
             clock: self.clock,
             out: &mut first_out,
-            deflate: params.map(|params| {
+            wire: Wire::WebSocket(params.map(|params| {
                 self.deflater
                     .for_peer(params.server_window, deflate_context.as_mut().and_then(|context| context.sent.as_mut()))
-            }),
+            })),
             commands: self.commands,
             subscriptions: 0,
-            is_stream: false,
             origin: self.origin,
             link: None,
         });
@@ -468,10 +521,9 @@ impl InputContext<'_> {
             id: self.slot.id,
             clock: self.clock,
             out: &mut first_out,
-            deflate: None,
+            wire: Wire::Stream,
             commands: self.commands,
             subscriptions: 0,
-            is_stream: true,
             origin: self.origin,
             link: None,
         });
@@ -547,7 +599,14 @@ impl InputContext<'_> {
                 self.slot.extras.get_or_insert_default().unread.extend_from_slice(input);
                 Progress::Continue
             }
-            Ok(()) => self.read_frames(input),
+            Ok(()) => {
+                let mut held = self.slot.conn.take_held();
+                if held.is_empty() {
+                    return self.read_frames(input);
+                }
+                held.extend_from_slice(input);
+                self.read_frames(&mut held)
+            }
             Err(too_much) => self.limit(too_much),
         }
     }
@@ -564,8 +623,15 @@ impl InputContext<'_> {
             }
             let Slot { id, route, conn, extras, .. } = &mut *self.slot;
             let deflate_window = conn.deflate_window;
-            match conn.next(&mut input, self.inflater, ConnExtras::received(extras), self.out) {
-                Next::NeedBytes => break,
+            let next = match &self.listener.protocol {
+                None => conn.next(&mut input, self.inflater, ConnExtras::received(extras), self.out),
+                Some((_, protocol)) => conn.next_framed(&mut input, &*protocol.framing, self.out),
+            };
+            match next {
+                Next::NeedBytes => {
+                    self.slot.conn.hold(input);
+                    break;
+                }
                 Next::End(cause) => return Progress::Over(cause),
                 Next::Handled => {
                     if let Err(too_much) = count(extras, rate, |sent| sent.on_messages(1, now_ms, &rate)) {
@@ -579,14 +645,17 @@ impl InputContext<'_> {
                     self.messages += 1;
                     let route = route.expect("an open connection has a handler");
                     let (sent, link) = ConnExtras::sent_and_link(extras);
+                    let wire = match &self.listener.protocol {
+                        None => Wire::WebSocket(deflate_window.map(|window| self.deflater.for_peer(window, sent))),
+                        Some((_, protocol)) => Wire::Framed(&*protocol.framing),
+                    };
                     let mut context = Context::new(ContextParts {
                         id: *id,
                         clock: self.clock,
                         out: self.out,
-                        deflate: deflate_window.map(|window| self.deflater.for_peer(window, sent)),
+                        wire,
                         commands: self.commands,
                         subscriptions,
-                        is_stream: false,
                         origin: self.origin,
                         link,
                     });
@@ -596,8 +665,8 @@ impl InputContext<'_> {
                     let others = outcome.messages.unwrap_or(1).saturating_sub(1);
                     self.slot.keep(outcome.timer_ms, outcome.link);
                     self.slot.set_input(outcome.input.unwrap_or_default());
-                    if outcome.is_closed {
-                        self.slot.conn.phase = Phase::Closing;
+                    if outcome.is_closed && self.on_handler_closed() == Progress::Closed {
+                        return Progress::Closed;
                     }
                     // The handler has processed this message already, so the limit applies from the next one on.
                     if let Err(too_much) =
@@ -614,12 +683,14 @@ impl InputContext<'_> {
 
     /// Closes a connection that has exceeded its rate limit.
     fn limit(&mut self, too_much: TooMuch) -> Progress {
-        if self.slot.conn.phase == Phase::Open {
-            let reason = match too_much {
-                TooMuch::Messages => "too many messages in a second: send fewer",
-                TooMuch::Bytes => "too many bytes in a second: send fewer",
-            };
-            encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None);
+        let reason = match too_much {
+            TooMuch::Messages => "too many messages in a second: send fewer",
+            TooMuch::Bytes => "too many bytes in a second: send fewer",
+        };
+        match (&self.slot.conn.phase, &self.listener.protocol) {
+            (Phase::Open, _) => encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None),
+            (Phase::Framed(_), Some((_, protocol))) => protocol.framing.encode(self.out, Message::text(reason)),
+            _ => {}
         }
         self.over(CloseCause::RateLimited)
     }

@@ -23,7 +23,6 @@
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::ConnId;
-use crate::conn::Phase;
 use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS, RECV_SCARCE_PAUSE_MS, RECV_TURN_CONNS};
 use crate::ring::{Op, Ring, Token};
 
@@ -98,7 +97,7 @@ impl Slot {
     /// The mode that waits for the next bytes.
     fn next_recv_mode(&self) -> RecvMode {
         match (self.stage, &self.conn.phase) {
-            (Stage::Serving, Phase::Open) if self.traffic.is_busy() => RecvMode::Stream,
+            (Stage::Serving, phase) if phase.takes_messages() && self.traffic.is_busy() => RecvMode::Stream,
             // The peer has ended its half of the stream.
             (Stage::Flushing | Stage::Lingering, _) if self.is_close_received => RecvMode::None,
             _ => RecvMode::Poll,

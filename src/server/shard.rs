@@ -27,11 +27,10 @@ use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
 use super::secure::Sessions;
 use super::send::Replies;
-use super::slot::{ConnExtras, Slot, Stage};
+use super::slot::{ConnExtras, Slot, Stage, wire};
 use super::variant::nanoseconds;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
-use crate::conn::Phase;
 #[cfg(feature = "centrifuge")]
 use crate::gateway::UserCommand;
 use crate::gateway::{Clock, Command, Context, ContextParts, ErasedHandler, Origin, Outcome, Routes};
@@ -429,8 +428,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
             subscriptions: entry.subscriptions.len(),
-            is_stream: entry.conn.is_stream,
-            deflate: entry.conn.deflate_window.map(|window| self.deflater.for_peer(window, sent)),
+            wire: wire(&entry.conn, &self.listeners[usize::from(entry.listener)], &mut self.deflater, sent),
             origin: &self.origin,
             link,
         });
@@ -494,7 +492,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     /// Whether the handler still serves the connection.
     pub(super) fn is_listening(&self, slot: u32) -> bool {
         let entry = &self.slots[slot as usize];
-        entry.cause.is_none() && matches!(entry.conn.phase, Phase::Open | Phase::Streaming)
+        entry.cause.is_none() && entry.conn.phase.is_served()
     }
 
     /// Whether the connection is in [`Stage::Serving`].

@@ -15,7 +15,7 @@ use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
 use crate::buf::ConnId;
-use crate::conn::Phase;
+use crate::conn::{Phase, Transport};
 #[cfg(feature = "centrifuge")]
 use crate::gateway::centrifuge::{JSON, PROTOBUF};
 use crate::gateway::{Input, RouteSet, Routes};
@@ -83,6 +83,7 @@ fn listener() -> ShardListener {
         has_addresses: true,
         is_proxied: false,
         routes: RouteSet::ALL,
+        protocol: None,
         tls: None,
     }
 }
@@ -138,9 +139,11 @@ impl SimShard<'_> {
         let slots = &self.shard.slots;
         assert_eq!(self.metrics.connections.get(), slots.len() as u64, "the gauge of connections is off");
         let open = slots.iter().map(|(_, slot)| slot).filter(|slot| slot.route.is_some() && slot.cause.is_none());
-        let (streams, websockets): (Vec<&Slot>, Vec<&Slot>) = open.partition(|slot| slot.conn.is_stream);
-        assert_eq!(self.metrics.websockets.get(), websockets.len() as u64, "the gauge of WebSockets is off");
-        assert_eq!(self.metrics.streams.get(), streams.len() as u64, "the gauge of streams is off");
+        let open: Vec<&Slot> = open.collect();
+        for transport in [Transport::WebSocket, Transport::Stream, Transport::Framed] {
+            let count = open.iter().filter(|slot| slot.conn.transport == transport).count() as u64;
+            assert_eq!(self.metrics.open(transport).get(), count, "the gauge of {transport:?} connections is off");
+        }
         let outbox_bytes: usize = slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).sum();
         assert_eq!(self.metrics.outbox_bytes.get(), outbox_bytes as u64, "the gauge of outbox bytes is off");
         let behind = slots.iter().filter(|(_, slot)| !slot.conn.outbox.is_empty()).count();

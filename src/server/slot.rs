@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::listener::ShardListener;
 use super::recv_mode::{RecvMode, Traffic};
 use crate::buf::ConnId;
-use crate::conn::{CloseCause, Connection, Rate};
-use crate::gateway::{Input, Link};
+use crate::conn::{CloseCause, Connection, Rate, Transport};
+use crate::gateway::{Input, Link, Wire};
 use crate::limits::SLOT_BYTES;
-use crate::proto::{DeflateContext, SlidingWindow};
+use crate::proto::{DeflateContext, Deflater, SlidingWindow};
 use crate::ring::FixedFd;
 use crate::topics::{Encoding, Presence, TopicId, Variant};
 
@@ -125,6 +126,20 @@ impl ConnExtras {
     /// The context of messages from the peer.
     pub(super) fn received(extras: &mut Option<Box<ConnExtras>>) -> Option<&mut SlidingWindow> {
         extras.as_deref_mut()?.deflate_context.as_deref_mut()?.received.as_mut()
+    }
+}
+
+/// The form of messages to the peer of `conn`, which `listener` has accepted.
+pub(super) fn wire<'a>(
+    conn: &Connection,
+    listener: &'a ShardListener,
+    deflater: &'a mut Deflater,
+    sent: Option<&'a mut SlidingWindow>,
+) -> Wire<'a> {
+    match (conn.transport, &listener.protocol) {
+        (Transport::WebSocket, _) => Wire::WebSocket(conn.deflate_window.map(|window| deflater.for_peer(window, sent))),
+        (Transport::Framed, Some((_, protocol))) => Wire::Framed(&*protocol.framing),
+        (Transport::Stream | Transport::Framed, _) => Wire::Stream,
     }
 }
 

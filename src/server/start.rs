@@ -18,7 +18,7 @@ use super::listener::{ListenAddress, ListenerConfig, ProxyProtocol, ShardListene
 use super::mesh::{self, Mesh, MeshSizes, Publisher};
 use super::shard::{Shard, ShardParts};
 use super::{PublishError, ServerConfig, Status, listener};
-use crate::gateway::{ErasedHandler, Handler, RouteError, Routes, erase};
+use crate::gateway::{ErasedHandler, Handler, Protocol, RouteError, Routes, erase};
 use crate::limits::{LISTENERS_MAX, RECV_BUFFER_BYTES, RECV_BUFFERS, SPARE_DESCRIPTORS};
 use crate::ring::{Event, Ring, RingAddress, StartError, TABLE_MAX, Uring, UringConfig};
 use crate::tls::{Acceptor, TlsError};
@@ -32,7 +32,16 @@ type Factory = Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>;
 /// A server that is being put together.
 pub struct ServerBuilder {
     config: ServerConfig,
-    routes: Vec<(String, Factory)>,
+    entries: Vec<Entry>,
+}
+
+/// A route, or a protocol.
+struct Entry {
+    /// The path, or the protocol's name.
+    name: String,
+    factory: Factory,
+    /// `None` for a route.
+    protocol: Option<Protocol>,
 }
 
 /// A running server: its shards accept and serve, each on a thread of its own, until they have drained. Dropping this
@@ -79,7 +88,7 @@ struct ShardSetup {
     cpu: Option<usize>,
     listeners: Vec<ShardListener>,
     wake: Event,
-    routes: Arc<[(String, Factory)]>,
+    entries: Arc<[Entry]>,
     config: ServerConfig,
     capacity: Capacity,
     addresses: Option<AddressCounts>,
@@ -95,7 +104,7 @@ type Ready = (usize, Result<RingAddress, StartError>);
 impl Server {
     /// A server with `config` and no routes yet.
     pub fn builder(config: ServerConfig) -> ServerBuilder {
-        ServerBuilder { config, routes: Vec::new() }
+        ServerBuilder { config, entries: Vec::new() }
     }
 
     /// Waits until the server has stopped: after [`Publisher::drain`], which any thread may call.
@@ -133,7 +142,22 @@ impl ServerBuilder {
     /// stands for all that begin with it, and a segment `{name}` for any segment: see
     /// [`Get::param`](crate::gateway::Get::param).
     pub fn route<H: Handler + 'static>(mut self, path: &str, factory: impl Fn() -> H + Send + Sync + 'static) -> Self {
-        self.routes.push((path.to_owned(), Box::new(move || erase(factory()))));
+        let factory = Box::new(move || erase(factory()));
+        self.entries.push(Entry { name: path.to_owned(), factory, protocol: None });
+        self
+    }
+
+    /// Has listeners with this name as their [`protocol`](ListenerConfig::protocol) speak `protocol`: handlers that
+    /// `factory` makes, one for each shard, serve their connections, which begin with
+    /// [`Handler::on_connect`].
+    pub fn protocol<H: Handler + 'static>(
+        mut self,
+        name: &str,
+        protocol: &Protocol,
+        factory: impl Fn() -> H + Send + Sync + 'static,
+    ) -> Self {
+        let factory = Box::new(move || erase(factory()));
+        self.entries.push(Entry { name: name.to_owned(), factory, protocol: Some(protocol.clone()) });
         self
     }
 
@@ -142,20 +166,20 @@ impl ServerBuilder {
     /// # Errors
     /// [`ServeError`]; nothing is left running then.
     pub fn start(self) -> Result<Server, ServeError> {
-        let ServerBuilder { config, routes } = self;
-        let route_names = make_routes(&routes).map_err(ServeError::Route)?;
+        let ServerBuilder { config, entries } = self;
+        let routes = make_routes(&entries).map_err(ServeError::Route)?;
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
         let capacity = Capacity::new(config.connections_max, count, raise_file_limit()?);
         let tls = config.acceptor().map_err(ServeError::Tls)?;
-        let (addresses, listeners) = listen(&config, count, &route_names, tls.as_ref())?;
+        let (addresses, listeners) = listen(&config, count, &routes, &entries, tls.as_ref())?;
         let events: Vec<Event> = (0..count)
             .map(|_| Event::new())
             .collect::<io::Result<_>>()
             .map_err(|error| ServeError::Kernel("making an eventfd", error))?;
         let status = Status::new(count);
         let (ended_sender, ended) = oneshot::channel();
-        let (routes, ended_sender) = (Arc::from(routes), Arc::new(ended_sender));
+        let (entries, ended_sender) = (Arc::from(entries), Arc::new(ended_sender));
         let address_max = NonZeroU32::new(config.connections_per_address_max);
         let address_counts = address_max.map(|max| AddressCounts::new(max.get()));
         let epoch_seed = RandomState::new().hash_one(std::process::id());
@@ -167,7 +191,7 @@ impl ServerBuilder {
                 cpu: (count <= cpus.len()).then(|| cpus[shard]),
                 listeners,
                 wake: events[shard].clone(),
-                routes: Arc::clone(&routes),
+                entries: Arc::clone(&entries),
                 config: config.clone(),
                 capacity,
                 addresses: address_counts.clone(),
@@ -232,7 +256,7 @@ impl ShardSetup {
             listeners: self.listeners,
             wake: self.wake,
             mesh,
-            routes: make_routes(&self.routes).expect("the routes were made once already"),
+            routes: make_routes(&self.entries).expect("the routes were made once already"),
             config: self.config,
             connections_max: self.capacity.connections_max,
             descriptors: self.capacity.descriptors as usize,
@@ -255,10 +279,35 @@ impl Drop for AbortOnPanic {
     }
 }
 
-fn make_routes(factories: &[(String, Factory)]) -> Result<Routes, RouteError> {
+fn make_routes(entries: &[Entry]) -> Result<Routes, RouteError> {
     let mut routes = Routes::default();
-    factories.iter().try_for_each(|(path, factory)| routes.add_erased(path, factory()))?;
+    for Entry { name, factory, protocol } in entries {
+        match protocol {
+            None => routes.add_erased(name, factory())?,
+            Some(_) => routes.add_protocol(name, factory())?,
+        }
+    }
     Ok(routes)
+}
+
+/// What a listener speaks instead of HTTP and WebSocket, and the number of the protocol's handler.
+fn protocol_of(
+    listener: &ListenerConfig,
+    routes: &Routes,
+    entries: &[Entry],
+) -> Result<Option<(u8, Protocol)>, RouteError> {
+    let Some(name) = &listener.protocol else { return Ok(None) };
+    if !listener.routes.is_empty() {
+        return Err(RouteError::PathsOfProtocol(name.clone()));
+    }
+    let entry = entries.iter().find(|entry| entry.name == *name);
+    match (routes.position(name), entry.and_then(|entry| entry.protocol.clone())) {
+        (Some(index), Some(protocol)) => Ok(Some((index as u8, protocol))),
+        _ => {
+            let known = entries.iter().filter(|entry| entry.protocol.is_some());
+            Err(RouteError::UnknownProtocol(name.clone(), known.map(|entry| entry.name.clone()).collect()))
+        }
+    }
 }
 
 /// Opens all listeners. Returns their addresses, and the listeners of each of `count` shards.
@@ -266,6 +315,7 @@ fn listen(
     config: &ServerConfig,
     count: usize,
     routes: &Routes,
+    entries: &[Entry],
     acceptor: Option<&Acceptor>,
 ) -> Result<(Vec<ListenAddress>, Vec<Vec<ShardListener>>), ServeError> {
     if !(1..=LISTENERS_MAX).contains(&config.listeners.len()) {
@@ -273,11 +323,13 @@ fn listen(
     }
     let mut addresses = Vec::new();
     let mut shards: Vec<Vec<ShardListener>> = (0..count).map(|_| Vec::new()).collect();
-    for ListenerConfig { address, tls, proxy_protocol, routes: paths } in &config.listeners {
+    for listener in &config.listeners {
+        let ListenerConfig { address, tls, proxy_protocol, routes: paths, .. } = listener;
         let is_proxied = *proxy_protocol == ProxyProtocol::Require;
         if is_proxied && config.trusted_proxies.is_empty() {
             return Err(ServeError::NoProxies(address.clone()));
         }
+        let protocol = protocol_of(listener, routes, entries).map_err(ServeError::Route)?;
         let routes = routes.select(paths).map_err(ServeError::Route)?;
         let (address, sockets) = listener::listen(address, count, config.socket_notsent_bytes)
             .map_err(|error| ServeError::Listen(address.clone(), error))?;
@@ -292,6 +344,7 @@ fn listen(
                 has_addresses: ip.is_some(),
                 is_proxied,
                 routes,
+                protocol: protocol.clone(),
                 tls: acceptor.filter(|_| *tls).cloned(),
             });
         }

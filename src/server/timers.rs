@@ -4,7 +4,7 @@ use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::Stage;
 use crate::buf::ConnId;
-use crate::conn::{KeepAliveAction, Phase};
+use crate::conn::{KeepAliveAction, Phase, Transport};
 use crate::proto::{encode_close, encode_response};
 use crate::ring::Ring;
 
@@ -57,7 +57,9 @@ impl<R: Ring> Shard<'_, R> {
             }
             KeepAliveAction::Lost => {
                 let (code, reason) = heartbeat.lost_code();
-                self.reply_with(slot, |out| encode_close(out, Some(code), reason, None));
+                if self.slot(slot).conn.transport == Transport::WebSocket {
+                    self.reply_with(slot, |out| encode_close(out, Some(code), reason, None));
+                }
                 self.finish(slot, CloseCause::PingTimeout);
             }
         }
@@ -72,7 +74,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         match (entry.stage, &entry.conn.phase) {
             (Stage::Terminating | Stage::Closing, _) => {}
-            (Stage::Serving, Phase::Open | Phase::Streaming) => {
+            (Stage::Serving, phase) if phase.is_served() => {
                 self.run_handler_timer(slot);
                 if self.is_listening(slot) {
                     self.poll_if_quiet(slot);
@@ -85,7 +87,9 @@ impl<R: Ring> Shard<'_, R> {
             }
             (Stage::Serving, Phase::Handshake(_)) => {
                 let text = "text/plain; charset=utf-8";
-                self.reply_with(slot, |out| encode_response(out, 408, text, b"the handshake took too long\n", &[]));
+                if self.listener_of(slot).protocol.is_none() {
+                    self.reply_with(slot, |out| encode_response(out, 408, text, b"the handshake took too long\n", &[]));
+                }
                 self.finish(slot, CloseCause::HandshakeTimeout);
             }
             _ => self.terminate(slot, CloseCause::PeerLost),

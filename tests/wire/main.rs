@@ -12,6 +12,7 @@ mod crowd;
 mod deflate;
 mod drain;
 mod feed;
+mod framed;
 mod frames;
 mod handshake;
 mod history;

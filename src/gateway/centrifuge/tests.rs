@@ -15,7 +15,7 @@ use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::gateway::{
     Accept, Clock, Command as ShardCommand, Context, ContextParts, Get, Handler, Input, Request as Handshake,
-    Subscribe, UserAction, UserCommand, nowhere,
+    Subscribe, UserAction, UserCommand, Wire, nowhere,
 };
 use crate::limits::{
     CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
@@ -144,10 +144,9 @@ impl TestPeer {
             id: ID,
             clock: self.clock,
             out: &mut out,
-            deflate: None,
             commands: &mut self.commands,
             subscriptions: 0,
-            is_stream: false,
+            wire: Wire::WebSocket(None),
             origin: &origin,
             link: None,
         });
