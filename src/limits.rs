@@ -545,6 +545,9 @@ pub const RETRY_AFTER_SECONDS: u64 = 10;
 /// Pause before accepting again when the kernel had no room for a connection, in milliseconds.
 pub const ACCEPT_RETRY_MS: u64 = 200;
 
+/// Bytes of a proxy's response to a client that requests a tunnel.
+pub const PROXY_RESPONSE_BYTES_MAX: usize = 8 * 1024;
+
 /// How long a reload waits for shards with full queues, in milliseconds. The control plane serves nobody meanwhile.
 pub const RELOAD_PATIENCE_MS: u64 = 1_000;
 

@@ -6,6 +6,7 @@ mod cert;
 mod config;
 mod doctor;
 mod log;
+mod network;
 mod publish;
 mod reload;
 mod serve;
@@ -53,7 +54,7 @@ pub fn run() -> ExitCode {
             Command::Pub(arguments) => publish::run(arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Cert(arguments) => cert::run(arguments),
-            Command::Reload(arguments) => reload::run(&arguments),
+            Command::Reload(arguments) => reload::run(arguments),
         },
         Err(exit_code) => exit_code,
     };

@@ -10,6 +10,7 @@ use clap::{Args, value_parser};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
+use super::network::NetworkArguments;
 use super::{bad_input, failed, first_line, header, runtime};
 use crate::client::{ClientError, HttpPublisher};
 use crate::limits::PUBLISH_BYTES_MAX;
@@ -46,6 +47,8 @@ pub(super) struct PubArguments {
     /// A header field to send with each message; may be repeated
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
+    #[command(flatten)]
+    network: NetworkArguments,
 }
 
 pub(super) fn run(arguments: PubArguments) -> ExitCode {
@@ -58,8 +61,10 @@ pub(super) fn run(arguments: PubArguments) -> ExitCode {
         Err(text) => return bad_input(&text),
     };
     let content_type = if arguments.binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
+    let network = arguments.network.clone().network();
     let published = runtime.block_on(async {
-        let mut publisher = HttpPublisher::connect(&arguments.url, &headers).await.map_err(PubError::Client)?;
+        let mut publisher =
+            HttpPublisher::connect(&arguments.url, &headers, network).await.map_err(PubError::Client)?;
         match arguments.message.filter(|message| message != "-") {
             _ if arguments.lines => publish_lines(&mut publisher, content_type, arguments.rate).await,
             Some(message) => publish(&mut publisher, Bytes::from(message), content_type).await,

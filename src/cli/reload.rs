@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use bytes::Bytes;
 use clap::Args;
 
+use super::network::NetworkArguments;
 use super::publish::key_field;
 use super::{bad_input, failed, runtime};
 use crate::client::{ClientError, HttpPublisher};
@@ -21,9 +22,11 @@ pub(super) struct ReloadArguments {
     /// A file with the key of the control port in its first line; or else RINGFEED_API_KEY has the key
     #[arg(long, value_name = "FILE")]
     key_file: Option<PathBuf>,
+    #[command(flatten)]
+    network: NetworkArguments,
 }
 
-pub(super) fn run(arguments: &ReloadArguments) -> ExitCode {
+pub(super) fn run(arguments: ReloadArguments) -> ExitCode {
     let (key, runtime) = match (key_field(arguments.key_file.as_deref()), runtime()) {
         (Ok(key), Ok(runtime)) => (key, runtime),
         (Err(text), _) | (_, Err(text)) => return bad_input(&text),
@@ -31,7 +34,8 @@ pub(super) fn run(arguments: &ReloadArguments) -> ExitCode {
     let url = format!("{}/reload", arguments.url.trim_end_matches('/'));
     let headers: Vec<_> = key.into_iter().collect();
     let reloaded = runtime.block_on(async {
-        HttpPublisher::connect(&url, &headers).await?.publish(Bytes::new(), "text/plain; charset=utf-8").await
+        let mut server = HttpPublisher::connect(&url, &headers, arguments.network.network()).await?;
+        server.publish(Bytes::new(), "text/plain; charset=utf-8").await
     });
     match reloaded {
         Ok(report) => {

@@ -8,6 +8,7 @@ use clap::Args;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
+use super::network::NetworkArguments;
 use super::{bad_input, failed, first_line, header, runtime};
 use crate::client::{ClientError, Sub, sub};
 
@@ -46,16 +47,20 @@ pub(super) struct SubArguments {
     /// A header field to send with each handshake; may be repeated
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     header: Vec<(String, String)>,
+    #[command(flatten)]
+    network: NetworkArguments,
 }
 
 pub(super) fn run(arguments: SubArguments) -> ExitCode {
-    let SubArguments { url, count, once, json, timestamps, since, history, token, token_file, mut header } = arguments;
+    let SubArguments { url, count, once, json, timestamps, since, history, token, token_file, mut header, network } =
+        arguments;
     match token_file.map_or(Ok(token), |file| first_line(&file).map(Some)) {
         Ok(token) => header.extend(token.map(|token| ("Authorization".to_owned(), format!("Bearer {token}")))),
         Err(text) => return bad_input(&text),
     }
     let clock = timestamps.then_some(now as fn() -> String);
-    let arguments = Sub { url, headers: header, since, history, count, once, json, clock };
+    let network = network.network();
+    let arguments = Sub { url, headers: header, since, history, count, once, json, network, clock };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(text) => return bad_input(&text),

@@ -19,8 +19,10 @@ pub enum UrlError {
         /// A URL that would do.
         example: &'static str,
     },
-    /// It asks for TLS.
+    /// It asks for TLS, for which the crate was built without the feature `client-tls`.
     Tls,
+    /// It is the URL of a proxy that can't be used.
+    Proxy,
     /// It names a user or a password.
     Credentials,
 }
@@ -30,7 +32,10 @@ impl fmt::Display for UrlError {
         match self {
             UrlError::Invalid { example } => write!(f, "not a URL: write it as in {example}, percent-encoded"),
             UrlError::Scheme { example } => write!(f, "the URL has another scheme than this needs, as in {example}"),
-            UrlError::Tls => f.write_str("TLS is not supported: connect without it, or through a proxy that adds it"),
+            UrlError::Tls => f.write_str("this program was built without TLS: build it with the feature client-tls"),
+            UrlError::Proxy => {
+                f.write_str("a proxy must be written as in http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+            }
             UrlError::Credentials => f.write_str("a user or password in the URL is not supported: leave it out"),
         }
     }
@@ -62,6 +67,20 @@ pub enum ClientError {
     ConnectTimeout {
         /// Its host and port.
         authority: String,
+    },
+    /// The proxy opens no tunnel.
+    Proxy {
+        /// Why, and what to do about it.
+        text: String,
+        /// Whether trying again later may help.
+        is_passing: bool,
+    },
+    /// There is no TLS with the server.
+    Tls {
+        /// Why, and what to do about it.
+        text: String,
+        /// Whether trying again later may help.
+        is_passing: bool,
     },
     /// The server's response to the handshake violates RFC 6455 §4.1.
     Handshake(ClientHandshakeError),
@@ -107,6 +126,7 @@ impl ClientError {
             | ClientError::Protocol(_) => true,
             // Overloaded or leaving (RFC 9110 §15.6); any other status stays what it is.
             ClientError::Refused { status, .. } => *status >= 500 || *status == 429,
+            ClientError::Proxy { is_passing, .. } | ClientError::Tls { is_passing, .. } => *is_passing,
             ClientError::Closed(closed) => !closed.is_permanent(),
             ClientError::Url(_)
             | ClientError::Handshake(_)
@@ -128,6 +148,7 @@ impl fmt::Display for ClientError {
             ClientError::ConnectTimeout { authority } => {
                 write!(f, "{authority} did not answer in time; check the address, and firewalls on the way")
             }
+            ClientError::Proxy { text, .. } | ClientError::Tls { text, .. } => f.write_str(text),
             ClientError::Handshake(error) => write!(f, "{error}; check that this is the URL of a WebSocket"),
             ClientError::Protocol(error) => write!(f, "the server broke the protocol: {error}"),
             ClientError::Lost(error) => write!(f, "the connection was lost: {error}"),
@@ -163,6 +184,8 @@ impl error::Error for ClientError {
             | ClientError::Lost(error)
             | ClientError::Output(error) => Some(error),
             ClientError::ConnectTimeout { .. }
+            | ClientError::Proxy { .. }
+            | ClientError::Tls { .. }
             | ClientError::CloseTimeout
             | ClientError::Refused { .. }
             | ClientError::Closed(_)

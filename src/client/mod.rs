@@ -1,14 +1,13 @@
 //! The WebSocket client on tokio-uring, and what the commands `sub` and `pub` do with it.
 //!
 //! ```text
-//! Client::connect ─► url (where to) ─► connect ─► transport (one TCP stream) ─► proto (handshake)
+//! Client::connect ─► url (where to) ─► dial (TCP, proxy, TLS) ─► transport (one stream) ─► proto (handshake)
 //! Client::next    ─► proto (bytes to events); pings and closes are answered here
 //! sub             ─► Client, again and again (backoff), from where it was (feed)
 //! publish         ─► POSTs to a control port (hyper)
 //! ```
 //!
-//! Everything here runs within [`tokio_uring::start`]. It does not speak TLS, so `wss` and `https` are refused with
-//! a word on what to do.
+//! Everything here runs within [`tokio_uring::start`]. `wss` and `https` need the feature `client-tls`.
 //!
 //! ```no_run
 //! use ringfeed::client::{Client, Options};
@@ -24,14 +23,17 @@
 //! ```
 
 mod backoff;
-mod connect;
+mod dial;
 mod error;
 #[cfg(test)]
 mod fake;
 mod feed;
 mod headers;
+mod proxy;
 mod publish;
 mod refusal;
+#[cfg(feature = "client-tls")]
+mod secure;
 mod sub;
 mod transport;
 mod url;
@@ -47,9 +49,11 @@ use crate::proto::{
     DeflateParams, Deflater, Event, Inflater, Message, MessageKind, Opcode, PeerDeflater, ProtocolError, Role,
     WindowBits, encode_close, encode_frame, encode_message,
 };
+use dial::dial;
 use transport::Transport;
 use url::{Endpoint, Scheme};
 
+pub use dial::{ClientTls, Network, ProxyChoice};
 pub use error::{ClientError, UrlError};
 pub use publish::HttpPublisher;
 pub use sub::{Sub, sub};
@@ -65,11 +69,19 @@ pub struct Options {
     pub message_bytes_max: u32,
     /// Whether to offer compression (permessage-deflate), and how to compress what is sent if the server agrees.
     pub deflate: Option<DeflateConfig>,
+    /// How to reach the server.
+    pub network: Network,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { subprotocols: Vec::new(), headers: Vec::new(), message_bytes_max: MESSAGE_BYTES_MAX, deflate: None }
+        Options {
+            subprotocols: Vec::new(),
+            headers: Vec::new(),
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            deflate: None,
+            network: Network::default(),
+        }
     }
 }
 
@@ -191,7 +203,7 @@ impl Client {
     }
 
     async fn connect_to(endpoint: &Endpoint, options: &Options) -> Result<Client, ClientError> {
-        let mut transport = Transport::connect(endpoint).await?;
+        let mut transport = Transport::new(dial(endpoint, &options.network).await?);
         let handshake = match options.deflate {
             Some(config) => {
                 let context_takeover = config.context_takeover > 0;

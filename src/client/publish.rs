@@ -6,14 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap};
+use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, LOCATION};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::connect::connect_to_any;
-use super::refusal::printable;
+use super::dial::{Network, dial};
+use super::refusal::{printable, redirected};
 use super::url::{Endpoint, Scheme};
 use super::{ClientError, headers};
 use crate::limits::{CLIENT_CONNECT_MS, PUBLISH_RESPONSE_BYTES_MAX};
@@ -22,20 +21,25 @@ use crate::limits::{CLIENT_CONNECT_MS, PUBLISH_RESPONSE_BYTES_MAX};
 pub struct HttpPublisher {
     endpoint: Endpoint,
     headers: HeaderMap,
+    network: Network,
     sender: SendRequest<Full<Bytes>>,
 }
 
 impl HttpPublisher {
     /// Connects to the control port of `url`, like `http://127.0.0.1:8001/publish/demo`; `headers` are sent with each
-    /// publication, by name and value.
+    /// publication, by name and value; `network` is the way there.
     ///
     /// # Errors
     /// A bad URL or header field; or that the host could not be reached.
-    pub async fn connect(url: &str, headers: &[(String, String)]) -> Result<HttpPublisher, ClientError> {
+    pub async fn connect(
+        url: &str,
+        headers: &[(String, String)],
+        network: Network,
+    ) -> Result<HttpPublisher, ClientError> {
         let endpoint = Endpoint::parse(url, Scheme::Http)?;
         let headers = headers::check(headers)?;
-        let sender = in_time(&endpoint, open(&endpoint)).await?;
-        Ok(HttpPublisher { endpoint, headers, sender })
+        let sender = in_time(&endpoint, open(&endpoint, &network)).await?;
+        Ok(HttpPublisher { endpoint, headers, network, sender })
     }
 
     /// Publishes `payload` and returns the server's response: the publication's position in its topic as JSON.
@@ -54,10 +58,10 @@ impl HttpPublisher {
         request.headers_mut().extend(self.headers.clone());
         // The server may have ended a connection that was idle.
         if self.sender.ready().await.is_err() {
-            self.sender = in_time(&self.endpoint, open(&self.endpoint)).await?;
+            self.sender = in_time(&self.endpoint, open(&self.endpoint, &self.network)).await?;
         }
-        let (status, body) = in_time(&self.endpoint, response(&mut self.sender, request)).await?;
-        let text = printable(&body);
+        let (status, location, body) = in_time(&self.endpoint, response(&mut self.sender, request)).await?;
+        let text = location.filter(|_| status.is_redirection()).map_or_else(|| printable(&body), |to| redirected(&to));
         if status.is_success() { Ok(text) } else { Err(ClientError::Refused { status: status.as_u16(), reason: text }) }
     }
 }
@@ -68,8 +72,8 @@ async fn in_time<T>(endpoint: &Endpoint, step: impl Future<Output = Result<T, Cl
     done.unwrap_or_else(|_| Err(ClientError::ConnectTimeout { authority: endpoint.authority.clone() }))
 }
 
-async fn open(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-    let stream = connect_to_any(endpoint, TcpStream::connect).await?;
+async fn open(endpoint: &Endpoint, network: &Network) -> Result<SendRequest<Full<Bytes>>, ClientError> {
+    let stream = dial(endpoint, network).await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Http)?;
     // It ends with the sender, which reports its errors.
     tokio::task::spawn_local(connection);
@@ -79,11 +83,12 @@ async fn open(endpoint: &Endpoint) -> Result<SendRequest<Full<Bytes>>, ClientErr
 async fn response(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Bytes), ClientError> {
+) -> Result<(StatusCode, Option<String>, Bytes), ClientError> {
     let response = sender.send_request(request).await.map_err(ClientError::Http)?;
     let status = response.status();
+    let location = response.headers().get(LOCATION).map(|value| printable(value.as_bytes()));
     let body = Limited::new(response.into_body(), PUBLISH_RESPONSE_BYTES_MAX).collect().await;
-    Ok((status, body.map_err(|error| ClientError::Lost(io::Error::other(error)))?.to_bytes()))
+    Ok((status, location, body.map_err(|error| ClientError::Lost(io::Error::other(error)))?.to_bytes()))
 }
 
 #[cfg(test)]
@@ -109,7 +114,10 @@ mod tests {
             };
             let client = async {
                 let headers = [("X-API-Key".to_owned(), "secret".to_owned())];
-                HttpPublisher::connect(&url, &headers).await?.publish(Bytes::from("hi"), "text/plain").await
+                HttpPublisher::connect(&url, &headers, Network::default())
+                    .await?
+                    .publish(Bytes::from("hi"), "text/plain")
+                    .await
             };
             tokio::join!(client, server)
         })
@@ -161,7 +169,7 @@ mod tests {
             };
             let client = async {
                 let url = format!("http://{authority}/publish/a");
-                let mut publisher = HttpPublisher::connect(&url, &[]).await.unwrap();
+                let mut publisher = HttpPublisher::connect(&url, &[], Network::default()).await.unwrap();
                 for _ in 0..2 {
                     assert_eq!(publisher.publish(Bytes::from("hi"), "text/plain").await.unwrap(), "{}");
                 }

@@ -27,6 +27,9 @@ fn is_whole(response: &[u8]) -> bool {
 /// The body, if it is meant for people who read a terminal.
 fn reason(response: &[u8]) -> String {
     let text = with_body(response, |headers, body| {
+        if let Some(to) = header(headers, "Location") {
+            return redirected(&printable(to.as_bytes()));
+        }
         let content_type = header(headers, "Content-Type").unwrap_or_default().to_ascii_lowercase();
         let is_text = content_type.starts_with("text/plain") || content_type.starts_with("application/json");
         let body = &body[..body.len().min(CLIENT_REFUSAL_BYTES_MAX)];
@@ -45,6 +48,11 @@ fn with_body<T>(response: &[u8], read: impl FnOnce(&[httparse::Header<'_>], &[u8
 fn header<'a>(headers: &[httparse::Header<'a>], name: &str) -> Option<&'a str> {
     let field = headers.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
     std::str::from_utf8(field.value).ok().map(str::trim)
+}
+
+/// The reason of a response that sends the client elsewhere. The client does not follow: it would send its token there.
+pub(super) fn redirected(to: &str) -> String {
+    format!("it redirects to {to}; use that URL if you trust it")
 }
 
 /// The text without what would control a terminal.
@@ -71,6 +79,7 @@ mod tests {
             (response("content-type: application/json\r\n", "{\"a\":1}"), "{\"a\":1}"),
             (response("Content-Type: text/html\r\n", "<p>why"), ""),
             (response("", "why"), ""),
+            (response("Location: https://b/\r\n", "why"), "it redirects to https://b/; use that URL if you trust it"),
             (response(plain, "a\x1b[2Jb\r\nc"), "a[2Jb\nc"),
             (response(plain, &long), &long[..CLIENT_REFUSAL_BYTES_MAX]),
             (b"HTTP/1.1 404".to_vec(), ""),

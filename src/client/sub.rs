@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::backoff::Backoff;
 use super::feed::{ENVELOPE, Envelope, Feed, Start};
-use super::{Client, ClientError, Options, OwnedMessage, random};
+use super::{Client, ClientError, Network, Options, OwnedMessage, random};
 use crate::limits::CLIENT_SETTLED_MS;
 use crate::proto::{CloseCode, MessageKind};
 
@@ -31,6 +31,8 @@ pub struct Sub {
     pub once: bool,
     /// Whether each line is a JSON object, with the topic and the position.
     pub json: bool,
+    /// How to reach the server.
+    pub network: Network,
     /// Writes the present time, with which each line then states when the message was received.
     pub clock: Option<fn() -> String>,
 }
@@ -83,6 +85,7 @@ impl<W: Write> Run<'_, W> {
         let options = Options {
             subprotocols: vec![ENVELOPE.to_owned()],
             headers: self.sub.headers.clone(),
+            network: self.sub.network.clone(),
             ..Options::default()
         };
         let mut client = Client::connect(&self.feed.url(), options).await?;
@@ -253,7 +256,7 @@ mod tests {
 
     #[test]
     fn what_cannot_get_better_is_not_tried_again() {
-        let result = tokio_uring::start(sub(&command("wss://127.0.0.1/", None, false), &mut Vec::new()));
+        let result = tokio_uring::start(sub(&command("ftp://127.0.0.1/", None, false), &mut Vec::new()));
         assert!(matches!(result, Err(ClientError::Url(_))), "{result:?}");
     }
 

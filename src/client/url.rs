@@ -7,9 +7,9 @@ use super::UrlError;
 /// What a URL must begin with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scheme {
-    /// `ws://`, port 80 by default (RFC 6455 §3).
+    /// `ws://`, port 80 by default, or `wss://`, port 443 (RFC 6455 §3).
     Ws,
-    /// `http://`, port 80 by default.
+    /// `http://`, or `https://`.
     Http,
 }
 
@@ -44,6 +44,8 @@ pub(super) struct Endpoint {
     /// A name or an address, IPv6 without brackets.
     pub(super) host: String,
     pub(super) port: u16,
+    /// It speaks TLS.
+    pub(super) is_secure: bool,
     /// For the `Host` field: the host as it stands in the URL, and the port if it does.
     pub(super) authority: String,
     /// Path and query.
@@ -56,10 +58,8 @@ impl Endpoint {
         let invalid = UrlError::Invalid { example: scheme.example() };
         let uri: Uri = url.parse().map_err(|_| invalid)?;
         let found = uri.scheme_str().ok_or(invalid)?;
-        if found.eq_ignore_ascii_case(scheme.secure_name()) {
-            return Err(UrlError::Tls);
-        }
-        if !found.eq_ignore_ascii_case(scheme.name()) {
+        let is_secure = found.eq_ignore_ascii_case(scheme.secure_name());
+        if !is_secure && !found.eq_ignore_ascii_case(scheme.name()) {
             return Err(UrlError::Scheme { example: scheme.example() });
         }
         let authority = uri.authority().ok_or(invalid)?;
@@ -77,7 +77,8 @@ impl Endpoint {
         }
         Ok(Endpoint {
             host: authority.host().trim_start_matches('[').trim_end_matches(']').to_owned(),
-            port: authority.port_u16().unwrap_or(80),
+            port: authority.port_u16().unwrap_or(if is_secure { 443 } else { 80 }),
+            is_secure,
             authority: authority.to_string(),
             target,
         })
@@ -96,10 +97,14 @@ mod tests {
             ("WS://example.org", ("example.org", 80, "example.org", "/")),
             ("ws://example.org?x", ("example.org", 80, "example.org", "/?x")),
             ("ws://example.org/a#b", ("example.org", 80, "example.org", "/a")),
+            ("wss://example.org/a", ("example.org", 443, "example.org", "/a")),
+            ("WSS://[::1]:8443/a", ("::1", 8443, "[::1]:8443", "/a")),
         ];
         for (url, (host, port, authority, target)) in rows {
             let endpoint = Endpoint::parse(url, Scheme::Ws).unwrap();
-            let Endpoint { host: got_host, port: got_port, authority: got_authority, target: got_target } = &endpoint;
+            let Endpoint { host: got_host, port: got_port, authority: got_authority, target: got_target, .. } =
+                &endpoint;
+            assert_eq!(endpoint.is_secure, url.to_lowercase().starts_with("wss"), "{url}");
             let got = (got_host.as_str(), *got_port, got_authority.as_str(), got_target.as_str());
             assert_eq!(got, (host, port, authority, target), "{url}");
         }
@@ -109,7 +114,6 @@ mod tests {
     fn what_cannot_be_used_is_refused() {
         let invalid = UrlError::Invalid { example: Scheme::Ws.example() };
         let rows = [
-            ("wss://example.org/", UrlError::Tls),
             ("http://example.org/", UrlError::Scheme { example: Scheme::Ws.example() }),
             ("ws://user@example.org/", UrlError::Credentials),
             ("ws://user:password@example.org/", UrlError::Credentials),
@@ -126,7 +130,8 @@ mod tests {
         for (url, expected) in rows {
             assert_eq!(Endpoint::parse(url, Scheme::Ws), Err(expected), "{url}");
         }
-        assert_eq!(Endpoint::parse("https://example.org/", Scheme::Http), Err(UrlError::Tls));
-        assert!(Endpoint::parse("http://example.org/publish/a", Scheme::Http).is_ok());
+        assert!(!Endpoint::parse("http://example.org/publish/a", Scheme::Http).unwrap().is_secure);
+        assert!(Endpoint::parse("https://example.org/publish/a", Scheme::Http).unwrap().is_secure);
+        assert!(Endpoint::parse("wss://example.org/", Scheme::Http).is_err());
     }
 }
