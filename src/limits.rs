@@ -449,6 +449,12 @@ pub const EVENT_RETRY_MS_MAX: u64 = 10_000;
 /// Time for which a server that stops waits for the application to take the last events, in milliseconds.
 pub const EVENT_FLUSH_MS: u64 = 5_000;
 
+/// Maximum size of the body of a request with commands, in bytes.
+pub const EMULATION_BYTES_MAX: usize = CENTRIFUGE_MESSAGE_BYTES_MAX as usize;
+
+/// Bytes of commands that may wait for those before, on a stream, at most: its server can't stop to read them.
+pub const EMULATION_UNREAD_BYTES_MAX: usize = 4 * EMULATION_BYTES_MAX;
+
 /// Pause before a reply of another thread to a handler is sent again when the shard's queue was full, in milliseconds.
 pub const HANDLE_RETRY_MS: u64 = 2;
 

@@ -15,7 +15,7 @@ use super::{bad_input, log, runtime};
 use crate::backend::{HttpBackend, HttpEvents};
 use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload, Reloaded};
-use crate::gateway::centrifuge::{Centrifuge, TokenVerifier};
+use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
 use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Readers, Sse};
 use crate::limits::{
     CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
@@ -265,6 +265,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let events = events.map_err(|error| format!("the thread of events could not start: {error}"))?;
     centrifuge.events = events.clone().map(|events| Arc::new(events) as _);
     let (centrifuge, tokens) = (Arc::new(centrifuge.clone()), centrifuge.tokens);
+    let (of_http_stream, of_event_stream) = (centrifuge.clone(), centrifuge.clone());
+    let sessions = centrifuge.sessions.clone();
     let runtime = runtime()?;
     let listener =
         TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
@@ -278,7 +280,10 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         .route("/", || DemoPage)
         .route("/feed/", move || Feed::of(of_feed.clone()))
         .route("/sse/", move || Sse::of(readers.clone()))
-        .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()));
+        .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()))
+        .route("/connection/http_stream", move || Centrifuge::http_stream(of_http_stream.clone()))
+        .route("/connection/sse", move || Centrifuge::event_stream(of_event_stream.clone()))
+        .route("/emulation", move || Emulation::new(sessions.clone()));
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }

@@ -11,7 +11,7 @@ use toml::Table;
 
 use crate::backend::{BackendSettings, EventSettings};
 use crate::conn::{KeepAliveConfig, RateConfig};
-use crate::gateway::centrifuge::{CentrifugeConfig, TokenKeys, TokenVerifier};
+use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
 use crate::proto::{DeflateConfig, ForwardedHeader};
@@ -304,6 +304,7 @@ impl Settings {
             token_grace_ms: centrifuge.token_grace_ms,
             backend: None,
             events: None,
+            sessions: Sessions::default(),
             personal_namespace: centrifuge.personal_channel.then(|| centrifuge.personal_namespace.clone()),
         })
     }

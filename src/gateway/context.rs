@@ -106,6 +106,8 @@ pub struct Context<'a> {
     messages: Option<u32>,
     /// When the handler's timer expires, if this call has set it; `u64::MAX` is never.
     timer_ms: Option<u64>,
+    /// The peer has given a sign of life elsewhere.
+    is_alive: bool,
     origin: &'a Origin,
     link: Option<&'a Arc<Link>>,
     /// The link, if this call has made it.
@@ -127,6 +129,8 @@ pub(crate) struct Outcome {
     pub(crate) subscriptions: usize,
     /// When the handler's timer expires, if the call has set it; `u64::MAX` is never.
     pub(crate) timer_ms: Option<u64>,
+    /// Whether [`Context::confirm_alive`] was called.
+    pub(crate) is_alive: bool,
     /// What the connection's handles share, if the call has made it.
     pub(crate) link: Option<Arc<Link>>,
 }
@@ -184,6 +188,7 @@ impl<'a> Context<'a> {
             input: None,
             messages: None,
             timer_ms: None,
+            is_alive: false,
             origin,
             link,
             new_link: None,
@@ -197,8 +202,18 @@ impl<'a> Context<'a> {
 
     /// The results of the call.
     pub(crate) fn outcome(self) -> Outcome {
-        let Context { is_closed, is_delivery_resumed, input, messages, subscriptions, timer_ms, new_link, .. } = self;
-        Outcome { is_closed, is_delivery_resumed, input, messages, subscriptions, timer_ms, link: new_link }
+        let Context {
+            is_closed,
+            is_delivery_resumed,
+            input,
+            messages,
+            subscriptions,
+            timer_ms,
+            is_alive,
+            new_link,
+            ..
+        } = self;
+        Outcome { is_closed, is_delivery_resumed, input, messages, subscriptions, timer_ms, is_alive, link: new_link }
     }
 
     /// The connection's id: unique on its shard while it is open.
@@ -341,6 +356,11 @@ impl<'a> Context<'a> {
     /// with several requests per message.
     pub fn count_as(&mut self, messages: u32) {
         self.messages = Some(messages);
+    }
+
+    /// Counts as a sign of life of the peer: for streams, whose peers answer by other requests.
+    pub fn confirm_alive(&mut self) {
+        self.is_alive = true;
     }
 
     /// Number of the connection's subscriptions, including those requested in this call.

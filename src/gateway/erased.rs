@@ -20,6 +20,9 @@ pub(crate) trait ErasedHandler {
     fn on_connect(&mut self, conn: &mut Context<'_>, peer: Option<IpAddr>) -> Result<Accept, Refusal>;
     /// As [`Handler::on_get`]; keeps the state of a stream.
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal>;
+    fn body_bytes_max(&self) -> Option<usize>;
+    /// As [`Handler::on_post`]; keeps the state of a stream.
+    fn on_post(&mut self, conn: &mut Context<'_>, request: &Get<'_>, body: &[u8]) -> Result<Response, Refusal>;
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>);
     fn on_resume(&mut self, conn: &mut Context<'_>);
     fn on_answer(&mut self, conn: &mut Context<'_>, request_id: u32, answer: Answer);
@@ -53,6 +56,18 @@ struct States<S> {
 impl<H: Handler> Stateful<H> {
     pub(crate) fn new(handler: H) -> Stateful<H> {
         Stateful { handler, states: States { none: (), by_slot: Vec::new() } }
+    }
+
+    /// Keeps the state of a stream.
+    fn keep_state(&mut self, conn: ConnId, response: Response<H::State>) -> Response {
+        match response {
+            Response::Page(page) => Response::Page(page),
+            Response::Stream(stream) => {
+                let (state, stream) = stream.split();
+                self.states.insert(conn, state);
+                Response::Stream(stream)
+            }
+        }
     }
 }
 
@@ -111,14 +126,17 @@ impl<H: Handler> ErasedHandler for Stateful<H> {
     }
 
     fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
-        match self.handler.on_get(conn, request)? {
-            Response::Page(page) => Ok(Response::Page(page)),
-            Response::Stream(stream) => {
-                let (state, stream) = stream.split();
-                self.states.insert(conn.id(), state);
-                Ok(Response::Stream(stream))
-            }
-        }
+        let response = self.handler.on_get(conn, request)?;
+        Ok(self.keep_state(conn.id(), response))
+    }
+
+    fn body_bytes_max(&self) -> Option<usize> {
+        self.handler.body_bytes_max()
+    }
+
+    fn on_post(&mut self, conn: &mut Context<'_>, request: &Get<'_>, body: &[u8]) -> Result<Response, Refusal> {
+        let response = self.handler.on_post(conn, request, body)?;
+        Ok(self.keep_state(conn.id(), response))
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, message: Message<'_>) {

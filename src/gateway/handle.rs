@@ -62,7 +62,7 @@ pub(crate) enum Letter {
     /// Close the connection.
     Close(CloseCode, Box<str>),
     /// Pass a reply to the connection's handler.
-    Reply(u32, Arc<dyn Any + Send + Sync>),
+    Reply(u32, Arc<dyn Any + Send + Sync>, usize),
 }
 
 /// The way from any thread to the shards.
@@ -118,12 +118,12 @@ impl Handle {
 
     /// Passes the reply to one of the handler's own requests to the connection's handler, which receives it in
     /// [`on_reply`](super::Handler::on_reply): for work that other threads do for a handler. A reply that finds the
-    /// queue full is not lost: send it again.
+    /// queue full is not lost: send it again. `bytes` is its approximate size in memory.
     ///
     /// # Errors
     /// [`SendError`]
-    pub fn reply(&self, request_id: u32, reply: Arc<dyn Any + Send + Sync>) -> Result<(), SendError> {
-        self.0.deliver(Letter::Reply(request_id, reply))
+    pub fn reply(&self, request_id: u32, reply: Arc<dyn Any + Send + Sync>, bytes: usize) -> Result<(), SendError> {
+        self.0.deliver(Letter::Reply(request_id, reply, bytes))
     }
 
     /// Whether the connection is open.
@@ -169,8 +169,7 @@ impl Letter {
         match self {
             Letter::Message(_, payload) => payload.len(),
             Letter::Close(_, reason) => reason.len(),
-            // Handlers bound their requests, and with them the replies.
-            Letter::Reply(..) => 0,
+            Letter::Reply(_, _, bytes) => *bytes,
         }
     }
 }

@@ -88,6 +88,28 @@ pub trait Handler {
         Err(Refusal::new(400, "this handler serves HTTP only"))
     }
 
+    /// The maximum size, in bytes, of the body of a POST request to this route; `None`, the default, rejects POST
+    /// requests with 405. Where they are accepted, the server also answers preflight requests of the pages that may
+    /// connect.
+    fn body_bytes_max(&self) -> Option<usize> {
+        None
+    }
+
+    /// A peer sends a POST request; `request` has its path, query and header fields. Respond as in
+    /// [`on_get`](Self::on_get). The body has arrived whole.
+    ///
+    /// # Errors
+    /// As [`on_get`](Self::on_get).
+    fn on_post(
+        &mut self,
+        conn: &mut Context<'_>,
+        request: &Get<'_>,
+        body: &[u8],
+    ) -> Result<Response<Self::State>, Refusal> {
+        let _ = (conn, request, body);
+        Err(Refusal::new(405, "use GET"))
+    }
+
     /// A complete message has arrived. Text is valid UTF-8.
     fn on_message(&mut self, conn: &mut Context<'_>, state: &mut Self::State, message: Message<'_>);
 

@@ -34,9 +34,10 @@ pub enum Response<S = ()> {
     Stream(Stream<S>),
 }
 
-/// A complete response to a GET request, with status 200.
+/// A complete response to a GET or POST request, with status 200, or 204 if it is [empty](Page::empty).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
+    pub(crate) status: u16,
     pub(crate) content_type: &'static str,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) body: Cow<'static, [u8]>,
@@ -104,7 +105,12 @@ impl<S> Accept<S> {
 impl Page {
     /// A page with this `Content-Type` and body.
     pub fn new(content_type: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Page {
-        Page { content_type, headers: Vec::new(), body: body.into() }
+        Page { status: 200, content_type, headers: Vec::new(), body: body.into() }
+    }
+
+    /// A response without a body.
+    pub fn empty() -> Page {
+        Page { status: 204, ..Page::new("text/plain", &b""[..]) }
     }
 
     /// Adds a header field. The server omits a value that is not valid in a header field.

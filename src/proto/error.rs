@@ -132,6 +132,10 @@ pub enum HandshakeError {
     ExtensionsInvalid,
     /// The request has a body. Its bytes would be taken for frames.
     BodyUnexpected,
+    /// The length of the body isn't given by one `Content-Length` (RFC 9112 §6.3).
+    BodyLengthInvalid,
+    /// The body is longer than its receiver takes.
+    BodyTooLarge,
 }
 
 impl HandshakeError {
@@ -149,8 +153,10 @@ impl HandshakeError {
             | Self::HeaderNotText
             | Self::SubprotocolsInvalid
             | Self::ExtensionsInvalid
-            | Self::BodyUnexpected => 400,
+            | Self::BodyUnexpected
+            | Self::BodyLengthInvalid => 400,
             Self::MethodNotAllowed => 405,
+            Self::BodyTooLarge => 413,
             Self::TargetTooLong => 414,
             Self::NotAnUpgrade | Self::VersionUnsupported => 426,
             Self::HeadTooLarge | Self::TooManyHeaders => 431,
@@ -181,6 +187,8 @@ impl fmt::Display for HandshakeError {
             Self::SubprotocolsInvalid => "Sec-WebSocket-Protocol must be a comma-separated list of tokens",
             Self::ExtensionsInvalid => "Sec-WebSocket-Extensions must be as in RFC 6455 section 9.1",
             Self::BodyUnexpected => "send the opening handshake without a body",
+            Self::BodyLengthInvalid => "send one Content-Length, and no Transfer-Encoding",
+            Self::BodyTooLarge => "the body is too large; send less in one request",
         })
     }
 }

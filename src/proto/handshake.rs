@@ -148,14 +148,19 @@ pub fn encode_response(
     extra_headers: &[(&str, &str)],
 ) {
     encode_status_line(out, status);
-    encode_header(out, "Content-Type", content_type);
-    encode_header(out, "Content-Length", &body.len().to_string());
+    // A response with 204 ends with its head (RFC 9110 §15.3.5).
+    if status != 204 {
+        encode_header(out, "Content-Type", content_type);
+        encode_header(out, "Content-Length", &body.len().to_string());
+    }
     encode_header(out, "Connection", "close");
     for (name, value) in extra_headers {
         encode_header(out, name, value);
     }
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(body);
+    if status != 204 {
+        out.extend_from_slice(body);
+    }
 }
 
 /// Appends the head of a response with a body that ends when the connection closes.

@@ -38,6 +38,20 @@ impl<'a> RequestHead<'a> {
         self.single(name).ok().flatten()
     }
 
+    /// Length of the request's body, which follows the head (RFC 9112 §6.3): at most `max` bytes.
+    ///
+    /// # Errors
+    /// [`BodyLengthInvalid`](HandshakeError::BodyLengthInvalid): there is not exactly one valid `Content-Length`, or a
+    /// `Transfer-Encoding`, on which proxies may disagree. [`BodyTooLarge`](HandshakeError::BodyTooLarge).
+    pub fn body_len(&self, max: usize) -> Result<usize, HandshakeError> {
+        let length = self.single("Content-Length").ok().flatten();
+        let length = length.filter(|length| !length.is_empty() && length.bytes().all(|byte| byte.is_ascii_digit()));
+        let length = length.filter(|_| self.values("Transfer-Encoding").next().is_none());
+        let length = length.ok_or(HandshakeError::BodyLengthInvalid)?;
+        // A length that does not fit the type is too large, too.
+        length.parse().ok().filter(|length| *length <= max).ok_or(HandshakeError::BodyTooLarge)
+    }
+
     /// Like [`header`](Self::header), but returns why a value can't be read.
     pub(super) fn single(&self, name: &str) -> Result<Option<&'a str>, HandshakeError> {
         let mut values = self.values(name);

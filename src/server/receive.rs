@@ -27,6 +27,13 @@ use crate::proto::{
 use crate::ring::{Completion, Errno, Ring};
 use crate::topics::Encoding;
 
+/// What pages may send to routes that take POST requests (Fetch Standard, CORS protocol).
+const PREFLIGHT: [(&str, &str); 3] = [
+    ("Access-Control-Allow-Methods", "GET, POST"),
+    ("Access-Control-Allow-Headers", "content-type, authorization"),
+    ("Access-Control-Max-Age", "600"),
+];
+
 /// The body of a 404 response to a path without a route.
 const NOT_FOUND: &str = "not found: this server has no route for the path";
 
@@ -277,7 +284,7 @@ impl<R: Ring> Shard<'_, R> {
 impl InputContext<'_> {
     /// Resumes a paused input: first the handler's own backlog, then the unread bytes.
     pub(super) fn resume(&mut self) -> Progress {
-        if self.slot.conn.phase.takes_messages() {
+        if self.slot.conn.phase.takes_messages() || self.slot.conn.phase == Phase::Streaming {
             match self.resume_handler() {
                 Ok(Progress::Continue) => {}
                 Ok(progress) => return progress,
@@ -357,23 +364,25 @@ impl InputContext<'_> {
 
     /// Parses the opening handshake from `held`, the earlier pieces, and `input`, then any frames behind it.
     fn read_handshake(&mut self, mut held: Vec<u8>, input: &mut [u8]) -> Progress {
-        let whole = if held.is_empty() {
-            input
-        } else {
+        let is_held = !held.is_empty();
+        if is_held {
             held.extend_from_slice(input);
-            &mut held[..]
-        };
-        let (progress, head_len) = match decode_request_head(whole) {
-            Ok(Some((head, head_len))) => (self.on_request(&head), head_len),
+        }
+        let whole: &mut [u8] = if is_held { &mut held } else { input };
+        let (progress, request_len) = match self.whole_request(whole) {
+            Ok(Some((head, head_len, request_len))) => {
+                (self.on_request(&head, &whole[head_len..request_len]), request_len)
+            }
             Ok(None) => {
-                self.slot.conn.phase = Phase::Handshake(whole.to_vec());
+                let held = if is_held { held } else { whole.to_vec() };
+                self.slot.conn.phase = Phase::Handshake(held);
                 return Progress::Continue;
             }
             Err(error) => (self.refuse(error), 0),
         };
         match progress {
             Progress::Continue if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
-                self.read_new_frames(&mut whole[head_len..])
+                self.read_new_frames(&mut whole[request_len..])
             }
             other => other,
         }
@@ -421,13 +430,37 @@ impl InputContext<'_> {
         self.is_opened = true;
     }
 
-    fn on_request(&mut self, head: &RequestHead<'_>) -> Progress {
+    /// The head of the request at the front of `input`, its length, and the length with the body, once that has arrived
+    /// whole.
+    fn whole_request<'i>(
+        &mut self,
+        input: &'i [u8],
+    ) -> Result<Option<(RequestHead<'i>, usize, usize)>, HandshakeError> {
+        let Some((head, head_len)) = decode_request_head(input)? else { return Ok(None) };
+        let body_len = match self.body_bytes_max(&head) {
+            Some(max) if head.method == "POST" => head.body_len(max)?,
+            _ => 0,
+        };
+        let request_len = head_len + body_len;
+        Ok((input.len() >= request_len).then_some((head, head_len, request_len)))
+    }
+
+    /// The maximum size of a body, if the request's route takes one.
+    fn body_bytes_max(&mut self, head: &RequestHead<'_>) -> Option<usize> {
+        let (route, _) = self.routes.find(head.path, self.listener.routes)?;
+        self.routes.handler(route).body_bytes_max()
+    }
+
+    fn on_request(&mut self, head: &RequestHead<'_>, body: &[u8]) -> Progress {
         match self.finder.find(self.slot.id.slot, self.peer, head) {
             Ok(client) => self.peer = client,
             Err(shed) => {
                 self.shed = Some(shed);
                 return self.over(CloseCause::Refused);
             }
+        }
+        if matches!(head.method, "POST" | "OPTIONS") && self.body_bytes_max(head).is_some() {
+            return self.on_body_request(head, body);
         }
         let route = self.routes.find(head.path, self.listener.routes);
         let upgrade = match (Upgrade::from_request(head), route) {
@@ -438,7 +471,7 @@ impl InputContext<'_> {
                     return self.refuse_page(refused);
                 }
                 if let Some((route, rest)) = route {
-                    return self.on_get_request(route, rest, origin, head);
+                    return self.respond(route, rest, origin, head, None);
                 }
                 return self.refuse_with(Refusal::new(404, NOT_FOUND));
             }
@@ -514,8 +547,31 @@ impl InputContext<'_> {
         self.is_opened = true;
     }
 
-    /// Answers a GET without an upgrade.
-    fn on_get_request(&mut self, route: u8, rest: &str, origin: Option<&str>, head: &RequestHead<'_>) -> Progress {
+    /// Answers a POST request, or the question of a browser whether its page may send one.
+    fn on_body_request(&mut self, head: &RequestHead<'_>, body: &[u8]) -> Progress {
+        let origin = head.header("Origin");
+        if let Err(refused) = self.allowed_origins.check_get(origin, head.host, self.listener.on_loopback) {
+            return self.refuse_page(refused);
+        }
+        if head.method == "OPTIONS" {
+            let mut headers = PREFLIGHT.map(|(name, value)| (name, value.to_owned())).to_vec();
+            add_origin(&mut headers, origin);
+            encode_page(self.out, 204, "", b"", &headers);
+            return self.over(CloseCause::Answered);
+        }
+        let (route, rest) = self.routes.find(head.path, self.listener.routes).expect("a route takes the body");
+        self.respond(route, rest, origin, head, Some(body))
+    }
+
+    /// Has the handler answer a GET without an upgrade, or a POST with its body.
+    fn respond(
+        &mut self,
+        route: u8,
+        rest: &str,
+        origin: Option<&str>,
+        head: &RequestHead<'_>,
+        body: Option<&[u8]>,
+    ) -> Progress {
         let mut first_out = Vec::new();
         let mut context = Context::new(ContextParts {
             id: self.slot.id,
@@ -528,14 +584,17 @@ impl InputContext<'_> {
             link: None,
         });
         let (path, handler) = self.routes.entry(route);
-        let response = handler.on_get(&mut context, &Get { route: path, rest, head, peer: self.peer });
-        let Outcome { is_closed, timer_ms, link, .. } = context.outcome();
+        let request = Get { route: path, rest, head, peer: self.peer };
+        let response = match body {
+            Some(body) => handler.on_post(&mut context, &request, body),
+            None => handler.on_get(&mut context, &request),
+        };
+        let Outcome { is_closed, input, timer_ms, link, .. } = context.outcome();
         match response {
-            Ok(Response::Page(Page { content_type, mut headers, body })) => {
+            Ok(Response::Page(Page { status, content_type, mut headers, body })) => {
                 discard(self.commands, link);
                 add_origin(&mut headers, origin);
-                let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-                encode_response(self.out, 200, content_type, &body, &headers);
+                encode_page(self.out, status, content_type, &body, &headers);
                 self.over(CloseCause::Answered)
             }
             Ok(Response::Stream(Stream { content_type, mut headers, encoding, heartbeat, .. })) => {
@@ -547,6 +606,7 @@ impl InputContext<'_> {
                 self.slot.conn.heartbeat = heartbeat;
                 self.slot.encoding = encoding;
                 self.slot.route = Some(route);
+                self.slot.set_input(input.unwrap_or_default());
                 self.is_opened = true;
                 if is_closed { Progress::Closed } else { Progress::Continue }
             }
@@ -712,6 +772,12 @@ fn add_origin(headers: &mut Vec<(&'static str, String)>, origin: Option<&str>) {
         headers.push(("Access-Control-Allow-Origin", origin.to_owned()));
         headers.push(("Vary", "Origin".to_owned()));
     }
+}
+
+/// Appends a whole response.
+fn encode_page(out: &mut Vec<u8>, status: u16, content_type: &str, body: &[u8], headers: &[(&'static str, String)]) {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    encode_response(out, status, content_type, body, &headers);
 }
 
 /// Counts a peer's input against the rate limit, if there is one.

@@ -281,7 +281,7 @@ impl<R: Ring> Shard<'_, R> {
                 self.call_handler(slot, |_, context| context.close(code, &reason));
                 0
             }
-            Letter::Reply(request_id, reply) => {
+            Letter::Reply(request_id, reply, _) => {
                 self.call_handler(slot, |handler, context| handler.on_reply(context, request_id, &*reply));
                 0
             }

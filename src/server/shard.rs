@@ -433,8 +433,12 @@ impl<'m, R: Ring> Shard<'m, R> {
             link,
         });
         call(self.routes.handler(route), &mut context);
-        let Outcome { is_closed, is_delivery_resumed, input, timer_ms, link, .. } = context.outcome();
+        let Outcome { is_closed, is_delivery_resumed, input, timer_ms, is_alive, link, .. } = context.outcome();
         entry.keep(timer_ms, link);
+        if is_alive {
+            let heartbeat = entry.conn.heartbeat;
+            entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
+        }
         if is_delivery_resumed {
             self.end_first_reply(slot, start);
         } else {

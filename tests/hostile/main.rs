@@ -15,6 +15,7 @@ mod backend;
 mod commands;
 mod control;
 mod crowds;
+mod emulation;
 mod events;
 mod floods;
 mod history;

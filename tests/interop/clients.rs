@@ -82,6 +82,9 @@ pub(crate) static BROWSER_EVENT_SOURCE: LazyLock<Client> = LazyLock::new(|| node
 /// Node.js with the package `centrifuge`.
 pub(crate) static CENTRIFUGE_NODE: LazyLock<Client> = LazyLock::new(|| node("centrifuge/node.js"));
 
+/// Node.js with the package `centrifuge`, whose WebSockets are blocked.
+pub(crate) static CENTRIFUGE_EMULATED: LazyLock<Client> = LazyLock::new(|| node("centrifuge/emulated.js"));
+
 /// Node.js steering a browser with the package `centrifuge`.
 pub(crate) static CENTRIFUGE_BROWSER: LazyLock<Client> = LazyLock::new(|| node("centrifuge/browser.js"));
 

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::backend::{BackendAnswer, BackendCall, BackendResult, CallKind, Later};
 use super::call::{Admission, Call, Failure, Outcome};
+use super::handler::send;
 use super::protocol::{ClientError, Disconnect, SubscribeRequest, Unsubscribed};
-use super::reply::{ErrorReply, Reply, RpcResult};
-use super::session::{Asked, Ended, Grant, PendingCall, Renewal, Stage, Subscriber, WaitingSubscribe, Wire};
+use super::reply::{DisconnectPush, ErrorReply, Push, Reply, RpcResult};
+use super::session::{Asked, Ended, Grant, PendingCall, Renewal, Stage, Subscriber, WaitingSubscribe};
 use super::token::ConnectionClaims;
 use crate::limits::{BACKEND_RETRY_S, CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
 use crate::proto::CloseCode;
@@ -17,6 +18,12 @@ use crate::topics::{Draft, TopicName};
 impl Call<'_, '_> {
     /// Closes the connection, and notes with what.
     pub(super) fn close(&mut self, code: CloseCode, reason: &str) {
+        if self.session.wire.is_stream() && self.session.closed_with.is_none() {
+            // The end of a stream has no code: a push before it has.
+            let disconnect = Some(DisconnectPush { code: u32::from(code.0), reason: reason.to_owned() });
+            let push = Reply::push(Push { disconnect, ..Push::default() });
+            send(self.conn, self.session.wire, &mut Vec::new(), &push);
+        }
         self.session.closed_with.get_or_insert_with(|| (code.0, reason.to_owned()));
         self.conn.close(code, reason);
     }
@@ -29,13 +36,11 @@ impl Call<'_, '_> {
         let timeout_ms = u64::try_from(backend.timeout(kind).as_millis()).unwrap_or(u64::MAX);
         let timeout_ms = self.conn.clock().now_ms.saturating_add(timeout_ms);
         self.session.calls.push(PendingCall { request_id, command, timeout_ms, asked });
-        let protocol = match self.session.wire {
-            Wire::Json => "json",
-            Wire::Protobuf => "protobuf",
-        };
+        let protocol = if self.session.wire.is_json() { "json" } else { "protobuf" };
         let mut call = BackendCall {
             client: self.session.client.to_string(),
             protocol,
+            transport: self.session.wire.transport(),
             headers: self.session.headers.clone(),
             user: self.session.user.to_string(),
             meta: self.session.meta.clone(),

@@ -84,7 +84,7 @@ pub struct BackendCall {
     pub kind: CallKind,
     /// The connection's name.
     pub client: String,
-    /// The transport: `websocket`.
+    /// The transport: `websocket`, `http_stream` or `sse`.
     pub transport: &'static str,
     /// The client's encoding: `json` or `protobuf`.
     pub protocol: &'static str,
@@ -241,7 +241,7 @@ impl Responder {
     /// The responder itself: the queue is full.
     pub fn try_answer(mut self, answer: &Arc<BackendAnswer>) -> Result<(), Responder> {
         let Some(handle) = self.handle.take() else { return Ok(()) };
-        match handle.reply(self.request_id, answer.clone()) {
+        match handle.reply(self.request_id, answer.clone(), size_of::<BackendAnswer>()) {
             Err(SendError::Full) => {
                 self.handle = Some(handle);
                 Err(self)
@@ -260,7 +260,7 @@ impl Responder {
         let Some(handle) = self.handle.take() else { return };
         let answer: Arc<BackendAnswer> = Arc::new(answer);
         for _ in 0..HANDLE_RETRY_TIMES {
-            if handle.reply(self.request_id, answer.clone()) != Err(SendError::Full) {
+            if handle.reply(self.request_id, answer.clone(), size_of::<BackendAnswer>()) != Err(SendError::Full) {
                 return;
             }
             thread::sleep(Duration::from_millis(HANDLE_RETRY_MS));

@@ -11,7 +11,7 @@ use super::protocol::{
 use super::reply::{ConnectResult, Done, RefreshResult, Reply, SubRefreshResult};
 use super::session::{
     Asked, Channel, Connecting, Ended, ExpiryRules, Grant, Renewal, RequestKind, Session, Stage, Subscriber,
-    Subscribing, WaitingSubscribe, Wire,
+    Subscribing, WaitingSubscribe,
 };
 use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
@@ -20,6 +20,9 @@ use crate::topics::{Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, Positio
 
 /// The server's version in connect replies.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The name of this node: there is one.
+const NODE: &str = "ringfeed";
 
 /// A handler call for one client.
 pub(super) struct Call<'a, 'c> {
@@ -163,6 +166,8 @@ impl Call<'_, '_> {
             expires,
             ttl,
             // Rounded up: the client gives up some seconds after an expected ping.
+            session: self.session.emulation.map(|session| format!("{session:032x}")).unwrap_or_default(),
+            node: if self.session.wire.is_stream() { NODE.to_owned() } else { String::new() },
             ping: ping_ms.div_ceil(1000) as u32,
             pong: ping_ms > 0,
             ..ConnectResult::default()
@@ -295,7 +300,7 @@ impl Call<'_, '_> {
             true => self.require_backend(CallKind::Publish)?,
             false => check(namespace.publish, self.session, &topic)?,
         }
-        let is_text = self.session.wire == Wire::Json || std::str::from_utf8(request.data).is_ok();
+        let is_text = self.session.wire.is_json() || std::str::from_utf8(request.data).is_ok();
         let mut draft = Draft::new(topic, is_text, Bytes::copy_from_slice(request.data));
         draft.info = Some(self.session.client_info(request.channel));
         if asks {

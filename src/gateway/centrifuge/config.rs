@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::backend::{Backend, CallKind};
+use super::emulation::Sessions;
 use super::session::ExpiryRules;
 use super::token::TokenVerifier;
 use crate::limits::{CENTRIFUGE_MESSAGE_BYTES_MAX, PING_INTERVAL_MS, TOKEN_GRACE_MS};
@@ -33,6 +34,8 @@ pub struct CentrifugeConfig {
     pub personal_namespace: Option<String>,
     /// Receives what happens to clients; `None` is nobody.
     pub events: Option<Arc<dyn EventSink>>,
+    /// The clients of streams, shared by all handlers of a server.
+    pub sessions: Sessions,
 }
 
 impl CentrifugeConfig {
@@ -89,6 +92,7 @@ impl Default for CentrifugeConfig {
             backend: None,
             personal_namespace: None,
             events: None,
+            sessions: Sessions::default(),
         }
     }
 }

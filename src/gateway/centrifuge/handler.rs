@@ -9,24 +9,39 @@ use super::backend::BackendAnswer;
 use super::call::{Call, Failure};
 use super::clients::Clients;
 use super::config::CentrifugeConfig;
+use super::emulation::Emulated;
 use super::json::{JsonReader, encode_reply_json};
 use super::pace::Wait;
 use super::protobuf::{encode_reply_protobuf, read_protobuf};
 use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
-use super::push::{JSON, JSON_PING, PROTOBUF, PROTOBUF_PING};
+use super::push::{
+    EVENT_PING, EVENT_STREAM, JSON, JSON_LINES, JSON_PING, LINE_PING, PROTOBUF, PROTOBUF_PING, PROTOBUF_STREAM,
+    PROTOBUF_STREAM_PING, encode_event,
+};
 use super::reply::{Push, RefreshPush, Reply};
 use super::session::{Connecting, Ended, Grant, Renewal, Session, Stage, Subscriber, Wire};
 use crate::buf::ConnId;
-use crate::conn::CloseCause;
-use crate::gateway::{Accept, Context, Handler, Refusal, Request as Handshake, UserAction, UserCommand};
-use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
+use crate::conn::{CloseCause, Heartbeat};
+use crate::gateway::{
+    Accept, Context, Get, Handler, Refusal, Request as Handshake, Response, Stream, UserAction, UserCommand,
+};
+use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, EMULATION_BYTES_MAX, EMULATION_UNREAD_BYTES_MAX};
 use crate::proto::{CloseCode, Message, MessageKind};
-use crate::topics::{Answer, Event, Namespaces, TopicName};
+use crate::topics::{Answer, Encoding, Event, Namespaces, TopicName};
 
 /// Serves Centrifugo's client protocol, version 2, in JSON and Protobuf.
 pub struct Centrifuge {
+    transport: Transport,
     reader: JsonReader,
     conversations: Conversations,
+}
+
+/// What carries the replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    WebSocket,
+    HttpStream,
+    EventStream,
 }
 
 /// All except the reader, since commands borrow from its buffers while they run.
@@ -38,10 +53,25 @@ struct Conversations {
 }
 
 impl Centrifuge {
-    /// A handler for one shard.
+    /// A handler of WebSockets for one shard.
     pub fn new(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        Centrifuge::over(Transport::WebSocket, config)
+    }
+
+    /// A handler of HTTP streams for one shard: replies are the lines of a response to a POST request, whose body has
+    /// the first commands. Further ones arrive by [`Emulation`](super::Emulation).
+    pub fn http_stream(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        Centrifuge::over(Transport::HttpStream, config)
+    }
+
+    /// The same for event streams, where the first commands are the parameter `cf_connect` of a GET request.
+    pub fn event_stream(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        Centrifuge::over(Transport::EventStream, config)
+    }
+
+    fn over(transport: Transport, config: Arc<CentrifugeConfig>) -> Centrifuge {
         let conversations = Conversations { config, clients: Clients::default(), scratch: Vec::new() };
-        Centrifuge { reader: JsonReader::default(), conversations }
+        Centrifuge { transport, reader: JsonReader::default(), conversations }
     }
 }
 
@@ -49,25 +79,46 @@ impl Handler for Centrifuge {
     type State = ();
 
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Handshake<'_>) -> Result<Accept, Refusal> {
-        let Conversations { config, clients, .. } = &mut self.conversations;
+        if self.transport != Transport::WebSocket {
+            return Err(Refusal::new(400, "no WebSocket here: connect to /connection/websocket"));
+        }
         let (wire, subprotocol) = choose_wire(request);
         let has_frame_pings = query_has(request, "cf_ws_frame_ping_pong", "true");
-        let (encoding, heartbeat) = match wire {
-            Wire::Json => (*JSON, *JSON_PING),
-            Wire::Protobuf => (*PROTOBUF, *PROTOBUF_PING),
-        };
-        let name = clients.new_name();
-        let headers = wanted_headers(config, request);
-        let mut session = Session::new(conn.id(), wire, name, !has_frame_pings);
-        session.headers = headers;
-        clients.insert(session);
-        conn.set_timer(Duration::from_millis(CENTRIFUGE_STALE_MS));
-        let accept = Accept::default().message_bytes_max(config.message_bytes_max).encoding(encoding);
+        let (encoding, heartbeat) = forms(wire);
+        self.conversations.begin(conn, wire, !has_frame_pings, request);
+        let message_bytes_max = self.conversations.config.message_bytes_max;
+        let accept = Accept::default().message_bytes_max(message_bytes_max).encoding(encoding);
         let accept = if has_frame_pings { accept } else { accept.heartbeat(heartbeat) };
         Ok(match subprotocol {
             Some(subprotocol) => accept.subprotocol(subprotocol),
             None => accept,
         })
+    }
+
+    fn on_get(&mut self, conn: &mut Context<'_>, request: &Get<'_>) -> Result<Response, Refusal> {
+        match (self.transport, request.query("cf_connect")) {
+            (Transport::EventStream, Some(commands)) => {
+                Ok(self.stream(conn, Wire::EventStream, request, commands.as_bytes()))
+            }
+            (Transport::EventStream, None) => Err(Refusal::new(400, "send a connect command as cf_connect")),
+            (Transport::HttpStream, _) => Err(Refusal::new(405, "use POST")),
+            (Transport::WebSocket, _) => {
+                Err(Refusal::new(426, "this is a WebSocket endpoint: connect to it with a WebSocket client"))
+            }
+        }
+    }
+
+    fn body_bytes_max(&self) -> Option<usize> {
+        (self.transport != Transport::WebSocket).then_some(EMULATION_BYTES_MAX)
+    }
+
+    fn on_post(&mut self, conn: &mut Context<'_>, request: &Get<'_>, body: &[u8]) -> Result<Response, Refusal> {
+        let wire = match self.transport {
+            Transport::EventStream => Wire::EventStream,
+            _ if request.header("Content-Type") == Some("application/octet-stream") => Wire::ProtobufStream,
+            _ => Wire::JsonLines,
+        };
+        Ok(self.stream(conn, wire, request, body))
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
@@ -99,6 +150,10 @@ impl Handler for Centrifuge {
         if let Some(answer) = reply.downcast_ref() {
             self.conversations.on_backend_answer(conn, request_id, answer);
         }
+        if let Some(Emulated(commands)) = reply.downcast_ref() {
+            conn.confirm_alive();
+            self.read_emulated(conn, commands);
+        }
         self.conversations.resume_if_answered(conn);
         self.conversations.set_timer(conn);
     }
@@ -121,6 +176,7 @@ impl Handler for Centrifuge {
 
     fn on_close(&mut self, conn: &mut Context<'_>, _: (), cause: CloseCause) {
         self.conversations.report_end(conn, cause);
+        self.conversations.end_emulation(conn);
         self.conversations.clients.remove(conn.id());
     }
 
@@ -134,10 +190,39 @@ impl Handler for Centrifuge {
 }
 
 impl Centrifuge {
+    /// Begins a stream with the first commands.
+    fn stream(&mut self, conn: &mut Context<'_>, wire: Wire, request: &Get<'_>, commands: &[u8]) -> Response {
+        let (encoding, heartbeat) = forms(wire);
+        self.conversations.begin(conn, wire, true, request);
+        self.read(conn, commands);
+        let content_type = match wire {
+            Wire::EventStream => "text/event-stream",
+            Wire::ProtobufStream => "application/octet-stream",
+            _ => "application/json",
+        };
+        let stream = Stream::new(content_type, ()).encoding(encoding).heartbeat(heartbeat);
+        stream.header("Cache-Control", "private, no-store").header("X-Accel-Buffering", "no").into()
+    }
+
+    /// Executes the commands of a stream, after those that wait.
+    fn read_emulated(&mut self, conn: &mut Context<'_>, commands: &[u8]) {
+        let Some(session) = self.conversations.clients.get_mut(conn.id()) else { return };
+        if session.unread.is_empty() {
+            return self.read(conn, commands);
+        }
+        if session.unread.len() + commands.len() > EMULATION_UNREAD_BYTES_MAX {
+            return self.conversations.close(conn, Disconnect::BadRequest("bad request: too many commands wait"));
+        }
+        if session.wire.is_json() {
+            session.unread.push(b'\n');
+        }
+        session.unread.extend_from_slice(commands);
+    }
+
     /// Executes the commands of a message, or of the rest of one. Keeps commands that have to wait, and pauses the
     /// input then.
     fn read(&mut self, conn: &mut Context<'_>, message: &[u8]) {
-        let Centrifuge { reader, conversations } = self;
+        let Centrifuge { reader, conversations, .. } = self;
         let Some(wire) = conversations.clients.get_mut(conn.id()).map(|session| session.wire) else { return };
         let (mut commands, mut wait) = (0, None);
         let mut take = |command: Command<'_>| {
@@ -148,9 +233,9 @@ impl Centrifuge {
             commands += 1;
             conversations.on_command(conn, &command)
         };
-        let outcome = match wire {
-            Wire::Json => reader.read(message, &mut take),
-            Wire::Protobuf => read_protobuf(message, &mut take),
+        let outcome = match wire.is_json() {
+            true => reader.read(message, &mut take),
+            false => read_protobuf(message, &mut take),
         };
         conn.count_as(commands);
         match (outcome, wait) {
@@ -163,6 +248,27 @@ impl Centrifuge {
 }
 
 impl Conversations {
+    /// A client begins.
+    fn begin(&mut self, conn: &mut Context<'_>, wire: Wire, has_pings: bool, request: &Get<'_>) {
+        let name = self.clients.new_name();
+        let mut session = Session::new(conn.id(), wire, name, has_pings);
+        session.headers = wanted_headers(&self.config, request);
+        if wire.is_stream() {
+            let emulation = self.clients.new_name().0;
+            session.emulation = Some(emulation);
+            self.config.sessions.insert(emulation, conn.handle());
+        }
+        self.clients.insert(session);
+        conn.set_timer(Duration::from_millis(CENTRIFUGE_STALE_MS));
+    }
+
+    /// Commands for a stream have no receiver any more.
+    fn end_emulation(&mut self, conn: &Context<'_>) {
+        if let Some(emulation) = self.clients.get_mut(conn.id()).and_then(|session| session.emulation) {
+            self.config.sessions.remove(emulation);
+        }
+    }
+
     fn call<'a, 'c>(&'a mut self, conn: &'a mut Context<'c>) -> Option<Call<'a, 'c>> {
         let session = self.clients.get_mut(conn.id())?;
         Some(Call { session, config: &self.config, conn })
@@ -396,7 +502,7 @@ impl Conversations {
 }
 
 /// The header fields of a handshake that calls of the backend contain, in order.
-fn wanted_headers(config: &CentrifugeConfig, request: &Handshake<'_>) -> Arc<[(Box<str>, Box<str>)]> {
+fn wanted_headers(config: &CentrifugeConfig, request: &Get<'_>) -> Arc<[(Box<str>, Box<str>)]> {
     let Some(backend) = &config.backend else { return Arc::default() };
     let text = |(name, value): (&str, &[u8])| {
         let name = name.to_ascii_lowercase();
@@ -404,6 +510,17 @@ fn wanted_headers(config: &CentrifugeConfig, request: &Handshake<'_>) -> Arc<[(B
         backend.wants_header(&name).then(|| (name.into(), value.into()))
     };
     request.head.headers().filter_map(text).collect()
+}
+
+/// The encoding of pushes on a wire, and its pings.
+fn forms(wire: Wire) -> (Encoding, Heartbeat) {
+    match wire {
+        Wire::Json => (*JSON, *JSON_PING),
+        Wire::Protobuf => (*PROTOBUF, *PROTOBUF_PING),
+        Wire::JsonLines => (*JSON_LINES, *LINE_PING),
+        Wire::ProtobufStream => (*PROTOBUF_STREAM, *PROTOBUF_STREAM_PING),
+        Wire::EventStream => (*EVENT_STREAM, *EVENT_PING),
+    }
 }
 
 /// The encoding that the client requests, and the subprotocol to select.
@@ -425,17 +542,21 @@ fn query_has(request: &Handshake<'_>, name: &str, value: &str) -> bool {
     pairs.filter_map(|pair| pair.split_once('=')).any(|pair| pair == (name, value))
 }
 
-fn send(conn: &mut Context<'_>, wire: Wire, scratch: &mut Vec<u8>, reply: &Reply) {
+/// Sends a reply; `scratch` takes its bytes.
+pub(super) fn send(conn: &mut Context<'_>, wire: Wire, scratch: &mut Vec<u8>, reply: &Reply) {
     scratch.clear();
-    let kind = match wire {
-        Wire::Json => {
-            encode_reply_json(scratch, reply);
-            MessageKind::Text
+    match wire {
+        Wire::Json | Wire::JsonLines => encode_reply_json(scratch, reply),
+        Wire::Protobuf | Wire::ProtobufStream => encode_reply_protobuf(scratch, reply),
+        Wire::EventStream => encode_event(scratch, |out| encode_reply_json(out, reply)),
+    }
+    match wire {
+        Wire::Json => conn.send(Message { kind: MessageKind::Text, payload: scratch }),
+        Wire::Protobuf => conn.send(Message { kind: MessageKind::Binary, payload: scratch }),
+        Wire::JsonLines => {
+            scratch.push(b'\n');
+            conn.write(scratch);
         }
-        Wire::Protobuf => {
-            encode_reply_protobuf(scratch, reply);
-            MessageKind::Binary
-        }
-    };
-    conn.send(Message { kind, payload: scratch });
+        Wire::ProtobufStream | Wire::EventStream => conn.write(scratch),
+    }
 }

@@ -1,4 +1,5 @@
-//! Centrifugo's client protocol, version 2, as its SDKs speak it: JSON and Protobuf over WebSocket.
+//! Centrifugo's client protocol, version 2, as its SDKs speak it: JSON and Protobuf over WebSocket, and over HTTP
+//! streams with [`Emulation`] where a network breaks WebSockets.
 //!
 //! ```text
 //!  message ──json / protobuf──► Command ──call──► request to the shard ──► home shards
@@ -14,7 +15,7 @@
 //! A [`Backend`] may decide on connections, subscriptions and publications, and answers calls.
 //!
 //! Not supported, beyond streams of publications: maps and shared polls (error 108), deltas and filters of
-//! publications, messages to an application (close code 3508), and the unidirectional and emulated transports.
+//! publications, messages to an application (close code 3508), and the unidirectional transports.
 
 mod access;
 mod answer;
@@ -23,6 +24,7 @@ mod backend;
 mod call;
 mod clients;
 mod config;
+mod emulation;
 mod handler;
 mod json;
 mod normalize;
@@ -42,6 +44,7 @@ pub use backend::{
     Backend, BackendAnswer, BackendCall, BackendResult, BadAnswer, CallKind, Later, Responder, SubscriptionOptions,
 };
 pub use config::{CentrifugeConfig, TokenKeys};
+pub use emulation::{Emulation, Sessions};
 pub use handler::Centrifuge;
 pub use json::{JsonReader, encode_reply_json};
 pub use protobuf::{encode_reply_protobuf, read_protobuf};
@@ -50,12 +53,12 @@ pub use protocol::{
     StreamPosition, SubscribeRequest, Taken, Unsubscribed,
 };
 pub use push::{
-    JSON, PROTOBUF, encode_presence_json, encode_presence_protobuf, encode_publication_json,
-    encode_publication_protobuf,
+    EVENT_STREAM, JSON, JSON_LINES, PROTOBUF, PROTOBUF_STREAM, encode_presence_json, encode_presence_protobuf,
+    encode_publication_json, encode_publication_protobuf,
 };
 pub use reply::{
-    ClientInfo, ConnectResult, Done, ErrorReply, HistoryResult, Presence, PresenceEntry, PresenceResult,
-    PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, RpcResult, ServerSubscription,
-    SubRefreshResult, SubscribePush, SubscribeResult, UnsubscribePush,
+    ClientInfo, ConnectResult, DisconnectPush, Done, ErrorReply, HistoryResult, Presence, PresenceEntry,
+    PresenceResult, PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, RpcResult,
+    ServerSubscription, SubRefreshResult, SubscribePush, SubscribeResult, UnsubscribePush,
 };
 pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, TokenKeyError, TokenVerifier};

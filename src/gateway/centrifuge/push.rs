@@ -17,6 +17,15 @@ pub static JSON: LazyLock<Encoding> = LazyLock::new(|| register(Json));
 /// Pushes in Protobuf.
 pub static PROTOBUF: LazyLock<Encoding> = LazyLock::new(|| register(Protobuf));
 
+/// Pushes as lines of JSON.
+pub static JSON_LINES: LazyLock<Encoding> = LazyLock::new(|| register(Lines));
+
+/// Pushes in Protobuf, each with its length.
+pub static PROTOBUF_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(ProtobufStream));
+
+/// Pushes in JSON as events of an event stream.
+pub static EVENT_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(EventStream));
+
 const NO_PONG: Option<(CloseCode, &str)> = Some((CloseCode(3012), "no pong"));
 
 /// The ping in JSON: an empty reply, as one frame.
@@ -24,6 +33,15 @@ pub(super) static JSON_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::r
 
 /// The ping in Protobuf: a reply of no bytes, as one frame.
 pub(super) static PROTOBUF_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\x82\x01\0", NO_PONG));
+
+/// The ping as a line.
+pub(super) static LINE_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"{}\n", NO_PONG));
+
+/// The ping in a Protobuf stream.
+pub(super) static PROTOBUF_STREAM_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\0", NO_PONG));
+
+/// The ping as an event.
+pub(super) static EVENT_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"data: {}\n\n", NO_PONG));
 
 /// Bytes of names, numbers and punctuation in a publication's push.
 const FIXED_BYTES: usize = 60;
@@ -61,6 +79,63 @@ impl Encoder for Protobuf {
     fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
         encode_as(MessageKind::Binary, out, |out| encode_presence_protobuf(out, topic, info, has_joined));
     }
+}
+
+struct Lines;
+
+impl Encoder for Lines {
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_publication_json(out, body);
+        out.push(b'\n');
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        Json.publication_bytes_max(body)
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_presence_json(out, topic, info, has_joined);
+        out.push(b'\n');
+    }
+}
+
+struct ProtobufStream;
+
+impl Encoder for ProtobufStream {
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_publication_protobuf(out, body);
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        Protobuf.publication_bytes_max(body)
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_presence_protobuf(out, topic, info, has_joined);
+    }
+}
+
+struct EventStream;
+
+impl Encoder for EventStream {
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_event(out, |out| encode_publication_json(out, body));
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        Json.publication_bytes_max(body)
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_event(out, |out| encode_presence_json(out, topic, info, has_joined));
+    }
+}
+
+/// Appends an event with the JSON that `encode` appends; it has no newlines.
+pub(super) fn encode_event(out: &mut Vec<u8>, encode: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"data: ");
+    encode(out);
+    out.extend_from_slice(b"\n\n");
 }
 
 /// Appends a message with the payload that `encode` appends.

@@ -114,6 +114,10 @@ pub struct Push {
     #[prost(message, optional, tag = "9")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subscribe: Option<SubscribePush>,
+    /// The server ends the receiver's stream.
+    #[prost(message, optional, tag = "11")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disconnect: Option<DisconnectPush>,
     /// The receiver's connection has a new expiry.
     #[prost(message, optional, tag = "12")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,6 +212,17 @@ pub struct SubscribePush {
     pub data: Bytes,
 }
 
+/// The push of the end of a stream, which has no Close frame.
+#[derive(Clone, PartialEq, Message, Serialize)]
+pub struct DisconnectPush {
+    /// The close code.
+    #[prost(uint32, tag = "1")]
+    pub code: u32,
+    /// The close reason.
+    #[prost(string, tag = "2")]
+    pub reason: String,
+}
+
 /// The push of a new expiry of the connection.
 #[derive(Clone, Copy, PartialEq, Message, Serialize)]
 pub struct RefreshPush {
@@ -254,6 +269,14 @@ pub struct ConnectResult {
     #[prost(bool, tag = "8")]
     #[serde(skip_serializing_if = "is_default")]
     pub pong: bool,
+    /// The name under which a stream's commands arrive.
+    #[prost(string, tag = "9")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub session: String,
+    /// The node that has the session.
+    #[prost(string, tag = "10")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub node: String,
 }
 
 /// An entry of a map, which Protobuf encodes as a list of entries. This one has a value even if that is empty: some

@@ -49,6 +49,8 @@ pub(super) struct Session {
     /// The rest of a message, verbatim: commands that have to wait.
     pub(super) unread: Vec<u8>,
     next_request_id: u32,
+    /// The name of a stream's session, under which its commands arrive.
+    pub(super) emulation: Option<u128>,
     /// With what the server has closed the connection, if it has.
     pub(super) closed_with: Option<(u16, String)>,
     /// What the timer is set for; `None` if that is something else.
@@ -67,8 +69,36 @@ pub(super) struct Due {
 /// The encoding of a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wire {
+    /// A reply is a text message on a WebSocket.
     Json,
+    /// A reply is a binary message on a WebSocket.
     Protobuf,
+    /// A reply is a line of an HTTP response.
+    JsonLines,
+    /// Replies with their lengths are an HTTP response.
+    ProtobufStream,
+    /// A reply is an event of an event stream.
+    EventStream,
+}
+
+impl Wire {
+    pub(super) fn is_json(self) -> bool {
+        !matches!(self, Wire::Protobuf | Wire::ProtobufStream)
+    }
+
+    /// Whether the client's commands arrive by other requests.
+    pub(super) fn is_stream(self) -> bool {
+        !matches!(self, Wire::Json | Wire::Protobuf)
+    }
+
+    /// The name of the transport in calls of the backend.
+    pub(super) fn transport(self) -> &'static str {
+        match self {
+            Wire::Json | Wire::Protobuf => "websocket",
+            Wire::JsonLines | Wire::ProtobufStream => "http_stream",
+            Wire::EventStream => "sse",
+        }
+    }
 }
 
 /// The stage of a client.
@@ -261,6 +291,7 @@ impl Session {
             pace: Pace::default(),
             unread: Vec::new(),
             next_request_id: 0,
+            emulation: None,
             closed_with: None,
             timer: None,
         }
