@@ -90,6 +90,7 @@
 //! |---|---|
 //! | none | the runtime: shards, [`Handler`], topics, feeds and event streams |
 //! | `centrifuge` | Centrifugo's client protocol |
+//! | `cluster` | several nodes with one order over NATS JetStream, with `control` |
 //! | `control` | the control plane, with `centrifuge`, whose server API it serves |
 //! | `client` | the WebSocket client |
 //! | `tls` | wss on the data port |
@@ -164,9 +165,11 @@
 //! | 2 | [`ring`] | io_uring, behind a trait |
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, keep-alive |
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
+//! | 3 | [`cluster`] | several nodes with one order, sans-IO: records, the rules by which all nodes count them, joining |
 //! | 3 | [`gateway`] | the protocol of each path: the [`Handler`] trait, echo, the raw feed, event streams, Centrifugo's protocol |
 //! | 4 | [`server`] | shards: their loop, start and stop |
 //! | 4 | [`backend`] | the application behind the server, over HTTP |
+//! | 4 | [`bridge`] | between shards and a cluster's log in NATS JetStream: a thread |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
 //! | 5 | `testing` | tests of handlers in virtual time |
@@ -175,11 +178,15 @@
 
 #[cfg(feature = "control")]
 pub mod backend;
+#[cfg(feature = "cluster")]
+pub mod bridge;
 pub mod buf;
 #[cfg(feature = "product")]
 pub mod cli;
 #[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 #[cfg(feature = "product")]
 pub mod config;
 pub mod conn;

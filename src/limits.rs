@@ -223,6 +223,9 @@ pub const SHARD_TOPICS_MAX: usize = 1_000_000;
 /// publications that has the same number: the topic itself, or one in so many others.
 pub const EPOCH_NUMBERS: usize = 4096;
 
+/// Time over which a shard closes the connections of subscribers that may have missed publications, in milliseconds.
+pub const GAP_SPREAD_MS: u64 = 5000;
+
 /// Parcels in the queue from one shard, or from the control plane, to a shard, at most.
 pub const MESH_QUEUE_PARCELS: usize = 4096;
 
@@ -582,3 +585,68 @@ pub const PUBLISHER_ROUNDS_MAX: usize = 32;
 /// Milliseconds after a request of the control plane for which a shard lets it run between two slices of a fan-out: the
 /// publisher may wait for a CPU that both share.
 pub const PUBLISHER_RECENT_MS: u64 = 100;
+
+/// Topics with publications that one bucket of a cluster keeps; the one that was published to longest ago makes room.
+/// This is part of the rules by which all nodes count.
+pub const CLUSTER_TOPICS_MAX: usize = 65_536;
+
+/// Bytes of memory for the idempotency keys of one bucket of a cluster, part of the rules as well.
+pub const CLUSTER_KEYS_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Writers of records that one bucket of a cluster remembers, part of the rules as well.
+pub const CLUSTER_WRITERS_MAX: usize = 1024;
+
+/// How long a writer without records is remembered, in milliseconds of log time, part of the rules as well.
+pub const CLUSTER_WRITER_IDLE_MS: u64 = 60 * 60 * 1000;
+
+/// Buckets of a cluster.
+pub const CLUSTER_BUCKETS_MAX: u16 = 64;
+
+/// Bytes of entries that a node puts into one record, unless a single entry is larger.
+pub const CLUSTER_RECORD_BYTES: usize = 64 * 1024;
+
+/// Bytes of the broker's largest message that a record leaves for everything but its entries.
+pub const CLUSTER_RECORD_SPARE_BYTES: usize = 16 * 1024;
+
+/// Bytes of publications of one bucket that wait on a node for a record before more are refused.
+pub const CLUSTER_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Records of a bucket whose hashes a node remembers, to notice a log that was rewritten.
+pub const CLUSTER_RECENT_RECORDS: usize = 4096;
+
+/// Bytes of records that a node keeps behind a gap in a log. Beyond that it drops them, and fetches them later.
+pub const CLUSTER_EARLY_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Bytes of a peer's ledger in one message.
+pub const CLUSTER_SNAPSHOT_PART_BYTES: usize = 256 * 1024;
+
+/// Bytes of a peer's ledger.
+pub const CLUSTER_SNAPSHOT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Other nodes that a node knows.
+pub const CLUSTER_PEERS_MAX: usize = 256;
+
+/// Interval of a node's messages to all others, in milliseconds.
+pub const CLUSTER_HEARTBEAT_MS: u64 = 1000;
+
+/// Silence after which another node is gone, in milliseconds.
+pub const CLUSTER_PEER_GONE_MS: u64 = 5000;
+
+/// How often a node compares its place in a quiet log with the log's end, in milliseconds.
+pub const CLUSTER_POLL_MS: u64 = 2000;
+
+/// How long a log must end before a node's place in it until the node believes that the log has lost its end, in
+/// milliseconds: a new leader of a replicated log may be behind for a moment.
+pub const CLUSTER_REWIND_MS: u64 = 5000;
+
+/// Time without a sign of a record after which it is sent again, in milliseconds.
+pub const CLUSTER_RESEND_MS: u64 = 2000;
+
+/// Bytes of publications that the shards have handed to the bridge of a cluster and that it has not taken.
+pub const CLUSTER_INTAKE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Time for the other nodes of a cluster to answer a question, in milliseconds.
+pub const CLUSTER_ANSWER_MS: u64 = 1000;
+
+/// Questions of a node to all others that are under way.
+pub const CLUSTER_QUESTIONS_MAX: usize = 1024;

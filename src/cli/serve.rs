@@ -13,6 +13,7 @@ use clap::{Args, ValueEnum, value_parser};
 
 use super::{bad_input, log, runtime};
 use crate::backend::{HttpBackend, HttpEvents};
+use crate::bridge::{Bridge, Cluster};
 use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
@@ -24,6 +25,7 @@ use crate::limits::{
 use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, Publisher, Server, ServerConfig};
 use crate::tls::Acceptor;
+use crate::topics::stable_hash;
 
 /// Serves WebSocket subscribers and takes publications.
 ///
@@ -276,6 +278,10 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let namespaces = config.namespaces.clone();
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
     let of_feed = readers.clone();
+    let bridge = match settings.cluster.enabled {
+        true => Some(connect_cluster(settings)?),
+        false => None,
+    };
     let mut builder = Server::builder(config)
         .route("/", || DemoPage)
         .route("/feed/", move || Feed::of(of_feed.clone()))
@@ -287,15 +293,31 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
+    if let Some(bridge) = &bridge {
+        builder = builder.order(bridge.order());
+    }
     let Server { addresses, connections_max, publisher, status, tls, ended } =
         builder.start().map_err(|error| error.to_string())?;
     log_start(settings, status.shards.len(), connections_max);
+    let cluster = bridge.map(|bridge| bridge.run(publisher.clone(), status.clone()));
+    let others = control::Others::new(cluster.as_ref().map(Cluster::peers));
     let live = Live { tls: tls.clone(), tokens, publisher: publisher.clone() };
     let reload = reload(arguments, settings.clone(), live);
     let demo = settings.server.demo;
     let event_counts = events.as_ref().map(HttpEvents::counts);
-    let control =
-        Control { listener, access, publisher, namespaces, status, tls, reload, backend_counts, event_counts, demo };
+    let control = Control {
+        listener,
+        access,
+        publisher,
+        namespaces,
+        status,
+        tls,
+        reload,
+        backend_counts,
+        event_counts,
+        demo,
+        others,
+    };
     let announce = || announce(&settings.listener, &addresses, control_address?, settings.server.demo);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
@@ -305,7 +327,17 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     if events.is_some_and(|events| !events.flush(Duration::from_millis(EVENT_FLUSH_MS))) {
         tracing::warn!("the application has not taken the last events");
     }
+    if let Some(cluster) = cluster {
+        cluster.leave();
+    }
     Ok(ended)
+}
+
+/// Reaches the cluster's log. The hash is of what all nodes should have alike.
+fn connect_cluster(settings: &Settings) -> Result<Bridge, String> {
+    let namespaces = toml::to_string(&settings.namespaces).unwrap_or_default();
+    let hash = stable_hash(0, namespaces.as_bytes());
+    Bridge::connect(&settings.cluster, hash).map_err(|error| error.to_string())
 }
 
 /// Reads the file again, and applies all or nothing. Names what needs a restart.

@@ -173,6 +173,7 @@ mod tests {
                 "log_level" => "debug",
                 "min_version" => "1.3",
                 "slow_consumer" => "conflate",
+                "storage" => "memory",
                 "subscribe" => "nobody",
                 "publish" | "history" | "presence_read" => "anyone",
                 _ => "a",

@@ -117,6 +117,10 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
     match takes {
         ValueKind::Address => value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
         ValueKind::ListenAddress => value.as_str().is_some_and(|text| text.parse::<ListenAddress>().is_ok()),
+        ValueKind::Servers => {
+            let is_text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().is_some_and(|text| !text.is_empty());
+            value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_text))
+        }
         ValueKind::Routes => value.as_array().is_some_and(|list| {
             list.iter().all(|path| path.get_ref().as_str().is_some_and(|path| path.starts_with('/')))
         }),

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use crate::limits::{
-    BACKEND_TIMEOUT_MS_MAX, COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES, SHARDS_MAX,
+    BACKEND_TIMEOUT_MS_MAX, CLUSTER_BUCKETS_MAX, COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX,
+    RECV_BUFFER_BYTES, SHARDS_MAX,
 };
 use crate::topics::Event;
 
@@ -50,6 +51,8 @@ pub(super) enum ValueKind {
     Whole(i64, i64),
     /// An integer within these bounds, or 0.
     WholeOrNone(i64, i64),
+    /// A list of addresses of NATS servers.
+    Servers,
     /// A list of origins.
     Origins,
     /// A list of addresses of proxies.
@@ -458,6 +461,66 @@ const EVENTS: &[Key] = &[
     },
 ];
 
+const CLUSTER: &[Key] = &[
+    Key { name: "enabled", takes: ValueKind::Switch, about: "Be a node of a cluster." },
+    Key {
+        name: "name",
+        takes: ValueKind::Text,
+        about: "The cluster's name: letters, digits, - and _. NATS servers may serve several clusters.",
+    },
+    Key { name: "node", takes: ValueKind::Text, about: "The node's name, for people. Empty: the host's." },
+    Key {
+        name: "servers",
+        takes: ValueKind::Servers,
+        about: "NATS servers. A node uses one, and others when it fails.",
+    },
+    Key {
+        name: "credentials_file",
+        takes: ValueKind::Path,
+        about: "A file with credentials for the NATS servers (.creds). Empty: none.",
+    },
+    Key { name: "user", takes: ValueKind::Text, about: "The user at the NATS servers. Empty: none." },
+    Key { name: "password_file", takes: ValueKind::Path, about: "A file with the user's password. Empty: none." },
+    Key {
+        name: "tls_ca_file",
+        takes: ValueKind::Path,
+        about: "A file with the certificates that NATS servers' certificates are from; TLS is required then. Empty: none.",
+    },
+    Key { name: "tls_cert_file", takes: ValueKind::Path, about: "The node's certificate. Empty: none." },
+    Key { name: "tls_key_file", takes: ValueKind::Path, about: "Its key. Empty: none." },
+    Key {
+        name: "buckets",
+        takes: ValueKind::Whole(1, CLUSTER_BUCKETS_MAX as i64),
+        about: "Logs into which topics are divided, a stream each. Fixed as long as the streams exist.",
+    },
+    Key {
+        name: "replicas",
+        takes: ValueKind::Whole(1, 5),
+        about: "Copies of each log. More than 1 needs as many NATS servers in one cluster.",
+    },
+    Key {
+        name: "storage",
+        takes: ValueKind::Word(&["file", "memory"]),
+        about: "Where NATS keeps the logs. memory is faster, and a restart of all NATS servers begins new epochs.",
+    },
+    Key {
+        name: "log_max_age_ms",
+        takes: ValueKind::Whole(300_000, DAY_MS),
+        about: "Milliseconds that records stay in a log: a node that was away longer joins anew.",
+    },
+    Key { name: "log_max_bytes", takes: ValueKind::Whole(1 << 20, MANY), about: "Bytes of each log." },
+    Key {
+        name: "publish_timeout_ms",
+        takes: ValueKind::Whole(100, DAY_MS),
+        about: "Milliseconds that a publisher waits for the log. An election among NATS servers takes some seconds.",
+    },
+    Key {
+        name: "start_wait_ms",
+        takes: ValueKind::Whole(100, DAY_MS),
+        about: "Milliseconds that a node looks for others when it starts, before it begins new epochs.",
+    },
+];
+
 /// All sections, in the order in which people are shown them.
 pub(super) const SECTIONS: &[Section] = &[
     Section {
@@ -538,6 +601,12 @@ pub(super) const SECTIONS: &[Section] = &[
         about: "The application receives what happens to connections and topics.",
         keys: EVENTS,
     },
+    Section {
+        path: &["cluster"],
+        is_list: false,
+        about: "Several nodes with one order over NATS JetStream: see docs/cluster.md. All nodes need the same settings.",
+        keys: CLUSTER,
+    },
 ];
 
 impl fmt::Display for ValueKind {
@@ -550,6 +619,7 @@ impl fmt::Display for ValueKind {
             ValueKind::Certificates => {
                 f.write_str("a list of pairs, as [{ cert_file = \"cert.pem\", key_file = \"key.pem\" }]")
             }
+            ValueKind::Servers => f.write_str("a list of addresses, as [\"nats://127.0.0.1:4222\"]"),
             ValueKind::Routes => f.write_str("a list of paths, as [\"/feed/\"]"),
             ValueKind::Switch => f.write_str("true or false"),
             ValueKind::Text => f.write_str("a text"),

@@ -39,6 +39,7 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
     {
         return Err(ServeError::NoProxies(listener.address.clone()).to_string());
     }
+    check_cluster(settings)?;
     let centrifuge = settings.centrifuge_config()?;
     check_backend(settings)?;
     settings.server_config().acceptor().map_err(|error| error.to_string())?;
@@ -69,6 +70,22 @@ fn check_backend(settings: &Settings) -> Result<(), String> {
     let is_known = personal.is_ok_and(|topic| settings.topic_namespaces().find(&topic).is_ok());
     if settings.centrifuge.personal_channel && !settings.centrifuge.personal_namespace.is_empty() && !is_known {
         return Err("centrifuge.personal_namespace is not the name of a namespace: add [namespaces.NAME]".to_owned());
+    }
+    Ok(())
+}
+
+/// A cluster's name is a part of subjects and of streams' names.
+fn check_cluster(settings: &Settings) -> Result<(), String> {
+    let cluster = &settings.cluster;
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if cluster.name.is_empty() || !cluster.name.bytes().all(is_name) {
+        return Err(format!("[cluster]: name = '{}': use ASCII letters, digits, - and _", cluster.name));
+    }
+    if cluster.tls_cert_file.as_os_str().is_empty() != cluster.tls_key_file.as_os_str().is_empty() {
+        return Err("[cluster]: tls_cert_file and tls_key_file need each other".to_owned());
+    }
+    if cluster.user.is_empty() != cluster.password_file.as_os_str().is_empty() {
+        return Err("[cluster]: user and password_file need each other".to_owned());
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::backend::{BackendSettings, EventSettings};
+use crate::bridge::ClusterConfig;
 use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub backend: BackendSettings,
     /// `[events]`
     pub events: EventSettings,
+    /// `[cluster]`
+    pub cluster: ClusterConfig,
 }
 
 /// `[server]`: ports, bounds and who may connect.
@@ -194,6 +197,7 @@ impl Default for Settings {
             api: ApiSettings::default(),
             backend: BackendSettings::default(),
             events: EventSettings::default(),
+            cluster: ClusterConfig::default(),
         }
     }
 }

@@ -96,8 +96,10 @@ impl ToShards for Shards {
                 publications: query.since.is_none_or(is_here).then(Vec::new),
             })),
             Query::RemoveHistory => Answer::HistoryRemoved,
-            Query::Presence if is_empty => Answer::Presence(Vec::new()),
-            Query::Presence => Answer::Presence([("1", "ann"), ("2", "bob"), ("3", "ann")].map(client).to_vec()),
+            Query::Presence | Query::PresenceHere if is_empty => Answer::Presence(Vec::new()),
+            Query::Presence | Query::PresenceHere => {
+                Answer::Presence([("1", "ann"), ("2", "bob"), ("3", "ann")].map(client).to_vec())
+            }
         };
         reply.send(answered).expect("the answer is still held");
         Ok(answer)

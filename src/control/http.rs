@@ -197,7 +197,10 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         Route::Index => text(StatusCode::OK, INDEX),
         Route::Health => text(StatusCode::OK, "ok"),
         Route::Ready if state.status.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
-        Route::Ready => text(StatusCode::OK, "ready"),
+        Route::Ready => match state.others.unready() {
+            Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
+            None => text(StatusCode::OK, "ready"),
+        },
         Route::Metrics => metrics::get(state).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
         Route::Reload => reload::post(state),

@@ -59,7 +59,7 @@ const GAUGES: [Row; 16] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-const COUNTERS: [Row; 35] = [
+const COUNTERS: [Row; 36] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -69,6 +69,7 @@ const COUNTERS: [Row; 35] = [
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
+    ("ringfeed_gaps", "Connections closed since publications may have been missed", |shard| &shard.gaps),
     ("ringfeed_idempotency_refused", "Publications refused since their keys could not be remembered", |shard| {
         &shard.idempotency_refused
     }),
@@ -175,27 +176,26 @@ pub(super) async fn get(state: &State) -> Answer {
     let control = ControlPort(state.places.counts(), state.streams.get(), state.reloader.counts());
     let backend =
         Application(state.backend_counts.clone().unwrap_or_default(), state.event_counts.clone().unwrap_or_default());
-    match encode(state.status.clone(), control, Certificates(certificates), backend, process) {
+    let collectors: Vec<Box<dyn Collector>> = vec![
+        Box::new(Shards(state.status.clone())),
+        Box::new(control),
+        Box::new(Certificates(certificates)),
+        Box::new(backend),
+        Box::new(process),
+        #[cfg(feature = "cluster")]
+        Box::new(super::cluster_metrics::ClusterNumbers(state.others.figures())),
+    ];
+    match encode(collectors) {
         Ok(body) => answer(StatusCode::OK, OPENMETRICS, body),
         Err(fmt::Error) => unreachable!("a string takes whatever is written"),
     }
 }
 
-fn encode(
-    status: Status,
-    control: ControlPort,
-    certificates: Certificates,
-    backend: Application,
-    process: Process,
-) -> Result<String, fmt::Error> {
+fn encode(collectors: Vec<Box<dyn Collector>>) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
     registry.register("ringfeed_build", "What is running", version);
-    registry.register_collector(Box::new(Shards(status)));
-    registry.register_collector(Box::new(control));
-    registry.register_collector(Box::new(certificates));
-    registry.register_collector(Box::new(backend));
-    registry.register_collector(Box::new(process));
+    collectors.into_iter().for_each(|collector| registry.register_collector(collector));
     let mut body = String::new();
     text::encode(&mut body, &registry)?;
     Ok(body)
@@ -425,7 +425,7 @@ impl Collector for Process {
     }
 }
 
-fn encode_counter(metric: &mut MetricEncoder<'_>, value: impl EncodeCounterValue) -> fmt::Result {
+pub(super) fn encode_counter(metric: &mut MetricEncoder<'_>, value: impl EncodeCounterValue) -> fmt::Result {
     metric.encode_counter(&value, None::<&Exemplar<NoLabelSet, u64>>)
 }
 
@@ -446,14 +446,15 @@ mod tests {
             ControlPort(places, StreamCounts { published: 5, refused: 6 }, ReloadCounts { done: 3, refused: 2 });
         let (cert_file, names) = ("cert.pem".into(), Vec::new());
         let certificates = Certificates(vec![CertificateInfo { cert_file, names, not_after: 1_800_000_000 }]);
-        encode(
-            Status::new(2),
-            control,
-            certificates,
-            Application(BackendCounts::default(), EventCounts::default()),
-            process,
-        )
-        .unwrap()
+        let backend = Application(BackendCounts::default(), EventCounts::default());
+        let collectors: Vec<Box<dyn Collector>> = vec![
+            Box::new(Shards(Status::new(2))),
+            Box::new(control),
+            Box::new(certificates),
+            Box::new(backend),
+            Box::new(process),
+        ];
+        encode(collectors).unwrap()
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //! GET  /                  what there is
 //! GET  /healthz           200 while the process answers
-//! GET  /readyz            200, and 503 while the server leaves
+//! GET  /readyz            200, and 503 while the server leaves or joins a cluster
 //! GET  /metrics           numbers for Prometheus           (metrics, process)
 //! GET  /connections/slow   the largest backlogs             (slowest)
 //! POST /reload             reads the configuration again (reload)
@@ -22,6 +22,8 @@ mod answer;
 mod api;
 mod batch;
 mod body;
+#[cfg(feature = "cluster")]
+mod cluster_metrics;
 mod demo;
 #[cfg(test)]
 mod fake;
@@ -29,6 +31,7 @@ mod guard;
 mod host;
 mod http;
 mod metrics;
+mod others;
 mod places;
 mod process;
 mod publish;
@@ -54,6 +57,7 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
 use metrics::MemoryInUse;
+pub use others::Others;
 use places::{Bounds, Places};
 use reload::Reloader;
 pub use reload::{Reload, Reloaded};
@@ -93,6 +97,8 @@ pub struct Control {
     pub event_counts: Option<EventCounts>,
     /// Whether to publish this host's figures to the topic `demo`, each second.
     pub demo: bool,
+    /// The other nodes, if the server is one of several.
+    pub others: Others,
 }
 
 /// Why the control plane ended.
@@ -116,6 +122,7 @@ struct State {
     backend_counts: Option<BackendCounts>,
     event_counts: Option<EventCounts>,
     reloader: Reloader,
+    others: Others,
     places: Rc<Places>,
     streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
@@ -150,6 +157,7 @@ impl State {
             backend_counts: None,
             event_counts: None,
             reloader,
+            others: Others::default(),
             places,
             streams,
             uid,
@@ -180,10 +188,11 @@ pub async fn serve(
     let mut signals = Signals::new()?;
     let address = control.listener.local_addr()?;
     let listener = http::Listener::new(control.listener)?;
-    let Control { publisher, status, namespaces, access, tls, reload, backend_counts, event_counts, .. } = control;
+    let Control { publisher, status, namespaces, access, tls, reload, backend_counts, event_counts, others, .. } =
+        control;
     let memory_before = MemoryInUse::measure().await;
     let state = State::new(Box::new(publisher), status, namespaces, access, address, memory_before);
-    let state = Rc::new(State { tls, backend_counts, event_counts, reloader: Reloader::new(reload), ..state });
+    let state = Rc::new(State { tls, backend_counts, event_counts, others, reloader: Reloader::new(reload), ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));

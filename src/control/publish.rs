@@ -112,10 +112,13 @@ fn published(position: Position) -> Answer {
 
 fn refused(error: PublishError) -> Answer {
     match error {
-        PublishError::Busy | PublishError::TooManyKeys | PublishError::Stopping => {
-            with_header(text(StatusCode::SERVICE_UNAVAILABLE, error), RETRY_AFTER, "1")
-        }
+        PublishError::Busy
+        | PublishError::TooManyKeys
+        | PublishError::Stopping
+        | PublishError::NoLog
+        | PublishError::Unconfirmed => with_header(text(StatusCode::SERVICE_UNAVAILABLE, error), RETRY_AFTER, "1"),
         PublishError::TooManyTopics => text(StatusCode::INSUFFICIENT_STORAGE, error),
+        PublishError::TooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, error),
         PublishError::UnknownNamespace => text(StatusCode::BAD_REQUEST, error),
     }
 }

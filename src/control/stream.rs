@@ -336,6 +336,9 @@ impl Refusal {
             Refusal::Shard(PublishError::Stopping) => 5,
             Refusal::Malformed(_) => 6,
             Refusal::TooSlow => 7,
+            Refusal::Shard(PublishError::NoLog) => 8,
+            Refusal::Shard(PublishError::Unconfirmed) => 9,
+            Refusal::Shard(PublishError::TooLarge) => 10,
         }
     }
 }

@@ -28,14 +28,20 @@ pub(super) struct Drain {
 
 impl Drain {
     /// Tells `all` from `start_ms` on, over `spread_ms`; they have `patience_ms` more to answer.
-    fn new(mut all: Vec<ConnId>, random: &mut Random, start_ms: u64, spread_ms: u64, patience_ms: u64) -> Drain {
+    pub(super) fn new(
+        mut all: Vec<ConnId>,
+        random: &mut Random,
+        start_ms: u64,
+        spread_ms: u64,
+        patience_ms: u64,
+    ) -> Drain {
         random.shuffle(&mut all);
         Drain { total: all.len(), left: all, start_ms, has_begun: false, spread_ms, patience_ms, done_ms: None }
     }
 
     /// Begins, if it has not and may. `has_work`: something that was published before is on its way, which is waited
     /// for no longer than for the answers of peers, since clients may go on publishing.
-    fn begin(&mut self, now_ms: u64, has_work: bool) {
+    pub(super) fn begin(&mut self, now_ms: u64, has_work: bool) {
         let is_late = now_ms >= self.start_ms.saturating_add(self.patience_ms);
         if !self.has_begun && now_ms >= self.start_ms && (is_late || !has_work) {
             (self.start_ms, self.has_begun) = (now_ms, true);
@@ -43,7 +49,7 @@ impl Drain {
     }
 
     /// The next one who should have been told by now.
-    fn next(&mut self, now_ms: u64) -> Option<ConnId> {
+    pub(super) fn next(&mut self, now_ms: u64) -> Option<ConnId> {
         if !self.has_begun {
             return None;
         }
@@ -57,7 +63,7 @@ impl Drain {
     }
 
     /// When to go on.
-    fn next_ms(&self, now_ms: u64) -> u64 {
+    pub(super) fn next_ms(&self, now_ms: u64) -> u64 {
         match self.has_begun {
             false => self.start_ms.max(now_ms),
             true if self.left.is_empty() => self.deadline_ms(),
@@ -66,8 +72,13 @@ impl Drain {
     }
 
     /// Whether whatever is left ends now.
-    fn is_over(&self, now_ms: u64) -> bool {
+    pub(super) fn is_over(&self, now_ms: u64) -> bool {
         self.has_begun && now_ms >= self.deadline_ms()
+    }
+
+    /// Those that are still open.
+    pub(super) fn into_left(self) -> Vec<ConnId> {
+        self.left
     }
 
     fn deadline_ms(&self) -> u64 {

@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 #[cfg(feature = "product")]
 use super::ServerConfig;
+use super::order::{Order, Placement, Target};
 use super::slowest::SlowConnection;
 use super::subscribe::PendingSubscribe;
 use crate::buf::{ConnId, Consumer, Producer, WakeFlag, queue};
@@ -55,6 +56,10 @@ pub(super) enum Parcel {
     /// From the control plane: a command for a user's connections.
     #[cfg(feature = "centrifuge")]
     UserCommand(Arc<UserCommand>),
+    /// From the order: what it has decided.
+    Placement(Box<Placement>),
+    /// From a topic's home shard: subscribers there may have missed publications of these topics.
+    Gap(Box<[TopicName]>),
     /// From a handle: for this connection.
     Letter(ConnId, Letter),
     /// From the control plane: serve with this configuration.
@@ -99,6 +104,7 @@ impl Parcel {
             Parcel::Subscribed(joined) => joined.answer.bytes(),
             Parcel::Answer(_, answer) => answer.bytes(),
             Parcel::Letter(_, letter) => letter.bytes(),
+            Parcel::Placement(placement) => placement.bytes(),
             _ => 0,
         };
         size_of::<Parcel>() + held
@@ -236,6 +242,8 @@ pub(super) struct Mesh<A> {
     /// Parcels for shards that have left.
     returned: Vec<Parcel>,
     asleep: WakeFlag,
+    /// Gives publications their positions, if the homes do not.
+    order: Option<Arc<dyn Order>>,
     /// The way to all shards from outside.
     ports: Arc<Ports>,
     /// Dropped with the mesh: other shards then see that nobody takes their parcels.
@@ -282,12 +290,13 @@ impl MeshSizes {
 }
 
 /// Connects shards with `addresses` to each other and to a control plane, which wakes them by `events`. `home_key`
-/// decides the home of each topic.
+/// decides the home of each topic. Homes assign offsets unless `order` does.
 pub(super) fn connect<A: Clone>(
     addresses: &[A],
     events: &[Event],
     sizes: MeshSizes,
     home_key: [u64; 2],
+    order: Option<Arc<dyn Order>>,
 ) -> (Publisher, Vec<Mesh<A>>) {
     let homes = Homes::new(addresses.len(), home_key);
     let MeshSizes { queue_parcels, turn_parcels } = sizes;
@@ -328,6 +337,7 @@ pub(super) fn connect<A: Clone>(
             requests: 0,
             returned: Vec::new(),
             asleep,
+            order: order.clone(),
             ports: ports.clone(),
             _life: life,
         })
@@ -339,6 +349,11 @@ impl<A> Mesh<A> {
     /// Which shard is the home of a topic.
     pub(super) fn home(&self, topic: &TopicName) -> usize {
         self.homes.of(topic)
+    }
+
+    /// Who gives publications their positions, if the homes do not.
+    pub(super) fn order(&self) -> Option<&Arc<dyn Order>> {
+        self.order.as_ref()
     }
 
     /// This shard, for handles.
@@ -398,7 +413,9 @@ impl<A> Mesh<A> {
     /// queued before that publication, so taking the interests last finds it. The shard handles them first.
     pub(super) fn receive(&mut self, parcels: &mut Vec<Parcel>) {
         let mut taken = std::mem::take(&mut self.taken);
-        for queue in &mut self.incoming {
+        // A placement can't be refused: it waits in its queue, and then outside.
+        let is_held = self.order.is_some() && self.is_congested();
+        for queue in self.incoming.iter_mut().skip(usize::from(is_held)) {
             taken.extend(std::iter::from_fn(|| queue.pop()).take(self.turn_parcels));
         }
         for queue in &mut self.interests {
@@ -624,6 +641,23 @@ impl Publisher {
         (0..self.0.shards.len()).try_for_each(|shard| self.0.send(shard, Parcel::Reconfigure(config.clone())))
     }
 
+    /// Hands what an [`Order`] has decided to the shards that it concerns.
+    ///
+    /// # Errors
+    /// The placement: a shard has no room. Hand it in again, before any other.
+    pub fn place(&self, placement: Box<Placement>) -> Result<(), Box<Placement>> {
+        let shard = match placement.target() {
+            Target::HomeOf(topic) => self.0.homes.of(topic),
+            Target::Shard(shard) => usize::from(shard),
+            Target::All => {
+                // A shard that has it already receives it twice, which changes nothing.
+                let is_placed = |shard| placement.copy().is_none_or(|copy| self.0.place(shard, Box::new(copy)).is_ok());
+                return if (0..self.0.shards.len()).all(is_placed) { Ok(()) } else { Err(placement) };
+            }
+        };
+        self.0.place(shard, placement)
+    }
+
     /// Drains all shards: they accept no connection, close each with 1001, and end.
     ///
     /// # Errors
@@ -654,6 +688,19 @@ impl Ports {
         } else {
             port.send(parcel)
         }
+    }
+
+    /// Sends a placement, unless the shard has much to take. A shard that has left needs none.
+    fn place(&self, shard: usize, placement: Box<Placement>) -> Result<(), Box<Placement>> {
+        let mut port = lock(&self.shards[shard]);
+        let Port { queue, load, .. } = &mut *port;
+        load.settle(queue.len());
+        if port.load.bytes >= MESH_LINK_BYTES_MAX || port.queue.is_full() {
+            return Err(placement);
+        }
+        let sent = port.send(Parcel::Placement(placement));
+        assert_eq!(sent, Ok(()), "the queue has room");
+        Ok(())
     }
 
     fn send(&self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
@@ -719,7 +766,7 @@ mod tests {
     #[test]
     fn everybody_reaches_everybody_in_order() {
         let events: Vec<Event> = (0..3).map(|_| Event::new().unwrap()).collect();
-        let (publisher, mut meshes) = connect(&[(); 3], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, mut meshes) = connect(&[(); 3], &events, MeshSizes::of(1), HOME_KEY, None);
         publish(&publisher, "from control").unwrap();
         let home = meshes[0].home(&TopicName::new("a").unwrap());
         for from in (0..3).filter(|from| *from != home) {
@@ -732,7 +779,7 @@ mod tests {
     #[test]
     fn who_subscribes_comes_before_what_is_published_and_in_order() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY, None);
         let topic = TopicName::new("a").unwrap();
         let home = meshes[0].home(&topic);
         let presence = Presence { join: JoinId::new(0, 1), info: Arc::default() };
@@ -758,7 +805,7 @@ mod tests {
     #[test]
     fn a_full_queue_keeps_the_order_and_says_so() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY, None);
         for _ in 0..MESH_QUEUE_PARCELS + MESH_BACKLOG_PARCELS_MAX {
             assert!(!meshes[0].is_congested());
             meshes[0].send(1, message("early"));
@@ -790,7 +837,7 @@ mod tests {
     #[test]
     fn what_nobody_takes_is_bounded_in_bytes() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY, None);
         let mut sent = 0;
         while !meshes[0].is_congested() {
             meshes[0].send(1, large());
@@ -818,7 +865,7 @@ mod tests {
     #[test]
     fn requests_that_nobody_answers_are_bounded_though_they_are_taken() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY, None);
         let mut received = Vec::new();
         while meshes[0].refusal(1).is_none() {
             meshes[0].send(1, query());
@@ -835,7 +882,8 @@ mod tests {
     #[test]
     fn a_turn_takes_so_many_and_all_who_subscribe() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes { queue_parcels: 64, turn_parcels: 3 }, HOME_KEY);
+        let (_, mut meshes) =
+            connect(&[(); 2], &events, MeshSizes { queue_parcels: 64, turn_parcels: 3 }, HOME_KEY, None);
         let topic = TopicName::new("a").unwrap();
         for _ in 0..64 {
             assert!(meshes[0].has_room(1));
@@ -855,7 +903,8 @@ mod tests {
     #[test]
     fn what_is_for_a_shard_that_has_left_comes_back() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (_, mut meshes) = connect(&[(); 2], &events, MeshSizes { queue_parcels: 2, turn_parcels: 2 }, HOME_KEY);
+        let (_, mut meshes) =
+            connect(&[(); 2], &events, MeshSizes { queue_parcels: 2, turn_parcels: 2 }, HOME_KEY, None);
         (0..5).for_each(|_| meshes[0].send(1, query()));
         assert!(meshes[0].has_backlog());
         meshes.pop();
@@ -871,7 +920,7 @@ mod tests {
     #[test]
     fn a_sleeping_shard_is_woken_once_and_an_awake_one_never() {
         let events = [Event::new().unwrap()];
-        let (publisher, meshes) = connect(&[()], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, meshes) = connect(&[()], &events, MeshSizes::of(1), HOME_KEY, None);
         publish(&publisher, "awake").unwrap();
         assert_eq!(meshes[0].sleep_max(), Duration::ZERO, "something has arrived");
         assert!(lock(&publisher.0.shards[0]).asleep.take(), "the first sender wakes it");
@@ -884,7 +933,7 @@ mod tests {
     #[test]
     fn each_shard_receives_one_drain_and_no_query_afterwards() {
         let events: Vec<Event> = (0..2).map(|_| Event::new().unwrap()).collect();
-        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY);
+        let (publisher, mut meshes) = connect(&[(); 2], &events, MeshSizes::of(1), HOME_KEY, None);
         while publisher.0.send(1, message("early")).is_ok() {}
         for _ in 0..2 * MESH_QUEUE_PARCELS {
             assert_eq!(publisher.drain(), Err(PublishError::Busy));

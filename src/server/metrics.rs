@@ -69,6 +69,8 @@ pub struct ShardMetrics {
     pub publications: Cell,
     /// Publications that were refused here.
     pub publications_refused: Cell,
+    /// Connections closed here since publications may have been missed.
+    pub gaps: Cell,
     /// Topics whose home is here. Gauge.
     pub home_topics: Cell,
     /// Of these, without any publication. Gauge.

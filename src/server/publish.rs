@@ -66,12 +66,12 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn refuse_publication(&mut self, reply: ReplyTo<Result<Position, PublishError>>, error: PublishError) {
+    pub(super) fn refuse_publication(&mut self, reply: ReplyTo<Result<Position, PublishError>>, error: PublishError) {
         self.metrics.publications_refused.add(1);
         self.answer(reply, Err(error), Answer::Published);
     }
 
-    fn refuse_query(&mut self, reply: ReplyTo<Answer>, error: PublishError) {
+    pub(super) fn refuse_query(&mut self, reply: ReplyTo<Answer>, error: PublishError) {
         self.metrics.requests_refused.add(1);
         self.answer(reply, Answer::Refused(error), |answer| answer);
     }
@@ -89,9 +89,12 @@ impl<R: Ring> Shard<'_, R> {
     /// At the topic's home: gives a publication its place and passes it on.
     pub(super) fn sequence(&mut self, publish: Publish) {
         let Publish { mut draft, reply } = publish;
+        if self.mesh.order().is_some() {
+            return self.submit_publication(draft, reply);
+        }
         let outcome = match self.place(&mut draft) {
             Ok(Sequenced::New(id, position)) => {
-                self.pass_on(id, position, draft);
+                self.pass_on(id, position, self.unix_ms(), draft);
                 self.metrics.publications.add(1);
                 Ok(position)
             }
@@ -115,14 +118,19 @@ impl<R: Ring> Shard<'_, R> {
         self.home.sequence(&draft.topic, draft.idempotency_key.take(), self.unix_ms())
     }
 
-    fn pass_on(&mut self, id: HomeId, position: Position, draft: Draft) {
+    /// At the topic's home: adds a publication to the history, and has all subscribers get it.
+    pub(super) fn pass_on(&mut self, id: HomeId, position: Position, time_ms: u64, draft: Draft) {
+        let is_kept = !draft.skip_history && self.home.namespace(id).history_size > 0;
+        if !is_kept && self.home.shards(id).is_empty() {
+            return;
+        }
         let kind = if draft.is_text { MessageKind::Text } else { MessageKind::Binary };
         let mut bytes = Vec::with_capacity(draft.payload.len() + FRAME_HEADER_BYTES_MAX);
         encode_message(&mut bytes, Message { kind, payload: &draft.payload }, None);
         let body = Arc::new(Body {
             topic: draft.topic,
             position,
-            time_ms: self.unix_ms(),
+            time_ms,
             header_len: (bytes.len() - draft.payload.len()) as u8,
             frame: SharedFrame::new(bytes),
             is_text: draft.is_text,
@@ -130,7 +138,7 @@ impl<R: Ring> Shard<'_, R> {
             tags: draft.tags,
             info: draft.info,
         });
-        if !draft.skip_history {
+        if is_kept {
             self.home.record(id, &body);
         }
         if !self.home.shards(id).is_empty() {
@@ -158,6 +166,12 @@ impl<R: Ring> Shard<'_, R> {
         if matches!(&reply, ReplyTo::Conn(to) if self.mesh.is_congested_to(to.shard)) {
             return self.refuse_query(reply, PublishError::Busy);
         }
+        if !self.home.is_settled(&topic) {
+            return self.refuse_query(reply, PublishError::NoLog);
+        }
+        if self.mesh.order().is_some() && matches!(query, Query::RemoveHistory | Query::Presence) {
+            return self.submit_query(topic, query, reply);
+        }
         let now_ms = self.unix_ms();
         let answer = match query {
             Query::History(query) => Answer::History(self.home.history(&topic, &query, now_ms)),
@@ -165,13 +179,13 @@ impl<R: Ring> Shard<'_, R> {
                 self.home.remove_history(&topic);
                 Answer::HistoryRemoved
             }
-            Query::Presence => Answer::Presence(self.home.presence(&topic)),
+            Query::Presence | Query::PresenceHere => Answer::Presence(self.home.presence(&topic)),
         };
         self.answer(reply, answer, |answer| answer);
     }
 
     /// Sends an outcome to its receiver. A connection receives it as the answer that `wrap` returns.
-    fn answer<T>(&mut self, reply: ReplyTo<T>, outcome: T, wrap: impl FnOnce(T) -> Answer) {
+    pub(super) fn answer<T>(&mut self, reply: ReplyTo<T>, outcome: T, wrap: impl FnOnce(T) -> Answer) {
         match reply {
             ReplyTo::Nobody => {}
             // The receiver may have gone.

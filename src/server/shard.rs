@@ -109,6 +109,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) accept_retry_ms: Option<u64>,
     /// The drain, once it has begun.
     pub(super) drain: Option<Drain>,
+    /// Connections of subscribers that may have missed publications.
+    pub(super) gap: Option<Drain>,
     wake: Event,
 
     pub(super) replies: Replies,
@@ -140,6 +142,11 @@ impl<'m, R: Ring> Shard<'m, R> {
     /// A shard that accepts from its first turn on.
     pub(super) fn new(parts: ShardParts<R>, all_metrics: &'m [ShardMetrics]) -> Shard<'m, R> {
         let rate = parts.config.handshakes_per_second.div_ceil(all_metrics.len() as u64);
+        let namespaces = parts.config.namespaces.clone();
+        let home = match parts.mesh.order() {
+            Some(order) => Home::following(order.buckets(), namespaces),
+            None => Home::new(parts.epoch_seed, namespaces),
+        };
         let mut shard = Shard {
             ring: parts.ring,
             inflater: Inflater::new().timed_by(nanoseconds),
@@ -150,7 +157,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             origin: parts.mesh.origin(),
             mesh: parts.mesh,
             topics: Topics::new(parts.config.fan_out.express_subscribers_max),
-            home: Home::new(parts.epoch_seed, parts.config.namespaces.clone()),
+            home,
             config: parts.config,
             joins: 0,
             last_drafts: Vec::new(),
@@ -173,6 +180,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             handshake_peers: HashMap::new(),
             accept_retry_ms: None,
             drain: None,
+            gap: None,
             wake: parts.wake,
             replies: Replies::default(),
             clients: Clients::default(),
@@ -231,6 +239,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.wheel.next_ms(),
             self.next_accept_ms(),
             self.next_drain_ms(),
+            self.next_gap_ms(),
             self.next_scarce_ms(),
             sweep_ms,
             self.topics.next_due_ms(),
@@ -362,6 +371,8 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Answer(to, answer) => self.on_answer(*to, *answer),
             #[cfg(feature = "centrifuge")]
             Parcel::UserCommand(command) => self.on_user_command(&command),
+            Parcel::Placement(placement) => self.on_placement(*placement),
+            Parcel::Gap(topics) => self.on_gap(&topics),
             Parcel::Letter(id, letter) => self.on_letter(id, letter),
             #[cfg(feature = "product")]
             Parcel::Reconfigure(config) => self.reconfigure(&config),
@@ -395,6 +406,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
         self.due = due;
         self.drain_some();
+        self.close_gap();
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
             self.home.sweep(self.unix_ms);

@@ -53,7 +53,7 @@ pub fn start<'m>(
     let rings: Vec<SimRing> = status.shards.iter().map(|_| SimRing::new(kernel)).collect();
     let addresses: Vec<usize> = rings.iter().map(SimRing::address).collect();
     let events: Vec<Event> = rings.iter().map(|_| Event::new().expect("an eventfd")).collect();
-    let (publisher, meshes) = mesh::connect(&addresses, &events, mesh_sizes, HOME_KEY);
+    let (publisher, meshes) = mesh::connect(&addresses, &events, mesh_sizes, HOME_KEY, None);
     let shards = rings.into_iter().zip(meshes).zip(events).zip(status.shards.iter()).enumerate();
     let shards = shards.map(|(index, (((ring, mesh), wake), metrics))| {
         let parts = ShardParts {

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::addresses::AddressCounts;
 use super::listener::{ListenAddress, ListenerConfig, ProxyProtocol, ShardListener};
 use super::mesh::{self, Mesh, MeshSizes, Publisher};
+use super::order::Order;
 use super::shard::{Shard, ShardParts};
 use super::{PublishError, ServerConfig, Status, listener};
 use crate::gateway::{ErasedHandler, Handler, Protocol, RouteError, Routes, erase};
@@ -33,6 +34,7 @@ type Factory = Box<dyn Fn() -> Box<dyn ErasedHandler> + Send + Sync>;
 pub struct ServerBuilder {
     config: ServerConfig,
     entries: Vec<Entry>,
+    order: Option<Arc<dyn Order>>,
 }
 
 /// A route, or a protocol.
@@ -104,7 +106,7 @@ type Ready = (usize, Result<RingAddress, StartError>);
 impl Server {
     /// A server with `config` and no routes yet.
     pub fn builder(config: ServerConfig) -> ServerBuilder {
-        ServerBuilder { config, entries: Vec::new() }
+        ServerBuilder { config, entries: Vec::new(), order: None }
     }
 
     /// Waits until the server has stopped: after [`Publisher::drain`], which any thread may call.
@@ -161,12 +163,18 @@ impl ServerBuilder {
         self
     }
 
+    /// Has `order` give publications their positions. Without it each topic's home shard does.
+    pub fn order(mut self, order: Arc<dyn Order>) -> Self {
+        self.order = Some(order);
+        self
+    }
+
     /// Listens and starts the shards. When this returns, connections are accepted.
     ///
     /// # Errors
     /// [`ServeError`]; nothing is left running then.
     pub fn start(self) -> Result<Server, ServeError> {
-        let ServerBuilder { config, entries } = self;
+        let ServerBuilder { config, entries, order } = self;
         let routes = make_routes(&entries).map_err(ServeError::Route)?;
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
@@ -204,7 +212,7 @@ impl ServerBuilder {
         }
         let rings = collect_addresses(&ready, count).map_err(ServeError::Ring)?;
         let home_key = [0, 1].map(|word: u64| RandomState::new().hash_one(word));
-        let (publisher, meshes) = mesh::connect(&rings, &events, MeshSizes::of(rings.len()), home_key);
+        let (publisher, meshes) = mesh::connect(&rings, &events, MeshSizes::of(rings.len()), home_key, order);
         for (start, mesh) in starts.into_iter().zip(meshes) {
             start.send(mesh).expect("a shard with a ring waits for its mesh");
         }

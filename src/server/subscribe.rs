@@ -63,7 +63,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Closes a connection if its client would know of the subscription before the topic's home does: it would silently
     /// lose the publications in between. This happens when an interest, or a join that has added the topic here, waits
     /// for room.
-    fn refuse_early(&mut self, slot: u32, reason: &str) {
+    pub(super) fn refuse_early(&mut self, slot: u32, reason: &str) {
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
 
@@ -172,6 +172,10 @@ impl<R: Ring> Shard<'_, R> {
         if self.mesh.is_congested() {
             self.metrics.requests_refused.add(1);
             return self.reject_subscribe(join, PublishError::Busy);
+        }
+        if !self.home.is_settled(&join.topic) {
+            self.metrics.requests_refused.add(1);
+            return self.reject_subscribe(join, PublishError::NoLog);
         }
         let id = match self.home.add_interest(&join.topic, join.reply.shard) {
             Ok(id) => id,

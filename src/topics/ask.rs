@@ -17,6 +17,8 @@ pub enum Query {
     RemoveHistory,
     /// List the present clients.
     Presence,
+    /// List the present clients of this node alone.
+    PresenceHere,
 }
 
 /// The result of a request with an id.
@@ -65,7 +67,8 @@ impl Answer {
     }
 }
 
-/// Why a request to a topic's home shard was rejected. The request had no effect.
+/// Why a request to a topic's home shard was rejected. The request had no effect, but for
+/// [`Unconfirmed`](Self::Unconfirmed).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -79,6 +82,12 @@ pub enum PublishError {
     UnknownNamespace,
     /// The server is stopping.
     Stopping,
+    /// In a cluster: the log that orders publications can't be reached. Nothing was published.
+    NoLog,
+    /// In a cluster: the log has not confirmed the publication in time. It may be published yet.
+    Unconfirmed,
+    /// In a cluster: the publication is larger than the broker's largest message.
+    TooLarge,
 }
 
 impl fmt::Display for PublishError {
@@ -94,6 +103,12 @@ impl fmt::Display for PublishError {
                 "unknown namespace: add [namespaces.NAME] for the part before the first ':'"
             }
             PublishError::Stopping => "the server is stopping: publish to another one",
+            PublishError::NoLog => "not published: the cluster's log can't be reached: try again later",
+            PublishError::Unconfirmed => {
+                "the cluster's log has not confirmed the publication in time, and it may be published yet: \
+                 publish with an idempotency key, and repeat with the same key"
+            }
+            PublishError::TooLarge => "larger than the cluster's log takes: raise max_payload of the NATS servers",
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The topics of this home shard: their positions, history and presence, and the shards with subscribers.
 //!
-//! Only this module assigns offsets. It sends nothing: it returns to the shard the messages to send and the target
-//! shards.
+//! Only this module assigns offsets, unless a log outside does: then the home takes them over from there. It sends
+//! nothing: it returns to the shard the messages to send and the target shards.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -14,7 +14,7 @@ use super::history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 use super::repeats::{Repeat, Repeats};
 use super::{
     Body, ClientInfo, Epoch, Event, EventSink, JoinId, Namespace, NamespaceId, Namespaces, Position, Presence,
-    PublishError, TopicName,
+    PublishError, TopicName, bucket_of, epoch_of,
 };
 use crate::limits::{
     EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS, SWEEP_TURNS,
@@ -82,6 +82,21 @@ impl Retained {
     }
 }
 
+/// Where the epochs of topics come from.
+#[derive(Debug)]
+enum Epochs {
+    /// This home assigns offsets.
+    Own {
+        /// Random bits of this process.
+        seed: u64,
+        /// How often topics with publications were forgotten, by a hash of their names.
+        forgotten: Box<[u32]>,
+    },
+    /// A log assigns them. By bucket: from what the epochs of topics without publications are made; `None` while the
+    /// positions in the bucket are unknown.
+    Log(Box<[Option<u64>]>),
+}
+
 /// All topics of this home shard.
 #[derive(Debug)]
 pub struct Home {
@@ -92,10 +107,7 @@ pub struct Home {
     published: usize,
     /// Topics that may have become unused.
     unused: Vec<HomeId>,
-    /// Random bits of this process.
-    epoch_seed: u64,
-    /// How often topics with publications were forgotten, by a hash of their names.
-    forgotten: Box<[u32]>,
+    epochs: Epochs,
     history_bytes: usize,
     repeats: Repeats,
     sweep_next: usize,
@@ -106,14 +118,24 @@ pub struct Home {
 impl Home {
     /// A home without topics. Epochs are derived from `epoch_seed`, which should be random.
     pub fn new(epoch_seed: u64, namespaces: Arc<Namespaces>) -> Home {
+        let epochs = Epochs::Own { seed: epoch_seed, forgotten: vec![0; EPOCH_NUMBERS].into() };
+        Home::with_epochs(epochs, namespaces)
+    }
+
+    /// A home whose topics get their offsets from a log of so many buckets. All positions are unknown until
+    /// [`rebase`](Self::rebase).
+    pub fn following(buckets: u16, namespaces: Arc<Namespaces>) -> Home {
+        Home::with_epochs(Epochs::Log(vec![None; buckets.into()].into()), namespaces)
+    }
+
+    fn with_epochs(epochs: Epochs, namespaces: Arc<Namespaces>) -> Home {
         Home {
             namespaces,
             ids: HashMap::new(),
             topics: Slab::new(),
             published: 0,
             unused: Vec::new(),
-            epoch_seed,
-            forgotten: vec![0; EPOCH_NUMBERS].into(),
+            epochs,
             history_bytes: 0,
             repeats: Repeats::default(),
             sweep_next: 0,
@@ -171,6 +193,96 @@ impl Home {
             self.repeats.insert(repeat, position, now_ms);
         }
         Ok(Sequenced::New(id, position))
+    }
+
+    /// Whether the position of a topic is known. Always, unless a log assigns it.
+    pub fn is_settled(&self, topic: &TopicName) -> bool {
+        match &self.epochs {
+            Epochs::Own { .. } => true,
+            Epochs::Log(lineages) => lineages[usize::from(bucket_of(topic, lineages.len() as u16))].is_some(),
+        }
+    }
+
+    /// Takes over the position of the next publication of `topic` from the log. [`record`](Self::record) it then.
+    ///
+    /// # Errors
+    /// [`PublishError::UnknownNamespace`]; the home is unchanged.
+    pub fn place(&mut self, topic: &TopicName, position: Position) -> Result<HomeId, PublishError> {
+        let id = self.find(topic).map_or_else(|| self.make(topic), Ok)?;
+        let entry = &mut self.topics[id.0 as usize];
+        self.published += usize::from(!entry.is_published());
+        entry.position = position;
+        Ok(id)
+    }
+
+    /// Takes over from the log from what the epochs of topics without publications are made.
+    pub fn set_lineage(&mut self, bucket: u16, lineage: u64) {
+        if let Epochs::Log(lineages) = &mut self.epochs {
+            lineages[usize::from(bucket)] = Some(lineage);
+        }
+    }
+
+    /// The positions in a bucket are unknown from now on.
+    pub fn unsettle(&mut self, bucket: u16) {
+        if let Epochs::Log(lineages) = &mut self.epochs {
+            lineages[usize::from(bucket)] = None;
+        }
+    }
+
+    /// Takes over all positions in a bucket: those of `positions`, and none for its other topics. A history stays where
+    /// the position has not changed. Returns the topics with subscribers.
+    pub fn rebase<'a>(
+        &mut self,
+        bucket: u16,
+        lineage: u64,
+        positions: impl Iterator<Item = &'a (TopicName, Position)>,
+    ) -> Vec<HomeId> {
+        let Epochs::Log(lineages) = &mut self.epochs else { return Vec::new() };
+        lineages[usize::from(bucket)] = Some(lineage);
+        let buckets = lineages.len() as u16;
+        let known: HashMap<&TopicName, Position> = positions.map(|(topic, position)| (topic, *position)).collect();
+        let mut subscribed = Vec::new();
+        for (index, topic) in self.topics.iter_mut().filter(|(_, topic)| bucket_of(&topic.name, buckets) == bucket) {
+            let unpublished = || Position { epoch: epoch_of(&topic.name, lineage), offset: 0 };
+            let position = known.get(&topic.name).copied().unwrap_or_else(unpublished);
+            if position != topic.position
+                && let Some(kept) = &mut topic.kept
+            {
+                self.history_bytes -= kept.history.bytes();
+                kept.history = History::default();
+            }
+            self.published -= usize::from(topic.is_published());
+            topic.position = position;
+            self.published += usize::from(topic.is_published());
+            if !topic.shards.is_empty() {
+                subscribed.push(HomeId(index as u32));
+            } else if topic.is_unused() {
+                self.unused.push(HomeId(index as u32));
+            }
+        }
+        for (topic, position) in known {
+            // A topic of a namespace that this node does not know can't have subscribers here.
+            let _ = self.place(topic, position);
+        }
+        subscribed
+    }
+
+    /// The log has forgotten a topic: its next publication begins another epoch.
+    pub fn evict(&mut self, topic: &TopicName) {
+        let Some(id) = self.find(topic) else { return };
+        self.remove_history(topic);
+        let epoch = self.epoch(topic);
+        let topic = &mut self.topics[id.0 as usize];
+        self.published -= usize::from(topic.is_published());
+        topic.position = Position { epoch, offset: 0 };
+        if topic.is_unused() {
+            self.unused.push(id);
+        }
+    }
+
+    /// The name of a topic.
+    pub fn name(&self, id: HomeId) -> &TopicName {
+        &self.topics[id.0 as usize].name
     }
 
     fn find_to_publish(&mut self, topic: &TopicName) -> Result<HomeId, PublishError> {
@@ -255,9 +367,11 @@ impl Home {
         self.ids.remove(&topic.name);
         if topic.is_published() {
             self.published -= 1;
-            let number = self.epoch_number(&topic.name);
-            let times = &mut self.forgotten[number as usize % EPOCH_NUMBERS];
-            *times = times.wrapping_add(1);
+            if let Epochs::Own { seed, forgotten } = &mut self.epochs {
+                let number = epoch_number(*seed, &topic.name);
+                let times = &mut forgotten[number as usize % EPOCH_NUMBERS];
+                *times = times.wrapping_add(1);
+            }
         }
     }
 
@@ -396,7 +510,8 @@ impl Home {
             }
             self.expire(index, now_ms);
             let topic = &self.topics[index];
-            let is_idle = now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS);
+            let is_mine = matches!(self.epochs, Epochs::Own { .. });
+            let is_idle = is_mine && now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS);
             if topic.is_unused() || is_idle && topic.shards.is_empty() && topic.kept.is_none() {
                 self.forget(index);
             }
@@ -464,17 +579,26 @@ impl Home {
     /// The epoch of a new topic: another one than when it had publications, so that its offsets do not seem to
     /// continue; but the same as when it had none, so a client may keep that position.
     fn epoch(&self, topic: &TopicName) -> Epoch {
-        let number = self.epoch_number(topic);
-        let mut hasher = DefaultHasher::new();
-        (number, self.forgotten[number as usize % EPOCH_NUMBERS]).hash(&mut hasher);
-        Epoch::new(hasher.finish())
+        match &self.epochs {
+            Epochs::Own { seed, forgotten } => {
+                let number = epoch_number(*seed, topic);
+                let mut hasher = DefaultHasher::new();
+                (number, forgotten[number as usize % EPOCH_NUMBERS]).hash(&mut hasher);
+                Epoch::new(hasher.finish())
+            }
+            Epochs::Log(lineages) => {
+                let lineage = lineages[usize::from(bucket_of(topic, lineages.len() as u16))];
+                // Nobody receives the position of a topic while it is unknown.
+                lineage.map_or(Epoch::NEVER, |lineage| epoch_of(topic, lineage))
+            }
+        }
     }
+}
 
-    fn epoch_number(&self, topic: &TopicName) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        (self.epoch_seed, topic).hash(&mut hasher);
-        hasher.finish()
-    }
+fn epoch_number(seed: u64, topic: &TopicName) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (seed, topic).hash(&mut hasher);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -710,6 +834,43 @@ mod tests {
         assert_eq!(home.presence(&name("a")), []);
         home.sweep(TOPIC_IDLE_MS);
         assert_eq!(home.len(), 0);
+    }
+
+    #[test]
+    fn positions_come_from_the_log() {
+        let namespace = Namespace { history_size: 10, ..Namespace::default() };
+        let mut home = Home::following(1, Arc::new(Namespaces::new(namespace, Vec::new())));
+        let (a, b) = (name("a"), name("b"));
+        assert!(!home.is_settled(&a));
+        assert_eq!(home.rebase(0, 5, [].iter()), []);
+        assert!(home.is_settled(&a));
+        let id = home.add_interest(&a, 0).unwrap();
+        let at = |topic: &TopicName, lineage, offset| Position { epoch: epoch_of(topic, lineage), offset };
+        let position = |home: &mut Home, id| home.catch_up(id, CatchUp::Last(10), 0);
+        assert_eq!(position(&mut home, id).0, at(&a, 5, 0));
+        for offset in 1..4 {
+            assert_eq!(home.place(&a, at(&a, 5, offset)), Ok(id));
+            home.record(id, &body("a", at(&a, 5, offset), 0, b"x"));
+        }
+        home.place(&b, at(&b, 5, 1)).unwrap();
+        (0..=SWEEP_TURNS).for_each(|_| home.sweep(2 * TOPIC_IDLE_MS));
+        assert_eq!((home.len(), home.history_bytes()), (2, 3), "no clock of this node forgets a topic");
+
+        // A peer's ledger: the same position of one topic, none of the other.
+        assert_eq!(home.rebase(0, 6, [(a.clone(), at(&a, 5, 3))].iter()), [id]);
+        let (top, recovery) = position(&mut home, id);
+        assert_eq!(top, at(&a, 5, 3));
+        assert!(matches!(recovery, Recovery::Recovered(missed) if missed.len() == 3));
+        home.forget_unused();
+        assert_eq!(home.len(), 1);
+        // Another position: what came in between is unknown.
+        home.rebase(0, 6, [(a.clone(), at(&a, 5, 5))].iter());
+        assert!(matches!(position(&mut home, id), (_, Recovery::Recovered(missed)) if missed.is_empty()));
+
+        home.evict(&a);
+        assert_eq!((position(&mut home, id).0, home.unpublished()), (at(&a, 6, 0), 1));
+        home.unsettle(0);
+        assert!(!home.is_settled(&a));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod publication;
 mod queue;
 mod repeats;
 mod run;
+mod stable;
 mod subscribers;
 mod table;
 #[cfg(test)]
@@ -33,5 +34,6 @@ pub use namespace::{Allowed, Namespace, NamespaceId, Namespaces, SlowConsumer, U
 pub use publication::{Body, ClientInfo, Draft, Epoch, JoinId, Position, Presence, Publication, Push, Variant};
 pub use queue::Encode;
 pub use run::{Part, Run};
+pub use stable::{bucket_of, epoch_of, mix, stable_hash};
 pub use subscribers::Subscribers;
 pub use table::{Lane, TopicId, Topics};

@@ -1,5 +1,6 @@
 //! Names of topics.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -122,6 +123,13 @@ impl Homes {
 
 fn is_allowed(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~:@$!*#&+=()/".contains(&byte)
+}
+
+/// Maps with names as keys are searched by text.
+impl Borrow<str> for TopicName {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for TopicName {

@@ -209,6 +209,11 @@ impl Epoch {
         Epoch(random.max(1))
     }
 
+    /// The bits that [`new`](Self::new) makes the same epoch of.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Parses the text of an epoch. Any other text is [`NEVER`](Self::NEVER).
     pub fn from_text(text: &str) -> Epoch {
         let digit = |byte: u8| DIGITS.iter().position(|digit| *digit == byte);

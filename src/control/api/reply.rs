@@ -1,5 +1,6 @@
 //! Responses, with Centrifugo's names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
@@ -42,7 +43,7 @@ pub(super) struct ChannelInfo {
 pub(super) struct Node {
     pub(super) uid: String,
     pub(super) name: String,
-    pub(super) version: &'static str,
+    pub(super) version: Cow<'static, str>,
     pub(super) num_clients: u64,
     pub(super) num_subs: u64,
     pub(super) num_channels: usize,
@@ -151,9 +152,13 @@ impl From<Result<Outcome, ApiError>> for Reply {
 impl From<PublishError> for ApiError {
     fn from(error: PublishError) -> ApiError {
         match error {
-            PublishError::Busy | PublishError::TooManyTopics | PublishError::TooManyKeys | PublishError::Stopping => {
-                ApiError::Internal
-            }
+            PublishError::Busy
+            | PublishError::TooManyTopics
+            | PublishError::TooManyKeys
+            | PublishError::Stopping
+            | PublishError::NoLog
+            | PublishError::Unconfirmed => ApiError::Internal,
+            PublishError::TooLarge => ApiError::BadRequest,
             PublishError::UnknownNamespace => ApiError::UnknownChannel,
         }
     }

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::reply::{ApiError, BatchReply, ChannelInfo, NamedReply, Node, Outcome, Reply, client_info, publication};
 use super::request::{self, Batch, Call};
+use crate::control::others::OtherNode;
 use crate::control::publish::{checked_key, sorted_tags};
 use crate::control::{State, shards};
 use crate::gateway::centrifuge::{HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult};
@@ -91,10 +92,10 @@ pub(super) async fn call(state: &State, call: &Call<'_>, body: &Bytes) -> Outcom
     match call {
         Call::Publish(request) => publish(state, request, body).await,
         Call::Broadcast(request) => broadcast(state, request, body).await,
-        Call::Subscribe(request) => subscribe(state, request),
-        Call::Unsubscribe(request) => unsubscribe(state, request),
-        Call::Disconnect(request) => disconnect(state, request),
-        Call::Refresh(request) => refresh(state, request),
+        Call::Subscribe(request) => subscribe(state, request).await,
+        Call::Unsubscribe(request) => unsubscribe(state, request).await,
+        Call::Disconnect(request) => disconnect(state, request).await,
+        Call::Refresh(request) => refresh(state, request).await,
         Call::Presence(request) => presence(state, request).await,
         Call::PresenceStats(request) => presence_stats(state, request).await,
         Call::History(request) => history(state, request).await,
@@ -133,22 +134,22 @@ async fn broadcast(state: &State, request: &request::Publish<'_>, body: &Bytes) 
     Ok(Outcome::Broadcast { responses })
 }
 
-fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes {
+async fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes {
     let topic = topic(&request.channel)?;
     namespace(state, &topic)?;
     if request.asks_for_more() {
         return Err(ApiError::NotAvailable);
     }
-    order(state, &request.user, &request.client, &request.session, UserAction::Subscribe(topic))
+    order(state, &request.user, &request.client, &request.session, UserAction::Subscribe(topic)).await
 }
 
-fn unsubscribe(state: &State, request: &request::Unsubscribe) -> Outcomes {
+async fn unsubscribe(state: &State, request: &request::Unsubscribe) -> Outcomes {
     let topic = topic(&request.channel)?;
     namespace(state, &topic)?;
-    order(state, &request.user, &request.client, &request.session, UserAction::Unsubscribe(topic))
+    order(state, &request.user, &request.client, &request.session, UserAction::Unsubscribe(topic)).await
 }
 
-fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
+async fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
     if request.whitelist.as_ref().is_some_and(|clients| !clients.is_empty()) {
         return Err(ApiError::NotAvailable);
     }
@@ -159,15 +160,15 @@ fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
         return Err(ApiError::BadRequest);
     }
     let action = UserAction::Disconnect { code: CloseCode(code as u16), reason: reason.to_owned() };
-    order(state, &request.user, &request.client, &request.session, action)
+    order(state, &request.user, &request.client, &request.session, action).await
 }
 
-fn refresh(state: &State, request: &request::Refresh) -> Outcomes {
+async fn refresh(state: &State, request: &request::Refresh) -> Outcomes {
     let expire_at = request.expire_at.unwrap_or(0);
     let expire_at = u64::try_from(expire_at).map_err(|_| ApiError::BadRequest)?;
     let is_expired = request.expired.unwrap_or(false);
     let action = UserAction::Refresh { is_expired, expire_at: Some(expire_at).filter(|time| *time > 0) };
-    order(state, &request.user, &request.client, &request.session, action)
+    order(state, &request.user, &request.client, &request.session, action).await
 }
 
 async fn presence(state: &State, request: &request::Channel) -> Outcomes {
@@ -235,7 +236,7 @@ async fn history_remove(state: &State, request: &request::Channel) -> Outcomes {
 
 async fn channels(state: &State, request: &request::Channels) -> Outcomes {
     let pattern = request.pattern.as_deref().filter(|pattern| !pattern.is_empty()).unwrap_or("*");
-    let topics = state.topics().await?.into_iter();
+    let topics = state.topics_everywhere().await?.into_iter();
     let topics = topics.filter(|(topic, _)| matches(pattern.as_bytes(), topic.as_str().as_bytes()));
     let channels = topics.map(|(topic, num_clients)| (topic.to_string(), ChannelInfo { num_clients })).collect();
     Ok(Outcome::Channels { channels })
@@ -246,13 +247,23 @@ async fn info(state: &State) -> Outcomes {
     let node = Node {
         uid: state.uid.clone(),
         name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
-        version: env!("CARGO_PKG_VERSION"),
+        version: env!("CARGO_PKG_VERSION").into(),
         num_clients: shards.clone().map(|shard| shard.connections.get()).sum(),
         num_subs: shards.map(|shard| shard.subscriptions.get()).sum(),
         num_channels: state.topics().await?.len(),
         uptime: SystemTime::now().duration_since(state.started).unwrap_or_default().as_secs(),
     };
-    Ok(Outcome::Info { nodes: vec![node] })
+    let other = |other: OtherNode| Node {
+        uid: other.uid,
+        name: other.name,
+        version: other.version.into(),
+        num_clients: other.connections,
+        num_subs: other.subscriptions,
+        num_channels: other.topics as usize,
+        uptime: other.uptime_s,
+    };
+    let others = state.other_nodes().await?.into_iter().map(other);
+    Ok(Outcome::Info { nodes: std::iter::once(node).chain(others).collect() })
 }
 
 /// Makes the draft of a request's message for any topic.
@@ -322,7 +333,7 @@ fn refusal(answer: &Answer) -> ApiError {
 
 /// Has the connections of a user do something. To the shards no user at all is every one, which is more than anybody
 /// means who leaves the name out.
-fn order(
+async fn order(
     state: &State,
     user: &Option<String>,
     client: &Option<String>,
@@ -337,7 +348,7 @@ fn order(
     if user.is_none() && client.is_none() {
         return Err(ApiError::BadRequest);
     }
-    state.order(UserCommand { user: user.unwrap_or_default(), client, action })?;
+    state.order_everywhere(UserCommand { user: user.unwrap_or_default(), client, action }).await?;
     Ok(Outcome::Done {})
 }
 

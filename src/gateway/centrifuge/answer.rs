@@ -221,8 +221,12 @@ impl From<&Body> for Publication {
 impl From<PublishError> for ClientError {
     fn from(error: PublishError) -> ClientError {
         match error {
-            PublishError::Busy | PublishError::Stopping => ClientError::Internal,
-            PublishError::TooManyTopics | PublishError::TooManyKeys => ClientError::LimitExceeded,
+            PublishError::Busy | PublishError::Stopping | PublishError::NoLog | PublishError::Unconfirmed => {
+                ClientError::Internal
+            }
+            PublishError::TooManyTopics | PublishError::TooManyKeys | PublishError::TooLarge => {
+                ClientError::LimitExceeded
+            }
             PublishError::UnknownNamespace => ClientError::UnknownChannel,
         }
     }

@@ -1,0 +1,137 @@
+//! Messages between nodes, outside the log: in Protobuf, and lost at will.
+
+use bytes::Bytes;
+use prost::{Message as _, Oneof};
+
+/// A message of a node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Message {
+    /// The node that sends it.
+    #[prost(fixed64, tag = "1")]
+    pub from: u64,
+    /// What it says.
+    #[prost(oneof = "body::Body", tags = "2, 3, 4, 5, 6")]
+    pub body: Option<body::Body>,
+}
+
+/// The kinds of messages.
+pub(super) mod body {
+    use super::*;
+
+    /// What a message says.
+    #[derive(Clone, PartialEq, Oneof)]
+    pub(in crate::cluster) enum Body {
+        /// To all, each second.
+        #[prost(message, tag = "2")]
+        Heartbeat(Heartbeat),
+        /// To a node that follows a bucket: send a part of its ledger.
+        #[prost(message, tag = "3")]
+        SnapshotRequest(SnapshotRequest),
+        /// The part.
+        #[prost(message, tag = "4")]
+        SnapshotPart(SnapshotPart),
+        /// To all: a question or an order.
+        #[prost(message, tag = "5")]
+        Ask(Ask),
+        /// The answer.
+        #[prost(message, tag = "6")]
+        Reply(Reply),
+    }
+}
+
+/// What a node says of itself.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Heartbeat {
+    /// The configured name.
+    #[prost(string, tag = "1")]
+    pub name: String,
+    /// The version of the program.
+    #[prost(string, tag = "2")]
+    pub version: String,
+    /// Its clock, in milliseconds of Unix time.
+    #[prost(uint64, tag = "3")]
+    pub unix_ms: u64,
+    /// A hash of the settings that should be alike on all nodes.
+    #[prost(fixed64, tag = "4")]
+    pub settings: u64,
+    /// By bucket.
+    #[prost(message, repeated, tag = "5")]
+    pub buckets: Vec<BucketState>,
+    /// The node is stopping: this is its last message.
+    #[prost(bool, tag = "6")]
+    pub is_last: bool,
+}
+
+/// Where a node is in the log of a bucket.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct BucketState {
+    /// The sequence of the last record that it has read; 0 while it joins.
+    #[prost(uint64, tag = "1")]
+    pub applied: u64,
+    /// Whether it follows the log, so that others may join from it.
+    #[prost(bool, tag = "2")]
+    pub is_following: bool,
+    /// Names the last reset.
+    #[prost(fixed64, tag = "3")]
+    pub generation: u64,
+}
+
+/// Asks for a part of a ledger.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct SnapshotRequest {
+    /// The bucket.
+    #[prost(uint32, tag = "1")]
+    pub bucket: u32,
+    /// From which byte on. 0 asks for the present ledger.
+    #[prost(uint64, tag = "2")]
+    pub offset: u64,
+}
+
+/// A part of a ledger.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SnapshotPart {
+    /// The bucket.
+    #[prost(uint32, tag = "1")]
+    pub bucket: u32,
+    /// The sequence of the last record in the ledger.
+    #[prost(uint64, tag = "2")]
+    pub sequence: u64,
+    /// Where the part begins.
+    #[prost(uint64, tag = "3")]
+    pub offset: u64,
+    /// Bytes of all parts.
+    #[prost(uint64, tag = "4")]
+    pub total: u64,
+    /// The part.
+    #[prost(bytes = "bytes", tag = "5")]
+    pub bytes: Bytes,
+}
+
+/// A question to all nodes, or an order for all.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Ask {
+    /// The asking node's number for it.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What it is, for the layers above.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub question: Bytes,
+}
+
+/// A node's answer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Reply {
+    /// As in the question.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// What it is, for the layers above.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub answer: Bytes,
+}
+
+impl Message {
+    /// The bytes of a message.
+    pub(super) fn encode(from: u64, body: body::Body) -> Bytes {
+        Message { from, body: Some(body) }.encode_to_vec().into()
+    }
+}

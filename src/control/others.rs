@@ -1,0 +1,131 @@
+//! The other nodes of the cluster, for the server API. A server without a cluster has none.
+
+use super::State;
+#[cfg(feature = "cluster")]
+use crate::bridge::{NodeAnswer, Peers, Question};
+#[cfg(feature = "cluster")]
+use crate::cluster::Figures;
+use crate::gateway::UserCommand;
+use crate::server::PublishError;
+use crate::topics::TopicName;
+
+/// The way to the other nodes.
+#[derive(Clone, Default)]
+pub struct Others {
+    #[cfg(feature = "cluster")]
+    peers: Option<Peers>,
+}
+
+/// A node, as `info` lists it.
+pub(super) struct OtherNode {
+    pub(super) uid: String,
+    pub(super) name: String,
+    pub(super) version: String,
+    pub(super) connections: u64,
+    pub(super) subscriptions: u64,
+    pub(super) topics: u64,
+    pub(super) uptime_s: u64,
+}
+
+#[cfg(feature = "cluster")]
+impl Others {
+    /// The other nodes of a cluster, if there is one.
+    pub fn new(peers: Option<Peers>) -> Others {
+        Others { peers }
+    }
+
+    /// The state of this node, if there is a cluster.
+    pub(super) fn figures(&self) -> Option<Figures> {
+        self.peers.as_ref().map(|peers| peers.status().get())
+    }
+
+    /// Why the node should receive no clients now, if it should not. A node that has lost its broker still serves those
+    /// that it has.
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        let figures = self.figures()?;
+        if figures.buckets.iter().any(|bucket| bucket.is_outdated) {
+            Some("a newer version writes to the cluster's log: upgrade this node")
+        } else if !figures.is_ready {
+            Some("joining the cluster")
+        } else {
+            None
+        }
+    }
+
+    /// The answers of all other nodes.
+    async fn ask(&self, question: Question) -> Result<Vec<NodeAnswer>, PublishError> {
+        let Some(peers) = &self.peers else { return Ok(Vec::new()) };
+        let answers = peers.ask(question).await.map_err(|_| PublishError::Stopping)?;
+        for answer in answers.iter().filter(|answer| !answer.has_answered) {
+            tracing::warn!(node = answer.node, "the node has not answered");
+        }
+        // A part of the answer would look like all of it.
+        if answers.iter().all(|answer| answer.has_answered) { Ok(answers) } else { Err(PublishError::Busy) }
+    }
+
+    async fn order(&self, command: UserCommand) -> Result<(), PublishError> {
+        self.ask(Question::Command(command)).await.map(drop)
+    }
+
+    async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
+        Ok(self.ask(Question::Topics).await?.into_iter().flat_map(|answer| answer.topics).collect())
+    }
+
+    async fn nodes(&self) -> Result<Vec<OtherNode>, PublishError> {
+        let node = |answer: NodeAnswer| OtherNode {
+            uid: answer.info.uid,
+            name: answer.node,
+            version: answer.info.version,
+            connections: answer.info.connections,
+            subscriptions: answer.info.subscriptions,
+            topics: answer.info.topics,
+            uptime_s: answer.info.uptime_s,
+        };
+        Ok(self.ask(Question::Info).await?.into_iter().map(node).collect())
+    }
+}
+
+#[cfg(not(feature = "cluster"))]
+impl Others {
+    pub(super) fn unready(&self) -> Option<&'static str> {
+        None
+    }
+
+    async fn order(&self, _: UserCommand) -> Result<(), PublishError> {
+        Ok(())
+    }
+
+    async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
+        Ok(Vec::new())
+    }
+
+    async fn nodes(&self) -> Result<Vec<OtherNode>, PublishError> {
+        Ok(Vec::new())
+    }
+}
+
+impl State {
+    /// Has the shards of all nodes carry out an order. It succeeds when all nodes have it; orders do no harm twice.
+    pub(super) async fn order_everywhere(&self, order: UserCommand) -> Result<(), PublishError> {
+        self.order(order.clone())?;
+        self.others.order(order).await
+    }
+
+    /// The topics with subscribers on any node, each once, with the number of present clients.
+    pub(super) async fn topics_everywhere(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
+        let mut topics = self.topics().await?;
+        topics.extend(self.others.topics().await?);
+        topics.sort();
+        topics.dedup_by(|next, first| {
+            let is_same = next.0 == first.0;
+            first.1 += if is_same { next.1 } else { 0 };
+            is_same
+        });
+        Ok(topics)
+    }
+
+    /// All other nodes.
+    pub(super) async fn other_nodes(&self) -> Result<Vec<OtherNode>, PublishError> {
+        self.others.nodes().await
+    }
+}
