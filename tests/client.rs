@@ -106,6 +106,36 @@ fn dir() -> PathBuf {
 }
 
 #[test]
+fn the_control_port_speaks_tls_to_pub_reload_and_curl() {
+    let config = dir().join("control.toml");
+    let tls = fs::read_to_string(certificate().with_file_name("tls.toml")).expect("made with the certificate");
+    let tls = tls.replace("tls = true\n", "");
+    fs::write(&config, format!("{tls}[server]\ncontrol_tls = true\n[api]\nkey = \"secret\"\n")).expect("a file");
+    let server = Server::start_with_config(&config, &[]);
+    let base = format!("https://localhost:{}", server.control.port());
+    let run = |arguments: &[&str]| {
+        let mut command = ringfeed();
+        command.args(arguments).env("RINGFEED_API_KEY", "secret").env("RINGFEED_CA_FILE", certificate());
+        let output = command.output().expect("the binary starts");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).expect("text"))
+    };
+    let (code, text) = run(&["pub", &format!("{base}/publish/a"), "hi"]);
+    assert!(code == Some(0) && text.contains("\"offset\":1"), "{text}");
+    let (code, text) = run(&["reload", &base]);
+    assert_eq!((code, text.as_str()), (Some(0), "1 certificates\n"));
+    let (code, text) = run(&["pub", &server.control_url("/publish/a"), "hi"]);
+    assert_eq!(code, Some(1), "{text}");
+    // A client that says nothing keeps no one else out.
+    let _silent = TcpStream::connect(server.control).expect("the server accepts");
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--header", "X-API-Key: secret", "--cacert"]).arg(certificate());
+    curl.args([format!("{base}/metrics"), format!("{base}/healthz")]);
+    let answers = Process::start("curl", curl).succeed(PATIENCE);
+    assert!(answers.contains("ringfeed_tls_certificate_expiry_timestamp_seconds{"), "{answers}");
+}
+
+#[test]
 fn each_fault_of_a_certificate_has_its_own_sentence() {
     let authority = Authority::new("authority");
     let trust = ["--ca-file", text(&authority.file)];

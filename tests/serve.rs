@@ -5,7 +5,8 @@ mod support;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::process::Command;
 use std::time::Instant;
 
@@ -167,6 +168,52 @@ fn a_port_for_proxies_is_for_no_one_else() {
     fs::write(&config, "[[listener]]\naddress = \"127.0.0.1:0\"\nproxy_protocol = \"require\"\n").expect("a file");
     let message = refusal(&["serve", "--config", config.to_str().expect("UTF-8"), "--control", "127.0.0.1:0"]);
     assert!(message.contains("proxy_protocol needs the proxy's address in trusted_proxies"), "{message}");
+}
+
+/// A service manager's socket, at a path or, with `@`, at an abstract name.
+fn manager(address: &str) -> UnixDatagram {
+    let socket = match address.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name).and_then(|address| UnixDatagram::bind_addr(&address)),
+        None => UnixDatagram::bind(address),
+    };
+    let socket = socket.expect("a free address");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    socket
+}
+
+/// Waits for a message that contains `text`, and returns those before it with it.
+fn notified(manager: &UnixDatagram, text: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    loop {
+        let mut bytes = [0; 4096];
+        let len = manager.recv(&mut bytes).unwrap_or_else(|error| panic!("no {text} after {all:?}: {error}"));
+        all.push(String::from_utf8(bytes[..len].to_vec()).expect("text"));
+        if all.last().is_some_and(|last| last.contains(text)) {
+            return all;
+        }
+    }
+}
+
+#[test]
+fn a_service_manager_learns_of_each_step() {
+    let path = target_dir("notify").join(format!("{}.sock", std::process::id()));
+    let _ = fs::remove_file(&path);
+    for address in [path.to_str().expect("UTF-8").to_owned(), format!("@ringfeed-test-{}", std::process::id())] {
+        let manager = manager(&address);
+        let mut command = ringfeed();
+        command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "300000").env_remove("WATCHDOG_PID");
+        let server = Server::start_command(command);
+        let first = notified(&manager, "READY=1");
+        assert!(first.len() == 1 && first[0].contains("STATUS=serving"), "{first:?}");
+        notified(&manager, "WATCHDOG=1");
+        let reload = Command::new("kill").args(["-HUP", &server.id().to_string()]).status();
+        assert!(reload.expect("kill can be run").success());
+        assert!(notified(&manager, "RELOADING=1").last().is_some_and(|last| last.contains("\nMONOTONIC_USEC=")));
+        notified(&manager, "READY=1");
+        server.terminate();
+        notified(&manager, "STOPPING=1");
+        assert_eq!(server.wait().code(), Some(0));
+    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::bad_input;
 
 /// How long a certificate is valid: browsers accept no more than 398 days.
-const DAYS_VALID: u32 = 397;
+const DAYS_VALID: u32 = 365;
 
 const DAY: Duration = Duration::from_secs(86_400);
 

@@ -298,12 +298,14 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     }
     let Server { addresses, connections_max, publisher, status, tls, ended } =
         builder.start().map_err(|error| error.to_string())?;
+    // That of the data ports, if one speaks TLS.
+    let tls = if tls.is_some() { tls } else { settings.acceptor()? };
     log_start(settings, status.shards.len(), connections_max);
     let cluster = bridge.map(|bridge| bridge.run(publisher.clone(), status.clone()));
     let others = control::Others::new(cluster.as_ref().map(Cluster::peers));
     let live = Live { tls: tls.clone(), tokens, publisher: publisher.clone() };
     let reload = reload(arguments, settings.clone(), live);
-    let demo = settings.server.demo;
+    let (demo, is_secure) = (settings.server.demo, settings.server.control_tls);
     let event_counts = events.as_ref().map(HttpEvents::counts);
     let control = Control {
         listener,
@@ -312,13 +314,14 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         namespaces,
         status,
         tls,
+        is_secure,
         reload,
         backend_counts,
         event_counts,
         demo,
         others,
     };
-    let announce = || announce(&settings.listener, &addresses, control_address?, settings.server.demo);
+    let announce = || announce(settings, &addresses, control_address?);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
     let ended = runtime
@@ -414,12 +417,8 @@ fn in_use(address: SocketAddr, error: &io::Error) -> String {
 }
 
 /// One line for each address, then `ready`. With the demo, also the page to open.
-fn announce(
-    listeners: &[ListenerConfig],
-    addresses: &[ListenAddress],
-    control: SocketAddr,
-    has_demo: bool,
-) -> io::Result<()> {
+fn announce(settings: &Settings, addresses: &[ListenAddress], control: SocketAddr) -> io::Result<()> {
+    let (listeners, has_demo) = (&settings.listener, settings.server.demo);
     let mut out = io::stdout().lock();
     for (listener, address) in listeners.iter().zip(addresses) {
         let scheme = if listener.tls { "wss" } else { "ws" };
@@ -428,7 +427,8 @@ fn announce(
             ListenAddress::Unix(_) => writeln!(out, "listening on {address}")?,
         }
     }
-    writeln!(out, "control on http://{control}")?;
+    let scheme = if settings.server.control_tls { "https" } else { "http" };
+    writeln!(out, "control on {scheme}://{control}")?;
     let page = listeners.iter().zip(addresses).find_map(|(listener, address)| match address {
         ListenAddress::Ip(address) => Some(page_url(listener.tls, *address)),
         ListenAddress::Unix(_) => None,

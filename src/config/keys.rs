@@ -125,6 +125,11 @@ const SERVER: &[Key] = &[
                 see [api].",
     },
     Key {
+        name: "control_tls",
+        takes: ValueKind::Switch,
+        about: "Speak TLS on the control port, with the certificates of [tls]: https://.",
+    },
+    Key {
         name: "shards",
         takes: ValueKind::Whole(0, SHARDS_MAX as i64),
         about: "Shards, each a thread with a ring of its own. 0: one for each CPU.",

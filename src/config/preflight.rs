@@ -42,7 +42,7 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
     check_cluster(settings)?;
     let centrifuge = settings.centrifuge_config()?;
     check_backend(settings)?;
-    settings.server_config().acceptor().map_err(|error| error.to_string())?;
+    settings.acceptor()?;
     let access = Access::new(control, settings.api.key()?).map_err(|error| error.to_string())?;
     Ok(Preflight { access, centrifuge })
 }

@@ -17,7 +17,7 @@ use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
 use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::server::{FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
-use crate::tls::TlsSettings;
+use crate::tls::{Acceptor, TlsSettings};
 use crate::topics::{Allowed, Namespace, Namespaces};
 
 /// The namespace of topics whose name has no colon.
@@ -59,6 +59,8 @@ pub struct Settings {
 pub struct ServerSettings {
     /// Where HTTP for publishers and operators is served.
     pub control: SocketAddr,
+    /// Whether it speaks TLS there, with the certificates of `[tls]`.
+    pub control_tls: bool,
     /// As [`ServerConfig::shards`].
     pub shards: usize,
     /// As [`ServerConfig::connections_max`].
@@ -207,6 +209,7 @@ impl Default for ServerSettings {
         let server = ServerConfig::default();
         ServerSettings {
             control: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            control_tls: false,
             shards: server.shards,
             max_connections: server.connections_max,
             handshakes_per_second: server.handshakes_per_second,
@@ -311,6 +314,15 @@ impl Settings {
             sessions: Sessions::default(),
             personal_namespace: centrifuge.personal_channel.then(|| centrifuge.personal_namespace.clone()),
         })
+    }
+
+    /// What makes TLS sessions, if the control port or a listener speaks TLS.
+    ///
+    /// # Errors
+    /// A text that names the file and what is wrong with it.
+    pub fn acceptor(&self) -> Result<Option<Acceptor>, String> {
+        let is_used = self.server.control_tls || self.listener.iter().any(|listener| listener.tls);
+        is_used.then(|| Acceptor::new(&self.tls)).transpose().map_err(|error| error.to_string())
     }
 
     /// The settings of topics, by namespace.

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Sleep, sleep};
 
 use crate::limits::{CONTROL_OUTPUT_BYTES, LINGER_MS};
@@ -27,9 +27,17 @@ use crate::limits::{CONTROL_OUTPUT_BYTES, LINGER_MS};
 /// Bytes discarded at once.
 const DISCARD_BYTES: usize = 4096;
 
+/// A connection, plain or with TLS.
+pub(super) type Stream = Box<dyn Wire>;
+
+/// What a [`Stream`] does.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
 /// See the module.
 pub(super) struct Batched {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Stream>,
     /// Answers; up to `sent` the kernel has them.
     output: Vec<u8>,
     sent: usize,
@@ -45,7 +53,7 @@ pub(super) struct Batched {
 
 impl Batched {
     /// A connection that has nothing to send. The client has `patience` to read [`CONTROL_OUTPUT_BYTES`].
-    pub(super) fn new(stream: TcpStream, patience: Duration) -> Batched {
+    pub(super) fn new(stream: Stream, patience: Duration) -> Batched {
         Batched {
             stream: TokioIo::new(stream),
             output: Vec::new(),
@@ -68,6 +76,9 @@ impl Batched {
                 Poll::Ready(len) => self.sent += len,
                 Poll::Pending => return self.poll_stalled(context).map(Err),
             }
+        }
+        if Pin::new(&mut self.stream).poll_flush(context)?.is_pending() {
+            return self.poll_stalled(context).map(Err);
         }
         self.output.clear();
         self.sent = 0;

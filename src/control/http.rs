@@ -17,13 +17,16 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioTimer;
 use tokio::net::{TcpListener, TcpStream};
+#[cfg(feature = "product")]
+use tokio_rustls::TlsAcceptor;
 
 use super::answer::{Answer, text, with_header};
-use super::batch::Batched;
+use super::batch::{Batched, Stream};
 use super::places::{Ended, Place};
 use super::{State, api, guard, metrics, publish, reload, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 use crate::log;
+use crate::tls::Acceptor;
 
 /// Pause after a failed accept, most likely because the process has no descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -41,23 +44,27 @@ GET  /healthz           200 while the process answers
 GET  /readyz            200 while the server accepts connections, 503 while it drains";
 
 /// The listener of the control port.
-pub(super) struct Listener(TcpListener);
+pub(super) struct Listener {
+    socket: TcpListener,
+    /// Makes the TLS sessions of its connections, if it speaks TLS.
+    acceptor: Option<Acceptor>,
+}
 
 impl Listener {
     /// Takes over a bound listener.
-    pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Listener> {
+    pub(super) fn new(listener: std::net::TcpListener, acceptor: Option<Acceptor>) -> io::Result<Listener> {
         listener.set_nonblocking(true)?;
-        Ok(Listener(TcpListener::from_std(listener)?))
+        Ok(Listener { socket: TcpListener::from_std(listener)?, acceptor })
     }
 
     /// Accepts and serves connections forever.
     pub(super) async fn run(self, state: Rc<State>) {
         loop {
             state.places.wait_for_room().await;
-            match self.0.accept().await {
+            match self.socket.accept().await {
                 Ok((stream, peer)) => {
                     let place = state.places.enter(peer.ip(), !state.access.borrow().has_key());
-                    tokio::task::spawn_local(serve(stream, peer, state.clone(), place));
+                    tokio::task::spawn_local(serve(stream, peer, self.acceptor.clone(), state.clone(), place));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control port could not accept a connection");
@@ -69,9 +76,17 @@ impl Listener {
 }
 
 /// Serves one connection until either side closes it or `place` ends it.
-async fn serve(stream: TcpStream, peer: SocketAddr, state: Rc<State>, place: Place) {
+async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, state: Rc<State>, place: Place) {
     // Answers are small and must not wait. Without the option they are only slower, so the server ignores a failure.
     let _ = stream.set_nodelay(true);
+    let secured = tokio::select! {
+        secured = secure(stream, acceptor) => secured,
+        ended = place.must_end() => return place.end(ended),
+    };
+    let stream = match secured {
+        Ok(stream) => stream,
+        Err(ended) => return place.end(ended),
+    };
     let service = service_fn(|request: Request<Incoming>| {
         let is_granted = state.access.borrow().is_granted(request.headers());
         place.on_request(is_granted);
@@ -101,6 +116,23 @@ async fn serve(stream: TcpStream, peer: SocketAddr, state: Rc<State>, place: Pla
         ended = place.must_end() => ended,
     };
     place.end(ended);
+}
+
+/// Does the TLS handshake, if the port speaks TLS.
+#[cfg(feature = "product")]
+async fn secure(stream: TcpStream, acceptor: Option<Acceptor>) -> Result<Stream, Ended> {
+    let Some(acceptor) = acceptor else { return Ok(Box::new(stream)) };
+    let handshake = TlsAcceptor::from(acceptor.config()).accept(stream);
+    match tokio::time::timeout(Duration::from_millis(CONTROL_HEAD_MS), handshake).await {
+        Ok(Ok(stream)) => Ok(Box::new(stream)),
+        Ok(Err(_)) => Err(Ended::Failed),
+        Err(_) => Err(Ended::Idle),
+    }
+}
+
+#[cfg(not(feature = "product"))]
+async fn secure(stream: TcpStream, _: Option<Acceptor>) -> Result<Stream, Ended> {
+    Ok(Box::new(stream))
 }
 
 /// A request without the key, or of a foreign page, is worth a line.
@@ -324,7 +356,7 @@ mod tests {
         tokio_uring::start(async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let serving = tokio::task::spawn_local(Listener::new(listener).unwrap().run(state));
+            let serving = tokio::task::spawn_local(Listener::new(listener, None).unwrap().run(state));
             client(address).await;
             serving.abort();
         });

@@ -31,6 +31,7 @@ mod guard;
 mod host;
 mod http;
 mod metrics;
+mod notify;
 mod others;
 mod places;
 mod process;
@@ -57,6 +58,7 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
 use metrics::MemoryInUse;
+use notify::Notifier;
 pub use others::Others;
 use places::{Bounds, Places};
 use reload::Reloader;
@@ -87,8 +89,11 @@ pub struct Control {
     pub namespaces: Arc<Namespaces>,
     /// What the shards count.
     pub status: Status,
-    /// The certificates of the data ports, if one speaks TLS.
+    /// The certificates, if a port speaks TLS.
     pub tls: Option<Acceptor>,
+    /// Whether the control port speaks TLS, with these certificates.
+    #[cfg(feature = "product")]
+    pub is_secure: bool,
     /// Reads the configuration again.
     pub reload: Reload,
     /// What the backend counts, if there is one.
@@ -123,6 +128,7 @@ struct State {
     event_counts: Option<EventCounts>,
     reloader: Reloader,
     others: Others,
+    notifier: Notifier,
     places: Rc<Places>,
     streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
@@ -158,6 +164,7 @@ impl State {
             event_counts: None,
             reloader,
             others: Others::default(),
+            notifier: Notifier::of_environment(),
             places,
             streams,
             uid,
@@ -187,7 +194,11 @@ pub async fn serve(
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
     let address = control.listener.local_addr()?;
-    let listener = http::Listener::new(control.listener)?;
+    #[cfg(feature = "product")]
+    let acceptor = control.tls.clone().filter(|_| control.is_secure);
+    #[cfg(not(feature = "product"))]
+    let acceptor = None;
+    let listener = http::Listener::new(control.listener, acceptor)?;
     let Control { publisher, status, namespaces, access, tls, reload, backend_counts, event_counts, others, .. } =
         control;
     let memory_before = MemoryInUse::measure().await;
@@ -196,11 +207,13 @@ pub async fn serve(
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
+    tasks.spawn_local(notify::watch(state.clone()));
     tasks.spawn_local(reload_at_signals(signal(SignalKind::hangup())?, state.clone()));
     if control.demo {
         tasks.spawn_local(demo::run(state.clone()));
     }
     on_ready()?;
+    state.notifier.ready();
     Ok(until_ended(&state, shards_ended, async || signals.next().await).await)
 }
 
@@ -221,7 +234,7 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
     }
     let drained = async {
         drain(state).await;
-        log_until(shards_ended, &state.status).await;
+        log_until(shards_ended, &state.status, &state.notifier).await;
     };
     tokio::select! {
         () = drained => Ended::ShardsEnded,
@@ -238,11 +251,12 @@ async fn drain(state: &State) {
 }
 
 /// Says each second how far the drain has come.
-async fn log_until(mut ended: Pin<&mut impl Future<Output = ()>>, status: &Status) {
+async fn log_until(mut ended: Pin<&mut impl Future<Output = ()>>, status: &Status, notifier: &Notifier) {
     let sum = |cell: fn(&ShardMetrics) -> &Cell| status.shards.iter().map(|shard| cell(shard).get()).sum::<u64>();
     loop {
         let (connections, to_tell) = (sum(|shard| &shard.connections), sum(|shard| &shard.drain_left));
         tracing::info!(connections, to_tell, "stopping");
+        notifier.stopping(connections);
         tokio::select! {
             () = &mut ended => return,
             () = tokio::time::sleep(DRAIN_LOG_INTERVAL) => {}

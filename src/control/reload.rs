@@ -76,7 +76,10 @@ impl fmt::Debug for Reloader {
 impl State {
     /// Reads the configuration again. Returns a line for the operator.
     pub(super) fn reload(&self) -> Result<String, String> {
-        let Reloaded { report, access, namespaces } = self.reloader.reload()?;
+        self.notifier.reloading();
+        let outcome = self.reloader.reload();
+        self.notifier.ready();
+        let Reloaded { report, access, namespaces } = outcome?;
         *self.access.borrow_mut() = access;
         *self.namespaces.borrow_mut() = namespaces;
         Ok(report)

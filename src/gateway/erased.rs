@@ -33,6 +33,7 @@ pub(crate) trait ErasedHandler {
     #[cfg(feature = "centrifuge")]
     fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>);
     /// As [`Handler::on_namespaces`].
+    #[cfg(feature = "product")]
     fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>);
     #[cfg(feature = "centrifuge")]
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand);
@@ -184,6 +185,7 @@ impl<H: Handler> ErasedHandler for Stateful<H> {
         self.handler.on_user_command(conn, state, command);
     }
 
+    #[cfg(feature = "product")]
     fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
         self.handler.on_namespaces(namespaces);
     }

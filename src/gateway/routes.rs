@@ -119,6 +119,7 @@ impl Routes {
     }
 
     /// All handlers, to change.
+    #[cfg(feature = "product")]
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Box<dyn ErasedHandler>> {
         self.routes.iter_mut().map(|(_, handler)| handler)
     }

@@ -397,7 +397,9 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.set_accept_rate(config.handshakes_per_second.div_ceil(self.all_metrics.len() as u64));
         self.home.set_namespaces(config.namespaces.clone());
         self.routes.iter_mut().for_each(|handler| handler.on_namespaces(&config.namespaces));
-        self.config = config.clone();
+        // Threads of the process take events: no file makes others.
+        let events = self.config.events.take();
+        self.config = ServerConfig { events, ..config.clone() };
     }
 
     fn on_time(&mut self) {

@@ -74,7 +74,7 @@ impl Acceptor {
         self.certificates.in_use().iter().map(|certificate| certificate.info.clone()).collect()
     }
 
-    pub(super) fn config(&self) -> Arc<ServerConfig> {
+    pub(crate) fn config(&self) -> Arc<ServerConfig> {
         self.config.clone()
     }
 }

@@ -105,6 +105,19 @@ fn count(server: &Server, name: &str) -> u64 {
 }
 
 #[test]
+fn a_reload_keeps_events_coming() {
+    const VISITS: u64 = 20;
+    let (address, _) = application();
+    let server = server("reloaded.toml", address, "");
+    assert_eq!(http::post(server.control, "/reload", "text/plain", b"").status, 200);
+    (0..VISITS).for_each(|visits| visit(server.data, &format!("t{visits}")));
+    for kind in ["disconnected", "vacated"] {
+        let label = format!("type=\"{kind}\"");
+        await_that(kind, || total(&server, "ringfeed_events_total", &label) == VISITS);
+    }
+}
+
+#[test]
 fn each_event_arrives_at_least_once_and_in_order_though_a_third_of_the_requests_fail() {
     const THREADS: usize = 8;
     const VISITS: usize = 150;

@@ -67,6 +67,14 @@ impl Server {
         Server::start_with_config(&certificate().with_file_name("tls.toml"), flags)
     }
 
+    /// The same for the binary as `command` runs it, without flags yet.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub(crate) fn start_command(command: Command) -> Server {
+        Server::start_as(command, &[])
+    }
+
     fn start_as(command: Command, flags: &[&str]) -> Server {
         Server::start_at(command, &["--listen", "127.0.0.1:0"], flags)
     }
@@ -84,7 +92,9 @@ impl Server {
             };
             if let Some(listener) = line.strip_prefix("listening on ") {
                 listeners.push(listener.to_owned());
-            } else if let Some(address) = line.strip_prefix("control on http://") {
+            } else if let Some(address) =
+                line.strip_prefix("control on http://").or_else(|| line.strip_prefix("control on https://"))
+            {
                 control = Some(address.parse().expect("an address after control on http://"));
             } else if line == "ready" {
                 let data: &String = listeners.first().expect("the data address is printed before ready");
