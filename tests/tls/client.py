@@ -6,10 +6,14 @@ ends. Written with Python's `ssl` alone. Each scenario is a function below, ends
 as it should be, and with a traceback otherwise.
 """
 import os
+import shutil
 import socket
 import ssl
 import struct
 import sys
+import threading
+import traceback
+import urllib.error
 import urllib.request
 
 PATIENCE = 60
@@ -156,6 +160,71 @@ def small_records(port, _control, certificate):
         exchange(lambda: tls.do_handshake() or True)
         exchange(lambda: tls.write(b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"))
         assert exchange(lambda: tls.read(13)) == b"HTTP/1.1 404 "
+
+
+def replaced(port, control, certificate):
+    """A hundred reloads, each with another certificate, while clients come and go and one stays."""
+    directory = os.path.dirname(certificate)
+    is_over = threading.Event()
+    faults, served = [], [0]
+
+    def guarded(work):
+        def run():
+            try:
+                work()
+            except BaseException:
+                faults.append(traceback.format_exc())
+                is_over.set()
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def come_and_go():
+        while not is_over.is_set():
+            with connect(port, certificate) as tls:
+                frames = Frames(tls, upgrade(tls, b"/feed/b"))
+                tls.sendall(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
+                assert frames.next() == (8, b"\x03\xe8")
+            served[0] += 1
+
+    def stay(tls, frames):
+        expected = 0
+        while True:
+            opcode, payload = frames.next()
+            if opcode == 9:
+                continue
+            if payload == b"last":
+                return
+            assert int(payload) == expected, "%r, not %d" % (payload, expected)
+            expected += 1
+
+    def reload():
+        request = urllib.request.Request("http://127.0.0.1:%d/reload" % control, b"", method="POST")
+        try:
+            return urllib.request.urlopen(request, timeout=PATIENCE).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    with connect(port, certificate) as tls:
+        frames = Frames(tls, upgrade(tls, b"/feed/a"))
+        threads = [guarded(come_and_go) for _ in range(4)]
+        reader = guarded(lambda: stay(tls, frames))
+        for number in range(100):
+            name = ("one", "two", "three")[number % 3]
+            for kind in ("crt", "key"):
+                shutil.copyfile("%s/%s.%s" % (directory, name, kind), "%s/server.%s" % (directory, kind))
+            assert reload() == 200
+            if number % 10 == 0:
+                with open(directory + "/server.crt", "w") as file:
+                    file.write("-----BEGIN NONSENSE-----")
+                assert reload() == 422, "a broken file changes nothing"
+            publish(control, "a", b"%d" % number)
+        is_over.set()
+        publish(control, "a", b"last")
+        [thread.join(PATIENCE) for thread in threads + [reader]]
+    assert not faults, "\n".join(faults)
+    assert served[0] > 20, served
 
 
 if __name__ == "__main__":

@@ -8,11 +8,14 @@
 mod support;
 
 mod hostile;
+mod judges;
 mod openssl;
 mod reload;
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use support::http;
 use support::process::Process;
@@ -30,10 +33,15 @@ fn counter(server: &Server, name: &str, labels: &str) -> u64 {
 
 /// Runs a scenario of `client.py`.
 fn run_python(scenario: &str, server: &Server) {
+    run_python_with(scenario, server, certificate(), 2 * PATIENCE);
+}
+
+/// The same, with the certificate to trust and the time that it may take.
+fn run_python_with(scenario: &str, server: &Server, trusted: &Path, patience: Duration) {
     let mut command = Command::new("python3");
     command.arg(repository("tests/tls/client.py")).arg(scenario);
-    command.args([server.data.port().to_string(), server.control.port().to_string()]).arg(certificate());
-    Process::start(scenario, command).succeed(2 * PATIENCE);
+    command.args([server.data.port().to_string(), server.control.port().to_string()]).arg(trusted);
+    Process::start(scenario, command).succeed(patience);
 }
 
 /// Body and status that curl receives.

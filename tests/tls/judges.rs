@@ -1,0 +1,151 @@
+//! Judges that others wrote: `gnutls-cli`, and PyPI's `sslyze` with its profile of Mozilla's "intermediate" advice. And
+//! certificates that are replaced a hundred times while clients come and go.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use time::OffsetDateTime;
+
+use crate::run_python_with;
+use crate::support::process::Process;
+use crate::support::server::{Server, certificate};
+use crate::support::{PATIENCE, repository, target_dir};
+
+/// Time to download and install a judge.
+const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
+
+const DAY: time::Duration = time::Duration::DAY;
+
+/// Certificates of one authority, in a directory of their own.
+struct Authority {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Its own certificate is `ca.pem`.
+    fn new(name: &str) -> Authority {
+        let dir = target_dir("tls").join(format!("{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("the target directory can be written to");
+        let mut params = CertificateParams::new([]).expect("no names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name.push(DnType::CommonName, "authority of a test");
+        params.not_before = OffsetDateTime::now_utc() - DAY;
+        params.not_after = OffsetDateTime::now_utc() + 365 * DAY;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("a certificate");
+        fs::write(dir.join("ca.pem"), certificate.pem()).expect("the target directory can be written to");
+        Authority { dir, issuer: Issuer::new(params, key) }
+    }
+
+    /// Makes `NAME.crt` and `NAME.key` for `localhost`.
+    fn make(&self, name: &str) {
+        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = OffsetDateTime::now_utc() - DAY;
+        params.not_after = OffsetDateTime::now_utc() + 90 * DAY;
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        fs::write(self.dir.join(format!("{name}.crt")), certificate.pem()).expect("a file");
+        fs::write(self.dir.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
+    }
+
+    /// A server with the certificate in `server.crt`.
+    fn start(&self) -> Server {
+        let path = self.dir.display();
+        let config = format!(
+            "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = true\n[tls]\n\
+             certificates = [{{ cert_file = \"{path}/server.crt\", key_file = \"{path}/server.key\" }}]\n"
+        );
+        fs::write(self.dir.join("tls.toml"), config).expect("a file");
+        Server::start_with_config(&self.dir.join("tls.toml"), &[])
+    }
+}
+
+/// All that gnutls-cli prints for one request.
+fn gnutls(server: &Server, flags: &[&str]) -> String {
+    let mut command = Command::new("gnutls-cli");
+    command.args(["--port", &server.data.port().to_string(), "--x509cafile"]).arg(certificate()).args(flags);
+    let mut child = command
+        .arg("localhost")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("gnutls-cli is installed: Debian has it in gnutls-bin");
+    let request = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    // It ends before it reads if there is no handshake.
+    let _ = child.stdin.take().expect("piped").write_all(request);
+    let output = child.wait_with_output().expect("it ends with the connection");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+#[test]
+fn gnutls_speaks_both_versions_resumes_and_changes_keys() {
+    let server = Server::start_secure(&[]);
+    for (flags, version) in [(&[][..], "(TLS1.3"), (&["--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2"], "(TLS1.2")] {
+        let said = gnutls(&server, flags);
+        assert!(said.contains(version) && said.contains("HTTP/1.1 404 "), "{flags:?}: {said}");
+        let said = gnutls(&server, &[&["--resume"], flags].concat());
+        assert!(said.contains("This is a resumed session") && said.contains("HTTP/1.1 404 "), "{flags:?}: {said}");
+    }
+    let said = gnutls(&server, &["--rehandshake"]);
+    assert!(said.contains("ReHandshake was completed") && said.contains("HTTP/1.1 404 "), "a KeyUpdate: {said}");
+    let said = gnutls(&server, &["--rehandshake", "--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.2"]);
+    assert!(!said.contains("HTTP/1.1 404 "), "a renegotiation is refused: {said}");
+    let said = gnutls(&server, &["--priority", "NORMAL:-VERS-ALL:+VERS-TLS1.1"]);
+    assert!(said.contains("Fatal error") && !said.contains("HTTP/1.1 404 "), "{said}");
+}
+
+/// The Python environment with `sslyze`.
+fn sslyze() -> PathBuf {
+    let environment = target_dir("sslyze");
+    let (stamp, requirements) = (environment.join(".installed-from"), repository("tests/tls/requirements.txt"));
+    let wanted = fs::read_to_string(&requirements).expect("a file of the repository");
+    if fs::read_to_string(&stamp).is_ok_and(|found| found == wanted) {
+        return environment;
+    }
+    let mut venv = Command::new("python3");
+    venv.args(["-m", "venv", "--clear"]).arg(&environment);
+    Process::start("python3 -m venv", venv).succeed(INSTALL_PATIENCE);
+    let mut pip = Command::new(environment.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(&requirements);
+    Process::start("pip install", pip).succeed(INSTALL_PATIENCE);
+    fs::write(&stamp, wanted).expect("the target directory can be written to");
+    environment
+}
+
+#[test]
+fn sslyze_finds_nothing_against_mozillas_advice() {
+    let authority = Authority::new("sslyze");
+    authority.make("server");
+    let server = authority.start();
+    let mut command = Command::new(sslyze().join("bin/python"));
+    command.args(["-m", "sslyze", "--mozilla_config", "intermediate", "--certinfo_ca_file"]);
+    command.arg(authority.dir.join("ca.pem")).arg(format!("localhost:{}", server.data.port()));
+    let output = command.output().expect("sslyze is installed");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("OK - Compliant"), "{said}");
+    assert!(!said.contains("VULNERABLE -"), "{said}");
+}
+
+#[test]
+fn certificates_are_replaced_a_hundred_times_under_load() {
+    let authority = Authority::new("replaced");
+    ["one", "two", "three", "server"].iter().for_each(|name| authority.make(name));
+    let server = authority.start();
+    run_python_with("replaced", &server, &authority.dir.join("ca.pem"), 4 * PATIENCE);
+    let failures = crate::counter(&server, "ringfeed_tls_failures_total", "");
+    assert_eq!(failures, 0, "no handshake failed");
+    let path: &Path = &authority.dir;
+    fs::remove_dir_all(path).expect("the directory was made here");
+}
