@@ -537,7 +537,8 @@ impl World {
         let resets = figures.iter().map(|figures| figures.counts.resets).max().unwrap_or(0);
         let lost: u64 = figures.iter().map(|figures| figures.counts.lost).sum();
         assert!(self.is_wild || lost == 0, "a log was taken for rewritten");
-        assert!(self.is_wild || resets <= 2 * u64::from(BUCKETS), "{resets} resets");
+        // Nodes that start while all others are cut off begin new epochs, too.
+        assert!(self.is_wild || resets <= 6 * u64::from(BUCKETS), "{resets} resets");
     }
 }
 
