@@ -145,8 +145,9 @@ fn read_connect<'a>(value: Value<'_, 'a>) -> Result<ConnectRequest<'a>, Malforme
     for (key, value) in fields(value)? {
         match key {
             "token" => request.token = string(value)?,
-            "name" => request.name = string(value)?,
-            "version" => request.version = string(value)?,
+            // They are for the application alone: what is no text is left out.
+            "name" => request.name = value.into_string().unwrap_or_default(),
+            "version" => request.version = value.into_string().unwrap_or_default(),
             "subs" if !value.is_null() => {
                 for (channel, value) in fields(value)? {
                     request.subs.push(SubscribeRequest { channel, ..read_subscribe(value)? });
