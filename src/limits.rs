@@ -53,8 +53,9 @@ pub const FEED_MESSAGE_BYTES_MAX: u32 = 4096;
 /// Bytes of one message of commands in Centrifugo's protocol, by default; as many as Centrifugo takes.
 pub const CENTRIFUGE_MESSAGE_BYTES_MAX: u32 = 64 * 1024;
 
-/// Time for a client of Centrifugo's protocol to say who it is, in milliseconds.
-pub const CENTRIFUGE_STALE_MS: u64 = 25_000;
+/// Time for a client of Centrifugo's protocol to connect, in milliseconds: less than it has for the answer to a ping,
+/// so that a slow one receives the code that lets it reconnect.
+pub const CENTRIFUGE_STALE_MS: u64 = PONG_TIMEOUT_MS - 1_000;
 
 /// How long a client whose token has expired may take to bring a new one, by default, in milliseconds: it asks its own
 /// server for that.

@@ -1,7 +1,8 @@
 //! `POST /api/<method>`: Centrifugo's server API, so that its libraries for backends work here.
 //!
 //! The answer is 200 with `{"result":…}` or `{"error":{"code":…,"message":…}}`, whatever has become of the request; 400
-//! with such an error where the body is not what the method takes, and 404 where there is no such method. Requests are
+//! with such an error where the body is not what the method takes, and 404 where there is no such method. With
+//! `X-Centrifugo-Error-Mode: transport` the status tells the error of one call. Requests are
 //! `request`'s, answers `reply`'s, and what happens between is `run`'s.
 //!
 //! What it does not take is refused with "not available" rather than left undone in silence: a subscription's own data,
@@ -22,8 +23,12 @@ use crate::limits::API_BYTES_MAX;
 use reply::{ApiError, Reply, detailed};
 use request::{Batch, Call, Malformed};
 
+/// With the value `transport`, the status of a response tells its error, too.
+const ERROR_MODE: &str = "x-centrifugo-error-mode";
+
 /// Answers one request; `method` is what follows `/api/`.
 pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, request: Request<B>) -> Answer {
+    let by_status = request.headers().get(ERROR_MODE).is_some_and(|mode| mode == "transport");
     let body = match body::read(request.into_body(), API_BYTES_MAX).await {
         Ok(body) if body.trim_ascii().is_empty() => Bytes::from_static(b"{}"),
         Ok(body) => body,
@@ -41,7 +46,11 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
             answer(StatusCode::NOT_FOUND, JSON, detailed(ApiError::NotFound, methods))
         }
         Some(Err(malformed)) => bad_request(&malformed),
-        Some(Ok(call)) => encode(&Reply::from(run::call(state, &call, &body).await)),
+        Some(Ok(call)) => {
+            let reply = Reply::from(run::call(state, &call, &body).await);
+            let status = if by_status { reply.status() } else { StatusCode::OK };
+            encode_with(status, &reply)
+        }
     }
 }
 
@@ -50,8 +59,12 @@ fn bad_request(malformed: &Malformed) -> Answer {
 }
 
 fn encode(reply: &impl serde::Serialize) -> Answer {
+    encode_with(StatusCode::OK, reply)
+}
+
+fn encode_with(status: StatusCode, reply: &impl serde::Serialize) -> Answer {
     let body = serde_json::to_vec(reply).expect("replies have no maps whose keys are not text");
-    answer(StatusCode::OK, JSON, body)
+    answer(status, JSON, body)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
+use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 
 use crate::gateway::centrifuge::{ClientInfo, HistoryResult, PresenceResult, PresenceStatsResult, Publication};
@@ -83,6 +84,21 @@ pub(super) enum ApiError {
     NoPresence,
     /// 112: the history does not go back so far, or is another one.
     UnrecoverablePosition,
+}
+
+impl Reply {
+    /// The status for clients that want to know the error by it, as Centrifugo has them.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Reply::Result(_) => StatusCode::OK,
+            Reply::Error(error) => match error.code() {
+                100 => StatusCode::INTERNAL_SERVER_ERROR,
+                107 | 108 => StatusCode::BAD_REQUEST,
+                112 => StatusCode::RANGE_NOT_SATISFIABLE,
+                _ => StatusCode::NOT_FOUND,
+            },
+        }
+    }
 }
 
 impl ApiError {

@@ -60,6 +60,8 @@ pub(super) struct Publish<'a> {
     pub(super) tags: Option<BTreeMap<String, String>>,
     pub(super) skip_history: Option<bool>,
     pub(super) idempotency_key: Option<String>,
+    /// Only newer ones are published; this server does not compare them.
+    pub(super) version: Option<u64>,
 }
 
 #[derive(Deserialize)]

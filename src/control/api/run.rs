@@ -268,6 +268,9 @@ async fn info(state: &State) -> Outcomes {
 
 /// Makes the draft of a request's message for any topic.
 fn drafts(request: &request::Publish<'_>, body: &Bytes) -> Result<impl Fn(TopicName) -> Draft, ApiError> {
+    if request.version.is_some_and(|version| version > 0) {
+        return Err(ApiError::NotAvailable);
+    }
     let (is_text, payload) = payload(request.data, request.b64data.as_deref(), body)?;
     let bad = |_: String| ApiError::BadRequest;
     let checked = |key: &Option<String>| {

@@ -25,6 +25,25 @@ fn call_raw(shards: &Shards, method: &str, body: impl Into<Bytes>) -> (u16, Stri
     })
 }
 
+#[test]
+fn the_status_tells_the_error_to_clients_that_want_that() {
+    let shards = Shards::default();
+    let state = shards.state();
+    let rows = [
+        (r#"{"channel":"a","data":1}"#, 200),
+        (r#"{"channel":"unknown:topic","data":1}"#, 404),
+        (r#"{"channel":"a"}"#, 400),
+        (r#"{"channel":"a","data":1,"version":2}"#, 400),
+        (r#"{"channel":"full","data":1}"#, 500),
+    ];
+    for (body, status) in rows {
+        let request = Request::builder().header("X-Centrifugo-Error-Mode", "transport").body(Full::new(body.into()));
+        let request: Request<Full<Bytes>> = request.unwrap();
+        let response = tokio_uring::start(post(&state, "publish", request));
+        assert_eq!(response.status().as_u16(), status, "{body}");
+    }
+}
+
 /// Calls a method, which must be answered as Centrifugo does.
 fn call(shards: &Shards, method: &str, params: Value) -> Value {
     let (status, body) = call_raw(shards, method, params.to_string());
@@ -109,6 +128,7 @@ fn calls_that_make_no_sense_get_centrifugos_codes() {
         ("publish", json!({"channel": "a", "data": 1, "idempotency_key": long}), 107),
         ("publish", json!({"channel": "a", "data": 1, "tags": {"x": "x".repeat(10_000)}}), 107),
         ("publish", json!({"channel": "a", "data": "x".repeat(PUBLISH_BYTES_MAX)}), 107),
+        ("publish", json!({"channel": "a", "data": 1, "version": 2}), 108),
         ("publish", json!({"channel": "unknown:topic", "data": 1}), 102),
         ("publish", json!({"channel": "full", "data": 1}), 100),
         ("publish", json!({"channel": "gone", "data": 1}), 100),

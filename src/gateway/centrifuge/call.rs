@@ -61,12 +61,15 @@ impl Call<'_, '_> {
         if let Request::Connect(connect) = request {
             return self.connect(id, connect);
         }
+        // The shard has noted it: any byte counts as a sign of life. A client may be pinged before it connects.
+        if matches!(request, Request::Pong) {
+            return Ok(None);
+        }
         if !self.session.stage.accepts_commands() {
             return Err(bad_request("bad request: send a connect command first"));
         }
         match request {
-            // The shard has noted it: any byte counts as a sign of life.
-            Request::Pong => Ok(None),
+            Request::Pong => unreachable!("a pong is handled above"),
             Request::Connect(_) => unreachable!("a connect command is executed above"),
             Request::Subscribe(subscribe) => self.subscribe(id, subscribe),
             Request::Unsubscribe { channel } => self.unsubscribe(id, channel),
@@ -338,6 +341,10 @@ impl Call<'_, '_> {
         let (topic, namespace) = find_topic(self.config, request.channel)?;
         self.check_read(namespace.history, namespace.history_size > 0, &topic)?;
         let since = request.since;
+        // Nothing is before the first publication.
+        if request.reverse && since.is_some_and(|since| since.offset == 0) {
+            return Err(ClientError::BadRequest.into());
+        }
         let query = HistoryQuery {
             limit: usize::try_from(request.limit).unwrap_or(HISTORY_ANSWER_MAX),
             since: since.map(|since| Position { epoch: Epoch::from_text(since.epoch), offset: since.offset }),

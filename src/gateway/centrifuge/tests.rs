@@ -276,7 +276,7 @@ fn closed(code: u16) -> Replies {
 
 #[test]
 fn a_conversation_begins_with_connect() {
-    for first in [r#"{"id":1,"subscribe":{"channel":"a"}}"#, "{}", r#"{"send":{"data":1}}"#, "", "nonsense"] {
+    for first in [r#"{"id":1,"subscribe":{"channel":"a"}}"#, r#"{"send":{"data":1}}"#, "", "nonsense"] {
         assert_eq!(TestPeer::new(config(true)).send(first), closed(3501), "{first}");
     }
     let mut peer = TestPeer::new(config(true));
@@ -312,6 +312,14 @@ fn a_client_that_does_not_connect_is_closed_after_a_timeout() {
     assert_eq!(peer.advance(1), closed(3502));
     let mut peer = TestPeer::anonymous();
     assert_eq!(peer.advance(10 * CENTRIFUGE_STALE_MS), [] as [Value; 0]);
+}
+
+#[test]
+fn a_ping_may_be_answered_before_connect() {
+    let mut peer = TestPeer::new(config(true));
+    assert_eq!(peer.send("{}"), [] as [Value; 0]);
+    assert!(!peer.is_closed);
+    assert!(peer.send(r#"{"id":1,"connect":{}}"#)[0]["connect"].is_object());
 }
 
 #[test]
@@ -533,6 +541,8 @@ fn reading_a_history_requires_a_permission() {
     assert_eq!(peer.send(&history), error(2, 103), "for subscribers only");
     assert_eq!(peer.send(r#"{"id":2,"history":{"channel":"a"}}"#), error(2, 103));
     peer.subscribe("history:a");
+    let nothing = history.replace(r#""offset":1"#, r#""offset":0"#);
+    assert_eq!(peer.send(&nothing), error(2, 107), "nothing is before the first");
     assert_eq!(peer.send(&history), [] as [Value; 0]);
     let ShardCommand::Query { topic, query, request_id } = peer.command() else { panic!("not a query") };
     let (since, bytes_max) = (Some(position(1)), HISTORY_PAGE_BYTES);
