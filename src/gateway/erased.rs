@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::net::IpAddr;
+#[cfg(feature = "product")]
 use std::sync::Arc;
 
 #[cfg(feature = "centrifuge")]
@@ -10,7 +11,9 @@ use super::{Accept, Context, Get, Handler, Refusal, Request, Response};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::proto::Message;
-use crate::topics::{Answer, Body, Encoding, Namespaces, Push, TopicName};
+#[cfg(feature = "product")]
+use crate::topics::Namespaces;
+use crate::topics::{Answer, Body, Encoding, Push, TopicName};
 
 /// A [`Handler`] whose connections' states are kept with it.
 pub(crate) trait ErasedHandler {
