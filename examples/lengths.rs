@@ -63,7 +63,7 @@ impl Handler for Commands {
 /// A configuration with one listener that speaks the protocol.
 fn config(address: &str) -> ServerConfig {
     let address = address.parse().expect("an IP address and a port");
-    let listener = ListenerConfig { protocol: Some("lengths".to_owned()), ..ListenerConfig::new(address) };
+    let listener = ListenerConfig { protocol: "lengths".to_owned(), ..ListenerConfig::new(address) };
     ServerConfig { listeners: vec![listener], ..ServerConfig::default() }
 }
 

@@ -68,6 +68,36 @@ pub const LISTENERS_MAX: usize = 16;
 /// is incomplete beyond its maximum size and these.
 pub const FRAMING_BYTES_MAX: usize = 64;
 
+/// Maximum bytes of the command and the header fields of a STOMP frame. Spring's decoder allows as many.
+pub const STOMP_HEAD_BYTES_MAX: usize = 8 * 1024;
+
+/// Maximum number of header fields of a STOMP frame.
+pub const STOMP_HEADERS_MAX: usize = 64;
+
+/// Maximum size of the body of a STOMP frame, in bytes: Spring's default.
+pub const STOMP_BODY_BYTES_MAX: u32 = 64 * 1024;
+
+/// Time for a client of STOMP to send CONNECT, in milliseconds.
+pub const STOMP_CONNECT_MS: u64 = 10_000;
+
+/// The most frequent heart-beats of STOMP, in milliseconds between two.
+pub const STOMP_HEART_BEAT_MS_MIN: u64 = 1_000;
+
+/// A client of STOMP is lost after this many of its heart-beats are missing: Spring's number.
+pub const STOMP_HEART_BEATS_MISSED: u64 = 3;
+
+/// Maximum open transactions of a STOMP connection.
+pub const STOMP_TRANSACTIONS_MAX: usize = 16;
+
+/// Maximum bytes that the open transactions of a STOMP connection hold.
+pub const STOMP_TRANSACTION_BYTES_MAX: usize = 1024 * 1024;
+
+/// Maximum requests of a STOMP connection that wait for an answer of a home shard; further frames stay unread.
+pub const STOMP_REQUESTS_MAX: usize = 64;
+
+/// Maximum bytes of a subscription id, a transaction id or a receipt id of STOMP.
+pub const STOMP_ID_BYTES_MAX: usize = 255;
+
 /// Bytes of a TLS record's content (RFC 8446 §5.1).
 pub const TLS_FRAGMENT_BYTES_MAX: usize = 16 * 1024;
 

@@ -14,13 +14,14 @@ mod input;
 mod names;
 mod proxies;
 mod settings;
+mod stomp;
 mod text;
 
 /// A function that takes any bytes and panics if a promise is broken.
 pub type Target = fn(&[u8]);
 
 /// All targets, with the name of their program and of their directory of seeds.
-pub const TARGETS: [(&str, Target); 15] = [
+pub const TARGETS: [(&str, Target); 16] = [
     ("decoder", frames::decoder),
     ("differential", frames::differential),
     ("conversation", conversation::conversation),
@@ -36,6 +37,7 @@ pub const TARGETS: [(&str, Target); 15] = [
     ("settings", settings::settings),
     ("proxied", proxies::proxied),
     ("forwarded", proxies::forwarded),
+    ("stomp", stomp::stomp),
 ];
 
 /// Runs the target called `name`.

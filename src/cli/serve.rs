@@ -17,6 +17,7 @@ use crate::bridge::{Bridge, Cluster};
 use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
+use crate::gateway::stomp::{STOMP, Stomp};
 use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Readers, Sse};
 use crate::limits::{
     CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
@@ -277,7 +278,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         ServerConfig { events: events.clone().map(|events| Arc::new(events) as _), ..settings.server_config() };
     let namespaces = config.namespaces.clone();
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
-    let of_feed = readers.clone();
+    let (of_feed, of_sse, stomp) = (readers.clone(), readers.clone(), Stomp::new(readers));
+    let (stomp_at_spring, stomp_on_tcp) = (stomp.clone(), stomp.clone());
     let bridge = match settings.cluster.enabled {
         true => Some(connect_cluster(settings)?),
         false => None,
@@ -285,7 +287,11 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let mut builder = Server::builder(config)
         .route("/", || DemoPage)
         .route("/feed/", move || Feed::of(of_feed.clone()))
-        .route("/sse/", move || Sse::of(readers.clone()))
+        .route("/sse/", move || Sse::of(of_sse.clone()))
+        .route("/stomp", move || stomp.clone())
+        // Where Spring serves WebSockets beside SockJS.
+        .route("/stomp/websocket", move || stomp_at_spring.clone())
+        .protocol("stomp", &STOMP, move || stomp_on_tcp.clone())
         .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()))
         .route("/connection/http_stream", move || Centrifuge::http_stream(of_http_stream.clone()))
         .route("/connection/sse", move || Centrifuge::event_stream(of_event_stream.clone()))
@@ -421,7 +427,12 @@ fn announce(settings: &Settings, addresses: &[ListenAddress], control: SocketAdd
     let (listeners, has_demo) = (&settings.listener, settings.server.demo);
     let mut out = io::stdout().lock();
     for (listener, address) in listeners.iter().zip(addresses) {
-        let scheme = if listener.tls { "wss" } else { "ws" };
+        let scheme = match (listener.protocol.as_str(), listener.tls) {
+            ("", false) => "ws".to_owned(),
+            ("", true) => "wss".to_owned(),
+            (protocol, false) => protocol.to_owned(),
+            (protocol, true) => format!("{protocol}+ssl"),
+        };
         match address {
             ListenAddress::Ip(address) => writeln!(out, "listening on {scheme}://{address}")?,
             ListenAddress::Unix(_) => writeln!(out, "listening on {address}")?,

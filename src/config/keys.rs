@@ -101,6 +101,11 @@ const LISTENER: &[Key] = &[
         takes: ValueKind::Routes,
         about: "The routes that are served here, as [\"/feed/\", \"/sse/\"]. An empty list: all.",
     },
+    Key {
+        name: "protocol",
+        takes: ValueKind::Word(&["", "stomp"]),
+        about: "stomp: speak STOMP on TCP, without HTTP and WebSocket. Its usual port is 61613. Empty: HTTP.",
+    },
 ];
 
 const TLS: &[Key] = &[

@@ -26,6 +26,7 @@ mod response;
 mod routes;
 mod sizes;
 mod sse;
+pub mod stomp;
 
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
 pub(crate) use context::{ContextParts, Input, Outcome, Wire};

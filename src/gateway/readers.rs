@@ -88,13 +88,30 @@ impl Readers {
             (Some(tokens), Some(token)) => Some(tokens.verify(&token.text, clock.unix_ms / 1000)?),
         };
         for topic in topics {
-            self.check_topic(topic, claims.as_ref(), tokens.is_some())?;
+            self.check_topic(topic, claims.as_ref())?;
         }
         let expires_ms = claims.and_then(|claims| claims.expires_s).map(|expires_s| expires_s.saturating_mul(1000));
         Ok(expires_ms.map(|expires_ms| Duration::from_millis(expires_ms.saturating_sub(clock.unix_ms))))
     }
 
-    fn check_topic(&self, topic: &TopicName, claims: Option<&ReaderClaims>, has_keys: bool) -> Result<(), Refusal> {
+    /// Verifies the token of a client that sends it in its own protocol, at the time `now_s` of Unix time. Without
+    /// keys, any password is as good as none.
+    ///
+    /// # Errors
+    /// 401 for a token that is not valid.
+    pub(super) fn verify(&self, token: Option<&str>, now_s: u64) -> Result<Option<ReaderClaims>, Refusal> {
+        match (self.tokens.as_deref().filter(|tokens| tokens.has_keys()), token) {
+            (Some(tokens), Some(token)) => tokens.verify(token, now_s).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// Checks whether a client with these claims may read a topic.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub(super) fn check_topic(&self, topic: &TopicName, claims: Option<&ReaderClaims>) -> Result<(), Refusal> {
+        let has_keys = self.tokens.as_deref().is_some_and(|tokens| tokens.has_keys());
         let Ok(namespace) = self.namespaces.find(topic) else {
             return Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace)));
         };

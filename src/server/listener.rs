@@ -67,9 +67,8 @@ pub struct ListenerConfig {
     /// The routes that it serves, as they were registered; none stands for all.
     pub routes: Vec<String>,
     /// The protocol that it speaks instead of HTTP and WebSocket: the name given to
-    /// [`ServerBuilder::protocol`](super::ServerBuilder::protocol).
-    #[cfg_attr(feature = "serde", serde(skip))]
-    pub protocol: Option<String>,
+    /// [`ServerBuilder::protocol`](super::ServerBuilder::protocol). Empty stands for none.
+    pub protocol: String,
 }
 
 /// Whether connections begin with a header of the PROXY protocol.
@@ -105,7 +104,13 @@ pub(super) struct ShardListener {
 impl ListenerConfig {
     /// A listener that serves all routes at `address`, without TLS.
     pub fn new(address: ListenAddress) -> ListenerConfig {
-        ListenerConfig { address, tls: false, proxy_protocol: ProxyProtocol::Off, routes: Vec::new(), protocol: None }
+        ListenerConfig {
+            address,
+            tls: false,
+            proxy_protocol: ProxyProtocol::Off,
+            routes: Vec::new(),
+            protocol: String::new(),
+        }
     }
 }
 

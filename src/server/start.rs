@@ -304,7 +304,10 @@ fn protocol_of(
     routes: &Routes,
     entries: &[Entry],
 ) -> Result<Option<(u8, Protocol)>, RouteError> {
-    let Some(name) = &listener.protocol else { return Ok(None) };
+    let name = &listener.protocol;
+    if name.is_empty() {
+        return Ok(None);
+    }
     if !listener.routes.is_empty() {
         return Err(RouteError::PathsOfProtocol(name.clone()));
     }

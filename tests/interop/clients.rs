@@ -50,6 +50,12 @@ pub(crate) static PYTHON: LazyLock<Client> = LazyLock::new(|| python("client.py"
 /// Python with the packages `cent`, which calls the server API, and `websockets`.
 pub(crate) static BACKEND: LazyLock<Client> = LazyLock::new(|| python("api.py"));
 
+/// Python with the package `stomp.py`.
+pub(crate) static STOMP_PYTHON: LazyLock<Client> = LazyLock::new(|| python("stomp_tcp.py"));
+
+/// Node.js with the package `@stomp/stompjs`.
+pub(crate) static STOMP_NODE: LazyLock<Client> = LazyLock::new(|| node("stomp.js"));
+
 /// Python running `script`, with what `requirements.txt` names.
 fn python(script: &'static str) -> Client {
     static INSTALLED: Once = Once::new();

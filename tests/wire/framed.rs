@@ -63,7 +63,7 @@ struct Lined {
 impl Lined {
     fn start(namespace: Namespace) -> Lined {
         let address = SocketAddr::from(([127, 0, 0, 1], 0)).into();
-        let listener = ListenerConfig { protocol: Some("lines".to_owned()), ..ListenerConfig::new(address) };
+        let listener = ListenerConfig { protocol: "lines".to_owned(), ..ListenerConfig::new(address) };
         let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
         let socket_notsent_bytes = 16 * 1024;
         let config = ServerConfig {

@@ -1,0 +1,509 @@
+//! Frames of clients become requests of the shard, and publications become MESSAGE frames.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::destination::{self, Access};
+use super::frame::{Command, Decoded, Frame, Version, decode, encode};
+use super::session::{Pending, Session, Subscription, parse_heart_beat};
+use crate::buf::ConnId;
+use crate::conn::CloseCause;
+use crate::gateway::{Accept, Context, Handler, Readers, Refusal, Request, Subscribe};
+use crate::limits::{
+    CONN_TOPICS_MAX, RECV_BUFFER_BYTES, STOMP_BODY_BYTES_MAX, STOMP_CONNECT_MS, STOMP_HEAD_BYTES_MAX,
+    STOMP_HEART_BEAT_MS_MIN, STOMP_ID_BYTES_MAX, TAGS_BYTES_MAX,
+};
+use crate::proto::{CloseCode, Message, MessageKind};
+use crate::topics::{
+    Answer, Body, CatchUp, Draft, Encoding, Epoch, Namespaces, Position, PublishError, Push, Recovery, TopicName,
+};
+
+/// The subprotocols, best first.
+const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
+
+/// Header fields of SEND that are not the publisher's own.
+const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "transaction", "message-id"];
+
+/// Approximate bytes of a MESSAGE frame besides its payload, names and tags.
+const MESSAGE_OVERHEAD_BYTES: usize = 256;
+
+/// The tags of a publication.
+type Tags = Box<[(String, String)]>;
+
+/// Why the server sends ERROR and closes: the `message` header, and the body.
+struct Failure(&'static str, String);
+
+/// Serves STOMP. Topics have the same names as in the other protocols: `/topic/prices` is `prices`.
+#[derive(Clone, Debug)]
+pub struct Stomp {
+    readers: Readers,
+}
+
+impl Stomp {
+    /// Clients subscribe as `readers` permits, with the token in `passcode`, `token` or `Authorization` of CONNECT, and
+    /// publish as the [`publish`](crate::topics::Namespace::publish) setting of a namespace permits.
+    pub fn new(readers: Readers) -> Stomp {
+        Stomp { readers }
+    }
+
+    /// A connection that has to send CONNECT.
+    fn open(conn: &mut Context<'_>) -> Accept<Session> {
+        conn.set_timer(Duration::from_millis(STOMP_CONNECT_MS));
+        Accept::new(Session::new(conn.clock().now_ms)).encoding(Encoding::PER_CONNECTION)
+    }
+
+    fn on_bytes(&self, conn: &mut Context<'_>, session: &mut Session, bytes: &[u8]) {
+        session.beats.last_received_ms = conn.clock().now_ms;
+        let held = session.unread.len();
+        session.unread.extend_from_slice(bytes);
+        // Only these bytes can complete a frame, or a heart-beat: the rest of a large body is searched once.
+        let ends_line = held <= STOMP_HEAD_BYTES_MAX && bytes.contains(&b'\n');
+        let is_large = session.unread.len() > STOMP_HEAD_BYTES_MAX + STOMP_BODY_BYTES_MAX as usize;
+        if bytes.contains(&0) || ends_line || is_large {
+            self.read_frames(conn, session);
+        }
+    }
+
+    fn read_frames(&self, conn: &mut Context<'_>, session: &mut Session) {
+        let unread = std::mem::take(&mut session.unread);
+        let (mut at, mut frames) = (0, 0);
+        while at < unread.len() {
+            if session.is_full() {
+                session.is_paused = true;
+                conn.pause_input();
+                break;
+            }
+            let failure = match decode(&unread[at..], session.version, STOMP_BODY_BYTES_MAX as usize) {
+                Ok(None) => break,
+                Ok(Some((Decoded::HeartBeat, len))) => {
+                    at += len;
+                    continue;
+                }
+                Ok(Some((Decoded::Frame(frame), len))) => {
+                    (at, frames) = (at + len, frames + 1);
+                    match self.on_frame(conn, session, &frame) {
+                        Ok(true) => continue,
+                        Ok(false) => return,
+                        Err(failure) => (failure, frame.header("receipt").map(str::to_owned)),
+                    }
+                }
+                Err(error) => (Failure("malformed frame", error.to_string()), None),
+            };
+            return fail(conn, session, &failure.0, failure.1.as_deref());
+        }
+        conn.count_as(frames);
+        session.unread = unread;
+        session.unread.drain(..at);
+    }
+
+    /// Executes a frame. `false`: the connection ends.
+    fn on_frame(&self, conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>) -> Result<bool, Failure> {
+        if session.is_connected == (frame.command == Command::Connect) {
+            let text = if session.is_connected { "the client is connected already" } else { "send CONNECT first" };
+            return Err(Failure("unexpected frame", text.to_owned()));
+        }
+        let receipt = receipt(frame)?;
+        match frame.command {
+            Command::Connect => self.connect(conn, session, frame)?,
+            Command::Send => return self.send(conn, session, frame, receipt).map(|()| true),
+            Command::Subscribe => return self.subscribe(conn, session, frame, receipt).map(|()| true),
+            Command::Unsubscribe => unsubscribe(conn, session, frame)?,
+            Command::Ack | Command::Nack => {
+                let name = if session.version == Version::V12 { "id" } else { "message-id" };
+                required(frame, name)?;
+            }
+            Command::Begin => session.begin_transaction(required(frame, "transaction")?).map_err(of_transaction)?,
+            Command::Abort => {
+                session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)?;
+            }
+            Command::Commit => {
+                for draft in session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)? {
+                    let request_id = session.begin(Pending::Publish(None));
+                    conn.publish_with(draft, Some(request_id));
+                }
+            }
+            Command::Disconnect => {
+                send_receipt(conn, session.version, receipt.as_deref());
+                conn.close(CloseCode::NORMAL, "");
+                return Ok(false);
+            }
+        }
+        send_receipt(conn, session.version, receipt.as_deref());
+        Ok(true)
+    }
+
+    fn connect(&self, conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>) -> Result<(), Failure> {
+        let Some(version) = Version::choose(frame.header("accept-version")) else {
+            return Err(Failure("unsupported version", "the supported versions are 1.0, 1.1 and 1.2".to_owned()));
+        };
+        let clock = conn.clock();
+        let of_readers = |refusal: Refusal| Failure("access refused", refusal.text.into_owned());
+        session.claims = self.readers.verify(token(frame), clock.unix_ms / 1000).map_err(of_readers)?;
+        let expires_s = session.claims.as_ref().and_then(|claims| claims.expires_s);
+        session.expires_ms = expires_s
+            .map(|expires_s| clock.now_ms.saturating_add(expires_s.saturating_mul(1000).saturating_sub(clock.unix_ms)));
+        let asked = frame.header("heart-beat").unwrap_or("0,0");
+        let (can_send_ms, wants_ms) = parse_heart_beat(asked)
+            .ok_or_else(|| Failure("malformed frame", "heart-beat must be two numbers of milliseconds".to_owned()))?;
+        session.beats.agree(can_send_ms, wants_ms, clock.now_ms);
+        (session.is_connected, session.version) = (true, version);
+        set_timer(conn, session);
+        let beat = format!("{STOMP_HEART_BEAT_MS_MIN},{STOMP_HEART_BEAT_MS_MIN}");
+        let server = concat!("ringfeed/", env!("CARGO_PKG_VERSION"));
+        let mut headers = vec![("version", version.as_str()), ("server", server)];
+        if version > Version::V10 {
+            headers.push(("heart-beat", &beat));
+        }
+        if !session.user().is_empty() {
+            headers.push(("user-name", session.user()));
+        }
+        // CONNECTED has no escapes, as CONNECT has none.
+        send_frame(conn, "CONNECTED", headers, b"", Version::V10);
+        Ok(())
+    }
+
+    fn send(
+        &self,
+        conn: &mut Context<'_>,
+        session: &mut Session,
+        frame: &Frame<'_>,
+        receipt: Option<Box<str>>,
+    ) -> Result<(), Failure> {
+        let destination = required(frame, "destination")?;
+        let topic = destination::topic(destination, Access::Send).map_err(of_destination)?;
+        let is_subscribed = session.of_topic(&topic).next().is_some();
+        let namespaces = self.readers.namespaces();
+        let namespace =
+            namespaces.find(&topic).map_err(|_| of_destination(PublishError::UnknownNamespace.to_string()))?;
+        if !namespaces.get(namespace).publish.includes(&topic, session.user(), is_subscribed) {
+            let text =
+                format!("clients may not publish to '{topic}': set publish of its namespace, or use the server API");
+            return Err(Failure("access refused", text));
+        }
+        let draft =
+            Draft { tags: tags(frame)?, ..Draft::new(topic, is_text(frame.body), Bytes::copy_from_slice(frame.body)) };
+        match frame.header("transaction") {
+            Some(id) => {
+                session.add_to_transaction(id, draft).map_err(of_transaction)?;
+                send_receipt(conn, session.version, receipt.as_deref());
+            }
+            None => {
+                let request_id = session.begin(Pending::Publish(receipt));
+                conn.publish_with(draft, Some(request_id));
+            }
+        }
+        Ok(())
+    }
+
+    fn subscribe(
+        &self,
+        conn: &mut Context<'_>,
+        session: &mut Session,
+        frame: &Frame<'_>,
+        receipt: Option<Box<str>>,
+    ) -> Result<(), Failure> {
+        let failure = |text: String| Failure("cannot subscribe", text);
+        let destination = required(frame, "destination")?;
+        let id = match (frame.header("id"), session.version) {
+            (Some(id), _) if id.len() <= STOMP_ID_BYTES_MAX => id,
+            (None, Version::V10) => destination,
+            (Some(_), _) => return Err(failure(format!("the id is too long: at most {STOMP_ID_BYTES_MAX} bytes"))),
+            (None, _) => return Err(failure("the header id is missing".to_owned())),
+        };
+        if frame.header("selector").is_some() {
+            return Err(failure("selectors are not supported: subscribe to a topic with less".to_owned()));
+        }
+        if session.subscriptions.iter().any(|subscription| *subscription.id == *id) {
+            return Err(failure(format!("the id '{id}' is in use: UNSUBSCRIBE first")));
+        }
+        if session.subscriptions.len() == CONN_TOPICS_MAX {
+            return Err(failure(format!("at most {CONN_TOPICS_MAX} subscriptions on one connection: open another")));
+        }
+        let topic = destination::topic(destination, Access::Subscribe(session.user())).map_err(failure)?;
+        self.readers
+            .check_topic(&topic, session.claims.as_ref())
+            .map_err(|refusal| Failure("access refused", refusal.text.into_owned()))?;
+        let catch_up = match frame.header("since") {
+            None => CatchUp::None,
+            Some(since) => position(since).ok_or_else(|| failure("since must be a message-id".to_owned()))?,
+        };
+        let has_topic = session.of_topic(&topic).next().is_some();
+        if has_topic && catch_up != CatchUp::None {
+            return Err(failure(format!("the connection is subscribed to '{topic}' already: since has no effect")));
+        }
+        let has_acks = frame.header("ack").is_some_and(|mode| mode != "auto");
+        let (id, destination) = (id.into(), destination.into());
+        session.subscriptions.push(Subscription { id, destination, topic: topic.clone(), has_acks });
+        if has_topic {
+            send_receipt(conn, session.version, receipt.as_deref());
+            return Ok(());
+        }
+        let request_id = Some(session.begin(Pending::Subscribe(receipt)));
+        let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
+        conn.subscribe_with(subscribe).map_err(|error| failure(Refusal::from(error).text.into_owned()))
+    }
+}
+
+impl Handler for Stomp {
+    type State = Session;
+
+    fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<Session>, Refusal> {
+        let offered = |name: &&&str| request.upgrade.subprotocols().any(|offered| offered == **name);
+        let chosen = SUBPROTOCOLS.iter().find(offered);
+        let accept = Stomp::open(conn).message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + STOMP_BODY_BYTES_MAX);
+        Ok(match chosen {
+            Some(chosen) => accept.subprotocol(*chosen),
+            None => accept,
+        })
+    }
+
+    fn on_connect(&mut self, conn: &mut Context<'_>, _: Option<IpAddr>) -> Result<Accept<Session>, Refusal> {
+        Ok(Stomp::open(conn).message_bytes_max(RECV_BUFFER_BYTES))
+    }
+
+    fn on_message(&mut self, conn: &mut Context<'_>, session: &mut Session, message: Message<'_>) {
+        self.on_bytes(conn, session, message.payload);
+    }
+
+    fn on_resume(&mut self, conn: &mut Context<'_>, session: &mut Session) {
+        self.read_frames(conn, session);
+    }
+
+    fn on_answer(&mut self, conn: &mut Context<'_>, session: &mut Session, request_id: u32, answer: Answer) {
+        let pending = session.end(request_id);
+        if session.is_paused && !session.is_full() {
+            session.is_paused = false;
+            conn.resume_input();
+        }
+        match (pending, answer) {
+            (Some(Pending::Subscribe(receipt)), Answer::Subscribed { topic, position, recovery }) => {
+                if session.of_topic(&topic).next().is_none() {
+                    // The client has sent UNSUBSCRIBE meanwhile.
+                    conn.unsubscribe(topic);
+                } else {
+                    send_missed(conn, session, &topic, position, recovery);
+                }
+                send_receipt(conn, session.version, receipt.as_deref());
+            }
+            (Some(Pending::Publish(receipt)), Answer::Published(Ok(_))) => {
+                send_receipt(conn, session.version, receipt.as_deref());
+            }
+            (Some(Pending::Subscribe(receipt)), Answer::NotSubscribed { error, .. })
+            | (Some(Pending::Publish(receipt)), Answer::Published(Err(error)) | Answer::Refused(error)) => {
+                fail(conn, session, &Failure("the server rejects the request", error.to_string()), receipt.as_deref());
+            }
+            (pending, answer) => debug_assert!(pending.is_none(), "{pending:?} has the answer {answer:?}"),
+        }
+    }
+
+    fn missed_bytes_max(&self, _: ConnId, session: &Session, _: Encoding, body: &Body) -> usize {
+        let tags: usize = body.tags.iter().flatten().map(|(name, value)| 2 * (name.len() + value.len()) + 2).sum();
+        let names = |subscription: &Subscription| 2 * (subscription.id.len() + subscription.destination.len());
+        let of_one = |subscription| body.payload().len() + tags + names(subscription) + MESSAGE_OVERHEAD_BYTES;
+        session.of_topic(&body.topic).map(of_one).sum()
+    }
+
+    fn on_push(&mut self, conn: &mut Context<'_>, session: &mut Session, topic: &TopicName, push: &Push) {
+        if let Push::Publication(publication) = push {
+            send_publication(conn, session, topic, &publication.body);
+        }
+    }
+
+    fn on_timer(&mut self, conn: &mut Context<'_>, session: &mut Session) {
+        let now_ms = conn.clock().now_ms;
+        if !session.is_connected {
+            let text = format!("send CONNECT within {} s", STOMP_CONNECT_MS / 1000);
+            return fail(conn, session, &Failure("timeout", text), None);
+        }
+        if session.expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
+            let text = "the token has expired: reconnect with a new one".to_owned();
+            return fail(conn, session, &Failure("access refused", text), None);
+        }
+        // While the server does not read, no heart-beat can arrive.
+        if session.is_paused {
+            session.beats.last_received_ms = now_ms;
+        }
+        if session.beats.lost_ms().is_some_and(|lost_ms| now_ms >= lost_ms) {
+            let text = "no heart-beat: send an end of line at the agreed interval".to_owned();
+            return fail(conn, session, &Failure("timeout", text), None);
+        }
+        if session.beats.send_ms().is_some_and(|send_ms| now_ms >= send_ms) {
+            conn.send(Message::text("\n"));
+            session.beats.next_send_ms = now_ms + session.beats.send_every_ms;
+        }
+        set_timer(conn, session);
+    }
+
+    fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
+        self.readers.set_namespaces(namespaces);
+    }
+
+    fn on_drain(&mut self, conn: &mut Context<'_>, session: &mut Session) {
+        let failure = Failure("the server is stopping", "reconnect to another one".to_owned());
+        send_error(conn, session.version, &failure, None);
+        conn.close(CloseCode::GOING_AWAY, "the server is stopping");
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_>, _: Session, _: CloseCause) {}
+}
+
+/// Ends the last of a client's subscriptions to a topic.
+fn unsubscribe(conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>) -> Result<(), Failure> {
+    let id = match (frame.header("id"), session.version) {
+        (None, Version::V10) => required(frame, "destination")?,
+        _ => required(frame, "id")?,
+    };
+    let index = session.subscriptions.iter().position(|subscription| *subscription.id == *id);
+    let index = index.ok_or_else(|| Failure("cannot unsubscribe", format!("there is no subscription '{id}'")))?;
+    let Subscription { topic, .. } = session.subscriptions.remove(index);
+    if session.of_topic(&topic).next().is_none() {
+        conn.unsubscribe(topic);
+    }
+    Ok(())
+}
+
+/// The token of CONNECT.
+fn token<'f>(frame: &'f Frame<'_>) -> Option<&'f str> {
+    let bearer = frame.header("Authorization").and_then(|field| field.strip_prefix("Bearer "));
+    frame.header("token").or(bearer).or_else(|| frame.header("passcode")).map(str::trim)
+}
+
+fn receipt(frame: &Frame<'_>) -> Result<Option<Box<str>>, Failure> {
+    match frame.header("receipt") {
+        Some(receipt) if receipt.len() > STOMP_ID_BYTES_MAX => {
+            Err(Failure("malformed frame", format!("the receipt is too long: at most {STOMP_ID_BYTES_MAX} bytes")))
+        }
+        receipt => Ok(receipt.map(Into::into)),
+    }
+}
+
+fn required<'f>(frame: &'f Frame<'_>, name: &str) -> Result<&'f str, Failure> {
+    let value = frame.header(name).filter(|value| value.len() <= 2 * STOMP_ID_BYTES_MAX);
+    value.ok_or_else(|| Failure("malformed frame", format!("the header {name} is missing, or too long")))
+}
+
+/// The header fields of a publisher, as tags: sorted, the first of a name.
+fn tags(frame: &Frame<'_>) -> Result<Option<Tags>, Failure> {
+    let own = frame.headers.iter().filter(|(name, _)| !OWN_HEADERS.contains(&name.as_ref()));
+    let mut tags: Vec<(String, String)> = own.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+    if tags.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > TAGS_BYTES_MAX {
+        let text = format!("the header fields are too large: at most {TAGS_BYTES_MAX} bytes of your own");
+        return Err(Failure("cannot publish", text));
+    }
+    // The sort keeps the order of equal names.
+    tags.sort_by(|(a, _), (b, _)| a.cmp(b));
+    tags.dedup_by(|(later, _), (first, _)| later == first);
+    Ok((!tags.is_empty()).then(|| tags.into()))
+}
+
+fn is_text(body: &[u8]) -> bool {
+    Message { kind: MessageKind::Text, payload: body }.as_str().is_some()
+}
+
+/// Parses a `message-id`.
+fn position(text: &str) -> Option<CatchUp> {
+    let (epoch, offset) = text.split_once('-')?;
+    Some(CatchUp::Since { epoch: Some(Epoch::from_text(epoch)), offset: offset.parse().ok()? })
+}
+
+fn message_id(position: Position) -> String {
+    format!("{}-{}", position.epoch, position.offset)
+}
+
+fn send_missed(conn: &mut Context<'_>, session: &Session, topic: &TopicName, position: Position, recovery: Recovery) {
+    match recovery {
+        Recovery::NotAsked => {}
+        Recovery::Recovered(missed) => missed.iter().for_each(|body| send_publication(conn, session, topic, body)),
+        Recovery::Lost => {
+            let id = message_id(position);
+            for Subscription { id: subscription, destination, .. } in session.of_topic(topic) {
+                let headers = [
+                    ("subscription", &**subscription),
+                    ("message-id", id.as_str()),
+                    ("destination", destination),
+                    ("lost", "true"),
+                    ("content-length", "0"),
+                ];
+                send_frame(conn, "MESSAGE", headers, b"", session.version);
+            }
+        }
+    }
+}
+
+fn send_publication(conn: &mut Context<'_>, session: &Session, topic: &TopicName, body: &Body) {
+    let (id, length) = (message_id(body.position), body.payload().len().to_string());
+    for Subscription { id: subscription, destination, has_acks, .. } in session.of_topic(topic) {
+        let own = [
+            ("subscription", &**subscription),
+            ("message-id", id.as_str()),
+            ("destination", destination),
+            ("content-length", length.as_str()),
+        ];
+        let ack = has_acks.then_some(("ack", id.as_str()));
+        let is_users = |name: &str| own.iter().all(|(taken, _)| *taken != name) && name != "ack";
+        let tags = body.tags.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+        let headers = own.into_iter().chain(ack).chain(tags.filter(|(name, _)| is_users(name)));
+        send_frame(conn, "MESSAGE", headers, body.payload(), session.version);
+    }
+}
+
+fn send_receipt(conn: &mut Context<'_>, version: Version, receipt: Option<&str>) {
+    if let Some(receipt) = receipt {
+        send_frame(conn, "RECEIPT", [("receipt-id", receipt)], b"", version);
+    }
+}
+
+/// Sends ERROR and closes the connection.
+fn fail(conn: &mut Context<'_>, session: &mut Session, failure: &Failure, receipt: Option<&str>) {
+    send_error(conn, session.version, failure, receipt);
+    session.unread = Vec::new();
+    conn.close(CloseCode::PROTOCOL_ERROR, failure.0);
+}
+
+fn send_error(conn: &mut Context<'_>, version: Version, Failure(message, text): &Failure, receipt: Option<&str>) {
+    let length = text.len().to_string();
+    let fixed = [("message", *message), ("content-type", "text/plain"), ("content-length", length.as_str())];
+    let headers = fixed.into_iter().chain(receipt.map(|receipt| ("receipt-id", receipt)));
+    send_frame(conn, "ERROR", headers, text.as_bytes(), version);
+}
+
+/// Sends a frame as a message of its own: text if all of it is UTF-8.
+fn send_frame<'h>(
+    conn: &mut Context<'_>,
+    command: &str,
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    body: &[u8],
+    version: Version,
+) {
+    let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.len());
+    encode(&mut out, command, headers, body, version);
+    let kind = if is_text(body) { MessageKind::Text } else { MessageKind::Binary };
+    conn.send(Message { kind, payload: &out });
+}
+
+/// Sets the timer to the next heart-beat, loss, or expiry.
+fn set_timer(conn: &mut Context<'_>, session: &Session) {
+    let times = [session.beats.send_ms(), session.beats.lost_ms(), session.expires_ms];
+    match times.into_iter().flatten().min() {
+        Some(next_ms) => conn.set_timer(Duration::from_millis(next_ms.saturating_sub(conn.clock().now_ms))),
+        None => conn.clear_timer(),
+    }
+}
+
+fn of_destination(text: String) -> Failure {
+    Failure("unusable destination", text)
+}
+
+fn of_transaction(text: &'static str) -> Failure {
+    Failure("transaction failed", text.to_owned())
+}
+
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0, self.1)
+    }
+}

@@ -1,0 +1,210 @@
+//! The state of a STOMP connection.
+
+use std::collections::HashMap;
+
+use super::frame::Version;
+use crate::gateway::readers::ReaderClaims;
+use crate::limits::{
+    STOMP_HEART_BEAT_MS_MIN, STOMP_HEART_BEATS_MISSED, STOMP_REQUESTS_MAX, STOMP_TRANSACTION_BYTES_MAX,
+    STOMP_TRANSACTIONS_MAX,
+};
+use crate::topics::{Draft, TopicName};
+
+/// A STOMP connection between two calls of its handler.
+#[derive(Debug)]
+pub struct Session {
+    /// CONNECT has been accepted.
+    pub(super) is_connected: bool,
+    pub(super) version: Version,
+    pub(super) claims: Option<ReaderClaims>,
+    /// Received bytes that are no whole frame, or that wait for answers.
+    pub(super) unread: Vec<u8>,
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) transactions: Vec<Transaction>,
+    requests: HashMap<u32, Pending>,
+    last_request: u32,
+    pub(super) is_paused: bool,
+    pub(super) beats: Beats,
+    /// When the token expires, in milliseconds of the shard's clock.
+    pub(super) expires_ms: Option<u64>,
+}
+
+/// A subscription of the client. Several may have one topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    /// The client's id; in STOMP 1.0 perhaps the destination.
+    pub(super) id: Box<str>,
+    /// As the client has written it.
+    pub(super) destination: Box<str>,
+    pub(super) topic: TopicName,
+    /// Messages carry an id to acknowledge.
+    pub(super) has_acks: bool,
+}
+
+/// SENDs that wait for COMMIT.
+#[derive(Debug)]
+pub(super) struct Transaction {
+    pub(super) id: Box<str>,
+    pub(super) drafts: Vec<Draft>,
+}
+
+/// A request to a home shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    /// Subscribe, then send this receipt.
+    Subscribe(Option<Box<str>>),
+    /// Publish, then send this receipt.
+    Publish(Option<Box<str>>),
+}
+
+/// The agreed heart-beats, in milliseconds; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Beats {
+    pub(super) send_every_ms: u64,
+    pub(super) receive_every_ms: u64,
+    pub(super) next_send_ms: u64,
+    pub(super) last_received_ms: u64,
+}
+
+impl Session {
+    pub(super) fn new(now_ms: u64) -> Session {
+        Session {
+            is_connected: false,
+            version: Version::V10,
+            claims: None,
+            unread: Vec::new(),
+            subscriptions: Vec::new(),
+            transactions: Vec::new(),
+            requests: HashMap::new(),
+            last_request: 0,
+            is_paused: false,
+            beats: Beats { last_received_ms: now_ms, ..Beats::default() },
+            expires_ms: None,
+        }
+    }
+
+    /// The user; empty if anonymous.
+    pub(super) fn user(&self) -> &str {
+        self.claims.as_ref().map_or("", |claims| &claims.user)
+    }
+
+    /// Keeps a request. Returns its id.
+    pub(super) fn begin(&mut self, pending: Pending) -> u32 {
+        self.last_request = self.last_request.wrapping_add(1);
+        self.requests.insert(self.last_request, pending);
+        self.last_request
+    }
+
+    /// Ends a request.
+    pub(super) fn end(&mut self, request_id: u32) -> Option<Pending> {
+        self.requests.remove(&request_id)
+    }
+
+    /// Whether further frames must wait for answers.
+    pub(super) fn is_full(&self) -> bool {
+        self.requests.len() >= STOMP_REQUESTS_MAX
+    }
+
+    /// The subscriptions with this topic.
+    pub(super) fn of_topic<'s>(&'s self, topic: &'s TopicName) -> impl Iterator<Item = &'s Subscription> {
+        self.subscriptions.iter().filter(move |subscription| subscription.topic == *topic)
+    }
+
+    /// Opens a transaction.
+    pub(super) fn begin_transaction(&mut self, id: &str) -> Result<(), &'static str> {
+        if self.transactions.iter().any(|transaction| *transaction.id == *id) {
+            return Err("the transaction has begun already");
+        }
+        if self.transactions.len() == STOMP_TRANSACTIONS_MAX {
+            return Err("too many open transactions: at most 16");
+        }
+        self.transactions.push(Transaction { id: id.into(), drafts: Vec::new() });
+        Ok(())
+    }
+
+    /// Adds a publication to an open transaction.
+    pub(super) fn add_to_transaction(&mut self, id: &str, draft: Draft) -> Result<(), &'static str> {
+        let held: usize = self.transactions.iter().flat_map(|open| &open.drafts).map(Draft::bytes).sum();
+        if held + draft.bytes() > STOMP_TRANSACTION_BYTES_MAX {
+            return Err("the open transactions are too large: commit earlier");
+        }
+        let open = self.transactions.iter_mut().find(|transaction| *transaction.id == *id);
+        open.ok_or("there is no such transaction: send BEGIN first")?.drafts.push(draft);
+        Ok(())
+    }
+
+    /// Ends a transaction. Returns its publications.
+    pub(super) fn end_transaction(&mut self, id: &str) -> Result<Vec<Draft>, &'static str> {
+        let index = self.transactions.iter().position(|transaction| *transaction.id == *id);
+        let index = index.ok_or("there is no such transaction: send BEGIN first")?;
+        Ok(self.transactions.remove(index).drafts)
+    }
+}
+
+impl Beats {
+    /// Agrees on heart-beats with a client that sends them every `can_send_ms` and wants one every `wants_ms`.
+    pub(super) fn agree(&mut self, can_send_ms: u64, wants_ms: u64, now_ms: u64) {
+        let agreed = |ms: u64| if ms == 0 { 0 } else { ms.max(STOMP_HEART_BEAT_MS_MIN) };
+        (self.receive_every_ms, self.send_every_ms) = (agreed(can_send_ms), agreed(wants_ms));
+        (self.next_send_ms, self.last_received_ms) = (now_ms + self.send_every_ms, now_ms);
+    }
+
+    /// When the client is lost.
+    pub(super) fn lost_ms(&self) -> Option<u64> {
+        let patience_ms = self.receive_every_ms * STOMP_HEART_BEATS_MISSED;
+        (patience_ms > 0).then(|| self.last_received_ms + patience_ms)
+    }
+
+    /// When the next heart-beat leaves.
+    pub(super) fn send_ms(&self) -> Option<u64> {
+        (self.send_every_ms > 0).then_some(self.next_send_ms)
+    }
+}
+
+/// The two numbers of `heart-beat`.
+pub(super) fn parse_heart_beat(text: &str) -> Option<(u64, u64)> {
+    let (can_send, wants) = text.split_once(',')?;
+    let number = |text: &str| text.trim().parse::<u32>().ok().map(u64::from);
+    Some((number(can_send)?, number(wants)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn draft(bytes: usize) -> Draft {
+        Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(vec![b'x'; bytes]))
+    }
+
+    #[test]
+    fn transactions_are_bounded() {
+        let mut session = Session::new(0);
+        for id in 0..STOMP_TRANSACTIONS_MAX {
+            session.begin_transaction(&id.to_string()).unwrap();
+        }
+        assert!(session.begin_transaction("more").is_err());
+        assert!(session.begin_transaction("0").is_err());
+        session.add_to_transaction("1", draft(STOMP_TRANSACTION_BYTES_MAX / 2)).unwrap();
+        assert!(session.add_to_transaction("2", draft(STOMP_TRANSACTION_BYTES_MAX / 2)).is_err(), "of all together");
+        assert_eq!(session.end_transaction("1").unwrap().len(), 1);
+        session.add_to_transaction("2", draft(STOMP_TRANSACTION_BYTES_MAX / 2)).unwrap();
+        assert!(session.add_to_transaction("1", draft(1)).is_err());
+        assert!(session.end_transaction("1").is_err());
+    }
+
+    #[test]
+    fn heart_beats_are_agreed() {
+        let mut beats = Beats::default();
+        beats.agree(10_000, 1, 500);
+        assert_eq!((beats.receive_every_ms, beats.send_every_ms), (10_000, STOMP_HEART_BEAT_MS_MIN));
+        assert_eq!((beats.lost_ms(), beats.send_ms()), (Some(30_500), Some(1_500)));
+        beats.agree(0, 0, 500);
+        assert_eq!((beats.lost_ms(), beats.send_ms()), (None, None));
+        assert_eq!(parse_heart_beat("10000, 0"), Some((10_000, 0)));
+        for bad in ["", "1", "1,", "-1,0", "a,b", "4294967296,0"] {
+            assert_eq!(parse_heart_beat(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Hostile clients of STOMP, on TCP and on WebSockets: each receives ERROR and is closed, and its neighbour goes on.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::metrics::total;
+use crate::peer::Peer;
+use crate::support::server::Server;
+use crate::support::{PATIENCE, http, target_dir};
+
+const CONFIG: &str = r#"
+[[listener]]
+address = "127.0.0.1:0"
+
+[[listener]]
+address = "127.0.0.1:0"
+protocol = "stomp"
+
+[namespaces.default]
+publish = "anyone"
+"#;
+
+const CONNECT: &str = "CONNECT\naccept-version:1.2\nhost:a\n\n\0";
+
+/// A server, and the address of its TCP listener.
+fn start(name: &str) -> (Server, SocketAddr) {
+    let path = target_dir("hostile").join(name);
+    fs::write(&path, CONFIG).expect("the target directory can be written to");
+    let server = Server::start_with_config(&path, &[]);
+    let address = server.listeners[1].strip_prefix("stomp://").expect("the listener of STOMP");
+    let address = address.parse().expect("an address");
+    (server, address)
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let peer = TcpStream::connect(address).expect("the server listens");
+    peer.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    peer
+}
+
+/// Sends bytes, and returns all that the server sends until it closes. It may close before it has read everything.
+fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut peer = connect(address);
+    let _ = peer.write_all(bytes);
+    let mut received = Vec::new();
+    let _ = peer.read_to_end(&mut received);
+    String::from_utf8_lossy(&received).into_owned()
+}
+
+#[test]
+fn each_attack_meets_an_error_and_the_neighbour_goes_on() {
+    let (server, address) = start("stomp.toml");
+    let mut neighbour = Peer::open(server.data, "/feed/news");
+    let after_connect = |text: &str| [CONNECT, text].concat().into_bytes();
+    let many = |line: &str, count: usize| line.repeat(count);
+    let mut transactions = String::new();
+    for id in 0..10_000 {
+        write!(transactions, "BEGIN\ntransaction:{id}\n\n\0").expect("a string takes everything");
+    }
+    let mut subscriptions = String::new();
+    for id in 0..1000 {
+        write!(subscriptions, "SUBSCRIBE\nid:{id}\ndestination:/topic/t{id}\n\n\0").expect("a string takes everything");
+    }
+    let in_transaction = format!("SEND\ndestination:/topic/news\ntransaction:t\n\n{}\0", "x".repeat(60_000));
+    let rows: [(&str, Vec<u8>, &str); 12] = [
+        ("no CONNECT", b"SEND\ndestination:/topic/news\n\nx\0".to_vec(), "send CONNECT first"),
+        ("HTTP", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), "unknown command"),
+        (
+            "an endless header",
+            after_connect(&format!("SEND\nx:{}", many("y", 100_000))),
+            "the header fields are too large",
+        ),
+        ("many headers", after_connect(&format!("SEND\n{}\n\0", many("x:y\n", 1000))), "too many header fields"),
+        ("an endless body", after_connect(&format!("SEND\n\n{}", many("y", 200_000))), "the body is too large"),
+        ("an announced body", after_connect("SEND\ncontent-length:4294967296\n\n"), "the body is too large"),
+        ("transactions", after_connect(&transactions), "too many open transactions"),
+        (
+            "a large one",
+            after_connect(&format!("BEGIN\ntransaction:t\n\n\0{}", many(&in_transaction, 30))),
+            "the open transactions are too large",
+        ),
+        ("subscriptions", after_connect(&subscriptions), "at most 128 subscriptions"),
+        ("another's queue", after_connect("SUBSCRIBE\nid:1\ndestination:/topic/queue/a#ann\n\n\0"), "access refused"),
+        ("two CONNECTs", after_connect(CONNECT), "connected already"),
+        (
+            "a long receipt",
+            after_connect(&format!("BEGIN\nreceipt:{}\ntransaction:t\n\n\0", many("y", 1000))),
+            "the receipt is too long",
+        ),
+    ];
+    let count = rows.len() as u64;
+    for (name, bytes, reason) in rows {
+        let received = exchange(address, &bytes);
+        assert!(received.contains("ERROR\n") && received.contains(reason), "{name}: {received:?}");
+        http::post(server.control, "/publish/news", "text/plain", name.as_bytes());
+        assert_eq!(neighbour.next_message().1, name.as_bytes());
+    }
+    assert_eq!(total(&server, "ringfeed_connections_closed_total", "reason=\"application\""), count);
+    assert_eq!(total(&server, "ringfeed_framed", ""), 0);
+}
+
+/// A million receipts are answered, as fast as the client reads them.
+#[test]
+fn receipts_wait_for_a_client_that_does_not_read() {
+    let (_server, address) = start("receipts.toml");
+    let mut peer = connect(address);
+    peer.write_all(CONNECT.as_bytes()).expect("the server reads");
+    let frame = "ACK\nid:1\nreceipt:r\n\n\0";
+    let mut writer = peer.try_clone().expect("a second handle");
+    let count = 300_000;
+    let thread = std::thread::spawn(move || {
+        let many = frame.repeat(1000);
+        (0..count / 1000).try_for_each(|_| writer.write_all(many.as_bytes()))
+    });
+    let receipt = b"RECEIPT\nreceipt-id:r\n\n\0";
+    let (mut receipts, mut buffer, mut rest) = (0, vec![0; 64 * 1024], Vec::new());
+    while receipts < count {
+        let len = peer.read(&mut buffer).expect("the server sends");
+        assert!(len > 0, "the server has closed after {receipts} receipts");
+        rest.extend_from_slice(&buffer[..len]);
+        let ends: Vec<usize> = rest.iter().enumerate().filter(|(_, byte)| **byte == 0).map(|(at, _)| at + 1).collect();
+        let mut start = 0;
+        for end in ends {
+            receipts += usize::from(rest[start..end] == *receipt);
+            start = end;
+        }
+        rest.drain(..start);
+    }
+    thread.join().expect("the writer ends").expect("all was written");
+}
+
+/// The server sends no more heart-beats than one a second, whatever the client asks for.
+#[test]
+fn heart_beats_have_a_lowest_interval() {
+    let (_server, address) = start("beats.toml");
+    let mut peer = connect(address);
+    peer.write_all(b"CONNECT\naccept-version:1.2\nhost:a\nheart-beat:0,1\n\n\0").expect("the server reads");
+    let mut received = Vec::new();
+    while !received.ends_with(b"\0") {
+        let mut byte = [0];
+        peer.read_exact(&mut byte).expect("CONNECTED");
+        received.push(byte[0]);
+    }
+    assert!(String::from_utf8(received).expect("text").contains("heart-beat:1000,1000\n"));
+    let mut beat = [0; 2];
+    peer.read_exact(&mut beat[..1]).expect("a heart-beat");
+    let first = std::time::Instant::now();
+    peer.read_exact(&mut beat[1..]).expect("a heart-beat");
+    assert_eq!(&beat, b"\n\n");
+    // A bound of the protocol, not of speed: with the requested interval it would be a millisecond.
+    assert!(first.elapsed().as_millis() >= 500, "{:?}", first.elapsed());
+}
