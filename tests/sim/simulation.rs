@@ -22,6 +22,12 @@ use crate::verify_ends::verify;
 
 const SECOND_US: u64 = 1_000_000;
 
+/// The largest page that the server answers with.
+const DEMO_PAGE: &str = include_str!("../../src/gateway/page.html");
+
+/// Bytes of a response's head, at most.
+const HEAD_BYTES_MAX: usize = 1_000;
+
 /// The maximum latency to a quick client, in network delays of at least a millisecond.
 const LATENCY_MAX: u64 = 600;
 
@@ -434,7 +440,7 @@ impl Simulation<'_> {
         let replies =
             asked.min(RECV_PAUSE_BYTES + self.plan.answer_factor() * (in_flight + self.plan.payload_bytes_max));
         let run = self.plan.burst_max as usize * (self.plan.payload_bytes_max + 100) * 10;
-        let page = 20_000;
+        let page = DEMO_PAGE.len() + HEAD_BYTES_MAX;
         // A resuming client receives as much history as its backlog may hold, and the position of each topic.
         let missed = self.plan.outbox_bytes_max() + 300 * self.plan.topics;
         self.plan.outbox_bytes_max() + replies + run + page + missed
