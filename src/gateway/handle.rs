@@ -221,6 +221,7 @@ pub(crate) mod testing {
     }
 
     /// A shard without a thread.
+    #[cfg(feature = "centrifuge")]
     pub(crate) fn nowhere() -> Origin {
         Origin { courier: Arc::new(Letters::default()), shard: 0 }
     }

@@ -34,7 +34,7 @@ pub use echo::Echo;
 pub use encoder::{Encoder, encode_presence, encode_publication, register};
 pub(crate) use erased::ErasedHandler;
 pub use feed::Feed;
-#[cfg(test)]
+#[cfg(all(test, feature = "centrifuge"))]
 pub(crate) use handle::testing::nowhere;
 pub(crate) use handle::{Courier, Letter, Link, Origin};
 pub use handle::{Handle, SendError};

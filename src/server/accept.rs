@@ -168,6 +168,7 @@ impl<R: Ring> Shard<'_, R> {
         let id = ConnId { slot, generation: self.generations[entry.key()] };
         entry.insert(Slot::new(id, listener, socket, Connection::new(self.now_ms)));
         if let Some(acceptor) = &self.listeners[usize::from(listener)].tls {
+            #[cfg_attr(not(feature = "tls"), expect(unreachable_code, reason = "without TLS there is no acceptor"))]
             self.sessions.begin(slot, Session::new(acceptor));
         }
         if self.listeners[usize::from(listener)].is_proxied {

@@ -15,7 +15,7 @@ use super::shard::{Shard, ShardParts};
 use super::slot::{Slot, Stage};
 use super::{ServerConfig, Status};
 use crate::buf::ConnId;
-use crate::conn::{Phase, Transport};
+use crate::conn::Transport;
 #[cfg(feature = "centrifuge")]
 use crate::gateway::centrifuge::{JSON, PROTOBUF};
 use crate::gateway::{Input, RouteSet, Routes};
@@ -212,8 +212,7 @@ impl SimShard<'_> {
             let is_subscribed = slot.subscriptions.iter().any(|subscription| subscription.topic == *topic);
             assert!(is_subscribed, "a connection is present where it has not subscribed: {presence:?}");
         }
-        #[cfg(feature = "centrifuge")]
-        if ![*JSON, *PROTOBUF].contains(&slot.encoding) {
+        if !names_subscribers(slot) {
             return;
         }
         for topic in slot.subscriptions.iter().map(|subscription| subscription.topic) {
@@ -231,7 +230,8 @@ impl SimShard<'_> {
             return;
         }
         let is_bounded = match (slot.stage, &slot.conn.phase) {
-            (Stage::Terminating | Stage::Closing, _) | (Stage::Serving, Phase::Open | Phase::Streaming) => false,
+            (Stage::Terminating | Stage::Closing, _) => false,
+            (Stage::Serving, phase) if phase.is_served() => false,
             (Stage::Serving | Stage::Flushing | Stage::Lingering, _) => true,
         };
         let is_overdue = self.shard.now_ms > slot.deadline_ms.saturating_add(TICK_MS);
@@ -282,6 +282,18 @@ impl SimShard<'_> {
     pub fn outbox_bytes_max(&self) -> usize {
         self.shard.slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).max().unwrap_or(0)
     }
+}
+
+/// Whether the connection's protocol names the clients that subscribe.
+#[cfg(feature = "centrifuge")]
+fn names_subscribers(slot: &Slot) -> bool {
+    [*JSON, *PROTOBUF].contains(&slot.encoding)
+}
+
+/// No other protocol names them.
+#[cfg(not(feature = "centrifuge"))]
+fn names_subscribers(_: &Slot) -> bool {
+    false
 }
 
 #[cfg(test)]
