@@ -166,7 +166,7 @@
 //! | 2 | [`conn`] | one connection, sans-IO: conversation, outbox, keep-alive |
 //! | 2 | [`topics`] | publish and subscribe, pure: order, history, presence, subscribers |
 //! | 3 | [`cluster`] | several nodes with one order, sans-IO: records, the rules by which all nodes count them, joining |
-//! | 3 | [`gateway`] | the protocol of each path: the [`Handler`] trait, echo, the raw feed, event streams, Centrifugo's protocol |
+//! | 3 | [`gateway`] | the protocol of each path: the [`Handler`] trait, echo, the raw feed, event streams, Centrifugo, STOMP |
 //! | 4 | [`server`] | shards: their loop, start and stop |
 //! | 4 | [`backend`] | the application behind the server, over HTTP |
 //! | 4 | [`bridge`] | between shards and a cluster's log in NATS JetStream: a thread |
