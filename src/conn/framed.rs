@@ -50,6 +50,8 @@ impl Connection {
 
 /// Takes a message off the input; `None` if its text is not UTF-8.
 fn take_message<'i>(input: &mut &'i mut [u8], framed: &Framed) -> Option<Message<'i>> {
+    // Otherwise the shard would find the same message for ever.
+    assert!(framed.bytes > 0, "a framing has found a message without bytes");
     let (taken, rest) = std::mem::take(input).split_at_mut(framed.bytes);
     *input = rest;
     let message = Message { kind: framed.kind, payload: &taken[framed.payload.clone()] };
@@ -152,5 +154,20 @@ mod tests {
         assert_eq!(conn.next_framed(&mut &mut bytes[..most], &Endless, &mut out), Next::NeedBytes);
         let end = conn.next_framed(&mut &mut bytes[..], &Endless, &mut out);
         assert_eq!((end, &out[..]), (Next::End(CloseCause::Protocol), TOO_LARGE.as_bytes()));
+    }
+
+    #[test]
+    #[should_panic(expected = "a message without bytes")]
+    fn a_framing_must_consume_its_messages() {
+        /// Finds empty messages everywhere.
+        struct Nothing;
+        impl Framing for Nothing {
+            fn decode(&self, _: &[u8]) -> Result<Option<Framed>, FramingError> {
+                Ok(Some(Framed::text(0..0)))
+            }
+
+            fn encode(&self, _: &mut Vec<u8>, _: Message<'_>) {}
+        }
+        let _ = open(100).next_framed(&mut &mut b"x".to_vec()[..], &Nothing, &mut Vec::new());
     }
 }

@@ -79,7 +79,7 @@ pub trait Handler {
 
     /// A peer of a listener with a [`Protocol`](super::Protocol) has sent its first bytes; `peer` is its address, where
     /// it has one. Return [`Accept`] to serve it: publications have the protocol's framing unless it names an encoding,
-    /// and without a heartbeat the server sends no pings.
+    /// without a heartbeat the server sends no pings, and a maximum size of messages replaces the server's.
     ///
     /// # Errors
     /// Return a [`Refusal`] to reject it: the peer receives the text as a message. The default rejects.

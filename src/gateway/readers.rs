@@ -166,7 +166,7 @@ fn token<'a>(request: &Get<'a>, subprotocols: impl Iterator<Item = &'a str>) -> 
 }
 
 /// The token of an `Authorization` field; its scheme is case-insensitive (RFC 9110 §11.1).
-fn bearer(field: &str) -> Option<&str> {
+pub(super) fn bearer(field: &str) -> Option<&str> {
     let (scheme, token) = field.split_once(' ')?;
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }

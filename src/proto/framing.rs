@@ -53,7 +53,7 @@ pub struct Framed {
     pub kind: MessageKind,
     /// The payload: a range of the input.
     pub payload: Range<usize>,
-    /// All bytes of the message, from the start of the input.
+    /// All bytes of the message, from the start of the input: at least one.
     pub bytes: usize,
 }
 

@@ -306,7 +306,7 @@ impl InputContext<'_> {
             id: *id,
             clock: self.clock,
             out: self.out,
-            wire: wire(conn, self.listener, self.deflater, sent),
+            wire: wire(conn.transport, conn.deflate_window, self.listener, self.deflater, sent),
             commands: self.commands,
             subscriptions: subscriptions.len(),
             origin: self.origin,
@@ -421,9 +421,7 @@ impl InputContext<'_> {
 
     fn accept_framed(&mut self, route: u8, protocol: &Protocol, accept: &Accept) {
         let slot = &mut *self.slot;
-        slot.conn.open_framed(
-            accept.message_bytes_max.map_or(self.message_bytes_max, |max| max.min(self.message_bytes_max)),
-        );
+        slot.conn.open_framed(accept.message_bytes_max.unwrap_or(self.message_bytes_max));
         slot.conn.heartbeat = if accept.heartbeat.is_regular() { accept.heartbeat } else { Heartbeat::SILENT };
         slot.encoding = if accept.encoding == Encoding::RAW { protocol.encoding } else { accept.encoding };
         slot.route = Some(route);
@@ -682,7 +680,7 @@ impl InputContext<'_> {
                 return Progress::Continue;
             }
             let Slot { id, route, conn, extras, .. } = &mut *self.slot;
-            let deflate_window = conn.deflate_window;
+            let (transport, deflate_window) = (conn.transport, conn.deflate_window);
             let next = match &self.listener.protocol {
                 None => conn.next(&mut input, self.inflater, ConnExtras::received(extras), self.out),
                 Some((_, protocol)) => conn.next_framed(&mut input, &*protocol.framing, self.out),
@@ -705,15 +703,11 @@ impl InputContext<'_> {
                     self.messages += 1;
                     let route = route.expect("an open connection has a handler");
                     let (sent, link) = ConnExtras::sent_and_link(extras);
-                    let wire = match &self.listener.protocol {
-                        None => Wire::WebSocket(deflate_window.map(|window| self.deflater.for_peer(window, sent))),
-                        Some((_, protocol)) => Wire::Framed(&*protocol.framing),
-                    };
                     let mut context = Context::new(ContextParts {
                         id: *id,
                         clock: self.clock,
                         out: self.out,
-                        wire,
+                        wire: wire(transport, deflate_window, self.listener, self.deflater, sent),
                         commands: self.commands,
                         subscriptions,
                         origin: self.origin,

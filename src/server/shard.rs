@@ -442,7 +442,13 @@ impl<'m, R: Ring> Shard<'m, R> {
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
             subscriptions: entry.subscriptions.len(),
-            wire: wire(&entry.conn, &self.listeners[usize::from(entry.listener)], &mut self.deflater, sent),
+            wire: wire(
+                entry.conn.transport,
+                entry.conn.deflate_window,
+                &self.listeners[usize::from(entry.listener)],
+                &mut self.deflater,
+                sent,
+            ),
             origin: &self.origin,
             link,
         });

@@ -10,7 +10,7 @@ use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection, Rate, Transport};
 use crate::gateway::{Input, Link, Wire};
 use crate::limits::SLOT_BYTES;
-use crate::proto::{DeflateContext, Deflater, SlidingWindow};
+use crate::proto::{DeflateContext, Deflater, SlidingWindow, WindowBits};
 use crate::ring::FixedFd;
 use crate::topics::{Encoding, Presence, TopicId, Variant};
 
@@ -129,17 +129,21 @@ impl ConnExtras {
     }
 }
 
-/// The form of messages to the peer of `conn`, which `listener` has accepted.
+/// The form of messages to a peer that `listener` has accepted. A WebSocket compresses with this window.
 pub(super) fn wire<'a>(
-    conn: &Connection,
+    transport: Transport,
+    deflate_window: Option<WindowBits>,
     listener: &'a ShardListener,
     deflater: &'a mut Deflater,
     sent: Option<&'a mut SlidingWindow>,
 ) -> Wire<'a> {
-    match (conn.transport, &listener.protocol) {
-        (Transport::WebSocket, _) => Wire::WebSocket(conn.deflate_window.map(|window| deflater.for_peer(window, sent))),
-        (Transport::Framed, Some((_, protocol))) => Wire::Framed(&*protocol.framing),
-        (Transport::Stream | Transport::Framed, _) => Wire::Stream,
+    match transport {
+        Transport::WebSocket => Wire::WebSocket(deflate_window.map(|window| deflater.for_peer(window, sent))),
+        Transport::Stream => Wire::Stream,
+        Transport::Framed => {
+            let (_, protocol) = listener.protocol.as_ref().expect("the listener of a framed connection has a protocol");
+            Wire::Framed(&*protocol.framing)
+        }
     }
 }
 

@@ -5,9 +5,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
+use serde_json::json;
+
 use crate::metrics::total;
 use crate::peer::Peer;
 use crate::support::server::Server;
+use crate::support::token::hs256;
 use crate::support::{PATIENCE, http, target_dir};
 
 const CONFIG: &str = r#"
@@ -151,4 +154,60 @@ fn heart_beats_have_a_lowest_interval() {
     assert_eq!(&beat, b"\n\n");
     // A bound of the protocol, not of speed: with the requested interval it would be a millisecond.
     assert!(first.elapsed().as_millis() >= 500, "{:?}", first.elapsed());
+}
+
+/// A transaction of thousands of publications is published in its order, some at a time; its receipt is the last.
+#[test]
+fn a_large_transaction_is_published_in_order() {
+    let (server, address) = start("transaction.toml");
+    let mut reader = Peer::open(server.data, "/feed/news");
+    let mut peer = connect(address);
+    let count = 2_000;
+    let mut bytes = format!("{CONNECT}BEGIN\ntransaction:t\n\n\0");
+    for number in 0..count {
+        write!(bytes, "SEND\ndestination:/topic/news\ntransaction:t\n\n{number}\0").expect("a string takes everything");
+    }
+    bytes.push_str("COMMIT\ntransaction:t\nreceipt:done\n\n\0SEND\ndestination:/topic/news\n\nafter\0");
+    peer.write_all(bytes.as_bytes()).expect("the server reads");
+    for number in 0..count {
+        assert_eq!(reader.next_message().1, number.to_string().as_bytes());
+    }
+    assert_eq!(reader.next_message().1, b"after");
+    let mut received = Vec::new();
+    while !received.ends_with(b"RECEIPT\nreceipt-id:done\n\n\0") {
+        let mut byte = [0];
+        peer.read_exact(&mut byte).expect("the receipt");
+        received.push(byte[0]);
+    }
+}
+
+/// The limit on messages is one of WebSockets; frames on TCP have bounds of their own.
+#[test]
+fn pieces_of_tcp_are_no_messages() {
+    let path = target_dir("hostile").join("pieces.toml");
+    fs::write(&path, CONFIG).expect("the target directory can be written to");
+    let server = Server::start_with_config(&path, &["--message-bytes-max", "125"]);
+    let mut reader = Peer::open(server.data, "/feed/news");
+    let address = server.listeners[1].strip_prefix("stomp://").expect("the listener of STOMP").parse();
+    let mut peer = connect(address.expect("an address"));
+    let frame = format!("{CONNECT}SEND\ndestination:/topic/news\n\n{}\0", "x".repeat(10_000));
+    peer.write_all(frame.as_bytes()).expect("the server reads");
+    assert_eq!(reader.next_message().1.len(), 10_000);
+}
+
+/// Where an application decides about publications, the name of a user in a topic is no permission.
+#[test]
+fn a_users_own_topic_is_still_the_applications() {
+    let secret = "a key that nobody has guessed yet";
+    let path = target_dir("hostile").join("asked.toml");
+    let decides = "publish = \"backend\"\n[backend.publish]\nendpoint = \"http://127.0.0.1:9/\"\n";
+    let config = CONFIG.replace("publish = \"anyone\"\n", decides);
+    fs::write(&path, format!("{config}[tokens]\nhmac_secret = \"{secret}\"\n"))
+        .expect("the target directory can be written to");
+    let server = Server::start_with_config(&path, &[]);
+    let address = server.listeners[1].strip_prefix("stomp://").expect("the listener of STOMP").parse();
+    let token = hs256(&json!({"sub": "ann"}), secret);
+    let frames = format!("CONNECT\naccept-version:1.2\npasscode:{token}\n\n\0SEND\ndestination:/topic/a#ann\n\nx\0");
+    let received = exchange(address.expect("an address"), frames.as_bytes());
+    assert!(received.contains("user-name:ann") && received.contains("clients may not publish"), "{received:?}");
 }

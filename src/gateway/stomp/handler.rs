@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,7 +11,8 @@ use super::destination::{self, Access};
 use super::frame::{Command, Decoded, Frame, Version, decode, encode};
 use super::session::{Pending, Session, Subscription, parse_heart_beat};
 use crate::buf::ConnId;
-use crate::conn::CloseCause;
+use crate::conn::Heartbeat;
+use crate::gateway::readers::bearer;
 use crate::gateway::{Accept, Context, Handler, Readers, Refusal, Request, Subscribe};
 use crate::limits::{
     CONN_TOPICS_MAX, RECV_BUFFER_BYTES, STOMP_BODY_BYTES_MAX, STOMP_CONNECT_MS, STOMP_HEAD_BYTES_MAX,
@@ -19,7 +20,8 @@ use crate::limits::{
 };
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{
-    Answer, Body, CatchUp, Draft, Encoding, Epoch, Namespaces, Position, PublishError, Push, Recovery, TopicName,
+    Allowed, Answer, Body, CatchUp, Draft, Encoding, Epoch, Namespaces, Position, PublishError, Push, Recovery,
+    TopicName,
 };
 
 /// The subprotocols, best first.
@@ -30,6 +32,10 @@ const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "tra
 
 /// Approximate bytes of a MESSAGE frame besides its payload, names and tags.
 const MESSAGE_OVERHEAD_BYTES: usize = 256;
+
+/// On TCP the server sends ends of lines at its ping interval: otherwise it would keep connections to hosts that have
+/// disappeared, where the client has asked for no heart-beats. STOMP allows them between frames.
+static END_OF_LINE: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\n", None));
 
 /// The tags of a publication.
 type Tags = Box<[(String, String)]>;
@@ -71,7 +77,11 @@ impl Stomp {
     fn read_frames(&self, conn: &mut Context<'_>, session: &mut Session) {
         let unread = std::mem::take(&mut session.unread);
         let (mut at, mut frames) = (0, 0);
-        while at < unread.len() {
+        loop {
+            publish_committed(conn, session);
+            if at == unread.len() && session.committed.is_empty() {
+                break;
+            }
             if session.is_full() {
                 session.is_paused = true;
                 conn.pause_input();
@@ -121,9 +131,10 @@ impl Stomp {
                 session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)?;
             }
             Command::Commit => {
-                for draft in session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)? {
-                    let request_id = session.begin(Pending::Publish(None));
-                    conn.publish_with(draft, Some(request_id));
+                let drafts = session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)?;
+                if !drafts.is_empty() {
+                    session.commit(drafts, receipt);
+                    return Ok(true);
                 }
             }
             Command::Disconnect => {
@@ -179,7 +190,9 @@ impl Stomp {
         let namespaces = self.readers.namespaces();
         let namespace =
             namespaces.find(&topic).map_err(|_| of_destination(PublishError::UnknownNamespace.to_string()))?;
-        if !namespaces.get(namespace).publish.includes(&topic, session.user(), is_subscribed) {
+        let allowed = namespaces.get(namespace).publish;
+        // No backend is asked here, and its permission is not to be had otherwise.
+        if allowed == Allowed::Backend || !allowed.includes(&topic, session.user(), is_subscribed) {
             let text =
                 format!("clients may not publish to '{topic}': set publish of its namespace, or use the server API");
             return Err(Failure("access refused", text));
@@ -262,7 +275,7 @@ impl Handler for Stomp {
     }
 
     fn on_connect(&mut self, conn: &mut Context<'_>, _: Option<IpAddr>) -> Result<Accept<Session>, Refusal> {
-        Ok(Stomp::open(conn).message_bytes_max(RECV_BUFFER_BYTES))
+        Ok(Stomp::open(conn).message_bytes_max(RECV_BUFFER_BYTES).heartbeat(*END_OF_LINE))
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, session: &mut Session, message: Message<'_>) {
@@ -347,8 +360,15 @@ impl Handler for Stomp {
         send_error(conn, session.version, &failure, None);
         conn.close(CloseCode::GOING_AWAY, "the server is stopping");
     }
+}
 
-    fn on_close(&mut self, _: &mut Context<'_>, _: Session, _: CloseCause) {}
+/// Publishes what transactions have committed, as far as requests may wait for answers.
+fn publish_committed(conn: &mut Context<'_>, session: &mut Session) {
+    while !session.is_full() {
+        let Some((draft, receipt)) = session.committed.pop_front() else { return };
+        let request_id = session.begin(Pending::Publish(receipt));
+        conn.publish_with(draft, Some(request_id));
+    }
 }
 
 /// Ends the last of a client's subscriptions to a topic.
@@ -368,7 +388,7 @@ fn unsubscribe(conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>)
 
 /// The token of CONNECT.
 fn token<'f>(frame: &'f Frame<'_>) -> Option<&'f str> {
-    let bearer = frame.header("Authorization").and_then(|field| field.strip_prefix("Bearer "));
+    let bearer = frame.header("Authorization").and_then(bearer);
     frame.header("token").or(bearer).or_else(|| frame.header("passcode")).map(str::trim)
 }
 
@@ -447,7 +467,8 @@ fn send_publication(conn: &mut Context<'_>, session: &Session, topic: &TopicName
         let is_users = |name: &str| own.iter().all(|(taken, _)| *taken != name) && name != "ack";
         let tags = body.tags.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
         let headers = own.into_iter().chain(ack).chain(tags.filter(|(name, _)| is_users(name)));
-        send_frame(conn, "MESSAGE", headers, body.payload(), session.version);
+        let kind = if body.is_text { MessageKind::Text } else { MessageKind::Binary };
+        send_frame_as(conn, kind, "MESSAGE", headers, body.payload(), session.version);
     }
 }
 
@@ -471,7 +492,7 @@ fn send_error(conn: &mut Context<'_>, version: Version, Failure(message, text): 
     send_frame(conn, "ERROR", headers, text.as_bytes(), version);
 }
 
-/// Sends a frame as a message of its own: text if all of it is UTF-8.
+/// Sends a frame of the server's own, whose body is text.
 fn send_frame<'h>(
     conn: &mut Context<'_>,
     command: &str,
@@ -479,9 +500,20 @@ fn send_frame<'h>(
     body: &[u8],
     version: Version,
 ) {
+    send_frame_as(conn, MessageKind::Text, command, headers, body, version);
+}
+
+/// Sends a frame as a message of its own. A text message must be UTF-8, body included.
+fn send_frame_as<'h>(
+    conn: &mut Context<'_>,
+    kind: MessageKind,
+    command: &str,
+    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
+    body: &[u8],
+    version: Version,
+) {
     let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.len());
     encode(&mut out, command, headers, body, version);
-    let kind = if is_text(body) { MessageKind::Text } else { MessageKind::Binary };
     conn.send(Message { kind, payload: &out });
 }
 

@@ -29,7 +29,7 @@ use crate::proto::{Framed, Framing, FramingError, Message};
 /// STOMP on TCP. The [`Stomp`] handler finds the frames, as it does on a WebSocket.
 pub static STOMP: LazyLock<Protocol> = LazyLock::new(|| Protocol::new(Bytes));
 
-/// Passes bytes as they come.
+/// Passes bytes as they come: the bounds are those of frames.
 struct Bytes;
 
 impl Framing for Bytes {

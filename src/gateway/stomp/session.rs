@@ -1,6 +1,6 @@
 //! The state of a STOMP connection.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::frame::Version;
 use crate::gateway::readers::ReaderClaims;
@@ -21,6 +21,9 @@ pub struct Session {
     pub(super) unread: Vec<u8>,
     pub(super) subscriptions: Vec<Subscription>,
     pub(super) transactions: Vec<Transaction>,
+    /// What transactions have committed and the server has not published, in order; the last publication of a
+    /// transaction has its receipt. While there is any, no frame is read, so that one transaction's bound holds.
+    pub(super) committed: VecDeque<(Draft, Option<Box<str>>)>,
     requests: HashMap<u32, Pending>,
     last_request: u32,
     pub(super) is_paused: bool,
@@ -75,6 +78,7 @@ impl Session {
             unread: Vec::new(),
             subscriptions: Vec::new(),
             transactions: Vec::new(),
+            committed: VecDeque::new(),
             requests: HashMap::new(),
             last_request: 0,
             is_paused: false,
@@ -131,6 +135,14 @@ impl Session {
         let open = self.transactions.iter_mut().find(|transaction| *transaction.id == *id);
         open.ok_or("there is no such transaction: send BEGIN first")?.drafts.push(draft);
         Ok(())
+    }
+
+    /// Queues the publications of a transaction. The receipt follows the last one.
+    pub(super) fn commit(&mut self, drafts: Vec<Draft>, receipt: Option<Box<str>>) {
+        self.committed.extend(drafts.into_iter().map(|draft| (draft, None)));
+        if let Some((_, last)) = self.committed.back_mut() {
+            *last = receipt;
+        }
     }
 
     /// Ends a transaction. Returns its publications.
