@@ -22,7 +22,7 @@ impl Handler for Chat {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<Member>, Refusal> {
         let room = TopicName::new(&request.param("room").unwrap_or_default())?;
         let Some(name) = request.query("name").filter(|name| !name.is_empty()) else {
-            return Err(Refusal::new(400, "who are you? connect with ?name=<name>"));
+            return Err(Refusal::new(400, "the name is missing: connect with ?name=<name>"));
         };
         let member = Member { name: name.into_owned(), room };
         conn.subscribe(member.room.clone())?;
@@ -83,7 +83,7 @@ mod tests {
     fn a_member_has_a_name() {
         let server = TestServer::builder().route("/rooms/{room}", || Chat).start();
         let rejected = server.connect("/rooms/garden").unwrap_err();
-        assert_eq!(rejected.to_string(), "400: who are you? connect with ?name=<name>");
+        assert_eq!(rejected.to_string(), "400: the name is missing: connect with ?name=<name>");
         assert_eq!(server.connect("/rooms/a%20b?name=x").unwrap_err().status, 400);
         assert_eq!(server.connect("/rooms/").unwrap_err().status, 404);
     }

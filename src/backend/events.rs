@@ -37,7 +37,7 @@ struct Shared {
     queue: Mutex<Queue>,
     /// Wakes the thread when the queue is no longer empty.
     is_filled: Notify,
-    /// Wakes whoever waits until the queue is empty.
+    /// Wakes the thread that waits for an empty queue.
     is_emptied: Condvar,
     counts: EventCounts,
 }
