@@ -211,3 +211,21 @@ fn a_users_own_topic_is_still_the_applications() {
     let received = exchange(address.expect("an address"), frames.as_bytes());
     assert!(received.contains("user-name:ann") && received.contains("clients may not publish"), "{received:?}");
 }
+
+/// A host that has disappeared answers no bytes: the server sends some where the client has asked for no heart-beats.
+#[test]
+fn a_silent_client_of_tcp_is_probed() {
+    let path = target_dir("hostile").join("silent.toml");
+    fs::write(&path, CONFIG).expect("the target directory can be written to");
+    let server = Server::start_with_config(&path, &["--ping-interval-ms", "200"]);
+    let address = server.listeners[1].strip_prefix("stomp://").expect("the listener of STOMP").parse();
+    let mut peer = connect(address.expect("an address"));
+    peer.write_all(CONNECT.as_bytes()).expect("the server reads");
+    let mut received = Vec::new();
+    while !received.ends_with(b"\0\n\n") {
+        let mut byte = [0];
+        peer.read_exact(&mut byte).expect("ends of lines after CONNECTED");
+        received.push(byte[0]);
+    }
+    assert!(received.starts_with(b"CONNECTED\n"));
+}
