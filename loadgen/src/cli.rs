@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::check::payload::PAYLOAD_BYTES_MIN;
 use crate::options::{ConnectOptions, PublishOptions};
-use crate::payload::PAYLOAD_BYTES_MIN;
-use crate::reconnect::Sdk;
-use crate::target::Target;
+use crate::scenario::reconnect::Sdk;
+use crate::wire::target::Target;
 
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]

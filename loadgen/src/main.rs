@@ -1,69 +1,26 @@
 //! Load generator for WebSocket push servers.
 //!
-//! [`cli`] and [`options`] parse the flags. Each scenario is one loop on one thread: [`echo`], [`connect`] and [`idle`]
-//! stand alone; [`fanout`], [`storm`], [`slow`], [`churn`] and [`drain`] publish through a [`feed`]. A scenario decides
-//! when each client connects, and handles received messages. [`clients`] joins the layers below: one [`conversation`]
-//! per client in the protocol of its [`driver`], over the [`sockets`] of one ring, with or without [`tls`], opened by
-//! [`dial`].
+//! [`cli`] and [`options`] parse the flags. Each file of [`scenario`] is one loop on one thread: `echo`, `connect` and
+//! `idle` stand alone; `fanout`, `storm`, `slow`, `churn` and `drain` publish through a `feed`. A scenario decides when
+//! each client connects, and handles received messages.
 //!
-//! [`payload`] defines the content of a message, [`deliveries`] tracks which subscriber has received which message,
-//! [`faults`] counts what went wrong. A [`run`] goes from warm-up to measuring. Each worker has a [`recorder`] of
-//! latencies, which adds its part to the [`timeline`] once per tick. [`process`] and [`kernel_memory`] read the cost of
-//! the server and of this program; [`self_check`] decides whether this program was the bottleneck. The [`report`] is
-//! printed as a [`table`], an HTML page ([`html`]) or JSON; [`compare`] prints two of them side by side.
+//! [`wire`] has the clients: one conversation per client in the protocol of its [`driver`], over the sockets of one
+//! ring, with or without TLS. [`check`] defines the content of a message, tracks which subscriber has received which
+//! message, and counts what went wrong. [`report`] records latencies, decides whether this program was the bottleneck,
+//! and prints the result. [`host`] reads the cost of the server and of this program.
 //!
 //! Exit code 0: the run is valid, without faults. 1: valid, but messages or connections had faults, which the report
 //! names. 2: the run could not be measured. 3: no faults, but the load generator was the bottleneck.
 
-mod acceptor;
-mod churn;
+mod check;
 mod cli;
-mod clients;
-mod compare;
-mod connect;
-mod conversation;
-mod deliveries;
-mod dial;
-mod drain;
 mod driver;
-mod echo;
 mod error;
-mod event_stream;
-mod fanout;
-mod faults;
-mod feed;
-mod figure;
-mod frames;
-mod html;
-mod idle;
-mod kernel_memory;
-mod latency;
-mod masking_keys;
-mod meter;
+mod host;
 mod options;
-mod pace;
-mod payload;
-mod pin;
-mod plot;
-mod process;
-mod progress;
-mod publisher;
-mod reconnect;
-mod recorder;
 mod report;
-mod run;
-mod self_check;
-mod slow;
-mod sockets;
-mod storm;
-mod table;
-mod tally;
-mod target;
-mod text;
-mod timeline;
-mod tls;
-mod topics;
-mod window;
+mod scenario;
+mod wire;
 
 use std::process::ExitCode;
 
@@ -71,7 +28,9 @@ use clap::Parser;
 
 use cli::{Arguments, CommonOptions, Task};
 use error::Error;
+use report::compare;
 use report::{Report, Verdict};
+use scenario::{acceptor, churn, connect, drain, echo, fanout, idle, slow, storm};
 
 fn main() -> ExitCode {
     let task = match Arguments::try_parse() {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::driver::DriverName;
-use crate::target::Target;
+use crate::wire::target::Target;
 
 /// How clients connect.
 #[derive(Clone, Debug, Args)]

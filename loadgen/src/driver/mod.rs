@@ -17,7 +17,7 @@ use std::sync::Arc;
 use ringfeed::proto::{Message, MessageKind};
 
 use crate::error::Error;
-use crate::target::Target;
+use crate::wire::target::Target;
 
 /// The meaning of a message from the server.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,0 +1,262 @@
+//! The report as an HTML page: one file, without scripts or external resources.
+
+use crate::check::faults::FaultReport;
+use crate::report::figure::Figure;
+use crate::report::latency::Summary;
+use crate::report::plot::{Axis, Line, Scale, svg};
+use crate::report::text::{bytes, count, microseconds, quantity};
+use crate::report::timeline::Tick;
+use crate::report::{Report, Verdict};
+
+/// Light and dark colours; a grid of plots.
+const STYLE: &str = include_str!("report.css");
+
+/// The whole page.
+pub(crate) fn page(report: &Report) -> String {
+    let Report { scenario, url, load, connections, payload_bytes, finished_at, .. } = report;
+    let (connections, loadgen) = (count((*connections).into()), &report.loadgen);
+    let (url, load) = (escape(url), escape(load));
+    let body = [verdict(report), tiles(report), plots(report), details(report)].concat();
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{scenario}: {load}</title>\n<style>\n{STYLE}</style>\n<main>\n\
+         <h1>{scenario}</h1>\n<p class=\"about\">{url}<br>{connections} connections, {payload_bytes} B, {load}</p>\n\
+         {body}<footer>loadgen {loadgen}, {finished_at}</footer>\n</main>\n</html>\n"
+    )
+}
+
+fn verdict(report: &Report) -> String {
+    let (class, words) = match report.verdict {
+        Verdict::Clean => ("clean", "Every message was right.".to_owned()),
+        Verdict::Faulty => ("faulty", format!("Faults: {}", report.faults.counts.text())),
+        Verdict::ClientBound => {
+            let reasons = report.self_check.reasons.join("; ");
+            ("bound", format!("Client-bound: not a server figure: {reasons}"))
+        }
+    };
+    format!("<p class=\"verdict {class}\">{}</p>\n", escape(&words))
+}
+
+/// The most important figures.
+fn tiles(report: &Report) -> String {
+    let honest = report.latency.honest();
+    let unit = &report.unit;
+    let mut tiles = vec![
+        (format!("{unit} a second"), count(report.per_second.round() as u64)),
+        ("p50".to_owned(), microseconds(honest.p50_us)),
+        ("p99".to_owned(), microseconds(honest.p99_us)),
+        ("p99.9".to_owned(), microseconds(honest.p999_us)),
+    ];
+    if let Some(server) = &report.server {
+        tiles.push((format!("{unit} a server CPU second"), count(server.per_cpu_second as u64)));
+        tiles.push(("server memory".to_owned(), bytes(server.resident_bytes as f64)));
+    }
+    let tile = |(label, value): &(String, String)| format!("<div><b>{value}</b><span>{label}</span></div>");
+    format!("<section class=\"tiles\">{}</section>\n", tiles.iter().map(tile).collect::<String>())
+}
+
+fn plots(report: &Report) -> String {
+    let history = &report.history;
+    let over_time = |value: fn(&Tick) -> f64| history.ticks.iter().map(|tick| [tick.at_s, value(tick)]).collect();
+    let line = |name, class, value| Line { name, class, points: over_time(value) };
+    let time = [
+        (
+            format!("{} a second", report.unit),
+            Scale::Linear,
+            short as fn(f64) -> String,
+            vec![line("rate", 'a', |tick| tick.per_second)],
+        ),
+        (
+            "Latency over time".to_owned(),
+            Scale::Logarithmic,
+            microseconds as fn(f64) -> String,
+            vec![line("p50", 'a', |tick| tick.p50_us), line("p99", 'b', |tick| tick.p99_us)],
+        ),
+        (
+            "Connections".to_owned(),
+            Scale::Linear,
+            short as fn(f64) -> String,
+            vec![line("open", 'a', |tick| tick.connections as f64)],
+        ),
+    ];
+    let end = history.ticks.last().map_or(0.0, |tick| tick.at_s);
+    let drawn = time.into_iter().map(|(title, scale, write, lines)| {
+        let x = Axis::up_to(end, |seconds| format!("{} s", (seconds * 10.0).round() / 10.0));
+        // A tick without messages has no latency.
+        let lines = lines.into_iter().map(|line| without_zeros(line, scale)).collect::<Vec<_>>();
+        let y = Axis::over(scale, write, lines.iter().flat_map(|line| line.points.iter().map(|point| point[1])));
+        figure(&title, &lines, &svg(&title, &x, &y, &lines, history.measured_from_s.min(end)))
+    });
+    let mut figures = vec![percentiles(report)];
+    figures.extend(drawn);
+    format!("<section class=\"plots\">{}</section>\n", figures.concat())
+}
+
+fn without_zeros(mut line: Line, scale: Scale) -> Line {
+    line.points.retain(|point| scale != Scale::Logarithmic || point[1] > 0.0);
+    line
+}
+
+/// Latency by share of messages: one line, or two if there is a schedule.
+fn percentiles(report: &Report) -> String {
+    // The maximum is drawn at the last share that the sample can resolve.
+    let points = |summary: &Summary| {
+        let shares = summary.curve.iter().filter(|point| point.share < 1.0);
+        shares.map(|point| [point.share, point.us]).collect::<Vec<_>>()
+    };
+    let latency = &report.latency;
+    let lines = match &latency.corrected {
+        None => vec![Line { name: "latency", class: 'a', points: points(&latency.uncorrected) }],
+        Some(corrected) => vec![
+            Line { name: "corrected", class: 'a', points: points(corrected) },
+            Line { name: "uncorrected", class: 'b', points: points(&latency.uncorrected) },
+        ],
+    };
+    let all = || lines.iter().flat_map(|line| line.points.iter());
+    let x = Axis::over(Scale::Nines, percentile, all().map(|point| point[0]));
+    let y = Axis::over(Scale::Logarithmic, microseconds, all().map(|point| point[1]));
+    figure("Latency by percentile", &lines, &svg("Latency by percentile", &x, &y, &lines, 0.0))
+}
+
+/// A plot with its title and, for several lines, a legend.
+fn figure(title: &str, lines: &[Line], drawing: &str) -> String {
+    let key = |Line { name, class, .. }: &Line| format!("<span class=\"key {class}\">{name}</span>");
+    let keys = if lines.len() > 1 { lines.iter().map(key).collect() } else { String::new() };
+    format!("<figure><figcaption>{title}{keys}</figcaption>{drawing}</figure>\n")
+}
+
+/// The remaining figures, as tables.
+fn details(report: &Report) -> String {
+    let mut rows = vec![
+        ("messages".to_owned(), format!("{} {} in {:.2} s", count(report.count), report.unit, report.seconds)),
+        ("slowest connection".to_owned(), format!("{:.3} of the average", report.slowest_share)),
+        ("client CPU".to_owned(), format!("{:.2}", report.client_cpus)),
+        ("busiest worker".to_owned(), format!("{:.0} % of the time", report.self_check.busy_share * 100.0)),
+        ("lateness of the schedule, p99".to_owned(), microseconds(report.self_check.lateness_p99_us)),
+        ("receive backlog, p99".to_owned(), microseconds(report.self_check.backlog_p99_us)),
+    ];
+    if let Some(server) = &report.server {
+        rows.push(("server CPU".to_owned(), format!("{:.2}", server.cpus)));
+        rows.push(("server CPU each".to_owned(), microseconds(server.cpu_ns_each / 1e3)));
+    }
+    rows.extend(
+        report.figures.iter().map(|Figure { name, value, unit }| (escape(name), escape(&quantity(*value, unit)))),
+    );
+    let row = |(name, value): &(String, String)| format!("<tr><th>{name}</th><td>{value}</td></tr>");
+    let run: String = rows.iter().map(row).collect();
+    format!(
+        "<section class=\"details\"><table><caption>Run</caption>{run}</table>{}{}</section>\n",
+        latency_table(report),
+        fault_table(&report.faults)
+    )
+}
+
+fn latency_table(report: &Report) -> String {
+    let row = |name: &str, summary: &Summary| {
+        let Summary { mean_us, p50_us, p90_us, p99_us, p999_us, max_us, .. } = summary;
+        let cells =
+            [mean_us, p50_us, p90_us, p99_us, p999_us, max_us].map(|us| format!("<td>{}</td>", microseconds(*us)));
+        format!("<tr><th>{name}</th>{}</tr>", cells.concat())
+    };
+    let rows = report.latency.named().into_iter();
+    let rows: String = rows.map(|(name, from, summary)| row(&format!("{name}: from {from} time"), summary)).collect();
+    let head = ["", "mean", "p50", "p90", "p99", "p99.9", "max"].map(|name| format!("<th>{name}</th>")).concat();
+    format!("<table><caption>Latency</caption><tr class=\"head\">{head}</tr>{rows}</table>")
+}
+
+fn fault_table(faults: &FaultReport) -> String {
+    if faults.counts.sum() == 0 {
+        return String::new();
+    }
+    let there = faults.counts.named().into_iter().filter(|(_, number)| *number > 0);
+    let rows: String =
+        there.map(|(name, number)| format!("<tr><th>{name}</th><td>{}</td></tr>", count(number))).collect();
+    let worst = faults
+        .worst
+        .iter()
+        .map(|found| format!("<tr><th>connection {}</th><td>{}</td></tr>", found.connection, found.counts.text()));
+    let examples: String = faults.examples.iter().map(|words| format!("<li>{}</li>", escape(words))).collect();
+    format!(
+        "<table><caption>Faults</caption>{rows}</table><table><caption>Connections with most faults, of {}</caption>{}\
+         </table><ul>{examples}</ul>",
+        count(faults.connections),
+        worst.collect::<String>()
+    )
+}
+
+/// The share as a percentage, with all its nines.
+fn percentile(share: f64) -> String {
+    let text = format!("{:.6}", share * 100.0);
+    format!("{} %", text.trim_end_matches('0').trim_end_matches('.'))
+}
+
+/// With a suffix for thousands or millions.
+fn short(number: f64) -> String {
+    let (scaled, letter) = match number {
+        ..1e4 => (number, ""),
+        ..1e6 => (number / 1e3, "k"),
+        _ => (number / 1e6, "M"),
+    };
+    format!("{}{letter}", (scaled * 100.0).round() / 100.0)
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::outcome;
+
+    #[test]
+    fn a_page_is_self_contained_and_shows_four_plots() {
+        let page = page(&Report::new(outcome()));
+        assert_eq!(page.matches("<svg").count(), 4);
+        for foreign in ["<script", "<link", "src=", "@import", "NaN", "inf"] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        assert!(page.contains("Every message was right") && page.contains("1.89 ms"));
+        assert!(page.contains("corrected"));
+    }
+
+    #[test]
+    fn the_watched_topic_and_acknowledgements_have_their_own_rows() {
+        let mut outcome = outcome();
+        outcome.findings[0].recorded.watched.record(2_000_000);
+        outcome.findings[0].recorded.acknowledged.record(300_000);
+        let page = page(&Report::new(outcome));
+        assert!(page.contains("<th>watched: from intended time</th><td>2.00 ms</td>"), "{page}");
+        assert!(page.contains("<th>acknowledged: from actual time</th><td>300 us</td>"), "{page}");
+    }
+
+    #[test]
+    fn text_from_outside_is_escaped() {
+        let mut outcome = outcome();
+        outcome.url = "ws://a:1/<b>\"".to_owned();
+        outcome.findings[0].faults.closed(3, "<script>");
+        let page = page(&Report::new(outcome));
+        assert!(
+            page.contains("ws://a:1/&lt;b&gt;&quot;") && page.contains("&lt;script&gt;") && !page.contains("<script")
+        );
+        assert!(page.contains("Faults: 1 closed") && page.contains("connection 3"));
+    }
+
+    #[test]
+    fn a_closed_loop_has_one_line_and_an_empty_run_a_page() {
+        let closed = Report::new(crate::report::Outcome { open_loop: false, ..outcome() });
+        assert!(!page(&closed).contains("corrected: from intended"));
+        let mut empty = closed;
+        empty.history = crate::report::timeline::History::default();
+        empty.latency.uncorrected = Summary::default();
+        assert_eq!(page(&empty).matches("<svg").count(), 4);
+    }
+
+    #[test]
+    fn percentiles_have_as_many_nines_as_they_need() {
+        let table = [(0.0, "0 %"), (0.9, "90 %"), (0.99, "99 %"), (0.9999, "99.99 %"), (1.0 - 1e-5, "99.999 %")];
+        table.into_iter().for_each(|(share, text)| assert_eq!(percentile(share), text));
+        assert_eq!([12.5, 12_500.0, 3e6].map(short), ["12.5", "12.5k", "3M"]);
+    }
+}

@@ -1,0 +1,244 @@
+//! The course of a run: figures in ticks of one length, for the progress line and for plots.
+//!
+//! Every worker adds its part of each tick when the tick is over. A tick is closed when a later one is well in
+//! progress, so workers need not wait for each other. A part that arrives after that still counts, without its
+//! latencies.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::latency::Latencies;
+
+/// Approximate number of ticks in a run.
+const TICKS: u32 = 100;
+
+/// The shortest tick, long enough to contain some messages, and the longest, short enough to show progress.
+const TICK_MIN: Duration = Duration::from_millis(100);
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// A tick is closed when the tick this many places later begins.
+const OPEN_TICKS: usize = 2;
+
+/// The clock of a run, and its ticks so far. Shared by all workers.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    start: Instant,
+    tick_ns: u64,
+    ticks: Mutex<Ticks>,
+}
+
+#[derive(Debug, Default)]
+struct Ticks {
+    closed: Vec<Tick>,
+    open: VecDeque<Part>,
+    /// Start and end of measuring, nanoseconds.
+    measured_ns: [Option<u64>; 2],
+}
+
+/// Figures of one worker, or of all, in one tick.
+#[derive(Debug)]
+pub(crate) struct Part {
+    /// Messages received.
+    pub(crate) count: u64,
+    pub(crate) faults: u64,
+    /// Open connections at the end.
+    pub(crate) connections: u64,
+    /// CPU time of the worker.
+    pub(crate) cpu_ns: u64,
+    pub(crate) latencies: Latencies,
+}
+
+impl Part {
+    pub(crate) fn new() -> Part {
+        Part { count: 0, faults: 0, connections: 0, cpu_ns: 0, latencies: Latencies::coarse() }
+    }
+
+    fn merge(&mut self, other: &Part) {
+        self.count += other.count;
+        self.faults += other.faults;
+        self.connections += other.connections;
+        self.cpu_ns += other.cpu_ns;
+        self.latencies.merge(&other.latencies);
+    }
+}
+
+/// One stretch of a run, for all workers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Tick {
+    /// Its end, seconds since the start of the run.
+    pub(crate) at_s: f64,
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    /// Open connections at its end.
+    pub(crate) connections: u64,
+    /// Faults found in it.
+    pub(crate) faults: u64,
+    /// CPU of this program's workers; 1 is one CPU, busy all the time.
+    pub(crate) client_cpus: f64,
+}
+
+/// A whole run, from the first connection to the last message.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct History {
+    /// Length of a tick.
+    pub(crate) tick_s: f64,
+    /// Bounds of the measured part, seconds since the start of the run.
+    pub(crate) measured_from_s: f64,
+    pub(crate) measured_to_s: f64,
+    pub(crate) ticks: Vec<Tick>,
+}
+
+impl Timeline {
+    /// Starts the clock. The length of a tick suits a run that takes `planned`.
+    pub(crate) fn start(planned: Duration) -> Timeline {
+        let tick = (planned / TICKS).clamp(TICK_MIN, TICK_MAX);
+        Timeline { start: Instant::now(), tick_ns: tick.as_nanos() as u64, ticks: Mutex::default() }
+    }
+
+    /// Nanoseconds since the start of the run.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.start.elapsed().as_nanos() as u64
+    }
+
+    /// Number of the tick at `now_ns`.
+    pub(crate) fn tick_at(&self, now_ns: u64) -> u64 {
+        now_ns / self.tick_ns
+    }
+
+    /// Length of a tick.
+    pub(crate) fn tick(&self) -> Duration {
+        Duration::from_nanos(self.tick_ns)
+    }
+
+    /// Marks the start of measuring.
+    pub(crate) fn mark_start(&self) {
+        self.lock().measured_ns[0].get_or_insert(self.now_ns());
+    }
+
+    /// Marks the end of measuring.
+    pub(crate) fn mark_end(&self) {
+        self.lock().measured_ns[1].get_or_insert(self.now_ns());
+    }
+
+    /// Adds the figures of one worker for tick `first`. Its connections were also open up to the tick before `next`.
+    pub(crate) fn add(&self, first: u64, next: u64, part: &Part) {
+        let mut ticks = self.lock();
+        let idle = Part { connections: part.connections, ..Part::new() };
+        for tick in first..next {
+            self.add_one(&mut ticks, tick, if tick == first { part } else { &idle });
+        }
+    }
+
+    fn add_one(&self, ticks: &mut Ticks, tick: u64, part: &Part) {
+        let Some(index) = tick.checked_sub(ticks.closed.len() as u64) else {
+            let late = &mut ticks.closed[tick as usize];
+            late.per_second += part.count as f64 * 1e9 / self.tick_ns as f64;
+            late.faults += part.faults;
+            late.connections += part.connections;
+            return;
+        };
+        while ticks.open.len() as u64 <= index {
+            ticks.open.push_back(Part::new());
+        }
+        ticks.open[index as usize].merge(part);
+        while ticks.open.len() > OPEN_TICKS {
+            self.close_oldest(ticks);
+        }
+    }
+
+    fn close_oldest(&self, ticks: &mut Ticks) {
+        let Some(part) = ticks.open.pop_front() else { return };
+        let tick_s = self.tick_ns as f64 / 1e9;
+        ticks.closed.push(Tick {
+            at_s: (ticks.closed.len() + 1) as f64 * tick_s,
+            per_second: part.count as f64 / tick_s,
+            p50_us: part.latencies.quantile_us(0.5),
+            p99_us: part.latencies.quantile_us(0.99),
+            connections: part.connections,
+            faults: part.faults,
+            client_cpus: part.cpu_ns as f64 / self.tick_ns as f64,
+        });
+    }
+
+    /// The newest closed tick, the number of faults up to it, and whether it is measured.
+    pub(crate) fn latest(&self) -> Option<(Tick, u64, bool)> {
+        let ticks = self.lock();
+        let faults = ticks.closed.iter().map(|tick| tick.faults).sum();
+        ticks.closed.last().map(|tick| (tick.clone(), faults, ticks.measured_ns[0].is_some()))
+    }
+
+    /// The history so far.
+    pub(crate) fn history(&self) -> History {
+        let mut ticks = self.lock();
+        while !ticks.open.is_empty() {
+            self.close_oldest(&mut ticks);
+        }
+        let [from, to] = ticks.measured_ns.map(|ns| ns.unwrap_or_else(|| self.now_ns()) as f64 / 1e9);
+        let tick_s = self.tick_ns as f64 / 1e9;
+        History { tick_s, measured_from_s: from, measured_to_s: to, ticks: ticks.closed.clone() }
+    }
+
+    /// Ignores poisoning: a worker that panicked leaves consistent numbers, since each changes in one step.
+    fn lock(&self) -> MutexGuard<'_, Ticks> {
+        self.ticks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(count: u64, connections: u64) -> Part {
+        let mut part = Part { count, connections, cpu_ns: 50_000_000, ..Part::new() };
+        (0..count).for_each(|n| part.latencies.record((n + 1) * 1000));
+        part
+    }
+
+    fn figures(history: &History) -> Vec<(f64, u64)> {
+        history.ticks.iter().map(|tick| (tick.per_second, tick.connections)).collect()
+    }
+
+    #[test]
+    fn ticks_are_a_hundredth_of_the_run_within_bounds() {
+        let tick = |seconds| Timeline::start(Duration::from_secs(seconds)).tick();
+        assert_eq!([tick(1), tick(20), tick(3600)], [100, 200, 1000].map(Duration::from_millis));
+        let timeline = Timeline::start(Duration::from_secs(1));
+        assert_eq!([0, 99_999_999, 100_000_000].map(|ns| timeline.tick_at(ns)), [0, 0, 1]);
+    }
+
+    #[test]
+    fn parts_of_workers_add_up() {
+        let timeline = Timeline::start(Duration::from_secs(1));
+        timeline.add(0, 1, &part(10, 3));
+        timeline.add(0, 1, &part(20, 4));
+        timeline.add(1, 2, &part(5, 3));
+        assert!(timeline.latest().is_none(), "other workers may still add to it");
+        timeline.add(2, 3, &part(1, 3));
+        let (tick, faults, measured) = timeline.latest().unwrap();
+        assert_eq!((tick.per_second, tick.connections, tick.client_cpus, faults, measured), (300.0, 7, 1.0, 0, false));
+        timeline.add(0, 1, &part(1, 1));
+        assert_eq!(figures(&timeline.history()), [(310.0, 8), (50.0, 3), (10.0, 3)]);
+    }
+
+    #[test]
+    fn ticks_without_messages_keep_the_connection_count() {
+        let timeline = Timeline::start(Duration::from_secs(1));
+        timeline.add(0, 4, &part(2, 9));
+        assert_eq!(figures(&timeline.history()), [(20.0, 9), (0.0, 9), (0.0, 9), (0.0, 9)]);
+    }
+
+    #[test]
+    fn the_measured_part_is_marked_once() {
+        let timeline = Timeline::start(Duration::from_secs(1));
+        timeline.mark_start();
+        timeline.mark_end();
+        let history = timeline.history();
+        timeline.mark_end();
+        assert_eq!(timeline.history(), history);
+        assert!(history.measured_from_s <= history.measured_to_s);
+    }
+}

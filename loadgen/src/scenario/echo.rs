@@ -1,0 +1,433 @@
+//! Every connection sends messages and waits for the echo of each, unchanged and in order.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits, encode_message};
+
+use crate::check::faults::{Faults, Label};
+use crate::check::payload::{self, Stamp};
+use crate::check::topics::Topics;
+use crate::cli::EchoOptions;
+use crate::error::Error;
+use crate::host::pin;
+use crate::report::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::scenario::run::Run;
+use crate::wire::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
+use crate::wire::masking_keys::MaskingKeys;
+
+/// The unit of the count.
+const UNIT: &str = "round trips";
+
+/// Sequence numbers of connection `n` begin at `n << CONN_SHIFT`, so that each message identifies its connection. An
+/// echo is compared byte by byte with the messages in flight on its connection, so an echo of another connection's
+/// message is detected, whole or in part, and a whole one with its owner.
+const CONN_SHIFT: u32 = 40;
+
+/// Runs the scenario.
+///
+/// # Errors
+/// If the server is unreachable or refuses the connections, or this host's limits are too low.
+pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
+    let common = &options.common;
+    pin::to_cpu(common.cpu)?;
+    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
+    let mut clients = Clients::new(common, topics, options.connections, None)?;
+    let mut run = Run::start(common, UNIT);
+    let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
+    let mut trips = Trips::new(options, kind, run.recorder());
+    clients.connect(0..options.connections, &mut trips)?;
+
+    trips.run_for(common.warmup, &mut clients);
+    trips.start_measuring();
+    run.start_measuring()?;
+    trips.run_for(common.duration, &mut clients);
+    trips.recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
+
+    let Trips { counts, recorder, faults, .. } = trips;
+    Ok(Report::new(Outcome {
+        scenario: "echo",
+        url: common.url.to_string(),
+        payload_bytes: common.size,
+        load: format!("{} in flight each", options.pipeline),
+        open_loop: false,
+        unit: UNIT,
+        counts,
+        findings: vec![Findings { recorded: recorder.recorded, faults }],
+        cost,
+        history,
+        figures: Vec::new(),
+    }))
+}
+
+/// The messages in flight on each connection.
+struct Trips {
+    kind: MessageKind,
+    /// Compresses sent messages, within a window that suits all connections.
+    deflate: Option<(Deflater, WindowBits)>,
+    conns: Vec<Conn>,
+    /// Number of connections that are not closed.
+    open: u32,
+    /// Whether each echo triggers a new message.
+    sending: bool,
+    /// Messages in flight on all connections.
+    under_way: u64,
+    /// Round trips of each connection in the measured part.
+    counts: Vec<u64>,
+    recorder: Recorder,
+    faults: Faults,
+    /// Outstanding echoes are given up if none arrives for this long.
+    patience: Duration,
+    last_progress_ns: u64,
+}
+
+/// Messages of one connection. Message `n` is at index `n` modulo the pipeline length.
+struct Conn {
+    pipeline: Box<[UnderWay]>,
+    /// Numbers of the next message to send and of the next echo.
+    next_sent: u64,
+    next_back: u64,
+    closed: bool,
+}
+
+struct UnderWay {
+    payload: Box<[u8]>,
+    sent_ns: u64,
+}
+
+impl Conn {
+    fn new(index: u32, pipeline: u32, payload_bytes: u32) -> Conn {
+        let mut payload = vec![0; payload_bytes as usize].into_boxed_slice();
+        payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
+        let first = u64::from(index) << CONN_SHIFT;
+        Conn {
+            pipeline: (0..pipeline).map(|_| UnderWay { payload: payload.clone(), sent_ns: 0 }).collect(),
+            next_sent: first,
+            next_back: first,
+            closed: false,
+        }
+    }
+
+    fn place(&mut self, sequence: u64) -> &mut UnderWay {
+        let index = sequence % self.pipeline.len() as u64;
+        &mut self.pipeline[index as usize]
+    }
+
+    /// Whether `payload` is message `sequence`, and that message is in flight.
+    fn matches(&mut self, sequence: u64, payload: &[u8]) -> bool {
+        (self.next_back..self.next_sent).contains(&sequence) && *self.place(sequence).payload == *payload
+    }
+}
+
+impl Sink for Trips {
+    fn woken(&mut self) -> u64 {
+        let now_ns = self.recorder.now_ns();
+        self.recorder.woken(now_ns);
+        now_ns
+    }
+
+    fn awaited(&self) -> u64 {
+        self.under_way / self.conns.first().map_or(1, |conn| conn.pipeline.len() as u64)
+    }
+
+    fn on_ready(&mut self, _client: u32, ready: Ready, _now_ns: u64) {
+        if let Some(params) = ready.deflate {
+            self.deflate_within(params.client_window);
+        }
+    }
+
+    fn on_message(&mut self, client: u32, incoming: Incoming<'_>, out: Out<'_>) {
+        self.on_echo(client, incoming.message, incoming.now_ns);
+        self.send_due(client, incoming.now_ns, out.bytes, out.keys);
+    }
+
+    fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {
+        self.on_end(client, reason);
+    }
+}
+
+impl Trips {
+    fn new(options: &EchoOptions, kind: MessageKind, recorder: Recorder) -> Trips {
+        let EchoOptions { common, connections, pipeline, .. } = options;
+        Trips {
+            kind,
+            deflate: None,
+            conns: (0..*connections).map(|index| Conn::new(index, *pipeline, common.size)).collect(),
+            open: *connections,
+            sending: false,
+            under_way: 0,
+            counts: vec![0; *connections as usize],
+            recorder,
+            faults: Faults::new(common.tolerance.late),
+            patience: common.tolerance.patience,
+            last_progress_ns: 0,
+        }
+    }
+
+    /// Keeps every connection busy for `duration`, then waits for all echoes.
+    fn run_for(&mut self, duration: Duration, clients: &mut Clients) {
+        let end = Instant::now() + duration;
+        let now_ns = self.recorder.now_ns();
+        self.sending = true;
+        self.last_progress_ns = now_ns;
+        for conn in 0..self.conns.len() as u32 {
+            let out = clients.out(conn);
+            self.send_due(conn, now_ns, out.bytes, out.keys);
+        }
+        while !self.is_done() {
+            if self.is_stalled() {
+                return self.give_up();
+            }
+            self.sending = Instant::now() < end;
+            let left = end.saturating_duration_since(Instant::now());
+            clients.turn(TURN.min(left.max(Duration::from_millis(1))), self);
+            self.turn_over();
+        }
+    }
+
+    /// Compresses messages from now on, within a window no larger than this one and all earlier ones.
+    fn deflate_within(&mut self, window: WindowBits) {
+        let config = DeflateConfig { bytes_min: 0, ..DeflateConfig::default() };
+        let (_, smallest) = self.deflate.get_or_insert_with(|| (Deflater::new(config), window));
+        *smallest = window.min(*smallest);
+    }
+
+    /// Resets the counts of the warm-up, but not its faults.
+    fn start_measuring(&mut self) {
+        self.counts.fill(0);
+        self.recorder.start_measuring();
+    }
+
+    /// Fills the pipeline of `conn`, unless the run is ending.
+    fn send_due(&mut self, conn: u32, now_ns: u64, out: &mut Vec<u8>, keys: &mut MaskingKeys) {
+        let conn = &mut self.conns[conn as usize];
+        while self.sending && !conn.closed && conn.next_sent - conn.next_back < conn.pipeline.len() as u64 {
+            let sequence = conn.next_sent;
+            let place = conn.place(sequence);
+            payload::write_stamp(&mut place.payload, Stamp { sequence, time_ns: now_ns });
+            place.sent_ns = now_ns;
+            let (message, mask) = (Message { kind: self.kind, payload: &place.payload }, Some(keys.next()));
+            match &mut self.deflate {
+                Some((deflater, window)) => deflater.for_peer(*window, None).encode_message(out, message, mask),
+                None => encode_message(out, message, mask),
+            }
+            conn.next_sent += 1;
+            self.under_way += 1;
+        }
+    }
+
+    fn on_echo(&mut self, number: u32, message: Message<'_>, now_ns: u64) {
+        let conn = &mut self.conns[number as usize];
+        let next = conn.next_back;
+        if message.kind == self.kind && conn.matches(next, message.payload) {
+            self.come_back(number, now_ns);
+        } else {
+            self.on_unexpected(number, next, message, now_ns);
+        }
+    }
+
+    /// The echo of the oldest message of connection `number` has arrived.
+    fn come_back(&mut self, number: u32, now_ns: u64) {
+        let conn = &mut self.conns[number as usize];
+        let sent_ns = conn.place(conn.next_back).sent_ns;
+        conn.next_back += 1;
+        self.under_way -= 1;
+        self.count(number, sent_ns, now_ns);
+    }
+
+    fn count(&mut self, number: u32, sent_ns: u64, now_ns: u64) {
+        self.recorder.received(Times::now(sent_ns), now_ns);
+        self.faults.took(number, now_ns.saturating_sub(sent_ns));
+        self.counts[number as usize] += 1;
+        self.last_progress_ns = now_ns;
+    }
+
+    /// Names the fault: `message` arrived instead of message `next`.
+    fn on_unexpected(&mut self, number: u32, next: u64, message: Message<'_>, now_ns: u64) {
+        let conn = &mut self.conns[number as usize];
+        let first = u64::from(number) << CONN_SHIFT;
+        let stamp = payload::read(message.payload).filter(|_| message.kind == self.kind);
+        match stamp {
+            Some(Stamp { sequence, time_ns }) if (first..next).contains(&sequence) => {
+                if self.faults.behind(number, Label { sequence, number: sequence - first, topic: None }) {
+                    self.count(number, time_ns, now_ns);
+                }
+            }
+            Some(Stamp { sequence, .. }) if conn.matches(sequence, message.payload) => {
+                for sequence in next..sequence {
+                    self.faults.skip(number, Label { sequence, number: sequence - first, topic: None });
+                }
+                self.under_way -= sequence - next;
+                conn.next_back = sequence;
+                self.come_back(number, now_ns);
+            }
+            stamp => {
+                match stamp.and_then(|stamp| self.owner(stamp)).filter(|owner| *owner != u64::from(number)) {
+                    Some(owner) => self.faults.foreign(number, owner),
+                    None => self.faults.corrupt(number, message.payload),
+                }
+                let conn = &mut self.conns[number as usize];
+                // It replaces the next echo. If no echo is due, it belongs to no message.
+                if next < conn.next_sent {
+                    conn.next_back += 1;
+                    self.under_way -= 1;
+                }
+            }
+        }
+    }
+
+    /// The connection that sent a message with this stamp, if there is one.
+    fn owner(&self, stamp: Stamp) -> Option<u64> {
+        let owner = stamp.sequence >> CONN_SHIFT;
+        let conn = self.conns.get(owner as usize)?;
+        (stamp.sequence < conn.next_sent).then_some(owner)
+    }
+
+    fn on_end(&mut self, number: u32, reason: &str) {
+        self.faults.closed(number, reason);
+        let awaited = self.abandon(number);
+        if awaited > 0 {
+            self.faults.given_up(number, awaited);
+        }
+    }
+
+    /// Ends a turn of the loop.
+    fn turn_over(&mut self) {
+        self.recorder.turn_over(self.open.into(), self.faults.sum());
+    }
+
+    fn is_done(&self) -> bool {
+        self.under_way == 0
+    }
+
+    /// Whether echoes are outstanding and none has arrived within the timeout.
+    fn is_stalled(&self) -> bool {
+        Duration::from_nanos(self.recorder.now_ns().saturating_sub(self.last_progress_ns)) > self.patience
+    }
+
+    /// Counts all outstanding echoes as missing, and their connections as stalled.
+    fn give_up(&mut self) {
+        for number in 0..self.conns.len() as u32 {
+            let awaited = self.abandon(number);
+            if awaited > 0 {
+                self.faults.stalled(number, awaited);
+            }
+        }
+    }
+
+    /// Gives up the messages in flight on connection `number`, and stops sending there. Returns their number.
+    fn abandon(&mut self, number: u32) -> u64 {
+        let conn = &mut self.conns[number as usize];
+        let awaited = conn.next_sent - conn.next_back;
+        self.open -= u32::from(!std::mem::replace(&mut conn.closed, true));
+        conn.next_back = conn.next_sent;
+        self.under_way -= awaited;
+        awaited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use clap::Parser;
+    use ringfeed::proto::{Decoder, Event, Role};
+
+    use super::*;
+    use crate::check::faults::Counts;
+    use crate::cli::{Arguments, Task};
+    use crate::report::timeline::Timeline;
+
+    /// Two connections with a full pipeline of three, and the messages sent by connection 0.
+    fn trips() -> (Trips, Vec<Vec<u8>>) {
+        let flags = ["loadgen", "echo", "--url", "ws://a:1/", "--connections", "2", "--pipeline", "3"];
+        let Task::Echo(options) = Arguments::parse_from(flags).task else { unreachable!() };
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let mut trips = Trips::new(&options, MessageKind::Text, Recorder::new(timeline));
+        trips.sending = true;
+        let (mut out, mut keys) = (Vec::new(), MaskingKeys::new());
+        trips.send_due(1, 100, &mut Vec::new(), &mut keys);
+        trips.send_due(0, 100, &mut out, &mut keys);
+        (trips, sent(out))
+    }
+
+    fn sent(mut bytes: Vec<u8>) -> Vec<Vec<u8>> {
+        let (mut decoder, mut input, mut payloads) = (Decoder::new(Role::Server, 1000), &mut bytes[..], Vec::new());
+        while let Some(event) = decoder.decode(&mut input).unwrap() {
+            let Event::Message(message) = event else { panic!("{event:?}") };
+            payloads.push(message.payload.to_vec());
+        }
+        payloads
+    }
+
+    fn text(payload: &[u8]) -> Message<'_> {
+        Message { kind: MessageKind::Text, payload }
+    }
+
+    #[test]
+    fn an_echo_makes_room_for_the_next_message() {
+        let (mut trips, payloads) = trips();
+        assert_eq!((payloads.len(), trips.under_way), (3, 6));
+        trips.on_echo(0, text(&payloads[0]), 5100);
+        let mut out = Vec::new();
+        trips.send_due(0, 5100, &mut out, &mut MaskingKeys::new());
+        let next = sent(out);
+        assert_eq!((next.len(), trips.counts[0], trips.under_way), (1, 1, 6));
+        trips.sending = false;
+        [&payloads[1], &payloads[2], &next[0]].into_iter().for_each(|payload| trips.on_echo(0, text(payload), 6000));
+        trips.send_due(0, 6000, &mut Vec::new(), &mut MaskingKeys::new());
+        assert_eq!(trips.under_way, 3, "only connection 1 has messages in flight");
+        assert_eq!(trips.faults.sum(), 0);
+    }
+
+    #[test]
+    fn each_fault_gets_its_name() {
+        // name, order of echoes on connection 0; missing, duplicate, reordered, corrupt
+        let table = [
+            ("gap", vec![0, 2], [1, 0, 0, 0]),
+            ("again", vec![0, 0], [0, 1, 0, 0]),
+            ("swapped", vec![1, 0, 2], [0, 0, 1, 0]),
+        ];
+        for (name, order, expected) in table {
+            let (mut trips, payloads) = trips();
+            order.iter().for_each(|index| trips.on_echo(0, text(&payloads[*index]), 200));
+            let Counts { missing, duplicate, reordered, corrupt, .. } = trips.faults.counts();
+            assert_eq!([missing, duplicate, reordered, corrupt], expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_kinds_and_bytes_are_corrupt_and_those_of_others_are_foreign() {
+        let (mut trips, payloads) = trips();
+        trips.on_echo(0, Message::binary(&payloads[0]), 200);
+        trips.on_echo(0, text(b"what?"), 200);
+        trips.on_echo(1, text(&payloads[2]), 200);
+        // Partly of another connection.
+        let mixed = [&payloads[0][..50], &payloads[1][50..60]].concat();
+        trips.on_echo(1, text(&mixed), 200);
+        // Of a known connection that did not send it.
+        let mut unsent = payloads[0].clone();
+        payload::write_stamp(&mut unsent, Stamp { sequence: 1000, time_ns: 0 });
+        trips.on_echo(1, text(&unsent), 200);
+        assert_eq!((trips.faults.counts().text(), trips.under_way), ("4 corrupt, 1 foreign".to_owned(), 1));
+        assert!(trips.faults.report().examples[2].contains("foreign bytes, as connection 0 has sent them"));
+    }
+
+    #[test]
+    fn a_closed_connection_has_no_outstanding_echoes() {
+        let (mut trips, _) = trips();
+        trips.on_end(0, "reset");
+        assert_eq!(
+            (trips.under_way, trips.open, trips.faults.counts().text()),
+            (3, 1, "3 missing, 1 closed".to_owned())
+        );
+        let mut out = Vec::new();
+        trips.send_due(0, 300, &mut out, &mut MaskingKeys::new());
+        assert!(out.is_empty());
+        trips.give_up();
+        assert!(trips.is_done());
+        assert_eq!(trips.faults.counts().text(), "6 missing, 1 stalled, 1 closed");
+    }
+}

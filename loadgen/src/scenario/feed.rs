@@ -1,0 +1,216 @@
+//! Publishes at a pace and checks every delivery: all of `fanout`, and the background load of other scenarios.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::check::deliveries::Deliveries;
+use crate::check::payload::{self, Stamp};
+use crate::check::topics::Topics;
+use crate::cli::CommonOptions;
+use crate::error::Error;
+use crate::report::figure::Figure;
+use crate::report::recorder::{Recorder, Times};
+use crate::report::{Findings, Outcome, Report};
+use crate::scenario::pace::Pace;
+use crate::scenario::run::Run;
+use crate::wire::clients::{Clients, Sink, TURN};
+
+/// The unit of the count.
+pub(crate) const UNIT: &str = "deliveries";
+
+/// Most publications sent before received data is processed again, even if the schedule is behind.
+const PUBLICATIONS_PER_TURN: usize = 1024;
+
+/// Sequence numbers of topic `n` begin at `n << TOPIC_SHIFT`, so that a message delivered to a subscriber of another
+/// topic is detected.
+pub(crate) const TOPIC_SHIFT: u32 = 40;
+
+/// The publications and their deliveries.
+pub(crate) struct Feed {
+    pub(crate) deliveries: Deliveries,
+    /// Publications so far.
+    pub(crate) published: u64,
+    publishers: u32,
+    /// Only the first `topic_count` topics have publications in rotation.
+    topic_count: u32,
+    /// The topic after them has its own schedule.
+    watched: Option<Watched>,
+    /// A publisher's connection has ended, and its messages with it.
+    publisher_ended: bool,
+    payload: Vec<u8>,
+}
+
+/// The schedule of the watched topic. It has a publisher of its own, numbered after the others.
+#[derive(Clone, Copy)]
+struct Watched {
+    rate: u32,
+    pace: Pace,
+}
+
+/// A scenario around a feed.
+pub(crate) trait Feeding: Sink {
+    fn feed(&mut self) -> &mut Feed;
+
+    /// Does the scenario's own work. Returns how long it can wait for the next.
+    fn on_turn(&mut self, clients: &mut Clients) -> Duration;
+}
+
+impl Feed {
+    /// A feed without subscribers and publications. Clients numbered below `subscribers` may subscribe.
+    pub(crate) fn new(
+        common: &CommonOptions,
+        topics: Arc<Topics>,
+        subscribers: u32,
+        publishers: u32,
+        recorder: Recorder,
+    ) -> Feed {
+        let mut payload = vec![0; common.size as usize];
+        payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
+        let topic_count = topics.count();
+        let deliveries = Deliveries::new(topics, subscribers, publishers == 1, recorder, common.tolerance);
+        Feed { deliveries, published: 0, publishers, topic_count, watched: None, publisher_ended: false, payload }
+    }
+
+    /// Publishes on the first `count` topics only.
+    pub(crate) fn on_topics(self, count: u32) -> Feed {
+        Feed { topic_count: count, ..self }
+    }
+
+    /// Publishes on the last topic by its own schedule and publisher, and reports its latency apart.
+    pub(crate) fn watch_last(mut self, rate: u32) -> Feed {
+        self.topic_count -= 1;
+        self.deliveries.watch(self.topic_count);
+        Feed { watched: Some(Watched { rate, pace: Pace::new(Some(rate), None) }), ..self }
+    }
+
+    /// A publisher's connection has ended.
+    pub(crate) fn on_publisher_closed(&mut self, reason: &str) {
+        self.publisher_ended = true;
+        self.deliveries.faults.refused(reason);
+    }
+
+    /// Whether no more messages are expected.
+    pub(crate) fn is_over(&self) -> bool {
+        self.deliveries.is_stalled() || self.publisher_ended || self.deliveries.subscribers() == 0
+    }
+
+    /// Starts the schedules.
+    fn start(&mut self, pace: &mut Pace) {
+        let now_ns = self.deliveries.recorder.now_ns();
+        pace.start(now_ns);
+        if let Some(Watched { rate, pace }) = &mut self.watched {
+            *pace = Pace::new(Some(*rate), None);
+            pace.start(now_ns);
+        }
+    }
+
+    /// Publishes the due messages, with topics and publishers in rotation.
+    fn publish_due(&mut self, pace: &mut Pace, clients: &mut Clients) {
+        let now_ns = self.deliveries.recorder.now_ns();
+        self.publish_watched(now_ns, clients);
+        for _ in 0..PUBLICATIONS_PER_TURN {
+            let Some(intended_ns) = pace.take_due(self.deliveries.under_way(), now_ns) else { return };
+            let topic = (self.published % u64::from(self.topic_count)) as u32;
+            let publisher = (self.published % u64::from(self.publishers)) as u32;
+            let times = Times { intended_ns, actual_ns: now_ns };
+            self.published += 1;
+            if pace.is_client_driven() {
+                self.deliveries.recorder.published(times);
+            }
+            self.publish(topic, publisher, times, clients);
+        }
+    }
+
+    fn publish_watched(&mut self, now_ns: u64, clients: &mut Clients) {
+        while let Some(intended_ns) = self.watched.as_mut().and_then(|watched| watched.pace.take_due(0, now_ns)) {
+            self.publish(self.topic_count, self.publishers, Times { intended_ns, actual_ns: now_ns }, clients);
+        }
+    }
+
+    fn publish(&mut self, topic: u32, publisher: u32, times: Times, clients: &mut Clients) {
+        let sequence = u64::from(topic) << TOPIC_SHIFT | self.deliveries.next_sequence(topic);
+        payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: times.intended_ns });
+        self.deliveries.publish(topic, &self.payload, times);
+        clients.publish(publisher, topic, &self.payload, times.actual_ns);
+    }
+
+    /// Time until the next publication is due, at most `patience`.
+    fn next_due_in(&self, pace: &Pace, patience: Duration) -> Duration {
+        let (under_way, now_ns) = (self.deliveries.under_way(), self.deliveries.recorder.now_ns());
+        let watched = self.watched.and_then(|watched| watched.pace.next_due_in(0, now_ns));
+        let due = [pace.next_due_in(under_way, now_ns), watched];
+        due.into_iter().flatten().fold(patience, Duration::min)
+    }
+
+    /// Whether everything published was delivered and acknowledged, or is no longer expected.
+    fn is_settled(&mut self, clients: &Clients) -> bool {
+        if !self.deliveries.is_close_received() {
+            return false;
+        }
+        match clients.unanswered() {
+            0 => true,
+            count if self.deliveries.is_idle_for_long() => {
+                self.deliveries.faults.refused(&format!("{count} publications were never acknowledged"));
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Publishes one message now, if none is in flight.
+pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
+    scenario.feed().publish_due(&mut Pace::new(None, None), clients);
+}
+
+/// Publishes at this pace for `duration`, then waits for all deliveries.
+pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace: Pace, clients: &mut Clients) {
+    let end = Instant::now() + duration;
+    scenario.feed().start(&mut pace);
+    loop {
+        if scenario.feed().is_over() {
+            return scenario.feed().deliveries.give_up();
+        }
+        let is_publishing = Instant::now() < end;
+        if is_publishing {
+            scenario.feed().publish_due(&mut pace, clients);
+        } else if scenario.feed().is_settled(clients) {
+            return;
+        }
+        let patience = scenario.on_turn(clients).min(TURN);
+        let timeout = if is_publishing { scenario.feed().next_due_in(&pace, patience) } else { patience };
+        clients.turn(timeout, scenario);
+        scenario.feed().deliveries.turn_over();
+    }
+}
+
+/// The report of a scenario after its measured part. `load` describes the load.
+///
+/// # Errors
+/// If this process's usage can't be read.
+pub(crate) fn report(
+    run: Run,
+    feed: Feed,
+    common: &CommonOptions,
+    scenario: &'static str,
+    load: String,
+    open_loop: bool,
+    figures: Vec<Figure>,
+) -> Result<Report, Error> {
+    let Deliveries { counts, mut recorder, faults, .. } = feed.deliveries;
+    recorder.stop_measuring();
+    let (cost, history) = run.stop_measuring()?;
+    Ok(Report::new(Outcome {
+        scenario,
+        url: common.url.to_string(),
+        payload_bytes: common.size,
+        load,
+        open_loop,
+        unit: UNIT,
+        counts,
+        findings: vec![Findings { recorded: recorder.recorded, faults }],
+        cost,
+        history,
+        figures,
+    }))
+}
