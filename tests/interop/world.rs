@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use ringfeed::conn::KeepAliveConfig;
 use ringfeed::gateway::Sse;
-use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, TokenKeys, TokenVerifier};
+use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, Emulation, TokenKeys, TokenVerifier};
 use ringfeed::server::{Server, ServerConfig};
 use ringfeed::topics::{Allowed, Draft, Namespace, Namespaces, TopicName};
 
@@ -77,9 +77,16 @@ fn start_server() -> Server {
         keep_alive: KeepAliveConfig { ping_interval_ms: PING_MS, pong_timeout_ms: PONG_MS, idle_timeout_ms: 0 },
         ..ServerConfig::default()
     };
-    let builder = Server::builder(config);
-    let builder = builder.route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()));
-    builder.route("/sse/", move || Sse::new(of_sse.clone())).start().expect("a server can be started")
+    let (of_http_stream, of_event_stream) = (centrifuge.clone(), centrifuge.clone());
+    let sessions = centrifuge.sessions.clone();
+    Server::builder(config)
+        .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()))
+        .route("/connection/http_stream", move || Centrifuge::http_stream(of_http_stream.clone()))
+        .route("/connection/sse", move || Centrifuge::event_stream(of_event_stream.clone()))
+        .route("/emulation", move || Emulation::new(sessions.clone()))
+        .route("/sse/", move || Sse::new(of_sse.clone()))
+        .start()
+        .expect("a server can be started")
 }
 
 /// The other side of a scenario.
