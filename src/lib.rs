@@ -157,6 +157,8 @@
 //! | floor | module | contents |
 //! |---|---|---|
 //! | 0 | [`limits`] | every bound, its unit and why |
+//! | 0 | `counts` | numbers and histograms that one thread counts and others read |
+//! | 0 | `version` | what this program was built from |
 //! | 0 | `log` | how many log lines clients can cause |
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
 //! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |
@@ -192,6 +194,7 @@ pub mod config;
 pub mod conn;
 #[cfg(feature = "control")]
 pub mod control;
+mod counts;
 pub mod gateway;
 pub mod limits;
 mod log;
@@ -203,6 +206,8 @@ pub mod simd;
 pub mod testing;
 pub mod tls;
 pub mod topics;
+#[cfg(feature = "control")]
+mod version;
 
 pub use buf::ConnId;
 pub use conn::CloseCause;

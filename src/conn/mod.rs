@@ -58,6 +58,20 @@ pub enum Transport {
     Framed,
 }
 
+impl Transport {
+    /// All of them.
+    pub const ALL: [Transport; 3] = [Transport::WebSocket, Transport::Stream, Transport::Framed];
+
+    /// The value of the metrics' label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Transport::WebSocket => "websocket",
+            Transport::Stream => "stream",
+            Transport::Framed => "framed",
+        }
+    }
+}
+
 /// The conversation with one peer.
 #[derive(Debug)]
 pub struct Connection {

@@ -42,6 +42,8 @@ struct Backlog {
     bytes: usize,
     /// Bytes in flight.
     flight: usize,
+    /// Since when the first frame of these has waited, if any began to leave with them.
+    flight_since_ms: Option<u64>,
     /// Bytes of the past that were or will be put here on request and have not left, at most.
     catch_up: usize,
 }
@@ -240,12 +242,15 @@ impl Outbox {
         let mut run: Vec<SharedFrame> = begun.into_iter().map(|(frame, _)| frame).collect();
         run.extend(backlog.urgent.drain(..));
         let mut run_bytes: usize = run.iter().map(|frame| frame.len()).sum();
+        backlog.flight_since_ms = None;
         while let Some(first) = backlog.frames.first_entry() {
             run_bytes += first.get().bytes.len();
             if run_bytes > OUTBOX_RUN_BYTES && !run.is_empty() {
                 break;
             }
             let place = *first.key();
+            let since_ms = first.get().since_ms;
+            backlog.flight_since_ms.get_or_insert(since_ms);
             run.extend(backlog.take(place).map(|frame| frame.bytes));
         }
         let run = SharedFrame::concat(&run);
@@ -257,15 +262,18 @@ impl Outbox {
         Some((run, skip..end))
     }
 
-    /// The run in flight has left whole.
-    pub fn on_sent(&mut self) {
-        let Some(backlog) = &mut self.0 else { return };
+    /// The run in flight has left whole. Returns since when the first frame of it has waited; `None` if it held only
+    /// control frames and the rest of an earlier run.
+    pub fn on_sent(&mut self) -> Option<u64> {
+        let backlog = self.0.as_mut()?;
+        let since_ms = backlog.flight_since_ms.take();
         let sent = std::mem::take(&mut backlog.flight);
         backlog.bytes -= sent;
         backlog.catch_up = backlog.catch_up.saturating_sub(sent);
         if backlog.bytes == 0 && backlog.catch_up == 0 {
             self.0 = None;
         }
+        since_ms
     }
 
     fn backlog(&mut self) -> &mut Backlog {
@@ -325,6 +333,25 @@ fn remove_if<K: Eq + Hash>(places: &mut HashMap<K, u64>, key: K, place: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_tells_since_when_its_first_frame_has_waited() {
+        let mut outbox = Outbox::default();
+        outbox.push_front(frame(10), 4);
+        outbox.push(frame(OUTBOX_RUN_BYTES), 5);
+        outbox.push(frame(3), 7);
+        let mut sent = || {
+            outbox.next_run(usize::MAX).unwrap();
+            outbox.on_sent()
+        };
+        assert_eq!([sent(), sent(), sent()], [None, Some(5), Some(7)], "the rest of a send has left in part before");
+        outbox.push(frame(8), 9);
+        outbox.push_control(frame(1));
+        outbox.next_run(2).unwrap();
+        assert_eq!(outbox.on_sent(), Some(9));
+        outbox.next_run(7).unwrap();
+        assert_eq!(outbox.on_sent(), None, "it counts once");
+    }
 
     fn frame(len: usize) -> SharedFrame {
         SharedFrame::new((0..len).map(|n| n as u8).collect())

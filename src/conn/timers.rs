@@ -67,13 +67,16 @@ impl KeepAlive {
         now_ms.saturating_sub(self.last_recv_ms)
     }
 
-    /// Bytes came, of whatever kind.
-    pub fn on_recv(&mut self, now_ms: u64, heartbeat: Heartbeat) {
+    /// Bytes came, of whatever kind. Returns the time since the ping that they answer, if there was one.
+    pub fn on_recv(&mut self, now_ms: u64, heartbeat: Heartbeat) -> Option<u64> {
+        let pinged_after_ms = u64::from(self.pinged_after_ms);
+        let since_ping_ms = (pinged_after_ms > 0).then(|| self.silence_ms(now_ms).saturating_sub(pinged_after_ms));
         self.last_recv_ms = now_ms;
         self.pinged_after_ms = 0;
         if !heartbeat.is_regular() {
             self.since_ms = now_ms;
         }
+        since_ping_ms
     }
 
     /// The requested time has come.
@@ -129,6 +132,9 @@ mod tests {
         assert_eq!(peer.on_timer(112, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 125 });
         assert_eq!(peer.on_timer(125, &CONFIG, WEBSOCKET), KeepAliveAction::Ping { until_ms: 135 });
         assert_eq!(peer.on_timer(130, &CONFIG, WEBSOCKET), KeepAliveAction::Wait { until_ms: 135 });
+        let mut answering = peer;
+        assert_eq!(answering.on_recv(133, WEBSOCKET), Some(8), "the time since the ping");
+        assert_eq!(answering.on_recv(134, WEBSOCKET), None, "the ping has an answer already");
         assert_eq!(peer.on_timer(135, &CONFIG, WEBSOCKET), KeepAliveAction::Lost);
     }
 

@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hyper::body::{Body, Incoming};
@@ -96,7 +96,9 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, 
             if !is_granted {
                 tokio::task::yield_now().await;
             }
+            let (route, start) = (Route::of(request.uri().path()).map_or("unknown", Route::label), Instant::now());
             let answer = respond(state, request).await;
+            state.requests.count(route, answer.status(), start.elapsed());
             log_rejected(peer, answer.status());
             Ok::<_, Infallible>(answer)
         }
@@ -189,6 +191,21 @@ impl<'a> Route<'a> {
         }
     }
 
+    /// The value of the metrics' label: what a client chooses of a path is not in it.
+    fn label(self) -> &'static str {
+        match self {
+            Route::Index => "index",
+            Route::Health => "healthz",
+            Route::Ready => "readyz",
+            Route::Metrics => "metrics",
+            Route::Slowest => "connections_slow",
+            Route::Reload => "reload",
+            Route::Stream => "publish_stream",
+            Route::Publish(_) => "publish",
+            Route::Api(_) => "api",
+        }
+    }
+
     /// The allowed methods, for `Allow`.
     fn methods(self) -> &'static str {
         match self {
@@ -233,7 +250,7 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
             Some(reason) => text(StatusCode::SERVICE_UNAVAILABLE, reason),
             None => text(StatusCode::OK, "ready"),
         },
-        Route::Metrics => metrics::get(state).await,
+        Route::Metrics => metrics::get(state, request.headers()).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
         Route::Reload => reload::post(state),
         Route::Stream => stream::post(state, request),

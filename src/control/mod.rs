@@ -4,7 +4,7 @@
 //! GET  /                  what there is
 //! GET  /healthz           200 while the process answers
 //! GET  /readyz            200, and 503 while the server leaves or joins a cluster
-//! GET  /metrics           numbers for Prometheus           (metrics, process)
+//! GET  /metrics           numbers for Prometheus           (metrics, requests)
 //! GET  /connections/slow   the largest backlogs             (slowest)
 //! POST /reload             reads the configuration again (reload)
 //! POST /publish/<topic>   the body becomes a publication   (publish)
@@ -22,8 +22,6 @@ mod answer;
 mod api;
 mod batch;
 mod body;
-#[cfg(feature = "cluster")]
-mod cluster_metrics;
 mod demo;
 #[cfg(test)]
 mod fake;
@@ -34,11 +32,11 @@ mod metrics;
 mod notify;
 mod others;
 mod places;
-mod process;
 mod publish;
 mod query;
 mod record;
 mod reload;
+mod requests;
 mod shards;
 mod slowest;
 mod stream;
@@ -63,6 +61,7 @@ pub use others::Others;
 use places::{Bounds, Places};
 use reload::Reloader;
 pub use reload::{Reload, Reloaded};
+use requests::RequestCounts;
 use shards::ToShards;
 
 use crate::backend::{BackendCounts, EventCounts};
@@ -130,6 +129,7 @@ struct State {
     others: Others,
     notifier: Notifier,
     places: Rc<Places>,
+    requests: RequestCounts,
     streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
     uid: String,
@@ -166,6 +166,7 @@ impl State {
             others: Others::default(),
             notifier: Notifier::of_environment(),
             places,
+            requests: RequestCounts::default(),
             streams,
             uid,
             started,

@@ -112,6 +112,11 @@ impl Routes {
         matching.min_by_key(|(index, rest)| (rest.len(), parameters(*index)))
     }
 
+    /// The names of all routes: paths, and names of protocols.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.routes.iter().map(|(name, _)| name.as_str())
+    }
+
     /// All handlers.
     #[cfg(feature = "centrifuge")]
     pub(crate) fn iter(&self) -> impl Iterator<Item = &dyn ErasedHandler> {

@@ -75,6 +75,8 @@ pub(super) struct Lane {
     in_flight: HashMap<u64, WaitingSend>,
     /// Those of them that the kernel has taken a part of.
     unfinished: Vec<Token>,
+    /// Times that completions found the queue full.
+    overflows: u64,
     /// Descriptors that neither a connection has nor an accept may take.
     room: u32,
     /// Sends queued that end within the call.
@@ -123,6 +125,7 @@ impl Lane {
             first: config.first,
             in_flight: HashMap::new(),
             unfinished: Vec::new(),
+            overflows: 0,
             room: config.descriptors,
             sends_queued: 0,
             is_ringing: true,
@@ -362,6 +365,11 @@ impl Lane {
         }
     }
 
+    /// Times that completions found the queue full.
+    pub(super) fn overflows(&self) -> u64 {
+        self.overflows
+    }
+
     /// Whether something has happened that was not taken.
     pub(super) fn has_news(&mut self) -> bool {
         let submissions = self.ring.submission();
@@ -407,7 +415,9 @@ impl Lane {
                 _ => reaped.push(completion),
             }
         }
-        if !self.ring.submission().cq_overflow() {
+        if self.ring.submission().cq_overflow() {
+            self.overflows += 1;
+        } else {
             self.recv.check_against_kernel();
         }
         if was_scarce {

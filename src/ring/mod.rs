@@ -139,6 +139,12 @@ pub trait Ring {
     /// Microseconds of a clock that goes on while the shard works, and never goes back.
     fn now_us(&self) -> u64;
 
+    /// Kernel rings that it is made of.
+    fn rings(&self) -> usize;
+
+    /// Times that completions found the completion queue full, and waited in the kernel's memory.
+    fn overflows(&self) -> u64;
+
     /// The bytes of a received piece.
     fn received(&mut self, piece: &Received) -> &mut [u8];
 

@@ -358,6 +358,14 @@ impl Ring for Uring {
         now.tv_sec as u64 * 1_000_000 + now.tv_nsec as u64 / 1000
     }
 
+    fn rings(&self) -> usize {
+        self.lanes()
+    }
+
+    fn overflows(&self) -> u64 {
+        self.lanes.iter().map(Lane::overflows).sum()
+    }
+
     fn received(&mut self, piece: &Received) -> &mut [u8] {
         self.lanes[usize::from(piece.ring())].received(piece)
     }

@@ -104,6 +104,8 @@ impl<R: Ring> Shard<'_, R> {
         let open = self.metrics.open(entry.conn.transport);
         self.metrics.closed(cause).add(1);
         open.sub(u64::from(route.is_some()));
+        route.into_iter().for_each(|route| self.metrics.routes()[usize::from(route)].1.sub(1));
+        self.metrics.closing.add(1);
         if entry.extras.as_mut().and_then(|extras| extras.deflate_context.take()).is_some() {
             self.metrics.deflate_contexts.sub(1);
         }
@@ -148,7 +150,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn publish_last(&mut self) {
         for draft in std::mem::take(&mut self.last_drafts) {
             if self.drain.is_none() {
-                self.publish(Publish { draft, reply: ReplyTo::Nobody });
+                self.publish(Publish { draft, reply: ReplyTo::Nobody, requested_us: self.now_us });
             }
         }
     }
@@ -212,6 +214,7 @@ impl<R: Ring> Shard<'_, R> {
             addresses.leave(slot);
         }
         self.generations[slot as usize] = id.next().generation;
+        self.metrics.closing.sub(1);
         self.metrics.connections.set(self.slots.len() as u64);
     }
 }

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::metrics::CloseCause;
+use super::metrics::{CloseCause, ShardMetrics};
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
@@ -45,11 +45,37 @@ impl Source {
     }
 }
 
+/// Counts the deliveries of a namespace. Consecutive runs nearly always belong to the same one, so the metrics change
+/// once for many runs.
+#[derive(Default)]
+struct Tally {
+    namespace: NamespaceId,
+    deliveries: u64,
+    bytes: u64,
+}
+
+impl Tally {
+    fn add(&mut self, run: &Run, metrics: &ShardMetrics) {
+        if run.namespace != self.namespace {
+            self.settle(metrics);
+            self.namespace = run.namespace;
+        }
+        self.deliveries += run.parts.len() as u64;
+        self.bytes += run.bytes.len() as u64;
+    }
+
+    fn settle(&mut self, metrics: &ShardMetrics) {
+        let counts = metrics.namespace(self.namespace);
+        counts.deliveries.add(std::mem::take(&mut self.deliveries));
+        counts.delivered_bytes.add(std::mem::take(&mut self.bytes));
+    }
+}
+
 impl<R: Ring> Shard<'_, R> {
     /// Stages a push for the subscribers of a topic on this shard.
     pub(super) fn stage(&mut self, topic: &TopicName, push: Push) {
         let (namespaces, now_ms) = (&self.config.namespaces, self.now_ms);
-        self.topics.stage(topic, push, |namespace| namespaces.get(namespace).due_ms(now_ms));
+        self.topics.stage(topic, push, self.now_us, |namespace| namespaces.get(namespace).due_ms(now_ms));
     }
 
     /// Sends staged pushes to the next subscribers.
@@ -71,7 +97,9 @@ impl<R: Ring> Shard<'_, R> {
         let start_us = self.ring.now_us();
         while self.gather(lane, batch) {
             self.fan_out(batch);
-            if self.ring.now_us() - start_us >= self.config.fan_out.slice_us {
+            let now_us = self.ring.now_us();
+            batch.departed_us().iter().for_each(|us| self.metrics.fan_out.record(now_us.saturating_sub(*us)));
+            if now_us - start_us >= self.config.fan_out.slice_us {
                 return;
             }
         }
@@ -166,6 +194,7 @@ impl<R: Ring> Shard<'_, R> {
     fn prepare_round(&mut self, batch: &Batch, round: &[Visit]) -> Vec<Source> {
         let has_contexts = self.metrics.deflate_contexts.get() > 0;
         let (mut deliveries, mut deflated, mut bytes_sent, mut sends) = (0, 0, 0, 0);
+        let mut tally = Tally::default();
         let (slots, bundles) = (&mut self.slots, &mut self.bundles);
         let sources = round.iter().map(|visit| {
             let entry = &mut slots[visit.slot as usize];
@@ -175,6 +204,7 @@ impl<R: Ring> Shard<'_, R> {
             let mut is_own = false;
             for run in batch.runs(*visit) {
                 deliveries += run.parts.len() as u64;
+                tally.add(run, self.metrics);
                 is_own |= run.variant.encoding == Encoding::PER_CONNECTION;
                 if run.variant.window > 0 {
                     deflated += run.parts.len() as u64;
@@ -202,6 +232,7 @@ impl<R: Ring> Shard<'_, R> {
             source
         });
         let sources = sources.collect();
+        tally.settle(self.metrics);
         self.metrics.deliveries.add(deliveries);
         self.metrics.deliveries_deflated.add(deflated);
         self.metrics.bytes_sent.add(bytes_sent);
@@ -257,8 +288,14 @@ impl<R: Ring> Shard<'_, R> {
         let since_ms = self.since_ms(run.namespace);
         let outbox = &self.slots[slot as usize].conn.outbox;
         if outbox.counted_bytes() > bytes_max || is_too_old(outbox, since_ms) {
-            self.terminate(slot, CloseCause::SlowConsumer);
+            self.close_slow(slot, run);
         }
+    }
+
+    /// Closes a connection that does not read this run's namespace as fast as that is published.
+    fn close_slow(&mut self, slot: u32, run: &Run) {
+        self.metrics.namespace(run.namespace).slow_closed.add(1);
+        self.terminate(slot, CloseCause::SlowConsumer);
     }
 
     /// The oldest enqueue time that the age limit of a namespace allows.
@@ -282,7 +319,7 @@ impl<R: Ring> Shard<'_, R> {
         };
         match queued {
             Ok(()) => self.mark_dirty(slot),
-            Err(OutboxFull) => self.terminate(slot, CloseCause::SlowConsumer),
+            Err(OutboxFull) => self.close_slow(slot, run),
         }
     }
 
@@ -319,6 +356,7 @@ impl<R: Ring> Shard<'_, R> {
                 outbox.push_dropping(frame, queue_key, bytes_max, since_ms, now_ms)
             });
             self.metrics.publications_dropped.add(dropped as u64);
+            self.metrics.namespace(run.namespace).dropped.add(dropped as u64);
         }
         Ok(())
     }
@@ -336,6 +374,7 @@ impl<R: Ring> Shard<'_, R> {
                         outbox.push_replacing(frame, queue_key, bytes_max, since_ms, now_ms)
                     })?;
                     self.metrics.publications_conflated.add(u64::from(replaced));
+                    self.metrics.namespace(run.namespace).conflated.add(u64::from(replaced));
                 }
                 // Joins and leaves are events: a newer one does not replace an older one.
                 Push::Joined(_) | Push::Left(_) => {

@@ -14,6 +14,7 @@ use super::ServerConfig;
 use super::order::{Order, Placement, Target};
 use super::slowest::SlowConnection;
 use super::subscribe::PendingSubscribe;
+use super::variant::nanoseconds;
 use crate::buf::{ConnId, Consumer, Producer, WakeFlag, queue};
 #[cfg(feature = "centrifuge")]
 use crate::gateway::UserCommand;
@@ -132,6 +133,8 @@ pub(super) enum ReplyTo<T> {
 pub(super) struct Publish {
     pub(super) draft: Draft,
     pub(super) reply: ReplyTo<Result<Position, PublishError>>,
+    /// When it was requested, on the clock of the ring.
+    pub(super) requested_us: u64,
 }
 
 impl Publish {
@@ -579,7 +582,8 @@ impl Publisher {
     pub fn publish(&self, draft: Draft) -> Result<oneshot::Receiver<Result<Position, PublishError>>, PublishError> {
         let (reply, outcome) = oneshot::channel();
         let home = self.0.homes.of(&draft.topic);
-        self.0.send_bounded(home, Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Control(reply) })))?;
+        let publish = Publish { draft, reply: ReplyTo::Control(reply), requested_us: nanoseconds() / 1000 };
+        self.0.send_bounded(home, Parcel::Publish(Box::new(publish)))?;
         Ok(outcome)
     }
 
@@ -760,7 +764,7 @@ mod tests {
     }
 
     fn message(payload: &'static str) -> Parcel {
-        Parcel::Publish(Box::new(Publish { draft: draft(payload), reply: ReplyTo::Nobody }))
+        Parcel::Publish(Box::new(Publish { draft: draft(payload), reply: ReplyTo::Nobody, requested_us: 0 }))
     }
 
     #[test]
@@ -831,7 +835,7 @@ mod tests {
 
     fn large() -> Parcel {
         let draft = Draft::new(TopicName::new("a").unwrap(), true, Bytes::from(vec![b'x'; 1 << 20]));
-        Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Nobody }))
+        Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Nobody, requested_us: 0 }))
     }
 
     #[test]

@@ -1,39 +1,14 @@
 //! What a shard counts.
 //!
-//! Each number is written by its shard only and read by the control plane, so no read-modify-write is needed: a relaxed
-//! load and store on a line that nobody else writes.
+//! Each number is written by its shard only and read by the control plane.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
 
 pub use crate::conn::CloseCause;
-use crate::conn::Transport;
+pub use crate::conn::Transport;
+pub use crate::counts::{Cell, Histogram, HistogramSnapshot};
 use crate::tls::Failure;
-
-/// A number that one thread writes and others may read.
-#[derive(Debug, Default)]
-pub struct Cell(AtomicU64);
-
-impl Cell {
-    /// Adds `count`. By the owning shard only.
-    pub(super) fn add(&self, count: u64) {
-        self.set(self.get().wrapping_add(count));
-    }
-
-    /// Takes `count` off. By the owning shard only.
-    pub(super) fn sub(&self, count: u64) {
-        self.set(self.get().wrapping_sub(count));
-    }
-
-    /// Sets the value. By the owning shard only.
-    pub(super) fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
+use crate::topics::NamespaceId;
 
 /// The numbers of one shard.
 #[derive(Debug, Default)]
@@ -47,6 +22,12 @@ pub struct ShardMetrics {
     pub streams: Cell,
     /// Of these, that speak a protocol without HTTP and are not closing. Gauge.
     pub framed: Cell,
+    /// Of these, connections whose conversation is over: bytes leave, or the kernel lets go of them. Gauge.
+    pub closing: Cell,
+    /// Connections that a handler serves, by route or protocol, once the shard has started.
+    routes: OnceLock<Box<[(String, Cell)]>>,
+    /// Time from the accepting of a connection to the end of its opening handshake, TLS included.
+    pub handshake: Histogram,
     /// Connections accepted.
     pub accepted: Cell,
     /// Connections ended, by [`CloseCause`].
@@ -67,6 +48,12 @@ pub struct ShardMetrics {
     pub subscriptions: Cell,
     /// Publications that were given their offset here.
     pub publications: Cell,
+    /// Time from a publish request to the offset that its topic's home gives it here.
+    pub order: Histogram,
+    /// Time from the arrival of a publication on this shard to the last send for its subscribers here.
+    pub fan_out: Histogram,
+    /// Numbers of each namespace, once the shard has started.
+    namespaces: OnceLock<Box<[NamespaceMetrics]>>,
     /// Publications that were refused here.
     pub publications_refused: Cell,
     /// Connections closed here since publications may have been missed.
@@ -81,7 +68,11 @@ pub struct ShardMetrics {
     pub idempotency_refused: Cell,
     /// Subscriptions refused here since too many topics have subscribers.
     pub subscriptions_refused: Cell,
-    /// Recoveries refused here since more waited, or would have, than may.
+    /// Subscribers here that have received what they missed.
+    pub recovered: Cell,
+    /// Subscribers here whose missed publications were not available.
+    pub recoveries_lost: Cell,
+    /// Of these, recoveries refused here since more waited, or would have, than may.
     pub recoveries_cut: Cell,
     /// Subscribe requests that wait for the catch-ups of others. Gauge.
     pub catch_ups_waiting: Cell,
@@ -149,6 +140,8 @@ pub struct ShardMetrics {
     pub outbox_bytes: Cell,
     /// Connections with something in their outbox. Gauge.
     pub outbox_connections: Cell,
+    /// How long bytes have waited in an outbox that has just sent them: of each send, those that have waited longest.
+    pub outbox_wait: Histogram,
     /// Times that receive buffers were scarce.
     pub recv_buffers_scarce: Cell,
     /// Times that a connection had sent more than was received of it, and waited for its turn.
@@ -157,8 +150,41 @@ pub struct ShardMetrics {
     pub inputs_paused: Cell,
     /// Pings sent.
     pub pings: Cell,
+    /// Time from a ping to the peer's next bytes, by [`Transport`].
+    pub ping_round_trip: [Histogram; Transport::ALL.len()],
     /// Turns of the loop.
     pub turns: Cell,
+    /// The length of each turn.
+    pub turn: Histogram,
+    /// The time of all turns, in nanoseconds. The rest of the time the shard has waited.
+    pub busy_nanoseconds: Cell,
+    /// Kernel rings. Gauge.
+    pub rings: Cell,
+    /// Sockets that these can hold. Gauge.
+    pub descriptors_max: Cell,
+    /// Connections that all shards may have together: each shard has the same number here. Gauge.
+    pub connections_max: Cell,
+    /// Times that completions found the completion queue full and waited in the kernel.
+    pub completion_overflows: Cell,
+}
+
+/// The numbers of one namespace on one shard.
+#[derive(Debug, Default)]
+pub struct NamespaceMetrics {
+    /// Publications that were given their offset here.
+    pub publications: Cell,
+    /// Messages handed to subscribers' sockets or outboxes.
+    pub deliveries: Cell,
+    /// Bytes of these, before TLS. Bytes that a protocol encodes for each connection are not among them.
+    pub delivered_bytes: Cell,
+    /// Publications dropped since their subscriber was slow.
+    pub dropped: Cell,
+    /// Publications replaced by a newer one since their subscriber was slow.
+    pub conflated: Cell,
+    /// Connections closed here since they did not read this namespace's publications as fast as these came.
+    pub slow_closed: Cell,
+    /// Subscriptions here. Gauge.
+    pub subscriptions: Cell,
 }
 
 impl ShardMetrics {
@@ -174,5 +200,27 @@ impl ShardMetrics {
     /// Connections ended because of `cause`.
     pub fn closed(&self, cause: CloseCause) -> &Cell {
         &self.closed[cause as usize]
+    }
+
+    /// Begins to count for these routes and protocols, and for so many namespaces.
+    pub(crate) fn begin(&self, routes: impl Iterator<Item = String>, namespaces: usize) {
+        self.routes.get_or_init(|| routes.map(|route| (route, Cell::default())).collect());
+        self.namespaces.get_or_init(|| (0..namespaces).map(|_| NamespaceMetrics::default()).collect());
+    }
+
+    /// Connections that a handler serves, by route or protocol: none before the shard has started.
+    pub fn routes(&self) -> &[(String, Cell)] {
+        self.routes.get().map_or(&[], |routes| routes)
+    }
+
+    /// The numbers of each namespace, in the order of [`Namespaces::iter`](crate::topics::Namespaces::iter): none
+    /// before the shard has started.
+    pub fn namespaces(&self) -> &[NamespaceMetrics] {
+        self.namespaces.get().map_or(&[], |namespaces| namespaces)
+    }
+
+    /// The numbers of a namespace.
+    pub(super) fn namespace(&self, id: NamespaceId) -> &NamespaceMetrics {
+        &self.namespaces()[usize::from(id.number())]
     }
 }

@@ -44,7 +44,7 @@ pub use clients::{InvalidNetwork, ProxyNetwork, TrustedProxies};
 pub use config::{FanOutConfig, ServerConfig};
 pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol};
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
-pub use metrics::{CloseCause, ShardMetrics};
+pub use metrics::{CloseCause, ShardMetrics, Transport};
 pub use order::{Order, OrderRequest, Placement, Waiter};
 pub use slowest::SlowConnection;
 pub use start::{ServeError, Server, ServerBuilder};

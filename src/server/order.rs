@@ -40,6 +40,8 @@ pub struct Waiter {
     /// The home shard of the topic.
     pub(super) home: u16,
     pub(super) reply: WaiterReply,
+    /// When it was requested, on the clock of the ring.
+    pub(super) requested_us: u64,
 }
 
 #[derive(Debug)]
@@ -154,7 +156,12 @@ impl Placement {
 
 impl<R: Ring> Shard<'_, R> {
     /// At the topic's home: hands a publication to the order.
-    pub(super) fn submit_publication(&mut self, draft: Draft, reply: ReplyTo<Result<Position, PublishError>>) {
+    pub(super) fn submit_publication(
+        &mut self,
+        draft: Draft,
+        reply: ReplyTo<Result<Position, PublishError>>,
+        requested_us: u64,
+    ) {
         let error = if self.drain.is_some() {
             Some(PublishError::Stopping)
         } else if self.mesh.is_congested() {
@@ -164,7 +171,7 @@ impl<R: Ring> Shard<'_, R> {
         };
         match error {
             Some(error) => self.refuse_publication(reply, error),
-            None => self.submit_request(OrderRequest::Publish(draft), WaiterReply::Publication(reply)),
+            None => self.submit_request(OrderRequest::Publish(draft), WaiterReply::Publication(reply), requested_us),
         }
     }
 
@@ -172,14 +179,17 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn submit_query(&mut self, topic: TopicName, query: Query, reply: ReplyTo<Answer>) {
         match query {
             Query::RemoveHistory => {
-                self.submit_request(OrderRequest::RemoveHistory(topic), WaiterReply::Removal(reply))
+                self.submit_request(OrderRequest::RemoveHistory(topic), WaiterReply::Removal(reply), self.now_us)
             }
-            _ => self.submit_request(OrderRequest::Presence(topic.clone()), WaiterReply::Presence(topic, reply)),
+            _ => {
+                let waiter = WaiterReply::Presence(topic.clone(), reply);
+                self.submit_request(OrderRequest::Presence(topic), waiter, self.now_us)
+            }
         }
     }
 
-    fn submit_request(&mut self, request: OrderRequest, reply: WaiterReply) {
-        let waiter = Waiter { home: self.number(), reply };
+    fn submit_request(&mut self, request: OrderRequest, reply: WaiterReply, requested_us: u64) {
+        let waiter = Waiter { home: self.number(), reply, requested_us };
         let order = self.mesh.order().expect("there is an order");
         if let Err((waiter, error)) = order.submit(request, waiter) {
             self.on_outcome(waiter, Err(error));
@@ -190,7 +200,10 @@ impl<R: Ring> Shard<'_, R> {
     fn on_outcome(&mut self, waiter: Waiter, result: Result<Position, PublishError>) {
         match (waiter.reply, result) {
             (WaiterReply::Publication(reply), Err(error)) => self.refuse_publication(reply, error),
-            (WaiterReply::Publication(reply), Ok(position)) => self.answer(reply, Ok(position), Answer::Published),
+            (WaiterReply::Publication(reply), Ok(position)) => {
+                self.metrics.order.record(self.now_us.saturating_sub(waiter.requested_us));
+                self.answer(reply, Ok(position), Answer::Published);
+            }
             (WaiterReply::Removal(reply) | WaiterReply::Presence(_, reply), Err(error)) => {
                 self.refuse_query(reply, error);
             }
@@ -211,6 +224,7 @@ impl<R: Ring> Shard<'_, R> {
             Placement::Published { draft, position, time_ms, waiter } => {
                 // Without a namespace nobody can subscribe here, and other nodes may know it.
                 if let Ok(id) = self.home.place(&draft.topic, position) {
+                    self.metrics.namespace(self.home.namespace_id(id)).publications.add(1);
                     self.pass_on(id, position, time_ms, draft);
                 }
                 self.metrics.publications.add(1);

@@ -30,7 +30,7 @@ impl<R: Ring> Shard<'_, R> {
             Command::Unsubscribe(topic) => self.unsubscribe(slot, &topic),
             Command::Publish { draft, request_id } => {
                 let reply = request_id.map_or(ReplyTo::Nobody, |request_id| ReplyTo::Conn(reply(self, request_id)));
-                self.publish(Publish { draft: *draft, reply });
+                self.publish(Publish { draft: *draft, reply, requested_us: self.now_us });
             }
             Command::Query { topic, query, request_id } => {
                 let reply = ReplyTo::Conn(reply(self, request_id));
@@ -88,12 +88,14 @@ impl<R: Ring> Shard<'_, R> {
 
     /// At the topic's home: gives a publication its place and passes it on.
     pub(super) fn sequence(&mut self, publish: Publish) {
-        let Publish { mut draft, reply } = publish;
+        let Publish { mut draft, reply, requested_us } = publish;
         if self.mesh.order().is_some() {
-            return self.submit_publication(draft, reply);
+            return self.submit_publication(draft, reply, requested_us);
         }
         let outcome = match self.place(&mut draft) {
             Ok(Sequenced::New(id, position)) => {
+                self.metrics.namespace(self.home.namespace_id(id)).publications.add(1);
+                self.metrics.order.record(self.now_us.saturating_sub(requested_us));
                 self.pass_on(id, position, self.unix_ms(), draft);
                 self.metrics.publications.add(1);
                 Ok(position)

@@ -12,6 +12,7 @@ use super::metrics::CloseCause;
 use super::recv_mode::RecvMode;
 use super::shard::Shard;
 use super::slot::{ConnExtras, Slot, Stage, wire};
+use super::timers::note_alive;
 use crate::buf::Received;
 use crate::conn::{Heartbeat, Next, Phase, Rate, RateConfig, TooMuch, Transport};
 use crate::gateway::{
@@ -155,11 +156,10 @@ impl<R: Ring> Shard<'_, R> {
     /// Notes that the peer has sent something.
     pub(super) fn count_piece(&mut self, slot: u32) {
         let entry = &mut self.slots[slot as usize];
-        let heartbeat = entry.conn.heartbeat;
         if entry.conn.phase.takes_messages() {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
         }
-        entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
+        note_alive(entry, self.metrics, self.now_ms);
     }
 
     /// Continues a conversation. Returns its progress, and whether it accepted the handshake.
@@ -231,8 +231,13 @@ impl<R: Ring> Shard<'_, R> {
     /// The handshake was accepted.
     fn on_opened(&mut self, slot: u32) {
         self.handshake_peers.remove(&slot);
-        let transport = self.slot(slot).conn.transport;
-        self.metrics.open(transport).add(1);
+        let entry = &self.slots[slot as usize];
+        self.metrics.open(entry.conn.transport).add(1);
+        let route = entry.route.expect("a handler has opened the connection");
+        self.metrics.routes()[usize::from(route)].1.add(1);
+        // Until now the deadline is the end of the handshake's time.
+        let accepted_ms = entry.deadline_ms.saturating_sub(self.config.handshake_timeout_ms);
+        self.metrics.handshake.record(1000 * self.now_ms.saturating_sub(accepted_ms));
         if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
             // Random first pings: connections that opened together would otherwise ping together.
             let first_ms = 1 + self.random.below(interval_ms.get());

@@ -251,7 +251,9 @@ impl<R: Ring> Shard<'_, R> {
             return self.terminate(slot, CloseCause::PeerLost);
         }
         self.metrics.bytes_sent.add(u64::from(entry.sending_bytes));
-        change_outbox(entry, self.metrics, Outbox::on_sent);
+        if let Some(since_ms) = change_outbox(entry, self.metrics, Outbox::on_sent) {
+            self.metrics.outbox_wait.record(1000 * self.now_ms.saturating_sub(since_ms));
+        }
         self.count_handle_bytes(slot, 0);
         self.resume_if_drained(slot);
         self.mark_dirty(slot);

@@ -28,6 +28,7 @@ use super::random::Random;
 use super::secure::Sessions;
 use super::send::Replies;
 use super::slot::{ConnExtras, Slot, Stage, wire};
+use super::timers::note_alive;
 use super::variant::nanoseconds;
 use super::wheel::Wheel;
 use crate::buf::ConnId;
@@ -95,6 +96,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) wheel: Wheel,
     pub(super) now_ms: u64,
     unix_ms: u64,
+    /// The ring's clock at the beginning of the turn, then at each look for parcels.
+    pub(super) now_us: u64,
     /// Time of the next sweep of the home.
     sweep_ms: u64,
     pub(super) random: Random,
@@ -171,6 +174,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             wheel: Wheel::new(0),
             now_ms: 0,
             unix_ms: 0,
+            now_us: 0,
             sweep_ms: 0,
             random: Random::new(parts.seed),
             listeners: parts.listeners,
@@ -199,6 +203,11 @@ impl<'m, R: Ring> Shard<'m, R> {
             due: Vec::new(),
         };
         shard.home.report_to(shard.config.events.clone());
+        let names = shard.routes.names().map(str::to_owned);
+        shard.metrics.begin(names, shard.config.namespaces.iter().count());
+        shard.metrics.rings.set(shard.ring.rings() as u64);
+        shard.metrics.descriptors_max.set(shard.descriptors as u64);
+        shard.metrics.connections_max.set(shard.connections_max as u64);
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
         shard.submit_accepts();
         shard
@@ -211,7 +220,11 @@ impl<'m, R: Ring> Shard<'m, R> {
             let timeout = self.fall_asleep();
             self.wait(timeout);
             let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.turn(start.elapsed().as_millis() as u64, unix.as_millis() as u64);
+            let turn_start = start.elapsed();
+            self.turn(turn_start.as_millis() as u64, unix.as_millis() as u64);
+            let took = start.elapsed() - turn_start;
+            self.metrics.turn.record(took.as_micros() as u64);
+            self.metrics.busy_nanoseconds.add(took.as_nanos() as u64);
         }
     }
 
@@ -252,6 +265,7 @@ impl<'m, R: Ring> Shard<'m, R> {
     pub(super) fn turn(&mut self, now_ms: u64, unix_ms: u64) {
         self.now_ms = now_ms;
         self.unix_ms = unix_ms;
+        self.now_us = self.ring.now_us();
         self.metrics.turns.add(1);
         self.catch_ups.begin_turn();
         let mut completions = std::mem::take(&mut self.completions);
@@ -314,13 +328,15 @@ impl<'m, R: Ring> Shard<'m, R> {
     /// more of a turn than fan-outs do.
     fn on_parcels(&mut self) {
         let start_us = self.ring.now_us();
+        self.now_us = start_us;
         for _ in 0..PUBLISHER_ROUNDS_MAX {
             if !self.take_parcels() {
                 break;
             }
             self.publisher_ms = Some(self.now_ms);
             std::thread::yield_now();
-            if self.ring.now_us() - start_us >= self.config.fan_out.slice_us {
+            self.now_us = self.ring.now_us();
+            if self.now_us - start_us >= self.config.fan_out.slice_us {
                 break;
             }
         }
@@ -411,6 +427,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.close_gap();
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
+            self.metrics.completion_overflows.set(self.ring.overflows());
             self.home.sweep(self.unix_ms);
             self.metrics.history_bytes.set(self.home.history_bytes() as u64);
             self.metrics.idempotency_keys.set(self.home.idempotency_keys() as u64);
@@ -456,8 +473,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         let Outcome { is_closed, is_delivery_resumed, input, timer_ms, is_alive, link, .. } = context.outcome();
         entry.keep(timer_ms, link);
         if is_alive {
-            let heartbeat = entry.conn.heartbeat;
-            entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);
+            note_alive(entry, self.metrics, self.now_ms);
         }
         if is_delivery_resumed {
             self.end_first_reply(slot, start);

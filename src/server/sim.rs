@@ -140,9 +140,15 @@ impl SimShard<'_> {
         assert_eq!(self.metrics.connections.get(), slots.len() as u64, "the gauge of connections is off");
         let open = slots.iter().map(|(_, slot)| slot).filter(|slot| slot.route.is_some() && slot.cause.is_none());
         let open: Vec<&Slot> = open.collect();
-        for transport in [Transport::WebSocket, Transport::Stream, Transport::Framed] {
+        for transport in Transport::ALL {
             let count = open.iter().filter(|slot| slot.conn.transport == transport).count() as u64;
             assert_eq!(self.metrics.open(transport).get(), count, "the gauge of {transport:?} connections is off");
+        }
+        let closing = slots.iter().filter(|(_, slot)| slot.cause.is_some()).count() as u64;
+        assert_eq!(self.metrics.closing.get(), closing, "the gauge of closing connections is off");
+        for (route, (name, count)) in self.metrics.routes().iter().enumerate() {
+            let open = open.iter().filter(|slot| slot.route.map(usize::from) == Some(route)).count() as u64;
+            assert_eq!(count.get(), open, "the gauge of connections to {name} is off");
         }
         let outbox_bytes: usize = slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).sum();
         assert_eq!(self.metrics.outbox_bytes.get(), outbox_bytes as u64, "the gauge of outbox bytes is off");
@@ -150,6 +156,8 @@ impl SimShard<'_> {
         assert_eq!(self.metrics.outbox_connections.get(), behind as u64, "the gauge of outboxes is off");
         let subscriptions: usize = slots.iter().map(|(_, slot)| slot.subscriptions.len()).sum();
         assert_eq!(self.metrics.subscriptions.get(), subscriptions as u64, "the gauge of subscriptions is off");
+        let by_namespace: u64 = self.metrics.namespaces().iter().map(|namespace| namespace.subscriptions.get()).sum();
+        assert_eq!(by_namespace, subscriptions as u64, "the gauges of the namespaces' subscriptions are off");
         assert_eq!(self.metrics.topics.get(), self.shard.topics.len() as u64, "the gauge of topics is off");
         let accepts = kernel.accepts(self.shard.ring.index());
         assert_eq!(self.shard.accepts.len(), accepts, "the shard waits for accepts that the kernel does not have");

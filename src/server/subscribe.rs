@@ -107,6 +107,7 @@ impl<R: Ring> Shard<'_, R> {
             self.topics.subscribe(topic, slot, variant);
             self.slot(slot).subscriptions.push(Subscription { topic, variant });
             self.metrics.subscriptions.add(1);
+            self.metrics.namespace(self.topics.namespace(topic)).subscriptions.add(1);
         }
         self.metrics.topics.set(self.topics.len() as u64);
     }
@@ -253,7 +254,12 @@ impl<R: Ring> Shard<'_, R> {
         let was_lost = matches!(recovery, Recovery::Lost);
         let bytes = recovery.fit(catch_up, room, size);
         entry.conn.outbox.expect_catch_up(bytes);
-        self.metrics.recoveries_cut.add(u64::from(!was_lost && matches!(recovery, Recovery::Lost)));
+        let is_lost = matches!(recovery, Recovery::Lost);
+        self.metrics.recoveries_cut.add(u64::from(!was_lost && is_lost));
+        if matches!(catch_up, CatchUp::Since { .. }) {
+            self.metrics.recoveries_lost.add(u64::from(is_lost));
+            self.metrics.recovered.add(u64::from(!is_lost));
+        }
         if entry.conn.outbox.catch_up_bytes() > 0 {
             // The sends of this turn may take all of it.
             self.mark_dirty(slot);
@@ -286,6 +292,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn end_subscription(&mut self, slot: u32, subscription: Subscription) {
         let Subscription { topic, variant } = subscription;
         let name = self.topics.name(topic).clone();
+        self.metrics.namespace(self.topics.namespace(topic)).subscriptions.sub(1);
         // More than one where it has joined again while it was subscribed.
         while let Some(presence) = self.take_presence(slot, topic) {
             self.send_leave(&name, presence);

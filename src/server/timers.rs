@@ -1,12 +1,20 @@
 //! Time passes: handshakes that take too long, silent peers, endings that get no answer.
 
-use super::metrics::CloseCause;
+use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
-use super::slot::Stage;
+use super::slot::{Slot, Stage};
 use crate::buf::ConnId;
 use crate::conn::{KeepAliveAction, Phase, Transport};
 use crate::proto::{encode_close, encode_response};
 use crate::ring::Ring;
+
+/// Notes a sign of life of a peer.
+pub(super) fn note_alive(slot: &mut Slot, metrics: &ShardMetrics, now_ms: u64) {
+    let conn = &mut slot.conn;
+    if let Some(since_ping_ms) = conn.keep_alive.on_recv(now_ms, conn.heartbeat) {
+        metrics.ping_round_trip[conn.transport as usize].record(since_ping_ms * 1000);
+    }
+}
 
 impl<R: Ring> Shard<'_, R> {
     /// The connection's present state must not last longer than this.

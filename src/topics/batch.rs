@@ -29,6 +29,8 @@ pub struct Batch {
     first: u32,
     /// The runs of each slot of the current window.
     due: Vec<Vec<u32>>,
+    /// When each publication arrived that has no more subscribers after this batch.
+    pub(super) departed: Vec<u64>,
 }
 
 impl Visit {
@@ -42,6 +44,12 @@ impl Batch {
     /// The visits, in slot order within a round.
     pub fn visits(&self) -> &[Visit] {
         &self.visits
+    }
+
+    /// For each publication whose last subscribers on this shard are in this batch: when it arrived here, in
+    /// microseconds.
+    pub fn departed_us(&self) -> &[u64] {
+        &self.departed
     }
 
     /// The due runs of a visit.
@@ -71,6 +79,7 @@ impl Batch {
         self.runs.clear();
         self.lists.clear();
         self.visits.clear();
+        self.departed.clear();
     }
 
     /// Clears the batch and sets its number.

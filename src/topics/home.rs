@@ -484,6 +484,11 @@ impl Home {
         })
     }
 
+    /// The namespace of a topic.
+    pub fn namespace_id(&self, id: HomeId) -> NamespaceId {
+        self.topics[id.0 as usize].namespace
+    }
+
     /// The settings of a topic.
     pub fn namespace(&self, id: HomeId) -> &Namespace {
         self.namespaces.get(self.topics[id.0 as usize].namespace)

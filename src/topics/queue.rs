@@ -28,6 +28,8 @@ pub(super) struct Owner<'a> {
 struct Entry {
     /// The push's number among those of all topics.
     number: u64,
+    /// When it arrived on this shard.
+    arrived_us: u64,
     push: Push,
     /// Its frame in each requested variant.
     frames: SmallVec<[(Variant, Option<SharedFrame>); 1]>,
@@ -79,10 +81,10 @@ impl Queue {
         }
     }
 
-    /// Appends a push. It waits until it [boards](Self::board).
-    pub(super) fn push(&mut self, number: u64, push: Push) {
+    /// Appends a push that arrived at `arrived_us`. It waits until it [boards](Self::board).
+    pub(super) fn push(&mut self, number: u64, arrived_us: u64, push: Push) {
         self.waiting_bytes += push.bytes();
-        self.waiting.push(Entry { number, push, frames: SmallVec::new(), end: Place::default() });
+        self.waiting.push(Entry { number, arrived_us, push, frames: SmallVec::new(), end: Place::default() });
     }
 
     /// Boards all waiting pushes at the cursor.
@@ -108,9 +110,10 @@ impl Queue {
         self.waiting_bytes
     }
 
-    /// Removes pushes that leave at or before `place`.
-    pub(super) fn expire(&mut self, place: Place) {
-        while self.boarded.front().is_some_and(|entry| entry.end <= place) {
+    /// Removes pushes that leave at or before `place`. Appends the time of arrival of each publication to `departed`.
+    pub(super) fn expire(&mut self, place: Place, departed: &mut Vec<u64>) {
+        while let Some(entry) = self.boarded.front().filter(|entry| entry.end <= place) {
+            departed.extend(entry.publication_arrived_us());
             self.boarded.pop_front();
             self.runs.clear();
         }
@@ -126,9 +129,9 @@ impl Queue {
         self.boarded.back().is_some_and(|entry| place < entry.end)
     }
 
-    /// Removes all boarded pushes.
-    pub(super) fn clear_boarded(&mut self) {
-        self.boarded.clear();
+    /// Removes all boarded pushes. Appends the time of arrival of each publication to `departed`.
+    pub(super) fn clear_boarded(&mut self, departed: &mut Vec<u64>) {
+        departed.extend(self.boarded.drain(..).filter_map(|entry| entry.publication_arrived_us()));
         self.runs.clear();
     }
 
@@ -206,6 +209,11 @@ impl Queue {
 }
 
 impl Entry {
+    /// When it arrived, if it is a publication.
+    fn publication_arrived_us(&self) -> Option<u64> {
+        matches!(self.push, Push::Publication(_)).then_some(self.arrived_us)
+    }
+
     fn frame(&mut self, name: &TopicName, variant: Variant, encode: &mut Encode<'_>) -> Option<SharedFrame> {
         if let Some((_, frame)) = self.frames.iter().find(|(other, _)| *other == variant) {
             return frame.clone();

@@ -206,9 +206,9 @@ impl Topics {
         self.topics[id.0 as usize].namespace
     }
 
-    /// Queues a push for the topic's current subscribers on this shard. `due_ms` returns, for the topic's namespace,
-    /// the time until which the push may wait for others; 0 sends it at once.
-    pub fn stage(&mut self, name: &TopicName, push: Push, due_ms: impl FnOnce(NamespaceId) -> u64) {
+    /// Queues a push that arrived at `arrived_us` for the topic's current subscribers on this shard. `due_ms` returns,
+    /// for the topic's namespace, the time until which the push may wait for others; 0 sends it at once.
+    pub fn stage(&mut self, name: &TopicName, push: Push, arrived_us: u64, due_ms: impl FnOnce(NamespaceId) -> u64) {
         if !self.disinterests.is_empty() && self.disinterests.contains_key(name) {
             return;
         }
@@ -218,7 +218,7 @@ impl Topics {
             return;
         }
         let queue = topic.queue.get_or_insert_with(|| Box::new(Queue::new()));
-        queue.push(self.pushes, push);
+        queue.push(self.pushes, arrived_us, push);
         self.pushes += 1;
         let due_ms = due_ms(topic.namespace);
         if due_ms == 0 || queue.waiting_bytes() > COALESCE_BYTES_MAX {
@@ -310,7 +310,7 @@ impl Topics {
         let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
         let owner = Owner { topic: id, name: &topic.name, namespace: topic.namespace };
         queue.place = None;
-        queue.expire(place);
+        queue.expire(place, &mut batch.departed);
         // Subscribers up to here have the same due pushes.
         let end = queue.first_end().map_or(place, |first_end| end.min(first_end));
         let mut next: Option<Place> = None;
@@ -334,18 +334,19 @@ impl Topics {
         }
         match next {
             Some(next) if queue.is_due_at(next) => {
+                queue.expire(next, &mut batch.departed);
                 self.carousels[queue.lane as usize].insert(next, id);
                 queue.place = Some(next);
             }
-            _ => self.finish(id),
+            _ => self.finish(id, &mut batch.departed),
         }
     }
 
     /// All boarded pushes have left.
-    fn finish(&mut self, id: TopicId) {
+    fn finish(&mut self, id: TopicId, departed: &mut Vec<u64>) {
         let topic = &mut self.topics[id.0 as usize];
         let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
-        queue.clear_boarded();
+        queue.clear_boarded(departed);
         match (queue.has_waiting(), queue.due_ms) {
             (false, _) => topic.queue = None,
             (true, None) => self.board(id),

@@ -101,7 +101,7 @@ fn each_attack_meets_an_error_and_the_neighbour_goes_on() {
         assert_eq!(neighbour.next_message().1, name.as_bytes());
     }
     assert_eq!(total(&server, "ringfeed_connections_closed_total", "reason=\"application\""), count);
-    assert_eq!(total(&server, "ringfeed_framed", ""), 0);
+    assert_eq!(total(&server, "ringfeed_connections", "transport=\"framed\""), 0);
 }
 
 /// A million receipts are answered, as fast as the client reads them.

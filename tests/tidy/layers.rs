@@ -9,6 +9,8 @@ use crate::code::code_only;
 const MODULES: &[(&str, &[&str])] = &[
     ("limits", &[]),
     ("log", &[]),
+    ("counts", &[]),
+    ("version", &[]),
     ("simd", &[]),
     ("proto", &["simd"]),
     ("buf", &[]),
@@ -17,19 +19,22 @@ const MODULES: &[(&str, &[&str])] = &[
     ("conn", &["proto", "buf"]),
     ("topics", &["buf"]),
     ("cluster", &["topics"]),
-    ("gateway", &["proto", "buf", "conn", "topics"]),
-    ("server", &["simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
+    ("gateway", &["counts", "proto", "buf", "conn", "topics"]),
+    ("server", &["counts", "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
     ("backend", &["topics", "gateway"]),
     ("bridge", &["proto", "topics", "cluster", "gateway", "server"]),
-    ("control", &["proto", "buf", "tls", "topics", "cluster", "gateway", "server", "backend", "bridge"]),
+    (
+        "control",
+        &["counts", "version", "proto", "buf", "tls", "topics", "cluster", "gateway", "server", "backend", "bridge"],
+    ),
     ("client", &["proto", "buf"]),
     ("testing", &["proto", "ring", "gateway", "server"]),
     ("config", &["proto", "tls", "conn", "topics", "gateway", "server", "backend", "bridge", "control"]),
     (
         "cli",
         &[
-            "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "backend", "bridge",
-            "control", "client", "config",
+            "version", "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "backend",
+            "bridge", "control", "client", "config",
         ],
     ),
 ];

@@ -17,6 +17,7 @@ mod frames;
 mod handshake;
 mod history;
 mod inside;
+mod metrics;
 mod order;
 mod peer;
 mod slow;

@@ -91,6 +91,8 @@ fn close_ends_the_slow_subscriber_alone() {
     server.publish("a", "after");
     assert_eq!(quick.next_message().1, b"after");
     assert_eq!(slow_count(&server), 1);
+    assert_eq!(server.sum(|shard| shard.namespaces()[0].slow_closed.get()), 1);
+    assert_eq!(server.sum(|shard| shard.namespaces()[0].deliveries.get()), server.sum(|shard| shard.deliveries.get()));
 }
 
 /// The offsets of the publications among whole frames.
@@ -166,7 +168,9 @@ fn drop_oldest_spares_other_namespaces() {
         }
     }
     wait_for_deliveries(&server, 2200);
-    assert!(server.sum(|shard| shard.publications_dropped.get()) > 0);
+    let dropped = server.sum(|shard| shard.publications_dropped.get());
+    assert!(dropped > 0);
+    assert_eq!(server.sum(|shard| shard.namespaces().iter().map(|namespace| namespace.dropped.get()).sum()), dropped);
     // All messages of the careful topic arrive, and the last of the other, in any order.
     let (mut careful, mut is_last_here) = (0, false);
     while careful < 200 || !is_last_here {
@@ -240,6 +244,7 @@ fn conflate_keeps_the_newest_of_each_key() {
     // In addition, the rest of the batch of one turn that was cut.
     assert!(peak <= 6 * 700 + 2 * FLIGHT, "the backlog is {peak} bytes for six keys");
     let conflated = server.sum(|shard| shard.publications_conflated.get());
+    assert_eq!(server.sum(|shard| shard.namespaces()[0].conflated.get()), conflated);
     assert!(conflated > last, "only {conflated} of {} were replaced", 2 * last);
 
     let mut newest: BTreeMap<String, u64> = BTreeMap::new();

@@ -187,6 +187,14 @@ impl Ring for SimRing {
         self.kernel.now_us() + self.worked_us
     }
 
+    fn rings(&self) -> usize {
+        1
+    }
+
+    fn overflows(&self) -> u64 {
+        0
+    }
+
     fn received(&mut self, piece: &Received) -> &mut [u8] {
         self.recv.bytes(piece)
     }

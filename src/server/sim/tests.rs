@@ -497,7 +497,10 @@ impl Pair<'_> {
         let mesh = &mut self.shards[Self::other()].shard.mesh;
         for _ in 0..MESH_LINK_BYTES_MAX >> 20 {
             let draft = Draft::new(topic(), false, payload.clone());
-            mesh.send(Self::home(), Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Nobody })));
+            mesh.send(
+                Self::home(),
+                Parcel::Publish(Box::new(Publish { draft, reply: ReplyTo::Nobody, requested_us: 0 })),
+            );
         }
     }
 }

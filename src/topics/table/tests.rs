@@ -23,7 +23,7 @@ fn subscribe(topics: &mut Topics, topic: &str, slot: u32, variant: Variant) -> T
 
 fn stage_until(topics: &mut Topics, topic: &str, bytes: &[u8], due_ms: u64) {
     let position = Position { epoch: Epoch::new(1), offset: 1 };
-    topics.stage(&name(topic), Push::Publication(publication(topic, position, bytes)), |_| due_ms);
+    topics.stage(&name(topic), Push::Publication(publication(topic, position, bytes)), 0, |_| due_ms);
 }
 
 fn stage(topics: &mut Topics, topic: &str, bytes: &[u8]) {
@@ -118,6 +118,31 @@ fn a_push_during_a_round_joins_it() {
     assert_eq!(send(&mut topics, 2), sent(&[("23", 0), ("23", 1)]));
     assert!(topics.has_work());
     assert_eq!(send(&mut topics, 100), sent(&[("3", 2), ("3", 4), ("3", 5)]));
+    assert!(topics.is_quiet());
+}
+
+#[test]
+fn a_publication_departs_with_the_batch_of_its_last_subscribers() {
+    let mut topics = Topics::new(0);
+    for slot in 0..6 {
+        subscribe(&mut topics, "a", slot, RAW);
+    }
+    let stage_at = |topics: &mut Topics, us: u64| {
+        let position = Position { epoch: Epoch::new(1), offset: 1 };
+        topics.stage(&name("a"), Push::Publication(publication("a", position, b"x")), us, |_| 0);
+        topics.stage(&name("a"), Push::Left(Default::default()), us, |_| 0);
+    };
+    let departed = |topics: &mut Topics| {
+        let mut batch = Batch::default();
+        topics.gather(Lane::Crowds, 2, &mut batch, &mut encode);
+        batch.departed_us().to_vec()
+    };
+    stage_at(&mut topics, 7);
+    assert_eq!(departed(&mut topics), [0; 0]);
+    stage_at(&mut topics, 9);
+    assert_eq!(departed(&mut topics), [0; 0]);
+    assert_eq!(departed(&mut topics), [7], "joins and leaves do not count");
+    assert_eq!(departed(&mut topics), [9]);
     assert!(topics.is_quiet());
 }
 

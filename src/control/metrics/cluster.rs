@@ -6,7 +6,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
-use super::metrics::encode_counter;
+use super::encode_counter;
 use crate::cluster::{BucketStatus, Counts, Figures};
 
 /// A number of all buckets together: its name, what it is, and where it is found.
