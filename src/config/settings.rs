@@ -16,7 +16,7 @@ use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVer
 use crate::gateway::{OriginPattern, Origins};
 use crate::limits::RECV_TURN_BYTES;
 use crate::proto::{DeflateConfig, ForwardedHeader};
-use crate::server::{FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
+use crate::server::{CatchUpConfig, FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
 use crate::tls::{Acceptor, TlsSettings};
 use crate::topics::{Allowed, Namespace, Namespaces};
 
@@ -281,6 +281,7 @@ impl Settings {
             namespaces: Arc::new(self.topic_namespaces()),
             events: None,
             fan_out: FanOutConfig::default(),
+            catch_up: CatchUpConfig::default(),
             recv_turn_bytes: RECV_TURN_BYTES,
             socket_notsent_bytes: server.socket_notsent_bytes,
             deflate: deflate.enabled.then_some(DeflateConfig {

@@ -6,16 +6,17 @@
 
 use std::collections::VecDeque;
 
+use super::config::CatchUpConfig;
 use super::mesh::ToConn;
 use super::shard::Shard;
 use crate::gateway::Subscribe;
-use crate::limits::{CATCH_UP_TURN_BYTES, CATCH_UPS_IN_PROGRESS_MAX, CATCH_UPS_IN_PROGRESS_MIN};
 use crate::ring::Ring;
 use crate::topics::CatchUp;
 
 /// The catch-ups of one shard's connections.
 #[derive(Debug)]
 pub(super) struct CatchUps {
+    config: CatchUpConfig,
     /// Subscribe requests that wait, the next one first. Some of their connections may have ended.
     waiting: VecDeque<(Subscribe, ToConn)>,
     /// Requests that topics' homes have not answered yet.
@@ -26,13 +27,12 @@ pub(super) struct CatchUps {
     expected: usize,
 }
 
-impl Default for CatchUps {
-    fn default() -> CatchUps {
-        CatchUps { waiting: VecDeque::new(), in_progress: 0, room: CATCH_UP_TURN_BYTES, expected: CATCH_UP_TURN_BYTES }
-    }
-}
-
 impl CatchUps {
+    pub(super) fn new(config: CatchUpConfig) -> CatchUps {
+        let turn_bytes = config.turn_bytes;
+        CatchUps { config, waiting: VecDeque::new(), in_progress: 0, room: turn_bytes, expected: turn_bytes }
+    }
+
     /// Whether a subscribe request must wait: because it catches up and others do, or to keep the order of requests.
     fn must_wait(&self, subscribe: &Subscribe) -> bool {
         !self.waiting.is_empty() || (is_catch_up(subscribe.catch_up) && !self.has_room())
@@ -44,8 +44,9 @@ impl CatchUps {
 
     /// Whether the answers of the catch-ups in progress are expected to fit into a turn.
     fn may_begin(&self) -> bool {
-        let fitting = CATCH_UP_TURN_BYTES / self.expected.max(1);
-        self.in_progress < fitting.clamp(CATCH_UPS_IN_PROGRESS_MIN, CATCH_UPS_IN_PROGRESS_MAX)
+        let CatchUpConfig { turn_bytes, in_progress_min, in_progress_max } = self.config;
+        let fitting = turn_bytes / self.expected.max(1);
+        self.in_progress < fitting.clamp(in_progress_min, in_progress_max)
     }
 
     /// Takes the next request that need not wait any longer.
@@ -73,7 +74,7 @@ impl CatchUps {
 
     /// A turn begins.
     pub(super) fn begin_turn(&mut self) {
-        self.room = CATCH_UP_TURN_BYTES;
+        self.room = self.config.turn_bytes;
     }
 
     /// Whether the next turn can go on without an answer of another shard.
@@ -84,6 +85,12 @@ impl CatchUps {
     /// Requests that wait.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
+    }
+
+    /// Whether requests wait though none is in progress whose answer would wake the shard.
+    #[cfg(feature = "sim")]
+    pub(super) fn are_stuck(&self) -> bool {
+        !self.waiting.is_empty() && self.in_progress == 0
     }
 }
 
@@ -116,6 +123,7 @@ impl<R: Ring> Shard<'_, R> {
 mod tests {
     use super::*;
     use crate::buf::ConnId;
+    use crate::limits::{CATCH_UP_TURN_BYTES, CATCH_UPS_IN_PROGRESS_MAX, CATCH_UPS_IN_PROGRESS_MIN};
     use crate::topics::TopicName;
 
     const LAST: CatchUp = CatchUp::Last(10);
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn large_answers_end_the_catch_ups_of_a_turn() {
-        let mut catch_ups = CatchUps::default();
+        let mut catch_ups = CatchUps::new(CatchUpConfig::default());
         assert!(!catch_ups.must_wait(&request(LAST).0));
         catch_ups.begin(LAST);
         catch_ups.end(LAST, CATCH_UP_TURN_BYTES);
@@ -141,7 +149,7 @@ mod tests {
 
     #[test]
     fn the_number_in_progress_follows_the_size_of_the_answers() {
-        let mut catch_ups = CatchUps::default();
+        let mut catch_ups = CatchUps::new(CatchUpConfig::default());
         let in_progress_max = |catch_ups: &mut CatchUps| {
             let mut count = 0;
             while catch_ups.may_begin() {
@@ -162,7 +170,7 @@ mod tests {
 
     #[test]
     fn requests_keep_their_order() {
-        let mut catch_ups = CatchUps { room: 0, ..CatchUps::default() };
+        let mut catch_ups = CatchUps { room: 0, ..CatchUps::new(CatchUpConfig::default()) };
         catch_ups.waiting.push_back(request(LAST));
         assert!(catch_ups.must_wait(&request(CatchUp::None).0), "an earlier request waits");
         catch_ups.waiting.push_back(request(CatchUp::None));

@@ -45,6 +45,8 @@ pub struct ServerConfig {
     pub socket_notsent_bytes: u32,
     /// How fan-outs share a shard's turns with other work.
     pub fan_out: FanOutConfig,
+    /// How a shard paces the recoveries and backlogs that its connections request.
+    pub catch_up: CatchUpConfig,
     /// Bytes that a shard receives per turn from all connections in its receive queue together; at least
     /// [`RECV_TURN_CONNS`](limits::RECV_TURN_CONNS).
     pub recv_turn_bytes: u32,
@@ -81,6 +83,27 @@ impl Default for FanOutConfig {
     }
 }
 
+/// How a shard paces catch-ups: subscribe requests that ask for earlier publications.
+#[derive(Clone, Copy, Debug)]
+pub struct CatchUpConfig {
+    /// Bytes of earlier publications that a shard encodes in one turn before it begins no further catch-up; at least 1.
+    pub turn_bytes: usize,
+    /// Catch-ups that other shards are answering, at most, while answers are large; at least 1.
+    pub in_progress_min: usize,
+    /// The same while answers are small; at least `in_progress_min`.
+    pub in_progress_max: usize,
+}
+
+impl Default for CatchUpConfig {
+    fn default() -> Self {
+        CatchUpConfig {
+            turn_bytes: limits::CATCH_UP_TURN_BYTES,
+            in_progress_min: limits::CATCH_UPS_IN_PROGRESS_MIN,
+            in_progress_max: limits::CATCH_UPS_IN_PROGRESS_MAX,
+        }
+    }
+}
+
 impl ServerConfig {
     /// What makes the TLS sessions of its listeners; `None` if none of them speaks TLS.
     ///
@@ -110,6 +133,7 @@ impl Default for ServerConfig {
             events: None,
             socket_notsent_bytes: limits::SOCKET_NOTSENT_BYTES,
             fan_out: FanOutConfig::default(),
+            catch_up: CatchUpConfig::default(),
             recv_turn_bytes: limits::RECV_TURN_BYTES,
             deflate: None,
             handshake_timeout_ms: limits::HANDSHAKE_TIMEOUT_MS,

@@ -41,7 +41,7 @@ pub(crate) use addresses::Network;
 #[cfg(feature = "control")]
 pub(crate) use clients::address_text;
 pub use clients::{InvalidNetwork, ProxyNetwork, TrustedProxies};
-pub use config::{FanOutConfig, ServerConfig};
+pub use config::{CatchUpConfig, FanOutConfig, ServerConfig};
 pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol};
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics, Transport};

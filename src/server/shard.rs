@@ -150,6 +150,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             Some(order) => Home::following(order.buckets(), namespaces),
             None => Home::new(parts.epoch_seed, namespaces),
         };
+        let catch_up = parts.config.catch_up;
         let mut shard = Shard {
             ring: parts.ring,
             inflater: Inflater::new().timed_by(nanoseconds),
@@ -164,7 +165,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             config: parts.config,
             joins: 0,
             last_drafts: Vec::new(),
-            catch_ups: CatchUps::default(),
+            catch_ups: CatchUps::new(catch_up),
             answers: Vec::new(),
             // Unused capacity is not touched, so it costs nothing. Growing later would move a million slots.
             slots: Slab::with_capacity(parts.descriptors),

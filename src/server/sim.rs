@@ -98,7 +98,7 @@ impl SimShard<'_> {
         let shard = &self.shard;
         let is_waited_for = !shard.recv_queue.is_empty() || !shard.resuming.is_empty();
         let has_work =
-            shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for || shard.catch_ups.has_work();
+            shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for || shard.catch_ups.are_stuck();
         assert!(timeout.is_zero() || !has_work, "a shard sleeps for {timeout:?} though it has something to do");
         timeout
     }
@@ -197,7 +197,7 @@ impl SimShard<'_> {
     /// # Panics
     /// If it has not.
     pub fn check_goodbyes(&self, is_late: bool) {
-        assert!(is_late || !self.shard.mesh.has_backlog(), "a shard leaves with what was for others");
+        assert!(is_late || !self.shard.mesh.has_untaken(), "a shard leaves with what was for others");
         let untold = self.shard.slots.iter().map(|(_, slot)| slot).find(|slot| slot.cause.is_none());
         assert!(untold.is_none(), "nobody has told this connection that the server leaves: {untold:?}");
     }

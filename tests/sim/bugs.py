@@ -2,6 +2,7 @@
 """Checks that the simulator finds bugs: plants one after the other and counts the seeds until it fails.
 
     tests/sim/bugs.py [NAME …]
+    tests/sim/bugs.py --check       only checks that each bug can be planted
 
 Each bug replaces a text that occurs exactly once in a source file, in a copy of the checkout. Exits with 1 if a bug
 can't be planted, or if the simulator does not find it within its seeds.
@@ -254,14 +255,14 @@ BUGS = [
     Bug(
         "handshake-for-ever",
         "src/server/accept.rs",
-        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms)),",
-        "{}",
+        "self.set_deadline(slot, self.now_ms.saturating_add(self.config.handshake_timeout_ms));",
+        "",
     ),
     Bug(
         "drain-forgets-the-busy",
         "src/server/drain.rs",
-        "if entry.stage != Stage::Serving || !matches!(entry.conn.phase, ",
-        "if entry.is_sending || entry.stage != Stage::Serving || !matches!(entry.conn.phase, ",
+        "if entry.stage != Stage::Serving || !entry.conn.phase.is_served() {",
+        "if entry.is_sending || entry.stage != Stage::Serving || !entry.conn.phase.is_served() {",
     ),
     Bug(
         "interest-not-told",
@@ -474,6 +475,11 @@ BUGS = [
 
 def main() -> int:
     names = sys.argv[1:]
+    if names == ["--check"]:
+        stale = [bug for bug in BUGS if not is_plantable(bug)]
+        for bug in stale:
+            print(f"{bug.name} can't be planted: {bug.file} has changed")
+        return 1 if stale else 0
     bugs = [bug for bug in BUGS if not names or bug.name in names]
     with tempfile.TemporaryDirectory(prefix="sim-bugs-") as directory:
         copy = Path(directory) / "ringfeed"
@@ -492,11 +498,15 @@ def copy_checkout(copy: Path) -> None:
         shutil.copyfile(ROOT / file, copy / file)
 
 
+def is_plantable(bug: Bug) -> bool:
+    return (ROOT / bug.file).read_text().count(bug.before) == 1
+
+
 def hunt(bug: Bug, copy: Path, target: str) -> bool:
-    source = (ROOT / bug.file).read_text()
-    if source.count(bug.before) != 1:
+    if not is_plantable(bug):
         print(f"| {bug.name} | can't be planted: {bug.file} has changed |", flush=True)
         return False
+    source = (ROOT / bug.file).read_text()
     (copy / bug.file).write_text(source.replace(bug.before, bug.after))
     try:
         found = run(copy, target)

@@ -6,7 +6,7 @@ use ringfeed::conn::KeepAliveConfig;
 use ringfeed::limits::{MESH_PARCELS_PER_TURN, MESH_QUEUE_PARCELS, RECV_TURN_BYTES, RECV_TURN_CONNS, REPLIES_BYTES};
 use ringfeed::proto::DeflateConfig;
 use ringfeed::ring::sim::{Faults, Rng};
-use ringfeed::server::{FanOutConfig, MeshSizes, ServerConfig};
+use ringfeed::server::{CatchUpConfig, FanOutConfig, MeshSizes, ServerConfig};
 use ringfeed::topics::Namespace;
 
 use crate::namespaces::namespaces;
@@ -240,6 +240,7 @@ fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
             batch_sends: rng.choose(&[1, 1, 2, 5, 64]),
             express_subscribers_max: rng.choose(&[0, 0, 1, 2, 5, 64]),
         },
+        catch_up: catch_up(rng),
         recv_turn_bytes: rng.choose(&[100, 500, 2000, RECV_TURN_BYTES]),
         message_bytes_max: 100_000,
         deflate: rng.chance(400).then(|| DeflateConfig {
@@ -255,6 +256,19 @@ fn config(rng: &mut Rng, is_dense: bool) -> ServerConfig {
             idle_timeout_ms: 0,
         },
         ..ServerConfig::default()
+    }
+}
+
+/// In half of the seeds answers are large for a turn and its shard, so that requests wait.
+fn catch_up(rng: &mut Rng) -> CatchUpConfig {
+    let config = CatchUpConfig::default();
+    match rng.chance(500) {
+        true => config,
+        false => CatchUpConfig {
+            turn_bytes: rng.choose(&[1, 100, 3_000]),
+            in_progress_min: rng.choose(&[1, 1, 2]),
+            in_progress_max: rng.choose(&[2, 3]),
+        },
     }
 }
 

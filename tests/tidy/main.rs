@@ -10,6 +10,8 @@ mod layers;
 mod pages;
 mod prose;
 
+use std::process::Command;
+
 use files::{File, repository_files};
 
 /// Runs `rule` over the files that `concerns` picks, and fails with all findings at once.
@@ -90,4 +92,13 @@ fn the_map_names_every_module() {
 #[test]
 fn lock_files_name_no_host() {
     check(|file| file.path.ends_with("package-lock.json"), |file| pages::named_hosts(&file.text));
+}
+
+/// A bug that can't be planted any more is no evidence for the simulator.
+#[test]
+fn every_planted_bug_fits_the_source() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let check = Command::new("python3").args(["tests/sim/bugs.py", "--check"]).current_dir(root).output();
+    let check = check.expect("python3 runs");
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
 }
