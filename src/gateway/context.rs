@@ -10,7 +10,7 @@ use super::handle::{Handle, Link, Origin};
 use crate::buf::ConnId;
 use crate::limits::CONN_TOPICS_MAX;
 use crate::proto::{CloseCode, Framing, Message, MessageKind, PeerDeflater, encode_close, encode_message};
-use crate::topics::{CatchUp, ClientInfo, Draft, Query, TopicName};
+use crate::topics::{CatchUp, ClientInfo, Draft, LabelledEncoding, Query, TopicName};
 
 /// A request of a handler to its shard, which executes it after the call.
 #[derive(Debug)]
@@ -20,6 +20,13 @@ pub enum Command {
     Subscribe(Subscribe),
     /// End a subscription.
     Unsubscribe(TopicName),
+    /// Change the encoding of a subscription; `None` is the connection's.
+    Encode {
+        /// The topic.
+        topic: TopicName,
+        /// The encoding.
+        encoding: Option<LabelledEncoding>,
+    },
     /// Queue pushes to this connection until [`Context::resume_delivery`].
     PauseDelivery,
     /// Publish to a topic. The shard sends the draft to the topic's home shard.
@@ -51,6 +58,8 @@ pub struct Subscribe {
     pub presence: Option<Arc<ClientInfo>>,
     /// Whether to send joins and leaves of the topic's other subscribers.
     pub join_leave: bool,
+    /// The encoding of this subscription's pushes; `None` is that of the connection.
+    pub encoding: Option<LabelledEncoding>,
     /// With an id, the subscription begins with [`Answer::Subscribed`](crate::topics::Answer::Subscribed), which holds
     /// the topic's position and the missed publications. Without an id it begins at once, and has no result: the shard
     /// ignores a topic of an unknown namespace, and closes the connection with 1013 if it has no room for the topic.
@@ -274,8 +283,14 @@ impl<'a> Context<'a> {
     /// # Errors
     /// [`TooManySubscriptions`]: the connection has [`CONN_TOPICS_MAX`].
     pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
-        let subscribe =
-            Subscribe { topic, catch_up: CatchUp::None, presence: None, join_leave: false, request_id: None };
+        let subscribe = Subscribe {
+            topic,
+            catch_up: CatchUp::None,
+            presence: None,
+            join_leave: false,
+            encoding: None,
+            request_id: None,
+        };
         self.subscribe_with(subscribe)
     }
 
@@ -298,6 +313,13 @@ impl<'a> Context<'a> {
     /// unsubscribe after that.
     pub fn unsubscribe(&mut self, topic: TopicName) {
         self.commands.push(Command::Unsubscribe(topic));
+    }
+
+    /// Changes the encoding of the pushes that a subscription sends from now on; `None` is the encoding of the
+    /// connection's [`Accept`](super::Accept). Without a subscription to `topic` the call has no effect: a subscription
+    /// with a `request_id` begins with its result.
+    pub fn encode_as(&mut self, topic: TopicName, encoding: Option<LabelledEncoding>) {
+        self.commands.push(Command::Encode { topic, encoding });
     }
 
     /// Queues pushes to this connection until [`resume_delivery`](Self::resume_delivery).

@@ -39,6 +39,13 @@ pub trait Encoder: Send + Sync + 'static {
     /// [`encode_message`](crate::proto::encode_message).
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body);
 
+    /// Appends a publication for the subscriptions with a label: see
+    /// [`LabelledEncoding`](crate::topics::LabelledEncoding). The default is the same for all labels.
+    fn encode_labelled(&self, out: &mut Vec<u8>, body: &Body, label: u8) {
+        let _ = label;
+        self.encode_publication(out, body);
+    }
+
     /// Maximum bytes of the publication in this encoding. The default encodes it and counts; a bound without encoding
     /// is faster where subscribers recover histories.
     fn publication_bytes_max(&self, body: &Body) -> usize {
@@ -80,6 +87,13 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
     }
     let mut out = Vec::new();
     encoder(encoding)?.encode_publication(&mut out, body);
+    Some(SharedFrame::new(out))
+}
+
+/// The wire bytes of a publication for subscriptions with a label; `None` for the built-in encodings.
+pub fn encode_labelled(encoding: Encoding, label: u8, body: &Body) -> Option<SharedFrame> {
+    let mut out = Vec::new();
+    encoder(encoding)?.encode_labelled(&mut out, body, label);
     Some(SharedFrame::new(out))
 }
 

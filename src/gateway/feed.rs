@@ -72,7 +72,8 @@ impl Handler for Feed {
                 (false, CatchUp::None) => None,
                 (false, _) => Some(RAW_REQUEST),
             };
-            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
+            let subscribe =
+                Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id };
             conn.subscribe_with(subscribe)?;
         }
         let accept = Accept::default().message_bytes_max(FEED_MESSAGE_BYTES_MAX);

@@ -31,7 +31,7 @@ pub mod stomp;
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
 pub(crate) use context::{ContextParts, Input, Outcome, Wire};
 pub use echo::Echo;
-pub use encoder::{Encoder, encode_presence, encode_publication, register};
+pub use encoder::{Encoder, encode_labelled, encode_presence, encode_publication, register};
 pub(crate) use erased::ErasedHandler;
 pub use feed::Feed;
 #[cfg(all(test, feature = "centrifuge"))]

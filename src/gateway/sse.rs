@@ -56,7 +56,8 @@ impl Handler for Sse {
         let is_one = topics.len() == 1;
         for (request_id, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
             let request_id = Some(request_id as u32);
-            let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
+            let subscribe =
+                Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id };
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics in one stream: open another for the rest");
             conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }

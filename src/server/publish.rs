@@ -28,6 +28,7 @@ impl<R: Ring> Shard<'_, R> {
             Command::Subscribe(subscribe) => self.subscribe(slot, subscribe),
             Command::PauseDelivery => self.slot(slot).is_delivery_paused = self.slot(slot).cause.is_none(),
             Command::Unsubscribe(topic) => self.unsubscribe(slot, &topic),
+            Command::Encode { topic, encoding } => self.encode_as(slot, &topic, encoding),
             Command::Publish { draft, request_id } => {
                 let reply = request_id.map_or(ReplyTo::Nobody, |request_id| ReplyTo::Conn(reply(self, request_id)));
                 self.publish(Publish { draft: *draft, reply, requested_us: self.now_us });

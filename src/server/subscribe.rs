@@ -12,7 +12,8 @@ use crate::gateway::Subscribe;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
 use crate::topics::{
-    Answer, Body, CatchUp, JoinId, NamespaceId, Presence, PublishError, Push, Recovery, TopicId, TopicName,
+    Answer, Body, CatchUp, JoinId, LabelledEncoding, NamespaceId, Presence, PublishError, Push, Recovery, TopicId,
+    TopicName, Variant,
 };
 
 /// State of a join in progress. It travels to the topic's home and back, so a connection may have any number of joins
@@ -24,6 +25,8 @@ pub(super) struct PendingSubscribe {
     /// The requested catch-up.
     catch_up: CatchUp,
     join_leave: bool,
+    /// The encoding of the subscription, if it has one of its own.
+    encoding: Option<LabelledEncoding>,
     /// The client's presence, where the namespace keeps it.
     presence: Option<Presence>,
 }
@@ -54,7 +57,7 @@ impl<R: Ring> Shard<'_, R> {
                 if is_new {
                     self.send_interest(&subscribe.topic);
                 }
-                self.go_live(slot, topic, subscribe.join_leave);
+                self.go_live(slot, topic, subscribe.join_leave, subscribe.encoding);
             }
             Err(_) => {}
         }
@@ -99,9 +102,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Subscribes `slot` to the topic's pushes.
-    fn go_live(&mut self, slot: u32, topic: TopicId, join_leave: bool) {
+    fn go_live(&mut self, slot: u32, topic: TopicId, join_leave: bool, encoding: Option<LabelledEncoding>) {
         let namespace = self.config.namespaces.get(self.topics.namespace(topic));
-        let mut variant = variant_of(&self.slots[slot as usize], namespace);
+        let mut variant = variant_of(&self.slots[slot as usize], namespace, encoding);
         variant.join_leave = namespace.join_leave && (join_leave || namespace.force_join_leave);
         if self.find_subscription(slot, topic).is_none() {
             self.topics.subscribe(topic, slot, variant);
@@ -112,6 +115,19 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
+    /// Changes the encoding of a subscription from the next pushes on.
+    pub(super) fn encode_as(&mut self, slot: u32, topic: &TopicName, encoding: Option<LabelledEncoding>) {
+        let Some(id) = self.topics.find(topic) else { return };
+        let Some(index) = self.find_subscription(slot, id) else { return };
+        let namespace = self.config.namespaces.get(self.topics.namespace(id));
+        let entry = &mut self.slots[slot as usize];
+        let before = entry.subscriptions[index].variant;
+        let join_leave = before.join_leave;
+        let after = Variant { join_leave, ..variant_of(entry, namespace, encoding) };
+        entry.subscriptions[index].variant = after;
+        self.topics.change_variant(id, slot, before, after);
+    }
+
     /// Where a topic is in a connection's list.
     pub(super) fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
         self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
@@ -119,7 +135,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Sends a subscribe request to the topic's home.
     pub(super) fn submit_subscribe(&mut self, subscribe: Subscribe, to: ToConn) {
-        let Subscribe { topic, catch_up, presence, join_leave, .. } = subscribe;
+        let Subscribe { topic, catch_up, presence, join_leave, encoding, .. } = subscribe;
         let namespace = match self.accept_topic(&topic) {
             Ok(namespace) => namespace,
             Err(error) => return self.answers.push((to, Answer::NotSubscribed { topic, error })),
@@ -133,7 +149,7 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
         let join = SubscribeRequest {
             topic,
-            joining: PendingSubscribe { topic: id, catch_up, join_leave, presence },
+            joining: PendingSubscribe { topic: id, catch_up, join_leave, encoding, presence },
             reply: to,
         };
         if home == self.mesh.shard() {
@@ -218,14 +234,14 @@ impl<R: Ring> Shard<'_, R> {
     /// Begins the subscription if the home has accepted it. Returns the answer for the connection's handler.
     fn begin_subscription(&mut self, joined: SubscribeReply) -> (ToConn, Answer) {
         let SubscribeReply { to, joining, mut answer } = joined;
-        let PendingSubscribe { topic, catch_up, join_leave, presence } = joining;
+        let PendingSubscribe { topic, catch_up, join_leave, encoding, presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
         let name = self.topics.name(topic).clone();
         let mut bytes = 0;
         match (slot, &mut answer) {
             (Some(slot), Answer::Subscribed { recovery, .. }) => {
                 bytes = self.bound_recovery(slot, topic, catch_up, recovery);
-                self.go_live(slot, topic, join_leave);
+                self.go_live(slot, topic, join_leave, encoding);
                 self.remember_presence(slot, topic, presence);
             }
             (None, Answer::Subscribed { .. }) => {

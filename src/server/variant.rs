@@ -10,12 +10,15 @@ use crate::buf::SharedFrame;
 use crate::gateway::{self, encode_presence};
 use crate::proto::{Deflater, FrameHeader, Message, MessageKind, Opcode, WindowBits, encode_deflated};
 use crate::ring::Ring;
-use crate::topics::{Encoding, Namespace, Publication, Push, TopicName, Variant};
+use crate::topics::{Encoding, LabelledEncoding, Namespace, Publication, Push, TopicName, Variant};
 
-/// The variant of pushes to a connection from topics of a namespace.
-pub(super) fn variant_of(slot: &Slot, namespace: &Namespace) -> Variant {
+/// The variant of pushes to a connection from topics of a namespace. `encoding` is that of the subscription, if it has
+/// one of its own.
+pub(super) fn variant_of(slot: &Slot, namespace: &Namespace, encoding: Option<LabelledEncoding>) -> Variant {
     let window = slot.conn.deflate_window.filter(|_| namespace.deflate);
-    Variant { encoding: slot.encoding, window: window.map_or(0, WindowBits::get), join_leave: false }
+    let of_connection = LabelledEncoding { encoding: slot.encoding, label: 0 };
+    let LabelledEncoding { encoding, label } = encoding.unwrap_or(of_connection);
+    Variant { encoding, window: window.map_or(0, WindowBits::get), join_leave: false, label }
 }
 
 impl<R: Ring> Shard<'_, R> {
@@ -69,6 +72,9 @@ fn encode_publication(
     deflater: &mut Deflater,
     metrics: &ShardMetrics,
 ) -> Option<SharedFrame> {
+    if variant.label > 0 {
+        return encode_labelled(publication, variant, deflater);
+    }
     let frame = match variant.encoding {
         Encoding::RAW => publication.body.frame.clone(),
         encoding => {
@@ -78,6 +84,17 @@ fn encode_publication(
     };
     let deflated = WindowBits::new(variant.window)
         .and_then(|window| encode_compressed(&frame, publication, variant.encoding, window, deflater, metrics));
+    Some(deflated.unwrap_or(frame))
+}
+
+/// A frame with a label is of this shard alone: the other shards may not have such subscriptions.
+fn encode_labelled(publication: &Publication, variant: Variant, deflater: &mut Deflater) -> Option<SharedFrame> {
+    let frame = gateway::encode_labelled(variant.encoding, variant.label, &publication.body)?;
+    let deflated = WindowBits::new(variant.window).and_then(|window| {
+        let message = message(&frame);
+        let window = deflater.window_for(message.payload.len(), window)?;
+        deflate(message, window, deflater)
+    });
     Some(deflated.unwrap_or(frame))
 }
 

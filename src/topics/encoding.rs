@@ -9,6 +9,19 @@ use crate::limits::ENCODINGS_MAX;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Encoding(u8);
 
+/// The encoding of one subscription, for protocols whose messages name the subscription. The label stands for that
+/// name: subscribers of a topic with the same label share the bytes of each push.
+///
+/// Each label of a topic costs an encoding and a copy of the payload for each push and shard, so a protocol has labels
+/// for frequent names, and [`Encoding::PER_CONNECTION`] for all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LabelledEncoding {
+    /// The encoding.
+    pub encoding: Encoding,
+    /// The label, for its encoder; 0 is none.
+    pub label: u8,
+}
+
 /// Number of compression windows: 9 to 15 bits, and none.
 const WINDOWS: usize = 8;
 

@@ -168,11 +168,13 @@ pub struct Variant {
     pub window: u8,
     /// Whether it includes joins and leaves.
     pub join_leave: bool,
+    /// The label of [`LabelledEncoding`](super::LabelledEncoding); 0 is none.
+    pub label: u8,
 }
 
 impl Variant {
     /// [`Body::frame`].
-    pub const RAW: Variant = Variant { encoding: Encoding::RAW, window: 0, join_leave: false };
+    pub const RAW: Variant = Variant { encoding: Encoding::RAW, window: 0, join_leave: false, label: 0 };
 }
 
 impl Body {

@@ -132,6 +132,15 @@ impl Topics {
         is_new
     }
 
+    /// Changes the variant that `slot` receives, of the pushes that are due to it, too.
+    pub fn change_variant(&mut self, id: TopicId, slot: u32, before: Variant, after: Variant) {
+        let topic = self.topic_mut(id);
+        let was_subscribed = topic.subscribers_mut(before).remove(slot);
+        assert!(was_subscribed, "a subscriber is in the set of its variant");
+        topic.subscribers_mut(after).insert(slot);
+        topic.subscribers.retain(|(_, subscribers)| !subscribers.is_empty());
+    }
+
     /// Ends the subscription of `slot` to `variant`. `true` if the topic has no more subscribers: the caller must
     /// notify its home shard.
     pub fn unsubscribe(&mut self, id: TopicId, slot: u32, variant: Variant) -> bool {

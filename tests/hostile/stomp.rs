@@ -229,3 +229,78 @@ fn a_silent_client_of_tcp_is_probed() {
     }
     assert!(received.starts_with(b"CONNECTED\n"));
 }
+
+/// The frame that precedes a publication, and the ids of the subscriptions that receive the publication.
+type Step = (String, &'static [&'static str]);
+
+/// Clients of all kinds share one topic, and change their subscriptions between publications: each subscription
+/// receives each publication once, under its own id.
+#[test]
+fn subscriptions_with_shared_frames_receive_their_own_ids() {
+    let (server, address) = start("labels.toml");
+    let subscribe =
+        |id: &str, more: &str| format!("SUBSCRIBE\nid:{id}\ndestination:/topic/news\n{more}receipt:r\n\n\0");
+    let unsubscribe = |id: &str| format!("UNSUBSCRIBE\nid:{id}\nreceipt:r\n\n\0");
+    let rows: [(&str, Vec<Step>); 6] = [
+        ("1.2", vec![(subscribe("sub-0", ""), &["sub-0"]), (unsubscribe("sub-0"), &[]), (subscribe("1", ""), &["1"])]),
+        (
+            "1.2",
+            vec![
+                (subscribe("sub-0", ""), &["sub-0"]),
+                (subscribe("sub-1", ""), &["sub-0", "sub-1"]),
+                (unsubscribe("sub-0"), &["sub-1"]),
+            ],
+        ),
+        ("1.1", vec![(subscribe("sub-0", ""), &["sub-0"]), (subscribe("1", "ack:client\n"), &["sub-0", "1"])]),
+        ("1.2", vec![(subscribe("1", "ack:client\n"), &["1"]), (subscribe("2", ""), &["1", "2"])]),
+        ("1.2", vec![(subscribe("a:b", ""), &["a\\cb"]), (unsubscribe("a:b"), &[])]),
+        ("1.0", vec![(subscribe("7", ""), &["7"])]),
+    ];
+    let mut peers: Vec<TcpStream> = rows.iter().map(|_| connect(address)).collect();
+    for (peer, (version, _)) in peers.iter_mut().zip(&rows) {
+        peer.write_all(CONNECT.replace("1.2", version).as_bytes()).expect("the server reads");
+        assert!(next_frame(peer).starts_with("CONNECTED\n"));
+    }
+    for step in 0..3 {
+        for (peer, (_, steps)) in peers.iter_mut().zip(&rows) {
+            let Some((frame, _)) = steps.get(step) else { continue };
+            peer.write_all(frame.as_bytes()).expect("the server reads");
+            assert_eq!(next_frame(peer), "RECEIPT\nreceipt-id:r\n\n", "{frame}");
+        }
+        let body = format!("publication {step}");
+        http::post(server.control, "/publish/news?tag=place:a%3Ab", "text/plain", body.as_bytes());
+        for (peer, (version, steps)) in peers.iter_mut().zip(&rows) {
+            let (_, ids) = steps.get(step).or(steps.last()).expect("a step");
+            for id in *ids {
+                let frame = next_frame(peer);
+                let place = if *version == "1.0" { "place:a:b" } else { "place:a\\cb" };
+                for part in [&format!("\nsubscription:{id}\n"), &format!("\n{place}\n"), "\ndestination:/topic/news\n"]
+                {
+                    assert!(frame.starts_with("MESSAGE\n") && frame.contains(part), "{version} {id}: {frame}");
+                }
+                assert!(frame.ends_with(&body), "{version} {id} in step {step}: {frame}");
+                assert_eq!(
+                    frame.contains("\nack:"),
+                    steps
+                        .iter()
+                        .any(|(frame, _)| { frame.contains("ack:client") && frame.contains(&format!("id:{id}\n")) })
+                );
+            }
+        }
+    }
+    // Only shared frames leave without their connections' handlers: three, none, two.
+    assert_eq!(total(&server, "ringfeed_fan_out_sends_total", ""), 5);
+}
+
+/// The next frame of the server, without the NUL.
+fn next_frame(peer: &mut TcpStream) -> String {
+    let mut frame = Vec::new();
+    loop {
+        let mut byte = [0];
+        peer.read_exact(&mut byte).expect("a frame");
+        match byte[0] {
+            0 => return String::from_utf8(frame).expect("text"),
+            byte => frame.push(byte),
+        }
+    }
+}

@@ -465,6 +465,18 @@ BUGS = [
         "false",
     ),
     Bug(
+        "changed-variant-lost",
+        "src/topics/table.rs",
+        "topic.subscribers_mut(after).insert(slot);",
+        "",
+    ),
+    Bug(
+        "changed-variant-not-noted",
+        "src/server/subscribe.rs",
+        "entry.subscriptions[index].variant = after;",
+        "",
+    ),
+    Bug(
         "catch-up-overtaken",
         "src/server/catch_up.rs",
         "!self.waiting.is_empty() || (is_catch_up",

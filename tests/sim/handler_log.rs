@@ -3,12 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::LazyLock;
 
 use ringfeed::buf::ConnId;
-use ringfeed::gateway::{Accept, Context, Get, Handler, Refusal, Request, Response, Subscribe, UserCommand};
+use ringfeed::gateway::{
+    Accept, Context, Encoder, Get, Handler, Refusal, Request, Response, Subscribe, UserCommand, register,
+};
 use ringfeed::proto::{CloseCode, Message};
 use ringfeed::server::CloseCause;
-use ringfeed::topics::{Answer, Body, CatchUp, Encoding, PublishError, Push, TopicName};
+use ringfeed::topics::{Answer, Body, CatchUp, Encoding, LabelledEncoding, PublishError, Push, TopicName};
 
 /// The log of all handlers of a run.
 #[derive(Default)]
@@ -143,8 +146,26 @@ fn client(field: Option<&str>) -> usize {
 /// A handler driven by its clients, so that every command of a handler is used: `s <topic>` subscribes, `u <topic>`
 /// unsubscribes, `h <topic>` subscribes and holds pushes until the reply, `r <count>` is answered with that many bytes,
 /// `p <topic> <message>` publishes, `c <code>` closes. All but the last two are answered with `=` and the same text;
-/// the answer to `h` precedes the held pushes.
+/// the answer to `h` precedes the held pushes. Each `p` also changes the encoding of the client's subscription, which
+/// its messages do not show.
 pub(crate) struct Room;
+
+/// Publications as they are, whatever the label.
+struct Verbatim;
+
+impl Encoder for Verbatim {
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        out.extend_from_slice(&body.frame);
+    }
+}
+
+static VERBATIM: LazyLock<Encoding> = LazyLock::new(|| register(Verbatim));
+
+/// The encodings of a room's subscriptions, by any number.
+fn encoding(number: usize) -> Option<LabelledEncoding> {
+    let label = (number % 4) as u8;
+    (label < 3).then_some(LabelledEncoding { encoding: *VERBATIM, label })
+}
 
 /// The request id of subscriptions that hold pushes until the reply.
 const HELD: u32 = 1;
@@ -165,13 +186,15 @@ impl Handler for Room {
             "u" => conn.unsubscribe(topic(rest)),
             "h" => {
                 let (topic, catch_up, request_id) = (topic(rest), CatchUp::None, Some(HELD));
-                let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
+                let encoding = encoding(topic.as_str().len());
+                let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, request_id };
                 conn.pause_delivery();
                 return conn.subscribe_with(subscribe).expect("few topics");
             }
             "r" => return conn.send(Message::text(&bulk_reply(rest.parse().expect("a count")))),
             "p" => {
                 let (name, payload) = rest.split_once(' ').expect("a topic and a message");
+                conn.encode_as(topic(name), encoding(payload.len()));
                 return conn.publish(
                     topic(name),
                     Message { kind: crate::model::kind_of(payload), payload: payload.as_bytes() },

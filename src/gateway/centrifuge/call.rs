@@ -259,7 +259,7 @@ impl Call<'_, '_> {
         };
         let request_id = self.session.add_pending(command, RequestKind::Subscribe(subscribing));
         let (channel, request_id, join_leave) = (topic.clone(), Some(request_id), request.join_leave);
-        let subscribe = Subscribe { topic, catch_up, presence, join_leave, request_id };
+        let subscribe = Subscribe { topic, catch_up, presence, join_leave, encoding: None, request_id };
         self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions| {
             request_id.and_then(|request_id| self.session.take_pending(request_id));
             self.session.remove_channel(channel.as_str());

@@ -360,7 +360,7 @@ fn protobuf_commands_get_protobuf_replies() {
 fn a_subscription_is_requested_and_confirmed() {
     let mut peer = TestPeer::anonymous();
     assert_eq!(peer.send(r#"{"id":2,"subscribe":{"channel":"news","flag":1}}"#), [] as [Value; 0]);
-    let Subscribe { topic: subscribed, catch_up, presence, join_leave, request_id } = peer.subscribe_command();
+    let Subscribe { topic: subscribed, catch_up, presence, join_leave, request_id, .. } = peer.subscribe_command();
     assert_eq!((subscribed.as_str(), catch_up, presence, join_leave), ("news", CatchUp::None, None, false));
     let (subscribed, recovery) = (topic("news"), Recovery::NotAsked);
     let replies =
@@ -774,7 +774,7 @@ fn request_ids(peer: &mut TestPeer) -> Vec<u32> {
     let request_id = |command: &ShardCommand| match command {
         ShardCommand::Query { request_id, .. } => Some(*request_id),
         ShardCommand::Subscribe(Subscribe { request_id, .. }) | ShardCommand::Publish { request_id, .. } => *request_id,
-        ShardCommand::Unsubscribe(_) | ShardCommand::PauseDelivery => None,
+        ShardCommand::Unsubscribe(_) | ShardCommand::Encode { .. } | ShardCommand::PauseDelivery => None,
     };
     let ids = peer.commands.iter().filter_map(request_id).collect();
     peer.commands.clear();
@@ -1002,7 +1002,7 @@ fn any_answer(command: ShardCommand, outcome: u8) -> Option<(u32, Answer)> {
         ShardCommand::Query { request_id, .. } if outcome == 0 => Some((request_id, Answer::Refused(error))),
         ShardCommand::Query { query: Query::History(_), request_id, .. } => Some((request_id, Answer::History(None))),
         ShardCommand::Query { request_id, .. } => Some((request_id, Answer::Presence(Vec::new()))),
-        ShardCommand::Unsubscribe(_) | ShardCommand::PauseDelivery => None,
+        ShardCommand::Unsubscribe(_) | ShardCommand::Encode { .. } | ShardCommand::PauseDelivery => None,
     }
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 
 use super::destination::{self, Access};
 use super::frame::{Command, Decoded, Frame, Version, decode, encode};
+use super::message::{self, MESSAGE_OVERHEAD_BYTES, message_id};
 use super::session::{Pending, Session, Subscription, parse_heart_beat};
 use crate::buf::ConnId;
 use crate::conn::Heartbeat;
@@ -29,9 +30,6 @@ const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 
 /// Header fields of SEND that are not the publisher's own.
 const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "transaction", "message-id"];
-
-/// Approximate bytes of a MESSAGE frame besides its payload, names and tags.
-const MESSAGE_OVERHEAD_BYTES: usize = 256;
 
 /// On TCP the server sends ends of lines at its ping interval: otherwise it would keep connections to hosts that have
 /// disappeared, where the client has asked for no heart-beats. STOMP allows them between frames.
@@ -57,9 +55,9 @@ impl Stomp {
     }
 
     /// A connection that has to send CONNECT.
-    fn open(conn: &mut Context<'_>) -> Accept<Session> {
+    fn open(conn: &mut Context<'_>, is_websocket: bool) -> Accept<Session> {
         conn.set_timer(Duration::from_millis(STOMP_CONNECT_MS));
-        Accept::new(Session::new(conn.clock().now_ms)).encoding(Encoding::PER_CONNECTION)
+        Accept::new(Session::new(conn.clock().now_ms, is_websocket)).encoding(Encoding::PER_CONNECTION)
     }
 
     fn on_bytes(&self, conn: &mut Context<'_>, session: &mut Session, bytes: &[u8]) {
@@ -251,12 +249,14 @@ impl Stomp {
         let has_acks = frame.header("ack").is_some_and(|mode| mode != "auto");
         let (id, destination) = (id.into(), destination.into());
         session.subscriptions.push(Subscription { id, destination, topic: topic.clone(), has_acks });
+        let encoding = message::encoding(session, &topic);
         if has_topic {
+            conn.encode_as(topic, encoding);
             send_receipt(conn, session.version, receipt.as_deref());
             return Ok(());
         }
         let request_id = Some(session.begin(Pending::Subscribe(receipt)));
-        let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, request_id };
+        let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, request_id };
         conn.subscribe_with(subscribe).map_err(|error| failure(Refusal::from(error).text.into_owned()))
     }
 }
@@ -267,7 +267,7 @@ impl Handler for Stomp {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<Session>, Refusal> {
         let offered = |name: &&&str| request.upgrade.subprotocols().any(|offered| offered == **name);
         let chosen = SUBPROTOCOLS.iter().find(offered);
-        let accept = Stomp::open(conn).message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + STOMP_BODY_BYTES_MAX);
+        let accept = Stomp::open(conn, true).message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + STOMP_BODY_BYTES_MAX);
         Ok(match chosen {
             Some(chosen) => accept.subprotocol(*chosen),
             None => accept,
@@ -275,7 +275,7 @@ impl Handler for Stomp {
     }
 
     fn on_connect(&mut self, conn: &mut Context<'_>, _: Option<IpAddr>) -> Result<Accept<Session>, Refusal> {
-        Ok(Stomp::open(conn).message_bytes_max(RECV_BUFFER_BYTES).heartbeat(*END_OF_LINE))
+        Ok(Stomp::open(conn, false).message_bytes_max(RECV_BUFFER_BYTES).heartbeat(*END_OF_LINE))
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, session: &mut Session, message: Message<'_>) {
@@ -299,6 +299,9 @@ impl Handler for Stomp {
                     conn.unsubscribe(topic);
                 } else {
                     send_missed(conn, session, &topic, position, recovery);
+                    // Its subscriptions to the topic may be others than at the request.
+                    let encoding = message::encoding(session, &topic);
+                    conn.encode_as(topic, encoding);
                 }
                 send_receipt(conn, session.version, receipt.as_deref());
             }
@@ -382,6 +385,9 @@ fn unsubscribe(conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>)
     let Subscription { topic, .. } = session.subscriptions.remove(index);
     if session.of_topic(&topic).next().is_none() {
         conn.unsubscribe(topic);
+    } else {
+        let encoding = message::encoding(session, &topic);
+        conn.encode_as(topic, encoding);
     }
     Ok(())
 }
@@ -430,10 +436,6 @@ fn position(text: &str) -> Option<CatchUp> {
     Some(CatchUp::Since { epoch: Some(Epoch::from_text(epoch)), offset: offset.parse().ok()? })
 }
 
-fn message_id(position: Position) -> String {
-    format!("{}-{}", position.epoch, position.offset)
-}
-
 fn send_missed(conn: &mut Context<'_>, session: &Session, topic: &TopicName, position: Position, recovery: Recovery) {
     match recovery {
         Recovery::NotAsked => {}
@@ -455,20 +457,10 @@ fn send_missed(conn: &mut Context<'_>, session: &Session, topic: &TopicName, pos
 }
 
 fn send_publication(conn: &mut Context<'_>, session: &Session, topic: &TopicName, body: &Body) {
-    let (id, length) = (message_id(body.position), body.payload().len().to_string());
-    for Subscription { id: subscription, destination, has_acks, .. } in session.of_topic(topic) {
-        let own = [
-            ("subscription", &**subscription),
-            ("message-id", id.as_str()),
-            ("destination", destination),
-            ("content-length", length.as_str()),
-        ];
-        let ack = has_acks.then_some(("ack", id.as_str()));
-        let is_users = |name: &str| own.iter().all(|(taken, _)| *taken != name) && name != "ack";
-        let tags = body.tags.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
-        let headers = own.into_iter().chain(ack).chain(tags.filter(|(name, _)| is_users(name)));
-        let kind = if body.is_text { MessageKind::Text } else { MessageKind::Binary };
-        send_frame_as(conn, kind, "MESSAGE", headers, body.payload(), session.version);
+    for Subscription { id, destination, has_acks, .. } in session.of_topic(topic) {
+        let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.payload().len());
+        message::encode_publication(&mut out, body, (id, destination, *has_acks), session.version);
+        conn.send(Message { kind: message::kind(body), payload: &out });
     }
 }
 
@@ -492,7 +484,7 @@ fn send_error(conn: &mut Context<'_>, version: Version, Failure(message, text): 
     send_frame(conn, "ERROR", headers, text.as_bytes(), version);
 }
 
-/// Sends a frame of the server's own, whose body is text.
+/// Sends a frame of the server's own as a message, whose body is text.
 fn send_frame<'h>(
     conn: &mut Context<'_>,
     command: &str,
@@ -500,21 +492,9 @@ fn send_frame<'h>(
     body: &[u8],
     version: Version,
 ) {
-    send_frame_as(conn, MessageKind::Text, command, headers, body, version);
-}
-
-/// Sends a frame as a message of its own. A text message must be UTF-8, body included.
-fn send_frame_as<'h>(
-    conn: &mut Context<'_>,
-    kind: MessageKind,
-    command: &str,
-    headers: impl IntoIterator<Item = (&'h str, &'h str)>,
-    body: &[u8],
-    version: Version,
-) {
     let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.len());
     encode(&mut out, command, headers, body, version);
-    conn.send(Message { kind, payload: &out });
+    conn.send(Message { kind: MessageKind::Text, payload: &out });
 }
 
 /// Sets the timer to the next heart-beat, loss, or expiry.

@@ -4,6 +4,7 @@
 //! bytes ──► frame::decode ──► handler: CONNECT, SUBSCRIBE, SEND …  ──► requests of the shard
 //!                                      │ destination::topic
 //!                                      └ session: subscriptions, transactions, heart-beats
+//! publication ──► message: one MESSAGE for all subscribers with the same subscription id
 //! ```
 //!
 //! Beyond the protocol: `message-id` is the position `<epoch>-<offset>` of a publication in its topic, and a SUBSCRIBE
@@ -16,6 +17,7 @@
 mod destination;
 pub mod frame;
 mod handler;
+mod message;
 mod session;
 
 use std::sync::LazyLock;

@@ -13,6 +13,8 @@ use crate::topics::{Draft, TopicName};
 /// A STOMP connection between two calls of its handler.
 #[derive(Debug)]
 pub struct Session {
+    /// Else it is a TCP connection.
+    pub(super) is_websocket: bool,
     /// CONNECT has been accepted.
     pub(super) is_connected: bool,
     pub(super) version: Version,
@@ -70,8 +72,9 @@ pub(super) struct Beats {
 }
 
 impl Session {
-    pub(super) fn new(now_ms: u64) -> Session {
+    pub(super) fn new(now_ms: u64, is_websocket: bool) -> Session {
         Session {
+            is_websocket,
             is_connected: false,
             version: Version::V10,
             claims: None,
@@ -192,7 +195,7 @@ mod tests {
 
     #[test]
     fn transactions_are_bounded() {
-        let mut session = Session::new(0);
+        let mut session = Session::new(0, true);
         for id in 0..STOMP_TRANSACTIONS_MAX {
             session.begin_transaction(&id.to_string()).unwrap();
         }

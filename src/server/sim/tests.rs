@@ -380,7 +380,15 @@ impl Handler for Visitors {
         }
         let presence = ClientInfo { client: Self::name(conn).into(), ..ClientInfo::default() };
         let (catch_up, presence, request_id) = (CatchUp::None, Some(Arc::new(presence)), Some(0));
-        conn.subscribe_with(Subscribe { topic: topic(), catch_up, presence, join_leave: true, request_id }).unwrap();
+        conn.subscribe_with(Subscribe {
+            topic: topic(),
+            catch_up,
+            presence,
+            join_leave: true,
+            encoding: None,
+            request_id,
+        })
+        .unwrap();
     }
 
     fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), _: u32, answer: Answer) {

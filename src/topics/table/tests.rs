@@ -8,7 +8,7 @@ use super::*;
 use crate::buf::SharedFrame;
 
 const RAW: Variant = Variant::RAW;
-const LOUD: Variant = Variant { encoding: Encoding::PER_CONNECTION, window: 0, join_leave: false };
+const LOUD: Variant = Variant { encoding: Encoding::PER_CONNECTION, window: 0, join_leave: false, label: 0 };
 
 fn name(text: &str) -> TopicName {
     TopicName::new(text).unwrap()
@@ -404,4 +404,28 @@ proptest! {
         }
         prop_assert!(!model.topics.has_work());
     }
+}
+
+#[test]
+fn a_subscriber_whose_variant_changes_receives_each_push_once() {
+    let mut topics = Topics::default();
+    let slots: Vec<u32> = (0..9).collect();
+    let id = slots.iter().map(|slot| subscribe(&mut topics, "a", *slot, RAW)).last().unwrap();
+    for changed in slots {
+        stage(&mut topics, "a", b"x");
+        // A part of the subscribers has received it when one of them changes.
+        let mut sends = send(&mut topics, 4);
+        topics.change_variant(id, changed, RAW, LOUD);
+        stage(&mut topics, "a", b"y");
+        while topics.has_work() {
+            sends.extend(send(&mut topics, 4));
+        }
+        for slot in 0..9 {
+            let text: String = sends.iter().filter(|(_, to)| *to == slot).map(|(text, _)| text.as_str()).collect();
+            assert_eq!(text.to_ascii_lowercase(), "xy", "slot {slot} after {changed} has changed");
+            let is_loud = slot <= changed;
+            assert_eq!(text.ends_with('Y'), is_loud, "slot {slot} after {changed} has changed: {text}");
+        }
+    }
+    assert!(topics.unsubscribe(id, 0, LOUD) || topics.find(&name("a")).is_some());
 }
