@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::payload::PAYLOAD_BYTES_MIN;
-use crate::options::{ConnectOptions, PublishOptions};
+use crate::options::{ConnectOptions, PublishOptions, parse_duration};
 use crate::scenario::reconnect::Sdk;
 use crate::wire::target::Target;
 
@@ -53,6 +53,23 @@ pub(crate) enum Task {
     Compare(CompareOptions),
 }
 
+impl Task {
+    /// The options that all scenarios share; `None` for other tasks.
+    pub(crate) fn common(&self) -> Option<&CommonOptions> {
+        match self {
+            Task::Fanout(options) => Some(&options.common),
+            Task::Echo(options) => Some(&options.common),
+            Task::Connect(options) => Some(&options.common),
+            Task::Idle(options) => Some(&options.common),
+            Task::Storm(options) => Some(&options.common),
+            Task::Slow(options) => Some(&options.common),
+            Task::Churn(options) => Some(&options.common),
+            Task::Drain(options) => Some(&options.common),
+            Task::Accept(_) | Task::Compare(_) => None,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct CommonOptions {
     /// URL to connect to: ws://HOST:PORT/PATH, or wss:// for TLS; http:// or https:// for event streams
@@ -64,7 +81,7 @@ pub(crate) struct CommonOptions {
     /// Compress messages in both directions; the server must agree
     #[arg(long)]
     pub(crate) deflate: bool,
-    /// Length of the measured part: 5s, 500ms, 1m
+    /// Length of the measured part: 5s, 500ms, 1m, 1h, or 1m 30s
     #[arg(long, default_value = "5s", value_parser = parse_duration)]
     pub(crate) duration: Duration,
     /// Length of the warm-up before it
@@ -131,7 +148,7 @@ pub(crate) struct FanoutOptions {
     pub(crate) topics_per_connection: u32,
     /// Skew of audience sizes: the audience of topic k is proportional to 1 / k^SKEW, up to all subscribers. 0 makes
     /// all equal, 1 is Zipf's law
-    #[arg(long, default_value_t = 0.0, requires = "topics", value_parser = parse_skew)]
+    #[arg(long, default_value_t = 0.0, requires = "topics", allow_negative_numbers = true, value_parser = parse_skew)]
     pub(crate) skew: f64,
     /// Number of further subscribers, to one topic of their own with its own publisher. Its latency is reported apart:
     /// the delay that the load of the other topics causes to a topic with few subscribers
@@ -163,7 +180,7 @@ pub(crate) struct EchoOptions {
     #[arg(short, long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
     /// Messages in flight per connection
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=PIPELINE_MAX))]
     pub(crate) pipeline: u32,
     /// Send binary messages instead of text
     #[arg(long)]
@@ -288,6 +305,9 @@ pub(crate) struct DrainOptions {
 /// Most topics: the rest of a sequence number counts the messages of one topic.
 const TOPICS_MAX: i64 = 1_000_000;
 
+/// Most messages in flight on one connection.
+const PIPELINE_MAX: i64 = 100_000;
+
 /// The largest skew: nearly all subscribers have the same topics.
 const SKEW_MAX: f64 = 10.0;
 
@@ -297,32 +317,9 @@ fn parse_skew(text: &str) -> Result<f64, String> {
     if is_in_range { Ok(skew) } else { Err(format!("expected a number from 0 to {SKEW_MAX}")) }
 }
 
-/// Parses a whole number with a unit: `ms`, `s` or `m`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "expected a number with a unit, such as 5s".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number * 60)),
-        _ => Err("expected ms, s or m after the number, as in 5s".to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations_have_a_unit() {
-        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
-        assert_eq!(parse_duration("5s"), Ok(Duration::from_secs(5)));
-        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for wrong in ["", "5", "s", "-1s", "5 s", "1.5s", "5h"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn flags_out_of_range_are_rejected() {
@@ -338,6 +335,7 @@ mod tests {
         for wrong in ["NaN", "-1", "inf", "11", "x"] {
             assert!(!accepts(&["--topics", "9", &format!("--skew={wrong}")]), "{wrong}");
         }
+        assert!(!accepts(&["--topics", "9", "--skew", "-3"]));
         assert!(!accepts(&["--watch-rate", "5"]));
         assert!(!accepts(&["--url", "ftp://127.0.0.1:1/"]));
     }

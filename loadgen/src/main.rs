@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() => return cannot_measure(&usage_error(&error)),
         Err(help) => help.exit(),
     };
-    let result = match &task {
+    let result = check_outputs(&task).and_then(|()| match &task {
         Task::Fanout(options) => publish(fanout::run(options), &options.common),
         Task::Echo(options) => publish(echo::run(options), &options.common),
         Task::Connect(options) => publish(connect::run(options), &options.common),
@@ -49,8 +49,14 @@ fn main() -> ExitCode {
         Task::Drain(options) => publish(drain::run(options), &options.common),
         Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
-    };
+    });
     result.unwrap_or_else(|error| cannot_measure(&error.to_string()))
+}
+
+/// Fails now rather than after the run if a file of the report can't be written.
+fn check_outputs(task: &Task) -> Result<(), Error> {
+    let files = task.common().into_iter().flat_map(|common| [&common.json, &common.html]).flatten();
+    files.into_iter().try_for_each(|path| report::check_writable(path))
 }
 
 /// Prints the report and maps its verdict to the exit code.
@@ -59,6 +65,7 @@ fn publish(result: Result<Report, Error>, common: &CommonOptions) -> Result<Exit
     Ok(ExitCode::from(match verdict {
         Verdict::Clean => 0,
         Verdict::Faulty => 1,
+        Verdict::Empty => 2,
         Verdict::ClientBound => 3,
     }))
 }

@@ -2,11 +2,15 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use crate::driver::DriverName;
 use crate::wire::target::Target;
+
+/// The longest time: stamps of messages reach further.
+const DURATION_MAX: Duration = Duration::from_secs(86_400);
 
 /// How clients connect.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +45,9 @@ pub(crate) struct ConnectOptions {
     /// Most handshakes in progress at a time
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) handshakes: u32,
+    /// Longest time until a client is connected and, if it subscribes, its subscription is confirmed
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    pub(crate) connect_timeout: Duration,
 }
 
 impl ConnectOptions {
@@ -73,6 +80,15 @@ pub(crate) struct PublishOptions {
     /// same order
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) publishers: u32,
+    /// Most POSTs without an answer on each connection; the rest waits. Default: no limit
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) posts_in_flight: Option<u32>,
+}
+
+/// Parses a time with a unit, such as `5s`, `500ms`, `1h` or `1m 30s`.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let duration = humantime::parse_duration(text).map_err(|_| "expected a number with a unit, such as 5s or 500ms")?;
+    if duration > DURATION_MAX { Err("expected at most a day".to_owned()) } else { Ok(duration) }
 }
 
 /// Splits `Name: value`.
@@ -88,6 +104,17 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        let table = [("250ms", 250), ("5s", 5000), ("2m", 120_000), ("1h", 3_600_000), ("1m 30s", 90_000)];
+        for (text, ms) in table {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)));
+        }
+        for wrong in ["", "5", "s", "-1s", "25h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn headers_have_a_name_and_a_value() {

@@ -6,11 +6,14 @@
 //! are kept: a subscriber that receives the same bytes in the same position has the right message, without decoding.
 //! The bytes may arrive in pieces; if a later piece differs, all pieces are decoded.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ringfeed::proto::{Message, MessageKind};
+
 use crate::check::faults::{Faults, Label};
-use crate::check::payload::{self, Stamp};
+use crate::check::payload::{self, RunName, Stamp};
 use crate::check::topics::Topics;
 use crate::check::window::{Settled, Window};
 use crate::cli::Tolerance;
@@ -18,8 +21,15 @@ use crate::report::recorder::{Recorder, Times};
 use crate::scenario::feed::TOPIC_SHIFT;
 use crate::wire::clients::Known;
 
+/// Interval of checks for stalled subscribers, as a share of the timeout.
+const LOOKS_PER_PATIENCE: u32 = 10;
+
 /// The publications, their deliveries and the faults.
 pub(crate) struct Deliveries {
+    /// The name of this run in its messages.
+    run: RunName,
+    /// The kind of messages that carry payloads.
+    kind: MessageKind,
     topics: Arc<Topics>,
     /// By topic number.
     audiences: Vec<TopicAudience>,
@@ -37,10 +47,15 @@ pub(crate) struct Deliveries {
     pub(crate) counts: Vec<u64>,
     pub(crate) recorder: Recorder,
     pub(crate) faults: Faults,
-    /// Outstanding deliveries are given up if none arrives for this long.
+    /// A subscriber that receives nothing for this long no longer expects the messages due by then.
     patience: Duration,
-    /// Time of the last delivery or publication.
+    next_look_ns: u64,
+    /// Time of the last delivery, publication or acknowledgement.
     last_progress_ns: u64,
+    /// The front of a frame that a subscriber received before it gave up the publication, by subscriber.
+    fronts: HashMap<u32, Vec<u8>>,
+    /// The front passed to the decoder last.
+    front: Vec<u8>,
 }
 
 /// Sums over all topics.
@@ -75,6 +90,10 @@ struct TopicAudience {
 #[derive(Clone, Copy, Default)]
 struct Subscriber {
     has_joined: bool,
+    /// It has received nothing since it counted as stalled.
+    is_stalled: bool,
+    /// Time of its last message, in milliseconds.
+    heard_ms: u32,
     /// Bytes received so far of a known frame.
     begun: u32,
     /// The seat of that frame's topic.
@@ -91,8 +110,10 @@ struct Subscription {
 }
 
 impl Deliveries {
-    /// Creates the state without joined subscribers.
+    /// Creates the state without joined subscribers. Payloads arrive in messages of this kind.
     pub(crate) fn new(
+        run: RunName,
+        kind: MessageKind,
         topics: Arc<Topics>,
         subscribers: u32,
         one_publisher: bool,
@@ -101,6 +122,8 @@ impl Deliveries {
     ) -> Deliveries {
         let sink = |_| TopicAudience { window: Window::new(one_publisher), subscribers: 0 };
         Deliveries {
+            run,
+            kind,
             audiences: (0..topics.count()).map(sink).collect(),
             subscribers: vec![Subscriber::default(); subscribers as usize],
             subscriptions: vec![Subscription::default(); topics.seats_of_first(subscribers)],
@@ -112,7 +135,10 @@ impl Deliveries {
             recorder,
             faults: Faults::new(tolerance.late),
             patience: tolerance.patience,
+            next_look_ns: 0,
             last_progress_ns: 0,
+            fronts: HashMap::new(),
+            front: Vec::new(),
         }
     }
 
@@ -166,7 +192,8 @@ impl Deliveries {
             self.subscriptions[seat] = Subscription { next: joined, joined };
         }
         self.totals.subscribers += 1;
-        self.subscribers[subscriber as usize] = Subscriber { has_joined: true, ..Subscriber::default() };
+        let heard_ms = milliseconds(self.recorder.now_ns());
+        self.subscribers[subscriber as usize] = Subscriber { has_joined: true, heard_ms, ..Subscriber::default() };
     }
 
     /// `subscriber` has left on its own: its outstanding messages are not faults.
@@ -176,19 +203,40 @@ impl Deliveries {
 
     /// Records that `payload` is about to be published on `topic`. Without subscribers no delivery is expected.
     pub(crate) fn publish(&mut self, topic: u32, payload: &[u8], times: Times) {
-        if self.totals.under_way == 0 {
-            self.last_progress_ns = self.recorder.now_ns();
-        }
+        self.last_progress_ns = self.last_progress_ns.max(times.actual_ns);
         let subscribers = self.audiences[topic as usize].subscribers;
         if subscribers > 0 {
             self.change(topic, |window| window.push(payload, times, subscribers));
         }
     }
 
+    /// The server refused message `number` of `topic`, for this `reason`. Subscribers need not receive it.
+    pub(crate) fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
+        self.faults.refused(reason);
+        self.faults.excuse(label(&self.topics, topic, number).sequence);
+        self.change(topic, |window| window.refuse(number));
+        self.last_progress_ns = self.recorder.now_ns();
+    }
+
+    /// The server acknowledged a publication at `now_ns`, after `latency_ns`.
+    pub(crate) fn on_acknowledged(&mut self, latency_ns: u64, now_ns: u64) {
+        self.recorder.acknowledged(latency_ns);
+        self.last_progress_ns = now_ns;
+    }
+
+    /// Time of the last delivery, publication or acknowledgement.
+    pub(crate) fn last_progress_ns(&self) -> u64 {
+        self.last_progress_ns
+    }
+
     /// `subscriber` received a message, with its `frame` if the message had a frame to itself.
-    pub(crate) fn on_message(&mut self, subscriber: u32, payload: &[u8], frame: Option<&[u8]>, now_ns: u64) {
+    pub(crate) fn on_message(&mut self, subscriber: u32, message: Message<'_>, frame: Option<&[u8]>, now_ns: u64) {
+        let payload = message.payload;
         if !self.subscribers[subscriber as usize].has_joined {
             return;
+        }
+        if message.kind != self.kind {
+            return self.on_wrong_kind(subscriber, message);
         }
         let Some(seat) = seat_of(&self.topics, subscriber, payload) else {
             return self.on_stray(subscriber, payload);
@@ -212,6 +260,10 @@ impl Deliveries {
         let state = self.subscribers[subscriber as usize];
         if !state.has_joined {
             return Known::default();
+        }
+        if let Some(front) = self.take_front(subscriber) {
+            self.front = front;
+            return Known { len: 0, taken_back: &self.front };
         }
         let (mut len, mut begun, mut seat) = (0, state.begun as usize, state.begun_seat as usize);
         self.subscribers[subscriber as usize].begun = 0;
@@ -251,7 +303,9 @@ impl Deliveries {
 
     /// Settles the known frames of one topic at the front of `bytes`.
     fn settle_frames(&mut self, subscriber: u32, seat: usize, begun: usize, bytes: &[u8], now_ns: u64) -> Settled {
-        let Deliveries { topics, audiences, subscriptions, totals, counts, recorder, faults, watched, .. } = self;
+        let Deliveries {
+            topics, audiences, subscribers, subscriptions, totals, counts, recorder, faults, watched, ..
+        } = self;
         let (topic, next) = (topics.topic_at(seat), &mut subscriptions[seat].next);
         let receive = receiver(*watched == Some(topic));
         let window = &mut audiences[topic as usize].window;
@@ -264,6 +318,7 @@ impl Deliveries {
         *next += settled.count;
         counts[subscriber as usize] += settled.count;
         if settled.count > 0 {
+            subscribers[subscriber as usize].hear(now_ns);
             self.last_progress_ns = now_ns;
         }
         settled
@@ -286,6 +341,7 @@ impl Deliveries {
     fn count(&mut self, subscriber: u32, topic: u32, times: Times, now_ns: u64) {
         receiver(self.watched == Some(topic))(&mut self.recorder, times, now_ns);
         self.counts[subscriber as usize] += 1;
+        self.subscribers[subscriber as usize].hear(now_ns);
         self.last_progress_ns = now_ns;
     }
 
@@ -297,25 +353,26 @@ impl Deliveries {
         match (self.read_stamp(payload), found) {
             (_, Some(position)) if position >= next => {
                 for skipped in next..position {
-                    let number = self.audiences[topic as usize].window.sequence_at(skipped);
-                    self.faults.skip(subscriber, label(&self.topics, topic, number));
+                    let window = &self.audiences[topic as usize].window;
+                    if !window.is_refused(skipped) {
+                        let number = window.sequence_at(skipped);
+                        self.faults.skip(subscriber, label(&self.topics, topic, number));
+                    }
                     self.change(topic, |window| window.settle(skipped));
                 }
                 self.deliver(subscriber, seat, position, now_ns);
             }
             (Some((stamped, _)), _) if stamped != topic => self.on_stray(subscriber, payload),
             (Some((_, Stamp { sequence, .. })), _) if sequence < joined => {}
-            (Some((_, Stamp { sequence, time_ns })), _) => {
+            (Some((_, Stamp { sequence, time_ns, .. })), _) => {
                 if self.faults.behind(subscriber, label(&self.topics, topic, sequence)) {
                     self.deliver_behind(subscriber, topic, Times::now(time_ns), now_ns);
                 }
             }
+            (None, _) if self.is_of_another_run(payload) => self.faults.of_another_run(subscriber),
             (None, _) => {
                 self.faults.corrupt(subscriber, payload);
-                // If no message is expected, it belongs to no publication.
-                if self.change(topic, |window| window.settle_unknown(next)) {
-                    self.subscriptions[seat].next = next + 1;
-                }
+                self.replace_next(subscriber, seat);
             }
         }
     }
@@ -326,13 +383,35 @@ impl Deliveries {
             Some((topic, Stamp { sequence, .. })) => {
                 self.faults.misrouted(subscriber, label(&self.topics, topic, sequence));
             }
+            None if self.is_of_another_run(payload) => self.faults.of_another_run(subscriber),
             None => self.faults.corrupt(subscriber, payload),
         }
     }
 
+    /// A text message came as binary, or the other way round. If it is otherwise the next one, it replaces it.
+    fn on_wrong_kind(&mut self, subscriber: u32, message: Message<'_>) {
+        self.faults.wrong_kind(subscriber, message.kind == MessageKind::Binary);
+        if let Some(seat) = seat_of(&self.topics, subscriber, message.payload) {
+            self.replace_next(subscriber, seat);
+        }
+    }
+
+    /// Something else arrived instead of the next publication, if one is expected. Otherwise it belongs to none.
+    fn replace_next(&mut self, subscriber: u32, seat: usize) {
+        let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
+        if let Some(number) = self.change(topic, |window| window.settle_unknown(next)) {
+            self.subscriptions[seat].next = next + 1;
+            self.faults.replace(subscriber, label(&self.topics, topic, number).sequence);
+        }
+    }
+
+    fn is_of_another_run(&self, payload: &[u8]) -> bool {
+        payload::read(payload).is_some_and(|stamp| stamp.run != self.run)
+    }
+
     /// The topic of a message that was published in this run, and its stamp, with its number within the topic.
     fn read_stamp(&self, payload: &[u8]) -> Option<(u32, Stamp)> {
-        let stamp = payload::read(payload)?;
+        let stamp = payload::read(payload).filter(|stamp| stamp.run == self.run)?;
         let topic = u32::try_from(stamp.sequence >> TOPIC_SHIFT).ok()?;
         let sequence = stamp.sequence - (u64::from(topic) << TOPIC_SHIFT);
         let window = &self.audiences.get(topic as usize)?.window;
@@ -354,6 +433,7 @@ impl Deliveries {
 
     /// Ends a turn of the loop.
     pub(crate) fn turn_over(&mut self) {
+        self.give_up_stalled();
         self.recorder.turn_over(self.subscribers().into(), self.faults.sum());
     }
 
@@ -365,25 +445,68 @@ impl Deliveries {
         self.totals.under_way == 0 && !self.faults.expects_skipped()
     }
 
-    /// Whether deliveries are outstanding and none has arrived within the timeout.
-    pub(crate) fn is_stalled(&self) -> bool {
-        self.totals.under_way > 0 && self.is_idle_for_long()
-    }
-
-    /// Whether nothing was published or received within the timeout.
+    /// Whether nothing was published, received or acknowledged within the timeout.
     pub(crate) fn is_idle_for_long(&self) -> bool {
         let idle_ns = self.recorder.now_ns().saturating_sub(self.last_progress_ns);
         Duration::from_nanos(idle_ns) > self.patience
     }
 
-    /// Counts all outstanding deliveries as missing, and their subscribers as stalled if the timeout has passed.
-    pub(crate) fn give_up(&mut self) {
-        let count = if self.is_stalled() { Faults::stalled } else { Faults::given_up };
+    /// Gives up what stalled subscribers should have received: messages published before the timeout, at subscribers
+    /// that have received nothing since. They keep their subscriptions. This bounds the publications in memory.
+    fn give_up_stalled(&mut self) {
+        let now_ns = self.recorder.now_ns();
+        if now_ns < self.next_look_ns {
+            return;
+        }
+        self.next_look_ns = now_ns + (self.patience / LOOKS_PER_PATIENCE).as_nanos() as u64;
+        let Some(until_ns) = now_ns.checked_sub(self.patience.as_nanos() as u64) else { return };
+        let is_overdue = |audience: &TopicAudience| audience.window.oldest_ns().is_some_and(|ns| ns < until_ns);
+        if self.totals.under_way == 0 || !self.audiences.iter().any(is_overdue) {
+            return;
+        }
+        let until_ms = milliseconds(until_ns);
         for subscriber in 0..self.subscribers.len() as u32 {
-            let missing = self.abandon(subscriber);
-            if missing > 0 {
-                count(&mut self.faults, subscriber, missing);
+            let Subscriber { has_joined, heard_ms, .. } = self.subscribers[subscriber as usize];
+            if has_joined && heard_ms < until_ms {
+                self.give_up(subscriber, until_ns);
             }
+        }
+    }
+
+    /// `subscriber` no longer expects what was published before `until_ns`.
+    fn give_up(&mut self, subscriber: u32, until_ns: u64) {
+        let mut count = 0;
+        for seat in self.topics.seats(subscriber) {
+            let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
+            let state = &mut self.subscribers[subscriber as usize];
+            if state.begun > 0 && state.begun_seat as usize == seat {
+                // The decoder has not seen the front of the frame.
+                let begun = std::mem::take(&mut state.begun) as usize;
+                let front = self.audiences[topic as usize].window.frame_front(next, begun).to_vec();
+                self.fronts.insert(subscriber, front);
+            }
+            let (given_up, next) = self.change(topic, |window| window.give_up(next, until_ns));
+            let joined = self.audiences[topic as usize].window.sequence_from(next);
+            if given_up > 0 {
+                self.subscriptions[seat] = Subscription { next, joined };
+            }
+            count += given_up;
+        }
+        if count > 0 {
+            let begins = !std::mem::replace(&mut self.subscribers[subscriber as usize].is_stalled, true);
+            self.faults.stalled(subscriber, count, begins);
+        }
+    }
+
+    /// Takes the front of a given-up frame, which the decoder needs before the bytes that follow.
+    fn take_front(&mut self, subscriber: u32) -> Option<Vec<u8>> {
+        if self.fronts.is_empty() { None } else { self.fronts.remove(&subscriber) }
+    }
+
+    /// Counts all outstanding deliveries as missing, since the run ends.
+    pub(crate) fn give_up_all(&mut self) {
+        for subscriber in 0..self.subscribers.len() as u32 {
+            self.dismiss(subscriber);
         }
     }
 
@@ -392,6 +515,7 @@ impl Deliveries {
         if !std::mem::take(&mut self.subscribers[subscriber as usize]).has_joined {
             return 0;
         }
+        self.take_front(subscriber);
         self.totals.subscribers -= 1;
         let mut count = 0;
         for seat in self.topics.seats(subscriber) {
@@ -406,6 +530,17 @@ impl Deliveries {
     fn change<T>(&mut self, topic: u32, change: impl FnOnce(&mut Window) -> T) -> T {
         self.totals.change(&mut self.audiences[topic as usize].window, change)
     }
+}
+
+impl Subscriber {
+    /// It has received a message.
+    fn hear(&mut self, now_ns: u64) {
+        (self.heard_ms, self.is_stalled) = (milliseconds(now_ns), false);
+    }
+}
+
+fn milliseconds(ns: u64) -> u32 {
+    u32::try_from(ns / 1_000_000).unwrap_or(u32::MAX)
 }
 
 /// The seat of the topic that `payload` claims to belong to. A subscriber of one topic expects no other.
@@ -446,14 +581,18 @@ mod tests {
     fn deliveries(tolerance: Tolerance) -> Deliveries {
         let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
         let topics = Arc::new(Topics::one("t", 3));
-        let mut deliveries = Deliveries::new(topics, 3, true, Recorder::new(timeline), tolerance);
+        let mut deliveries = Deliveries::new(0, MessageKind::Text, topics, 3, true, Recorder::new(timeline), tolerance);
         (0..2).for_each(|subscriber| deliveries.join(subscriber));
         deliveries
     }
 
+    fn text(payload: &[u8]) -> Message<'_> {
+        Message { kind: MessageKind::Text, payload }
+    }
+
     fn message(sequence: u64) -> Vec<u8> {
         let mut payload = vec![0; 64];
-        payload::write(&mut payload, Stamp { sequence, time_ns: sequence * 10 });
+        payload::write(&mut payload, Stamp { run: 0, sequence, time_ns: sequence * 10 });
         payload
     }
 
@@ -461,7 +600,7 @@ mod tests {
     fn receive(published: u64, received: &[Vec<u8>]) -> Deliveries {
         let mut deliveries = deliveries(TOLERANCE);
         (0..published).for_each(|sequence| deliveries.publish(0, &message(sequence), Times::now(sequence * 10)));
-        received.iter().for_each(|payload| deliveries.on_message(0, payload, None, 500));
+        received.iter().for_each(|payload| deliveries.on_message(0, text(payload), None, 500));
         deliveries
     }
 
@@ -469,7 +608,7 @@ mod tests {
     fn in_order_and_once_is_right() {
         let mut deliveries = receive(3, &[message(0), message(1), message(2)]);
         assert_eq!((deliveries.under_way(), deliveries.counts[0]), (3, 3));
-        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), None, 500));
+        (0..3).for_each(|sequence| deliveries.on_message(1, text(&message(sequence)), None, 500));
         assert!(deliveries.under_way() == 0 && deliveries.faults.sum() == 0);
     }
 
@@ -502,8 +641,8 @@ mod tests {
         };
         let nothing = (0, String::new());
         assert_eq!(known(&mut deliveries, 0, &frame(0)), nothing, "no subscriber has received it");
-        (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), Some(&frame(sequence)), 500));
-        deliveries.on_message(0, &message(2), None, 500);
+        (0..2).for_each(|sequence| deliveries.on_message(0, text(&message(sequence)), Some(&frame(sequence)), 500));
+        deliveries.on_message(0, text(&message(2)), None, 500);
         assert_eq!(known(&mut deliveries, 1, &frame(1)), nothing, "it is not the next publication");
         let both = [frame(0), frame(1)].concat();
         let three = [&both[..], &frame(2)].concat();
@@ -521,7 +660,7 @@ mod tests {
             for changed in [None, Some(cut)] {
                 let mut deliveries = receive(2, &[]);
                 for (sequence, frame) in (0..).zip(&frames) {
-                    deliveries.on_message(0, &message(sequence), Some(frame), 500);
+                    deliveries.on_message(0, text(&message(sequence)), Some(frame), 500);
                 }
                 let mut came = stream.clone();
                 changed.into_iter().for_each(|index| came[index] ^= 1);
@@ -543,7 +682,7 @@ mod tests {
     #[test]
     fn a_changed_byte_makes_a_frame_unknown() {
         let mut deliveries = receive(1, &[]);
-        deliveries.on_message(0, &message(0), Some(&message(0)), 500);
+        deliveries.on_message(0, text(&message(0)), Some(&message(0)), 500);
         for index in 0..64 {
             let mut changed = message(0);
             changed[index] ^= 1;
@@ -556,9 +695,9 @@ mod tests {
     fn the_expected_deliveries_are_an_average_per_publication() {
         let mut deliveries = receive(2, &[]);
         assert_eq!(deliveries.awaited(), 2);
-        (0..2).for_each(|sequence| deliveries.on_message(0, &message(sequence), None, 500));
+        (0..2).for_each(|sequence| deliveries.on_message(0, text(&message(sequence)), None, 500));
         assert_eq!(deliveries.awaited(), 1);
-        deliveries.give_up();
+        deliveries.give_up_all();
         assert_eq!(deliveries.awaited(), 0);
     }
 
@@ -570,39 +709,92 @@ mod tests {
             (deliveries.faults.counts().text(), deliveries.subscribers()),
             ("2 missing, 1 closed".to_owned(), 1)
         );
-        (0..3).for_each(|sequence| deliveries.on_message(1, &message(sequence), None, 500));
+        (0..3).for_each(|sequence| deliveries.on_message(1, text(&message(sequence)), None, 500));
         assert_eq!(deliveries.under_way(), 0);
         deliveries.publish(0, &message(3), Times::now(30));
-        deliveries.on_message(1, &message(3), None, 500);
+        deliveries.on_message(1, text(&message(3)), None, 500);
         assert_eq!(deliveries.under_way(), 0);
     }
 
     #[test]
-    fn giving_up_empties_the_window() {
+    fn giving_up_all_empties_the_window() {
         let mut deliveries = receive(2, &[message(0)]);
-        deliveries.give_up();
+        deliveries.give_up_all();
         assert_eq!(deliveries.under_way(), 0);
         assert_eq!(deliveries.faults.counts().text(), "3 missing");
     }
 
     #[test]
-    fn a_subscriber_without_messages_until_the_timeout_is_stalled() {
+    fn a_subscriber_without_messages_until_the_timeout_is_stalled_once_and_keeps_its_subscription() {
         let mut deliveries = deliveries(Tolerance { patience: Duration::ZERO, ..TOLERANCE });
-        assert!(!deliveries.is_stalled(), "no delivery is outstanding");
+        deliveries.turn_over();
+        for sequence in 0..3 {
+            deliveries.publish(0, &message(sequence), Times::now(sequence));
+            deliveries.on_message(0, text(&message(sequence)), None, u64::MAX >> 1);
+            while deliveries.under_way() > 0 {
+                deliveries.turn_over();
+            }
+        }
+        assert_eq!(deliveries.faults.counts().text(), "3 missing, 3 late, 1 stalled");
+        deliveries.publish(0, &message(3), Times::now(u64::MAX >> 1));
+        let given_up = deliveries.faults.sum();
+        (0..4).for_each(|sequence| deliveries.on_message(1, text(&message(sequence)), None, u64::MAX >> 1));
+        assert_eq!((deliveries.counts[1], deliveries.faults.sum()), (1, given_up), "the others came too late");
+    }
+
+    #[test]
+    fn a_stalled_subscriber_may_have_the_front_of_a_frame() {
+        let mut deliveries = deliveries(Tolerance { patience: Duration::ZERO, ..TOLERANCE });
         deliveries.publish(0, &message(0), Times::now(0));
-        deliveries.on_message(0, &message(0), None, 500);
-        while !deliveries.is_stalled() {}
-        deliveries.give_up();
-        assert_eq!(deliveries.faults.counts().text(), "1 missing, 1 stalled");
+        let frame = [b"<", &message(0)[..]].concat();
+        deliveries.on_message(0, text(&message(0)), Some(&frame), u64::MAX >> 1);
+        assert_eq!(deliveries.take_known(1, &frame[..20], 0), Known { len: 20, taken_back: &[] });
+        while deliveries.under_way() > 0 {
+            deliveries.turn_over();
+        }
+        assert_eq!(deliveries.take_known(1, &frame[20..], 0), Known { len: 0, taken_back: &frame[..20] });
+        assert_eq!(deliveries.take_known(1, &frame[20..], 0), Known::default());
+    }
+
+    #[test]
+    fn a_message_of_the_wrong_kind_is_corrupt_and_replaces_the_right_one() {
+        let mut deliveries = receive(2, &[]);
+        deliveries.on_message(0, Message::binary(&message(0)), Some(b"frame"), 500);
+        deliveries.on_message(0, text(&message(1)), None, 500);
+        assert_eq!((deliveries.faults.counts().text(), deliveries.counts[0]), ("1 corrupt".to_owned(), 1));
+        assert_eq!(deliveries.faults.report().examples, ["connection 0: a binary message instead of a text"]);
+        let mut deliveries = receive(2, &[b"news".to_vec(), message(0), message(1)]);
+        assert_eq!((deliveries.faults.counts().text(), deliveries.counts[0]), ("1 corrupt".to_owned(), 2));
+        deliveries.on_message(0, text(&message(0)), None, 500);
+        assert_eq!(deliveries.faults.counts().text(), "1 duplicate, 1 corrupt");
+    }
+
+    #[test]
+    fn a_message_of_another_run_is_foreign_and_replaces_nothing() {
+        let mut deliveries = receive(2, &[message(0)]);
+        let mut other = message(1);
+        payload::write_stamp(&mut other, Stamp { run: 1, sequence: 1, time_ns: 10 });
+        deliveries.on_message(0, text(&other), None, 500);
+        deliveries.on_message(0, text(&message(1)), None, 500);
+        assert_eq!((deliveries.faults.counts().text(), deliveries.counts[0]), ("1 foreign".to_owned(), 2));
+    }
+
+    #[test]
+    fn a_refused_publication_may_be_missing_or_arrive() {
+        let mut deliveries = receive(3, &[message(0)]);
+        deliveries.on_message(0, text(&message(2)), None, 500);
+        deliveries.on_refused(0, 1, "refused with 500");
+        (0..3).for_each(|sequence| deliveries.on_message(1, text(&message(sequence)), None, 500));
+        assert_eq!((deliveries.faults.counts().text(), deliveries.under_way()), ("1 refused".to_owned(), 0));
     }
 
     #[test]
     fn a_message_is_late_by_its_time_since_publishing_in_order_or_not() {
         let mut deliveries = receive(2, &[]);
-        deliveries.on_message(0, &message(1), None, 510);
-        deliveries.on_message(0, &message(0), None, 510);
+        deliveries.on_message(0, text(&message(1)), None, 510);
+        deliveries.on_message(0, text(&message(0)), None, 510);
         deliveries.publish(0, &message(2), Times { intended_ns: 20, actual_ns: 400 });
-        deliveries.on_message(0, &message(2), None, 900);
+        deliveries.on_message(0, text(&message(2)), None, 900);
         deliveries.turn_over();
         assert_eq!(deliveries.faults.counts().text(), "1 reordered, 1 late");
         assert_eq!((deliveries.counts[0], deliveries.recorder.recorded.corrected.count()), (3, 3));
@@ -614,12 +806,12 @@ mod tests {
             let mut deliveries = receive(2, &[message(0), message(1)]);
             deliveries.join(2);
             deliveries.publish(0, &message(2), Times::now(20));
-            early.iter().for_each(|payload| deliveries.on_message(2, payload, None, 500));
-            deliveries.on_message(2, &message(2), None, 500);
+            early.iter().for_each(|payload| deliveries.on_message(2, text(payload), None, 500));
+            deliveries.on_message(2, text(&message(2)), None, 500);
             assert_eq!((deliveries.counts[2], deliveries.faults.sum()), (1, 0));
             deliveries.publish(0, &message(3), Times::now(30));
             deliveries.publish(0, &message(4), Times::now(40));
-            deliveries.on_message(2, &message(4), None, 500);
+            deliveries.on_message(2, text(&message(4)), None, 500);
             assert_eq!(deliveries.faults.counts().text(), "1 missing");
         }
     }
@@ -629,11 +821,11 @@ mod tests {
         let mut deliveries = receive(3, &[message(0)]);
         deliveries.leave(0);
         assert_eq!((deliveries.subscribers(), deliveries.faults.sum()), (1, 0));
-        deliveries.on_message(0, &message(1), None, 500);
+        deliveries.on_message(0, text(&message(1)), None, 500);
         deliveries.join(0);
         deliveries.publish(0, &message(3), Times::now(30));
-        deliveries.on_message(0, &message(3), None, 500);
-        (0..4).for_each(|sequence| deliveries.on_message(1, &message(sequence), None, 500));
+        deliveries.on_message(0, text(&message(3)), None, 500);
+        (0..4).for_each(|sequence| deliveries.on_message(1, text(&message(sequence)), None, 500));
         assert_eq!((deliveries.under_way(), deliveries.faults.sum(), deliveries.counts[0]), (0, 0, 2));
     }
 
@@ -641,7 +833,8 @@ mod tests {
     fn of_several(topics: Topics, subscribers: u32, published: u64) -> Deliveries {
         let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
         let count = topics.count();
-        let mut deliveries = Deliveries::new(Arc::new(topics), subscribers, true, Recorder::new(timeline), TOLERANCE);
+        let (kind, recorder) = (MessageKind::Text, Recorder::new(timeline));
+        let mut deliveries = Deliveries::new(0, kind, Arc::new(topics), subscribers, true, recorder, TOLERANCE);
         (0..subscribers).for_each(|subscriber| deliveries.join(subscriber));
         for number in 0..published {
             (0..count).for_each(|topic| deliveries.publish(topic, &message_of(topic, number), Times::now(number * 10)));
@@ -652,19 +845,19 @@ mod tests {
     fn message_of(topic: u32, number: u64) -> Vec<u8> {
         let mut payload = vec![0; 64];
         let sequence = u64::from(topic) << TOPIC_SHIFT | number;
-        payload::write(&mut payload, Stamp { sequence, time_ns: number * 10 });
+        payload::write(&mut payload, Stamp { run: 0, sequence, time_ns: number * 10 });
         payload
     }
 
     #[test]
     fn a_message_of_another_topic_is_foreign() {
         let mut deliveries = of_several(Topics::split("t", 1, 1), 2, 1);
-        deliveries.on_message(0, &message_of(0, 0), None, 500);
-        deliveries.on_message(1, &message_of(0, 0), None, 500);
+        deliveries.on_message(0, text(&message_of(0, 0)), None, 500);
+        deliveries.on_message(1, text(&message_of(0, 0)), None, 500);
         assert_eq!((deliveries.faults.counts().text(), deliveries.under_way()), ("1 foreign".to_owned(), 1));
         let report = deliveries.faults.report();
         assert_eq!(report.examples, ["connection 1: message 0 of topic t-0, without a subscription"]);
-        deliveries.on_message(1, &message_of(1, 0), None, 500);
+        deliveries.on_message(1, text(&message_of(1, 0)), None, 500);
         assert_eq!((deliveries.faults.sum(), deliveries.under_way()), (1, 0));
     }
 
@@ -674,7 +867,7 @@ mod tests {
             let topics = Topics::several("t", 2, 3, 3, 0.0).and_one("other".to_owned(), 1);
             let mut deliveries = of_several(topics, 3, 3);
             for (topic, number) in received {
-                deliveries.on_message(0, &message_of(*topic, *number), None, 500);
+                deliveries.on_message(0, text(&message_of(*topic, *number)), None, 500);
             }
             deliveries
         };
@@ -686,7 +879,7 @@ mod tests {
         let wrong: [Case<'_>; 5] = [
             (&[(2, 0), (0, 0), (2, 2), (0, 1)], "1 missing", "message 1 of topic t-2 is missing"),
             (&[(2, 0), (0, 0), (1, 0), (2, 0)], "1 duplicate", "message 0 of topic t-2 came again"),
-            (&[(1, 1), (0, 0), (1, 0), (1, 2)], "1 reordered", "message 0 of topic t-1 is missing"),
+            (&[(1, 1), (0, 0), (1, 0), (1, 2)], "1 reordered", "message 0 of topic t-1 came after"),
             (&[(2, 0), (3, 0), (2, 1)], "1 foreign", "message 0 of topic other, without a subscription"),
             (&[(2, 0), (7, 0), (2, 1), (2, 3)], "2 corrupt", "64 bytes, not as sent: "),
         ];
@@ -700,11 +893,11 @@ mod tests {
     #[test]
     fn outstanding_messages_of_all_topics_of_a_closed_subscriber_are_missing() {
         let mut deliveries = of_several(Topics::several("t", 2, 3, 3, 0.0), 2, 2);
-        deliveries.on_message(0, &message_of(1, 0), None, 500);
+        deliveries.on_message(0, text(&message_of(1, 0)), None, 500);
         deliveries.on_closed(0, "reset");
         assert_eq!(deliveries.faults.counts().text(), "5 missing, 1 closed");
         for topic in 0..3 {
-            (0..2).for_each(|number| deliveries.on_message(1, &message_of(topic, number), None, 500));
+            (0..2).for_each(|number| deliveries.on_message(1, text(&message_of(topic, number)), None, 500));
         }
         assert_eq!((deliveries.under_way(), deliveries.subscribers()), (0, 1));
     }
@@ -717,7 +910,7 @@ mod tests {
         for cut in 0..=stream.len() {
             let mut deliveries = of_several(Topics::several("t", 2, 3, 3, 0.0), 2, 2);
             for (topic, number) in order {
-                deliveries.on_message(0, &message_of(topic, number), Some(&frame((topic, number))), 500);
+                deliveries.on_message(0, text(&message_of(topic, number)), Some(&frame((topic, number))), 500);
             }
             let known = deliveries.take_known(1, &stream[..cut], 500);
             assert!(known.taken_back.is_empty() && known.len <= cut, "{cut}");
@@ -741,8 +934,8 @@ mod tests {
         deliveries.watch(1);
         (0..2).for_each(|topic| deliveries.publish(topic, &message_of(topic, 0), Times::now(0)));
         assert_eq!(deliveries.under_way(), 1);
-        deliveries.on_message(0, &message_of(0, 0), None, 300);
-        deliveries.on_message(1, &message_of(1, 0), None, 400);
+        deliveries.on_message(0, text(&message_of(0, 0)), None, 300);
+        deliveries.on_message(1, text(&message_of(1, 0)), None, 400);
         deliveries.turn_over();
         let recorded = &deliveries.recorder.recorded;
         assert_eq!((recorded.corrected.count(), recorded.watched.count()), (1, 1));

@@ -1,6 +1,6 @@
 //! Faults of messages and connections, by kind: totals, and counts per connection.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(crate) struct Counts {
     pub(crate) stalled: u64,
     /// Connections that the server closed or that failed.
     pub(crate) closed: u64,
-    /// Publications that the server rejected.
+    /// Publications that the server rejected or did not answer.
     pub(crate) refused: u64,
 }
 
@@ -82,14 +82,24 @@ pub(crate) struct Faults {
     counts: Counts,
     /// Counts of each connection that has faults.
     connections: BTreeMap<u32, Counts>,
-    /// The first faults, in words.
-    examples: Vec<String>,
-    /// Skipped messages that have not arrived yet: connection and sequence number.
-    skipped: HashSet<(u32, u64)>,
+    /// The first faults.
+    examples: Vec<Example>,
+    /// Skipped messages that have not arrived yet: sequence number and connection.
+    skipped: BTreeSet<(u64, u32)>,
+    /// Messages for which something else arrived, in the same way.
+    replaced: BTreeSet<(u64, u32)>,
     /// Whether skipped messages may still arrive: false once the wait for them is over.
     expects_skipped: bool,
     /// Messages that take longer are late.
     late_ns: u64,
+}
+
+/// A fault in words.
+#[derive(Debug)]
+struct Example {
+    words: String,
+    /// The message that has not arrived yet, by sequence number and connection.
+    skipped: Option<(u64, u32)>,
 }
 
 /// The faults as the report shows them.
@@ -140,7 +150,8 @@ impl Faults {
             counts: Counts::default(),
             connections: BTreeMap::new(),
             examples: Vec::new(),
-            skipped: HashSet::new(),
+            skipped: BTreeSet::new(),
+            replaced: BTreeSet::new(),
             expects_skipped: false,
             late_ns: u64::try_from(late.as_nanos()).unwrap_or(u64::MAX),
         }
@@ -160,9 +171,13 @@ impl Faults {
     /// `conn` received a later message instead of `message`, which counts as missing until it arrives.
     pub(crate) fn skip(&mut self, conn: u32, message: Label<'_>) {
         self.of(conn, |counts| counts.missing += 1);
-        self.skipped.insert((conn, message.sequence));
+        let skipped = (message.sequence, conn);
+        self.skipped.insert(skipped);
         self.expects_skipped = true;
-        self.describe(|| format!("connection {conn}: {message} is missing"));
+        if self.examples.len() < EXAMPLES_MAX {
+            let words = format!("connection {conn}: {message} is missing");
+            self.examples.push(Example { words, skipped: Some(skipped) });
+        }
     }
 
     /// Whether a skipped message may still arrive.
@@ -177,13 +192,21 @@ impl Faults {
 
     /// `conn` received `message`, which precedes messages it has already received. Returns whether it was still due.
     pub(crate) fn behind(&mut self, conn: u32, message: Label<'_>) -> bool {
-        let was_skipped = self.skipped.remove(&(conn, message.sequence));
+        // What arrived before it was not it, but one more message.
+        if self.replaced.remove(&(message.sequence, conn)) {
+            return true;
+        }
+        let was_skipped = self.skipped.remove(&(message.sequence, conn));
         if was_skipped {
             self.of(conn, |counts| {
                 counts.missing -= 1;
                 counts.reordered += 1;
             });
-            self.describe(|| format!("connection {conn}: {message} came after a later one"));
+            let words = format!("connection {conn}: {message} came after a later one");
+            match self.examples.iter_mut().find(|example| example.skipped == Some((message.sequence, conn))) {
+                Some(example) => *example = Example { words, skipped: None },
+                None => self.describe(|| words),
+            }
         } else {
             self.of(conn, |counts| counts.duplicate += 1);
             self.describe(|| format!("connection {conn}: {message} came again"));
@@ -191,11 +214,42 @@ impl Faults {
         was_skipped
     }
 
+    /// `conn` received something else instead of message `sequence`, which it may still receive.
+    pub(crate) fn replace(&mut self, conn: u32, sequence: u64) {
+        self.replaced.insert((sequence, conn));
+    }
+
+    /// The server refused message `sequence`: no connection misses it.
+    pub(crate) fn excuse(&mut self, sequence: u64) {
+        let skipped: Vec<u32> =
+            self.skipped.range((sequence, 0)..=(sequence, u32::MAX)).map(|(_, conn)| *conn).collect();
+        for conn in skipped {
+            self.skipped.remove(&(sequence, conn));
+            self.of(conn, |counts| counts.missing -= 1);
+            self.examples.retain(|example| example.skipped != Some((sequence, conn)));
+        }
+    }
+
     /// `conn` received bytes that were never sent.
     pub(crate) fn corrupt(&mut self, conn: u32, payload: &[u8]) {
         self.of(conn, |counts| counts.corrupt += 1);
         let front = &payload[..payload.len().min(48)];
         self.describe(|| format!("connection {conn}: {} bytes, not as sent: {}", payload.len(), front.escape_ascii()));
+    }
+
+    /// `conn` received a binary message for a text message, or the other way round.
+    pub(crate) fn wrong_kind(&mut self, conn: u32, is_binary: bool) {
+        self.of(conn, |counts| counts.corrupt += 1);
+        let words = if is_binary { "a binary message instead of a text" } else { "a text instead of a binary message" };
+        self.describe(|| format!("connection {conn}: {words}"));
+    }
+
+    /// `conn` received a message of another run.
+    pub(crate) fn of_another_run(&mut self, conn: u32) {
+        self.of(conn, |counts| counts.foreign += 1);
+        self.describe(|| {
+            format!("connection {conn}: a message of another run of loadgen: give each run its own --topic")
+        });
     }
 
     /// `conn` received bytes that connection `owner` sent.
@@ -212,9 +266,18 @@ impl Faults {
 
     /// `conn` received a message that took `latency_ns`. Counts a fault only if that is too long.
     pub(crate) fn took(&mut self, conn: u32, latency_ns: u64) {
+        self.took_for(conn, "a message", latency_ns);
+    }
+
+    /// The same for the handshake of `conn`.
+    pub(crate) fn handshake_took(&mut self, conn: u32, latency_ns: u64) {
+        self.took_for(conn, "a handshake", latency_ns);
+    }
+
+    fn took_for(&mut self, conn: u32, what: &str, latency_ns: u64) {
         if latency_ns > self.late_ns {
             self.of(conn, |counts| counts.late += 1);
-            self.describe(|| format!("connection {conn}: a message took {} ms", latency_ns / 1_000_000));
+            self.describe(|| format!("connection {conn}: {what} took {} ms", latency_ns / 1_000_000));
         }
     }
 
@@ -222,6 +285,12 @@ impl Faults {
     pub(crate) fn closed(&mut self, conn: u32, reason: &str) {
         self.of(conn, |counts| counts.closed += 1);
         self.describe(|| format!("connection {conn}: {reason}"));
+    }
+
+    /// The connection of a publisher has ended, for this `reason`.
+    pub(crate) fn publisher_closed(&mut self, reason: &str) {
+        self.counts.closed += 1;
+        self.describe(|| format!("publishing: {reason}"));
     }
 
     /// The server answered a publication with an error.
@@ -236,13 +305,20 @@ impl Faults {
         self.describe(|| format!("connection {conn}: {count} messages never came"));
     }
 
-    /// `conn` is open, but `count` messages have not arrived within the timeout.
-    pub(crate) fn stalled(&mut self, conn: u32, count: u64) {
+    /// `conn` is open, but `count` messages have not arrived within the timeout. `begins` if an earlier message was the
+    /// last to arrive in time: the connection counts once, however many messages it misses.
+    pub(crate) fn stalled(&mut self, conn: u32, count: u64, begins: bool) {
         self.of(conn, |counts| {
-            counts.stalled += 1;
+            counts.stalled += u64::from(begins);
             counts.missing += count;
         });
         self.describe(|| format!("connection {conn}: stalled, {count} messages never came"));
+    }
+
+    /// `conn` did not answer within the timeout.
+    pub(crate) fn unresponsive(&mut self, conn: u32, what: &str) {
+        self.of(conn, |counts| counts.stalled += 1);
+        self.describe(|| format!("connection {conn}: {what}"));
     }
 
     /// Adds the faults of another worker. Its connections have different numbers.
@@ -254,6 +330,7 @@ impl Faults {
         self.examples.extend(other.examples);
         self.examples.truncate(EXAMPLES_MAX);
         self.skipped.extend(other.skipped);
+        self.replaced.extend(other.replaced);
     }
 
     /// The summary for the report.
@@ -263,7 +340,8 @@ impl Faults {
         let connections = worst.len() as u64;
         worst.sort_by_key(|found| std::cmp::Reverse(found.counts.sum()));
         worst.truncate(WORST_MAX);
-        FaultReport { counts: self.counts, connections, worst, examples: self.examples.clone() }
+        let examples = self.examples.iter().map(|example| example.words.clone()).collect();
+        FaultReport { counts: self.counts, connections, worst, examples }
     }
 
     /// Counts a fault of `conn`, in its own counts and in the total.
@@ -274,7 +352,7 @@ impl Faults {
 
     fn describe(&mut self, words: impl FnOnce() -> String) {
         if self.examples.len() < EXAMPLES_MAX {
-            self.examples.push(words());
+            self.examples.push(Example { words: words(), skipped: None });
         }
     }
 }
@@ -327,9 +405,39 @@ mod tests {
         fault(|faults| faults.misrouted(0, message(0)), "1 foreign");
         fault(|faults| faults.took(0, 1_000_001), "1 late");
         fault(|faults| faults.closed(0, "reset"), "1 closed");
+        fault(|faults| faults.publisher_closed("reset"), "1 closed");
         fault(|faults| faults.refused("503"), "1 refused");
         fault(|faults| faults.given_up(0, 7), "7 missing");
-        fault(|faults| faults.stalled(0, 7), "7 missing, 1 stalled");
+        fault(|faults| faults.stalled(0, 7, true), "7 missing, 1 stalled");
+        fault(|faults| faults.stalled(0, 7, false), "7 missing");
+        fault(|faults| faults.unresponsive(0, "no pong"), "1 stalled");
+        fault(|faults| faults.wrong_kind(0, true), "1 corrupt");
+        fault(|faults| faults.of_another_run(0), "1 foreign");
+        fault(|faults| faults.handshake_took(0, 1_000_001), "1 late");
+    }
+
+    #[test]
+    fn a_message_that_the_server_refused_is_not_missing() {
+        let mut faults = Faults::new(LATE);
+        [(3, 10), (4, 10), (3, 11)].into_iter().for_each(|(conn, sequence)| faults.skip(conn, message(sequence)));
+        faults.excuse(10);
+        assert_eq!((faults.counts().text(), faults.report().examples.len()), ("1 missing".to_owned(), 1));
+        faults.replace(3, 12);
+        assert!(faults.behind(3, message(12)) && !faults.behind(3, message(12)));
+        assert_eq!(faults.counts().text(), "1 missing, 1 duplicate");
+    }
+
+    #[test]
+    fn an_example_of_a_missing_message_is_corrected_when_the_message_arrives() {
+        let mut faults = Faults::new(LATE);
+        faults.skip(3, message(10));
+        faults.skip(3, message(11));
+        faults.behind(3, message(11));
+        let examples = faults.report().examples;
+        assert_eq!(
+            examples,
+            ["connection 3: message 10 is missing", "connection 3: message 11 came after a later one"]
+        );
     }
 
     #[test]

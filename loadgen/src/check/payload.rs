@@ -1,14 +1,16 @@
-//! The payload of a message: a JSON array of a stamp and filler. The stamp is a sequence number, a time and a checksum
-//! of both. The filler consists of market quotes, so that messages compress like those of a feed.
+//! The payload of a message: a JSON array of a stamp and filler. The stamp is a sequence number, the name of the run, a
+//! time and a checksum of all. The filler consists of market quotes, so that messages compress like those of a feed.
 //!
 //! A receiver compares a message with the expected one byte by byte, and reads the stamp only if they differ, to name
 //! the fault. Payloads are ASCII and JSON, so that the same bytes work as text, as a binary message, and unchanged in
 //! protocols that require JSON data.
 
+use std::collections::hash_map::RandomState;
 use std::fmt::Write;
+use std::hash::{BuildHasher, Hasher};
 use std::ops::Range;
 
-/// Hexadecimal digits of a stamp within a message: 16 of sequence, 16 of time, 8 of checksum.
+/// Hexadecimal digits of a stamp within a message: 16 of sequence, 4 of run, 12 of time, 8 of checksum.
 const STAMP: Range<usize> = 2..42;
 
 /// The digits of the sequence number.
@@ -25,9 +27,24 @@ pub(crate) const PAYLOAD_BYTES_MIN: usize = STAMP.end + BEHIND.len() + END.len()
 /// Bytes of a quote, including the comma before it.
 const QUOTE_BYTES: usize = 71;
 
+/// Bits of a time: three days in nanoseconds.
+const TIME_BITS: u32 = 48;
+
+/// The latest time of a stamp.
+const TIME_MAX: u64 = (1 << TIME_BITS) - 1;
+
+/// Tells the messages of runs apart that publish on the same topic.
+pub(crate) type RunName = u16;
+
+/// A random name.
+pub(crate) fn random_run() -> RunName {
+    RandomState::new().build_hasher().finish() as RunName
+}
+
 /// The head of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
+    pub(crate) run: RunName,
     /// Position in the sender's order, from 0.
     pub(crate) sequence: u64,
     /// Scheduled sending time, nanoseconds since the start of the run.
@@ -46,14 +63,15 @@ pub(crate) fn write(payload: &mut [u8], stamp: Stamp) {
 pub(crate) fn write_stamp(payload: &mut [u8], stamp: Stamp) {
     let digits = &mut payload[STAMP];
     write_hex(&mut digits[..16], stamp.sequence);
-    write_hex(&mut digits[16..32], stamp.time_ns);
+    write_hex(&mut digits[16..32], run_and_time(stamp));
     write_hex(&mut digits[32..], u64::from(check(stamp)));
 }
 
 /// Reads the stamp of a message; `None` if any byte of it differs from what [`write()`] wrote.
 pub(crate) fn read(payload: &[u8]) -> Option<Stamp> {
     let digits = payload.get(STAMP)?;
-    let stamp = Stamp { sequence: read_hex(&digits[..16])?, time_ns: read_hex(&digits[16..32])? };
+    let (sequence, second) = (read_hex(&digits[..16])?, read_hex(&digits[16..32])?);
+    let stamp = Stamp { run: (second >> TIME_BITS) as RunName, sequence, time_ns: second & TIME_MAX };
     let mut intact = vec![0; payload.len().max(PAYLOAD_BYTES_MIN)];
     write(&mut intact, stamp);
     (intact == payload).then_some(stamp)
@@ -90,9 +108,14 @@ fn quote(index: usize) -> String {
     format!(r#",{{"id":{id},"symbol":"{symbol}","price":{whole}.{cents:02},"size":{size},"side":"{side}"}}"#)
 }
 
-/// A checksum that depends on every digit of both numbers.
+fn run_and_time(stamp: Stamp) -> u64 {
+    u64::from(stamp.run) << TIME_BITS | stamp.time_ns & TIME_MAX
+}
+
+/// A checksum that depends on every digit.
 fn check(stamp: Stamp) -> u32 {
-    let mixed = (stamp.sequence ^ stamp.time_ns.rotate_left(32)).wrapping_add(stamp.time_ns);
+    let second = run_and_time(stamp);
+    let mixed = (stamp.sequence ^ second.rotate_left(32)).wrapping_add(second);
     (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32
 }
 
@@ -119,7 +142,7 @@ fn read_hex(digits: &[u8]) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const ONE: Stamp = Stamp { sequence: 0x1234, time_ns: 987_654_321_012 };
+    const ONE: Stamp = Stamp { run: 0xbeef, sequence: 0x1234, time_ns: 987_654_321_012 };
 
     fn message(size: usize, stamp: Stamp) -> Vec<u8> {
         let mut payload = vec![0; size];
@@ -130,7 +153,8 @@ mod tests {
     #[test]
     fn a_written_stamp_is_read_back() {
         for size in (PAYLOAD_BYTES_MIN..200).chain([1024]) {
-            for stamp in [ONE, Stamp { sequence: 0, time_ns: 0 }, Stamp { sequence: u64::MAX, time_ns: u64::MAX }] {
+            let largest = Stamp { run: u16::MAX, sequence: u64::MAX, time_ns: TIME_MAX };
+            for stamp in [ONE, Stamp { run: 0, sequence: 0, time_ns: 0 }, largest] {
                 let payload = message(size, stamp);
                 assert!(payload.is_ascii());
                 assert!(serde_json::from_slice::<Vec<serde_json::Value>>(&payload).is_ok(), "{size}");
@@ -148,7 +172,7 @@ mod tests {
     #[test]
     fn a_new_stamp_makes_the_same_bytes_as_a_new_message() {
         let mut payload = message(64, ONE);
-        let next = Stamp { sequence: ONE.sequence + 1, time_ns: 5 };
+        let next = Stamp { sequence: ONE.sequence + 1, time_ns: 5, ..ONE };
         write_stamp(&mut payload, next);
         assert_eq!(payload, message(64, next));
     }

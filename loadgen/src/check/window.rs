@@ -19,6 +19,8 @@ struct Publication {
     times: Times,
     /// Number of subscribers that have not received it.
     awaited: u32,
+    /// The server refused it: no subscriber has to receive it.
+    refused: bool,
 }
 
 /// Publications that a subscriber received in known frames.
@@ -43,8 +45,10 @@ pub(crate) struct Window {
     unseen: VecDeque<Publication>,
     /// Number of publications so far.
     published: u64,
-    /// Outstanding deliveries of all of them.
+    /// Outstanding deliveries of all of them, without those that the server refused.
     awaited: u64,
+    /// Number of publications here that the server refused.
+    refused: usize,
     /// Whether subscribers must see the order of publishing.
     one_publisher: bool,
 }
@@ -52,7 +56,15 @@ pub(crate) struct Window {
 impl Window {
     /// A window without publications.
     pub(crate) fn new(one_publisher: bool) -> Window {
-        Window { ordered: VecDeque::new(), first: 0, unseen: VecDeque::new(), published: 0, awaited: 0, one_publisher }
+        Window {
+            ordered: VecDeque::new(),
+            first: 0,
+            unseen: VecDeque::new(),
+            published: 0,
+            awaited: 0,
+            refused: 0,
+            one_publisher,
+        }
     }
 
     /// The sequence number of the next publication.
@@ -62,7 +74,7 @@ impl Window {
 
     /// Number of publications in flight.
     pub(crate) fn len(&self) -> usize {
-        self.ordered.len() + self.unseen.len()
+        self.ordered.len() + self.unseen.len() - self.refused
     }
 
     /// Number of outstanding deliveries.
@@ -74,7 +86,7 @@ impl Window {
     pub(crate) fn push(&mut self, payload: &[u8], times: Times, subscribers: u32) {
         let (sequence, payload) = (self.published, payload.into());
         let frame = Box::default();
-        self.unseen.push_back(Publication { sequence, payload, frame, times, awaited: subscribers });
+        self.unseen.push_back(Publication { sequence, payload, frame, times, awaited: subscribers, refused: false });
         self.published += 1;
         self.awaited += u64::from(subscribers);
     }
@@ -118,8 +130,9 @@ impl Window {
         mut tell: impl FnMut(Times),
     ) -> Settled {
         let mut settled = Settled { count: 0, len: 0, begun };
+        let mut due = 0;
         let first = self.index(position).unwrap_or(self.ordered.len());
-        for Publication { frame, times, awaited, .. } in self.ordered.range_mut(first..) {
+        for Publication { frame, times, awaited, refused, .. } in self.ordered.range_mut(first..) {
             let (rest, frame) = (&bytes[settled.len..], &frame[settled.begun..]);
             let same = frame.len().min(rest.len());
             if same == 0 || frame[..same] != rest[..same] {
@@ -132,10 +145,11 @@ impl Window {
             }
             settled.begun = 0;
             settled.count += 1;
+            due += u64::from(!*refused);
             *awaited -= 1;
             tell(*times);
         }
-        self.awaited -= settled.count;
+        self.awaited -= due;
         self.forget_settled();
         settled
     }
@@ -172,22 +186,66 @@ impl Window {
         let publication = &mut self.ordered[index];
         let times = publication.times;
         publication.awaited -= 1;
-        self.awaited -= 1;
+        self.awaited -= u64::from(!publication.refused);
         self.forget_settled();
         times
     }
 
-    /// A subscriber received an unknown message instead of the publication at `position`. Returns whether a delivery
-    /// was outstanding there.
-    pub(crate) fn settle_unknown(&mut self, position: u64) -> bool {
+    /// The server refused publication `sequence`: subscribers may receive it or not.
+    pub(crate) fn refuse(&mut self, sequence: u64) {
+        let all = self.ordered.iter_mut().chain(&mut self.unseen);
+        let found = all.into_iter().find(|publication| publication.sequence == sequence && !publication.refused);
+        if let Some(publication) = found {
+            publication.refused = true;
+            self.refused += 1;
+            self.awaited -= u64::from(publication.awaited);
+        }
+    }
+
+    /// Whether the server refused the publication at `position`, which is in flight.
+    pub(crate) fn is_refused(&self, position: u64) -> bool {
+        self.ordered[self.index(position).expect("a position in use")].refused
+    }
+
+    /// The sequence number of the first publication at or after `position`.
+    pub(crate) fn sequence_from(&self, position: u64) -> u64 {
+        let found = self.index(position).map(|index| &self.ordered[index]).or(self.unseen.front());
+        found.map_or(self.published, |publication| publication.sequence)
+    }
+
+    /// When the oldest publication in flight was published.
+    pub(crate) fn oldest_ns(&self) -> Option<u64> {
+        let oldest = [self.ordered.front(), self.unseen.front()].into_iter().flatten();
+        oldest.map(|publication| publication.times.actual_ns).min()
+    }
+
+    /// A subscriber that has received everything before `position` no longer expects what was published before
+    /// `until_ns`. Returns the number of outstanding deliveries among that, and the position that it receives next.
+    pub(crate) fn give_up(&mut self, position: u64, until_ns: u64) -> (u64, u64) {
+        while self.unseen.front().is_some_and(|unseen| unseen.times.actual_ns < until_ns) {
+            self.order(0);
+        }
+        let (mut count, mut next) = (0, position);
+        let first = self.index(position).unwrap_or(self.ordered.len());
+        for publication in self.ordered.range_mut(first..).take_while(|one| one.times.actual_ns < until_ns) {
+            publication.awaited -= 1;
+            count += u64::from(!publication.refused);
+            next += 1;
+        }
+        self.awaited -= count;
+        self.forget_settled();
+        (count, next)
+    }
+
+    /// A subscriber received an unknown message instead of the publication at `position`. Returns the sequence number
+    /// of that publication if its delivery was outstanding.
+    pub(crate) fn settle_unknown(&mut self, position: u64) -> Option<u64> {
         if position == self.end() && !self.unseen.is_empty() {
             self.order(0);
         }
-        let is_awaited = self.index(position).is_some();
-        if is_awaited {
-            self.settle(position);
-        }
-        is_awaited
+        let sequence = self.ordered[self.index(position)?].sequence;
+        self.settle(position);
+        Some(sequence)
     }
 
     /// A subscriber that has received everything before `position` ends. Returns the number of its outstanding
@@ -195,9 +253,18 @@ impl Window {
     pub(crate) fn abandon(&mut self, position: u64) -> u64 {
         let seen = self.index(position).unwrap_or(self.ordered.len());
         let not_got = self.ordered.iter_mut().skip(seen).chain(&mut self.unseen);
-        let count = not_got.map(|publication| publication.awaited -= 1).count() as u64;
+        let give_up = |publication: &mut Publication| {
+            publication.awaited -= 1;
+            u64::from(!publication.refused)
+        };
+        let count = not_got.map(give_up).sum();
         self.awaited -= count;
-        self.unseen.retain(|publication| publication.awaited > 0);
+        let refused = &mut self.refused;
+        self.unseen.retain(|publication| {
+            let is_awaited = publication.awaited > 0;
+            *refused -= usize::from(publication.refused && !is_awaited);
+            is_awaited
+        });
         self.forget_settled();
         count
     }
@@ -208,7 +275,8 @@ impl Window {
     }
 
     fn forget_settled(&mut self) {
-        while self.ordered.front().is_some_and(|oldest| oldest.awaited == 0) {
+        while let Some(oldest) = self.ordered.front().filter(|oldest| oldest.awaited == 0) {
+            self.refused -= usize::from(oldest.refused);
             self.ordered.pop_front();
             self.first += 1;
         }
@@ -339,12 +407,42 @@ mod tests {
     }
 
     #[test]
+    fn a_refused_publication_is_not_due_and_may_arrive_at_some() {
+        let mut window = window(true);
+        window.refuse(1);
+        assert_eq!((window.len(), window.awaited()), (2, 4));
+        assert!(window.matches(0, b"a") && window.matches(1, b"b"));
+        window.settle(0);
+        window.settle(1);
+        assert_eq!((window.find(b"c"), window.is_refused(1), window.awaited()), (Some(2), true, 3));
+        // The other subscriber receives the two around it.
+        [0, 1, 2].into_iter().for_each(|position| _ = window.settle(position));
+        assert_eq!((window.len(), window.awaited()), (1, 1));
+        window.settle(2);
+        window.push(b"d", Times::now(400), 1);
+        window.refuse(3);
+        assert_eq!((window.len(), window.awaited(), window.abandon(3)), (0, 0, 0));
+        window.refuse(3);
+        assert_eq!(window.len(), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_by_one_subscriber_is_due_for_the_other() {
+        let mut window = window(true);
+        assert_eq!((window.oldest_ns(), window.give_up(0, 100)), (Some(100), (0, 0)));
+        assert_eq!((window.give_up(0, 300), window.awaited()), ((2, 2), 4));
+        assert!(window.matches(0, b"a") && window.matches(2, b"c"), "the order of one publisher is known");
+        assert_eq!((window.give_up(0, 1000), window.give_up(2, 1000)), ((3, 3), (1, 3)));
+        assert_eq!((window.len(), window.awaited(), window.oldest_ns()), (0, 0, None));
+    }
+
+    #[test]
     fn an_unknown_message_settles_only_an_outstanding_delivery() {
         let mut window = window(true);
-        assert!(window.settle_unknown(0));
+        assert_eq!(window.settle_unknown(0), Some(0));
         assert!(window.matches(0, b"a"), "the other subscriber still expects it");
         window.settle(0);
-        assert!(!window.settle_unknown(5));
+        assert_eq!(window.settle_unknown(5), None);
         assert_eq!(window.len(), 2);
     }
 }

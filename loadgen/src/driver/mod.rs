@@ -45,6 +45,11 @@ pub(crate) trait Driver: Send + Sync {
         false
     }
 
+    /// The kind of messages in which payloads arrive.
+    fn payload_kind(&self) -> MessageKind {
+        MessageKind::Text
+    }
+
     /// Whether the message contains at most one item.
     fn carries_one(&self, _message: Message<'_>) -> bool {
         true

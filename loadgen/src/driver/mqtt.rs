@@ -37,6 +37,10 @@ const QUALITY: u8 = 0b110;
 type Packet<'a> = (u8, &'a [u8]);
 
 impl Driver for Mqtt {
+    fn payload_kind(&self) -> MessageKind {
+        MessageKind::Binary
+    }
+
     fn subprotocol(&self) -> Option<&str> {
         Some("mqtt")
     }

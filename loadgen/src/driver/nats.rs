@@ -23,6 +23,10 @@ enum Operation<'a> {
 }
 
 impl Driver for Nats {
+    fn payload_kind(&self) -> MessageKind {
+        MessageKind::Binary
+    }
+
     fn greeting(&self, topic: Option<&str>) -> Vec<Outgoing> {
         let subscribe = topic.map_or(String::new(), |topic| format!("SUB {topic} 1\r\n"));
         vec![(MessageKind::Binary, format!("{CONNECT}\r\n{subscribe}PING\r\n").into_bytes())]

@@ -78,15 +78,15 @@ impl Script {
     }
 
     /// Reports the payload in `rest`, the bytes after the mark.
-    fn read_payload(&self, rest: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<(), String> {
+    fn read_payload(&self, kind: MessageKind, rest: &[u8], seen: &mut dyn FnMut(Seen<'_>)) -> Result<(), String> {
         if !self.json {
-            seen(Seen::Payload(Message { kind: self.kind(), payload: rest }));
+            seen(Seen::Payload(Message { kind, payload: rest }));
             return Ok(());
         }
         let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<&RawValue>();
         match values.next() {
             Some(Ok(payload)) => {
-                seen(Seen::Payload(Message { kind: self.kind(), payload: payload.get().as_bytes() }));
+                seen(Seen::Payload(Message { kind, payload: payload.get().as_bytes() }));
                 Ok(())
             }
             Some(Err(error)) => Err(format!("payload is no JSON value: {error}")),
@@ -103,6 +103,10 @@ impl Script {
 impl Driver for Script {
     fn is_stateless(&self) -> bool {
         true
+    }
+
+    fn payload_kind(&self) -> MessageKind {
+        self.kind()
     }
 
     fn subprotocol(&self) -> Option<&str> {
@@ -126,9 +130,9 @@ impl Driver for Script {
             seen(Seen::Ready);
         } else if let Some(mark) = &self.payload_after {
             let Some(at) = text.find(&**mark) else { return Ok(()) };
-            return self.read_payload(&text.as_bytes()[at + mark.len()..], seen);
+            return self.read_payload(message.kind, &text.as_bytes()[at + mark.len()..], seen);
         } else {
-            return self.read_payload(message.payload, seen);
+            return self.read_payload(message.kind, message.payload, seen);
         }
         Ok(())
     }

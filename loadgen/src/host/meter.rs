@@ -1,9 +1,10 @@
 //! Measures elapsed time and the usage of both processes.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::host::process::Usage;
+use crate::host::starvation::Starvation;
 
 /// The cost of the measured part of a run, for server and client.
 #[derive(Clone, Copy, Debug)]
@@ -14,37 +15,48 @@ pub(crate) struct Cost {
     pub(crate) client_cpu: Duration,
     /// CPU time of the server and its memory at the end.
     pub(crate) server: Option<Usage>,
+    /// CPU time taken from this program.
+    pub(crate) starvation: Starvation,
 }
 
 /// Started when measuring begins.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    start: Instant,
+    start_ns: u64,
     client: Usage,
     server: Option<(u32, Usage)>,
+    starvation: Starvation,
+    /// The CPU that this program runs on, if it is one.
+    cpu: Option<u32>,
 }
 
 impl Meter {
-    /// Starts measuring.
+    /// Starts measuring at `start_ns`.
     ///
     /// # Errors
     /// If there is no process `server_pid`.
-    pub(crate) fn start(server_pid: Option<u32>) -> Result<Meter, Error> {
+    pub(crate) fn start(start_ns: u64, server_pid: Option<u32>, cpu: Option<u32>) -> Result<Meter, Error> {
         let server = server_pid.map(|pid| Usage::of(pid).map(|usage| (pid, usage))).transpose()?;
-        Ok(Meter { start: Instant::now(), client: Usage::own()?, server })
+        Ok(Meter { start_ns, client: Usage::own()?, server, starvation: Starvation::now(cpu), cpu })
     }
 
-    /// The cost since the start. `server` is `None` if the server has ended by now.
+    /// The cost from the start to `end_ns`, which is now or was just before. `server` is `None` if the server has ended
+    /// by now.
     ///
     /// # Errors
     /// If this process's usage can't be read.
-    pub(crate) fn stop(self) -> Result<Cost, Error> {
-        let elapsed = self.start.elapsed();
+    pub(crate) fn read(&self, end_ns: u64) -> Result<Cost, Error> {
         let client_cpu = Usage::own()?.cpu.saturating_sub(self.client.cpu);
         let server = self.server.and_then(|(pid, before)| {
             let now = Usage::of(pid).ok()?;
             Some(Usage { cpu: now.cpu.saturating_sub(before.cpu), ..now })
         });
-        Ok(Cost { elapsed, client_cpu, server })
+        let elapsed = Duration::from_nanos(end_ns.saturating_sub(self.start_ns));
+        Ok(Cost { elapsed, client_cpu, server, starvation: Starvation::now(self.cpu).since(self.starvation) })
+    }
+
+    /// The server's process id, if its usage is measured.
+    pub(crate) fn server_pid(&self) -> Option<u32> {
+        self.server.map(|(pid, _)| pid)
     }
 }

@@ -52,6 +52,7 @@ fn about(((letter, name), report): ((&str, &String), &Report)) -> String {
         Verdict::Clean => String::new(),
         Verdict::Faulty => format!(" FAULTS: {}", report.faults.counts.text()),
         Verdict::ClientBound => " client-bound: not a server figure".to_owned(),
+        Verdict::Empty => " nothing was measured".to_owned(),
     };
     let connections = count((*connections).into());
     format!("{letter}: {name}: {scenario} {url}, {connections} connections, {payload_bytes} B, {load}{verdict}")
@@ -110,7 +111,7 @@ mod tests {
     #[test]
     fn a_table_of_ratios() {
         let mut twice = outcome();
-        twice.cost.elapsed *= 2;
+        twice.measured.cost.elapsed *= 2;
         twice.load = "slower".to_owned();
         twice.findings[0].faults.skip(0, Label { sequence: 1, number: 1, topic: None });
         let names = ["a.json", "b.json"].map(str::to_owned);

@@ -34,20 +34,19 @@ fn verdict(report: &Report) -> String {
             let reasons = report.self_check.reasons.join("; ");
             ("bound", format!("Client-bound: not a server figure: {reasons}"))
         }
+        Verdict::Empty => ("bound", "Nothing was measured.".to_owned()),
     };
     format!("<p class=\"verdict {class}\">{}</p>\n", escape(&words))
 }
 
 /// The most important figures.
 fn tiles(report: &Report) -> String {
-    let honest = report.latency.honest();
     let unit = &report.unit;
-    let mut tiles = vec![
-        (format!("{unit} a second"), count(report.per_second.round() as u64)),
-        ("p50".to_owned(), microseconds(honest.p50_us)),
-        ("p99".to_owned(), microseconds(honest.p99_us)),
-        ("p99.9".to_owned(), microseconds(honest.p999_us)),
-    ];
+    let mut tiles = vec![(format!("{unit} a second"), count(report.per_second.round() as u64))];
+    if let Some(Summary { p50_us, p99_us, p999_us, .. }) = report.latency.honest() {
+        let quantiles = [("p50", p50_us), ("p99", p99_us), ("p99.9", p999_us)];
+        tiles.extend(quantiles.map(|(name, us)| (name.to_owned(), microseconds(*us))));
+    }
     if let Some(server) = &report.server {
         tiles.push((format!("{unit} a server CPU second"), count(server.per_cpu_second as u64)));
         tiles.push(("server memory".to_owned(), bytes(server.resident_bytes as f64)));
@@ -101,14 +100,14 @@ fn without_zeros(mut line: Line, scale: Scale) -> Line {
 /// Latency by share of messages: one line, or two if there is a schedule.
 fn percentiles(report: &Report) -> String {
     // The maximum is drawn at the last share that the sample can resolve.
-    let points = |summary: &Summary| {
-        let shares = summary.curve.iter().filter(|point| point.share < 1.0);
+    let points = |summary: &Option<Summary>| {
+        let shares = summary.iter().flat_map(|summary| &summary.curve).filter(|point| point.share < 1.0);
         shares.map(|point| [point.share, point.us]).collect::<Vec<_>>()
     };
     let latency = &report.latency;
     let lines = match &latency.corrected {
         None => vec![Line { name: "latency", class: 'a', points: points(&latency.uncorrected) }],
-        Some(corrected) => vec![
+        corrected @ Some(_) => vec![
             Line { name: "corrected", class: 'a', points: points(corrected) },
             Line { name: "uncorrected", class: 'b', points: points(&latency.uncorrected) },
         ],
@@ -249,7 +248,7 @@ mod tests {
         assert!(!page(&closed).contains("corrected: from intended"));
         let mut empty = closed;
         empty.history = crate::report::timeline::History::default();
-        empty.latency.uncorrected = Summary::default();
+        empty.latency.uncorrected = None;
         assert_eq!(page(&empty).matches("<svg").count(), 4);
     }
 

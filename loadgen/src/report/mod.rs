@@ -20,18 +20,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::faults::{FaultReport, Faults};
 use crate::error::Error;
-use crate::host::meter::Cost;
 use crate::report::figure::Figure;
 use crate::report::latency::Summary;
 use crate::report::recorder::Recorded;
 use crate::report::self_check::SelfCheck;
 use crate::report::timeline::History;
+use crate::scenario::run::Measured;
 
 /// The value of `schema` in the file.
 const SCHEMA: &str = "ringfeed-loadgen-report";
 
 /// Raised whenever a field is removed or changes its meaning; new fields do not raise it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The oldest version that can still be read: in it, latencies are never `null`.
+const VERSION_MIN: u32 = 1;
 
 /// All results of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +81,19 @@ pub(crate) enum Verdict {
     Faulty,
     /// No faults, but the load generator was the bottleneck.
     ClientBound,
+    /// No faults, and nothing was measured.
+    Empty,
+}
+
+impl Verdict {
+    fn of(count: u64, faults: u64, client_bound: bool) -> Verdict {
+        match (faults, client_bound) {
+            (1.., _) => Verdict::Faulty,
+            (0, _) if count == 0 => Verdict::Empty,
+            (0, true) => Verdict::ClientBound,
+            (0, false) => Verdict::Clean,
+        }
+    }
 }
 
 /// From publishing to receipt.
@@ -85,8 +101,8 @@ pub(crate) enum Verdict {
 pub(crate) struct LatencyReport {
     /// From the scheduled time. `None` in a closed loop, which has no schedule.
     pub(crate) corrected: Option<Summary>,
-    /// From the time the message was passed to the kernel.
-    pub(crate) uncorrected: Summary,
+    /// From the time the message was passed to the kernel. `None` if nothing was measured.
+    pub(crate) uncorrected: Option<Summary>,
     /// From the scheduled time, on the watched topic only. The other fields do not include its messages.
     #[serde(default)]
     pub(crate) watched: Option<Summary>,
@@ -96,16 +112,16 @@ pub(crate) struct LatencyReport {
 }
 
 impl LatencyReport {
-    /// The latency to rely on: corrected if there is a schedule.
-    pub(crate) fn honest(&self) -> &Summary {
-        self.corrected.as_ref().unwrap_or(&self.uncorrected)
+    /// The latency to rely on: corrected if there is a schedule. `None` if nothing was measured.
+    pub(crate) fn honest(&self) -> Option<&Summary> {
+        self.corrected.as_ref().or(self.uncorrected.as_ref())
     }
 
     /// All latencies that were measured, each with its name and the time that it runs from.
     pub(crate) fn named(&self) -> Vec<(&'static str, &'static str, &Summary)> {
         let all = [
             ("corrected", "intended", self.corrected.as_ref()),
-            ("uncorrected", "actual", Some(&self.uncorrected)),
+            ("uncorrected", "actual", self.uncorrected.as_ref()),
             ("watched", "intended", self.watched.as_ref()),
             ("acknowledged", "actual", self.acknowledged.as_ref()),
         ];
@@ -138,8 +154,7 @@ pub(crate) struct Outcome {
     pub(crate) counts: Vec<u64>,
     /// One entry per worker.
     pub(crate) findings: Vec<Findings>,
-    pub(crate) cost: Cost,
-    pub(crate) history: History,
+    pub(crate) measured: Measured,
     /// Figures that only this scenario reports, in the order shown.
     pub(crate) figures: Vec<Figure>,
 }
@@ -163,29 +178,26 @@ fn merged(findings: Vec<Findings>) -> Findings {
 
 impl Report {
     pub(crate) fn new(outcome: Outcome) -> Report {
-        let (counts, cost) = (&outcome.counts, outcome.cost);
+        let counts = &outcome.counts;
+        let Measured { cost, history, pauses } = outcome.measured;
         let Findings { recorded, faults } = merged(outcome.findings);
         let count: u64 = counts.iter().sum();
         let seconds = cost.elapsed.as_secs_f64();
         let slowest = counts.iter().min().copied().unwrap_or(0);
-        let self_check = SelfCheck::of(&recorded);
+        let self_check = SelfCheck::of(&recorded, pauses, &cost);
         Report {
             schema: SCHEMA.to_owned(),
             version: VERSION,
             loadgen: env!("CARGO_PKG_VERSION").to_owned(),
             finished_at: humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-            verdict: match (faults.sum(), self_check.client_bound) {
-                (1.., _) => Verdict::Faulty,
-                (0, true) => Verdict::ClientBound,
-                (0, false) => Verdict::Clean,
-            },
+            verdict: Verdict::of(count, faults.sum(), self_check.client_bound),
             connections: counts.len() as u32,
             seconds,
             count,
             per_second: ratio(count as f64, seconds),
             latency: LatencyReport {
-                corrected: outcome.open_loop.then(|| recorded.corrected.summary()),
-                uncorrected: recorded.uncorrected.summary(),
+                corrected: recorded.corrected.summary_if_any().filter(|_| outcome.open_loop),
+                uncorrected: recorded.uncorrected.summary_if_any(),
                 watched: recorded.watched.summary_if_any(),
                 acknowledged: recorded.acknowledged.summary_if_any(),
             },
@@ -209,7 +221,7 @@ impl Report {
             load: outcome.load,
             unit: outcome.unit.to_owned(),
             figures: outcome.figures,
-            history: outcome.history,
+            history,
         }
     }
 
@@ -248,10 +260,25 @@ fn parse(text: &str) -> Result<Report, String> {
     }
     let not_a_report = |error| format!("not a report of loadgen: {error}");
     let head: Head = serde_json::from_str(text).map_err(not_a_report)?;
-    if (head.schema.as_str(), head.version) != (SCHEMA, VERSION) {
+    if head.schema != SCHEMA || !(VERSION_MIN..=VERSION).contains(&head.version) {
         return Err(format!("it is {} {}, expected {SCHEMA} {VERSION}", head.schema, head.version));
     }
     serde_json::from_str(text).map_err(not_a_report)
+}
+
+/// Fails now rather than after a run if `path` can't be written.
+///
+/// # Errors
+/// If it can't be.
+pub(crate) fn check_writable(path: &Path) -> Result<(), Error> {
+    let is_new = !path.exists();
+    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
+    opened.map_err(|error| Error::new(format!("can't write {}: {error}", path.display())))?;
+    if is_new {
+        // A run that can't be measured leaves no file.
+        let _ = std::fs::remove_file(path);
+    }
+    Ok(())
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
@@ -269,7 +296,10 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::check::faults::Label;
+    use crate::host::heartbeat::Pauses;
+    use crate::host::meter::Cost;
     use crate::host::process::Usage;
+    use crate::host::starvation::Starvation;
     use crate::report::recorder::Times;
     use crate::report::timeline::Tick;
 
@@ -300,16 +330,20 @@ pub(crate) mod tests {
             open_loop: true,
             unit: "deliveries",
             counts: vec![300, 400, 500],
-            cost: Cost {
-                elapsed: Duration::from_secs(2),
-                client_cpu: Duration::from_secs(1),
-                server: Some(Usage { cpu: Duration::from_millis(1200), resident_bytes: 5_000_000 }),
-            },
-            history: History {
-                tick_s: 1.0,
-                measured_from_s: 1.0,
-                measured_to_s: 3.0,
-                ticks: [1.0, 2.0, 3.0].map(tick).to_vec(),
+            measured: Measured {
+                cost: Cost {
+                    elapsed: Duration::from_secs(2),
+                    client_cpu: Duration::from_secs(1),
+                    server: Some(Usage { cpu: Duration::from_millis(1200), resident_bytes: 5_000_000 }),
+                    starvation: Starvation::default(),
+                },
+                history: History {
+                    tick_s: 1.0,
+                    measured_from_s: 1.0,
+                    measured_to_s: 3.0,
+                    ticks: [1.0, 2.0, 3.0].map(tick).to_vec(),
+                },
+                pauses: Pauses::default(),
             },
             figures: vec![Figure::new("away", 2.5, "s")],
             findings: vec![Findings { recorded, faults: Faults::new(Duration::MAX) }],
@@ -325,9 +359,9 @@ pub(crate) mod tests {
         assert_eq!((server.cpu_ns_each, server.per_cpu_second, server.cpus), (1e6, 1000.0, 0.6));
         let LatencyReport { corrected, uncorrected, watched, acknowledged } = &report.latency;
         assert_eq!((watched, acknowledged), (&None, &None));
-        assert!((uncorrected.p50_us - 500.0).abs() < 1.0);
+        assert!((uncorrected.as_ref().unwrap().p50_us - 500.0).abs() < 1.0);
         assert!((corrected.as_ref().unwrap().p50_us - 1400.0).abs() < 2.0);
-        assert_eq!(report.latency.honest(), corrected.as_ref().unwrap());
+        assert_eq!(report.latency.honest(), corrected.as_ref());
     }
 
     #[test]
@@ -354,7 +388,16 @@ pub(crate) mod tests {
     fn a_closed_loop_has_one_latency() {
         let latency = Report::new(Outcome { open_loop: false, ..outcome() }).latency;
         assert_eq!(latency.corrected, None);
-        assert_eq!(latency.honest(), &latency.uncorrected);
+        assert_eq!(latency.honest(), latency.uncorrected.as_ref());
+    }
+
+    #[test]
+    fn a_run_without_messages_is_empty_and_has_no_latency() {
+        let mut outcome = Outcome { counts: vec![0, 0], ..outcome() };
+        outcome.findings[0].recorded = Recorded::new();
+        let report = Report::new(outcome);
+        assert_eq!((report.verdict, report.latency.honest()), (Verdict::Empty, None));
+        assert!(serde_json::to_string(&report).unwrap().contains("\"corrected\":null,\"uncorrected\":null"));
     }
 
     #[test]
@@ -385,7 +428,7 @@ pub(crate) mod tests {
         two.findings.extend(outcome().findings);
         two.findings[1].faults.refused("503");
         let report = Report::new(two);
-        assert_eq!((report.latency.uncorrected.count, report.faults.counts.refused), (2000, 1));
+        assert_eq!((report.latency.uncorrected.unwrap().count, report.faults.counts.refused), (2000, 1));
     }
 
     #[test]
@@ -393,8 +436,10 @@ pub(crate) mod tests {
         let report = Report::new(outcome());
         let text = serde_json::to_string_pretty(&report).unwrap();
         assert_eq!(parse(&text), Ok(report));
-        let newer = text.replacen("\"version\": 1", "\"version\": 2", 1);
-        assert_eq!(parse(&newer).unwrap_err(), "it is ringfeed-loadgen-report 2, expected ringfeed-loadgen-report 1");
+        let of_version = |version| text.replacen("\"version\": 2", &format!("\"version\": {version}"), 1);
+        assert_eq!(parse(&of_version(1)).unwrap().version, 1);
+        let newer = parse(&of_version(3)).unwrap_err();
+        assert_eq!(newer, "it is ringfeed-loadgen-report 3, expected ringfeed-loadgen-report 2");
         assert!(parse("{}").unwrap_err().starts_with("not a report of loadgen: "));
     }
 }

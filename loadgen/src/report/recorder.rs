@@ -40,10 +40,16 @@ pub(crate) struct Recorder {
     /// Number of this tick.
     tick: u64,
     thread_time: ThreadTime,
-    /// Faults reported in ticks so far.
+    /// Faults reported in ticks so far, and all of them.
     faults: u64,
+    total_faults: u64,
     /// Time at which the first bytes of this turn were received.
     woken_ns: Option<u64>,
+    /// Messages received in this turn.
+    turn_messages: u64,
+    /// The time and the thread's CPU time when the worker had nothing more to expect, with the time of the last
+    /// message.
+    idle: Option<(u64, u64, ThreadTime)>,
 }
 
 /// Figures of the measured part of a run, of one worker or of all.
@@ -55,7 +61,7 @@ pub(crate) struct Recorded {
     pub(crate) uncorrected: Latencies,
     /// From the intended time to the actual time.
     pub(crate) lateness: Latencies,
-    /// Time that received messages waited in this program: one entry per turn of the loop.
+    /// Time that received messages waited in this program.
     pub(crate) backlog: Latencies,
     /// From the intended time to receipt, on the watched topic, which is not in the others.
     pub(crate) watched: Latencies,
@@ -101,7 +107,10 @@ impl Recorder {
             tick: timeline.tick_at(timeline.now_ns()),
             thread_time: ThreadTime::now(),
             faults: 0,
+            total_faults: 0,
             woken_ns: None,
+            turn_messages: 0,
+            idle: None,
             timeline,
         }
     }
@@ -118,13 +127,24 @@ impl Recorder {
         self.measured_from = Some((self.now_ns(), ThreadTime::now()));
     }
 
-    /// Ends the measured part.
-    pub(crate) fn stop_measuring(&mut self) {
+    /// The last message came at `last_ns`, and the worker only waits in case that others come.
+    pub(crate) fn on_idle(&mut self, last_ns: u64) {
+        if self.idle.is_none_or(|(known_ns, ..)| known_ns != last_ns) {
+            self.idle = Some((last_ns, self.now_ns(), ThreadTime::now()));
+        }
+    }
+
+    /// Ends the measured part, in which the last message came at `last_ns`, and hands in the last tick.
+    pub(crate) fn stop_measuring(&mut self, last_ns: u64) {
         self.count_up();
         let Some((from_ns, thread_from)) = self.measured_from.take() else { return };
-        let elapsed_ns = self.now_ns() - from_ns;
-        let busy_ns = ThreadTime::now().since(thread_from).busy_ns();
+        let idle = self.idle.filter(|(known_ns, ..)| *known_ns == last_ns);
+        let (until_ns, thread_until) =
+            idle.map_or_else(|| (self.now_ns(), ThreadTime::now()), |(_, at_ns, time)| (at_ns, time));
+        let elapsed_ns = until_ns.saturating_sub(from_ns);
+        let busy_ns = thread_until.since(thread_from).busy_ns();
         self.recorded.busy_share = if elapsed_ns > 0 { busy_ns as f64 / elapsed_ns as f64 } else { 0.0 };
+        self.hand_in(self.tick + 1, self.total_faults);
     }
 
     /// A message with these times was passed to the kernel, and only this program could have delayed it.
@@ -157,13 +177,14 @@ impl Recorder {
 
     /// Records the tallied messages.
     fn count_up(&mut self) {
-        let Recorder { recorded, tally, part, .. } = self;
+        let Recorder { recorded, tally, part, turn_messages, .. } = self;
         tally.drain(|times, now_ns, count| {
             let corrected_ns = now_ns.saturating_sub(times.intended_ns);
             recorded.corrected.record_many(corrected_ns, count);
             recorded.uncorrected.record_many(now_ns.saturating_sub(times.actual_ns), count);
             part.latencies.record_many(corrected_ns, count);
             part.count += count;
+            *turn_messages += count;
         });
     }
 
@@ -172,9 +193,11 @@ impl Recorder {
         self.count_up();
         let now_ns = self.now_ns();
         if let Some(woken_ns) = self.woken_ns.take() {
-            self.recorded.backlog.record(now_ns - woken_ns);
+            self.recorded.backlog.record_many(now_ns - woken_ns, self.turn_messages.max(1));
         }
+        self.turn_messages = 0;
         self.part.connections = connections;
+        self.total_faults = faults;
         let tick = self.timeline.tick_at(now_ns);
         if tick > self.tick {
             self.hand_in(tick, faults);
@@ -245,12 +268,44 @@ mod tests {
         let mut recorder = recorder();
         recorder.start_measuring();
         while recorder.now_ns() < 30_000_000 {}
-        recorder.stop_measuring();
+        recorder.stop_measuring(0);
         let share = recorder.recorded.busy_share;
         assert!(share > 0.5, "{share}");
         let mut all = Recorded::new();
         all.merge(&recorder.recorded);
         assert_eq!(all.busy_share, share);
+    }
+
+    #[test]
+    fn the_wait_after_the_last_message_is_not_measured() {
+        let mut recorder = recorder();
+        recorder.start_measuring();
+        while recorder.now_ns() < 30_000_000 {}
+        recorder.on_idle(7);
+        std::thread::sleep(Duration::from_millis(200));
+        recorder.on_idle(7);
+        recorder.stop_measuring(7);
+        assert!(recorder.recorded.busy_share > 0.3, "{}", recorder.recorded.busy_share);
+    }
+
+    #[test]
+    fn a_backlog_counts_for_each_message() {
+        let mut recorder = recorder();
+        recorder.woken(0);
+        (0..5).for_each(|_| recorder.received(Times::now(1), 2));
+        recorder.turn_over(1, 0);
+        assert_eq!(recorder.recorded.backlog.count(), 5);
+    }
+
+    #[test]
+    fn the_last_tick_is_in_the_history() {
+        let mut recorder = recorder();
+        recorder.start_measuring();
+        recorder.received(Times::now(0), 5000);
+        recorder.turn_over(2, 3);
+        recorder.stop_measuring(0);
+        let ticks = recorder.timeline.history().ticks;
+        assert_eq!((ticks.len(), ticks[0].per_second, ticks[0].faults), (1, 10.0, 3));
     }
 
     #[test]

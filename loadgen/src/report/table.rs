@@ -4,7 +4,7 @@ use crate::check::faults::FaultReport;
 use crate::report::figure::Figure;
 use crate::report::latency::Summary;
 use crate::report::text::{bytes, count, microseconds, quantity};
-use crate::report::{Report, ServerReport};
+use crate::report::{Report, ServerReport, Verdict};
 
 /// Width of the label column.
 const LABEL: usize = 24;
@@ -14,7 +14,7 @@ pub(crate) fn of_run(report: &Report) -> String {
     let Report { scenario, url, payload_bytes, load, unit, latency, .. } = report;
     let mut lines = vec![
         format!("{scenario} {url}: {} connections, {payload_bytes} B, {load}", count(report.connections.into())),
-        line(unit, &format!("{} in {:.2} s, {} a second", count(report.count), report.seconds, rate(report))),
+        line(unit, &amount(report)),
         line("latency", &columns(["mean", "p50", "p90", "p99", "p99.9", "max"].map(str::to_owned))),
     ];
     let named = latency.named().into_iter();
@@ -27,6 +27,9 @@ pub(crate) fn of_run(report: &Report) -> String {
     if report.self_check.client_bound {
         lines.push(format!("client-bound: not a server figure: {}", report.self_check.reasons.join("; ")));
     }
+    if report.verdict == Verdict::Empty {
+        lines.push("nothing was measured: is the run too short, or the rate too low?".to_owned());
+    }
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
@@ -34,8 +37,15 @@ fn line(label: &str, text: &str) -> String {
     format!("  {label:<width$} {text}", width = LABEL - 1)
 }
 
-fn rate(report: &Report) -> String {
-    count(report.per_second.round() as u64)
+/// How much was counted. Connections that are held have no rate.
+fn amount(report: &Report) -> String {
+    match &*report.scenario {
+        "idle" => format!("{} for {:.2} s", count(report.count), report.seconds),
+        _ => {
+            let rate = count(report.per_second.round() as u64);
+            format!("{} in {:.2} s, {rate} a second", count(report.count), report.seconds)
+        }
+    }
 }
 
 fn columns(cells: [String; 6]) -> String {

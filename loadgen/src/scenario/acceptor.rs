@@ -1,5 +1,5 @@
 //! A minimal server that answers the opening handshake and then holds the connection, as the peer for client
-//! measurements with a million connections. It speaks no protocol beyond the handshake.
+//! measurements with a million connections. Beyond the handshake it only answers pings.
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use ringfeed::buf::ConnId;
-use ringfeed::proto::{RequestHead, Upgrade, decode_request_head, encode_accept};
+use ringfeed::proto::{
+    Decoder, Event, Opcode, RequestHead, Role, Upgrade, decode_request_head, encode_accept, encode_frame,
+};
 use ringfeed::ring::{ACCEPTS_MAX, Completion, FixedFd, Op, Ring, SendNow, Token, Uring, UringConfig};
 use socket2::{Domain, Socket, Type};
 
@@ -18,6 +20,9 @@ use crate::wire::sockets::raise_descriptor_limit;
 
 /// Length of the kernel's accept queue.
 const BACKLOG: i32 = 65_535;
+
+/// Longest message of a client: it sends none.
+const MESSAGE_BYTES_MAX: u32 = 1024;
 
 /// Longest wait of one turn.
 const TURN: Duration = Duration::from_secs(1);
@@ -105,7 +110,7 @@ impl Acceptor {
         }
     }
 
-    /// Ignores bytes after the request.
+    /// Answers the request and, after it, pings.
     fn on_recv(&mut self, completion: Completion) {
         let slot = completion.token.slot();
         if let Some(piece) = completion.received {
@@ -113,6 +118,7 @@ impl Acceptor {
             request.extend_from_slice(self.ring.received(&piece));
             self.ring.release(piece);
             match decode_request_head(&request) {
+                _ if request.first().is_some_and(|first| first & 0x80 != 0) => self.answer_pings(slot, &mut request),
                 Ok(Some((head, _))) => self.answers.extend(answer(&head).map(|answer| (slot, answer))),
                 Ok(None) => _ = self.partial.insert(slot, request),
                 Err(_) => {}
@@ -126,6 +132,19 @@ impl Acceptor {
                 self.partial.remove(&slot);
                 self.ring.submit_close(FixedFd(slot), token(Op::Close, slot));
             }
+        }
+    }
+
+    /// Answers the pings in `frames`. A ping is so short that it arrives whole.
+    fn answer_pings(&mut self, slot: u32, mut frames: &mut [u8]) {
+        let (mut decoder, mut pongs) = (Decoder::new(Role::Server, MESSAGE_BYTES_MAX), Vec::new());
+        while let Ok(Some(event)) = decoder.decode(&mut frames) {
+            if let Event::Ping(payload) = event {
+                encode_frame(&mut pongs, Opcode::Pong, payload, None);
+            }
+        }
+        if !pongs.is_empty() {
+            self.answers.push((slot, pongs));
         }
     }
 

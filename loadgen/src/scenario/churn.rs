@@ -32,19 +32,19 @@ pub(crate) fn run(options: &ChurnOptions) -> Result<Report, Error> {
     }
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
-    let mut run = Run::start(common, feed::UNIT);
+    let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(common, topics, *connections, publishing.publishers, run.recorder());
+    let feed = Feed::new(common, clients.payload_kind(), topics, *connections, publishing.publishers, run.recorder());
     let mut churn = Churn::new(options, feed);
     clients.connect(0..*connections, &mut churn)?;
     clients.connect_publishers(&mut churn)?;
     churn.leaving.start(churn.feed.deliveries.recorder.now_ns());
 
     let pace = || Pace::new(Some(*rate), None);
-    feed::run_for(&mut churn, common.warmup, pace(), &mut clients);
+    feed::run_for(&mut churn, common.warmup, pace(), &mut clients, &mut run);
     churn.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut churn, common.duration, pace(), &mut clients);
+    feed::run_for(&mut churn, common.duration, pace(), &mut clients, &mut run);
     let figures = churn.figures();
     let load = format!("{rate} publications a second while {leave_rate} a second leave and return");
     feed::report(run, churn.feed, common, "churn", load, true, figures)
@@ -153,7 +153,15 @@ impl Sink for Churn {
     }
 
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
-        self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns);
+        self.feed.deliveries.on_message(client, incoming.message, None, incoming.now_ns);
+    }
+
+    fn on_acknowledged(&mut self, latency_ns: u64, now_ns: u64) {
+        self.feed.deliveries.on_acknowledged(latency_ns, now_ns);
+    }
+
+    fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
+        self.feed.deliveries.on_refused(topic, number, reason);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {

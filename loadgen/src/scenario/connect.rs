@@ -8,6 +8,7 @@ use crate::check::faults::Faults;
 use crate::check::topics::Topics;
 use crate::cli::ConnectScenarioOptions;
 use crate::error::Error;
+use crate::host::interrupt;
 use crate::host::pin;
 use crate::report::recorder::{Recorder, Times};
 use crate::report::{Findings, Outcome, Report};
@@ -31,7 +32,7 @@ const HOPELESS: Duration = Duration::from_secs(3);
 pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
-    let mut run = Run::start(common, UNIT);
+    let mut run = Run::start(common, UNIT)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
     let mut clients = Clients::new(common, topics, options.connections, None)?;
     let mut connecting = Connecting::new(options, run.recorder());
@@ -42,8 +43,9 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
     connecting.start_measuring();
     run.start_measuring()?;
     connecting.run_for(common.duration, Schedule::new(options, common.duration), &mut clients);
-    connecting.recorder.stop_measuring();
-    let (cost, history) = run.stop_measuring()?;
+    let last_ns = connecting.recorder.now_ns();
+    connecting.recorder.stop_measuring(last_ns);
+    let measured = run.stop_measuring(last_ns)?;
     Ok(Report::new(Outcome {
         scenario: "connect",
         url: common.url.to_string(),
@@ -53,8 +55,7 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
         unit: UNIT,
         counts: connecting.counts,
         findings: vec![Findings { recorded: connecting.recorder.recorded, faults: connecting.faults }],
-        cost,
-        history,
+        measured,
         figures: Vec::new(),
     }))
 }
@@ -165,14 +166,17 @@ impl Connecting {
     fn run_for(&mut self, duration: Duration, mut schedule: Schedule, clients: &mut Clients) {
         let end = Instant::now() + duration;
         schedule.start_ns = self.recorder.now_ns();
-        let goes_on = |connecting: &Connecting| Instant::now() < end && !connecting.is_hopeless();
+        let goes_on =
+            |connecting: &Connecting| Instant::now() < end && !connecting.is_hopeless() && !interrupt::has_come();
         while goes_on(self) || clients.opening_count() > 0 {
             self.close_ready(clients);
             if goes_on(self) {
                 self.open_due(&mut schedule, clients);
             }
             let now_ns = self.recorder.now_ns();
-            let due = schedule.next_ns().map(|next_ns| Duration::from_nanos(next_ns.saturating_sub(now_ns)));
+            // Without a free client, or after the end, the schedule waits for handshakes.
+            let due = schedule.next_ns().filter(|_| goes_on(self) && !self.free.is_empty());
+            let due = due.map(|next_ns| Duration::from_nanos(next_ns.saturating_sub(now_ns)));
             clients.turn(due.unwrap_or(TURN).min(TURN), self);
             self.recorder.turn_over(clients.opening_count().into(), self.faults.sum());
         }
@@ -224,12 +228,20 @@ impl Sink for Connecting {
 
     fn on_ready(&mut self, client: u32, _ready: Ready, now_ns: u64) {
         (self.last_ready_ns, self.has_failed) = (now_ns, false);
-        self.recorder.received(self.times[client as usize], now_ns);
+        let times = self.times[client as usize];
+        self.recorder.received(times, now_ns);
+        self.faults.handshake_took(client, now_ns.saturating_sub(times.actual_ns));
         self.counts[client as usize] += 1;
         self.done.push(client);
     }
 
     fn on_message(&mut self, _client: u32, _incoming: Incoming<'_>, _out: Out<'_>) {}
+
+    fn on_overdue(&mut self, client: u32, reason: &str) {
+        self.has_failed = true;
+        self.faults.unresponsive(client, reason);
+        self.gone.push_back(client);
+    }
 
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str) {
         self.on_failure(client, reason);

@@ -34,18 +34,18 @@ pub(crate) fn run(options: &DrainOptions) -> Result<Report, Error> {
     let server_pid =
         common.server_pid.ok_or_else(|| Error::new("no server to stop: give its process id with --server-pid"))?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
-    let mut run = Run::start(common, feed::UNIT);
+    let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(common, topics, *connections, publishing.publishers, run.recorder());
+    let feed = Feed::new(common, clients.payload_kind(), topics, *connections, publishing.publishers, run.recorder());
     let mut drain =
         Drain { feed, connections: *connections, stopped: None, closed_after: Vec::new(), closed_otherwise: 0 };
     clients.connect(0..*connections, &mut drain)?;
     clients.connect_publishers(&mut drain)?;
 
-    feed::run_for(&mut drain, common.warmup, Pace::new(Some(*rate), None), &mut clients);
+    feed::run_for(&mut drain, common.warmup, Pace::new(Some(*rate), None), &mut clients, &mut run);
     drain.feed.deliveries.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut drain, common.duration, Pace::new(Some(*rate), None), &mut clients);
+    feed::run_for(&mut drain, common.duration, Pace::new(Some(*rate), None), &mut clients, &mut run);
     drain.publish_last(&mut clients);
     stop(server_pid)?;
     drain.stopped = Some(Instant::now());
@@ -77,7 +77,7 @@ impl Drain {
     /// Publishes one more message, and waits only until the server has acknowledged it.
     fn publish_last(&mut self, clients: &mut Clients) {
         feed::publish_one(self, clients);
-        while clients.unanswered() > 0 && !self.feed.is_over() {
+        while clients.unanswered() > 0 && !self.feed.is_over() && !self.feed.deliveries.is_idle_for_long() {
             clients.turn(TURN, self);
         }
     }
@@ -89,7 +89,7 @@ impl Drain {
             clients.turn(TURN, self);
             self.feed.deliveries.turn_over();
         }
-        self.feed.deliveries.give_up();
+        self.feed.deliveries.give_up_all();
     }
 
     fn gone(&self) -> u32 {
@@ -172,7 +172,15 @@ impl Sink for Drain {
     }
 
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
-        self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns);
+        self.feed.deliveries.on_message(client, incoming.message, None, incoming.now_ns);
+    }
+
+    fn on_acknowledged(&mut self, latency_ns: u64, now_ns: u64) {
+        self.feed.deliveries.on_acknowledged(latency_ns, now_ns);
+    }
+
+    fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
+        self.feed.deliveries.on_refused(topic, number, reason);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {

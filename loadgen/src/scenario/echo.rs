@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use ringfeed::proto::{DeflateConfig, Deflater, Message, MessageKind, WindowBits, encode_message};
 
 use crate::check::faults::{Faults, Label};
-use crate::check::payload::{self, Stamp};
+use crate::check::payload::{self, RunName, Stamp};
 use crate::check::topics::Topics;
 use crate::cli::EchoOptions;
 use crate::error::Error;
+use crate::host::interrupt;
 use crate::host::pin;
 use crate::report::recorder::{Recorder, Times};
 use crate::report::{Findings, Outcome, Report};
@@ -25,26 +26,33 @@ const UNIT: &str = "round trips";
 /// message is detected, whole or in part, and a whole one with its owner.
 const CONN_SHIFT: u32 = 40;
 
+/// Interval of checks for stalled connections, as a share of the timeout.
+const LOOKS_PER_PATIENCE: u32 = 10;
+
+/// Most bytes of messages in flight.
+const IN_FLIGHT_BYTES_MAX: u64 = 8 << 30;
+
 /// Runs the scenario.
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     let common = &options.common;
+    check_memory(options)?;
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
     let mut clients = Clients::new(common, topics, options.connections, None)?;
-    let mut run = Run::start(common, UNIT);
+    let mut run = Run::start(common, UNIT)?;
     let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
     let mut trips = Trips::new(options, kind, run.recorder());
     clients.connect(0..options.connections, &mut trips)?;
 
-    trips.run_for(common.warmup, &mut clients);
+    trips.run_for(common.warmup, &mut clients, &mut run);
     trips.start_measuring();
     run.start_measuring()?;
-    trips.run_for(common.duration, &mut clients);
-    trips.recorder.stop_measuring();
-    let (cost, history) = run.stop_measuring()?;
+    trips.run_for(common.duration, &mut clients, &mut run);
+    trips.recorder.stop_measuring(trips.last_ns);
+    let measured = run.stop_measuring(trips.last_ns)?;
 
     let Trips { counts, recorder, faults, .. } = trips;
     Ok(Report::new(Outcome {
@@ -56,10 +64,24 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
         unit: UNIT,
         counts,
         findings: vec![Findings { recorded: recorder.recorded, faults }],
-        cost,
-        history,
+        measured,
         figures: Vec::new(),
     }))
+}
+
+/// Every message in flight is kept, to be compared with its echo.
+fn check_memory(options: &EchoOptions) -> Result<(), Error> {
+    let EchoOptions { common, connections, pipeline, .. } = options;
+    let bytes = u64::from(*connections).saturating_mul(u64::from(*pipeline)).saturating_mul(u64::from(common.size));
+    if bytes > IN_FLIGHT_BYTES_MAX {
+        return Err(Error::new(format!(
+            "{connections} connections with {pipeline} messages of {} B in flight need {} GB of memory: lower \
+             --connections, --pipeline or --size",
+            common.size,
+            bytes >> 30
+        )));
+    }
+    Ok(())
 }
 
 /// The messages in flight on each connection.
@@ -78,9 +100,12 @@ struct Trips {
     counts: Vec<u64>,
     recorder: Recorder,
     faults: Faults,
-    /// Outstanding echoes are given up if none arrives for this long.
+    /// A connection that receives nothing for this long no longer expects the echoes due by then.
     patience: Duration,
-    last_progress_ns: u64,
+    next_look_ns: u64,
+    /// Time of the last message sent or received.
+    last_ns: u64,
+    run: RunName,
 }
 
 /// Messages of one connection. Message `n` is at index `n` modulo the pipeline length.
@@ -89,6 +114,12 @@ struct Conn {
     /// Numbers of the next message to send and of the next echo.
     next_sent: u64,
     next_back: u64,
+    /// Echoes of messages with a lower number were given up: they may come or not.
+    given_up: u64,
+    /// Time of the last echo.
+    heard_ns: u64,
+    /// It has received nothing since it counted as stalled.
+    is_stalled: bool,
     closed: bool,
 }
 
@@ -100,12 +131,15 @@ struct UnderWay {
 impl Conn {
     fn new(index: u32, pipeline: u32, payload_bytes: u32) -> Conn {
         let mut payload = vec![0; payload_bytes as usize].into_boxed_slice();
-        payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
+        payload::write(&mut payload, Stamp { run: 0, sequence: 0, time_ns: 0 });
         let first = u64::from(index) << CONN_SHIFT;
         Conn {
             pipeline: (0..pipeline).map(|_| UnderWay { payload: payload.clone(), sent_ns: 0 }).collect(),
             next_sent: first,
             next_back: first,
+            given_up: first,
+            heard_ns: 0,
+            is_stalled: false,
             closed: false,
         }
     }
@@ -162,28 +196,41 @@ impl Trips {
             recorder,
             faults: Faults::new(common.tolerance.late),
             patience: common.tolerance.patience,
-            last_progress_ns: 0,
+            next_look_ns: 0,
+            last_ns: 0,
+            run: payload::random_run(),
         }
     }
 
     /// Keeps every connection busy for `duration`, then waits for all echoes.
-    fn run_for(&mut self, duration: Duration, clients: &mut Clients) {
+    fn run_for(&mut self, duration: Duration, clients: &mut Clients, run: &mut Run) {
         let end = Instant::now() + duration;
-        let now_ns = self.recorder.now_ns();
         self.sending = true;
-        self.last_progress_ns = now_ns;
-        for conn in 0..self.conns.len() as u32 {
-            let out = clients.out(conn);
-            self.send_due(conn, now_ns, out.bytes, out.keys);
-        }
+        self.send_on_all(clients);
         while !self.is_done() {
-            if self.is_stalled() {
-                return self.give_up();
-            }
-            self.sending = Instant::now() < end;
+            self.sending = Instant::now() < end && !interrupt::has_come();
             let left = end.saturating_duration_since(Instant::now());
+            let last_ns = self.last_ns;
             clients.turn(TURN.min(left.max(Duration::from_millis(1))), self);
+            if self.give_up_stalled() {
+                self.send_on_all(clients);
+            }
             self.turn_over();
+            if self.last_ns == last_ns {
+                run.on_idle(last_ns);
+                self.recorder.on_idle(last_ns);
+            }
+        }
+    }
+
+    /// Fills all pipelines.
+    fn send_on_all(&mut self, clients: &mut Clients) {
+        let now_ns = self.recorder.now_ns();
+        for conn in 0..self.conns.len() as u32 {
+            if self.has_room(conn) {
+                let out = clients.out(conn);
+                self.send_due(conn, now_ns, out.bytes, out.keys);
+            }
         }
     }
 
@@ -200,13 +247,18 @@ impl Trips {
         self.recorder.start_measuring();
     }
 
+    fn has_room(&self, conn: u32) -> bool {
+        let conn = &self.conns[conn as usize];
+        self.sending && !conn.closed && conn.next_sent - conn.next_back < conn.pipeline.len() as u64
+    }
+
     /// Fills the pipeline of `conn`, unless the run is ending.
     fn send_due(&mut self, conn: u32, now_ns: u64, out: &mut Vec<u8>, keys: &mut MaskingKeys) {
-        let conn = &mut self.conns[conn as usize];
-        while self.sending && !conn.closed && conn.next_sent - conn.next_back < conn.pipeline.len() as u64 {
+        while self.has_room(conn) {
+            let conn = &mut self.conns[conn as usize];
             let sequence = conn.next_sent;
             let place = conn.place(sequence);
-            payload::write_stamp(&mut place.payload, Stamp { sequence, time_ns: now_ns });
+            payload::write_stamp(&mut place.payload, Stamp { run: self.run, sequence, time_ns: now_ns });
             place.sent_ns = now_ns;
             let (message, mask) = (Message { kind: self.kind, payload: &place.payload }, Some(keys.next()));
             match &mut self.deflate {
@@ -215,6 +267,7 @@ impl Trips {
             }
             conn.next_sent += 1;
             self.under_way += 1;
+            self.last_ns = now_ns;
         }
     }
 
@@ -241,16 +294,22 @@ impl Trips {
         self.recorder.received(Times::now(sent_ns), now_ns);
         self.faults.took(number, now_ns.saturating_sub(sent_ns));
         self.counts[number as usize] += 1;
-        self.last_progress_ns = now_ns;
+        let conn = &mut self.conns[number as usize];
+        (conn.heard_ns, conn.is_stalled) = (now_ns, false);
+        self.last_ns = now_ns;
     }
 
     /// Names the fault: `message` arrived instead of message `next`.
     fn on_unexpected(&mut self, number: u32, next: u64, message: Message<'_>, now_ns: u64) {
         let conn = &mut self.conns[number as usize];
         let first = u64::from(number) << CONN_SHIFT;
-        let stamp = payload::read(message.payload).filter(|_| message.kind == self.kind);
-        match stamp {
-            Some(Stamp { sequence, time_ns }) if (first..next).contains(&sequence) => {
+        let stamp = payload::read(message.payload);
+        if stamp.is_some_and(|stamp| stamp.run != self.run) {
+            return self.faults.of_another_run(number);
+        }
+        match stamp.filter(|_| message.kind == self.kind) {
+            Some(Stamp { sequence, .. }) if (first..conn.given_up).contains(&sequence) => {}
+            Some(Stamp { sequence, time_ns, .. }) if (first..next).contains(&sequence) => {
                 if self.faults.behind(number, Label { sequence, number: sequence - first, topic: None }) {
                     self.count(number, time_ns, now_ns);
                 }
@@ -266,6 +325,9 @@ impl Trips {
             stamp => {
                 match stamp.and_then(|stamp| self.owner(stamp)).filter(|owner| *owner != u64::from(number)) {
                     Some(owner) => self.faults.foreign(number, owner),
+                    None if message.kind != self.kind => {
+                        self.faults.wrong_kind(number, message.kind == MessageKind::Binary);
+                    }
                     None => self.faults.corrupt(number, message.payload),
                 }
                 let conn = &mut self.conns[number as usize];
@@ -273,6 +335,7 @@ impl Trips {
                 if next < conn.next_sent {
                     conn.next_back += 1;
                     self.under_way -= 1;
+                    self.faults.replace(number, next);
                 }
             }
         }
@@ -302,19 +365,28 @@ impl Trips {
         self.under_way == 0
     }
 
-    /// Whether echoes are outstanding and none has arrived within the timeout.
-    fn is_stalled(&self) -> bool {
-        Duration::from_nanos(self.recorder.now_ns().saturating_sub(self.last_progress_ns)) > self.patience
-    }
-
-    /// Counts all outstanding echoes as missing, and their connections as stalled.
-    fn give_up(&mut self) {
-        for number in 0..self.conns.len() as u32 {
-            let awaited = self.abandon(number);
-            if awaited > 0 {
-                self.faults.stalled(number, awaited);
+    /// Gives up the echoes due at connections that have received nothing since the timeout. Returns whether there are
+    /// any.
+    fn give_up_stalled(&mut self) -> bool {
+        let now_ns = self.recorder.now_ns();
+        if now_ns < self.next_look_ns {
+            return false;
+        }
+        self.next_look_ns = now_ns + (self.patience / LOOKS_PER_PATIENCE).as_nanos() as u64;
+        let Some(until_ns) = now_ns.checked_sub(self.patience.as_nanos() as u64) else { return false };
+        let mut found = false;
+        for (number, conn) in (0..).zip(&mut self.conns) {
+            let awaited = conn.next_sent - conn.next_back;
+            let is_overdue = awaited > 0 && conn.heard_ns < until_ns && conn.place(conn.next_back).sent_ns < until_ns;
+            if is_overdue {
+                let begins = !std::mem::replace(&mut conn.is_stalled, true);
+                (conn.next_back, conn.given_up) = (conn.next_sent, conn.next_sent);
+                self.under_way -= awaited;
+                self.faults.stalled(number, awaited, begins);
+                found = true;
             }
         }
+        found
     }
 
     /// Gives up the messages in flight on connection `number`, and stops sending there. Returns their number.
@@ -409,7 +481,7 @@ mod tests {
         trips.on_echo(1, text(&mixed), 200);
         // Of a known connection that did not send it.
         let mut unsent = payloads[0].clone();
-        payload::write_stamp(&mut unsent, Stamp { sequence: 1000, time_ns: 0 });
+        payload::write_stamp(&mut unsent, Stamp { run: trips.run, sequence: 1000, time_ns: 0 });
         trips.on_echo(1, text(&unsent), 200);
         assert_eq!((trips.faults.counts().text(), trips.under_way), ("4 corrupt, 1 foreign".to_owned(), 1));
         assert!(trips.faults.report().examples[2].contains("foreign bytes, as connection 0 has sent them"));
@@ -426,8 +498,12 @@ mod tests {
         let mut out = Vec::new();
         trips.send_due(0, 300, &mut out, &mut MaskingKeys::new());
         assert!(out.is_empty());
-        trips.give_up();
-        assert!(trips.is_done());
+        trips.patience = Duration::ZERO;
+        trips.next_look_ns = 0;
+        while !trips.is_done() {
+            trips.give_up_stalled();
+        }
         assert_eq!(trips.faults.counts().text(), "6 missing, 1 stalled, 1 closed");
+        assert!(!trips.conns[1].closed, "it may echo later messages");
     }
 }

@@ -23,12 +23,12 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     let publishers = options.publishing.publishers;
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(topics(options)?);
-    let mut run = Run::start(common, feed::UNIT);
+    let mut run = Run::start(common, feed::UNIT)?;
     let subscribers = connections + watchers;
     let mut publishing = options.publishing.clone();
     publishing.publishers += u32::from(*watchers > 0);
     let mut clients = Clients::new(common, Arc::clone(&topics), subscribers, Some(&publishing))?;
-    let mut feed = Feed::new(common, topics, subscribers, publishers, run.recorder());
+    let mut feed = Feed::new(common, clients.payload_kind(), topics, subscribers, publishers, run.recorder());
     if *watchers > 0 {
         feed = feed.watch_last(options.watch_rate);
     }
@@ -37,11 +37,11 @@ pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
     clients.connect_publishers(&mut fanout)?;
 
     let pace = || Pace::new(options.rate, options.in_flight).in_bursts(options.burst);
-    feed::run_for(&mut fanout, common.warmup, pace(), &mut clients);
+    feed::run_for(&mut fanout, common.warmup, pace(), &mut clients, &mut run);
     fanout.feed.deliveries.start_measuring();
     let published = fanout.feed.published;
     run.start_measuring()?;
-    feed::run_for(&mut fanout, common.duration, pace(), &mut clients);
+    feed::run_for(&mut fanout, common.duration, pace(), &mut clients, &mut run);
     let figures = vec![Figure::new("publications", (fanout.feed.published - published) as f64, "")];
     let load = load(options, pace());
     // Watchers have a load of their own.
@@ -141,11 +141,15 @@ impl Sink for Fanout {
     }
 
     fn on_message(&mut self, client: u32, Incoming { message, frame, now_ns }: Incoming<'_>, _out: Out<'_>) {
-        self.feed.deliveries.on_message(client, message.payload, frame, now_ns);
+        self.feed.deliveries.on_message(client, message, frame, now_ns);
     }
 
-    fn on_acknowledged(&mut self, latency_ns: u64) {
-        self.feed.deliveries.recorder.acknowledged(latency_ns);
+    fn on_acknowledged(&mut self, latency_ns: u64, now_ns: u64) {
+        self.feed.deliveries.on_acknowledged(latency_ns, now_ns);
+    }
+
+    fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
+        self.feed.deliveries.on_refused(topic, number, reason);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {

@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ringfeed::proto::MessageKind;
+
 use crate::check::deliveries::Deliveries;
-use crate::check::payload::{self, Stamp};
+use crate::check::payload::{self, RunName, Stamp};
 use crate::check::topics::Topics;
 use crate::cli::CommonOptions;
 use crate::error::Error;
+use crate::host::interrupt;
 use crate::report::figure::Figure;
 use crate::report::recorder::{Recorder, Times};
 use crate::report::{Findings, Outcome, Report};
@@ -37,6 +40,11 @@ pub(crate) struct Feed {
     watched: Option<Watched>,
     /// A publisher's connection has ended, and its messages with it.
     publisher_ended: bool,
+    /// The end of the schedule so far.
+    scheduled_until_ns: u64,
+    /// Nothing happened in the last turn.
+    is_quiet: bool,
+    run: RunName,
     payload: Vec<u8>,
 }
 
@@ -56,19 +64,34 @@ pub(crate) trait Feeding: Sink {
 }
 
 impl Feed {
-    /// A feed without subscribers and publications. Clients numbered below `subscribers` may subscribe.
+    /// A feed without subscribers and publications. Clients numbered below `subscribers` may subscribe. Payloads arrive
+    /// in messages of this kind.
     pub(crate) fn new(
         common: &CommonOptions,
+        kind: MessageKind,
         topics: Arc<Topics>,
         subscribers: u32,
         publishers: u32,
         recorder: Recorder,
     ) -> Feed {
         let mut payload = vec![0; common.size as usize];
-        payload::write(&mut payload, Stamp { sequence: 0, time_ns: 0 });
+        let run = payload::random_run();
+        payload::write(&mut payload, Stamp { run, sequence: 0, time_ns: 0 });
         let topic_count = topics.count();
-        let deliveries = Deliveries::new(topics, subscribers, publishers == 1, recorder, common.tolerance);
-        Feed { deliveries, published: 0, publishers, topic_count, watched: None, publisher_ended: false, payload }
+        let one_publisher = publishers == 1;
+        let deliveries = Deliveries::new(run, kind, topics, subscribers, one_publisher, recorder, common.tolerance);
+        Feed {
+            deliveries,
+            published: 0,
+            publishers,
+            topic_count,
+            watched: None,
+            publisher_ended: false,
+            scheduled_until_ns: 0,
+            is_quiet: false,
+            run,
+            payload,
+        }
     }
 
     /// Publishes on the first `count` topics only.
@@ -86,12 +109,23 @@ impl Feed {
     /// A publisher's connection has ended.
     pub(crate) fn on_publisher_closed(&mut self, reason: &str) {
         self.publisher_ended = true;
-        self.deliveries.faults.refused(reason);
+        self.deliveries.faults.publisher_closed(reason);
     }
 
-    /// Whether no more messages are expected.
+    /// Whether publishing makes no sense any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.deliveries.is_stalled() || self.publisher_ended || self.deliveries.subscribers() == 0
+        self.publisher_ended || self.deliveries.subscribers() == 0 || interrupt::has_come()
+    }
+
+    /// Time of the last message, or the end of the schedule if that is later.
+    fn last_ns(&self) -> u64 {
+        self.scheduled_until_ns.max(self.deliveries.last_progress_ns())
+    }
+
+    /// Ends the measured part, although the run goes on.
+    pub(crate) fn stop_recording(&mut self) {
+        let last_ns = self.last_ns();
+        self.deliveries.recorder.stop_measuring(last_ns);
     }
 
     /// Starts the schedules.
@@ -128,10 +162,11 @@ impl Feed {
     }
 
     fn publish(&mut self, topic: u32, publisher: u32, times: Times, clients: &mut Clients) {
-        let sequence = u64::from(topic) << TOPIC_SHIFT | self.deliveries.next_sequence(topic);
-        payload::write_stamp(&mut self.payload, Stamp { sequence, time_ns: times.intended_ns });
+        let number = self.deliveries.next_sequence(topic);
+        let sequence = u64::from(topic) << TOPIC_SHIFT | number;
+        payload::write_stamp(&mut self.payload, Stamp { run: self.run, sequence, time_ns: times.intended_ns });
         self.deliveries.publish(topic, &self.payload, times);
-        clients.publish(publisher, topic, &self.payload, times.actual_ns);
+        clients.publish(publisher, (topic, number), &self.payload, times.actual_ns);
     }
 
     /// Time until the next publication is due, at most `patience`.
@@ -143,44 +178,62 @@ impl Feed {
     }
 
     /// Whether everything published was delivered and acknowledged, or is no longer expected.
-    fn is_settled(&mut self, clients: &Clients) -> bool {
-        if !self.deliveries.is_close_received() {
+    fn is_settled(&mut self, clients: &mut Clients) -> bool {
+        // Where the server has ended the publisher's connection, it may be ending the others.
+        if !self.deliveries.is_close_received() || self.publisher_ended && !self.is_quiet {
             return false;
         }
         match clients.unanswered() {
             0 => true,
             count if self.deliveries.is_idle_for_long() => {
                 self.deliveries.faults.refused(&format!("{count} publications were never acknowledged"));
+                clients.give_up_unanswered();
                 true
             }
             _ => false,
         }
     }
+
+    /// Ends a turn of the loop. Before it the last message came at `last_ns`, and there were `faults`.
+    fn turn_over(&mut self, last_ns: u64, faults: u64, run: &mut Run) {
+        self.deliveries.turn_over();
+        self.is_quiet = self.last_ns() == last_ns && self.deliveries.faults.sum() == faults;
+        if self.is_quiet {
+            run.on_idle(last_ns);
+            self.deliveries.recorder.on_idle(last_ns);
+        }
+    }
 }
 
-/// Publishes one message now, if none is in flight.
+/// Publishes one message now.
 pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
     scenario.feed().publish_due(&mut Pace::new(None, None), clients);
 }
 
 /// Publishes at this pace for `duration`, then waits for all deliveries.
-pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, mut pace: Pace, clients: &mut Clients) {
+pub(crate) fn run_for(
+    scenario: &mut impl Feeding,
+    duration: Duration,
+    mut pace: Pace,
+    clients: &mut Clients,
+    run: &mut Run,
+) {
     let end = Instant::now() + duration;
     scenario.feed().start(&mut pace);
     loop {
-        if scenario.feed().is_over() {
-            return scenario.feed().deliveries.give_up();
-        }
-        let is_publishing = Instant::now() < end;
+        let feed = scenario.feed();
+        let is_publishing = Instant::now() < end && !feed.is_over();
         if is_publishing {
-            scenario.feed().publish_due(&mut pace, clients);
-        } else if scenario.feed().is_settled(clients) {
+            feed.scheduled_until_ns = feed.deliveries.recorder.now_ns();
+            feed.publish_due(&mut pace, clients);
+        } else if feed.is_settled(clients) {
             return;
         }
+        let (last_ns, faults) = (feed.last_ns(), feed.deliveries.faults.sum());
         let patience = scenario.on_turn(clients).min(TURN);
         let timeout = if is_publishing { scenario.feed().next_due_in(&pace, patience) } else { patience };
         clients.turn(timeout, scenario);
-        scenario.feed().deliveries.turn_over();
+        scenario.feed().turn_over(last_ns, faults, run);
     }
 }
 
@@ -197,9 +250,10 @@ pub(crate) fn report(
     open_loop: bool,
     figures: Vec<Figure>,
 ) -> Result<Report, Error> {
+    let last_ns = feed.last_ns();
     let Deliveries { counts, mut recorder, faults, .. } = feed.deliveries;
-    recorder.stop_measuring();
-    let (cost, history) = run.stop_measuring()?;
+    recorder.stop_measuring(last_ns);
+    let measured = run.stop_measuring(last_ns)?;
     Ok(Report::new(Outcome {
         scenario,
         url: common.url.to_string(),
@@ -209,8 +263,7 @@ pub(crate) fn report(
         unit: UNIT,
         counts,
         findings: vec![Findings { recorded: recorder.recorded, faults }],
-        cost,
-        history,
+        measured,
         figures,
     }))
 }

@@ -1,6 +1,9 @@
 //! The default reconnect delays of well-known client SDKs.
 
+use std::fmt;
 use std::time::Duration;
+
+use clap::ValueEnum;
 
 /// A client SDK, by its reconnect policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -19,6 +22,15 @@ pub(crate) enum Sdk {
     SocketIo,
     /// The browser's EventSource: always 3 s
     EventSource,
+}
+
+impl fmt::Display for Sdk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Sdk::None => f.write_str("without delay"),
+            sdk => write!(f, "as {} does", sdk.to_possible_value().expect("every SDK has a name").get_name()),
+        }
+    }
 }
 
 impl Sdk {
@@ -42,6 +54,11 @@ impl Sdk {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_has_a_name() {
+        assert_eq!([Sdk::None, Sdk::SocketIo].map(|sdk| sdk.to_string()), ["without delay", "as socket-io does"]);
+    }
 
     #[test]
     fn delays_follow_the_policy_of_each_sdk() {

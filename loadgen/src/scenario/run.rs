@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::cli::CommonOptions;
 use crate::error::Error;
+use crate::host::heartbeat::{Heartbeat, Pauses};
+use crate::host::interrupt;
 use crate::host::meter::{Cost, Meter};
 use crate::report::progress::Progress;
 use crate::report::recorder::Recorder;
@@ -18,17 +20,35 @@ use crate::report::timeline::{History, Timeline};
 pub(crate) struct Run {
     timeline: Arc<Timeline>,
     progress: Progress,
+    heartbeat: Heartbeat,
     server_pid: Option<u32>,
+    cpu: Option<u32>,
     meter: Option<Meter>,
+    /// The cost up to the last message, with its time, once no other came for a while.
+    idle: Option<(u64, Cost)>,
+}
+
+/// The measured part of a run.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    pub(crate) cost: Cost,
+    pub(crate) history: History,
+    pub(crate) pauses: Pauses,
 }
 
 impl Run {
     /// Starts the clock and, on a terminal, the progress line. `unit` names what the scenario counts.
-    pub(crate) fn start(common: &CommonOptions, unit: &'static str) -> Run {
+    ///
+    /// # Errors
+    /// If the kernel refuses to handle signals.
+    pub(crate) fn start(common: &CommonOptions, unit: &'static str) -> Result<Run, Error> {
+        interrupt::heed()?;
         let planned: Duration = common.warmup + common.duration;
         let timeline = Arc::new(Timeline::start(planned));
         let progress = Progress::start(Arc::clone(&timeline), unit);
-        Run { timeline, progress, server_pid: common.server_pid, meter: None }
+        let heartbeat = Heartbeat::start();
+        let (server_pid, cpu) = (common.server_pid, common.cpu);
+        Ok(Run { timeline, progress, heartbeat, server_pid, cpu, meter: None, idle: None })
     }
 
     /// Creates the recorder of the worker on this thread.
@@ -42,21 +62,52 @@ impl Run {
     /// If the server process does not exist.
     pub(crate) fn start_measuring(&mut self) -> Result<(), Error> {
         self.timeline.mark_start();
-        self.meter = Some(Meter::start(self.server_pid)?);
+        self.meter = Some(Meter::start(self.timeline.now_ns(), self.server_pid, self.cpu)?);
+        self.heartbeat.reset();
         Ok(())
     }
 
-    /// Ends the measured part, after the last message. Returns its cost and the history of the run.
+    /// The last message came at `last_ns`, and the run only waits in case that others come. That wait counts only if
+    /// one does.
+    pub(crate) fn on_idle(&mut self, last_ns: u64) {
+        if let Some(meter) = &self.meter
+            && self.idle.is_none_or(|(known_ns, _)| known_ns != last_ns)
+        {
+            self.idle = meter.read(last_ns).ok().map(|cost| (last_ns, cost));
+        }
+    }
+
+    /// Ends the measured part, in which the last message came at `last_ns`.
     ///
     /// # Errors
     /// If this process's usage can't be read.
     ///
     /// # Panics
     /// If measuring had not begun.
-    pub(crate) fn stop_measuring(self) -> Result<(Cost, History), Error> {
-        let cost = self.meter.expect("start_measuring was called before").stop()?;
+    pub(crate) fn stop_measuring(self, last_ns: u64) -> Result<Measured, Error> {
+        let meter = self.meter.expect("start_measuring was called before");
+        let cost = match self.idle {
+            Some((known_ns, cost)) if known_ns == last_ns => cost,
+            _ => meter.read(last_ns)?,
+        };
+        let pauses = self.heartbeat.pauses();
+        self.heartbeat.stop();
         self.timeline.mark_end();
         self.progress.stop();
-        Ok((cost, self.timeline.history()))
+        if let Some(pid) = meter.server_pid() {
+            warn_of_server(pid, &cost);
+        }
+        Ok(Measured { cost, history: self.timeline.history(), pauses })
+    }
+}
+
+/// Says why the figures of the server are missing or zero.
+fn warn_of_server(pid: u32, cost: &Cost) {
+    match cost.server {
+        None => eprintln!("loadgen: process {pid} of --server-pid has ended: the report has no figures of the server"),
+        Some(usage) if usage.cpu.is_zero() => {
+            eprintln!("loadgen: process {pid} of --server-pid and its descendants used no CPU time: is it the server?");
+        }
+        Some(_) => {}
     }
 }

@@ -32,20 +32,21 @@ pub(crate) fn run(options: &SlowOptions) -> Result<Report, Error> {
     pin::to_cpu(common.cpu)?;
     let slow = slow_count(options)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
-    let mut run = Run::start(common, feed::UNIT);
+    let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(common, topics, connections - slow, publishing.publishers, run.recorder());
+    let feed =
+        Feed::new(common, clients.payload_kind(), topics, connections - slow, publishing.publishers, run.recorder());
     let mut scenario = Slow::new(options, slow, feed);
     clients.connect(0..*connections, &mut scenario)?;
     clients.connect_publishers(&mut scenario)?;
     (connections - slow..*connections).for_each(|client| clients.attend(client, Attention::OnDemand));
 
     let pace = || Pace::new(Some(*rate), None);
-    feed::run_for(&mut scenario, common.warmup, pace(), &mut clients);
+    feed::run_for(&mut scenario, common.warmup, pace(), &mut clients, &mut run);
     scenario.feed.deliveries.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut scenario, common.duration, pace(), &mut clients);
-    scenario.feed.deliveries.recorder.stop_measuring();
+    feed::run_for(&mut scenario, common.duration, pace(), &mut clients, &mut run);
+    scenario.feed.stop_recording();
     scenario.read_backlog(&mut clients);
     let figures = scenario.figures();
     let reading = match options.slow_read {
@@ -173,7 +174,7 @@ impl Sink for Slow {
 
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
         match client.checked_sub(self.quick) {
-            None => self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns),
+            None => self.feed.deliveries.on_message(client, incoming.message, None, incoming.now_ns),
             Some(index) => {
                 let reader = &mut self.readers[index as usize];
                 reader.messages += 1;
@@ -181,6 +182,14 @@ impl Sink for Slow {
                 self.last_heard = Instant::now();
             }
         }
+    }
+
+    fn on_acknowledged(&mut self, latency_ns: u64, now_ns: u64) {
+        self.feed.deliveries.on_acknowledged(latency_ns, now_ns);
+    }
+
+    fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
+        self.feed.deliveries.on_refused(topic, number, reason);
     }
 
     fn on_closed(&mut self, client: u32, _was_ready: bool, reason: &str) {

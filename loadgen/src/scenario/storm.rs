@@ -43,9 +43,10 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     let StormOptions { common, publishing, connections: crowd, watchers, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(Topics::split(&common.connect.topic, *watchers, *crowd));
-    let mut run = Run::start(common, feed::UNIT);
+    let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), watchers + crowd, Some(publishing))?;
-    let feed = Feed::new(common, topics, *watchers, publishing.publishers, run.recorder()).on_topics(1);
+    let feed = Feed::new(common, clients.payload_kind(), topics, *watchers, publishing.publishers, run.recorder())
+        .on_topics(1);
     let mut storm = Storm::new(options, feed);
     clients.listen_as(Attention::Busy);
     clients.connect(0..*watchers, &mut storm)?;
@@ -54,20 +55,20 @@ pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
     clients.connect_publishers(&mut storm)?;
 
     let pace = || Pace::new(Some(*rate), None);
-    feed::run_for(&mut storm, common.warmup, pace(), &mut clients);
+    feed::run_for(&mut storm, common.warmup, pace(), &mut clients, &mut run);
     storm.feed.deliveries.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut storm, options.calm, pace(), &mut clients);
+    feed::run_for(&mut storm, options.calm, pace(), &mut clients, &mut run);
     let calm = mem::replace(&mut storm.feed.deliveries.recorder.recorded.corrected, Latencies::new());
     storm.break_out();
     let end = Instant::now() + common.duration + PATIENCE;
-    feed::run_for(&mut storm, common.duration, pace(), &mut clients);
+    feed::run_for(&mut storm, common.duration, pace(), &mut clients, &mut run);
     while storm.has_disconnected() && !storm.feed.is_over() && Instant::now() < end {
-        feed::run_for(&mut storm, Duration::from_millis(500), pace(), &mut clients);
+        feed::run_for(&mut storm, Duration::from_millis(500), pace(), &mut clients, &mut run);
     }
     let figures = storm.figures(&calm);
     storm.feed.deliveries.recorder.recorded.corrected.merge(&calm);
-    let load = format!("{rate} publications a second to {watchers} while {crowd} come back ({:?})", options.reconnect);
+    let load = format!("{rate} publications a second to {watchers} while {crowd} come back {}", options.reconnect);
     feed::report(run, storm.feed, common, "storm", load, true, figures)
 }
 
@@ -232,8 +233,16 @@ impl Sink for Storm {
 
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, _out: Out<'_>) {
         if client < self.watchers {
-            self.feed.deliveries.on_message(client, incoming.message.payload, None, incoming.now_ns);
+            self.feed.deliveries.on_message(client, incoming.message, None, incoming.now_ns);
         }
+    }
+
+    fn on_acknowledged(&mut self, latency_ns: u64, now_ns: u64) {
+        self.feed.deliveries.on_acknowledged(latency_ns, now_ns);
+    }
+
+    fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
+        self.feed.deliveries.on_refused(topic, number, reason);
     }
 
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str) {

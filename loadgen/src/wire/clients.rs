@@ -8,26 +8,24 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ringfeed::proto::{DeflateParams, Message, encode_message};
+use ringfeed::proto::{DeflateParams, Message, MessageKind, encode_message};
 use ringfeed::ring::Gather;
 
 use crate::check::topics::Topics;
 use crate::cli::CommonOptions;
 use crate::driver::{self, Seen};
 use crate::error::Error;
+use crate::host::interrupt;
 use crate::options::{ConnectOptions, PublishOptions};
 use crate::scenario::pace::Pace;
 use crate::wire::conversation::{Conversation, Opening, Request, Tools};
 use crate::wire::dial::Dialer;
 use crate::wire::frames::FrameCache;
 use crate::wire::masking_keys::MaskingKeys;
-use crate::wire::publisher::HttpPublisher;
+use crate::wire::publisher::{Answer, HttpPublisher};
 use crate::wire::sockets::{Attention, Observer, Sockets};
 use crate::wire::target::Target;
 use crate::wire::tls::{self, Tls, Trust};
-
-/// Longest time until a client is ready.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Above this number, clients receive with as little kernel memory as possible, unless the scenario chooses otherwise:
 /// with so many clients, the message rate per client is too low for the faster mode to matter.
@@ -64,8 +62,19 @@ pub(crate) trait Sink {
     /// `client` received a message. Bytes appended to `out` are sent back.
     fn on_message(&mut self, client: u32, incoming: Incoming<'_>, out: Out<'_>);
 
-    /// The server acknowledged a publication, `latency_ns` after it was published.
-    fn on_acknowledged(&mut self, _latency_ns: u64) {}
+    /// `client` answered a ping.
+    fn on_pong(&mut self, _client: u32) {}
+
+    /// The server acknowledged a publication at `now_ns`, `latency_ns` after it was published.
+    fn on_acknowledged(&mut self, _latency_ns: u64, _now_ns: u64) {}
+
+    /// The server refused message `number` of `topic`.
+    fn on_refused(&mut self, _topic: u32, _number: u64, _reason: &str) {}
+
+    /// `client` was closed since it was not ready in time.
+    fn on_overdue(&mut self, client: u32, reason: &str) {
+        self.on_closed(client, false, reason);
+    }
 
     /// `client` ended without [`leave`](Clients::leave), or never became ready.
     fn on_closed(&mut self, client: u32, was_ready: bool, reason: &str);
@@ -124,6 +133,8 @@ pub(crate) struct Clients {
     connect_rate: Option<u32>,
     handshakes_max: u32,
     attention: Attention,
+    /// Most POSTs without an answer on a connection.
+    posts_max: Option<u32>,
 }
 
 /// The conversations of the clients.
@@ -131,6 +142,8 @@ struct Connections {
     tools: Tools,
     topics: Arc<Topics>,
     deflate: bool,
+    /// Longest time until a client is ready.
+    ready_within: Duration,
     /// Clients from this number on are publishers.
     subscribers: u32,
     all: Vec<Conversation>,
@@ -140,6 +153,8 @@ struct Connections {
     ready_count: u32,
     /// The first client that ended by itself, and the reason, since the last query.
     failure: Option<(u32, String)>,
+    /// Publishers to be connected again.
+    away: Vec<u32>,
     /// A copy of the bytes being decoded.
     copy: Vec<u8>,
 }
@@ -172,12 +187,14 @@ impl Clients {
                 tools: Tools { driver, frames: FrameCache::new() },
                 topics,
                 deflate: common.deflate,
+                ready_within: connect.connect_timeout,
                 subscribers,
                 all: (0..count).map(|_| Conversation::None).collect(),
                 opened: VecDeque::new(),
                 opening_count: 0,
                 ready_count: 0,
                 failure: None,
+                away: Vec::new(),
                 copy: Vec::new(),
             },
             to_subscribe,
@@ -186,6 +203,7 @@ impl Clients {
             connect_rate: connect.connect_rate,
             handshakes_max: connect.handshakes,
             attention: if count > BUSY_MAX { Attention::Idle } else { Attention::Busy },
+            posts_max: publishing.and_then(|options| options.posts_in_flight),
         })
     }
 
@@ -211,6 +229,9 @@ impl Clients {
             self.turn(timeout, sink);
             if let Some((client, reason)) = self.connections.failure.take() {
                 return Err(self.describe(client, &reason));
+            }
+            if interrupt::has_come() {
+                return Err(Error::new("interrupted before all clients were connected"));
             }
         }
         Ok(())
@@ -264,7 +285,7 @@ impl Clients {
 
     /// Connects `client`, which publishes by POST.
     fn open_http(&mut self, client: u32) -> Result<(), String> {
-        let Clients { sockets, connections, to_publish, .. } = self;
+        let Clients { sockets, connections, to_publish, posts_max, .. } = self;
         let route = to_publish.as_mut().expect("a publisher has a target");
         let socket = route.dialer.dial_and_wait().map_err(|error| format!("can't connect: {error}"))?;
         sockets.open(client, socket, route.name.as_ref(), Attention::Busy)?;
@@ -273,9 +294,32 @@ impl Clients {
             &route.target,
             &connections.topics,
             &route.headers,
+            *posts_max,
         );
         connections.all[client as usize] = Conversation::Publishing(Box::new(publisher));
         connections.ready_count += 1;
+        Ok(())
+    }
+
+    /// Connects publishers again whose server closes connections.
+    fn reopen_away(&mut self, sink: &mut impl Sink) {
+        for client in std::mem::take(&mut self.connections.away) {
+            if !self.sockets.is_free(client) {
+                self.connections.away.push(client);
+            } else if let Err(reason) = self.reopen(client, sink.woken()) {
+                self.connections.on_closed(client, &reason, sink);
+            }
+        }
+    }
+
+    fn reopen(&mut self, client: u32, now_ns: u64) -> Result<(), String> {
+        let Clients { sockets, connections, to_publish, .. } = self;
+        let route = to_publish.as_mut().expect("a publisher has a target");
+        let socket = route.dialer.dial().map_err(|error| format!("can't connect: {error}"))?;
+        sockets.open(client, socket, route.name.as_ref(), Attention::Busy)?;
+        if let Conversation::Publishing(publisher) = &mut connections.all[client as usize] {
+            publisher.on_reopened(now_ns, sockets.out(client));
+        }
         Ok(())
     }
 
@@ -314,6 +358,19 @@ impl Clients {
         self.connections.tools.frames.pings
     }
 
+    /// The kind of messages in which payloads arrive.
+    pub(crate) fn payload_kind(&self) -> MessageKind {
+        self.connections.tools.driver.payload_kind()
+    }
+
+    /// Sends a ping on `client`, if it is ready and its protocol has pings. Returns whether it was sent.
+    pub(crate) fn ping(&mut self, client: u32) -> bool {
+        match &self.connections.all[client as usize] {
+            Conversation::Ready(link) => link.ping(&mut self.connections.tools, self.sockets.out(client)),
+            _ => false,
+        }
+    }
+
     /// Closes `client` after a closing message. Does not call the sink.
     pub(crate) fn leave(&mut self, client: u32) {
         if let Conversation::Ready(link) = &self.connections.all[client as usize] {
@@ -333,14 +390,15 @@ impl Clients {
         Out { bytes: self.sockets.out(client), keys: &mut self.connections.tools.frames.keys }
     }
 
-    /// Publishes `payload` at `now_ns`. Does nothing if the publisher has ended, which the sink already knows.
-    pub(crate) fn publish(&mut self, publisher: u32, topic: u32, payload: &[u8], now_ns: u64) {
+    /// Publishes `payload`, message `number` of `topic`, at `now_ns`. Does nothing if the publisher has ended: the sink
+    /// already knows.
+    pub(crate) fn publish(&mut self, publisher: u32, (topic, number): (u32, u64), payload: &[u8], now_ns: u64) {
         let Connections { tools, topics, all, subscribers, .. } = &mut self.connections;
         let client = *subscribers + publisher;
         let topic_name = topics.name(topic);
         match &mut all[client as usize] {
             Conversation::Publishing(publisher) => {
-                publisher.publish(topic, topic_name, payload, now_ns, self.sockets.out(client));
+                publisher.publish((topic, number), topic_name, payload, now_ns, self.sockets.out(client));
             }
             Conversation::Ready(_) => {
                 let (kind, payload) = tools.driver.publish(topic_name, payload);
@@ -361,15 +419,28 @@ impl Clients {
         unanswered.sum()
     }
 
+    /// No longer expects the acknowledgements that have not come.
+    pub(crate) fn give_up_unanswered(&mut self) {
+        for conversation in &mut self.connections.all[self.connections.subscribers as usize..] {
+            if let Conversation::Publishing(publisher) = conversation {
+                publisher.give_up();
+            }
+        }
+    }
+
     /// Runs one turn: sends pending bytes, waits until data arrives or `timeout` has passed, and calls `sink`.
     pub(crate) fn turn(&mut self, timeout: Duration, sink: &mut impl Sink) {
         let count = (sink.awaited() / GATHER_SHARE).clamp(1, GATHER_MAX) as u32;
         let want = Gather { count, within: GATHER_WITHIN.min(timeout) };
         self.sockets.turn(want, timeout, &mut Listening { connections: &mut self.connections, sink, now_ns: 0 });
+        self.reopen_away(sink);
         while let Some(client) = self.connections.next_overdue() {
             self.sockets.leave(client);
-            let seconds = PATIENCE.as_secs();
-            self.connections.on_closed(client, &format!("not ready within {seconds} s"), sink);
+            let seconds = self.connections.ready_within.as_secs_f64();
+            let reason = format!("not ready within {seconds} s");
+            self.connections.take(client);
+            self.connections.failure.get_or_insert_with(|| (client, reason.clone()));
+            sink.on_overdue(client, &reason);
         }
     }
 
@@ -419,9 +490,10 @@ impl Connections {
         match &mut self.all[client as usize] {
             Conversation::None => Ok(()),
             Conversation::Opening(_) => self.on_opening(client, bytes, out, now_ns, sink),
-            Conversation::Publishing(publisher) => {
-                publisher.on_bytes(bytes, |sent_ns| sink.on_acknowledged(now_ns.saturating_sub(sent_ns)))
-            }
+            Conversation::Publishing(publisher) => publisher.on_bytes(bytes, now_ns, out, |answer| match answer {
+                Answer::Accepted { sent_ns } => sink.on_acknowledged(now_ns.saturating_sub(sent_ns), now_ns),
+                Answer::Refused { topic, number, reason } => sink.on_refused(topic, number, &reason),
+            }),
             Conversation::Ready(link) => {
                 self.copy.clear();
                 let (mut rest, mut joined) = (bytes, Vec::new());
@@ -437,12 +509,17 @@ impl Connections {
                         rest = &mut joined;
                     }
                 }
-                link.read(&mut self.tools, rest, &self.copy, out, |seen, frame, bytes, keys| match seen {
+                let pongs = self.tools.frames.pongs;
+                let result = link.read(&mut self.tools, rest, &self.copy, out, |seen, frame, bytes, keys| match seen {
                     Seen::Payload(message) if is_subscriber => {
                         sink.on_message(client, Incoming { message, frame, now_ns }, Out { bytes, keys });
                     }
                     Seen::Payload(_) | Seen::Ready | Seen::Answer(_) => {}
-                })
+                });
+                if self.tools.frames.pongs > pongs {
+                    sink.on_pong(client);
+                }
+                result
             }
         }
     }
@@ -514,6 +591,13 @@ impl Connections {
     }
 
     fn on_closed(&mut self, client: u32, reason: &str, sink: &mut impl Sink) {
+        if let Conversation::Publishing(publisher) = &mut self.all[client as usize]
+            && publisher.reconnects()
+        {
+            publisher.on_closed();
+            self.away.push(client);
+            return;
+        }
         let was_ready = self.take(client);
         self.failure.get_or_insert_with(|| (client, reason.to_owned()));
         sink.on_closed(client, was_ready, reason);
@@ -526,7 +610,7 @@ impl Connections {
                 Conversation::Opening(opening) => opening.since == since,
                 Conversation::None | Conversation::Ready(_) | Conversation::Publishing(_) => false,
             };
-            if is_waiting && since.elapsed() < PATIENCE {
+            if is_waiting && since.elapsed() < self.ready_within {
                 return None;
             }
             self.opened.pop_front();

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use ringfeed::proto::{
-    ClientHandshake, CloseCode, Decoder, DeflateOffer, DeflateParams, Message, MessageKind, encode_close,
-    encode_message,
+    ClientHandshake, CloseCode, Decoder, DeflateOffer, DeflateParams, Message, MessageKind, Opcode, encode_close,
+    encode_frame, encode_message,
 };
 
 use crate::driver::{Driver, Seen};
@@ -225,6 +225,15 @@ impl Link {
                 driver.read(message, &mut Vec::new(), &mut |seen| on_seen(seen, None, out, &mut frames.keys))
             }),
         }
+    }
+
+    /// Sends a ping, if the protocol has one. Returns whether it has.
+    pub(crate) fn ping(&self, tools: &mut Tools, out: &mut Vec<u8>) -> bool {
+        let has_pings = matches!(self, Link::Frames { .. });
+        if has_pings {
+            encode_frame(out, Opcode::Ping, b"", Some(tools.frames.keys.next()));
+        }
+        has_pings
     }
 
     /// Sends a closing message, if the protocol has one.

@@ -13,11 +13,13 @@ pub(crate) struct FrameCache {
     pub(crate) keys: MaskingKeys,
     /// Number of pings answered.
     pub(crate) pings: u64,
+    /// Number of pongs received.
+    pub(crate) pongs: u64,
 }
 
 impl FrameCache {
     pub(crate) fn new() -> FrameCache {
-        FrameCache { inflater: Inflater::new(), keys: MaskingKeys::new(), pings: 0 }
+        FrameCache { inflater: Inflater::new(), keys: MaskingKeys::new(), pings: 0, pongs: 0 }
     }
 }
 
@@ -43,7 +45,7 @@ pub(crate) fn read(
     out: &mut Vec<u8>,
     mut on_message: impl FnMut(Message<'_>, Option<&[u8]>, &mut Vec<u8>, &mut MaskingKeys) -> Result<(), String>,
 ) -> Result<(), String> {
-    let FrameCache { inflater, keys, pings } = cache;
+    let FrameCache { inflater, keys, pings, pongs } = cache;
     let broken = |error| format!("protocol error: {error}");
     let len = bytes.len();
     loop {
@@ -56,7 +58,7 @@ pub(crate) fn read(
                 encode_frame(out, Opcode::Pong, payload, Some(keys.next()));
                 *pings += 1;
             }
-            Event::Pong(_) => {}
+            Event::Pong(_) => *pongs += 1,
             Event::Deflated(_) => unreachable!("the decoder inflates messages"),
             Event::Close(close) => {
                 let code = close.code.map_or("no code".to_owned(), |code| code.0.to_string());
@@ -77,6 +79,7 @@ mod tests {
         let mut bytes = Vec::new();
         encode_message(&mut bytes, Message::text("one"), None);
         encode_frame(&mut bytes, Opcode::Ping, b"here?", None);
+        encode_frame(&mut bytes, Opcode::Pong, b"", None);
         // A stored block (RFC 7692 §7.2.3.3).
         encode_deflated(&mut bytes, Message::binary(b"\x00\x03\x00\xfc\xfftwo\x00"), None);
         encode_close(&mut bytes, Some(CloseCode::GOING_AWAY), "bye", None);
@@ -89,7 +92,7 @@ mod tests {
         });
         assert_eq!(ended.unwrap_err(), "the server closed it: 1001 bye");
         assert_eq!(seen, [b"one", b"two"]);
-        assert_eq!(cache.pings, 1);
+        assert_eq!((cache.pings, cache.pongs), (1, 1));
         let mut server = Decoder::new(Role::Server, 100);
         assert_eq!(server.decode(&mut &mut out[..]), Ok(Some(Event::Pong(b"here?"))));
     }

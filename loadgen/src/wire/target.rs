@@ -22,6 +22,13 @@ impl Scheme {
     const ALL: [(Scheme, &str); 4] =
         [(Scheme::Ws, "ws://"), (Scheme::Wss, "wss://"), (Scheme::Http, "http://"), (Scheme::Https, "https://")];
 
+    fn default_port(self) -> u16 {
+        match self {
+            Scheme::Ws | Scheme::Http => 80,
+            Scheme::Wss | Scheme::Https => 443,
+        }
+    }
+
     /// The scheme with `://`.
     fn prefix(self) -> &'static str {
         Scheme::ALL.iter().find(|(scheme, _)| *scheme == self).expect("ALL lists every scheme").1
@@ -32,8 +39,11 @@ impl Scheme {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) scheme: Scheme,
-    /// `host:port` as given: the value of the Host header.
+    /// `host:port` or `host` as given: the value of the Host header.
     pub(crate) authority: String,
+    /// The host without brackets.
+    host: String,
+    port: u16,
     /// Path and query, with the leading slash.
     path: String,
 }
@@ -51,8 +61,7 @@ impl Target {
 
     /// The host without the port, which the certificate must name.
     pub(crate) fn host(&self) -> &str {
-        let host = self.authority.rsplit_once(':').map_or(&*self.authority, |(host, _)| host);
-        host.trim_start_matches('[').trim_end_matches(']')
+        &self.host
     }
 
     /// Whether each topic has its own path.
@@ -70,8 +79,7 @@ impl Target {
     /// # Errors
     /// If the name can't be resolved.
     pub(crate) fn resolve(&self) -> Result<SocketAddr, Error> {
-        let mut addresses = self
-            .authority
+        let mut addresses = (&*self.host, self.port)
             .to_socket_addrs()
             .map_err(|error| Error::new(format!("can't resolve {}: {error}", self.authority)))?;
         addresses.next().ok_or_else(|| Error::new(format!("{} has no address", self.authority)))
@@ -91,16 +99,31 @@ impl FromStr for Target {
         let found = Scheme::ALL.iter().find_map(|(scheme, prefix)| Some((*scheme, text.strip_prefix(prefix)?)));
         let (scheme, rest) = found.ok_or("expected an address that begins with ws://, wss://, http:// or https://")?;
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let port = authority.rsplit_once(':').map(|(_, port)| port.parse::<u16>());
-        if !matches!(port, Some(Ok(_))) {
-            return Err("expected HOST:PORT, as in ws://127.0.0.1:8000/feed/news".to_owned());
-        }
+        let (host, port) = split_authority(authority)
+            .ok_or("expected HOST or HOST:PORT, as in ws://127.0.0.1:8000/feed/news or wss://example.com/feed")?;
         if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err("expected a path of printable ASCII, percent-encoded".to_owned());
         }
         let path = if path.is_empty() { "/" } else { path };
-        Ok(Target { scheme, authority: authority.to_owned(), path: path.to_owned() })
+        let (host, port) = (host.to_owned(), port.unwrap_or(scheme.default_port()));
+        Ok(Target { scheme, authority: authority.to_owned(), host, port, path: path.to_owned() })
     }
+}
+
+/// Host and port of `host`, `host:port`, `[IPv6]` or `[IPv6]:port`.
+fn split_authority(authority: &str) -> Option<(&str, Option<u16>)> {
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (host, after) = rest.split_once(']')?;
+            (host, if after.is_empty() { None } else { Some(after.strip_prefix(':')?) })
+        }
+        None => match authority.split_once(':') {
+            Some((host, port)) => (host, Some(port)),
+            None => (authority, None),
+        },
+    };
+    let port = port.map(str::parse).transpose().ok()?;
+    (!host.is_empty()).then_some((host, port))
 }
 
 #[cfg(test)]
@@ -120,6 +143,16 @@ mod tests {
     }
 
     #[test]
+    fn a_port_may_be_left_out() {
+        let parse = |text: &str| text.parse::<Target>().map(|target| (target.host, target.port, target.authority));
+        let expected = |host: &str, port, authority: &str| Ok((host.to_owned(), port, authority.to_owned()));
+        assert_eq!(parse("ws://a/path"), expected("a", 80, "a"));
+        assert_eq!(parse("wss://a.b"), expected("a.b", 443, "a.b"));
+        assert_eq!(parse("https://[::1]/x"), expected("::1", 443, "[::1]"));
+        assert_eq!(parse("http://[::1]:81"), expected("::1", 81, "[::1]:81"));
+    }
+
+    #[test]
     fn the_placeholder_is_replaced_by_the_topic() {
         let target: Target = "ws://a:1/feed/{topic}?x={topic}".parse().unwrap();
         assert!(target.has_topic());
@@ -128,9 +161,14 @@ mod tests {
 
     #[test]
     fn an_error_names_the_missing_part() {
-        for (text, missing) in
-            [("ftp://a:1/", "ws://"), ("ws://a/", "HOST:PORT"), ("ws://a:x/", "HOST:PORT"), ("ws://a:1/ä", "ASCII")]
-        {
+        for (text, missing) in [
+            ("ftp://a:1/", "ws://"),
+            ("ws:///", "HOST"),
+            ("ws://a:x/", "HOST:PORT"),
+            ("ws://[::1/", "HOST:PORT"),
+            ("ws://[::1]8/", "HOST:PORT"),
+            ("ws://a:1/ä", "ASCII"),
+        ] {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(missing), "{text}: {error}");
         }

@@ -1,6 +1,7 @@
 //! Runs the load generator against servers with one fault each: it must name the fault and count it.
 
 mod server;
+mod starved;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -8,6 +9,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 use server::{Fault, Server};
+
+/// Fault counts with their names.
+type Expected<'a> = &'a [(&'a str, u64)];
 
 /// The result of a run: exit code, output and report.
 struct Run {
@@ -25,7 +29,7 @@ impl Run {
     }
 
     /// Fails unless the run failed with exactly these faults.
-    fn expect_faults(&self, expected: &[(&str, u64)]) {
+    fn expect_faults(&self, expected: Expected<'_>) {
         assert_eq!((self.code, self.faults()), (1, expected.to_vec()), "{}", self.text);
         for (name, count) in expected {
             assert!(self.text.contains(&format!("{count} {name}")), "{}", self.text);
@@ -60,8 +64,8 @@ fn loadgen(name: &str, flags: &[&str]) -> Run {
 /// as late by default, since other programs on the machine may delay this one.
 fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
     let (feed, publish) = (server.url("/feed"), server.url("/publish"));
-    let mut all = vec!["fanout", "--url", &feed, "--publish", &publish, "--connections", "2", "--warmup", "0ms"];
-    let usual = [["--duration", "2s"], ["--rate", "1000"], ["--late", "1m"]];
+    let mut all = vec!["fanout", "--url", &feed, "--publish", &publish, "--connections", "2"];
+    let usual = [["--warmup", "0ms"], ["--duration", "2s"], ["--rate", "1000"], ["--late", "1m"]];
     all.extend(usual.iter().filter(|[flag, _]| !flags.contains(flag)).flatten());
     all.extend(flags);
     loadgen(name, &all)
@@ -264,6 +268,209 @@ fn every_scenario_reports_the_time_before_the_server_died() {
         assert_eq!((run.code, closed.map(|(_, count)| count >= 3)), (1, Some(true)), "{}", run.text);
         assert!(run.report["count"].as_u64() >= Some(3 * 49), "{}", run.text);
     }
+}
+
+#[test]
+fn each_fault_of_a_message_has_its_name() {
+    // One of the two subscribers is hit where the count is 1.
+    let cases: [(&str, Fault, Expected<'_>, &str); 7] = [
+        ("truncates", Fault::Truncates(300), &[("corrupt", 2)], "32 bytes, not as sent"),
+        ("binary", Fault::SendsBinary(300), &[("corrupt", 1)], "a binary message instead of a text"),
+        ("replays", Fault::Replays(300), &[("duplicate", 2)], "message 0 came again"),
+        ("invents", Fault::Invents("news"), &[("corrupt", 2)], "4 bytes, not as sent: news"),
+        ("empty", Fault::Invents(""), &[("corrupt", 2)], "0 bytes, not as sent"),
+        ("ping-pong", Fault::Breaks(b"\x89\x01a\x8a\x00"), &[], "none"),
+        ("fragments", Fault::Breaks(b"\x01\x00\x80\x00"), &[("corrupt", 1)], "0 bytes, not as sent"),
+    ];
+    for (name, fault, expected, words) in cases {
+        let run = fan_out(name, &Server::start(fault), &["--duration", "1s"]);
+        match expected {
+            [] => assert!(run.faults().is_empty() && run.code != 1, "{name}: {}", run.text),
+            _ => run.expect_faults(expected),
+        }
+        assert!(run.text.contains(words), "{name}: {}", run.text);
+    }
+}
+
+#[test]
+fn each_violation_of_the_protocol_closes_the_connection_with_its_reason() {
+    let cases: [(&str, &[u8]); 10] = [
+        ("masked", b"\x81\x81abcd1"),
+        ("rsv", b"\xc1\x00"),
+        ("reserved-opcode", b"\x83\x00"),
+        ("reserved-control", b"\x8b\x00"),
+        ("long-ping", b"\x89\x7e\x00\x7e"),
+        ("fragmented-ping", b"\x09\x00"),
+        ("continuation", b"\x80\x00"),
+        ("close-code", b"\x88\x02\x03\xec"),
+        ("close-1000", b"\x88\x02\x03\xe8"),
+        ("utf-8", b"\x81\x01\xff"),
+    ];
+    for (name, bytes) in cases {
+        let run = fan_out(name, &Server::start(Fault::Breaks(bytes)), &["--duration", "500ms"]);
+        let faults = run.faults();
+        assert!(run.code == 1 && faults.contains(&("closed", 1)), "{name}: {}", run.text);
+        let others = faults.iter().filter(|(kind, _)| !["closed", "missing"].contains(kind)).count();
+        assert_eq!(others, 0, "{name}: {}", run.text);
+    }
+}
+
+#[test]
+fn a_starving_subscriber_is_stalled_and_does_not_lengthen_the_measured_part() {
+    let server = Server::start(Fault::Starves(300));
+    let run = fan_out("starves", &server, &["--patience", "1s"]);
+    run.expect_faults(&[("missing", server.faults_made()), ("stalled", 1)]);
+    let seconds = run.report["seconds"].as_f64().unwrap();
+    assert!((1.9..2.8).contains(&seconds), "the wait for the missing messages is not measured: {}", run.text);
+}
+
+#[test]
+fn a_message_lost_in_the_warm_up_does_not_end_the_run() {
+    let server = Server::start(Fault::Starves(99));
+    let flags = ["--warmup", "100ms", "--duration", "500ms", "--patience", "1s"];
+    let run = fan_out("warm-up", &server, &flags);
+    assert!(run.code == 1 && run.report["count"].as_u64() >= Some(450), "{}", run.text);
+    assert!(run.report["latency"]["corrected"]["p99_us"].as_f64() > Some(0.0), "{}", run.text);
+}
+
+/// The usual flags, but publishing by POST.
+fn fan_out_by_post(name: &str, server: &Server, flags: &[&str]) -> Run {
+    let (feed, publish) = (server.url("/feed"), server.post_url());
+    let usual = ["fanout", "--url", &feed, "--publish", &publish, "-c", "2", "--warmup", "100ms", "--late", "1m"];
+    loadgen(name, &[&usual[..], &["--duration", "1s", "--rate", "500", "--patience", "1s"], flags].concat())
+}
+
+#[test]
+fn each_fault_of_publishing_by_post_has_its_name() {
+    let refuses = Server::start(Fault::Refuses(100));
+    let run = fan_out_by_post("refuses", &refuses, &[]);
+    run.expect_faults(&[("refused", refuses.faults_made())]);
+    assert!(run.report["count"].as_u64() >= Some(950) && run.text.contains("refused with 500"), "{}", run.text);
+
+    let drops = Server::start(Fault::AnswersAndDrops(100));
+    let run = fan_out_by_post("post-drops", &drops, &[]);
+    run.expect_faults(&[("missing", drops.faults_made())]);
+
+    let run = fan_out_by_post("no-answer", &Server::start(Fault::NeverAnswers(100)), &[]);
+    assert_eq!((run.code, run.faults()[0].0), (1, "refused"), "{}", run.text);
+    assert!(run.text.contains("publications were never acknowledged"), "{}", run.text);
+    let seconds = run.report["seconds"].as_f64().unwrap();
+    assert!(seconds < 1.8 && run.report["count"].as_u64() >= Some(900), "{}", run.text);
+}
+
+#[test]
+fn answers_to_posts_may_have_any_form_of_http_1_1() {
+    for (name, fault) in [("chunks", Fault::AnswersInChunks), ("once", Fault::AnswersOnce)] {
+        for flags in [&[][..], &["--posts-in-flight", "1"]] {
+            let run = fan_out_by_post(name, &Server::start(fault), flags);
+            assert!(run.faults().is_empty() && run.code != 1, "{name}: {}", run.text);
+            let answers = run.report["latency"]["acknowledged"]["count"].as_u64();
+            assert_eq!(answers, Some(run.figure("publications")), "{name}: {}", run.text);
+        }
+    }
+}
+
+#[test]
+fn each_fault_of_an_echo_has_its_name() {
+    let cases: [(&str, Fault, Expected<'_>); 4] = [
+        ("repeats", Fault::RepeatsEcho(50), &[("duplicate", 1)]),
+        ("swaps", Fault::SwapsEchoes(50), &[("reordered", 1)]),
+        ("loses", Fault::DropsEcho(50), &[("missing", 1)]),
+        ("as-binary", Fault::EchoesAs(2), &[("corrupt", 0)]),
+    ];
+    for (name, fault, expected) in cases {
+        let server = Server::start(fault);
+        let url = server.url("/echo");
+        let flags = ["echo", "--url", &url, "--connections", "1", "--pipeline", "2", "--warmup", "0ms"];
+        let more = ["--duration", "500ms", "--patience", "1s", "--late", "1m"];
+        let run = loadgen(&format!("echo-{name}"), &[&flags[..], &more].concat());
+        match expected {
+            // Each echo is hit.
+            [(kind, 0)] => run.expect_faults(&[(kind, server.faults_made())]),
+            _ => run.expect_faults(expected),
+        }
+    }
+}
+
+#[test]
+fn an_echo_lost_in_the_warm_up_does_not_end_the_run() {
+    let server = Server::start(Fault::DropsEcho(0));
+    let url = server.url("/echo");
+    let flags = ["echo", "--url", &url, "-c", "3", "--warmup", "100ms", "--duration", "500ms", "--patience", "500ms"];
+    let run = loadgen("echo-warm-up", &[&flags[..], &["--late", "1m"]].concat());
+    run.expect_faults(&[("missing", 3), ("stalled", 3)]);
+    assert!(run.report["count"].as_u64() > Some(30), "{}", run.text);
+}
+
+#[test]
+fn a_slow_handshake_is_late_and_one_that_never_ends_is_stalled() {
+    let connect = |name: &str, fault, more: &[&str]| {
+        let url = Server::start(fault).url("/feed");
+        let flags = ["connect", "--url", &url, "--connections", "8", "--handshakes", "4", "--warmup", "0ms"];
+        loadgen(name, &[&flags[..], &["--duration", "500ms"], more].concat())
+    };
+    let slow = Fault::ShakesHandsSlowly(Duration::from_millis(200));
+    let run = connect("slow-handshake", slow, &["--late", "100ms"]);
+    let late = run.faults().into_iter().find(|(kind, _)| *kind == "late");
+    assert!(run.code == 1 && late.is_some() && run.text.contains("a handshake took"), "{}", run.text);
+    let url = Server::start(Fault::IgnoresHandshakes(1)).url("/idle");
+    let flags = ["idle", "--url", &url, "--connections", "2", "--duration", "100ms", "--warmup", "0ms"];
+    let run = loadgen("half-idle", &[&flags[..], &["--connect-timeout", "500ms", "--handshakes", "1"]].concat());
+    run.expect_faults(&[("stalled", 1)]);
+    assert!(run.report["count"] == 1 && run.text.contains("not ready within 0.5 s"), "{}", run.text);
+}
+
+#[test]
+fn idle_connections_that_answer_no_ping_are_stalled() {
+    let idle = |name: &str, fault| {
+        let url = Server::start(fault).url("/idle");
+        let flags = ["idle", "--url", &url, "--connections", "5", "--duration", "100ms", "--warmup", "0ms"];
+        loadgen(name, &[&flags[..], &["--patience", "500ms"]].concat())
+    };
+    let run = idle("idle-right", Fault::None);
+    assert!(run.faults().is_empty() && run.report["count"] == 5, "{}", run.text);
+    let run = idle("idle-forgets", Fault::ForgetsPings);
+    run.expect_faults(&[("stalled", 5)]);
+    assert_eq!(run.report["count"], 0);
+}
+
+#[test]
+fn messages_of_another_run_are_named() {
+    let server = Server::start(Fault::None);
+    let runs = std::thread::scope(|scope| {
+        let start = |name| {
+            let server = &server;
+            scope.spawn(move || fan_out(name, server, &["--rate", "50", "--duration", "3s"]))
+        };
+        [start("one-run"), start("other-run")].map(|run| run.join().expect("it ends"))
+    });
+    assert!(runs.iter().any(|run| run.code == 1), "the runs overlap");
+    for run in runs.iter().filter(|run| run.code == 1) {
+        assert_eq!(run.faults().iter().map(|(kind, _)| *kind).collect::<Vec<_>>(), ["foreign"], "{}", run.text);
+        assert!(run.text.contains("a message of another run of loadgen"), "{}", run.text);
+    }
+}
+
+#[test]
+fn a_run_in_which_nothing_is_measured_is_not_clean() {
+    let server = Server::start(Fault::None);
+    let run = fan_out("nothing", &server, &["--duration", "0s"]);
+    assert_eq!((run.code, &run.report["verdict"]), (2, &"empty".into()), "{}", run.text);
+    assert!(run.report["latency"]["corrected"].is_null() && run.report["latency"]["uncorrected"].is_null());
+    assert!(run.text.contains("nothing was measured"), "{}", run.text);
+}
+
+#[test]
+fn a_schedule_that_is_over_needs_no_cpu_time() {
+    // Half of the time passes after the end of the schedule.
+    let server = Server::start(Fault::Stalls(50, Duration::from_secs(1)));
+    let run = fan_out("drained", &server, &["--duration", "500ms"]);
+    assert!(run.faults().is_empty(), "{}", run.text);
+    assert!(run.report["client_cpus"].as_f64() < Some(0.35), "{}", run.text);
+    let ticks = run.report["history"]["ticks"].as_array().expect("a history");
+    let tick_s = run.report["history"]["tick_s"].as_f64().unwrap();
+    let in_ticks: f64 = ticks.iter().map(|tick| tick["per_second"].as_f64().unwrap() * tick_s).sum();
+    assert_eq!(in_ticks.round(), run.report["count"].as_f64().unwrap(), "the last tick counts: {}", run.text);
 }
 
 /// One publication waits for the stalled server, and the schedule waits behind it. A tool that measures only from its
