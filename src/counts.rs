@@ -169,6 +169,31 @@ impl HistogramSnapshot {
     }
 }
 
+/// Events of several causes, which any thread may count. For what is rare: each count is a read-modify-write.
+#[derive(Debug)]
+pub(crate) struct Causes<const N: usize> {
+    labels: [&'static str; N],
+    counts: [AtomicU64; N],
+}
+
+impl<const N: usize> Causes<N> {
+    /// Causes with these labels, none counted.
+    pub(crate) const fn new(labels: [&'static str; N]) -> Causes<N> {
+        Causes { labels, counts: [const { AtomicU64::new(0) }; N] }
+    }
+
+    /// Counts an event of the cause at `index`.
+    pub(crate) fn count(&self, index: usize) {
+        self.counts[index].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The label of each cause, and its number of events.
+    #[cfg(feature = "control")]
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.labels.into_iter().zip(self.counts.iter().map(|count| count.load(Ordering::Relaxed)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +224,14 @@ mod tests {
         assert_eq!((snapshot.count(), snapshot.sum()), (100, Duration::from_micros(8400)));
         histogram.record(60_000_000);
         assert_eq!(histogram.snapshot().quantile(1.0), Some(Duration::from_secs(10)));
+    }
+
+    #[cfg(feature = "control")]
+    #[test]
+    fn causes_are_counted_by_their_label() {
+        let causes = Causes::new(["one", "two"]);
+        causes.count(1);
+        assert_eq!(causes.iter().collect::<Vec<_>>(), [("one", 0), ("two", 1)]);
     }
 
     #[test]

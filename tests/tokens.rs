@@ -99,6 +99,33 @@ fn status(server: &Server, transport: &str, topic: &str, token: Option<(Way, &st
 }
 
 #[test]
+fn rejected_tokens_and_subscriptions_are_counted_by_cause() {
+    let server = start("causes.toml");
+    let tokens = |cause: &str| total(&server, &format!("ringfeed_tokens_refused_total{{cause=\"{cause}\"}}"));
+    let subscriptions =
+        |cause: &str| total(&server, &format!("ringfeed_subscriptions_refused_total{{cause=\"{cause}\"}}"));
+    let attempts = [
+        ("signature", hs256(&json!({"sub": "42"}), "another key")),
+        ("expired", token(json!({"exp": now_s() - 1}))),
+        ("not_yet_valid", token(json!({"nbf": now_s() + 1000}))),
+        ("unsupported", token(json!({"subs": {}}))),
+        ("malformed", "nonsense".to_owned()),
+    ];
+    for (cause, token) in &attempts {
+        assert_eq!(tokens(cause), 0, "{cause}");
+        assert_eq!(status(&server, "feed", "chat:a", Some((Way::Query, token))), 401, "{cause}");
+        assert_eq!(tokens(cause), 1, "{cause}");
+    }
+    assert_eq!(total(&server, "ringfeed_tokens_refused_total"), attempts.len() as u64);
+    assert_eq!(total(&server, "ringfeed_subscriptions_refused_total"), 0);
+    assert_eq!(status(&server, "feed", "chat:a", None), 401);
+    assert_eq!(status(&server, "sse", "closed:a", Some((Way::Query, &token(json!({}))))), 403);
+    assert_eq!(status(&server, "feed", "nowhere:a", Some((Way::Query, &token(json!({}))))), 404);
+    let causes = ["token_required", "permission_denied", "unknown_namespace"];
+    assert_eq!(causes.map(subscriptions), [1, 1, 1]);
+}
+
+#[test]
 fn feeds_and_event_streams_need_a_token_that_opens_the_topic() {
     let server = start("every-way.toml");
     let user = token(json!({}));

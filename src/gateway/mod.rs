@@ -21,6 +21,7 @@ mod page;
 mod parameters;
 mod protocol;
 mod readers;
+pub(crate) mod refused;
 mod request;
 mod response;
 mod routes;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::parameters::repeats;
+use super::refused::{self, SubscribeCause};
 use super::{Clock, Get, Refusal};
 use crate::topics::{Namespaces, PublishError, TopicName};
 
@@ -111,9 +112,21 @@ impl Readers {
     /// # Errors
     /// As [`check`](Self::check).
     pub(super) fn check_topic(&self, topic: &TopicName, claims: Option<&ReaderClaims>) -> Result<(), Refusal> {
+        self.check_topic_rights(topic, claims).map_err(|(cause, refusal)| {
+            refused::SUBSCRIPTIONS.count(cause as usize);
+            refusal
+        })
+    }
+
+    fn check_topic_rights(
+        &self,
+        topic: &TopicName,
+        claims: Option<&ReaderClaims>,
+    ) -> Result<(), (SubscribeCause, Refusal)> {
         let has_keys = self.tokens.as_deref().is_some_and(|tokens| tokens.has_keys());
         let Ok(namespace) = self.namespaces.find(topic) else {
-            return Err(Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace)));
+            let refusal = Refusal::new(404, format!("'{topic}': {}", PublishError::UnknownNamespace));
+            return Err((SubscribeCause::UnknownNamespace, refusal));
         };
         let allowed = self.namespaces.get(namespace).subscribe;
         let is_open_to = |user: &str| allowed.includes(topic, user, false);
@@ -122,20 +135,21 @@ impl Readers {
                 Some(topics) => topics.iter().any(|opened| opened == topic.as_str()),
                 None => is_open_to(&claims.user),
             });
-        match claims {
-            _ if is_open => Ok(()),
-            Some(_) => Err(Refusal::new(403, format!("the token does not open '{topic}'"))),
-            None if has_keys => Err(Refusal::new(
-                401,
-                format!(
+        let (cause, status, text) = match claims {
+            _ if is_open => return Ok(()),
+            Some(_) => (SubscribeCause::PermissionDenied, 403, format!("the token does not open '{topic}'")),
+            None if has_keys => {
+                let text = format!(
                     "'{topic}' requires a token: send ?token=TOKEN, or the header field Authorization: Bearer TOKEN"
-                ),
-            )),
+                );
+                (SubscribeCause::TokenRequired, 401, text)
+            }
             None => {
                 let text = format!("'{topic}' requires authorization: connect with a token at /connection/websocket");
-                Err(Refusal::new(403, text))
+                (SubscribeCause::PermissionDenied, 403, text)
             }
-        }
+        };
+        Err((cause, Refusal::new(status, text)))
     }
 }
 

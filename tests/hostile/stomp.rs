@@ -102,6 +102,9 @@ fn each_attack_meets_an_error_and_the_neighbour_goes_on() {
     }
     assert_eq!(total(&server, "ringfeed_connections_closed_total", "reason=\"application\""), count);
     assert_eq!(total(&server, "ringfeed_connections", "transport=\"framed\""), 0);
+    let errors = |cause: &str| total(&server, "ringfeed_stomp_errors_total", cause);
+    assert_eq!((errors(""), errors("unexpected_frame"), errors("access_refused")), (count, 2, 1));
+    assert_eq!(total(&server, "ringfeed_subscriptions_refused_total", "permission_denied"), 1);
 }
 
 /// A million receipts are answered, as fast as the client reads them.

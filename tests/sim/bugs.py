@@ -225,8 +225,8 @@ BUGS = [
     Bug(
         "life-not-noted",
         "src/server/receive.rs",
-        "entry.conn.keep_alive.on_recv(self.now_ms, heartbeat);",
-        "let _ = heartbeat;",
+        "note_alive(entry, self.metrics, self.now_ms);",
+        "let _ = note_alive;",
     ),
     Bug(
         "close-code-lost",

@@ -32,6 +32,7 @@ pub(super) async fn get(state: &State, headers: &HeaderMap) -> Answer {
     let certificates = state.tls.as_ref().map_or_else(Vec::new, Acceptor::certificates);
     let namespaces = state.namespaces.borrow().iter().map(|(name, _)| name.to_owned()).collect();
     let control = ControlPort {
+        is_ready: !state.status.is_draining() && state.others.unready().is_none(),
         places: state.places.counts(),
         streams: state.streams.get(),
         reloads: state.reloader.counts(),
@@ -96,6 +97,7 @@ mod tests {
         let requests = RequestCounts::default();
         requests.count("publish", StatusCode::OK, Duration::from_micros(70));
         let control = ControlPort {
+            is_ready: true,
             places: PlaceCounts { authenticated: 7, others: 8, accepted: 30, ended },
             streams: StreamCounts { published: 5, refused: 6 },
             reloads: ReloadCounts { done: 3, refused: 2 },
@@ -193,6 +195,17 @@ mod tests {
             )]);
         }
         expect_lines(&["ringfeed_route_connections{route=\"/feed/\"} 0", "ringfeed_connections_max 0"]);
+    }
+
+    #[test]
+    fn rejected_tokens_and_subscriptions_are_counted_by_cause() {
+        let text = encoded();
+        for name in ["tokens_refused_total{cause=\"signature\"}", "subscriptions_refused_total{cause=\"limit\"}"] {
+            assert!(text.contains(&format!("\nringfeed_{name} ")), "{name} is missing in\n{text}");
+        }
+        // Other tests count, too.
+        assert!(text.contains("\nringfeed_stomp_errors_total{cause=\"malformed_frame\"} "), "{text}");
+        expect_lines(&["ringfeed_subscriptions_refused_total{cause=\"too_many_topics\"} 0", "ringfeed_ready 1"]);
     }
 
     #[test]

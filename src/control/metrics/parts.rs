@@ -18,6 +18,8 @@ use crate::tls::CertificateInfo;
 /// The control port's own numbers.
 #[derive(Debug)]
 pub(super) struct ControlPort {
+    /// Whether `/readyz` says so.
+    pub(super) is_ready: bool,
     pub(super) places: PlaceCounts,
     pub(super) streams: StreamCounts,
     pub(super) reloads: ReloadCounts,
@@ -29,6 +31,9 @@ pub(super) struct ControlPort {
 
 impl Collector for ControlPort {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (name, help) =
+            ("ringfeed_ready", "1 while the server accepts clients, 0 while it drains or joins a cluster");
+        encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&u64::from(self.is_ready))?;
         let counts = self.places;
         let (name, help) = ("ringfeed_control_connections", "Connections to the control port now, by key");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -8,6 +8,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::metrics::MetricType;
 
 use super::{encode_counter, encode_histogram};
+use crate::gateway::refused;
+use crate::gateway::stomp::ERROR_COUNTS;
 use crate::server::metrics::{Cell, Histogram, NamespaceMetrics};
 use crate::server::{CloseCause, ShardMetrics, Status, Transport};
 use crate::tls::Failure;
@@ -40,7 +42,7 @@ pub(super) const GAUGES: [Row; 14] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-pub(super) const COUNTERS: [Row; 37] = [
+pub(super) const COUNTERS: [Row; 36] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -53,9 +55,6 @@ pub(super) const COUNTERS: [Row; 37] = [
     ("ringfeed_gaps", "Connections closed since publications may have been missed", |shard| &shard.gaps),
     ("ringfeed_idempotency_refused", "Publications refused since their keys could not be remembered", |shard| {
         &shard.idempotency_refused
-    }),
-    ("ringfeed_subscriptions_refused", "Subscriptions refused since too many topics have subscribers", |shard| {
-        &shard.subscriptions_refused
     }),
     ("ringfeed_recoveries_cut", "Recoveries refused since too much would have waited for a connection", |shard| {
         &shard.recoveries_cut
@@ -190,6 +189,7 @@ impl Collector for Shards {
         self.encode_closed(&mut encoder)?;
         self.encode_histograms(&mut encoder)?;
         self.encode_recoveries(&mut encoder)?;
+        self.encode_refused(&mut encoder)?;
         self.encode_namespaces(encoder)
     }
 }
@@ -297,6 +297,27 @@ impl Shards {
         let lost: u64 = self.sum(|shard| shard.recoveries_lost.get());
         for (result, count) in [("recovered", recovered), ("lost", lost)] {
             encode_counter(&mut family.encode_family(&[("result", result)])?, count)?;
+        }
+        Ok(())
+    }
+
+    /// What protocols and shards have rejected, by cause.
+    fn encode_refused(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let too_many = ("too_many_topics", self.sum(|shard| shard.subscriptions_refused.get()));
+        let rows = [
+            ("ringfeed_tokens_refused", "Tokens rejected, by cause", refused::TOKENS.iter().collect::<Vec<_>>()),
+            (
+                "ringfeed_subscriptions_refused",
+                "Subscriptions rejected, by cause",
+                refused::SUBSCRIPTIONS.iter().chain([too_many]).collect(),
+            ),
+            ("ringfeed_stomp_errors", "ERROR frames to clients of STOMP, by cause", ERROR_COUNTS.iter().collect()),
+        ];
+        for (name, help, causes) in rows {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (cause, count) in causes {
+                encode_counter(&mut family.encode_family(&[("cause", cause)])?, count)?;
+            }
         }
         Ok(())
     }

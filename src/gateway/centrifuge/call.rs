@@ -14,6 +14,7 @@ use super::session::{
     Subscribing, WaitingSubscribe,
 };
 use super::token::{ConnectionClaims, TokenError};
+use crate::gateway::refused::{self, SubscribeCause};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
 use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
 use crate::topics::{Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, Position, Query, TopicName};
@@ -43,6 +44,17 @@ pub(super) enum Failure {
 /// The reply to a command; `None` if it follows later, or if there is none.
 pub(super) type Outcome = Result<Option<Reply>, Failure>;
 
+/// Counts a rejected subscription.
+fn count_refused(failure: &Failure) {
+    let cause = match failure {
+        Failure::Error(ClientError::UnknownChannel) => SubscribeCause::UnknownNamespace,
+        Failure::Error(ClientError::PermissionDenied | ClientError::TokenExpired) => SubscribeCause::PermissionDenied,
+        Failure::Error(ClientError::LimitExceeded) => SubscribeCause::Limit,
+        Failure::Error(_) | Failure::Disconnect(_) => SubscribeCause::BadRequest,
+    };
+    refused::SUBSCRIPTIONS.count(cause as usize);
+}
+
 /// The terms on which a client connects.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
@@ -71,7 +83,7 @@ impl Call<'_, '_> {
         match request {
             Request::Pong => unreachable!("a pong is handled above"),
             Request::Connect(_) => unreachable!("a connect command is executed above"),
-            Request::Subscribe(subscribe) => self.subscribe(id, subscribe),
+            Request::Subscribe(subscribe) => self.subscribe(id, subscribe).inspect_err(count_refused),
             Request::Unsubscribe { channel } => self.unsubscribe(id, channel),
             Request::Publish(publish) => self.publish(id, publish),
             Request::Presence { channel } => self.presence(id, channel, RequestKind::Presence),

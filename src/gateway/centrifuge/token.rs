@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
 use super::signature::{KeyKind, is_signed, public_key};
+use crate::gateway::refused::{self, TokenCause};
 use crate::gateway::{ReaderClaims, Refusal, VerifyReader};
 use crate::log;
 
@@ -218,21 +219,22 @@ impl TokenVerifier {
     }
 
     fn claims(&self, token: &str, now_s: u64) -> Result<Claims, Rejection> {
-        let malformed = || Rejection::invalid("it is malformed");
+        let malformed = || Rejection::invalid(TokenCause::Malformed, "it is malformed");
         let header = decode_header(token).map_err(|_| malformed())?;
-        let no_key = Rejection::invalid("no key is configured for its algorithm or kid");
+        let no_key = Rejection::invalid(TokenCause::NoKey, "no key is configured for its algorithm or kid");
         let keys = self.keys();
         let key = keys.find(&header).ok_or(no_key)?;
         if !is_signed(token, header.alg, key) {
-            return Err(Rejection::invalid("its signature is wrong"));
+            return Err(Rejection::invalid(TokenCause::Signature, "its signature is wrong"));
         }
         // "Insecure" as long as nobody has checked the signature.
         let claims = insecure_decode::<Claims>(token).map_err(|_| malformed())?.claims;
         if !keys.is_meant(&claims) {
-            return Err(Rejection::invalid("its audience (aud) or issuer (iss) is another one"));
+            let reason = "its audience (aud) or issuer (iss) is another one";
+            return Err(Rejection::invalid(TokenCause::Audience, reason));
         }
         if claims.nbf.is_some_and(|from_s| from_s > now_s as f64) {
-            return Err(Rejection::invalid("it is not valid yet (nbf)"));
+            return Err(Rejection::invalid(TokenCause::NotYetValid, "it is not valid yet (nbf)"));
         }
         match claims.expires_s() {
             Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired.into()),
@@ -261,28 +263,30 @@ impl VerifyReader for TokenVerifier {
 /// Why a token is rejected: for its client, and for the log, which may know more.
 struct Rejection {
     error: TokenError,
+    cause: TokenCause,
     reason: &'static str,
 }
 
 impl Rejection {
-    fn invalid(reason: &'static str) -> Rejection {
-        Rejection { error: TokenError::Invalid, reason }
+    fn invalid(cause: TokenCause, reason: &'static str) -> Rejection {
+        Rejection { error: TokenError::Invalid, cause, reason }
     }
 }
 
 impl From<TokenError> for Rejection {
     fn from(error: TokenError) -> Rejection {
-        let reason = match error {
-            TokenError::Invalid => "a claim is malformed",
-            TokenError::Expired => "it has expired",
-            TokenError::Unsupported(reason) => reason,
+        let (cause, reason) = match error {
+            TokenError::Invalid => (TokenCause::Malformed, "a claim is malformed"),
+            TokenError::Expired => (TokenCause::Expired, "it has expired"),
+            TokenError::Unsupported(reason) => (TokenCause::Unsupported, reason),
         };
-        Rejection { error, reason }
+        Rejection { error, cause, reason }
     }
 }
 
-/// The error for the client, after a line in the log.
+/// The error for the client, counted and after a line in the log.
 fn logged(rejection: Rejection) -> TokenError {
+    refused::TOKENS.count(rejection.cause as usize);
     if let Some(left_out) = log::TOKENS.take() {
         tracing::info!(reason = rejection.reason, left_out, "token rejected");
     }

@@ -13,6 +13,7 @@ use super::message::{self, MESSAGE_OVERHEAD_BYTES, message_id};
 use super::session::{Pending, Session, Subscription, parse_heart_beat};
 use crate::buf::ConnId;
 use crate::conn::Heartbeat;
+use crate::counts::Causes;
 use crate::gateway::readers::bearer;
 use crate::gateway::{Accept, Context, Handler, Readers, Refusal, Request, Subscribe};
 use crate::limits::{
@@ -30,6 +31,35 @@ const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 
 /// Header fields of SEND that are not the publisher's own.
 const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "transaction", "message-id"];
+
+/// The `message` headers of ERROR frames, and their names in metrics.
+const ERRORS: [(&str, &str); 12] = [
+    ("malformed frame", "malformed_frame"),
+    ("unexpected frame", "unexpected_frame"),
+    ("unsupported version", "unsupported_version"),
+    ("access refused", "access_refused"),
+    ("unusable destination", "unusable_destination"),
+    ("cannot subscribe", "cannot_subscribe"),
+    ("cannot unsubscribe", "cannot_unsubscribe"),
+    ("cannot publish", "cannot_publish"),
+    ("transaction failed", "transaction_failed"),
+    ("the server rejects the request", "request_rejected"),
+    ("timeout", "timeout"),
+    ("the server is stopping", "stopping"),
+];
+
+/// ERROR frames that servers of this process have sent, by `message`.
+pub(crate) static ERROR_COUNTS: Causes<{ ERRORS.len() }> = Causes::new(error_labels());
+
+const fn error_labels() -> [&'static str; ERRORS.len()] {
+    let mut labels = [""; ERRORS.len()];
+    let mut index = 0;
+    while index < ERRORS.len() {
+        labels[index] = ERRORS[index].1;
+        index += 1;
+    }
+    labels
+}
 
 /// On TCP the server sends ends of lines at its ping interval: otherwise it would keep connections to hosts that have
 /// disappeared, where the client has asked for no heart-beats. STOMP allows them between frames.
@@ -478,6 +508,8 @@ fn fail(conn: &mut Context<'_>, session: &mut Session, failure: &Failure, receip
 }
 
 fn send_error(conn: &mut Context<'_>, version: Version, Failure(message, text): &Failure, receipt: Option<&str>) {
+    let known = ERRORS.iter().position(|(known, _)| known == message);
+    ERROR_COUNTS.count(known.expect("each message of an ERROR frame has a name in metrics"));
     let length = text.len().to_string();
     let fixed = [("message", *message), ("content-type", "text/plain"), ("content-length", length.as_str())];
     let headers = fixed.into_iter().chain(receipt.map(|receipt| ("receipt-id", receipt)));

@@ -22,6 +22,8 @@ mod session;
 
 use std::sync::LazyLock;
 
+#[cfg(feature = "control")]
+pub(crate) use handler::ERROR_COUNTS;
 pub use handler::Stomp;
 
 use super::Protocol;
