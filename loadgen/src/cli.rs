@@ -7,13 +7,22 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::payload::PAYLOAD_BYTES_MIN;
-use crate::options::{ConnectOptions, PublishOptions, parse_duration};
+use crate::options::{ConnectOptions, OutputOptions, PublishOptions, parse_duration};
 use crate::scenario::reconnect::Sdk;
 use crate::wire::target::Target;
 
+/// The table in the README, too.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  the run is valid and every message arrived as it should
+  1  messages or connections had faults
+  2  the run could not be measured, or nothing was measured
+  3  no faults, but the load generator was the bottleneck
+  4  an expectation was not met";
+
 /// Load generator for WebSocket push servers.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(version, about, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) task: Task,
@@ -51,6 +60,9 @@ pub(crate) enum Task {
     Accept(AcceptOptions),
     /// Compare two reports side by side, with the ratio of the second to the first.
     Compare(CompareOptions),
+    /// Run a scenario against two servers in alternation, and say which of their figures differ: the median of the
+    /// ratios of paired runs, with a 95 % confidence interval.
+    Ab(AbOptions),
 }
 
 impl Task {
@@ -65,7 +77,7 @@ impl Task {
             Task::Slow(options) => Some(&options.common),
             Task::Churn(options) => Some(&options.common),
             Task::Drain(options) => Some(&options.common),
-            Task::Accept(_) | Task::Compare(_) => None,
+            Task::Accept(_) | Task::Compare(_) | Task::Ab(_) => None,
         }
     }
 }
@@ -93,14 +105,13 @@ pub(crate) struct CommonOptions {
     /// Run on this CPU only
     #[arg(long)]
     pub(crate) cpu: Option<u32>,
+    /// Make the same run so many times, and print the spread of its figures
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
     #[command(flatten)]
     pub(crate) tolerance: Tolerance,
-    /// Also write the report to this file, as JSON
-    #[arg(long, value_name = "FILE")]
-    pub(crate) json: Option<PathBuf>,
-    /// Also write the report to this file, as an HTML page with plots
-    #[arg(long, value_name = "FILE")]
-    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: OutputOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
 }
@@ -123,6 +134,29 @@ pub(crate) struct CompareOptions {
     pub(crate) first: PathBuf,
     /// The report to compare with the baseline, written with `--json`
     pub(crate) second: PathBuf,
+}
+
+/// The two servers, and the scenario.
+#[derive(Debug, Args)]
+pub(crate) struct AbOptions {
+    /// Pairs of runs
+    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(6..=1000))]
+    pub(crate) rounds: u32,
+    /// Command that starts server A before each of its runs; without it, A runs already
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) start_a: Option<String>,
+    /// The same for B
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) start_b: Option<String>,
+    /// Flags only for the runs against A, separated by blanks: '--url ws://... --publish http://...'
+    #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
+    pub(crate) only_a: String,
+    /// The same for B
+    #[arg(long, value_name = "FLAGS", default_value = "", allow_hyphen_values = true)]
+    pub(crate) only_b: String,
+    /// The scenario with its flags: fanout --url ws://... -c 1000
+    #[arg(value_name = "SCENARIO", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) scenario: Vec<String>,
 }
 
 #[derive(Debug, Args)]

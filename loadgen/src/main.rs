@@ -9,8 +9,7 @@
 //! message, and counts what went wrong. [`report`] records latencies, decides whether this program was the bottleneck,
 //! and prints the result. [`host`] reads the cost of the server and of this program.
 //!
-//! Exit code 0: the run is valid, without faults. 1: valid, but messages or connections had faults, which the report
-//! names. 2: the run could not be measured. 3: no faults, but the load generator was the bottleneck.
+//! `loadgen --help` and the README list the exit codes.
 
 mod check;
 mod cli;
@@ -20,6 +19,7 @@ mod host;
 mod options;
 mod report;
 mod scenario;
+mod series;
 mod wire;
 
 use std::process::ExitCode;
@@ -28,9 +28,9 @@ use clap::Parser;
 
 use cli::{Arguments, CommonOptions, Task};
 use error::Error;
-use report::compare;
-use report::{Report, Verdict};
+use report::{Outcome, compare, output};
 use scenario::{acceptor, churn, connect, drain, echo, fanout, idle, slow, storm};
+use series::{ab, repeat};
 
 fn main() -> ExitCode {
     let task = match Arguments::try_parse() {
@@ -38,36 +38,33 @@ fn main() -> ExitCode {
         Err(error) if error.use_stderr() => return cannot_measure(&usage_error(&error)),
         Err(help) => help.exit(),
     };
-    let result = check_outputs(&task).and_then(|()| match &task {
-        Task::Fanout(options) => publish(fanout::run(options), &options.common),
-        Task::Echo(options) => publish(echo::run(options), &options.common),
-        Task::Connect(options) => publish(connect::run(options), &options.common),
-        Task::Idle(options) => publish(idle::run(options), &options.common),
-        Task::Storm(options) => publish(storm::run(options), &options.common),
-        Task::Slow(options) => publish(slow::run(options), &options.common),
-        Task::Churn(options) => publish(churn::run(options), &options.common),
-        Task::Drain(options) => publish(drain::run(options), &options.common),
+    run(&task).unwrap_or_else(|error| cannot_measure(&error.to_string()))
+}
+
+fn run(task: &Task) -> Result<ExitCode, Error> {
+    if let Some(common) = task.common() {
+        output::check(&common.output)?;
+        if common.repeat > 1 {
+            return repeat::run(common.repeat);
+        }
+    }
+    match task {
+        Task::Fanout(options) => publish(fanout::run(options)?, &options.common),
+        Task::Echo(options) => publish(echo::run(options)?, &options.common),
+        Task::Connect(options) => publish(connect::run(options)?, &options.common),
+        Task::Idle(options) => publish(idle::run(options)?, &options.common),
+        Task::Storm(options) => publish(storm::run(options)?, &options.common),
+        Task::Slow(options) => publish(slow::run(options)?, &options.common),
+        Task::Churn(options) => publish(churn::run(options)?, &options.common),
+        Task::Drain(options) => publish(drain::run(options)?, &options.common),
         Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
-    });
-    result.unwrap_or_else(|error| cannot_measure(&error.to_string()))
+        Task::Ab(options) => ab::run(options).map(|()| ExitCode::SUCCESS),
+    }
 }
 
-/// Fails now rather than after the run if a file of the report can't be written.
-fn check_outputs(task: &Task) -> Result<(), Error> {
-    let files = task.common().into_iter().flat_map(|common| [&common.json, &common.html]).flatten();
-    files.into_iter().try_for_each(|path| report::check_writable(path))
-}
-
-/// Prints the report and maps its verdict to the exit code.
-fn publish(result: Result<Report, Error>, common: &CommonOptions) -> Result<ExitCode, Error> {
-    let verdict = result?.publish(common.json.as_deref(), common.html.as_deref())?;
-    Ok(ExitCode::from(match verdict {
-        Verdict::Clean => 0,
-        Verdict::Faulty => 1,
-        Verdict::Empty => 2,
-        Verdict::ClientBound => 3,
-    }))
+fn publish(outcome: Outcome, common: &CommonOptions) -> Result<ExitCode, Error> {
+    output::publish(&common.output, outcome).map(ExitCode::from)
 }
 
 fn cannot_measure(why: &str) -> ExitCode {

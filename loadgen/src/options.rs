@@ -1,12 +1,14 @@
 //! The flags for connecting and publishing, shared by all scenarios.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 
 use crate::driver::DriverName;
+use crate::error::Error;
+use crate::report::expect::{self, Expectation};
 use crate::wire::target::Target;
 
 /// The longest time: stamps of messages reach further.
@@ -64,6 +66,63 @@ impl ConnectOptions {
     /// Whether a publisher can name its topic only in the address of a POST.
     pub(crate) fn needs_topic_in_publish_address(&self) -> bool {
         self.script.is_none() && matches!(self.driver, DriverName::Raw | DriverName::Sse)
+    }
+}
+
+/// Where the result goes, and what it has to be.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct OutputOptions {
+    /// Also write the report to this file, as JSON. With -, standard output has the JSON, and standard error the table
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Also write the report to this file, as an HTML page with plots
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Also write the latencies to this file, as the table of percentiles that HdrHistogram's plotter reads
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hgrm: Option<PathBuf>,
+    /// Also write the latencies of each tick to this file, as an HdrHistogram interval log
+    #[arg(long, value_name = "FILE")]
+    pub(crate) hlog: Option<PathBuf>,
+    /// Also write the figures of each tick to this file, as CSV
+    #[arg(long, value_name = "FILE")]
+    pub(crate) csv: Option<PathBuf>,
+    /// Also write the result to this file, as JUnit XML for CI servers
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// While the run lasts, serve the figures so far at http://ADDRESS/metrics, for Prometheus
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Exit with 4 unless this holds: 'p99<250ms', 'faults==0', 'per_second>=1000'; see loadgen/README.md
+    #[arg(long, value_name = "EXPECTATION", num_args = 1..)]
+    pub(crate) expect: Vec<Expectation>,
+    /// The same for each line of this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) expect_file: Vec<PathBuf>,
+    /// End the run as soon as an expectation of faults or of the longest latency can't be met any more
+    #[arg(long)]
+    pub(crate) abort_on_fail: bool,
+}
+
+impl OutputOptions {
+    /// All expectations.
+    ///
+    /// # Errors
+    /// If a file of them can't be read.
+    pub(crate) fn expectations(&self) -> Result<Vec<Expectation>, Error> {
+        let mut all = self.expect.clone();
+        for path in &self.expect_file {
+            all.extend(expect::read_file(path)?);
+        }
+        Ok(all)
+    }
+
+    /// The expectations that end a run as soon as they can't be met any more.
+    ///
+    /// # Errors
+    /// As for [`expectations`](Self::expectations).
+    pub(crate) fn aborting(&self) -> Result<Vec<Expectation>, Error> {
+        if self.abort_on_fail { self.expectations() } else { Ok(Vec::new()) }
     }
 }
 

@@ -434,7 +434,7 @@ impl Deliveries {
     /// Ends a turn of the loop.
     pub(crate) fn turn_over(&mut self) {
         self.give_up_stalled();
-        self.recorder.turn_over(self.subscribers().into(), self.faults.sum());
+        self.recorder.turn_over(self.subscribers().into(), self.faults.counts());
     }
 
     /// Whether no deliveries are outstanding and no skipped message may still arrive.
@@ -579,7 +579,7 @@ mod tests {
     const TOLERANCE: Tolerance = Tolerance { late: Duration::from_nanos(500), patience: Duration::from_secs(5) };
 
     fn deliveries(tolerance: Tolerance) -> Deliveries {
-        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
         let topics = Arc::new(Topics::one("t", 3));
         let mut deliveries = Deliveries::new(0, MessageKind::Text, topics, 3, true, Recorder::new(timeline), tolerance);
         (0..2).for_each(|subscriber| deliveries.join(subscriber));
@@ -831,7 +831,7 @@ mod tests {
 
     /// A run of several topics, with all subscribers joined, and `published` publications of each topic in flight.
     fn of_several(topics: Topics, subscribers: u32, published: u64) -> Deliveries {
-        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
         let count = topics.count();
         let (kind, recorder) = (MessageKind::Text, Recorder::new(timeline));
         let mut deliveries = Deliveries::new(0, kind, Arc::new(topics), subscribers, true, recorder, TOLERANCE);

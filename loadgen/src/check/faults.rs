@@ -52,6 +52,21 @@ impl Counts {
         ]
     }
 
+    /// The growth since `before`. Where a missing message has come since, there is none.
+    pub(crate) fn since(&self, before: &Counts) -> Counts {
+        Counts {
+            missing: self.missing.saturating_sub(before.missing),
+            duplicate: self.duplicate.saturating_sub(before.duplicate),
+            reordered: self.reordered.saturating_sub(before.reordered),
+            corrupt: self.corrupt.saturating_sub(before.corrupt),
+            foreign: self.foreign.saturating_sub(before.foreign),
+            late: self.late.saturating_sub(before.late),
+            stalled: self.stalled.saturating_sub(before.stalled),
+            closed: self.closed.saturating_sub(before.closed),
+            refused: self.refused.saturating_sub(before.refused),
+        }
+    }
+
     /// The sum of all kinds.
     pub(crate) fn sum(&self) -> u64 {
         self.named().iter().map(|(_, count)| count).sum()
@@ -63,7 +78,8 @@ impl Counts {
         there.map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
     }
 
-    fn add(&mut self, other: &Counts) {
+    /// Adds those of another stretch of time or worker.
+    pub(crate) fn add(&mut self, other: &Counts) {
         self.missing += other.missing;
         self.duplicate += other.duplicate;
         self.reordered += other.reordered;
@@ -158,7 +174,6 @@ impl Faults {
     }
 
     /// The number of faults of each kind.
-    #[cfg(test)]
     pub(crate) fn counts(&self) -> Counts {
         self.counts
     }

@@ -29,6 +29,11 @@ pub(crate) fn heed() -> Result<(), Error> {
     Ok(())
 }
 
+/// Ends the run early, as a signal does.
+pub(crate) fn end_run() {
+    INTERRUPTED.get_or_init(Arc::default).store(true, Ordering::Relaxed);
+}
+
 /// Whether the run has to end.
 pub(crate) fn has_come() -> bool {
     INTERRUPTED.get().is_some_and(|interrupted| interrupted.load(Ordering::Relaxed))

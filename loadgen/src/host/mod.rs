@@ -3,6 +3,7 @@
 pub(crate) mod heartbeat;
 pub(crate) mod interrupt;
 pub(crate) mod kernel_memory;
+pub(crate) mod machine;
 pub(crate) mod meter;
 pub(crate) mod pin;
 pub(crate) mod process;

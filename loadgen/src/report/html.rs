@@ -135,6 +135,10 @@ fn details(report: &Report) -> String {
         ("lateness of the schedule, p99".to_owned(), microseconds(report.self_check.lateness_p99_us)),
         ("receive backlog, p99".to_owned(), microseconds(report.self_check.backlog_p99_us)),
     ];
+    rows.extend(report.expectations.iter().map(|outcome| {
+        let label = if outcome.holds { "as expected" } else { "not as expected" };
+        (label.to_owned(), escape(&outcome.to_string()))
+    }));
     if let Some(server) = &report.server {
         rows.push(("server CPU".to_owned(), format!("{:.2}", server.cpus)));
         rows.push(("server CPU each".to_owned(), microseconds(server.cpu_ns_each / 1e3)));

@@ -2,7 +2,9 @@
 //!
 //! A histogram has a fixed number of counters however long the run is; those of several workers are added.
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 /// Longer latencies are recorded as this: a day.
@@ -15,7 +17,7 @@ const CURVE: [f64; 22] = [
 ];
 
 /// Latencies in nanoseconds.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Latencies(Histogram<u64>);
 
 impl Latencies {
@@ -63,6 +65,29 @@ impl Latencies {
     /// The quantile at `share`, in microseconds. Zero without latencies.
     pub(crate) fn quantile_us(&self, share: f64) -> f64 {
         self.0.value_at_quantile(share).min(self.0.max()) as f64 / 1e3
+    }
+
+    /// Milliseconds, share of the latencies up to them, and their number, with so many for each halving of the rest.
+    pub(crate) fn percentiles(&self, per_halving: u32) -> Vec<(f64, f64, u64)> {
+        let mut count = 0;
+        let rows = self.0.iter_quantiles(per_halving).map(|row| {
+            count += row.count_since_last_iteration();
+            (row.value_iterated_to().min(self.0.max()) as f64 / 1e6, row.quantile_iterated_to(), count)
+        });
+        rows.collect()
+    }
+
+    /// Mean, standard deviation and maximum, in milliseconds.
+    pub(crate) fn moments_ms(&self) -> [f64; 3] {
+        [self.0.mean(), self.0.stdev(), self.0.max() as f64].map(|ns| ns / 1e6)
+    }
+
+    /// The histogram in HdrHistogram's encoding V2, compressed, as base64.
+    pub(crate) fn encoded(&self) -> String {
+        let mut bytes = Vec::new();
+        let done = V2DeflateSerializer::new().serialize(&self.0, &mut bytes);
+        done.expect("the counts fit, and memory takes all bytes");
+        BASE64_STANDARD.encode(bytes)
     }
 
     /// The usual quantiles; `None` without latencies.

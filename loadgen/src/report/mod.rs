@@ -1,9 +1,14 @@
 //! The result of a run, as `--json` writes it (see SCHEMA.md) and `compare` reads it, and the verdict.
 
 pub(crate) mod compare;
+pub(crate) mod expect;
 pub(crate) mod figure;
 pub(crate) mod html;
+pub(crate) mod junit;
 pub(crate) mod latency;
+pub(crate) mod live;
+pub(crate) mod output;
+pub(crate) mod percentiles;
 pub(crate) mod plot;
 pub(crate) mod progress;
 pub(crate) mod recorder;
@@ -20,6 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::faults::{FaultReport, Faults};
 use crate::error::Error;
+use crate::host::machine;
+use crate::report::expect::Expectation;
 use crate::report::figure::Figure;
 use crate::report::latency::Summary;
 use crate::report::recorder::Recorded;
@@ -68,7 +75,23 @@ pub(crate) struct Report {
     pub(crate) figures: Vec<Figure>,
     pub(crate) faults: FaultReport,
     pub(crate) self_check: SelfCheck,
+    /// What became of the expectations.
+    #[serde(default)]
+    pub(crate) expectations: Vec<expect::Outcome>,
+    /// Where and how the run was made.
+    #[serde(default)]
+    pub(crate) made: Made,
     pub(crate) history: History,
+}
+
+/// The circumstances of a run, to make it again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Made {
+    pub(crate) command: Vec<String>,
+    pub(crate) host: String,
+    pub(crate) kernel: String,
+    pub(crate) cpu_model: String,
+    pub(crate) cpus: u32,
 }
 
 /// Whether the figures are valid.
@@ -179,7 +202,7 @@ fn merged(findings: Vec<Findings>) -> Findings {
 impl Report {
     pub(crate) fn new(outcome: Outcome) -> Report {
         let counts = &outcome.counts;
-        let Measured { cost, history, pauses } = outcome.measured;
+        let Measured { cost, history, pauses, .. } = outcome.measured;
         let Findings { recorded, faults } = merged(outcome.findings);
         let count: u64 = counts.iter().sum();
         let seconds = cost.elapsed.as_secs_f64();
@@ -221,27 +244,19 @@ impl Report {
             load: outcome.load,
             unit: outcome.unit.to_owned(),
             figures: outcome.figures,
+            expectations: Vec::new(),
+            made: machine::made(),
             history,
         }
     }
 
-    /// Prints the report and writes it to the given files.
-    ///
-    /// # Errors
-    /// If a file can't be written.
-    pub(crate) fn publish(&self, json: Option<&Path>, html: Option<&Path>) -> Result<Verdict, Error> {
-        print!("{}", table::of_run(self));
-        if let Some(path) = json {
-            let text = serde_json::to_string_pretty(self).expect("a report serializes");
-            write(path, &text)?;
-        }
-        if let Some(path) = html {
-            write(path, &html::page(self))?;
-        }
-        Ok(self.verdict)
+    /// The same, with what became of `expectations`.
+    pub(crate) fn expecting(mut self, expectations: &[Expectation]) -> Report {
+        self.expectations = expectations.iter().map(|expectation| expectation.check(&self)).collect();
+        self
     }
 
-    /// Reads a report that [`publish`](Report::publish) wrote.
+    /// Reads a report that `--json` wrote.
     ///
     /// # Errors
     /// If the file does not exist, or is not a report of this version.
@@ -264,25 +279,6 @@ fn parse(text: &str) -> Result<Report, String> {
         return Err(format!("it is {} {}, expected {SCHEMA} {VERSION}", head.schema, head.version));
     }
     serde_json::from_str(text).map_err(not_a_report)
-}
-
-/// Fails now rather than after a run if `path` can't be written.
-///
-/// # Errors
-/// If it can't be.
-pub(crate) fn check_writable(path: &Path) -> Result<(), Error> {
-    let is_new = !path.exists();
-    let opened = std::fs::OpenOptions::new().create(true).append(true).open(path);
-    opened.map_err(|error| Error::new(format!("can't write {}: {error}", path.display())))?;
-    if is_new {
-        // A run that can't be measured leaves no file.
-        let _ = std::fs::remove_file(path);
-    }
-    Ok(())
-}
-
-fn write(path: &Path, text: &str) -> Result<(), Error> {
-    std::fs::write(path, text).map_err(|error| Error::new(format!("can't write {}: {error}", path.display())))
 }
 
 /// `part / whole`, or zero if `whole` is zero.
@@ -342,8 +338,10 @@ pub(crate) mod tests {
                     measured_from_s: 1.0,
                     measured_to_s: 3.0,
                     ticks: [1.0, 2.0, 3.0].map(tick).to_vec(),
+                    intervals: Vec::new(),
                 },
                 pauses: Pauses::default(),
+                since_start: Duration::from_secs(3),
             },
             figures: vec![Figure::new("away", 2.5, "s")],
             findings: vec![Findings { recorded, faults: Faults::new(Duration::MAX) }],

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use crate::check::faults::Counts;
 use crate::host::process::ThreadTime;
 use crate::report::latency::Latencies;
 use crate::report::tally::Tally;
@@ -41,8 +42,8 @@ pub(crate) struct Recorder {
     tick: u64,
     thread_time: ThreadTime,
     /// Faults reported in ticks so far, and all of them.
-    faults: u64,
-    total_faults: u64,
+    faults: Counts,
+    total_faults: Counts,
     /// Time at which the first bytes of this turn were received.
     woken_ns: Option<u64>,
     /// Messages received in this turn.
@@ -106,8 +107,8 @@ impl Recorder {
             part: Part::new(),
             tick: timeline.tick_at(timeline.now_ns()),
             thread_time: ThreadTime::now(),
-            faults: 0,
-            total_faults: 0,
+            faults: Counts::default(),
+            total_faults: Counts::default(),
             woken_ns: None,
             turn_messages: 0,
             idle: None,
@@ -189,7 +190,7 @@ impl Recorder {
     }
 
     /// Ends a turn of the loop, with `connections` open and `faults` so far.
-    pub(crate) fn turn_over(&mut self, connections: u64, faults: u64) {
+    pub(crate) fn turn_over(&mut self, connections: u64, faults: Counts) {
         self.count_up();
         let now_ns = self.now_ns();
         if let Some(woken_ns) = self.woken_ns.take() {
@@ -205,10 +206,10 @@ impl Recorder {
     }
 
     /// Adds the figures to the timeline, since tick `next` has begun.
-    fn hand_in(&mut self, next: u64, faults: u64) {
+    fn hand_in(&mut self, next: u64, faults: Counts) {
         let thread_time = ThreadTime::now();
         self.part.cpu_ns = thread_time.since(self.thread_time).cpu_ns;
-        self.part.faults = faults.saturating_sub(self.faults);
+        self.part.faults = faults.since(&self.faults);
         self.timeline.add(self.tick, next, &self.part);
         (self.thread_time, self.faults, self.tick) = (thread_time, faults, next);
         self.part.count = 0;
@@ -222,8 +223,12 @@ mod tests {
 
     use super::*;
 
+    fn missing(missing: u64) -> Counts {
+        Counts { missing, ..Counts::default() }
+    }
+
     fn recorder() -> Recorder {
-        Recorder::new(Arc::new(Timeline::start(Duration::from_secs(1))))
+        Recorder::new(Arc::new(Timeline::start(Duration::from_secs(1), false)))
     }
 
     #[test]
@@ -232,7 +237,7 @@ mod tests {
         let times = Times { intended_ns: 1_000_000, actual_ns: 3_000_000 };
         recorder.published(times);
         recorder.received(times, 4_000_000);
-        recorder.turn_over(1, 0);
+        recorder.turn_over(1, Counts::default());
         let p50 = |latencies: &Latencies| (latencies.quantile_us(0.5) / 10.0).round() * 10.0;
         let Recorded { corrected, uncorrected, lateness, .. } = &recorder.recorded;
         assert_eq!([p50(corrected), p50(uncorrected), p50(lateness)], [3000.0, 1000.0, 2000.0]);
@@ -246,7 +251,7 @@ mod tests {
         recorder.woken(0);
         recorder.received_watched(Times::now(1), 2);
         recorder.acknowledged(1);
-        recorder.turn_over(1, 0);
+        recorder.turn_over(1, Counts::default());
         recorder.start_measuring();
         let Recorded { corrected, uncorrected, lateness, backlog, watched, acknowledged, .. } = &recorder.recorded;
         assert_eq!([corrected, uncorrected, lateness, backlog, watched, acknowledged].map(Latencies::count), [0; 6]);
@@ -255,11 +260,11 @@ mod tests {
     #[test]
     fn a_turn_without_messages_is_no_backlog() {
         let mut recorder = recorder();
-        recorder.turn_over(1, 0);
+        recorder.turn_over(1, Counts::default());
         assert_eq!(recorder.recorded.backlog.count(), 0);
         recorder.woken(0);
         recorder.woken(recorder.now_ns());
-        recorder.turn_over(1, 0);
+        recorder.turn_over(1, Counts::default());
         assert_eq!(recorder.recorded.backlog.count(), 1);
     }
 
@@ -293,7 +298,7 @@ mod tests {
         let mut recorder = recorder();
         recorder.woken(0);
         (0..5).for_each(|_| recorder.received(Times::now(1), 2));
-        recorder.turn_over(1, 0);
+        recorder.turn_over(1, Counts::default());
         assert_eq!(recorder.recorded.backlog.count(), 5);
     }
 
@@ -302,7 +307,7 @@ mod tests {
         let mut recorder = recorder();
         recorder.start_measuring();
         recorder.received(Times::now(0), 5000);
-        recorder.turn_over(2, 3);
+        recorder.turn_over(2, missing(3));
         recorder.stop_measuring(0);
         let ticks = recorder.timeline.history().ticks;
         assert_eq!((ticks.len(), ticks[0].per_second, ticks[0].faults), (1, 10.0, 3));
@@ -314,8 +319,8 @@ mod tests {
         recorder.received(Times::now(0), 5000);
         recorder.count_up();
         recorder.part.connections = 2;
-        recorder.hand_in(1, 3);
-        recorder.hand_in(2, 4);
+        recorder.hand_in(1, missing(3));
+        recorder.hand_in(2, missing(4));
         let ticks = recorder.timeline.history().ticks;
         let figures: Vec<_> = ticks.iter().map(|tick| (tick.per_second, tick.connections, tick.faults)).collect();
         assert_eq!(figures, [(10.0, 2, 3), (0.0, 2, 1)]);

@@ -24,6 +24,10 @@ pub(crate) fn of_run(report: &Report) -> String {
     lines.extend(report.figures.iter().map(|Figure { name, value, unit }| line(name, &quantity(*value, unit))));
     lines.push(client_line(report));
     lines.extend(fault_lines(&report.faults));
+    lines.extend(report.expectations.iter().map(|outcome| {
+        let label = if outcome.holds { "as expected" } else { "NOT AS EXPECTED" };
+        line(label, &outcome.to_string())
+    }));
     if report.self_check.client_bound {
         lines.push(format!("client-bound: not a server figure: {}", report.self_check.reasons.join("; ")));
     }

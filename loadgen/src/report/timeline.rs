@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::check::faults::Counts;
 use crate::report::latency::Latencies;
 
 /// Approximate number of ticks in a run.
@@ -27,6 +28,8 @@ const OPEN_TICKS: usize = 2;
 pub(crate) struct Timeline {
     start: Instant,
     tick_ns: u64,
+    /// Whether the latencies of each tick are kept.
+    keeps_intervals: bool,
     ticks: Mutex<Ticks>,
 }
 
@@ -36,6 +39,34 @@ struct Ticks {
     open: VecDeque<Part>,
     /// Start and end of measuring, nanoseconds.
     measured_ns: [Option<u64>; 2],
+    intervals: Vec<Interval>,
+    /// All closed ticks; latencies and connections as [`Totals`] has them.
+    totals: Part,
+}
+
+/// The sum of all ticks so far.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    /// Messages received.
+    pub(crate) count: u64,
+    pub(crate) faults: Counts,
+    /// Those of the measured part, from its first whole tick on.
+    pub(crate) latencies: Latencies,
+    /// Open connections at the end of the last tick.
+    pub(crate) connections: u64,
+    /// CPU time of the workers.
+    pub(crate) client_cpu_ns: u64,
+    pub(crate) is_measuring: bool,
+}
+
+/// The latencies of one tick, encoded for an interval log.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Interval {
+    /// Seconds since the start of the run.
+    pub(crate) start_s: f64,
+    pub(crate) length_s: f64,
+    pub(crate) max_ms: f64,
+    pub(crate) encoded: String,
 }
 
 /// Figures of one worker, or of all, in one tick.
@@ -43,7 +74,7 @@ struct Ticks {
 pub(crate) struct Part {
     /// Messages received.
     pub(crate) count: u64,
-    pub(crate) faults: u64,
+    pub(crate) faults: Counts,
     /// Open connections at the end.
     pub(crate) connections: u64,
     /// CPU time of the worker.
@@ -51,14 +82,21 @@ pub(crate) struct Part {
     pub(crate) latencies: Latencies,
 }
 
+impl Default for Part {
+    fn default() -> Part {
+        Part::new()
+    }
+}
+
 impl Part {
     pub(crate) fn new() -> Part {
-        Part { count: 0, faults: 0, connections: 0, cpu_ns: 0, latencies: Latencies::coarse() }
+        let (latencies, faults) = (Latencies::coarse(), Counts::default());
+        Part { count: 0, faults, connections: 0, cpu_ns: 0, latencies }
     }
 
     fn merge(&mut self, other: &Part) {
         self.count += other.count;
-        self.faults += other.faults;
+        self.faults.add(&other.faults);
         self.connections += other.connections;
         self.cpu_ns += other.cpu_ns;
         self.latencies.merge(&other.latencies);
@@ -90,13 +128,17 @@ pub(crate) struct History {
     pub(crate) measured_from_s: f64,
     pub(crate) measured_to_s: f64,
     pub(crate) ticks: Vec<Tick>,
+    /// The latencies of each tick, if they are kept.
+    #[serde(skip)]
+    pub(crate) intervals: Vec<Interval>,
 }
 
 impl Timeline {
-    /// Starts the clock. The length of a tick suits a run that takes `planned`.
-    pub(crate) fn start(planned: Duration) -> Timeline {
+    /// Starts the clock. The length of a tick suits a run that takes `planned`. The latencies of each tick are kept if
+    /// `keeps_intervals`.
+    pub(crate) fn start(planned: Duration, keeps_intervals: bool) -> Timeline {
         let tick = (planned / TICKS).clamp(TICK_MIN, TICK_MAX);
-        Timeline { start: Instant::now(), tick_ns: tick.as_nanos() as u64, ticks: Mutex::default() }
+        Timeline { start: Instant::now(), tick_ns: tick.as_nanos() as u64, keeps_intervals, ticks: Mutex::default() }
     }
 
     /// Nanoseconds since the start of the run.
@@ -137,7 +179,10 @@ impl Timeline {
         let Some(index) = tick.checked_sub(ticks.closed.len() as u64) else {
             let late = &mut ticks.closed[tick as usize];
             late.per_second += part.count as f64 * 1e9 / self.tick_ns as f64;
-            late.faults += part.faults;
+            late.faults += part.faults.sum();
+            ticks.totals.count += part.count;
+            ticks.totals.faults.add(&part.faults);
+            ticks.totals.cpu_ns += part.cpu_ns;
             late.connections += part.connections;
             return;
         };
@@ -153,13 +198,26 @@ impl Timeline {
     fn close_oldest(&self, ticks: &mut Ticks) {
         let Some(part) = ticks.open.pop_front() else { return };
         let tick_s = self.tick_ns as f64 / 1e9;
+        let start_s = ticks.closed.len() as f64 * tick_s;
+        let is_measured = ticks.measured_ns[0].is_some_and(|ns| ns as f64 / 1e9 <= start_s);
+        if is_measured {
+            ticks.totals.latencies.merge(&part.latencies);
+        }
+        ticks.totals.count += part.count;
+        ticks.totals.faults.add(&part.faults);
+        ticks.totals.cpu_ns += part.cpu_ns;
+        ticks.totals.connections = part.connections;
+        if self.keeps_intervals {
+            let (max_ms, encoded) = (part.latencies.quantile_us(1.0) / 1e3, part.latencies.encoded());
+            ticks.intervals.push(Interval { start_s, length_s: tick_s, max_ms, encoded });
+        }
         ticks.closed.push(Tick {
             at_s: (ticks.closed.len() + 1) as f64 * tick_s,
             per_second: part.count as f64 / tick_s,
             p50_us: part.latencies.quantile_us(0.5),
             p99_us: part.latencies.quantile_us(0.99),
             connections: part.connections,
-            faults: part.faults,
+            faults: part.faults.sum(),
             client_cpus: part.cpu_ns as f64 / self.tick_ns as f64,
         });
     }
@@ -171,6 +229,20 @@ impl Timeline {
         ticks.closed.last().map(|tick| (tick.clone(), faults, ticks.measured_ns[0].is_some()))
     }
 
+    /// The sum of all closed ticks.
+    pub(crate) fn totals(&self) -> Totals {
+        let ticks = self.lock();
+        let Part { count, faults, connections, cpu_ns, latencies } = &ticks.totals;
+        Totals {
+            count: *count,
+            faults: *faults,
+            latencies: latencies.clone(),
+            connections: *connections,
+            client_cpu_ns: *cpu_ns,
+            is_measuring: ticks.measured_ns[0].is_some(),
+        }
+    }
+
     /// The history so far.
     pub(crate) fn history(&self) -> History {
         let mut ticks = self.lock();
@@ -179,7 +251,8 @@ impl Timeline {
         }
         let [from, to] = ticks.measured_ns.map(|ns| ns.unwrap_or_else(|| self.now_ns()) as f64 / 1e9);
         let tick_s = self.tick_ns as f64 / 1e9;
-        History { tick_s, measured_from_s: from, measured_to_s: to, ticks: ticks.closed.clone() }
+        let (closed, intervals) = (ticks.closed.clone(), ticks.intervals.clone());
+        History { tick_s, measured_from_s: from, measured_to_s: to, ticks: closed, intervals }
     }
 
     /// Ignores poisoning: a worker that panicked leaves consistent numbers, since each changes in one step.
@@ -204,15 +277,15 @@ mod tests {
 
     #[test]
     fn ticks_are_a_hundredth_of_the_run_within_bounds() {
-        let tick = |seconds| Timeline::start(Duration::from_secs(seconds)).tick();
+        let tick = |seconds| Timeline::start(Duration::from_secs(seconds), false).tick();
         assert_eq!([tick(1), tick(20), tick(3600)], [100, 200, 1000].map(Duration::from_millis));
-        let timeline = Timeline::start(Duration::from_secs(1));
+        let timeline = Timeline::start(Duration::from_secs(1), false);
         assert_eq!([0, 99_999_999, 100_000_000].map(|ns| timeline.tick_at(ns)), [0, 0, 1]);
     }
 
     #[test]
     fn parts_of_workers_add_up() {
-        let timeline = Timeline::start(Duration::from_secs(1));
+        let timeline = Timeline::start(Duration::from_secs(1), false);
         timeline.add(0, 1, &part(10, 3));
         timeline.add(0, 1, &part(20, 4));
         timeline.add(1, 2, &part(5, 3));
@@ -226,14 +299,31 @@ mod tests {
 
     #[test]
     fn ticks_without_messages_keep_the_connection_count() {
-        let timeline = Timeline::start(Duration::from_secs(1));
+        let timeline = Timeline::start(Duration::from_secs(1), false);
         timeline.add(0, 4, &part(2, 9));
         assert_eq!(figures(&timeline.history()), [(20.0, 9), (0.0, 9), (0.0, 9), (0.0, 9)]);
     }
 
     #[test]
+    fn totals_are_those_of_all_ticks_and_latencies_of_measured_ones() {
+        let timeline = Timeline::start(Duration::from_secs(1), true);
+        let lost = Counts { missing: 2, ..Counts::default() };
+        timeline.add(0, 1, &Part { faults: lost, ..part(10, 3) });
+        timeline.mark_start();
+        timeline.add(1, 2, &part(5, 4));
+        timeline.add(2, 4, &part(7, 4));
+        let Totals { count, faults, latencies, connections, client_cpu_ns, is_measuring } = timeline.totals();
+        assert_eq!((count, faults, latencies.count(), connections), (15, lost, 5, 4), "the last two ticks are open");
+        assert_eq!((client_cpu_ns, is_measuring), (100_000_000, true));
+        let intervals = timeline.history().intervals;
+        let starts: Vec<f64> = intervals.iter().map(|interval| interval.start_s).collect();
+        assert_eq!(starts, [0.0, 0.1, 0.2, 0.30000000000000004]);
+        assert!(intervals[0].encoded.starts_with("HISTFAAA") && intervals[0].max_ms > 0.009, "{intervals:?}");
+    }
+
+    #[test]
     fn the_measured_part_is_marked_once() {
-        let timeline = Timeline::start(Duration::from_secs(1));
+        let timeline = Timeline::start(Duration::from_secs(1), false);
         timeline.mark_start();
         timeline.mark_end();
         let history = timeline.history();

@@ -8,7 +8,7 @@ use crate::check::topics::Topics;
 use crate::cli::ChurnOptions;
 use crate::error::Error;
 use crate::host::pin;
-use crate::report::Report;
+use crate::report::Outcome;
 use crate::report::figure::Figure;
 use crate::report::latency::Latencies;
 use crate::scenario::feed::{self, Feed, Feeding};
@@ -23,7 +23,7 @@ const RETRY: Duration = Duration::from_millis(1);
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
-pub(crate) fn run(options: &ChurnOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &ChurnOptions) -> Result<Outcome, Error> {
     let ChurnOptions { common, publishing, connections, rate, leave_rate } = options;
     if publishing.publishers > 1 {
         return Err(Error::new(

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::report::recorder::{Recorder, Times};
-use crate::report::{Findings, Outcome, Report};
+use crate::report::{Findings, Outcome};
 use crate::scenario::run::Run;
 use crate::wire::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 
@@ -29,7 +29,7 @@ const HOPELESS: Duration = Duration::from_secs(3);
 ///
 /// # Errors
 /// If it can't be set up, or the first connection fails.
-pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Outcome, Error> {
     let common = &options.common;
     pin::to_cpu(common.cpu)?;
     let mut run = Run::start(common, UNIT)?;
@@ -46,7 +46,7 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
     let last_ns = connecting.recorder.now_ns();
     connecting.recorder.stop_measuring(last_ns);
     let measured = run.stop_measuring(last_ns)?;
-    Ok(Report::new(Outcome {
+    Ok(Outcome {
         scenario: "connect",
         url: common.url.to_string(),
         payload_bytes: 0,
@@ -57,7 +57,7 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Report, Error> {
         findings: vec![Findings { recorded: connecting.recorder.recorded, faults: connecting.faults }],
         measured,
         figures: Vec::new(),
-    }))
+    })
 }
 
 /// The load, in words.
@@ -178,7 +178,7 @@ impl Connecting {
             let due = schedule.next_ns().filter(|_| goes_on(self) && !self.free.is_empty());
             let due = due.map(|next_ns| Duration::from_nanos(next_ns.saturating_sub(now_ns)));
             clients.turn(due.unwrap_or(TURN).min(TURN), self);
-            self.recorder.turn_over(clients.opening_count().into(), self.faults.sum());
+            self.recorder.turn_over(clients.opening_count().into(), self.faults.counts());
         }
         self.close_ready(clients);
     }

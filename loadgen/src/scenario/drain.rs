@@ -11,7 +11,7 @@ use crate::cli::DrainOptions;
 use crate::error::Error;
 use crate::host::pin;
 use crate::host::process::Usage;
-use crate::report::Report;
+use crate::report::Outcome;
 use crate::report::figure::Figure;
 use crate::scenario::feed::{self, Feed, Feeding};
 use crate::scenario::pace::Pace;
@@ -28,7 +28,7 @@ const GOODBYES: [&str; 2] = ["1001", "1012"];
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
-pub(crate) fn run(options: &DrainOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &DrainOptions) -> Result<Outcome, Error> {
     let DrainOptions { common, publishing, connections, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
     let server_pid =

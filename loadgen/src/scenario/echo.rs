@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::report::recorder::{Recorder, Times};
-use crate::report::{Findings, Outcome, Report};
+use crate::report::{Findings, Outcome};
 use crate::scenario::run::Run;
 use crate::wire::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::wire::masking_keys::MaskingKeys;
@@ -36,7 +36,7 @@ const IN_FLIGHT_BYTES_MAX: u64 = 8 << 30;
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
-pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &EchoOptions) -> Result<Outcome, Error> {
     let common = &options.common;
     check_memory(options)?;
     pin::to_cpu(common.cpu)?;
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
     let measured = run.stop_measuring(trips.last_ns)?;
 
     let Trips { counts, recorder, faults, .. } = trips;
-    Ok(Report::new(Outcome {
+    Ok(Outcome {
         scenario: "echo",
         url: common.url.to_string(),
         payload_bytes: common.size,
@@ -66,7 +66,7 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Report, Error> {
         findings: vec![Findings { recorded: recorder.recorded, faults }],
         measured,
         figures: Vec::new(),
-    }))
+    })
 }
 
 /// Every message in flight is kept, to be compared with its echo.
@@ -358,7 +358,7 @@ impl Trips {
 
     /// Ends a turn of the loop.
     fn turn_over(&mut self) {
-        self.recorder.turn_over(self.open.into(), self.faults.sum());
+        self.recorder.turn_over(self.open.into(), self.faults.counts());
     }
 
     fn is_done(&self) -> bool {
@@ -416,7 +416,7 @@ mod tests {
     fn trips() -> (Trips, Vec<Vec<u8>>) {
         let flags = ["loadgen", "echo", "--url", "ws://a:1/", "--connections", "2", "--pipeline", "3"];
         let Task::Echo(options) = Arguments::parse_from(flags).task else { unreachable!() };
-        let timeline = Arc::new(Timeline::start(Duration::from_secs(1)));
+        let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
         let mut trips = Trips::new(&options, MessageKind::Text, Recorder::new(timeline));
         trips.sending = true;
         let (mut out, mut keys) = (Vec::new(), MaskingKeys::new());

@@ -7,7 +7,7 @@ use crate::check::topics::Topics;
 use crate::cli::FanoutOptions;
 use crate::error::Error;
 use crate::host::pin;
-use crate::report::Report;
+use crate::report::Outcome;
 use crate::report::figure::Figure;
 use crate::scenario::feed::{self, Feed, Feeding};
 use crate::scenario::pace::Pace;
@@ -18,7 +18,7 @@ use crate::wire::clients::{Clients, Incoming, Known, Out, Ready, Sink, TURN};
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
-pub(crate) fn run(options: &FanoutOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &FanoutOptions) -> Result<Outcome, Error> {
     let FanoutOptions { common, connections, watchers, .. } = options;
     let publishers = options.publishing.publishers;
     pin::to_cpu(common.cpu)?;

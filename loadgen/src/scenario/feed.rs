@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::host::interrupt;
 use crate::report::figure::Figure;
 use crate::report::recorder::{Recorder, Times};
-use crate::report::{Findings, Outcome, Report};
+use crate::report::{Findings, Outcome};
 use crate::scenario::pace::Pace;
 use crate::scenario::run::Run;
 use crate::wire::clients::{Clients, Sink, TURN};
@@ -237,7 +237,7 @@ pub(crate) fn run_for(
     }
 }
 
-/// The report of a scenario after its measured part. `load` describes the load.
+/// The outcome of a scenario after its measured part. `load` describes the load.
 ///
 /// # Errors
 /// If this process's usage can't be read.
@@ -249,12 +249,12 @@ pub(crate) fn report(
     load: String,
     open_loop: bool,
     figures: Vec<Figure>,
-) -> Result<Report, Error> {
+) -> Result<Outcome, Error> {
     let last_ns = feed.last_ns();
     let Deliveries { counts, mut recorder, faults, .. } = feed.deliveries;
     recorder.stop_measuring(last_ns);
     let measured = run.stop_measuring(last_ns)?;
-    Ok(Report::new(Outcome {
+    Ok(Outcome {
         scenario,
         url: common.url.to_string(),
         payload_bytes: common.size,
@@ -265,5 +265,5 @@ pub(crate) fn report(
         findings: vec![Findings { recorded: recorder.recorded, faults }],
         measured,
         figures,
-    }))
+    })
 }

@@ -12,7 +12,7 @@ use crate::host::kernel_memory::Memory;
 use crate::host::pin;
 use crate::report::figure::Figure;
 use crate::report::recorder::{Recorder, Times};
-use crate::report::{Findings, Outcome, Report, ratio};
+use crate::report::{Findings, Outcome, ratio};
 use crate::scenario::run::Run;
 use crate::wire::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::wire::sockets::Attention;
@@ -27,7 +27,7 @@ const PINGS_PER_TURN: u32 = 1024;
 ///
 /// # Errors
 /// If it can't be set up, or no connection succeeds.
-pub(crate) fn run(options: &IdleOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &IdleOptions) -> Result<Outcome, Error> {
     let IdleOptions { common, connections } = options;
     pin::to_cpu(common.cpu)?;
     let before = Memory::now(common.server_pid)?;
@@ -64,7 +64,7 @@ pub(crate) fn run(options: &IdleOptions) -> Result<Report, Error> {
     }
     let measured = run.stop_measuring(last_ns)?;
     let held = idle.count_alive(common.tolerance.patience, &mut clients);
-    Ok(Report::new(Outcome {
+    Ok(Outcome {
         scenario: "idle",
         url: common.url.to_string(),
         payload_bytes: 0,
@@ -75,7 +75,7 @@ pub(crate) fn run(options: &IdleOptions) -> Result<Report, Error> {
         findings: vec![Findings { recorded: idle.recorder.recorded, faults: idle.faults }],
         measured,
         figures,
-    }))
+    })
 }
 
 struct Idle {
@@ -138,7 +138,7 @@ impl Idle {
         let end = Instant::now() + duration;
         while Instant::now() < end && clients.ready_count() > 0 && !interrupt::has_come() {
             clients.turn(TURN, self);
-            self.recorder.turn_over(clients.ready_count().into(), self.faults.sum());
+            self.recorder.turn_over(clients.ready_count().into(), self.faults.counts());
         }
     }
 }

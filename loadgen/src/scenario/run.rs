@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::host::heartbeat::{Heartbeat, Pauses};
 use crate::host::interrupt;
 use crate::host::meter::{Cost, Meter};
+use crate::report::live::{self, Watch};
 use crate::report::progress::Progress;
 use crate::report::recorder::Recorder;
 use crate::report::timeline::{History, Timeline};
@@ -20,6 +21,7 @@ use crate::report::timeline::{History, Timeline};
 pub(crate) struct Run {
     timeline: Arc<Timeline>,
     progress: Progress,
+    watch: Option<Watch>,
     heartbeat: Heartbeat,
     server_pid: Option<u32>,
     cpu: Option<u32>,
@@ -34,6 +36,8 @@ pub(crate) struct Measured {
     pub(crate) cost: Cost,
     pub(crate) history: History,
     pub(crate) pauses: Pauses,
+    /// Time since the start of the run.
+    pub(crate) since_start: Duration,
 }
 
 impl Run {
@@ -44,11 +48,16 @@ impl Run {
     pub(crate) fn start(common: &CommonOptions, unit: &'static str) -> Result<Run, Error> {
         interrupt::heed()?;
         let planned: Duration = common.warmup + common.duration;
-        let timeline = Arc::new(Timeline::start(planned));
+        let timeline = Arc::new(Timeline::start(planned, common.output.hlog.is_some()));
+        if let Some(address) = common.output.metrics {
+            live::serve(address, Arc::clone(&timeline), unit)?;
+        }
+        let aborting = common.output.aborting()?;
+        let watch = (!aborting.is_empty()).then(|| Watch::start(Arc::clone(&timeline), aborting));
         let progress = Progress::start(Arc::clone(&timeline), unit);
         let heartbeat = Heartbeat::start();
         let (server_pid, cpu) = (common.server_pid, common.cpu);
-        Ok(Run { timeline, progress, heartbeat, server_pid, cpu, meter: None, idle: None })
+        Ok(Run { timeline, progress, watch, heartbeat, server_pid, cpu, meter: None, idle: None })
     }
 
     /// Creates the recorder of the worker on this thread.
@@ -94,10 +103,12 @@ impl Run {
         self.heartbeat.stop();
         self.timeline.mark_end();
         self.progress.stop();
+        self.watch.into_iter().for_each(Watch::stop);
         if let Some(pid) = meter.server_pid() {
             warn_of_server(pid, &cost);
         }
-        Ok(Measured { cost, history: self.timeline.history(), pauses })
+        let since_start = Duration::from_nanos(self.timeline.now_ns());
+        Ok(Measured { cost, history: self.timeline.history(), pauses, since_start })
     }
 }
 

@@ -9,7 +9,7 @@ use crate::check::topics::Topics;
 use crate::cli::SlowOptions;
 use crate::error::Error;
 use crate::host::pin;
-use crate::report::Report;
+use crate::report::Outcome;
 use crate::report::figure::Figure;
 use crate::scenario::feed::{self, Feed, Feeding};
 use crate::scenario::pace::Pace;
@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
-pub(crate) fn run(options: &SlowOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &SlowOptions) -> Result<Outcome, Error> {
     let SlowOptions { common, publishing, connections, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
     let slow = slow_count(options)?;

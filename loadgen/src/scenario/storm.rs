@@ -11,7 +11,7 @@ use crate::check::topics::Topics;
 use crate::cli::StormOptions;
 use crate::error::Error;
 use crate::host::pin;
-use crate::report::Report;
+use crate::report::Outcome;
 use crate::report::figure::Figure;
 use crate::report::latency::Latencies;
 use crate::scenario::feed::{self, Feed, Feeding};
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
-pub(crate) fn run(options: &StormOptions) -> Result<Report, Error> {
+pub(crate) fn run(options: &StormOptions) -> Result<Outcome, Error> {
     let StormOptions { common, publishing, connections: crowd, watchers, rate, .. } = options;
     pin::to_cpu(common.cpu)?;
     let topics = Arc::new(Topics::split(&common.connect.topic, *watchers, *crowd));

@@ -3,6 +3,7 @@
 //! Exit code 3 (client-bound) is no failure here: other programs may keep the machine busy.
 
 mod hub;
+mod outputs;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
