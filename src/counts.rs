@@ -121,6 +121,25 @@ pub struct HistogramSnapshot {
 }
 
 impl HistogramSnapshot {
+    /// The snapshot that a scrape shows: for each upper bound in seconds, how many durations do not exceed it, and the
+    /// sum of all in seconds. Several numbers for one bound, of several labels, are added.
+    #[cfg(feature = "product")]
+    pub(crate) fn of_cumulative(buckets: impl Iterator<Item = (f64, u64)>, sum_s: f64) -> HistogramSnapshot {
+        let mut up_to = [0; BOUNDS + 1];
+        for (bound_s, count) in buckets {
+            let bound_us = (bound_s * 1e6).round();
+            let index = Histogram::BOUNDS_US.iter().position(|us| *us as f64 >= bound_us);
+            up_to[index.unwrap_or(BOUNDS)] += count;
+        }
+        let (mut counts, mut below) = ([0; BOUNDS + 1], 0);
+        for (count, up_to) in counts.iter_mut().zip(up_to) {
+            let up_to = below.max(up_to);
+            *count = up_to - below;
+            below = up_to;
+        }
+        HistogramSnapshot { counts, sum_us: (sum_s * 1e6) as u64 }
+    }
+
     /// Adds the counts of another histogram.
     pub fn add(&mut self, other: &HistogramSnapshot) {
         self.counts.iter_mut().zip(other.counts).for_each(|(count, other)| *count += other);

@@ -385,8 +385,8 @@ pub const CLIENT_REFUSAL_BYTES_MAX: usize = 1024;
 /// Milliseconds that our client waits for the rest of such a response.
 pub const CLIENT_REFUSAL_MS: u64 = 1_000;
 
-/// Bytes of a response to a publication.
-pub const PUBLISH_RESPONSE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a response of a control port to our client: metrics of many shards, or a page of connections.
+pub const CONTROL_RESPONSE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Bytes that our client reads at once.
 pub const CLIENT_READ_BYTES: usize = 64 * 1024;

@@ -5,12 +5,16 @@
 mod cert;
 mod config;
 mod doctor;
+mod drain;
+mod generate;
 mod log;
 mod network;
 mod publish;
 mod reload;
 mod serve;
 mod subscribe;
+mod top;
+mod version;
 
 use std::ffi::OsString;
 use std::fs;
@@ -42,6 +46,13 @@ enum Command {
     Doctor(doctor::DoctorArguments),
     Cert(cert::CertArguments),
     Reload(reload::ReloadArguments),
+    Drain(drain::DrainArguments),
+    Top(top::TopArguments),
+    Version(version::VersionArguments),
+    #[command(hide = true)]
+    Completions(generate::CompletionsArguments),
+    #[command(hide = true)]
+    Man(generate::ManArguments),
 }
 
 /// Runs the command of the process's arguments.
@@ -55,6 +66,11 @@ pub fn run() -> ExitCode {
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Cert(arguments) => cert::run(arguments),
             Command::Reload(arguments) => reload::run(arguments),
+            Command::Drain(arguments) => drain::run(arguments),
+            Command::Top(arguments) => top::run(arguments),
+            Command::Version(arguments) => version::run(arguments),
+            Command::Completions(arguments) => generate::completions(arguments),
+            Command::Man(arguments) => generate::man(arguments),
         },
         Err(exit_code) => exit_code,
     };

@@ -27,6 +27,7 @@ use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, Publisher, Server, ServerConfig};
 use crate::tls::Acceptor;
 use crate::topics::stable_hash;
+use crate::version;
 
 /// Serves WebSocket subscribers and takes publications.
 ///
@@ -37,7 +38,7 @@ use crate::topics::stable_hash;
 pub(super) struct ServeArguments {
     /// A configuration file
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    pub(super) config: Option<PathBuf>,
     /// Where subscribers connect: an IP address and a port, or unix:PATH. May be repeated; replaces the listeners of
     /// the file [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
@@ -104,7 +105,7 @@ pub(super) struct ServeArguments {
     /// Silence after which a client is disconnected, pinged or not; 0: never [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     idle_timeout_ms: Option<u64>,
-    /// Time over which clients are told to go elsewhere, at an even pace, when the server stops; 0: all at once
+    /// Time over which the server closes its clients, at an even pace, when it stops; 0: all at once
     /// [default: 0]
     #[arg(long, value_name = "MS", value_parser = value_parser!(u64).range(..=DURATION_MS_MAX))]
     drain_spread_ms: Option<u64>,
@@ -248,7 +249,7 @@ pub(super) fn run(arguments: ServeArguments) -> ExitCode {
 }
 
 /// What the file and the flags come to.
-fn settings(arguments: ServeArguments) -> Result<Settings, String> {
+pub(super) fn settings(arguments: ServeArguments) -> Result<Settings, String> {
     let mut settings = match &arguments.config {
         Some(path) => config::load(path).map_err(|error| error.to_string())?,
         None => Settings::default(),
@@ -406,9 +407,9 @@ impl Live {
 /// One line that says what runs, and what anyone may read.
 fn log_start(settings: &Settings, shards: usize, connections_max: usize) {
     let open = config::open_namespaces(settings).join(",");
-    let version = env!("CARGO_PKG_VERSION");
     let api_key = !settings.api.key.is_empty() || !settings.api.key_file.as_os_str().is_empty();
-    tracing::info!(version, shards, connections_max, api_key, read_by_anyone = open, "started");
+    let (version, revision) = (version::VERSION, version::REVISION);
+    tracing::info!(version, revision, shards, connections_max, api_key, read_by_anyone = open, "started");
 }
 
 /// So that whoever publishes need not wait for the slice of a busy shard on the same CPU to be over.

@@ -29,6 +29,7 @@ mod error;
 mod fake;
 mod feed;
 mod headers;
+mod http;
 mod proxy;
 mod publish;
 mod refusal;
@@ -55,6 +56,7 @@ use url::{Endpoint, Scheme};
 
 pub use dial::{ClientTls, Network, ProxyChoice};
 pub use error::{ClientError, UrlError};
+pub use http::HttpClient;
 pub use publish::HttpPublisher;
 pub use sub::{Sub, sub};
 

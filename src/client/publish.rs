@@ -1,29 +1,13 @@
 //! `ringfeed pub`: publishes messages through a control port.
 
-use std::io;
-use std::time::Duration;
-
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST, HeaderMap, LOCATION};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
 
-use super::dial::{Network, dial};
-use super::refusal::{printable, redirected};
-use super::url::{Endpoint, Scheme};
-use super::{ClientError, headers};
-use crate::limits::{CLIENT_CONNECT_MS, PUBLISH_RESPONSE_BYTES_MAX};
+use super::dial::Network;
+use super::refusal::printable;
+use super::{ClientError, HttpClient};
 
 /// Publishes to one topic through a control port, over one connection that it opens again when it has ended.
-pub struct HttpPublisher {
-    endpoint: Endpoint,
-    headers: HeaderMap,
-    network: Network,
-    sender: SendRequest<Full<Bytes>>,
-}
+pub struct HttpPublisher(HttpClient);
 
 impl HttpPublisher {
     /// Connects to the control port of `url`, like `http://127.0.0.1:8001/publish/demo`; `headers` are sent with each
@@ -36,10 +20,7 @@ impl HttpPublisher {
         headers: &[(String, String)],
         network: Network,
     ) -> Result<HttpPublisher, ClientError> {
-        let endpoint = Endpoint::parse(url, Scheme::Http)?;
-        let headers = headers::check(headers)?;
-        let sender = in_time(&endpoint, open(&endpoint, &network)).await?;
-        Ok(HttpPublisher { endpoint, headers, network, sender })
+        HttpClient::connect(url, headers, network).await.map(HttpPublisher)
     }
 
     /// Publishes `payload` and returns the server's response: the publication's position in its topic as JSON.
@@ -50,45 +31,8 @@ impl HttpPublisher {
     /// # Panics
     /// If `content_type` has control characters in it.
     pub async fn publish(&mut self, payload: Bytes, content_type: &str) -> Result<String, ClientError> {
-        let mut request = Request::post(&self.endpoint.target)
-            .header(HOST, &self.endpoint.authority)
-            .header(CONTENT_TYPE, content_type)
-            .body(Full::new(payload))
-            .expect("the endpoint was checked, and the content type is a header value");
-        request.headers_mut().extend(self.headers.clone());
-        // The server may have ended a connection that was idle.
-        if self.sender.ready().await.is_err() {
-            self.sender = in_time(&self.endpoint, open(&self.endpoint, &self.network)).await?;
-        }
-        let (status, location, body) = in_time(&self.endpoint, response(&mut self.sender, request)).await?;
-        let text = location.filter(|_| status.is_redirection()).map_or_else(|| printable(&body), |to| redirected(&to));
-        if status.is_success() { Ok(text) } else { Err(ClientError::Refused { status: status.as_u16(), reason: text }) }
+        self.0.post("", content_type, payload).await.map(|body| printable(&body))
     }
-}
-
-/// Runs a step within [`CLIENT_CONNECT_MS`].
-async fn in_time<T>(endpoint: &Endpoint, step: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-    let done = timeout(Duration::from_millis(CLIENT_CONNECT_MS), step).await;
-    done.unwrap_or_else(|_| Err(ClientError::ConnectTimeout { authority: endpoint.authority.clone() }))
-}
-
-async fn open(endpoint: &Endpoint, network: &Network) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-    let stream = dial(endpoint, network).await?;
-    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Http)?;
-    // It ends with the sender, which reports its errors.
-    tokio::task::spawn_local(connection);
-    Ok(sender)
-}
-
-async fn response(
-    sender: &mut SendRequest<Full<Bytes>>,
-    request: Request<Full<Bytes>>,
-) -> Result<(StatusCode, Option<String>, Bytes), ClientError> {
-    let response = sender.send_request(request).await.map_err(ClientError::Http)?;
-    let status = response.status();
-    let location = response.headers().get(LOCATION).map(|value| printable(value.as_bytes()));
-    let body = Limited::new(response.into_body(), PUBLISH_RESPONSE_BYTES_MAX).collect().await;
-    Ok((status, location, body.map_err(|error| ClientError::Lost(io::Error::other(error)))?.to_bytes()))
 }
 
 #[cfg(test)]
@@ -97,6 +41,7 @@ mod tests {
 
     use super::*;
     use crate::client::fake::listen;
+    use crate::limits::CONTROL_RESPONSE_BYTES_MAX;
 
     /// Publishes "hi" to a server that answers with this, and returns what each got.
     fn publish_to(answer: &str) -> (Result<String, ClientError>, String) {
@@ -147,7 +92,7 @@ mod tests {
 
     #[test]
     fn a_response_without_end_is_an_error() {
-        let body = "x".repeat(PUBLISH_RESPONSE_BYTES_MAX + 1);
+        let body = "x".repeat(CONTROL_RESPONSE_BYTES_MAX + 1);
         let (result, _) = publish_to(&format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
         assert!(matches!(result, Err(ClientError::Lost(_))), "{result:?}");
     }

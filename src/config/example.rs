@@ -41,13 +41,13 @@ fn push_comment(text: &mut String, comment: &str) {
 }
 
 /// The defaults, with the namespace that is there when none is listed.
-fn defaults() -> Table {
+pub(super) fn defaults() -> Table {
     let mut settings = Settings::default();
     settings.namespaces.insert(DEFAULT_NAMESPACE.to_owned(), Namespace::default());
     Table::try_from(settings).expect("settings are what TOML can say")
 }
 
-fn default<'a>(defaults: &'a Table, path: &[&str], key: &str) -> &'a Value {
+pub(super) fn default<'a>(defaults: &'a Table, path: &[&str], key: &str) -> &'a Value {
     let table = path.iter().fold(defaults, |table, name| {
         let value = table.get(*name);
         let value = value.and_then(|value| value.as_array().map_or(Some(value), |list| list.first()));

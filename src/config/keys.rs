@@ -147,7 +147,7 @@ const SERVER: &[Key] = &[
     Key {
         name: "handshakes_per_second",
         takes: ValueKind::Whole(0, HANDSHAKES_PER_SECOND_MAX as i64),
-        about: "Connections that are let in each second. The others wait, and are told to come back later (503) when that\n\
+        about: "Connections that are let in each second. The others wait, and receive 503 with a time to retry when that\n\
                 takes long. 0: as many as come.",
     },
     Key {
@@ -185,7 +185,7 @@ const SERVER: &[Key] = &[
     Key {
         name: "drain_spread_ms",
         takes: ValueKind::Whole(0, DAY_MS),
-        about: "Milliseconds over which clients are told to go elsewhere, at an even pace, when the server stops. 0: all at\n\
+        about: "Milliseconds over which the server closes its clients, at an even pace, when it stops. 0: all at\n\
                 once.",
     },
     Key {

@@ -8,22 +8,26 @@
 
 mod changes;
 mod check;
+mod doc;
 mod error;
 mod example;
 mod keys;
 mod preflight;
 mod settings;
+mod show;
 
 use std::fs;
 use std::path::Path;
 
 pub use changes::apply;
+pub use doc::doc;
 pub use error::{ConfigError, Problem};
 pub use example::example;
 pub use preflight::{Preflight, open_namespaces, preflight};
 pub use settings::{
     ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, LogLevel, ServerSettings, Settings, TokenSettings,
 };
+pub use show::show;
 
 /// Reads and checks the file at `path`.
 ///

@@ -21,9 +21,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::{Answer, text, with_header};
+use super::audit::Operator;
 use super::batch::{Batched, Stream};
 use super::places::{Ended, Place};
-use super::{State, api, guard, metrics, publish, reload, slowest, stream};
+use super::{State, api, audit, guard, metrics, publish, reload, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 use crate::log;
 use crate::tls::Acceptor;
@@ -39,6 +40,8 @@ POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: ap
 POST /publish           publish a stream of records, 'Content-Type: application/x-ndjson': one JSON object a line
 POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
 GET  /connections/slow  connections with the largest backlogs (?count=20)
+POST /reload            read the configuration again
+POST /drain             stop gracefully, as SIGTERM does
 GET  /metrics           metrics for Prometheus
 GET  /healthz           200 while the process answers
 GET  /readyz            200 while the server accepts connections, 503 while it drains";
@@ -87,7 +90,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, 
         Ok(stream) => stream,
         Err(ended) => return place.end(ended),
     };
-    let service = service_fn(|request: Request<Incoming>| {
+    let service = service_fn(|mut request: Request<Incoming>| {
+        request.extensions_mut().insert(Operator(peer));
         let is_granted = state.access.borrow().is_granted(request.headers());
         place.on_request(is_granted);
         let state = &state;
@@ -166,6 +170,7 @@ enum Route<'a> {
     Metrics,
     Slowest,
     Reload,
+    Drain,
     /// A stream of publications.
     Stream,
     /// The path after `/publish/`.
@@ -183,6 +188,7 @@ impl<'a> Route<'a> {
             "/metrics" => Some(Route::Metrics),
             "/connections/slow" => Some(Route::Slowest),
             "/reload" => Some(Route::Reload),
+            "/drain" => Some(Route::Drain),
             "/publish" => Some(Route::Stream),
             _ => {
                 let publish = path.strip_prefix("/publish/").map(Route::Publish);
@@ -200,6 +206,7 @@ impl<'a> Route<'a> {
             Route::Metrics => "metrics",
             Route::Slowest => "connections_slow",
             Route::Reload => "reload",
+            Route::Drain => "drain",
             Route::Stream => "publish_stream",
             Route::Publish(_) => "publish",
             Route::Api(_) => "api",
@@ -210,7 +217,7 @@ impl<'a> Route<'a> {
     fn methods(self) -> &'static str {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
-            Route::Reload | Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
+            Route::Reload | Route::Drain | Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
         }
     }
 
@@ -252,7 +259,14 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         },
         Route::Metrics => metrics::get(state, request.headers()).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
-        Route::Reload => reload::post(state),
+        Route::Reload => {
+            audit::log(Operator::of(&request), "reload");
+            reload::post(state)
+        }
+        Route::Drain => {
+            audit::log(Operator::of(&request), "drain");
+            super::request_drain(state)
+        }
         Route::Stream => stream::post(state, request),
         Route::Publish(path) => publish::post(state, path, request).await,
         Route::Api(method) => api::post(state, method, request).await,
@@ -308,6 +322,7 @@ mod tests {
             ("POST", "/connections/slow", 405, Some("GET, HEAD"), "use GET, HEAD\n"),
             ("POST", "/reload", 422, None, "nothing has changed: there is nothing to reload"),
             ("GET", "/reload", 405, Some("POST"), "use POST\n"),
+            ("GET", "/drain", 405, Some("POST"), "use POST\n"),
             ("POST", "/api/info", 200, None, "\"nodes\":"),
             ("POST", "/api/nonsense", 404, None, "presence_stats"),
             ("GET", "/api/info", 405, Some("POST"), "use POST\n"),
@@ -355,6 +370,7 @@ mod tests {
             ("GET", "/nowhere", 401),
             ("POST", "/publish/a", 401),
             ("POST", "/reload", 401),
+            ("POST", "/drain", 401),
             ("POST", "/api/info", 401),
             ("POST", "/healthz", 405),
         ];

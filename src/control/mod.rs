@@ -7,6 +7,7 @@
 //! GET  /metrics           numbers for Prometheus           (metrics, requests)
 //! GET  /connections/slow   the largest backlogs             (slowest)
 //! POST /reload             reads the configuration again (reload)
+//! POST /drain              stops gracefully
 //! POST /publish/<topic>   the body becomes a publication   (publish)
 //! POST /publish           a stream of publications         (stream, record)
 //! POST /api/<method>      Centrifugo's server API          (api)
@@ -20,6 +21,7 @@
 mod access;
 mod answer;
 mod api;
+mod audit;
 mod batch;
 mod body;
 mod demo;
@@ -51,10 +53,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hyper::StatusCode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
+use answer::{Answer, text};
 use metrics::MemoryInUse;
 use notify::Notifier;
 pub use others::Others;
@@ -129,6 +134,8 @@ struct State {
     others: Others,
     notifier: Notifier,
     places: Rc<Places>,
+    /// Somebody has requested the server to drain.
+    drain_requested: Notify,
     requests: RequestCounts,
     streams: std::cell::Cell<stream::StreamCounts>,
     /// Tells this server from others, and from itself before it was started again.
@@ -166,6 +173,7 @@ impl State {
             others: Others::default(),
             notifier: Notifier::of_environment(),
             places,
+            drain_requested: Notify::new(),
             requests: RequestCounts::default(),
             streams,
             uid,
@@ -232,6 +240,7 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
     tokio::select! {
         () = &mut shards_ended => return Ended::ShardsEnded,
         () = signaled() => {}
+        () = state.drain_requested.notified() => {}
     }
     let drained = async {
         drain(state).await;
@@ -241,6 +250,13 @@ async fn until_ended(state: &State, shards_ended: impl Future<Output = ()>, mut 
         () = drained => Ended::ShardsEnded,
         () = signaled() => Ended::Interrupted,
     }
+}
+
+/// Begins the drain, once, and answers how many connections there are.
+fn request_drain(state: &State) -> Answer {
+    let connections: u64 = state.status.shards.iter().map(|shard| shard.connections.get()).sum();
+    state.drain_requested.notify_one();
+    text(StatusCode::OK, format_args!("the server drains {connections} connections"))
 }
 
 /// Tells every shard to leave.
@@ -322,6 +338,23 @@ mod tests {
         shards.drain_refusals.set(3);
         let state = shards.state();
         assert_eq!(ended_after(&shards, &state, 1), Ended::ShardsEnded);
+        assert!(shards.drained.get() && state.status.is_draining());
+    }
+
+    #[test]
+    fn a_request_drains_as_a_signal_does() {
+        let shards = Shards::default();
+        let state = shards.state();
+        let answer = request_drain(&state);
+        assert_eq!(answer.status(), StatusCode::OK);
+        let drained = shards.drained.clone();
+        let shards_ended = async move {
+            while !drained.get() {
+                tokio::task::yield_now().await;
+            }
+        };
+        let ended = tokio_uring::start(until_ended(&state, shards_ended, async || pending().await));
+        assert_eq!(ended, Ended::ShardsEnded);
         assert!(shards.drained.get() && state.status.is_draining());
     }
 

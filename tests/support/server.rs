@@ -136,6 +136,12 @@ impl Server {
         self.process.all_errors(PATIENCE)
     }
 
+    /// Waits for the end of a server that drains, and returns all that it wrote to standard error.
+    pub(crate) fn wait_for_errors(mut self) -> String {
+        self.process.wait(PATIENCE);
+        self.process.all_errors(PATIENCE)
+    }
+
     /// Waits for the end of a server that received a signal.
     pub(crate) fn wait(mut self) -> ExitStatus {
         self.process.wait(PATIENCE)

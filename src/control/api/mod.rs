@@ -16,9 +16,9 @@ use bytes::Bytes;
 use hyper::body::Body;
 use hyper::{Request, StatusCode};
 
-use super::State;
 use super::answer::{Answer, JSON, answer};
-use super::body;
+use super::audit::Operator;
+use super::{State, audit, body};
 use crate::limits::API_BYTES_MAX;
 use reply::{ApiError, Reply, detailed};
 use request::{Batch, Call, Malformed};
@@ -28,6 +28,7 @@ const ERROR_MODE: &str = "x-centrifugo-error-mode";
 
 /// Answers one request; `method` is what follows `/api/`.
 pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, request: Request<B>) -> Answer {
+    let operator = Operator::of(&request);
     let by_status = request.headers().get(ERROR_MODE).is_some_and(|mode| mode == "transport");
     let body = match body::read(request.into_body(), API_BYTES_MAX).await {
         Ok(body) if body.trim_ascii().is_empty() => Bytes::from_static(b"{}"),
@@ -36,7 +37,11 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
     };
     if method == "batch" {
         return match Batch::parse(&body) {
-            Ok(batch) => encode(&run::batch(state, &batch, &body).await),
+            Ok(batch) => {
+                let calls = batch.calls.iter().filter_map(|call| call.call.as_ref()?.as_ref().ok());
+                calls.for_each(|call| log(operator, call));
+                encode(&run::batch(state, &batch, &body).await)
+            }
             Err(malformed) => bad_request(&malformed),
         };
     }
@@ -47,11 +52,24 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
         }
         Some(Err(malformed)) => bad_request(&malformed),
         Some(Ok(call)) => {
+            log(operator, &call);
             let reply = Reply::from(run::call(state, &call, &body).await);
             let status = if by_status { reply.status() } else { StatusCode::OK };
             encode_with(status, &reply)
         }
     }
+}
+
+/// Logs a call that acts on clients or histories.
+fn log(operator: Option<Operator>, call: &Call<'_>) {
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (action, user, client, channel) = match call {
+        Call::Disconnect(call) => ("disconnect", text(&call.user), text(&call.client), String::new()),
+        Call::Unsubscribe(call) => ("unsubscribe", text(&call.user), text(&call.client), text(&call.channel)),
+        Call::HistoryRemove(call) => ("history_remove", String::new(), String::new(), text(&call.channel)),
+        _ => return,
+    };
+    audit::log_for(operator, action, &user, &client, &channel);
 }
 
 fn bad_request(malformed: &Malformed) -> Answer {
