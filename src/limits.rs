@@ -483,6 +483,10 @@ pub const EVENT_RETRY_MS_MAX: u64 = 10_000;
 /// Time for which a server that stops waits for the application to take the last events, in milliseconds.
 pub const EVENT_FLUSH_MS: u64 = 5_000;
 
+/// Messages of one client in a second at most with `--demo`, unless the operator sets a limit: a page that draws sends
+/// some twenty.
+pub const DEMO_MESSAGES_PER_SECOND_MAX: u32 = 200;
+
 /// Maximum size of the body of a request with commands, in bytes.
 pub const EMULATION_BYTES_MAX: usize = CENTRIFUGE_MESSAGE_BYTES_MAX as usize;
 

@@ -18,7 +18,7 @@ use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
 use crate::control::{self, Control, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
 use crate::gateway::stomp::{STOMP, Stomp};
-use crate::gateway::{DemoPage, Echo, Feed, OriginPattern, Readers, Sse};
+use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Readers, Sse};
 use crate::limits::{
     CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
     RELOAD_PATIENCE_MS, SHARDS_MAX,
@@ -121,7 +121,8 @@ pub(super) struct ServeArguments {
     /// Serve /echo, which sends every message back
     #[arg(long)]
     echo: bool,
-    /// Publish this host's CPU, memory and network figures to the topic `demo`, each second
+    /// Serve the demo pages at /demo/ and publish what they show: this host's figures to the topic `demo`, and more to
+    /// topics whose names begin with `demo-`, some of which any page may publish to
     #[arg(long)]
     demo: bool,
 }
@@ -300,6 +301,9 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
+    if settings.server.demo {
+        builder = builder.route("/demo/", DemoPages::new);
+    }
     if let Some(bridge) = &bridge {
         builder = builder.order(bridge.order());
     }
@@ -447,6 +451,7 @@ fn announce(settings: &Settings, addresses: &[ListenAddress], control: SocketAdd
     });
     if let Some(url) = page.filter(|_| has_demo) {
         writeln!(out, "open {url}")?;
+        writeln!(out, "open {url}demo/")?;
     }
     writeln!(out, "ready")?;
     out.flush()

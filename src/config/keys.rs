@@ -228,7 +228,9 @@ const SERVER: &[Key] = &[
     Key {
         name: "demo",
         takes: ValueKind::Switch,
-        about: "Publish this host's CPU, memory and network figures to the topic demo, each second.",
+        about: "Serve the demo pages at /demo/, and publish what they show: this host's figures to the topic demo, and to\n\
+                topics whose names begin with demo-, some of which any page may publish to. Where messages_per_second_max\n\
+                is 0, it is 200 then.",
     },
 ];
 

@@ -98,11 +98,10 @@ fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// The namespaces that clients without a token may subscribe to; `default` is that of topics without a
 /// colon.
-pub fn open_namespaces(settings: &Settings) -> Vec<&str> {
-    let default = settings.default_namespace();
-    let others = settings.namespaces.iter().filter(|(name, _)| *name != DEFAULT_NAMESPACE);
-    let all = [(DEFAULT_NAMESPACE, &default)].into_iter().chain(others.map(|(name, namespace)| (&**name, namespace)));
-    all.filter(|(_, namespace)| namespace.subscribe == Allowed::Anyone).map(|(name, _)| name).collect()
+pub fn open_namespaces(settings: &Settings) -> Vec<String> {
+    let namespaces = settings.topic_namespaces();
+    let open = namespaces.iter().filter(|(_, namespace)| namespace.subscribe == Allowed::Anyone);
+    open.map(|(name, _)| if name.is_empty() { DEFAULT_NAMESPACE } else { name }.to_owned()).collect()
 }
 
 #[cfg(test)]

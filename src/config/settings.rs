@@ -12,9 +12,10 @@ use toml::Table;
 use crate::backend::{BackendSettings, EventSettings};
 use crate::bridge::ClusterConfig;
 use crate::conn::{KeepAliveConfig, RateConfig};
+use crate::control::demo_namespaces;
 use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
-use crate::limits::RECV_TURN_BYTES;
+use crate::limits::{DEMO_MESSAGES_PER_SECOND_MAX, RECV_TURN_BYTES};
 use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::server::{CatchUpConfig, FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
 use crate::tls::{Acceptor, TlsSettings};
@@ -95,7 +96,7 @@ pub struct ServerSettings {
     pub forwarded_header: ForwardedHeader,
     /// Whether `/echo` is served.
     pub echo: bool,
-    /// Whether this host's figures are published to the topic `demo`.
+    /// Whether the demo pages are served, and what they show is published.
     pub demo: bool,
 }
 
@@ -275,7 +276,10 @@ impl Settings {
             allowed_origins: Origins::new(patterns.collect()),
             message_bytes_max: server.message_bytes_max,
             rate: RateConfig {
-                messages_per_second: server.messages_per_second_max,
+                messages_per_second: match server.messages_per_second_max {
+                    0 if server.demo => DEMO_MESSAGES_PER_SECOND_MAX,
+                    messages => messages,
+                },
                 bytes_per_second: server.bytes_per_second_max,
             },
             namespaces: Arc::new(self.topic_namespaces()),
@@ -305,7 +309,8 @@ impl Settings {
         let tokens = TokenVerifier::new(&self.tokens.keys()?).map_err(|error| format!("[tokens]: {error}"))?;
         Ok(CentrifugeConfig {
             tokens,
-            anonymous: centrifuge.anonymous,
+            // Where tokens can be checked, the demo is for their holders.
+            anonymous: centrifuge.anonymous || (self.server.demo && !self.tokens.has_keys()),
             namespaces: Arc::new(self.topic_namespaces()),
             ping_interval_ms: self.keep_alive.ping_interval_ms,
             message_bytes_max: centrifuge.message_bytes_max,
@@ -330,7 +335,8 @@ impl Settings {
     pub fn topic_namespaces(&self) -> Namespaces {
         let others = self.namespaces.iter().filter(|(name, _)| *name != DEFAULT_NAMESPACE);
         let others = others.map(|(name, namespace)| (name.clone(), namespace.clone())).collect();
-        Namespaces::new(self.default_namespace(), others)
+        let namespaces = Namespaces::new(self.default_namespace(), others);
+        if self.server.demo { namespaces.with(demo_namespaces()) } else { namespaces }
     }
 
     /// The settings of topics without a colon.
@@ -413,6 +419,21 @@ mod tests {
         let config = Settings::default().server_config();
         assert_eq!(format!("{config:?}"), format!("{:?}", ServerConfig::default()));
         assert_eq!(Settings::default().topic_namespaces(), Namespaces::default());
+    }
+
+    #[test]
+    fn the_demo_is_open_unless_there_are_tokens() {
+        let mut settings = Settings::default();
+        let is_open = |settings: &Settings| settings.centrifuge_config().unwrap().anonymous;
+        let rate = |settings: &Settings| settings.server_config().rate.messages_per_second;
+        let is_known = |settings: &Settings| settings.topic_namespaces().iter().any(|(name, _)| name == "demo-chat");
+        assert_eq!((is_open(&settings), rate(&settings), is_known(&settings)), (false, 0, false));
+        settings.server.demo = true;
+        let bound = DEMO_MESSAGES_PER_SECOND_MAX;
+        assert_eq!((is_open(&settings), rate(&settings), is_known(&settings)), (true, bound, true));
+        settings.server.messages_per_second_max = 7;
+        settings.tokens.hmac_secret = "secret".to_owned();
+        assert_eq!((is_open(&settings), rate(&settings), is_known(&settings)), (false, 7, true));
     }
 
     #[test]

@@ -1,6 +1,10 @@
-//! The built-in feed: this host's figures as JSON text, each second, to the topic `demo`.
+//! The built-in feed: this host's figures as JSON text, each second, to the topic `demo`; and the publishers of the
+//! demo pages (`feeds`).
 //!
-//! It is a publisher like any other. The page that the data port serves draws what it sends.
+//! They are publishers like any other. The pages that the data port serves draw what they send.
+
+#[cfg(feature = "product")]
+mod feeds;
 
 use std::io;
 use std::net::SocketAddr;
@@ -21,9 +25,19 @@ const TOPIC: &str = "demo";
 /// How often.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Publishes until the server leaves or the figures can't be read.
+#[cfg(feature = "product")]
+pub use feeds::namespaces;
+
+/// Publishes until the server leaves; this host's figures as long as they can be read.
 pub(super) async fn run(state: Rc<State>) {
-    if let Err(error) = publish_figures(&state).await {
+    #[cfg(feature = "product")]
+    tokio::join!(run_figures(&state), feeds::run(state.clone()));
+    #[cfg(not(feature = "product"))]
+    run_figures(&state).await;
+}
+
+async fn run_figures(state: &State) {
+    if let Err(error) = publish_figures(state).await {
         tracing::warn!(%error, "the demo feed has ended: it needs /proc/stat, meminfo, net/dev and loadavg");
     }
 }

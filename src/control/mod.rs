@@ -60,6 +60,8 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
 use answer::{Answer, text};
+#[cfg(feature = "product")]
+pub use demo::namespaces as demo_namespaces;
 use metrics::MemoryInUse;
 use notify::Notifier;
 pub use others::Others;
@@ -104,7 +106,7 @@ pub struct Control {
     pub backend_counts: Option<BackendCounts>,
     /// What happens to events, if there is an endpoint for them.
     pub event_counts: Option<EventCounts>,
-    /// Whether to publish this host's figures to the topic `demo`, each second.
+    /// Whether to publish this host's figures to the topic `demo`, each second, and what the demo pages show.
     pub demo: bool,
     /// The other nodes, if the server is one of several.
     pub others: Others,

@@ -7,6 +7,8 @@ mod catch_up;
 #[cfg(feature = "centrifuge")]
 pub mod centrifuge;
 mod context;
+#[cfg(feature = "product")]
+mod demo;
 mod echo;
 mod encoder;
 mod envelope;
@@ -31,6 +33,8 @@ pub mod stomp;
 
 pub use context::{Clock, Command, Context, Subscribe, TooManySubscriptions};
 pub(crate) use context::{ContextParts, Input, Outcome, Wire};
+#[cfg(feature = "product")]
+pub use demo::DemoPages;
 pub use echo::Echo;
 pub use encoder::{Encoder, encode_labelled, encode_presence, encode_publication, register};
 pub(crate) use erased::ErasedHandler;

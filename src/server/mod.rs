@@ -46,6 +46,8 @@ pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol}
 pub use mesh::{ActiveTopics, MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics, Transport};
 pub use order::{Order, OrderRequest, Placement, Waiter};
+#[cfg(feature = "product")]
+pub(crate) use random::Random;
 pub use slowest::SlowConnection;
 pub use start::{ServeError, Server, ServerBuilder};
 

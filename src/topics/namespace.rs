@@ -171,16 +171,28 @@ impl Namespaces {
         Namespaces { list: others, is_strict }
     }
 
+    /// Adds the namespaces that are not listed. Topics of other namespaces are rejected or not as before.
+    pub fn with(mut self, more: Vec<(String, Namespace)>) -> Namespaces {
+        for (name, namespace) in more {
+            if let Err(index) = self.list[1..].binary_search_by(|(other, _)| other.cmp(&name)) {
+                self.list.insert(index + 1, (name, namespace));
+            }
+        }
+        self
+    }
+
     /// The namespace of a topic.
     ///
     /// # Errors
     /// [`UnknownNamespace`]: there is a list, and the topic's namespace is not in it.
     pub fn find(&self, topic: &TopicName) -> Result<NamespaceId, UnknownNamespace> {
-        let Some(name) = topic.namespace().filter(|_| self.is_strict) else {
-            return Ok(NamespaceId(0));
-        };
+        let Some(name) = topic.namespace() else { return Ok(NamespaceId(0)) };
         let index = self.list[1..].binary_search_by(|(other, _)| other.as_str().cmp(name));
-        index.map(|index| NamespaceId(index as u16 + 1)).map_err(|_| UnknownNamespace)
+        match index {
+            Ok(index) => Ok(NamespaceId(index as u16 + 1)),
+            Err(_) if self.is_strict => Err(UnknownNamespace),
+            Err(_) => Ok(NamespaceId(0)),
+        }
     }
 
     /// The settings of a namespace.
@@ -221,6 +233,18 @@ mod tests {
         assert_eq!(find(&namespaces, "lobby"), Ok(0));
         assert_eq!(find(&namespaces, "other:lobby"), Err(UnknownNamespace));
         assert_eq!(find(&namespaces, ":lobby"), Err(UnknownNamespace));
+    }
+
+    #[test]
+    fn added_namespaces_replace_none_and_reject_no_topic() {
+        let sized = |history_size| Namespace { history_size, ..Namespace::default() };
+        let more = || vec![("chat".to_owned(), sized(8)), ("demo".to_owned(), sized(9))];
+        let open = Namespaces::new(sized(0), Vec::new()).with(more());
+        let found = ["chat:a", "demo:a", "other:a", "a"].map(|topic| find(&open, topic));
+        assert_eq!(found, [Ok(8), Ok(9), Ok(0), Ok(0)]);
+        let listed = Namespaces::new(sized(0), vec![("chat".to_owned(), sized(1))]).with(more());
+        let found = ["chat:a", "demo:a", "other:a", "a"].map(|topic| find(&listed, topic));
+        assert_eq!(found, [Ok(1), Ok(9), Err(UnknownNamespace), Ok(0)]);
     }
 
     #[test]

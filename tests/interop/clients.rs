@@ -94,6 +94,9 @@ pub(crate) static CENTRIFUGE_EMULATED: LazyLock<Client> = LazyLock::new(|| node(
 /// Node.js steering a browser with the package `centrifuge`.
 pub(crate) static CENTRIFUGE_BROWSER: LazyLock<Client> = LazyLock::new(|| node("centrifuge/browser.js"));
 
+/// Node.js steering a browser through the demo pages.
+pub(crate) static DEMO_DRIVER: LazyLock<Client> = LazyLock::new(|| node("demo.js"));
+
 /// Node.js with the library of `clients/js`.
 pub(crate) static RINGFEED_NODE: LazyLock<Client> = LazyLock::new(|| node("ringfeed_js.js"));
 

@@ -11,6 +11,7 @@ mod support;
 mod browser;
 mod centrifuge;
 mod clients;
+mod demo;
 mod emulated;
 mod proxy;
 mod ringfeed_js;
