@@ -24,6 +24,11 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    /// The path of the program.
+    pub(crate) fn program(&self) -> &str {
+        self.program.to_str().expect("a path of UTF-8")
+    }
+
     /// Starts the program with `arguments`.
     pub(crate) fn start(&self, arguments: &[&str]) -> Process {
         let mut command = Command::new(&self.program);
@@ -93,6 +98,9 @@ pub(crate) static CENTRIFUGE_EMULATED: LazyLock<Client> = LazyLock::new(|| node(
 
 /// Node.js steering a browser with the package `centrifuge`.
 pub(crate) static CENTRIFUGE_BROWSER: LazyLock<Client> = LazyLock::new(|| node("centrifuge/browser.js"));
+
+/// Node.js running the blocks of `docs/quickstart.md`.
+pub(crate) static QUICKSTART_DRIVER: LazyLock<Client> = LazyLock::new(|| node("quickstart.js"));
 
 /// Node.js steering a browser through the demo pages.
 pub(crate) static DEMO_DRIVER: LazyLock<Client> = LazyLock::new(|| node("demo.js"));

@@ -155,7 +155,7 @@ const checks = {
             return data.some((value) => value > 0);
         });
         check(ink, 'the stroke is not drawn');
-        // Whoever comes later sees it as well.
+        // A later tab shows it as well.
         const three = await open();
         await until(three, (all) => Number(document.getElementById('pieces').textContent) === all, sent);
         console.log(`${sent} pieces, ${await one.locator('#latency').textContent()} there and back`);

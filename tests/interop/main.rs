@@ -18,7 +18,7 @@ mod ringfeed_js;
 mod stomp;
 mod world;
 
-use clients::{BACKEND, Client, NODE, PYTHON};
+use clients::{BACKEND, Client, NODE, PYTHON, QUICKSTART_DRIVER};
 use support::server::Server;
 use support::{PATIENCE, repository};
 
@@ -154,6 +154,14 @@ fn browser_shows_the_demo() {
         let server = Server::start(flags);
         browser::expect_live_page(&format!("http://{}/", server.data));
     }
+}
+
+#[test]
+fn the_quick_starts_run() {
+    let Some(chromium) = browser::chromium() else { return };
+    let server = Server::start(&["--demo"]);
+    let (data, control) = (server.data.to_string(), server.control.to_string());
+    println!("{}", QUICKSTART_DRIVER.run(&[chromium, &data, &control, PYTHON.program()]));
 }
 
 #[test]

@@ -199,7 +199,7 @@ const scenarios = {
         feed.close();
     },
 
-    // Who is there, messages between clients, and what is refused.
+    // Presence, messages between clients, and what is refused.
     async presence(env) {
         const [one, two] = [env.connect(), env.connect()];
         const talk = one.variable('room:1', { mode: 'append' });
