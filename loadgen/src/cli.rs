@@ -102,9 +102,9 @@ pub(crate) struct CommonOptions {
     /// Process id of the server, if it runs on this machine: adds its CPU time and memory to the report
     #[arg(long)]
     pub(crate) server_pid: Option<u32>,
-    /// Run on this CPU only
-    #[arg(long)]
-    pub(crate) cpu: Option<u32>,
+    /// Run on this CPU only; with several workers, on these CPUs in rotation
+    #[arg(long, value_name = "CPU", value_delimiter = ',')]
+    pub(crate) cpu: Vec<u32>,
     /// Make the same run so many times, and print the spread of its figures
     #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
@@ -114,6 +114,18 @@ pub(crate) struct CommonOptions {
     pub(crate) output: OutputOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
+}
+
+impl CommonOptions {
+    /// The CPU of this worker, if it has one.
+    pub(crate) fn cpu_of(&self, worker: usize) -> Option<u32> {
+        self.cpu.get(worker % self.cpu.len().max(1)).copied()
+    }
+
+    /// The CPU of all workers, if it is one.
+    pub(crate) fn only_cpu(&self) -> Option<u32> {
+        if let [cpu] = self.cpu[..] { Some(cpu) } else { None }
+    }
 }
 
 /// The limits beyond which a delay is a fault.
@@ -168,6 +180,9 @@ pub(crate) struct FanoutOptions {
     /// Number of subscribers
     #[arg(short, long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
+    /// Threads, each with its share of the subscribers; the first one publishes, too
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
+    pub(crate) workers: u32,
     /// Most publications in flight: the next is sent once every subscriber has received the oldest. Default: 1, or
     /// without limit if --rate is given. With both, a full window delays the schedule, as in most tools: compare
     /// corrected and uncorrected latency to see the effect
@@ -213,6 +228,9 @@ pub(crate) struct EchoOptions {
     /// Number of connections
     #[arg(short, long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) connections: u32,
+    /// Threads, each with its share of the connections
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
+    pub(crate) workers: u32,
     /// Messages in flight per connection
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=PIPELINE_MAX))]
     pub(crate) pipeline: u32,
@@ -338,6 +356,9 @@ pub(crate) struct DrainOptions {
 
 /// Most topics: the rest of a sequence number counts the messages of one topic.
 const TOPICS_MAX: i64 = 1_000_000;
+
+/// Most threads.
+const WORKERS_MAX: i64 = 1024;
 
 /// Most messages in flight on one connection.
 const PIPELINE_MAX: i64 = 100_000;

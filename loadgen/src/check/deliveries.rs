@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use ringfeed::proto::{Message, MessageKind};
 
+use crate::check::board::{Group, Notice, Posting, Share};
 use crate::check::faults::{Faults, Label};
-use crate::check::payload::{self, RunName, Stamp};
+use crate::check::payload::{self, Stamp};
 use crate::check::topics::Topics;
 use crate::check::window::{Settled, Window};
 use crate::cli::Tolerance;
@@ -26,8 +27,8 @@ const LOOKS_PER_PATIENCE: u32 = 10;
 
 /// The publications, their deliveries and the faults.
 pub(crate) struct Deliveries {
-    /// The name of this run in its messages.
-    run: RunName,
+    /// What all workers share.
+    share: Share,
     /// The kind of messages that carry payloads.
     kind: MessageKind,
     topics: Arc<Topics>,
@@ -112,7 +113,7 @@ struct Subscription {
 impl Deliveries {
     /// Creates the state without joined subscribers. Payloads arrive in messages of this kind.
     pub(crate) fn new(
-        run: RunName,
+        share: Share,
         kind: MessageKind,
         topics: Arc<Topics>,
         subscribers: u32,
@@ -122,7 +123,7 @@ impl Deliveries {
     ) -> Deliveries {
         let sink = |_| TopicAudience { window: Window::new(one_publisher), subscribers: 0 };
         Deliveries {
-            run,
+            share,
             kind,
             audiences: (0..topics.count()).map(sink).collect(),
             subscribers: vec![Subscriber::default(); subscribers as usize],
@@ -156,19 +157,30 @@ impl Deliveries {
 
     /// Data has arrived. Returns the time.
     pub(crate) fn woken(&mut self) -> u64 {
+        self.read_mail();
         let now_ns = self.recorder.now_ns();
         self.recorder.woken(now_ns);
         now_ns
     }
 
-    /// Number of joined subscribers.
-    pub(crate) fn subscribers(&self) -> u32 {
-        self.totals.subscribers
+    /// Takes over what the publishing worker has done.
+    fn read_mail(&mut self) {
+        for notice in self.share.board.take_mail(self.share.worker) {
+            match notice {
+                Notice::Published(posting) => self.expect(posting),
+                Notice::Refused(topic, number) => self.excuse(topic, number),
+            }
+        }
     }
 
-    /// Number of publications with outstanding deliveries, without those of the watched topic.
+    /// Number of joined subscribers of all workers.
+    pub(crate) fn subscribers(&self) -> u32 {
+        self.share.board.subscribers()
+    }
+
+    /// Number of publications with outstanding deliveries at any worker, without those of the watched topic.
     pub(crate) fn under_way(&self) -> usize {
-        self.totals.under_way - self.watched.map_or(0, |topic| self.audiences[topic as usize].window.len())
+        self.share.board.under_way(Group::InRotation)
     }
 
     /// A lower bound for the number of subscribers that expect messages: the average number of outstanding deliveries
@@ -191,7 +203,7 @@ impl Deliveries {
             let joined = sink.window.next_sequence();
             self.subscriptions[seat] = Subscription { next: joined, joined };
         }
-        self.totals.subscribers += 1;
+        self.count_subscribers(self.totals.subscribers + 1);
         let heard_ms = milliseconds(self.recorder.now_ns());
         self.subscribers[subscriber as usize] = Subscriber { has_joined: true, heard_ms, ..Subscriber::default() };
     }
@@ -201,21 +213,37 @@ impl Deliveries {
         self.abandon(subscriber);
     }
 
-    /// Records that `payload` is about to be published on `topic`. Without subscribers no delivery is expected.
+    fn count_subscribers(&mut self, count: u32) {
+        self.totals.subscribers = count;
+        self.share.board.set_subscribers(self.share.worker, count);
+    }
+
+    /// Records that `payload` is about to be published as the next message of `topic`, at this worker and all others.
+    /// Without subscribers no delivery is expected.
     pub(crate) fn publish(&mut self, topic: u32, payload: &[u8], times: Times) {
         self.last_progress_ns = self.last_progress_ns.max(times.actual_ns);
-        let subscribers = self.audiences[topic as usize].subscribers;
-        if subscribers > 0 {
-            self.change(topic, |window| window.push(payload, times, subscribers));
-        }
+        let group = if self.watched == Some(topic) { Group::Watched } else { Group::InRotation };
+        let posting = self.share.board.publish((topic, self.next_sequence(topic)), payload, times, group);
+        self.expect(posting);
+    }
+
+    fn expect(&mut self, posting: Posting) {
+        let (topic, subscribers) = (posting.topic, self.audiences[posting.topic as usize].subscribers);
+        self.change(topic, |window| window.push(posting, subscribers));
     }
 
     /// The server refused message `number` of `topic`, for this `reason`. Subscribers need not receive it.
     pub(crate) fn on_refused(&mut self, topic: u32, number: u64, reason: &str) {
         self.faults.refused(reason);
+        self.share.board.refuse(topic, number);
+        self.excuse(topic, number);
+        self.last_progress_ns = self.recorder.now_ns();
+    }
+
+    /// No subscriber has to receive message `number` of `topic`.
+    fn excuse(&mut self, topic: u32, number: u64) {
         self.faults.excuse(label(&self.topics, topic, number).sequence);
         self.change(topic, |window| window.refuse(number));
-        self.last_progress_ns = self.recorder.now_ns();
     }
 
     /// The server acknowledged a publication at `now_ns`, after `latency_ns`.
@@ -224,8 +252,13 @@ impl Deliveries {
         self.last_progress_ns = now_ns;
     }
 
-    /// Time of the last delivery, publication or acknowledgement.
+    /// Time of the last delivery, publication or acknowledgement, of all workers.
     pub(crate) fn last_progress_ns(&self) -> u64 {
+        self.last_progress_ns.max(self.share.board.last_progress_ns())
+    }
+
+    /// The same, of this worker.
+    pub(crate) fn own_progress_ns(&self) -> u64 {
         self.last_progress_ns
     }
 
@@ -304,15 +337,26 @@ impl Deliveries {
     /// Settles the known frames of one topic at the front of `bytes`.
     fn settle_frames(&mut self, subscriber: u32, seat: usize, begun: usize, bytes: &[u8], now_ns: u64) -> Settled {
         let Deliveries {
-            topics, audiences, subscribers, subscriptions, totals, counts, recorder, faults, watched, ..
+            share,
+            topics,
+            audiences,
+            subscribers,
+            subscriptions,
+            totals,
+            counts,
+            recorder,
+            faults,
+            watched,
+            ..
         } = self;
+        let number = share.first + subscriber;
         let (topic, next) = (topics.topic_at(seat), &mut subscriptions[seat].next);
         let receive = receiver(*watched == Some(topic));
         let window = &mut audiences[topic as usize].window;
         let settled = totals.change(window, |window| {
             window.settle_frames(*next, begun, bytes, |times| {
                 receive(recorder, times, now_ns);
-                faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
+                faults.took(number, now_ns.saturating_sub(times.actual_ns));
             })
         });
         *next += settled.count;
@@ -328,13 +372,13 @@ impl Deliveries {
         let topic = self.topics.topic_at(seat);
         let times = self.change(topic, |window| window.settle(position));
         self.subscriptions[seat].next = position + 1;
-        self.faults.took(subscriber, now_ns.saturating_sub(times.actual_ns));
+        self.faults.took(self.number(subscriber), now_ns.saturating_sub(times.actual_ns));
         self.count(subscriber, topic, times, now_ns);
     }
 
     /// A message counted as missing has arrived. Only its scheduled time is still known.
     fn deliver_behind(&mut self, subscriber: u32, topic: u32, times: Times, now_ns: u64) {
-        self.faults.took(subscriber, now_ns.saturating_sub(times.intended_ns));
+        self.faults.took(self.number(subscriber), now_ns.saturating_sub(times.intended_ns));
         self.count(subscriber, topic, times, now_ns);
     }
 
@@ -356,7 +400,8 @@ impl Deliveries {
                     let window = &self.audiences[topic as usize].window;
                     if !window.is_refused(skipped) {
                         let number = window.sequence_at(skipped);
-                        self.faults.skip(subscriber, label(&self.topics, topic, number));
+                        self.faults.skip(self.number(subscriber), label(&self.topics, topic, number));
+                        self.share.board.expect_skipped(self.share.worker, true);
                     }
                     self.change(topic, |window| window.settle(skipped));
                 }
@@ -365,13 +410,13 @@ impl Deliveries {
             (Some((stamped, _)), _) if stamped != topic => self.on_stray(subscriber, payload),
             (Some((_, Stamp { sequence, .. })), _) if sequence < joined => {}
             (Some((_, Stamp { sequence, time_ns, .. })), _) => {
-                if self.faults.behind(subscriber, label(&self.topics, topic, sequence)) {
+                if self.faults.behind(self.number(subscriber), label(&self.topics, topic, sequence)) {
                     self.deliver_behind(subscriber, topic, Times::now(time_ns), now_ns);
                 }
             }
-            (None, _) if self.is_of_another_run(payload) => self.faults.of_another_run(subscriber),
+            (None, _) if self.is_of_another_run(payload) => self.faults.of_another_run(self.number(subscriber)),
             (None, _) => {
-                self.faults.corrupt(subscriber, payload);
+                self.faults.corrupt(self.number(subscriber), payload);
                 self.replace_next(subscriber, seat);
             }
         }
@@ -381,16 +426,16 @@ impl Deliveries {
     fn on_stray(&mut self, subscriber: u32, payload: &[u8]) {
         match self.read_stamp(payload) {
             Some((topic, Stamp { sequence, .. })) => {
-                self.faults.misrouted(subscriber, label(&self.topics, topic, sequence));
+                self.faults.misrouted(self.number(subscriber), label(&self.topics, topic, sequence));
             }
-            None if self.is_of_another_run(payload) => self.faults.of_another_run(subscriber),
-            None => self.faults.corrupt(subscriber, payload),
+            None if self.is_of_another_run(payload) => self.faults.of_another_run(self.number(subscriber)),
+            None => self.faults.corrupt(self.number(subscriber), payload),
         }
     }
 
     /// A text message came as binary, or the other way round. If it is otherwise the next one, it replaces it.
     fn on_wrong_kind(&mut self, subscriber: u32, message: Message<'_>) {
-        self.faults.wrong_kind(subscriber, message.kind == MessageKind::Binary);
+        self.faults.wrong_kind(self.number(subscriber), message.kind == MessageKind::Binary);
         if let Some(seat) = seat_of(&self.topics, subscriber, message.payload) {
             self.replace_next(subscriber, seat);
         }
@@ -401,17 +446,22 @@ impl Deliveries {
         let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
         if let Some(number) = self.change(topic, |window| window.settle_unknown(next)) {
             self.subscriptions[seat].next = next + 1;
-            self.faults.replace(subscriber, label(&self.topics, topic, number).sequence);
+            self.faults.replace(self.number(subscriber), label(&self.topics, topic, number).sequence);
         }
     }
 
+    /// The number of `subscriber` in the run, which faults name.
+    fn number(&self, subscriber: u32) -> u32 {
+        self.share.first + subscriber
+    }
+
     fn is_of_another_run(&self, payload: &[u8]) -> bool {
-        payload::read(payload).is_some_and(|stamp| stamp.run != self.run)
+        payload::read(payload).is_some_and(|stamp| stamp.run != self.share.board.run)
     }
 
     /// The topic of a message that was published in this run, and its stamp, with its number within the topic.
     fn read_stamp(&self, payload: &[u8]) -> Option<(u32, Stamp)> {
-        let stamp = payload::read(payload).filter(|stamp| stamp.run == self.run)?;
+        let stamp = payload::read(payload).filter(|stamp| stamp.run == self.share.board.run)?;
         let topic = u32::try_from(stamp.sequence >> TOPIC_SHIFT).ok()?;
         let sequence = stamp.sequence - (u64::from(topic) << TOPIC_SHIFT);
         let window = &self.audiences.get(topic as usize)?.window;
@@ -419,7 +469,7 @@ impl Deliveries {
     }
 
     pub(crate) fn on_closed(&mut self, subscriber: u32, reason: &str) {
-        self.faults.closed(subscriber, reason);
+        self.faults.closed(self.number(subscriber), reason);
         self.dismiss(subscriber);
     }
 
@@ -427,27 +477,31 @@ impl Deliveries {
     pub(crate) fn dismiss(&mut self, subscriber: u32) {
         let missing = self.abandon(subscriber);
         if missing > 0 {
-            self.faults.given_up(subscriber, missing);
+            self.faults.given_up(self.number(subscriber), missing);
         }
     }
 
     /// Ends a turn of the loop.
     pub(crate) fn turn_over(&mut self) {
+        self.read_mail();
         self.give_up_stalled();
-        self.recorder.turn_over(self.subscribers().into(), self.faults.counts());
-    }
-
-    /// Whether no deliveries are outstanding and no skipped message may still arrive.
-    pub(crate) fn is_close_received(&mut self) -> bool {
         if self.faults.expects_skipped() && self.is_idle_for_long() {
             self.faults.give_up_skipped();
         }
-        self.totals.under_way == 0 && !self.faults.expects_skipped()
+        self.share.board.expect_skipped(self.share.worker, self.faults.expects_skipped());
+        self.share.board.set_progress(self.share.worker, self.last_progress_ns);
+        self.recorder.turn_over(self.totals.subscribers.into(), self.faults.counts());
+    }
+
+    /// Whether no deliveries are outstanding and no skipped message may still arrive, at any worker.
+    pub(crate) fn is_close_received(&self) -> bool {
+        let board = &self.share.board;
+        board.under_way(Group::InRotation) + board.under_way(Group::Watched) == 0 && !board.expects_skipped()
     }
 
     /// Whether nothing was published, received or acknowledged within the timeout.
     pub(crate) fn is_idle_for_long(&self) -> bool {
-        let idle_ns = self.recorder.now_ns().saturating_sub(self.last_progress_ns);
+        let idle_ns = self.recorder.now_ns().saturating_sub(self.last_progress_ns());
         Duration::from_nanos(idle_ns) > self.patience
     }
 
@@ -494,7 +548,7 @@ impl Deliveries {
         }
         if count > 0 {
             let begins = !std::mem::replace(&mut self.subscribers[subscriber as usize].is_stalled, true);
-            self.faults.stalled(subscriber, count, begins);
+            self.faults.stalled(self.number(subscriber), count, begins);
         }
     }
 
@@ -516,7 +570,7 @@ impl Deliveries {
             return 0;
         }
         self.take_front(subscriber);
-        self.totals.subscribers -= 1;
+        self.count_subscribers(self.totals.subscribers - 1);
         let mut count = 0;
         for seat in self.topics.seats(subscriber) {
             let (topic, next) = (self.topics.topic_at(seat), self.subscriptions[seat].next);
@@ -572,6 +626,7 @@ fn position_in(frame: &[u8], payload: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::board::Board;
     use crate::check::faults::Counts;
     use crate::report::timeline::Timeline;
 
@@ -581,9 +636,15 @@ mod tests {
     fn deliveries(tolerance: Tolerance) -> Deliveries {
         let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
         let topics = Arc::new(Topics::one("t", 3));
-        let mut deliveries = Deliveries::new(0, MessageKind::Text, topics, 3, true, Recorder::new(timeline), tolerance);
+        let mut deliveries =
+            Deliveries::new(share(), MessageKind::Text, topics, 3, true, Recorder::new(timeline), tolerance);
         (0..2).for_each(|subscriber| deliveries.join(subscriber));
         deliveries
+    }
+
+    /// The only worker of a run with the name 0.
+    fn share() -> Share {
+        Share { board: Board::named(0), worker: 0, first: 0 }
     }
 
     fn text(payload: &[u8]) -> Message<'_> {
@@ -834,7 +895,7 @@ mod tests {
         let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
         let count = topics.count();
         let (kind, recorder) = (MessageKind::Text, Recorder::new(timeline));
-        let mut deliveries = Deliveries::new(0, kind, Arc::new(topics), subscribers, true, recorder, TOLERANCE);
+        let mut deliveries = Deliveries::new(share(), kind, Arc::new(topics), subscribers, true, recorder, TOLERANCE);
         (0..subscribers).for_each(|subscriber| deliveries.join(subscriber));
         for number in 0..published {
             (0..count).for_each(|topic| deliveries.publish(topic, &message_of(topic, number), Times::now(number * 10)));
@@ -925,6 +986,37 @@ mod tests {
             }
             assert_eq!(deliveries.faults.sum(), 0);
         }
+    }
+
+    #[test]
+    fn workers_share_publications_and_name_their_own_subscribers() {
+        let board = Board::of_two();
+        let worker = |worker: usize| {
+            let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
+            let share = Share { board: Arc::clone(&board), worker, first: 100 * worker as u32 };
+            let (kind, recorder, topics) = (MessageKind::Text, Recorder::new(timeline), Arc::new(Topics::one("t", 1)));
+            let mut deliveries = Deliveries::new(share, kind, topics, 1, true, recorder, TOLERANCE);
+            deliveries.join(0);
+            deliveries
+        };
+        let (mut publishing, mut other) = (worker(0), worker(1));
+        assert_eq!(publishing.subscribers(), 2);
+        (0..3).for_each(|sequence| publishing.publish(0, &message(sequence), Times::now(sequence * 10)));
+        (0..3).for_each(|sequence| publishing.on_message(0, text(&message(sequence)), None, 500));
+        assert_eq!((publishing.under_way(), publishing.is_close_received()), (3, false), "the other has none");
+        other.woken();
+        other.on_message(0, text(&message(0)), None, 500);
+        other.on_message(0, text(&message(2)), None, 500);
+        assert_eq!((publishing.under_way(), publishing.is_close_received()), (0, false), "one may still arrive");
+        other.on_message(0, text(&message(1)), None, 500);
+        other.turn_over();
+        assert!(publishing.is_close_received());
+        assert_eq!(other.faults.report().examples, ["connection 100: message 1 came after a later one"]);
+        publishing.publish(0, &message(3), Times::now(30));
+        publishing.on_message(0, text(&message(3)), None, 500);
+        publishing.on_refused(0, 3, "503");
+        other.turn_over();
+        assert!(publishing.is_close_received() && other.faults.counts().text() == "1 reordered");
     }
 
     #[test]

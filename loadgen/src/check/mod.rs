@@ -1,5 +1,6 @@
 //! What must arrive, and what went wrong: payloads, topics, outstanding deliveries and faults.
 
+pub(crate) mod board;
 pub(crate) mod deliveries;
 pub(crate) mod faults;
 pub(crate) mod payload;

@@ -60,6 +60,13 @@ impl Topics {
         self
     }
 
+    /// The same topics, with only these subscribers.
+    pub(crate) fn part(&self, subscribers: Range<u32>) -> Topics {
+        let firsts = &self.firsts[subscribers.start as usize..=subscribers.end as usize];
+        let seats = self.seats[firsts[0] as usize..firsts[firsts.len() - 1] as usize].to_vec();
+        Topics { names: self.names.clone(), seats, firsts: firsts.iter().map(|first| first - firsts[0]).collect() }
+    }
+
     fn of_one_each(names: Vec<String>, seats: Vec<u32>) -> Topics {
         let firsts = (0..=seats.len() as u32).collect();
         Topics { names, seats, firsts }
@@ -212,6 +219,15 @@ mod tests {
         let sizes = sizes(&Topics::several("t", 10_000, 1000, 10, 1.0));
         assert_eq!(sizes[0], 10_000, "its share would be more than all");
         assert!((6_500..7_500).contains(&sizes[1]) && (8..=20).contains(&sizes[999]), "{sizes:?}");
+    }
+
+    #[test]
+    fn a_part_has_the_seats_of_its_subscribers() {
+        let topics = Topics::several("t", 4, 3, 2, 0.0).and_one("w".to_owned(), 2);
+        let part = topics.part(2..5);
+        assert_eq!((part.count(), part.seats_of_first(3), part.names_of(2)), (4, 5, "w".into()));
+        assert_eq!([part.names_of(0), part.names_of(1)], [topics.names_of(2), topics.names_of(3)]);
+        assert_eq!(topics.part(0..6).seats, topics.seats);
     }
 
     #[test]

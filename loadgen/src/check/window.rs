@@ -5,7 +5,9 @@
 //! message determines it; all others must then see the same.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
+use crate::check::board::{Posting, Ticket};
 use crate::report::recorder::Times;
 
 /// A publication in flight.
@@ -13,14 +15,20 @@ use crate::report::recorder::Times;
 struct Publication {
     /// Its place in the order of publishing, for fault reports.
     sequence: u64,
-    payload: Box<[u8]>,
+    payload: Arc<[u8]>,
     /// The bytes of its frame, once a subscriber has received it in a frame of its own; empty until then.
     frame: Box<[u8]>,
     times: Times,
     /// Number of subscribers that have not received it.
     awaited: u32,
-    /// The server refused it: no subscriber has to receive it.
-    refused: bool,
+    /// `None` if the server refused it: no subscriber has to receive it.
+    ticket: Option<Arc<Ticket>>,
+}
+
+impl Publication {
+    fn is_refused(&self) -> bool {
+        self.ticket.is_none()
+    }
 }
 
 /// Publications that a subscriber received in known frames.
@@ -82,13 +90,22 @@ impl Window {
         self.awaited
     }
 
-    /// Adds the next publication, to be received by `subscribers`, at least one.
-    pub(crate) fn push(&mut self, payload: &[u8], times: Times, subscribers: u32) {
-        let (sequence, payload) = (self.published, payload.into());
-        let frame = Box::default();
-        self.unseen.push_back(Publication { sequence, payload, frame, times, awaited: subscribers, refused: false });
-        self.published += 1;
-        self.awaited += u64::from(subscribers);
+    /// Adds the next publication, to be received by `subscribers`.
+    pub(crate) fn push(&mut self, posting: Posting, subscribers: u32) {
+        let Posting { number, payload, times, ticket, .. } = posting;
+        self.published = number + 1;
+        if subscribers > 0 {
+            let (frame, ticket) = (Box::default(), Some(ticket));
+            self.unseen.push_back(Publication {
+                sequence: number,
+                payload,
+                frame,
+                times,
+                awaited: subscribers,
+                ticket,
+            });
+            self.awaited += u64::from(subscribers);
+        }
     }
 
     /// Whether `payload` is exactly the publication at `position`. The first subscriber to receive a message there
@@ -132,7 +149,7 @@ impl Window {
         let mut settled = Settled { count: 0, len: 0, begun };
         let mut due = 0;
         let first = self.index(position).unwrap_or(self.ordered.len());
-        for Publication { frame, times, awaited, refused, .. } in self.ordered.range_mut(first..) {
+        for Publication { frame, times, awaited, ticket, .. } in self.ordered.range_mut(first..) {
             let (rest, frame) = (&bytes[settled.len..], &frame[settled.begun..]);
             let same = frame.len().min(rest.len());
             if same == 0 || frame[..same] != rest[..same] {
@@ -145,7 +162,7 @@ impl Window {
             }
             settled.begun = 0;
             settled.count += 1;
-            due += u64::from(!*refused);
+            due += u64::from(ticket.is_some());
             *awaited -= 1;
             tell(*times);
         }
@@ -186,7 +203,7 @@ impl Window {
         let publication = &mut self.ordered[index];
         let times = publication.times;
         publication.awaited -= 1;
-        self.awaited -= u64::from(!publication.refused);
+        self.awaited -= u64::from(!publication.is_refused());
         self.forget_settled();
         times
     }
@@ -194,9 +211,9 @@ impl Window {
     /// The server refused publication `sequence`: subscribers may receive it or not.
     pub(crate) fn refuse(&mut self, sequence: u64) {
         let all = self.ordered.iter_mut().chain(&mut self.unseen);
-        let found = all.into_iter().find(|publication| publication.sequence == sequence && !publication.refused);
+        let found = all.into_iter().find(|publication| publication.sequence == sequence && !publication.is_refused());
         if let Some(publication) = found {
-            publication.refused = true;
+            publication.ticket = None;
             self.refused += 1;
             self.awaited -= u64::from(publication.awaited);
         }
@@ -204,7 +221,7 @@ impl Window {
 
     /// Whether the server refused the publication at `position`, which is in flight.
     pub(crate) fn is_refused(&self, position: u64) -> bool {
-        self.ordered[self.index(position).expect("a position in use")].refused
+        self.ordered[self.index(position).expect("a position in use")].is_refused()
     }
 
     /// The sequence number of the first publication at or after `position`.
@@ -229,7 +246,7 @@ impl Window {
         let first = self.index(position).unwrap_or(self.ordered.len());
         for publication in self.ordered.range_mut(first..).take_while(|one| one.times.actual_ns < until_ns) {
             publication.awaited -= 1;
-            count += u64::from(!publication.refused);
+            count += u64::from(!publication.is_refused());
             next += 1;
         }
         self.awaited -= count;
@@ -255,14 +272,14 @@ impl Window {
         let not_got = self.ordered.iter_mut().skip(seen).chain(&mut self.unseen);
         let give_up = |publication: &mut Publication| {
             publication.awaited -= 1;
-            u64::from(!publication.refused)
+            u64::from(!publication.is_refused())
         };
         let count = not_got.map(give_up).sum();
         self.awaited -= count;
         let refused = &mut self.refused;
         self.unseen.retain(|publication| {
             let is_awaited = publication.awaited > 0;
-            *refused -= usize::from(publication.refused && !is_awaited);
+            *refused -= usize::from(publication.is_refused() && !is_awaited);
             is_awaited
         });
         self.forget_settled();
@@ -276,7 +293,7 @@ impl Window {
 
     fn forget_settled(&mut self) {
         while let Some(oldest) = self.ordered.front().filter(|oldest| oldest.awaited == 0) {
-            self.refused -= usize::from(oldest.refused);
+            self.refused -= usize::from(oldest.is_refused());
             self.ordered.pop_front();
             self.first += 1;
         }
@@ -296,14 +313,20 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::check::board::{Board, Group};
+
+    /// Message `number`, published after as many 100 ns.
+    fn posting(number: u64, payload: &[u8]) -> Posting {
+        let times = Times::now(100 * (number + 1));
+        Board::new(1).unwrap().publish((0, number), payload, times, Group::InRotation)
+    }
 
     /// `a`, `b` and `c` are in flight to two subscribers.
     fn window(one_publisher: bool) -> Window {
         let mut window = Window::new(one_publisher);
-        [b"a", b"b", b"c"]
-            .into_iter()
-            .zip([100, 200, 300])
-            .for_each(|(payload, ns)| window.push(payload, Times::now(ns), 2));
+        for (number, payload) in (0..).zip([b"a", b"b", b"c"]) {
+            window.push(posting(number, payload), 2);
+        }
         window
     }
 
@@ -344,7 +367,7 @@ mod tests {
         window.settle(0);
         assert_eq!((window.abandon(1), window.len()), (2, 3));
         assert_eq!((window.abandon(0), window.len()), (3, 0));
-        window.push(b"d", Times::now(400), 1);
+        window.push(posting(3, b"d"), 1);
         assert_eq!(window.abandon(1), 1);
         assert_eq!(window.len(), 0);
     }
@@ -419,7 +442,7 @@ mod tests {
         [0, 1, 2].into_iter().for_each(|position| _ = window.settle(position));
         assert_eq!((window.len(), window.awaited()), (1, 1));
         window.settle(2);
-        window.push(b"d", Times::now(400), 1);
+        window.push(posting(3, b"d"), 1);
         window.refuse(3);
         assert_eq!((window.len(), window.awaited(), window.abandon(3)), (0, 0, 0));
         window.refuse(3);

@@ -189,6 +189,13 @@ pub(crate) struct Findings {
     pub(crate) faults: Faults,
 }
 
+#[cfg(test)]
+impl Findings {
+    pub(crate) fn none() -> Findings {
+        Findings { recorded: Recorded::new(), faults: Faults::new(std::time::Duration::MAX) }
+    }
+}
+
 /// The findings of all workers, merged.
 fn merged(findings: Vec<Findings>) -> Findings {
     let all = findings.into_iter().reduce(|mut all, one| {

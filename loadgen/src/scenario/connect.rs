@@ -31,7 +31,7 @@ const HOPELESS: Duration = Duration::from_secs(3);
 /// If it can't be set up, or the first connection fails.
 pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Outcome, Error> {
     let common = &options.common;
-    pin::to_cpu(common.cpu)?;
+    pin::to_cpu(common.cpu_of(0))?;
     let mut run = Run::start(common, UNIT)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
     let mut clients = Clients::new(common, topics, options.connections, None)?;

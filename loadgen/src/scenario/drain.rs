@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::DrainOptions;
 use crate::error::Error;
@@ -30,13 +31,21 @@ const GOODBYES: [&str; 2] = ["1001", "1012"];
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &DrainOptions) -> Result<Outcome, Error> {
     let DrainOptions { common, publishing, connections, rate, .. } = options;
-    pin::to_cpu(common.cpu)?;
+    pin::to_cpu(common.cpu_of(0))?;
     let server_pid =
         common.server_pid.ok_or_else(|| Error::new("no server to stop: give its process id with --server-pid"))?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(common, clients.payload_kind(), topics, *connections, publishing.publishers, run.recorder());
+    let feed = Feed::new(
+        common,
+        Share::of_one()?,
+        clients.payload_kind(),
+        topics,
+        *connections,
+        publishing.publishers,
+        run.recorder(),
+    );
     let mut drain =
         Drain { feed, connections: *connections, stopped: None, closed_after: Vec::new(), closed_otherwise: 0 };
     clients.connect(0..*connections, &mut drain)?;

@@ -1,5 +1,6 @@
 //! Every connection sends messages and waits for the echo of each, unchanged and in order.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,8 +14,10 @@ use crate::error::Error;
 use crate::host::interrupt;
 use crate::host::pin;
 use crate::report::recorder::{Recorder, Times};
+use crate::report::timeline::Timeline;
 use crate::report::{Findings, Outcome};
-use crate::scenario::run::Run;
+use crate::scenario::crew::{self, Command, Crew, Orders, Part};
+use crate::scenario::run::{Measured, Run};
 use crate::wire::clients::{Clients, Incoming, Out, Ready, Sink, TURN};
 use crate::wire::masking_keys::MaskingKeys;
 
@@ -37,36 +40,98 @@ const IN_FLIGHT_BYTES_MAX: u64 = 8 << 30;
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &EchoOptions) -> Result<Outcome, Error> {
-    let common = &options.common;
+    let EchoOptions { common, connections, workers, .. } = options;
     check_memory(options)?;
-    pin::to_cpu(common.cpu)?;
-    let topics = Arc::new(Topics::one(&common.connect.topic, options.connections));
-    let mut clients = Clients::new(common, topics, options.connections, None)?;
-    let mut run = Run::start(common, UNIT)?;
-    let kind = if options.binary { MessageKind::Binary } else { MessageKind::Text };
-    let mut trips = Trips::new(options, kind, run.recorder());
-    clients.connect(0..options.connections, &mut trips)?;
-
-    trips.run_for(common.warmup, &mut clients, &mut run);
-    trips.start_measuring();
-    run.start_measuring()?;
-    trips.run_for(common.duration, &mut clients, &mut run);
-    trips.recorder.stop_measuring(trips.last_ns);
-    let measured = run.stop_measuring(trips.last_ns)?;
-
-    let Trips { counts, recorder, faults, .. } = trips;
+    if workers > connections {
+        return Err(Error::new(format!("{workers} workers need at least {workers} connections, not {connections}")));
+    }
+    pin::to_cpu(common.cpu_of(0))?;
+    let run = Run::start(common, UNIT)?;
+    let plan = Plan {
+        options,
+        ranges: crew::split(*connections, *workers),
+        timeline: run.timeline(),
+        run: payload::random_run(),
+    };
+    let (measured, parts) = std::thread::scope(|scope| {
+        let crew = Crew::start(scope, *workers, |worker, orders| plan.follow(worker, orders));
+        plan.lead(run, crew)
+    })?;
+    let (counts, findings): (Vec<_>, Vec<_>) = parts.into_iter().map(|part| (part.counts, part.findings)).unzip();
+    let by_workers = if *workers > 1 { format!(" by {workers} workers") } else { String::new() };
     Ok(Outcome {
         scenario: "echo",
         url: common.url.to_string(),
         payload_bytes: common.size,
-        load: format!("{} in flight each", options.pipeline),
+        load: format!("{} in flight each{by_workers}", options.pipeline),
         open_loop: false,
         unit: UNIT,
-        counts,
-        findings: vec![Findings { recorded: recorder.recorded, faults }],
+        counts: counts.concat(),
+        findings,
         measured,
         figures: Vec::new(),
     })
+}
+
+/// What each worker needs to begin.
+struct Plan<'a> {
+    options: &'a EchoOptions,
+    /// The connections of each worker.
+    ranges: Vec<Range<u32>>,
+    timeline: Arc<Timeline>,
+    run: RunName,
+}
+
+impl Plan<'_> {
+    /// Connects the connections of `worker`.
+    fn set_up(&self, worker: usize) -> Result<(Clients, Trips), Error> {
+        let common = &self.options.common;
+        pin::to_cpu(common.cpu_of(worker))?;
+        let range = self.ranges[worker].clone();
+        let count = range.len() as u32;
+        let topics = Arc::new(Topics::one(&common.connect.topic, count));
+        let mut clients = Clients::new(common, topics, count, None)?;
+        let recorder = Recorder::new(Arc::clone(&self.timeline));
+        let mut trips = Trips::new(self.options, range, self.run, recorder);
+        clients.connect(0..count, &mut trips)?;
+        Ok((clients, trips))
+    }
+
+    /// The first worker, which leads the others.
+    fn lead(&self, mut run: Run, crew: Crew<'_>) -> Result<(Measured, Vec<Part>), Error> {
+        let common = &self.options.common;
+        let (mut clients, mut trips) = self.set_up(0)?;
+        crew.await_all()?;
+        crew.tell(Command::WarmUp);
+        trips.run_for(common.warmup, &mut clients, Some(&mut run));
+        crew.await_all()?;
+        trips.start_measuring();
+        run.start_measuring()?;
+        crew.tell(Command::Measure);
+        trips.run_for(common.duration, &mut clients, Some(&mut run));
+        crew.await_all()?;
+        let last_ns = trips.last_ns;
+        let mut parts = vec![trips.finish()];
+        parts.extend(crew.stop());
+        Ok((run.stop_measuring(last_ns)?, parts))
+    }
+
+    fn follow(&self, worker: usize, orders: &Orders) -> Result<Part, Error> {
+        let common = &self.options.common;
+        let (mut clients, mut trips) = self.set_up(worker)?;
+        orders.done();
+        loop {
+            match orders.wait() {
+                Command::WarmUp => trips.run_for(common.warmup, &mut clients, None),
+                Command::Measure => {
+                    trips.start_measuring();
+                    trips.run_for(common.duration, &mut clients, None);
+                }
+                Command::Stop => return Ok(trips.finish()),
+            }
+            orders.done();
+        }
+    }
 }
 
 /// Every message in flight is kept, to be compared with its echo.
@@ -105,6 +170,9 @@ struct Trips {
     next_look_ns: u64,
     /// Time of the last message sent or received.
     last_ns: u64,
+    /// The number of the first connection in the run, and that of all connections.
+    first: u32,
+    all: u32,
     run: RunName,
 }
 
@@ -183,27 +251,31 @@ impl Sink for Trips {
 }
 
 impl Trips {
-    fn new(options: &EchoOptions, kind: MessageKind, recorder: Recorder) -> Trips {
-        let EchoOptions { common, connections, pipeline, .. } = options;
+    /// The connections with these numbers.
+    fn new(options: &EchoOptions, range: Range<u32>, run: RunName, recorder: Recorder) -> Trips {
+        let EchoOptions { common, connections, pipeline, binary, .. } = options;
+        let count = range.len();
         Trips {
-            kind,
+            kind: if *binary { MessageKind::Binary } else { MessageKind::Text },
             deflate: None,
-            conns: (0..*connections).map(|index| Conn::new(index, *pipeline, common.size)).collect(),
-            open: *connections,
+            conns: range.clone().map(|number| Conn::new(number, *pipeline, common.size)).collect(),
+            open: count as u32,
             sending: false,
             under_way: 0,
-            counts: vec![0; *connections as usize],
+            counts: vec![0; count],
             recorder,
             faults: Faults::new(common.tolerance.late),
             patience: common.tolerance.patience,
             next_look_ns: 0,
             last_ns: 0,
-            run: payload::random_run(),
+            first: range.start,
+            all: *connections,
+            run,
         }
     }
 
     /// Keeps every connection busy for `duration`, then waits for all echoes.
-    fn run_for(&mut self, duration: Duration, clients: &mut Clients, run: &mut Run) {
+    fn run_for(&mut self, duration: Duration, clients: &mut Clients, mut run: Option<&mut Run>) {
         let end = Instant::now() + duration;
         self.sending = true;
         self.send_on_all(clients);
@@ -217,10 +289,17 @@ impl Trips {
             }
             self.turn_over();
             if self.last_ns == last_ns {
-                run.on_idle(last_ns);
+                run.iter_mut().for_each(|run| run.on_idle(last_ns));
                 self.recorder.on_idle(last_ns);
             }
         }
+    }
+
+    /// Ends the measured part.
+    fn finish(mut self) -> Part {
+        self.recorder.stop_measuring(self.last_ns);
+        let findings = Findings { recorded: self.recorder.recorded, faults: self.faults };
+        Part { counts: self.counts, findings }
     }
 
     /// Fills all pipelines.
@@ -292,7 +371,7 @@ impl Trips {
 
     fn count(&mut self, number: u32, sent_ns: u64, now_ns: u64) {
         self.recorder.received(Times::now(sent_ns), now_ns);
-        self.faults.took(number, now_ns.saturating_sub(sent_ns));
+        self.faults.took(self.first + number, now_ns.saturating_sub(sent_ns));
         self.counts[number as usize] += 1;
         let conn = &mut self.conns[number as usize];
         (conn.heard_ns, conn.is_stalled) = (now_ns, false);
@@ -302,40 +381,40 @@ impl Trips {
     /// Names the fault: `message` arrived instead of message `next`.
     fn on_unexpected(&mut self, number: u32, next: u64, message: Message<'_>, now_ns: u64) {
         let conn = &mut self.conns[number as usize];
-        let first = u64::from(number) << CONN_SHIFT;
+        let (first, conn_number) = (u64::from(self.first + number) << CONN_SHIFT, self.first + number);
         let stamp = payload::read(message.payload);
         if stamp.is_some_and(|stamp| stamp.run != self.run) {
-            return self.faults.of_another_run(number);
+            return self.faults.of_another_run(conn_number);
         }
         match stamp.filter(|_| message.kind == self.kind) {
             Some(Stamp { sequence, .. }) if (first..conn.given_up).contains(&sequence) => {}
             Some(Stamp { sequence, time_ns, .. }) if (first..next).contains(&sequence) => {
-                if self.faults.behind(number, Label { sequence, number: sequence - first, topic: None }) {
+                if self.faults.behind(conn_number, Label { sequence, number: sequence - first, topic: None }) {
                     self.count(number, time_ns, now_ns);
                 }
             }
             Some(Stamp { sequence, .. }) if conn.matches(sequence, message.payload) => {
                 for sequence in next..sequence {
-                    self.faults.skip(number, Label { sequence, number: sequence - first, topic: None });
+                    self.faults.skip(conn_number, Label { sequence, number: sequence - first, topic: None });
                 }
                 self.under_way -= sequence - next;
                 conn.next_back = sequence;
                 self.come_back(number, now_ns);
             }
             stamp => {
-                match stamp.and_then(|stamp| self.owner(stamp)).filter(|owner| *owner != u64::from(number)) {
-                    Some(owner) => self.faults.foreign(number, owner),
+                match stamp.and_then(|stamp| self.owner(stamp)).filter(|owner| *owner != u64::from(conn_number)) {
+                    Some(owner) => self.faults.foreign(conn_number, owner),
                     None if message.kind != self.kind => {
-                        self.faults.wrong_kind(number, message.kind == MessageKind::Binary);
+                        self.faults.wrong_kind(conn_number, message.kind == MessageKind::Binary);
                     }
-                    None => self.faults.corrupt(number, message.payload),
+                    None => self.faults.corrupt(conn_number, message.payload),
                 }
                 let conn = &mut self.conns[number as usize];
                 // It replaces the next echo. If no echo is due, it belongs to no message.
                 if next < conn.next_sent {
                     conn.next_back += 1;
                     self.under_way -= 1;
-                    self.faults.replace(number, next);
+                    self.faults.replace(conn_number, next);
                 }
             }
         }
@@ -344,15 +423,20 @@ impl Trips {
     /// The connection that sent a message with this stamp, if there is one.
     fn owner(&self, stamp: Stamp) -> Option<u64> {
         let owner = stamp.sequence >> CONN_SHIFT;
-        let conn = self.conns.get(owner as usize)?;
-        (stamp.sequence < conn.next_sent).then_some(owner)
+        let own = owner.checked_sub(self.first.into()).and_then(|index| self.conns.get(index as usize));
+        let was_sent = match own {
+            Some(conn) => stamp.sequence < conn.next_sent,
+            // Another worker knows it.
+            None => owner < u64::from(self.all),
+        };
+        was_sent.then_some(owner)
     }
 
     fn on_end(&mut self, number: u32, reason: &str) {
-        self.faults.closed(number, reason);
+        self.faults.closed(self.first + number, reason);
         let awaited = self.abandon(number);
         if awaited > 0 {
-            self.faults.given_up(number, awaited);
+            self.faults.given_up(self.first + number, awaited);
         }
     }
 
@@ -382,7 +466,7 @@ impl Trips {
                 let begins = !std::mem::replace(&mut conn.is_stalled, true);
                 (conn.next_back, conn.given_up) = (conn.next_sent, conn.next_sent);
                 self.under_way -= awaited;
-                self.faults.stalled(number, awaited, begins);
+                self.faults.stalled(self.first + number, awaited, begins);
                 found = true;
             }
         }
@@ -402,22 +486,19 @@ impl Trips {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use clap::Parser;
     use ringfeed::proto::{Decoder, Event, Role};
 
     use super::*;
     use crate::check::faults::Counts;
     use crate::cli::{Arguments, Task};
-    use crate::report::timeline::Timeline;
 
     /// Two connections with a full pipeline of three, and the messages sent by connection 0.
     fn trips() -> (Trips, Vec<Vec<u8>>) {
         let flags = ["loadgen", "echo", "--url", "ws://a:1/", "--connections", "2", "--pipeline", "3"];
         let Task::Echo(options) = Arguments::parse_from(flags).task else { unreachable!() };
         let timeline = Arc::new(Timeline::start(Duration::from_secs(1), false));
-        let mut trips = Trips::new(&options, MessageKind::Text, Recorder::new(timeline));
+        let mut trips = Trips::new(&options, 0..2, 7, Recorder::new(timeline));
         trips.sending = true;
         let (mut out, mut keys) = (Vec::new(), MaskingKeys::new());
         trips.send_due(1, 100, &mut Vec::new(), &mut keys);

@@ -1,14 +1,20 @@
 //! Few publishers, many subscribers: every publication must reach every subscriber once, in order and unchanged.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::check::board::{Board, Share};
 use crate::check::topics::Topics;
 use crate::cli::FanoutOptions;
 use crate::error::Error;
 use crate::host::pin;
+use crate::options::PublishOptions;
 use crate::report::Outcome;
 use crate::report::figure::Figure;
+use crate::report::recorder::Recorder;
+use crate::report::timeline::Timeline;
+use crate::scenario::crew::{self, Command, Crew, Part};
 use crate::scenario::feed::{self, Feed, Feeding};
 use crate::scenario::pace::Pace;
 use crate::scenario::run::Run;
@@ -19,34 +25,105 @@ use crate::wire::clients::{Clients, Incoming, Known, Out, Ready, Sink, TURN};
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &FanoutOptions) -> Result<Outcome, Error> {
-    let FanoutOptions { common, connections, watchers, .. } = options;
-    let publishers = options.publishing.publishers;
-    pin::to_cpu(common.cpu)?;
-    let topics = Arc::new(topics(options)?);
-    let mut run = Run::start(common, feed::UNIT)?;
+    let FanoutOptions { common, connections, watchers, workers, .. } = options;
+    pin::to_cpu(common.cpu_of(0))?;
+    let topics = topics(options)?;
     let subscribers = connections + watchers;
-    let mut publishing = options.publishing.clone();
-    publishing.publishers += u32::from(*watchers > 0);
-    let mut clients = Clients::new(common, Arc::clone(&topics), subscribers, Some(&publishing))?;
-    let mut feed = Feed::new(common, clients.payload_kind(), topics, subscribers, publishers, run.recorder());
-    if *watchers > 0 {
-        feed = feed.watch_last(options.watch_rate);
+    check_workers(options, subscribers)?;
+    let run = Run::start(common, feed::UNIT)?;
+    let plan = Plan {
+        options,
+        topics,
+        ranges: crew::split(subscribers, *workers),
+        board: Board::new(*workers)?,
+        timeline: run.timeline(),
+    };
+    let (mut outcome, parts) = std::thread::scope(|scope| {
+        let crew = Crew::start(scope, *workers, |worker, orders| {
+            let (mut clients, fanout) = plan.set_up(worker, None)?;
+            orders.done();
+            Ok(feed::follow(fanout, &mut clients, orders))
+        });
+        lead(&plan, run, crew)
+    })?;
+    for Part { counts, findings } in parts {
+        outcome.counts.extend(counts);
+        outcome.findings.push(findings);
     }
-    let mut fanout = Fanout { subscribers, feed };
-    clients.connect(0..subscribers, &mut fanout)?;
+    // Watchers have a load of their own.
+    outcome.counts.truncate(*connections as usize);
+    Ok(outcome)
+}
+
+fn check_workers(options: &FanoutOptions, subscribers: u32) -> Result<(), Error> {
+    let workers = options.workers;
+    if workers > subscribers {
+        return Err(Error::new(format!("{workers} workers need at least {workers} connections, not {subscribers}")));
+    }
+    if workers > 1 && options.publishing.publishers > 1 {
+        return Err(Error::new(
+            "the order of several publishers is checked by one worker only: use --workers 1 or --publishers 1",
+        ));
+    }
+    Ok(())
+}
+
+/// What each worker needs to begin.
+struct Plan<'a> {
+    options: &'a FanoutOptions,
+    topics: Topics,
+    /// The subscribers of each worker.
+    ranges: Vec<Range<u32>>,
+    board: Arc<Board>,
+    timeline: Arc<Timeline>,
+}
+
+impl Plan<'_> {
+    /// Connects the subscribers of `worker`.
+    fn set_up(&self, worker: usize, publishing: Option<&PublishOptions>) -> Result<(Clients, Fanout), Error> {
+        let FanoutOptions { common, watchers, watch_rate, .. } = self.options;
+        pin::to_cpu(common.cpu_of(worker))?;
+        let range = self.ranges[worker].clone();
+        let subscribers = range.len() as u32;
+        let topics = Arc::new(self.topics.part(range.clone()));
+        let mut clients = Clients::new(common, Arc::clone(&topics), subscribers, publishing)?;
+        let share = Share { board: Arc::clone(&self.board), worker, first: range.start };
+        let recorder = Recorder::new(Arc::clone(&self.timeline));
+        let publishers = self.options.publishing.publishers;
+        let mut feed = Feed::new(common, share, clients.payload_kind(), topics, subscribers, publishers, recorder);
+        if *watchers > 0 {
+            feed = feed.watch_last(*watch_rate);
+        }
+        let mut fanout = Fanout { subscribers, feed };
+        clients.connect(0..subscribers, &mut fanout)?;
+        Ok((clients, fanout))
+    }
+}
+
+/// The work of the first worker: publishes, and leads the others.
+fn lead(plan: &Plan<'_>, mut run: Run, crew: Crew<'_>) -> Result<(Outcome, Vec<Part>), Error> {
+    let options = plan.options;
+    let common = &options.common;
+    let mut publishing = options.publishing.clone();
+    publishing.publishers += u32::from(options.watchers > 0);
+    let (mut clients, mut fanout) = plan.set_up(0, Some(&publishing))?;
+    crew.await_all()?;
     clients.connect_publishers(&mut fanout)?;
+    plan.board.wake().into_iter().for_each(|wake| clients.wake_by(wake));
 
     let pace = || Pace::new(options.rate, options.in_flight).in_bursts(options.burst);
     feed::run_for(&mut fanout, common.warmup, pace(), &mut clients, &mut run);
+    crew.tell(Command::Measure);
+    crew.await_all()?;
     fanout.feed.deliveries.start_measuring();
     let published = fanout.feed.published;
     run.start_measuring()?;
     feed::run_for(&mut fanout, common.duration, pace(), &mut clients, &mut run);
+    let parts = crew.stop();
     let figures = vec![Figure::new("publications", (fanout.feed.published - published) as f64, "")];
     let load = load(options, pace());
-    // Watchers have a load of their own.
-    fanout.feed.deliveries.counts.truncate(*connections as usize);
-    feed::report(run, fanout.feed, common, "fanout", load, pace().is_open_loop(), figures)
+    let outcome = feed::report(run, fanout.feed, common, "fanout", load, pace().is_open_loop(), figures)?;
+    Ok((outcome, parts))
 }
 
 /// The load, in words.
@@ -60,6 +137,9 @@ fn load(options: &FanoutOptions, pace: Pace) -> String {
         (1, _) => {}
         (several, 1) => load.push_str(&format!(" on {several} topics")),
         (several, each) => load.push_str(&format!(" on {several} topics, {each} for each connection")),
+    }
+    if options.workers > 1 {
+        load.push_str(&format!(" by {} workers", options.workers));
     }
     match watchers {
         0 => {}

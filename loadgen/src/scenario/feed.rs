@@ -5,18 +5,24 @@ use std::time::{Duration, Instant};
 
 use ringfeed::proto::MessageKind;
 
+use crate::check::board::Share;
 use crate::check::deliveries::Deliveries;
+use crate::check::faults::Faults;
 use crate::check::payload::{self, RunName, Stamp};
 use crate::check::topics::Topics;
 use crate::cli::CommonOptions;
 use crate::error::Error;
 use crate::host::interrupt;
 use crate::report::figure::Figure;
-use crate::report::recorder::{Recorder, Times};
+use crate::report::recorder::{Recorded, Recorder, Times};
 use crate::report::{Findings, Outcome};
+use crate::scenario::crew::{Command, Orders, Part};
 use crate::scenario::pace::Pace;
 use crate::scenario::run::Run;
 use crate::wire::clients::{Clients, Sink, TURN};
+
+/// Longest time until a worker notices what the first one says.
+const ORDERS_WITHIN: Duration = Duration::from_millis(10);
 
 /// The unit of the count.
 pub(crate) const UNIT: &str = "deliveries";
@@ -68,6 +74,7 @@ impl Feed {
     /// in messages of this kind.
     pub(crate) fn new(
         common: &CommonOptions,
+        share: Share,
         kind: MessageKind,
         topics: Arc<Topics>,
         subscribers: u32,
@@ -75,11 +82,11 @@ impl Feed {
         recorder: Recorder,
     ) -> Feed {
         let mut payload = vec![0; common.size as usize];
-        let run = payload::random_run();
+        let run = share.board.run;
         payload::write(&mut payload, Stamp { run, sequence: 0, time_ns: 0 });
         let topic_count = topics.count();
         let one_publisher = publishers == 1;
-        let deliveries = Deliveries::new(run, kind, topics, subscribers, one_publisher, recorder, common.tolerance);
+        let deliveries = Deliveries::new(share, kind, topics, subscribers, one_publisher, recorder, common.tolerance);
         Feed {
             deliveries,
             published: 0,
@@ -235,6 +242,34 @@ pub(crate) fn run_for(
         clients.turn(timeout, scenario);
         scenario.feed().turn_over(last_ns, faults, run);
     }
+}
+
+/// Receives until the first worker says that the run is over. This worker publishes nothing.
+pub(crate) fn follow(mut scenario: impl Feeding, clients: &mut Clients, orders: &Orders) -> Part {
+    loop {
+        match orders.next() {
+            Some(Command::Measure) => {
+                scenario.feed().deliveries.start_measuring();
+                orders.done();
+            }
+            Some(Command::Stop) => break,
+            Some(Command::WarmUp) | None => {}
+        }
+        let last_ns = scenario.feed().deliveries.own_progress_ns();
+        clients.turn(ORDERS_WITHIN, &mut scenario);
+        let deliveries = &mut scenario.feed().deliveries;
+        deliveries.turn_over();
+        if deliveries.own_progress_ns() == last_ns {
+            deliveries.recorder.on_idle(last_ns);
+        }
+    }
+    let deliveries = &mut scenario.feed().deliveries;
+    let last_ns = deliveries.own_progress_ns();
+    deliveries.recorder.stop_measuring(last_ns);
+    let counts = std::mem::take(&mut deliveries.counts);
+    let faults = std::mem::replace(&mut deliveries.faults, Faults::new(Duration::MAX));
+    let recorded = std::mem::replace(&mut deliveries.recorder.recorded, Recorded::new());
+    Part { counts, findings: Findings { recorded, faults } }
 }
 
 /// The outcome of a scenario after its measured part. `load` describes the load.

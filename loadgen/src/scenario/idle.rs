@@ -29,7 +29,7 @@ const PINGS_PER_TURN: u32 = 1024;
 /// If it can't be set up, or no connection succeeds.
 pub(crate) fn run(options: &IdleOptions) -> Result<Outcome, Error> {
     let IdleOptions { common, connections } = options;
-    pin::to_cpu(common.cpu)?;
+    pin::to_cpu(common.cpu_of(0))?;
     let before = Memory::now(common.server_pid)?;
     let mut run = Run::start(common, UNIT)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));

@@ -3,6 +3,7 @@
 pub(crate) mod acceptor;
 pub(crate) mod churn;
 pub(crate) mod connect;
+pub(crate) mod crew;
 pub(crate) mod drain;
 pub(crate) mod echo;
 pub(crate) mod fanout;

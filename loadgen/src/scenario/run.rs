@@ -56,13 +56,18 @@ impl Run {
         let watch = (!aborting.is_empty()).then(|| Watch::start(Arc::clone(&timeline), aborting));
         let progress = Progress::start(Arc::clone(&timeline), unit);
         let heartbeat = Heartbeat::start();
-        let (server_pid, cpu) = (common.server_pid, common.cpu);
+        let (server_pid, cpu) = (common.server_pid, common.only_cpu());
         Ok(Run { timeline, progress, watch, heartbeat, server_pid, cpu, meter: None, idle: None })
     }
 
     /// Creates the recorder of the worker on this thread.
     pub(crate) fn recorder(&self) -> Recorder {
         Recorder::new(Arc::clone(&self.timeline))
+    }
+
+    /// The clock and the ticks, for the recorders of other workers.
+    pub(crate) fn timeline(&self) -> Arc<Timeline> {
+        Arc::clone(&self.timeline)
     }
 
     /// Ends the warm-up. Call `start_measuring` on each worker's recorder, too.

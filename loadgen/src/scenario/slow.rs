@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::SlowOptions;
 use crate::error::Error;
@@ -29,13 +30,20 @@ const QUIET: Duration = Duration::from_millis(500);
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &SlowOptions) -> Result<Outcome, Error> {
     let SlowOptions { common, publishing, connections, rate, .. } = options;
-    pin::to_cpu(common.cpu)?;
+    pin::to_cpu(common.cpu_of(0))?;
     let slow = slow_count(options)?;
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed =
-        Feed::new(common, clients.payload_kind(), topics, connections - slow, publishing.publishers, run.recorder());
+    let feed = Feed::new(
+        common,
+        Share::of_one()?,
+        clients.payload_kind(),
+        topics,
+        connections - slow,
+        publishing.publishers,
+        run.recorder(),
+    );
     let mut scenario = Slow::new(options, slow, feed);
     clients.connect(0..*connections, &mut scenario)?;
     clients.connect_publishers(&mut scenario)?;

@@ -7,6 +7,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::StormOptions;
 use crate::error::Error;
@@ -41,12 +42,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &StormOptions) -> Result<Outcome, Error> {
     let StormOptions { common, publishing, connections: crowd, watchers, rate, .. } = options;
-    pin::to_cpu(common.cpu)?;
+    pin::to_cpu(common.cpu_of(0))?;
     let topics = Arc::new(Topics::split(&common.connect.topic, *watchers, *crowd));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), watchers + crowd, Some(publishing))?;
-    let feed = Feed::new(common, clients.payload_kind(), topics, *watchers, publishing.publishers, run.recorder())
-        .on_topics(1);
+    let feed = Feed::new(
+        common,
+        Share::of_one()?,
+        clients.payload_kind(),
+        topics,
+        *watchers,
+        publishing.publishers,
+        run.recorder(),
+    )
+    .on_topics(1);
     let mut storm = Storm::new(options, feed);
     clients.listen_as(Attention::Busy);
     clients.connect(0..*watchers, &mut storm)?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ringfeed::proto::{DeflateParams, Message, MessageKind, encode_message};
-use ringfeed::ring::Gather;
+use ringfeed::ring::{Event, Gather};
 
 use crate::check::topics::Topics;
 use crate::cli::CommonOptions;
@@ -336,6 +336,11 @@ impl Clients {
     /// Number of ready clients, including publishers.
     pub(crate) fn ready_count(&self) -> u32 {
         self.connections.ready_count
+    }
+
+    /// From now on, `wake` ends a turn.
+    pub(crate) fn wake_by(&mut self, wake: Event) {
+        self.sockets.wake_by(wake);
     }
 
     /// Sets how clients receive that connect from now on.

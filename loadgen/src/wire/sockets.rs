@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ringfeed::buf::ConnId;
 use ringfeed::buf::SharedFrame;
-use ringfeed::ring::{Completion, Errno, FixedFd, Gather, Op, Ring, SendNow, Token, Uring, UringConfig};
+use ringfeed::ring::{Completion, Errno, Event, FixedFd, Gather, Op, Ring, SendNow, Token, Uring, UringConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::error::Error;
@@ -110,6 +110,8 @@ pub(crate) struct Sockets {
     incomplete: Vec<Completion>,
     /// Sockets with a permanently failed send.
     broken: Vec<(u32, Errno)>,
+    /// Ends a wait when another thread notifies it.
+    wake: Option<Event>,
 }
 
 impl Sockets {
@@ -134,7 +136,23 @@ impl Sockets {
             completions: Vec::new(),
             incomplete: Vec::new(),
             broken: Vec::new(),
+            wake: None,
         })
+    }
+
+    /// From now on, `wake` ends a wait.
+    pub(crate) fn wake_by(&mut self, wake: Event) {
+        self.ring.submit_watch(&wake, token(Op::Wake, 0));
+        self.wake = Some(wake);
+    }
+
+    /// Another thread has notified the event. The kernel may end the watch at any time.
+    fn on_wake(&mut self, completion: &Completion) {
+        let wake = self.wake.as_ref().expect("an event was notified");
+        wake.clear();
+        if !completion.more {
+            self.ring.submit_watch(wake, token(Op::Wake, 0));
+        }
     }
 
     /// Whether `number` is unused.
@@ -245,6 +263,7 @@ impl Sockets {
                 Op::Poll => self.on_poll(completion),
                 Op::Send => self.on_send(completion, observer),
                 Op::Close => self.on_closed(completion.token.slot()),
+                Op::Wake => self.on_wake(&completion),
                 op => unreachable!("{op:?} was never submitted"),
             }
         }

@@ -13,10 +13,11 @@ const CLIENT_BOUND: i32 = 3;
 
 /// Every scenario that runs for some seconds against the server, with the URL to connect to, and the messages that the
 /// server has received once the scenario measures. None of them is late or given up.
-const SCENARIOS: [(&str, &str, u64); 8] = [
+const SCENARIOS: [(&str, &str, u64); 9] = [
     ("fanout --rate 200 -c 5", "/feed", 50),
     ("fanout --rate 200 --in-flight 50 -c 5", "/feed", 50),
     ("fanout --in-flight 4 -c 5", "/feed", 50),
+    ("fanout --rate 200 -c 5 --workers 2", "/feed", 50),
     ("echo -c 20", "/echo", 100),
     ("storm --rate 200 --watchers 2 -c 2 --calm 2s", "/feed", 50),
     ("slow --rate 200 -c 4", "/feed", 50),

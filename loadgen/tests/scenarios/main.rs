@@ -329,6 +329,8 @@ fn contradicting_flags_are_rejected() {
         run("flags", &[&fixed[..], &[publish]].concat()).expect_refusal(&[publish, "{topic}", "--script"]);
     }
     with(&["--topics", "20", "--connections", "10"]).expect_refusal(&["20 topics", "20 connections", "not 10"]);
+    with(&["--workers", "3", "--connections", "2"]).expect_refusal(&["3 workers", "not 2"]);
+    with(&["--workers", "2", "--publishers", "2"]).expect_refusal(&["several publishers", "--workers 1"]);
     with(&["--driver", "sse"]).expect_refusal(&["http"]);
     with(&["--script", "not/there.json"]).expect_refusal(&["not/there.json"]);
     with(&["--driver", "pigeon"]).expect_refusal(&["pigeon", "mqtt"]);
