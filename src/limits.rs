@@ -296,6 +296,37 @@ pub const API_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// [`MESH_QUEUE_PARCELS`], so that one publisher does not fill the queues alone.
 pub const API_PARALLEL_MAX: usize = 1024;
 
+/// Maximum topics or connections in one page of a list.
+pub const LIST_ROWS_MAX: usize = 1000;
+
+/// Topics or connections that a shard looks at in one turn for a page of a list: some hundred microseconds.
+pub const LIST_VISITS: usize = 4096;
+
+/// Connections whose address a shard asks the kernel for in one turn for a page of a list: some hundred microseconds.
+pub const LIST_ADDRESSES: usize = 128;
+
+/// Milliseconds after which a search through topics or connections answers with what it has found so far, and where to
+/// go on.
+pub const LIST_SEARCH_MS: u64 = 300;
+
+/// Topics of a connection in a list of connections.
+pub const LIST_TOPICS: usize = 16;
+
+/// Bytes of a pattern of topics, and of the other texts of a search.
+pub const TOPIC_PATTERN_BYTES_MAX: usize = 255;
+
+/// Bytes of the body of a request of the admin page.
+pub const ADMIN_BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// Seconds for which a token of the admin page is valid; the page renews it.
+pub const ADMIN_TOKEN_S: u64 = 60;
+
+/// The server's figures, one each second, that their topic keeps: ten minutes.
+pub const STATS_HISTORY_SIZE: usize = 600;
+
+/// Milliseconds for which it keeps them, also of a server that has paused.
+pub const STATS_HISTORY_TTL_MS: u64 = 660_000;
+
 /// Maximum connections in a list of the slowest.
 pub const SLOWEST_MAX: usize = 1000;
 

@@ -19,7 +19,7 @@ use crate::topics::{Answer, ClientInfo, PublishError, Query, TopicName};
 pub enum Question {
     /// Have the connections of a user do something.
     Command(UserCommand),
-    /// Which topics have subscribers?
+    /// Which topics have subscribers or a history?
     Topics,
     /// Who has subscribed to the topic?
     Presence(TopicName),
@@ -43,8 +43,8 @@ pub struct NodeAnswer {
     pub node: String,
     /// Whether it has answered in time.
     pub has_answered: bool,
-    /// Topics with subscribers, with the number of present clients.
-    pub topics: Vec<(TopicName, usize)>,
+    /// Topics with subscribers or a history, with the number of subscribers.
+    pub topics: Vec<(TopicName, u64)>,
     /// Present clients.
     pub clients: Vec<ClientInfo>,
     /// What the node counts.
@@ -126,7 +126,7 @@ struct WireTopic {
     #[prost(string, tag = "1")]
     name: String,
     #[prost(uint64, tag = "2")]
-    present: u64,
+    subscribers: u64,
 }
 
 /// A question whose answers are awaited.
@@ -177,7 +177,7 @@ impl Questions {
         let Some(pending) = self.pending.get_mut(&reply.id) else { return };
         let Some(node) = pending.left.remove(&from) else { return };
         let answer = WireAnswer::decode(reply.answer.clone()).unwrap_or_default();
-        let topic = |topic: WireTopic| Some((TopicName::new(&topic.name).ok()?, topic.present as usize));
+        let topic = |topic: WireTopic| Some((TopicName::new(&topic.name).ok()?, topic.subscribers));
         let mut info = answer.info.unwrap_or_default();
         info.uid = format!("{from:016x}");
         pending.answers.push(NodeAnswer {
@@ -286,12 +286,9 @@ impl WireQuestion {
         let action = match self.kind() {
             Kind::Unknown => return None,
             Kind::Topics => {
-                for list in publisher.topics().ok()? {
-                    let topics = list.await.ok()?.into_iter();
-                    let topics =
-                        topics.map(|(name, present)| WireTopic { name: name.to_string(), present: present as u64 });
-                    answer.topics.extend(topics);
-                }
+                let topics = publisher.all_topics().await.ok()?.into_iter();
+                answer.topics =
+                    topics.map(|(name, subscribers)| WireTopic { name: name.to_string(), subscribers }).collect();
                 return Some(answer);
             }
             Kind::Presence => {
@@ -302,17 +299,13 @@ impl WireQuestion {
                 return Some(answer);
             }
             Kind::Info => {
-                let mut topics = 0;
-                for list in publisher.topics().ok()? {
-                    topics += list.await.ok()?.len() as u64;
-                }
                 let sum = |count: fn(&ShardMetrics) -> u64| shards.shards.iter().map(count).sum();
                 answer.info = Some(NodeInfo {
                     uid: String::new(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     connections: sum(|shard| shard.connections.get()),
                     subscriptions: sum(|shard| shard.subscriptions.get()),
-                    topics,
+                    topics: sum(|shard| shard.home_topics_occupied.get()),
                     uptime_s,
                 });
                 return Some(answer);

@@ -15,7 +15,7 @@ use super::{bad_input, log, runtime};
 use crate::backend::{HttpBackend, HttpEvents};
 use crate::bridge::{Bridge, Cluster};
 use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
-use crate::control::{self, Control, Ended, Reload, Reloaded};
+use crate::control::{self, Control, DataPort, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
 use crate::gateway::stomp::{STOMP, Stomp};
 use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Readers, Sse};
@@ -24,10 +24,13 @@ use crate::limits::{
     RELOAD_PATIENCE_MS, SHARDS_MAX,
 };
 use crate::ring;
-use crate::server::{ListenAddress, ListenerConfig, Publisher, Server, ServerConfig};
+use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, Publisher, Server, ServerConfig};
 use crate::tls::Acceptor;
 use crate::topics::stable_hash;
 use crate::version;
+
+/// The path of Centrifugo's protocol.
+const CENTRIFUGE: &str = "/connection/websocket";
 
 /// Serves WebSocket subscribers and takes publications.
 ///
@@ -217,7 +220,7 @@ impl ServeArguments {
         set(&mut deflate.bytes_min, self.deflate_bytes_min);
         set(&mut deflate.takeover_max, self.deflate_takeover_max);
         if let Some(file) = self.api_key_file {
-            *api = config::ApiSettings { key: String::new(), key_file: file };
+            (api.key, api.key_file) = (String::new(), file);
         }
         if let Some(bytes) = self.outbox_bytes_max {
             settings.default_namespace_mut();
@@ -294,7 +297,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         // Where Spring serves WebSockets beside SockJS.
         .route("/stomp/websocket", move || stomp_at_spring.clone())
         .protocol("stomp", &STOMP, move || stomp_on_tcp.clone())
-        .route("/connection/websocket", move || Centrifuge::new(centrifuge.clone()))
+        .route(CENTRIFUGE, move || Centrifuge::new(centrifuge.clone()))
         .route("/connection/http_stream", move || Centrifuge::http_stream(of_http_stream.clone()))
         .route("/connection/sse", move || Centrifuge::event_stream(of_event_stream.clone()))
         .route("/emulation", move || Emulation::new(sessions.clone()));
@@ -314,7 +317,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     log_start(settings, status.shards.len(), connections_max);
     let cluster = bridge.map(|bridge| bridge.run(publisher.clone(), status.clone()));
     let others = control::Others::new(cluster.as_ref().map(Cluster::peers));
-    let live = Live { tls: tls.clone(), tokens, publisher: publisher.clone() };
+    let live = Live { tls: tls.clone(), tokens: tokens.clone(), publisher: publisher.clone() };
     let reload = reload(arguments, settings.clone(), live);
     let (demo, is_secure) = (settings.server.demo, settings.server.control_tls);
     let event_counts = events.as_ref().map(HttpEvents::counts);
@@ -326,6 +329,9 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         status,
         tls,
         is_secure,
+        tokens,
+        data: data_port(settings, &addresses),
+        settings: config::shown(settings),
         reload,
         backend_counts,
         event_counts,
@@ -368,12 +374,13 @@ fn reload(arguments: ServeArguments, running: Settings, server: Live) -> Reload 
         let Preflight { access, centrifuge } = config::preflight(&applied)?;
         let certificates = server.apply(&applied, &centrifuge.tokens)?;
         let namespaces = centrifuge.namespaces.clone();
+        let settings = config::shown(&applied);
         *running.borrow_mut() = applied;
         let report = match left.is_empty() {
             true => format!("{certificates} certificates"),
             false => format!("{certificates} certificates; these keys need a restart: {}", left.join(", ")),
         };
-        Ok(Reloaded { report, access, namespaces })
+        Ok(Reloaded { report, access, namespaces, settings })
     })
 }
 
@@ -455,6 +462,20 @@ fn announce(settings: &Settings, addresses: &[ListenAddress], control: SocketAdd
     }
     writeln!(out, "ready")?;
     out.flush()
+}
+
+/// The first listener on which a browser can speak Centrifugo's protocol.
+fn data_port(settings: &Settings, addresses: &[ListenAddress]) -> Option<DataPort> {
+    settings.listener.iter().zip(addresses).find_map(|(listener, address)| {
+        let serves = listener.routes.is_empty() || listener.routes.iter().any(|route| route == CENTRIFUGE);
+        let is_open = listener.protocol.is_empty() && listener.proxy_protocol != ProxyProtocol::Require;
+        match address {
+            ListenAddress::Ip(address) if serves && is_open => {
+                Some(DataPort { address: *address, is_secure: listener.tls })
+            }
+            _ => None,
+        }
+    })
 }
 
 /// The URL of the page for a browser on this host.

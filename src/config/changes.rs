@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use toml::{Table, Value};
 
 use super::Settings;
+use super::show::SECRETS;
 
 /// The keys that a running server can change, by section. Nothing is built on them when it starts.
 const LIVE: [(&str, &[&str]); 4] = [
@@ -26,7 +27,7 @@ const LIVE: [(&str, &[&str]); 4] = [
         ],
     ),
     ("tokens", &["hmac_secret", "rsa_public_key_file", "ecdsa_public_key_file", "jwks_file", "audience", "issuer"]),
-    ("api", &["key", "key_file"]),
+    ("api", &["key", "key_file", "read_key", "read_key_file"]),
 ];
 
 /// The same of each namespace that both configurations have.
@@ -90,6 +91,19 @@ fn changed_keys(one: &Settings, other: &Settings) -> Vec<String> {
     });
     let names = one.keys().chain(other.keys().filter(|name| !one.contains_key(*name)));
     names.filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
+}
+
+/// The settings for people: each key, as `server.shards`, with its value. Secrets are dots.
+pub fn shown(settings: &Settings) -> BTreeMap<String, String> {
+    let mut values = BTreeMap::new();
+    flatten(String::new(), &to_table(settings), &mut values);
+    let shown = |(key, value): (String, Value)| {
+        let name = key.rsplit('.').next().unwrap_or_default();
+        let is_secret = SECRETS.contains(&name) && value.as_str().is_some_and(|text| !text.is_empty());
+        let text = if is_secret { "••••••".to_owned() } else { value.to_string() };
+        (key, text)
+    };
+    values.into_iter().map(shown).collect()
 }
 
 fn flatten(path: String, table: &Table, values: &mut BTreeMap<String, Value>) {
@@ -180,6 +194,23 @@ mod tests {
             }),
             _ => panic!("{key} = {value}"),
         }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let settings = parse("[api]\nkey = \"hidden1\"\nread_key = \"hidden2\"\n[tokens]\nhmac_secret = \"hidden3\"");
+        let shown = shown(&settings.unwrap());
+        assert!(!format!("{shown:?}").contains("hidden"), "{shown:?}");
+        assert_eq!((shown["api.key"].as_str(), shown["api.key_file"].as_str()), ("••••••", "\"\""));
+        assert_eq!(shown["server.shards"], "0");
+        // A key whose name says that it holds a secret is in the list, or names a file.
+        let is_told = |key: &&String| {
+            let name = key.rsplit('.').next().unwrap();
+            ["secret", "password", "key", "credentials"].iter().any(|word| name.contains(word))
+                && !name.ends_with("_file")
+                && !SECRETS.contains(&name)
+        };
+        assert_eq!(shown.keys().filter(is_told).collect::<Vec<_>>(), [""; 0]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::error::Problem;
 use super::keys::{ANY_NAME, Key, MOVED, SECTIONS, Section, ValueKind};
 use crate::gateway::OriginPattern;
 use crate::server::{ListenAddress, ProxyNetwork};
-use crate::topics::TopicName;
+use crate::topics::{SYSTEM_NAMESPACE, TopicName};
 
 /// Characters of a wrong value that are repeated to whoever wrote it.
 const SHOWN_CHARS_MAX: usize = 40;
@@ -61,7 +61,7 @@ impl Checker<'_> {
     fn check_inner(&mut self, path: &Path<'_>, byte: usize, value: &Spanned<DeValue<'_>>) {
         let dotted = path.join(".");
         if let ["namespaces", name] = path
-            && (name.contains(':') || TopicName::new(name).is_err())
+            && (name.contains(':') || *name == SYSTEM_NAMESPACE || TopicName::new(name).is_err())
         {
             let text = format!("[{dotted}] can't be a namespace: its topics could not have such names");
             return self.problem(byte, text);

@@ -416,6 +416,17 @@ const API: &[Key] = &[
         takes: ValueKind::Path,
         about: "A file with the key in its first line, instead. Empty: none.",
     },
+    Key {
+        name: "read_key",
+        takes: ValueKind::Text,
+        about: "A key for requests that change nothing: metrics, lists, histories, and the admin page without actions.\n\
+                Empty: none.",
+    },
+    Key {
+        name: "read_key_file",
+        takes: ValueKind::Path,
+        about: "A file with this key in its first line, instead. Empty: none.",
+    },
 ];
 
 const BACKEND_CALL: &[Key] = &[

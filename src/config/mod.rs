@@ -19,7 +19,7 @@ mod show;
 use std::fs;
 use std::path::Path;
 
-pub use changes::apply;
+pub use changes::{apply, shown};
 pub use doc::doc;
 pub use error::{ConfigError, Problem};
 pub use example::example;

@@ -44,6 +44,7 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
     check_backend(settings)?;
     settings.acceptor()?;
     let access = Access::new(control, settings.api.key()?).map_err(|error| error.to_string())?;
+    let access = access.with_read_key(settings.api.read_key()?);
     Ok(Preflight { access, centrifuge })
 }
 

@@ -184,6 +184,10 @@ pub struct ApiSettings {
     pub key: String,
     /// A file whose only line that is, instead; empty: none.
     pub key_file: PathBuf,
+    /// What requests may carry instead that change nothing; empty: nothing.
+    pub read_key: String,
+    /// A file whose only line that is, instead; empty: none.
+    pub read_key_file: PathBuf,
 }
 
 impl Default for Settings {
@@ -273,7 +277,7 @@ impl Settings {
             connections_per_address_max: server.connections_per_address_max,
             trusted_proxies: TrustedProxies::new(proxies.collect()),
             forwarded_header: server.forwarded_header,
-            allowed_origins: Origins::new(patterns.collect()),
+            allowed_origins: Origins::new(patterns.collect()).with_control_port(server.control.port()),
             message_bytes_max: server.message_bytes_max,
             rate: RateConfig {
                 messages_per_second: match server.messages_per_second_max {
@@ -398,14 +402,34 @@ impl ApiSettings {
     /// # Errors
     /// A text that names the file and what is wrong with it.
     pub fn key(&self) -> Result<Option<String>, String> {
-        let Some(file) = content(&self.key_file)? else { return Ok(text(&self.key)) };
-        if !self.key.is_empty() {
-            return Err("[api] has a key and a key_file: leave one of them out".to_owned());
+        key("key", &self.key, &self.key_file)
+    }
+
+    /// The key that only reads, likewise.
+    ///
+    /// # Errors
+    /// As [`key`](Self::key); and if there is no other key, without which everyone may do everything.
+    pub fn read_key(&self) -> Result<Option<String>, String> {
+        let read_key = key("read_key", &self.read_key, &self.read_key_file)?;
+        match (&read_key, self.key()?) {
+            (Some(_), None) => Err("[api] has a read_key but no key: set key or key_file, too".to_owned()),
+            (Some(read_key), Some(key)) if *read_key == key => {
+                Err("[api] has the same key twice: choose another read_key".to_owned())
+            }
+            _ => Ok(read_key),
         }
-        match file.lines().next().unwrap_or_default().trim() {
-            "" => Err(format!("{}: its first line should be a key, and is empty", self.key_file.display())),
-            key => Ok(Some(key.to_owned())),
-        }
+    }
+}
+
+/// A key that is written in the file, or in a file of its own.
+fn key(name: &str, written: &str, path: &Path) -> Result<Option<String>, String> {
+    let Some(file) = content(path)? else { return Ok(text(written)) };
+    if !written.is_empty() {
+        return Err(format!("[api] has a {name} and a {name}_file: leave one of them out"));
+    }
+    match file.lines().next().unwrap_or_default().trim() {
+        "" => Err(format!("{}: its first line should be a key, and is empty", path.display())),
+        key => Ok(Some(key.to_owned())),
     }
 }
 
@@ -416,7 +440,8 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_librarys() {
-        let config = Settings::default().server_config();
+        let mut config = Settings::default().server_config();
+        config.allowed_origins = Origins::default();
         assert_eq!(format!("{config:?}"), format!("{:?}", ServerConfig::default()));
         assert_eq!(Settings::default().topic_namespaces(), Namespaces::default());
     }
@@ -459,7 +484,17 @@ mod tests {
 
     #[test]
     fn the_key_is_in_the_file_or_beside_it_but_not_both() {
-        let api = |key: &str, key_file: &str| ApiSettings { key: key.to_owned(), key_file: key_file.into() }.key();
+        let settings = |key: &str, key_file: &str| ApiSettings {
+            key: key.to_owned(),
+            key_file: key_file.into(),
+            ..ApiSettings::default()
+        };
+        let api = |key: &str, key_file: &str| settings(key, key_file).key();
+        let read =
+            |key: &str, read_key: &str| ApiSettings { read_key: read_key.to_owned(), ..settings(key, "") }.read_key();
+        assert_eq!((read("k", ""), read("k", "r")), (Ok(None), Ok(Some("r".to_owned()))));
+        assert!(read("", "r").unwrap_err().contains("set key or key_file, too"));
+        assert!(read("k", "k").unwrap_err().contains("choose another read_key"));
         assert_eq!(api("", ""), Ok(None));
         assert_eq!(api("k", ""), Ok(Some("k".to_owned())));
         assert_eq!(api("", "Cargo.toml"), Ok(Some("[workspace]".to_owned())));

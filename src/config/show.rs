@@ -5,7 +5,7 @@ use toml::{Table, Value};
 use super::settings::Settings;
 
 /// Keys whose values are secrets.
-const SECRETS: [&str; 3] = ["hmac_secret", "key", "secret"];
+pub(super) const SECRETS: [&str; 4] = ["hmac_secret", "key", "read_key", "secret"];
 
 /// A configuration file with all settings, each with its origin: the default, the file, or a flag. `read` are the
 /// settings of the file alone, and `file` is its text. Secrets are not shown.

@@ -1,4 +1,4 @@
-//! Access to the control port: every program on this host, or every client with the key.
+//! Access to the control port: every program on this host, or every client with a key.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -13,6 +13,19 @@ const API_KEY: &str = "x-api-key";
 pub struct Access {
     is_loopback: bool,
     key: Option<String>,
+    /// A key that only reads.
+    read_key: Option<String>,
+}
+
+/// The right of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Right {
+    /// Only what is open to everybody.
+    Nothing,
+    /// All that changes nothing.
+    Read,
+    /// Everything.
+    All,
 }
 
 /// The control port would be open to others, and there is no key.
@@ -26,7 +39,13 @@ impl Access {
     /// [`ExposedError`] if there is no key, and `address` is not a loopback address.
     pub fn new(address: SocketAddr, key: Option<String>) -> Result<Access, ExposedError> {
         let is_loopback = address.ip().is_loopback();
-        if is_loopback || key.is_some() { Ok(Access { is_loopback, key }) } else { Err(ExposedError(address)) }
+        let access = Access { is_loopback, key, read_key: None };
+        if is_loopback || access.key.is_some() { Ok(access) } else { Err(ExposedError(address)) }
+    }
+
+    /// The same with a further key, whose requests only read.
+    pub fn with_read_key(self, read_key: Option<String>) -> Access {
+        Access { read_key, ..self }
     }
 
     /// Whether requests must carry a key.
@@ -39,14 +58,18 @@ impl Access {
         self.is_loopback
     }
 
-    /// Whether a request with these header fields carries the key, where there is one: as `X-API-Key: KEY`,
-    /// `Authorization: apikey KEY` or `Authorization: Bearer KEY`.
-    pub(super) fn is_granted(&self, headers: &HeaderMap) -> bool {
-        let Some(key) = &self.key else { return true };
-        let mut given = headers.get_all(API_KEY).iter().map(|value| value.as_bytes());
-        let mut authorizations =
-            headers.get_all(AUTHORIZATION).iter().filter_map(|value| credentials(value.as_bytes()));
-        given.any(|given| is_same(given, key.as_bytes())) || authorizations.any(|given| is_same(given, key.as_bytes()))
+    /// The right of a request with these header fields, which carry a key as `X-API-Key: KEY`,
+    /// `Authorization: apikey KEY` or `Authorization: Bearer KEY`. Without a key every request has it.
+    pub(super) fn right(&self, headers: &HeaderMap) -> Right {
+        let Some(key) = &self.key else { return Right::All };
+        let given = headers.get_all(API_KEY).iter().map(|value| value.as_bytes());
+        let authorizations = headers.get_all(AUTHORIZATION).iter().filter_map(|value| credentials(value.as_bytes()));
+        let right = |given: &[u8]| match &self.read_key {
+            _ if is_same(given, key.as_bytes()) => Right::All,
+            Some(read_key) if is_same(given, read_key.as_bytes()) => Right::Read,
+            _ => Right::Nothing,
+        };
+        given.chain(authorizations).map(right).max().unwrap_or(Right::Nothing)
     }
 }
 
@@ -127,14 +150,34 @@ mod tests {
         for (name, value, expected) in rows {
             let mut headers = HeaderMap::new();
             headers.insert(name, HeaderValue::from_static(value));
-            assert_eq!(access.is_granted(&headers), expected, "{name}: {value}");
+            assert_eq!(access.right(&headers) == Right::All, expected, "{name}: {value}");
         }
-        assert!(!access.is_granted(&HeaderMap::new()));
+        assert_eq!(access.right(&HeaderMap::new()), Right::Nothing);
+    }
+
+    #[test]
+    fn the_key_that_reads_gives_no_other_right() {
+        let access = access("127.0.0.1:1", Some("secret")).unwrap().with_read_key(Some("look".to_owned()));
+        let rows = [
+            (&["look"][..], Right::Read),
+            (&["secret"], Right::All),
+            (&["look", "secret"], Right::All),
+            (&["guess", "look"], Right::Read),
+            (&["loo"], Right::Nothing),
+        ];
+        for (keys, expected) in rows {
+            let mut headers = HeaderMap::new();
+            for key in keys {
+                headers.append("x-api-key", HeaderValue::from_static(key));
+            }
+            assert_eq!(access.right(&headers), expected, "{keys:?}");
+        }
+        assert!(!format!("{access:?}").contains("look"));
     }
 
     #[test]
     fn without_a_key_none_is_asked_for() {
-        assert!(access("127.0.0.1:1", None).unwrap().is_granted(&HeaderMap::new()));
+        assert!(access("127.0.0.1:1", None).unwrap().right(&HeaderMap::new()) == Right::All);
     }
 
     #[test]

@@ -8,13 +8,18 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use super::metrics::MemoryInUse;
-use super::shards::{Outcome, ToShards, TopicList};
+use super::shards::{CountsOfShard, Outcome, ToShards};
 use super::{Access, State};
 use crate::buf::ConnId;
-use crate::gateway::UserCommand;
+use crate::gateway::{Identity, UserCommand};
 use crate::proto::MessageKind;
-use crate::server::{PublishError, SlowConnection, Status};
-use crate::topics::{Answer, ClientInfo, Draft, Epoch, HistoryPage, Namespace, Namespaces, Position, Query, TopicName};
+use crate::server::{
+    ConnectionSummary, ConnectionsPage, ConnectionsQuery, Disconnection, PublishError, SlowConnection, Status,
+};
+use crate::topics::{
+    Answer, ClientInfo, Draft, Encoding, Epoch, HistoryPage, Namespace, Namespaces, Position, Query, SubscriberCounts,
+    TopicName, TopicSummary, TopicsPage, TopicsQuery,
+};
 
 /// Publishes to nobody and keeps a record. Clones keep the same one.
 ///
@@ -31,6 +36,10 @@ pub(super) struct Shards {
     pub(super) asked: Rc<RefCell<Vec<(String, Query)>>>,
     /// Commands for users' connections, in order.
     pub(super) ordered: Rc<RefCell<Vec<UserCommand>>>,
+    /// Searches for connections, in order.
+    pub(super) sought: Rc<RefCell<Vec<ConnectionsQuery>>>,
+    /// Connections that were closed, with their shard.
+    pub(super) disconnected: Rc<RefCell<Vec<(usize, Disconnection)>>>,
     /// How often a drain finds a queue full before it succeeds.
     pub(super) drain_refusals: Rc<Cell<u32>>,
     /// Whether it has succeeded.
@@ -59,7 +68,7 @@ impl Shards {
         let kept = Namespace { history_size: 10, presence: true, ..Namespace::default() };
         let others = vec![("kept".to_owned(), kept), ("plain".to_owned(), Namespace::default())];
         let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));
-        State::new(Box::new(self.clone()), Status::new(1), namespaces, access, address, MemoryInUse::default())
+        State::new(Box::new(self.clone()), Status::new(2), namespaces, access, address, MemoryInUse::default())
     }
 }
 
@@ -96,6 +105,7 @@ impl ToShards for Shards {
                 publications: query.since.is_none_or(is_here).then(Vec::new),
             })),
             Query::RemoveHistory => Answer::HistoryRemoved,
+            Query::Summary => Answer::Summary(None),
             Query::Presence | Query::PresenceHere if is_empty => Answer::Presence(Vec::new()),
             Query::Presence | Query::PresenceHere => {
                 Answer::Presence([("1", "ann"), ("2", "bob"), ("3", "ann")].map(client).to_vec())
@@ -105,15 +115,63 @@ impl ToShards for Shards {
         Ok(answer)
     }
 
-    fn topics(&mut self) -> Result<Vec<TopicList>, PublishError> {
-        let lists = [vec![("plain:a", 0), ("kept:a", 3)], vec![("b", 0)]];
-        let list = |topics: Vec<(&str, usize)>| {
-            let (reply, list) = oneshot::channel();
-            let named = topics.into_iter().map(|(topic, count)| (TopicName::new(topic).expect("a valid name"), count));
-            reply.send(named.collect()).expect("the list is still held");
-            list
+    fn list_topics(&mut self, shard: usize, query: TopicsQuery) -> Result<oneshot::Receiver<TopicsPage>, PublishError> {
+        let names = [&["plain:a", "kept:a"][..], &["b"]][shard];
+        let summary = |name: &str| TopicSummary {
+            name: TopicName::new(name).expect("a valid name"),
+            position: Position { epoch: Shards::epoch(), offset: 7 },
+            published_ms: 0,
+            history_len: 2,
+            history_bytes: 10,
+            present: 0,
+            has_subscribers: true,
         };
-        Ok(lists.map(list).into())
+        let is_wanted = |name: &&&str| query.pattern.as_ref().is_none_or(|pattern| pattern.matches(name));
+        let found = names.iter().skip(query.from).take(query.limit);
+        let next = Some(query.from.saturating_add(query.limit)).filter(|next| *next < names.len());
+        Ok(answered(TopicsPage { topics: found.filter(is_wanted).map(|name| summary(name)).collect(), next }))
+    }
+
+    fn count_subscribers(&mut self, topics: Arc<[TopicName]>) -> Result<Vec<CountsOfShard>, PublishError> {
+        let count = |topic: &TopicName| match topic.as_str() {
+            "kept:a" => [(Encoding::RAW, 2)].into_iter().collect(),
+            _ => SubscriberCounts::new(),
+        };
+        Ok((0..2).map(|_| answered(topics.iter().map(count).collect())).collect())
+    }
+
+    fn list_connections(
+        &mut self,
+        shard: usize,
+        query: ConnectionsQuery,
+    ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError> {
+        let connection = |slot: usize| ConnectionSummary {
+            shard: shard as u16,
+            id: ConnId { slot: slot as u32, generation: 3 },
+            peer: Some(([192, 0, 2, slot as u8], 40_000).into()),
+            route: "/feed/".to_owned(),
+            transport: "websocket",
+            state: "open",
+            identity: Identity::default(),
+            subscriptions: 1,
+            topics: vec![TopicName::new("a").expect("a valid name")],
+            outbox_bytes: 0,
+            oldest_age_ms: 0,
+        };
+        let all = (query.from..3).map(connection);
+        let is_wanted = |row: &ConnectionSummary| query.address.is_none_or(|address| row.peer.unwrap().ip() == address);
+        self.sought.borrow_mut().push(query.clone());
+        Ok(answered(ConnectionsPage { connections: all.filter(is_wanted).take(query.limit).collect(), next: None }))
+    }
+
+    fn disconnect(
+        &mut self,
+        shard: usize,
+        disconnection: Disconnection,
+    ) -> Result<oneshot::Receiver<usize>, PublishError> {
+        let count = disconnection.connections.len();
+        self.disconnected.borrow_mut().push((shard, disconnection));
+        Ok(answered(count))
     }
 
     fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
@@ -150,6 +208,13 @@ impl ToShards for Shards {
         }
         Ok(())
     }
+}
+
+/// A receiver that has its answer.
+fn answered<T: std::fmt::Debug>(answer: T) -> oneshot::Receiver<T> {
+    let (sender, receiver) = oneshot::channel();
+    sender.send(answer).expect("the answer is still held");
+    receiver
 }
 
 fn client((client, user): (&str, &str)) -> Arc<ClientInfo> {

@@ -4,16 +4,18 @@
 //! publish. A web page in a browser on this host is not such a program, though its script can send requests here.
 //! Two rules keep it out, and both look only at what browsers themselves write into a request:
 //!
-//! - Browsers name the page's origin in `Origin` on every POST. Only pages served from this host may publish.
+//! - Browsers name the page's origin in `Origin` on every POST. Only pages served from this host may publish. Where
+//!   there is a key, a page of the control port itself may do so from any host: without the key it can do nothing.
 //! - A page's own origin may be made to *resolve* to 127.0.0.1 after the page has loaded (DNS rebinding). To the
 //!   browser the control port is then the page's own server, whose answers it may read and to which a GET carries
 //!   no `Origin`. What gives it away is `Host`, which still has the page's name; so on loopback a name is refused,
-//!   unless it is `localhost`.
+//!   unless it is `localhost`, or there is a key, which no such page has.
 
 use hyper::header::{HOST, HeaderMap, HeaderValue, ORIGIN};
 use hyper::{StatusCode, Version};
 
-use crate::gateway::is_loopback_origin;
+use super::Access;
+use crate::gateway::{is_loopback_origin, is_same_origin};
 use crate::proto::Host;
 
 /// Why a request is refused.
@@ -39,20 +41,27 @@ impl Refused {
     /// For the body of the answer.
     pub(super) fn reason(self) -> &'static str {
         match self {
-            Refused::Origin => "web pages may use the control port only from localhost or a loopback address",
+            Refused::Origin => {
+                "web pages may use the control port only from localhost or a loopback address, or, where there is a \
+                 key, from the control port itself"
+            }
             Refused::Host => "address the control port as localhost or by its IP address",
             Refused::Malformed => "send one Host header, with the host of the URL and its port if it has one",
         }
     }
 }
 
-/// Checks a request's header fields. `on_loopback`: the listener's address is a loopback address.
-pub(super) fn check(version: Version, headers: &HeaderMap, on_loopback: bool) -> Result<(), Refused> {
-    let host = find_host(version, headers)?;
-    if headers.get_all(ORIGIN).iter().any(|origin| !is_origin_here(origin)) {
+/// Checks a request's header fields.
+pub(super) fn check(version: Version, headers: &HeaderMap, access: &Access) -> Result<(), Refused> {
+    let (host, has_key) = (find_host(version, headers)?, access.has_key());
+    let is_own = |origin: &HeaderValue| {
+        let host = host.filter(|_| has_key);
+        origin.to_str().is_ok_and(|origin| host.is_some_and(|host| is_same_origin(origin, host.as_str())))
+    };
+    if headers.get_all(ORIGIN).iter().any(|origin| !is_origin_here(origin) && !is_own(origin)) {
         return Err(Refused::Origin);
     }
-    if on_loopback && host.is_some_and(|host| !host.is_unnamed()) {
+    if access.is_loopback() && !has_key && host.is_some_and(|host| !host.is_unnamed()) {
         return Err(Refused::Host);
     }
     Ok(())
@@ -80,12 +89,35 @@ fn is_origin_here(origin: &HeaderValue) -> bool {
 mod tests {
     use super::*;
 
+    /// A control port on loopback without a key, or elsewhere with one.
+    fn access(on_loopback: bool) -> Access {
+        let (address, key) = if on_loopback { ("127.0.0.1:1", None) } else { ("192.0.2.1:1", Some("k".to_owned())) };
+        Access::new(address.parse().unwrap(), key).unwrap()
+    }
+
     fn verdict(fields: &[(&'static str, &'static str)], on_loopback: bool) -> Result<(), Refused> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, HeaderValue::from_static(value));
         }
-        check(Version::HTTP_11, &headers, on_loopback)
+        check(Version::HTTP_11, &headers, &access(on_loopback))
+    }
+
+    #[test]
+    fn where_there_is_a_key_its_own_page_may_ask() {
+        let rows = [
+            ("ops.example.org:8001", "http://ops.example.org:8001", Ok(())),
+            ("ops.example.org", "https://ops.example.org", Ok(())),
+            ("192.0.2.1:8001", "http://192.0.2.1:8001", Ok(())),
+            ("ops.example.org:8001", "http://ops.example.org", Err(Refused::Origin)),
+            ("ops.example.org", "http://example.org", Err(Refused::Origin)),
+            ("ops.example.org", "null", Err(Refused::Origin)),
+        ];
+        for (host, origin, expected) in rows {
+            let fields = [("host", host), ("origin", origin)];
+            assert_eq!(verdict(&fields, false), expected, "{host} {origin}");
+            assert!(verdict(&fields, true).is_err(), "{host} {origin}, without a key");
+        }
     }
 
     #[test]
@@ -151,9 +183,9 @@ mod tests {
         for (hosts, of_1_1, of_1_0) in rows {
             let mut headers = HeaderMap::new();
             hosts.iter().for_each(|host| _ = headers.append(HOST, HeaderValue::from_static(host)));
-            assert_eq!(check(Version::HTTP_11, &headers, true), of_1_1, "{hosts:?}");
-            assert_eq!(check(Version::HTTP_11, &headers, false), of_1_1, "{hosts:?}, not on loopback");
-            assert_eq!(check(Version::HTTP_10, &headers, true), of_1_0, "{hosts:?}, HTTP/1.0");
+            assert_eq!(check(Version::HTTP_11, &headers, &access(true)), of_1_1, "{hosts:?}");
+            assert_eq!(check(Version::HTTP_11, &headers, &access(false)), of_1_1, "{hosts:?}, not on loopback");
+            assert_eq!(check(Version::HTTP_10, &headers, &access(true)), of_1_0, "{hosts:?}, HTTP/1.0");
         }
     }
 }

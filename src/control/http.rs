@@ -20,17 +20,21 @@ use tokio::net::{TcpListener, TcpStream};
 #[cfg(feature = "product")]
 use tokio_rustls::TlsAcceptor;
 
+use super::access::Right;
 use super::answer::{Answer, text, with_header};
 use super::audit::Operator;
 use super::batch::{Batched, Stream};
 use super::places::{Ended, Place};
-use super::{State, api, audit, guard, metrics, publish, reload, slowest, stream};
+use super::{State, admin, api, audit, guard, metrics, publish, reload, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 use crate::log;
 use crate::tls::Acceptor;
 
 /// Pause after a failed accept, most likely because the process has no descriptor left.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// The answer to a key that lacks a right.
+pub(super) const READ_ONLY: &str = "this key only reads: send the other one";
 
 /// The index page: all endpoints.
 const INDEX: &str = "\
@@ -44,7 +48,9 @@ POST /reload            read the configuration again
 POST /drain             stop gracefully, as SIGTERM does
 GET  /metrics           metrics for Prometheus
 GET  /healthz           200 while the process answers
-GET  /readyz            200 while the server accepts connections, 503 while it drains";
+GET  /readyz            200 while the server accepts connections, 503 while it drains
+
+Browsers get the admin page here.";
 
 /// The listener of the control port.
 pub(super) struct Listener {
@@ -92,7 +98,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, 
     };
     let service = service_fn(|mut request: Request<Incoming>| {
         request.extensions_mut().insert(Operator(peer));
-        let is_granted = state.access.borrow().is_granted(request.headers());
+        let is_granted = state.access.borrow().right(request.headers()) > Right::Nothing;
         place.on_request(is_granted);
         let state = &state;
         async move {
@@ -171,6 +177,8 @@ enum Route<'a> {
     Slowest,
     Reload,
     Drain,
+    /// Of the admin page.
+    Admin(admin::Endpoint),
     /// A stream of publications.
     Stream,
     /// The path after `/publish/`.
@@ -192,7 +200,9 @@ impl<'a> Route<'a> {
             "/publish" => Some(Route::Stream),
             _ => {
                 let publish = path.strip_prefix("/publish/").map(Route::Publish);
-                publish.or_else(|| path.strip_prefix("/api/").map(Route::Api))
+                let api = || path.strip_prefix("/api/").map(Route::Api);
+                let admin = || path.strip_prefix("/admin/").and_then(admin::Endpoint::of).map(Route::Admin);
+                publish.or_else(api).or_else(admin)
             }
         }
     }
@@ -210,6 +220,7 @@ impl<'a> Route<'a> {
             Route::Stream => "publish_stream",
             Route::Publish(_) => "publish",
             Route::Api(_) => "api",
+            Route::Admin(endpoint) => endpoint.label(),
         }
     }
 
@@ -218,12 +229,19 @@ impl<'a> Route<'a> {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
             Route::Reload | Route::Drain | Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
+            Route::Admin(endpoint) => endpoint.methods(),
         }
     }
 
-    /// Whether the endpoint needs no key: probes only learn from it that the server runs.
-    fn is_open(self) -> bool {
-        matches!(self, Route::Health | Route::Ready)
+    /// The right that a request needs. Probes need none: they only learn that the server runs. Of the methods of
+    /// `/api/`, some only read.
+    fn needs(self) -> Right {
+        match self {
+            Route::Health | Route::Ready => Right::Nothing,
+            Route::Index | Route::Metrics | Route::Slowest | Route::Api(_) => Right::Read,
+            Route::Reload | Route::Drain | Route::Stream | Route::Publish(_) => Right::All,
+            Route::Admin(endpoint) => endpoint.needs(),
+        }
     }
 
     fn allows(self, method: &Method) -> bool {
@@ -233,14 +251,23 @@ impl<'a> Route<'a> {
 
 /// Answers one request.
 async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>) -> Answer {
-    if let Err(refused) = guard::check(request.version(), request.headers(), state.access.borrow().is_loopback()) {
+    if let Err(refused) = guard::check(request.version(), request.headers(), &state.access.borrow()) {
         return text(refused.status(), refused.reason());
     }
+    let right = state.access.borrow().right(request.headers());
     // A copy, since the handlers take the request apart for its body.
     let uri = request.uri().clone();
     let route = Route::of(uri.path());
-    if !route.is_some_and(Route::is_open) && !state.access.borrow().is_granted(request.headers()) {
-        return text(StatusCode::UNAUTHORIZED, "the key is missing or wrong: send it as 'X-API-Key: KEY'");
+    // The page itself shows nothing without the key that it asks for.
+    let is_page = route == Some(Route::Index) && admin::wants_page(request.headers());
+    let needed = if is_page { Right::Nothing } else { route.map_or(Right::Read, Route::needs) };
+    if right < needed {
+        return match right {
+            Right::Nothing => {
+                text(StatusCode::UNAUTHORIZED, "the key is missing or wrong: send it as 'X-API-Key: KEY'")
+            }
+            _ => text(StatusCode::FORBIDDEN, READ_ONLY),
+        };
     }
     let Some(route) = route else {
         return text(StatusCode::NOT_FOUND, format_args!("there is nothing here. {INDEX}"));
@@ -250,7 +277,9 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         return with_header(answer, ALLOW, route.methods());
     }
     match route {
+        Route::Index if is_page => admin::assets::page(state, request.headers()),
         Route::Index => text(StatusCode::OK, INDEX),
+        Route::Admin(endpoint) => admin::respond(state, endpoint, request, right).await,
         Route::Health => text(StatusCode::OK, "ok"),
         Route::Ready if state.status.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         Route::Ready => match state.others.unready() {
@@ -269,7 +298,7 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         }
         Route::Stream => stream::post(state, request),
         Route::Publish(path) => publish::post(state, path, request).await,
-        Route::Api(method) => api::post(state, method, request).await,
+        Route::Api(method) => api::post(state, method, request, right).await,
     }
 }
 
@@ -368,6 +397,12 @@ mod tests {
             ("GET", "/", 401),
             ("GET", "/metrics", 401),
             ("GET", "/nowhere", 401),
+            ("GET", "/admin/app.js", 200),
+            ("GET", "/admin/topics", 401),
+            ("GET", "/admin/connections", 401),
+            ("GET", "/admin/server", 401),
+            ("POST", "/admin/session", 401),
+            ("POST", "/admin/tokens", 401),
             ("POST", "/publish/a", 401),
             ("POST", "/reload", 401),
             ("POST", "/drain", 401),
@@ -381,6 +416,46 @@ mod tests {
         assert!(shards.published.borrow().is_empty());
         assert_eq!(ask(&state, "POST", "/publish/a", &[("x-api-key", "secret")]).0, 200);
         assert_eq!(ask(&state, "GET", "/metrics", &[("authorization", "Bearer secret")]).0, 200);
+    }
+
+    #[test]
+    fn browsers_get_the_page_without_the_key() {
+        let state = Rc::new(Shards::default().state_with_key("secret"));
+        let (status, _, body) = ask(&state, "GET", "/", &[("accept", "text/html,*/*;q=0.8")]);
+        assert_eq!(status, 200);
+        assert!(body.starts_with("<!doctype html>"), "{body}");
+        assert_eq!(ask(&state, "GET", "/", &[("accept", "*/*")]).0, 401);
+    }
+
+    #[test]
+    fn the_key_that_reads_changes_nothing() {
+        let shards = Shards::default();
+        let state = Rc::new(shards.state_with_key("secret"));
+        let access = state.access.borrow().clone().with_read_key(Some("look".to_owned()));
+        *state.access.borrow_mut() = access;
+        let rows = [
+            ("GET", "/", 200),
+            ("GET", "/metrics", 200),
+            ("GET", "/connections/slow", 200),
+            ("POST", "/api/info", 200),
+            ("POST", "/api/channels", 200),
+            ("POST", "/api/publish", 403),
+            ("POST", "/api/disconnect", 403),
+            ("POST", "/api/history_remove", 403),
+            ("POST", "/api/batch", 403),
+            ("POST", "/publish/a", 403),
+            ("POST", "/publish", 403),
+            ("POST", "/reload", 403),
+            ("GET", "/nowhere", 404),
+            ("GET", "/admin/topics", 200),
+            ("POST", "/admin/session", 200),
+            ("POST", "/admin/tokens", 403),
+        ];
+        for (method, target, status) in rows {
+            let (got, _, body) = ask(&state, method, target, &[("x-api-key", "look")]);
+            assert_eq!(got, status, "{method} {target}: {body}");
+        }
+        assert!(shards.published.borrow().is_empty());
     }
 
     /// Runs `client` against a control port with this state.

@@ -1,7 +1,8 @@
 //! The control plane: publishing, metrics and health over HTTP, on one thread with tokio-uring.
 //!
 //! ```text
-//! GET  /                  what there is
+//! GET  /                  what there is; the admin page for browsers (admin)
+//! *    /admin/*           what the admin page needs        (admin)
 //! GET  /healthz           200 while the process answers
 //! GET  /readyz            200, and 503 while the server leaves or joins a cluster
 //! GET  /metrics           numbers for Prometheus           (metrics, requests)
@@ -19,6 +20,7 @@
 //! [`Publisher`] (`shards`), what it knows comes from the [`Status`].
 
 mod access;
+mod admin;
 mod answer;
 mod api;
 mod audit;
@@ -30,6 +32,7 @@ mod fake;
 mod guard;
 mod host;
 mod http;
+mod lists;
 mod metrics;
 mod notify;
 mod others;
@@ -44,6 +47,7 @@ mod slowest;
 mod stream;
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -59,6 +63,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 pub use access::{Access, ExposedError};
+pub use admin::DataPort;
 use answer::{Answer, text};
 #[cfg(feature = "product")]
 pub use demo::namespaces as demo_namespaces;
@@ -72,6 +77,7 @@ use requests::RequestCounts;
 use shards::ToShards;
 
 use crate::backend::{BackendCounts, EventCounts};
+use crate::gateway::centrifuge::TokenVerifier;
 use crate::server::metrics::Cell;
 use crate::server::{PublishError, Publisher, ShardMetrics, Status};
 use crate::tls::Acceptor;
@@ -100,6 +106,12 @@ pub struct Control {
     /// Whether the control port speaks TLS, with these certificates.
     #[cfg(feature = "product")]
     pub is_secure: bool,
+    /// Signs the tokens of operators.
+    pub tokens: TokenVerifier,
+    /// The listener on which the admin page reads, if any.
+    pub data: Option<DataPort>,
+    /// The settings in use, for people: each key with its value, without secrets.
+    pub settings: BTreeMap<String, String>,
     /// Reads the configuration again.
     pub reload: Reload,
     /// What the backend counts, if there is one.
@@ -130,6 +142,10 @@ struct State {
     /// Where it listens.
     address: SocketAddr,
     tls: Option<Acceptor>,
+    tokens: TokenVerifier,
+    data: Option<DataPort>,
+    settings: RefCell<BTreeMap<String, String>>,
+    latencies: RefCell<admin::stats::Latencies>,
     backend_counts: Option<BackendCounts>,
     event_counts: Option<EventCounts>,
     reloader: Reloader,
@@ -169,6 +185,10 @@ impl State {
             access: RefCell::new(access),
             address,
             tls: None,
+            tokens: TokenVerifier::default(),
+            data: None,
+            settings: RefCell::default(),
+            latencies: RefCell::default(),
             backend_counts: None,
             event_counts: None,
             reloader,
@@ -212,13 +232,17 @@ pub async fn serve(
     let listener = http::Listener::new(control.listener, acceptor)?;
     let Control { publisher, status, namespaces, access, tls, reload, backend_counts, event_counts, others, .. } =
         control;
+    let Control { tokens, data, settings, .. } = control;
     let memory_before = MemoryInUse::measure().await;
     let state = State::new(Box::new(publisher), status, namespaces, access, address, memory_before);
-    let state = Rc::new(State { tls, backend_counts, event_counts, others, reloader: Reloader::new(reload), ..state });
+    let (reloader, settings) = (Reloader::new(reload), RefCell::new(settings));
+    let state = State { tls, backend_counts, event_counts, others, reloader, ..state };
+    let state = Rc::new(State { tokens, data, settings, ..state });
     // Dropping the set ends them.
     let mut tasks = JoinSet::new();
     tasks.spawn_local(listener.run(state.clone()));
     tasks.spawn_local(notify::watch(state.clone()));
+    tasks.spawn_local(admin::stats::publish(state.clone()));
     tasks.spawn_local(reload_at_signals(signal(SignalKind::hangup())?, state.clone()));
     if control.demo {
         tasks.spawn_local(demo::run(state.clone()));

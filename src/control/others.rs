@@ -67,7 +67,12 @@ impl Others {
         self.ask(Question::Command(command)).await.map(drop)
     }
 
-    async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
+    /// Whether there is no cluster.
+    pub(super) fn are_none(&self) -> bool {
+        self.peers.is_none()
+    }
+
+    async fn topics(&self) -> Result<Vec<(TopicName, u64)>, PublishError> {
         Ok(self.ask(Question::Topics).await?.into_iter().flat_map(|answer| answer.topics).collect())
     }
 
@@ -95,7 +100,11 @@ impl Others {
         Ok(())
     }
 
-    async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
+    pub(super) fn are_none(&self) -> bool {
+        true
+    }
+
+    async fn topics(&self) -> Result<Vec<(TopicName, u64)>, PublishError> {
         Ok(Vec::new())
     }
 
@@ -111,9 +120,16 @@ impl State {
         self.others.order(order).await
     }
 
-    /// The topics with subscribers on any node, each once, with the number of present clients.
-    pub(super) async fn topics_everywhere(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
-        let mut topics = self.topics().await?;
+    /// Whether this server is not one of several.
+    pub(super) fn is_alone(&self) -> bool {
+        self.others.are_none()
+    }
+
+    /// These topics of this node and those of all others, each once and sorted, with the number of subscribers.
+    pub(super) async fn topics_everywhere(
+        &self,
+        mut topics: Vec<(TopicName, u64)>,
+    ) -> Result<Vec<(TopicName, u64)>, PublishError> {
         topics.extend(self.others.topics().await?);
         topics.sort();
         topics.dedup_by(|next, first| {

@@ -119,7 +119,7 @@ fn refused(error: PublishError) -> Answer {
         | PublishError::Unconfirmed => with_header(text(StatusCode::SERVICE_UNAVAILABLE, error), RETRY_AFTER, "1"),
         PublishError::TooManyTopics => text(StatusCode::INSUFFICIENT_STORAGE, error),
         PublishError::TooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, error),
-        PublishError::UnknownNamespace => text(StatusCode::BAD_REQUEST, error),
+        PublishError::UnknownNamespace | PublishError::SystemTopic => text(StatusCode::BAD_REQUEST, error),
     }
 }
 

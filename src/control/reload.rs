@@ -1,6 +1,7 @@
 //! `POST /reload` and SIGHUP: the configuration is read again.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ pub struct Reloaded {
     pub access: Access,
     /// The settings of topics now.
     pub namespaces: Arc<Namespaces>,
+    /// The settings in use, for people.
+    pub settings: BTreeMap<String, String>,
 }
 
 /// The way to reload, and how often it was taken.
@@ -79,7 +82,8 @@ impl State {
         self.notifier.reloading();
         let outcome = self.reloader.reload();
         self.notifier.ready();
-        let Reloaded { report, access, namespaces } = outcome?;
+        let Reloaded { report, access, namespaces, settings } = outcome?;
+        *self.settings.borrow_mut() = settings;
         *self.access.borrow_mut() = access;
         *self.namespaces.borrow_mut() = namespaces;
         Ok(report)

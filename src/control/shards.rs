@@ -1,11 +1,13 @@
 //! The way from the control plane to the shards.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
 
 use super::State;
 use crate::gateway::UserCommand;
-use crate::server::{PublishError, Publisher, SlowConnection};
-use crate::topics::{Answer, Draft, Position, Query, TopicName};
+use crate::server::{ConnectionsPage, ConnectionsQuery, Disconnection, PublishError, Publisher, SlowConnection};
+use crate::topics::{Answer, Draft, Position, Query, SubscriberCounts, TopicName, TopicsPage, TopicsQuery};
 
 /// What the control plane asks of the shards. A seam: tests answer in their place.
 pub(super) trait ToShards {
@@ -13,8 +15,22 @@ pub(super) trait ToShards {
     fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError>;
     /// As [`Publisher::ask`].
     fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError>;
-    /// As [`Publisher::topics`].
-    fn topics(&mut self) -> Result<Vec<TopicList>, PublishError>;
+    /// As [`Publisher::list_topics`].
+    fn list_topics(&mut self, shard: usize, query: TopicsQuery) -> Result<oneshot::Receiver<TopicsPage>, PublishError>;
+    /// As [`Publisher::count_subscribers`].
+    fn count_subscribers(&mut self, topics: Arc<[TopicName]>) -> Result<Vec<CountsOfShard>, PublishError>;
+    /// As [`Publisher::list_connections`].
+    fn list_connections(
+        &mut self,
+        shard: usize,
+        query: ConnectionsQuery,
+    ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError>;
+    /// As [`Publisher::disconnect`].
+    fn disconnect(
+        &mut self,
+        shard: usize,
+        disconnection: Disconnection,
+    ) -> Result<oneshot::Receiver<usize>, PublishError>;
     /// As [`Publisher::slowest`].
     fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError>;
     /// As [`Publisher::order`].
@@ -26,8 +42,8 @@ pub(super) trait ToShards {
 /// Yields what has become of a publication; fails when its shard has stopped.
 pub(super) type Outcome = oneshot::Receiver<Result<Position, PublishError>>;
 
-/// Yields the topics of one shard, and how many are present in each; fails when the shard has stopped.
-pub(super) type TopicList = oneshot::Receiver<Vec<(TopicName, usize)>>;
+/// Yields the numbers of subscribers on one shard, by topic; fails when the shard has stopped.
+pub(super) type CountsOfShard = oneshot::Receiver<Vec<SubscriberCounts>>;
 
 impl ToShards for Publisher {
     fn publish(&mut self, draft: Draft) -> Result<Outcome, PublishError> {
@@ -38,8 +54,28 @@ impl ToShards for Publisher {
         Publisher::ask(self, topic, query)
     }
 
-    fn topics(&mut self) -> Result<Vec<TopicList>, PublishError> {
-        Publisher::topics(self)
+    fn list_topics(&mut self, shard: usize, query: TopicsQuery) -> Result<oneshot::Receiver<TopicsPage>, PublishError> {
+        Publisher::list_topics(self, shard, query)
+    }
+
+    fn count_subscribers(&mut self, topics: Arc<[TopicName]>) -> Result<Vec<CountsOfShard>, PublishError> {
+        Publisher::count_subscribers(self, topics)
+    }
+
+    fn list_connections(
+        &mut self,
+        shard: usize,
+        query: ConnectionsQuery,
+    ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError> {
+        Publisher::list_connections(self, shard, query)
+    }
+
+    fn disconnect(
+        &mut self,
+        shard: usize,
+        disconnection: Disconnection,
+    ) -> Result<oneshot::Receiver<usize>, PublishError> {
+        Publisher::disconnect(self, shard, disconnection)
     }
 
     fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
@@ -58,6 +94,14 @@ impl ToShards for Publisher {
 impl State {
     /// Sends a publication to its shard. The outcome follows.
     pub(super) fn send(&self, draft: Draft) -> Result<Outcome, PublishError> {
+        if draft.topic.is_system() {
+            return Err(PublishError::SystemTopic);
+        }
+        self.send_any(draft)
+    }
+
+    /// The same to any topic, those of the server among them.
+    pub(super) fn send_any(&self, draft: Draft) -> Result<Outcome, PublishError> {
         self.refuse_while_draining()?;
         self.with_shards(|shards| shards.publish(draft))
     }
@@ -74,12 +118,6 @@ impl State {
         answer.await.map_err(|_| PublishError::Stopping)
     }
 
-    /// All topics with subscribers, and how many are present in each where that is kept.
-    pub(super) async fn topics(&self) -> Result<Vec<(TopicName, usize)>, PublishError> {
-        self.refuse_while_draining()?;
-        collect(self.with_shards(|shards| shards.topics())?).await
-    }
-
     /// Of each shard the `count` connections that have the most waiting.
     pub(super) async fn slowest(&self, count: usize) -> Result<Vec<SlowConnection>, PublishError> {
         self.refuse_while_draining()?;
@@ -93,7 +131,7 @@ impl State {
     }
 
     /// Shards that leave take nothing out of their queues, and would never answer.
-    fn refuse_while_draining(&self) -> Result<(), PublishError> {
+    pub(super) fn refuse_while_draining(&self) -> Result<(), PublishError> {
         if self.status.is_draining() { Err(PublishError::Stopping) } else { Ok(()) }
     }
 }

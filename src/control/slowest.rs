@@ -20,6 +20,7 @@ const COUNT: usize = 20;
 struct Row {
     shard: u16,
     slot: u32,
+    generation: u32,
     peer: Option<String>,
     outbox_bytes: usize,
     oldest_age_ms: u64,
@@ -73,7 +74,8 @@ impl From<SlowConnection> for Row {
         let SlowConnection { shard, id, peer, outbox_bytes, oldest_age_ms, topics } = connection;
         let names = topics.iter().map(|topic| topic.to_string()).collect();
         let peer = peer.map(address_text);
-        Row { shard, slot: id.slot, peer, outbox_bytes, oldest_age_ms, topic_count: topics.len(), topics: names }
+        let (slot, generation, topic_count) = (id.slot, id.generation, topics.len());
+        Row { shard, slot, generation, peer, outbox_bytes, oldest_age_ms, topic_count, topics: names }
     }
 }
 
@@ -100,8 +102,8 @@ mod tests {
         let rows: serde_json::Value = serde_json::from_str(&body).unwrap();
         let bytes = |row: &serde_json::Value| row["outbox_bytes"].as_u64().unwrap();
         assert_eq!(rows["connections"].as_array().unwrap().iter().map(bytes).collect::<Vec<_>>(), [300, 200, 100]);
-        let first = serde_json::json!({"shard": 1, "slot": 2, "peer": "192.0.2.7:40000", "outbox_bytes": 300,
-                                       "oldest_age_ms": 5, "topic_count": 1, "topics": ["a"]});
+        let first = serde_json::json!({"shard": 1, "slot": 2, "generation": 0, "peer": "192.0.2.7:40000",
+                                       "outbox_bytes": 300, "oldest_age_ms": 5, "topic_count": 1, "topics": ["a"]});
         assert_eq!(rows["connections"][0], first);
         let (_, body) = ask(Some("count=1"));
         assert!(body.contains("300") && !body.contains("200"), "{body}");

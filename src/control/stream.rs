@@ -339,6 +339,7 @@ impl Refusal {
             Refusal::Shard(PublishError::NoLog) => 8,
             Refusal::Shard(PublishError::Unconfirmed) => 9,
             Refusal::Shard(PublishError::TooLarge) => 10,
+            Refusal::Shard(PublishError::SystemTopic) => 11,
         }
     }
 }

@@ -46,6 +46,11 @@ pub trait Encoder: Send + Sync + 'static {
         self.encode_publication(out, body);
     }
 
+    /// Names the protocol and its encoding, for people.
+    fn name(&self) -> &'static str {
+        "other"
+    }
+
     /// Maximum bytes of the publication in this encoding. The default encodes it and counts; a bound without encoding
     /// is faster where subscribers recover histories.
     fn publication_bytes_max(&self, body: &Body) -> usize {
@@ -78,6 +83,15 @@ pub fn register(encoder: impl Encoder) -> Encoding {
 /// The encoder; `None` for the built-in encodings.
 fn encoder(encoding: Encoding) -> Option<&'static dyn Encoder> {
     ENCODERS[encoding.number()].get().map(|encoder| &**encoder)
+}
+
+/// Names an encoding, for people.
+pub fn encoding_name(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::RAW => "raw",
+        Encoding::PER_CONNECTION => "per connection",
+        _ => encoder(encoding).map_or("other", |encoder| encoder.name()),
+    }
 }
 
 /// The wire bytes of a publication; `None` for [`Encoding::PER_CONNECTION`].

@@ -16,6 +16,10 @@ const FIXED_BYTES: usize = 160;
 struct Envelope;
 
 impl Encoder for Envelope {
+    fn name(&self) -> &'static str {
+        "raw with envelope"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         let mut head = serde_json::json!({
             "topic": body.topic.as_str(),

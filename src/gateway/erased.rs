@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 #[cfg(feature = "centrifuge")]
 use super::UserCommand;
-use super::{Accept, Context, Get, Handler, Refusal, Request, Response};
+use super::{Accept, Context, Get, Handler, Identity, Refusal, Request, Response};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
-use crate::proto::Message;
+use crate::proto::{CloseCode, Message};
 #[cfg(feature = "product")]
 use crate::topics::Namespaces;
 use crate::topics::{Answer, Body, Encoding, Push, TopicName};
@@ -35,6 +35,8 @@ pub(crate) trait ErasedHandler {
     fn on_timer(&mut self, conn: &mut Context<'_>);
     #[cfg(feature = "centrifuge")]
     fn find_connections(&self, command: &UserCommand, found: &mut Vec<ConnId>);
+    fn identity(&self, conn: ConnId) -> Identity;
+    fn on_disconnect(&mut self, conn: &mut Context<'_>, code: CloseCode, reason: &str);
     /// As [`Handler::on_namespaces`].
     #[cfg(feature = "product")]
     fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>);
@@ -186,6 +188,15 @@ impl<H: Handler> ErasedHandler for Stateful<H> {
     fn on_user_command(&mut self, conn: &mut Context<'_>, command: &UserCommand) {
         let state = self.states.get(conn.id());
         self.handler.on_user_command(conn, state, command);
+    }
+
+    fn identity(&self, conn: ConnId) -> Identity {
+        self.handler.identity(conn, self.states.peek(conn))
+    }
+
+    fn on_disconnect(&mut self, conn: &mut Context<'_>, code: CloseCode, reason: &str) {
+        let state = self.states.get(conn.id());
+        self.handler.on_disconnect(conn, state, code, reason);
     }
 
     #[cfg(feature = "product")]

@@ -23,6 +23,10 @@ const EVENT_BYTES: usize = 80;
 struct Event;
 
 impl Encoder for Event {
+    fn name(&self) -> &'static str {
+        "event stream"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         encode_event(out, body, &position_text(body.position));
     }

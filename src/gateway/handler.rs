@@ -171,6 +171,19 @@ pub trait Handler {
         let _ = (conn, state, command);
     }
 
+    /// Who has connected, for lists of connections. The default knows nobody.
+    fn identity(&self, conn: ConnId, state: &Self::State) -> Identity {
+        let _ = (conn, state);
+        Identity::default()
+    }
+
+    /// An operator closes this connection. Send a last message of your protocol; if this call does not
+    /// [`close`](Context::close) the connection, the server closes it with this code and reason.
+    fn on_disconnect(&mut self, conn: &mut Context<'_>, state: &mut Self::State, code: CloseCode, reason: &str) {
+        let _ = state;
+        conn.close(code, reason);
+    }
+
     /// The settings of topics have changed: what this handler permits from now on depends on these.
     fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
         let _ = namespaces;
@@ -189,6 +202,15 @@ pub trait Handler {
         let _ = state;
         conn.close(CloseCode::GOING_AWAY, "the server is stopping");
     }
+}
+
+/// Who has connected.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The user; empty if anonymous, or if the protocol has no users.
+    pub user: String,
+    /// The name of the client; empty if the protocol gives none.
+    pub client: String,
 }
 
 /// A command of the server API for the connections of a user.

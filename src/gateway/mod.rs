@@ -36,19 +36,19 @@ pub(crate) use context::{ContextParts, Input, Outcome, Wire};
 #[cfg(feature = "product")]
 pub use demo::DemoPages;
 pub use echo::Echo;
-pub use encoder::{Encoder, encode_labelled, encode_presence, encode_publication, register};
+pub use encoder::{Encoder, encode_labelled, encode_presence, encode_publication, encoding_name, register};
 pub(crate) use erased::ErasedHandler;
 pub use feed::Feed;
 #[cfg(all(test, feature = "centrifuge"))]
 pub(crate) use handle::testing::nowhere;
 pub(crate) use handle::{Courier, Letter, Link, Origin};
 pub use handle::{Handle, SendError};
-pub use handler::Handler;
+pub use handler::{Handler, Identity};
 #[cfg(feature = "centrifuge")]
 pub use handler::{UserAction, UserCommand};
-#[cfg(feature = "control")]
-pub(crate) use origin::is_loopback_origin;
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
+#[cfg(feature = "control")]
+pub(crate) use origin::{is_loopback_origin, is_same_origin};
 #[cfg(feature = "product")]
 pub use page::DemoPage;
 #[cfg(feature = "control")]

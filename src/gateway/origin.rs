@@ -19,6 +19,8 @@ use crate::proto::Host;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
     patterns: Vec<OriginPattern>,
+    /// The port of the control port, whose page may connect.
+    control_port: Option<u16>,
 }
 
 /// `*` is any origin; `null` is the origin of sandboxed pages and local files; or `scheme://host[:port]`, where each
@@ -44,7 +46,12 @@ pub struct InvalidPattern;
 impl Origins {
     /// Allows the pages with an origin that matches one of these patterns.
     pub fn new(patterns: Vec<OriginPattern>) -> Origins {
-        Origins { patterns }
+        Origins { patterns, control_port: None }
+    }
+
+    /// Allows also pages that were loaded from the same host at this port: the admin page.
+    pub fn with_control_port(self, port: u16) -> Origins {
+        Origins { control_port: Some(port), ..self }
     }
 
     /// Checks `Origin` and `Host` of a WebSocket request; browsers always send an origin with it. An accepted origin
@@ -66,11 +73,20 @@ impl Origins {
         if is_listed || self.patterns.is_empty() && is_loopback_origin(origin) {
             return Ok(());
         }
-        match host.filter(|host| is_same(origin, host.as_str())) {
+        match host.filter(|host| is_same_origin(origin, host.as_str()) || self.is_of_control_port(origin, *host)) {
             Some(host) if on_loopback && !host.is_unnamed() => Err(PageRefused::Host),
             Some(_) => Ok(()),
             None => Err(PageRefused::Origin),
         }
+    }
+
+    /// Whether a page of this origin was loaded from the control port of `host`.
+    fn is_of_control_port(&self, origin: &str, host: Host<'_>) -> bool {
+        let page = origin.split_once("://").and_then(|(_, authority)| Host::parse(authority));
+        page.is_some_and(|page| {
+            let is_same_host = page.without_port().eq_ignore_ascii_case(host.without_port());
+            is_same_host && page.port().is_some() && page.port() == self.control_port
+        })
     }
 
     /// Checks a GET request that is not a WebSocket handshake. Browsers send it to the page's own host without an
@@ -173,7 +189,7 @@ fn is_wild(byte: u8) -> bool {
 
 /// Whether a page of this origin was loaded from the host and port in `Host`. The scheme may differ: behind a proxy
 /// that terminates TLS the page is https, which this server can't see.
-fn is_same(origin: &str, host: &str) -> bool {
+pub(crate) fn is_same_origin(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
     let without_default = |authority: &str| authority.strip_suffix(default_port).unwrap_or(authority).len();
@@ -205,6 +221,25 @@ mod tests {
     /// Whether a listener that is not on loopback accepts a page's WebSocket.
     fn allows(origins: &Origins, origin: Option<&str>, host: &str) -> bool {
         origins.check_upgrade(origin, Host::parse(host), false).is_ok()
+    }
+
+    #[test]
+    fn the_page_of_the_control_port_may_connect() {
+        let origins = origins(&["https://example.org"]).with_control_port(8001);
+        let rows = [
+            ("http://ops.example.com:8001", "ops.example.com:8000", true),
+            ("https://OPS.example.com:8001", "ops.example.com:8000", true),
+            ("http://[2001:db8::1]:8001", "[2001:db8::1]:8000", true),
+            ("http://ops.example.com:8002", "ops.example.com:8000", false),
+            ("http://ops.example.com", "ops.example.com:8000", false),
+            ("http://other.example.com:8001", "ops.example.com:8000", false),
+            ("http://ops.example.com:8001@ops.example.com", "ops.example.com:8000", false),
+        ];
+        for (origin, host, expected) in rows {
+            assert_eq!(allows(&origins, Some(origin), host), expected, "{origin} {host}");
+        }
+        let rebound = origins.check_upgrade(Some("http://evil.example:8001"), Host::parse("evil.example:8000"), true);
+        assert_eq!(rebound, Err(PageRefused::Host), "a name on loopback may be anyone's");
     }
 
     #[test]

@@ -35,6 +35,10 @@ impl Protocol {
 }
 
 impl Encoder for Payloads {
+    fn name(&self) -> &'static str {
+        "framed"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         let kind = if body.is_text { MessageKind::Text } else { MessageKind::Binary };
         self.0.encode(out, Message { kind, payload: body.payload() });

@@ -130,6 +130,11 @@ impl Readers {
         };
         let allowed = self.namespaces.get(namespace).subscribe;
         let is_open_to = |user: &str| allowed.includes(topic, user, false);
+        // Operators read the server's own topics by Centrifugo's protocol.
+        if topic.is_system() {
+            let text = format!("'{topic}' is for operators: read it with a token of the control port");
+            return Err((SubscribeCause::PermissionDenied, Refusal::new(403, text)));
+        }
         let is_open = is_open_to("")
             || claims.is_some_and(|claims| match &claims.topics {
                 Some(topics) => topics.iter().any(|opened| opened == topic.as_str()),

@@ -134,6 +134,12 @@ impl Routes {
         self.routes[usize::from(route)].1.as_mut()
     }
 
+    /// The path of a route, as it was registered, or the name of its protocol; and its handler, to ask.
+    pub(crate) fn look_up(&self, route: u8) -> (&str, &dyn ErasedHandler) {
+        let (path, handler) = &self.routes[usize::from(route)];
+        (path, handler.as_ref())
+    }
+
     /// The path of a route, as it was registered, and its handler.
     pub(crate) fn entry(&mut self, route: u8) -> (&str, &mut dyn ErasedHandler) {
         let (path, handler) = &mut self.routes[usize::from(route)];

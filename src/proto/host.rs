@@ -39,6 +39,20 @@ impl<'a> Host<'a> {
         self.text
     }
 
+    /// The host as sent, without its port.
+    pub fn without_port(self) -> &'a str {
+        let port_len = match self.text.rfind([':', ']']) {
+            Some(index) if self.text.as_bytes()[index] == b':' => self.text.len() - index,
+            _ => 0,
+        };
+        &self.text[..self.text.len() - port_len]
+    }
+
+    /// The port as sent; `None` if there is none.
+    pub fn port(self) -> Option<u16> {
+        self.text[self.without_port().len()..].strip_prefix(':')?.parse().ok()
+    }
+
     /// Whether the host is an address or `localhost`, rather than a name. The owner of a name decides what it resolves
     /// to, which can be the address of another owner's server.
     pub fn is_unnamed(self) -> bool {
@@ -97,6 +111,22 @@ fn is_port(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_and_its_port() {
+        let rows = [
+            ("example.com:443", "example.com", Some(443)),
+            ("example.com", "example.com", None),
+            ("example.com:", "example.com", None),
+            ("[::1]:8000", "[::1]", Some(8000)),
+            ("[::1]", "[::1]", None),
+            ("127.0.0.1:1", "127.0.0.1", Some(1)),
+        ];
+        for (text, host, port) in rows {
+            let parsed = Host::parse(text).unwrap();
+            assert_eq!((parsed.without_port(), parsed.port()), (host, port), "{text}");
+        }
+    }
 
     #[test]
     fn hosts_are_classified() {

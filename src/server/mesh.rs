@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 #[cfg(feature = "product")]
 use super::ServerConfig;
+use super::lists::Listing;
 use super::order::{Order, Placement, Target};
 use super::slowest::SlowConnection;
 use super::subscribe::PendingSubscribe;
@@ -41,8 +42,8 @@ pub(super) enum Parcel {
     Leave(TopicName, Presence),
     /// To a topic's home shard: a query.
     Query(Box<TopicQuery>),
-    /// To a shard: list the home topics that have subscribers.
-    ListTopics(oneshot::Sender<ActiveTopics>),
+    /// To a shard: what an operator wants of its topics or connections.
+    List(Box<Listing>),
     /// To a shard: list this many connections with the largest backlogs.
     ListSlowest(usize, oneshot::Sender<Vec<SlowConnection>>),
     /// From a topic's home shard: a push for the subscribers there.
@@ -69,9 +70,6 @@ pub(super) enum Parcel {
     /// From the control plane: drain.
     Drain,
 }
-
-/// Topics with subscribers, and the number of present clients where the namespace keeps presence.
-pub type ActiveTopics = Vec<(TopicName, usize)>;
 
 impl Parcel {
     /// Whether it belongs in the queue of subscriptions, which each turn empties before it publishes.
@@ -599,18 +597,14 @@ impl Publisher {
         Ok(answer)
     }
 
-    /// Requests from each shard its home topics that have subscribers, with the number of present clients where the
-    /// namespace keeps presence.
-    ///
-    /// # Errors
-    /// [`PublishError::Busy`] and [`PublishError::Stopping`]. A receiver that fails means that its shard has stopped.
-    pub fn topics(&self) -> Result<Vec<oneshot::Receiver<ActiveTopics>>, PublishError> {
-        let count = self.0.shards.len();
-        let list = |shard| {
-            let (reply, topics) = oneshot::channel();
-            self.0.send(shard, Parcel::ListTopics(reply)).map(|()| topics)
-        };
-        (0..count).map(list).collect()
+    /// Number of shards.
+    pub fn shards(&self) -> usize {
+        self.0.shards.len()
+    }
+
+    /// Sends a parcel that the shard can't refuse.
+    pub(super) fn send(&self, shard: usize, parcel: Parcel) -> Result<(), PublishError> {
+        self.0.send(shard, parcel)
     }
 
     /// Requests from each shard the `count` connections with the largest backlogs, the largest first.

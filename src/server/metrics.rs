@@ -62,6 +62,10 @@ pub struct ShardMetrics {
     pub home_topics: Cell,
     /// Of these, without any publication. Gauge.
     pub home_topics_unpublished: Cell,
+    /// Of these, with subscribers on any shard. Gauge.
+    pub home_topics_occupied: Cell,
+    /// Connections that an operator has closed.
+    pub disconnected: Cell,
     /// Idempotency keys that are remembered here. Gauge.
     pub idempotency_keys: Cell,
     /// Publications refused here since their idempotency keys could not be remembered.

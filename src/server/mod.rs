@@ -11,6 +11,7 @@ mod drain;
 mod fan_out;
 mod gap;
 mod listener;
+mod lists;
 mod mesh;
 pub mod metrics;
 mod order;
@@ -43,7 +44,10 @@ pub(crate) use clients::address_text;
 pub use clients::{InvalidNetwork, ProxyNetwork, TrustedProxies};
 pub use config::{CatchUpConfig, FanOutConfig, ServerConfig};
 pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol};
-pub use mesh::{ActiveTopics, MeshSizes, Publisher};
+#[cfg(feature = "control")]
+pub(crate) use lists::add_counts;
+pub use lists::{ConnectionSummary, ConnectionsPage, ConnectionsQuery, Disconnection};
+pub use mesh::{MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics, Transport};
 pub use order::{Order, OrderRequest, Placement, Waiter};
 #[cfg(feature = "product")]

@@ -183,6 +183,7 @@ impl<R: Ring> Shard<'_, R> {
                 Answer::HistoryRemoved
             }
             Query::Presence | Query::PresenceHere => Answer::Presence(self.home.presence(&topic)),
+            Query::Summary => Answer::Summary(self.home.summary(&topic)),
         };
         self.answer(reply, answer, |answer| answer);
     }

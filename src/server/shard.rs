@@ -378,10 +378,8 @@ impl<'m, R: Ring> Shard<'m, R> {
             Parcel::Subscribe(join) => self.on_subscribe_request(*join),
             Parcel::Leave(topic, presence) => self.on_leave(&topic, presence),
             Parcel::Query(query) => self.on_query(*query),
+            Parcel::List(listing) => self.on_listing(*listing),
             // The requester may have gone.
-            Parcel::ListTopics(reply) => {
-                drop(reply.send(self.home.active().map(|(topic, present)| (topic.clone(), present)).collect()));
-            }
             Parcel::ListSlowest(count, reply) => drop(reply.send(self.slowest(count))),
             Parcel::Deliver(topic, push) => self.stage(&topic, push),
             Parcel::Subscribed(joined) => self.on_subscribe_reply(*joined),
@@ -441,6 +439,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.home.forget_unused();
         self.metrics.home_topics.set(self.home.len() as u64);
         self.metrics.home_topics_unpublished.set(self.home.unpublished() as u64);
+        self.metrics.home_topics_occupied.set(self.home.occupied() as u64);
     }
 
     /// Calls the handler of `slot`, and carries out its commands.

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Body, ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, TopicName};
+use super::{Body, ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, TopicName, TopicSummary};
 #[cfg(doc)]
 use crate::limits::{HOME_TOPICS_MAX, IDEMPOTENCY_BYTES_MAX, SHARD_TOPICS_MAX};
 
@@ -19,6 +19,8 @@ pub enum Query {
     Presence,
     /// List the present clients of this node alone.
     PresenceHere,
+    /// Describe the topic.
+    Summary,
 }
 
 /// The result of a request with an id.
@@ -49,6 +51,8 @@ pub enum Answer {
     HistoryRemoved,
     /// The present clients, in no order.
     Presence(Vec<Arc<ClientInfo>>),
+    /// The topic; `None` if its home does not know it.
+    Summary(Option<TopicSummary>),
     /// The query could not be sent to the topic's home shard.
     Refused(PublishError),
 }
@@ -80,6 +84,8 @@ pub enum PublishError {
     TooManyKeys,
     /// The topic's namespace is not configured, but others are.
     UnknownNamespace,
+    /// The topic is one of the server's own, `$sys:…`.
+    SystemTopic,
     /// The server is stopping.
     Stopping,
     /// In a cluster: the log that orders publications can't be reached. Nothing was published.
@@ -102,6 +108,7 @@ impl fmt::Display for PublishError {
             PublishError::UnknownNamespace => {
                 "unknown namespace: add [namespaces.NAME] for the part before the first ':'"
             }
+            PublishError::SystemTopic => "topics of $sys are the server's own: publish to another one",
             PublishError::Stopping => "the server is stopping: publish to another one",
             PublishError::NoLog => "not published: the cluster's log can't be reached: try again later",
             PublishError::Unconfirmed => {

@@ -137,6 +137,11 @@ impl History {
         }
     }
 
+    /// Number of retained publications.
+    pub fn len(&self) -> usize {
+        self.kept.len()
+    }
+
     /// Bytes of all retained payloads.
     pub fn bytes(&self) -> usize {
         self.bytes

@@ -14,11 +14,11 @@ use super::history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 use super::repeats::{Repeat, Repeats};
 use super::{
     Body, ClientInfo, Epoch, Event, EventSink, JoinId, Namespace, NamespaceId, Namespaces, Position, Presence,
-    PublishError, TopicName, bucket_of, epoch_of,
+    PublishError, TopicName, TopicSummary, TopicsPage, TopicsQuery, bucket_of, epoch_of,
 };
 use crate::limits::{
-    EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS, SWEEP_TURNS,
-    TOPIC_IDLE_MS,
+    EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, LIST_VISITS, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS,
+    SWEEP_TURNS, TOPIC_IDLE_MS,
 };
 
 /// A topic of this home; valid at least until the next [`Home::forget_unused`] or [`Home::sweep`].
@@ -74,6 +74,25 @@ impl Topic {
     fn is_unused(&self) -> bool {
         !self.is_published() && self.shards.is_empty() && self.kept.as_ref().is_none_or(|kept| kept.is_empty())
     }
+
+    /// Whether lists of topics have it.
+    fn is_listed(&self) -> bool {
+        let has_history = self.kept.as_ref().is_some_and(|kept| !kept.history.is_empty());
+        (has_history || !self.shards.is_empty()) && !self.name.is_system()
+    }
+
+    fn summary(&self) -> TopicSummary {
+        let kept = self.kept.as_deref();
+        TopicSummary {
+            name: self.name.clone(),
+            position: self.position,
+            published_ms: self.published_ms,
+            history_len: kept.map_or(0, |kept| kept.history.len()),
+            history_bytes: kept.map_or(0, |kept| kept.history.bytes()),
+            present: kept.map_or(0, |kept| kept.present.len()),
+            has_subscribers: !self.shards.is_empty(),
+        }
+    }
 }
 
 impl Retained {
@@ -105,6 +124,8 @@ pub struct Home {
     topics: Slab<Topic>,
     /// Number of topics with publications.
     published: usize,
+    /// Number of topics with subscribers.
+    occupied: usize,
     /// Topics that may have become unused.
     unused: Vec<HomeId>,
     epochs: Epochs,
@@ -134,6 +155,7 @@ impl Home {
             ids: HashMap::new(),
             topics: Slab::new(),
             published: 0,
+            occupied: 0,
             unused: Vec::new(),
             epochs,
             history_bytes: 0,
@@ -324,6 +346,7 @@ impl Home {
         let shards = &mut self.topics[id.0 as usize].shards;
         if let Err(index) = shards.binary_search(&shard) {
             shards.insert(index, shard);
+            self.occupied += usize::from(shards.len() == 1);
             if let Some(events) = self.events.as_ref().filter(|_| shards.len() == 1) {
                 events.take(Event::Occupied(topic.clone()));
             }
@@ -337,6 +360,7 @@ impl Home {
         let topic = &mut self.topics[id.0 as usize];
         let before = topic.shards.len();
         topic.shards.retain(|other| *other != shard);
+        self.occupied -= usize::from(before == 1 && topic.shards.is_empty());
         if let Some(events) = self.events.as_ref().filter(|_| before == 1 && topic.shards.is_empty()) {
             events.take(Event::Vacated(topic.name.clone()));
         }
@@ -494,13 +518,29 @@ impl Home {
         self.namespaces.get(self.topics[id.0 as usize].namespace)
     }
 
-    /// The topics with subscribers, each with its number of present clients (0 without presence).
-    pub fn active(&self) -> impl Iterator<Item = (&TopicName, usize)> {
-        let active = self.topics.iter().filter(|(_, topic)| !topic.shards.is_empty());
-        active.map(|(_, topic)| {
-            let kept = topic.kept.as_ref().filter(|_| self.has_presence(topic));
-            (&topic.name, kept.map_or(0, |kept| kept.present.len()))
-        })
+    /// The next part of the list of topics, after a bounded number of steps.
+    pub fn list(&self, query: &TopicsQuery) -> TopicsPage {
+        let (mut topics, mut visits) = (Vec::new(), 0);
+        for index in query.from..self.topics.capacity() {
+            if topics.len() >= query.limit || visits >= LIST_VISITS {
+                return TopicsPage { topics, next: Some(index) };
+            }
+            visits += 1;
+            let Some(topic) = self.topics.get(index).filter(|topic| topic.is_listed()) else { continue };
+            let is_wanted = query.pattern.as_ref().is_none_or(|pattern| {
+                visits += pattern.visits(&topic.name);
+                pattern.matches(topic.name.as_str())
+            });
+            if is_wanted {
+                topics.push(topic.summary());
+            }
+        }
+        TopicsPage { topics, next: None }
+    }
+
+    /// What the home knows of a topic; `None` if the topic is unknown.
+    pub fn summary(&self, topic: &TopicName) -> Option<TopicSummary> {
+        self.find(topic).map(|id| self.topics[id.0 as usize].summary())
     }
 
     /// Sweeps the next topics, and all of them in [`SWEEP_TURNS`] calls: drops expired publications, and forgets topics
@@ -539,6 +579,11 @@ impl Home {
     /// Number of topics.
     pub fn len(&self) -> usize {
         self.topics.len()
+    }
+
+    /// Number of topics with subscribers.
+    pub fn occupied(&self) -> usize {
+        self.occupied
     }
 
     /// Number of topics without publications.
@@ -608,9 +653,10 @@ fn epoch_number(seed: u64, topic: &TopicName) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::TopicPattern;
     use super::super::testing::body;
     use super::*;
-    use crate::limits::IDEMPOTENCY_TTL_MS;
+    use crate::limits::{IDEMPOTENCY_TTL_MS, TOPIC_PATTERN_BYTES_MAX};
 
     fn name(text: &str) -> TopicName {
         TopicName::new(text).unwrap()
@@ -778,7 +824,7 @@ mod tests {
         let mut home = home(Namespace { presence: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         assert!(home.add_presence(id, &join("x", 1)) && home.add_presence(id, &join("y", 2)));
-        assert_eq!(home.active().collect::<Vec<_>>(), [(&name("a"), 2)]);
+        assert_eq!((home.summary(&name("a")).unwrap().present, home.occupied()), (2, 1));
         assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), Some(id));
         assert_eq!(home.remove_presence(&name("a"), &join("nobody", 3)), None);
         assert_eq!(home.presence(&name("a")), [join("y", 2).info]);
@@ -825,7 +871,7 @@ mod tests {
         let mut home = home(Namespace { join_leave: true, ..Namespace::default() });
         let id = home.add_interest(&name("a"), 0).unwrap();
         assert!(home.add_presence(id, &join("x", 1)) && !home.add_presence(id, &join("x", 2)));
-        assert_eq!((home.presence(&name("a")), home.active().next()), (vec![], Some((&name("a"), 0))));
+        assert_eq!(home.presence(&name("a")), []);
         assert_eq!(home.remove_presence(&name("a"), &join("x", 1)), None);
         assert_eq!(home.remove_presence(&name("a"), &join("x", 2)), Some(id));
     }
@@ -876,6 +922,64 @@ mod tests {
         assert_eq!((position(&mut home, id).0, home.unpublished()), (at(&a, 6, 0), 1));
         home.unsettle(0);
         assert!(!home.is_settled(&a));
+    }
+
+    /// The names in the pages of a list, and the number of pages.
+    fn pages(home: &Home, limit: usize, pattern: Option<&str>) -> (Vec<String>, usize) {
+        let pattern = pattern.map(|pattern| TopicPattern::new(pattern).unwrap());
+        let (mut names, mut count, mut from) = (Vec::new(), 0, Some(0));
+        while let Some(start) = from {
+            let page = home.list(&TopicsQuery { from: start, limit, pattern: pattern.clone() });
+            assert!(page.topics.len() <= limit);
+            names.extend(page.topics.iter().map(|topic| topic.name.to_string()));
+            (count, from) = (count + 1, page.next);
+        }
+        names.sort();
+        (names, count)
+    }
+
+    #[test]
+    fn a_list_has_topics_with_subscribers_or_history_and_no_others() {
+        let kept = vec![
+            ("kept".to_owned(), Namespace { history_size: 2, ..Namespace::default() }),
+            ("plain".to_owned(), Namespace::default()),
+        ];
+        let mut home = Home::new(5, Arc::new(Namespaces::new(Namespace::default(), kept)));
+        for topic in ["kept:a", "plain:a", "$sys:stats"] {
+            publish(&mut home, topic, 0);
+        }
+        home.add_interest(&name("b"), 1).unwrap();
+        assert_eq!(pages(&home, 10, None).0, ["b", "kept:a"]);
+        assert_eq!(pages(&home, 10, Some("kept:*")).0, ["kept:a"]);
+        let summary = home.summary(&name("kept:a")).unwrap();
+        assert_eq!((summary.history_len, summary.position.offset, summary.has_subscribers), (1, 1, false));
+        home.remove_interest(&name("b"), 1);
+        assert_eq!((pages(&home, 10, None).0, home.occupied()), (vec!["kept:a".to_owned()], 0));
+    }
+
+    #[test]
+    fn a_page_is_a_bounded_part_of_the_list() {
+        const COUNT: usize = 3 * LIST_VISITS;
+        let mut home = home(Namespace::default());
+        for number in 0..COUNT {
+            home.add_interest(&name(&format!("t{number}")), 0).unwrap();
+        }
+        let (names, count) = pages(&home, usize::MAX, None);
+        assert!((3..=5).contains(&count), "{count} pages");
+        assert!(names.len() == COUNT && names.windows(2).all(|pair| pair[0] < pair[1]), "each is there once");
+        assert_eq!(pages(&home, 7, Some("t1?")).0.len(), 10);
+        // A pattern that tries each star at each place is worth many visits.
+        let long = format!("{}b", "*a".repeat(TOPIC_PATTERN_BYTES_MAX / 2));
+        home.add_interest(&name(&"a".repeat(255)), 0).unwrap();
+        assert!(pages(&home, 7, Some(&long)).1 > 2 * count, "{}", pages(&home, 7, Some(&long)).1);
+        // Topics that go while pages are read take no others with them.
+        let first = home.list(&TopicsQuery { from: 0, limit: 100, pattern: None });
+        for topic in &first.topics {
+            home.remove_interest(&topic.name, 0);
+        }
+        home.forget_unused();
+        let rest = home.list(&TopicsQuery { from: first.next.unwrap(), limit: 100, pattern: None });
+        assert!(rest.topics.iter().all(|topic| !first.topics.contains(topic)) && rest.topics.len() == 100);
     }
 
     #[test]

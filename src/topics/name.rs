@@ -19,6 +19,9 @@ pub struct TopicName(Arc<str>);
 /// The prefix of a private topic's name.
 const PRIVATE_PREFIX: char = '$';
 
+/// The namespace of the server's own topics, which no configuration names.
+pub const SYSTEM_NAMESPACE: &str = "$sys";
+
 /// Precedes the users that a topic is limited to.
 const USER_BOUNDARY: char = '#';
 
@@ -88,8 +91,18 @@ impl TopicName {
         self.0.starts_with(PRIVATE_PREFIX) || self.0.contains(USER_BOUNDARY)
     }
 
+    /// Whether the topic is one of the server's own, `$sys:…`: only operators read them, and only the server publishes
+    /// to them.
+    pub fn is_system(&self) -> bool {
+        self.0.strip_prefix(SYSTEM_NAMESPACE).is_some_and(|rest| rest.starts_with(':'))
+    }
+
     /// The part of the name before the first colon, without the `$` of a private name; `None` without a colon.
+    /// [`SYSTEM_NAMESPACE`] keeps its `$`.
     pub fn namespace(&self) -> Option<&str> {
+        if self.is_system() {
+            return Some(SYSTEM_NAMESPACE);
+        }
         let name = self.0.strip_prefix(PRIVATE_PREFIX).unwrap_or(&self.0);
         name.split_once(':').map(|(namespace, _)| namespace)
     }
@@ -209,8 +222,16 @@ mod tests {
 
     #[test]
     fn the_namespace_of_a_private_name_follows_its_prefix() {
-        let rows =
-            [("a", None), ("chat:a", Some("chat")), ("$chat:a:b", Some("chat")), ("$a", None), ("$$a:b", Some("$a"))];
+        let rows = [
+            ("a", None),
+            ("chat:a", Some("chat")),
+            ("$chat:a:b", Some("chat")),
+            ("$a", None),
+            ("$$a:b", Some("$a")),
+            ("sys:a", Some("sys")),
+            ("$system:a", Some("system")),
+            ("$sys:a", Some("$sys")),
+        ];
         for (name, namespace) in rows {
             assert_eq!(TopicName::new(name).unwrap().namespace(), namespace, "{name}");
         }

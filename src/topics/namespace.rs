@@ -3,8 +3,8 @@
 //! The namespace of `chat:lobby` and of the private `$chat:lobby` is `chat`; a topic without a colon is in the default
 //! namespace.
 
-use super::TopicName;
-use crate::limits::{HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX};
+use super::{SYSTEM_NAMESPACE, TopicName};
+use crate::limits::{HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX, STATS_HISTORY_SIZE, STATS_HISTORY_TTL_MS};
 
 /// The policy for a slow subscriber: one with a backlog of [`Namespace::outbox_bytes_max`], or older than
 /// [`Namespace::outbox_age_ms`].
@@ -128,6 +128,17 @@ impl Default for Namespace {
 }
 
 impl Namespace {
+    /// The settings of the server's own topics. No client may do anything there; operators are no clients.
+    fn system() -> Namespace {
+        Namespace {
+            history_size: STATS_HISTORY_SIZE,
+            history_ttl_ms: STATS_HISTORY_TTL_MS,
+            subscribe: Allowed::Nobody,
+            slow_consumer: SlowConsumer::Conflate,
+            ..Namespace::default()
+        }
+    }
+
     /// The time until which a push at `now_ms` may wait for others; 0 sends it at once.
     pub fn due_ms(&self, now_ms: u64) -> u64 {
         match self.coalesce_ms {
@@ -151,7 +162,7 @@ impl NamespaceId {
 /// All namespaces of a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Namespaces {
-    /// The default namespace first, without a name; then the others, sorted by name.
+    /// The default namespace first, without a name; then the others, sorted by name: [`SYSTEM_NAMESPACE`] among them.
     list: Vec<(String, Namespace)>,
     /// Whether to reject topics of unlisted namespaces; otherwise they are in the default namespace.
     is_strict: bool,
@@ -165,8 +176,9 @@ impl Namespaces {
     /// `default` applies to topics without a colon, and `others` by name. If `others` is not empty, topics of other
     /// namespaces are rejected.
     pub fn new(default: Namespace, mut others: Vec<(String, Namespace)>) -> Namespaces {
-        others.sort_by(|(a, _), (b, _)| a.cmp(b));
         let is_strict = !others.is_empty();
+        others.push((SYSTEM_NAMESPACE.to_owned(), Namespace::system()));
+        others.sort_by(|(a, _), (b, _)| a.cmp(b));
         others.insert(0, (String::new(), default));
         Namespaces { list: others, is_strict }
     }
@@ -276,5 +288,16 @@ mod tests {
     fn without_a_list_all_topics_are_in_the_default_namespace() {
         let namespaces = Namespaces::new(Namespace { history_size: 7, ..Namespace::default() }, Vec::new());
         assert_eq!(find(&namespaces, "chat:lobby"), Ok(7));
+    }
+
+    #[test]
+    fn the_servers_own_topics_have_a_namespace_of_their_own() {
+        for others in [Vec::new(), vec![("chat".to_owned(), Namespace::default())]] {
+            let namespaces = Namespaces::new(Namespace::default(), others);
+            let id = namespaces.find(&TopicName::new("$sys:stats").unwrap()).unwrap();
+            let namespace = namespaces.get(id);
+            assert_eq!((namespace.subscribe, namespace.publish), (Allowed::Nobody, Allowed::Nobody));
+            assert_eq!((namespace.history, namespace.history_size), (Allowed::Nobody, STATS_HISTORY_SIZE));
+        }
     }
 }

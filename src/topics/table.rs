@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use super::carousel::{Carousel, Place};
 use super::queue::{Encode, Owner, Queue};
-use super::{Batch, NamespaceId, Push, Subscribers, TopicName, Variant};
+use super::{Batch, Encoding, NamespaceId, Push, Subscribers, TopicName, Variant};
 use crate::limits::{COALESCE_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX};
 
 /// A topic with subscribers on this shard; valid while it has some.
@@ -27,6 +27,9 @@ pub enum Lane {
     /// All other topics.
     Crowds,
 }
+
+/// Numbers of subscribers, by encoding.
+pub type SubscriberCounts = SmallVec<[(Encoding, u64); 2]>;
 
 /// A topic leaves the express lane above this multiple of the number of subscribers with which it may enter.
 const OUTGROWN: usize = 4;
@@ -361,6 +364,20 @@ impl Topics {
             (true, None) => self.board(id),
             (true, Some(_)) => {}
         }
+    }
+
+    /// The number of subscribers of a topic here, by encoding.
+    pub fn count_subscribers(&self, name: &TopicName) -> SubscriberCounts {
+        let mut counts = SubscriberCounts::new();
+        let Some(id) = self.find(name) else { return counts };
+        for (variant, subscribers) in &self.topics[id.0 as usize].subscribers {
+            let count = subscribers.len() as u64;
+            match counts.iter_mut().find(|(encoding, _)| *encoding == variant.encoding) {
+                Some((_, sum)) => *sum += count,
+                None => counts.push((variant.encoding, count)),
+            }
+        }
+        counts
     }
 
     /// Number of topics with subscribers here.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 /// Directories that hold nothing of ours.
-const SKIPPED: [&str; 4] = ["target", ".git", "node_modules", "__pycache__"];
+const SKIPPED: [&str; 5] = ["target", ".git", "node_modules", "__pycache__", "uplot"];
 
 /// Names that end like this are text.
 const TEXT: [&str; 11] = ["rs", "py", "sh", "js", "md", "toml", "json", "lock", "html", "txt", "run"];

@@ -5,6 +5,8 @@
 //! `X-Centrifugo-Error-Mode: transport` the status tells the error of one call. Requests are
 //! `request`'s, answers `reply`'s, and what happens between is `run`'s.
 //!
+//! Beyond Centrifugo's, `channels` takes `limit` and `cursor`, and `disconnect` a connection, an address or a topic.
+//!
 //! What it does not take is refused with "not available" rather than left undone in silence: a subscription's own data,
 //! positions and overrides, single sessions, and lists of clients to be spared.
 
@@ -16,8 +18,10 @@ use bytes::Bytes;
 use hyper::body::Body;
 use hyper::{Request, StatusCode};
 
-use super::answer::{Answer, JSON, answer};
+use super::access::Right;
+use super::answer::{Answer, JSON, answer, text};
 use super::audit::Operator;
+use super::http::READ_ONLY;
 use super::{State, audit, body};
 use crate::limits::API_BYTES_MAX;
 use reply::{ApiError, Reply, detailed};
@@ -27,7 +31,12 @@ use request::{Batch, Call, Malformed};
 const ERROR_MODE: &str = "x-centrifugo-error-mode";
 
 /// Answers one request; `method` is what follows `/api/`.
-pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, request: Request<B>) -> Answer {
+pub(super) async fn post<B: Body<Data = Bytes>>(
+    state: &State,
+    method: &str,
+    request: Request<B>,
+    right: Right,
+) -> Answer {
     let operator = Operator::of(&request);
     let by_status = request.headers().get(ERROR_MODE).is_some_and(|mode| mode == "transport");
     let body = match body::read(request.into_body(), API_BYTES_MAX).await {
@@ -35,6 +44,10 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
         Ok(body) => body,
         Err(error) => return error.answer(),
     };
+    let refused = || text(StatusCode::FORBIDDEN, READ_ONLY);
+    if method == "batch" && right < Right::All {
+        return refused();
+    }
     if method == "batch" {
         return match Batch::parse(&body) {
             Ok(batch) => {
@@ -51,6 +64,7 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
             answer(StatusCode::NOT_FOUND, JSON, detailed(ApiError::NotFound, methods))
         }
         Some(Err(malformed)) => bad_request(&malformed),
+        Some(Ok(call)) if right < Right::All && !call.is_read() => refused(),
         Some(Ok(call)) => {
             log(operator, &call);
             let reply = Reply::from(run::call(state, &call, &body).await);
@@ -64,7 +78,11 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, method: &str, req
 fn log(operator: Option<Operator>, call: &Call<'_>) {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (action, user, client, channel) = match call {
-        Call::Disconnect(call) => ("disconnect", text(&call.user), text(&call.client), String::new()),
+        Call::Disconnect(call) => {
+            let place = call.connection.map(|at| format!("{}.{}.{}", at.shard, at.slot, at.generation));
+            let client = place.or(call.address.map(|address| address.to_string())).or(call.client.clone());
+            ("disconnect", text(&call.user), text(&client), text(&call.topic))
+        }
         Call::Unsubscribe(call) => ("unsubscribe", text(&call.user), text(&call.client), text(&call.channel)),
         Call::HistoryRemove(call) => ("history_remove", String::new(), String::new(), text(&call.channel)),
         _ => return,

@@ -22,21 +22,36 @@ pub(super) enum Reply {
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub(super) enum Outcome {
-    Published { offset: u64, epoch: String },
-    Broadcast { responses: Vec<Reply> },
+    Published {
+        offset: u64,
+        epoch: String,
+    },
+    Broadcast {
+        responses: Vec<Reply>,
+    },
     Presence(PresenceResult),
     PresenceStats(PresenceStatsResult),
     History(HistoryResult),
-    Channels { channels: BTreeMap<String, ChannelInfo> },
-    Info { nodes: Vec<Node> },
+    Channels {
+        channels: BTreeMap<String, ChannelInfo>,
+        /// Where the next part of the list begins, if the request limits it and there is more.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cursor: Option<String>,
+    },
+    Disconnected {
+        num_connections: usize,
+    },
+    Info {
+        nodes: Vec<Node>,
+    },
     Done {},
 }
 
 /// Whatever there is to say about a channel.
 #[derive(Debug, Serialize)]
 pub(super) struct ChannelInfo {
-    /// Present, where that is kept.
-    pub(super) num_clients: usize,
+    /// Subscribers.
+    pub(super) num_clients: u64,
 }
 
 /// A server: this one.
@@ -47,7 +62,7 @@ pub(super) struct Node {
     pub(super) version: Cow<'static, str>,
     pub(super) num_clients: u64,
     pub(super) num_subs: u64,
-    pub(super) num_channels: usize,
+    pub(super) num_channels: u64,
     /// In seconds.
     pub(super) uptime: u64,
 }
@@ -82,6 +97,8 @@ pub(super) enum ApiError {
     NoHistory,
     /// 108: the namespace keeps no presence.
     NoPresence,
+    /// 108: the topic is the server's own.
+    SystemTopic,
     /// 112: the history does not go back so far, or is another one.
     UnrecoverablePosition,
 }
@@ -108,7 +125,7 @@ impl ApiError {
             ApiError::UnknownChannel => 102,
             ApiError::NotFound => 104,
             ApiError::BadRequest => 107,
-            ApiError::NotAvailable | ApiError::NoHistory | ApiError::NoPresence => 108,
+            ApiError::NotAvailable | ApiError::NoHistory | ApiError::NoPresence | ApiError::SystemTopic => 108,
             ApiError::UnrecoverablePosition => 112,
         }
     }
@@ -122,6 +139,7 @@ impl ApiError {
             ApiError::NotAvailable => "not available",
             ApiError::NoHistory => "not available: history_size of this namespace is 0",
             ApiError::NoPresence => "not available: presence of this namespace is false",
+            ApiError::SystemTopic => "not available: topics of $sys are the server's own",
             ApiError::UnrecoverablePosition => "unrecoverable position",
         }
     }
@@ -175,6 +193,7 @@ impl From<PublishError> for ApiError {
             | PublishError::NoLog
             | PublishError::Unconfirmed => ApiError::Internal,
             PublishError::TooLarge => ApiError::BadRequest,
+            PublishError::SystemTopic => ApiError::SystemTopic,
             PublishError::UnknownNamespace => ApiError::UnknownChannel,
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -98,8 +99,22 @@ pub(super) struct Disconnect {
     pub(super) user: Option<String>,
     pub(super) client: Option<String>,
     pub(super) session: Option<String>,
+    /// One connection of this node. Centrifugo has neither this nor the next two.
+    pub(super) connection: Option<Connection>,
+    /// All connections of this node from an address.
+    pub(super) address: Option<IpAddr>,
+    /// All connections of this node that have subscribed to a topic.
+    pub(super) topic: Option<String>,
     pub(super) whitelist: Option<Vec<String>>,
     pub(super) disconnect: Option<CloseWith>,
+}
+
+/// A connection, as lists name it.
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Connection {
+    pub(super) shard: u16,
+    pub(super) slot: u32,
+    pub(super) generation: u32,
 }
 
 /// How a connection is to be closed.
@@ -142,12 +157,21 @@ pub(super) struct StreamPosition {
 #[derive(Deserialize)]
 pub(super) struct Channels {
     pub(super) pattern: Option<String>,
+    /// How many at most; all without it. Centrifugo has neither this nor a cursor.
+    pub(super) limit: Option<usize>,
+    /// Where to go on, from the result before.
+    pub(super) cursor: Option<String>,
 }
 
 impl<'a> Call<'a> {
     /// All methods, for people.
     pub(super) const METHODS: &'static str = "publish, broadcast, subscribe, unsubscribe, disconnect, refresh, presence, \
                                               presence_stats, history, history_remove, channels, info and batch";
+
+    /// Whether the call changes nothing, so that a key that only reads may make it.
+    pub(super) fn is_read(&self) -> bool {
+        matches!(self, Call::Presence(_) | Call::PresenceStats(_) | Call::History(_) | Call::Channels(_) | Call::Info)
+    }
 
     /// Reads what `method` is called with; `None` if there is no such method.
     pub(super) fn parse(method: &str, json: &'a [u8]) -> Option<Result<Call<'a>, Malformed>> {

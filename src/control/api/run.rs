@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,16 +12,20 @@ use serde_json::value::RawValue;
 
 use super::reply::{ApiError, BatchReply, ChannelInfo, NamedReply, Node, Outcome, Reply, client_info, publication};
 use super::request::{self, Batch, Call};
+use crate::buf::ConnId;
+use crate::control::lists::Cursor;
 use crate::control::others::OtherNode;
 use crate::control::publish::{checked_key, sorted_tags};
 use crate::control::{State, shards};
 use crate::gateway::centrifuge::{HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult};
 use crate::gateway::{UserAction, UserCommand};
-use crate::limits::{API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, PUBLISH_BYTES_MAX};
+use crate::limits::{
+    API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, LIST_ROWS_MAX, PUBLISH_BYTES_MAX,
+};
 use crate::proto::CloseCode;
-use crate::server::PublishError;
+use crate::server::{ConnectionsQuery, Disconnection, PublishError};
 use crate::topics::{
-    Answer, ClientInfo, Draft, Epoch, HistoryPage, HistoryQuery, Namespace, Position, Query, TopicName,
+    Answer, ClientInfo, Draft, Epoch, HistoryPage, HistoryQuery, Namespace, Position, Query, TopicName, TopicPattern,
 };
 
 /// What a user's connections are closed with unless the request says otherwise: the client does not come back.
@@ -137,6 +141,9 @@ async fn broadcast(state: &State, request: &request::Publish<'_>, body: &Bytes) 
 async fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes {
     let topic = topic(&request.channel)?;
     namespace(state, &topic)?;
+    if topic.is_system() {
+        return Err(ApiError::SystemTopic);
+    }
     if request.asks_for_more() {
         return Err(ApiError::NotAvailable);
     }
@@ -159,8 +166,34 @@ async fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
     if !CLOSE_CODES.contains(&code) || reason.len() > REASON_BYTES_MAX {
         return Err(ApiError::BadRequest);
     }
-    let action = UserAction::Disconnect { code: CloseCode(code as u16), reason: reason.to_owned() };
+    let (code, reason) = (CloseCode(code as u16), reason.to_owned());
+    if request.connection.is_some() || request.address.is_some() || request.topic.is_some() {
+        let how = Disconnection { connections: Vec::new(), code, reason };
+        return disconnect_here(state, request, how).await;
+    }
+    let action = UserAction::Disconnect { code, reason };
     order(state, &request.user, &request.client, &request.session, action).await
+}
+
+/// Closes connections of this node, of any protocol: one, or all from an address, to a topic, or both.
+async fn disconnect_here(state: &State, request: &request::Disconnect, how: Disconnection) -> Outcomes {
+    if request.user.is_some() || request.client.is_some() || request.session.is_some() {
+        return Err(ApiError::BadRequest);
+    }
+    let num_connections = match (request.connection, request.address, &request.topic) {
+        (Some(request::Connection { shard, slot, generation }), None, None) => {
+            let connections = vec![ConnId { slot, generation }];
+            state.disconnect(shard.into(), Disconnection { connections, ..how }).await?
+        }
+        (None, address, name) => {
+            let topic = name.as_ref().map(|_| topic(name)).transpose()?;
+            let address = address.map(|address| address.to_canonical());
+            let query = ConnectionsQuery { limit: LIST_ROWS_MAX, address, topic, ..ConnectionsQuery::default() };
+            state.disconnect_all(&query, &how).await?
+        }
+        _ => return Err(ApiError::BadRequest),
+    };
+    Ok(Outcome::Disconnected { num_connections })
 }
 
 async fn refresh(state: &State, request: &request::Refresh) -> Outcomes {
@@ -235,11 +268,59 @@ async fn history_remove(state: &State, request: &request::Channel) -> Outcomes {
 }
 
 async fn channels(state: &State, request: &request::Channels) -> Outcomes {
-    let pattern = request.pattern.as_deref().filter(|pattern| !pattern.is_empty()).unwrap_or("*");
-    let topics = state.topics_everywhere().await?.into_iter();
-    let topics = topics.filter(|(topic, _)| matches(pattern.as_bytes(), topic.as_str().as_bytes()));
-    let channels = topics.map(|(topic, num_clients)| (topic.to_string(), ChannelInfo { num_clients })).collect();
-    Ok(Outcome::Channels { channels })
+    let pattern = request.pattern.as_deref().filter(|pattern| !pattern.is_empty());
+    let pattern = pattern.map(TopicPattern::new).transpose().map_err(|_| ApiError::BadRequest)?;
+    let cursor = request.cursor.as_deref().filter(|cursor| !cursor.is_empty());
+    let limit = request.limit.unwrap_or(usize::MAX);
+    if limit == 0 {
+        return Err(ApiError::BadRequest);
+    }
+    let (topics, cursor) = match state.is_alone() {
+        true => topics_here(state, pattern, cursor, limit).await?,
+        false => topics_everywhere(state, pattern, cursor, limit).await?,
+    };
+    let channels = topics.into_iter().map(|(topic, num_clients)| (topic.to_string(), ChannelInfo { num_clients }));
+    Ok(Outcome::Channels { channels: channels.collect(), cursor })
+}
+
+/// Topics with their subscribers, and where to go on.
+type Topics = (Vec<(TopicName, u64)>, Option<String>);
+
+async fn topics_here(
+    state: &State,
+    pattern: Option<TopicPattern>,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Topics, ApiError> {
+    let start = cursor.map_or(Ok(Cursor::default()), str::parse).map_err(|_| ApiError::BadRequest)?;
+    let (mut topics, mut next) = (Vec::new(), Some(start));
+    while let Some(cursor) = next.filter(|_| topics.len() < limit) {
+        let limit = (limit - topics.len()).min(LIST_ROWS_MAX);
+        let page = state.list_topics(cursor, limit, pattern.clone(), Duration::MAX).await?;
+        topics.extend(page.rows.into_iter().map(|(topic, count)| (topic.name, count)));
+        next = page.next;
+    }
+    Ok((topics, next.map(|next| next.to_string())))
+}
+
+/// In a cluster, each part begins behind a name.
+async fn topics_everywhere(
+    state: &State,
+    pattern: Option<TopicPattern>,
+    cursor: Option<&str>,
+    limit: usize,
+) -> Result<Topics, ApiError> {
+    let (mine, _) = topics_here(state, None, None, usize::MAX).await?;
+    let all = state.topics_everywhere(mine).await?.into_iter();
+    let is_wanted = |(topic, _): &(TopicName, u64)| {
+        let is_later = cursor.is_none_or(|cursor| topic.as_str() > cursor);
+        is_later && pattern.as_ref().is_none_or(|pattern| pattern.matches(topic.as_str()))
+    };
+    let mut topics: Vec<_> = all.filter(is_wanted).collect();
+    let has_more = topics.len() > limit;
+    topics.truncate(limit);
+    let cursor = topics.last().filter(|_| has_more).map(|(topic, _)| topic.to_string());
+    Ok((topics, cursor))
 }
 
 async fn info(state: &State) -> Outcomes {
@@ -249,8 +330,8 @@ async fn info(state: &State) -> Outcomes {
         name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         version: env!("CARGO_PKG_VERSION").into(),
         num_clients: shards.clone().map(|shard| shard.connections.get()).sum(),
-        num_subs: shards.map(|shard| shard.subscriptions.get()).sum(),
-        num_channels: state.topics().await?.len(),
+        num_subs: shards.clone().map(|shard| shard.subscriptions.get()).sum(),
+        num_channels: shards.map(|shard| shard.home_topics_occupied.get()).sum(),
         uptime: SystemTime::now().duration_since(state.started).unwrap_or_default().as_secs(),
     };
     let other = |other: OtherNode| Node {
@@ -259,7 +340,7 @@ async fn info(state: &State) -> Outcomes {
         version: other.version.into(),
         num_clients: other.connections,
         num_subs: other.subscriptions,
-        num_channels: other.topics as usize,
+        num_channels: other.topics,
         uptime: other.uptime_s,
     };
     let others = state.other_nodes().await?.into_iter().map(other);
@@ -353,51 +434,4 @@ async fn order(
     }
     state.order_everywhere(UserCommand { user: user.unwrap_or_default(), client, action }).await?;
     Ok(Outcome::Done {})
-}
-
-/// Whether `text` has this pattern, where `*` stands for any characters and `?` for one. The last star takes one
-/// character more wherever the rest does not fit.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut index, mut star) = (0, 0, None);
-    while index < text.len() {
-        match (pattern.get(at), star) {
-            (Some(b'*'), _) => {
-                at += 1;
-                star = Some((at, index));
-            }
-            (Some(wanted), _) if *wanted == b'?' || *wanted == text[index] => (at, index) = (at + 1, index + 1),
-            (_, Some((after_star, taken))) => {
-                (at, index) = (after_star, taken + 1);
-                star = Some((at, index));
-            }
-            (_, None) => return false,
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_of_channels() {
-        let rows = [
-            ("*", "", true),
-            ("*", "a:b", true),
-            ("a:*", "a:b", true),
-            ("a:*", "b:a:b", false),
-            ("*:b", "a:b:b", true),
-            ("a?c", "abc", true),
-            ("a?c", "ac", false),
-            ("abc", "abc", true),
-            ("abc", "abcd", false),
-            ("a*b*c", "aXbYbZc", true),
-            ("a*b*c", "aXcYb", false),
-            ("", "a", false),
-        ];
-        for (pattern, text, expected) in rows {
-            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expected, "{pattern:?} and {text:?}");
-        }
-    }
 }

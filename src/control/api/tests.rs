@@ -8,6 +8,8 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use super::post;
+use crate::buf::ConnId;
+use crate::control::access::Right;
 use crate::control::fake::Shards;
 use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{API_BYTES_MAX, HISTORY_ANSWER_MAX, KEY_BYTES_MAX, PUBLISH_BYTES_MAX};
@@ -19,7 +21,7 @@ fn call_raw(shards: &Shards, method: &str, body: impl Into<Bytes>) -> (u16, Stri
     let state = shards.state();
     let request = Request::new(Full::new(body.into()));
     tokio_uring::start(async {
-        let (parts, body) = post(&state, method, request).await.into_parts();
+        let (parts, body) = post(&state, method, request, Right::All).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (parts.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
     })
@@ -39,7 +41,7 @@ fn the_status_tells_the_error_to_clients_that_want_that() {
     for (body, status) in rows {
         let request = Request::builder().header("X-Centrifugo-Error-Mode", "transport").body(Full::new(body.into()));
         let request: Request<Full<Bytes>> = request.unwrap();
-        let response = tokio_uring::start(post(&state, "publish", request));
+        let response = tokio_uring::start(post(&state, "publish", request, Right::All));
         assert_eq!(response.status().as_u16(), status, "{body}");
     }
 }
@@ -246,17 +248,84 @@ fn history_is_removed() {
 fn channels_are_those_of_all_shards_that_have_the_pattern() {
     let shards = Shards::default();
     let count = |number: usize| json!({"num_clients": number});
-    let all = json!({"plain:a": count(0), "kept:a": count(3), "b": count(0)});
+    let all = json!({"plain:a": count(0), "kept:a": count(4), "b": count(0)});
     let rows = [
         (json!({}), all.clone()),
         (json!({"pattern": ""}), all),
-        (json!({"pattern": "*:a"}), json!({"plain:a": count(0), "kept:a": count(3)})),
-        (json!({"pattern": "kept:*"}), json!({"kept:a": count(3)})),
+        (json!({"pattern": "*:a"}), json!({"plain:a": count(0), "kept:a": count(4)})),
+        (json!({"pattern": "kept:*"}), json!({"kept:a": count(4)})),
         (json!({"pattern": "nothing"}), json!({})),
     ];
     for (params, channels) in rows {
         assert_eq!(call(&shards, "channels", params), json!({"result": {"channels": channels}}));
     }
+}
+
+#[test]
+fn channels_come_part_by_part() {
+    let shards = Shards::default();
+    let part = |params: Value| {
+        let reply = call(&shards, "channels", params);
+        let result = &reply["result"];
+        let names: Vec<String> = result["channels"].as_object().unwrap().keys().cloned().collect();
+        (names, result["cursor"].as_str().map(str::to_owned))
+    };
+    let (names, cursor) = part(json!({"limit": 1}));
+    assert_eq!(names, ["plain:a"]);
+    let (names, cursor) = part(json!({"limit": 1, "cursor": cursor.unwrap()}));
+    assert_eq!(names, ["kept:a"]);
+    assert_eq!(part(json!({"limit": 1, "cursor": cursor.unwrap()})), (vec!["b".to_owned()], None));
+    assert_eq!(part(json!({"limit": 5, "cursor": "99.0"})), (vec![], None), "a shard that is not there");
+    for cursor in ["x", "0", "0.", ".0", "0.-1", "0.99999999999999999999", "0.0.0"] {
+        assert_eq!(code("channels", json!({"cursor": cursor})), 107, "{cursor}");
+    }
+    assert_eq!(code("channels", json!({"limit": 0})), 107);
+    assert_eq!(code("channels", json!({"pattern": "x".repeat(256)})), 107);
+}
+
+#[test]
+fn any_connection_can_be_closed() {
+    let shards = Shards::default();
+    let one =
+        json!({"connection": {"shard": 1, "slot": 7, "generation": 2}, "disconnect": {"code": 4000, "reason": "r"}});
+    assert_eq!(call(&shards, "disconnect", one), json!({"result": {"num_connections": 1}}));
+    let (shard, how) = shards.disconnected.borrow()[0].clone();
+    assert_eq!((shard, how.connections, how.code.0), (1, vec![ConnId { slot: 7, generation: 2 }], 4000));
+    let gone = json!({"connection": {"shard": 9, "slot": 7, "generation": 2}});
+    assert_eq!(call(&shards, "disconnect", gone), json!({"result": {"num_connections": 0}}));
+    let of_address = call(&shards, "disconnect", json!({"address": "::ffff:192.0.2.1"}));
+    assert_eq!(of_address, json!({"result": {"num_connections": 2}}), "one on each shard");
+    assert_eq!(shards.disconnected.borrow().len(), 3);
+    call(&shards, "disconnect", json!({"topic": "a"}));
+    let sought = shards.sought.borrow().last().cloned().unwrap();
+    assert_eq!((sought.topic, sought.address), (Some(topic("a")), None));
+    let rows = [
+        json!({"address": "192.0.2"}),
+        json!({"connection": {"shard": 1, "slot": 7}}),
+        json!({"connection": {"shard": 1, "slot": 7, "generation": -1}}),
+    ];
+    for params in rows {
+        assert_eq!(call_raw(&shards, "disconnect", params.to_string()).0, 400, "{params}");
+    }
+    for params in [
+        json!({"topic": "a,b"}),
+        json!({"topic": "a", "user": "ann"}),
+        json!({"address": "::1", "connection": {"shard": 1, "slot": 7, "generation": 2}}),
+    ] {
+        assert_eq!(code("disconnect", params.clone()), 107, "{params}");
+    }
+}
+
+#[test]
+fn topics_of_the_server_are_its_own() {
+    for (method, params) in [
+        ("publish", json!({"channel": "$sys:stats", "data": 1})),
+        ("subscribe", json!({"user": "ann", "channel": "$sys:stats"})),
+    ] {
+        assert_eq!(code(method, params), 108, "{method}");
+    }
+    let reply = call(&Shards::default(), "broadcast", json!({"channels": ["$sys:stats"], "data": 1}));
+    assert_eq!(reply["result"]["responses"][0]["error"]["code"], 108);
 }
 
 #[test]
@@ -267,7 +336,7 @@ fn info_is_about_this_server() {
         let reply: Value = serde_json::from_str(&answer).unwrap();
         let node = &reply["result"]["nodes"][0];
         assert_eq!(node["version"], env!("CARGO_PKG_VERSION"));
-        assert_eq!((&node["num_clients"], &node["num_channels"]), (&json!(0), &json!(3)));
+        assert_eq!((&node["num_clients"], &node["num_channels"]), (&json!(0), &json!(0)));
         assert_eq!(node["uid"].as_str().unwrap().len(), 16);
     }
 }

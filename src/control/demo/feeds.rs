@@ -11,8 +11,10 @@ use bytes::Bytes;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::super::State;
+use super::super::lists::{Cursor, Page};
+use crate::limits::LIST_ROWS_MAX;
 use crate::server::{PublishError, Random};
-use crate::topics::{Allowed, Draft, Namespace, SlowConsumer, TopicName};
+use crate::topics::{Allowed, Draft, Namespace, SlowConsumer, TopicName, TopicPattern};
 
 /// How often publications leave.
 const TICK: Duration = Duration::from_millis(10);
@@ -139,11 +141,14 @@ impl Watched {
     async fn refresh(&mut self, state: &State) {
         self.0.retain(|_, seen| seen.elapsed() < LINGER);
         let subscriptions: u64 = state.status.shards.iter().map(|shard| shard.subscriptions.get()).sum();
-        let lists = if subscriptions > 0 { state.with_shards(|shards| shards.topics()) } else { Ok(Vec::new()) };
-        for list in lists.unwrap_or_default() {
-            let topics = list.await.unwrap_or_default();
-            let of_demo = topics.into_iter().filter(|(topic, _)| topic.as_str().starts_with("demo-"));
-            self.0.extend(of_demo.map(|(topic, _)| (topic.to_string(), Instant::now())));
+        let pattern = TopicPattern::new("demo-*").ok();
+        let mut next = Some(Cursor::default()).filter(|_| subscriptions > 0);
+        while let Some(cursor) = next {
+            let page = state.list_topics(cursor, LIST_ROWS_MAX, pattern.clone(), Duration::MAX).await;
+            let Ok(Page { rows, next: later }) = page else { return };
+            let of_demo = rows.into_iter().filter(|(_, subscribers)| *subscribers > 0);
+            self.0.extend(of_demo.map(|(topic, _)| (topic.name.to_string(), Instant::now())));
+            next = later;
         }
     }
 

@@ -13,8 +13,8 @@ use std::fmt;
 
 use hyper::{HeaderMap, StatusCode};
 use parts::{Application, Certificates, ControlPort};
-pub(super) use process::MemoryInUse;
 use process::Process;
+pub(super) use process::{MemoryInUse, cpu_time};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode as encode_registry;
 use prometheus_client::encoding::{EncodeCounterValue, MetricEncoder, NoLabelSet};

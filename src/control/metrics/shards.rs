@@ -18,11 +18,14 @@ use crate::tls::Failure;
 pub(super) type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-pub(super) const GAUGES: [Row; 14] = [
+pub(super) const GAUGES: [Row; 15] = [
     ("ringfeed_drain_left", "Connections that are still to be told that the server stops", |shard| &shard.drain_left),
     ("ringfeed_home_topics", "Topics whose order the shard keeps", |shard| &shard.home_topics),
     ("ringfeed_home_topics_unpublished", "Of these, topics without publications", |shard| {
         &shard.home_topics_unpublished
+    }),
+    ("ringfeed_home_topics_occupied", "Of these, topics with subscribers on any shard", |shard| {
+        &shard.home_topics_occupied
     }),
     ("ringfeed_idempotency_keys", "Idempotency keys that the shard remembers", |shard| &shard.idempotency_keys),
     ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
@@ -42,13 +45,14 @@ pub(super) const GAUGES: [Row; 14] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-pub(super) const COUNTERS: [Row; 36] = [
+pub(super) const COUNTERS: [Row; 37] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
         &shard.unauthorized
     }),
     ("ringfeed_connections_shed", "Connections told to come back later", |shard| &shard.shed),
+    ("ringfeed_connections_disconnected", "Connections closed by an operator", |shard| &shard.disconnected),
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),

@@ -228,6 +228,7 @@ impl From<PublishError> for ClientError {
                 ClientError::LimitExceeded
             }
             PublishError::UnknownNamespace => ClientError::UnknownChannel,
+            PublishError::SystemTopic => ClientError::PermissionDenied,
         }
     }
 }

@@ -126,6 +126,7 @@ impl Call<'_, '_> {
             expires_s: later(result.expire_at),
             info: result.info.clone(),
             channels: result.channels.clone(),
+            is_operator: false,
         };
         if claims.expires_s.is_some_and(|expires_s| expires_s <= self.now_s()) {
             return Err(ClientError::Expired.into());

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::access::{check, check_subscribe, find_topic, is_for};
+use super::access::{check, check_read, check_subscribe, find_topic, is_for};
 use super::backend::{BackendCall, CallKind};
 use super::config::CentrifugeConfig;
 use super::protocol::{
@@ -124,6 +124,7 @@ impl Call<'_, '_> {
         let Admission { claims, data, meta, mut grants } = admission;
         let result = ConnectResult { data, ..self.connect_result(&claims) };
         self.session.user = claims.user.into();
+        self.session.is_operator = claims.is_operator;
         self.session.info = claims.info;
         self.session.meta = meta;
         self.session.expires_s = claims.expires_s;
@@ -163,6 +164,9 @@ impl Call<'_, '_> {
         let channels = admission.claims.channels.iter().chain(granted).chain(&personal);
         let topics = channels.map(|channel| find_topic(self.config, channel).map(|(topic, _)| topic));
         let mut topics = topics.collect::<Result<Vec<_>, _>>()?;
+        if topics.iter().any(TopicName::is_system) {
+            return Err(ClientError::PermissionDenied.into());
+        }
         topics.sort_unstable();
         topics.dedup();
         if topics.len() > CONN_TOPICS_MAX {
@@ -208,7 +212,8 @@ impl Call<'_, '_> {
         if self.session.channels.len() >= CONN_TOPICS_MAX {
             return Err(ClientError::LimitExceeded.into());
         }
-        let asks = namespace.subscribe == Allowed::Backend && request.token.is_empty() && !topic.is_limited();
+        let is_open = self.session.is_operator || topic.is_limited();
+        let asks = namespace.subscribe == Allowed::Backend && request.token.is_empty() && !is_open;
         if asks {
             self.require_backend(CallKind::Subscribe)?;
             let asked = Asked::Subscribe(topic, WaitingSubscribe::new(request));
@@ -258,7 +263,8 @@ impl Call<'_, '_> {
         } else {
             CatchUp::None
         };
-        let is_present = namespace.presence || namespace.join_leave;
+        // Operators are not to be seen.
+        let is_present = (namespace.presence || namespace.join_leave) && !self.session.is_operator;
         let presence = is_present.then(|| self.session.client_info(topic.as_str()));
         let subscribing = Subscribing {
             topic: topic.clone(),
@@ -370,13 +376,13 @@ impl Call<'_, '_> {
 
     /// Checks whether the client may read a feature of a channel, and whether the channel has that feature.
     fn check_read(&self, allowed: Allowed, exists: bool, topic: &TopicName) -> Result<(), Failure> {
-        check(allowed, self.session, topic)?;
+        check_read(allowed, self.session, topic)?;
         if exists { Ok(()) } else { Err(ClientError::NotAvailable.into()) }
     }
 
     fn refresh(&mut self, id: u32, token: &str) -> Outcome {
         required(token, "bad request: refresh without a token")?;
-        if self.expiry_rules().backend_refreshes {
+        if self.expiry_rules().backend_refreshes && !self.session.is_operator {
             return Err(bad_request("bad request: the server refreshes this connection by itself"));
         }
         if self.session.expires_s.is_none() {
@@ -386,7 +392,7 @@ impl Call<'_, '_> {
             TokenError::Expired => Failure::Disconnect(Disconnect::Expired),
             error => unusable(error),
         })?;
-        if *claims.user != *self.session.user {
+        if *claims.user != *self.session.user || claims.is_operator != self.session.is_operator {
             return Err(Failure::Disconnect(Disconnect::InvalidToken));
         }
         self.session.expires_s = claims.expires_s;

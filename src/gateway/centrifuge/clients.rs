@@ -49,6 +49,10 @@ impl Clients {
         session.filter(|session| session.id == id)
     }
 
+    pub(super) fn get(&self, id: ConnId) -> Option<&Session> {
+        self.sessions.get(id.slot as usize)?.as_deref().filter(|session| session.id == id)
+    }
+
     pub(super) fn remove(&mut self, id: ConnId) {
         let Some(slot) = self.sessions.get_mut(id.slot as usize) else { return };
         let Some(session) = slot.take_if(|session| session.id == id) else { return };

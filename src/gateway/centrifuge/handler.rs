@@ -23,7 +23,7 @@ use super::session::{Connecting, Ended, Grant, Renewal, Session, Stage, Subscrib
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::gateway::{
-    Accept, Context, Get, Handler, Refusal, Request as Handshake, Response, Stream, UserAction, UserCommand,
+    Accept, Context, Get, Handler, Identity, Refusal, Request as Handshake, Response, Stream, UserAction, UserCommand,
 };
 use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, EMULATION_BYTES_MAX, EMULATION_UNREAD_BYTES_MAX};
 use crate::proto::{CloseCode, Message, MessageKind};
@@ -178,6 +178,15 @@ impl Handler for Centrifuge {
         self.conversations.report_end(conn, cause);
         self.conversations.end_emulation(conn);
         self.conversations.clients.remove(conn.id());
+    }
+
+    fn identity(&self, conn: ConnId, _: &()) -> Identity {
+        let named = |session: &Session| Identity { user: session.user.to_string(), client: session.client.to_string() };
+        self.conversations.clients.get(conn).map_or_else(Identity::default, named)
+    }
+
+    fn on_disconnect(&mut self, conn: &mut Context<'_>, _: &mut (), code: CloseCode, reason: &str) {
+        self.conversations.close_with(conn, code, reason);
     }
 
     fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
@@ -419,7 +428,7 @@ impl Conversations {
             return false;
         }
         if has_expired(call.session.expiry_ms(rules)) {
-            if !rules.backend_refreshes {
+            if !rules.backend_refreshes || call.session.is_operator {
                 self.close(conn, Disconnect::Expired);
                 return false;
             }
@@ -464,7 +473,7 @@ impl Conversations {
     fn subscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
         let Some(mut call) = self.call(conn) else { return };
         let channels = &call.session.channels;
-        if channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
+        if !topic.is_system() && channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
             // It can't exceed the limit, which was checked above.
             let _ = call.submit_subscribe(
                 0,

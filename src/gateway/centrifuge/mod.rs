@@ -61,4 +61,4 @@ pub use reply::{
     PresenceResult, PresenceStatsResult, Publication, Push, RefreshPush, RefreshResult, Reply, RpcResult,
     ServerSubscription, SubRefreshResult, SubscribePush, SubscribeResult, UnsubscribePush,
 };
-pub use token::{ConnectionClaims, SubscriptionClaims, TokenError, TokenKeyError, TokenVerifier};
+pub use token::{ConnectionClaims, NoSecret, SubscriptionClaims, TokenError, TokenKeyError, TokenVerifier};

@@ -49,6 +49,10 @@ const FIXED_BYTES: usize = 60;
 struct Json;
 
 impl Encoder for Json {
+    fn name(&self) -> &'static str {
+        "Centrifugo, JSON"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         encode_as(MessageKind::Text, out, |out| encode_publication_json(out, body));
     }
@@ -66,6 +70,10 @@ impl Encoder for Json {
 struct Protobuf;
 
 impl Encoder for Protobuf {
+    fn name(&self) -> &'static str {
+        "Centrifugo, Protobuf"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         encode_as(MessageKind::Binary, out, |out| encode_publication_protobuf(out, body));
     }
@@ -84,6 +92,10 @@ impl Encoder for Protobuf {
 struct Lines;
 
 impl Encoder for Lines {
+    fn name(&self) -> &'static str {
+        "Centrifugo, HTTP stream"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         encode_publication_json(out, body);
         out.push(b'\n');
@@ -102,6 +114,10 @@ impl Encoder for Lines {
 struct ProtobufStream;
 
 impl Encoder for ProtobufStream {
+    fn name(&self) -> &'static str {
+        "Centrifugo, Protobuf stream"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         encode_publication_protobuf(out, body);
     }
@@ -118,6 +134,10 @@ impl Encoder for ProtobufStream {
 struct EventStream;
 
 impl Encoder for EventStream {
+    fn name(&self) -> &'static str {
+        "Centrifugo, event stream"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         encode_event(out, |out| encode_publication_json(out, body));
     }

@@ -25,6 +25,8 @@ pub(super) struct Session {
     pub(super) client: ClientId,
     /// Empty if anonymous.
     pub(super) user: Box<str>,
+    /// An operator may read any topic.
+    pub(super) is_operator: bool,
     /// The `info` claim of its token: JSON, or empty.
     pub(super) info: Bytes,
     /// The expiry of its token, in seconds of Unix time.
@@ -278,6 +280,7 @@ impl Session {
             has_pings,
             client,
             user: Box::default(),
+            is_operator: false,
             info: Bytes::new(),
             expires_s: None,
             is_refreshing: false,

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, Header};
 use ring::hmac;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_2048_8192_SHA384,
@@ -79,6 +79,16 @@ pub(super) fn is_signed(token: &str, algorithm: Algorithm, key: &DecodingKey) ->
     }
 }
 
+/// A token with these claims, signed with HS256. `kid` names the key.
+pub(super) fn sign_claims(kid: Option<&str>, claims: &serde_json::Value, secret: &[u8]) -> String {
+    let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::HS256) };
+    let [header, claims] = [serde_json::to_vec(&header), serde_json::to_vec(claims)]
+        .map(|part| URL_SAFE_NO_PAD.encode(part.expect("neither has maps whose keys are not text")));
+    let message = format!("{header}.{claims}");
+    let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), message.as_bytes());
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
 fn is_authenticated(algorithm: hmac::Algorithm, key: &DecodingKey, message: &[u8], signature: &[u8]) -> bool {
     let DecodingKeyKind::SecretOrDer(secret) = key.kind() else { return false };
     hmac::verify(&hmac::Key::new(algorithm, secret), message, signature).is_ok()
@@ -105,7 +115,6 @@ fn is_signed_by(
 
 #[cfg(test)]
 pub(super) mod testing {
-    use jsonwebtoken::Header;
     use ring::rand::SystemRandom;
     use ring::signature::{
         ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RSA_PKCS1_SHA256, RSA_PSS_SHA512, RsaKeyPair,

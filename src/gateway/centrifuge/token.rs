@@ -11,20 +11,36 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use jsonwebtoken::dangerous::insecure_decode;
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{AlgorithmFamily, DecodingKey, Header, decode_header};
+use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, Header, decode_header};
+use ring::rand::{SecureRandom, SystemRandom};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
-use super::signature::{KeyKind, is_signed, public_key};
+use super::signature::{KeyKind, is_signed, public_key, sign_claims};
 use crate::gateway::refused::{self, TokenCause};
 use crate::gateway::{ReaderClaims, Refusal, VerifyReader};
 use crate::log;
 
 /// Verifies tokens. Clones share the keys, which can be replaced.
 #[derive(Clone, Debug, Default)]
-pub struct TokenVerifier(Arc<RwLock<Arc<Keys>>>);
+pub struct TokenVerifier {
+    keys: Arc<RwLock<Arc<Keys>>>,
+    operator: Arc<OperatorKey>,
+}
+
+/// Signs the tokens of operators. Each verifier has a key of its own, which no configuration names.
+struct OperatorKey {
+    secret: [u8; OPERATOR_KEY_BYTES],
+    key: DecodingKey,
+}
+
+/// Bytes of an operator key: as long as what HS256 signs with (RFC 7518 §3.2).
+const OPERATOR_KEY_BYTES: usize = 32;
+
+/// The name of an operator key in tokens.
+const OPERATOR_KID: &str = "ringfeed-operator";
 
 #[derive(Debug, Default)]
 struct Keys {
@@ -32,9 +48,18 @@ struct Keys {
     by_family: Vec<DecodingKey>,
     /// Named keys, from a JWKS file.
     by_name: Vec<(String, DecodingKey)>,
+    /// The HMAC secret, which also signs.
+    secret: Option<Secret>,
     audience: Option<String>,
     issuer: Option<String>,
 }
+
+/// A secret, which does not belong in a log.
+struct Secret(Box<[u8]>);
+
+/// There is no HMAC secret to sign a token with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSecret;
 
 /// A key is not usable. The text names the key and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +88,8 @@ pub struct ConnectionClaims {
     pub info: Bytes,
     /// The server-side subscriptions (`channels`).
     pub channels: Vec<String>,
+    /// The control port has signed the token for an operator.
+    pub is_operator: bool,
 }
 
 /// The claims of a subscription token.
@@ -137,8 +164,9 @@ impl TokenVerifier {
         }
         let by_name = keys.jwks.as_deref().map(named_keys).transpose()?.unwrap_or_default();
         let (audience, issuer) = (keys.audience.clone(), keys.issuer.clone());
-        let keys = Keys { by_family, by_name, audience, issuer };
-        Ok(TokenVerifier(Arc::new(RwLock::new(Arc::new(keys)))))
+        let secret = keys.hmac_secret.as_ref().map(|secret| Secret(secret.as_bytes().into()));
+        let keys = Keys { by_family, by_name, secret, audience, issuer };
+        Ok(TokenVerifier { keys: Arc::new(RwLock::new(Arc::new(keys))), operator: Arc::default() })
     }
 
     /// Whether there is a key; without one every token is invalid.
@@ -150,11 +178,48 @@ impl TokenVerifier {
     /// Replaces the keys, audience and issuer by those of another verifier, for all clones.
     pub fn replace(&self, other: &TokenVerifier) {
         let keys = other.keys();
-        *self.0.write().expect("nobody panics with the lock") = keys;
+        *self.keys.write().expect("nobody panics with the lock") = keys;
     }
 
     fn keys(&self) -> Arc<Keys> {
-        self.0.read().expect("nobody panics with the lock").clone()
+        self.keys.read().expect("nobody panics with the lock").clone()
+    }
+
+    /// A connection token for an operator, who may read any topic until `expires_s`, in seconds of Unix time.
+    pub fn operator_token(&self, expires_s: u64) -> String {
+        sign_claims(Some(OPERATOR_KID), &serde_json::json!({"exp": expires_s}), &self.operator.secret)
+    }
+
+    /// A token with these claims, signed with the HMAC secret. It has the configured audience and issuer unless the
+    /// claims say otherwise.
+    ///
+    /// # Errors
+    /// [`NoSecret`]
+    pub fn sign(&self, mut claims: serde_json::Map<String, serde_json::Value>) -> Result<String, NoSecret> {
+        let keys = self.keys();
+        let secret = keys.secret.as_ref().ok_or(NoSecret)?;
+        for (name, value) in [("aud", &keys.audience), ("iss", &keys.issuer)] {
+            if let Some(value) = value {
+                claims.entry(name).or_insert_with(|| value.as_str().into());
+            }
+        }
+        Ok(sign_claims(None, &claims.into(), &secret.0))
+    }
+
+    /// Checks a token at the time `now_s`, in seconds of Unix time, without a line in the log. Returns whether it is for
+    /// a subscription, and its claims.
+    ///
+    /// # Errors
+    /// Why the server rejects the token.
+    pub fn check(&self, token: &str, now_s: u64) -> Result<bool, &'static str> {
+        let reason = |rejection: Rejection| rejection.reason;
+        let is_of_subscription = !self.claims(token, now_s).map_err(reason)?.channel.is_empty();
+        match is_of_subscription {
+            true => self.subscription_claims(token, now_s).map(drop),
+            false => self.connection_claims(token, now_s).map(drop),
+        }
+        .map_err(reason)?;
+        Ok(is_of_subscription)
     }
 
     /// Verifies a connection token at the time `now_s`, in seconds of Unix time.
@@ -166,6 +231,9 @@ impl TokenVerifier {
     }
 
     fn connection_claims(&self, token: &str, now_s: u64) -> Result<ConnectionClaims, Rejection> {
+        if let Some(claims) = self.operator.claims(token, now_s) {
+            return claims;
+        }
         let claims = self.claims(token, now_s)?;
         if !claims.channel.is_empty() {
             let text = "invalid token: a token with the claim 'channel' is for a subscription";
@@ -176,7 +244,8 @@ impl TokenVerifier {
             return Err(TokenError::Unsupported(text).into());
         }
         let (expires_s, info) = (claims.end_s(now_s)?, claims.info()?);
-        Ok(ConnectionClaims { user: claims.sub, expires_s, info, channels: claims.channels })
+        let Claims { sub: user, channels, .. } = claims;
+        Ok(ConnectionClaims { user, expires_s, info, channels, is_operator: false })
     }
 
     /// Verifies a subscription token at the time `now_s`, in seconds of Unix time.
@@ -240,6 +309,45 @@ impl TokenVerifier {
             Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired.into()),
             _ => Ok(claims),
         }
+    }
+}
+
+impl OperatorKey {
+    /// The claims of an operator's token; `None` if it names another key.
+    fn claims(&self, token: &str, now_s: u64) -> Option<Result<ConnectionClaims, Rejection>> {
+        let header = decode_header(token).ok()?;
+        if header.kid.as_deref() != Some(OPERATOR_KID) {
+            return None;
+        }
+        if header.alg != Algorithm::HS256 || !is_signed(token, header.alg, &self.key) {
+            return Some(Err(Rejection::invalid(TokenCause::Signature, "its signature is wrong")));
+        }
+        let expires_s = insecure_decode::<Claims>(token).ok().and_then(|token| token.claims.expires_s());
+        Some(match expires_s {
+            None => Err(Rejection::invalid(TokenCause::Malformed, "it is malformed")),
+            Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired.into()),
+            expires_s => Ok(ConnectionClaims { expires_s, is_operator: true, ..ConnectionClaims::default() }),
+        })
+    }
+}
+
+impl Default for OperatorKey {
+    fn default() -> OperatorKey {
+        let mut secret = [0; OPERATOR_KEY_BYTES];
+        SystemRandom::new().fill(&mut secret).expect("the system has random bytes");
+        OperatorKey { secret, key: DecodingKey::from_secret(&secret) }
+    }
+}
+
+impl fmt::Debug for OperatorKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OperatorKey")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret")
     }
 }
 
@@ -355,6 +463,14 @@ impl Claims {
     }
 }
 
+impl fmt::Display for NoSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("there is no secret to sign tokens with: set hmac_secret in [tokens]")
+    }
+}
+
+impl std::error::Error for NoSecret {}
+
 impl fmt::Display for TokenKeyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -365,7 +481,6 @@ impl std::error::Error for TokenKeyError {}
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::Algorithm;
     use serde_json::{Value, json};
 
     use super::super::signature::testing::{SigningKey, sign};
@@ -397,6 +512,43 @@ mod tests {
 
     fn user(verifier: &TokenVerifier, token: &str) -> Result<String, TokenError> {
         verifier.connection(token, 1000).map(|claims| claims.user)
+    }
+
+    #[test]
+    fn only_the_control_port_signs_tokens_of_operators() {
+        let (verifier, other) = (with_secret(), with_secret());
+        let token = verifier.operator_token(1060);
+        let claims = verifier.clone().connection(&token, 1000).unwrap();
+        assert_eq!((claims.is_operator, claims.user.as_str(), claims.expires_s), (true, "", Some(1060)));
+        verifier.replace(&TokenVerifier::default());
+        assert!(verifier.connection(&token, 1000).is_ok(), "a reload changes no operator's token");
+        assert_eq!(verifier.connection(&token, 1060), Err(TokenError::Expired));
+        assert_eq!(other.connection(&token, 1000), Err(TokenError::Invalid), "another server");
+        let forged = sign(Algorithm::HS256, Some(OPERATOR_KID), &hmac("s3cret"), &json!({"exp": 1060}));
+        assert_eq!(with_secret().connection(&forged, 1000), Err(TokenError::Invalid));
+        assert_eq!(verifier.subscription(&token, 1000), Err(TokenError::Invalid), "not for one topic");
+        assert!(VerifyReader::verify(&verifier, &token, 1000).is_err(), "not for raw feeds");
+        assert!(!format!("{verifier:?} {:?}", with_secret()).contains("s3cret"));
+    }
+
+    #[test]
+    fn tokens_are_made_and_checked_for_people() {
+        let keys = TokenKeys { hmac_secret: some("s3cret"), audience: some("us"), ..TokenKeys::default() };
+        let verifier = TokenVerifier::new(&keys).unwrap();
+        let make = |claims: Value| verifier.sign(claims.as_object().unwrap().clone()).unwrap();
+        assert_eq!(verifier.check(&make(json!({"sub": "42", "exp": 2000})), 1000), Ok(false));
+        assert_eq!(verifier.check(&make(json!({"sub": "42", "channel": "a"})), 1000), Ok(true));
+        let rows = [
+            (make(json!({"exp": 999})), "it has expired"),
+            (make(json!({"aud": "them"})), "its audience (aud) or issuer (iss) is another one"),
+            (make(json!({"nbf": 1001})), "it is not valid yet (nbf)"),
+            (format!("{}x", make(json!({}))), "its signature is wrong"),
+            ("nonsense".to_owned(), "it is malformed"),
+        ];
+        for (token, reason) in rows {
+            assert_eq!(verifier.check(&token, 1000), Err(reason), "{token}");
+        }
+        assert_eq!(TokenVerifier::default().sign(serde_json::Map::new()), Err(NoSecret));
     }
 
     #[test]
@@ -469,6 +621,7 @@ mod tests {
             expires_s: Some(2000),
             info: Bytes::from_static(br#"{"name":"Ada"}"#),
             channels: vec!["a".to_owned(), "b".to_owned()],
+            is_operator: false,
         };
         assert_eq!(verifier.connection(&sign(&all), 1000), Ok(expected));
         assert_eq!(verifier.connection(&sign(&json!({})), 1000), Ok(ConnectionClaims::default()));

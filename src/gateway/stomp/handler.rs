@@ -15,7 +15,7 @@ use crate::buf::ConnId;
 use crate::conn::Heartbeat;
 use crate::counts::Causes;
 use crate::gateway::readers::bearer;
-use crate::gateway::{Accept, Context, Handler, Readers, Refusal, Request, Subscribe};
+use crate::gateway::{Accept, Context, Handler, Identity, Readers, Refusal, Request, Subscribe};
 use crate::limits::{
     CONN_TOPICS_MAX, RECV_BUFFER_BYTES, STOMP_BODY_BYTES_MAX, STOMP_CONNECT_MS, STOMP_HEAD_BYTES_MAX,
     STOMP_HEART_BEAT_MS_MIN, STOMP_ID_BYTES_MAX, TAGS_BYTES_MAX,
@@ -386,6 +386,15 @@ impl Handler for Stomp {
 
     fn on_namespaces(&mut self, namespaces: &Arc<Namespaces>) {
         self.readers.set_namespaces(namespaces);
+    }
+
+    fn identity(&self, _: ConnId, session: &Session) -> Identity {
+        Identity { user: session.user().to_owned(), client: String::new() }
+    }
+
+    fn on_disconnect(&mut self, conn: &mut Context<'_>, session: &mut Session, code: CloseCode, reason: &str) {
+        send_error(conn, session.version, &Failure("disconnected by an operator", reason.to_owned()), None);
+        conn.close(code, reason);
     }
 
     fn on_drain(&mut self, conn: &mut Context<'_>, session: &mut Session) {

@@ -38,6 +38,10 @@ fn encodings(is_websocket: bool) -> [Encoding; 2] {
 }
 
 impl Encoder for Labelled {
+    fn name(&self) -> &'static str {
+        "STOMP"
+    }
+
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
         self.encode_labelled(out, body, label_of("0").expect("it is a number"));
     }
