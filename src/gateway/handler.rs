@@ -171,7 +171,7 @@ pub trait Handler {
         let _ = (conn, state, command);
     }
 
-    /// Who has connected, for lists of connections. The default knows nobody.
+    /// The client of a connection, for lists. The default knows nobody.
     fn identity(&self, conn: ConnId, state: &Self::State) -> Identity {
         let _ = (conn, state);
         Identity::default()
@@ -204,7 +204,7 @@ pub trait Handler {
     }
 }
 
-/// Who has connected.
+/// The client of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The user; empty if anonymous, or if the protocol has no users.

@@ -56,7 +56,7 @@ pub struct ConnectionSummary {
     pub transport: &'static str,
     /// `opening`, `open` or `closing`.
     pub state: &'static str,
-    /// Who has connected.
+    /// The client.
     pub identity: Identity,
     /// Number of its subscriptions.
     pub subscriptions: usize,

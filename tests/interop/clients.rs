@@ -87,6 +87,9 @@ pub(crate) static NODE: LazyLock<Client> = LazyLock::new(|| node("client.js"));
 /// Node.js with the package `playwright-core`, which steers a browser.
 pub(crate) static BROWSER_DRIVER: LazyLock<Client> = LazyLock::new(|| node("browser.js"));
 
+/// Node.js steering a browser that shows the admin page.
+pub(crate) static BROWSER_ADMIN: LazyLock<Client> = LazyLock::new(|| node("admin.js"));
+
 /// Node.js steering a browser that reads event streams.
 pub(crate) static BROWSER_EVENT_SOURCE: LazyLock<Client> = LazyLock::new(|| node("event_source.js"));
 

@@ -318,7 +318,7 @@ async function readFigures() {
   feed.open();
 }
 
-// Each second: is the data port heard from? If not, the control port is asked.
+// Each second: is the data port heard from? If not, the control port answers instead.
 async function watch() {
   if (!session) return;
   const isSilent = performance.now() - feed.lastSampleMs > SILENCE_MS;
@@ -582,7 +582,21 @@ function overview() {
     { text: 'p50', color: '--c1', pick: duration_('fan_out', 'p50') },
     { text: 'p99', color: '--c3', pick: duration_('fan_out', 'p99') },
   ]);
-  const charts = [deliveries, latency, transports, traffic, backlog, closes, cpu];
+  const memory = new Chart('Memory', bytes, [
+    { text: 'process', color: '--c1', pick: (sample) => sample.process.resident_bytes },
+    { text: "kernel's slab", color: '--c2', pick: (sample) => sample.process.slab_bytes },
+  ]);
+  const shares = (now, before) =>
+    now.shards.map((_, index) => rate((sample) => sample.shards[index]?.busy_nanoseconds ?? NaN, now, before) / 1e7);
+  const busy = new Chart('Busy share of shards', (value) => `${short(value)} %`, [
+    { text: 'busiest', color: '--c3', pick: (now, before) => Math.max(...shares(now, before)) },
+    {
+      text: 'mean',
+      color: '--c1',
+      pick: (now, before) => shares(now, before).reduce((sum, share) => sum + share, 0) / now.shards.length,
+    },
+  ]);
+  const charts = [deliveries, latency, transports, traffic, backlog, closes, busy, cpu, memory];
   const reasons = h('section', { className: 'card' });
   const element = h(
     'div',
@@ -717,7 +731,7 @@ function pager(read, show) {
   const [first, next] = ['First page', 'Next page'].map((text) =>
     h('button', { type: 'button', className: 'plain' }, text),
   );
-  const state = { query: {}, cursor: '', rows: [] };
+  const state = { query: {}, cursor: '', rows: [], loads: 0 };
   const sort = {
     key: '',
     isDown: false,
@@ -739,8 +753,12 @@ function pager(read, show) {
     outcome.className = 'outcome quiet small';
     outcome.textContent = 'Loading …';
     const start = performance.now();
+    state.loads += 1;
+    const load_ = state.loads;
     try {
       const page = await read({ ...state.query, cursor });
+      // A later search may have been faster.
+      if (load_ !== state.loads) return;
       Object.assign(state, { rows: page.rows, cursor: page.cursor, at: cursor });
       draw();
       const text = page.cursor ? 'There are more: sorting orders this page only.' : 'That is all.';
@@ -1385,7 +1403,7 @@ function tokens() {
   };
 }
 
-// The parts of a token as it says them, whoever has signed it.
+// The parts of a token, unverified.
 function claimsOf(token) {
   return token
     .trim()

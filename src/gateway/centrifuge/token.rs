@@ -206,8 +206,8 @@ impl TokenVerifier {
         Ok(sign_claims(None, &claims.into(), &secret.0))
     }
 
-    /// Checks a token at the time `now_s`, in seconds of Unix time, without a line in the log. Returns whether it is for
-    /// a subscription, and its claims.
+    /// Checks a token at the time `now_s`, in seconds of Unix time, without a line in the log. Returns whether it is
+    /// for a subscription.
     ///
     /// # Errors
     /// Why the server rejects the token.

@@ -33,7 +33,7 @@ const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "transaction", "message-id"];
 
 /// The `message` headers of ERROR frames, and their names in metrics.
-const ERRORS: [(&str, &str); 12] = [
+const ERRORS: [(&str, &str); 13] = [
     ("malformed frame", "malformed_frame"),
     ("unexpected frame", "unexpected_frame"),
     ("unsupported version", "unsupported_version"),
@@ -46,6 +46,7 @@ const ERRORS: [(&str, &str); 12] = [
     ("the server rejects the request", "request_rejected"),
     ("timeout", "timeout"),
     ("the server is stopping", "stopping"),
+    ("disconnected by an operator", "disconnected"),
 ];
 
 /// ERROR frames that servers of this process have sent, by `message`.
