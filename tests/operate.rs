@@ -1,15 +1,20 @@
 //! The commands of an operator, on the real server: what they print, their exit codes, and the lines that the server
 //! logs of them.
 
+#[path = "wire/peer.rs"]
+#[allow(dead_code, reason = "shared with the wire tests, which use all of it")]
+mod peer;
 mod support;
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Instant;
 
+use peer::Peer;
 use serde_json::{Value, json};
 use support::server::{Server, ringfeed};
-use support::{http, target_dir};
+use support::{PATIENCE, http, target_dir};
 
 const CONFIG: &str = r#"
 [tokens]
@@ -56,16 +61,87 @@ fn succeed(arguments: &[&str]) -> String {
 }
 
 #[test]
+fn a_token_that_is_made_opens_a_topic_and_a_bad_one_is_explained() {
+    let file = config_file("token");
+    let config = file.to_str().expect("a path of UTF-8");
+    let server = Server::start(&["--config", config]);
+    let token = succeed(&["token", "make", "--config", config, "--user", "ann", "--ttl", "5m"]);
+    let mut peer = Peer::open(server.data, &format!("/feed/news?token={}", token.trim()));
+    let publish = "POST /publish/news HTTP/1.1\r\nHost: localhost\r\nX-API-Key: the key of the control port\r\n\
+                   Connection: close\r\nContent-Length: 5\r\n\r\nhello";
+    assert_eq!(http::exchange(server.control, publish.as_bytes()).status, 200);
+    assert_eq!(peer.next_message().1, b"hello");
+
+    let checked = succeed(&["token", "check", "--config", config, token.trim()]);
+    for part in ["\"sub\":\"ann\"", "\"aud\":\"feed\"", "it expires in ", "good: a token for a connection"] {
+        assert!(checked.contains(part), "{part} is missing in {checked}");
+    }
+    let other = target_dir("operate").join("secret");
+    fs::write(&other, "another secret\n").expect("the target directory can be written to");
+    let other = other.to_str().expect("a path of UTF-8");
+    let foreign = succeed(&["token", "make", "--secret-file", other, "--channel", "chat:a"]);
+    let rows = [(foreign.trim(), "its signature is wrong"), ("nonsense", "it is malformed")];
+    for (token, reason) in rows {
+        let (code, _, stderr) = run(&["token", "check", "--config", config, token]);
+        assert_eq!((code, stderr.contains(reason)), (Some(1), true), "{token}: {stderr}");
+    }
+    let (code, _, stderr) = run(&["token", "make", "--config", config, "--ttl", "5"]);
+    assert_eq!((code, stderr.contains("as in 15m")), (Some(2), true), "{stderr}");
+}
+
+#[test]
+fn topics_and_connections_are_listed_and_closed() {
+    let file = config_file("lists");
+    let config = file.to_str().expect("a path of UTF-8");
+    let server = Server::start(&["--config", config]);
+    let url = server.control_url("");
+    let token = succeed(&["token", "make", "--config", config, "--user", "ann"]);
+    let mut peer = Peer::open(server.data, &format!("/feed/news?token={}", token.trim()));
+    let neighbour = Peer::open(server.data, &format!("/feed/other?token={}", token.trim()));
+    succeed(&["pub", &server.control_url("/publish/news"), "hello"]);
+    assert_eq!(peer.next_message().1, b"hello");
+    let rows = |arguments: &[&str]| -> Vec<Value> {
+        let output = succeed(&[arguments, &[&url, "--json"]].concat());
+        output.lines().map(|line| serde_json::from_str(line).expect("a JSON object a line")).collect()
+    };
+
+    let topics = rows(&["topics", "--match", "n*"]);
+    assert_eq!(topics.len(), 1, "{topics:?}");
+    assert_eq!(
+        (&topics[0]["name"], &topics[0]["subscribers"], &topics[0]["offset"]),
+        (&json!("news"), &json!(1), &json!(1))
+    );
+    let rated = rows(&["topics", "--rates", "--sort", "publications"]);
+    assert!(rated.len() >= 2 && rated.iter().all(|row| row["publications_per_s"].is_u64()), "{rated:?}");
+    let table = succeed(&["topics", &url, "--sort", "subscribers"]);
+    assert!(table.starts_with("subscribers") && table.contains("  news\n"), "{table}");
+
+    let connections = rows(&["connections", "--topic", "news"]);
+    assert_eq!(connections.len(), 1, "{connections:?}");
+    assert_eq!(connections[0]["topics"], json!(["news"]));
+    assert_eq!(rows(&["connections", "--address", "127.0.0.1"]).len(), 2);
+    assert!(rows(&["connections", "--slow"]).is_empty());
+    succeed(&["connections", &url, "--topic", "news", "--close"]);
+    while peer.next_frame().is_some() {}
+    let deadline = Instant::now() + PATIENCE;
+    while rows(&["connections"]).len() > 1 {
+        assert!(Instant::now() < deadline, "the connection is still listed");
+    }
+    drop(neighbour);
+    let (code, _, stderr) = run(&["connections", &url, "--close"]);
+    assert_eq!((code, stderr.contains("--address, --user or --topic")), (Some(2), true), "{stderr}");
+}
+
+#[test]
 fn top_shows_what_the_metrics_count() {
     let file = config_file("top");
     let server = Server::start(&["--config", file.to_str().expect("a path of UTF-8")]);
     let url = server.control_url("");
     let json: Value = serde_json::from_str(&succeed(&["top", &url, "--once", "--json"])).expect("a JSON object");
     assert_eq!((&json["ready"], &json["connections"]), (&json!(true), &json!(0.0)), "{json}");
-    assert_eq!(
-        (json["shards"].as_array().map(Vec::len), json["namespaces"].as_array().map(Vec::len)),
-        (Some(2), Some(2))
-    );
+    assert_eq!(json["shards"].as_array().map(Vec::len), Some(2), "{json}");
+    let namespaces = json["namespaces"].as_array().expect("a list");
+    assert!(namespaces.iter().any(|namespace| namespace["namespace"] == "chat"), "{json}");
     let text = succeed(&["top", &url, "--once"]);
     for part in ["ready", "connections", "fan-out", "shard", "chat"] {
         assert!(text.contains(part), "{part} is missing in {text}");

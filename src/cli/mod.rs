@@ -7,12 +7,14 @@ mod config;
 mod doctor;
 mod drain;
 mod generate;
+mod lists;
 mod log;
 mod network;
 mod publish;
 mod reload;
 mod serve;
 mod subscribe;
+mod token;
 mod top;
 mod version;
 
@@ -48,6 +50,9 @@ enum Command {
     Reload(reload::ReloadArguments),
     Drain(drain::DrainArguments),
     Top(top::TopArguments),
+    Connections(lists::ConnectionsArguments),
+    Topics(lists::TopicsArguments),
+    Token(token::TokenArguments),
     Version(version::VersionArguments),
     #[command(hide = true)]
     Completions(generate::CompletionsArguments),
@@ -68,6 +73,9 @@ pub fn run() -> ExitCode {
             Command::Reload(arguments) => reload::run(arguments),
             Command::Drain(arguments) => drain::run(arguments),
             Command::Top(arguments) => top::run(arguments),
+            Command::Connections(arguments) => lists::connections(arguments),
+            Command::Topics(arguments) => lists::topics(arguments),
+            Command::Token(arguments) => token::run(arguments),
             Command::Version(arguments) => version::run(arguments),
             Command::Completions(arguments) => generate::completions(arguments),
             Command::Man(arguments) => generate::man(arguments),
@@ -155,6 +163,14 @@ fn header(text: &str) -> Result<(String, String), String> {
     Ok((name.trim().to_owned(), value.trim().to_owned()))
 }
 
+/// A duration in seconds of the command line: `30s`, `15m`, `12h` or `7d`.
+fn duration_s(text: &str) -> Result<u64, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600), ("d", 86_400)];
+    let unit = units.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, *seconds)));
+    let duration = unit.and_then(|(count, seconds)| count.parse::<u64>().ok()?.checked_mul(seconds));
+    duration.filter(|seconds| *seconds > 0).ok_or_else(|| "must be a number and s, m, h or d, as in 15m".to_owned())
+}
+
 /// The first line of a file: a key or a token.
 fn first_line(file: &Path) -> Result<String, String> {
     let text = fs::read_to_string(file).map_err(|error| format!("{}: cannot be read: {error}", file.display()))?;
@@ -173,6 +189,16 @@ mod tests {
         assert_eq!(first_line(Path::new("Cargo.toml")), Ok("[workspace]".to_owned()));
         assert!(first_line(Path::new("/dev/null")).unwrap_err().contains("first line"));
         assert!(first_line(Path::new("nowhere")).unwrap_err().starts_with("nowhere: cannot be read"));
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        let rows = [("30s", Some(30)), ("15m", Some(900)), ("12h", Some(43_200)), ("7d", Some(604_800))];
+        for (text, seconds) in
+            rows.into_iter().chain(["", "5", "s", "-1s", "0s", "1.5h", "99999999999999999d"].map(|text| (text, None)))
+        {
+            assert_eq!(duration_s(text).ok(), seconds, "{text}");
+        }
     }
 
     #[test]
