@@ -68,7 +68,7 @@ fn a_stopped_client_is_the_bottleneck_in_every_scenario() {
     }
 }
 
-/// A control group with a quota of 30 % of a CPU, if this test may make one. Removed with it.
+/// A control group with a quota of 5 % of a CPU, if this test may make one. Removed with it.
 struct Quota(String);
 
 impl Quota {
@@ -76,7 +76,7 @@ impl Quota {
         let name = format!("loadgen-test-{}", std::process::id());
         // The second and the first version of control groups.
         for (root, file, quota) in
-            [("/sys/fs/cgroup", "cpu.max", "30000 100000"), ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "30000")]
+            [("/sys/fs/cgroup", "cpu.max", "5000 100000"), ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "5000")]
         {
             let directory = format!("{root}/{name}");
             if std::fs::create_dir(&directory).is_err() {
