@@ -1,4 +1,4 @@
-//! `ringfeed sub`, `pub` and `config check` as a newcomer meets them, and the examples of the README.
+//! `ringfeed sub`, `pub` and `config check` as a newcomer meets them, and the examples of the pages.
 
 mod support;
 
@@ -187,17 +187,32 @@ fn log_lines_say_who_was_rejected_and_why_at_a_bounded_rate() {
     assert!((10..40).contains(&without_key.len()), "{} lines", without_key.len());
 }
 
-/// The blocks of the README in this language.
-fn readme_blocks(language: &str) -> Vec<String> {
-    let text = fs::read_to_string(repository("README.md")).expect("the README");
-    let blocks = text.split("\n```").collect::<Vec<_>>();
-    let blocks = blocks.iter().filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
-    blocks.map(str::to_owned).collect()
+/// The pages with configurations and examples, in the order of reading.
+const PAGES: [&str; 8] = [
+    "README.md",
+    "docs/configuring.md",
+    "docs/delivery.md",
+    "docs/publishing.md",
+    "docs/tokens.md",
+    "docs/tls.md",
+    "docs/proxies.md",
+    "docs/centrifugo.md",
+];
+
+/// The blocks of the pages in this language.
+fn blocks_of_the_pages(language: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for page in PAGES {
+        let text = fs::read_to_string(repository(page)).expect("a page");
+        let blocks = text.split("\n```").filter_map(|block| block.strip_prefix(language)?.strip_prefix('\n'));
+        found.extend(blocks.map(str::to_owned));
+    }
+    found
 }
 
 #[test]
-fn configurations_of_the_readme_are_good() {
-    let blocks = readme_blocks("toml");
+fn configurations_of_the_pages_are_good() {
+    let blocks = blocks_of_the_pages("toml");
     assert!(blocks.len() >= 2, "{blocks:?}");
     for block in blocks {
         let (code, stdout, stderr) = sh("ringfeed config check -", &block);
@@ -228,18 +243,19 @@ fn shape(line: &str) -> Value {
     value
 }
 
-/// A server with the README's first configuration runs its examples one after the other, and answers as printed there.
+/// A server with the first configuration of the pages runs their examples one after the other, and answers as printed
+/// there.
 #[test]
-fn examples_of_the_readme_answer_as_printed() {
-    let config = target_dir("commands").join("readme.toml");
-    fs::write(&config, &readme_blocks("toml")[0]).expect("the target directory can be written to");
+fn examples_of_the_pages_answer_as_printed() {
+    let config = target_dir("commands").join("pages.toml");
+    fs::write(&config, &blocks_of_the_pages("toml")[0]).expect("the target directory can be written to");
     let server = Server::start(&["--config", config.to_str().expect("a path of UTF-8")]);
     let here = |text: &str| {
         let text = text.replace("127.0.0.1:8000", &server.data.to_string());
         text.replace("127.0.0.1:8001", &server.control.to_string())
     };
     let mut count = 0;
-    for block in readme_blocks("text") {
+    for block in blocks_of_the_pages("text") {
         let examples = block.split("$ ").skip(1).filter(|example| example.contains("http"));
         for example in examples {
             // A command goes on after a bar or a backslash.
