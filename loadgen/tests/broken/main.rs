@@ -545,11 +545,11 @@ fn a_run_in_which_nothing_is_measured_is_not_clean() {
 
 #[test]
 fn a_schedule_that_is_over_needs_no_cpu_time() {
-    // Half of the time passes after the end of the schedule.
+    // Two thirds of the time pass after the end of the schedule: a client that did not sleep would use a whole CPU.
     let server = Server::start(Fault::Stalls(50, Duration::from_secs(1)));
     let run = fan_out("drained", &server, &["--duration", "500ms"]);
     assert!(run.faults().is_empty(), "{}", run.text);
-    assert!(run.report["client_cpus"].as_f64() < Some(0.35), "{}", run.text);
+    assert!(run.report["client_cpus"].as_f64() < Some(0.65), "{}", run.text);
     let ticks = run.report["history"]["ticks"].as_array().expect("a history");
     let tick_s = run.report["history"]["tick_s"].as_f64().unwrap();
     let in_ticks: f64 = ticks.iter().map(|tick| tick["per_second"].as_f64().unwrap() * tick_s).sum();
