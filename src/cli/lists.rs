@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -12,24 +11,10 @@ use clap::{Args, ValueEnum, value_parser};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 
-use super::network::NetworkArguments;
-use super::publish::key_field;
-use super::{bad_input, failed, runtime};
-use crate::client::{ClientError, HttpClient};
+use super::bad_input;
+use super::server::ServerArguments;
+use crate::client::{ClientError, HttpClient, printable};
 use crate::limits::LIST_ROWS_MAX;
-
-/// Where the server is.
-#[derive(Args, Debug)]
-struct ServerArguments {
-    /// The server's control port
-    #[arg(default_value = "http://127.0.0.1:8001")]
-    url: String,
-    /// A file with the key of the control port in its first line; or else RINGFEED_API_KEY has the key
-    #[arg(long, value_name = "FILE")]
-    key_file: Option<PathBuf>,
-    #[command(flatten)]
-    network: NetworkArguments,
-}
 
 /// Lists the connections of a running server: all, or those of an address, a user or a topic.
 ///
@@ -106,7 +91,7 @@ pub(super) fn connections(arguments: ConnectionsArguments) -> ExitCode {
         return bad_input("--close closes connections by one choice: --address, --user or --topic");
     }
     let ConnectionsArguments { server, slow, close, limit, json, .. } = arguments;
-    with_server(server, async |server| {
+    server.run(async |server| {
         let rows = match slow {
             true => {
                 let answer = server.get(&format!("/connections/slow?count={limit}")).await?;
@@ -118,7 +103,7 @@ pub(super) fn connections(arguments: ConnectionsArguments) -> ExitCode {
         if let Some((name, value)) = chosen.first().filter(|_| close) {
             let body = Bytes::from(json!({ *name: value }).to_string());
             let answer = server.post("/api/disconnect", "application/json", body).await?;
-            eprintln!("disconnect {name} {value}: {}", String::from_utf8_lossy(&answer).trim_end());
+            eprintln!("disconnect {name} {value}: {}", printable(&answer));
         }
         Ok(())
     })
@@ -127,7 +112,7 @@ pub(super) fn connections(arguments: ConnectionsArguments) -> ExitCode {
 pub(super) fn topics(arguments: TopicsArguments) -> ExitCode {
     let TopicsArguments { server, pattern, sort, rates, limit, json } = arguments;
     let chosen: Vec<(&str, String)> = pattern.into_iter().map(|pattern| ("match", pattern)).collect();
-    with_server(server, async |server| {
+    server.run(async |server| {
         let path = "/admin/topics";
         let before = match rates {
             true => pages(server, path, "topics", &chosen, limit as usize).await?,
@@ -152,28 +137,6 @@ pub(super) fn topics(arguments: TopicsArguments) -> ExitCode {
         print(&rows, json, if rates { TOPIC_RATE_COLUMNS } else { TOPIC_COLUMNS });
         Ok(())
     })
-}
-
-/// Runs `act` with a connection to the server.
-fn with_server(
-    arguments: ServerArguments,
-    act: impl AsyncFnOnce(&mut HttpClient) -> Result<(), ClientError>,
-) -> ExitCode {
-    let (key, runtime) = match (key_field(arguments.key_file.as_deref()), runtime()) {
-        (Ok(key), Ok(runtime)) => (key, runtime),
-        (Err(text), _) | (_, Err(text)) => return bad_input(&text),
-    };
-    let headers: Vec<_> = key.into_iter().collect();
-    let network = arguments.network.network();
-    let done = runtime.block_on(async {
-        let mut server = HttpClient::connect(&arguments.url, &headers, network).await?;
-        act(&mut server).await
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error @ (ClientError::Url(_) | ClientError::Header(_))) => bad_input(&error.to_string()),
-        Err(error) => failed(&error.to_string()),
-    }
 }
 
 /// Reads pages of a list until there are `limit` rows, or no more.

@@ -13,6 +13,7 @@ mod network;
 mod publish;
 mod reload;
 mod serve;
+mod server;
 mod subscribe;
 mod token;
 mod top;

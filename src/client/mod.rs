@@ -58,6 +58,7 @@ pub use dial::{ClientTls, Network, ProxyChoice};
 pub use error::{ClientError, UrlError};
 pub use http::HttpClient;
 pub use publish::HttpPublisher;
+pub(crate) use refusal::printable;
 pub use sub::{Sub, sub};
 
 /// What a client may be told before it connects.

@@ -56,7 +56,7 @@ pub(super) fn redirected(to: &str) -> String {
 }
 
 /// The text without what would control a terminal.
-pub(super) fn printable(body: &[u8]) -> String {
+pub(crate) fn printable(body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text: String = text.chars().filter(|character| *character == '\n' || !character.is_control()).collect();
     text.trim_end().to_owned()
