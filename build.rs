@@ -1,4 +1,4 @@
-//! Finds out what is built, for `ringfeed_build_info` and `ringfeed version`.
+//! Collects the revision, the target and the compiler of this build, for `ringfeed_build_info` and `ringfeed version`.
 
 use std::env;
 use std::process::Command;

@@ -158,7 +158,7 @@
 //! |---|---|---|
 //! | 0 | [`limits`] | every bound, its unit and why |
 //! | 0 | `counts` | numbers and histograms that one thread counts and others read |
-//! | 0 | `version` | what this program was built from |
+//! | 0 | `version` | the version, revision, target and compiler of this build |
 //! | 0 | `log` | how many log lines clients can cause |
 //! | 0 | [`simd`] | kernels on slices: unmasking, UTF-8 |
 //! | 1 | [`proto`] | RFC 6455 and RFC 7692 as a sans-IO core, both roles |

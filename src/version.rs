@@ -1,4 +1,4 @@
-//! What this program was built from, as `build.rs` found it.
+//! The version, revision, target and compiler of this build; `build.rs` collects them.
 
 /// The version of the package.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");

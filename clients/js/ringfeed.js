@@ -81,7 +81,7 @@ class Store {
   }
 }
 
-/** What a topic comes to: its newest message, the last ones, the newest of each key, or who is there. */
+/** A topic's value: its newest message, its last messages, the newest of each key, or its present clients. */
 class Variable extends Store {
   state = "waiting";
   reason = null;

@@ -124,8 +124,8 @@ pub(super) struct ServeArguments {
     /// Serve /echo, which sends every message back
     #[arg(long)]
     echo: bool,
-    /// Serve the demo pages at /demo/ and publish what they show: this host's figures to the topic `demo`, and more to
-    /// topics whose names begin with `demo-`, some of which any page may publish to
+    /// Serve the demo pages at /demo/ and publish their data: this host's figures to the topic `demo`, the rest to
+    /// topics whose names begin with `demo-`. Any page may publish to some of these
     #[arg(long)]
     demo: bool,
 }

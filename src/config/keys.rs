@@ -174,8 +174,8 @@ const SERVER: &[Key] = &[
     Key {
         name: "socket_notsent_bytes",
         takes: ValueKind::Whole(1, COUNT),
-        about: "Bytes that the kernel takes for a connection and has not sent yet: what waits beyond that can still be\n\
-                dropped or conflated.",
+        about: "Maximum unsent bytes of a connection in the kernel. The rest of its backlog stays in the server, which can\n\
+                still drop or conflate it.",
     },
     Key {
         name: "handshake_timeout_ms",
@@ -215,8 +215,8 @@ const SERVER: &[Key] = &[
     Key {
         name: "trusted_proxies",
         takes: ValueKind::Proxies,
-        about: "Proxies whose word on a client's address counts: a list of addresses and networks, as \"10.0.0.0/8\",\n\
-                and \"unix:\" for the peers of Unix sockets.",
+        about: "Proxies that the server believes about a client's address: a list of addresses and networks, as\n\
+                \"10.0.0.0/8\", and \"unix:\" for the peers of Unix sockets.",
     },
     Key {
         name: "forwarded_header",
@@ -228,9 +228,9 @@ const SERVER: &[Key] = &[
     Key {
         name: "demo",
         takes: ValueKind::Switch,
-        about: "Serve the demo pages at /demo/, and publish what they show: this host's figures to the topic demo, and to\n\
-                topics whose names begin with demo-, some of which any page may publish to. Where messages_per_second_max\n\
-                is 0, it is 200 then.",
+        about: "Serve the demo pages at /demo/, and publish their data: this host's figures to the topic demo, the rest to\n\
+                topics whose names begin with demo-. Any page may publish to some of these. messages_per_second_max is\n\
+                then 200 instead of 0.",
     },
 ];
 

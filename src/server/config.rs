@@ -26,7 +26,7 @@ pub struct ServerConfig {
     pub handshakes_per_second: u64,
     /// Maximum number of connections from one IPv4 address or one IPv6 /64 network; 0 is no limit.
     pub connections_per_address_max: u32,
-    /// Proxies whose word on a client's address counts.
+    /// Proxies that the server believes about a client's address.
     pub trusted_proxies: TrustedProxies,
     /// The header field in which they state it, unless they speak the PROXY protocol.
     pub forwarded_header: ForwardedHeader,
