@@ -5,26 +5,21 @@
 
 use std::net::SocketAddr;
 
-use hyper::Request;
+use super::access::Right;
 
-/// The peer of the request, as an extension of it.
+/// The sender of a request to the control port.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Operator(pub(super) SocketAddr);
-
-impl Operator {
-    /// The operator who has sent a request, if the server knows the peer.
-    pub(super) fn of<B>(request: &Request<B>) -> Option<Operator> {
-        request.extensions().get().copied()
-    }
+pub(super) struct Operator {
+    pub(super) peer: SocketAddr,
+    pub(super) right: Right,
 }
 
 /// Logs an action without an object.
-pub(super) fn log(operator: Option<Operator>, action: &str) {
+pub(super) fn log(operator: Operator, action: &str) {
     log_for(operator, action, "", "", "");
 }
 
 /// Logs an action: for the connections of a user, one connection of these, or a channel. An empty text names nobody.
-pub(super) fn log_for(operator: Option<Operator>, action: &str, user: &str, client: &str, channel: &str) {
-    let operator = operator.map_or_else(|| "unknown".to_owned(), |operator| operator.0.to_string());
-    tracing::info!(operator, action, user, client, channel, "operator's action");
+pub(super) fn log_for(operator: Operator, action: &str, user: &str, client: &str, channel: &str) {
+    tracing::info!(operator = operator.peer.to_string(), action, user, client, channel, "operator's action");
 }

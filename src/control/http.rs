@@ -96,8 +96,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, 
         Ok(stream) => stream,
         Err(ended) => return place.end(ended),
     };
-    let service = service_fn(|mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Operator(peer));
+    let service = service_fn(|request: Request<Incoming>| {
         let is_granted = state.access.borrow().right(request.headers()) > Right::Nothing;
         place.on_request(is_granted);
         let state = &state;
@@ -107,7 +106,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, 
                 tokio::task::yield_now().await;
             }
             let (route, start) = (Route::of(request.uri().path()).map_or("unknown", Route::label), Instant::now());
-            let answer = respond(state, request).await;
+            let answer = respond(state, request, peer).await;
             state.requests.count(route, answer.status(), start.elapsed());
             log_rejected(peer, answer.status());
             Ok::<_, Infallible>(answer)
@@ -249,12 +248,13 @@ impl<'a> Route<'a> {
     }
 }
 
-/// Answers one request.
-async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>) -> Answer {
+/// Answers one request of `peer`.
+async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>, peer: SocketAddr) -> Answer {
     if let Err(refused) = guard::check(request.version(), request.headers(), &state.access.borrow()) {
         return text(refused.status(), refused.reason());
     }
     let right = state.access.borrow().right(request.headers());
+    let operator = Operator { peer, right };
     // A copy, since the handlers take the request apart for its body.
     let uri = request.uri().clone();
     let route = Route::of(uri.path());
@@ -289,16 +289,16 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         Route::Metrics => metrics::get(state, request.headers()).await,
         Route::Slowest => slowest::get(state, uri.query()).await,
         Route::Reload => {
-            audit::log(Operator::of(&request), "reload");
+            audit::log(operator, "reload");
             reload::post(state)
         }
         Route::Drain => {
-            audit::log(Operator::of(&request), "drain");
+            audit::log(operator, "drain");
             super::request_drain(state)
         }
         Route::Stream => stream::post(state, request),
         Route::Publish(path) => publish::post(state, path, request).await,
-        Route::Api(method) => api::post(state, method, request, right).await,
+        Route::Api(method) => api::post(state, method, request, operator).await,
     }
 }
 
@@ -325,7 +325,7 @@ mod tests {
         }
         let request = request.body(Full::new(Bytes::new())).unwrap();
         tokio_uring::start(async {
-            let (parts, body) = respond(state, request).await.into_parts();
+            let (parts, body) = respond(state, request, SocketAddr::from(([127, 0, 0, 1], 1))).await.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let allow = parts.headers.get(ALLOW).map(|value| value.to_str().unwrap().to_owned());
             (parts.status.as_u16(), allow, String::from_utf8(body.to_vec()).unwrap())

@@ -35,9 +35,9 @@ pub(super) async fn post<B: Body<Data = Bytes>>(
     state: &State,
     method: &str,
     request: Request<B>,
-    right: Right,
+    operator: Operator,
 ) -> Answer {
-    let operator = Operator::of(&request);
+    let right = operator.right;
     let by_status = request.headers().get(ERROR_MODE).is_some_and(|mode| mode == "transport");
     let body = match body::read(request.into_body(), API_BYTES_MAX).await {
         Ok(body) if body.trim_ascii().is_empty() => Bytes::from_static(b"{}"),
@@ -75,7 +75,7 @@ pub(super) async fn post<B: Body<Data = Bytes>>(
 }
 
 /// Logs a call that acts on clients or histories.
-fn log(operator: Option<Operator>, call: &Call<'_>) {
+fn log(operator: Operator, call: &Call<'_>) {
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let (action, user, client, channel) = match call {
         Call::Disconnect(call) => {

@@ -1,6 +1,7 @@
 //! Requests as they come over HTTP, and what shards and callers get of them.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -10,18 +11,21 @@ use serde_json::{Value, json};
 use super::post;
 use crate::buf::ConnId;
 use crate::control::access::Right;
+use crate::control::audit::Operator;
 use crate::control::fake::Shards;
 use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{API_BYTES_MAX, HISTORY_ANSWER_MAX, KEY_BYTES_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::{CloseCode, MessageKind};
 use crate::topics::{Epoch, HistoryQuery, Position, Query, TopicName};
 
+const OPERATOR: Operator = Operator { peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1), right: Right::All };
+
 /// Calls a method with this body: status and body of the answer.
 fn call_raw(shards: &Shards, method: &str, body: impl Into<Bytes>) -> (u16, String) {
     let state = shards.state();
     let request = Request::new(Full::new(body.into()));
     tokio_uring::start(async {
-        let (parts, body) = post(&state, method, request, Right::All).await.into_parts();
+        let (parts, body) = post(&state, method, request, OPERATOR).await.into_parts();
         let body = body.collect().await.unwrap().to_bytes();
         (parts.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
     })
@@ -41,7 +45,7 @@ fn the_status_tells_the_error_to_clients_that_want_that() {
     for (body, status) in rows {
         let request = Request::builder().header("X-Centrifugo-Error-Mode", "transport").body(Full::new(body.into()));
         let request: Request<Full<Bytes>> = request.unwrap();
-        let response = tokio_uring::start(post(&state, "publish", request, Right::All));
+        let response = tokio_uring::start(post(&state, "publish", request, OPERATOR));
         assert_eq!(response.status().as_u16(), status, "{body}");
     }
 }
