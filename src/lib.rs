@@ -57,6 +57,7 @@
 //! | reply later, or from another thread | [`Handle`] | `examples/lookup.rs` |
 //! | publish from another thread, with back-pressure | [`Publisher`] | `examples/ticker.rs` |
 //! | speak a protocol of your own on TCP, without HTTP | [`gateway::Protocol`] | `examples/lengths.rs` |
+//! | answer STOMP's `/app` destinations | [`gateway::stomp::Application`] | `examples/greetings.rs` |
 //! | stop gracefully | [`Server::shutdown`] | `examples/ticker.rs` |
 //! | test a handler without sockets or waiting | `testing`, with the feature of that name | all of them |
 //!

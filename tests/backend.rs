@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use ringfeed::gateway::Readers;
 use ringfeed::gateway::centrifuge::{
-    Backend, BackendAnswer, BackendCall, BackendResult, CallKind, Centrifuge, CentrifugeConfig, Later, Responder,
-    SubscriptionOptions,
+    Backend, BackendAnswer, BackendCall, BackendMessage, BackendResult, CallKind, Centrifuge, CentrifugeConfig, Later,
+    Responder, SubscriptionOptions,
 };
+use ringfeed::gateway::stomp::Stomp;
 use ringfeed::testing::{Received, TestClient, TestServer};
 use ringfeed::topics::Allowed;
 use ringfeed::{Namespace, Namespaces, ServerConfig};
@@ -317,4 +319,136 @@ fn an_answer_at_once_needs_no_other_turn() {
     assert!(reply(&mut client)["connect"].is_object());
     assert_eq!(reply(&mut client), json!({"id": 2, "unsubscribe": {}}));
     assert!(world.backend.is_idle());
+}
+
+/// A server of STOMP whose application is the backend, and a client of `user` that is subscribed to `/topic/x`.
+fn stomp_world() -> (World, TestClient) {
+    let backend = Arc::new(Patient::default());
+    let namespace = Namespace { publish: Allowed::Backend, ..Namespace::default() };
+    let namespaces = Arc::new(Namespaces::new(namespace, Vec::new()));
+    let mut server_config = ServerConfig { namespaces: namespaces.clone(), ..ServerConfig::default() };
+    server_config.keep_alive.ping_interval_ms = 0;
+    let stomp = Stomp::new(Readers::new(namespaces)).with_backend(Some(backend.clone()));
+    let server = TestServer::builder().config(server_config).shards(2).route("/s", move || stomp.clone()).start();
+    let mut client = server.connect_with("/s", &[], &[("Cookie", "id=1")]).unwrap();
+    client.send("CONNECT\naccept-version:1.2\nhost:a\n\n\0");
+    assert!(frame(&mut client).starts_with("CONNECTED\n"));
+    client.send("SUBSCRIBE\nid:0\ndestination:/topic/x\nreceipt:r\n\n\0");
+    assert_eq!(frame(&mut client), "RECEIPT\nreceipt-id:r\n\n");
+    (World { server, backend }, client)
+}
+
+/// The next frame, without its NUL.
+fn frame(client: &mut TestClient) -> String {
+    match client.receive() {
+        Some(Received::Text(text)) => text.trim_end_matches('\0').to_owned(),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn message(destination: &str, is_for_session: bool, data: &'static str) -> BackendMessage {
+    let (headers, data) = (vec![("kind".to_owned(), "a:b".to_owned())], data.into());
+    BackendMessage { destination: destination.into(), is_for_session, headers, data }
+}
+
+#[test]
+fn frames_to_the_application_are_answered_one_at_a_time_and_in_order() {
+    let (World { server, backend }, mut client) = stomp_world();
+    client.send("SUBSCRIBE\nid:1\ndestination:/user/queue/own\n\n\0");
+    client.send("SEND\ndestination:/app/a\nx:1\nreceipt:ra\n\n[1]\0SEND\ndestination:/app/b\nreceipt:rb\n\nno JSON\0");
+    client.send("SUBSCRIBE\nid:2\ndestination:/app/c\nreceipt:rc\n\n\0");
+    let (call, responder) = backend.take();
+    assert!(backend.is_idle(), "the next frame waits");
+    assert_eq!((call.kind, call.protocol, call.transport), (CallKind::Rpc, "stomp", "websocket"));
+    assert_eq!((call.method.as_deref(), &call.data[..], &*call.headers[0].1), (Some("/app/a"), &b"[1]"[..], "id=1"));
+    assert_eq!(call.frame, Some(("SEND", vec![("x".to_owned(), "1".to_owned())])));
+    let to = vec![message("/topic/x", false, "{\"n\":1}"), message("/user/queue/own", true, "mine")];
+    responder.answer(BackendAnswer::result(BackendResult {
+        to,
+        data: "no subscription".into(),
+        ..BackendResult::default()
+    }));
+    server.settle();
+    let frames = [frame(&mut client), frame(&mut client), frame(&mut client)];
+    assert!(frames.contains(&"RECEIPT\nreceipt-id:ra\n\n".to_owned()), "{frames:?}");
+    let own =
+        "MESSAGE\nsubscription:1\nmessage-id:app-1\ndestination:/user/queue/own\ncontent-length:4\nkind:a\\cb\n\nmine";
+    assert!(frames.contains(&own.to_owned()), "{frames:?}");
+    let is_publication =
+        |frame: &String| frame.contains("subscription:0\n") && frame.ends_with("kind:a\\cb\n\n{\"n\":1}");
+    assert!(frames.iter().any(is_publication), "{frames:?}");
+    let (call, responder) = backend.take();
+    let json: Value = serde_json::from_slice(&call.to_json()).unwrap();
+    assert_eq!(
+        (&json["method"], &json["command"], &json["encoding"]),
+        (&json!("/app/b"), &json!("SEND"), &json!("binary"))
+    );
+    assert!(backend.is_idle());
+    responder.answer(result());
+    server.settle();
+    assert_eq!(frame(&mut client), "RECEIPT\nreceipt-id:rb\n\n");
+    let (call, responder) = backend.take();
+    assert_eq!((call.frame.unwrap().0, call.method.as_deref()), ("SUBSCRIBE", Some("/app/c")));
+    responder.answer(BackendAnswer::result(BackendResult { data: "\"now\"".into(), ..BackendResult::default() }));
+    server.settle();
+    assert!(frame(&mut client).ends_with("\ncontent-length:5\n\n\"now\""));
+    assert_eq!(frame(&mut client), "RECEIPT\nreceipt-id:rc\n\n");
+}
+
+#[test]
+fn the_backend_decides_on_publications_of_stomp() {
+    let (World { server, backend }, mut client) = stomp_world();
+    client.send("SEND\ndestination:/topic/x\nreceipt:r\n\n1\0");
+    let (call, responder) = backend.take();
+    assert_eq!((call.kind, call.channel.as_deref(), &call.data[..]), (CallKind::Publish, Some("x"), &b"1"[..]));
+    responder.answer(BackendAnswer::result(BackendResult { data: "2".into(), ..BackendResult::default() }));
+    server.settle();
+    let mut frames = [frame(&mut client), frame(&mut client)];
+    frames.sort();
+    assert!(frames[0].starts_with("MESSAGE\n") && frames[0].ends_with("\n\n2"), "{frames:?}");
+    assert_eq!(frames[1], "RECEIPT\nreceipt-id:r\n\n");
+    client
+        .send("BEGIN\ntransaction:t\n\n\0SEND\ndestination:/topic/x\ntransaction:t\n\n3\0COMMIT\ntransaction:t\n\n\0");
+    backend.take().1.answer(result());
+    server.settle();
+    assert!(frame(&mut client).ends_with("\n\n3"));
+    client.send("SEND\ndestination:/topic/x\nreceipt:r\n\n4\0");
+    backend.take().1.answer(BackendAnswer::Error { code: 403, message: "not today".into(), temporary: false });
+    server.settle();
+    let error = frame(&mut client);
+    assert!(
+        error.contains("message:the application rejects the frame\n") && error.contains("receipt-id:r\n"),
+        "{error}"
+    );
+    assert!(error.ends_with("\n\nnot today"), "{error}");
+}
+
+#[test]
+fn a_backend_that_never_answers_costs_the_stomp_client_an_error() {
+    let answers = [None, Some(BackendAnswer::Busy), Some(BackendAnswer::Failed)];
+    for answer in answers {
+        let (World { server, backend }, mut client) = stomp_world();
+        client.send("SEND\ndestination:/app/a\nreceipt:r\n\n1\0SEND\ndestination:/app/b\n\n2\0");
+        let (_, responder) = backend.take();
+        match answer {
+            Some(answer) => responder.answer(answer),
+            None => server.advance(TIMEOUT + Duration::from_millis(200)),
+        }
+        server.settle();
+        let error = frame(&mut client);
+        assert!(error.contains("message:no answer\n") && error.contains("receipt-id:r\n"), "{error}");
+        assert!(matches!(client.receive(), Some(Received::Close(Some(1002), _))));
+        assert!(backend.is_idle(), "the second frame has no call");
+    }
+}
+
+#[test]
+fn a_destination_that_is_not_usable_is_the_applications_error() {
+    let (World { server, backend }, mut client) = stomp_world();
+    client.send("SEND\ndestination:/app/a\n\n1\0");
+    let to = vec![message("/exchange/x", false, "1")];
+    backend.take().1.answer(BackendAnswer::result(BackendResult { to, ..BackendResult::default() }));
+    server.settle();
+    let error = frame(&mut client);
+    assert!(error.contains("message:no answer\n") && error.contains("'/exchange/x'"), "{error}");
 }

@@ -5,6 +5,8 @@
 mod chat;
 #[path = "../examples/echo.rs"]
 mod echo;
+#[path = "../examples/greetings.rs"]
+mod greetings;
 #[path = "../examples/lengths.rs"]
 mod lengths;
 #[path = "../examples/lookup.rs"]

@@ -283,7 +283,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         ServerConfig { events: events.clone().map(|events| Arc::new(events) as _), ..settings.server_config() };
     let namespaces = config.namespaces.clone();
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
-    let (of_feed, of_sse, stomp) = (readers.clone(), readers.clone(), Stomp::new(readers));
+    let (of_feed, of_sse) = (readers.clone(), readers.clone());
+    let stomp = Stomp::new(readers).with_backend(centrifuge.backend.clone());
     let (stomp_at_spring, stomp_on_tcp) = (stomp.clone(), stomp.clone());
     let bridge = match settings.cluster.enabled {
         true => Some(connect_cluster(settings)?),

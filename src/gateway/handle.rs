@@ -130,6 +130,13 @@ impl Handle {
     pub fn is_open(&self) -> bool {
         self.0.is_open()
     }
+
+    /// Names the connection: unique in the server while it is open.
+    #[cfg(feature = "centrifuge")]
+    pub(super) fn name(&self) -> String {
+        let ConnId { slot, generation } = self.0.id;
+        format!("{}-{slot}-{generation}", self.0.origin.shard)
+    }
 }
 
 impl Link {

@@ -17,6 +17,7 @@ mod event;
 mod feed;
 mod handle;
 mod handler;
+mod later;
 mod origin;
 #[cfg(feature = "product")]
 mod page;
@@ -46,6 +47,7 @@ pub use handle::{Handle, SendError};
 pub use handler::{Handler, Identity};
 #[cfg(feature = "centrifuge")]
 pub use handler::{UserAction, UserCommand};
+pub use later::{CallAnswer, Later, Responder};
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 #[cfg(feature = "control")]
 pub(crate) use origin::{is_loopback_origin, is_same_origin};

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::json::{read_reply, send_command};
+use crate::json::{read_reply, send_command, send_text};
 use crate::metrics::total;
 use crate::peer::{Peer, upgrade_request};
 use crate::start;
@@ -211,4 +211,61 @@ fn calls_beyond_the_bound_fail_at_once() {
     assert_eq!(read_reply(&mut first)["error"]["code"], json!(100));
     // The place is free again.
     assert_eq!(call(&mut second, &json!({"id": 3, "rpc": {}}))["error"]["code"], json!(100));
+}
+
+/// A client of STOMP that has connected.
+fn stomp_client(server: &Server) -> Peer {
+    let mut peer = Peer::open(server.data, "/stomp");
+    send_text(&mut peer, "CONNECT\naccept-version:1.2\n\n\0");
+    assert!(next_text(&mut peer).starts_with("CONNECTED\n"));
+    peer
+}
+
+fn next_text(peer: &mut Peer) -> String {
+    String::from_utf8(peer.next_message().1).expect("text")
+}
+
+#[test]
+fn the_backend_answers_frames_of_stomp() {
+    let backend = Backend::start(|_, stream| {
+        respond(stream, r#"{"result":{"to":[{"destination":"/user/queue/own","session":true,"data":{"n":1}}]}}"#)
+    });
+    let server = server("stomp-good.toml", backend.address, backend.address, "");
+    let mut peer = stomp_client(&server);
+    send_text(&mut peer, "SUBSCRIBE\nid:0\ndestination:/user/queue/own\n\n\0");
+    for number in 0..10 {
+        let frame = format!("SEND\ndestination:/app/m\nreceipt:{number}\n\n{number}\0");
+        send_text(&mut peer, &frame);
+    }
+    for number in 0..10 {
+        let message = next_text(&mut peer);
+        assert!(message.starts_with("MESSAGE\nsubscription:0\n") && message.ends_with("\n\n{\"n\":1}\0"), "{message}");
+        assert_eq!(next_text(&mut peer), format!("RECEIPT\nreceipt-id:{number}\n\n\0"));
+        let body = backend.next().body;
+        assert_eq!(
+            (&body["data"], &body["method"], &body["protocol"]),
+            (&json!(number), &json!("/app/m"), &json!("stomp"))
+        );
+    }
+    assert_eq!(outcomes(&server, "rpc", "result"), 10);
+}
+
+/// A client that floods the application has one call at a time; without an answer it is closed, and nobody else.
+#[test]
+fn a_flood_of_frames_to_the_application_is_one_call() {
+    let (decent, hangs) = (Backend::start(good), Backend::start(|_, _| Ok(true)));
+    let server = server("stomp-hangs.toml", decent.address, hangs.address, "");
+    let mut neighbour = Peer::open(server.data, "/echo");
+    let mut peer = stomp_client(&server);
+    for _ in 0..1000 {
+        send_text(&mut peer, "SEND\ndestination:/app/m\n\n1\0");
+    }
+    hangs.next();
+    neighbour.expect_echo("undisturbed");
+    let error = next_text(&mut peer);
+    assert!(error.contains("message:no answer\n"), "{error}");
+    peer.expect_close(1002);
+    assert_eq!(outcomes(&server, "rpc", "timeout"), 1);
+    assert_eq!(total(&server, "ringfeed_backend_calls_total", "kind=\"rpc\""), 1);
+    assert_eq!(total(&server, "ringfeed_stomp_errors_total", "no_answer"), 1);
 }

@@ -108,6 +108,9 @@ pub(crate) static QUICKSTART_DRIVER: LazyLock<Client> = LazyLock::new(|| node("q
 /// Node.js steering a browser through the demo pages.
 pub(crate) static DEMO_DRIVER: LazyLock<Client> = LazyLock::new(|| node("demo.js"));
 
+/// Node.js steering a browser through the page of `examples/greetings.rs`.
+pub(crate) static GREETINGS_DRIVER: LazyLock<Client> = LazyLock::new(|| node("greetings.js"));
+
 /// Node.js with the library of `clients/js`.
 pub(crate) static RINGFEED_NODE: LazyLock<Client> = LazyLock::new(|| node("ringfeed_js.js"));
 

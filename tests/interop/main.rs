@@ -14,6 +14,7 @@ mod centrifuge;
 mod clients;
 mod demo;
 mod emulated;
+mod greetings;
 mod proxy;
 mod ringfeed_js;
 mod stomp;

@@ -179,14 +179,7 @@ impl Call<'_, '_> {
 
     fn publish_as(&mut self, id: u32, mut draft: Draft, result: Option<&BackendResult>) {
         if let Some(result) = result {
-            if !result.data.is_empty() {
-                draft.is_text = std::str::from_utf8(&result.data).is_ok();
-                draft.payload = result.data.clone();
-            }
-            draft.skip_history = result.skip_history;
-            draft.tags = Some(result.tags.clone().into_boxed_slice()).filter(|tags| !tags.is_empty());
-            let key = Some(&*result.idempotency_key).filter(|key| !key.is_empty());
-            draft.idempotency_key = key.map(Into::into);
+            result.apply_to(&mut draft);
         }
         self.submit_publish(id, draft);
     }

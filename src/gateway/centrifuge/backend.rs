@@ -3,9 +3,9 @@
 //!
 //! The calls, their fields and their answers are those of Centrifugo's proxies.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,8 +14,14 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::gateway::{Handle, SendError};
-use crate::limits::{HANDLE_RETRY_MS, HANDLE_RETRY_TIMES};
+use crate::gateway::{CallAnswer, Get, later};
+use crate::topics::Draft;
+
+/// Makes the [`Responder`] of a call.
+pub type Later = later::Later<BackendAnswer>;
+
+/// Answers one call. Dropping it without an answer is [`BackendAnswer::Failed`].
+pub type Responder = later::Responder<BackendAnswer>;
 
 /// Answers calls: over HTTP, or in Rust.
 ///
@@ -84,9 +90,9 @@ pub struct BackendCall {
     pub kind: CallKind,
     /// The connection's name.
     pub client: String,
-    /// The transport: `websocket`, `http_stream` or `sse`.
+    /// The transport: `websocket`, `http_stream`, `sse` or `tcp`.
     pub transport: &'static str,
-    /// The client's encoding: `json` or `protobuf`.
+    /// The client's encoding: `json` or `protobuf`; or its protocol: `stomp`.
     pub protocol: &'static str,
     /// The header fields of the client's handshake that the backend [wants](Backend::wants_header).
     pub headers: Arc<[(Box<str>, Box<str>)]>,
@@ -100,8 +106,10 @@ pub struct BackendCall {
     pub channels: Vec<String>,
     /// The channel of a subscribe, sub_refresh or publish call.
     pub channel: Option<String>,
-    /// The method of an rpc call.
+    /// The method of an rpc call; the destination of a STOMP frame.
     pub method: Option<String>,
+    /// The command of a STOMP frame, and its header fields.
+    pub frame: Option<(&'static str, Vec<(String, String)>)>,
     /// What the client has sent: JSON, or any bytes from Protobuf clients.
     pub data: Bytes,
     /// What the backend itself has attached to the connection: JSON, or empty.
@@ -161,6 +169,21 @@ pub struct BackendResult {
     pub tags: Vec<(String, String)>,
     /// As [`Draft::idempotency_key`](crate::topics::Draft::idempotency_key).
     pub idempotency_key: String,
+    /// Messages that a STOMP frame to the application causes.
+    pub to: Vec<BackendMessage>,
+}
+
+/// A message of the application.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BackendMessage {
+    /// The destination in STOMP, as `/topic/prices`.
+    pub destination: String,
+    /// Whether only the client of the call receives it, on its subscriptions to the destination.
+    pub is_for_session: bool,
+    /// Header fields.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub data: Bytes,
 }
 
 /// Options of a server-side subscription.
@@ -172,21 +195,6 @@ pub struct SubscriptionOptions {
     pub info: Bytes,
     /// For the client.
     pub data: Bytes,
-}
-
-/// Makes the [`Responder`] of a call.
-#[derive(Debug)]
-pub struct Later {
-    handle: Handle,
-    request_id: u32,
-}
-
-/// Answers one call, from any thread but a shard's. Dropping it without an answer is [`BackendAnswer::Failed`].
-#[derive(Debug)]
-pub struct Responder {
-    /// `None` once it has answered.
-    handle: Option<Handle>,
-    request_id: u32,
 }
 
 impl CallKind {
@@ -218,64 +226,40 @@ impl CallKind {
     }
 }
 
-impl Later {
-    pub(super) fn new(handle: Handle, request_id: u32) -> Later {
-        Later { handle, request_id }
-    }
-
-    /// The responder.
-    pub fn responder(self) -> Responder {
-        Responder { handle: Some(self.handle), request_id: self.request_id }
+impl BackendResult {
+    /// Changes a publication as the result of its publish call says.
+    pub(in crate::gateway) fn apply_to(&self, draft: &mut Draft) {
+        if !self.data.is_empty() {
+            draft.is_text = std::str::from_utf8(&self.data).is_ok();
+            draft.payload = self.data.clone();
+        }
+        draft.skip_history = self.skip_history;
+        if !self.tags.is_empty() {
+            draft.tags = Some(self.tags.clone().into_boxed_slice());
+        }
+        let key = Some(&*self.idempotency_key).filter(|key| !key.is_empty());
+        draft.idempotency_key = key.map(Into::into);
     }
 }
 
-impl Responder {
-    /// Answers. Waits some milliseconds where the shard's queue is full.
-    pub fn answer(mut self, answer: BackendAnswer) {
-        self.send_patiently(answer);
-    }
-
-    /// Answers unless the shard's queue is full: then try again some milliseconds later.
-    ///
-    /// # Errors
-    /// The responder itself: the queue is full.
-    pub fn try_answer(mut self, answer: &Arc<BackendAnswer>) -> Result<(), Responder> {
-        let Some(handle) = self.handle.take() else { return Ok(()) };
-        match handle.reply(self.request_id, answer.clone(), size_of::<BackendAnswer>()) {
-            Err(SendError::Full) => {
-                self.handle = Some(handle);
-                Err(self)
-            }
-            // A connection that has ended needs no answer.
-            Ok(()) | Err(SendError::Closed) => Ok(()),
-        }
-    }
-
-    /// Whether the connection is open, so that an answer matters.
-    pub fn is_wanted(&self) -> bool {
-        self.handle.as_ref().is_some_and(Handle::is_open)
-    }
-
-    fn send_patiently(&mut self, answer: BackendAnswer) {
-        let Some(handle) = self.handle.take() else { return };
-        let answer: Arc<BackendAnswer> = Arc::new(answer);
-        for _ in 0..HANDLE_RETRY_TIMES {
-            if handle.reply(self.request_id, answer.clone(), size_of::<BackendAnswer>()) != Err(SendError::Full) {
-                return;
-            }
-            thread::sleep(Duration::from_millis(HANDLE_RETRY_MS));
-        }
+impl CallAnswer for BackendAnswer {
+    fn failed() -> BackendAnswer {
+        BackendAnswer::Failed
     }
 }
 
-impl Drop for Responder {
-    fn drop(&mut self) {
-        self.send_patiently(BackendAnswer::Failed);
-    }
+/// The header fields of a handshake that calls of the backend contain, in order.
+pub(in crate::gateway) fn wanted_headers(backend: &dyn Backend, request: &Get<'_>) -> Arc<[(Box<str>, Box<str>)]> {
+    let text = |(name, value): (&str, &[u8])| {
+        let name = name.to_ascii_lowercase();
+        let value = std::str::from_utf8(value).ok()?;
+        backend.wants_header(&name).then(|| (name.into(), value.into()))
+    };
+    request.head.headers().filter_map(text).collect()
 }
 
 impl BackendCall {
-    pub(super) fn new(kind: CallKind) -> BackendCall {
+    pub(in crate::gateway) fn new(kind: CallKind) -> BackendCall {
         BackendCall {
             kind,
             client: String::new(),
@@ -288,6 +272,7 @@ impl BackendCall {
             channels: Vec::new(),
             channel: None,
             method: None,
+            frame: None,
             data: Bytes::new(),
             meta: Bytes::new(),
         }
@@ -307,6 +292,11 @@ impl BackendCall {
             channels: &self.channels,
             channel: self.channel.as_deref(),
             method: self.method.as_deref(),
+            command: self.frame.as_ref().map(|(command, _)| *command),
+            headers: self.frame.as_ref().map(|(_, headers)| {
+                // The first of a name counts.
+                headers.iter().rev().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+            }),
             data: data.flatten(),
             b64data: data.is_some_and(|data| data.is_none()).then(|| STANDARD.encode(&self.data)),
             meta: raw_json(&self.meta),
@@ -334,6 +324,10 @@ struct WireCall<'a> {
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     method: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    headers: Option<BTreeMap<&'a str, &'a str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -428,12 +422,14 @@ struct WireResult<'a> {
     b64data: String,
     channels: Option<Vec<String>>,
     #[serde(borrow)]
-    subs: Option<std::collections::BTreeMap<String, WireOptions<'a>>>,
+    subs: Option<BTreeMap<String, WireOptions<'a>>>,
     #[serde(borrow)]
     meta: Option<&'a RawValue>,
     skip_history: bool,
-    tags: Option<std::collections::BTreeMap<String, String>>,
+    tags: Option<BTreeMap<String, String>>,
     idempotency_key: String,
+    #[serde(borrow)]
+    to: Option<Vec<WireMessage<'a>>>,
     #[serde(borrow)]
     caps: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -459,6 +455,17 @@ struct WireOptions<'a> {
     overrides: Option<&'a RawValue>,
     #[serde(borrow)]
     server_tags_filter: Option<&'a RawValue>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, bound(deserialize = "'de: 'a"))]
+struct WireMessage<'a> {
+    destination: String,
+    session: bool,
+    headers: BTreeMap<String, String>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    b64data: String,
 }
 
 impl Default for WireError {
@@ -490,6 +497,18 @@ impl WireResult<'_> {
             skip_history: self.skip_history,
             tags: self.tags.into_iter().flatten().collect(),
             idempotency_key: self.idempotency_key,
+            to: self.to.into_iter().flatten().map(WireMessage::read).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl WireMessage<'_> {
+    fn read(self) -> Result<BackendMessage, BadAnswer> {
+        Ok(BackendMessage {
+            destination: self.destination,
+            is_for_session: self.session,
+            headers: self.headers.into_iter().collect(),
+            data: bytes("b64data", self.data, &self.b64data)?,
         })
     }
 }
@@ -598,6 +617,23 @@ mod tests {
             ..BackendResult::default()
         };
         assert_eq!(read(text), Ok(BackendAnswer::result(expected)));
+        let text = r#"{"result":{"to":[{"destination":"/topic/a","headers":{"x":"y"},"data":{"n":1}},
+            {"destination":"/user/queue/b","session":true,"b64data":"aGk="}]}}"#;
+        let to = vec![
+            BackendMessage {
+                destination: "/topic/a".into(),
+                headers: vec![("x".into(), "y".into())],
+                data: Bytes::from_static(b"{\"n\":1}"),
+                ..BackendMessage::default()
+            },
+            BackendMessage {
+                destination: "/user/queue/b".into(),
+                is_for_session: true,
+                data: Bytes::from_static(b"hi"),
+                ..BackendMessage::default()
+            },
+        ];
+        assert_eq!(read(text), Ok(BackendAnswer::result(BackendResult { to, ..BackendResult::default() })));
         let error = BackendAnswer::Error { code: 1000, message: "no".into(), temporary: true };
         assert_eq!(read(r#"{"error":{"code":1000,"message":"no","temporary":true}}"#), Ok(error));
         let disconnect = BackendAnswer::Disconnect { code: 4501, reason: "bye".into() };

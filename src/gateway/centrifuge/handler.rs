@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::answer::unsubscribe_reply;
-use super::backend::BackendAnswer;
+use super::backend::{BackendAnswer, wanted_headers};
 use super::call::{Call, Failure};
 use super::clients::Clients;
 use super::config::CentrifugeConfig;
@@ -261,7 +261,8 @@ impl Conversations {
     fn begin(&mut self, conn: &mut Context<'_>, wire: Wire, has_pings: bool, request: &Get<'_>) {
         let name = self.clients.new_name();
         let mut session = Session::new(conn.id(), wire, name, has_pings);
-        session.headers = wanted_headers(&self.config, request);
+        session.headers =
+            self.config.backend.as_deref().map_or_else(Arc::default, |backend| wanted_headers(backend, request));
         if wire.is_stream() {
             let emulation = self.clients.new_name().0;
             session.emulation = Some(emulation);
@@ -508,17 +509,6 @@ impl Conversations {
             None => {}
         }
     }
-}
-
-/// The header fields of a handshake that calls of the backend contain, in order.
-fn wanted_headers(config: &CentrifugeConfig, request: &Get<'_>) -> Arc<[(Box<str>, Box<str>)]> {
-    let Some(backend) = &config.backend else { return Arc::default() };
-    let text = |(name, value): (&str, &[u8])| {
-        let name = name.to_ascii_lowercase();
-        let value = std::str::from_utf8(value).ok()?;
-        backend.wants_header(&name).then(|| (name.into(), value.into()))
-    };
-    request.head.headers().filter_map(text).collect()
 }
 
 /// The encoding of pushes on a wire, and its pings.

@@ -40,8 +40,10 @@ mod signature;
 mod tests;
 mod token;
 
+pub(super) use backend::wanted_headers;
 pub use backend::{
-    Backend, BackendAnswer, BackendCall, BackendResult, BadAnswer, CallKind, Later, Responder, SubscriptionOptions,
+    Backend, BackendAnswer, BackendCall, BackendMessage, BackendResult, BadAnswer, CallKind, Later, Responder,
+    SubscriptionOptions,
 };
 pub use config::{CentrifugeConfig, TokenKeys};
 pub use emulation::{Emulation, Sessions};

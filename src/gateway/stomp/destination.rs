@@ -11,7 +11,7 @@ use crate::topics::{NameError, TopicName};
 
 /// Destinations of other brokers, and what to use instead.
 const UNSUPPORTED: [(&str, &str); 6] = [
-    ("/app/", "no application is configured behind /app: publish to /topic, or through the server API"),
+    ("/app/", "no application is configured behind /app: set [backend.rpc], or publish to /topic"),
     ("/exchange/", "exchanges are RabbitMQ's: use /topic"),
     ("/amq/", "queues of AMQP are RabbitMQ's: use /topic"),
     ("/temp-queue/", "there are no temporary queues: use /user/queue"),

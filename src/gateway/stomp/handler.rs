@@ -1,5 +1,6 @@
 //! Frames of clients become requests of the shard, and publications become MESSAGE frames.
 
+use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
@@ -7,13 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::application::Application;
+use super::ask::publish;
 use super::destination::{self, Access};
 use super::frame::{Command, Decoded, Frame, Version, decode, encode};
 use super::message::{self, MESSAGE_OVERHEAD_BYTES, message_id};
-use super::session::{Pending, Session, Subscription, parse_heart_beat};
+use super::session::{Asked, Pending, Session, Subscription, parse_heart_beat};
 use crate::buf::ConnId;
 use crate::conn::Heartbeat;
 use crate::counts::Causes;
+#[cfg(feature = "centrifuge")]
+use crate::gateway::centrifuge::{Backend, CallKind, wanted_headers};
 use crate::gateway::readers::bearer;
 use crate::gateway::{Accept, Context, Handler, Identity, Readers, Refusal, Request, Subscribe};
 use crate::limits::{
@@ -33,7 +38,7 @@ const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "transaction", "message-id"];
 
 /// The `message` headers of ERROR frames, and their names in metrics.
-const ERRORS: [(&str, &str); 13] = [
+const ERRORS: [(&str, &str); 15] = [
     ("malformed frame", "malformed_frame"),
     ("unexpected frame", "unexpected_frame"),
     ("unsupported version", "unsupported_version"),
@@ -44,6 +49,8 @@ const ERRORS: [(&str, &str); 13] = [
     ("cannot publish", "cannot_publish"),
     ("transaction failed", "transaction_failed"),
     ("the server rejects the request", "request_rejected"),
+    ("the application rejects the frame", "application_rejected"),
+    ("no answer", "no_answer"),
     ("timeout", "timeout"),
     ("the server is stopping", "stopping"),
     ("disconnected by an operator", "disconnected"),
@@ -67,22 +74,44 @@ const fn error_labels() -> [&'static str; ERRORS.len()] {
 static END_OF_LINE: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\n", None));
 
 /// The tags of a publication.
-type Tags = Box<[(String, String)]>;
+pub(super) type Tags = Box<[(String, String)]>;
 
 /// Why the server sends ERROR and closes: the `message` header, and the body.
-struct Failure(&'static str, String);
+pub(super) struct Failure(pub(super) &'static str, pub(super) String);
 
 /// Serves STOMP. Topics have the same names as in the other protocols: `/topic/prices` is `prices`.
 #[derive(Clone, Debug)]
 pub struct Stomp {
     readers: Readers,
+    pub(super) application: Option<Arc<dyn Application>>,
+    #[cfg(feature = "centrifuge")]
+    pub(super) backend: Option<Arc<dyn Backend>>,
 }
 
 impl Stomp {
     /// Clients subscribe as `readers` permits, with the token in `passcode`, `token` or `Authorization` of CONNECT, and
     /// publish as the [`publish`](crate::topics::Namespace::publish) setting of a namespace permits.
     pub fn new(readers: Readers) -> Stomp {
-        Stomp { readers }
+        Stomp {
+            readers,
+            application: None,
+            #[cfg(feature = "centrifuge")]
+            backend: None,
+        }
+    }
+
+    /// This application answers frames to `/app`.
+    #[must_use]
+    pub fn with_application(self, application: Arc<dyn Application>) -> Stomp {
+        Stomp { application: Some(application), ..self }
+    }
+
+    /// The backend answers frames to `/app` by rpc calls, unless an [`Application`] does, and decides on publications
+    /// in namespaces with `publish = "backend"`.
+    #[cfg(feature = "centrifuge")]
+    #[must_use]
+    pub fn with_backend(self, backend: Option<Arc<dyn Backend>>) -> Stomp {
+        Stomp { backend, ..self }
     }
 
     /// A connection that has to send CONNECT.
@@ -214,31 +243,42 @@ impl Stomp {
         receipt: Option<Box<str>>,
     ) -> Result<(), Failure> {
         let destination = required(frame, "destination")?;
+        if self.is_answered(destination) {
+            return self.ask(conn, session, (destination, frame), Asked::Send { receipt });
+        }
         let topic = destination::topic(destination, Access::Send).map_err(of_destination)?;
         let is_subscribed = session.of_topic(&topic).next().is_some();
         let namespaces = self.readers.namespaces();
         let namespace =
             namespaces.find(&topic).map_err(|_| of_destination(PublishError::UnknownNamespace.to_string()))?;
         let allowed = namespaces.get(namespace).publish;
-        // No backend is asked here, and its permission is not to be had otherwise.
-        if allowed == Allowed::Backend || !allowed.includes(&topic, session.user(), is_subscribed) {
+        // The name of a user in a topic is no permission where the backend decides.
+        let is_asked = allowed == Allowed::Backend;
+        if is_asked && !self.decides_publications()
+            || !is_asked && !allowed.includes(&topic, session.user(), is_subscribed)
+        {
             let text =
                 format!("clients may not publish to '{topic}': set publish of its namespace, or use the server API");
             return Err(Failure("access refused", text));
         }
         let draft =
             Draft { tags: tags(frame)?, ..Draft::new(topic, is_text(frame.body), Bytes::copy_from_slice(frame.body)) };
-        match frame.header("transaction") {
-            Some(id) => {
-                session.add_to_transaction(id, draft).map_err(of_transaction)?;
-                send_receipt(conn, session.version, receipt.as_deref());
-            }
-            None => {
-                let request_id = session.begin(Pending::Publish(receipt));
-                conn.publish_with(draft, Some(request_id));
-            }
+        let transaction = frame.header("transaction");
+        #[cfg(feature = "centrifuge")]
+        if is_asked {
+            let of_call = (draft.topic.to_string(), draft.payload.clone());
+            let (draft, transaction) = (Box::new(draft), transaction.map(Into::into));
+            return self.ask_publish(conn, session, Asked::Publish { draft, receipt, transaction }, of_call);
         }
-        Ok(())
+        publish(conn, session, draft, receipt, transaction)
+    }
+
+    /// Whether a backend decides on publications.
+    fn decides_publications(&self) -> bool {
+        #[cfg(feature = "centrifuge")]
+        return self.backend.as_ref().is_some_and(|backend| backend.answers(CallKind::Publish));
+        #[cfg(not(feature = "centrifuge"))]
+        false
     }
 
     fn subscribe(
@@ -265,6 +305,20 @@ impl Stomp {
         if session.subscriptions.len() == CONN_TOPICS_MAX {
             return Err(failure(format!("at most {CONN_TOPICS_MAX} subscriptions on one connection: open another")));
         }
+        let has_acks = frame.header("ack").is_some_and(|mode| mode != "auto");
+        if self.is_answered(destination) {
+            let subscription = Subscription { id: id.into(), destination: destination.into(), topic: None, has_acks };
+            session.subscriptions.push(subscription);
+            let asked = Asked::Subscribe { id: id.into(), receipt };
+            return self.ask(conn, session, (destination, frame), asked);
+        }
+        if session.user().is_empty() && destination.starts_with("/user/") && self.has_application() {
+            // Nobody can publish to it, but the application can send to this client.
+            let subscription = Subscription { id: id.into(), destination: destination.into(), topic: None, has_acks };
+            session.subscriptions.push(subscription);
+            send_receipt(conn, session.version, receipt.as_deref());
+            return Ok(());
+        }
         let topic = destination::topic(destination, Access::Subscribe(session.user())).map_err(failure)?;
         self.readers
             .check_topic(&topic, session.claims.as_ref())
@@ -277,9 +331,8 @@ impl Stomp {
         if has_topic && catch_up != CatchUp::None {
             return Err(failure(format!("the connection is subscribed to '{topic}' already: since has no effect")));
         }
-        let has_acks = frame.header("ack").is_some_and(|mode| mode != "auto");
         let (id, destination) = (id.into(), destination.into());
-        session.subscriptions.push(Subscription { id, destination, topic: topic.clone(), has_acks });
+        session.subscriptions.push(Subscription { id, destination, topic: Some(topic.clone()), has_acks });
         let encoding = message::encoding(session, &topic);
         if has_topic {
             conn.encode_as(topic, encoding);
@@ -298,7 +351,13 @@ impl Handler for Stomp {
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Request<'_>) -> Result<Accept<Session>, Refusal> {
         let offered = |name: &&&str| request.upgrade.subprotocols().any(|offered| offered == **name);
         let chosen = SUBPROTOCOLS.iter().find(offered);
-        let accept = Stomp::open(conn, true).message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + STOMP_BODY_BYTES_MAX);
+        #[cfg_attr(not(feature = "centrifuge"), expect(unused_mut, reason = "only a backend wants header fields"))]
+        let mut accept = Stomp::open(conn, true);
+        #[cfg(feature = "centrifuge")]
+        if let Some(backend) = &self.backend {
+            accept.state.headers = wanted_headers(&**backend, &request.get);
+        }
+        let accept = accept.message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + STOMP_BODY_BYTES_MAX);
         Ok(match chosen {
             Some(chosen) => accept.subprotocol(*chosen),
             None => accept,
@@ -319,10 +378,7 @@ impl Handler for Stomp {
 
     fn on_answer(&mut self, conn: &mut Context<'_>, session: &mut Session, request_id: u32, answer: Answer) {
         let pending = session.end(request_id);
-        if session.is_paused && !session.is_full() {
-            session.is_paused = false;
-            conn.resume_input();
-        }
+        session.resume_if_answered(conn);
         match (pending, answer) {
             (Some(Pending::Subscribe(receipt)), Answer::Subscribed { topic, position, recovery }) => {
                 if session.of_topic(&topic).next().is_none() {
@@ -347,6 +403,16 @@ impl Handler for Stomp {
         }
     }
 
+    fn on_reply(
+        &mut self,
+        conn: &mut Context<'_>,
+        session: &mut Session,
+        request_id: u32,
+        reply: &(dyn Any + Send + Sync),
+    ) {
+        self.replied(conn, session, request_id, reply);
+    }
+
     fn missed_bytes_max(&self, _: ConnId, session: &Session, _: Encoding, body: &Body) -> usize {
         let tags: usize = body.tags.iter().flatten().map(|(name, value)| 2 * (name.len() + value.len()) + 2).sum();
         let names = |subscription: &Subscription| 2 * (subscription.id.len() + subscription.destination.len());
@@ -369,6 +435,10 @@ impl Handler for Stomp {
         if session.expires_ms.is_some_and(|expires_ms| now_ms >= expires_ms) {
             let text = "the token has expired: reconnect with a new one".to_owned();
             return fail(conn, session, &Failure("access refused", text), None);
+        }
+        let receipt = session.asked.as_ref().and_then(|waiting| waiting.asked.receipt().map(str::to_owned));
+        if let Err(failure) = self.fail_overdue(conn, session) {
+            return fail(conn, session, &failure, receipt.as_deref());
         }
         // While the server does not read, no heart-beat can arrive.
         if session.is_paused {
@@ -422,7 +492,7 @@ fn unsubscribe(conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>)
     };
     let index = session.subscriptions.iter().position(|subscription| *subscription.id == *id);
     let index = index.ok_or_else(|| Failure("cannot unsubscribe", format!("there is no subscription '{id}'")))?;
-    let Subscription { topic, .. } = session.subscriptions.remove(index);
+    let Subscription { topic: Some(topic), .. } = session.subscriptions.remove(index) else { return Ok(()) };
     if session.of_topic(&topic).next().is_none() {
         conn.unsubscribe(topic);
     } else {
@@ -453,7 +523,7 @@ fn required<'f>(frame: &'f Frame<'_>, name: &str) -> Result<&'f str, Failure> {
 }
 
 /// The header fields of a publisher, as tags: sorted, the first of a name.
-fn tags(frame: &Frame<'_>) -> Result<Option<Tags>, Failure> {
+pub(super) fn tags(frame: &Frame<'_>) -> Result<Option<Tags>, Failure> {
     let own = frame.headers.iter().filter(|(name, _)| !OWN_HEADERS.contains(&name.as_ref()));
     let mut tags: Vec<(String, String)> = own.map(|(name, value)| (name.to_string(), value.to_string())).collect();
     if tags.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > TAGS_BYTES_MAX {
@@ -466,7 +536,7 @@ fn tags(frame: &Frame<'_>) -> Result<Option<Tags>, Failure> {
     Ok((!tags.is_empty()).then(|| tags.into()))
 }
 
-fn is_text(body: &[u8]) -> bool {
+pub(super) fn is_text(body: &[u8]) -> bool {
     Message { kind: MessageKind::Text, payload: body }.as_str().is_some()
 }
 
@@ -504,14 +574,14 @@ fn send_publication(conn: &mut Context<'_>, session: &Session, topic: &TopicName
     }
 }
 
-fn send_receipt(conn: &mut Context<'_>, version: Version, receipt: Option<&str>) {
+pub(super) fn send_receipt(conn: &mut Context<'_>, version: Version, receipt: Option<&str>) {
     if let Some(receipt) = receipt {
         send_frame(conn, "RECEIPT", [("receipt-id", receipt)], b"", version);
     }
 }
 
 /// Sends ERROR and closes the connection.
-fn fail(conn: &mut Context<'_>, session: &mut Session, failure: &Failure, receipt: Option<&str>) {
+pub(super) fn fail(conn: &mut Context<'_>, session: &mut Session, failure: &Failure, receipt: Option<&str>) {
     send_error(conn, session.version, failure, receipt);
     session.unread = Vec::new();
     conn.close(CloseCode::PROTOCOL_ERROR, failure.0);
@@ -540,8 +610,9 @@ fn send_frame<'h>(
 }
 
 /// Sets the timer to the next heart-beat, loss, or expiry.
-fn set_timer(conn: &mut Context<'_>, session: &Session) {
-    let times = [session.beats.send_ms(), session.beats.lost_ms(), session.expires_ms];
+pub(super) fn set_timer(conn: &mut Context<'_>, session: &Session) {
+    let timeout_ms = session.asked.as_ref().map(|waiting| waiting.timeout_ms);
+    let times = [session.beats.send_ms(), session.beats.lost_ms(), session.expires_ms, timeout_ms];
     match times.into_iter().flatten().min() {
         Some(next_ms) => conn.set_timer(Duration::from_millis(next_ms.saturating_sub(conn.clock().now_ms))),
         None => conn.clear_timer(),
@@ -552,7 +623,7 @@ fn of_destination(text: String) -> Failure {
     Failure("unusable destination", text)
 }
 
-fn of_transaction(text: &'static str) -> Failure {
+pub(super) fn of_transaction(text: &'static str) -> Failure {
     Failure("transaction failed", text.to_owned())
 }
 

@@ -78,6 +78,26 @@ pub(super) fn encode_publication(
     encode(out, "MESSAGE", headers, body.payload(), version);
 }
 
+/// The MESSAGE of an application for one subscription: without a position, with header fields and a body.
+pub(super) fn encode_direct(
+    subscription: &Subscription,
+    id: &str,
+    (headers, body): (&[(String, String)], &[u8]),
+    version: Version,
+) -> Vec<u8> {
+    let length = body.len().to_string();
+    let own = [
+        ("subscription", &*subscription.id),
+        ("message-id", id),
+        ("destination", &*subscription.destination),
+        ("content-length", &length),
+    ];
+    let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.len());
+    encode(&mut out, "MESSAGE", own.into_iter().chain(headers.filter(|(name, _)| !OWN.contains(name))), body, version);
+    out
+}
+
 /// Text or binary. A text message must be UTF-8, body included.
 pub(super) fn kind(body: &Body) -> MessageKind {
     if body.is_text { MessageKind::Text } else { MessageKind::Binary }

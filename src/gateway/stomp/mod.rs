@@ -14,6 +14,8 @@
 //! All frames may have a `receipt`. Acknowledgements are accepted and have no effect: each subscriber receives each
 //! publication. Not supported: selectors, durable subscriptions, temporary queues, exchanges; an ERROR names them.
 
+mod application;
+mod ask;
 mod destination;
 pub mod frame;
 mod handler;
@@ -22,6 +24,7 @@ mod session;
 
 use std::sync::LazyLock;
 
+pub use application::{Answer, Application, Call, Client, Reply};
 #[cfg(feature = "control")]
 pub(crate) use handler::ERROR_COUNTS;
 pub use handler::Stomp;

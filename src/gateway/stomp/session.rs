@@ -1,8 +1,11 @@
 //! The state of a STOMP connection.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 
+use super::application::NO_CALL;
 use super::frame::Version;
+use crate::gateway::Context;
 use crate::gateway::readers::ReaderClaims;
 use crate::limits::{
     STOMP_HEART_BEAT_MS_MIN, STOMP_HEART_BEATS_MISSED, STOMP_REQUESTS_MAX, STOMP_TRANSACTION_BYTES_MAX,
@@ -27,6 +30,12 @@ pub struct Session {
     /// transaction has its receipt. While there is any, no frame is read, so that one transaction's bound holds.
     pub(super) committed: VecDeque<(Draft, Option<Box<str>>)>,
     requests: HashMap<u32, Pending>,
+    /// The frame that waits for the application. While there is one, no further frame is read.
+    pub(super) asked: Option<Waiting>,
+    /// The header fields of the handshake that calls of the backend contain.
+    pub(super) headers: Arc<[(Box<str>, Box<str>)]>,
+    /// Number of the last message without a place in a topic.
+    pub(super) last_direct: u64,
     last_request: u32,
     pub(super) is_paused: bool,
     pub(super) beats: Beats,
@@ -41,7 +50,8 @@ pub(super) struct Subscription {
     pub(super) id: Box<str>,
     /// As the client has written it.
     pub(super) destination: Box<str>,
-    pub(super) topic: TopicName,
+    /// `None` if only the application sends to it.
+    pub(super) topic: Option<TopicName>,
     /// Messages carry an id to acknowledge.
     pub(super) has_acks: bool,
 }
@@ -60,6 +70,36 @@ pub(super) enum Pending {
     Subscribe(Option<Box<str>>),
     /// Publish, then send this receipt.
     Publish(Option<Box<str>>),
+}
+
+/// A frame that waits for the application.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) request_id: u32,
+    /// When the call has failed, in milliseconds of the shard's clock.
+    pub(super) timeout_ms: u64,
+    pub(super) asked: Asked,
+}
+
+/// What the application decides on. Each may have a receipt.
+#[derive(Debug)]
+pub(super) enum Asked {
+    /// A SEND to `/app`.
+    Send { receipt: Option<Box<str>> },
+    /// A SUBSCRIBE to `/app`, with this id.
+    Subscribe { id: Box<str>, receipt: Option<Box<str>> },
+    /// A SEND to a topic, perhaps in a transaction.
+    Publish { draft: Box<Draft>, receipt: Option<Box<str>>, transaction: Option<Box<str>> },
+}
+
+impl Asked {
+    pub(super) fn receipt(&self) -> Option<&str> {
+        match self {
+            Asked::Send { receipt } | Asked::Subscribe { receipt, .. } | Asked::Publish { receipt, .. } => {
+                receipt.as_deref()
+            }
+        }
+    }
 }
 
 /// The agreed heart-beats, in milliseconds; 0 is none.
@@ -83,6 +123,9 @@ impl Session {
             transactions: Vec::new(),
             committed: VecDeque::new(),
             requests: HashMap::new(),
+            asked: None,
+            headers: Arc::default(),
+            last_direct: 0,
             last_request: 0,
             is_paused: false,
             beats: Beats { last_received_ms: now_ms, ..Beats::default() },
@@ -95,11 +138,17 @@ impl Session {
         self.claims.as_ref().map_or("", |claims| &claims.user)
     }
 
+    /// The id of a new request: never [`NO_CALL`].
+    pub(super) fn next_request(&mut self) -> u32 {
+        self.last_request = self.last_request.wrapping_add(1).max(NO_CALL + 1);
+        self.last_request
+    }
+
     /// Keeps a request. Returns its id.
     pub(super) fn begin(&mut self, pending: Pending) -> u32 {
-        self.last_request = self.last_request.wrapping_add(1);
-        self.requests.insert(self.last_request, pending);
-        self.last_request
+        let request_id = self.next_request();
+        self.requests.insert(request_id, pending);
+        request_id
     }
 
     /// Ends a request.
@@ -109,12 +158,20 @@ impl Session {
 
     /// Whether further frames must wait for answers.
     pub(super) fn is_full(&self) -> bool {
-        self.requests.len() >= STOMP_REQUESTS_MAX
+        self.asked.is_some() || self.requests.len() >= STOMP_REQUESTS_MAX
+    }
+
+    /// Reads on, if frames have waited for answers and need not any more.
+    pub(super) fn resume_if_answered(&mut self, conn: &mut Context<'_>) {
+        if self.is_paused && !self.is_full() {
+            self.is_paused = false;
+            conn.resume_input();
+        }
     }
 
     /// The subscriptions with this topic.
     pub(super) fn of_topic<'s>(&'s self, topic: &'s TopicName) -> impl Iterator<Item = &'s Subscription> {
-        self.subscriptions.iter().filter(move |subscription| subscription.topic == *topic)
+        self.subscriptions.iter().filter(move |subscription| subscription.topic.as_ref() == Some(topic))
     }
 
     /// Opens a transaction.
