@@ -27,7 +27,7 @@ const RATE_MAX: i64 = 1_000_000;
 /// RINGFEED_API_KEY. The exit code is 1 if the server rejects a message or cannot be reached, and 2 for bad input.
 #[derive(Args, Debug)]
 pub(super) struct PubArguments {
-    /// The topic, on the control port: http://HOST:PORT/publish/TOPIC
+    /// The topic, on the control port: http://HOST:PORT/publish/TOPIC, or unix:PATH:/publish/TOPIC
     url: String,
     /// The message; standard input if it is left out or `-`
     #[arg(conflicts_with = "lines")]

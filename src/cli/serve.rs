@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use clap::{Args, ValueEnum, value_parser};
 use super::{bad_input, log, runtime};
 use crate::backend::{HttpBackend, HttpEvents};
 use crate::bridge::{Bridge, Cluster};
-use crate::config::{self, LogFormat, LogLevel, Preflight, Settings};
+use crate::config::{self, LogFormat, LogLevel, Preflight, ServerSettings, Settings};
 use crate::control::{self, Control, DataPort, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
 use crate::gateway::stomp::{STOMP, Stomp};
@@ -24,7 +24,7 @@ use crate::limits::{
     RELOAD_PATIENCE_MS, SHARDS_MAX,
 };
 use crate::ring;
-use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, Publisher, Server, ServerConfig};
+use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, Publisher, Server, ServerConfig, listen_alone};
 use crate::tls::Acceptor;
 use crate::topics::stable_hash;
 use crate::version;
@@ -42,14 +42,14 @@ pub(super) struct ServeArguments {
     /// A configuration file
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
-    /// Where subscribers connect: an IP address and a port, or unix:PATH. May be repeated; replaces the listeners of
-    /// the file [default: 127.0.0.1:8000]
+    /// Where subscribers connect: an IP address and a port, unix:PATH, or fd:NAME for a socket of systemd's. May be
+    /// repeated; replaces the listeners of the file [default: 127.0.0.1:8000]
     #[arg(long, value_name = "ADDRESS")]
     listen: Vec<ListenAddress>,
-    /// Where messages are published and metrics are read; other than on loopback it needs a key [default:
-    /// 127.0.0.1:8001]
-    #[arg(long, value_name = "ADDRESS", value_parser = address)]
-    control: Option<SocketAddr>,
+    /// Where messages are published and metrics are read: an IP address and a port, unix:PATH or fd:NAME. An address
+    /// that other hosts reach needs a key [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS")]
+    control: Option<ListenAddress>,
     /// A file whose first line is the key that requests to the control port must carry
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -128,11 +128,6 @@ pub(super) struct ServeArguments {
     /// topics whose names begin with `demo-`. Any page may publish to some of these
     #[arg(long)]
     demo: bool,
-}
-
-/// An address to listen on.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "must be an IP address and a port, as in 127.0.0.1:8000 or [::]:8000".to_owned())
 }
 
 /// A bound on bytes in a second: less than one receive may bring would be a bound on how the network joins packets.
@@ -276,9 +271,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let (of_http_stream, of_event_stream) = (centrifuge.clone(), centrifuge.clone());
     let sessions = centrifuge.sessions.clone();
     let runtime = runtime()?;
-    let listener =
-        TcpListener::bind(settings.server.control).map_err(|error| in_use(settings.server.control, &error))?;
-    let control_address = listener.local_addr();
+    let ServerSettings { control: address, control_mode, .. } = &settings.server;
+    let (address, listener) = listen_alone(address, *control_mode).map_err(|error| in_use(address, &error))?;
     let config =
         ServerConfig { events: events.clone().map(|events| Arc::new(events) as _), ..settings.server_config() };
     let namespaces = config.namespaces.clone();
@@ -322,8 +316,10 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let reload = reload(arguments, settings.clone(), live);
     let (demo, is_secure) = (settings.server.demo, settings.server.control_tls);
     let event_counts = events.as_ref().map(HttpEvents::counts);
+    let announced = address.clone();
     let control = Control {
         listener,
+        address,
         access,
         publisher,
         namespaces,
@@ -339,7 +335,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         demo,
         others,
     };
-    let announce = || announce(settings, &addresses, control_address?);
+    let announce = || announce(settings, &addresses, &announced);
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
     let ended = runtime
@@ -431,12 +427,12 @@ fn shorten_slice() {
     }
 }
 
-fn in_use(address: SocketAddr, error: &io::Error) -> String {
-    format!("cannot listen on {address}: {error}: choose another port with --control")
+fn in_use(address: &ListenAddress, error: &io::Error) -> String {
+    format!("cannot listen on {address}: {error}: choose another address with --control")
 }
 
 /// One line for each address, then `ready`. With the demo, also the page to open.
-fn announce(settings: &Settings, addresses: &[ListenAddress], control: SocketAddr) -> io::Result<()> {
+fn announce(settings: &Settings, addresses: &[ListenAddress], control: &ListenAddress) -> io::Result<()> {
     let (listeners, has_demo) = (&settings.listener, settings.server.demo);
     let mut out = io::stdout().lock();
     for (listener, address) in listeners.iter().zip(addresses) {
@@ -448,14 +444,19 @@ fn announce(settings: &Settings, addresses: &[ListenAddress], control: SocketAdd
         };
         match address {
             ListenAddress::Ip(address) => writeln!(out, "listening on {scheme}://{address}")?,
-            ListenAddress::Unix(_) => writeln!(out, "listening on {address}")?,
+            _ => writeln!(out, "listening on {address}")?,
         }
     }
-    let scheme = if settings.server.control_tls { "https" } else { "http" };
-    writeln!(out, "control on {scheme}://{control}")?;
+    match control {
+        ListenAddress::Ip(address) => {
+            let scheme = if settings.server.control_tls { "https" } else { "http" };
+            writeln!(out, "control on {scheme}://{address}")?;
+        }
+        _ => writeln!(out, "control on {control}")?,
+    }
     let page = listeners.iter().zip(addresses).find_map(|(listener, address)| match address {
         ListenAddress::Ip(address) => Some(page_url(listener.tls, *address)),
-        ListenAddress::Unix(_) => None,
+        _ => None,
     });
     if let Some(url) = page.filter(|_| has_demo) {
         writeln!(out, "open {url}")?;

@@ -13,7 +13,7 @@ use crate::client::{ClientError, HttpClient};
 /// Where the server is, and the key of its control port.
 #[derive(Args, Debug)]
 pub(super) struct ServerArguments {
-    /// The server's control port
+    /// The server's control port: a URL, or unix:PATH
     #[arg(default_value = "http://127.0.0.1:8001")]
     pub(super) url: String,
     /// A file with the key of the control port in its first line; or else RINGFEED_API_KEY has the key

@@ -3,7 +3,7 @@
 use std::io;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 
 use super::ClientError;
 use super::proxy::Proxy;
@@ -58,6 +58,11 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 /// # Errors
 /// That the host or the proxy can't be reached, that the proxy rejects it, or that the certificate can't be trusted.
 pub(super) async fn dial(endpoint: &Endpoint, network: &Network) -> Result<Stream, ClientError> {
+    if let Some(path) = &endpoint.socket {
+        let connected = UnixStream::connect(path).await;
+        let stream = connected.map_err(|error| ClientError::ConnectUnix { path: path.clone(), error })?;
+        return Ok(Box::new(stream));
+    }
     let stream = match Proxy::choose(&network.proxy, endpoint)? {
         None => connect_to_any(&endpoint.host, endpoint.port).await?,
         Some(proxy) => {

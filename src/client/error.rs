@@ -1,6 +1,7 @@
 //! What may go wrong for a client, each with what to do about it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::{error, fmt, io};
 
 use super::Closed;
@@ -63,6 +64,13 @@ pub enum ClientError {
         /// What the kernel said.
         error: io::Error,
     },
+    /// The Unix socket could not be connected to.
+    ConnectUnix {
+        /// Its path.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// The server did not answer in time.
     ConnectTimeout {
         /// Its host and port.
@@ -119,6 +127,7 @@ impl ClientError {
         match self {
             ClientError::Resolve { .. }
             | ClientError::Connect { .. }
+            | ClientError::ConnectUnix { .. }
             | ClientError::ConnectTimeout { .. }
             | ClientError::Lost(_)
             | ClientError::CloseTimeout
@@ -144,6 +153,15 @@ impl fmt::Display for ClientError {
             ClientError::Resolve { host, error } => write!(f, "cannot resolve {host}: {error}; check the name"),
             ClientError::Connect { address, error } => {
                 write!(f, "cannot connect to {address}: {error}; check that a server listens there")
+            }
+            ClientError::ConnectUnix { path, error } => {
+                let remedy = match error.kind() {
+                    io::ErrorKind::PermissionDenied => {
+                        "its mode lets only some users connect: see mode and control_mode"
+                    }
+                    _ => "check that a server listens there",
+                };
+                write!(f, "cannot connect to the Unix socket {}: {error}; {remedy}", path.display())
             }
             ClientError::ConnectTimeout { authority } => {
                 write!(f, "{authority} did not answer in time; check the address, and firewalls on the way")
@@ -181,6 +199,7 @@ impl error::Error for ClientError {
             ClientError::Http(error) => Some(error),
             ClientError::Resolve { error, .. }
             | ClientError::Connect { error, .. }
+            | ClientError::ConnectUnix { error, .. }
             | ClientError::Lost(error)
             | ClientError::Output(error) => Some(error),
             ClientError::ConnectTimeout { .. }

@@ -1,4 +1,7 @@
-//! What a client needs of a URL. The grammar is the `http` crate's.
+//! What a client needs of a URL. The grammar is the `http` crate's. A Unix socket is `unix:PATH`, and what to request
+//! there follows a colon, as in nginx: `unix:/run/ringfeed/control.sock:/publish/demo`.
+
+use std::path::PathBuf;
 
 use hyper::Uri;
 
@@ -50,12 +53,17 @@ pub(super) struct Endpoint {
     pub(super) authority: String,
     /// Path and query.
     pub(super) target: String,
+    /// The Unix socket to connect to instead.
+    pub(super) socket: Option<PathBuf>,
 }
 
 impl Endpoint {
     /// Takes `url` apart.
     pub(super) fn parse(url: &str, scheme: Scheme) -> Result<Endpoint, UrlError> {
         let invalid = UrlError::Invalid { example: scheme.example() };
+        if let Some(rest) = url.strip_prefix("unix:") {
+            return Endpoint::parse_unix(rest).ok_or(invalid);
+        }
         let uri: Uri = url.parse().map_err(|_| invalid)?;
         let found = uri.scheme_str().ok_or(invalid)?;
         let is_secure = found.eq_ignore_ascii_case(scheme.secure_name());
@@ -70,7 +78,7 @@ impl Endpoint {
             Some(query) => format!("{}?{query}", uri.path()),
             None => uri.path().to_owned(),
         };
-        let is_clean = target.starts_with('/') && target.bytes().all(|byte| byte.is_ascii_graphic());
+        let is_clean = is_target(&target);
         let has_port_or_none = authority.port_u16().is_some() || authority.as_str() == authority.host();
         if !is_clean || !has_port_or_none || authority.host().is_empty() {
             return Err(invalid);
@@ -81,8 +89,27 @@ impl Endpoint {
             is_secure,
             authority: authority.to_string(),
             target,
+            socket: None,
         })
     }
+
+    /// Takes apart what follows `unix:`. A request on a Unix socket is for this host.
+    fn parse_unix(rest: &str) -> Option<Endpoint> {
+        let (path, target) =
+            rest.split_once(":/").map_or((rest, "/".to_owned()), |(path, rest)| (path, format!("/{rest}")));
+        (!path.is_empty() && is_target(&target)).then(|| Endpoint {
+            host: "localhost".to_owned(),
+            port: 80,
+            is_secure: false,
+            authority: "localhost".to_owned(),
+            target,
+            socket: Some(path.into()),
+        })
+    }
+}
+
+fn is_target(text: &str) -> bool {
+    text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 #[cfg(test)]
@@ -107,6 +134,25 @@ mod tests {
             assert_eq!(endpoint.is_secure, url.to_lowercase().starts_with("wss"), "{url}");
             let got = (got_host.as_str(), *got_port, got_authority.as_str(), got_target.as_str());
             assert_eq!(got, (host, port, authority, target), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_a_path_and_a_target() {
+        let rows = [
+            ("unix:/run/control.sock", Some(("/run/control.sock", "/"))),
+            ("unix:control.sock:/publish/a?key=b", Some(("control.sock", "/publish/a?key=b"))),
+            ("unix:/run/a:b:/publish/c:/d", Some(("/run/a:b", "/publish/c:/d"))),
+            ("unix:", None),
+            ("unix::/publish/a", None),
+            ("unix:/run/a:/publish/a b", None),
+        ];
+        for (url, expected) in rows {
+            let endpoint = Endpoint::parse(url, Scheme::Http).ok();
+            let found = endpoint
+                .as_ref()
+                .map(|endpoint| (endpoint.socket.as_ref().unwrap().to_str().unwrap(), &*endpoint.target));
+            assert_eq!(found, expected, "{url}");
         }
     }
 

@@ -182,6 +182,7 @@ mod tests {
             Value::Array(_) => Value::Array(vec![Value::from("a")]),
             Value::String(_) => Value::from(match key {
                 "control" => "127.0.0.1:9",
+                "control_mode" => "0660",
                 "forwarded_header" => "forwarded",
                 "log_format" => "json",
                 "log_level" => "debug",

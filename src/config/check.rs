@@ -3,15 +3,13 @@
 //! Everything that can be wrong with a value by itself is found here, so that it can be told by line, key, value and
 //! what is allowed. What files hold that are named is looked at when they are read.
 
-use std::net::SocketAddr;
-
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::error::Problem;
 use super::keys::{ANY_NAME, Key, MOVED, SECTIONS, Section, ValueKind};
 use crate::gateway::OriginPattern;
-use crate::server::{ListenAddress, ProxyNetwork};
+use crate::server::{ListenAddress, ProxyNetwork, SocketMode};
 use crate::topics::{SYSTEM_NAMESPACE, TopicName};
 
 /// Characters of a wrong value that are repeated to whoever wrote it.
@@ -115,8 +113,8 @@ fn fits(pattern: &[&str], path: &Path<'_>) -> bool {
 
 fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
     match takes {
-        ValueKind::Address => value.as_str().is_some_and(|text| text.parse::<SocketAddr>().is_ok()),
         ValueKind::ListenAddress => value.as_str().is_some_and(|text| text.parse::<ListenAddress>().is_ok()),
+        ValueKind::Mode => value.as_str().is_some_and(|text| text.parse::<SocketMode>().is_ok()),
         ValueKind::Servers => {
             let is_text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().is_some_and(|text| !text.is_empty());
             value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_text))
@@ -210,7 +208,8 @@ mod tests {
                 "listener.address = \"nowhere\": must be an IP address and a port",
             ),
             ("[[listener]]\n\naddress = 8000", 3, "listener.address = 8000: must be an IP address"),
-            ("[[listener]]\naddress = \"unix:\"", 2, "or \"unix:PATH\""),
+            ("[[listener]]\naddress = \"unix:\"", 2, "\"unix:PATH\" or \"fd:NAME\""),
+            ("[[listener]]\nmode = \"rw\"", 2, "must be octal digits"),
             (
                 "[[listener]]\n[[listener]]\nroutes = [\"feed\"]",
                 3,

@@ -31,10 +31,10 @@ pub(super) struct Key {
 /// What values a key takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ValueKind {
-    /// IP address and port.
-    Address,
-    /// IP address and port, or `unix:` and a path.
+    /// IP address and port, `unix:` and a path, or `fd:` and a name.
     ListenAddress,
+    /// Permissions of a Unix socket.
+    Mode,
     /// A list of paths of routes.
     Routes,
     /// A list of pairs of files.
@@ -83,7 +83,8 @@ const LISTENER: &[Key] = &[
     Key {
         name: "address",
         takes: ValueKind::ListenAddress,
-        about: "Where subscribers connect: an IPv4 or IPv6 address and a port, or unix: and the path of a socket.",
+        about: "Where subscribers connect: an IPv4 or IPv6 address and a port, unix: and the path of a socket, or fd: and\n\
+                the name of a socket that systemd has opened (FileDescriptorName= of a socket unit).",
     },
     Key {
         name: "tls",
@@ -106,6 +107,12 @@ const LISTENER: &[Key] = &[
         takes: ValueKind::Word(&["", "stomp"]),
         about: "stomp: speak STOMP on TCP, without HTTP and WebSocket. Its usual port is 61613. Empty: HTTP.",
     },
+    Key {
+        name: "mode",
+        takes: ValueKind::Mode,
+        about: "The permissions of the socket's file, if address is unix:PATH: \"0660\" lets processes of its user and group\n\
+                connect. Empty: those that the umask leaves, usually of the same user only.",
+    },
 ];
 
 const TLS: &[Key] = &[
@@ -125,9 +132,15 @@ const TLS: &[Key] = &[
 const SERVER: &[Key] = &[
     Key {
         name: "control",
-        takes: ValueKind::Address,
-        about: "Where messages are published and metrics are read. An address that others can reach needs a key:\n\
-                see [api].",
+        takes: ValueKind::ListenAddress,
+        about: "Where messages are published and metrics are read, as address in [[listener]]. An address that other hosts\n\
+                can reach needs a key: see [api].",
+    },
+    Key {
+        name: "control_mode",
+        takes: ValueKind::Mode,
+        about: "The permissions of the socket's file, if control is unix:PATH. Without a key, who can connect can do\n\
+                everything. Empty: those that the umask leaves.",
     },
     Key {
         name: "control_tls",
@@ -635,10 +648,10 @@ pub(super) const SECTIONS: &[Section] = &[
 impl fmt::Display for ValueKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ValueKind::Address => f.write_str("an IP address and a port, as \"127.0.0.1:8000\""),
-            ValueKind::ListenAddress => {
-                f.write_str("an IP address and a port, as \"127.0.0.1:8000\" or \"[::]:8000\", or \"unix:PATH\"")
-            }
+            ValueKind::ListenAddress => f.write_str(
+                "an IP address and a port, as \"127.0.0.1:8000\" or \"[::]:8000\", \"unix:PATH\" or \"fd:NAME\"",
+            ),
+            ValueKind::Mode => f.write_str("octal digits, as \"0660\", or \"\""),
             ValueKind::Certificates => {
                 f.write_str("a list of pairs, as [{ cert_file = \"cert.pem\", key_file = \"key.pem\" }]")
             }

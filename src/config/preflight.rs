@@ -1,7 +1,5 @@
 //! What has to fit together before a server starts, beyond what is wrong with a single value.
 
-use std::net::SocketAddr;
-
 use super::settings::{DEFAULT_NAMESPACE, Settings};
 use crate::control::Access;
 use crate::gateway::centrifuge::{CallKind, CentrifugeConfig};
@@ -22,15 +20,17 @@ pub struct Preflight {
 /// # Errors
 /// A text that says what is wrong and the remedy.
 pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
-    let control = settings.server.control;
-    let mut data = settings.listener.iter().filter_map(|listener| match &listener.address {
-        ListenAddress::Ip(address) => Some(*address),
-        _ => None,
-    });
-    if data.any(|address| is_same(address, control)) {
+    // Without the socket unit that passes a socket, as in a check, nobody can know its address.
+    let control = settings.server.control.resolved().unwrap_or_else(|| settings.server.control.clone());
+    if settings.listener.iter().any(|listener| is_same(&listener.address, &control)) {
         return Err(format!(
             "the data port and the control port cannot both be {control}: choose another port with control in [server], \
              or --control"
+        ));
+    }
+    if settings.server.control_tls && matches!(control, ListenAddress::Unix(_)) {
+        return Err(format!(
+            "control_tls in [server] is for IP addresses, and the control port is {control}: leave it out"
         ));
     }
     let is_proxied = |listener: &&ListenerConfig| listener.proxy_protocol == ProxyProtocol::Require;
@@ -43,7 +43,7 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
     let centrifuge = settings.centrifuge_config()?;
     check_backend(settings)?;
     settings.acceptor()?;
-    let access = Access::new(control, settings.api.key()?).map_err(|error| error.to_string())?;
+    let access = Access::new(&control, settings.api.key()?).map_err(|error| error.to_string())?;
     let access = access.with_read_key(settings.api.read_key()?);
     Ok(Preflight { access, centrifuge })
 }
@@ -92,7 +92,8 @@ fn check_cluster(settings: &Settings) -> Result<(), String> {
 }
 
 /// Whether a socket for one address would be in the way of the other's.
-fn is_same(one: SocketAddr, other: SocketAddr) -> bool {
+fn is_same(one: &ListenAddress, other: &ListenAddress) -> bool {
+    let (ListenAddress::Ip(one), ListenAddress::Ip(other)) = (one, other) else { return one == other };
     let is_either_any = one.ip().is_unspecified() || other.ip().is_unspecified();
     one.port() != 0 && one.port() == other.port() && (one.ip() == other.ip() || is_either_any)
 }
@@ -120,6 +121,8 @@ mod tests {
             ("server.control = \"0.0.0.0:8001\"", "--api-key-file"),
             ("server.control = \"127.0.0.1:8000\"", "cannot both be 127.0.0.1:8000"),
             ("[[listener]]\naddress = \"0.0.0.0:8001\"", "cannot both be 127.0.0.1:8001"),
+            ("server.control = \"fd:a\"\n[[listener]]\naddress = \"fd:a\"", "cannot both be fd:a"),
+            ("[server]\ncontrol = \"unix:a\"\ncontrol_tls = true", "control_tls in [server] is for IP addresses"),
             ("[[listener]]\nproxy_protocol = \"require\"", "needs the proxy's address in trusted_proxies"),
             ("api.key_file = \"/nowhere/key\"", "/nowhere/key: cannot be read"),
             ("backend.rpc.endpoint = \"https://a/\"", "https is not supported"),
@@ -135,7 +138,9 @@ mod tests {
             let error = outcome(text).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
         }
-        for good in ["", "server.control = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"", "api.key = \"k\""]
+        let quiet = "[server]\ncontrol = \"unix:a\"";
+        for good in
+            ["", quiet, "server.control = \"127.0.0.1:0\"\n[[listener]]\naddress = \"127.0.0.1:0\"", "api.key = \"k\""]
         {
             assert_eq!(outcome(good), Ok(()), "{good}");
         }

@@ -17,7 +17,9 @@ use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVer
 use crate::gateway::{OriginPattern, Origins};
 use crate::limits::{DEMO_MESSAGES_PER_SECOND_MAX, RECV_TURN_BYTES};
 use crate::proto::{DeflateConfig, ForwardedHeader};
-use crate::server::{CatchUpConfig, FanOutConfig, ListenerConfig, ServerConfig, TrustedProxies};
+use crate::server::{
+    CatchUpConfig, FanOutConfig, ListenAddress, ListenerConfig, ServerConfig, SocketMode, TrustedProxies,
+};
 use crate::tls::{Acceptor, TlsSettings};
 use crate::topics::{Allowed, Namespace, Namespaces};
 
@@ -59,7 +61,9 @@ pub struct Settings {
 #[serde(default)]
 pub struct ServerSettings {
     /// Where HTTP for publishers and operators is served.
-    pub control: SocketAddr,
+    pub control: ListenAddress,
+    /// Who may connect to it, if it is a Unix socket that this server makes.
+    pub control_mode: SocketMode,
     /// Whether it speaks TLS there, with the certificates of `[tls]`.
     pub control_tls: bool,
     /// As [`ServerConfig::shards`].
@@ -213,7 +217,8 @@ impl Default for ServerSettings {
     fn default() -> Self {
         let server = ServerConfig::default();
         ServerSettings {
-            control: SocketAddr::from(([127, 0, 0, 1], 8001)),
+            control: SocketAddr::from(([127, 0, 0, 1], 8001)).into(),
+            control_mode: "0600".parse().expect("a mode"),
             control_tls: false,
             shards: server.shards,
             max_connections: server.connections_max,
@@ -266,6 +271,7 @@ impl Settings {
         let Settings { server, deflate, .. } = self;
         let origins = server.allowed_origins.iter();
         let patterns = origins.map(|text| OriginPattern::new(text).expect("origins are checked when they are read"));
+        let origins = Origins::new(patterns.collect());
         let proxies = server.trusted_proxies.iter();
         let proxies = proxies.map(|text| text.parse().expect("networks are checked when they are read"));
         ServerConfig {
@@ -277,7 +283,10 @@ impl Settings {
             connections_per_address_max: server.connections_per_address_max,
             trusted_proxies: TrustedProxies::new(proxies.collect()),
             forwarded_header: server.forwarded_header,
-            allowed_origins: Origins::new(patterns.collect()).with_control_port(server.control.port()),
+            allowed_origins: match server.control.resolved() {
+                Some(ListenAddress::Ip(address)) => origins.with_control_port(address.port()),
+                _ => origins,
+            },
             message_bytes_max: server.message_bytes_max,
             rate: RateConfig {
                 messages_per_second: match server.messages_per_second_max {

@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 
 use hyper::header::{AUTHORIZATION, HeaderMap};
 
+use crate::server::ListenAddress;
+
 /// The header field in which Centrifugo's clients send the key.
 const API_KEY: &str = "x-api-key";
 
 /// Where the control port listens and what it asks for. There is none for a port that others can reach without a key.
 #[derive(Clone)]
 pub struct Access {
-    is_loopback: bool,
+    /// Only this host can reach it.
+    is_local: bool,
     key: Option<String>,
     /// A key that only reads.
     read_key: Option<String>,
@@ -33,14 +36,20 @@ pub(super) enum Right {
 pub struct ExposedError(SocketAddr);
 
 impl Access {
-    /// Access to a control port that listens on `address`: with `key` if there is one, else from loopback only.
+    /// Access to a control port that listens on `address`: with `key` if there is one, else from this host only.
     ///
     /// # Errors
-    /// [`ExposedError`] if there is no key, and `address` is not a loopback address.
-    pub fn new(address: SocketAddr, key: Option<String>) -> Result<Access, ExposedError> {
-        let is_loopback = address.ip().is_loopback();
-        let access = Access { is_loopback, key, read_key: None };
-        if is_loopback || access.key.is_some() { Ok(access) } else { Err(ExposedError(address)) }
+    /// [`ExposedError`] if there is no key, and `address` is an IP address other than a loopback address.
+    pub fn new(address: &ListenAddress, key: Option<String>) -> Result<Access, ExposedError> {
+        let exposed = match address {
+            ListenAddress::Ip(address) if !address.ip().is_loopback() => Some(*address),
+            _ => None,
+        };
+        let access = Access { is_local: exposed.is_none(), key, read_key: None };
+        match exposed {
+            Some(address) if access.key.is_none() => Err(ExposedError(address)),
+            _ => Ok(access),
+        }
     }
 
     /// The same with a further key, whose requests only read.
@@ -54,8 +63,8 @@ impl Access {
     }
 
     /// Whether only this host can reach the port.
-    pub(super) fn is_loopback(&self) -> bool {
-        self.is_loopback
+    pub(super) fn is_local(&self) -> bool {
+        self.is_local
     }
 
     /// The right of a request with these header fields, which carry a key as `X-API-Key: KEY`,
@@ -90,7 +99,7 @@ fn is_same(given: &[u8], key: &[u8]) -> bool {
 impl fmt::Debug for Access {
     /// Without the key, which is nobody's business.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("is_loopback", &self.is_loopback).field("has_key", &self.has_key()).finish()
+        f.debug_struct("Access").field("is_local", &self.is_local).field("has_key", &self.has_key()).finish()
     }
 }
 
@@ -114,19 +123,19 @@ mod tests {
     use super::*;
 
     fn access(address: &str, key: Option<&str>) -> Result<Access, ExposedError> {
-        Access::new(address.parse().unwrap(), key.map(str::to_owned))
+        Access::new(&address.parse().unwrap(), key.map(str::to_owned))
     }
 
     #[test]
     fn others_need_a_key() {
-        for here in ["127.0.0.1:8001", "127.8.8.8:0", "[::1]:8001"] {
-            assert!(access(here, None).unwrap().is_loopback(), "{here}");
-            assert!(access(here, Some("k")).unwrap().is_loopback(), "{here}");
+        for here in ["127.0.0.1:8001", "127.8.8.8:0", "[::1]:8001", "unix:/run/control"] {
+            assert!(access(here, None).unwrap().is_local(), "{here}");
+            assert!(access(here, Some("k")).unwrap().is_local(), "{here}");
         }
         for open in ["0.0.0.0:8001", "192.0.2.1:8001", "[::]:8001"] {
             let error = access(open, None).unwrap_err().to_string();
             assert!(error.contains(open) && error.contains("--api-key-file"), "{error}");
-            assert!(!access(open, Some("k")).unwrap().is_loopback(), "{open}");
+            assert!(!access(open, Some("k")).unwrap().is_local(), "{open}");
         }
     }
 

@@ -3,14 +3,13 @@
 //! The key of the control port bounds who can cause these lines, so none is left out. Publications, subscriptions and
 //! refreshes are no such actions: applications make them by the thousand.
 
-use std::net::SocketAddr;
-
 use super::access::Right;
+use super::peer::Peer;
 
 /// The sender of a request to the control port.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Operator {
-    pub(super) peer: SocketAddr,
+    pub(super) peer: Peer,
     pub(super) right: Right,
 }
 

@@ -7,7 +7,6 @@
 mod feeds;
 
 use std::io;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -16,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::State;
 use super::host::{self, CpuTicks, Memory, Network};
-use crate::server::{PublishError, ShardMetrics, Status};
+use crate::server::{ListenAddress, PublishError, ShardMetrics, Status};
 use crate::topics::{Draft, TopicName};
 
 /// Where it is published.
@@ -48,7 +47,7 @@ async fn publish_figures(state: &State) -> io::Result<()> {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut before = Sample::take(&state.status).await?;
-    let control = ControlPort { address: state.address, has_key: state.access.borrow().has_key() };
+    let control = ControlPort { address: state.address.clone(), has_key: state.access.borrow().has_key() };
     loop {
         ticks.tick().await;
         let now = Sample::take(&state.status).await?;
@@ -93,9 +92,9 @@ impl Sample {
 }
 
 /// What the page says of publishing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct ControlPort {
-    address: SocketAddr,
+    address: ListenAddress,
     has_key: bool,
 }
 
@@ -117,7 +116,7 @@ fn encode(before: &Sample, now: &Sample, control: &ControlPort) -> String {
             r#""network":{{"received_bytes_per_second":{:.0},"sent_bytes_per_second":{:.0},"#,
             r#""loopback_bytes_per_second":{:.0}}},"#,
             r#""server":{{"connections":{},"deliveries":{},"deliveries_per_second":{:.1}}},"#,
-            r#""control":{{"address":"{}","has_key":{}}}}}"#,
+            r#""control":{{"address":{},"has_key":{}}}}}"#,
         ),
         now.time.as_millis(),
         all,
@@ -131,7 +130,7 @@ fn encode(before: &Sample, now: &Sample, control: &ControlPort) -> String {
         now.connections,
         now.deliveries,
         rate(before.deliveries, now.deliveries),
-        control.address,
+        serde_json::Value::from(control.address.to_string()),
         control.has_key,
     )
 }
@@ -168,7 +167,7 @@ mod tests {
             r#""server":{"connections":7,"deliveries":103,"deliveries_per_second":1.5},"#,
             r#""control":{"address":"127.0.0.1:8001","has_key":true}}"#,
         );
-        let control = ControlPort { address: ([127, 0, 0, 1], 8001).into(), has_key: true };
+        let control = ControlPort { address: "127.0.0.1:8001".parse().unwrap(), has_key: true };
         assert_eq!(encode(&before, &now, &control), expected);
     }
 

@@ -63,8 +63,8 @@ impl Shards {
     }
 
     fn state_with(&self, key: Option<String>) -> State {
-        let address = ([127, 0, 0, 1], 8001).into();
-        let access = Access::new(address, key).expect("it is on loopback");
+        let address = std::net::SocketAddr::from(([127, 0, 0, 1], 8001)).into();
+        let access = Access::new(&address, key).expect("it is on loopback");
         let kept = Namespace { history_size: 10, presence: true, ..Namespace::default() };
         let others = vec![("kept".to_owned(), kept), ("plain".to_owned(), Namespace::default())];
         let namespaces = Arc::new(Namespaces::new(Namespace::default(), others));

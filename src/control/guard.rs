@@ -61,7 +61,7 @@ pub(super) fn check(version: Version, headers: &HeaderMap, access: &Access) -> R
     if headers.get_all(ORIGIN).iter().any(|origin| !is_origin_here(origin) && !is_own(origin)) {
         return Err(Refused::Origin);
     }
-    if access.is_loopback() && !has_key && host.is_some_and(|host| !host.is_unnamed()) {
+    if access.is_local() && !has_key && host.is_some_and(|host| !host.is_unnamed()) {
         return Err(Refused::Host);
     }
     Ok(())
@@ -92,7 +92,7 @@ mod tests {
     /// A control port on loopback without a key, or elsewhere with one.
     fn access(on_loopback: bool) -> Access {
         let (address, key) = if on_loopback { ("127.0.0.1:1", None) } else { ("192.0.2.1:1", Some("k".to_owned())) };
-        Access::new(address.parse().unwrap(), key).unwrap()
+        Access::new(&address.parse().unwrap(), key).unwrap()
     }
 
     fn verdict(fields: &[(&'static str, &'static str)], on_loopback: bool) -> Result<(), Refused> {

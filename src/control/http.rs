@@ -5,7 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioTimer;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, UnixListener};
 #[cfg(feature = "product")]
 use tokio_rustls::TlsAcceptor;
 
@@ -24,10 +24,12 @@ use super::access::Right;
 use super::answer::{Answer, text, with_header};
 use super::audit::Operator;
 use super::batch::{Batched, Stream};
+use super::peer::Peer;
 use super::places::{Ended, Place};
 use super::{State, admin, api, audit, guard, metrics, publish, reload, slowest, stream};
 use crate::limits::{CONTROL_HEAD_BYTES_MAX, CONTROL_HEAD_MS, CONTROL_INPUT_BYTES};
 use crate::log;
+use crate::server::ListenAddress;
 use crate::tls::Acceptor;
 
 /// Pause after a failed accept, most likely because the process has no descriptor left.
@@ -54,16 +56,49 @@ Browsers get the admin page here.";
 
 /// The listener of the control port.
 pub(super) struct Listener {
-    socket: TcpListener,
+    socket: Socket,
     /// Makes the TLS sessions of its connections, if it speaks TLS.
     acceptor: Option<Acceptor>,
 }
 
+/// A socket that listens.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    /// Takes over a socket that listens at `address`.
+    fn new(socket: OwnedFd, address: &ListenAddress) -> io::Result<Socket> {
+        rustix::io::ioctl_fionbio(&socket, true)?;
+        Ok(match address {
+            ListenAddress::Unix(_) => Socket::Unix(UnixListener::from_std(socket.into())?),
+            _ => Socket::Tcp(TcpListener::from_std(socket.into())?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<(Stream, Peer)> {
+        match self {
+            Socket::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                // Answers are small and must not wait. Without the option they are only slower, so the server ignores a
+                // failure.
+                let _ = stream.set_nodelay(true);
+                Ok((Box::new(stream), Peer::Ip(peer)))
+            }
+            Socket::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                let user = stream.peer_cred()?.uid();
+                Ok((Box::new(stream), Peer::Unix(user)))
+            }
+        }
+    }
+}
+
 impl Listener {
-    /// Takes over a bound listener.
-    pub(super) fn new(listener: std::net::TcpListener, acceptor: Option<Acceptor>) -> io::Result<Listener> {
-        listener.set_nonblocking(true)?;
-        Ok(Listener { socket: TcpListener::from_std(listener)?, acceptor })
+    /// Takes over a socket that listens at `address`.
+    pub(super) fn new(socket: OwnedFd, address: &ListenAddress, acceptor: Option<Acceptor>) -> io::Result<Listener> {
+        Ok(Listener { socket: Socket::new(socket, address)?, acceptor })
     }
 
     /// Accepts and serves connections forever.
@@ -72,7 +107,7 @@ impl Listener {
             state.places.wait_for_room().await;
             match self.socket.accept().await {
                 Ok((stream, peer)) => {
-                    let place = state.places.enter(peer.ip(), !state.access.borrow().has_key());
+                    let place = state.places.enter(peer.address(), !state.access.borrow().has_key());
                     tokio::task::spawn_local(serve(stream, peer, self.acceptor.clone(), state.clone(), place));
                 }
                 Err(error) => {
@@ -85,9 +120,7 @@ impl Listener {
 }
 
 /// Serves one connection until either side closes it or `place` ends it.
-async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, state: Rc<State>, place: Place) {
-    // Answers are small and must not wait. Without the option they are only slower, so the server ignores a failure.
-    let _ = stream.set_nodelay(true);
+async fn serve(stream: Stream, peer: Peer, acceptor: Option<Acceptor>, state: Rc<State>, place: Place) {
     let secured = tokio::select! {
         secured = secure(stream, acceptor) => secured,
         ended = place.must_end() => return place.end(ended),
@@ -131,8 +164,8 @@ async fn serve(stream: TcpStream, peer: SocketAddr, acceptor: Option<Acceptor>, 
 
 /// Does the TLS handshake, if the port speaks TLS.
 #[cfg(feature = "product")]
-async fn secure(stream: TcpStream, acceptor: Option<Acceptor>) -> Result<Stream, Ended> {
-    let Some(acceptor) = acceptor else { return Ok(Box::new(stream)) };
+async fn secure(stream: Stream, acceptor: Option<Acceptor>) -> Result<Stream, Ended> {
+    let Some(acceptor) = acceptor else { return Ok(stream) };
     let handshake = TlsAcceptor::from(acceptor.config()).accept(stream);
     match tokio::time::timeout(Duration::from_millis(CONTROL_HEAD_MS), handshake).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
@@ -142,12 +175,12 @@ async fn secure(stream: TcpStream, acceptor: Option<Acceptor>) -> Result<Stream,
 }
 
 #[cfg(not(feature = "product"))]
-async fn secure(stream: TcpStream, _: Option<Acceptor>) -> Result<Stream, Ended> {
-    Ok(Box::new(stream))
+async fn secure(stream: Stream, _: Option<Acceptor>) -> Result<Stream, Ended> {
+    Ok(stream)
 }
 
 /// A request without the key, or of a foreign page, is worth a line.
-fn log_rejected(peer: SocketAddr, status: StatusCode) {
+fn log_rejected(peer: Peer, status: StatusCode) {
     if status != StatusCode::UNAUTHORIZED && status != StatusCode::FORBIDDEN {
         return;
     }
@@ -249,7 +282,7 @@ impl<'a> Route<'a> {
 }
 
 /// Answers one request of `peer`.
-async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>, peer: SocketAddr) -> Answer {
+async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Request<B>, peer: Peer) -> Answer {
     if let Err(refused) = guard::check(request.version(), request.headers(), &state.access.borrow()) {
         return text(refused.status(), refused.reason());
     }
@@ -305,9 +338,11 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
 #[cfg(test)]
 mod tests {
     use std::future::Future;
+    use std::net::SocketAddr;
 
     use http_body_util::{BodyExt, Full};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
     use crate::control::fake::Shards;
@@ -325,7 +360,7 @@ mod tests {
         }
         let request = request.body(Full::new(Bytes::new())).unwrap();
         tokio_uring::start(async {
-            let (parts, body) = respond(state, request, SocketAddr::from(([127, 0, 0, 1], 1))).await.into_parts();
+            let (parts, body) = respond(state, request, Peer::Ip(([127, 0, 0, 1], 1).into())).await.into_parts();
             let body = body.collect().await.unwrap().to_bytes();
             let allow = parts.headers.get(ALLOW).map(|value| value.to_str().unwrap().to_owned());
             (parts.status.as_u16(), allow, String::from_utf8(body.to_vec()).unwrap())
@@ -464,7 +499,8 @@ mod tests {
         tokio_uring::start(async {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
-            let serving = tokio::task::spawn_local(Listener::new(listener, None).unwrap().run(state));
+            let serving = Listener::new(listener.into(), &address.into(), None).unwrap();
+            let serving = tokio::task::spawn_local(serving.run(state));
             client(address).await;
             serving.abort();
         });

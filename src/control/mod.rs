@@ -36,6 +36,7 @@ mod lists;
 mod metrics;
 mod notify;
 mod others;
+mod peer;
 mod places;
 mod publish;
 mod query;
@@ -51,7 +52,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -79,7 +80,7 @@ use shards::ToShards;
 use crate::backend::{BackendCounts, EventCounts};
 use crate::gateway::centrifuge::TokenVerifier;
 use crate::server::metrics::Cell;
-use crate::server::{PublishError, Publisher, ShardMetrics, Status};
+use crate::server::{ListenAddress, PublishError, Publisher, ShardMetrics, Status};
 use crate::tls::Acceptor;
 use crate::topics::Namespaces;
 
@@ -91,8 +92,10 @@ const DRAIN_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the control plane is made of.
 pub struct Control {
-    /// Where HTTP is served. Bound and listening.
-    pub listener: std::net::TcpListener,
+    /// The socket on which HTTP is served: it listens.
+    pub listener: OwnedFd,
+    /// Its address.
+    pub address: ListenAddress,
     /// Who may use it.
     pub access: Access,
     /// The way to the shards.
@@ -140,7 +143,7 @@ struct State {
     namespaces: RefCell<Arc<Namespaces>>,
     access: RefCell<Access>,
     /// Where it listens.
-    address: SocketAddr,
+    address: ListenAddress,
     tls: Option<Acceptor>,
     tokens: TokenVerifier,
     data: Option<DataPort>,
@@ -170,7 +173,7 @@ impl State {
         status: Status,
         namespaces: Arc<Namespaces>,
         access: Access,
-        address: SocketAddr,
+        address: ListenAddress,
         memory_before: MemoryInUse,
     ) -> State {
         let uid = format!("{:016x}", RandomState::new().hash_one(std::process::id()));
@@ -224,15 +227,14 @@ pub async fn serve(
     shards_ended: impl Future<Output = ()>,
 ) -> io::Result<Ended> {
     let mut signals = Signals::new()?;
-    let address = control.listener.local_addr()?;
     #[cfg(feature = "product")]
     let acceptor = control.tls.clone().filter(|_| control.is_secure);
     #[cfg(not(feature = "product"))]
     let acceptor = None;
-    let listener = http::Listener::new(control.listener, acceptor)?;
+    let listener = http::Listener::new(control.listener, &control.address, acceptor)?;
     let Control { publisher, status, namespaces, access, tls, reload, backend_counts, event_counts, others, .. } =
         control;
-    let Control { tokens, data, settings, .. } = control;
+    let Control { address, tokens, data, settings, .. } = control;
     let memory_before = MemoryInUse::measure().await;
     let state = State::new(Box::new(publisher), status, namespaces, access, address, memory_before);
     let (reloader, settings) = (Reloader::new(reload), RefCell::new(settings));

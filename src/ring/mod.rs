@@ -13,6 +13,7 @@ mod completion;
 mod defer;
 mod errno;
 mod event;
+mod inherited;
 mod lane;
 mod probe;
 #[cfg(feature = "sim")]
@@ -29,6 +30,7 @@ pub use completion::Completion;
 pub use defer::defer_accept;
 pub use errno::Errno;
 pub use event::Event;
+pub use inherited::{InheritedSocket, inherited_sockets};
 pub use probe::{KERNEL_NEEDED, StartError};
 pub use slice::shorten_slice;
 pub use token::{Op, Token};

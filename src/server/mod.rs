@@ -43,7 +43,9 @@ pub(crate) use addresses::Network;
 pub(crate) use clients::address_text;
 pub use clients::{InvalidNetwork, ProxyNetwork, TrustedProxies};
 pub use config::{CatchUpConfig, FanOutConfig, ServerConfig};
-pub use listener::{InvalidAddress, ListenAddress, ListenerConfig, ProxyProtocol};
+#[cfg(feature = "product")]
+pub(crate) use listener::listen_alone;
+pub use listener::{InvalidAddress, InvalidMode, ListenAddress, ListenerConfig, ProxyProtocol, SocketMode};
 #[cfg(feature = "control")]
 pub(crate) use lists::add_counts;
 pub use lists::{ConnectionSummary, ConnectionsPage, ConnectionsQuery, Disconnection};

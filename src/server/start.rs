@@ -133,7 +133,7 @@ impl Server {
     pub fn address(&self) -> SocketAddr {
         let ip = |address: &ListenAddress| match address {
             ListenAddress::Ip(address) => Some(*address),
-            ListenAddress::Unix(_) => None,
+            _ => None,
         };
         self.addresses.iter().find_map(ip).expect("a listener with an IP address")
     }
@@ -342,11 +342,11 @@ fn listen(
         }
         let protocol = protocol_of(listener, routes, entries).map_err(ServeError::Route)?;
         let routes = routes.select(paths).map_err(ServeError::Route)?;
-        let (address, sockets) = listener::listen(address, count, config.socket_notsent_bytes)
+        let (address, sockets) = listener::listen(address, listener.mode, count, config.socket_notsent_bytes)
             .map_err(|error| ServeError::Listen(address.clone(), error))?;
         let ip = match &address {
             ListenAddress::Ip(address) => Some(address.ip()),
-            ListenAddress::Unix(_) => None,
+            _ => None,
         };
         for (shard, socket) in shards.iter_mut().zip(sockets) {
             shard.push(ShardListener {

@@ -1,7 +1,6 @@
 //! Requests as they come over HTTP, and what shards and callers get of them.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -13,12 +12,13 @@ use crate::buf::ConnId;
 use crate::control::access::Right;
 use crate::control::audit::Operator;
 use crate::control::fake::Shards;
+use crate::control::peer::Peer;
 use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{API_BYTES_MAX, HISTORY_ANSWER_MAX, KEY_BYTES_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::{CloseCode, MessageKind};
 use crate::topics::{Epoch, HistoryQuery, Position, Query, TopicName};
 
-const OPERATOR: Operator = Operator { peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1), right: Right::All };
+const OPERATOR: Operator = Operator { peer: Peer::Unix(0), right: Right::All };
 
 /// Calls a method with this body: status and body of the answer.
 fn call_raw(shards: &Shards, method: &str, body: impl Into<Bytes>) -> (u16, String) {
