@@ -108,6 +108,15 @@ pub const TLS_RECORD_BYTES_MAX: usize = 5 + TLS_FRAGMENT_BYTES_MAX + 256;
 /// withstands quantum computers and much else is some 3 KB.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 * 1024;
 
+/// Bytes of the subject of a client's certificate, as text.
+pub const TLS_SUBJECT_BYTES_MAX: usize = 512;
+
+/// Seconds for which a session ticket under a key of a file is good: as long as one under a random key.
+pub const TLS_TICKET_SECONDS: u32 = 12 * 3600;
+
+/// Keys for session tickets in a file.
+pub const TLS_TICKET_KEYS_MAX: usize = 16;
+
 /// TLS records in succession without data: empty ones, new keys, warnings.
 pub const TLS_EMPTY_RECORDS_MAX: u8 = 32;
 

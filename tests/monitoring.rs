@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use peer::Peer;
 use serde_json::Value;
 use support::process::Process;
-use support::server::Server;
+use support::server::{Server, certificate};
 use support::{PATIENCE, http, repository, target_dir};
 
 /// The time in which Prometheus has scraped often enough, also on a busy machine.
@@ -174,7 +174,14 @@ fn every_expression_of_the_board_has_an_answer_and_the_metrics_are_clean() {
         return;
     }
     let config = target_dir("monitoring").join("server.toml");
-    fs::write(&config, CONFIG).expect("the target directory can be written to");
+    let cert = certificate();
+    let (cert, key) = (cert.display(), cert.with_file_name("key.pem"));
+    let tls = format!(
+        "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = true\n[tls]\n\
+         certificates = [{{ cert_file = \"{cert}\", key_file = \"{}\" }}]\n",
+        key.display()
+    );
+    fs::write(&config, format!("{CONFIG}{tls}")).expect("the target directory can be written to");
     let server = Server::start_with_config(&config, &[]);
     let _subscribers =
         ["news", "chat:a", "news,chat:a"].map(|topics| Peer::open(server.data, &format!("/feed/{topics}")));

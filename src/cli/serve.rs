@@ -393,7 +393,7 @@ impl Live {
     fn apply(&self, settings: &Settings, tokens: &TokenVerifier) -> Result<usize, String> {
         let certificates = match &self.tls {
             Some(tls) => {
-                tls.reload(&settings.tls.certificates).map_err(|error| error.to_string())?;
+                tls.reload(&settings.tls).map_err(|error| error.to_string())?;
                 tls.certificates().len()
             }
             None => 0,

@@ -9,7 +9,7 @@ use super::show::SECRETS;
 
 /// The keys that a running server can change, by section. Nothing is built on them when it starts.
 const LIVE: [(&str, &[&str]); 4] = [
-    ("tls", &["certificates"]),
+    ("tls", &["certificates", "min_version", "client_certificates", "client_ca_file", "ticket_key_file"]),
     (
         "server",
         &[
@@ -187,6 +187,7 @@ mod tests {
                 "log_format" => "json",
                 "log_level" => "debug",
                 "min_version" => "1.3",
+                "client_certificates" => "optional",
                 "slow_consumer" => "conflate",
                 "storage" => "memory",
                 "subscribe" => "nobody",

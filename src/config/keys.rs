@@ -127,6 +127,23 @@ const TLS: &[Key] = &[
         takes: ValueKind::Word(&["1.2", "1.3"]),
         about: "The lowest version of TLS that clients may speak.",
     },
+    Key {
+        name: "client_certificates",
+        takes: ValueKind::Word(&["none", "optional", "required"]),
+        about: "Whether clients show a certificate of their own, on all ports with TLS. optional: those that have one.",
+    },
+    Key {
+        name: "client_ca_file",
+        takes: ValueKind::Path,
+        about: "A file with the certificates of the authorities that clients' certificates are from, as PEM. Empty: none.",
+    },
+    Key {
+        name: "ticket_key_file",
+        takes: ValueKind::Path,
+        about: "A file with keys of session tickets, 64 hexadecimal digits a line (openssl rand -hex 32): the first\n\
+                encrypts, all decrypt. Sessions survive a restart then, and servers with the same file resume each\n\
+                other's. Empty: random keys, which end with the process.",
+    },
 ];
 
 const SERVER: &[Key] = &[

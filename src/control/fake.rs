@@ -149,6 +149,7 @@ impl ToShards for Shards {
             shard: shard as u16,
             id: ConnId { slot: slot as u32, generation: 3 },
             peer: Some(([192, 0, 2, slot as u8], 40_000).into()),
+            client_subject: Some("CN=ann".to_owned()),
             route: "/feed/".to_owned(),
             transport: "websocket",
             state: "open",

@@ -233,7 +233,7 @@ mod tests {
     fn status(readers: &Readers, topic: &str, query: &str, fields: &str, subprotocols: &[&str]) -> u16 {
         let head = format!("GET /feed/a{query} HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         let (head, _) = decode_request_head(head.as_bytes()).unwrap().unwrap();
-        let get = Get { route: "/feed/", rest: "a", head: &head, peer: None };
+        let get = Get { route: "/feed/", rest: "a", head: &head, peer: None, client_subject: None };
         let topics = [TopicName::new(topic).unwrap()];
         let clock = Clock { unix_ms: 5500, ..Clock::default() };
         match readers.check(&get, subprotocols.iter().copied(), topics.iter(), clock) {

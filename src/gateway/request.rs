@@ -30,6 +30,9 @@ pub struct Get<'a> {
     /// The client's address, also behind trusted proxies that state it. `None` if the peer of a Unix socket states
     /// none.
     pub peer: Option<IpAddr>,
+    /// The subject of the client's certificate, as `CN=ann,O=Example` (RFC 4514), if it has shown one on TLS.
+    /// An authority of [`client_ca_file`](crate::tls::TlsSettings::client_ca_file) vouches for it.
+    pub client_subject: Option<&'a str>,
 }
 
 impl<'a> Deref for Request<'a> {
@@ -85,7 +88,7 @@ mod tests {
         let request =
             b"GET /rooms/a%20b/list?who=ann+b&x=%C3%A9&flag&who=2&bad=%ff HTTP/1.1\r\nHost: x\r\nX-A: 1\r\n\r\n";
         let (head, _) = decode_request_head(request).unwrap().unwrap();
-        let get = Get { route: "/rooms/{room}/list", rest: "", head: &head, peer: None };
+        let get = Get { route: "/rooms/{room}/list", rest: "", head: &head, peer: None, client_subject: None };
         let rows = [("who", Some("ann b")), ("x", Some("é")), ("flag", Some("")), ("bad", None), ("none", None)];
         for (name, value) in rows {
             assert_eq!(get.query(name).as_deref(), value, "{name}");

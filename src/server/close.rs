@@ -163,14 +163,16 @@ impl<R: Ring> Shard<'_, R> {
         let (topics, topic_count) = (topics.join(","), entry.subscriptions.len());
         let outbox_bytes = entry.conn.outbox.bytes();
         let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(entry.socket)));
-        tracing::warn!(%peer, cause = cause.label(), outbox_bytes, topics, topic_count, left_out, "connection closed");
+        let subject = self.sessions.subject(slot);
+        tracing::warn!(%peer, subject, cause = cause.label(), outbox_bytes, topics, topic_count, left_out, "connection closed");
     }
 
     /// A handshake or a request was rejected with this reason.
     pub(super) fn log_rejected(&mut self, slot: u32, reason: &str) {
         let Some(left_out) = log::REJECTED.take() else { return };
         let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(self.slots[slot as usize].socket)));
-        tracing::info!(%peer, reason, left_out, "request rejected");
+        let subject = self.sessions.subject(slot);
+        tracing::info!(%peer, subject, reason, left_out, "request rejected");
     }
 
     /// Ends the connection at once. Its backlog is dropped; operations in the kernel are

@@ -50,6 +50,8 @@ pub struct ConnectionSummary {
     pub id: ConnId,
     /// The client's address, if known; port 0 if a proxy has not named the port.
     pub peer: Option<SocketAddr>,
+    /// The subject of the client's certificate (RFC 4514), if it has shown one.
+    pub client_subject: Option<String>,
     /// The path of its route, or the name of its protocol; empty before the request.
     pub route: String,
     /// How it is served: `websocket`, `stream` or `framed`.
@@ -230,6 +232,7 @@ impl<R: Ring> Shard<'_, R> {
             shard: self.mesh.shard() as u16,
             id: slot.id,
             peer,
+            client_subject: self.sessions.subject(slot.id.slot).map(str::to_owned),
             route: slot.route.map(|route| self.routes.look_up(route).0.to_owned()).unwrap_or_default(),
             transport: match slot.conn.transport {
                 Transport::WebSocket => "websocket",

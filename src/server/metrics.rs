@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 pub use crate::conn::CloseCause;
 pub use crate::conn::Transport;
 pub use crate::counts::{Cell, Histogram, HistogramSnapshot};
-use crate::tls::Failure;
+use crate::tls::{Alert, Failure, Suite};
 use crate::topics::NamespaceId;
 
 /// The numbers of one shard.
@@ -126,16 +126,16 @@ pub struct ShardMetrics {
     pub forwarded_ignored: Cell,
     /// Requests of trusted proxies that state the address of a client in no readable way.
     pub forwarded_unreadable: Cell,
-    /// TLS 1.3 handshakes in full.
-    pub tls13_full: Cell,
-    /// TLS 1.3 handshakes by a session ticket.
-    pub tls13_resumed: Cell,
-    /// TLS 1.2 handshakes in full.
-    pub tls12_full: Cell,
-    /// TLS 1.2 handshakes by a session ticket.
-    pub tls12_resumed: Cell,
+    /// TLS handshakes in full, by [`Suite`].
+    pub tls_full: [Cell; Suite::COUNT],
+    /// TLS handshakes by a session ticket, by [`Suite`].
+    pub tls_resumed: [Cell; Suite::COUNT],
+    /// TLS connections of clients that have shown a certificate.
+    pub tls_client_certificates: Cell,
     /// Connections whose TLS has failed, by [`Failure`].
-    pub tls_failures: [Cell; Failure::ALL.len()],
+    pub tls_failures: [Cell; Failure::NAMES.len()],
+    /// Alerts that clients have sent, by [`Alert`].
+    pub tls_alerts: [Cell; Alert::ALL.len()],
     /// Bytes received from peers.
     pub bytes_received: Cell,
     /// Bytes handed to sockets.

@@ -81,6 +81,8 @@ pub(super) struct InputContext<'a> {
     origin: &'a Origin,
     /// Where the peer is, during the handshake; then the client.
     peer: Option<IpAddr>,
+    /// The subject of the client's certificate, during the handshake.
+    client_subject: Option<&'a str>,
     finder: ClientFinder<'a>,
     /// The connection is one too many.
     shed: Option<Shed>,
@@ -170,12 +172,12 @@ impl<R: Ring> Shard<'_, R> {
     ) -> (Progress, bool) {
         let clock = self.clock();
         let entry = &mut self.slots[slot as usize];
-        let peer = match entry.conn.phase {
+        let (peer, client_subject) = match entry.conn.phase {
             Phase::Handshake(_) => {
                 let named = self.clients.address(slot).map(|address| address.ip());
-                named.or_else(|| self.handshake_peers.get(&slot).copied())
+                (named.or_else(|| self.handshake_peers.get(&slot).copied()), self.sessions.subject(slot))
             }
-            _ => None,
+            _ => (None, None),
         };
         let context_takeover = self.config.deflate.map_or(0, |deflate| deflate.context_takeover);
         let mut input_context = InputContext {
@@ -201,6 +203,7 @@ impl<R: Ring> Shard<'_, R> {
             rejected: None,
             origin: &self.origin,
             peer,
+            client_subject,
             finder: ClientFinder {
                 proxies: &self.config.trusted_proxies,
                 header: self.config.forwarded_header,
@@ -505,7 +508,10 @@ impl InputContext<'_> {
             link: None,
         });
         let (path, handler) = self.routes.entry(route);
-        let request = Request { get: Get { route: path, rest, head, peer: self.peer }, upgrade: &upgrade };
+        let request = Request {
+            get: Get { route: path, rest, head, peer: self.peer, client_subject: self.client_subject },
+            upgrade: &upgrade,
+        };
         let accept = handler.on_open(&mut context, &request);
         let Outcome { is_closed, timer_ms, link, .. } = context.outcome();
         match accept {
@@ -587,7 +593,7 @@ impl InputContext<'_> {
             link: None,
         });
         let (path, handler) = self.routes.entry(route);
-        let request = Get { route: path, rest, head, peer: self.peer };
+        let request = Get { route: path, rest, head, peer: self.peer, client_subject: self.client_subject };
         let response = match body {
             Some(body) => handler.on_post(&mut context, &request, body),
             None => handler.on_get(&mut context, &request),

@@ -6,7 +6,7 @@
 //! A handshake costs as much time as hundreds of deliveries. So handshakes queue, and each turn spends a slice of time
 //! on them at most: a storm of new clients does not delay the subscribers that are there.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
 use super::metrics::CloseCause;
 use super::receive::{InputBytes, Progress};
@@ -26,6 +26,8 @@ pub(super) struct Sessions {
     handshakes: VecDeque<ConnId>,
     /// Records of the sends that are being made.
     pub(super) sealed: Vec<u8>,
+    /// The subjects of clients' certificates, by slot.
+    subjects: HashMap<u32, Box<str>>,
 }
 
 impl Sessions {
@@ -42,7 +44,13 @@ impl Sessions {
     pub(super) fn end(&mut self, slot: u32) {
         if let Some(session) = self.sessions.get_mut(slot as usize) {
             *session = None;
+            self.subjects.remove(&slot);
         }
+    }
+
+    /// The subject of the client's certificate, if it has shown one.
+    pub(super) fn subject(&self, slot: u32) -> Option<&str> {
+        self.subjects.get(&slot).map(|subject| &**subject)
     }
 
     /// The session of the connection, if it is one of a TLS listener.
@@ -115,7 +123,7 @@ impl<R: Ring> Shard<'_, R> {
         match outcome {
             Ok(None) => {}
             Ok(Some((established, mut rest))) => {
-                self.count_handshake(established);
+                self.on_established(slot, established);
                 self.run_input(slot, |shard| shard.decrypt(slot, InputBytes::Held(&mut rest)));
             }
             Err(failure) => {
@@ -151,7 +159,10 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Counts why the TLS of a connection has failed. What the peer receives of it still leaves.
     fn on_tls_failure(&mut self, slot: u32, failure: Failure) -> Progress {
-        self.metrics.tls_failures[failure as usize].add(1);
+        self.metrics.tls_failures[failure.place()].add(1);
+        if let Failure::Alert(alert) = failure {
+            self.metrics.tls_alerts[alert as usize].add(1);
+        }
         self.log_rejected(slot, failure.reason());
         self.note_unsent(slot);
         Progress::Over(match self.slot(slot).conn.phase {
@@ -160,15 +171,15 @@ impl<R: Ring> Shard<'_, R> {
         })
     }
 
-    fn count_handshake(&mut self, established: Established) {
-        let metrics = self.metrics;
-        let counter = match (established.is_tls13, established.is_resumed) {
-            (true, false) => &metrics.tls13_full,
-            (true, true) => &metrics.tls13_resumed,
-            (false, false) => &metrics.tls12_full,
-            (false, true) => &metrics.tls12_resumed,
-        };
-        counter.add(1);
+    /// Counts a handshake that is over, and notes whose certificate the client has shown.
+    fn on_established(&mut self, slot: u32, established: Established) {
+        let Established { suite, is_resumed, subject } = established;
+        let counters = if is_resumed { &self.metrics.tls_resumed } else { &self.metrics.tls_full };
+        counters[suite.place()].add(1);
+        if let Some(subject) = subject {
+            self.metrics.tls_client_certificates.add(1);
+            self.sessions.subjects.insert(slot, subject);
+        }
     }
 
     /// Marks the connection if its session has bytes that must be sent before any others.

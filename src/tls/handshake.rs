@@ -7,7 +7,8 @@ use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, InsufficientSizeError, UnbufferedStatus};
 use rustls::{Error, HandshakeKind, ProtocolVersion, ServerConfig};
 
-use super::model::{Established, Failure};
+use super::der;
+use super::model::{Alert, Established, Failure, Suite};
 use super::record::{Framing, Keys, record_len};
 use crate::limits::TLS_HANDSHAKE_BYTES_MAX;
 
@@ -120,10 +121,16 @@ impl Handshake {
         let version = conn.protocol_version().ok_or(Failure::Protocol)?;
         let is_tls13 = version == ProtocolVersion::TLSv1_3;
         let is_resumed = conn.handshake_kind() == Some(HandshakeKind::Resumed);
+        let suite = conn.negotiated_cipher_suite().and_then(|suite| Suite::of(suite.suite().into()));
+        let suite = suite.ok_or(Failure::Protocol)?;
+        let subject = match conn.peer_certificates().and_then(<[_]>::first) {
+            Some(certificate) => Some(der::subject(certificate).ok_or(Failure::BadCertificate)?.into()),
+            None => None,
+        };
         let (secrets, updates) = conn.dangerous_into_kernel_connection().map_err(|_| Failure::Protocol)?;
         held.drain(..seen);
         Ok(Traffic {
-            established: Established { is_tls13, is_resumed },
+            established: Established { suite, is_resumed, subject },
             framing: Framing::new(version, &secrets.tx.1),
             send: Keys::new((secrets.tx.0, &secrets.tx.1)),
             receive: Keys::new((secrets.rx.0, &secrets.rx.1)),
@@ -151,7 +158,9 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Result<(), Fa
 
 fn reason(error: &Error) -> Failure {
     match error {
-        Error::AlertReceived(_) => Failure::Alert,
+        Error::AlertReceived(alert) => Failure::Alert(Alert::of((*alert).into())),
+        Error::NoCertificatesPresented => Failure::NoCertificate,
+        Error::InvalidCertificate(_) => Failure::BadCertificate,
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => Failure::Incompatible,
         _ => Failure::Protocol,
     }

@@ -11,7 +11,13 @@
 //! ```
 
 #[cfg(feature = "tls")]
+mod acceptor;
+#[cfg(feature = "tls")]
 mod certificates;
+#[cfg(feature = "tls")]
+mod clients;
+#[cfg(feature = "tls")]
+mod der;
 #[cfg(feature = "tls")]
 mod handshake;
 mod model;
@@ -19,12 +25,17 @@ mod model;
 mod record;
 #[cfg(feature = "tls")]
 mod session;
+#[cfg(feature = "tls")]
+mod tickets;
 #[cfg(not(feature = "tls"))]
 mod without;
 
 #[cfg(feature = "tls")]
-pub use certificates::Acceptor;
-pub use model::{CertificateFiles, CertificateInfo, Established, Failure, Received, TlsError, TlsSettings};
+pub use acceptor::Acceptor;
+pub use model::{
+    Alert, CertificateFiles, CertificateInfo, ClientCertificates, Established, Failure, Received, Suite, TlsError,
+    TlsSettings,
+};
 #[cfg(feature = "tls")]
 pub use session::Session;
 #[cfg(not(feature = "tls"))]

@@ -3,9 +3,9 @@
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
 
-use super::certificates::Acceptor;
+use super::acceptor::Acceptor;
 use super::handshake::{Handshake, Traffic};
-use super::model::{Established, Failure, Received};
+use super::model::{Alert, Established, Failure, Received};
 use super::record::{BadRecord, ContentType, Framing, Keys, record_len};
 use crate::limits::{TLS_EMPTY_RECORDS_MAX, TLS_FRAGMENT_BYTES_MAX, TLS_KEY_RECORDS};
 
@@ -49,7 +49,7 @@ struct Records {
 /// An alert (RFC 8446 §6).
 #[derive(Clone, Copy)]
 #[repr(u8)]
-enum Alert {
+enum SentAlert {
     CloseNotify = 0,
     UnexpectedMessage = 10,
     BadRecordMac = 20,
@@ -176,7 +176,7 @@ impl Session {
     /// Says that nothing more is sent (`close_notify`). Returns `false` if that was said, or can't be.
     pub fn close(&mut self) -> bool {
         let State::Established(records) = &mut self.state else { return false };
-        records.seal_alert(Alert::CloseNotify, &mut self.unsent);
+        records.seal_alert(SentAlert::CloseNotify, &mut self.unsent);
         self.state = State::Over;
         true
     }
@@ -193,7 +193,7 @@ impl Session {
 }
 
 /// Why no more is received, and the alert that says so.
-type Refused = (Failure, Option<Alert>);
+type Refused = (Failure, Option<SentAlert>);
 
 impl Records {
     fn receive(&mut self, mut input: &mut [u8], take: &mut dyn FnMut(&mut [u8]) -> bool) -> Result<Received, Refused> {
@@ -247,7 +247,7 @@ impl Records {
         if content.is_empty() || kind != ContentType::ApplicationData {
             self.empty += 1;
             if self.empty > TLS_EMPTY_RECORDS_MAX {
-                return Err((Failure::Record, Some(Alert::UnexpectedMessage)));
+                return Err((Failure::Record, Some(SentAlert::UnexpectedMessage)));
             }
         }
         match kind {
@@ -260,7 +260,8 @@ impl Records {
                 [_, 0] => Ok(Some(Received::Ended)),
                 // `user_canceled` comes before `close_notify` (RFC 8446 §6.1).
                 [_, 90] => Ok(None),
-                _ => Err((Failure::Alert, None)),
+                [_, number] => Err((Failure::Alert(Alert::of(*number)), None)),
+                _ => Err((Failure::Record, Some(SentAlert::UnexpectedMessage))),
             },
             ContentType::Handshake => self.on_key_update(content),
         }
@@ -270,10 +271,10 @@ impl Records {
     /// do not.
     fn on_key_update(&mut self, message: &[u8]) -> Result<Option<Received>, Refused> {
         let Some(updates) = &mut self.updates else {
-            return Err((Failure::Record, Some(Alert::NoRenegotiation)));
+            return Err((Failure::Record, Some(SentAlert::NoRenegotiation)));
         };
         let [24, 0, 0, 1, is_requested @ (0 | 1)] = message else {
-            return Err((Failure::Record, Some(Alert::UnexpectedMessage)));
+            return Err((Failure::Record, Some(SentAlert::UnexpectedMessage)));
         };
         let Ok((number, secrets)) = updates.update_rx_secret() else { return Err(bad_record()) };
         self.receive = Keys::new((number, &secrets));
@@ -292,14 +293,14 @@ impl Records {
         self.send = Keys::new((number, &secrets));
     }
 
-    fn seal_alert(&mut self, alert: Alert, out: &mut Vec<u8>) {
-        let level = if matches!(alert, Alert::CloseNotify) { 1 } else { 2 };
+    fn seal_alert(&mut self, alert: SentAlert, out: &mut Vec<u8>) {
+        let level = if matches!(alert, SentAlert::CloseNotify) { 1 } else { 2 };
         self.send.seal(self.framing, ContentType::Alert, &[level, alert as u8], out);
     }
 }
 
 fn bad_record() -> Refused {
-    (Failure::Record, Some(Alert::BadRecordMac))
+    (Failure::Record, Some(SentAlert::BadRecordMac))
 }
 
 #[cfg(test)]

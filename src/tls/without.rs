@@ -1,6 +1,6 @@
 //! What stands for TLS where the crate is built without it: no acceptor can be made, so there is no session.
 
-use super::model::{CertificateFiles, CertificateInfo, Established, Failure, Received, TlsError, TlsSettings};
+use super::model::{CertificateInfo, Established, Failure, Received, TlsError, TlsSettings};
 
 /// Makes sessions.
 #[derive(Clone, Debug)]
@@ -17,7 +17,7 @@ impl Acceptor {
     }
 
     /// There is none.
-    pub fn reload(&self, _files: &[CertificateFiles]) -> Result<(), TlsError> {
+    pub fn reload(&self, _settings: &TlsSettings) -> Result<(), TlsError> {
         match *self {}
     }
 

@@ -5,6 +5,7 @@ Clients of the TLS port that no library is: they read slowly, cut their records 
 ends. Written with Python's `ssl` alone. Each scenario is a function below, ends the process with status 0 when all was
 as it should be, and with a traceback otherwise.
 """
+import json
 import os
 import shutil
 import socket
@@ -225,6 +226,29 @@ def replaced(port, control, certificate):
         [thread.join(PATIENCE) for thread in threads + [reader]]
     assert not faults, "\n".join(faults)
     assert served[0] > 20, served
+
+
+def client_certificate(port, control, certificate):
+    """A client with a certificate: a WebSocket, whose subject operators see, and a request that is rejected."""
+    own = context(certificate)
+    directory = os.path.dirname(certificate)
+    own.load_cert_chain(directory + "/ann.crt", directory + "/ann.key")
+
+    def connect_as_ann():
+        raw = socket.create_connection(("127.0.0.1", port), PATIENCE)
+        return own.wrap_socket(raw, server_hostname="localhost", suppress_ragged_eofs=False)
+
+    with connect_as_ann() as tls, connect(port, certificate) as other:
+        frames = Frames(tls, upgrade(tls, b"/feed/a"))
+        upgrade(other, b"/feed/a")
+        publish(control, "a", b"hello")
+        assert frames.next() == (1, b"hello")
+        listed = urllib.request.urlopen("http://127.0.0.1:%d/admin/connections" % control, timeout=PATIENCE).read()
+        subjects = [row.get("subject") for row in json.loads(listed)["connections"]]
+        assert sorted(subjects, key=str) == ["CN=ann,O=Example", None], listed
+    with connect_as_ann() as tls:
+        tls.sendall(b"GET /feed/a HTTP/1.1\r\nHost: localhost\r\nUpgrade: nothing\r\n\r\n")
+        assert tls.recv(4096).startswith(b"HTTP/1.1 4")
 
 
 if __name__ == "__main__":

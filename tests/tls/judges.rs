@@ -7,11 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-};
-use time::OffsetDateTime;
-
+use crate::authority::Authority;
 use crate::run_python_with;
 use crate::support::process::Process;
 use crate::support::server::{Server, certificate};
@@ -19,57 +15,6 @@ use crate::support::{PATIENCE, repository, target_dir};
 
 /// Time to download and install a judge.
 const INSTALL_PATIENCE: Duration = Duration::from_secs(300);
-
-const DAY: time::Duration = time::Duration::DAY;
-
-/// Certificates of one authority, in a directory of their own.
-struct Authority {
-    dir: PathBuf,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Authority {
-    /// Its own certificate is `ca.pem`.
-    fn new(name: &str) -> Authority {
-        let dir = target_dir("tls").join(format!("{name}-{}", std::process::id()));
-        fs::create_dir_all(&dir).expect("the target directory can be written to");
-        let mut params = CertificateParams::new([]).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name.push(DnType::CommonName, "authority of a test");
-        params.not_before = OffsetDateTime::now_utc() - DAY;
-        params.not_after = OffsetDateTime::now_utc() + 365 * DAY;
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.self_signed(&key).expect("a certificate");
-        fs::write(dir.join("ca.pem"), certificate.pem()).expect("the target directory can be written to");
-        Authority { dir, issuer: Issuer::new(params, key) }
-    }
-
-    /// Makes `NAME.crt` and `NAME.key` for `localhost`.
-    fn make(&self, name: &str) {
-        let mut params = CertificateParams::new(["localhost".to_owned()]).expect("a name");
-        params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.not_before = OffsetDateTime::now_utc() - DAY;
-        params.not_after = OffsetDateTime::now_utc() + 90 * DAY;
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
-        fs::write(self.dir.join(format!("{name}.crt")), certificate.pem()).expect("a file");
-        fs::write(self.dir.join(format!("{name}.key")), key.serialize_pem()).expect("a file");
-    }
-
-    /// A server with the certificate in `server.crt`.
-    fn start(&self) -> Server {
-        let path = self.dir.display();
-        let config = format!(
-            "[[listener]]\naddress = \"127.0.0.1:0\"\ntls = true\n[tls]\n\
-             certificates = [{{ cert_file = \"{path}/server.crt\", key_file = \"{path}/server.key\" }}]\n"
-        );
-        fs::write(self.dir.join("tls.toml"), config).expect("a file");
-        Server::start_with_config(&self.dir.join("tls.toml"), &[])
-    }
-}
 
 /// All that gnutls-cli prints for one request.
 fn gnutls(server: &Server, flags: &[&str]) -> String {
@@ -128,7 +73,7 @@ fn sslyze() -> PathBuf {
 fn sslyze_finds_nothing_against_mozillas_advice() {
     let authority = Authority::new("sslyze");
     authority.make("server");
-    let server = authority.start();
+    let server = authority.start("", &[]);
     let mut command = Command::new(sslyze().join("bin/python"));
     command.args(["-m", "sslyze", "--mozilla_config", "intermediate", "--certinfo_ca_file"]);
     command.arg(authority.dir.join("ca.pem")).arg(format!("localhost:{}", server.data.port()));
@@ -142,7 +87,7 @@ fn sslyze_finds_nothing_against_mozillas_advice() {
 fn certificates_are_replaced_a_hundred_times_under_load() {
     let authority = Authority::new("replaced");
     ["one", "two", "three", "server"].iter().for_each(|name| authority.make(name));
-    let server = authority.start();
+    let server = authority.start("", &[]);
     run_python_with("replaced", &server, &authority.dir.join("ca.pem"), 4 * PATIENCE);
     let failures = crate::counter(&server, "ringfeed_tls_failures_total", "");
     assert_eq!(failures, 0, "no handshake failed");

@@ -7,10 +7,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod authority;
+mod clients;
 mod hostile;
 mod judges;
 mod openssl;
 mod reload;
+mod tickets;
 
 use std::fs;
 use std::path::Path;

@@ -22,8 +22,13 @@ struct Client {
 
 impl Client {
     fn start(server: &Server, flags: &[&str]) -> Client {
+        Client::start_with(server, certificate(), flags)
+    }
+
+    /// The same for a client that trusts another certificate.
+    fn start_with(server: &Server, trusted: &Path, flags: &[&str]) -> Client {
         let mut command = Command::new("openssl");
-        command.args(["s_client", "-connect", &server.data.to_string(), "-CAfile"]).arg(certificate());
+        command.args(["s_client", "-connect", &server.data.to_string(), "-CAfile"]).arg(trusted);
         let child = command.args(flags).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = child.expect("openssl is installed");
         let (sender, lines) = channel();
@@ -78,8 +83,16 @@ impl Drop for Client {
 
 /// Sends one request; returns all that openssl prints.
 fn request(server: &Server, flags: &[&str]) -> String {
-    let mut client = Client::start(server, &[&["-servername", "localhost", "-ign_eof"], flags].concat());
-    client.say(REQUEST);
+    request_with(server, certificate(), flags)
+}
+
+/// The same with another certificate to trust.
+pub(crate) fn request_with(server: &Server, trusted: &Path, flags: &[&str]) -> String {
+    let flags = [&["-servername", "localhost", "-ign_eof"], flags].concat();
+    let mut client = Client::start_with(server, trusted, &flags);
+    // A server that has rejected the client does not read.
+    let stdin = client.stdin.as_mut().expect("not closed");
+    let _ = stdin.write_all(REQUEST.as_bytes()).and_then(|()| stdin.flush());
     client.rest()
 }
 

@@ -74,6 +74,9 @@ struct Connection {
     slot: u32,
     generation: u32,
     address: Option<String>,
+    /// Of the client's certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
     route: String,
     transport: &'static str,
     state: &'static str,
@@ -232,6 +235,7 @@ impl From<ConnectionSummary> for Connection {
             slot: id.slot,
             generation: id.generation,
             address: peer.map(address_text),
+            subject: summary.client_subject,
             route,
             transport,
             state,

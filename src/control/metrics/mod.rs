@@ -211,7 +211,9 @@ mod tests {
     #[test]
     fn tls_is_counted_by_version_and_cause() {
         expect_lines(&[
-            "ringfeed_tls_handshakes_total{version=\"1.3\",kind=\"resumed\"} 0",
+            "ringfeed_tls_handshakes_total{version=\"1.3\",kind=\"resumed\",suite=\"TLS_AES_128_GCM_SHA256\"} 0",
+            "ringfeed_tls_alerts_received_total{alert=\"unknown_ca\"} 0",
+            "ringfeed_tls_client_certificates_total 0",
             "ringfeed_tls_failures_total{cause=\"plain_http\"} 0",
             "ringfeed_backend_calls_total{kind=\"connect\",outcome=\"rejected\"} 0",
             "ringfeed_backend_calls_in_flight{kind=\"rpc\"} 0",

@@ -12,7 +12,7 @@ use crate::gateway::refused;
 use crate::gateway::stomp::ERROR_COUNTS;
 use crate::server::metrics::{Cell, Histogram, NamespaceMetrics};
 use crate::server::{CloseCause, ShardMetrics, Status, Transport};
-use crate::tls::Failure;
+use crate::tls::{Alert, Failure, Suite};
 
 /// One number that every shard has: its name, what it is, and where.
 pub(super) type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
@@ -216,22 +216,34 @@ impl Shards {
     }
 
     fn encode_tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let (name, help) = ("ringfeed_tls_handshakes", "TLS handshakes, by version and kind");
+        let (name, help) = ("ringfeed_tls_handshakes", "TLS handshakes, by version, kind and cipher suite");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        let rows = [
-            ("1.3", "full", self.sum(|shard| shard.tls13_full.get())),
-            ("1.3", "resumed", self.sum(|shard| shard.tls13_resumed.get())),
-            ("1.2", "full", self.sum(|shard| shard.tls12_full.get())),
-            ("1.2", "resumed", self.sum(|shard| shard.tls12_resumed.get())),
-        ];
-        for (version, kind, count) in rows {
-            encode_counter(&mut family.encode_family(&[("version", version), ("kind", kind)])?, count)?;
+        for suite in Suite::all() {
+            let version = if suite.is_tls13() { "1.3" } else { "1.2" };
+            let [full, resumed] = [
+                self.sum(|shard| shard.tls_full[suite.place()].get()),
+                self.sum(|shard| shard.tls_resumed[suite.place()].get()),
+            ];
+            for (kind, count) in [("full", full), ("resumed", resumed)] {
+                let labels = [("version", version), ("kind", kind), ("suite", suite.name())];
+                encode_counter(&mut family.encode_family(&labels)?, count)?;
+            }
         }
+        let (name, help) =
+            ("ringfeed_tls_client_certificates", "TLS connections of clients that have shown a certificate");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encode_counter(&mut metric, self.sum(|shard| shard.tls_client_certificates.get()))?;
         let (name, help) = ("ringfeed_tls_failures", "Connections whose TLS has failed, by cause");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-        for failure in Failure::ALL {
-            let count = self.sum(|shard| shard.tls_failures[failure as usize].get());
-            encode_counter(&mut family.encode_family(&[("cause", failure.name())])?, count)?;
+        for (place, cause) in Failure::NAMES.into_iter().enumerate() {
+            let count = self.sum(|shard| shard.tls_failures[place].get());
+            encode_counter(&mut family.encode_family(&[("cause", cause)])?, count)?;
+        }
+        let (name, help) = ("ringfeed_tls_alerts_received", "TLS connections that the client ended with this alert");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for alert in Alert::ALL {
+            let count = self.sum(|shard| shard.tls_alerts[alert as usize].get());
+            encode_counter(&mut family.encode_family(&[("alert", alert.name())])?, count)?;
         }
         Ok(())
     }

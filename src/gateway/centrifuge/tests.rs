@@ -129,7 +129,7 @@ impl TestPeer {
         );
         let (head, _) = decode_request_head(text.as_bytes()).unwrap().unwrap();
         let upgrade = Upgrade::from_request(&head).unwrap();
-        let get = Get { route: target, rest: "", head: &head, peer: None };
+        let get = Get { route: target, rest: "", head: &head, peer: None, client_subject: None };
         let request = Handshake { get, upgrade: &upgrade };
         let mut accept = None;
         self.call(|handler, context| accept = handler.on_open(context, &request).ok());

@@ -7,7 +7,7 @@ use rustls::crypto::ring as provider;
 use rustls::pki_types::ServerName;
 use rustls::{CipherSuite, ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion, version};
 
-use super::super::{CertificateFiles, TlsSettings};
+use super::super::{CertificateFiles, Suite, TlsSettings};
 use super::*;
 use crate::limits::TLS_HANDSHAKE_BYTES_MAX;
 
@@ -151,7 +151,8 @@ fn every_version_and_suite_carries_data_however_its_bytes_are_cut() {
             pair.client.writer().write_all(b"early").unwrap();
             pair.settle(piece);
             let is_tls13 = version == &version::TLS13;
-            assert_eq!(pair.established, Some(Established { is_tls13, is_resumed: false }), "{suite:?}");
+            let established = pair.established.as_ref().unwrap();
+            assert_eq!((established.suite.is_tls13(), established.is_resumed), (is_tls13, false), "{suite:?}");
             for len in [0, 1, 15, 16, 16_383, 16_384, 16_385, 50_000] {
                 pair.client.writer().write_all(&pattern(len)).unwrap();
                 pair.settle(piece);
@@ -272,7 +273,11 @@ fn a_client_that_returns_resumes() {
             let client = ClientConnection::new(config.clone(), name).unwrap();
             let mut pair = Pair::new(client, &world.acceptor);
             pair.settle(usize::MAX);
-            assert_eq!(pair.established.map(|established| established.is_resumed), Some(is_resumed), "{version:?}");
+            assert_eq!(
+                pair.established.as_ref().map(|established| established.is_resumed),
+                Some(is_resumed),
+                "{version:?}"
+            );
         }
     }
 }
@@ -402,16 +407,34 @@ fn a_client_that_does_not_trust_the_certificate_is_counted_apart() {
     pair.client.read_tls(&mut answer).unwrap();
     pair.client.process_new_packets().unwrap_err();
     let bytes = pair.client_bytes();
-    assert_eq!(pair.pass_to_server(&bytes), Err(Failure::Alert));
+    // The other certificate has the same issuer's name, and another key.
+    assert_eq!(pair.pass_to_server(&bytes), Err(Failure::Alert(Alert::DecryptError)));
 }
 
 #[test]
-fn failures_have_numbers_and_names_of_their_own() {
-    for (index, failure) in Failure::ALL.into_iter().enumerate() {
-        assert_eq!(failure as usize, index);
+fn failures_alerts_and_suites_have_places_and_names_of_their_own() {
+    let failures = [
+        Failure::PlainHttp,
+        Failure::NotTls,
+        Failure::TooLong,
+        Failure::Incompatible,
+        Failure::Alert(Alert::Other),
+        Failure::NoCertificate,
+        Failure::BadCertificate,
+        Failure::Protocol,
+        Failure::Record,
+    ];
+    assert_eq!(failures.map(Failure::place).to_vec(), (0..Failure::NAMES.len()).collect::<Vec<_>>());
+    for (place, alert) in Alert::ALL.into_iter().enumerate() {
+        assert_eq!(alert as usize, place);
     }
-    let mut names = Failure::ALL.map(Failure::name).to_vec();
-    names.sort_unstable();
-    names.dedup();
-    assert_eq!(names.len(), Failure::ALL.len());
+    assert_eq!((Alert::of(48), Alert::of(255)), (Alert::UnknownCa, Alert::Other));
+    let of_suites = Suite::all().map(Suite::name).collect();
+    for mut names in [Failure::NAMES.to_vec(), Alert::ALL.map(Alert::name).to_vec(), of_suites] {
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+    }
+    assert_eq!(Suite::all().filter(|suite| suite.is_tls13()).count(), 3);
 }
