@@ -173,6 +173,37 @@ pub const CATCH_UPS_IN_PROGRESS_MIN: usize = 4;
 /// microseconds.
 pub const CATCH_UP_TURN_BYTES: usize = 256 * 1024;
 
+/// Keys of a keyed topic, by default.
+pub const STATE_KEYS_MAX: usize = 10_000;
+
+/// Bytes of a value of a keyed topic, by default.
+pub const STATE_VALUE_BYTES_MAX: usize = 64 * 1024;
+
+/// Bytes of all values of a keyed topic, by default, with [`STATE_ENTRY_BYTES`] for each.
+pub const STATE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Bytes of the values and removals of all keyed topics whose home is one shard. Past that new values are rejected.
+pub const HOME_STATE_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Bytes that a value or a removal takes besides its text.
+pub const STATE_ENTRY_BYTES: usize = 256;
+
+/// Publications of one page of a state, and their bytes, unless a single one has more: some hundred microseconds of
+/// encoding, once for all who read the page.
+pub const STATE_PAGE_KEYS: usize = 1000;
+/// See [`STATE_PAGE_KEYS`].
+pub const STATE_PAGE_BYTES: usize = 64 * 1024;
+
+/// Milliseconds for which readers share a page. Within that, publications may replace what is in it: the reader
+/// receives both.
+pub const STATE_PAGE_MS: u64 = 100;
+
+/// Pages of a topic that readers share.
+pub const STATE_PAGES_MAX: usize = 256;
+
+/// Keys that a home shard removes in one turn since they have expired.
+pub const STATE_EXPIRIES_PER_TURN: usize = 256;
+
 /// Publications that one request for a history is answered with at most.
 pub const HISTORY_ANSWER_MAX: usize = 1000;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, value_parser};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -32,6 +33,12 @@ pub(super) struct PubArguments {
     /// The message; standard input if it is left out or `-`
     #[arg(conflicts_with = "lines")]
     message: Option<String>,
+    /// The key that the message sets, of a keyed topic, or the key by which it replaces others for slow readers
+    #[arg(long)]
+    key: Option<String>,
+    /// Remove the key of a keyed topic: there is no message then
+    #[arg(long, requires = "key", conflicts_with_all = ["message", "lines", "binary"])]
+    remove: bool,
     /// Publish each line of standard input as a message
     #[arg(long)]
     lines: bool,
@@ -52,6 +59,7 @@ pub(super) struct PubArguments {
 }
 
 pub(super) fn run(arguments: PubArguments) -> ExitCode {
+    let url = with_key(&arguments.url, arguments.key.as_deref(), arguments.remove);
     let headers = match headers(&arguments) {
         Ok(headers) => headers,
         Err(text) => return bad_input(&text),
@@ -63,9 +71,9 @@ pub(super) fn run(arguments: PubArguments) -> ExitCode {
     let content_type = if arguments.binary { "application/octet-stream" } else { "text/plain; charset=utf-8" };
     let network = arguments.network.clone().network();
     let published = runtime.block_on(async {
-        let mut publisher =
-            HttpPublisher::connect(&arguments.url, &headers, network).await.map_err(PubError::Client)?;
+        let mut publisher = HttpPublisher::connect(&url, &headers, network).await.map_err(PubError::Client)?;
         match arguments.message.filter(|message| message != "-") {
+            _ if arguments.remove => publish(&mut publisher, Bytes::new(), content_type).await,
             _ if arguments.lines => publish_lines(&mut publisher, content_type, arguments.rate).await,
             Some(message) => publish(&mut publisher, Bytes::from(message), content_type).await,
             None => publish(&mut publisher, read_input()?, content_type).await,
@@ -88,6 +96,14 @@ enum PubError {
     Client(ClientError),
     /// The same for this line, counted from 1.
     Line(u64, ClientError),
+}
+
+/// The URL with the key of the message, and whether it removes that.
+fn with_key(url: &str, key: Option<&str>, removes: bool) -> String {
+    let Some(key) = key else { return url.to_owned() };
+    let key = utf8_percent_encode(key, NON_ALPHANUMERIC);
+    let mark = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{mark}key={key}{}", if removes { "&remove=true" } else { "" })
 }
 
 /// The header fields of each request, with the key.
@@ -184,6 +200,16 @@ fn explained(error: &ClientError) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_key_is_a_part_of_the_url() {
+        assert_eq!(with_key("http://a/publish/b", None, false), "http://a/publish/b");
+        assert_eq!(with_key("http://a/publish/b", Some("x&y"), false), "http://a/publish/b?key=x%26y");
+        assert_eq!(
+            with_key("http://a/publish/b?tag=c:d", Some("k"), true),
+            "http://a/publish/b?tag=c:d&key=k&remove=true"
+        );
+    }
 
     #[test]
     fn lines_end_with_the_input_and_have_a_bound() {

@@ -45,6 +45,8 @@ pub(super) enum Envelope<'a> {
     Publication(Map<String, Value>, &'a [u8]),
     /// A subscription has begun, and all messages since the start follow.
     Subscribed,
+    /// A snapshot of this keyed topic begins: what was known of it is void.
+    Snapshot(String),
     /// A subscription of this topic has begun, and messages since the start are no longer kept.
     Lost(String),
 }
@@ -93,6 +95,9 @@ impl Feed {
         if !(is_subscribed && is_recovered == Some(true)) {
             self.positions.insert(topic.clone(), Position { epoch, offset });
             self.resume();
+        }
+        if head.get("state").and_then(Value::as_str) == Some("snapshot") {
+            return Some(Envelope::Snapshot(topic));
         }
         match (is_subscribed, is_recovered) {
             (false, _) => Some(Envelope::Publication(head, &message[end + 1..])),
@@ -162,6 +167,19 @@ mod tests {
         feed.read(&subscribed("b", 9, ",\"recovered\":true"));
         feed.read(&publication("b", 4));
         assert_eq!(feed.url(), "ws://a/feed/chat%3Ax,b?since=e:7,e:4");
+    }
+
+    #[test]
+    fn a_snapshot_is_resumed_in_its_midst() {
+        let mut feed = Feed::new("ws://a/feed/b", None);
+        let snapshot = b"{\"state\":\"snapshot\",\"topic\":\"b\",\"epoch\":\"e\",\"offset\":0}\n";
+        assert_eq!(feed.read(snapshot), Some(Envelope::Snapshot("b".to_owned())));
+        assert_eq!(feed.url(), "ws://a/feed/b?since=e:0");
+        let value = b"{\"state\":\"put\",\"key\":\"k\",\"topic\":\"b\",\"epoch\":\"e\",\"offset\":4}\nhi";
+        assert!(matches!(feed.read(value), Some(Envelope::Publication(_, b"hi"))));
+        assert_eq!(feed.url(), "ws://a/feed/b?since=e:4");
+        assert_eq!(feed.read(&subscribed("b", 9, "")), Some(Envelope::Subscribed));
+        assert_eq!(feed.url(), "ws://a/feed/b?since=e:9");
     }
 
     #[test]

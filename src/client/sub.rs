@@ -39,7 +39,8 @@ pub struct Sub {
 
 /// Prints each message to `output` as a line: text as it is, binary as `base64:` and its payload in base64. With `json`
 /// the line is an object with `text` or `base64`, and with `topic`, `epoch`, `offset`, `time` (milliseconds of Unix
-/// time), `key` and `tags` as far as the server states them.
+/// time), `key` and `tags` as far as the server states them. The line of a keyed topic begins with `put` or `remove`
+/// and the key.
 ///
 /// Reconnects when the connection is lost or closed, and receives the messages that it missed, where the server still
 /// has them. Standard error says when that was, and which topics have lost messages.
@@ -131,6 +132,10 @@ impl<W: Write> Run<'_, W> {
             Some(Envelope::Publication(head, payload)) => (head, payload),
             None => (Map::new(), &message.payload[..]),
             Some(Envelope::Subscribed) => return Ok(false),
+            Some(Envelope::Snapshot(topic)) => {
+                eprintln!("the values of '{topic}' follow");
+                return Ok(false);
+            }
             Some(Envelope::Lost(topic)) if self.sub.once => return Err(ClientError::HistoryLost { topic }),
             Some(Envelope::Lost(topic)) => {
                 eprintln!("messages of '{topic}' were missed and are no longer kept; new ones follow");
@@ -149,6 +154,10 @@ impl<W: Write> Run<'_, W> {
             serde_json::to_writer(&mut *output, &object(head, kind, payload, received))?;
         } else {
             received.map_or(Ok(()), |received| write!(output, "{received} "))?;
+            let text = |name: &str| head.get(name).and_then(Value::as_str);
+            if let (Some(state), Some(key)) = (text("state"), text("key")) {
+                write!(output, "{state} {key}{}", if state == "put" { " " } else { "" })?;
+            }
             match kind {
                 MessageKind::Text => output.write_all(payload)?,
                 MessageKind::Binary => write!(output, "base64:{}", STANDARD.encode(payload))?,

@@ -138,14 +138,11 @@ impl Entry {
     pub fn into_draft(self, topic: TopicName) -> Draft {
         let tags: Vec<_> = self.tags.into_iter().map(|tag| (tag.name, tag.value)).collect();
         Draft {
-            topic,
-            is_text: self.is_text,
-            payload: self.payload,
             key: self.key.map(String::into_boxed_str),
             tags: Some(tags.into_boxed_slice()).filter(|tags| !tags.is_empty()),
             info: self.info.map(|info| Arc::new(info.into())),
-            idempotency_key: None,
             skip_history: self.skips_history,
+            ..Draft::new(topic, self.is_text, self.payload)
         }
     }
 }

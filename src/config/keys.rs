@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::limits::{
     BACKEND_TIMEOUT_MS_MAX, CLUSTER_BUCKETS_MAX, COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX,
-    RECV_BUFFER_BYTES, SHARDS_MAX,
+    PUBLISH_BYTES_MAX, RECV_BUFFER_BYTES, SHARDS_MAX,
 };
 use crate::topics::Event;
 
@@ -378,6 +378,28 @@ const NAMESPACE: &[Key] = &[
         name: "deflate",
         takes: ValueKind::Switch,
         about: "Compress publications for who has agreed on it. Needs [deflate] enabled.",
+    },
+    Key {
+        name: "keyed",
+        takes: ValueKind::Switch,
+        about: "Keep the newest value of each key, which new subscribers receive first: see docs/state.md. Not with\n\
+                drop-oldest, and not in a cluster.",
+    },
+    Key { name: "keys_max", takes: ValueKind::Whole(1, COUNT), about: "Keys of a keyed topic." },
+    Key {
+        name: "value_bytes_max",
+        takes: ValueKind::Whole(0, PUBLISH_BYTES_MAX as i64),
+        about: "Bytes of a value of a keyed topic.",
+    },
+    Key {
+        name: "state_bytes_max",
+        takes: ValueKind::Whole(0, MANY),
+        about: "Bytes of all values of a keyed topic, with 256 for each.",
+    },
+    Key {
+        name: "value_ttl_ms",
+        takes: ValueKind::Whole(0, MANY),
+        about: "Milliseconds after which a value of a keyed topic is removed that was not set again. 0: never.",
     },
 ];
 

@@ -40,6 +40,7 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
         return Err(ServeError::NoProxies(listener.address.clone()).to_string());
     }
     check_cluster(settings)?;
+    check_keyed(settings)?;
     let centrifuge = settings.centrifuge_config()?;
     check_backend(settings)?;
     settings.acceptor()?;
@@ -73,6 +74,11 @@ fn check_backend(settings: &Settings) -> Result<(), String> {
         return Err("centrifuge.personal_namespace is not the name of a namespace: add [namespaces.NAME]".to_owned());
     }
     Ok(())
+}
+
+/// Whether keyed topics can keep their promise.
+fn check_keyed(settings: &Settings) -> Result<(), String> {
+    settings.topic_namespaces().check(settings.cluster.enabled)
 }
 
 /// A cluster's name is a part of subjects and of streams' names.

@@ -19,7 +19,7 @@ pub(super) type Answer = Response<Either<Full<Bytes>, Growing>>;
 pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// What plain text is served as.
-const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+pub(super) const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// A response with this body.
 pub(super) fn answer(status: StatusCode, content_type: HeaderValue, body: impl Into<Bytes>) -> Answer {

@@ -96,7 +96,7 @@ impl ToShards for Shards {
     fn ask(&mut self, topic: TopicName, query: Query) -> Result<oneshot::Receiver<Answer>, PublishError> {
         let (reply, answer) = oneshot::channel();
         let is_empty = topic.as_str() == "kept:empty";
-        self.asked.borrow_mut().push((topic.to_string(), query));
+        self.asked.borrow_mut().push((topic.to_string(), query.clone()));
         let is_here = |position: Position| position.epoch == Shards::epoch();
         let answered = match query {
             Query::History(_) if is_empty => Answer::History(None),
@@ -106,6 +106,7 @@ impl ToShards for Shards {
             })),
             Query::RemoveHistory => Answer::HistoryRemoved,
             Query::Summary => Answer::Summary(None),
+            Query::State(_) | Query::Value(_) => Answer::Refused(PublishError::NotKeyed),
             Query::Presence | Query::PresenceHere if is_empty => Answer::Presence(Vec::new()),
             Query::Presence | Query::PresenceHere => {
                 Answer::Presence([("1", "ann"), ("2", "bob"), ("3", "ann")].map(client).to_vec())

@@ -44,6 +44,8 @@ Ringfeed's control port.
 
 POST /publish/<topic>   publish the body: text, or binary with 'Content-Type: application/octet-stream'
 POST /publish           publish a stream of records, 'Content-Type: application/x-ndjson': one JSON object a line
+GET  /state/<topic>     values of a keyed topic (?since=NEXT&limit=1000)
+GET  /state/<topic>/<key>  one value; PUT sets it, DELETE removes it
 POST /api/<method>      Centrifugo's server API: publish, broadcast, history, presence, disconnect and so on
 GET  /connections/slow  connections with the largest backlogs (?count=20)
 POST /reload            read the configuration again
@@ -215,6 +217,8 @@ enum Route<'a> {
     Stream,
     /// The path after `/publish/`.
     Publish(&'a str),
+    /// The path after `/state/`.
+    State(&'a str),
     /// The path after `/api/`.
     Api(&'a str),
 }
@@ -234,7 +238,8 @@ impl<'a> Route<'a> {
                 let publish = path.strip_prefix("/publish/").map(Route::Publish);
                 let api = || path.strip_prefix("/api/").map(Route::Api);
                 let admin = || path.strip_prefix("/admin/").and_then(admin::Endpoint::of).map(Route::Admin);
-                publish.or_else(api).or_else(admin)
+                let state = || path.strip_prefix("/state/").map(Route::State);
+                publish.or_else(api).or_else(state).or_else(admin)
             }
         }
     }
@@ -251,6 +256,7 @@ impl<'a> Route<'a> {
             Route::Drain => "drain",
             Route::Stream => "publish_stream",
             Route::Publish(_) => "publish",
+            Route::State(_) => "state",
             Route::Api(_) => "api",
             Route::Admin(endpoint) => endpoint.label(),
         }
@@ -261,16 +267,17 @@ impl<'a> Route<'a> {
         match self {
             Route::Index | Route::Health | Route::Ready | Route::Metrics | Route::Slowest => "GET, HEAD",
             Route::Reload | Route::Drain | Route::Stream | Route::Publish(_) | Route::Api(_) => "POST",
+            Route::State(_) => super::state::METHODS,
             Route::Admin(endpoint) => endpoint.methods(),
         }
     }
 
     /// The right that a request needs. Probes need none: they only learn that the server runs. Of the methods of
-    /// `/api/`, some only read.
+    /// `/api/` and `/state/`, some only read.
     fn needs(self) -> Right {
         match self {
             Route::Health | Route::Ready => Right::Nothing,
-            Route::Index | Route::Metrics | Route::Slowest | Route::Api(_) => Right::Read,
+            Route::Index | Route::Metrics | Route::Slowest | Route::State(_) | Route::Api(_) => Right::Read,
             Route::Reload | Route::Drain | Route::Stream | Route::Publish(_) => Right::All,
             Route::Admin(endpoint) => endpoint.needs(),
         }
@@ -331,6 +338,7 @@ async fn respond<B: Body<Data = Bytes> + 'static>(state: &Rc<State>, request: Re
         }
         Route::Stream => stream::post(state, request),
         Route::Publish(path) => publish::post(state, path, request).await,
+        Route::State(path) => super::state::respond(state, path, request, right).await,
         Route::Api(method) => api::post(state, method, request, operator).await,
     }
 }

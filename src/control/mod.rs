@@ -45,6 +45,7 @@ mod reload;
 mod requests;
 mod shards;
 mod slowest;
+mod state;
 mod stream;
 
 use std::cell::RefCell;

@@ -1,7 +1,8 @@
 //! `POST /publish/<topic>`: the body becomes a publication, the answer is its place in the topic's order.
 //!
-//! The query may give it a key and tags (`?key=EURUSD&tag=venue:XETRA&tag=side:buy`), and the header field
-//! `Idempotency-Key` makes it safe to send a second time when the answer to the first was lost.
+//! The query may give it a key and tags (`?key=EURUSD&tag=venue:XETRA&tag=side:buy`), or remove the key of a keyed
+//! topic (`?key=EURUSD&remove=true`), and the header field `Idempotency-Key` makes it safe to send a second time when
+//! the answer to the first was lost.
 
 use bytes::Bytes;
 use hyper::body::Body;
@@ -32,7 +33,7 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, path: &str, reque
     };
     let kind = message_kind(request.headers().get(CONTENT_TYPE));
     let mut draft = Draft::new(topic, kind == MessageKind::Text, Bytes::new());
-    if let Err(remedy) = describe(&mut draft, request.uri().query(), request.headers()) {
+    if let Err(remedy) = describe(&mut draft, request.uri().query(), request.headers(), &["key", "tag", "remove"]) {
         return text(StatusCode::BAD_REQUEST, remedy);
     }
     draft.payload = match body::read(request.into_body(), PUBLISH_BYTES_MAX).await {
@@ -49,18 +50,27 @@ pub(super) async fn post<B: Body<Data = Bytes>>(state: &State, path: &str, reque
     }
 }
 
-/// Takes over what the request says of its publication.
-fn describe(draft: &mut Draft, query: Option<&str>, headers: &HeaderMap) -> Result<(), String> {
+/// Takes over what the request says of its publication, by these parameters and the header fields.
+pub(super) fn describe(
+    draft: &mut Draft,
+    query: Option<&str>,
+    headers: &HeaderMap,
+    parameters: &[&str],
+) -> Result<(), String> {
     let mut tags = Vec::new();
     for pair in pairs(query.unwrap_or_default()) {
         let (name, value) = pair?;
+        if !parameters.contains(&&*name) {
+            return Err(unknown_parameter(&name, parameters));
+        }
         match &*name {
             "key" => draft.key = Some(checked_key("key", &value)?),
             "tag" => {
                 let (name, value) = value.split_once(':').ok_or("a tag is NAME:VALUE")?;
                 tags.push((name.to_owned(), value.to_owned()));
             }
-            unknown => return Err(unknown_parameter(unknown, &["key", "tag"])),
+            _ if value == "true" => draft.removes = true,
+            _ => return Err("remove is true, or left out".to_owned()),
         }
     }
     draft.tags = sorted_tags(tags)?;
@@ -95,7 +105,7 @@ pub(super) fn sorted_tags(mut tags: Vec<(String, String)>) -> Result<Tags, Strin
 }
 
 /// Binary if it says so, else text.
-fn message_kind(content_type: Option<&HeaderValue>) -> MessageKind {
+pub(super) fn message_kind(content_type: Option<&HeaderValue>) -> MessageKind {
     let value = content_type.map_or(&b""[..], HeaderValue::as_bytes);
     let media_type = value.split(|byte| *byte == b';').next().unwrap_or_default();
     if media_type.trim_ascii().eq_ignore_ascii_case(b"application/octet-stream") {
@@ -105,21 +115,25 @@ fn message_kind(content_type: Option<&HeaderValue>) -> MessageKind {
     }
 }
 
-fn published(position: Position) -> Answer {
+pub(super) fn published(position: Position) -> Answer {
     let Position { epoch, offset } = position;
     answer(StatusCode::OK, JSON, format!("{{\"offset\":{offset},\"epoch\":\"{epoch}\"}}\n"))
 }
 
-fn refused(error: PublishError) -> Answer {
+pub(super) fn refused(error: PublishError) -> Answer {
     match error {
         PublishError::Busy
         | PublishError::TooManyKeys
         | PublishError::Stopping
         | PublishError::NoLog
         | PublishError::Unconfirmed => with_header(text(StatusCode::SERVICE_UNAVAILABLE, error), RETRY_AFTER, "1"),
-        PublishError::TooManyTopics => text(StatusCode::INSUFFICIENT_STORAGE, error),
-        PublishError::TooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, error),
-        PublishError::UnknownNamespace | PublishError::SystemTopic => text(StatusCode::BAD_REQUEST, error),
+        PublishError::TooManyTopics | PublishError::StateFull => text(StatusCode::INSUFFICIENT_STORAGE, error),
+        PublishError::TooLarge | PublishError::ValueTooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, error),
+        PublishError::NoSuchKey => text(StatusCode::NOT_FOUND, error),
+        PublishError::Conflict => text(StatusCode::PRECONDITION_FAILED, error),
+        PublishError::UnknownNamespace | PublishError::SystemTopic | PublishError::NoKey | PublishError::NotKeyed => {
+            text(StatusCode::BAD_REQUEST, error)
+        }
     }
 }
 

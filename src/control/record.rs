@@ -151,6 +151,8 @@ struct Line<'a> {
     key: Option<String>,
     tags: Option<BTreeMap<String, String>>,
     idempotency_key: Option<String>,
+    /// Removes the key of a keyed topic: there is no payload then.
+    remove: Option<bool>,
 }
 
 fn parse_line(line: &Bytes) -> Result<Draft, String> {
@@ -158,6 +160,7 @@ fn parse_line(line: &Bytes) -> Result<Draft, String> {
     let (is_text, payload) = match (parsed.data, parsed.text, parsed.base64) {
         (Some(json), None, None) => (true, line.slice_ref(json.get().as_bytes())),
         (None, Some(text), None) => (true, text.into()),
+        (None, None, None) if parsed.remove == Some(true) => (true, Bytes::new()),
         (None, None, Some(text)) => {
             (false, STANDARD.decode(text).map_err(|error| format!("base64 is malformed: {error}"))?.into())
         }
@@ -168,6 +171,7 @@ fn parse_line(line: &Bytes) -> Result<Draft, String> {
     let idempotency_key = parsed.idempotency_key.map(|key| checked_key("idempotency_key", &key));
     draft.idempotency_key = idempotency_key.transpose()?;
     draft.tags = sorted_tags(parsed.tags.into_iter().flatten().collect())?;
+    draft.removes = parsed.remove == Some(true);
     Ok(draft)
 }
 
@@ -212,6 +216,14 @@ mod tests {
         rest.extend_from_slice(key.as_bytes());
         rest.extend_from_slice(payload);
         [&(rest.len() as u32).to_le_bytes()[..], &rest].concat()
+    }
+
+    #[test]
+    fn a_line_may_remove_a_key() {
+        let draft = parse_line(&Bytes::from_static(b"{\"topic\":\"a\",\"key\":\"k\",\"remove\":true}")).unwrap();
+        assert!(draft.removes && draft.key.as_deref() == Some("k") && draft.payload.is_empty());
+        let without = parse_line(&Bytes::from_static(b"{\"topic\":\"a\",\"key\":\"k\",\"remove\":false}"));
+        assert!(without.unwrap_err().contains("payload"));
     }
 
     /// Topic, whether text, payload and key of each record, and the error that ends the stream.

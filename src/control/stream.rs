@@ -340,6 +340,12 @@ impl Refusal {
             Refusal::Shard(PublishError::Unconfirmed) => 9,
             Refusal::Shard(PublishError::TooLarge) => 10,
             Refusal::Shard(PublishError::SystemTopic) => 11,
+            Refusal::Shard(PublishError::NoKey) => 12,
+            Refusal::Shard(PublishError::NotKeyed) => 13,
+            Refusal::Shard(PublishError::NoSuchKey) => 14,
+            Refusal::Shard(PublishError::Conflict) => 15,
+            Refusal::Shard(PublishError::ValueTooLarge) => 16,
+            Refusal::Shard(PublishError::StateFull) => 17,
         }
     }
 }

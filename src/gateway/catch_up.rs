@@ -11,9 +11,18 @@ pub(super) fn topics(list: &str) -> Result<Vec<TopicName>, NameError> {
 /// Rejects a request for the history of a topic that keeps none.
 pub(super) fn check_history(namespaces: &Namespaces, topic: &TopicName) -> Result<(), Refusal> {
     match namespaces.find(topic).map(|id| namespaces.get(id).history_size) {
+        Ok(_) if namespaces.is_keyed(topic) => {
+            let text = format!("'{topic}' is keyed, and begins with its state: leave the history out");
+            Err(Refusal::new(400, text))
+        }
         Ok(0) => Err(Refusal::new(400, format!("'{topic}' keeps no history: history_size of its namespace is 0"))),
         _ => Ok(()),
     }
+}
+
+/// What a client without a position reads first: the state of a keyed topic.
+pub(super) fn from_start(namespaces: &Namespaces, topic: &TopicName) -> CatchUp {
+    if namespaces.is_keyed(topic) { CatchUp::State(None) } else { CatchUp::None }
 }
 
 /// Parses a client's position in each of `count` topics: `<epoch>:<offset>`, separated by commas.

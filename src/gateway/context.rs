@@ -309,6 +309,13 @@ impl<'a> Context<'a> {
         Ok(())
     }
 
+    /// Requests the next page of a keyed topic's state, after [`Answer::StatePage`](crate::topics::Answer::StatePage):
+    /// `subscribe` has the topic and the options of the first request, and continues at
+    /// [`StatePage::next`](crate::topics::StatePage::next).
+    pub fn read_on(&mut self, subscribe: Subscribe) {
+        self.commands.push(Command::Subscribe(subscribe));
+    }
+
     /// Ends the subscription to `topic`, if it has begun. A subscription with a `request_id` begins with its result:
     /// unsubscribe after that.
     pub fn unsubscribe(&mut self, topic: TopicName) {

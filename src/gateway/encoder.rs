@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::envelope::ENVELOPE;
 use crate::buf::SharedFrame;
 use crate::limits::ENCODINGS_MAX;
-use crate::topics::{Body, ClientInfo, Encoding, TopicName};
+use crate::topics::{Body, ClientInfo, Encoding, StatePage, TopicName};
 
 /// Encodes the pushes of a protocol, from any shard's thread.
 ///
@@ -102,6 +102,19 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
     let mut out = Vec::new();
     encoder(encoding)?.encode_publication(&mut out, body);
     Some(SharedFrame::new(out))
+}
+
+/// The wire bytes of a page of a state: its publications, one after the other. The first reader of the page encodes it.
+///
+/// # Panics
+/// With a built-in encoding.
+pub(super) fn encode_page(encoding: Encoding, page: &StatePage) -> &SharedFrame {
+    page.frame(encoding, |page| {
+        let encoder = encoder(encoding).expect("a state has no built-in encoding");
+        let mut out = Vec::with_capacity(2 * page.bytes);
+        page.bodies.iter().for_each(|body| encoder.encode_publication(&mut out, body));
+        SharedFrame::new(out)
+    })
 }
 
 /// The wire bytes of a publication for subscriptions with a label; `None` for the built-in encodings.

@@ -30,6 +30,9 @@ impl Encoder for Envelope {
         if let Some(key) = &body.key {
             head["key"] = (**key).into();
         }
+        if let Some(effect) = body.effect.name() {
+            head["state"] = effect.into();
+        }
         if let Some(tags) = &body.tags {
             head["tags"] = tags
                 .iter()
@@ -52,7 +55,7 @@ impl Encoder for Envelope {
 mod tests {
     use super::*;
     use crate::proto::FrameHeader;
-    use crate::topics::{Epoch, Position, testing::body};
+    use crate::topics::{Effect, Epoch, Position, testing::body};
 
     #[test]
     fn an_envelope_is_a_line_and_the_payload() {
@@ -70,5 +73,19 @@ mod tests {
             "topic": "a", "epoch": "0000000000011", "offset": 7, "time": 5, "key": "k", "tags": {"t": "1"}
         });
         assert_eq!((head, payload), (expected, "x\ny"));
+    }
+
+    #[test]
+    fn an_envelope_says_what_becomes_of_the_key() {
+        for (effect, expected) in [(Effect::None, None), (Effect::Put, Some("put")), (Effect::Remove, Some("remove"))] {
+            let mut body = body("a", Position { epoch: Epoch::new(33), offset: 7 }, 5, b"x");
+            std::sync::Arc::get_mut(&mut body).unwrap().effect = effect;
+            let mut frame = Vec::new();
+            Envelope.encode_publication(&mut frame, &body);
+            let (_, header_len) = FrameHeader::decode(&frame).unwrap().unwrap();
+            let line = frame[header_len..].split(|byte| *byte == b'\n').next().unwrap();
+            let head: serde_json::Value = serde_json::from_slice(line).unwrap();
+            assert_eq!(head["state"].as_str(), expected);
+        }
     }
 }

@@ -5,17 +5,20 @@
 //! publications. A client that offers the subprotocol `ringfeed.envelope` receives a line of JSON before each payload,
 //! with topic and position, and for each topic a first message with such a line about the topic's position. The
 //! subprotocol `ringfeed.raw` selects payloads only, which is also the default.
+//!
+//! A keyed topic needs envelopes. It begins with its state: a line `"state":"snapshot"` unless the client's own state
+//! is continued, then an envelope for each value, and the line about the position.
 
 use std::sync::Arc;
 
-use super::catch_up::{check_history, position_text, positions, topics};
-use super::encoder::encode_publication;
+use super::catch_up::{check_history, from_start, position_text, positions, topics};
+use super::encoder::{encode_page, encode_publication};
 use super::envelope::ENVELOPE;
 use super::parameters::{check_parameters, parameter};
 use super::{Accept, Context, Handler, Readers, Refusal, Request, Subscribe};
 use crate::limits::FEED_MESSAGE_BYTES_MAX;
 use crate::proto::{CloseCode, Message, MessageKind};
-use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, TopicName};
+use crate::topics::{Answer, Body, CatchUp, Encoding, Namespaces, Position, Recovery, StatePage, TopicName};
 
 /// The subprotocol without: payloads only, as for a client that offers no subprotocol.
 const RAW_PROTOCOL: &str = "ringfeed.raw";
@@ -67,14 +70,21 @@ impl Handler for Feed {
             conn.set_timer(after);
         }
         for (topic, catch_up) in wanted {
+            let is_keyed = self.readers.namespaces().is_keyed(&topic);
+            if is_keyed && !has_envelope {
+                let text = format!("'{topic}' is keyed: offer the subprotocol {ENVELOPE_PROTOCOL}, which has the keys");
+                return Err(Refusal::new(400, text));
+            }
+            let catch_up = match catch_up {
+                CatchUp::None => from_start(self.readers.namespaces(), &topic),
+                catch_up => catch_up,
+            };
             let request_id = match (has_envelope, catch_up) {
                 (true, _) => Some(ENVELOPE_REQUEST),
                 (false, CatchUp::None) => None,
                 (false, _) => Some(RAW_REQUEST),
             };
-            let subscribe =
-                Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id };
-            conn.subscribe_with(subscribe)?;
+            conn.subscribe_with(subscription(topic, catch_up, request_id))?;
         }
         let accept = Accept::default().message_bytes_max(FEED_MESSAGE_BYTES_MAX);
         Ok(match (has_envelope, is_raw) {
@@ -98,6 +108,14 @@ impl Handler for Feed {
 
     fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
         match answer {
+            Answer::StatePage { topic, page } => {
+                send_page(conn, &topic, &page);
+                conn.read_on(subscription(topic, CatchUp::State(page.next), Some(request_id)));
+            }
+            Answer::Subscribed { topic, position, recovery: Recovery::State(page) } => {
+                send_page(conn, &topic, &page);
+                conn.send(Message::text(&subscribed(&topic, position, &Recovery::NotAsked)));
+            }
             Answer::Subscribed { topic, position, recovery } if request_id == ENVELOPE_REQUEST => {
                 conn.send(Message::text(&subscribed(&topic, position, &recovery)));
                 send_missed(conn, *ENVELOPE, recovery);
@@ -112,6 +130,11 @@ impl Handler for Feed {
             _ => {}
         }
     }
+}
+
+/// A subscription of a feed.
+fn subscription(topic: TopicName, catch_up: CatchUp, request_id: Option<u32>) -> Subscribe {
+    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id }
 }
 
 /// The distinct topics of a request, and the earlier publications it requests of each.
@@ -144,11 +167,21 @@ fn subscribed(topic: &TopicName, position: Position, recovery: &Recovery) -> Str
         "offset": position.offset,
     });
     match recovery {
-        Recovery::NotAsked => {}
+        Recovery::NotAsked | Recovery::State(_) => {}
         Recovery::Recovered(_) => line["recovered"] = true.into(),
         Recovery::Lost => line["recovered"] = false.into(),
     }
     format!("{line}\n")
+}
+
+/// Sends a page of a keyed topic's state.
+fn send_page(conn: &mut Context<'_>, topic: &TopicName, page: &StatePage) {
+    if page.begins {
+        let epoch = page.position.epoch.to_string();
+        let line = serde_json::json!({"state": "snapshot", "topic": topic.as_str(), "epoch": epoch, "offset": 0});
+        conn.send(Message::text(&format!("{line}\n")));
+    }
+    conn.write(encode_page(*ENVELOPE, page));
 }
 
 fn send_missed(conn: &mut Context<'_>, encoding: Encoding, recovery: Recovery) {

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::catch_up::{POSITION_BYTES_MAX, positions, positions_text, topics};
+use super::catch_up::{POSITION_BYTES_MAX, from_start, positions, positions_text, topics};
+use super::encoder::encode_page;
 use super::event::{COMMENT, EVENT, encode_event, event_bytes_max};
 use super::parameters::{check_parameters, parameter};
 use super::{Accept, Context, Get, Handler, Readers, Refusal, Request, Response, Stream, Subscribe};
@@ -15,7 +16,9 @@ use crate::buf::ConnId;
 use crate::conn::CloseCause;
 use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
-use crate::topics::{Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, TopicName};
+use crate::topics::{
+    Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, StatePage, TopicName,
+};
 
 /// Serves event streams of the topics that its [`Readers`] may read.
 #[derive(Debug, Default)]
@@ -44,7 +47,7 @@ impl Handler for Sse {
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 0 };
         let catch_up = match last_event_id(request) {
             Some(id) => positions(id, topics.len()).unwrap_or_else(|| vec![never; topics.len()]),
-            None => vec![CatchUp::None; topics.len()],
+            None => topics.iter().map(|topic| from_start(self.readers.namespaces(), topic)).collect(),
         };
         // The stream keeps the client's positions until the home shards reply.
         let start = topics.iter().cloned().zip(catch_up.iter().map(|catch_up| start(*catch_up))).collect();
@@ -55,9 +58,7 @@ impl Handler for Sse {
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         let is_one = topics.len() == 1;
         for (request_id, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
-            let request_id = Some(request_id as u32);
-            let subscribe =
-                Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id };
+            let subscribe = subscription(topic, catch_up, request_id as u32);
             let too_many = || format!("at most {CONN_TOPICS_MAX} topics in one stream: open another for the rest");
             conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
         }
@@ -72,12 +73,22 @@ impl Handler for Sse {
     fn on_message(&mut self, _: &mut Context<'_>, _: &mut (), _: Message<'_>) {}
 
     fn on_answer(&mut self, conn: &mut Context<'_>, _: &mut (), request_id: u32, answer: Answer) {
-        let Answer::Subscribed { topic, position, recovery } = answer else {
+        let (topic, position, recovery) = match answer {
+            Answer::Subscribed { topic, position, recovery: Recovery::State(page) } => {
+                self.write_page(conn, request_id, &topic, &page);
+                let id = self.advance(conn.id(), request_id as usize, position);
+                return conn.write(marker("live", &topic, position, &id).as_bytes());
+            }
+            Answer::Subscribed { topic, position, recovery } => (topic, position, recovery),
+            Answer::StatePage { topic, page } => {
+                self.write_page(conn, request_id, &topic, &page);
+                return conn.read_on(subscription(topic, CatchUp::State(page.next), request_id));
+            }
             // An event stream has no close reason that a browser would read: end it, and the browser reconnects.
-            return conn.close(CloseCode::TRY_AGAIN_LATER, "");
+            _ => return conn.close(CloseCode::TRY_AGAIN_LATER, ""),
         };
         let (is_lost, missed) = match recovery {
-            Recovery::NotAsked => (false, Vec::new()),
+            Recovery::NotAsked | Recovery::State(_) => (false, Vec::new()),
             Recovery::Lost => (true, Vec::new()),
             Recovery::Recovered(missed) => (false, missed),
         };
@@ -88,9 +99,7 @@ impl Handler for Sse {
         }
         let id = self.advance(conn.id(), request_id as usize, position);
         if is_lost {
-            let (epoch, offset) = (position.epoch.to_string(), position.offset);
-            let data = serde_json::json!({"topic": topic.as_str(), "epoch": epoch, "offset": offset});
-            out.extend_from_slice(format!("event: lost\ndata: {data}\n").as_bytes());
+            return conn.write(marker("lost", &topic, position, &id).as_bytes());
         }
         // A block without data is not an event, but a browser that reconnects before the first event sends this id.
         out.extend_from_slice(format!("id: {id}\n\n").as_bytes());
@@ -142,6 +151,24 @@ impl Sse {
         Sse { readers, several: HashMap::new() }
     }
 
+    /// Writes a page of a keyed topic's state.
+    fn write_page(&mut self, conn: &mut Context<'_>, request_id: u32, topic: &TopicName, page: &StatePage) {
+        if page.begins {
+            let start = Position { offset: 0, ..page.position };
+            let id = self.advance(conn.id(), request_id as usize, start);
+            conn.write(marker("snapshot", topic, start, &id).as_bytes());
+        }
+        if !self.several.contains_key(&conn.id()) {
+            return conn.write(encode_page(*EVENT, page));
+        }
+        let mut out = Vec::new();
+        for body in &page.bodies {
+            let id = self.advance(conn.id(), request_id as usize, body.position);
+            encode_event(&mut out, body, &id);
+        }
+        conn.write(&out);
+    }
+
     /// Sets the stream's position in the topic with this index. Returns the stream's new id.
     fn advance(&mut self, conn: ConnId, index: usize, position: Position) -> String {
         match self.several.get_mut(&conn) {
@@ -166,6 +193,19 @@ fn retry_ms(conn: ConnId) -> u64 {
     // Neighbouring slots get distant delays (Knuth's multiplicative hash).
     let mixed = (conn.slot ^ conn.generation.rotate_left(16)).wrapping_mul(2_654_435_769);
     SSE_RETRY_MS + u64::from(mixed) * SSE_RETRY_SPREAD_MS / u64::from(u32::MAX)
+}
+
+/// The subscription of the topic with this index.
+fn subscription(topic: TopicName, catch_up: CatchUp, request_id: u32) -> Subscribe {
+    let request_id = Some(request_id);
+    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id }
+}
+
+/// An event about a topic's position.
+fn marker(name: &str, topic: &TopicName, position: Position, id: &str) -> String {
+    let Position { epoch, offset } = position;
+    let data = serde_json::json!({"topic": topic.as_str(), "epoch": epoch.to_string(), "offset": offset});
+    format!("event: {name}\ndata: {data}\nid: {id}\n\n")
 }
 
 /// The position of a stream before the first reply.

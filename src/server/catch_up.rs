@@ -44,7 +44,7 @@ impl CatchUps {
 
     /// Whether the answers of the catch-ups in progress are expected to fit into a turn.
     fn may_begin(&self) -> bool {
-        let CatchUpConfig { turn_bytes, in_progress_min, in_progress_max } = self.config;
+        let CatchUpConfig { turn_bytes, in_progress_min, in_progress_max, .. } = self.config;
         let fitting = turn_bytes / self.expected.max(1);
         self.in_progress < fitting.clamp(in_progress_min, in_progress_max)
     }
@@ -106,6 +106,11 @@ impl<R: Ring> Shard<'_, R> {
         } else {
             self.submit_subscribe(subscribe, to);
         }
+    }
+
+    /// Sends a subscribe request to the topic's home in a later turn.
+    pub(super) fn queue_catch_up(&mut self, subscribe: Subscribe, to: ToConn) {
+        self.catch_ups.waiting.push_back((subscribe, to));
     }
 
     /// Sends the requests that need not wait any longer, except those of connections that have ended.

@@ -92,6 +92,8 @@ pub struct CatchUpConfig {
     pub in_progress_min: usize,
     /// The same while answers are small; at least `in_progress_min`.
     pub in_progress_max: usize,
+    /// Publications of one page of a keyed topic's state; at least 1.
+    pub state_page_keys: usize,
 }
 
 impl Default for CatchUpConfig {
@@ -100,6 +102,7 @@ impl Default for CatchUpConfig {
             turn_bytes: limits::CATCH_UP_TURN_BYTES,
             in_progress_min: limits::CATCH_UPS_IN_PROGRESS_MIN,
             in_progress_max: limits::CATCH_UPS_IN_PROGRESS_MAX,
+            state_page_keys: limits::STATE_PAGE_KEYS,
         }
     }
 }

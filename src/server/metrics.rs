@@ -82,6 +82,20 @@ pub struct ShardMetrics {
     pub catch_ups_waiting: Cell,
     /// Payload bytes that their histories keep. Gauge.
     pub history_bytes: Cell,
+    /// Values of the keyed topics with this home. Gauge.
+    pub state_keys: Cell,
+    /// Bytes of these, and of removals. Gauge.
+    pub state_bytes: Cell,
+    /// Values removed since they had expired.
+    pub state_expired: Cell,
+    /// Publications refused since their value is too large or its topic has no room for it.
+    pub state_refused: Cell,
+    /// Publications refused since their key had another value than expected.
+    pub state_conflicts: Cell,
+    /// Pages of states that subscribers here have received.
+    pub state_pages: Cell,
+    /// Pages of states that this home has made.
+    pub state_pages_made: Cell,
     /// Subscribe requests and queries that this shard rejected because shards were behind.
     pub requests_refused: Cell,
     /// Bytes that this shard has sent to others and that they have not taken. Gauge.

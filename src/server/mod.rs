@@ -28,6 +28,7 @@ pub mod sim;
 mod slot;
 mod slowest;
 mod start;
+mod state;
 mod subscribe;
 mod timers;
 mod variant;

@@ -6,11 +6,11 @@ use super::mesh::{Parcel, Publish, ReplyTo, ToConn, TopicQuery};
 use super::shard::Shard;
 use crate::buf::SharedFrame;
 use crate::gateway::Command;
-use crate::limits::FRAME_HEADER_BYTES_MAX;
+use crate::limits::{FRAME_HEADER_BYTES_MAX, STATE_EXPIRIES_PER_TURN};
 use crate::proto::{Message, MessageKind, encode_message};
 use crate::ring::Ring;
 use crate::topics::{
-    Answer, Body, Draft, Frames, HomeId, Position, Publication, PublishError, Push, Query, Sequenced, TopicName,
+    Answer, Body, Draft, Effect, Frames, HomeId, Position, Publication, PublishError, Push, Query, Sequenced, TopicName,
 };
 
 impl<R: Ring> Shard<'_, R> {
@@ -105,6 +105,9 @@ impl<R: Ring> Shard<'_, R> {
             Err(error) => {
                 self.metrics.publications_refused.add(1);
                 self.metrics.idempotency_refused.add(u64::from(error == PublishError::TooManyKeys));
+                let is_full = matches!(error, PublishError::StateFull | PublishError::ValueTooLarge);
+                self.metrics.state_refused.add(u64::from(is_full));
+                self.metrics.state_conflicts.add(u64::from(error == PublishError::Conflict));
                 Err(error)
             }
         };
@@ -118,13 +121,42 @@ impl<R: Ring> Shard<'_, R> {
         if self.mesh.is_congested() {
             return Err(PublishError::Busy);
         }
-        self.home.sequence(&draft.topic, draft.idempotency_key.take(), self.unix_ms())
+        self.home.sequence(draft, self.unix_ms())
+    }
+
+    /// At a home: publishes the removals of values that have expired.
+    pub(super) fn remove_expired(&mut self) {
+        if self.next_expiry_ms().is_none() {
+            return;
+        }
+        let now_ms = self.unix_ms();
+        for _ in 0..STATE_EXPIRIES_PER_TURN {
+            let Some(mut draft) = self.home.next_expired(now_ms) else { return };
+            let Ok(Sequenced::New(id, position)) = self.place(&mut draft) else { return };
+            self.metrics.namespace(self.home.namespace_id(id)).publications.add(1);
+            self.metrics.publications.add(1);
+            self.metrics.state_expired.add(1);
+            self.pass_on(id, position, now_ms, draft);
+        }
+    }
+
+    /// When the next value of a home expires. A shard that can't publish its removal has no time for that.
+    pub(super) fn next_expiry_ms(&mut self) -> Option<u64> {
+        let can_publish = self.drain.is_none() && !self.mesh.is_congested();
+        let expiry_ms = self.home.next_expiry_ms().filter(|_| can_publish)?;
+        Some(self.now_ms + expiry_ms.saturating_sub(self.unix_ms()))
     }
 
     /// At the topic's home: adds a publication to the history, and has all subscribers get it.
     pub(super) fn pass_on(&mut self, id: HomeId, position: Position, time_ms: u64, draft: Draft) {
-        let is_kept = !draft.skip_history && self.home.namespace(id).history_size > 0;
-        if !is_kept && self.home.shards(id).is_empty() {
+        let namespace = self.home.namespace(id);
+        let is_kept = !draft.skip_history && namespace.history_size > 0;
+        let effect = match (namespace.keyed, draft.removes) {
+            (false, _) => Effect::None,
+            (true, false) => Effect::Put,
+            (true, true) => Effect::Remove,
+        };
+        if !is_kept && effect == Effect::None && self.home.shards(id).is_empty() {
             return;
         }
         let kind = if draft.is_text { MessageKind::Text } else { MessageKind::Binary };
@@ -140,9 +172,13 @@ impl<R: Ring> Shard<'_, R> {
             key: draft.key,
             tags: draft.tags,
             info: draft.info,
+            effect,
         });
         if is_kept {
             self.home.record(id, &body);
+        }
+        if effect != Effect::None {
+            self.home.apply(id, &body);
         }
         if !self.home.shards(id).is_empty() {
             let topic = body.topic.clone();
@@ -184,6 +220,12 @@ impl<R: Ring> Shard<'_, R> {
             }
             Query::Presence | Query::PresenceHere => Answer::Presence(self.home.presence(&topic)),
             Query::Summary => Answer::Summary(self.home.summary(&topic)),
+            Query::State(query) => match self.home.state(&topic, &query) {
+                Some(page) => Answer::State(Arc::new(page)),
+                None => Answer::Refused(PublishError::NotKeyed),
+            },
+            Query::Value(_) if !self.config.namespaces.is_keyed(&topic) => Answer::Refused(PublishError::NotKeyed),
+            Query::Value(key) => Answer::Value(self.home.value(&topic, &key).cloned()),
         };
         self.answer(reply, answer, |answer| answer);
     }

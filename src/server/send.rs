@@ -213,7 +213,7 @@ impl<R: Ring> Shard<'_, R> {
         let (stage, is_close_received) = (entry.stage, entry.is_close_received);
         match self.next_send(slot) {
             Some((run, skip)) => self.submit_send(slot, run, skip),
-            None if stage == Stage::Serving => {}
+            None if stage == Stage::Serving => self.submit_state_read(slot),
             None if self.close_session(slot) => self.settle(slot),
             None if is_close_received => self.terminate(slot, CloseCause::Peer),
             None => self.submit_shutdown(slot),

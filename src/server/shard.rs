@@ -203,6 +203,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             publisher_ms: None,
             due: Vec::new(),
         };
+        shard.home.limit_pages(catch_up.state_page_keys);
         shard.home.report_to(shard.config.events.clone());
         let names = shard.routes.names().map(str::to_owned);
         shard.metrics.begin(names, shard.config.namespaces.iter().count());
@@ -256,6 +257,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.next_gap_ms(),
             self.next_scarce_ms(),
             sweep_ms,
+            self.next_expiry_ms(),
             self.topics.next_due_ms(),
         ];
         let next_ms = times.into_iter().flatten().min();
@@ -424,11 +426,14 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.due = due;
         self.drain_some();
         self.close_gap();
+        self.remove_expired();
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
             self.metrics.completion_overflows.set(self.ring.overflows());
             self.home.sweep(self.unix_ms);
             self.metrics.history_bytes.set(self.home.history_bytes() as u64);
+            self.metrics.state_keys.set(self.home.state_keys() as u64);
+            self.metrics.state_bytes.set(self.home.state_bytes() as u64);
             self.metrics.idempotency_keys.set(self.home.idempotency_keys() as u64);
             self.sweep_ms = self.now_ms + SWEEP_INTERVAL_MS;
         }

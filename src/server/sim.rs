@@ -230,6 +230,7 @@ impl SimShard<'_> {
     }
 
     fn check_slot(&self, kernel: &SimKernel, slot: &Slot) {
+        assert!(!self.shard.forgets_state_read(slot.id.slot), "a page that nobody requests: {slot:?}");
         assert!(!slot.has_reply, "a reply was left behind");
         assert!(!slot.is_dirty, "a connection was not settled");
         assert!(slot.subscriptions.is_empty() || slot.cause.is_none(), "a connection that has ended is subscribed");

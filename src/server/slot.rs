@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::listener::ShardListener;
 use super::recv_mode::{RecvMode, Traffic};
+use super::state::StateReads;
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Connection, Rate, Transport};
 use crate::gateway::{Input, Link, Wire};
@@ -101,6 +102,8 @@ pub(super) struct ConnExtras {
     pub(super) link: Option<Arc<Link>>,
     /// Bytes of its handles in the outbox.
     pub(super) handle_bytes: usize,
+    /// The states of keyed topics that it reads.
+    pub(super) state_reads: StateReads,
 }
 
 impl ConnExtras {

@@ -78,6 +78,8 @@ pub enum ServeError {
     NoProxies(ListenAddress),
     /// The certificates can't be used.
     Tls(TlsError),
+    /// A keyed namespace can't be served like this.
+    Keyed(String),
     /// A ring could not be set up.
     Ring(StartError),
     /// The kernel refused something else, named first.
@@ -175,6 +177,7 @@ impl ServerBuilder {
     /// [`ServeError`]; nothing is left running then.
     pub fn start(self) -> Result<Server, ServeError> {
         let ServerBuilder { config, entries, order } = self;
+        config.namespaces.check(order.is_some()).map_err(ServeError::Keyed)?;
         let routes = make_routes(&entries).map_err(ServeError::Route)?;
         let cpus = allowed_cpus().map_err(|error| ServeError::Kernel("reading the CPU affinity", error))?;
         let count = if config.shards == 0 { cpus.len() } else { config.shards };
@@ -429,6 +432,7 @@ impl fmt::Display for ServeError {
                 write!(f, "{address}: proxy_protocol needs the proxy's address in trusted_proxies")
             }
             ServeError::Tls(error) => error.fmt(f),
+            ServeError::Keyed(text) => f.write_str(text),
             ServeError::Ring(error) => error.fmt(f),
             ServeError::Listeners(count) => {
                 write!(f, "{count} listeners: a server has from 1 to {LISTENERS_MAX}; serve more behind a proxy")

@@ -41,6 +41,9 @@ impl<R: Ring> Shard<'_, R> {
         let to =
             subscribe.request_id.map(|request_id| ToConn { shard: self.number(), id: self.slot(slot).id, request_id });
         if let Some(to) = to {
+            if self.reads_state(&subscribe.topic, subscribe.catch_up) {
+                return self.queue_state_read(slot, subscribe, to);
+            }
             return self.submit_or_queue(subscribe, to);
         }
         if !self.topics.has_room_for(&subscribe.topic) {
@@ -138,7 +141,10 @@ impl<R: Ring> Shard<'_, R> {
         let Subscribe { topic, catch_up, presence, join_leave, encoding, .. } = subscribe;
         let namespace = match self.accept_topic(&topic) {
             Ok(namespace) => namespace,
-            Err(error) => return self.answers.push((to, Answer::NotSubscribed { topic, error })),
+            Err(error) => {
+                self.end_state_read(to, &topic, catch_up);
+                return self.answers.push((to, Answer::NotSubscribed { topic, error }));
+            }
         };
         let home = self.mesh.home(&topic);
         self.catch_ups.begin(catch_up);
@@ -194,12 +200,26 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.requests_refused.add(1);
             return self.reject_subscribe(join, PublishError::NoLog);
         }
+        let page = match self.home.find_or_make(&join.topic) {
+            Ok(id) => self.home.state_page(id, join.joining.catch_up, now_ms),
+            Err(error) => return self.reject_subscribe(join, error),
+        };
+        self.metrics.state_pages_made.add(u64::from(matches!(page, Some((_, true)))));
+        let page = page.map(|(page, _)| page);
+        if let Some(page) = page.clone().filter(|page| page.next.is_some()) {
+            let SubscribeRequest { topic, joining, reply: to } = join;
+            let joined = SubscribeReply { to, joining, answer: Answer::StatePage { topic, page } };
+            return self.answer_subscribe(joined);
+        }
         let id = match self.home.add_interest(&join.topic, join.reply.shard) {
             Ok(id) => id,
             Err(error) => return self.reject_subscribe(join, error),
         };
         let SubscribeRequest { topic, joining, reply: to } = join;
-        let (position, recovery) = self.home.catch_up(id, joining.catch_up, now_ms);
+        let (position, recovery) = match page {
+            Some(page) => (page.position, Recovery::State(page)),
+            None => self.home.catch_up(id, joining.catch_up, now_ms),
+        };
         let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.add_presence(id, presence));
         let news = joining.presence.as_ref().filter(|_| is_news && self.home.namespace(id).join_leave);
         let news = news.map(|presence| Push::Joined(presence.info.clone()));
@@ -217,11 +237,15 @@ impl<R: Ring> Shard<'_, R> {
 
     pub(super) fn reject_subscribe(&mut self, join: SubscribeRequest, error: PublishError) {
         let SubscribeRequest { topic, joining, reply: to, .. } = join;
-        let joined = SubscribeReply { to, joining, answer: Answer::NotSubscribed { topic, error } };
-        if to.shard == self.number() {
+        self.answer_subscribe(SubscribeReply { to, joining, answer: Answer::NotSubscribed { topic, error } });
+    }
+
+    /// At the topic's home: answers a subscribe request that begins no subscription.
+    fn answer_subscribe(&mut self, joined: SubscribeReply) {
+        if joined.to.shard == self.number() {
             self.on_subscribe_reply(joined);
         } else {
-            self.mesh.send(usize::from(to.shard), Parcel::Subscribed(Box::new(joined)));
+            self.mesh.send(usize::from(joined.to.shard), Parcel::Subscribed(Box::new(joined)));
         }
     }
 
@@ -238,7 +262,9 @@ impl<R: Ring> Shard<'_, R> {
         let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
         let name = self.topics.name(topic).clone();
         let mut bytes = 0;
+        self.end_state_read(to, &name, catch_up);
         match (slot, &mut answer) {
+            (Some(slot), Answer::StatePage { page, .. }) => bytes = self.expect_page(slot, page),
             (Some(slot), Answer::Subscribed { recovery, .. }) => {
                 bytes = self.bound_recovery(slot, topic, catch_up, recovery);
                 self.go_live(slot, topic, join_leave, encoding);
@@ -261,6 +287,9 @@ impl<R: Ring> Shard<'_, R> {
     /// topics. With more, the server would close the connection as a slow consumer, and the client would reconnect and
     /// request the same recovery again. Returns its bytes.
     fn bound_recovery(&mut self, slot: u32, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) -> usize {
+        if let Recovery::State(page) = recovery {
+            return self.expect_page(slot, page);
+        }
         let bytes_max = self.config.namespaces.get(self.topics.namespace(topic)).outbox_bytes_max;
         let entry = &mut self.slots[slot as usize];
         let Some(route) = entry.route else { return 0 };

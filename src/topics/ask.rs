@@ -3,12 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Body, ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, TopicName, TopicSummary};
+use super::{
+    Body, ClientInfo, HistoryPage, HistoryQuery, Position, Recovery, StatePage, StateQuery, TopicName, TopicSummary,
+};
 #[cfg(doc)]
 use crate::limits::{HOME_TOPICS_MAX, IDEMPOTENCY_BYTES_MAX, SHARD_TOPICS_MAX};
 
 /// A query to a topic's home shard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Query {
     /// Read a page of its history.
@@ -21,6 +23,10 @@ pub enum Query {
     PresenceHere,
     /// Describe the topic.
     Summary,
+    /// Read a page of its state, if it is keyed.
+    State(StateQuery),
+    /// Read the value of a key, if it is keyed.
+    Value(Box<str>),
 }
 
 /// The result of a request with an id.
@@ -53,6 +59,19 @@ pub enum Answer {
     Presence(Vec<Arc<ClientInfo>>),
     /// The topic; `None` if its home does not know it.
     Summary(Option<TopicSummary>),
+    /// A page of the topic's state that is not the last: the subscription has not begun. Subscribe again with
+    /// [`CatchUp::State`](super::CatchUp::State) and [`StatePage::next`]; the server sends the request when the
+    /// connection has no backlog.
+    StatePage {
+        /// The topic.
+        topic: TopicName,
+        /// The page.
+        page: Arc<StatePage>,
+    },
+    /// A page of the topic's state, for a query.
+    State(Arc<StatePage>),
+    /// The value of a key; `None` if it has none.
+    Value(Option<Arc<Body>>),
     /// The query could not be sent to the topic's home shard.
     Refused(PublishError),
 }
@@ -63,6 +82,11 @@ impl Answer {
         let bodies = |bodies: &[Arc<Body>]| bodies.iter().map(|body| size_of::<Body>() + body.frame.len()).sum();
         let held = match self {
             Answer::Subscribed { recovery: Recovery::Recovered(missed), .. } => bodies(missed),
+            Answer::Subscribed { recovery: Recovery::State(page), .. } | Answer::StatePage { page, .. } => {
+                bodies(&page.bodies)
+            }
+            Answer::State(page) => bodies(&page.bodies),
+            Answer::Value(body) => bodies(body.as_slice()),
             Answer::History(Some(HistoryPage { publications: Some(publications), .. })) => bodies(publications),
             Answer::Presence(present) => present.iter().map(|info| info.bytes()).sum(),
             _ => 0,
@@ -94,6 +118,19 @@ pub enum PublishError {
     Unconfirmed,
     /// In a cluster: the publication is larger than the broker's largest message.
     TooLarge,
+    /// The topic is keyed, and the publication has no key.
+    NoKey,
+    /// The topic is not keyed: it has no state to read, to change by a removal, or to meet a condition.
+    NotKeyed,
+    /// The key to remove has no value.
+    NoSuchKey,
+    /// The topic's state does not meet the publication's condition.
+    Conflict,
+    /// The value is larger than [`value_bytes_max`](super::Namespace::value_bytes_max).
+    ValueTooLarge,
+    /// The key is new, and the topic has [`keys_max`](super::Namespace::keys_max) keys; or the value exceeds
+    /// [`state_bytes_max`](super::Namespace::state_bytes_max), or the memory of the shard for values.
+    StateFull,
 }
 
 impl fmt::Display for PublishError {
@@ -116,6 +153,15 @@ impl fmt::Display for PublishError {
                  publish with an idempotency key, and repeat with the same key"
             }
             PublishError::TooLarge => "larger than the cluster's log takes: raise max_payload of the NATS servers",
+            PublishError::NoKey => "the topic is keyed: publish with a key",
+            PublishError::NotKeyed => "the topic is not keyed: set keyed = true in its namespace",
+            PublishError::NoSuchKey => "the key has no value",
+            PublishError::Conflict => "the key has another value than expected: read it, and try again",
+            PublishError::ValueTooLarge => "the value is too large: raise value_bytes_max of its namespace",
+            PublishError::StateFull => {
+                "the topic has no room for the value: remove others, or raise keys_max and state_bytes_max of its \
+                 namespace"
+            }
         })
     }
 }

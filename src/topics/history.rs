@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Body, Epoch, Namespace, Position};
+use super::{Body, Epoch, Namespace, Position, StateCursor, StatePage};
 use crate::limits::{HISTORY_ANSWER_MAX, RECOVERY_PUBLICATIONS_MAX};
 
 /// The earlier publications that a new subscriber requests.
@@ -20,6 +20,9 @@ pub enum CatchUp {
     },
     /// This many of the newest.
     Last(usize),
+    /// The state of a keyed topic: all of it, or the rest after a page. [`Since`](Self::Since) requests what has
+    /// changed of it since then.
+    State(Option<StateCursor>),
 }
 
 /// The result of a [`CatchUp`].
@@ -29,6 +32,8 @@ pub enum Recovery {
     NotAsked,
     /// The requested publications, in order.
     Recovered(Vec<Arc<Body>>),
+    /// The last page of a keyed topic's state.
+    State(Arc<StatePage>),
     /// Not available: the history no longer holds the missed publications, they exceed a limit, or the epoch has
     /// changed.
     Lost,
@@ -155,7 +160,7 @@ impl History {
     /// The publications that a subscriber has missed, when the topic is at `top`: at most `bytes_max` bytes of payload.
     pub fn recover(&self, catch_up: CatchUp, top: Position, bytes_max: usize) -> Recovery {
         match catch_up {
-            CatchUp::None => Recovery::NotAsked,
+            CatchUp::None | CatchUp::State(_) => Recovery::NotAsked,
             CatchUp::Last(count) => {
                 let count = count.min(RECOVERY_PUBLICATIONS_MAX).min(self.fitting(bytes_max));
                 Recovery::Recovered(self.kept.range(self.kept.len() - count..).cloned().collect())
@@ -288,7 +293,7 @@ mod tests {
             match history.recover(catch_up, at(9), 40) {
                 Recovery::Recovered(publications) => assert_eq!(Some(&offsets(&publications)[..]), expected),
                 Recovery::Lost => assert_eq!(expected, None, "{catch_up:?}"),
-                Recovery::NotAsked => panic!("{catch_up:?}"),
+                other => panic!("{catch_up:?}: {other:?}"),
             }
         }
         assert!(matches!(history.recover(CatchUp::None, at(9), 0), Recovery::NotAsked));

@@ -3,7 +3,7 @@
 //! Only this module assigns offsets, unless a log outside does: then the home takes them over from there. It sends
 //! nothing: it returns to the shard the messages to send and the target shards.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
@@ -12,17 +12,19 @@ use smallvec::SmallVec;
 
 use super::history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 use super::repeats::{Repeat, Repeats};
+use super::state::State;
 use super::{
-    Body, ClientInfo, Epoch, Event, EventSink, JoinId, Namespace, NamespaceId, Namespaces, Position, Presence,
-    PublishError, TopicName, TopicSummary, TopicsPage, TopicsQuery, bucket_of, epoch_of,
+    Body, ClientInfo, Condition, Draft, Epoch, Event, EventSink, JoinId, Namespace, NamespaceId, Namespaces, Position,
+    Presence, PublishError, StateCursor, StatePage, StateQuery, TopicName, TopicSummary, TopicsPage, TopicsQuery,
+    bucket_of, epoch_of,
 };
 use crate::limits::{
-    EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_TOPICS_MAX, LIST_VISITS, PRESENCE_MAX, SWEEP_KEYS, SWEEP_TOPICS,
-    SWEEP_TURNS, TOPIC_IDLE_MS,
+    EPOCH_NUMBERS, HOME_HISTORY_BYTES_MAX, HOME_STATE_BYTES_MAX, HOME_TOPICS_MAX, LIST_VISITS, PRESENCE_MAX,
+    STATE_PAGE_KEYS, SWEEP_KEYS, SWEEP_TOPICS, SWEEP_TURNS, TICK_MS, TOPIC_IDLE_MS,
 };
 
 /// A topic of this home; valid at least until the next [`Home::forget_unused`] or [`Home::sweep`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct HomeId(u32);
 
 /// The outcome of a publish request.
@@ -43,7 +45,7 @@ struct Topic {
     published_ms: u64,
     /// The shards with subscribers.
     shards: SmallVec<[u16; 4]>,
-    /// History and presence; most topics have none.
+    /// History, presence and state; most topics have none.
     kept: Option<Box<Retained>>,
 }
 
@@ -53,6 +55,8 @@ struct Retained {
     history: History,
     /// By client.
     present: HashMap<Box<str>, Present>,
+    /// Of a keyed topic with publications.
+    state: Option<Box<State>>,
 }
 
 /// A present client of a topic.
@@ -77,7 +81,7 @@ impl Topic {
 
     /// Whether lists of topics have it.
     fn is_listed(&self) -> bool {
-        let has_history = self.kept.as_ref().is_some_and(|kept| !kept.history.is_empty());
+        let has_history = self.kept.as_ref().is_some_and(|kept| !kept.history.is_empty() || kept.keys() > 0);
         (has_history || !self.shards.is_empty()) && !self.name.is_system()
     }
 
@@ -97,7 +101,11 @@ impl Topic {
 
 impl Retained {
     fn is_empty(&self) -> bool {
-        self.history.is_empty() && self.present.is_empty()
+        self.history.is_empty() && self.present.is_empty() && self.state.is_none()
+    }
+
+    fn keys(&self) -> usize {
+        self.state.as_ref().map_or(0, |state| state.keys())
     }
 }
 
@@ -130,6 +138,13 @@ pub struct Home {
     unused: Vec<HomeId>,
     epochs: Epochs,
     history_bytes: usize,
+    /// Of all keyed topics.
+    state_bytes: usize,
+    state_keys: usize,
+    /// When the oldest value of each keyed topic expires, in milliseconds of Unix time, or before that.
+    expiries: BTreeSet<(u64, HomeId)>,
+    /// Publications of a page of a state.
+    page_keys: usize,
     repeats: Repeats,
     sweep_next: usize,
     /// Receives what happens to topics.
@@ -159,6 +174,10 @@ impl Home {
             unused: Vec::new(),
             epochs,
             history_bytes: 0,
+            state_bytes: 0,
+            state_keys: 0,
+            expiries: BTreeSet::new(),
+            page_keys: STATE_PAGE_KEYS,
             repeats: Repeats::default(),
             sweep_next: 0,
             events: None,
@@ -176,6 +195,15 @@ impl Home {
             kept.history = History::default();
         }
         self.namespaces = namespaces;
+        // Values may expire earlier now.
+        let keyed = self.topics.iter().filter(|(_, topic)| topic.kept.as_ref().is_some_and(|kept| kept.keys() > 0));
+        let keyed: Vec<HomeId> = keyed.map(|(index, _)| HomeId(index as u32)).collect();
+        keyed.into_iter().for_each(|id| self.schedule_expiry(id));
+    }
+
+    /// Has pages of states hold at most this many publications.
+    pub fn limit_pages(&mut self, page_keys: usize) {
+        self.page_keys = page_keys;
     }
 
     /// Sends events of topics to `events`.
@@ -186,15 +214,10 @@ impl Home {
     /// Assigns the position of the next publication of `topic`. [`record`](Self::record) it then.
     ///
     /// # Errors
-    /// [`PublishError::TooManyTopics`], [`PublishError::TooManyKeys`] and [`PublishError::UnknownNamespace`]; the home
-    /// is unchanged.
-    pub fn sequence(
-        &mut self,
-        topic: &TopicName,
-        idempotency_key: Option<Box<str>>,
-        now_ms: u64,
-    ) -> Result<Sequenced, PublishError> {
-        let repeat = idempotency_key.map(|key| Repeat { topic: topic.clone(), key });
+    /// [`PublishError::TooManyTopics`], [`PublishError::TooManyKeys`], [`PublishError::UnknownNamespace`], and those of
+    /// keyed topics; the home is unchanged.
+    pub fn sequence(&mut self, draft: &mut Draft, now_ms: u64) -> Result<Sequenced, PublishError> {
+        let repeat = draft.idempotency_key.take().map(|key| Repeat { topic: draft.topic.clone(), key });
         if let Some(repeat) = &repeat {
             if let Some(position) = self.repeats.find(repeat, now_ms) {
                 return Ok(Sequenced::Repeated(position));
@@ -203,7 +226,7 @@ impl Home {
                 return Err(PublishError::TooManyKeys);
             }
         }
-        let id = self.find_to_publish(topic)?;
+        let id = self.find_to_publish(draft)?;
         let entry = &mut self.topics[id.0 as usize];
         self.published += usize::from(!entry.is_published());
         entry.position.offset += 1;
@@ -307,13 +330,85 @@ impl Home {
         &self.topics[id.0 as usize].name
     }
 
-    fn find_to_publish(&mut self, topic: &TopicName) -> Result<HomeId, PublishError> {
+    fn find_to_publish(&mut self, draft: &Draft) -> Result<HomeId, PublishError> {
+        let topic = &draft.topic;
         let known = self.find(topic);
+        self.check_state(known, draft)?;
         let has_place = known.is_some_and(|id| self.topics[id.0 as usize].is_published());
         if !has_place && self.published == HOME_TOPICS_MAX {
             return Err(PublishError::TooManyTopics);
         }
         known.map_or_else(|| self.make(topic), Ok)
+    }
+
+    /// Whether a publication can change the state of its topic.
+    fn check_state(&self, known: Option<HomeId>, draft: &Draft) -> Result<(), PublishError> {
+        let topic = known.map(|id| &self.topics[id.0 as usize]);
+        let namespace = match topic {
+            Some(topic) => topic.namespace,
+            None => self.namespaces.find(&draft.topic).map_err(|_| PublishError::UnknownNamespace)?,
+        };
+        let namespace = self.namespaces.get(namespace);
+        if !namespace.keyed {
+            let is_change = draft.removes || draft.condition != Condition::None;
+            return if is_change { Err(PublishError::NotKeyed) } else { Ok(()) };
+        }
+        let state = topic.and_then(|topic| topic.kept.as_ref()?.state.as_deref());
+        State::check(state, draft, namespace)?;
+        let has_room = self.state_bytes + draft.bytes() <= HOME_STATE_BYTES_MAX;
+        if draft.removes || has_room { Ok(()) } else { Err(PublishError::StateFull) }
+    }
+
+    /// Changes the state of a keyed topic by a publication that [`sequence`](Self::sequence) has positioned.
+    pub fn apply(&mut self, id: HomeId, body: &Arc<Body>) {
+        let topic = &mut self.topics[id.0 as usize];
+        let namespace = self.namespaces.get(topic.namespace);
+        let state = &mut topic.kept.get_or_insert_default().state;
+        let state = state.get_or_insert_with(|| Box::new(State::new(body.position.offset - 1)));
+        let (keys, bytes) = (state.keys(), state.bytes());
+        state.apply(body, namespace);
+        self.state_keys = self.state_keys - keys + state.keys();
+        self.state_bytes = self.state_bytes - bytes + state.bytes();
+        if !state.is_scheduled {
+            self.schedule_expiry(id);
+        }
+    }
+
+    /// Notes when the oldest value of a topic expires, if it does.
+    fn schedule_expiry(&mut self, id: HomeId) {
+        let topic = &mut self.topics[id.0 as usize];
+        let ttl_ms = self.namespaces.get(topic.namespace).value_ttl_ms;
+        let Some(state) = topic.kept.as_mut().and_then(|kept| kept.state.as_mut()) else { return };
+        let oldest = state.oldest().filter(|_| ttl_ms > 0);
+        // With ticks as timers have them, so that many leave in one turn.
+        let expiry = oldest.map(|body| body.time_ms.saturating_add(ttl_ms).next_multiple_of(TICK_MS));
+        state.is_scheduled = expiry.is_some();
+        self.expiries.extend(expiry.map(|expiry_ms| (expiry_ms, id)));
+    }
+
+    /// When the next value may expire, in milliseconds of Unix time.
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.expiries.first().map(|(expiry_ms, _)| *expiry_ms)
+    }
+
+    /// The removal of a value that has expired, to be published before the next call.
+    pub fn next_expired(&mut self, now_ms: u64) -> Option<Draft> {
+        while let Some((expiry_ms, id)) = self.expiries.first().copied().filter(|(expiry_ms, _)| *expiry_ms <= now_ms) {
+            let topic = &self.topics[id.0 as usize];
+            let ttl_ms = self.namespaces.get(topic.namespace).value_ttl_ms;
+            let oldest = topic.kept.as_ref().and_then(|kept| kept.state.as_ref()?.oldest());
+            let expired = oldest.filter(|body| ttl_ms > 0 && body.time_ms.saturating_add(ttl_ms) <= now_ms);
+            if let Some(body) = expired {
+                let key = body.key.as_deref().unwrap_or_default();
+                return Some(Draft {
+                    condition: Condition::At(body.position),
+                    ..Draft::remove(topic.name.clone(), key)
+                });
+            }
+            self.expiries.remove(&(expiry_ms, id));
+            self.schedule_expiry(id);
+        }
+        None
     }
 
     /// Adds a publication that [`sequence`](Self::sequence) has positioned to the history, if its namespace has one.
@@ -335,6 +430,14 @@ impl Home {
         &self.topics[id.0 as usize].shards
     }
 
+    /// A topic that somebody subscribes to. Without [`add_interest`](Self::add_interest) it is valid for this turn.
+    ///
+    /// # Errors
+    /// [`PublishError::UnknownNamespace`].
+    pub fn find_or_make(&mut self, topic: &TopicName) -> Result<HomeId, PublishError> {
+        self.find(topic).map_or_else(|| self.make(topic), Ok)
+    }
+
     /// Records that `shard` has subscribers of `topic`, and receives its publications.
     ///
     /// The number of topics needs no limit here: each shard limits its topics with subscribers.
@@ -342,7 +445,7 @@ impl Home {
     /// # Errors
     /// [`PublishError::UnknownNamespace`].
     pub fn add_interest(&mut self, topic: &TopicName, shard: u16) -> Result<HomeId, PublishError> {
-        let id = self.find(topic).map_or_else(|| self.make(topic), Ok)?;
+        let id = self.find_or_make(topic)?;
         let shards = &mut self.topics[id.0 as usize].shards;
         if let Err(index) = shards.binary_search(&shard) {
             shards.insert(index, shard);
@@ -387,6 +490,7 @@ impl Home {
     }
 
     fn forget(&mut self, index: usize) {
+        self.forget_state(index);
         let topic = self.topics.remove(index);
         self.ids.remove(&topic.name);
         if topic.is_published() {
@@ -397,6 +501,78 @@ impl Home {
                 *times = times.wrapping_add(1);
             }
         }
+    }
+
+    /// Forgets the state of a topic. Its readers begin anew.
+    fn forget_state(&mut self, index: usize) {
+        let id = HomeId(index as u32);
+        let state = self.topics[index].kept.as_mut().and_then(|kept| kept.state.take());
+        let Some(state) = state else { return };
+        self.state_keys -= state.keys();
+        self.state_bytes -= state.bytes();
+        if state.is_scheduled {
+            self.expiries.retain(|(_, other)| *other != id);
+        }
+    }
+
+    /// The next page of the state of a keyed topic for a subscriber with this request, and whether it was made for
+    /// this one; `None` if the topic is not keyed, or the subscriber does not read the state.
+    pub fn state_page(&mut self, id: HomeId, catch_up: CatchUp, now_ms: u64) -> Option<(Arc<StatePage>, bool)> {
+        let topic = &mut self.topics[id.0 as usize];
+        if !self.namespaces.get(topic.namespace).keyed {
+            return None;
+        }
+        let from = match catch_up {
+            CatchUp::State(from) => from,
+            CatchUp::Since { epoch, offset } => {
+                let position = Position { epoch: epoch.unwrap_or(topic.position.epoch), offset };
+                Some(StateCursor { position, began: 0 })
+            }
+            CatchUp::None | CatchUp::Last(_) => return None,
+        };
+        Some(match topic.kept.as_mut().and_then(|kept| kept.state.as_mut()) {
+            Some(state) => state.page(from, topic.position, self.page_keys, now_ms),
+            None => State::new(topic.position.offset).page(from, topic.position, self.page_keys, now_ms),
+        })
+    }
+
+    /// A page of a keyed topic's state; `None` if the topic is not keyed.
+    pub fn state(&self, topic: &TopicName, query: &StateQuery) -> Option<StatePage> {
+        if !self.namespaces.is_keyed(topic) {
+            return None;
+        }
+        let found = self.find(topic).map(|id| &self.topics[id.0 as usize]);
+        let position = found.map_or(Position { epoch: self.epoch(topic), offset: 0 }, |topic| topic.position);
+        let state = found.and_then(|topic| topic.kept.as_ref()?.state.as_ref());
+        Some(match state {
+            Some(state) => state.query(query, position),
+            None => State::new(position.offset).query(query, position),
+        })
+    }
+
+    /// The value of a key of a keyed topic.
+    pub fn value(&self, topic: &TopicName, key: &str) -> Option<&Arc<Body>> {
+        let topic = &self.topics[self.find(topic)?.0 as usize];
+        topic.kept.as_ref()?.state.as_ref()?.value(key)
+    }
+
+    /// Number of values of all keyed topics.
+    pub fn state_keys(&self) -> usize {
+        self.state_keys
+    }
+
+    /// Bytes of all states.
+    pub fn state_bytes(&self) -> usize {
+        self.state_bytes
+    }
+
+    /// All values of all keyed topics with their topics' positions, for checks.
+    #[cfg(feature = "sim")]
+    pub fn values(&self) -> impl Iterator<Item = (&TopicName, Position, Vec<Arc<Body>>)> {
+        self.topics.iter().filter_map(|(_, topic)| {
+            let state = topic.kept.as_ref()?.state.as_ref()?;
+            Some((&topic.name, topic.position, state.values().cloned().collect()))
+        })
     }
 
     /// The position of a topic, and the publications that a new subscriber has missed.
@@ -426,6 +602,14 @@ impl Home {
 
     /// Drops expired publications of a topic, and empty retained state.
     fn expire(&mut self, index: usize, now_ms: u64) {
+        let topic = &mut self.topics[index];
+        let is_idle = now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS);
+        if let Some(state) = topic.kept.as_mut().and_then(|kept| kept.state.as_mut()) {
+            state.forget_pages(now_ms);
+            if state.keys() == 0 && is_idle {
+                self.forget_state(index);
+            }
+        }
         let topic = &mut self.topics[index];
         let Some(kept) = &mut topic.kept else { return };
         self.history_bytes -= kept.history.bytes();
@@ -653,6 +837,8 @@ fn epoch_number(seed: u64, topic: &TopicName) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::super::TopicPattern;
     use super::super::testing::body;
     use super::*;
@@ -666,8 +852,12 @@ mod tests {
         Home::new(5, Arc::new(Namespaces::new(namespace, Vec::new())))
     }
 
+    fn with_key(topic: &str, idempotency_key: Option<Box<str>>) -> Draft {
+        Draft { idempotency_key, ..Draft::new(name(topic), true, Bytes::new()) }
+    }
+
     fn publish(home: &mut Home, topic: &str, now_ms: u64) -> Position {
-        match home.sequence(&name(topic), None, now_ms).unwrap() {
+        match home.sequence(&mut with_key(topic, None), now_ms).unwrap() {
             Sequenced::New(id, position) => {
                 home.record(id, &body(topic, position, now_ms, b"12345"));
                 position
@@ -688,10 +878,15 @@ mod tests {
     fn a_repeated_publication_keeps_its_position_until_its_key_expires() {
         let mut home = home(Namespace::default());
         let key = || Some("k".into());
-        let Ok(Sequenced::New(_, first)) = home.sequence(&name("a"), key(), 0) else { panic!() };
-        assert_eq!(home.sequence(&name("a"), key(), IDEMPOTENCY_TTL_MS - 1), Ok(Sequenced::Repeated(first)));
-        assert!(matches!(home.sequence(&name("b"), key(), 1), Ok(Sequenced::New(..))), "each topic has its own keys");
-        let Ok(Sequenced::New(_, second)) = home.sequence(&name("a"), key(), IDEMPOTENCY_TTL_MS) else { panic!() };
+        let Ok(Sequenced::New(_, first)) = home.sequence(&mut with_key("a", key()), 0) else { panic!() };
+        assert_eq!(home.sequence(&mut with_key("a", key()), IDEMPOTENCY_TTL_MS - 1), Ok(Sequenced::Repeated(first)));
+        assert!(
+            matches!(home.sequence(&mut with_key("b", key()), 1), Ok(Sequenced::New(..))),
+            "each topic has its own keys"
+        );
+        let Ok(Sequenced::New(_, second)) = home.sequence(&mut with_key("a", key()), IDEMPOTENCY_TTL_MS) else {
+            panic!()
+        };
         assert_eq!((first.offset, second.offset), (1, 2));
     }
 
@@ -766,7 +961,7 @@ mod tests {
         }
         publish(&mut home, "t7", 0);
         publish(&mut home, "new", 0);
-        assert_eq!(home.sequence(&name("t8"), None, 0), Err(PublishError::TooManyTopics));
+        assert_eq!(home.sequence(&mut with_key("t8", None), 0), Err(PublishError::TooManyTopics));
         home.published -= HOME_TOPICS_MAX - 2;
         assert_eq!((home.len(), home.unpublished()), (COUNT + 1, COUNT - 1));
         for number in 0..COUNT {
@@ -787,7 +982,7 @@ mod tests {
         home.add_interest(&name("unpublished"), 0).unwrap();
         publish(&mut home, "last", 0);
         for topic in ["new", "unpublished"] {
-            assert_eq!(home.sequence(&name(topic), None, 0), Err(PublishError::TooManyTopics));
+            assert_eq!(home.sequence(&mut with_key(topic, None), 0), Err(PublishError::TooManyTopics));
         }
         publish(&mut home, "last", 0);
         home.add_interest(&name("other"), 0).unwrap();
@@ -809,14 +1004,18 @@ mod tests {
     fn a_publication_is_rejected_when_its_key_does_not_fit() {
         let mut home = home(Namespace::default());
         let key = |number: usize| Some(format!("{number:0255}").into_boxed_str());
-        let Ok(Sequenced::New(_, first)) = home.sequence(&name("a"), key(0), 0) else { panic!() };
-        let refused = (1..).map(|number| home.sequence(&name("a"), key(number), 1)).find_map(Result::err);
+        let Ok(Sequenced::New(_, first)) = home.sequence(&mut with_key("a", key(0)), 0) else { panic!() };
+        let refused = (1..).map(|number| home.sequence(&mut with_key("a", key(number)), 1)).find_map(Result::err);
         assert_eq!(refused, Some(PublishError::TooManyKeys));
         let count = home.idempotency_keys();
         assert!(count > 200_000, "{count} keys of the greatest length");
-        assert_eq!(home.sequence(&name("a"), key(0), 2), Ok(Sequenced::Repeated(first)), "no key is forgotten early");
-        assert!(home.sequence(&name("a"), None, 2).is_ok(), "others need no key");
-        assert!(home.sequence(&name("a"), key(count), IDEMPOTENCY_TTL_MS + 1).is_ok(), "there is room again");
+        assert_eq!(
+            home.sequence(&mut with_key("a", key(0)), 2),
+            Ok(Sequenced::Repeated(first)),
+            "no key is forgotten early"
+        );
+        assert!(home.sequence(&mut with_key("a", None), 2).is_ok(), "others need no key");
+        assert!(home.sequence(&mut with_key("a", key(count)), IDEMPOTENCY_TTL_MS + 1).is_ok(), "there is room again");
     }
 
     #[test]
@@ -986,7 +1185,7 @@ mod tests {
     fn topics_of_unknown_namespaces_are_rejected() {
         let others = vec![("chat".to_owned(), Namespace::default())];
         let mut home = Home::new(5, Arc::new(Namespaces::new(Namespace::default(), others)));
-        assert_eq!(home.sequence(&name("x:1"), None, 0), Err(PublishError::UnknownNamespace));
+        assert_eq!(home.sequence(&mut with_key("x:1", None), 0), Err(PublishError::UnknownNamespace));
         assert_eq!(home.add_interest(&name("x:1"), 0), Err(PublishError::UnknownNamespace));
         assert_eq!(publish(&mut home, "chat:1", 0).offset, 1);
     }

@@ -4,7 +4,10 @@
 //! namespace.
 
 use super::{SYSTEM_NAMESPACE, TopicName};
-use crate::limits::{HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX, STATS_HISTORY_SIZE, STATS_HISTORY_TTL_MS};
+use crate::limits::{
+    HISTORY_BYTES_MAX, OUTBOX_BYTES_MAX, STATE_BYTES_MAX, STATE_KEYS_MAX, STATE_VALUE_BYTES_MAX, STATS_HISTORY_SIZE,
+    STATS_HISTORY_TTL_MS,
+};
 
 /// The policy for a slow subscriber: one with a backlog of [`Namespace::outbox_bytes_max`], or older than
 /// [`Namespace::outbox_age_ms`].
@@ -96,6 +99,19 @@ pub struct Namespace {
     pub coalesce_ms: u64,
     /// Whether to compress publications for connections that have negotiated compression.
     pub deflate: bool,
+    /// Whether its topics are keyed: the server keeps the newest value of each key, which new subscribers receive
+    /// first. Each publication has a key then.
+    pub keyed: bool,
+    /// Maximum keys of a keyed topic.
+    pub keys_max: usize,
+    /// Maximum bytes of a value of a keyed topic.
+    pub value_bytes_max: usize,
+    /// Maximum bytes of all values of a keyed topic, with [`STATE_ENTRY_BYTES`](crate::limits::STATE_ENTRY_BYTES) for
+    /// each.
+    pub state_bytes_max: usize,
+    /// Time after which the server removes a key of a keyed topic that nobody has set again, in milliseconds; 0 is
+    /// never.
+    pub value_ttl_ms: u64,
 }
 
 impl Namespace {
@@ -123,6 +139,11 @@ impl Default for Namespace {
             outbox_age_ms: 0,
             coalesce_ms: 0,
             deflate: true,
+            keyed: false,
+            keys_max: STATE_KEYS_MAX,
+            value_bytes_max: STATE_VALUE_BYTES_MAX,
+            state_bytes_max: STATE_BYTES_MAX,
+            value_ttl_ms: 0,
         }
     }
 }
@@ -212,6 +233,34 @@ impl Namespaces {
         &self.list[usize::from(id.0)].1
     }
 
+    /// Whether keyed topics can keep their promise; `in_cluster`: an order outside of the process gives the offsets.
+    ///
+    /// # Errors
+    /// A text that names the namespace and the remedy.
+    pub fn check(&self, in_cluster: bool) -> Result<(), String> {
+        for (name, namespace) in self.iter().filter(|(_, namespace)| namespace.keyed) {
+            let name = if name.is_empty() { "default" } else { name };
+            if in_cluster {
+                return Err(format!(
+                    "[namespaces.{name}] is keyed, but a node that joins a cluster would not know the values that were \
+                     set before: remove keyed, or serve its topics from a server that is not in a cluster"
+                ));
+            }
+            if namespace.slow_consumer == SlowConsumer::DropOldest {
+                return Err(format!(
+                    "[namespaces.{name}] is keyed, but slow_consumer = \"drop-oldest\" would drop the newest value of \
+                     a key: use \"conflate\" or \"close\""
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a topic is keyed.
+    pub fn is_keyed(&self, topic: &TopicName) -> bool {
+        self.find(topic).is_ok_and(|id| self.get(id).keyed)
+    }
+
     /// All namespaces, the default one first.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Namespace)> {
         self.list.iter().map(|(name, namespace)| (name.as_str(), namespace))
@@ -282,6 +331,21 @@ mod tests {
             let includes = allowed.includes(&TopicName::new(topic).unwrap(), user, is_subscribed);
             assert_eq!(includes, expected, "{allowed:?} {topic} {user:?} {is_subscribed}");
         }
+    }
+
+    #[test]
+    fn keyed_topics_are_neither_dropped_from_nor_in_a_cluster() {
+        let with = |keyed, slow_consumer| {
+            let chat = Namespace { keyed, slow_consumer, ..Namespace::default() };
+            Namespaces::new(Namespace::default(), vec![("chat".to_owned(), chat)])
+        };
+        for slow_consumer in [SlowConsumer::Close, SlowConsumer::Conflate] {
+            assert_eq!(with(true, slow_consumer).check(false), Ok(()));
+        }
+        assert_eq!(with(false, SlowConsumer::DropOldest).check(true), Ok(()));
+        let refused = with(true, SlowConsumer::DropOldest).check(false).unwrap_err();
+        assert!(refused.contains("[namespaces.chat]") && refused.contains("conflate"), "{refused}");
+        assert!(with(true, SlowConsumer::Close).check(true).unwrap_err().contains("cluster"));
     }
 
     #[test]

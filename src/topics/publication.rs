@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Encoding, Frames, TopicName};
+use super::{Condition, Encoding, Frames, TopicName};
 use crate::buf::SharedFrame;
 #[cfg(doc)]
 use crate::limits::{IDEMPOTENCY_TTL_MS, KEY_BYTES_MAX};
@@ -89,13 +89,66 @@ pub struct Draft {
     pub idempotency_key: Option<Box<str>>,
     /// Whether to omit the publication from the topic's history.
     pub skip_history: bool,
+    /// Whether to remove the value of the key, instead of setting it. For keyed topics.
+    pub removes: bool,
+    /// What the topic's state must be. For keyed topics.
+    pub condition: Condition,
+}
+
+/// What a publication does to the state of its topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Effect {
+    /// Nothing: the topic has none.
+    #[default]
+    None,
+    /// The payload is the newest value of the key.
+    Put,
+    /// The key has no value any more.
+    Remove,
+}
+
+impl Effect {
+    /// The name of the effect for readers of feeds and event streams; `None` if there is none.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Effect::None => None,
+            Effect::Put => Some("put"),
+            Effect::Remove => Some("remove"),
+        }
+    }
 }
 
 impl Draft {
     /// A draft with default options.
     pub fn new(topic: TopicName, is_text: bool, payload: Bytes) -> Draft {
-        let (key, tags, info, idempotency_key) = (None, None, None, None);
-        Draft { topic, is_text, payload, key, tags, info, idempotency_key, skip_history: false }
+        Draft {
+            topic,
+            is_text,
+            payload,
+            key: None,
+            tags: None,
+            info: None,
+            idempotency_key: None,
+            skip_history: false,
+            removes: false,
+            condition: Condition::None,
+        }
+    }
+
+    /// Sets the value of a key of a keyed topic.
+    pub fn put(topic: TopicName, key: &str, is_text: bool, value: Bytes) -> Draft {
+        Draft { key: Some(key.into()), ..Draft::new(topic, is_text, value) }
+    }
+
+    /// Removes a key of a keyed topic.
+    pub fn remove(topic: TopicName, key: &str) -> Draft {
+        Draft { removes: true, ..Draft::put(topic, key, true, Bytes::new()) }
+    }
+
+    /// As [`Body::encoded_bytes`].
+    pub(super) fn encoded_bytes(&self) -> usize {
+        encoded_bytes(self.payload.len(), self.key.as_deref(), self.tags.as_deref(), self.info.as_deref())
     }
 
     /// Approximate bytes in memory.
@@ -136,6 +189,8 @@ pub struct Body {
     pub tags: Option<Box<[(String, String)]>>,
     /// The publishing client; `None` for the server API.
     pub info: Option<Arc<ClientInfo>>,
+    /// What it does to the topic's state.
+    pub effect: Effect,
 }
 
 /// A publication with its encodings.
@@ -180,16 +235,23 @@ impl Variant {
 impl Body {
     /// Approximate bytes in an encoded message: the payload, and the other fields.
     pub fn encoded_bytes(&self) -> usize {
-        let tags = self.tags.iter().flatten().map(|(name, value)| name.len() + value.len() + EXTRA_BYTES);
-        let info = self.info.as_ref().map_or(0, |info| info.encoded_bytes());
-        let key = self.key.as_ref().map_or(0, |key| key.len());
-        self.payload().len() + tags.sum::<usize>() + info + key + EXTRA_BYTES
+        encoded_bytes(self.payload().len(), self.key.as_deref(), self.tags.as_deref(), self.info.as_deref())
     }
 
     /// The payload.
     pub fn payload(&self) -> &[u8] {
         &self.frame[usize::from(self.header_len)..]
     }
+}
+
+fn encoded_bytes(
+    payload: usize,
+    key: Option<&str>,
+    tags: Option<&[(String, String)]>,
+    info: Option<&ClientInfo>,
+) -> usize {
+    let tags = tags.into_iter().flatten().map(|(name, value)| name.len() + value.len() + EXTRA_BYTES);
+    payload + tags.sum::<usize>() + info.map_or(0, ClientInfo::encoded_bytes) + key.map_or(0, str::len) + EXTRA_BYTES
 }
 
 impl Push {

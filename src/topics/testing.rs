@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Body, Frames, Position, Publication, TopicName};
+use super::{Body, Effect, Frames, Position, Publication, TopicName};
 use crate::buf::SharedFrame;
 
 /// A publication with a frame that is just the payload.
@@ -17,6 +17,7 @@ pub(crate) fn body(topic: &str, position: Position, time_ms: u64, payload: &[u8]
         key: None,
         tags: None,
         info: None,
+        effect: Effect::None,
     })
 }
 

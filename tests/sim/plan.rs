@@ -268,6 +268,7 @@ fn catch_up(rng: &mut Rng) -> CatchUpConfig {
             turn_bytes: rng.choose(&[1, 100, 3_000]),
             in_progress_min: rng.choose(&[1, 1, 2]),
             in_progress_max: rng.choose(&[2, 3]),
+            ..config
         },
     }
 }

@@ -57,6 +57,12 @@ impl Inside {
         outcome.blocking_recv().expect("the shard runs").expect("the publication is accepted")
     }
 
+    /// Publishes and waits for the outcome.
+    pub(crate) fn try_publish(&mut self, draft: Draft) -> Result<Position, PublishError> {
+        let outcome = self.publisher.publish(draft).expect("the queue has room");
+        outcome.blocking_recv().expect("the shard runs")
+    }
+
     /// Publishes all of `drafts` in order, as fast as the server accepts them.
     pub(crate) fn publish_all(&mut self, drafts: impl IntoIterator<Item = Draft>) {
         let mut last = None;

@@ -22,4 +22,5 @@ mod order;
 mod peer;
 mod slow;
 mod sse;
+mod state;
 mod timers;

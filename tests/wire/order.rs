@@ -74,7 +74,7 @@ impl Ordered {
             Answer::History(page) => count == 0 || page.is_some_and(|page| page.position.offset > 0),
             _ => false,
         };
-        while !is_settled(self.publisher.ask(topic(), query).unwrap().blocking_recv().unwrap()) {
+        while !is_settled(self.publisher.ask(topic(), query.clone()).unwrap().blocking_recv().unwrap()) {
             std::thread::yield_now();
         }
     }

@@ -243,8 +243,11 @@ fn conflate_keeps_the_newest_of_each_key() {
     }
     // In addition, the rest of the batch of one turn that was cut.
     assert!(peak <= 6 * 700 + 2 * FLIGHT, "the backlog is {peak} bytes for six keys");
-    let conflated = server.sum(|shard| shard.publications_conflated.get());
-    assert_eq!(server.sum(|shard| shard.namespaces()[0].conflated.get()), conflated);
+    let count = |server: &Inside| server.sum(|shard| shard.publications_conflated.get());
+    server.wait_until("the last deliveries are queued", |server| {
+        server.sum(|shard| shard.namespaces()[0].conflated.get()) == count(server)
+    });
+    let conflated = count(&server);
     assert!(conflated > last, "only {conflated} of {} were replaced", 2 * last);
 
     let mut newest: BTreeMap<String, u64> = BTreeMap::new();

@@ -192,7 +192,13 @@ impl From<PublishError> for ApiError {
             | PublishError::Stopping
             | PublishError::NoLog
             | PublishError::Unconfirmed => ApiError::Internal,
-            PublishError::TooLarge => ApiError::BadRequest,
+            PublishError::TooLarge
+            | PublishError::NoKey
+            | PublishError::NoSuchKey
+            | PublishError::Conflict
+            | PublishError::ValueTooLarge
+            | PublishError::StateFull => ApiError::BadRequest,
+            PublishError::NotKeyed => ApiError::NotAvailable,
             PublishError::SystemTopic => ApiError::SystemTopic,
             PublishError::UnknownNamespace => ApiError::UnknownChannel,
         }

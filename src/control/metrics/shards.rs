@@ -18,7 +18,7 @@ use crate::tls::{Alert, Failure, Suite};
 pub(super) type Row = (&'static str, &'static str, fn(&ShardMetrics) -> &Cell);
 
 /// Numbers that go up and down.
-pub(super) const GAUGES: [Row; 15] = [
+pub(super) const GAUGES: [Row; 17] = [
     ("ringfeed_drain_left", "Connections that are still to be told that the server stops", |shard| &shard.drain_left),
     ("ringfeed_home_topics", "Topics whose order the shard keeps", |shard| &shard.home_topics),
     ("ringfeed_home_topics_unpublished", "Of these, topics without publications", |shard| {
@@ -29,6 +29,8 @@ pub(super) const GAUGES: [Row; 15] = [
     }),
     ("ringfeed_idempotency_keys", "Idempotency keys that the shard remembers", |shard| &shard.idempotency_keys),
     ("ringfeed_history_bytes", "Payload bytes that histories keep", |shard| &shard.history_bytes),
+    ("ringfeed_state_keys", "Values of keyed topics", |shard| &shard.state_keys),
+    ("ringfeed_state_bytes", "Bytes of the values and removals of keyed topics", |shard| &shard.state_bytes),
     ("ringfeed_topics", "Topics with subscribers on the shard: others may have some, too", |shard| &shard.topics),
     ("ringfeed_subscriptions", "Subscriptions on the shard", |shard| &shard.subscriptions),
     ("ringfeed_catch_ups_waiting", "Subscribe requests that wait for the catch-ups of others", |shard| {
@@ -45,7 +47,7 @@ pub(super) const GAUGES: [Row; 15] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-pub(super) const COUNTERS: [Row; 37] = [
+pub(super) const COUNTERS: [Row; 42] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -56,6 +58,17 @@ pub(super) const COUNTERS: [Row; 37] = [
     ("ringfeed_accept_stalls", "Times that the system had no room for a connection", |shard| &shard.accept_stalls),
     ("ringfeed_publications", "Publications given their offset", |shard| &shard.publications),
     ("ringfeed_publications_refused", "Publications refused", |shard| &shard.publications_refused),
+    ("ringfeed_state_refused", "Publications refused since the keyed topic has no room for the value", |shard| {
+        &shard.state_refused
+    }),
+    ("ringfeed_state_conflicts", "Publications refused since the key had another value than expected", |shard| {
+        &shard.state_conflicts
+    }),
+    ("ringfeed_state_expired", "Values of keyed topics removed since they had expired", |shard| &shard.state_expired),
+    ("ringfeed_state_pages", "Pages of keyed topics' states sent to subscribers", |shard| &shard.state_pages),
+    ("ringfeed_state_pages_made", "Pages of keyed topics' states made: subscribers share them", |shard| {
+        &shard.state_pages_made
+    }),
     ("ringfeed_gaps", "Connections closed since publications may have been missed", |shard| &shard.gaps),
     ("ringfeed_idempotency_refused", "Publications refused since their keys could not be remembered", |shard| {
         &shard.idempotency_refused

@@ -229,6 +229,9 @@ impl From<PublishError> for ClientError {
             }
             PublishError::UnknownNamespace => ClientError::UnknownChannel,
             PublishError::SystemTopic => ClientError::PermissionDenied,
+            PublishError::NoKey | PublishError::NoSuchKey | PublishError::Conflict => ClientError::BadRequest,
+            PublishError::NotKeyed => ClientError::NotAvailable,
+            PublishError::ValueTooLarge | PublishError::StateFull => ClientError::LimitExceeded,
         }
     }
 }

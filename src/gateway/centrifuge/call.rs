@@ -206,6 +206,9 @@ impl Call<'_, '_> {
             return Err(ClientError::BadRequest.into());
         }
         let (topic, namespace) = find_topic(self.config, request.channel)?;
+        if namespace.keyed {
+            return Err(ClientError::NotAvailable.into());
+        }
         if self.session.channel(request.channel).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
         }

@@ -323,6 +323,9 @@ impl Stomp {
         self.readers
             .check_topic(&topic, session.claims.as_ref())
             .map_err(|refusal| Failure("access refused", refusal.text.into_owned()))?;
+        if self.readers.namespaces().is_keyed(&topic) {
+            return Err(failure(format!("'{topic}' is keyed: read it at /feed or /sse, which have the keys")));
+        }
         let catch_up = match frame.header("since") {
             None => CatchUp::None,
             Some(since) => position(since).ok_or_else(|| failure("since must be a message-id".to_owned()))?,
@@ -548,7 +551,7 @@ fn position(text: &str) -> Option<CatchUp> {
 
 fn send_missed(conn: &mut Context<'_>, session: &Session, topic: &TopicName, position: Position, recovery: Recovery) {
     match recovery {
-        Recovery::NotAsked => {}
+        Recovery::NotAsked | Recovery::State(_) => {}
         Recovery::Recovered(missed) => missed.iter().for_each(|body| send_publication(conn, session, topic, body)),
         Recovery::Lost => {
             let id = message_id(position);
