@@ -140,6 +140,9 @@ pub(crate) struct Plan {
     pub(crate) drain_us: Option<u64>,
 }
 
+/// What an envelope and a frame add to a payload, about.
+const FRAMED_BYTES: usize = 100;
+
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Plan {
         let faults = Faults::swarm(rng);
@@ -207,12 +210,27 @@ impl Plan {
         if self.clients.iter().any(|client| client.reply_bytes_max > 0) { BULK_REPLY_BYTES } else { 2 }
     }
 
+    /// Whether publications may come faster than the network carries them to a subscriber of all topics, so that its
+    /// outbox fills and the latency has no bound but that of the outbox.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        let publications = (1 + self.burst_max).div_ceil(2);
+        let bytes = publications as usize * (self.payload_bytes_max / 2 + FRAMED_BYTES);
+        // A segment takes a delay to arrive and one to make room again: together the longest delay, on average. Half of
+        // the capacity is for bursts above the average.
+        let needed_us = (bytes / self.unit_bytes()) as u64 * self.faults.delay_us_max;
+        needed_us * 2 > self.publish_us
+    }
+
+    /// The most bytes that the network moves at once.
+    fn unit_bytes(&self) -> usize {
+        let turn_bytes = self.config.recv_turn_bytes as usize / RECV_TURN_CONNS;
+        (self.faults.segment_bytes_max / 2).min(self.faults.socket_bytes_max).min(turn_bytes).max(1)
+    }
+
     /// Whether the network is so slow that a server timeout may expire before a peer's answer arrives.
     pub(crate) fn is_sluggish(&self) -> bool {
         let faults = &self.faults;
-        let turn_bytes = self.config.recv_turn_bytes as usize / RECV_TURN_CONNS;
-        let unit = (faults.segment_bytes_max / 2).min(faults.socket_bytes_max).min(turn_bytes).max(1);
-        let units = (10_000 + 10 * self.payload_bytes_max) / unit + 10;
+        let units = (10_000 + 10 * self.payload_bytes_max) / self.unit_bytes() + 10;
         // A segment takes several delays: to leave, to arrive, to be read, and to make room again. The reader may also
         // miss it at first.
         let is_read_badly = faults.recv_short + faults.recv_ends + faults.recv_scarce + faults.recv_interrupted >= 100;

@@ -348,7 +348,7 @@ impl Simulation<'_> {
     }
 
     fn latency(&self) -> u64 {
-        if self.kernel.last_leap_us().is_some() || self.plan.is_sluggish() {
+        if self.kernel.last_leap_us().is_some() || self.plan.is_sluggish() || self.plan.is_overloaded() {
             return 0;
         }
         let latency_us = self.clients.iter().map(|client| client.latency_us_max).max().unwrap_or(0);
