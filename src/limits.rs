@@ -159,6 +159,13 @@ pub const HISTORY_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// published to next make room.
 pub const HOME_HISTORY_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
+/// How long a subscribe request waits at its topic's home for a position that the node has not read from the log of its
+/// cluster, in milliseconds. A node that runs is behind another one by far less.
+pub const AHEAD_MS_MAX: u64 = 2000;
+
+/// Subscribe requests of a home that wait so.
+pub const AHEAD_REQUESTS_MAX: usize = 4096;
+
 /// Maximum publications that a reconnecting subscriber recovers; with more missed, the server reports a loss.
 pub const RECOVERY_PUBLICATIONS_MAX: usize = 300;
 

@@ -24,7 +24,7 @@ use nats::Nats;
 use questions::{Asker, Questions};
 pub use questions::{NodeAnswer, Question};
 
-use crate::cluster::{ClusterStatus, Config, Node, Output, Work};
+use crate::cluster::{ClusterStatus, Config, Node, Output, Reach, Work};
 use crate::limits::CLUSTER_INTAKE_BYTES_MAX;
 use crate::server::{Order, OrderRequest, Placement, Publisher, Status, Waiter};
 use crate::topics::PublishError;
@@ -120,11 +120,11 @@ pub struct Peers {
 
 impl Bridge {
     /// Reaches the broker, and makes the logs that are not there. `settings` is a hash of what all nodes should have
-    /// alike.
+    /// alike. `history_ms` is how long the longest history keeps publications, 0 where none does.
     ///
     /// # Errors
     /// [`BridgeError`]: what is wrong, and the remedy.
-    pub fn connect(config: &ClusterConfig, settings: u64) -> Result<Bridge, BridgeError> {
+    pub fn connect(config: &ClusterConfig, settings: u64, history_ms: u64) -> Result<Bridge, BridgeError> {
         let status = ClusterStatus::default();
         let (requests, intake) = mpsc::unbounded_channel();
         let bytes = Arc::new(AtomicUsize::new(0));
@@ -138,6 +138,7 @@ impl Bridge {
             settings,
             publish_timeout_ms: config.publish_timeout_ms,
             start_wait_ms: config.start_wait_ms,
+            reach: Reach { history_ms, log_age_ms: config.log_max_age_ms, log_bytes: config.log_max_bytes },
         };
         let (config, taken, shown) = (config.clone(), bytes.clone(), status.clone());
         let buckets = config.buckets;
@@ -362,6 +363,7 @@ impl<L: Log> Running<L> {
                 Output::Rebased { bucket, lineage, positions } => {
                     Placement::Rebased { bucket, lineage, positions: positions.into() }
                 }
+                Output::Settled { bucket } => Placement::Settled { bucket },
             };
             self.place(Box::new(placement)).await;
         }

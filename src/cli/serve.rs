@@ -26,7 +26,7 @@ use crate::limits::{
 use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, Publisher, Server, ServerConfig, listen_alone};
 use crate::tls::Acceptor;
-use crate::topics::stable_hash;
+use crate::topics::{Namespace, stable_hash};
 use crate::version;
 
 /// The path of Centrifugo's protocol.
@@ -354,7 +354,8 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
 fn connect_cluster(settings: &Settings) -> Result<Bridge, String> {
     let namespaces = toml::to_string(&settings.namespaces).unwrap_or_default();
     let hash = stable_hash(0, namespaces.as_bytes());
-    Bridge::connect(&settings.cluster, hash).map_err(|error| error.to_string())
+    let history_ms = settings.namespaces.values().map(Namespace::history_ms).max().unwrap_or(0);
+    Bridge::connect(&settings.cluster, hash, history_ms).map_err(|error| error.to_string())
 }
 
 /// Reads the file again, and applies all or nothing. Names what needs a restart.

@@ -1,6 +1,8 @@
 //! A bucket on this node: it joins, and then follows its log.
 //!
-//! A node that joins takes the ledger of a peer that follows. Where no peer does, because the whole cluster starts, or
+//! A node that joins takes a ledger of a peer that follows, reads the log from there to its end, and only then says
+//! that the positions are settled: the ledger is older than the log's end, often by as much as the histories are long
+//! (see `base`). Where no peer does, because the whole cluster starts, or
 //! because the log was rewritten and no ledger fits it, a node appends a *reset*: from that record on, everybody counts
 //! anew, in new epochs. A reset counts whatever came before it, so nodes need not agree on who appends it, and two of
 //! them do no harm but to end the epochs twice.
@@ -8,11 +10,12 @@
 use bytes::{Bytes, BytesMut};
 use prost::Message as _;
 
+use super::base::{Base, Bases, Reach};
 use super::ledger::{Ledger, Outcome, Snapshot, Verdict, record_hash};
 use super::members::Members;
 use super::message::{BucketState, Message, SnapshotPart, SnapshotRequest, body};
 use super::node::Output;
-use super::reader::{Place, Reader, Trouble};
+use super::reader::{Mark, Place, Reader, Trouble};
 use super::record::{Entry, Record, VERSION};
 use super::status::Counts;
 use super::writer::Writer;
@@ -26,6 +29,10 @@ const PART_MS: u64 = 2000;
 /// emptied by age may forget its last sequence.
 const QUIET_MS: u64 = 60_000;
 
+/// How long a node that joins reads the log for the sake of histories, in milliseconds. Then it begins again with the
+/// present ledger, without them.
+const REPLAY_MS_MAX: u64 = 60_000;
+
 /// How many times the usual wait any node resets a bucket, and not only the one with the lowest id.
 const RESET_TURNS: u64 = 4;
 
@@ -36,6 +43,7 @@ pub(super) struct Scene<'a, T> {
     pub(super) unix_ms: u64,
     /// How long a node that starts looks for peers.
     pub(super) start_wait_ms: u64,
+    pub(super) reach: Reach,
     pub(super) is_connected: bool,
     pub(super) members: &'a Members,
     pub(super) counts: &'a mut Counts,
@@ -59,6 +67,8 @@ struct Joining {
     since_ms: u64,
     /// Peers' ledgers do not help: the log was rewritten.
     needs_reset: bool,
+    /// An older ledger does not help: the log does not lead from there to its end, or not in time.
+    needs_present: bool,
     /// When to append a reset, if it is up to this node.
     reset_ms: u64,
     download: Option<Download>,
@@ -76,8 +86,26 @@ struct Download {
 struct Following {
     reader: Reader,
     ledger: Ledger,
+    bases: Bases,
     /// When the last record was read.
     read_ms: u64,
+    /// When the node began to read behind an older ledger; `None` behind a present one.
+    replay_ms: Option<u64>,
+    /// Whether the reader has reached the end of the log once, and all positions are known.
+    is_settled: bool,
+}
+
+impl Following {
+    fn new(sequence: u64, ledger: Ledger, scene: &Scene<'_, impl Sized>) -> Following {
+        Following {
+            reader: Reader::new(sequence, scene.now_ms),
+            bases: Bases::new(sequence, &ledger, scene.reach),
+            ledger,
+            read_ms: scene.now_ms,
+            replay_ms: None,
+            is_settled: false,
+        }
+    }
 }
 
 /// A bucket on this node.
@@ -109,7 +137,7 @@ impl<T> Bucket<T> {
 
     /// Whether all that the log held at some moment since the start was read.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(&self.state, State::Following(following) if following.reader.is_caught_up())
+        matches!(&self.state, State::Following(following) if following.is_settled)
     }
 
     /// Whether a record has newer rules than this build knows.
@@ -132,6 +160,11 @@ impl<T> Bucket<T> {
         self.writer.queue_bytes()
     }
 
+    /// Whether the node reads the log behind an older ledger, and has not reached its end.
+    fn is_replaying(&self) -> bool {
+        self.following().is_some_and(|following| following.replay_ms.is_some() && !following.is_settled)
+    }
+
     fn following(&self) -> Option<&Following> {
         match &self.state {
             State::Following(following) => Some(following),
@@ -139,10 +172,19 @@ impl<T> Bucket<T> {
         }
     }
 
-    /// The ledger and its place, for a peer that joins.
-    pub(super) fn snapshot(&self) -> Option<(u64, Snapshot)> {
-        let following = self.following()?;
-        Some((following.reader.applied(), following.ledger.to_snapshot()))
+    /// A ledger for a peer that joins, the present one or an older one from which the log leads to the histories; and
+    /// what this node has read.
+    pub(super) fn base(&self, is_present: bool) -> Option<(Base, Mark)> {
+        let Following { reader, ledger, bases, .. } = self.following()?;
+        let older = bases.oldest().filter(|_| !is_present);
+        let base = older.cloned().unwrap_or_else(|| Base::new(reader.applied(), ledger));
+        Some((base, Mark { sequence: reader.applied(), digest: ledger.digest() }))
+    }
+
+    /// The last sequence of the log of which the node knows what was there; 0 while it joins.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> u64 {
+        self.following().map_or(0, |following| following.reader.known())
     }
 
     #[cfg(test)]
@@ -203,8 +245,8 @@ impl<T> Bucket<T> {
         let record = Record::decode(bytes.clone()).ok().filter(|record| record.is_reset && record.version <= VERSION);
         if let Some(record) = record {
             // Its own reading begins everything anew, this ledger included.
-            let (reader, ledger) = (Reader::new(sequence - 1, scene.now_ms), Ledger::reset(sequence, &record));
-            self.state = State::Following(Box::new(Following { reader, ledger, read_ms: scene.now_ms }));
+            let following = Following::new(sequence - 1, Ledger::reset(sequence, &record), scene);
+            self.state = State::Following(Box::new(following));
         }
     }
 
@@ -218,12 +260,17 @@ impl<T> Bucket<T> {
             Ok(_) => return self.stop(scene),
             Err(_) => {
                 scene.counts.void += 1;
-                return following.reader.advance(hash, following.ledger.digest());
+                if !following.reader.advance(hash, following.ledger.digest()) {
+                    self.begin_joining(Trouble::Rewritten, scene);
+                }
+                return;
             }
         };
         if record.is_reset {
             following.ledger = Ledger::reset(sequence, &record);
-            following.reader.advance(hash, following.ledger.digest());
+            // Whatever was read before, here or elsewhere, everything begins anew.
+            let _ = following.reader.advance(hash, following.ledger.digest());
+            following.bases = Bases::new(sequence, &following.ledger, scene.reach);
             scene.counts.resets += 1;
             let (bucket, lineage) = (self.index, following.ledger.lineage());
             scene.out.push(Output::Rebased { bucket, lineage, positions: Vec::new() });
@@ -234,7 +281,10 @@ impl<T> Bucket<T> {
         }
         let mut outcomes = std::mem::take(&mut self.outcomes);
         let verdict = following.ledger.apply(hash, &record, &mut outcomes);
-        following.reader.advance(hash, following.ledger.digest());
+        if !following.reader.advance(hash, following.ledger.digest()) {
+            return self.begin_joining(Trouble::Rewritten, scene);
+        }
+        following.bases.on_record(sequence, bytes.len(), &following.ledger, scene.reach);
         match verdict {
             Verdict::Counted => self.pass_on(record, &mut outcomes, scene),
             Verdict::Void => {
@@ -292,10 +342,12 @@ impl<T> Bucket<T> {
 
     /// Reading can't go on: the positions are unknown until the bucket has joined again.
     fn begin_joining(&mut self, trouble: Trouble, scene: &mut Scene<'_, T>) {
-        scene.counts.lost += 1;
+        scene.counts.lost += u64::from(!self.is_replaying());
         // What the present fetch returns may be of a log that is no more.
         *scene.fetches += 1;
-        self.state = State::Joining(Joining::new(trouble == Trouble::Rewritten, scene.now_ms));
+        let needs_present = self.is_replaying();
+        let joining = Joining::new(trouble == Trouble::Rewritten, scene.now_ms);
+        self.state = State::Joining(Joining { needs_present, ..joining });
         let waiting = self.writer.abandon((scene.random)());
         waiting.into_iter().for_each(|ticket| scene.answer(ticket, PublishError::Unconfirmed));
         scene.out.push(Output::Unsettled { bucket: self.index });
@@ -306,7 +358,10 @@ impl<T> Bucket<T> {
         let State::Following(following) = &mut self.state else { return };
         let Some((first, last)) = range else { return following.reader.on_fetch_failed(scene.now_ms) };
         if let Err(trouble) = following.reader.on_fetched(first, last, scene.now_ms) {
-            self.begin_joining(trouble, scene);
+            return self.begin_joining(trouble, scene);
+        }
+        if following.reader.is_caught_up() && !std::mem::replace(&mut following.is_settled, true) {
+            scene.out.push(Output::Settled { bucket: self.index });
         }
     }
 
@@ -327,7 +382,10 @@ impl<T> Bucket<T> {
         self.writer.on_failed(now_ms);
         match &mut self.state {
             State::Following(following) => following.reader.on_reconnect(now_ms),
-            State::Joining(joining) => *joining = Joining::new(joining.needs_reset, now_ms),
+            State::Joining(joining) => {
+                let needs_present = joining.needs_present;
+                *joining = Joining { needs_present, ..Joining::new(joining.needs_reset, now_ms) };
+            }
             State::Outdated => {}
         }
     }
@@ -348,6 +406,10 @@ impl<T> Bucket<T> {
         }
         match &mut self.state {
             State::Following(following) => {
+                let is_late = following.replay_ms.is_some_and(|since_ms| scene.now_ms >= since_ms + REPLAY_MS_MAX);
+                if is_late && !following.is_settled {
+                    return self.begin_joining(Trouble::LeftBehind, scene);
+                }
                 if let Some(after) = following.reader.on_time(scene.now_ms) {
                     *scene.fetches += 1;
                     scene.out.push(Output::Fetch { bucket: self.index, after, fetch: *scene.fetches });
@@ -362,14 +424,18 @@ impl<T> Bucket<T> {
     /// A peer has sent a part of its ledger.
     pub(super) fn on_snapshot_part(&mut self, from: u64, part: SnapshotPart, scene: &mut Scene<'_, T>) {
         let State::Joining(joining) = &mut self.state else { return };
+        let is_replay = !joining.needs_present && scene.reach.history_ms > 0;
+        let mark = Mark { sequence: part.read, digest: part.read_digest };
         let Some((sequence, bytes)) = joining.on_part(self.index, from, part, scene) else { return };
         let ledger = Snapshot::decode(bytes).ok().and_then(Ledger::from_snapshot);
         let Some(ledger) = ledger else { return };
         let (bucket, lineage) = (self.index, ledger.lineage());
         scene.counts.transfers += 1;
         scene.out.push(Output::Rebased { bucket, lineage, positions: ledger.positions().collect() });
-        let reader = Reader::new(sequence, scene.now_ms);
-        self.state = State::Following(Box::new(Following { reader, ledger, read_ms: scene.now_ms }));
+        let mut following = Following::new(sequence, ledger, scene);
+        following.reader.set_mark(mark);
+        let replay_ms = is_replay.then_some(scene.now_ms);
+        self.state = State::Following(Box::new(Following { replay_ms, ..following }));
         // Nothing is in flight: joining has abandoned it.
         self.writer.renew((scene.random)());
     }
@@ -377,7 +443,7 @@ impl<T> Bucket<T> {
 
 impl Joining {
     fn new(needs_reset: bool, now_ms: u64) -> Joining {
-        Joining { since_ms: now_ms, needs_reset, reset_ms: 0, download: None }
+        Joining { since_ms: now_ms, needs_reset, needs_present: false, reset_ms: 0, download: None }
     }
 
     fn on_time<T>(&mut self, bucket: u16, scene: &mut Scene<'_, T>) {
@@ -415,7 +481,7 @@ impl Joining {
     fn begin_download<T>(&mut self, bucket: u16, peer: Option<u64>, scene: &mut Scene<'_, T>) {
         let Some(peer) = peer else { return };
         self.download = Some(Download { peer, sequence: 0, bytes: BytesMut::new(), asked_ms: scene.now_ms });
-        scene.request_part(peer, bucket, 0);
+        scene.request_part(peer, bucket, 0, self.needs_present);
     }
 
     /// Returns the ledger and its sequence when it is complete.
@@ -440,7 +506,7 @@ impl Joining {
             return Some((download.sequence, download.bytes.freeze()));
         }
         let offset = download.bytes.len() as u64;
-        scene.request_part(from, bucket, offset);
+        scene.request_part(from, bucket, offset, self.needs_present);
         None
     }
 }
@@ -450,8 +516,8 @@ impl<T> Scene<'_, T> {
         self.out.push(Output::Answered { ticket, result: Err(error) });
     }
 
-    fn request_part(&mut self, to: u64, bucket: u16, offset: u64) {
-        let request = SnapshotRequest { bucket: bucket.into(), offset };
+    fn request_part(&mut self, to: u64, bucket: u16, offset: u64, is_present: bool) {
+        let request = SnapshotRequest { bucket: bucket.into(), offset, is_present };
         let message = Message::encode(self.node, body::Body::SnapshotRequest(request));
         self.out.push(Output::Send { to, message });
     }

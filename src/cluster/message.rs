@@ -82,9 +82,12 @@ pub(super) struct SnapshotRequest {
     /// The bucket.
     #[prost(uint32, tag = "1")]
     pub bucket: u32,
-    /// From which byte on. 0 asks for the present ledger.
+    /// From which byte on. 0 asks for a ledger.
     #[prost(uint64, tag = "2")]
     pub offset: u64,
+    /// Whether it is the present one, and not an older one from which the log leads to the histories.
+    #[prost(bool, tag = "3")]
+    pub is_present: bool,
 }
 
 /// A part of a ledger.
@@ -105,6 +108,12 @@ pub(super) struct SnapshotPart {
     /// The part.
     #[prost(bytes = "bytes", tag = "5")]
     pub bytes: Bytes,
+    /// The sequence of the last record that the sender had read when it sent the first part.
+    #[prost(uint64, tag = "6")]
+    pub read: u64,
+    /// The digest of its ledger there.
+    #[prost(fixed64, tag = "7")]
+    pub read_digest: u64,
 }
 
 /// A question to all nodes, or an order for all.

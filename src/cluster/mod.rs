@@ -12,6 +12,7 @@
 //! | `reader` | the records of a log in order, each once: gaps are fetched, and a rewritten log is noticed |
 //! | `writer` | this node's records: one in flight, sent again until it is read back |
 //! | `bucket` | the three together, and how a node joins: from a peer's ledger, or by a reset |
+//! | `base` | older ledgers, from which a node that joins reads the log again and so gets the histories |
 //! | `message` | messages between nodes, outside the log |
 //! | `members` | which other nodes there are |
 //! | `node` | all buckets of a node: events in, outputs out |
@@ -23,6 +24,7 @@
 //! different versions count
 //! one log during a rolling upgrade. A record with a newer [`record::VERSION`] stops the node, which says so.
 
+mod base;
 mod bucket;
 mod ledger;
 mod members;
@@ -35,6 +37,7 @@ pub mod record;
 mod status;
 mod writer;
 
+pub use base::Reach;
 pub use ledger::Ledger;
 pub use message::{Ask, Reply};
 pub use node::{Config, Event, Node, Output, Work};

@@ -10,6 +10,7 @@ use std::collections::{BinaryHeap, HashMap, HashSet};
 
 use bytes::Bytes;
 
+use super::base::Reach;
 use super::node::{Config, Event, Node, Output, Work};
 use crate::topics::{Draft, Epoch, Position, PublishError, TopicName, bucket_of, mix};
 
@@ -17,6 +18,8 @@ const BUCKETS: u16 = 2;
 const TOPICS: u64 = 5;
 const UNIX_MS: u64 = 1_750_000_000_000;
 const TICK_MS: u64 = 50;
+/// How long histories keep publications: a node that joins has all of them, as far as the log does.
+const HISTORY_MS: u64 = 10_000;
 /// How long faults happen, and how long the world is calm afterwards.
 const FAULTS_MS: u64 = 60_000;
 const CALM_MS: u64 = 60_000;
@@ -51,9 +54,14 @@ struct Attempt {
 /// What a node's shards know.
 #[derive(Default)]
 struct View {
-    /// By bucket: whether its positions are known.
+    /// By bucket: whether its positions are known, and whether they are those of the log's end.
+    rebased: [bool; BUCKETS as usize],
     settled: [bool; BUCKETS as usize],
     positions: HashMap<TopicName, Position>,
+    /// By topic: the position before the first publication that a history here could have.
+    begins: HashMap<TopicName, Position>,
+    /// By bucket: the last sequence in the log when the present positions came.
+    ends: [u64; BUCKETS as usize],
 }
 
 struct Machine {
@@ -94,6 +102,14 @@ impl Log {
     }
 }
 
+/// A log has lost the records behind `end`.
+struct Loss {
+    bucket: u16,
+    end: u64,
+    /// The incarnations that know of these records.
+    knowing: HashSet<u64>,
+}
+
 struct World {
     rng: Rng,
     now_ms: u64,
@@ -107,11 +123,19 @@ struct World {
     next_attempt: u64,
     /// By topic, epoch and offset: the attempt.
     places: HashMap<(TopicName, Epoch, u64), u64>,
+    /// By the same: its log time.
+    times: HashMap<(TopicName, Epoch, u64), u64>,
     /// By message and epoch: where it is.
     found: HashMap<(u64, Epoch), u64>,
     refused: HashSet<u64>,
     /// Epochs in which nodes have disagreed, since a log has lost records that some had read. They must end.
     torn: HashSet<Epoch>,
+    /// Logs that have lost records, until they are reset.
+    losses: Vec<Loss>,
+    /// The resets that nodes have read.
+    generations: HashSet<u64>,
+    /// Epochs with lost records of which no living node knows: nobody can end them.
+    excused: HashSet<Epoch>,
     published: u64,
     is_calm: bool,
     /// Whether faults may end epochs.
@@ -140,9 +164,13 @@ impl World {
             attempts: HashMap::new(),
             next_attempt: 0,
             places: HashMap::new(),
+            times: HashMap::new(),
             found: HashMap::new(),
             refused: HashSet::new(),
             torn: HashSet::new(),
+            losses: Vec::new(),
+            generations: HashSet::new(),
+            excused: HashSet::new(),
             published: 0,
             is_calm: false,
             is_wild,
@@ -169,13 +197,26 @@ impl World {
             }
             self.steps.pop();
             self.now_ms = self.now_ms.max(at_ms);
+            if let Some(frozen_ms) = self.frozen_until(&self.pending[&id]) {
+                // Under the same number, so that events keep their order.
+                self.steps.push(Reverse((frozen_ms, id)));
+                continue;
+            }
             let step = self.pending.remove(&id).unwrap();
             self.step(step);
         }
         self.now_ms = end_ms;
     }
 
-    /// The machine, if it is the same as when the step was made and can take it now; puts the step off otherwise.
+    /// When the machine of an event can take it, if it stands still now.
+    fn frozen_until(&self, step: &Step) -> Option<u64> {
+        match step {
+            Step::Deliver(index, incarnation, _) if self.is_there(*index, *incarnation) => self.frozen_ms(*index),
+            _ => None,
+        }
+    }
+
+    /// Whether the machine is the same as when the step was made.
     fn is_there(&self, index: usize, incarnation: u64) -> bool {
         self.machines[index].as_ref().is_some_and(|machine| machine.incarnation == incarnation)
     }
@@ -193,9 +234,6 @@ impl World {
                 self.at(next_ms, Step::Tick(index, incarnation));
             }
             Step::Deliver(index, incarnation, event) if self.is_there(index, incarnation) => {
-                if let Some(frozen_ms) = self.frozen_ms(index) {
-                    return self.at(frozen_ms, Step::Deliver(index, incarnation, event));
-                }
                 self.act(index, |node, now_ms, unix_ms| node.on_event(event, now_ms, unix_ms));
             }
             Step::Tick(..) | Step::Deliver(..) => {}
@@ -222,6 +260,7 @@ impl World {
             settings: 0,
             publish_timeout_ms: 10_000,
             start_wait_ms: 5000,
+            reach: Reach { history_ms: HISTORY_MS, log_age_ms: u64::MAX, log_bytes: u64::MAX },
         };
         let node = Node::new(config, self.rng.next(), self.now_ms);
         let machine = Machine {
@@ -401,6 +440,7 @@ impl World {
                 let log = &mut self.logs[bucket];
                 let lost = (1 + self.rng.below(5)).min(log.records.len() as u64);
                 log.records.truncate(log.records.len() - lost as usize);
+                self.note_loss(bucket);
             }
             7 => {
                 let log = &mut self.logs[bucket];
@@ -408,10 +448,30 @@ impl World {
                 log.records.drain(..dropped as usize);
                 log.first += dropped;
             }
-            _ => self.logs[bucket] = Log { first: 1, ..Log::default() },
+            _ => {
+                self.logs[bucket] = Log { first: 1, ..Log::default() };
+                self.note_loss(bucket);
+            }
         }
         let pause_ms = 500 + self.rng.below(8000);
         self.at(self.now_ms + pause_ms, Step::Fault);
+    }
+
+    /// Records at the end of a log are lost.
+    fn note_loss(&mut self, bucket: usize) {
+        let (bucket, end) = (bucket as u16, self.logs[bucket].last());
+        let knows = |machine: &&Machine| machine.node.bucket(bucket).known() > end;
+        let knowing = self.machines.iter().flatten().filter(knows).map(|machine| machine.incarnation).collect();
+        self.losses.push(Loss { bucket, end, knowing });
+        self.excuse();
+    }
+
+    /// Where every node that knew of lost records has died, nobody can notice.
+    fn excuse(&mut self) {
+        let unknown = self.losses.extract_if(.., |loss| loss.knowing.is_empty());
+        let buckets: Vec<u16> = unknown.map(|loss| loss.bucket).collect();
+        let epochs = self.places.keys().filter(|(topic, ..)| buckets.contains(&bucket_of(topic, BUCKETS)));
+        self.excused.extend(epochs.map(|(_, epoch, _)| *epoch));
     }
 
     fn has_others_that_follow(&self, index: usize) -> bool {
@@ -422,6 +482,10 @@ impl World {
 
     fn kill(&mut self, index: usize) {
         let Some(machine) = self.machines[index].take() else { return };
+        self.losses.iter_mut().for_each(|loss| {
+            loss.knowing.remove(&machine.incarnation);
+        });
+        self.excuse();
         let mut waiting: Vec<u64> = machine.waiting.into_iter().collect();
         waiting.sort_unstable();
         let start_ms = self.now_ms + self.rng.below(6000);
@@ -433,9 +497,9 @@ impl World {
     fn check(&mut self, index: usize, output: Output<u64>) {
         let machine = self.machines[index].as_mut().unwrap();
         match output {
-            Output::Published { draft, position, ticket, .. } => {
+            Output::Published { draft, position, ticket, time_ms } => {
                 let bucket = usize::from(bucket_of(&draft.topic, BUCKETS));
-                assert!(machine.view.settled[bucket], "a publication in a bucket whose positions are unknown");
+                assert!(machine.view.rebased[bucket], "a publication in a bucket whose positions are unknown");
                 let before = machine.view.positions.insert(draft.topic.clone(), position);
                 let expected =
                     before.filter(|before| before.epoch == position.epoch).map_or(1, |before| before.offset + 1);
@@ -446,6 +510,7 @@ impl World {
                     assert!(machine.waiting.remove(&id), "answered twice");
                 }
                 let place = (draft.topic, position.epoch, position.offset);
+                self.times.insert(place.clone(), time_ms);
                 let other = *self.places.entry(place).or_insert(id);
                 self.expect(position.epoch, other == id, "two messages in one place");
                 let is_refused = self.refused.contains(&id);
@@ -477,13 +542,55 @@ impl World {
                     }
                 }
             }
-            Output::Unsettled { bucket } => machine.view.settled[usize::from(bucket)] = false,
+            Output::Unsettled { bucket } => {
+                machine.view.rebased[usize::from(bucket)] = false;
+                machine.view.settled[usize::from(bucket)] = false;
+            }
             Output::Rebased { bucket, positions, .. } => {
-                machine.view.settled[usize::from(bucket)] = true;
+                machine.view.rebased[usize::from(bucket)] = true;
                 machine.view.positions.retain(|topic, _| bucket_of(topic, BUCKETS) != bucket);
                 machine.view.positions.extend(positions);
+                machine.view.begins.retain(|topic, _| bucket_of(topic, BUCKETS) != bucket);
+                let begins = machine.view.positions.iter().filter(|(topic, _)| bucket_of(topic, BUCKETS) == bucket);
+                machine.view.begins.extend(begins.map(|(topic, position)| (topic.clone(), *position)));
+                machine.view.ends[usize::from(bucket)] = self.logs[usize::from(bucket)].last();
+                let (node, incarnation) = (machine.node.bucket(bucket), machine.incarnation);
+                let (known, generation) = (node.known(), node.announce().generation);
+                if self.generations.insert(generation) {
+                    self.losses.retain(|loss| loss.bucket != bucket);
+                }
+                for loss in self.losses.iter_mut().filter(|loss| loss.bucket == bucket && known > loss.end) {
+                    loss.knowing.insert(incarnation);
+                }
+            }
+            Output::Settled { bucket } => {
+                let view = &mut machine.view;
+                assert!(view.rebased[usize::from(bucket)], "settled, though the positions are unknown");
+                assert!(!std::mem::replace(&mut view.settled[usize::from(bucket)], true), "settled twice");
+                self.check_settled(index, bucket);
             }
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Clients may subscribe now: the positions are those of the log's end, and histories are complete.
+    fn check_settled(&self, index: usize, bucket: u16) {
+        let machine = self.machines[index].as_ref().expect("it runs");
+        let (applied, ledger) = machine.node.bucket(bucket).ledger().expect("it follows");
+        if self.is_wild {
+            return;
+        }
+        let end = machine.view.ends[usize::from(bucket)];
+        assert!(applied >= end, "node {index} settles at {applied} of a log that ended at {end} before");
+        let since_ms = ledger.log_ms() - HISTORY_MS;
+        for ((topic, epoch, offset), time_ms) in self.times.iter().filter(|(_, time_ms)| **time_ms > since_ms) {
+            let begin = machine.view.begins.get(topic).filter(|begin| begin.epoch == *epoch);
+            let is_here = bucket_of(topic, BUCKETS) == bucket
+                && machine.view.positions.get(topic).is_some_and(|position| position.epoch == *epoch);
+            assert!(
+                !is_here || begin.is_none_or(|begin| begin.offset < *offset),
+                "node {index} has no history of {topic} at {offset}, published at {time_ms}: it begins behind {begin:?}"
+            );
         }
     }
 
@@ -525,7 +632,7 @@ impl World {
         }
         let mut positions = machines[0].view.positions.values();
         assert!(
-            positions.all(|position| !self.torn.contains(&position.epoch)),
+            positions.all(|position| !self.torn.contains(&position.epoch) || self.excused.contains(&position.epoch)),
             "nodes disagree, and nobody learns of it"
         );
         for bucket in 0..BUCKETS {

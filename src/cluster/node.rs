@@ -5,9 +5,11 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use prost::Message as _;
 
+use super::base::Reach;
 use super::bucket::{Bucket, Scene};
 use super::members::{Members, Peer};
 use super::message::{Ask, Heartbeat, Message, Reply, SnapshotPart, SnapshotRequest, body};
+use super::reader::Mark;
 use super::record::Entry;
 use super::status::{BucketStatus, Counts, Figures, PeerStatus};
 use crate::limits::{CLUSTER_HEARTBEAT_MS, CLUSTER_RECORD_SPARE_BYTES, CLUSTER_SNAPSHOT_PART_BYTES};
@@ -37,6 +39,8 @@ pub struct Config {
     pub publish_timeout_ms: u64,
     /// How long a node that starts looks for others before it begins new epochs.
     pub start_wait_ms: u64,
+    /// How far back the ledgers reach that it sends to nodes that join.
+    pub reach: Reach,
 }
 
 /// What happens to a node.
@@ -152,7 +156,8 @@ pub enum Output<T> {
         /// The bucket.
         bucket: u16,
     },
-    /// The positions in a bucket are these from here on. Its subscribers may have missed publications.
+    /// These are the positions in a bucket. Publications may follow that were made before. Its subscribers may have
+    /// missed publications.
     Rebased {
         /// The bucket.
         bucket: u16,
@@ -160,6 +165,12 @@ pub enum Output<T> {
         lineage: u64,
         /// The topics with publications.
         positions: Vec<(TopicName, Position)>,
+    },
+    /// All that the log of a bucket held at some moment since `Rebased` or the start was read: its positions can be
+    /// used.
+    Settled {
+        /// The bucket.
+        bucket: u16,
     },
     /// Another node asks.
     Asked {
@@ -189,6 +200,8 @@ pub enum Work {
 /// A ledger that a peer fetches.
 struct Upload {
     sequence: u64,
+    /// What this node had read when the upload began.
+    read: Mark,
     bytes: Bytes,
     asked_ms: u64,
 }
@@ -382,10 +395,11 @@ impl<T> Node<T> {
         let key = (from, index);
         if request.offset == 0 {
             self.uploads.remove(&key);
-            let snapshot = self.buckets[usize::from(index)].snapshot();
-            let Some((sequence, snapshot)) = snapshot.filter(|_| self.uploads.len() < UPLOADS_MAX) else { return };
-            let upload = Upload { sequence, bytes: snapshot.encode_to_vec().into(), asked_ms: now_ms };
-            self.uploads.insert(key, upload);
+            if self.uploads.len() >= UPLOADS_MAX {
+                return;
+            }
+            let Some((base, read)) = self.buckets[usize::from(index)].base(request.is_present) else { return };
+            self.uploads.insert(key, Upload { sequence: base.sequence, read, bytes: base.bytes, asked_ms: now_ms });
         }
         let Some(upload) = self.uploads.get_mut(&key) else { return };
         let Some(start) = usize::try_from(request.offset).ok().filter(|start| *start <= upload.bytes.len()) else {
@@ -399,6 +413,8 @@ impl<T> Node<T> {
             offset: request.offset,
             total: upload.bytes.len() as u64,
             bytes: upload.bytes.slice(start..end),
+            read: upload.read.sequence,
+            read_digest: upload.read.digest,
         };
         if end == upload.bytes.len() {
             self.uploads.remove(&key);
@@ -421,6 +437,7 @@ impl<T> Node<T> {
             now_ms,
             unix_ms,
             start_wait_ms: self.config.start_wait_ms,
+            reach: self.config.reach,
             is_connected: self.cut_ms.is_none(),
             members: &self.members,
             counts: &mut self.counts,

@@ -62,8 +62,17 @@ pub(super) struct Reader {
     fetching_ms: Option<u64>,
     /// Since when the log has seemed to end before `applied`.
     short_ms: Option<u64>,
+    /// What a peer had read, whose older ledger this reader began with: the log must lead there.
+    mark: Option<Mark>,
     /// Everything that was in the log at some moment since the start has been read.
     is_caught_up: bool,
+}
+
+/// A place in a log, and the digest of all counted records up to there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) sequence: u64,
+    pub(super) digest: u64,
 }
 
 impl Reader {
@@ -78,8 +87,14 @@ impl Reader {
             fetch_ms: now_ms,
             fetching_ms: None,
             short_ms: None,
+            mark: None,
             is_caught_up: false,
         }
+    }
+
+    /// Sets what a peer has read: a log that does not lead there was rewritten.
+    pub(super) fn set_mark(&mut self, mark: Mark) {
+        self.mark = Some(mark).filter(|mark| mark.sequence > self.applied);
     }
 
     /// The sequence of the last record that was read.
@@ -90,6 +105,12 @@ impl Reader {
     /// Whether the reader has once reached the end of the log.
     pub(super) fn is_caught_up(&self) -> bool {
         self.is_caught_up
+    }
+
+    /// The last sequence that this node, or the peer it began with, has read.
+    #[cfg(test)]
+    pub(super) fn known(&self) -> u64 {
+        self.mark.map_or(self.applied, |mark| mark.sequence)
     }
 
     /// Records that are known to be in the log and were not read.
@@ -120,8 +141,9 @@ impl Reader {
         Place::Later
     }
 
-    /// The next record has been counted, and the ledger's digest is `digest` now.
-    pub(super) fn advance(&mut self, hash: u64, digest: u64) {
+    /// The next record has been counted, and the ledger's digest is `digest` now. Returns whether a peer has read the
+    /// same, as far as one is known that has read up to here.
+    pub(super) fn advance(&mut self, hash: u64, digest: u64) -> bool {
         self.applied += 1;
         self.end = self.end.max(self.applied);
         self.short_ms = None;
@@ -129,6 +151,8 @@ impl Reader {
             self.recent.pop_front();
         }
         self.recent.push_back((hash, digest));
+        let mark = self.mark.take_if(|mark| mark.sequence <= self.applied);
+        mark.is_none_or(|mark| mark.digest == digest)
     }
 
     /// The record behind the last one, if it has arrived early.
@@ -178,7 +202,7 @@ impl Reader {
     pub(super) fn on_fetched(&mut self, first: u64, last: u64, now_ms: u64) -> Result<(), Trouble> {
         self.fetching_ms = None;
         self.fetch_ms = now_ms + CLUSTER_POLL_MS;
-        if last < self.applied {
+        if last < self.mark.map_or(self.applied, |mark| mark.sequence) {
             let short_ms = *self.short_ms.get_or_insert(now_ms);
             return if now_ms >= short_ms + CLUSTER_REWIND_MS { Err(Trouble::Rewritten) } else { Ok(()) };
         }
@@ -223,7 +247,7 @@ mod tests {
         while let Some((sequence, bytes)) = next {
             match reader.on_record(sequence, &bytes, now_ms) {
                 Place::Next => {
-                    reader.advance(record_hash(sequence, &bytes), sequence * 10);
+                    assert!(reader.advance(record_hash(sequence, &bytes), sequence * 10));
                     count += 1;
                 }
                 Place::Later => {}
@@ -296,6 +320,27 @@ mod tests {
         assert_eq!(reader.on_fetched(1, 3, 2000), Ok(()));
         assert_eq!(reader.on_fetched(1, 2, 3000), Ok(()));
         assert_eq!(reader.on_fetched(1, 2, 3000 + CLUSTER_REWIND_MS), Err(Trouble::Rewritten));
+    }
+
+    #[test]
+    fn a_log_must_lead_to_what_a_peer_has_read() {
+        let begin = |digest| {
+            let mut reader = Reader::new(5, 0);
+            reader.set_mark(Mark { sequence: 7, digest });
+            assert_eq!((reader.on_time(0), reader.on_fetched(1, 6, 0)), (Some(5), Ok(())));
+            reader
+        };
+        let mut reader = begin(70);
+        assert_eq!((read(&mut reader, 6, "6", 0), reader.is_caught_up()), (Ok(1), false));
+        assert_eq!(reader.on_fetched(1, 6, 0), Ok(()), "a new leader may be behind for a moment");
+        assert_eq!(reader.on_fetched(1, 6, CLUSTER_REWIND_MS - 1), Ok(()));
+        assert_eq!(reader.on_fetched(1, 6, CLUSTER_REWIND_MS), Err(Trouble::Rewritten));
+        for (digest, is_same) in [(70, true), (71, false)] {
+            let mut reader = begin(digest);
+            assert!(reader.advance(1, 60));
+            assert_eq!(reader.advance(2, 70), is_same);
+            assert!(reader.advance(3, 80), "the mark is behind");
+        }
     }
 
     #[test]

@@ -98,6 +98,8 @@ pub struct ShardMetrics {
     pub state_pages_made: Cell,
     /// Subscribe requests and queries that this shard rejected because shards were behind.
     pub requests_refused: Cell,
+    /// Subscribe requests that waited here for a position that the log of the cluster had not brought yet.
+    pub requests_ahead: Cell,
     /// Bytes that this shard has sent to others and that they have not taken. Gauge.
     pub mesh_bytes: Cell,
     /// Doorbells of other shards that failed and were rung once more.

@@ -3,6 +3,7 @@
 mod accept;
 mod addresses;
 mod admission;
+mod ahead;
 mod catch_up;
 mod clients;
 mod close;

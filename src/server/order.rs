@@ -95,13 +95,14 @@ pub enum Placement {
         /// The number.
         lineage: u64,
     },
-    /// The positions of the bucket's topics are unknown: nobody can join them.
+    /// The positions of the bucket's topics are unknown: nobody can subscribe to them.
     Unsettled {
         /// The bucket.
         bucket: u16,
     },
-    /// These are the positions in the bucket from now on; its other topics have none. Subscribers may have missed
-    /// publications: the server closes their connections, so that they state their positions when they reconnect.
+    /// These are the positions in the bucket; its other topics have none. Earlier publications may follow. Subscribers
+    /// may have missed publications: the server closes their connections, so that they state their
+    /// positions when they reconnect.
     Rebased {
         /// The bucket.
         bucket: u16,
@@ -109,6 +110,11 @@ pub enum Placement {
         lineage: u64,
         /// The topics with publications.
         positions: Arc<[(TopicName, Position)]>,
+    },
+    /// The positions of the bucket's topics are those of the log's end: clients can subscribe to them.
+    Settled {
+        /// The bucket.
+        bucket: u16,
     },
 }
 
@@ -128,7 +134,10 @@ impl Placement {
             Placement::Published { draft, .. } => Target::HomeOf(&draft.topic),
             Placement::HistoryRemoved { topic, .. } | Placement::Evicted(topic) => Target::HomeOf(topic),
             Placement::Answered { waiter, .. } | Placement::Present { waiter, .. } => Target::Shard(waiter.home),
-            Placement::Lineage { .. } | Placement::Unsettled { .. } | Placement::Rebased { .. } => Target::All,
+            Placement::Lineage { .. }
+            | Placement::Unsettled { .. }
+            | Placement::Rebased { .. }
+            | Placement::Settled { .. } => Target::All,
         }
     }
 
@@ -137,6 +146,7 @@ impl Placement {
         match self {
             Placement::Lineage { bucket, lineage } => Some(Placement::Lineage { bucket: *bucket, lineage: *lineage }),
             Placement::Unsettled { bucket } => Some(Placement::Unsettled { bucket: *bucket }),
+            Placement::Settled { bucket } => Some(Placement::Settled { bucket: *bucket }),
             Placement::Rebased { bucket, lineage, positions } => {
                 Some(Placement::Rebased { bucket: *bucket, lineage: *lineage, positions: positions.clone() })
             }
@@ -225,7 +235,9 @@ impl<R: Ring> Shard<'_, R> {
                 // Without a namespace nobody can subscribe here, and other nodes may know it.
                 if let Ok(id) = self.home.place(&draft.topic, position) {
                     self.metrics.namespace(self.home.namespace_id(id)).publications.add(1);
+                    let awaited = (!self.ahead.is_empty()).then(|| draft.topic.clone());
                     self.pass_on(id, position, time_ms, draft);
+                    awaited.into_iter().for_each(|topic| self.on_reached(&topic, position));
                 }
                 self.metrics.publications.add(1);
                 waiter.into_iter().for_each(|waiter| self.on_outcome(waiter, Ok(position)));
@@ -244,8 +256,15 @@ impl<R: Ring> Shard<'_, R> {
             },
             Placement::Evicted(topic) => self.home.evict(&topic),
             Placement::Lineage { bucket, lineage } => self.home.set_lineage(bucket, lineage),
-            Placement::Unsettled { bucket } => self.home.unsettle(bucket),
-            Placement::Rebased { bucket, lineage, positions } => self.rebase(bucket, lineage, &positions),
+            Placement::Unsettled { bucket } => {
+                self.home.unsettle(bucket);
+                self.on_positions_changed();
+            }
+            Placement::Settled { bucket } => self.home.settle(bucket),
+            Placement::Rebased { bucket, lineage, positions } => {
+                self.rebase(bucket, lineage, &positions);
+                self.on_positions_changed();
+            }
         }
     }
 

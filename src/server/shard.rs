@@ -18,6 +18,7 @@ use super::ServerConfig;
 use super::accept::Accepts;
 use super::addresses::{AddressCounts, Addresses};
 use super::admission::Admission;
+use super::ahead::Ahead;
 use super::catch_up::CatchUps;
 use super::clients::Clients;
 use super::drain::Drain;
@@ -114,6 +115,8 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) drain: Option<Drain>,
     /// Connections of subscribers that may have missed publications.
     pub(super) gap: Option<Drain>,
+    /// Subscribe requests for positions that the log of the cluster has not brought yet.
+    pub(super) ahead: Ahead,
     wake: Event,
 
     pub(super) replies: Replies,
@@ -186,6 +189,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             accept_retry_ms: None,
             drain: None,
             gap: None,
+            ahead: Ahead::default(),
             wake: parts.wake,
             replies: Replies::default(),
             clients: Clients::default(),
@@ -255,6 +259,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             self.next_accept_ms(),
             self.next_drain_ms(),
             self.next_gap_ms(),
+            self.ahead.next_ms(),
             self.next_scarce_ms(),
             sweep_ms,
             self.next_expiry_ms(),
@@ -427,6 +432,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.drain_some();
         self.close_gap();
         self.remove_expired();
+        self.end_ahead();
         self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
         if self.now_ms >= self.sweep_ms {
             self.metrics.completion_overflows.set(self.ring.overflows());

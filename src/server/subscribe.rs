@@ -23,7 +23,7 @@ pub(super) struct PendingSubscribe {
     /// The topic on the connection's shard.
     topic: TopicId,
     /// The requested catch-up.
-    catch_up: CatchUp,
+    pub(super) catch_up: CatchUp,
     join_leave: bool,
     /// The encoding of the subscription, if it has one of its own.
     encoding: Option<LabelledEncoding>,
@@ -187,11 +187,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// At the topic's home: handles a subscribe request.
-    ///
-    /// The home adds the presence before the client learns of its subscription, since the client may then unsubscribe.
-    /// The join push follows the answer, so that the client receives its own join.
     pub(super) fn on_subscribe_request(&mut self, join: SubscribeRequest) {
-        let now_ms = self.unix_ms();
         if self.mesh.is_congested() {
             self.metrics.requests_refused.add(1);
             return self.reject_subscribe(join, PublishError::Busy);
@@ -200,6 +196,17 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.requests_refused.add(1);
             return self.reject_subscribe(join, PublishError::NoLog);
         }
+        if let Some(join) = self.keep_ahead(join) {
+            self.accept_subscribe(join);
+        }
+    }
+
+    /// At the topic's home: answers a subscribe request.
+    ///
+    /// The home adds the presence before the client learns of its subscription, since the client may then unsubscribe.
+    /// The join push follows the answer, so that the client receives its own join.
+    pub(super) fn accept_subscribe(&mut self, join: SubscribeRequest) {
+        let now_ms = self.unix_ms();
         let page = match self.home.find_or_make(&join.topic) {
             Ok(id) => self.home.state_page(id, join.joining.catch_up, now_ms),
             Err(error) => return self.reject_subscribe(join, error),

@@ -25,6 +25,16 @@ pub enum CatchUp {
     State(Option<StateCursor>),
 }
 
+impl CatchUp {
+    /// Whether it is of the epoch of `top`, and of a later position.
+    pub fn is_ahead_of(self, top: Position) -> bool {
+        match self {
+            CatchUp::Since { epoch, offset } => epoch.is_none_or(|epoch| epoch == top.epoch) && offset > top.offset,
+            CatchUp::None | CatchUp::Last(_) | CatchUp::State(_) => false,
+        }
+    }
+}
+
 /// The result of a [`CatchUp`].
 #[derive(Clone, Debug)]
 pub enum Recovery {

@@ -119,9 +119,17 @@ enum Epochs {
         /// How often topics with publications were forgotten, by a hash of their names.
         forgotten: Box<[u32]>,
     },
-    /// A log assigns them. By bucket: from what the epochs of topics without publications are made; `None` while the
-    /// positions in the bucket are unknown.
-    Log(Box<[Option<u64>]>),
+    /// A log assigns them, in this many buckets.
+    Log(Box<[LogBucket]>),
+}
+
+/// What a home knows of a bucket of the log.
+#[derive(Clone, Copy, Debug, Default)]
+struct LogBucket {
+    /// From what the epochs of topics without publications are made; `None` before the first positions.
+    lineage: Option<u64>,
+    /// Whether the positions are those of the log's end.
+    is_settled: bool,
 }
 
 /// All topics of this home shard.
@@ -159,9 +167,9 @@ impl Home {
     }
 
     /// A home whose topics get their offsets from a log of so many buckets. All positions are unknown until
-    /// [`rebase`](Self::rebase).
+    /// [`rebase`](Self::rebase) and [`settle`](Self::settle).
     pub fn following(buckets: u16, namespaces: Arc<Namespaces>) -> Home {
-        Home::with_epochs(Epochs::Log(vec![None; buckets.into()].into()), namespaces)
+        Home::with_epochs(Epochs::Log(vec![LogBucket::default(); buckets.into()].into()), namespaces)
     }
 
     fn with_epochs(epochs: Epochs, namespaces: Arc<Namespaces>) -> Home {
@@ -244,8 +252,15 @@ impl Home {
     pub fn is_settled(&self, topic: &TopicName) -> bool {
         match &self.epochs {
             Epochs::Own { .. } => true,
-            Epochs::Log(lineages) => lineages[usize::from(bucket_of(topic, lineages.len() as u16))].is_some(),
+            Epochs::Log(buckets) => buckets[usize::from(bucket_of(topic, buckets.len() as u16))].is_settled,
         }
+    }
+
+    /// Whether a subscriber knows more of a topic than this home has read of the log.
+    pub fn is_ahead(&self, topic: &TopicName, catch_up: CatchUp) -> bool {
+        let unpublished = || Position { epoch: self.epoch(topic), offset: 0 };
+        let top = self.find(topic).map_or_else(unpublished, |id| self.topics[id.0 as usize].position);
+        matches!(self.epochs, Epochs::Log(_)) && catch_up.is_ahead_of(top)
     }
 
     /// Takes over the position of the next publication of `topic` from the log. [`record`](Self::record) it then.
@@ -262,29 +277,38 @@ impl Home {
 
     /// Takes over from the log from what the epochs of topics without publications are made.
     pub fn set_lineage(&mut self, bucket: u16, lineage: u64) {
-        if let Epochs::Log(lineages) = &mut self.epochs {
-            lineages[usize::from(bucket)] = Some(lineage);
+        if let Epochs::Log(buckets) = &mut self.epochs {
+            buckets[usize::from(bucket)].lineage = Some(lineage);
         }
     }
 
     /// The positions in a bucket are unknown from now on.
     pub fn unsettle(&mut self, bucket: u16) {
-        if let Epochs::Log(lineages) = &mut self.epochs {
-            lineages[usize::from(bucket)] = None;
+        self.set_settled(bucket, false);
+    }
+
+    /// The positions in a bucket are those of the log's end from now on: clients may subscribe.
+    pub fn settle(&mut self, bucket: u16) {
+        self.set_settled(bucket, true);
+    }
+
+    fn set_settled(&mut self, bucket: u16, is_settled: bool) {
+        if let Epochs::Log(buckets) = &mut self.epochs {
+            buckets[usize::from(bucket)].is_settled = is_settled;
         }
     }
 
     /// Takes over all positions in a bucket: those of `positions`, and none for its other topics. A history stays where
-    /// the position has not changed. Returns the topics with subscribers.
+    /// the position has not changed. Returns the topics with subscribers. The bucket stays settled if it was.
     pub fn rebase<'a>(
         &mut self,
         bucket: u16,
         lineage: u64,
         positions: impl Iterator<Item = &'a (TopicName, Position)>,
     ) -> Vec<HomeId> {
-        let Epochs::Log(lineages) = &mut self.epochs else { return Vec::new() };
-        lineages[usize::from(bucket)] = Some(lineage);
-        let buckets = lineages.len() as u16;
+        let Epochs::Log(log) = &mut self.epochs else { return Vec::new() };
+        log[usize::from(bucket)].lineage = Some(lineage);
+        let buckets = log.len() as u16;
         let known: HashMap<&TopicName, Position> = positions.map(|(topic, position)| (topic, *position)).collect();
         let mut subscribed = Vec::new();
         for (index, topic) in self.topics.iter_mut().filter(|(_, topic)| bucket_of(&topic.name, buckets) == bucket) {
@@ -820,10 +844,10 @@ impl Home {
                 (number, forgotten[number as usize % EPOCH_NUMBERS]).hash(&mut hasher);
                 Epoch::new(hasher.finish())
             }
-            Epochs::Log(lineages) => {
-                let lineage = lineages[usize::from(bucket_of(topic, lineages.len() as u16))];
+            Epochs::Log(buckets) => {
+                let bucket = buckets[usize::from(bucket_of(topic, buckets.len() as u16))];
                 // Nobody receives the position of a topic while it is unknown.
-                lineage.map_or(Epoch::NEVER, |lineage| epoch_of(topic, lineage))
+                bucket.lineage.map_or(Epoch::NEVER, |lineage| epoch_of(topic, lineage))
             }
         }
     }
@@ -1093,6 +1117,8 @@ mod tests {
         let (a, b) = (name("a"), name("b"));
         assert!(!home.is_settled(&a));
         assert_eq!(home.rebase(0, 5, [].iter()), []);
+        assert!(!home.is_settled(&a), "the log may go on");
+        home.settle(0);
         assert!(home.is_settled(&a));
         let id = home.add_interest(&a, 0).unwrap();
         let at = |topic: &TopicName, lineage, offset| Position { epoch: epoch_of(topic, lineage), offset };

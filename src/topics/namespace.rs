@@ -149,6 +149,15 @@ impl Default for Namespace {
 }
 
 impl Namespace {
+    /// How long a history keeps publications, in milliseconds: 0 without a history, `u64::MAX` without a limit.
+    pub fn history_ms(&self) -> u64 {
+        match (self.history_size, self.history_ttl_ms) {
+            (0, _) => 0,
+            (_, 0) => u64::MAX,
+            (_, ttl_ms) => ttl_ms,
+        }
+    }
+
     /// The settings of the server's own topics. No client may do anything there; operators are no clients.
     fn system() -> Namespace {
         Namespace {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use ringfeed::gateway::{Feed, Sse};
-use ringfeed::server::{Order, OrderRequest, Placement, Publisher, Server, ServerConfig, Waiter};
+use ringfeed::server::{Order, OrderRequest, Placement, Publisher, Server, ServerConfig, Status, Waiter};
 use ringfeed::topics::{
     Answer, Draft, HistoryQuery, Namespace, Namespaces, Position, PublishError, Query, TopicName, epoch_of,
 };
@@ -38,6 +38,7 @@ impl Order for Kept {
 struct Ordered {
     data: SocketAddr,
     publisher: Publisher,
+    status: Status,
     kept: Arc<Kept>,
 }
 
@@ -55,7 +56,7 @@ impl Ordered {
             .order(kept.clone())
             .start()
             .expect("the server starts");
-        Ordered { data: server.address(), publisher: server.publisher, kept }
+        Ordered { data: server.address(), status: server.status.clone(), publisher: server.publisher, kept }
     }
 
     fn place(&self, placement: Placement) {
@@ -68,6 +69,7 @@ impl Ordered {
     fn rebase(&self, lineage: u64, positions: Vec<(TopicName, Position)>) {
         let count = positions.len() as u64;
         self.place(Placement::Rebased { bucket: 0, lineage, positions: positions.into() });
+        self.place(Placement::Settled { bucket: 0 });
         // A connection's shard may handle its request before it takes this.
         let query = Query::History(HistoryQuery::default());
         let is_settled = |answer: Answer| match answer {
@@ -177,4 +179,40 @@ fn subscribers_reconnect_when_positions_have_changed_and_learn_of_the_loss() {
     assert_eq!((&head["recovered"], &head["offset"]), (&json!(false), &json!(3)));
     server.place(placed("4", at(5, 4), None));
     assert_eq!(next(&mut peer).1, "4");
+}
+
+#[test]
+fn a_subscriber_that_is_ahead_of_the_log_waits_for_it() {
+    let server = Ordered::start();
+    server.rebase(5, vec![(topic(), at(5, 3))]);
+    let epoch = epoch_of(&topic(), 5);
+    let mut peer = Peer::open_envelope(server.data, &format!("/feed/a?since={epoch}:5"));
+    let mut ended = Peer::open_envelope(server.data, &format!("/feed/a?since={epoch}:4"));
+    let mut removed = Peer::open_envelope(server.data, &format!("/feed/a?since={epoch}:9"));
+    let waiting = |count: u64| {
+        let ahead = || server.status.shards.iter().map(|shard| shard.requests_ahead.get()).sum::<u64>();
+        while ahead() < count {
+            std::thread::yield_now();
+        }
+    };
+    waiting(3);
+    server.place(placed("4", at(5, 4), None));
+    let (head, _) = next(&mut ended);
+    assert_eq!((&head["recovered"], &head["offset"]), (&json!(true), &json!(4)));
+    server.place(placed("5", at(5, 5), None));
+    server.place(placed("6", at(5, 6), None));
+    let (head, _) = next(&mut peer);
+    assert_eq!((&head["recovered"], &head["offset"]), (&json!(true), &json!(5)));
+    assert_eq!(next(&mut peer).1, "6", "each publication once, from the position on");
+    assert_eq!((next(&mut ended).1, next(&mut ended).1), ("5".to_owned(), "6".to_owned()));
+
+    // Nothing brings this position: the log has lost it.
+    let (head, _) = next(&mut removed);
+    assert_eq!((&head["recovered"], &head["offset"]), (&json!(false), &json!(6)));
+
+    // Positions that are unknown end the wait.
+    let mut late = Peer::open_envelope(server.data, &format!("/feed/a?since={epoch}:8"));
+    waiting(4);
+    server.place(Placement::Unsettled { bucket: 0 });
+    late.expect_close(1013);
 }

@@ -42,7 +42,7 @@ const GAUGES: [Row; 14] = [
 ];
 
 /// Figures that only grow.
-const COUNTERS: [Row; 21] = [
+const COUNTERS: [Row; 22] = [
     ("accepted", |shard| &shard.accepted),
     ("publications", |shard| &shard.publications),
     ("publications_refused", |shard| &shard.publications_refused),
@@ -56,6 +56,7 @@ const COUNTERS: [Row; 21] = [
     ("unauthorized", |shard| &shard.unauthorized),
     ("origins_refused", |shard| &shard.origins_refused),
     ("subscriptions_refused", |shard| &shard.subscriptions_refused),
+    ("requests_ahead", |shard| &shard.requests_ahead),
     ("requests_refused", |shard| &shard.requests_refused),
     ("recovered", |shard| &shard.recovered),
     ("recoveries_lost", |shard| &shard.recoveries_lost),
