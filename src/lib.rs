@@ -172,6 +172,7 @@
 //! | 3 | [`gateway`] | the protocol of each path: the [`Handler`] trait, echo, the raw feed, event streams, Centrifugo, STOMP |
 //! | 4 | [`server`] | shards: their loop, start and stop |
 //! | 4 | [`backend`] | the application behind the server, over HTTP |
+//! | 4 | [`relay`] | the sessions of SockJS's HTTP transports: a thread |
 //! | 4 | [`bridge`] | between shards and a cluster's log in NATS JetStream: a thread |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
@@ -200,6 +201,8 @@ pub mod gateway;
 pub mod limits;
 mod log;
 pub mod proto;
+#[cfg(feature = "control")]
+pub mod relay;
 pub mod ring;
 pub mod server;
 pub mod simd;

@@ -565,6 +565,36 @@ pub const EVENT_FLUSH_MS: u64 = 5_000;
 /// some twenty.
 pub const DEMO_MESSAGES_PER_SECOND_MAX: u32 = 200;
 
+/// Maximum sessions of SockJS's HTTP transports in a server.
+pub const SOCKJS_SESSIONS_MAX: usize = 10_000;
+
+/// Maximum bytes of the server's and the session's segment in a path of SockJS.
+pub const SOCKJS_SEGMENT_BYTES_MAX: usize = 128;
+
+/// Maximum size of a request with messages of SockJS, in bytes: a STOMP frame, in which JSON escapes characters.
+pub const SOCKJS_BODY_BYTES_MAX: usize = 2 * (STOMP_HEAD_BYTES_MAX + STOMP_BODY_BYTES_MAX as usize);
+
+/// Bytes of requests that may wait for a session of SockJS to read them, at most.
+pub const SOCKJS_UNREAD_BYTES_MAX: usize = 4 * SOCKJS_BODY_BYTES_MAX;
+
+/// Bytes of frames that a session of SockJS keeps for its next request, before it stops reading the conversation.
+pub const SOCKJS_UNSENT_BYTES: usize = 64 * 1024;
+
+/// Maximum size of a frame of SockJS in bytes: a message of the server's default maximum, escaped.
+pub const SOCKJS_FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// Time without a request that waits for frames after which a session of SockJS ends, in milliseconds.
+pub const SOCKJS_RECEIVER_MS: u64 = 5_000;
+
+/// Bytes of frames after which a streaming response of SockJS ends, so that browsers can free them.
+pub const SOCKJS_RESPONSE_BYTES: usize = 128 * 1024;
+
+/// Bytes before the first frame of a streaming response of SockJS: older browsers show nothing below that.
+pub const SOCKJS_PRELUDE_BYTES: usize = 2048;
+
+/// Pause before a frame of SockJS is offered again to a response that takes no more, in milliseconds.
+pub const SOCKJS_RETRY_MS: u64 = 20;
+
 /// Maximum size of the body of a request with commands, in bytes.
 pub const EMULATION_BYTES_MAX: usize = CENTRIFUGE_MESSAGE_BYTES_MAX as usize;
 

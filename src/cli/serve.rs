@@ -17,17 +17,23 @@ use crate::bridge::{Bridge, Cluster};
 use crate::config::{self, LogFormat, LogLevel, Preflight, ServerSettings, Settings};
 use crate::control::{self, Control, DataPort, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
+use crate::gateway::sockjs::Sessions;
 use crate::gateway::stomp::{STOMP, Stomp};
-use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Readers, Sse};
+use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Readers, SockJs, Sse};
 use crate::limits::{
     CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
     RELOAD_PATIENCE_MS, SHARDS_MAX,
 };
+use crate::relay::RelaySocket;
 use crate::ring;
 use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, Publisher, Server, ServerConfig, listen_alone};
 use crate::tls::Acceptor;
 use crate::topics::{Namespace, stable_hash};
 use crate::version;
+
+/// Where SockJS carries STOMP, and the echo.
+const SOCKJS_STOMP: &str = "/stomp/";
+const SOCKJS_ECHO: &str = "/echo/";
 
 /// The path of Centrifugo's protocol.
 const CENTRIFUGE: &str = "/connection/websocket";
@@ -273,13 +279,19 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let runtime = runtime()?;
     let ServerSettings { control: address, control_mode, .. } = &settings.server;
     let (address, listener) = listen_alone(address, *control_mode).map_err(|error| in_use(address, &error))?;
-    let config =
+    let relay = settings.server.sockjs.then(RelaySocket::new).transpose();
+    let relay = relay.map_err(|error| format!("no directory for SockJS: {error}: set TMPDIR to one to write to"))?;
+    let mut config =
         ServerConfig { events: events.clone().map(|events| Arc::new(events) as _), ..settings.server_config() };
+    if let Some(relay) = &relay {
+        let echo = settings.server.echo.then_some(SOCKJS_ECHO);
+        config.listeners.push(relay.listener([SOCKJS_STOMP].into_iter().chain(echo).map(str::to_owned).collect()));
+    }
     let namespaces = config.namespaces.clone();
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
     let (of_feed, of_sse) = (readers.clone(), readers.clone());
     let stomp = Stomp::new(readers).with_backend(centrifuge.backend.clone());
-    let (stomp_at_spring, stomp_on_tcp) = (stomp.clone(), stomp.clone());
+    let (stomp_at_spring, stomp_on_tcp, stomp_on_sockjs) = (stomp.clone(), stomp.clone(), stomp.clone());
     let bridge = match settings.cluster.enabled {
         true => Some(connect_cluster(settings)?),
         false => None,
@@ -299,6 +311,14 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);
     }
+    let (sockjs, requests) = Sessions::new(settings.server.connections_per_address_max);
+    if settings.server.sockjs {
+        let of_echo = sockjs.clone();
+        builder = builder.route(SOCKJS_STOMP, move || SockJs::new(stomp_on_sockjs.clone(), Some(sockjs.clone())));
+        if settings.server.echo {
+            builder = builder.route(SOCKJS_ECHO, move || SockJs::new(Echo, Some(of_echo.clone())));
+        }
+    }
     if settings.server.demo {
         builder = builder.route("/demo/", DemoPages::new);
     }
@@ -309,6 +329,9 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         builder.start().map_err(|error| error.to_string())?;
     // That of the data ports, if one speaks TLS.
     let tls = if tls.is_some() { tls } else { settings.acceptor()? };
+    if let Some(relay) = &relay {
+        relay.start(requests).map_err(|error| format!("the thread of SockJS could not start: {error}"))?;
+    }
     log_start(settings, status.shards.len(), connections_max);
     let cluster = bridge.map(|bridge| bridge.run(publisher.clone(), status.clone()));
     let others = control::Others::new(cluster.as_ref().map(Cluster::peers));

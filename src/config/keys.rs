@@ -254,6 +254,12 @@ const SERVER: &[Key] = &[
         about: "The header field in which trusted proxies state the client's address. They must append to it, or replace\n\
                 it: the last address counts that is not one of trusted_proxies.",
     },
+    Key {
+        name: "sockjs",
+        takes: ValueKind::Switch,
+        about: "Serve SockJS below /stomp/, which carries STOMP, and with echo below /echo/. Only for clients without\n\
+                WebSockets, and for pages that use sockjs-client.",
+    },
     Key { name: "echo", takes: ValueKind::Switch, about: "Serve /echo, which sends every message back." },
     Key {
         name: "demo",

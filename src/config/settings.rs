@@ -98,6 +98,8 @@ pub struct ServerSettings {
     pub trusted_proxies: Vec<String>,
     /// As [`ServerConfig::forwarded_header`].
     pub forwarded_header: ForwardedHeader,
+    /// Whether SockJS is served.
+    pub sockjs: bool,
     /// Whether `/echo` is served.
     pub echo: bool,
     /// Whether the demo pages are served, and what they show is published.
@@ -236,6 +238,7 @@ impl Default for ServerSettings {
             log_level: LogLevel::Info,
             trusted_proxies: Vec::new(),
             forwarded_header: server.forwarded_header,
+            sockjs: false,
             echo: false,
             demo: false,
         }

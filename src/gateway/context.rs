@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::handle::{Handle, Link, Origin};
+use super::sockjs;
 use crate::buf::ConnId;
 use crate::limits::CONN_TOPICS_MAX;
 use crate::proto::{CloseCode, Framing, Message, MessageKind, PeerDeflater, encode_close, encode_message};
@@ -109,6 +110,8 @@ pub struct Context<'a> {
     subscriptions: usize,
     is_delivery_resumed: bool,
     is_closed: bool,
+    /// Messages are carried in frames of SockJS.
+    is_carried: bool,
     /// The handler's choice in this call, if any.
     input: Option<Input>,
     /// The handler's count of requests in this input, if any.
@@ -194,6 +197,7 @@ impl<'a> Context<'a> {
             subscriptions,
             is_delivery_resumed: false,
             is_closed: false,
+            is_carried: false,
             input: None,
             messages: None,
             timer_ms: None,
@@ -240,7 +244,7 @@ impl<'a> Context<'a> {
     pub fn handle(&mut self) -> Handle {
         let link = match (self.link, &self.new_link) {
             (Some(link), _) | (None, Some(link)) => link.clone(),
-            (None, None) => self.new_link.insert(Link::new(self.id, self.origin)).clone(),
+            (None, None) => self.new_link.insert(Link::new(self.id, self.origin, self.is_carried)).clone(),
         };
         Handle(link)
     }
@@ -259,9 +263,31 @@ impl<'a> Context<'a> {
         self.timer_ms = Some(u64::MAX);
     }
 
+    /// Has `call` act with messages that are carried in frames of SockJS.
+    pub(crate) fn carried<T>(&mut self, call: impl FnOnce(&mut Context<'a>) -> T) -> T {
+        self.is_carried = true;
+        let result = call(self);
+        self.is_carried = false;
+        result
+    }
+
+    /// Whether the handler takes further messages.
+    pub(super) fn is_reading(&self) -> bool {
+        !self.is_closed && self.input.is_none_or(|input| input == Input::Open)
+    }
+
     /// Sends `message` to this peer, on an HTTP stream only its payload. All messages of a turn leave in one send at
     /// its end. After [`close`](Self::close) the call has no effect.
     pub fn send(&mut self, message: Message<'_>) {
+        let frame;
+        let message = match self.is_carried {
+            // SockJS carries text only: other bytes become U+FFFD.
+            true => {
+                frame = sockjs::frame_of(&String::from_utf8_lossy(message.payload));
+                Message::text(&frame)
+            }
+            false => message,
+        };
         match &mut self.wire {
             _ if self.is_closed => {}
             Wire::WebSocket(Some(deflater)) => deflater.encode_message(self.out, message, None),
@@ -300,7 +326,8 @@ impl<'a> Context<'a> {
     ///
     /// # Errors
     /// [`TooManySubscriptions`]: the connection has [`CONN_TOPICS_MAX`].
-    pub fn subscribe_with(&mut self, subscribe: Subscribe) -> Result<(), TooManySubscriptions> {
+    pub fn subscribe_with(&mut self, mut subscribe: Subscribe) -> Result<(), TooManySubscriptions> {
+        subscribe.encoding = self.carry_encoding(subscribe.encoding);
         if self.subscriptions == CONN_TOPICS_MAX {
             return Err(TooManySubscriptions);
         }
@@ -326,7 +353,16 @@ impl<'a> Context<'a> {
     /// connection's [`Accept`](super::Accept). Without a subscription to `topic` the call has no effect: a subscription
     /// with a `request_id` begins with its result.
     pub fn encode_as(&mut self, topic: TopicName, encoding: Option<LabelledEncoding>) {
+        let encoding = self.carry_encoding(encoding);
         self.commands.push(Command::Encode { topic, encoding });
+    }
+
+    fn carry_encoding(&self, encoding: Option<LabelledEncoding>) -> Option<LabelledEncoding> {
+        let carry = |inner: LabelledEncoding| LabelledEncoding {
+            encoding: sockjs::carried_encoding(inner.encoding),
+            label: inner.label,
+        };
+        if self.is_carried { encoding.map(carry) } else { encoding }
     }
 
     /// Queues pushes to this connection until [`resume_delivery`](Self::resume_delivery).
@@ -363,6 +399,9 @@ impl<'a> Context<'a> {
     /// a connection of a [`Protocol`](super::Protocol) end without a code.
     pub fn close(&mut self, code: CloseCode, reason: &str) {
         if !self.is_closed && matches!(self.wire, Wire::WebSocket(_)) {
+            if std::mem::take(&mut self.is_carried) {
+                self.send(Message::text(&sockjs::close_frame(code, reason)));
+            }
             encode_close(self.out, Some(code), reason, None);
         }
         self.is_closed = true;

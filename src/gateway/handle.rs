@@ -76,6 +76,8 @@ pub(crate) struct Link {
     id: ConnId,
     origin: Origin,
     is_open: AtomicBool,
+    /// Messages are carried in frames of SockJS.
+    pub(crate) is_carried: bool,
     /// Bytes that the handles have sent and the shard has not.
     unsent_bytes: AtomicUsize,
 }
@@ -140,9 +142,9 @@ impl Handle {
 }
 
 impl Link {
-    pub(crate) fn new(id: ConnId, origin: &Origin) -> Arc<Link> {
+    pub(crate) fn new(id: ConnId, origin: &Origin, is_carried: bool) -> Arc<Link> {
         let (is_open, unsent_bytes) = (AtomicBool::new(true), AtomicUsize::new(0));
-        Arc::new(Link { id, origin: origin.clone(), is_open, unsent_bytes })
+        Arc::new(Link { id, origin: origin.clone(), is_open, is_carried, unsent_bytes })
     }
 
     fn is_open(&self) -> bool {
@@ -243,7 +245,7 @@ mod tests {
     fn a_handle_rejects_what_exceeds_its_bounds() {
         let letters = Arc::new(Letters::default());
         let origin = Origin { courier: letters.clone(), shard: 0 };
-        let handle = Handle(Link::new(ConnId { slot: 1, generation: 2 }, &origin));
+        let handle = Handle(Link::new(ConnId { slot: 1, generation: 2 }, &origin, false));
         let large = vec![0; HANDLE_BYTES_MAX + 1];
         assert_eq!(handle.send(Message::binary(&large)), Ok(()), "the first may have any size");
         assert_eq!(handle.send(Message::text("x")), Err(SendError::Full));

@@ -29,6 +29,7 @@ mod request;
 mod response;
 mod routes;
 mod sizes;
+pub mod sockjs;
 mod sse;
 pub mod stomp;
 
@@ -61,4 +62,5 @@ pub use request::{Get, Request};
 pub use response::{Accept, Page, Refusal, Response, Stream};
 pub(crate) use routes::erase;
 pub use routes::{RouteError, RouteSet, Routes};
+pub use sockjs::SockJs;
 pub use sse::Sse;

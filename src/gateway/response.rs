@@ -95,6 +95,12 @@ impl<S> Accept<S> {
         self
     }
 
+    /// Changes the state.
+    pub(super) fn map<T>(self, change: impl FnOnce(S) -> T) -> Accept<T> {
+        let (state, Accept { subprotocol, message_bytes_max, encoding, heartbeat, .. }) = self.split();
+        Accept { state: change(state), subprotocol, message_bytes_max, encoding, heartbeat }
+    }
+
     /// Takes the state out.
     pub(crate) fn split(self) -> (S, Accept) {
         let Accept { state, subprotocol, message_bytes_max, encoding, heartbeat } = self;

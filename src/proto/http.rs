@@ -38,6 +38,11 @@ impl<'a> RequestHead<'a> {
         self.single(name).ok().flatten()
     }
 
+    /// Whether a response may be chunked (RFC 9112 §7.1): the request is HTTP/1.1 or later.
+    pub fn takes_chunks(&self) -> bool {
+        self.is_http_1_1
+    }
+
     /// Length of the request's body, which follows the head (RFC 9112 §6.3): at most `max` bytes.
     ///
     /// # Errors

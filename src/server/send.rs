@@ -7,7 +7,7 @@ use super::shard::Shard;
 use super::slot::{Slot, Stage};
 use crate::buf::{ConnId, SharedFrame};
 use crate::conn::Outbox;
-use crate::gateway::Letter;
+use crate::gateway::{Context, Letter};
 use crate::limits::REPLIES_BYTES;
 use crate::proto::Message;
 use crate::ring::{Completion, Errno, Op, Ring, SendNow, Token};
@@ -274,13 +274,20 @@ impl<R: Ring> Shard<'_, R> {
     /// A handle on a connection has sent something.
     pub(super) fn on_letter(&mut self, id: ConnId, letter: Letter) {
         let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) else { return };
+        let extras = self.slots[slot as usize].extras.as_ref();
+        let is_carried = extras.and_then(|extras| extras.link.as_ref()).is_some_and(|link| link.is_carried);
+        let act = |context: &mut Context<'_>, act: &dyn Fn(&mut Context<'_>)| match is_carried {
+            true => context.carried(act),
+            false => act(context),
+        };
         let bytes = match letter {
             Letter::Message(kind, payload) => {
-                self.call_handler(slot, |_, context| context.send(Message { kind, payload: &payload }));
+                let message = Message { kind, payload: &payload };
+                self.call_handler(slot, |_, context| act(context, &|context| context.send(message)));
                 payload.len()
             }
             Letter::Close(code, reason) => {
-                self.call_handler(slot, |_, context| context.close(code, &reason));
+                self.call_handler(slot, |_, context| act(context, &|context| context.close(code, &reason)));
                 0
             }
             Letter::Reply(request_id, reply, _) => {

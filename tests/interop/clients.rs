@@ -61,6 +61,9 @@ pub(crate) static STOMP_PYTHON: LazyLock<Client> = LazyLock::new(|| python("stom
 /// Node.js with the package `@stomp/stompjs`.
 pub(crate) static STOMP_NODE: LazyLock<Client> = LazyLock::new(|| node("stomp.js"));
 
+/// Node.js with the packages `sockjs-client` and `@stomp/stompjs`, which also steers a browser with them.
+pub(crate) static SOCKJS_NODE: LazyLock<Client> = LazyLock::new(|| node("sockjs.js"));
+
 /// Python running `script`, with what `requirements.txt` names.
 fn python(script: &'static str) -> Client {
     static INSTALLED: Once = Once::new();

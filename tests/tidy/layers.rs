@@ -22,6 +22,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("gateway", &["counts", "proto", "buf", "conn", "topics"]),
     ("server", &["counts", "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
     ("backend", &["topics", "gateway"]),
+    ("relay", &["proto", "gateway", "server"]),
     ("bridge", &["proto", "topics", "cluster", "gateway", "server"]),
     (
         "control",
@@ -34,7 +35,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "cli",
         &[
             "version", "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "backend",
-            "bridge", "control", "client", "config",
+            "relay", "bridge", "control", "client", "config",
         ],
     ),
 ];

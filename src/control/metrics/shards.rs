@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 
 use super::{encode_counter, encode_histogram};
 use crate::gateway::refused;
+use crate::gateway::sockjs;
 use crate::gateway::stomp::ERROR_COUNTS;
 use crate::server::metrics::{Cell, Histogram, NamespaceMetrics};
 use crate::server::{CloseCause, ShardMetrics, Status, Transport};
@@ -344,6 +345,8 @@ impl Shards {
                 refused::SUBSCRIPTIONS.iter().chain([too_many]).collect(),
             ),
             ("ringfeed_stomp_errors", "ERROR frames to clients of STOMP, by cause", ERROR_COUNTS.iter().collect()),
+            ("ringfeed_sockjs_sessions_ended", "Ended sessions of SockJS, by cause", sockjs::ENDED.iter().collect()),
+            ("ringfeed_sockjs_refused", "Requests of SockJS rejected, by cause", sockjs::REJECTED.iter().collect()),
         ];
         for (name, help, causes) in rows {
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
