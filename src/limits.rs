@@ -441,6 +441,24 @@ pub const CONTROL_INPUT_BYTES: usize = 64 * 1024;
 /// already.
 pub const CONTROL_OUTPUT_BYTES: usize = 64 * 1024;
 
+/// Milliseconds in which the keys of tokens must come from their URL.
+pub const JWKS_FETCH_MS: u64 = 5_000;
+
+/// Bytes of a set of keys (RFC 7517) from a URL: hundreds of keys.
+pub const JWKS_BYTES_MAX: usize = 256 * 1024;
+
+/// Keys in such a set, from a URL or a file.
+pub const JWKS_KEYS_MAX: usize = 256;
+
+/// Milliseconds after a fetch in which tokens with unknown keys do not cause another one.
+pub const JWKS_FRESH_MS: u64 = 10_000;
+
+/// Milliseconds until a failed fetch is repeated; they double with each failure.
+pub const JWKS_BACKOFF_MS: u64 = 500;
+
+/// At most.
+pub const JWKS_BACKOFF_MS_MAX: u64 = 60_000;
+
 /// Milliseconds that our client gives a server to resolve, connect and answer the opening handshake.
 pub const CLIENT_CONNECT_MS: u64 = 10_000;
 

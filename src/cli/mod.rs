@@ -7,6 +7,7 @@ mod config;
 mod doctor;
 mod drain;
 mod generate;
+mod jwks;
 mod lists;
 mod log;
 mod network;

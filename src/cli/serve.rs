@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum, value_parser};
 
-use super::{bad_input, log, runtime};
+use super::{bad_input, jwks, log, runtime};
 use crate::backend::{HttpBackend, HttpEvents};
 use crate::bridge::{Bridge, Cluster};
 use crate::config::{self, LogFormat, LogLevel, Preflight, ServerSettings, Settings};
@@ -339,7 +339,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let reload = reload(arguments, settings.clone(), live);
     let (demo, is_secure) = (settings.server.demo, settings.server.control_tls);
     let event_counts = events.as_ref().map(HttpEvents::counts);
-    let announced = address.clone();
+    let (announced, fetching) = (address.clone(), tokens.clone());
     let control = Control {
         listener,
         address,
@@ -362,7 +362,10 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let shards_ended = async { drop(ended.await) };
     shorten_slice();
     let ended = runtime
-        .block_on(control::serve(control, announce, shards_ended))
+        .block_on(async {
+            tokio::task::spawn_local(jwks::run(fetching));
+            control::serve(control, announce, shards_ended).await
+        })
         .map_err(|error| format!("the control plane could not start: {error}"))?;
     if events.is_some_and(|events| !events.flush(Duration::from_millis(EVENT_FLUSH_MS))) {
         tracing::warn!("the application has not taken the last events");

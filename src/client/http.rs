@@ -23,6 +23,7 @@ pub struct HttpClient {
     headers: HeaderMap,
     network: Network,
     sender: SendRequest<Full<Bytes>>,
+    body_bytes_max: usize,
 }
 
 impl HttpClient {
@@ -35,7 +36,12 @@ impl HttpClient {
         let endpoint = Endpoint::parse(url, Scheme::Http)?;
         let headers = headers::check(headers)?;
         let sender = in_time(&endpoint, open(&endpoint, &network)).await?;
-        Ok(HttpClient { endpoint, headers, network, sender })
+        Ok(HttpClient { endpoint, headers, network, sender, body_bytes_max: CONTROL_RESPONSE_BYTES_MAX })
+    }
+
+    /// The same for responses of at most so many bytes.
+    pub fn with_body_max(self, bytes: usize) -> HttpClient {
+        HttpClient { body_bytes_max: bytes, ..self }
     }
 
     /// Sends a GET request for `path`, which follows the URL's own. Returns the body of the response.
@@ -78,7 +84,8 @@ impl HttpClient {
         if self.sender.ready().await.is_err() {
             self.sender = in_time(&self.endpoint, open(&self.endpoint, &self.network)).await?;
         }
-        let (status, location, body) = in_time(&self.endpoint, response(&mut self.sender, request)).await?;
+        let (status, location, body) =
+            in_time(&self.endpoint, response(&mut self.sender, request, self.body_bytes_max)).await?;
         if status.is_success() {
             return Ok(body);
         }
@@ -105,10 +112,11 @@ async fn open(endpoint: &Endpoint, network: &Network) -> Result<SendRequest<Full
 async fn response(
     sender: &mut SendRequest<Full<Bytes>>,
     request: Request<Full<Bytes>>,
+    body_bytes_max: usize,
 ) -> Result<(StatusCode, Option<String>, Bytes), ClientError> {
     let response = sender.send_request(request).await.map_err(ClientError::Http)?;
     let status = response.status();
     let location = response.headers().get(LOCATION).map(|value| printable(value.as_bytes()));
-    let body = Limited::new(response.into_body(), CONTROL_RESPONSE_BYTES_MAX).collect().await;
+    let body = Limited::new(response.into_body(), body_bytes_max).collect().await;
     Ok((status, location, body.map_err(|error| ClientError::Lost(io::Error::other(error)))?.to_bytes()))
 }

@@ -26,7 +26,19 @@ const LIVE: [(&str, &[&str]); 4] = [
             "log_level",
         ],
     ),
-    ("tokens", &["hmac_secret", "rsa_public_key_file", "ecdsa_public_key_file", "jwks_file", "audience", "issuer"]),
+    (
+        "tokens",
+        &[
+            "hmac_secret",
+            "rsa_public_key_file",
+            "ecdsa_public_key_file",
+            "jwks_file",
+            "jwks_url",
+            "jwks_refresh_ms",
+            "audience",
+            "issuer",
+        ],
+    ),
     ("api", &["key", "key_file", "read_key", "read_key_file"]),
 ];
 

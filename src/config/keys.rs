@@ -144,6 +144,13 @@ const TLS: &[Key] = &[
                 encrypts, all decrypt. Sessions survive a restart then, and servers with the same file resume each\n\
                 other's. Empty: random keys, which end with the process.",
     },
+    Key {
+        name: "hsts_seconds",
+        takes: ValueKind::Whole(0, COUNT),
+        about: "Seconds for which a browser that has loaded a page connects to its host by TLS only, on every port: the\n\
+                header field Strict-Transport-Security. Pages have it only where no listener that other hosts reach serves\n\
+                HTTP without TLS. 0: never.",
+    },
 ];
 
 const SERVER: &[Key] = &[
@@ -457,6 +464,17 @@ const TOKENS: &[Key] = &[
         name: "jwks_file",
         takes: ValueKind::Path,
         about: "A file with a set of keys (RFC 7517), of which a token names its own by kid. Empty: none.",
+    },
+    Key {
+        name: "jwks_url",
+        takes: ValueKind::Text,
+        about: "Where such a set is fetched, as \"https://login.example.com/.well-known/jwks.json\": when the server starts,\n\
+                every jwks_refresh_ms, and when a token names an unknown key. Empty: nowhere.",
+    },
+    Key {
+        name: "jwks_refresh_ms",
+        takes: ValueKind::Whole(1_000, DAY_MS),
+        about: "Milliseconds after which it is fetched again. While that fails, the keys stay.",
     },
     Key { name: "audience", takes: ValueKind::Text, about: "What tokens must name as aud. Empty: nothing." },
     Key { name: "issuer", takes: ValueKind::Text, about: "What tokens must name as iss. Empty: nothing." },

@@ -3,6 +3,7 @@
 use super::settings::{DEFAULT_NAMESPACE, Settings};
 use crate::control::Access;
 use crate::gateway::centrifuge::{CallKind, CentrifugeConfig};
+use crate::proto::Host;
 use crate::server::{ListenAddress, ListenerConfig, ProxyProtocol, ServeError};
 use crate::topics::{Allowed, TopicName};
 
@@ -41,12 +42,32 @@ pub fn preflight(settings: &Settings) -> Result<Preflight, String> {
     }
     check_cluster(settings)?;
     check_keyed(settings)?;
+    check_jwks_url(&settings.tokens.jwks_url)?;
     let centrifuge = settings.centrifuge_config()?;
     check_backend(settings)?;
     settings.acceptor()?;
     let access = Access::new(&control, settings.api.key()?).map_err(|error| error.to_string())?;
     let access = access.with_read_key(settings.api.read_key()?);
     Ok(Preflight { access, centrifuge })
+}
+
+/// The keys decide who is let in.
+fn check_jwks_url(url: &str) -> Result<(), String> {
+    let uri: Option<hyper::Uri> = url.parse().ok();
+    let scheme = uri.as_ref().and_then(hyper::Uri::scheme_str).unwrap_or_default();
+    match scheme {
+        _ if url.is_empty() => Ok(()),
+        "https" => Ok(()),
+        "http" => {
+            let host = uri.as_ref().and_then(hyper::Uri::host).unwrap_or_default();
+            let is_loopback = Host::parse(host).is_some_and(|host| host.is_loopback());
+            if !is_loopback {
+                tracing::warn!("[tokens]: jwks_url is not https: who can change its response can make tokens");
+            }
+            Ok(())
+        }
+        _ => Err(format!("[tokens]: jwks_url = \"{url}\": must be a URL, as https://login.example.com/jwks.json")),
+    }
 }
 
 /// Whether each call that the settings need has an endpoint.
@@ -139,6 +160,8 @@ mod tests {
                 "add [namespaces",
             ),
             ("tokens.jwks_file = \"/nowhere/keys\"", "/nowhere/keys: cannot be read"),
+            ("tokens.jwks_url = \"login.example.com\"", "jwks_url = \"login.example.com\": must be a URL"),
+            ("tokens.jwks_url = \"ftp://a/\"", "must be a URL"),
         ];
         for (text, expected) in rows {
             let error = outcome(text).unwrap_err();

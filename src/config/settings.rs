@@ -165,7 +165,7 @@ pub struct CentrifugeSettings {
 }
 
 /// `[tokens]`: whose tokens count. What is empty is not there.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub struct TokenSettings {
     /// As [`TokenKeys::hmac_secret`].
@@ -176,6 +176,10 @@ pub struct TokenSettings {
     pub ecdsa_public_key_file: PathBuf,
     /// The file with [`TokenKeys::jwks`].
     pub jwks_file: PathBuf,
+    /// The URL in [`TokenKeys::jwks_url`].
+    pub jwks_url: String,
+    /// The time in [`TokenKeys::jwks_url`].
+    pub jwks_refresh_ms: u64,
     /// As [`TokenKeys::audience`].
     pub audience: String,
     /// As [`TokenKeys::issuer`].
@@ -249,6 +253,21 @@ impl Default for DeflateSettings {
     fn default() -> Self {
         let DeflateConfig { level, bytes_min, context_takeover } = DeflateConfig::default();
         DeflateSettings { enabled: false, level, bytes_min, takeover_max: context_takeover }
+    }
+}
+
+impl Default for TokenSettings {
+    fn default() -> Self {
+        TokenSettings {
+            hmac_secret: String::new(),
+            rsa_public_key_file: PathBuf::new(),
+            ecdsa_public_key_file: PathBuf::new(),
+            jwks_file: PathBuf::new(),
+            jwks_url: String::new(),
+            jwks_refresh_ms: 300_000,
+            audience: String::new(),
+            issuer: String::new(),
+        }
     }
 }
 
@@ -380,7 +399,9 @@ impl TokenSettings {
     /// Whether any key is named, so that tokens can be checked.
     pub(super) fn has_keys(&self) -> bool {
         let files = [&self.rsa_public_key_file, &self.ecdsa_public_key_file, &self.jwks_file];
-        !self.hmac_secret.is_empty() || files.into_iter().any(|file| !file.as_os_str().is_empty())
+        !self.hmac_secret.is_empty()
+            || !self.jwks_url.is_empty()
+            || files.into_iter().any(|file| !file.as_os_str().is_empty())
     }
 
     fn keys(&self) -> Result<TokenKeys, String> {
@@ -389,6 +410,7 @@ impl TokenSettings {
             rsa_public_key: content(&self.rsa_public_key_file)?,
             ecdsa_public_key: content(&self.ecdsa_public_key_file)?,
             jwks: content(&self.jwks_file)?,
+            jwks_url: text(&self.jwks_url).map(|url| (url, self.jwks_refresh_ms)),
             audience: text(&self.audience),
             issuer: text(&self.issuer),
         })

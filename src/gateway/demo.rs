@@ -63,6 +63,7 @@ impl Handler for DemoPages {
         };
         let page = Page::new(content_type, text.as_bytes());
         let page = page.header("Content-Security-Policy", &self.policies[index]);
+        let page = page.header("Referrer-Policy", "no-referrer");
         Ok(page.header("X-Content-Type-Options", "nosniff").header("Cache-Control", "no-cache").into())
     }
 

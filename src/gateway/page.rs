@@ -14,6 +14,7 @@ const PAGE_HEADERS: &[(&str, &str)] = &[
          ws: wss:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     ),
     ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-cache"),
 ];
 

@@ -124,6 +124,8 @@ pub(super) struct ShardListener {
     pub(super) protocol: Option<(u8, gateway::Protocol)>,
     /// Makes the TLS sessions of its connections, if it speaks TLS.
     pub(super) tls: Option<Acceptor>,
+    /// Seconds for which its pages ask browsers to use TLS only; 0: they do not.
+    pub(super) hsts_seconds: u64,
 }
 
 impl ListenerConfig {

@@ -603,6 +603,7 @@ impl InputContext<'_> {
             Ok(Response::Page(Page { status, content_type, mut headers, body })) => {
                 discard(self.commands, link);
                 add_origin(&mut headers, origin);
+                self.add_transport_security(&mut headers, head);
                 encode_page(self.out, status, content_type, &body, &headers);
                 self.over(CloseCause::Answered)
             }
@@ -626,6 +627,15 @@ impl InputContext<'_> {
                     _ => self.refuse_for_handler(refusal),
                 }
             }
+        }
+    }
+
+    /// Asks browsers to use TLS only for this host (RFC 6797). For `localhost`, whose ports belong to many programs, it
+    /// does not.
+    fn add_transport_security(&self, headers: &mut Vec<(&'static str, String)>, head: &RequestHead<'_>) {
+        let seconds = self.listener.hsts_seconds;
+        if seconds > 0 && head.host.is_some_and(|host| !host.is_unnamed()) {
+            headers.push(("Strict-Transport-Security", format!("max-age={seconds}")));
         }
     }
 

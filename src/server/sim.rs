@@ -85,6 +85,7 @@ fn listener() -> ShardListener {
         routes: RouteSet::ALL,
         protocol: None,
         tls: None,
+        hsts_seconds: 0,
     }
 }
 

@@ -324,6 +324,16 @@ fn protocol_of(
     }
 }
 
+/// Whether other hosts reach it by HTTP without TLS.
+fn is_plain(listener: &ListenerConfig) -> bool {
+    let is_exposed = match &listener.address {
+        ListenAddress::Ip(address) => !address.ip().is_loopback(),
+        ListenAddress::Unix(_) => false,
+        ListenAddress::Inherited(_) => true,
+    };
+    is_exposed && !listener.tls && listener.protocol.is_empty()
+}
+
 /// Opens all listeners. Returns their addresses, and the listeners of each of `count` shards.
 fn listen(
     config: &ServerConfig,
@@ -335,6 +345,7 @@ fn listen(
     if !(1..=LISTENERS_MAX).contains(&config.listeners.len()) {
         return Err(ServeError::Listeners(config.listeners.len()));
     }
+    let has_plain = config.listeners.iter().any(is_plain);
     let mut addresses = Vec::new();
     let mut shards: Vec<Vec<ShardListener>> = (0..count).map(|_| Vec::new()).collect();
     for listener in &config.listeners {
@@ -360,6 +371,7 @@ fn listen(
                 routes,
                 protocol: protocol.clone(),
                 tls: acceptor.filter(|_| *tls).cloned(),
+                hsts_seconds: if *tls && !has_plain { config.tls.hsts_seconds } else { 0 },
             });
         }
         addresses.push(address);

@@ -1,4 +1,5 @@
-//! What rustls does not tell of a certificate: when it expires, and whose it is (RFC 5280 §4.1, X.690).
+//! What rustls does not tell of a certificate: when it expires, whose it is and from whom, and its key (RFC 5280 §4.1,
+//! X.690).
 
 use std::fmt::Write;
 
@@ -25,19 +26,66 @@ const ATTRIBUTES: [(&[u8], &str); 9] = [
     (&[0x09, 0x92, 0x26, 0x89, 0x93, 0xf2, 0x2c, 0x64, 1, 1], "UID"),
 ];
 
-/// When a certificate expires, in seconds of Unix time (RFC 5280 §4.1: the second time in the fifth field; the version
-/// before it has a tag of its own).
+/// What a certificate says.
+pub(super) struct Fields<'c> {
+    /// The issuer's name, as it is written.
+    pub(super) issuer: &'c [u8],
+    /// The subject's name, likewise.
+    pub(super) subject: &'c [u8],
+    validity: &'c [u8],
+    /// The algorithm of the key, and the key.
+    key: &'c [u8],
+}
+
+/// The key of a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyType {
+    /// RSA, with a modulus of so many bits.
+    Rsa(usize),
+    /// ECDSA on a curve, or Ed25519.
+    Elliptic,
+    /// Any other.
+    Other,
+}
+
+/// When a certificate expires, in seconds of Unix time.
 pub(super) fn not_after(certificate: &[u8]) -> Option<u64> {
-    let (_, _, validity, _) = fields(certificate)?;
-    let (_, _, rest) = element(validity)?;
-    let (tag, text, _) = element(rest)?;
-    time(tag, std::str::from_utf8(text).ok()?)
+    validity(&Fields::read(certificate)?).map(|(_, end)| end)
+}
+
+/// When a certificate begins to be valid and when it expires, in seconds of Unix time. A time before 1970 is 0.
+pub(super) fn validity(fields: &Fields<'_>) -> Option<(u64, u64)> {
+    let (tag, begin, rest) = element(fields.validity)?;
+    let begin = time(tag, std::str::from_utf8(begin).ok()?).unwrap_or(0);
+    let (tag, end, _) = element(rest)?;
+    Some((begin, time(tag, std::str::from_utf8(end).ok()?)?))
+}
+
+/// The type of a certificate's key (RFC 3279 §2.3, RFC 5480, RFC 8410).
+pub(super) fn key_type(fields: &Fields<'_>) -> Option<KeyType> {
+    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1];
+    const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1];
+    const ED25519: &[u8] = &[0x2b, 0x65, 0x70];
+    let (_, algorithm, rest) = element(fields.key)?;
+    let (_, identifier, _) = element(algorithm)?;
+    let (_, bits, _) = element(rest)?;
+    Some(match identifier {
+        RSA => {
+            // A byte of the bit string, then a sequence with the modulus.
+            let (_, numbers, _) = element(bits.get(1..)?)?;
+            let (_, modulus, _) = element(numbers)?;
+            let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+            KeyType::Rsa(8 * (modulus.len() - zeros))
+        }
+        ECDSA | ED25519 => KeyType::Elliptic,
+        _ => KeyType::Other,
+    })
 }
 
 /// The subject of a certificate as text (RFC 4514), `CN=ann,O=Example`: the last part first. `None` if it is not well
 /// formed, or longer than [`TLS_SUBJECT_BYTES_MAX`].
 pub(super) fn subject(certificate: &[u8]) -> Option<String> {
-    let (_, _, _, mut names) = fields(certificate)?;
+    let mut names = Fields::read(certificate)?.subject;
     let mut parts = Vec::new();
     while !names.is_empty() {
         let (tag, mut set, rest) = element(names)?;
@@ -122,26 +170,27 @@ fn push_escaped(text: &mut String, value: &str) {
     }
 }
 
-/// Of a certificate: serial number and signature's algorithm, the issuer, the validity, and the subject.
-#[allow(clippy::type_complexity, reason = "four pieces of one structure")]
-fn fields(certificate: &[u8]) -> Option<(&[u8], &[u8], &[u8], &[u8])> {
-    let (_, certificate, _) = element(certificate)?;
-    let (tag, mut rest, _) = element(certificate)?;
-    if tag != SEQUENCE {
-        return None;
+impl<'c> Fields<'c> {
+    /// Takes a certificate apart (RFC 5280 §4.1).
+    pub(super) fn read(certificate: &'c [u8]) -> Option<Fields<'c>> {
+        let (_, certificate, _) = element(certificate)?;
+        let (tag, mut rest, _) = element(certificate)?;
+        if tag != SEQUENCE {
+            return None;
+        }
+        // The version has a tag of its own, and may be missing.
+        let (first, _, behind) = element(rest)?;
+        if first == 0xa0 {
+            rest = behind;
+        }
+        let mut next = || {
+            let (_, content, behind) = element(rest)?;
+            rest = behind;
+            Some(content)
+        };
+        let (_serial, _signature) = (next()?, next()?);
+        Some(Fields { issuer: next()?, validity: next()?, subject: next()?, key: next()? })
     }
-    // The version has a tag of its own, and may be missing.
-    let (first, _, behind) = element(rest)?;
-    if first == 0xa0 {
-        rest = behind;
-    }
-    let mut next = || {
-        let (_, content, behind) = element(rest)?;
-        rest = behind;
-        Some(content)
-    };
-    let (serial, _, issuer, validity, subject) = (next()?, next()?, next()?, next()?, next()?);
-    Some((serial, issuer, validity, subject))
 }
 
 /// The first element of DER: its tag, its content, and what comes behind it.
@@ -221,7 +270,7 @@ mod tests {
     fn certificate(parts: &[Vec<u8>]) -> Vec<u8> {
         let subject = der(SEQUENCE, &parts.concat());
         let fields = [der(0xa0, &[2, 1, 2]), der(2, &[1]), der(SEQUENCE, &[]), der(SEQUENCE, &[])].concat();
-        let inner = [fields, der(SEQUENCE, &[]), subject].concat();
+        let inner = [fields, der(SEQUENCE, &[]), subject, der(SEQUENCE, &[])].concat();
         der(SEQUENCE, &der(SEQUENCE, &inner))
     }
 

@@ -24,6 +24,8 @@ mod model;
 #[cfg(feature = "tls")]
 mod record;
 #[cfg(feature = "tls")]
+mod report;
+#[cfg(feature = "tls")]
 mod session;
 #[cfg(feature = "tls")]
 mod tickets;
@@ -36,6 +38,8 @@ pub use model::{
     Alert, CertificateFiles, CertificateInfo, ClientCertificates, Established, Failure, Received, Suite, TlsError,
     TlsSettings,
 };
+#[cfg(feature = "tls")]
+pub use report::{ChainLink, KeyType, read_links};
 #[cfg(feature = "tls")]
 pub use session::Session;
 #[cfg(not(feature = "tls"))]

@@ -17,6 +17,8 @@ pub struct TlsSettings {
     pub client_ca_file: PathBuf,
     /// Keys of session tickets, one a line: the first encrypts, all decrypt. Empty: random ones of this process.
     pub ticket_key_file: PathBuf,
+    /// Seconds for which browsers that have seen a page use TLS only (RFC 6797); 0: they are not told.
+    pub hsts_seconds: u64,
 }
 
 /// Whether clients show a certificate.
@@ -156,6 +158,7 @@ impl Default for TlsSettings {
             client_certificates: ClientCertificates::None,
             client_ca_file: PathBuf::new(),
             ticket_key_file: PathBuf::new(),
+            hsts_seconds: 31_536_000,
         }
     }
 }

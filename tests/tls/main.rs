@@ -68,6 +68,38 @@ fn curl_reads_the_page_over_https() {
     assert!((363..=365).contains(&((expiry - now) / 86_400)), "{expiry}");
 }
 
+/// The head of the page for a browser that knows the server by `host`.
+fn page_head(server: &Server, host: &str) -> String {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--head", "--request", "GET", "--header", &format!("Host: {host}")]);
+    command.arg("--cacert").arg(certificate()).arg(format!("https://localhost:{}/", server.data.port()));
+    Process::start("curl", command).succeed(PATIENCE).to_lowercase()
+}
+
+#[test]
+fn pages_ask_browsers_for_tls_where_there_is_nothing_else() {
+    let tls = fs::read_to_string(certificate().with_file_name("tls.toml")).expect("made with the certificate");
+    let start = |name: &str, listener: &str, line: &str| {
+        let config = target_dir("tls").join(format!("{name}-{}.toml", std::process::id()));
+        let origins = "[server]\nallowed_origins = [\"https://pages.test\"]\n";
+        fs::write(&config, format!("{tls}{line}{listener}{origins}")).expect("the target directory can be written to");
+        Server::start_with_config(&config, &[])
+    };
+    let field = "strict-transport-security: max-age=";
+    let alone = start("alone", "", "");
+    assert!(page_head(&alone, "pages.test").contains(&format!("{field}31536000\n")));
+    assert!(!page_head(&alone, "localhost").contains(field), "its ports belong to many programs");
+    for name in ["x-content-type-options: nosniff", "referrer-policy: no-referrer", "content-security-policy: "] {
+        assert!(page_head(&alone, "localhost").contains(name), "{name}");
+    }
+    let loopback = start("loopback", "[[listener]]\naddress = \"127.0.0.1:0\"\n", "hsts_seconds = 60\n");
+    assert!(page_head(&loopback, "pages.test").contains(&format!("{field}60\n")));
+    let off = start("off", "", "hsts_seconds = 0\n");
+    assert!(!page_head(&off, "pages.test").contains(field));
+    let beside = start("beside", "[[listener]]\naddress = \"0.0.0.0:0\"\n", "");
+    assert!(!page_head(&beside, "pages.test").contains(field), "browsers could not use the plain port any more");
+}
+
 #[test]
 fn plain_http_on_a_tls_port_is_told_the_remedy() {
     let server = Server::start_secure(&[]);

@@ -37,6 +37,19 @@ impl Target {
     }
 }
 
+/// Tokens and certificates are valid by the clock. systemd-timesyncd and chrony leave a file while it is synchronised.
+fn clock(host: &Host, _: &Target) -> Finding {
+    let name = "clock";
+    let signs = ["run/systemd/timesync/synchronized", "run/chrony/chronyd.pid", "run/ntpd.pid", "run/chronyd.pid"];
+    match signs.iter().find(|path| host.has(path)) {
+        Some(path) => Finding::good(name, format_args!("synchronised: /{path} is there")),
+        None => {
+            let needed = "a clock that is synchronised: tokens and certificates are valid by it";
+            Finding::new(name, Verdict::Unknown, "nothing here synchronises it", needed, "timedatectl")
+        }
+    }
+}
+
 /// Looks at everything.
 pub(super) fn examine(host: &Host, target: &Target) -> Vec<Finding> {
     let checks = [
@@ -54,6 +67,7 @@ pub(super) fn examine(host: &Host, target: &Target) -> Vec<Finding> {
         conntrack,
         huge_pages,
         receive_queues,
+        clock,
     ];
     checks.iter().map(|check| check(host, target)).collect()
 }
@@ -321,6 +335,7 @@ mod tests {
             file("sys/class/net/eth0/device/vendor", "0x1af4\n"),
             file("sys/class/net/eth0/queues/rx-0/rps_cpus", "0\n"),
             file("sys/class/net/eth0/queues/rx-1/rps_cpus", "0\n"),
+            file("run/systemd/timesync/synchronized", ""),
         ]
     }
 

@@ -3,21 +3,26 @@
 //! One line for each thing looked at: what is, what is needed, and the command that gets there. It changes nothing.
 //! `tuning/` in the repository holds the same values as files, each with its reason.
 
+mod certificates;
 mod checks;
 mod finding;
 mod host;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 use clap::Args;
 
 use self::checks::Target;
 use self::finding::{Finding, Verdict};
 use self::host::Host;
+use super::bad_input;
+use crate::config;
 use crate::limits::SHARDS_MAX;
 use crate::ring::{Uring, UringConfig};
 
-/// Checks whether this host is set up for many connections, and says what to change.
+/// Checks whether this host is set up for many connections, and its clock and certificates, and says what to change.
 ///
 /// The exit code is 1 where something must be changed.
 #[derive(Args, Debug)]
@@ -29,6 +34,9 @@ pub(super) struct DoctorArguments {
     /// How many shards serve them; 0: one for each CPU [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(..=i64::from(SHARDS_MAX)))]
     shards: Option<u16>,
+    /// A configuration file, whose certificates are checked, too
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
@@ -38,6 +46,12 @@ pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
     let target = Target { connections: u64::from(arguments.connections), shards, cpus };
     let mut findings = checks::examine(&host, &target);
     findings.insert(1, try_ring());
+    if let Some(file) = &arguments.config {
+        match config::load(file) {
+            Ok(settings) => findings.extend(certificates::examine(&settings.tls, now_s())),
+            Err(error) => return bad_input(&error.to_string()),
+        }
+    }
     println!("{} connections on {} shards:", target.connections, target.shards);
     findings.iter().for_each(|finding| println!("{finding}"));
     match findings.iter().filter(|finding| finding.verdict == Verdict::Required).count() {
@@ -47,6 +61,10 @@ pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn now_s() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
 }
 
 /// Whether this process may have a ring.

@@ -12,7 +12,7 @@ mod text;
 use std::fmt;
 
 use hyper::{HeaderMap, StatusCode};
-use parts::{Application, Certificates, ControlPort};
+use parts::{Application, Certificates, ControlPort, TokenKeys};
 use process::Process;
 pub(super) use process::{MemoryInUse, cpu_time};
 use prometheus_client::collector::Collector;
@@ -45,6 +45,7 @@ pub(super) async fn get(state: &State, headers: &HeaderMap) -> Answer {
         Box::new(Shards { status: state.status.clone(), namespaces }),
         Box::new(control),
         Box::new(Certificates(certificates)),
+        Box::new(TokenKeys(state.tokens.clone())),
         Box::new(backend),
         Box::new(Process::measure(state.memory_before, state.started).await),
         #[cfg(feature = "cluster")]

@@ -11,7 +11,7 @@ use crate::backend::{BackendCounts, BackendOutcome, EventCounts};
 use crate::control::places::{Ended, PlaceCounts};
 use crate::control::reload::ReloadCounts;
 use crate::control::stream::StreamCounts;
-use crate::gateway::centrifuge::CallKind;
+use crate::gateway::centrifuge::{CallKind, FetchOutcome, TokenVerifier};
 use crate::server::metrics::HistogramSnapshot;
 use crate::tls::CertificateInfo;
 
@@ -98,6 +98,36 @@ impl Collector for Certificates {
         for info in &self.0 {
             let file = info.cert_file.display().to_string();
             family.encode_family(&[("cert_file", file.as_str())])?.encode_gauge(&info.not_after)?;
+        }
+        Ok(())
+    }
+}
+
+/// The keys of tokens that are fetched from a URL.
+#[derive(Debug)]
+pub(super) struct TokenKeys(pub(super) TokenVerifier);
+
+impl Collector for TokenKeys {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        if self.0.jwks_url().is_none() {
+            return Ok(());
+        }
+        let fetched = self.0.fetched();
+        let (name, help) = ("ringfeed_jwks_fetches", "Fetches of the keys of tokens, by outcome");
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for outcome in FetchOutcome::ALL {
+            encode_counter(&mut family.encode_family(&[("outcome", outcome.label())])?, fetched.outcome(outcome))?;
+        }
+        let rows = [
+            ("ringfeed_jwks_keys", "Keys of tokens that have been fetched", fetched.len() as u64),
+            (
+                "ringfeed_jwks_fetched_timestamp_seconds",
+                "When the keys of tokens were fetched, since the Unix epoch; 0: never",
+                fetched.fetched_s(),
+            ),
+        ];
+        for (name, help, value) in rows {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&value)?;
         }
         Ok(())
     }

@@ -42,6 +42,7 @@ pub(super) fn check_subscribe(
     let claims = config.tokens.subscription(request.token, now_s).map_err(|error| match error {
         TokenError::Invalid | TokenError::Unsupported(_) => ClientError::PermissionDenied,
         TokenError::Expired => ClientError::TokenExpired,
+        TokenError::KeyAwaited => ClientError::Internal,
     })?;
     if is_for(&claims, session, request.channel) { Ok(Some(claims)) } else { Err(ClientError::PermissionDenied) }
 }

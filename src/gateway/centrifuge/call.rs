@@ -464,6 +464,7 @@ fn unusable(error: TokenError) -> Failure {
     Failure::Disconnect(match error {
         TokenError::Unsupported(why) => Disconnect::UnsupportedToken(why),
         TokenError::Invalid | TokenError::Expired => Disconnect::InvalidToken,
+        TokenError::KeyAwaited => return ClientError::Internal.into(),
     })
 }
 

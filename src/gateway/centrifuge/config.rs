@@ -73,6 +73,9 @@ pub struct TokenKeys {
     pub ecdsa_public_key: Option<String>,
     /// A JWKS (RFC 7517); a token selects its key by `kid`.
     pub jwks: Option<String>,
+    /// Where further such keys come from: see [`TokenVerifier::fetched`]. And the milliseconds after which they are
+    /// fetched again.
+    pub jwks_url: Option<(String, u64)>,
     /// The required `aud` of tokens, if any.
     pub audience: Option<String>,
     /// The required `iss` of tokens, if any.
@@ -105,6 +108,7 @@ impl fmt::Debug for TokenKeys {
             .field("rsa_public_key", &self.rsa_public_key.is_some())
             .field("ecdsa_public_key", &self.ecdsa_public_key.is_some())
             .field("jwks", &self.jwks.is_some())
+            .field("jwks_url", &self.jwks_url)
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .finish()

@@ -25,6 +25,7 @@ mod call;
 mod clients;
 mod config;
 mod emulation;
+mod fetched;
 mod handler;
 mod json;
 mod normalize;
@@ -47,6 +48,7 @@ pub use backend::{
 };
 pub use config::{CentrifugeConfig, TokenKeys};
 pub use emulation::{Emulation, Sessions};
+pub use fetched::{FetchOutcome, FetchedKeys};
 pub use handler::Centrifuge;
 pub use json::{JsonReader, encode_reply_json};
 pub use protobuf::{encode_reply_protobuf, read_protobuf};

@@ -18,15 +18,18 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::config::TokenKeys;
+use super::fetched::{FetchedKeys, NamedKeys};
 use super::signature::{KeyKind, is_signed, public_key, sign_claims};
 use crate::gateway::refused::{self, TokenCause};
 use crate::gateway::{ReaderClaims, Refusal, VerifyReader};
+use crate::limits::JWKS_KEYS_MAX;
 use crate::log;
 
 /// Verifies tokens. Clones share the keys, which can be replaced.
 #[derive(Clone, Debug, Default)]
 pub struct TokenVerifier {
     keys: Arc<RwLock<Arc<Keys>>>,
+    fetched: Arc<FetchedKeys>,
     operator: Arc<OperatorKey>,
 }
 
@@ -47,7 +50,9 @@ struct Keys {
     /// At most one for each family of algorithms.
     by_family: Vec<DecodingKey>,
     /// Named keys, from a JWKS file.
-    by_name: Vec<(String, DecodingKey)>,
+    by_name: NamedKeys,
+    /// Where further named keys come from, and the milliseconds after which they are fetched again.
+    jwks_url: Option<(String, u64)>,
     /// The HMAC secret, which also signs.
     secret: Option<Secret>,
     audience: Option<String>,
@@ -75,6 +80,8 @@ pub enum TokenError {
     Expired,
     /// The signature is valid, but a claim is not supported. The text names the claim and the remedy.
     Unsupported(&'static str),
+    /// It names a key that is not there yet: keys are being fetched. Try again in a second.
+    KeyAwaited,
 }
 
 /// The claims of a connection token.
@@ -165,20 +172,33 @@ impl TokenVerifier {
         let by_name = keys.jwks.as_deref().map(named_keys).transpose()?.unwrap_or_default();
         let (audience, issuer) = (keys.audience.clone(), keys.issuer.clone());
         let secret = keys.hmac_secret.as_ref().map(|secret| Secret(secret.as_bytes().into()));
-        let keys = Keys { by_family, by_name, secret, audience, issuer };
-        Ok(TokenVerifier { keys: Arc::new(RwLock::new(Arc::new(keys))), operator: Arc::default() })
+        let keys = Keys { by_family, by_name, jwks_url: keys.jwks_url.clone(), secret, audience, issuer };
+        Ok(TokenVerifier { keys: Arc::new(RwLock::new(Arc::new(keys))), ..TokenVerifier::default() })
     }
 
-    /// Whether there is a key; without one every token is invalid.
+    /// Whether there is a key, or a URL that keys come from; without one every token is invalid.
     pub fn has_keys(&self) -> bool {
         let keys = self.keys();
-        !(keys.by_family.is_empty() && keys.by_name.is_empty())
+        !(keys.by_family.is_empty() && keys.by_name.is_empty() && keys.jwks_url.is_none())
     }
 
-    /// Replaces the keys, audience and issuer by those of another verifier, for all clones.
+    /// Replaces the keys, audience and issuer by those of another verifier, for all clones. Keys that have been fetched
+    /// stay.
     pub fn replace(&self, other: &TokenVerifier) {
         let keys = other.keys();
         *self.keys.write().expect("nobody panics with the lock") = keys;
+        // The URL may be another one.
+        self.fetched.want();
+    }
+
+    /// The keys that have been fetched, for the task that fetches them.
+    pub fn fetched(&self) -> &FetchedKeys {
+        &self.fetched
+    }
+
+    /// Where keys come from, and the milliseconds after which they are fetched again.
+    pub fn jwks_url(&self) -> Option<(String, u64)> {
+        self.keys().jwks_url.clone()
     }
 
     fn keys(&self) -> Arc<Keys> {
@@ -290,9 +310,9 @@ impl TokenVerifier {
     fn claims(&self, token: &str, now_s: u64) -> Result<Claims, Rejection> {
         let malformed = || Rejection::invalid(TokenCause::Malformed, "it is malformed");
         let header = decode_header(token).map_err(|_| malformed())?;
-        let no_key = Rejection::invalid(TokenCause::NoKey, "no key is configured for its algorithm or kid");
         let keys = self.keys();
-        let key = keys.find(&header).ok_or(no_key)?;
+        let fetched = keys.jwks_url.as_ref().map(|_| self.fetched.keys()).unwrap_or_default();
+        let key = keys.find(&header, &fetched).ok_or_else(|| self.no_key(&keys, &header))?;
         if !is_signed(token, header.alg, key) {
             return Err(Rejection::invalid(TokenCause::Signature, "its signature is wrong"));
         }
@@ -309,6 +329,15 @@ impl TokenVerifier {
             Some(expires_s) if expires_s <= now_s => Err(TokenError::Expired.into()),
             _ => Ok(claims),
         }
+    }
+
+    /// There is no key for this token. One that it names may be among those that are fetched next.
+    fn no_key(&self, keys: &Keys, header: &Header) -> Rejection {
+        let may_come = keys.jwks_url.is_some() && header.kid.is_some() && header.alg.family() != AlgorithmFamily::Hmac;
+        if may_come && self.fetched.want() {
+            return TokenError::KeyAwaited.into();
+        }
+        Rejection::invalid(TokenCause::NoKey, "no key is configured for its algorithm or kid")
     }
 }
 
@@ -362,6 +391,9 @@ impl VerifyReader for TokenVerifier {
                 TokenError::Invalid => "invalid token",
                 TokenError::Expired => "the token has expired: request a new one",
                 TokenError::Unsupported(text) => text,
+                TokenError::KeyAwaited => {
+                    return Refusal::new(503, "the key of this token is being fetched: try again");
+                }
             };
             Refusal::new(401, text)
         })
@@ -387,6 +419,7 @@ impl From<TokenError> for Rejection {
             TokenError::Invalid => (TokenCause::Malformed, "a claim is malformed"),
             TokenError::Expired => (TokenCause::Expired, "it has expired"),
             TokenError::Unsupported(reason) => (TokenCause::Unsupported, reason),
+            TokenError::KeyAwaited => (TokenCause::NoKey, "its key is unknown, and the keys are being fetched again"),
         };
         Rejection { error, cause, reason }
     }
@@ -403,8 +436,9 @@ fn logged(rejection: Rejection) -> TokenError {
 
 impl Keys {
     /// The key that the token's header names, if it is configured.
-    fn find(&self, header: &Header) -> Option<&DecodingKey> {
-        let named = header.kid.as_ref().and_then(|kid| self.by_name.iter().find(|(name, _)| name == kid));
+    fn find<'k>(&'k self, header: &Header, fetched: &'k NamedKeys) -> Option<&'k DecodingKey> {
+        let mut all = self.by_name.iter().chain(fetched);
+        let named = header.kid.as_ref().and_then(|kid| all.find(|(name, _)| name == kid));
         let key = named.map(|(_, key)| key);
         let is_usable = |key: &&DecodingKey| key.family() == header.alg.family();
         key.or_else(|| self.by_family.iter().find(is_usable)).filter(is_usable)
@@ -421,16 +455,22 @@ impl Keys {
     }
 }
 
-/// The named signature keys of a JWKS file. Skips keys of unknown kinds (RFC 7517 §5).
-fn named_keys(jwks: &str) -> Result<Vec<(String, DecodingKey)>, TokenKeyError> {
-    let set: JwkSet = serde_json::from_str(jwks).map_err(|error| TokenKeyError(format!("not a JWKS file: {error}")))?;
+/// The named signature keys of a JWKS. Skips keys of unknown kinds (RFC 7517 §5).
+///
+/// # Errors
+/// [`TokenKeyError`]
+pub(super) fn named_keys(jwks: &str) -> Result<NamedKeys, TokenKeyError> {
+    let set: JwkSet = serde_json::from_str(jwks).map_err(|error| TokenKeyError(format!("not a JWKS: {error}")))?;
+    if set.keys.len() > JWKS_KEYS_MAX {
+        return Err(TokenKeyError(format!("the JWKS has more than {JWKS_KEYS_MAX} keys")));
+    }
     let named = set.keys.iter().filter_map(|key| {
         let name = key.common.key_id.clone()?;
         DecodingKey::from_jwk(key).ok().map(|key| (name, key))
     });
     let named: Vec<_> = named.filter(|(_, key)| key.family() != AlgorithmFamily::Hmac).collect();
     if named.is_empty() {
-        return Err(TokenKeyError("the JWKS file has no RSA, EC or OKP key with a kid".to_owned()));
+        return Err(TokenKeyError("the JWKS has no RSA, EC or OKP key with a kid".to_owned()));
     }
     Ok(named)
 }
@@ -736,8 +776,8 @@ mod tests {
             (TokenKeys { rsa_public_key: some("x"), ..TokenKeys::default() }, "the RSA key is not"),
             (TokenKeys { rsa_public_key: some(EC), ..TokenKeys::default() }, "the RSA key is not"),
             (TokenKeys { ecdsa_public_key: some(RSA), ..TokenKeys::default() }, "the ECDSA key is not"),
-            (TokenKeys { jwks: some("{}"), ..TokenKeys::default() }, "not a JWKS file"),
-            (TokenKeys { jwks: some(r#"{"keys":[]}"#), ..TokenKeys::default() }, "the JWKS file has no"),
+            (TokenKeys { jwks: some("{}"), ..TokenKeys::default() }, "not a JWKS"),
+            (TokenKeys { jwks: some(r#"{"keys":[]}"#), ..TokenKeys::default() }, "the JWKS has no"),
         ];
         for (keys, reason) in rows {
             let error = TokenVerifier::new(&keys).unwrap_err().to_string();
