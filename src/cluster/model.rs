@@ -430,7 +430,7 @@ impl World {
             2 => {
                 let frozen_ms = self.now_ms + self.rng.below(if self.is_wild { 30_000 } else { 4000 });
                 if let Some(machine) = &mut self.machines[index] {
-                    machine.frozen_ms = frozen_ms;
+                    machine.frozen_ms = machine.frozen_ms.max(frozen_ms);
                 }
             }
             // Somebody must be left who knows the positions.
