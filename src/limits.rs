@@ -145,8 +145,11 @@ pub const DURATION_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// Bytes of a topic's name.
 pub const TOPIC_NAME_BYTES_MAX: usize = 255;
 
-/// Topics that one connection may subscribe to.
-pub const CONN_TOPICS_MAX: usize = 128;
+/// Topics that one connection may subscribe to, unless the server is configured otherwise.
+pub const CONN_TOPICS: usize = 128;
+
+/// The most that a server may be configured for: some operations look through a connection's list.
+pub const CONN_TOPICS_MAX: usize = 4096;
 
 /// Commands that the handlers of one connection may give before its further messages wait for the next turn: what the
 /// shard must do for one connection in a turn is bounded.

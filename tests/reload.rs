@@ -137,6 +137,9 @@ fn bounds_on_clients_change() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 408 ")
     });
+    assert_eq!(reloaded.status("/feed/a,b", ""), 101);
+    reloaded.apply("[server]\nsubscriptions_per_connection_max = 1\n");
+    reloaded.await_both("topics are too many", || reloaded.status("/feed/a,b", "") == 400);
     assert_eq!(echo(&mut neighbour, 5), Some(FIN | TEXT), "nobody was disconnected");
     reloaded.apply("[server]\nhandshakes_per_second = 1\n");
     let start = Instant::now();

@@ -21,7 +21,7 @@ use crate::gateway::sockjs::Sessions;
 use crate::gateway::stomp::{STOMP, Stomp};
 use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Readers, SockJs, Sse};
 use crate::limits::{
-    CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
+    CONN_TOPICS_MAX, CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
     RELOAD_PATIENCE_MS, SHARDS_MAX,
 };
 use crate::relay::RelaySocket;
@@ -76,6 +76,9 @@ pub(super) struct ServeArguments {
     /// Connections from one IPv4 address, or one IPv6 network of 64 bits, at most; 0: as many as come [default: 0]
     #[arg(long, value_name = "N")]
     connections_per_address_max: Option<u32>,
+    /// Topics that one connection may subscribe to, at most [default: 128]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..=CONN_TOPICS_MAX as i64))]
+    subscriptions_per_connection_max: Option<u16>,
     /// Bytes of one message from a client at most [default: 16777216]
     #[arg(long, value_name = "BYTES", value_parser = value_parser!(u32).range(125..))]
     message_bytes_max: Option<u32>,
@@ -203,6 +206,8 @@ impl ServeArguments {
         set(&mut server.max_connections, self.max_connections.map(|count| count as usize));
         set(&mut server.handshakes_per_second, self.handshakes_per_second);
         set(&mut server.connections_per_address_max, self.connections_per_address_max);
+        let subscriptions_max = self.subscriptions_per_connection_max.map(usize::from);
+        set(&mut server.subscriptions_per_connection_max, subscriptions_max);
         set(&mut server.message_bytes_max, self.message_bytes_max);
         set(&mut server.handshake_timeout_ms, self.handshake_timeout_ms);
         set(&mut server.messages_per_second_max, self.messages_per_second_max);
@@ -557,7 +562,7 @@ mod tests {
 
     #[test]
     fn each_flag_changes_its_setting_and_no_other() {
-        let rows: [Row<'_>; 27] = [
+        let rows: [Row<'_>; 28] = [
             (&["--log-level", "debug"], |settings| settings.server.log_level = LogLevel::Debug),
             (&["--log-format", "json"], |settings| settings.server.log_format = LogFormat::Json),
             (&["--listen", "[::1]:1", "--listen", "unix:a"], |settings| {
@@ -572,6 +577,9 @@ mod tests {
             (&["--max-connections", "3"], |settings| settings.server.max_connections = 3),
             (&["--handshakes-per-second", "3"], |settings| settings.server.handshakes_per_second = 3),
             (&["--connections-per-address-max", "3"], |settings| settings.server.connections_per_address_max = 3),
+            (&["--subscriptions-per-connection-max", "3"], |settings| {
+                settings.server.subscriptions_per_connection_max = 3;
+            }),
             (&["--message-bytes-max", "130"], |settings| settings.server.message_bytes_max = 130),
             (&["--deflate", "on"], |settings| settings.deflate.enabled = true),
             (&["--deflate", "on", "--deflate", "off"], |_| {}),
@@ -621,6 +629,6 @@ mod tests {
             assert_eq!(default, value.to_string().trim_matches('"'), "{name}");
             told += 1;
         }
-        assert_eq!(told, 19);
+        assert_eq!(told, 20);
     }
 }

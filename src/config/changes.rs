@@ -18,6 +18,7 @@ const LIVE: [(&str, &[&str]); 4] = [
             "forwarded_header",
             "handshakes_per_second",
             "handshake_timeout_ms",
+            "subscriptions_per_connection_max",
             "message_bytes_max",
             "messages_per_second_max",
             "bytes_per_second_max",

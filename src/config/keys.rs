@@ -3,8 +3,8 @@
 use std::fmt;
 
 use crate::limits::{
-    BACKEND_TIMEOUT_MS_MAX, CLUSTER_BUCKETS_MAX, COALESCE_MS_MAX, DURATION_MS_MAX, HANDSHAKES_PER_SECOND_MAX,
-    PUBLISH_BYTES_MAX, RECV_BUFFER_BYTES, SHARDS_MAX,
+    BACKEND_TIMEOUT_MS_MAX, CLUSTER_BUCKETS_MAX, COALESCE_MS_MAX, CONN_TOPICS_MAX, DURATION_MS_MAX,
+    HANDSHAKES_PER_SECOND_MAX, PUBLISH_BYTES_MAX, RECV_BUFFER_BYTES, SHARDS_MAX,
 };
 use crate::topics::Event;
 
@@ -191,6 +191,11 @@ const SERVER: &[Key] = &[
         name: "connections_per_address_max",
         takes: ValueKind::Whole(0, COUNT),
         about: "Connections from one IPv4 address, or one IPv6 network of 64 bits. 0: as many as come.",
+    },
+    Key {
+        name: "subscriptions_per_connection_max",
+        takes: ValueKind::Whole(1, CONN_TOPICS_MAX as i64),
+        about: "Topics that one connection may subscribe to.",
     },
     Key {
         name: "message_bytes_max",

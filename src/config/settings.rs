@@ -74,6 +74,8 @@ pub struct ServerSettings {
     pub handshakes_per_second: u64,
     /// As [`ServerConfig::connections_per_address_max`].
     pub connections_per_address_max: u32,
+    /// As [`ServerConfig::subscriptions_per_connection_max`].
+    pub subscriptions_per_connection_max: usize,
     /// As [`ServerConfig::message_bytes_max`].
     pub message_bytes_max: u32,
     /// As [`RateConfig::messages_per_second`].
@@ -230,6 +232,7 @@ impl Default for ServerSettings {
             max_connections: server.connections_max,
             handshakes_per_second: server.handshakes_per_second,
             connections_per_address_max: server.connections_per_address_max,
+            subscriptions_per_connection_max: server.subscriptions_per_connection_max,
             message_bytes_max: server.message_bytes_max,
             messages_per_second_max: server.rate.messages_per_second,
             bytes_per_second_max: server.rate.bytes_per_second,
@@ -303,6 +306,7 @@ impl Settings {
             connections_max: server.max_connections,
             handshakes_per_second: server.handshakes_per_second,
             connections_per_address_max: server.connections_per_address_max,
+            subscriptions_per_connection_max: server.subscriptions_per_connection_max,
             trusted_proxies: TrustedProxies::new(proxies.collect()),
             forwarded_header: server.forwarded_header,
             allowed_origins: match server.control.resolved() {

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use super::handle::{Handle, Link, Origin};
 use super::sockjs;
 use crate::buf::ConnId;
-use crate::limits::CONN_TOPICS_MAX;
 use crate::proto::{CloseCode, Framing, Message, MessageKind, PeerDeflater, encode_close, encode_message};
 use crate::topics::{CatchUp, ClientInfo, Draft, LabelledEncoding, Query, TopicName};
 
@@ -67,9 +66,13 @@ pub struct Subscribe {
     pub request_id: Option<u32>,
 }
 
-/// The connection already has [`CONN_TOPICS_MAX`] subscriptions.
+/// The connection already has as many subscriptions as a connection of this server may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooManySubscriptions;
+pub struct TooManySubscriptions {
+    /// That many; see
+    /// [`subscriptions_per_connection_max`](crate::server::ServerConfig::subscriptions_per_connection_max).
+    pub max: usize,
+}
 
 /// The shard's clock at the beginning of the turn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -108,6 +111,7 @@ pub struct Context<'a> {
     wire: Wire<'a>,
     commands: &'a mut Vec<Command>,
     subscriptions: usize,
+    subscriptions_max: usize,
     is_delivery_resumed: bool,
     is_closed: bool,
     /// Messages are carried in frames of SockJS.
@@ -168,6 +172,8 @@ pub(crate) struct ContextParts<'a> {
     pub(crate) commands: &'a mut Vec<Command>,
     /// Number of the connection's subscriptions.
     pub(crate) subscriptions: usize,
+    /// How many it may have.
+    pub(crate) subscriptions_max: usize,
     /// The shard, for handles.
     pub(crate) origin: &'a Origin,
     /// What the connection's handles share, once there is one.
@@ -187,7 +193,7 @@ impl fmt::Debug for Wire<'_> {
 impl<'a> Context<'a> {
     /// A context for one call.
     pub(crate) fn new(parts: ContextParts<'a>) -> Context<'a> {
-        let ContextParts { id, clock, out, wire, commands, subscriptions, origin, link } = parts;
+        let ContextParts { id, clock, out, wire, commands, subscriptions, subscriptions_max, origin, link } = parts;
         Context {
             id,
             clock,
@@ -195,6 +201,7 @@ impl<'a> Context<'a> {
             wire,
             commands,
             subscriptions,
+            subscriptions_max,
             is_delivery_resumed: false,
             is_closed: false,
             is_carried: false,
@@ -307,7 +314,7 @@ impl<'a> Context<'a> {
     /// without `request_id`.
     ///
     /// # Errors
-    /// [`TooManySubscriptions`]: the connection has [`CONN_TOPICS_MAX`].
+    /// [`TooManySubscriptions`]: the connection has [as many as it may](Self::subscriptions_max).
     pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
         let subscribe = Subscribe {
             topic,
@@ -325,11 +332,12 @@ impl<'a> Context<'a> {
     /// [`Answer::NotSubscribed`](crate::topics::Answer::NotSubscribed).
     ///
     /// # Errors
-    /// [`TooManySubscriptions`]: the connection has [`CONN_TOPICS_MAX`].
+    /// [`TooManySubscriptions`]: the connection has [as many as it may](Self::subscriptions_max).
     pub fn subscribe_with(&mut self, mut subscribe: Subscribe) -> Result<(), TooManySubscriptions> {
         subscribe.encoding = self.carry_encoding(subscribe.encoding);
-        if self.subscriptions == CONN_TOPICS_MAX {
-            return Err(TooManySubscriptions);
+        // A reload may have lowered the bound.
+        if self.subscriptions >= self.subscriptions_max {
+            return Err(TooManySubscriptions { max: self.subscriptions_max });
         }
         self.subscriptions += 1;
         self.commands.push(Command::Subscribe(subscribe));
@@ -434,5 +442,10 @@ impl<'a> Context<'a> {
     /// Number of the connection's subscriptions, including those requested in this call.
     pub fn subscriptions(&self) -> usize {
         self.subscriptions
+    }
+
+    /// How many subscriptions the connection may have.
+    pub fn subscriptions_max(&self) -> usize {
+        self.subscriptions_max
     }
 }

@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use super::TooManySubscriptions;
 use crate::conn::Heartbeat;
-use crate::limits::CONN_TOPICS_MAX;
 use crate::topics::{Encoding, NameError};
 
 /// Accepts a WebSocket, with the state of the connection. The default selects no subprotocol, the server's message
@@ -166,8 +165,8 @@ impl Refusal {
 }
 
 impl From<TooManySubscriptions> for Refusal {
-    fn from(_: TooManySubscriptions) -> Refusal {
-        Refusal::new(400, format!("at most {CONN_TOPICS_MAX} topics on one connection: open another for the rest"))
+    fn from(TooManySubscriptions { max }: TooManySubscriptions) -> Refusal {
+        Refusal::new(400, format!("at most {max} topics on one connection: open another for the rest"))
     }
 }
 

@@ -14,7 +14,7 @@ use super::parameters::{check_parameters, parameter};
 use super::{Accept, Context, Get, Handler, Readers, Refusal, Request, Response, Stream, Subscribe};
 use crate::buf::ConnId;
 use crate::conn::CloseCause;
-use crate::limits::{CONN_TOPICS_MAX, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
+use crate::limits::{CONN_TOPICS, SSE_RETRY_MS, SSE_RETRY_SPREAD_MS};
 use crate::proto::{CloseCode, Message};
 use crate::topics::{
     Answer, Body, CatchUp, Encoding, Epoch, Namespaces, Position, Push, Recovery, StatePage, TopicName,
@@ -43,6 +43,11 @@ impl Handler for Sse {
         if has_repeated(&topics) {
             return Err(Refusal::new(400, "duplicate topic"));
         }
+        // Each event has the positions of all topics.
+        if topics.len() > CONN_TOPICS {
+            let too_many = format!("at most {CONN_TOPICS} topics in one stream: open another for the rest");
+            return Err(Refusal::new(400, too_many));
+        }
         // An id of other topics holds no position in these: the events since then are lost.
         let never = CatchUp::Since { epoch: Some(Epoch::NEVER), offset: 0 };
         let catch_up = match last_event_id(request) {
@@ -59,8 +64,7 @@ impl Handler for Sse {
         let is_one = topics.len() == 1;
         for (request_id, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
             let subscribe = subscription(topic, catch_up, request_id as u32);
-            let too_many = || format!("at most {CONN_TOPICS_MAX} topics in one stream: open another for the rest");
-            conn.subscribe_with(subscribe).map_err(|_| Refusal::new(400, too_many()))?;
+            conn.subscribe_with(subscribe)?;
         }
         if !is_one {
             self.several.insert(conn.id(), start);

@@ -133,6 +133,7 @@ impl<R: Ring> Shard<'_, R> {
             wire: Wire::WebSocket(None),
             commands: &mut commands,
             subscriptions: 0,
+            subscriptions_max: 0,
             origin: &self.origin,
             link,
         });

@@ -26,6 +26,9 @@ pub struct ServerConfig {
     pub handshakes_per_second: u64,
     /// Maximum number of connections from one IPv4 address or one IPv6 /64 network; 0 is no limit.
     pub connections_per_address_max: u32,
+    /// Maximum number of topics that a connection may subscribe to, at most
+    /// [`CONN_TOPICS_MAX`](limits::CONN_TOPICS_MAX).
+    pub subscriptions_per_connection_max: usize,
     /// Proxies that the server believes about a client's address.
     pub trusted_proxies: TrustedProxies,
     /// The header field in which they state it, unless they speak the PROXY protocol.
@@ -127,6 +130,7 @@ impl Default for ServerConfig {
             connections_max: 0,
             handshakes_per_second: 0,
             connections_per_address_max: 0,
+            subscriptions_per_connection_max: limits::CONN_TOPICS,
             trusted_proxies: TrustedProxies::default(),
             forwarded_header: ForwardedHeader::default(),
             allowed_origins: Origins::default(),

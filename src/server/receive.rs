@@ -19,7 +19,7 @@ use crate::gateway::{
     Accept, Clock, Command, Context, ContextParts, Get, Input, Link, Origin, Origins, Outcome, Page, PageRefused,
     Protocol, Refusal, Request, Response, Routes, Stream, Wire,
 };
-use crate::limits::{CONN_TOPICS_MAX, INPUT_COMMANDS_MAX, REPLIES_BYTES};
+use crate::limits::{INPUT_COMMANDS_MAX, REPLIES_BYTES};
 use crate::proto::{
     CloseCode, DeflateContext, DeflateParams, Deflater, HandshakeError, Inflater, Message, RequestHead, Role, Upgrade,
     decode_request_head, encode_accept, encode_close, encode_refusal, encode_response, encode_stream_head,
@@ -67,6 +67,7 @@ pub(super) struct InputContext<'a> {
     /// Another connection may keep compression contexts.
     may_take_over: bool,
     message_bytes_max: u32,
+    subscriptions_max: usize,
     /// Requests rejected because of their `Origin`.
     origins_refused: u64,
     /// Requests that a handler rejected for want of a right.
@@ -194,6 +195,7 @@ impl<R: Ring> Shard<'_, R> {
             is_deflate_on: self.config.deflate.is_some(),
             may_take_over: (self.metrics.deflate_contexts.get() as usize) < context_takeover,
             message_bytes_max: self.config.message_bytes_max,
+            subscriptions_max: self.config.subscriptions_per_connection_max,
             origins_refused: 0,
             unauthorized: 0,
             rate: self.config.rate,
@@ -317,6 +319,7 @@ impl InputContext<'_> {
             wire: wire(conn.transport, conn.deflate_window, self.listener, self.deflater, sent),
             commands: self.commands,
             subscriptions: subscriptions.len(),
+            subscriptions_max: self.subscriptions_max,
             origin: self.origin,
             link,
         });
@@ -348,7 +351,7 @@ impl InputContext<'_> {
             return false;
         }
         let is_behind = self.slot.is_flooded() || self.out.len() - self.out_start > REPLIES_BYTES;
-        let is_full = subscriptions >= CONN_TOPICS_MAX && !self.commands.is_empty();
+        let is_full = subscriptions >= self.subscriptions_max && !self.commands.is_empty();
         let has_much_to_do = is_full || self.commands.len() >= INPUT_COMMANDS_MAX;
         if (is_behind || has_much_to_do) && self.slot.input() == Input::Open {
             self.slot.set_input(Input::Ready);
@@ -406,6 +409,7 @@ impl InputContext<'_> {
             wire: Wire::Framed(&*protocol.framing),
             commands: self.commands,
             subscriptions: 0,
+            subscriptions_max: self.subscriptions_max,
             origin: self.origin,
             link: None,
         });
@@ -504,6 +508,7 @@ impl InputContext<'_> {
             })),
             commands: self.commands,
             subscriptions: 0,
+            subscriptions_max: self.subscriptions_max,
             origin: self.origin,
             link: None,
         });
@@ -589,6 +594,7 @@ impl InputContext<'_> {
             wire: Wire::Stream,
             commands: self.commands,
             subscriptions: 0,
+            subscriptions_max: self.subscriptions_max,
             origin: self.origin,
             link: None,
         });
@@ -731,6 +737,7 @@ impl InputContext<'_> {
                         wire: wire(transport, deflate_window, self.listener, self.deflater, sent),
                         commands: self.commands,
                         subscriptions,
+                        subscriptions_max: self.subscriptions_max,
                         origin: self.origin,
                         link,
                     });

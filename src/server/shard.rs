@@ -470,6 +470,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             out: &mut self.replies.bytes,
             commands: &mut self.commands,
             subscriptions: entry.subscriptions.len(),
+            subscriptions_max: self.config.subscriptions_per_connection_max,
             wire: wire(
                 entry.conn.transport,
                 entry.conn.deflate_window,

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use ringfeed::limits::{CONN_TOPICS_MAX, HISTORY_PAGE_BYTES, RECV_PAUSE_BYTES};
+use ringfeed::limits::{CONN_TOPICS, HISTORY_PAGE_BYTES, RECV_PAUSE_BYTES};
 
 use crate::json::{read_reply, send_text};
 use crate::metrics::{await_that, resident_bytes, total};
@@ -161,9 +161,9 @@ fn a_subscription_after_an_unsubscribe_fits_the_limit() {
         let (subscribe, unsubscribe) = (10 + 2 * index, 11 + 2 * index);
         format!("{{\"id\":{subscribe},\"subscribe\":{channel}}}\n{{\"id\":{unsubscribe},\"unsubscribe\":{channel}}}\n")
     };
-    let pairs: String = (0..CONN_TOPICS_MAX).map(pair).collect();
+    let pairs: String = (0..CONN_TOPICS).map(pair).collect();
     send_text(&mut peer, &format!("{pairs}{{\"id\":9999,\"subscribe\":{{\"channel\":\"real\"}}}}"));
-    let mut ids: Vec<u64> = (0..=2 * CONN_TOPICS_MAX)
+    let mut ids: Vec<u64> = (0..=2 * CONN_TOPICS)
         .map(|_| {
             let reply = read_reply(&mut peer);
             assert_eq!(reply.get("error"), None, "{reply}");
@@ -171,7 +171,7 @@ fn a_subscription_after_an_unsubscribe_fits_the_limit() {
         })
         .collect();
     ids.sort_unstable();
-    let expected: Vec<u64> = (10..10 + 2 * CONN_TOPICS_MAX as u64).chain([9999]).collect();
+    let expected: Vec<u64> = (10..10 + 2 * CONN_TOPICS as u64).chain([9999]).collect();
     assert_eq!(ids, expected);
     assert_eq!(total(&server, "ringfeed_subscriptions", ""), 1);
     http::post(server.control, "/publish/real", "application/json", b"1");

@@ -2,6 +2,10 @@
 
 use std::time::Instant;
 
+use ringfeed::server::ServerConfig;
+
+use crate::inside::{Inside, without_pings};
+
 use crate::peer::{BINARY, CLOSE, FIN, Frame, PING, PONG, Peer, TEXT, close_payload, frame, upgrade_request};
 use crate::support::PATIENCE;
 use crate::support::http;
@@ -13,6 +17,26 @@ const OCTETS: &str = "application/octet-stream";
 fn publish(server: &Server, topic: &str, content_type: &str, payload: &[u8]) {
     let response = http::post(server.control, &format!("/publish/{topic}"), content_type, payload);
     assert_eq!(response.status, 200, "{}", response.head);
+}
+
+#[test]
+fn a_server_may_allow_more_topics_on_a_connection() {
+    let mut server = Inside::with(ServerConfig { subscriptions_per_connection_max: 300, ..without_pings() });
+    let topics = |count: usize| (0..count).map(|number| format!("t{number}")).collect::<Vec<_>>().join(",");
+    let mut peer = Peer::open_envelope(server.data, &format!("/feed/{}", topics(300)));
+    for _ in 0..300 {
+        let message = String::from_utf8(peer.next_message().1).unwrap();
+        assert!(message.contains("\"subscribed\":true"), "{message}");
+    }
+    for number in [299, 0, 128] {
+        let topic = format!("t{number}");
+        server.publish(&topic, "x");
+        let message = String::from_utf8(peer.next_message().1).unwrap();
+        assert!(message.contains(&format!("\"topic\":\"{topic}\"")) && message.ends_with("\nx"), "{message}");
+    }
+    let refused = http::exchange(server.data, upgrade_request(&format!("/feed/{}", topics(301))).as_bytes());
+    assert_eq!(refused.status, 400);
+    assert!(refused.text().contains("at most 300 topics"), "{}", refused.text());
 }
 
 #[test]

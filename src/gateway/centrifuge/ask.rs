@@ -11,7 +11,7 @@ use super::protocol::{ClientError, Disconnect, SubscribeRequest, Unsubscribed};
 use super::reply::{DisconnectPush, ErrorReply, Push, Reply, RpcResult};
 use super::session::{Asked, Ended, Grant, PendingCall, Renewal, Stage, Subscriber, WaitingSubscribe};
 use super::token::ConnectionClaims;
-use crate::limits::{BACKEND_RETRY_S, CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX};
+use crate::limits::{BACKEND_RETRY_S, CENTRIFUGE_STALE_MS};
 use crate::proto::CloseCode;
 use crate::topics::{Draft, TopicName};
 
@@ -152,7 +152,7 @@ impl Call<'_, '_> {
         if self.session.channel(topic.as_str()).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
         }
-        if self.session.channels.len() >= CONN_TOPICS_MAX {
+        if self.session.channels.len() >= self.conn.subscriptions_max() {
             return Err(ClientError::LimitExceeded.into());
         }
         let grant = result.map_or_else(Grant::default, |result| Grant {

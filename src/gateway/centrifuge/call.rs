@@ -16,7 +16,7 @@ use super::session::{
 use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::refused::{self, SubscribeCause};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
-use crate::limits::{CONN_TOPICS_MAX, HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
+use crate::limits::{HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
 use crate::topics::{Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, Position, Query, TopicName};
 
 /// The server's version in connect replies.
@@ -169,7 +169,7 @@ impl Call<'_, '_> {
         }
         topics.sort_unstable();
         topics.dedup();
-        if topics.len() > CONN_TOPICS_MAX {
+        if topics.len() > self.conn.subscriptions_max() {
             return Err(Failure::Disconnect(Disconnect::ChannelLimit));
         }
         Ok(topics)
@@ -212,7 +212,7 @@ impl Call<'_, '_> {
         if self.session.channel(request.channel).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
         }
-        if self.session.channels.len() >= CONN_TOPICS_MAX {
+        if self.session.channels.len() >= self.conn.subscriptions_max() {
             return Err(ClientError::LimitExceeded.into());
         }
         let is_open = self.session.is_operator || topic.is_limited();
@@ -281,7 +281,7 @@ impl Call<'_, '_> {
         let request_id = self.session.add_pending(command, RequestKind::Subscribe(subscribing));
         let (channel, request_id, join_leave) = (topic.clone(), Some(request_id), request.join_leave);
         let subscribe = Subscribe { topic, catch_up, presence, join_leave, encoding: None, request_id };
-        self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions| {
+        self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions { .. }| {
             request_id.and_then(|request_id| self.session.take_pending(request_id));
             self.session.remove_channel(channel.as_str());
             ClientError::LimitExceeded

@@ -25,7 +25,7 @@ use crate::conn::{CloseCause, Heartbeat};
 use crate::gateway::{
     Accept, Context, Get, Handler, Identity, Refusal, Request as Handshake, Response, Stream, UserAction, UserCommand,
 };
-use crate::limits::{CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, EMULATION_BYTES_MAX, EMULATION_UNREAD_BYTES_MAX};
+use crate::limits::{CENTRIFUGE_STALE_MS, EMULATION_BYTES_MAX, EMULATION_UNREAD_BYTES_MAX};
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{Answer, Encoding, Event, Namespaces, TopicName};
 
@@ -286,9 +286,8 @@ impl Conversations {
 
     /// Checks whether a command may run now; if so, counts its cost.
     fn pace(&mut self, conn: &Context<'_>, request: &Request<'_>) -> Result<(), Wait> {
-        let (turn, subscriptions) = (conn.clock().turn, conn.subscriptions());
         let session = self.clients.get_mut(conn.id());
-        session.map_or(Ok(()), |session| session.pace(turn, subscriptions, request))
+        session.map_or(Ok(()), |session| session.pace(conn, request))
     }
 
     /// Keeps commands that have to wait.
@@ -473,8 +472,8 @@ impl Conversations {
     /// Subscribes a client for the server API, unless it is subscribed or has the maximum number of subscriptions.
     fn subscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
         let Some(mut call) = self.call(conn) else { return };
-        let channels = &call.session.channels;
-        if !topic.is_system() && channels.len() < CONN_TOPICS_MAX && call.session.channel(topic.as_str()).is_none() {
+        let has_room = call.session.channels.len() < call.conn.subscriptions_max();
+        if !topic.is_system() && has_room && call.session.channel(topic.as_str()).is_none() {
             // It can't exceed the limit, which was checked above.
             let _ = call.submit_subscribe(
                 0,

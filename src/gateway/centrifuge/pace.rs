@@ -7,7 +7,8 @@
 
 use super::protocol::Request;
 use super::session::{RequestKind, Session, Stage, Subscribing};
-use crate::limits::{COMMANDS_COST_MAX, CONN_TOPICS_MAX};
+use crate::gateway::Context;
+use crate::limits::COMMANDS_COST_MAX;
 
 /// The cost of a client's commands in a turn.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,9 +38,9 @@ const PRESENCE_STATS: u32 = COMMANDS_COST_MAX / 2;
 const PRESENCE: u32 = COMMANDS_COST_MAX;
 
 impl Session {
-    /// Checks whether the command may run in this turn, when the connection has `subscriptions` subscriptions; if so,
-    /// counts its cost.
-    pub(super) fn pace(&mut self, turn: u64, subscriptions: usize, request: &Request<'_>) -> Result<(), Wait> {
+    /// Checks whether the command may run in this turn; if so, counts its cost.
+    pub(super) fn pace(&mut self, conn: &Context<'_>, request: &Request<'_>) -> Result<(), Wait> {
+        let turn = conn.clock().turn;
         let cost = cost(request);
         let waits = matches!(self.stage, Stage::Connecting(_)) || self.is_asking();
         if waits || !fits(self.pending_cost, cost) {
@@ -47,8 +48,8 @@ impl Session {
         }
         // Subscriptions that end in this call make room in the next one.
         let is_full = matches!(request, Request::Subscribe(_))
-            && subscriptions >= CONN_TOPICS_MAX
-            && self.channels.len() < CONN_TOPICS_MAX;
+            && conn.subscriptions() >= conn.subscriptions_max()
+            && self.channels.len() < conn.subscriptions_max();
         let spent = if self.pace.turn == turn { self.pace.cost } else { 0 };
         if is_full || !fits(spent, cost) {
             return Err(Wait::Turn);

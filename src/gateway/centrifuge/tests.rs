@@ -18,7 +18,7 @@ use crate::gateway::{
     Subscribe, UserAction, UserCommand, Wire, nowhere,
 };
 use crate::limits::{
-    CENTRIFUGE_STALE_MS, CONN_TOPICS_MAX, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
+    CENTRIFUGE_STALE_MS, CONN_TOPICS, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
     TOKEN_GRACE_MS,
 };
 use crate::proto::{CloseCode, FrameHeader, Message, Opcode, Upgrade, decode_request_head};
@@ -146,6 +146,7 @@ impl TestPeer {
             out: &mut out,
             commands: &mut self.commands,
             subscriptions: 0,
+            subscriptions_max: CONN_TOPICS,
             wire: Wire::WebSocket(None),
             origin: &origin,
             link: None,
@@ -400,7 +401,7 @@ fn bad_subscriptions_are_rejected() {
         assert_eq!(TestPeer::anonymous().send(&text), closed(3501), "{request}");
     }
     let mut peer = TestPeer::anonymous();
-    for number in 0..CONN_TOPICS_MAX {
+    for number in 0..CONN_TOPICS {
         peer.subscribe(&format!("t{number}"));
     }
     assert_eq!(peer.send(r#"{"id":2,"subscribe":{"channel":"a"}}"#), error(2, 106));
@@ -703,7 +704,7 @@ fn a_token_with_impossible_channels_is_rejected() {
     let channels = |channels: Vec<String>| TestPeer::with_claims(&json!({"channels": channels})).1;
     assert_eq!(channels(vec!["a b".to_owned()]), error(1, 107));
     assert_eq!(channels(vec!["a".to_owned(), "other:a".to_owned()]), error(1, 102));
-    let many = (0..=CONN_TOPICS_MAX).map(|number| format!("t{number}")).collect();
+    let many = (0..=CONN_TOPICS).map(|number| format!("t{number}")).collect();
     assert_eq!(channels(many), closed(3505));
     let (mut peer, _) = TestPeer::with_claims(&json!({"channels": ["a"]}));
     assert!(matches!(peer.commands.remove(0), ShardCommand::PauseDelivery));
@@ -838,7 +839,7 @@ fn a_channel_that_ends_makes_room_for_another_in_the_same_message() {
         let name = if number.is_multiple_of(2) { "subscribe" } else { "unsubscribe" };
         format!(r#""{name}":{{"channel":"t{}"}}"#, number / 2)
     };
-    let (mut replies, mut open) = (peer.send(&many(2 * CONN_TOPICS_MAX + 1, pairs)), VecDeque::new());
+    let (mut replies, mut open) = (peer.send(&many(2 * CONN_TOPICS + 1, pairs)), VecDeque::new());
     loop {
         open.extend(std::mem::take(&mut peer.commands));
         let Some(command) = open.pop_front() else { break };
@@ -846,7 +847,7 @@ fn a_channel_that_ends_makes_room_for_another_in_the_same_message() {
             replies.extend(peer.answer(request_id, answer));
         }
     }
-    assert_eq!(replies.len(), 2 * CONN_TOPICS_MAX + 1);
+    assert_eq!(replies.len(), 2 * CONN_TOPICS + 1);
     assert!(replies.iter().all(|reply| reply.get("error").is_none()), "{replies:?}");
 }
 

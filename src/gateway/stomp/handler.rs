@@ -22,8 +22,8 @@ use crate::gateway::centrifuge::{Backend, CallKind, wanted_headers};
 use crate::gateway::readers::bearer;
 use crate::gateway::{Accept, Context, Handler, Identity, Readers, Refusal, Request, Subscribe};
 use crate::limits::{
-    CONN_TOPICS_MAX, RECV_BUFFER_BYTES, STOMP_BODY_BYTES_MAX, STOMP_CONNECT_MS, STOMP_HEAD_BYTES_MAX,
-    STOMP_HEART_BEAT_MS_MIN, STOMP_ID_BYTES_MAX, TAGS_BYTES_MAX,
+    RECV_BUFFER_BYTES, STOMP_BODY_BYTES_MAX, STOMP_CONNECT_MS, STOMP_HEAD_BYTES_MAX, STOMP_HEART_BEAT_MS_MIN,
+    STOMP_ID_BYTES_MAX, TAGS_BYTES_MAX,
 };
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{
@@ -302,8 +302,9 @@ impl Stomp {
         if session.subscriptions.iter().any(|subscription| *subscription.id == *id) {
             return Err(failure(format!("the id '{id}' is in use: UNSUBSCRIBE first")));
         }
-        if session.subscriptions.len() == CONN_TOPICS_MAX {
-            return Err(failure(format!("at most {CONN_TOPICS_MAX} subscriptions on one connection: open another")));
+        let max = conn.subscriptions_max();
+        if session.subscriptions.len() >= max {
+            return Err(failure(format!("at most {max} subscriptions on one connection: open another")));
         }
         let has_acks = frame.header("ack").is_some_and(|mode| mode != "auto");
         if self.is_answered(destination) {
