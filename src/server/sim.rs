@@ -5,6 +5,7 @@
 //! since some of what must hold can't be seen from a socket.
 
 use std::fs::File;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::listener::ShardListener;
@@ -22,7 +23,7 @@ use crate::gateway::{Input, RouteSet, Routes};
 use crate::limits::TICK_MS;
 use crate::ring::sim::{SimKernel, SimRing};
 use crate::ring::{Event, Ring};
-use crate::topics::{JoinId, Lane, TopicName};
+use crate::topics::{Body, JoinId, Lane, TopicName};
 
 /// Unix time when a simulation begins, in milliseconds: some day in 2025.
 pub const UNIX_START_MS: u64 = 1_750_000_000_000;
@@ -174,6 +175,11 @@ impl SimShard<'_> {
     /// Whether nothing is on its way from this shard to another, or to it.
     pub fn is_at_rest(&self) -> bool {
         !self.has_incoming() && !self.shard.mesh.has_backlog()
+    }
+
+    /// The values of the keyed topics of this home.
+    pub fn values(&self) -> Vec<(TopicName, Vec<Arc<Body>>)> {
+        self.shard.home.values().map(|(topic, values)| (topic.clone(), values)).collect()
     }
 
     /// Appends the joins that the topics of this home remember.

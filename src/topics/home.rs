@@ -590,12 +590,12 @@ impl Home {
         self.state_bytes
     }
 
-    /// All values of all keyed topics with their topics' positions, for checks.
+    /// All values of all keyed topics, for checks.
     #[cfg(feature = "sim")]
-    pub fn values(&self) -> impl Iterator<Item = (&TopicName, Position, Vec<Arc<Body>>)> {
+    pub fn values(&self) -> impl Iterator<Item = (&TopicName, Vec<Arc<Body>>)> {
         self.topics.iter().filter_map(|(_, topic)| {
             let state = topic.kept.as_ref()?.state.as_ref()?;
-            Some((&topic.name, topic.position, state.values().cloned().collect()))
+            Some((&topic.name, state.values().cloned().collect()))
         })
     }
 

@@ -476,6 +476,30 @@ BUGS = [
         "entry.subscriptions[index].variant = after;",
         "",
     ),
+    Bug(
+        "stale-last-page",
+        "src/topics/state.rs",
+        "shared.page.next.is_some() || shared.page.position == top;",
+        "shared.page.next.is_some() || shared.page.position.epoch == top.epoch;",
+    ),
+    Bug(
+        "page-one-short",
+        "src/topics/state.rs",
+        "next = Some(StateCursor { position: last.position, began });",
+        "next = Some(StateCursor { position: if last.position == top { top } else { body.position }, began });",
+    ),
+    Bug(
+        "removals-not-told",
+        "src/topics/home.rs",
+        "Some(StateCursor { position, began: 0 })",
+        "Some(StateCursor { position, began: topic.position.offset })",
+    ),
+    Bug(
+        "values-outlive-their-time",
+        "src/topics/home.rs",
+        "            self.expiries.remove(&(expiry_ms, id));\n            self.schedule_expiry(id);",
+        "            self.expiries.remove(&(expiry_ms, id));",
+    ),
 ]
 
 

@@ -6,6 +6,7 @@
 mod client;
 mod guest;
 mod handler_log;
+mod keyed;
 mod model;
 mod namespaces;
 mod order;

@@ -15,7 +15,8 @@ use ringfeed::topics::{Draft, Namespace, Namespaces, Position, SlowConsumer, Top
 use tokio::sync::oneshot::Receiver;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::namespaces::topic_name;
+use crate::keyed::KeyedModel;
+use crate::namespaces::{KEYED, topic_name};
 use crate::order::{Order, Placed};
 
 /// The publisher id of the control plane.
@@ -58,6 +59,8 @@ pub(crate) struct Model {
     previous: HashMap<Id, Id>,
     /// The publish time of each client's messages, by client and topic.
     client_times: HashMap<(usize, usize), Vec<u64>>,
+    /// The keyed topics, if there are any.
+    pub(crate) keyed: Option<KeyedModel>,
 }
 
 /// One subscription of one client.
@@ -74,7 +77,7 @@ impl Model {
     pub(crate) fn new(topic_count: usize, namespaces: &Arc<Namespaces>) -> Model {
         let topics = (0..topic_count).map(|topic| Topic::new(topic, namespaces)).collect();
         let (next, previous, client_times) = (HashMap::new(), HashMap::new(), HashMap::new());
-        Model { topics, next, previous, client_times }
+        Model { topics, next, previous, client_times, keyed: None }
     }
 
     pub(crate) fn topic_count(&self) -> usize {
@@ -120,7 +123,8 @@ impl Model {
     /// Whether each publication has an outcome.
     pub(crate) fn has_all_outcomes(&mut self) -> bool {
         self.take_outcomes();
-        self.topics.iter().all(|topic| topic.waiting.is_empty())
+        let has_keyed = self.keyed.as_mut().is_none_or(KeyedModel::take_outcomes);
+        has_keyed && self.topics.iter().all(|topic| topic.waiting.is_empty())
     }
 
     /// The bytes of all frames published to `topics`.
@@ -137,12 +141,17 @@ impl Model {
         let control = self.topics.iter().map(|topic| topic.control.len()).sum::<usize>();
         let clients = self.client_times.values().map(Vec::len).sum::<usize>();
         // Base64 adds a third, and each event has a line of its own.
-        self.bytes(&topics) * 4 / 3 + (control + clients) * 300
+        // A keyed topic's state comes with each reconnect.
+        let keyed = self.keyed.as_ref().map_or(0, |keyed| 3 * keyed.bytes);
+        self.bytes(&topics) * 4 / 3 + (control + clients) * 300 + keyed
     }
 
     /// The settings of a topic's namespace.
     pub(crate) fn namespace(&self, topic: usize) -> &Namespace {
-        &self.topics[topic].namespace
+        match &self.keyed {
+            Some(keyed) if topic >= KEYED => keyed.namespace(),
+            _ => &self.topics[topic].namespace,
+        }
     }
 
     /// The known order of a topic.

@@ -7,8 +7,17 @@ use ringfeed::topics::{Namespace, Namespaces, SlowConsumer};
 /// The namespaces besides the default.
 const NAMES: [&str; 2] = ["a", "b"];
 
-/// The name of a topic: a third of the topics in each namespace.
+/// The number of the first keyed topic.
+pub(crate) const KEYED: usize = 1000;
+
+/// The namespace of keyed topics.
+pub(crate) const KEYED_NAMESPACE: &str = "k";
+
+/// The name of a topic: a third of the topics that are not keyed in each namespace.
 pub(crate) fn topic_name(topic: usize) -> String {
+    if topic >= KEYED {
+        return format!("{KEYED_NAMESPACE}:{topic}");
+    }
     match topic % (NAMES.len() + 1) {
         0 => format!("t/{topic}"),
         other => format!("{}:{topic}", NAMES[other - 1]),

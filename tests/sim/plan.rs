@@ -9,7 +9,8 @@ use ringfeed::ring::sim::{Faults, Rng};
 use ringfeed::server::{CatchUpConfig, FanOutConfig, MeshSizes, ServerConfig};
 use ringfeed::topics::Namespace;
 
-use crate::namespaces::namespaces;
+use crate::keyed::KeyedPlan;
+use crate::namespaces::{KEYED, KEYED_NAMESPACE, namespaces};
 use crate::resuming_client::Transport;
 
 /// Messages of a burst that exceeds the queue of a shard.
@@ -138,6 +139,8 @@ pub(crate) struct Plan {
     pub(crate) rest_us: u64,
     /// When the server stops, if it does before all clients have left.
     pub(crate) drain_us: Option<u64>,
+    /// Keyed topics, in some runs.
+    pub(crate) keyed: Option<KeyedPlan>,
 }
 
 /// What an envelope and a frame add to a payload, about.
@@ -145,6 +148,40 @@ const FRAMED_BYTES: usize = 100;
 
 impl Plan {
     pub(crate) fn new(rng: &mut Rng) -> Plan {
+        // From numbers of its own, so that all else is as in a run without.
+        let mut of_keyed = Rng::new(rng.clone().next_u64());
+        let mut plan = Plan::without_keyed(rng);
+        if of_keyed.chance(300) {
+            plan.add_keyed(&mut of_keyed);
+        }
+        plan
+    }
+
+    /// Adds keyed topics, and clients that keep their state.
+    fn add_keyed(&mut self, rng: &mut Rng) {
+        let keyed = KeyedPlan::new(rng);
+        let namespaces = (*self.config.namespaces).clone();
+        let namespaces = namespaces.with(vec![(KEYED_NAMESPACE.to_owned(), keyed.namespace.clone())]);
+        self.config.namespaces = Arc::new(namespaces);
+        self.config.catch_up.state_page_keys = rng.choose(&[1, 2, 3, 1000]);
+        for _ in 0..rng.choose(&[1, 3, 8]) {
+            let mut client = ClientPlan::new(rng, self.shards, self.topics, self.active_us, false);
+            let by_events = rng.chance(400);
+            let first = rng.below(keyed.topics as u64) as usize;
+            let topics = (0..keyed.topics).filter(|topic| *topic == first || rng.chance(500));
+            client.kind =
+                Kind::ResumingClient(Transport::Keyed { by_events }, topics.map(|topic| KEYED + topic).collect());
+            client.deflate_window = deflate_window(rng, &client.kind);
+            client.ending = ending(rng, &client.kind);
+            client.returns = rng.choose(&[0, 5, 20]);
+            client.end_us = client.connect_us + rng.below(self.active_us / (client.returns + 1) + 1);
+            (client.acts, client.reply_bytes_max) = (0, 0);
+            self.clients.push(client);
+        }
+        self.keyed = Some(keyed);
+    }
+
+    fn without_keyed(rng: &mut Rng) -> Plan {
         let faults = Faults::swarm(rng);
         let shards = rng.between(1, 3) as usize;
         let topics = rng.choose(&[1, 1, 2, 3, 4, 5, 6]);
@@ -201,6 +238,7 @@ impl Plan {
             payload_bytes_max: if is_flood { 10 } else { payload_bytes_max },
             rest_us: rng.choose(&[0, 0, 0, 70_000_000]),
             drain_us: rng.chance(250).then(|| rng.below(active_us)),
+            keyed: None,
             faults,
         }
     }

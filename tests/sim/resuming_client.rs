@@ -1,5 +1,7 @@
 //! A reconnecting client: the position it sends and the messages it receives, for each transport.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ringfeed::proto::Message;
@@ -8,6 +10,7 @@ use ringfeed::topics::{Epoch, Position, SlowConsumer};
 use serde_json::{Value, json};
 
 use crate::handler_log::CLIENT;
+use crate::keyed::{Replica, Values};
 use crate::model::{Model, kind_of_id, parse};
 use crate::namespaces::{topic_name, topic_number};
 use crate::stream_checker::{Requested, StreamChecker};
@@ -27,6 +30,8 @@ pub(crate) enum Transport {
     Events,
     /// Centrifugo's protocol in JSON. The client subscribes, or its token subscribes it.
     Centrifuge { by_token: bool },
+    /// The state of keyed topics, by a feed with envelopes or an event stream.
+    Keyed { by_events: bool },
 }
 
 /// A request with a position.
@@ -51,6 +56,8 @@ pub(crate) struct ResumingClient {
     pub(crate) transport: Transport,
     /// One checker for each topic, in the order of the request.
     pub(crate) checkers: Vec<StreamChecker>,
+    /// Copies of keyed topics, in the order of the request.
+    replicas: Vec<Replica>,
     /// All topics keep a history; without one the server rejects a request for it.
     is_kept: bool,
     /// The id of the last event.
@@ -61,6 +68,13 @@ pub(crate) struct ResumingClient {
 
 impl ResumingClient {
     pub(crate) fn new(transport: Transport, topics: &[usize], model: &Model) -> ResumingClient {
+        if let Transport::Keyed { by_events } = transport {
+            let namespace = model.namespace(topics[0]);
+            let receives_all = by_events && topics.len() > 1;
+            let replicas = topics.iter().map(|topic| Replica::new(*topic, receives_all, namespace)).collect();
+            let (checkers, last_id, block) = (Vec::new(), None, Vec::new());
+            return ResumingClient { transport, checkers, replicas, is_kept: false, last_id, block };
+        }
         let is_kept = |topic: &usize| model.namespace(*topic).history_size > 0;
         let is_lossless = |topic: &usize| model.namespace(*topic).slow_consumer == SlowConsumer::Close;
         let transport = match transport {
@@ -78,11 +92,11 @@ impl ResumingClient {
             |topic| StreamChecker::new(topic, is_mixed || is_lossless(&topic), is_confirmed, topics.len() == 1);
         let checkers = topics.iter().copied().map(checker).collect();
         let is_kept = topics.iter().all(is_kept);
-        ResumingClient { transport, checkers, is_kept, last_id: None, block: Vec::new() }
+        ResumingClient { transport, checkers, replicas: Vec::new(), is_kept, last_id: None, block: Vec::new() }
     }
 
     pub(crate) fn is_stream(&self) -> bool {
-        self.transport == Transport::Events
+        matches!(self.transport, Transport::Events | Transport::Keyed { by_events: true })
     }
 
     /// The code with which a stopping server closes it.
@@ -100,6 +114,7 @@ impl ResumingClient {
         self.block.clear();
         match self.transport {
             Transport::Raw => self.learn_position(model, rng),
+            Transport::Keyed { by_events } => return self.ask_state(client, by_events, rng),
             Transport::Envelope | Transport::Events | Transport::Centrifuge { .. } => {}
         }
         self.choose(rng);
@@ -127,10 +142,29 @@ impl ResumingClient {
                 (format!("/sse/{names}"), parameter)
             }
             Transport::Centrifuge { .. } => ("/connection/websocket".to_owned(), None),
+            Transport::Keyed { .. } => unreachable!("it asks for a state"),
         };
         asking.headers.push((CLIENT, client.to_string()));
         asking.target = path + &parameter.unwrap_or_default();
         asking
+    }
+
+    /// The request of a client that keeps the state of keyed topics.
+    fn ask_state(&mut self, client: usize, by_events: bool, rng: &mut Rng) -> ResumeRequest {
+        // Without all positions it begins anew, and so it does now and then.
+        let has_positions = self.replicas.iter().all(Replica::has_position) && rng.chance(900);
+        let places: Vec<Option<Position>> =
+            self.replicas.iter_mut().map(|replica| replica.ask(has_positions, rng)).collect();
+        let places: Option<Vec<String>> =
+            places.into_iter().map(|place| place.map(|place| format!("{}:{}", place.epoch, place.offset))).collect();
+        let names: Vec<String> = self.replicas.iter().map(|replica| topic_name(replica.topic())).collect();
+        let (path, name) = if by_events { ("sse", "last_event_id") } else { ("feed", "since") };
+        let query = places.map_or(String::new(), |places| format!("?{name}={}", places.join(",")));
+        ResumeRequest {
+            target: format!("/{path}/{}{query}", names.join(",")),
+            subprotocols: if by_events { &[] } else { &["ringfeed.envelope"] },
+            headers: vec![(CLIENT, client.to_string())],
+        }
     }
 
     /// A client without a position learns one, at or a little behind the top of the topic.
@@ -155,7 +189,9 @@ impl ResumingClient {
             let place = match (self.transport, &said) {
                 (Transport::Events, said) => said.as_ref().map(|said| said[index]),
                 (Transport::Centrifuge { .. }, _) => checker.place,
-                (Transport::Raw | Transport::Envelope, _) => checker.place.filter(|_| is_known),
+                (Transport::Raw | Transport::Envelope | Transport::Keyed { .. }, _) => {
+                    checker.place.filter(|_| is_known)
+                }
             };
             checker.ask(place.map_or(last, |place| Requested::Since(misremember(place, rng))));
         }
@@ -198,6 +234,7 @@ impl ResumingClient {
         match self.transport {
             Transport::Raw => self.on_raw(model, message, now_us),
             Transport::Envelope => self.on_envelope(model, message, now_us),
+            Transport::Keyed { .. } => self.on_state(model, message),
             Transport::Centrifuge { .. } => self.on_replies(model, message, now_us),
             Transport::Events => unreachable!("streams have no messages"),
         }
@@ -241,6 +278,34 @@ impl ResumingClient {
         Reaction { published_us, ..Reaction::default() }
     }
 
+    fn on_state(&mut self, model: &mut Model, message: Message<'_>) -> Reaction {
+        let text = message.as_str().expect("values are text");
+        let (line, payload) = text.split_once('\n').expect("a line");
+        let head: Value = serde_json::from_str(line).expect("a line of JSON");
+        let keyed = model.keyed.as_mut().expect("there are keyed topics");
+        self.replica(&head).on_envelope(keyed, &head, position_of(&head), payload);
+        Reaction::default()
+    }
+
+    /// A block of an event stream of keyed topics.
+    fn on_state_block(&mut self, model: &mut Model, block: &str, places: &[Position]) {
+        let field =
+            |name: &'static str| block.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix(": "));
+        assert_eq!(places.len(), self.replicas.len(), "the number of positions differs from that of topics: {block}");
+        let event = field("event").next().unwrap_or_else(|| panic!("a block without an event: {block}"));
+        let mut data = field("data");
+        let head: Value = serde_json::from_str(data.next().expect("a line of JSON")).expect("a line of JSON");
+        let keyed = model.keyed.as_mut().expect("there are keyed topics");
+        let name = head["topic"].as_str().expect("a topic");
+        let index = self.replicas.iter().position(|replica| topic_name(replica.topic()) == name).expect("its topic");
+        self.replicas[index].on_event(keyed, event, &head, places[index], data.next().unwrap_or_default());
+    }
+
+    fn replica(&mut self, head: &Value) -> &mut Replica {
+        let name = head["topic"].as_str().expect("a topic");
+        self.replicas.iter_mut().find(|replica| topic_name(replica.topic()) == name).expect("its topic")
+    }
+
     /// Receives bytes of an event stream. Returns the publish time of the last publication, if its position was new.
     pub(crate) fn on_bytes(&mut self, model: &mut Model, bytes: &[u8], now_us: u64) -> Option<u64> {
         let mut published_us = None;
@@ -261,6 +326,10 @@ impl ResumingClient {
             return None;
         };
         let places: Vec<Position> = id.split(',').map(parse_position).collect();
+        if !self.replicas.is_empty() {
+            self.on_state_block(model, block, &places);
+            return None;
+        }
         assert_eq!(places.len(), self.checkers.len(), "the number of positions differs from that of topics: {block}");
         let mut published_us = None;
         match (field("event"), field("data")) {
@@ -363,7 +432,10 @@ impl ResumingClient {
     }
 
     /// The messages that it must have received by now, but has not.
-    pub(crate) fn missing(&self, model: &mut Model) -> Option<String> {
+    pub(crate) fn missing(&self, model: &mut Model, homes: &BTreeMap<String, Values>) -> Option<String> {
+        if let Some(what) = self.replicas.iter().find_map(|replica| replica.missing(homes)) {
+            return Some(what);
+        }
         self.checkers
             .iter()
             .find_map(|checker| checker.missing(model).map(|what| format!("topic {}: {what}", checker.topic)))

@@ -1,19 +1,22 @@
 //! One run: a kernel, its shards and all clients, from the first connection to the last.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use ringfeed::conn::CloseCause;
 use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, TokenKeys, TokenVerifier};
 use ringfeed::gateway::{DemoPage, Echo, Feed, Handler, Routes, Sse};
-use ringfeed::limits::RECV_PAUSE_BYTES;
+use ringfeed::limits::{RECV_PAUSE_BYTES, STATE_PAGE_BYTES};
 use ringfeed::ring::sim::{Happening, Rng, SimKernel};
-use ringfeed::server::sim::SimShard;
+use ringfeed::server::sim::{SimShard, UNIX_START_MS};
 use ringfeed::server::{Publisher, ServerConfig, Status, sim};
+use ringfeed::topics::Body;
 
 use crate::client::{Client, State};
 use crate::handler_log::{HandlerLog, Logged, Room};
+use crate::keyed::{KeyedModel, Values};
 use crate::model::Model;
 use crate::plan::{ClientPlan, Ending, Kind, Pace, Plan, RECONNECTS_AT_REST};
 use crate::resuming_client::{ResumingClient, SECRET};
@@ -36,6 +39,9 @@ const WAKE_MAX: u64 = 100;
 
 /// The maximum virtual time until all messages have arrived once the faults have ended.
 const SETTLE_SECONDS_MAX: u64 = 60;
+
+/// How long after its time a value may still be there, in milliseconds, once the faults have ended.
+const EXPIRY_SLACK_MS: u64 = 5_000;
 
 /// The purpose of a timer.
 #[derive(Clone, Copy)]
@@ -106,8 +112,10 @@ pub(crate) fn run(seed: u64) -> Summary {
         |(index, client): (usize, &_)| Client::new(index, Clone::clone(client), bytes_max, &kernel, rng.fork());
     let clients = plan.clients.iter().enumerate().map(client).collect();
     let has_presence = plan.config.namespaces.iter().any(|(_, namespace)| namespace.remembers_subscribers());
+    let mut model = Model::new(plan.topics, &plan.config.namespaces);
+    model.keyed = plan.keyed.as_ref().map(|keyed| KeyedModel::new(keyed, Rng::new(seed)));
     let mut simulation = Simulation {
-        model: Model::new(plan.topics, &plan.config.namespaces),
+        model,
         kernel,
         rng: rng.fork(),
         publisher,
@@ -266,8 +274,32 @@ impl Simulation<'_> {
         match (client.has_all_answers(), has_all) {
             (false, _) => Some("an answer".to_owned()),
             (true, false) => Some("a publication".to_owned()),
-            (true, true) => client.resuming.as_ref().and_then(|resuming| resuming.missing(&mut self.model)),
+            (true, true) => {
+                let homes = self.values();
+                client.resuming.as_ref().and_then(|resuming| resuming.missing(&mut self.model, &homes))
+            }
         }
+    }
+
+    /// The values of keyed topics at their homes. None has outlived its time.
+    fn values(&self) -> BTreeMap<String, Values> {
+        let mut homes = BTreeMap::new();
+        let Some(keyed) = &self.plan.keyed else { return homes };
+        let now_ms = UNIX_START_MS + self.kernel.now_us() / 1000;
+        let ttl_ms = keyed.namespace.value_ttl_ms;
+        for (topic, bodies) in self.shards.iter().flatten().flat_map(SimShard::values) {
+            let value = |body: &Arc<Body>| {
+                let age_ms = now_ms.saturating_sub(body.time_ms);
+                assert!(
+                    ttl_ms == 0 || self.is_active || age_ms <= ttl_ms + EXPIRY_SLACK_MS,
+                    "it should be gone: {body:?}"
+                );
+                let text = String::from_utf8(body.payload().to_vec()).expect("values are text");
+                (body.key.as_deref().expect("a key").to_owned(), (body.position.offset, text))
+            };
+            homes.insert(topic.to_string(), bodies.iter().map(value).collect());
+        }
+        homes
     }
 
     /// Reconnects a resuming client that has ended, as a new client with its state.
@@ -443,6 +475,7 @@ impl Simulation<'_> {
         let page = DEMO_PAGE.len() + HEAD_BYTES_MAX;
         // A resuming client receives as much history as its backlog may hold, and the position of each topic.
         let missed = self.plan.outbox_bytes_max() + 300 * self.plan.topics;
+        let missed = missed + if self.plan.keyed.is_some() { STATE_PAGE_BYTES } else { 0 };
         self.plan.outbox_bytes_max() + replies + run + page + missed
     }
 
@@ -529,6 +562,9 @@ impl Simulation<'_> {
             }
             let len = self.rng.below(self.plan.payload_bytes_max as u64 + 1) as usize;
             self.model.publish(&mut self.publisher, topic, len, now_us);
+        }
+        if let Some(keyed) = &mut self.model.keyed {
+            keyed.publish(&self.publisher);
         }
         self.kernel.look_at_events();
         Some(self.rng.below(2 * self.plan.publish_us))

@@ -85,7 +85,7 @@ impl Case<'_> {
         match resuming.transport {
             Transport::Raw => self.client.lost_something() || self.may_not_know(),
             Transport::Centrifuge { .. } => self.may_not_know(),
-            Transport::Envelope | Transport::Events => false,
+            Transport::Envelope | Transport::Events | Transport::Keyed { .. } => false,
         }
     }
 
