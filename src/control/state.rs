@@ -131,7 +131,7 @@ async fn get_page(state: &State, topic: TopicName, query: Option<&str>) -> Resul
         match &*name {
             "since" => {
                 let remedy = "since is the 'next' of the page before, or <epoch>:<offset>";
-                wanted.from = Some(cursor(&value).ok_or(remedy)?);
+                wanted.from = Some(StateCursor::from_text(&value).ok_or(remedy)?);
             }
             "limit" => {
                 let limit = value.parse().ok().filter(|limit| (1..=STATE_PAGE_KEYS).contains(limit));
@@ -149,15 +149,12 @@ async fn get_page(state: &State, topic: TopicName, query: Option<&str>) -> Resul
 
 fn page_json(page: &StatePage) -> Value {
     let Position { epoch, offset } = page.position;
-    let next = page
-        .next
-        .map(|StateCursor { position: Position { epoch, offset }, began }| format!("{epoch}:{offset}:{began}"));
     json!({
         "epoch": epoch.to_string(),
         "offset": offset,
         "snapshot": page.begins,
         "values": page.bodies.iter().map(|body| body_json(body)).collect::<Vec<_>>(),
-        "next": next,
+        "next": page.next.map(|next| next.to_string()),
     })
 }
 
@@ -183,13 +180,6 @@ fn body_json(body: &Body) -> Map<String, Value> {
 fn position(text: &str) -> Option<Position> {
     let (epoch, offset) = text.split_once(':')?;
     Some(Position { epoch: Epoch::from_text(epoch), offset: offset.parse().ok()? })
-}
-
-fn cursor(text: &str) -> Option<StateCursor> {
-    let mut parts = text.splitn(3, ':');
-    let (epoch, offset) = (Epoch::from_text(parts.next()?), parts.next()?.parse().ok()?);
-    let began = parts.next().map_or(Some(0), |began| began.parse().ok())?;
-    Some(StateCursor { position: Position { epoch, offset }, began })
 }
 
 fn with_tag(mut answer: Answer, Position { epoch, offset }: Position) -> Answer {

@@ -10,9 +10,10 @@
 //! So subscribers that read at the same time share them, with their encoded bytes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use super::{Body, Draft, Effect, Encoding, Namespace, Position, PublishError};
+use super::{Body, Draft, Effect, Encoding, Epoch, Namespace, Position, PublishError};
 use crate::buf::SharedFrame;
 use crate::limits::{
     ENCODINGS_MAX, STATE_ENTRY_BYTES, STATE_PAGE_BYTES, STATE_PAGE_KEYS, STATE_PAGE_MS, STATE_PAGES_MAX,
@@ -41,6 +42,23 @@ pub struct StateCursor {
     /// Removals up to this offset concern nothing that was read: the topic's offset when the first page was made. 0
     /// for a subscriber that reconnects.
     pub began: u64,
+}
+
+impl StateCursor {
+    /// Parses the text of a cursor, or of a position alone.
+    pub fn from_text(text: &str) -> Option<StateCursor> {
+        let mut parts = text.splitn(3, ':');
+        let (epoch, offset) = (Epoch::from_text(parts.next()?), parts.next()?.parse().ok()?);
+        let began = parts.next().map_or(Some(0), |began| began.parse().ok())?;
+        Some(StateCursor { position: Position { epoch, offset }, began })
+    }
+}
+
+impl fmt::Display for StateCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let StateCursor { position: Position { epoch, offset }, began } = self;
+        write!(f, "{epoch}:{offset}:{began}")
+    }
 }
 
 /// A query for a part of a state.
@@ -297,8 +315,8 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
+    use super::super::TopicName;
     use super::super::testing::body;
-    use super::super::{Epoch, TopicName};
     use super::*;
 
     const KEYS_MAX: usize = 5;
@@ -316,6 +334,16 @@ mod tests {
 
     fn draft(key: &str) -> Draft {
         Draft::put(TopicName::new("a").unwrap(), key, true, Bytes::from_static(b"0123456789"))
+    }
+
+    #[test]
+    fn a_cursor_survives_its_text_form() {
+        let cursor = StateCursor { position: at(7), began: 9 };
+        assert_eq!(StateCursor::from_text(&cursor.to_string()), Some(cursor));
+        assert_eq!(StateCursor::from_text(&format!("{}:7", at(7).epoch)), Some(StateCursor { began: 0, ..cursor }));
+        for bad in ["", "e", "e:", "e:x", "e:1:", "e:1:2:3"] {
+            assert_eq!(StateCursor::from_text(bad), None, "{bad}");
+        }
     }
 
     fn change(key: &str, offset: u64, effect: Effect, payload: &[u8]) -> Arc<Body> {

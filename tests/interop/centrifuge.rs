@@ -60,4 +60,5 @@ scenarios! {
     restart: "restart";
     tokens: "tokens";
     server_side: "serverSide";
+    maps: "maps";
 }

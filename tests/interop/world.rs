@@ -7,6 +7,9 @@
 //! storm TOPIC                 publish all the time while the network is cut, until its subscriber is back
 //! last TOPIC                  publish once more, and say so
 //! restart                     stop the server, gracefully, and start another
+//! put TOPIC KEY N             set the key of a keyed topic to {"n":N}
+//! remove TOPIC KEY            remove the key
+//! change TOPIC                cut, remove k0, set k1 to k20, remove the even ones, let connections through again
 //! subscribers COUNT           wait until there are so many
 //! done                        it has seen what it should
 //! ```
@@ -19,7 +22,7 @@ use std::time::{Duration, Instant};
 use ringfeed::conn::KeepAliveConfig;
 use ringfeed::gateway::Sse;
 use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, Emulation, TokenKeys, TokenVerifier};
-use ringfeed::server::{Server, ServerConfig};
+use ringfeed::server::{CatchUpConfig, Server, ServerConfig};
 use ringfeed::topics::{Allowed, Draft, Namespace, Namespaces, TopicName};
 
 use crate::clients::SCENARIO_PATIENCE;
@@ -52,7 +55,8 @@ fn namespaces() -> Namespaces {
         ..Namespace::default()
     };
     let locked = Namespace { subscribe: Allowed::Nobody, ..Namespace::default() };
-    let named = [("history", history), ("room", room), ("locked", locked)];
+    let map = Namespace { keyed: true, publish: Allowed::Subscribers, ..Namespace::default() };
+    let named = [("history", history), ("room", room), ("locked", locked), ("map", map)];
     let named = named.into_iter().map(|(name, namespace)| (name.to_owned(), namespace));
     Namespaces::new(Namespace::default(), named.collect())
 }
@@ -74,6 +78,8 @@ fn start_server() -> Server {
         listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
         shards: 2,
         namespaces,
+        // Several pages for a map of ten keys.
+        catch_up: CatchUpConfig { state_page_keys: 3, ..CatchUpConfig::default() },
         keep_alive: KeepAliveConfig { ping_interval_ms: PING_MS, pong_timeout_ms: PONG_MS, idle_timeout_ms: 0 },
         ..ServerConfig::default()
     };
@@ -130,6 +136,9 @@ impl World {
             ["storm", topic] => self.storm(topic),
             ["last", topic] => self.publish_next(topic, ",\"last\":true"),
             ["restart"] => self.restart(),
+            ["put", topic, key, n] => self.put(topic, key, number(n)),
+            ["remove", topic, key] => self.publish_draft(Draft::remove(name(topic), key)),
+            ["change", topic] => self.change(topic),
             ["subscribers", count] => self.wait_for_subscribers(number(count)),
             _ => panic!("not a cue: {line}"),
         }
@@ -140,8 +149,27 @@ impl World {
     }
 
     fn publish(&mut self, topic: &str, text: &str) {
-        let topic = TopicName::new(topic).expect("a topic's name");
-        let draft = Draft::new(topic, true, text.as_bytes().to_vec().into());
+        self.publish_draft(Draft::new(name(topic), true, text.as_bytes().to_vec().into()));
+    }
+
+    fn put(&mut self, topic: &str, key: &str, n: usize) {
+        self.publish_draft(Draft::put(name(topic), key, true, format!("{{\"n\":{n}}}").into()));
+    }
+
+    /// Changes a map while its clients are away.
+    fn change(&mut self, topic: &str) {
+        self.proxy.cut();
+        self.publish_draft(Draft::remove(name(topic), "k0"));
+        for n in 1..=20 {
+            self.put(topic, &format!("k{n}"), 1000 + n);
+            if n % 2 == 0 {
+                self.publish_draft(Draft::remove(name(topic), &format!("k{n}")));
+            }
+        }
+        self.proxy.open(self.server.address());
+    }
+
+    fn publish_draft(&mut self, draft: Draft) {
         let outcome = self.server.publisher.publish(draft).expect("there is room");
         outcome.blocking_recv().expect("the shards run").expect("it can be published");
     }
@@ -196,6 +224,10 @@ fn stop(server: Server) {
     server.publisher.drain().expect("there is room");
     // Resolves with an error that means nothing.
     let _ = server.ended.blocking_recv();
+}
+
+fn name(topic: &str) -> TopicName {
+    TopicName::new(topic).expect("a topic's name")
 }
 
 fn number(text: &str) -> usize {

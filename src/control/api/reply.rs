@@ -8,7 +8,7 @@ use hyper::StatusCode;
 use serde::{Serialize, Serializer};
 
 use crate::gateway::centrifuge::{ClientInfo, HistoryResult, PresenceResult, PresenceStatsResult, Publication};
-use crate::topics::{self, Body, Position, PublishError};
+use crate::topics::{self, Body, Effect, Position, PublishError};
 
 /// The response to a call: `{"result":…}` or `{"error":…}`.
 #[derive(Debug, Serialize)]
@@ -230,5 +230,6 @@ pub(super) fn publication(body: &Body) -> Publication {
         offset: body.position.offset,
         tags: body.tags.iter().flatten().cloned().collect(),
         key: body.key.as_deref().unwrap_or_default().to_owned(),
+        removed: body.effect == Effect::Remove,
     }
 }

@@ -140,11 +140,12 @@ async fn broadcast(state: &State, request: &request::Publish<'_>, body: &Bytes) 
 
 async fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes {
     let topic = topic(&request.channel)?;
-    namespace(state, &topic)?;
+    let is_keyed = namespace(state, &topic)?.keyed;
     if topic.is_system() {
         return Err(ApiError::SystemTopic);
     }
-    if request.asks_for_more() {
+    // A client reads a map by its own requests.
+    if is_keyed || request.asks_for_more() {
         return Err(ApiError::NotAvailable);
     }
     order(state, &request.user, &request.client, &request.session, UserAction::Subscribe(topic)).await

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::call::Call;
+use super::map::{add_last_page, continues};
 use super::protocol::{ClientError, Disconnect, Unsubscribed};
 use super::reply::{
     ClientInfo, Done, HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult, Publication, Push, Reply,
@@ -13,7 +14,7 @@ use super::reply::{
 };
 use super::session::{Ended, PendingRequest, Renewal, RequestKind, Stage, Subscriber, Subscribing};
 use crate::limits::{CONNECT_RECOVERY_BYTES_MAX, PRESENCE_ANSWER_BYTES_MAX};
-use crate::topics::{self, Answer, Body, Event, HistoryPage, Position, PublishError, Recovery};
+use crate::topics::{self, Answer, Body, Effect, Event, HistoryPage, Position, PublishError, Recovery};
 
 impl Call<'_, '_> {
     /// The replies to the client for an answer, in order.
@@ -25,6 +26,9 @@ impl Call<'_, '_> {
         match (kind, answer) {
             (RequestKind::Subscribe(subscribing), Answer::Subscribed { position, recovery, .. }) => {
                 self.subscribed(id, &subscribing, position, recovery)
+            }
+            (RequestKind::Subscribe(subscribing), Answer::StatePage { page, .. }) => {
+                self.map_page(id, &subscribing, &page)
             }
             (RequestKind::Subscribe(subscribing), Answer::NotSubscribed { error, .. }) => {
                 self.not_subscribed(id, &subscribing, error.into())
@@ -43,7 +47,11 @@ impl Call<'_, '_> {
 
     fn subscribed(&mut self, id: u32, subscribing: &Subscribing, position: Position, recovery: Recovery) -> Vec<Reply> {
         let Subscribing { topic, by, .. } = subscribing;
-        if subscribing.rejects_gap && matches!(recovery, Recovery::Lost) {
+        let is_lost = match (&recovery, subscribing.map) {
+            (Recovery::State(page), Some(read)) => !continues(read, page),
+            (recovery, _) => subscribing.rejects_gap && matches!(recovery, Recovery::Lost),
+        };
+        if is_lost {
             self.conn.unsubscribe(topic.clone());
             return self.not_subscribed(id, subscribing, ClientError::UnrecoverablePosition);
         }
@@ -99,6 +107,10 @@ impl Call<'_, '_> {
         let (expires, ttl) = self.time_left(expires_s);
         let data = subscribing.data.clone();
         let mut result = SubscribeResult { expires, ttl, data, ..SubscribeResult::default() };
+        if let (Recovery::State(page), Some(read)) = (&recovery, subscribing.map) {
+            add_last_page(&mut result, read, page, subscribing.recovers);
+            return result;
+        }
         if !is_recoverable {
             return result;
         }
@@ -116,7 +128,7 @@ impl Call<'_, '_> {
         result
     }
 
-    fn not_subscribed(&mut self, id: u32, subscribing: &Subscribing, error: ClientError) -> Vec<Reply> {
+    pub(super) fn not_subscribed(&mut self, id: u32, subscribing: &Subscribing, error: ClientError) -> Vec<Reply> {
         let Subscribing { topic, by, ended, .. } = subscribing;
         // If the client has unsubscribed, a newer subscription to the channel may exist.
         if ended.is_none() {
@@ -214,6 +226,7 @@ impl From<&Body> for Publication {
             offset: body.position.offset,
             tags: body.tags.iter().flatten().cloned().collect(),
             key: body.key.as_deref().unwrap_or_default().to_owned(),
+            removed: body.effect == Effect::Remove,
         }
     }
 }

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::access::{check, check_read, check_subscribe, find_topic, is_for};
 use super::backend::{BackendCall, CallKind};
 use super::config::CentrifugeConfig;
+use super::map::{MAP, map_read};
 use super::protocol::{
     ClientError, ConnectRequest, Disconnect, HistoryRequest, PublishRequest, Request, SubscribeRequest,
 };
@@ -16,7 +17,7 @@ use super::session::{
 use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::refused::{self, SubscribeCause};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
-use crate::limits::{HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES};
+use crate::limits::{HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES, KEY_BYTES_MAX};
 use crate::topics::{Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, Position, Query, TopicName};
 
 /// The server's version in connect replies.
@@ -167,6 +168,10 @@ impl Call<'_, '_> {
         if topics.iter().any(TopicName::is_system) {
             return Err(ClientError::PermissionDenied.into());
         }
+        // A client reads a map by its own requests.
+        if topics.iter().any(|topic| self.config.namespaces.is_keyed(topic)) {
+            return Err(ClientError::NotAvailable.into());
+        }
         topics.sort_unstable();
         topics.dedup();
         if topics.len() > self.conn.subscriptions_max() {
@@ -195,7 +200,7 @@ impl Call<'_, '_> {
 
     fn subscribe(&mut self, id: u32, request: &SubscribeRequest<'_>) -> Outcome {
         required(request.channel, "bad request: subscribe without a channel")?;
-        if request.kind != 0 {
+        if ![0, MAP].contains(&request.kind) {
             return Err(ClientError::NotAvailable.into());
         }
         // The server may decline `fossil`; other names are mistakes, as in Centrifugo.
@@ -206,8 +211,11 @@ impl Call<'_, '_> {
             return Err(ClientError::BadRequest.into());
         }
         let (topic, namespace) = find_topic(self.config, request.channel)?;
-        if namespace.keyed {
+        if namespace.keyed != (request.kind == MAP) {
             return Err(ClientError::NotAvailable.into());
+        }
+        if namespace.keyed {
+            map_read(request)?;
         }
         if self.session.channel(request.channel).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
@@ -259,12 +267,14 @@ impl Call<'_, '_> {
             has_begun: false,
         });
         let namespace = self.config.namespaces.get(self.config.namespaces.find(&topic).unwrap_or_default());
-        let is_recoverable = namespace.history_size > 0;
-        let catch_up = if request.recover && is_recoverable {
-            let epoch = (!request.epoch.is_empty()).then(|| Epoch::from_text(request.epoch));
-            CatchUp::Since { epoch, offset: request.offset }
-        } else {
-            CatchUp::None
+        let map = map_read(request).ok().filter(|_| namespace.keyed);
+        let catch_up = match map {
+            Some((_, catch_up)) => catch_up,
+            None if request.recover && namespace.history_size > 0 => {
+                let epoch = (!request.epoch.is_empty()).then(|| Epoch::from_text(request.epoch));
+                CatchUp::Since { epoch, offset: request.offset }
+            }
+            None => CatchUp::None,
         };
         // Operators are not to be seen.
         let is_present = (namespace.presence || namespace.join_leave) && !self.session.is_operator;
@@ -275,6 +285,7 @@ impl Call<'_, '_> {
             offset: request.offset,
             recovers: request.recover,
             rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
+            map: map.map(|(read, _)| read),
             data,
             ended: None,
         };
@@ -312,13 +323,16 @@ impl Call<'_, '_> {
 
     fn publish(&mut self, id: u32, request: &PublishRequest<'_>) -> Outcome {
         required(request.channel, "bad request: publish without a channel")?;
-        if request.kind != 0 {
+        if ![0, MAP].contains(&request.kind) {
             return Err(ClientError::NotAvailable.into());
         }
-        if request.data.is_empty() {
+        if request.data.is_empty() != request.removed || request.key.len() > KEY_BYTES_MAX {
             return Err(ClientError::BadRequest.into());
         }
         let (topic, namespace) = find_topic(self.config, request.channel)?;
+        if namespace.keyed != (request.kind == MAP) {
+            return Err(ClientError::NotAvailable.into());
+        }
         let asks = namespace.publish == Allowed::Backend;
         match asks {
             true => self.require_backend(CallKind::Publish)?,
@@ -327,6 +341,9 @@ impl Call<'_, '_> {
         let is_text = self.session.wire.is_json() || std::str::from_utf8(request.data).is_ok();
         let mut draft = Draft::new(topic, is_text, Bytes::copy_from_slice(request.data));
         draft.info = Some(self.session.client_info(request.channel));
+        if namespace.keyed {
+            (draft.key, draft.removes) = (Some(request.key.into()), request.removed);
+        }
         if asks {
             let payload = draft.payload.clone();
             self.ask(id, Asked::Publish(Box::new(draft)), |call| {

@@ -173,6 +173,8 @@ fn read_subscribe<'a>(value: Value<'_, 'a>) -> Result<SubscribeRequest<'a>, Malf
             "tf" => request.has_filter = !value.is_null(),
             "flag" => request.flag = integer(value)?,
             "type" => request.kind = integer(value)?,
+            "phase" => request.phase = integer(value)?,
+            "cursor" => request.cursor = string(value)?,
             _ => {}
         }
     }
@@ -185,6 +187,8 @@ fn read_publish<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<PublishReque
         match key {
             "channel" => request.channel = string(value)?,
             "type" => request.kind = integer(value)?,
+            "key" => request.key = string(value)?,
+            "removed" => request.removed = boolean(value)?,
             _ => {}
         }
     }
@@ -330,10 +334,13 @@ mod tests {
             has_filter: true,
             flag: 3,
             kind: 1,
+            phase: 2,
+            cursor: "c",
             data: b"{}",
         };
         let text = r#"{"id":4294967295,"subscribe":{"channel":"\u00e9\n","token":"t","recover":true,"epoch":"e",
-            "offset":18446744073709551615,"join_leave":true,"delta":"fossil","tf":{"op":"and"},"flag":3,"type":1,"data":{}}}"#;
+            "offset":18446744073709551615,"join_leave":true,"delta":"fossil","tf":{"op":"and"},"flag":3,"type":1,
+            "phase":2,"cursor":"c","data":{}}}"#;
         expect(&text.replace('\n', " "), command(u32::MAX, Request::Subscribe(subscribe)));
         expect(r#"{"id":2,"unsubscribe":{"channel":"a"}}"#, command(2, Request::Unsubscribe { channel: "a" }));
         expect(r#"{"id":2,"presence":{"channel":"a"}}"#, command(2, Request::Presence { channel: "a" }));
@@ -372,7 +379,7 @@ mod tests {
         ];
         let long = "1".repeat(400);
         for data in rows.into_iter().chain([long.as_str()]) {
-            let publish = PublishRequest { channel: "a", data: data.as_bytes(), kind: 0 };
+            let publish = PublishRequest { channel: "a", data: data.as_bytes(), ..PublishRequest::default() };
             let text = format!(r#"{{"id":1,"publish":{{"data" : {data} ,"channel":"a"}}}}"#);
             expect(&text, Command { id: 1, request: Request::Publish(publish) });
         }
@@ -488,7 +495,7 @@ mod tests {
     #[test]
     fn the_last_of_duplicate_keys_counts() {
         let text = r#"{"id":1,"id":2,"publish":{"data":1,"data":2,"channel":"a","channel":"b"}}"#;
-        let publish = PublishRequest { channel: "b", data: b"2", kind: 0 };
+        let publish = PublishRequest { channel: "b", data: b"2", ..PublishRequest::default() };
         expect(text, Command { id: 2, request: Request::Publish(publish) });
     }
 
@@ -529,7 +536,7 @@ mod tests {
         #[test]
         fn any_data_is_kept_verbatim(data in any_json(), extra in any_json(), count in 1..4_usize) {
             let line = format!(r#"{{"x":{extra},"id":1,"publish":{{"y":{extra},"data":{data},"channel":"a"}}}}"#);
-            let publish = PublishRequest { channel: "a", data: data.as_bytes(), kind: 0 };
+            let publish = PublishRequest { channel: "a", data: data.as_bytes(), ..PublishRequest::default() };
             let expected = format!("{:?}", Command { id: 1, request: Request::Publish(publish) });
             let (commands, outcome) = read(&vec![line; count].join("\n"));
             prop_assert_eq!(outcome, Ok(()));

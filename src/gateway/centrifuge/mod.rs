@@ -28,6 +28,7 @@ mod emulation;
 mod fetched;
 mod handler;
 mod json;
+mod map;
 mod normalize;
 mod pace;
 mod protobuf;

@@ -104,6 +104,10 @@ struct WireSubscribe {
     flag: i64,
     #[prost(int32, tag = "15")]
     kind: i32,
+    #[prost(int32, tag = "16")]
+    phase: i32,
+    #[prost(string, tag = "17")]
+    cursor: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -120,6 +124,10 @@ struct WirePublish {
     data: Bytes,
     #[prost(int32, tag = "3")]
     kind: i32,
+    #[prost(string, tag = "4")]
+    key: String,
+    #[prost(bool, tag = "5")]
+    removed: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -219,6 +227,8 @@ impl WireSubscribe {
             has_filter: self.filter.is_some(),
             flag: self.flag,
             kind: self.kind,
+            phase: self.phase,
+            cursor: &self.cursor,
             data: &self.data,
         }
     }
@@ -226,7 +236,8 @@ impl WireSubscribe {
 
 impl WirePublish {
     fn request(&self) -> PublishRequest<'_> {
-        PublishRequest { channel: &self.channel, data: &self.data, kind: self.kind }
+        let WirePublish { channel, data, kind, key, removed } = self;
+        PublishRequest { channel, data, kind: *kind, key, removed: *removed }
     }
 }
 
@@ -260,7 +271,7 @@ mod tests {
 
     #[test]
     fn both_encodings_decode_to_the_same_commands() {
-        let rows: [(&[u8], &str); 13] = [
+        let rows: [(&[u8], &str); 15] = [
             (b"", "{}"),
             (b"\x08\x01\x22\x00", r#"{"id":1,"connect":{}}"#),
             (
@@ -271,6 +282,14 @@ mod tests {
                 b"\x08\x02\x2a\x18\x0a\x01a\x12\x01t\x18\x01\x32\x01e\x38\x07\x58\x01\x62\x01d\x6a\x00\x70\x03\x78\x01",
                 r#"{"id":2,"subscribe":{"channel":"a","token":"t","recover":true,"epoch":"e","offset":7,
                     "join_leave":true,"delta":"d","tf":{},"flag":3,"type":1}}"#,
+            ),
+            (
+                b"\x08\x02\x2a\x0c\x0a\x01a\x78\x01\x80\x01\x02\x8a\x01\x01c",
+                r#"{"id":2,"subscribe":{"channel":"a","type":1,"phase":2,"cursor":"c"}}"#,
+            ),
+            (
+                b"\x08\x02\x3a\x0a\x0a\x01a\x18\x01\x22\x01k\x28\x01",
+                r#"{"id":2,"publish":{"channel":"a","type":1,"key":"k","removed":true}}"#,
             ),
             (b"\x08\x02\x32\x03\x0a\x01a", r#"{"id":2,"unsubscribe":{"channel":"a"}}"#),
             (b"\x08\x02\x3a\x06\x0a\x01a\x12\x01\x31", r#"{"id":2,"publish":{"channel":"a","data":1}}"#),

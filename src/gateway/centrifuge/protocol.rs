@@ -105,8 +105,12 @@ pub struct SubscribeRequest<'a> {
     pub has_filter: bool,
     /// [`REJECT_UNRECOVERED`](Self::REJECT_UNRECOVERED), and bits that have no effect here.
     pub flag: i64,
-    /// 0 is a stream of publications; Centrifugo has other kinds.
+    /// 0 is a stream of publications, 1 a map; Centrifugo has other kinds.
     pub kind: i32,
+    /// What the client requests of a map: 2 is its state, 1 its changes.
+    pub phase: i32,
+    /// Where the page of the map's state begins; empty for the first one.
+    pub cursor: &'a str,
     /// For the application: JSON text from JSON clients, any bytes from others.
     pub data: &'a [u8],
 }
@@ -118,8 +122,12 @@ pub struct PublishRequest<'a> {
     pub channel: &'a str,
     /// The payload: JSON text from JSON clients, any bytes from others.
     pub data: &'a [u8],
-    /// 0 is a stream of publications.
+    /// 0 is a stream of publications, 1 a map.
     pub kind: i32,
+    /// The key in the map.
+    pub key: &'a str,
+    /// Whether to remove the key.
+    pub removed: bool,
 }
 
 /// A request for a page of a history.

@@ -166,6 +166,10 @@ pub struct Publication {
     #[prost(string, tag = "11")]
     #[serde(skip_serializing_if = "is_default")]
     pub key: String,
+    /// Whether the key of a map has no value any more.
+    #[prost(bool, tag = "12")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub removed: bool,
 }
 
 /// A join or a leave.
@@ -334,6 +338,23 @@ pub struct SubscribeResult {
     #[prost(bool, tag = "12")]
     #[serde(skip_serializing_if = "is_default")]
     pub was_recovering: bool,
+    /// 1 is a map.
+    #[prost(int32, tag = "15")]
+    #[serde(rename = "type", skip_serializing_if = "is_default")]
+    pub kind: i32,
+    /// What the client requests next of a map: 2 is more of its state, 1 its changes; with 0 the subscription has
+    /// begun.
+    #[prost(int32, tag = "16")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub phase: i32,
+    /// Where the next page of the map's state begins, if there is one.
+    #[prost(string, tag = "17")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub cursor: String,
+    /// Values of the map.
+    #[prost(message, repeated, tag = "18")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub state: Vec<Publication>,
 }
 
 /// The result of a presence command.
@@ -533,6 +554,7 @@ mod tests {
             offset: 300,
             tags: BTreeMap::from([("t".to_owned(), "a\"".to_owned())]),
             key: "k".to_owned(),
+            removed: false,
         };
         let push = Push { channel: "ch".to_owned(), publication: Some(publication), ..Push::default() };
         let reply = Reply::push(push);

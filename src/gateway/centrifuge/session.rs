@@ -189,6 +189,9 @@ pub(super) struct WaitingSubscribe {
     offset: u64,
     join_leave: bool,
     flag: i64,
+    kind: i32,
+    phase: i32,
+    cursor: String,
 }
 
 /// A call that the backend has not answered.
@@ -245,10 +248,23 @@ pub(super) struct Subscribing {
     pub(super) recovers: bool,
     /// Whether it rejects a subscription with a gap.
     pub(super) rejects_gap: bool,
+    /// What it reads of a map; `None` for a stream.
+    pub(super) map: Option<MapRead>,
     /// From the application, for the client.
     pub(super) data: Bytes,
     /// Set if it must end as soon as it begins.
     pub(super) ended: Option<Ended>,
+}
+
+/// What a client reads of a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum MapRead {
+    /// The first page of its state.
+    Start,
+    /// A later page: values up to this offset, since the client expects later ones as changes.
+    State(u64),
+    /// Its changes.
+    Changes,
 }
 
 /// The initiator of a subscription.
@@ -437,6 +453,9 @@ impl WaitingSubscribe {
             offset: request.offset,
             join_leave: request.join_leave,
             flag: request.flag,
+            kind: request.kind,
+            phase: request.phase,
+            cursor: request.cursor.to_owned(),
         }
     }
 
@@ -448,6 +467,9 @@ impl WaitingSubscribe {
             offset: self.offset,
             join_leave: self.join_leave,
             flag: self.flag,
+            kind: self.kind,
+            phase: self.phase,
+            cursor: &self.cursor,
             ..SubscribeRequest::default()
         }
     }

@@ -7,6 +7,9 @@
 //   storm TOPIC                 publish all the time while the network is cut, until its subscriber is back
 //   last TOPIC                  publish once more, and say so
 //   restart                     stop the server, gracefully, and start another
+//   put TOPIC KEY N             set the key of a keyed topic to {"n":N}
+//   remove TOPIC KEY            remove the key
+//   change TOPIC                cut, remove k0, set k1 to k20, remove the even ones, let connections through again
 'use strict';
 
 const PATIENCE = 60_000;
@@ -62,6 +65,35 @@ function collect(env, emitter, channel) {
         until: async (accepts) => {
             while (!accepts(seen)) {
                 await next(emitter, 'seen');
+            }
+        },
+    };
+}
+
+// The values of a map, as an application keeps them.
+function keep(env, subscription) {
+    const values = new Map();
+    let syncs = 0;
+    const changed = () => subscription.emit('seen');
+    subscription.on('sync', ({ entries }) => {
+        syncs++;
+        values.clear();
+        for (const { key, data, removed } of entries) {
+            check(!removed && !values.has(key), 'not a state', entries);
+            values.set(key, env.decode(data).n);
+        }
+        changed();
+    });
+    subscription.on('update', ({ key, data, removed }) => {
+        removed ? values.delete(key) : values.set(key, env.decode(data).n);
+        changed();
+    });
+    const text = (object) => JSON.stringify(Object.entries(object).sort());
+    return {
+        syncs: () => syncs,
+        until: async (expected) => {
+            while (text(Object.fromEntries(values)) !== text(expected)) {
+                await next(subscription, 'seen');
             }
         },
     };
@@ -297,6 +329,70 @@ const scenarios = {
         const recovered = subscriptions.filter((context) => context.recovered).map(({ channel }) => channel);
         check(recovered.sort().join() === 'history:s1,history:s2', 'recovered', subscriptions);
         client.disconnect();
+    },
+
+    // Maps: the state in several pages, changes from both sides, recovery, and a restart, after which all is gone.
+    async maps(env) {
+        const client = env.make();
+        const subscription = client.newMapSubscription('map:a');
+        const map = keep(env, subscription);
+        const expected = {};
+        for (let n = 0; n < 10; n++) {
+            env.cue(`put map:a k${n} ${n}`);
+            expected[`k${n}`] = n;
+        }
+        const event = next(subscription, 'subscribed');
+        subscription.subscribe();
+        await connected(client);
+        await event;
+        await map.until(expected);
+        env.cue('put map:a k1 100');
+        env.cue('remove map:a k2');
+        expected.k1 = 100;
+        delete expected.k2;
+        await map.until(expected);
+        await subscription.publish('k3', env.encode({ n: 7 }));
+        await subscription.remove('k4');
+        expected.k3 = 7;
+        delete expected.k4;
+        await map.until(expected);
+        const error = await failure(subscription.remove('nothing'));
+        check(error.code === 107, 'a key without a value was removed:', error);
+
+        // Another one joins: it reads the state, also of what has changed, and nothing else.
+        const other = env.make();
+        const late = other.newMapSubscription('map:a');
+        const copy = keep(env, late);
+        late.subscribe();
+        await connected(other);
+        await copy.until(expected);
+        check(copy.syncs() === 1, 'states:', copy.syncs());
+
+        const back = next(subscription, 'subscribed');
+        env.cue('change map:a');
+        const { recovered } = await back;
+        check(recovered, 'not recovered');
+        delete expected.k0;
+        for (let n = 1; n <= 20; n++) {
+            expected[`k${n}`] = 1000 + n;
+            if (n % 2 === 0) {
+                delete expected[`k${n}`];
+            }
+        }
+        await map.until(expected);
+        await copy.until(expected);
+        check(map.syncs() === 1, 'a recovery began anew', map.syncs());
+
+        env.cue('restart');
+        env.cue('put map:a k0 1');
+        await map.until({ k0: 1 });
+        await copy.until({ k0: 1 });
+        const stream = client.newSubscription('map:b');
+        stream.subscribe();
+        const refused = await next(stream, 'unsubscribed');
+        check(refused.code === 108, 'a stream of a map:', refused);
+        client.disconnect();
+        other.disconnect();
     },
 };
 
