@@ -98,6 +98,12 @@ pub const STOMP_REQUESTS_MAX: usize = 64;
 /// Maximum bytes of a subscription id, a transaction id or a receipt id of STOMP.
 pub const STOMP_ID_BYTES_MAX: usize = 255;
 
+/// Seconds that a poll waits for a publication if its client does not say.
+pub const POLL_WAIT_S: u64 = 25;
+
+/// At most: proxies end silent requests after a minute or more.
+pub const POLL_WAIT_S_MAX: u64 = 60;
+
 /// Bytes of a TLS record's content (RFC 8446 §5.1).
 pub const TLS_FRAGMENT_BYTES_MAX: usize = 16 * 1024;
 

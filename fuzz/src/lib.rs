@@ -13,6 +13,7 @@ mod handshake;
 mod input;
 mod names;
 mod proxies;
+mod records;
 mod settings;
 mod stomp;
 mod text;
@@ -21,7 +22,7 @@ mod text;
 pub type Target = fn(&[u8]);
 
 /// All targets, with the name of their program and of their directory of seeds.
-pub const TARGETS: [(&str, Target); 16] = [
+pub const TARGETS: [(&str, Target); 18] = [
     ("decoder", frames::decoder),
     ("differential", frames::differential),
     ("conversation", conversation::conversation),
@@ -38,6 +39,8 @@ pub const TARGETS: [(&str, Target); 16] = [
     ("proxied", proxies::proxied),
     ("forwarded", proxies::forwarded),
     ("stomp", stomp::stomp),
+    ("hello", records::hello),
+    ("records", records::records),
 ];
 
 /// Runs the target called `name`.

@@ -19,7 +19,7 @@ use crate::control::{self, Control, DataPort, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
 use crate::gateway::sockjs::Sessions;
 use crate::gateway::stomp::{STOMP, Stomp};
-use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Readers, SockJs, Sse};
+use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Poll, Readers, SockJs, Sse};
 use crate::limits::{
     CONN_TOPICS_MAX, CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
     RELOAD_PATIENCE_MS, SHARDS_MAX,
@@ -294,7 +294,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     }
     let namespaces = config.namespaces.clone();
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
-    let (of_feed, of_sse) = (readers.clone(), readers.clone());
+    let (of_feed, of_sse, of_poll) = (readers.clone(), readers.clone(), readers.clone());
     let stomp = Stomp::new(readers).with_backend(centrifuge.backend.clone());
     let (stomp_at_spring, stomp_on_tcp, stomp_on_sockjs) = (stomp.clone(), stomp.clone(), stomp.clone());
     let bridge = match settings.cluster.enabled {
@@ -305,6 +305,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         .route("/", || DemoPage)
         .route("/feed/", move || Feed::of(of_feed.clone()))
         .route("/sse/", move || Sse::of(of_sse.clone()))
+        .route("/poll/", move || Poll::of(of_poll.clone()))
         .route("/stomp", move || stomp.clone())
         // Where Spring serves WebSockets beside SockJS.
         .route("/stomp/websocket", move || stomp_at_spring.clone())

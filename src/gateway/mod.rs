@@ -22,6 +22,7 @@ mod origin;
 #[cfg(feature = "product")]
 mod page;
 mod parameters;
+mod poll;
 mod protocol;
 mod readers;
 pub(crate) mod refused;
@@ -56,6 +57,7 @@ pub(crate) use origin::{is_loopback_origin, is_same_origin};
 pub use page::DemoPage;
 #[cfg(feature = "control")]
 pub(crate) use parameters::unknown_parameter;
+pub use poll::Poll;
 pub use protocol::Protocol;
 pub use readers::{ReaderClaims, Readers, VerifyReader};
 pub use request::{Get, Request};

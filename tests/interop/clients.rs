@@ -31,12 +31,18 @@ impl Client {
 
     /// Starts the program with `arguments`.
     pub(crate) fn start(&self, arguments: &[&str]) -> Process {
+        self.start_with(arguments, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn start_with(&self, arguments: &[&str], environment: &[(&str, PathBuf)]) -> Process {
         let mut command = Command::new(&self.program);
         command.arg(&self.script).args(arguments);
         // Where Node.js looks for packages; Python does not care.
         command.env("NODE_PATH", node_modules());
         // What they trust besides the authorities of the host.
         command.env("SSL_CERT_FILE", certificate()).env("NODE_EXTRA_CA_CERTS", certificate());
+        command.envs(environment.iter().map(|(name, value)| (name, value)));
         Process::start(self.name, command)
     }
 

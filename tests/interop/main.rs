@@ -10,6 +10,9 @@
 mod support;
 
 mod admin;
+#[path = "../tls/authority.rs"]
+#[allow(dead_code, reason = "shared with the tests of TLS, which use all of it")]
+mod authority;
 mod browser;
 mod centrifuge;
 mod clients;
@@ -18,6 +21,7 @@ mod emulated;
 mod greetings;
 mod proxy;
 mod ringfeed_js;
+mod secure;
 mod sockjs;
 mod stomp;
 mod world;

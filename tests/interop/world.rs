@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use ringfeed::conn::KeepAliveConfig;
 use ringfeed::gateway::Sse;
 use ringfeed::gateway::centrifuge::{Centrifuge, CentrifugeConfig, Emulation, TokenKeys, TokenVerifier};
-use ringfeed::server::{CatchUpConfig, Server, ServerConfig};
+use ringfeed::server::{CatchUpConfig, ListenerConfig, Server, ServerConfig};
+use ringfeed::tls::TlsSettings;
 use ringfeed::topics::{Allowed, Draft, Namespace, Namespaces, TopicName};
 
 use crate::clients::SCENARIO_PATIENCE;
@@ -61,8 +62,8 @@ fn namespaces() -> Namespaces {
     Namespaces::new(Namespace::default(), named.collect())
 }
 
-/// A server of two shards, in this process.
-fn start_server() -> Server {
+/// A server of two shards, in this process. With settings for TLS it speaks nothing else.
+fn start_server(tls: Option<&TlsSettings>) -> Server {
     let namespaces = Arc::new(namespaces());
     let of_sse = namespaces.clone();
     let keys = TokenKeys { hmac_secret: Some(SECRET.to_owned()), ..TokenKeys::default() };
@@ -75,7 +76,8 @@ fn start_server() -> Server {
         ..CentrifugeConfig::default()
     });
     let config = ServerConfig {
-        listeners: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
+        listeners: vec![ListenerConfig { tls: tls.is_some(), ..SocketAddr::from(([127, 0, 0, 1], 0)).into() }],
+        tls: tls.cloned().unwrap_or_default(),
         shards: 2,
         namespaces,
         // Several pages for a map of ten keys.
@@ -99,15 +101,21 @@ fn start_server() -> Server {
 pub(crate) struct World {
     server: Server,
     proxy: Proxy,
+    tls: Option<TlsSettings>,
     /// Publications in storms so far.
     stormed: usize,
 }
 
 impl World {
     pub(crate) fn start() -> World {
-        let server = start_server();
+        World::start_with(None)
+    }
+
+    /// The same with TLS.
+    pub(crate) fn start_with(tls: Option<TlsSettings>) -> World {
+        let server = start_server(tls.as_ref());
         let proxy = Proxy::start(server.address());
-        World { server, proxy, stormed: 0 }
+        World { server, proxy, tls, stormed: 0 }
     }
 
     /// Where clients reach the server, through a network that can be cut.
@@ -213,7 +221,7 @@ impl World {
     }
 
     fn restart(&mut self) {
-        let old = std::mem::replace(&mut self.server, start_server());
+        let old = std::mem::replace(&mut self.server, start_server(self.tls.as_ref()));
         self.proxy.open(self.server.address());
         stop(old);
     }

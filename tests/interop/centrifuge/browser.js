@@ -20,7 +20,7 @@ async function main(scenario, url, encoding, secret, executablePath) {
     await withPage(executablePath, { bypassCSP: true }, async (page) => {
         await page.exposeFunction('cue', (line) => console.log(line));
         await page.exposeFunction('sign', signer(secret));
-        await page.goto(url.replace('ws:', 'http:').replace('/connection/websocket', '/'), { waitUntil: 'commit' });
+        await page.goto(url.replace(/^ws/, 'http').replace('/connection/websocket', '/'), { waitUntil: 'commit' });
         await page.addScriptTag({ content: fs.readFileSync(bundle(encoding), 'utf8') });
         await page.addScriptTag({ path: path.join(__dirname, 'scenarios.js') });
         await page.addScriptTag({ content: `globalThis.codec = ${codec}` });
