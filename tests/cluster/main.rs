@@ -7,6 +7,7 @@
 mod support;
 
 mod nats;
+mod protocols;
 mod subscriber;
 
 use std::io::{Read, Write};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use nats::Nats;
+use protocols::Protocol;
 use subscriber::{Nodes, Subscriber, Truth};
 use support::server::Server;
 use support::{PATIENCE, http, target_dir};
@@ -49,7 +51,7 @@ impl Cluster {
             let path = directory.join(format!("{node}.toml"));
             let text = format!(
                 "[[listener]]\naddress = \"127.0.0.1:0\"\n[namespaces.default]\nhistory_size = 5000\npresence = true\n\
-                 outbox_bytes_max = 16777216\n[cluster]\nenabled = true\nnode = \"node-{node}\"\nservers = {}\n\
+                 outbox_bytes_max = 16777216\n[centrifuge]\nanonymous = true\n[cluster]\nenabled = true\nnode = \"node-{node}\"\nservers = {}\n\
                  replicas = {}\nbuckets = 2\nstart_wait_ms = 2000\n",
                 nats.addresses(),
                 servers.min(3)
@@ -128,7 +130,8 @@ fn publish(publisher: usize, control: &Nodes, truth: &Mutex<Truth>, stop: &Atomi
     let mut number = 0;
     while !stop.load(Ordering::Relaxed) {
         number += 1;
-        let message = format!("{publisher}-{number}");
+        // JSON, for the subscribers of Centrifugo's protocol.
+        let message = format!("\"{publisher}-{number}\"");
         let topic = topic((publisher + number) % TOPICS);
         let deadline = Instant::now() + CLUSTER_PATIENCE;
         let mut node = publisher + number;
@@ -152,8 +155,9 @@ fn post(address: SocketAddr, topic: &str, message: &str) -> Option<(String, u64)
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(15))).ok()?;
     let request = format!(
-        "POST /publish/{topic} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nIdempotency-Key: {message}\r\n\
+        "POST /publish/{topic} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nIdempotency-Key: {}\r\n\
          Content-Length: {}\r\n\r\n{message}",
+        message.trim_matches('"'),
         message.len()
     );
     stream.write_all(request.as_bytes()).ok()?;
@@ -173,9 +177,14 @@ fn faults(program: &Path, name: &str) {
     let mut cluster = Cluster::start(program, name, 3);
     let (truth, stop, published) = (Arc::default(), Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let subscriber = |number: usize| {
-        let topics = (0..TOPICS).filter(|topic| topic % 2 == number % 2).map(topic).collect();
+        let protocol = [Protocol::Envelope, Protocol::Centrifugo, Protocol::Sse][number % 3];
+        let topics = match protocol {
+            // An event stream of several topics does not say of which one a message is.
+            Protocol::Sse => vec![topic(number)],
+            _ => (0..TOPICS).filter(|topic| topic % 2 == number % 2).map(topic).collect(),
+        };
         let (nodes, truth, stop) = (cluster.data.clone(), Arc::clone(&truth), stop.clone());
-        let subscriber = Subscriber { nodes, truth, topics, node: number, stop };
+        let subscriber = Subscriber { protocol, nodes, truth, topics, node: number, stop };
         spawn(move || subscriber.run())
     };
     let subscribers: Vec<_> = (0..SUBSCRIBERS).map(subscriber).collect();
