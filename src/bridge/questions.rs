@@ -9,9 +9,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::{Ask, Figures, Info, Reply};
 use crate::gateway::{UserAction, UserCommand};
-use crate::limits::{CLUSTER_ANSWER_MS, CLUSTER_QUESTIONS_MAX};
+use crate::limits::{CLUSTER_ANSWER_MS, CLUSTER_QUESTIONS_MAX, LIST_ROWS_MAX};
 use crate::proto::CloseCode;
-use crate::server::{Placement, Publisher, ShardMetrics, Status, Waiter};
+use crate::server::{
+    ConnectionsQuery, Disconnection, Placement, Publisher, ShardMetrics, Status, Waiter, disconnect_all,
+};
 use crate::topics::{Answer, ClientInfo, PublishError, Query, TopicName};
 
 /// A question to all other nodes.
@@ -25,6 +27,8 @@ pub enum Question {
     Presence(TopicName),
     /// How many connections are there?
     Info,
+    /// Close the connections from an address, to a topic, or both.
+    Disconnect(ConnectionsQuery, Disconnection),
 }
 
 /// Who asks.
@@ -49,6 +53,8 @@ pub struct NodeAnswer {
     pub clients: Vec<ClientInfo>,
     /// What the node counts.
     pub info: NodeInfo,
+    /// Connections that were closed.
+    pub disconnected: usize,
 }
 
 /// What a node counts.
@@ -93,6 +99,8 @@ struct WireQuestion {
     is_expired: bool,
     #[prost(uint64, optional, tag = "8")]
     expire_at: Option<u64>,
+    #[prost(string, tag = "9")]
+    address: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -106,6 +114,7 @@ enum Kind {
     Topics = 5,
     Presence = 6,
     Info = 7,
+    DisconnectMatching = 8,
 }
 
 /// An answer on its way.
@@ -119,6 +128,8 @@ struct WireAnswer {
     clients: Vec<Info>,
     #[prost(message, optional, tag = "4")]
     info: Option<NodeInfo>,
+    #[prost(uint64, tag = "5")]
+    disconnected: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -186,6 +197,7 @@ impl Questions {
             topics: answer.topics.into_iter().filter_map(topic).collect(),
             clients: answer.clients.into_iter().map(ClientInfo::from).collect(),
             info,
+            disconnected: answer.disconnected as usize,
         });
         if pending.left.is_empty() {
             self.end(reply.id);
@@ -252,6 +264,12 @@ impl From<&Question> for WireQuestion {
                 wire.topic = topic.to_string();
                 Kind::Presence
             }
+            Question::Disconnect(query, how) => {
+                wire.topic = query.topic.as_ref().map(TopicName::to_string).unwrap_or_default();
+                wire.address = query.address.map(|address| address.to_string()).unwrap_or_default();
+                (wire.code, wire.reason) = (how.code.0.into(), how.reason.clone());
+                Kind::DisconnectMatching
+            }
             Question::Command(UserCommand { user, client, action }) => {
                 (wire.user, wire.client) = (user.clone(), client.clone());
                 match action {
@@ -279,6 +297,17 @@ impl From<&Question> for WireQuestion {
 }
 
 impl WireQuestion {
+    /// What to close, and how; `None` if that is invalid, or would be everything.
+    fn disconnection(&self) -> Option<(ConnectionsQuery, Disconnection)> {
+        let topic = Some(&self.topic).filter(|topic| !topic.is_empty()).map(|topic| TopicName::new(topic));
+        let address = Some(&self.address).filter(|address| !address.is_empty()).map(|address| address.parse());
+        let (topic, address) = (topic.transpose().ok()?, address.transpose().ok()?);
+        let query = ConnectionsQuery { limit: LIST_ROWS_MAX, address, topic, ..ConnectionsQuery::default() };
+        let code = CloseCode(u16::try_from(self.code).ok()?);
+        let how = Disconnection { connections: Vec::new(), code, reason: self.reason.clone() };
+        (query.topic.is_some() || query.address.is_some()).then_some((query, how))
+    }
+
     /// Answers from this node's shards; `None` if it can't.
     async fn answer(self, publisher: &Publisher, shards: &Status, uptime_s: u64) -> Option<WireAnswer> {
         let topic = || TopicName::new(&self.topic).ok();
@@ -308,6 +337,11 @@ impl WireQuestion {
                     topics: sum(|shard| shard.home_topics_occupied.get()),
                     uptime_s,
                 });
+                return Some(answer);
+            }
+            Kind::DisconnectMatching => {
+                let (query, how) = self.disconnection()?;
+                answer.disconnected = disconnect_all(publisher, &query, &how).await.ok()? as u64;
                 return Some(answer);
             }
             Kind::Subscribe => UserAction::Subscribe(topic()?),

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use tokio::sync::oneshot;
+
 use super::State;
-use crate::server::{ConnectionSummary, ConnectionsPage, ConnectionsQuery, Disconnection, PublishError, add_counts};
+use crate::server::{
+    ConnectionSummary, Connections, ConnectionsPage, ConnectionsQuery, Disconnection, PublishError, add_counts,
+};
 use crate::topics::{SubscriberCounts, TopicName, TopicPattern, TopicSummary, TopicsQuery};
 
 /// A place in a list: a shard, and a place there. To clients it is a text without a meaning.
@@ -116,48 +120,38 @@ impl State {
         while let Some(Cursor { shard, from }) = next.filter(|_| rows.len() < query.limit && start.elapsed() < patience)
         {
             let query = ConnectionsQuery { from, limit: query.limit - rows.len(), ..query.clone() };
-            let page = self.connections_page(shard, query).await?;
+            let page = Connections::list_connections(self, shard, query)?.await.map_err(|_| PublishError::Stopping)?;
             rows.extend(page.connections);
             next = Cursor::after(shard, page.next, shards);
         }
         Ok(Page { rows, next })
     }
 
-    async fn connections_page(&self, shard: usize, query: ConnectionsQuery) -> Result<ConnectionsPage, PublishError> {
-        self.refuse_while_draining()?;
-        let page = self.with_shards(|shards| shards.list_connections(shard, query))?;
-        page.await.map_err(|_| PublishError::Stopping)
-    }
-
     /// Closes connections of one shard. Returns how many were open.
-    pub(super) async fn disconnect(&self, shard: usize, disconnection: Disconnection) -> Result<usize, PublishError> {
-        self.refuse_while_draining()?;
+    pub(super) async fn disconnect(&self, shard: usize, closing: Disconnection) -> Result<usize, PublishError> {
         if shard >= self.status.shards.len() {
             return Ok(0);
         }
-        let closed = self.with_shards(|shards| shards.disconnect(shard, disconnection))?;
-        closed.await.map_err(|_| PublishError::Stopping)
+        Connections::disconnect(self, shard, closing)?.await.map_err(|_| PublishError::Stopping)
+    }
+}
+
+impl Connections for State {
+    fn shards(&self) -> usize {
+        self.status.shards.len()
     }
 
-    /// Closes all connections of this node that `query` describes, page by page. `how` has the code and the reason.
-    pub(super) async fn disconnect_all(
+    fn list_connections(
         &self,
-        query: &ConnectionsQuery,
-        how: &Disconnection,
-    ) -> Result<usize, PublishError> {
-        let of_shard = async |shard: usize| {
-            let (mut count, mut next) = (0, Some(0));
-            while let Some(from) = next {
-                let page = self.connections_page(shard, ConnectionsQuery { from, ..query.clone() }).await?;
-                let connections = page.connections.iter().map(|connection| connection.id).collect::<Vec<_>>();
-                if !connections.is_empty() {
-                    count += self.disconnect(shard, Disconnection { connections, ..how.clone() }).await?;
-                }
-                next = page.next;
-            }
-            Ok(count)
-        };
-        let counts = join_all((0..self.status.shards.len()).map(of_shard)).await;
-        counts.into_iter().sum()
+        shard: usize,
+        query: ConnectionsQuery,
+    ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError> {
+        self.refuse_while_draining()?;
+        self.with_shards(|shards| shards.list_connections(shard, query))
+    }
+
+    fn disconnect(&self, shard: usize, closing: Disconnection) -> Result<oneshot::Receiver<usize>, PublishError> {
+        self.refuse_while_draining()?;
+        self.with_shards(|shards| shards.disconnect(shard, closing))
     }
 }

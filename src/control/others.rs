@@ -6,7 +6,7 @@ use crate::bridge::{NodeAnswer, Peers, Question};
 #[cfg(feature = "cluster")]
 use crate::cluster::Figures;
 use crate::gateway::UserCommand;
-use crate::server::PublishError;
+use crate::server::{ConnectionsQuery, Disconnection, PublishError, disconnect_all};
 use crate::topics::TopicName;
 
 /// The way to the other nodes.
@@ -76,6 +76,11 @@ impl Others {
         Ok(self.ask(Question::Topics).await?.into_iter().flat_map(|answer| answer.topics).collect())
     }
 
+    async fn disconnect(&self, query: &ConnectionsQuery, how: &Disconnection) -> Result<usize, PublishError> {
+        let question = Question::Disconnect(query.clone(), how.clone());
+        Ok(self.ask(question).await?.into_iter().map(|answer| answer.disconnected).sum())
+    }
+
     async fn nodes(&self) -> Result<Vec<OtherNode>, PublishError> {
         let node = |answer: NodeAnswer| OtherNode {
             uid: answer.info.uid,
@@ -108,6 +113,10 @@ impl Others {
         Ok(Vec::new())
     }
 
+    async fn disconnect(&self, _: &ConnectionsQuery, _: &Disconnection) -> Result<usize, PublishError> {
+        Ok(0)
+    }
+
     async fn nodes(&self) -> Result<Vec<OtherNode>, PublishError> {
         Ok(Vec::new())
     }
@@ -138,6 +147,16 @@ impl State {
             is_same
         });
         Ok(topics)
+    }
+
+    /// Closes the connections of all nodes that `query` describes. Returns how many were open.
+    pub(super) async fn disconnect_everywhere(
+        &self,
+        query: &ConnectionsQuery,
+        how: &Disconnection,
+    ) -> Result<usize, PublishError> {
+        let here = disconnect_all(self, query, how).await?;
+        Ok(here + self.others.disconnect(query, how).await?)
     }
 
     /// All other nodes.

@@ -81,6 +81,62 @@ pub struct Disconnection {
     pub reason: String,
 }
 
+/// Shards whose connections can be listed and closed. A seam: tests answer in their place.
+pub(crate) trait Connections {
+    /// How many shards there are.
+    fn shards(&self) -> usize;
+    /// As [`Publisher::list_connections`].
+    fn list_connections(
+        &self,
+        shard: usize,
+        query: ConnectionsQuery,
+    ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError>;
+    /// As [`Publisher::disconnect`].
+    fn disconnect(&self, shard: usize, closing: Disconnection) -> Result<oneshot::Receiver<usize>, PublishError>;
+}
+
+impl Connections for Publisher {
+    fn shards(&self) -> usize {
+        Publisher::shards(self)
+    }
+
+    fn list_connections(
+        &self,
+        shard: usize,
+        query: ConnectionsQuery,
+    ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError> {
+        Publisher::list_connections(self, shard, query)
+    }
+
+    fn disconnect(&self, shard: usize, closing: Disconnection) -> Result<oneshot::Receiver<usize>, PublishError> {
+        Publisher::disconnect(self, shard, closing)
+    }
+}
+
+/// Closes all connections that `query` describes, page by page. `how` has the code and the reason. Returns how many
+/// were open.
+pub(crate) async fn disconnect_all(
+    of: &impl Connections,
+    query: &ConnectionsQuery,
+    how: &Disconnection,
+) -> Result<usize, PublishError> {
+    let mut count = 0;
+    for shard in 0..of.shards() {
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let page = of.list_connections(shard, ConnectionsQuery { from, ..query.clone() })?;
+            let page = page.await.map_err(|_| PublishError::Stopping)?;
+            let connections: Vec<ConnId> = page.connections.iter().map(|connection| connection.id).collect();
+            if !connections.is_empty() {
+                let closed = of.disconnect(shard, Disconnection { connections, ..how.clone() })?;
+                count += closed.await.map_err(|_| PublishError::Stopping)?;
+            }
+            next = page.next;
+        }
+    }
+    Ok(count)
+}
+
 /// A list, or a disconnection: what an operator wants of a shard.
 #[derive(Debug)]
 pub(super) enum Listing {

@@ -48,9 +48,9 @@ pub use config::{CatchUpConfig, FanOutConfig, ServerConfig};
 #[cfg(feature = "product")]
 pub(crate) use listener::listen_alone;
 pub use listener::{InvalidAddress, InvalidMode, ListenAddress, ListenerConfig, ProxyProtocol, SocketMode};
-#[cfg(feature = "control")]
-pub(crate) use lists::add_counts;
 pub use lists::{ConnectionSummary, ConnectionsPage, ConnectionsQuery, Disconnection};
+#[cfg(feature = "control")]
+pub(crate) use lists::{Connections, add_counts, disconnect_all};
 pub use mesh::{MeshSizes, Publisher};
 pub use metrics::{CloseCause, ShardMetrics, Transport};
 pub use order::{Order, OrderRequest, Placement, Waiter};

@@ -10,6 +10,7 @@ mod nats;
 mod protocols;
 mod subscriber;
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use nats::Nats;
-use protocols::Protocol;
+use protocols::{Event, Next, Protocol, Stream};
 use subscriber::{Nodes, Subscriber, Truth};
 use support::server::Server;
 use support::{PATIENCE, http, target_dir};
@@ -277,6 +278,24 @@ fn the_oldest_servers_work_as_well() {
         let page = |node| cluster.api(node, "history", &json!({ "channel": "a", "limit": 10 }))["result"].clone();
         (0..3).map(page).all(|page| page["offset"] == 3 && page["publications"] == json!([]))
     });
+    // An operator closes connections on all nodes.
+    let positions = HashMap::new();
+    let mut subscribers: Vec<Stream> = (0..3)
+        .map(|node| {
+            let address = cluster.data.lock().unwrap()[node];
+            Stream::connect(Protocol::Envelope, address, &["b".to_owned()], &positions).expect("the node accepts")
+        })
+        .collect();
+    for subscriber in &mut subscribers {
+        while !matches!(subscriber.next(), Next::Event(Event::Subscribed(..))) {}
+    }
+    let closed = cluster.api(0, "disconnect", &json!({ "topic": "b" }));
+    assert_eq!(closed, json!({ "result": { "num_connections": 3 } }));
+    for subscriber in &mut subscribers {
+        while !matches!(subscriber.next(), Next::End) {}
+    }
+    let closed = cluster.api(1, "disconnect", &json!({ "address": "127.0.0.1" }));
+    assert_eq!(closed, json!({ "result": { "num_connections": 0 } }));
     let info = cluster.api(2, "info", &json!({}));
     assert_eq!(info["result"]["nodes"].as_array().map(Vec::len), Some(3), "{info}");
 }

@@ -170,14 +170,14 @@ async fn disconnect(state: &State, request: &request::Disconnect) -> Outcomes {
     let (code, reason) = (CloseCode(code as u16), reason.to_owned());
     if request.connection.is_some() || request.address.is_some() || request.topic.is_some() {
         let how = Disconnection { connections: Vec::new(), code, reason };
-        return disconnect_here(state, request, how).await;
+        return disconnect_matching(state, request, how).await;
     }
     let action = UserAction::Disconnect { code, reason };
     order(state, &request.user, &request.client, &request.session, action).await
 }
 
-/// Closes connections of this node, of any protocol: one, or all from an address, to a topic, or both.
-async fn disconnect_here(state: &State, request: &request::Disconnect, how: Disconnection) -> Outcomes {
+/// Closes connections of any protocol: one of this node, or on all nodes those from an address, to a topic, or both.
+async fn disconnect_matching(state: &State, request: &request::Disconnect, how: Disconnection) -> Outcomes {
     if request.user.is_some() || request.client.is_some() || request.session.is_some() {
         return Err(ApiError::BadRequest);
     }
@@ -190,7 +190,7 @@ async fn disconnect_here(state: &State, request: &request::Disconnect, how: Disc
             let topic = name.as_ref().map(|_| topic(name)).transpose()?;
             let address = address.map(|address| address.to_canonical());
             let query = ConnectionsQuery { limit: LIST_ROWS_MAX, address, topic, ..ConnectionsQuery::default() };
-            state.disconnect_all(&query, &how).await?
+            state.disconnect_everywhere(&query, &how).await?
         }
         _ => return Err(ApiError::BadRequest),
     };
