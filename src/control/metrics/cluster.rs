@@ -42,13 +42,18 @@ fn sum(node: &Figures, number: fn(&BucketStatus) -> u64) -> u64 {
     node.buckets.iter().map(number).sum()
 }
 
-/// The state of the node; `None` without a cluster.
+/// The state of a node.
 #[derive(Debug)]
-pub(super) struct ClusterNumbers(pub(super) Option<Figures>);
+pub(super) struct ClusterNumbers {
+    /// `None` without a cluster.
+    pub(super) node: Option<Figures>,
+    /// Subscribe requests that were ahead of the node.
+    pub(super) requests_ahead: u64,
+}
 
 impl Collector for ClusterNumbers {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let Some(node) = &self.0 else { return Ok(()) };
+        let Some(node) = &self.node else { return Ok(()) };
         for (name, help, number) in GAUGES {
             encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&number(node))?;
         }
@@ -56,6 +61,9 @@ impl Collector for ClusterNumbers {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             encode_counter(&mut metric, number(&node.counts))?;
         }
+        let (name, help) = ("ringfeed_cluster_requests_ahead", "Subscriptions that waited for what others had read");
+        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        encode_counter(&mut metric, self.requests_ahead)?;
         let (name, help) = ("ringfeed_cluster_clock_skew_seconds", "The clock of another node less this node's");
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         for peer in &node.peers {

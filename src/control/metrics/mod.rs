@@ -49,7 +49,10 @@ pub(super) async fn get(state: &State, headers: &HeaderMap) -> Answer {
         Box::new(backend),
         Box::new(Process::measure(state.memory_before, state.started).await),
         #[cfg(feature = "cluster")]
-        Box::new(cluster::ClusterNumbers(state.others.figures())),
+        Box::new(cluster::ClusterNumbers {
+            node: state.others.figures(),
+            requests_ahead: state.status.shards.iter().map(|shard| shard.requests_ahead.get()).sum(),
+        }),
     ];
     match encode(collectors) {
         Ok(body) => {

@@ -48,7 +48,7 @@ pub(super) const GAUGES: [Row; 17] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-pub(super) const COUNTERS: [Row; 43] = [
+pub(super) const COUNTERS: [Row; 42] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -76,9 +76,6 @@ pub(super) const COUNTERS: [Row; 43] = [
     }),
     ("ringfeed_recoveries_cut", "Recoveries refused since too much would have waited for a connection", |shard| {
         &shard.recoveries_cut
-    }),
-    ("ringfeed_requests_ahead", "Subscriptions that waited for a position that other nodes had read before", |shard| {
-        &shard.requests_ahead
     }),
     ("ringfeed_requests_refused", "Subscriptions and questions refused since shards were behind", |shard| {
         &shard.requests_refused
