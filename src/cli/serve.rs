@@ -296,6 +296,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let readers = Readers::new(namespaces.clone()).with_tokens(Arc::new(tokens.clone()));
     let (of_feed, of_sse, of_poll) = (readers.clone(), readers.clone(), readers.clone());
     let stomp = Stomp::new(readers).with_backend(centrifuge.backend.clone());
+    let stomp = stomp.body_bytes_max(settings.stomp.message_bytes_max);
     let (stomp_at_spring, stomp_on_tcp, stomp_on_sockjs) = (stomp.clone(), stomp.clone(), stomp.clone());
     let bridge = match settings.cluster.enabled {
         true => Some(connect_cluster(settings)?),

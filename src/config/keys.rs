@@ -449,6 +449,12 @@ const CENTRIFUGE: &[Key] = &[
     },
 ];
 
+const STOMP: &[Key] = &[Key {
+    name: "message_bytes_max",
+    takes: ValueKind::Whole(1024, 16 * 1024 * 1024),
+    about: "Bytes of the body of a frame at most. message_bytes_max of [server] bounds frames on WebSockets, too.",
+}];
+
 const TOKENS: &[Key] = &[
     Key {
         name: "hmac_secret",
@@ -651,6 +657,12 @@ pub(super) const SECTIONS: &[Section] = &[
         is_list: false,
         about: "Centrifugo's client protocol, at /connection/websocket.",
         keys: CENTRIFUGE,
+    },
+    Section {
+        path: &["stomp"],
+        is_list: false,
+        about: "STOMP, at /stomp and on listeners with protocol = \"stomp\".",
+        keys: STOMP,
     },
     Section {
         path: &["tokens"],

@@ -15,7 +15,7 @@ use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::control::demo_namespaces;
 use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
-use crate::limits::{DEMO_MESSAGES_PER_SECOND_MAX, RECV_TURN_BYTES};
+use crate::limits::{DEMO_MESSAGES_PER_SECOND_MAX, RECV_TURN_BYTES, STOMP_BODY_BYTES_MAX};
 use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::server::{
     CatchUpConfig, FanOutConfig, ListenAddress, ListenerConfig, ServerConfig, SocketMode, TrustedProxies,
@@ -44,6 +44,8 @@ pub struct Settings {
     pub namespaces: BTreeMap<String, Namespace>,
     /// `[centrifuge]`
     pub centrifuge: CentrifugeSettings,
+    /// `[stomp]`
+    pub stomp: StompSettings,
     /// `[tokens]`
     pub tokens: TokenSettings,
     /// `[api]`
@@ -166,6 +168,20 @@ pub struct CentrifugeSettings {
     pub personal_namespace: String,
 }
 
+/// `[stomp]`: STOMP's protocol.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
+pub struct StompSettings {
+    /// As [`Stomp::body_bytes_max`](crate::gateway::stomp::Stomp::body_bytes_max).
+    pub message_bytes_max: u32,
+}
+
+impl Default for StompSettings {
+    fn default() -> Self {
+        StompSettings { message_bytes_max: STOMP_BODY_BYTES_MAX }
+    }
+}
+
 /// `[tokens]`: whose tokens count. What is empty is not there.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
@@ -212,6 +228,7 @@ impl Default for Settings {
             deflate: DeflateSettings::default(),
             namespaces: BTreeMap::new(),
             centrifuge: CentrifugeSettings::default(),
+            stomp: StompSettings::default(),
             tokens: TokenSettings::default(),
             api: ApiSettings::default(),
             backend: BackendSettings::default(),

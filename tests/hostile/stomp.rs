@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpStream};
 use serde_json::json;
 
 use crate::metrics::total;
-use crate::peer::Peer;
+use crate::peer::{FIN, Peer, TEXT, frame};
 use crate::support::server::Server;
 use crate::support::token::hs256;
 use crate::support::{PATIENCE, http, target_dir};
@@ -232,6 +232,26 @@ fn a_silent_client_of_tcp_is_probed() {
         received.push(byte[0]);
     }
     assert!(received.starts_with(b"CONNECTED\n"));
+}
+
+/// The size of bodies is a setting, on TCP and on WebSockets.
+#[test]
+fn the_bound_of_a_body_is_a_setting() {
+    let path = target_dir("hostile").join("body.toml");
+    fs::write(&path, format!("{CONFIG}[stomp]\nmessage_bytes_max = 100000\n"))
+        .expect("the target directory can be written to");
+    let server = Server::start_with_config(&path, &[]);
+    let mut reader = Peer::open(server.data, "/feed/news");
+    let address = server.listeners[1].strip_prefix("stomp://").expect("the listener of STOMP").parse();
+    let address = address.expect("an address");
+    let send = |bytes: usize| format!("{CONNECT}SEND\ndestination:/topic/news\n\n{}\0", "x".repeat(bytes)).into_bytes();
+    let mut peer = connect(address);
+    peer.write_all(&send(100_000)).expect("the server reads");
+    assert_eq!(reader.next_message().1.len(), 100_000);
+    assert!(exchange(address, &send(100_001)).contains("the body is too large"));
+    let mut peer = Peer::open(server.data, "/stomp");
+    peer.send(&frame(FIN | TEXT, &send(100_000)));
+    assert_eq!(reader.next_message().1.len(), 100_000);
 }
 
 /// The frame that precedes a publication, and the ids of the subscriptions that receive the publication.

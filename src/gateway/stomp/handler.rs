@@ -83,6 +83,7 @@ pub(super) struct Failure(pub(super) &'static str, pub(super) String);
 #[derive(Clone, Debug)]
 pub struct Stomp {
     readers: Readers,
+    body_bytes_max: u32,
     pub(super) application: Option<Arc<dyn Application>>,
     #[cfg(feature = "centrifuge")]
     pub(super) backend: Option<Arc<dyn Backend>>,
@@ -94,10 +95,17 @@ impl Stomp {
     pub fn new(readers: Readers) -> Stomp {
         Stomp {
             readers,
+            body_bytes_max: STOMP_BODY_BYTES_MAX,
             application: None,
             #[cfg(feature = "centrifuge")]
             backend: None,
         }
+    }
+
+    /// Sets the maximum size of a frame's body, in bytes. The default is Spring's, 64 KiB.
+    #[must_use]
+    pub fn body_bytes_max(self, body_bytes_max: u32) -> Stomp {
+        Stomp { body_bytes_max, ..self }
     }
 
     /// This application answers frames to `/app`.
@@ -126,7 +134,7 @@ impl Stomp {
         session.unread.extend_from_slice(bytes);
         // Only these bytes can complete a frame, or a heart-beat: the rest of a large body is searched once.
         let ends_line = held <= STOMP_HEAD_BYTES_MAX && bytes.contains(&b'\n');
-        let is_large = session.unread.len() > STOMP_HEAD_BYTES_MAX + STOMP_BODY_BYTES_MAX as usize;
+        let is_large = session.unread.len() > STOMP_HEAD_BYTES_MAX + self.body_bytes_max as usize;
         if bytes.contains(&0) || ends_line || is_large {
             self.read_frames(conn, session);
         }
@@ -145,7 +153,7 @@ impl Stomp {
                 conn.pause_input();
                 break;
             }
-            let failure = match decode(&unread[at..], session.version, STOMP_BODY_BYTES_MAX as usize) {
+            let failure = match decode(&unread[at..], session.version, self.body_bytes_max as usize) {
                 Ok(None) => break,
                 Ok(Some((Decoded::HeartBeat, len))) => {
                     at += len;
@@ -361,7 +369,7 @@ impl Handler for Stomp {
         if let Some(backend) = &self.backend {
             accept.state.headers = wanted_headers(&**backend, &request.get);
         }
-        let accept = accept.message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + STOMP_BODY_BYTES_MAX);
+        let accept = accept.message_bytes_max(STOMP_HEAD_BYTES_MAX as u32 + self.body_bytes_max);
         Ok(match chosen {
             Some(chosen) => accept.subprotocol(*chosen),
             None => accept,
