@@ -92,6 +92,24 @@ pub const STOMP_TRANSACTIONS_MAX: usize = 16;
 /// Maximum bytes that the open transactions of a STOMP connection hold.
 pub const STOMP_TRANSACTION_BYTES_MAX: usize = 1024 * 1024;
 
+/// Maximum queues of STOMP with competing consumers in a server.
+pub const STOMP_QUEUES_MAX: usize = 10_000;
+
+/// Messages in a queue of STOMP at most, by default.
+pub const STOMP_QUEUE_DEPTH: usize = 10_000;
+
+/// Bytes that the messages of all queues of STOMP have together, at most.
+pub const STOMP_QUEUE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Messages that a consumer of a STOMP queue may have without an acknowledgement, by default, if it acknowledges.
+pub const STOMP_PREFETCH: usize = 100;
+
+/// The same at most, as the client requests it by `prefetch-count`.
+pub const STOMP_PREFETCH_MAX: usize = 1_000;
+
+/// Pause before messages of a STOMP queue are offered again to consumers that have taken no more, in milliseconds.
+pub const STOMP_QUEUE_RETRY_MS: u64 = 1_000;
+
 /// Maximum requests of a STOMP connection that wait for an answer of a home shard; further frames stay unread.
 pub const STOMP_REQUESTS_MAX: usize = 64;
 

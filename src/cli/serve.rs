@@ -14,11 +14,11 @@ use clap::{Args, ValueEnum, value_parser};
 use super::{bad_input, jwks, log, runtime};
 use crate::backend::{HttpBackend, HttpEvents};
 use crate::bridge::{Bridge, Cluster};
-use crate::config::{self, LogFormat, LogLevel, Preflight, ServerSettings, Settings};
+use crate::config::{self, LogFormat, LogLevel, Preflight, QueueKind, ServerSettings, Settings};
 use crate::control::{self, Control, DataPort, Ended, Reload, Reloaded};
 use crate::gateway::centrifuge::{Centrifuge, Emulation, TokenVerifier};
 use crate::gateway::sockjs::Sessions;
-use crate::gateway::stomp::{STOMP, Stomp};
+use crate::gateway::stomp::{Broker, STOMP, Stomp};
 use crate::gateway::{DemoPage, DemoPages, Echo, Feed, OriginPattern, Poll, Readers, SockJs, Sse};
 use crate::limits::{
     CONN_TOPICS_MAX, CONTROL_SLICE_US, DURATION_MS_MAX, EVENT_FLUSH_MS, HANDSHAKES_PER_SECOND_MAX, RECV_BUFFER_BYTES,
@@ -297,6 +297,10 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     let (of_feed, of_sse, of_poll) = (readers.clone(), readers.clone(), readers.clone());
     let stomp = Stomp::new(readers).with_backend(centrifuge.backend.clone());
     let stomp = stomp.body_bytes_max(settings.stomp.message_bytes_max);
+    let stomp = match settings.stomp.queues {
+        QueueKind::Spring => stomp,
+        QueueKind::Broker => stomp.with_queues(Broker::new(settings.stomp.queue_messages_max)),
+    };
     let (stomp_at_spring, stomp_on_tcp, stomp_on_sockjs) = (stomp.clone(), stomp.clone(), stomp.clone());
     let bridge = match settings.cluster.enabled {
         true => Some(connect_cluster(settings)?),

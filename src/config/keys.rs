@@ -449,11 +449,25 @@ const CENTRIFUGE: &[Key] = &[
     },
 ];
 
-const STOMP: &[Key] = &[Key {
-    name: "message_bytes_max",
-    takes: ValueKind::Whole(1024, 16 * 1024 * 1024),
-    about: "Bytes of the body of a frame at most. message_bytes_max of [server] bounds frames on WebSockets, too.",
-}];
+const STOMP: &[Key] = &[
+    Key {
+        name: "message_bytes_max",
+        takes: ValueKind::Whole(1024, 16 * 1024 * 1024),
+        about: "Bytes of the body of a frame. message_bytes_max of [server] bounds frames on WebSockets, too.",
+    },
+    Key {
+        name: "queues",
+        takes: ValueKind::Word(&["spring", "broker"]),
+        about: "What destinations below /queue are. spring: topics, as in Spring's simple broker. broker: queues in memory;\n\
+                each message goes to one consumer, and to another one if that does not acknowledge it.",
+    },
+    Key {
+        name: "queue_messages_max",
+        takes: ValueKind::Whole(1, COUNT),
+        about: "With queues = \"broker\": messages in a queue, those without an acknowledgement included. A SEND to a queue\n\
+                that is full is an error.",
+    },
+];
 
 const TOKENS: &[Key] = &[
     Key {

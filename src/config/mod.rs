@@ -25,7 +25,8 @@ pub use error::{ConfigError, Problem};
 pub use example::example;
 pub use preflight::{Preflight, open_namespaces, preflight};
 pub use settings::{
-    ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, LogLevel, ServerSettings, Settings, TokenSettings,
+    ApiSettings, CentrifugeSettings, DeflateSettings, LogFormat, LogLevel, QueueKind, ServerSettings, Settings,
+    TokenSettings,
 };
 pub use show::show;
 

@@ -15,7 +15,7 @@ use crate::conn::{KeepAliveConfig, RateConfig};
 use crate::control::demo_namespaces;
 use crate::gateway::centrifuge::{CentrifugeConfig, Sessions, TokenKeys, TokenVerifier};
 use crate::gateway::{OriginPattern, Origins};
-use crate::limits::{DEMO_MESSAGES_PER_SECOND_MAX, RECV_TURN_BYTES, STOMP_BODY_BYTES_MAX};
+use crate::limits::{DEMO_MESSAGES_PER_SECOND_MAX, RECV_TURN_BYTES, STOMP_BODY_BYTES_MAX, STOMP_QUEUE_DEPTH};
 use crate::proto::{DeflateConfig, ForwardedHeader};
 use crate::server::{
     CatchUpConfig, FanOutConfig, ListenAddress, ListenerConfig, ServerConfig, SocketMode, TrustedProxies,
@@ -174,11 +174,30 @@ pub struct CentrifugeSettings {
 pub struct StompSettings {
     /// As [`Stomp::body_bytes_max`](crate::gateway::stomp::Stomp::body_bytes_max).
     pub message_bytes_max: u32,
+    /// What `/queue` is.
+    pub queues: QueueKind,
+    /// Messages in a queue at most, with [`QueueKind::Broker`].
+    pub queue_messages_max: usize,
+}
+
+/// What destinations below `/queue` are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueKind {
+    /// Topics, as in Spring's simple broker.
+    #[default]
+    Spring,
+    /// Queues with competing consumers.
+    Broker,
 }
 
 impl Default for StompSettings {
     fn default() -> Self {
-        StompSettings { message_bytes_max: STOMP_BODY_BYTES_MAX }
+        StompSettings {
+            message_bytes_max: STOMP_BODY_BYTES_MAX,
+            queues: QueueKind::Spring,
+            queue_messages_max: STOMP_QUEUE_DEPTH,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod json;
 mod metrics;
 mod paths;
 mod presence;
+mod queues;
 mod sockjs;
 mod stomp;
 mod topics;

@@ -163,7 +163,7 @@ fn a_client_that_only_sends_is_rejected_in_time() {
     assert!(statuses.any(|status| status == 503), "all {most} messages were accepted");
     assert!(refused(&server, "too_many_bytes") > 0);
     neighbour.expect_echo("undisturbed");
-    // What was accepted arrives once the client reads.
+    // The accepted messages arrive once the client reads.
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest).expect("the response");
     assert!(rest.len() > SOCKJS_RESPONSE_BYTES && rest.ends_with(b"\"]\n"));

@@ -10,7 +10,7 @@ use super::destination::{self, Access};
 use super::frame::{Command, Frame};
 use super::handler::{Failure, Stomp, Tags, fail, is_text, of_transaction, send_receipt, set_timer, tags};
 use super::message;
-use super::session::{Asked, Pending, Session, Subscription, Waiting};
+use super::session::{Asked, Session, Subscription, Waiting};
 #[cfg(feature = "centrifuge")]
 use crate::gateway::centrifuge::{BackendAnswer, BackendCall, BackendResult, CallKind};
 use crate::gateway::{Context, Later};
@@ -122,7 +122,7 @@ impl Stomp {
         reply: &(dyn Any + Send + Sync),
     ) {
         if let (NO_CALL, Some(Answer::Replies(replies))) = (request_id, reply.downcast_ref()) {
-            if let Err(failure) = send_replies(conn, session, None, replies) {
+            if let Err(failure) = self.send_replies(conn, session, None, replies) {
                 fail(conn, session, &failure, None);
             }
             return;
@@ -171,8 +171,40 @@ impl Stomp {
             Asked::Subscribe { id, .. } => Some(&**id),
             Asked::Send { .. } | Asked::Publish { .. } => None,
         };
-        send_replies(conn, session, caller, replies)?;
+        self.send_replies(conn, session, caller, replies)?;
         send_receipt(conn, session.version, asked.receipt());
+        Ok(())
+    }
+
+    fn send_replies(
+        &self,
+        conn: &mut Context<'_>,
+        session: &mut Session,
+        caller: Option<&str>,
+        replies: &[Reply],
+    ) -> Result<(), Failure> {
+        for reply in replies {
+            match &reply.target {
+                Target::Destination(destination) => {
+                    let unusable =
+                        |text: String| Failure("no answer", format!("the application: '{destination}': {text}"));
+                    let topic = destination::topic(destination, Access::Send).map_err(unusable)?;
+                    let draft = Draft {
+                        tags: sorted(&reply.headers),
+                        ..Draft::new(topic, is_text(&reply.body), reply.body.clone())
+                    };
+                    match self.queues_of(&draft.topic) {
+                        Some(queues) => queues.push(draft).map_err(|error| unusable(error.text().to_owned()))?,
+                        // The home counts what it rejects.
+                        None => conn.publish_with(draft, None),
+                    }
+                }
+                Target::Session(destination) => {
+                    send_direct(conn, session, reply, |subscription| *subscription.destination == **destination)
+                }
+                Target::Caller => send_direct(conn, session, reply, |subscription| Some(&*subscription.id) == caller),
+            }
+        }
         Ok(())
     }
 
@@ -189,7 +221,7 @@ impl Stomp {
                 if let Some(result) = result {
                     result.apply_to(&mut draft);
                 }
-                publish(conn, session, *draft, receipt, transaction.as_deref())
+                self.publish(conn, session, *draft, (receipt, transaction.as_deref()))
             }
             (asked, answer) => {
                 let is_subscribe = matches!(asked, Asked::Subscribe { .. });
@@ -197,27 +229,6 @@ impl Stomp {
             }
         }
     }
-}
-
-/// Publishes, or adds to a transaction.
-pub(super) fn publish(
-    conn: &mut Context<'_>,
-    session: &mut Session,
-    draft: Draft,
-    receipt: Option<Box<str>>,
-    transaction: Option<&str>,
-) -> Result<(), Failure> {
-    match transaction {
-        Some(id) => {
-            session.add_to_transaction(id, draft).map_err(of_transaction)?;
-            send_receipt(conn, session.version, receipt.as_deref());
-        }
-        None => {
-            let request_id = session.begin(Pending::Publish(receipt));
-            conn.publish_with(draft, Some(request_id));
-        }
-    }
-    Ok(())
 }
 
 fn await_answer(
@@ -231,33 +242,6 @@ fn await_answer(
     let earlier = session.asked.replace(Waiting { request_id, timeout_ms, asked });
     assert!(earlier.is_none(), "a frame was read before the answer to the one before");
     set_timer(conn, session);
-    Ok(())
-}
-
-fn send_replies(
-    conn: &mut Context<'_>,
-    session: &mut Session,
-    caller: Option<&str>,
-    replies: &[Reply],
-) -> Result<(), Failure> {
-    for reply in replies {
-        match &reply.target {
-            Target::Destination(destination) => {
-                let unusable = |text: String| Failure("no answer", format!("the application: '{destination}': {text}"));
-                let topic = destination::topic(destination, Access::Send).map_err(unusable)?;
-                let draft = Draft {
-                    tags: sorted(&reply.headers),
-                    ..Draft::new(topic, is_text(&reply.body), reply.body.clone())
-                };
-                // The home counts what it rejects.
-                conn.publish_with(draft, None);
-            }
-            Target::Session(destination) => {
-                send_direct(conn, session, reply, |subscription| *subscription.destination == **destination)
-            }
-            Target::Caller => send_direct(conn, session, reply, |subscription| Some(&*subscription.id) == caller),
-        }
-    }
     Ok(())
 }
 

@@ -19,7 +19,7 @@ const UNSUPPORTED: [(&str, &str); 6] = [
     ("/dsub/", "there are no durable subscriptions: SUBSCRIBE with the header since"),
 ];
 
-/// Who asks for a destination.
+/// The purpose of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access<'u> {
     /// A subscriber; its user, empty if anonymous.

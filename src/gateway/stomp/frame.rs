@@ -40,6 +40,29 @@ pub enum Command {
     Disconnect,
 }
 
+/// How a subscription acknowledges messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AckMode {
+    /// Not at all: a message that was sent is acknowledged.
+    #[default]
+    Auto,
+    /// Each acknowledgement counts for all messages before, too.
+    Client,
+    /// Each acknowledgement counts for one message.
+    Individual,
+}
+
+impl AckMode {
+    /// The mode of a SUBSCRIBE with this header `ack`. Unknown modes acknowledge one message.
+    pub fn of(header: Option<&str>) -> AckMode {
+        match header {
+            None | Some("auto") => AckMode::Auto,
+            Some("client") => AckMode::Client,
+            Some(_) => AckMode::Individual,
+        }
+    }
+}
+
 /// A frame of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {

@@ -9,13 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::application::Application;
-use super::ask::publish;
+use super::broker::{Broker, Receiver, is_queue};
 use super::destination::{self, Access};
-use super::frame::{Command, Decoded, Frame, Version, decode, encode};
+use super::frame::{AckMode, Command, Decoded, Frame, Version, decode, encode};
 use super::message::{self, MESSAGE_OVERHEAD_BYTES, message_id};
-use super::session::{Asked, Pending, Session, Subscription, parse_heart_beat};
+use super::session::{Asked, Pending, Session, Settled, Subscription, Transaction, parse_heart_beat};
 use crate::buf::ConnId;
-use crate::conn::Heartbeat;
+use crate::conn::{CloseCause, Heartbeat};
 use crate::counts::Causes;
 #[cfg(feature = "centrifuge")]
 use crate::gateway::centrifuge::{Backend, CallKind, wanted_headers};
@@ -23,7 +23,7 @@ use crate::gateway::readers::bearer;
 use crate::gateway::{Accept, Context, Handler, Identity, Readers, Refusal, Request, Subscribe};
 use crate::limits::{
     RECV_BUFFER_BYTES, STOMP_BODY_BYTES_MAX, STOMP_CONNECT_MS, STOMP_HEAD_BYTES_MAX, STOMP_HEART_BEAT_MS_MIN,
-    STOMP_ID_BYTES_MAX, TAGS_BYTES_MAX,
+    STOMP_ID_BYTES_MAX, STOMP_PREFETCH, STOMP_QUEUE_RETRY_MS, TAGS_BYTES_MAX,
 };
 use crate::proto::{CloseCode, Message, MessageKind};
 use crate::topics::{
@@ -38,7 +38,7 @@ const SUBPROTOCOLS: [&str; 3] = ["v12.stomp", "v11.stomp", "v10.stomp"];
 const OWN_HEADERS: [&str; 5] = ["destination", "content-length", "receipt", "transaction", "message-id"];
 
 /// The `message` headers of ERROR frames, and their names in metrics.
-const ERRORS: [(&str, &str); 15] = [
+const ERRORS: [(&str, &str); 16] = [
     ("malformed frame", "malformed_frame"),
     ("unexpected frame", "unexpected_frame"),
     ("unsupported version", "unsupported_version"),
@@ -47,6 +47,7 @@ const ERRORS: [(&str, &str); 15] = [
     ("cannot subscribe", "cannot_subscribe"),
     ("cannot unsubscribe", "cannot_unsubscribe"),
     ("cannot publish", "cannot_publish"),
+    ("cannot acknowledge", "cannot_acknowledge"),
     ("transaction failed", "transaction_failed"),
     ("the server rejects the request", "request_rejected"),
     ("the application rejects the frame", "application_rejected"),
@@ -84,6 +85,7 @@ pub(super) struct Failure(pub(super) &'static str, pub(super) String);
 pub struct Stomp {
     readers: Readers,
     body_bytes_max: u32,
+    queues: Option<Broker>,
     pub(super) application: Option<Arc<dyn Application>>,
     #[cfg(feature = "centrifuge")]
     pub(super) backend: Option<Arc<dyn Backend>>,
@@ -96,6 +98,7 @@ impl Stomp {
         Stomp {
             readers,
             body_bytes_max: STOMP_BODY_BYTES_MAX,
+            queues: None,
             application: None,
             #[cfg(feature = "centrifuge")]
             backend: None,
@@ -106,6 +109,17 @@ impl Stomp {
     #[must_use]
     pub fn body_bytes_max(self, body_bytes_max: u32) -> Stomp {
         Stomp { body_bytes_max, ..self }
+    }
+
+    /// Destinations below `/queue/` have competing consumers, of these queues. All handlers of a server share them.
+    #[must_use]
+    pub fn with_queues(self, queues: Broker) -> Stomp {
+        Stomp { queues: Some(queues), ..self }
+    }
+
+    /// The queues, if this topic is one.
+    pub(super) fn queues_of(&self, topic: &TopicName) -> Option<&Broker> {
+        self.queues.as_ref().filter(|_| is_queue(topic))
     }
 
     /// This application answers frames to `/app`.
@@ -144,7 +158,9 @@ impl Stomp {
         let unread = std::mem::take(&mut session.unread);
         let (mut at, mut frames) = (0, 0);
         loop {
-            publish_committed(conn, session);
+            if let Err(failure) = self.publish_committed(conn, session) {
+                return fail(conn, session, &failure, None);
+            }
             if at == unread.len() && session.committed.is_empty() {
                 break;
             }
@@ -187,17 +203,19 @@ impl Stomp {
             Command::Connect => self.connect(conn, session, frame)?,
             Command::Send => return self.send(conn, session, frame, receipt).map(|()| true),
             Command::Subscribe => return self.subscribe(conn, session, frame, receipt).map(|()| true),
-            Command::Unsubscribe => unsubscribe(conn, session, frame)?,
+            Command::Unsubscribe => self.unsubscribe(conn, session, frame)?,
             Command::Ack | Command::Nack => {
                 let name = if session.version == Version::V12 { "id" } else { "message-id" };
-                required(frame, name)?;
+                self.settle(session, frame, required(frame, name)?)?;
             }
             Command::Begin => session.begin_transaction(required(frame, "transaction")?).map_err(of_transaction)?,
             Command::Abort => {
                 session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)?;
             }
             Command::Commit => {
-                let drafts = session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)?;
+                let transaction = session.end_transaction(required(frame, "transaction")?).map_err(of_transaction)?;
+                let Transaction { drafts, settled, .. } = transaction;
+                settled.into_iter().try_for_each(|settled| self.settle_now(settled))?;
                 if !drafts.is_empty() {
                     session.commit(drafts, receipt);
                     return Ok(true);
@@ -278,7 +296,7 @@ impl Stomp {
             let (draft, transaction) = (Box::new(draft), transaction.map(Into::into));
             return self.ask_publish(conn, session, Asked::Publish { draft, receipt, transaction }, of_call);
         }
-        publish(conn, session, draft, receipt, transaction)
+        self.publish(conn, session, draft, (receipt, transaction))
     }
 
     /// Whether a backend decides on publications.
@@ -316,15 +334,13 @@ impl Stomp {
         }
         let has_acks = frame.header("ack").is_some_and(|mode| mode != "auto");
         if self.is_answered(destination) {
-            let subscription = Subscription { id: id.into(), destination: destination.into(), topic: None, has_acks };
-            session.subscriptions.push(subscription);
+            session.subscriptions.push(of_application(id, destination, has_acks));
             let asked = Asked::Subscribe { id: id.into(), receipt };
             return self.ask(conn, session, (destination, frame), asked);
         }
         if session.user().is_empty() && destination.starts_with("/user/") && self.has_application() {
             // Nobody can publish to it, but the application can send to this client.
-            let subscription = Subscription { id: id.into(), destination: destination.into(), topic: None, has_acks };
-            session.subscriptions.push(subscription);
+            session.subscriptions.push(of_application(id, destination, has_acks));
             send_receipt(conn, session.version, receipt.as_deref());
             return Ok(());
         }
@@ -335,6 +351,14 @@ impl Stomp {
         if self.readers.namespaces().is_keyed(&topic) {
             return Err(failure(format!("'{topic}' is keyed: read it at /feed or /sse, which have the keys")));
         }
+        if let Some(queues) = self.queues_of(&topic) {
+            let consumer = consume(conn, session, (queues, &topic), frame, (id, destination)).map_err(failure)?;
+            let (id, destination, consumer) = (id.into(), destination.into(), Some((topic, consumer)));
+            session.subscriptions.push(Subscription { id, destination, topic: None, has_acks, consumer });
+            set_timer(conn, session);
+            send_receipt(conn, session.version, receipt.as_deref());
+            return Ok(());
+        }
         let catch_up = match frame.header("since") {
             None => CatchUp::None,
             Some(since) => position(since).ok_or_else(|| failure("since must be a message-id".to_owned()))?,
@@ -344,7 +368,13 @@ impl Stomp {
             return Err(failure(format!("the connection is subscribed to '{topic}' already: since has no effect")));
         }
         let (id, destination) = (id.into(), destination.into());
-        session.subscriptions.push(Subscription { id, destination, topic: Some(topic.clone()), has_acks });
+        session.subscriptions.push(Subscription {
+            id,
+            destination,
+            topic: Some(topic.clone()),
+            has_acks,
+            consumer: None,
+        });
         let encoding = message::encoding(session, &topic);
         if has_topic {
             conn.encode_as(topic, encoding);
@@ -354,6 +384,95 @@ impl Stomp {
         let request_id = Some(session.begin(Pending::Subscribe(receipt)));
         let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, request_id };
         conn.subscribe_with(subscribe).map_err(|error| failure(Refusal::from(error).text.into_owned()))
+    }
+}
+
+impl Stomp {
+    /// Publishes, or adds to a transaction.
+    pub(super) fn publish(
+        &self,
+        conn: &mut Context<'_>,
+        session: &mut Session,
+        draft: Draft,
+        (receipt, transaction): (Option<Box<str>>, Option<&str>),
+    ) -> Result<(), Failure> {
+        if let Some(id) = transaction {
+            session.add_to_transaction(id, draft).map_err(of_transaction)?;
+            send_receipt(conn, session.version, receipt.as_deref());
+            return Ok(());
+        }
+        self.publish_now(conn, session, draft, receipt)
+    }
+
+    fn publish_now(
+        &self,
+        conn: &mut Context<'_>,
+        session: &mut Session,
+        draft: Draft,
+        receipt: Option<Box<str>>,
+    ) -> Result<(), Failure> {
+        if let Some(queues) = self.queues_of(&draft.topic) {
+            queues.push(draft).map_err(|error| Failure("cannot publish", error.text().to_owned()))?;
+            send_receipt(conn, session.version, receipt.as_deref());
+            return Ok(());
+        }
+        let request_id = session.begin(Pending::Publish(receipt));
+        conn.publish_with(draft, Some(request_id));
+        Ok(())
+    }
+
+    /// Publishes what transactions have committed, as far as requests may wait for answers.
+    fn publish_committed(&self, conn: &mut Context<'_>, session: &mut Session) -> Result<(), Failure> {
+        while !session.is_full() {
+            let Some((draft, receipt)) = session.committed.pop_front() else { break };
+            self.publish_now(conn, session, draft, receipt)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the last of a client's subscriptions to a topic.
+    fn unsubscribe(&self, conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>) -> Result<(), Failure> {
+        let id = match (frame.header("id"), session.version) {
+            (None, Version::V10) => required(frame, "destination")?,
+            _ => required(frame, "id")?,
+        };
+        let index = session.subscriptions.iter().position(|subscription| *subscription.id == *id);
+        let index = index.ok_or_else(|| Failure("cannot unsubscribe", format!("there is no subscription '{id}'")))?;
+        let Subscription { topic, consumer, .. } = session.subscriptions.remove(index);
+        self.stop_consuming(consumer);
+        let Some(topic) = topic else { return Ok(()) };
+        if session.of_topic(&topic).next().is_none() {
+            conn.unsubscribe(topic);
+        } else {
+            let encoding = message::encoding(session, &topic);
+            conn.encode_as(topic, encoding);
+        }
+        Ok(())
+    }
+
+    fn stop_consuming(&self, consumer: Option<(TopicName, u64)>) {
+        if let (Some(queues), Some((topic, number))) = (&self.queues, consumer) {
+            queues.leave(&topic, number);
+        }
+    }
+
+    /// An ACK or a NACK. Those of topics have no effect, and neither have those of subscriptions that have ended.
+    fn settle(&self, session: &mut Session, frame: &Frame<'_>, id: &str) -> Result<(), Failure> {
+        let Some((topic, delivery)) = session.delivery(id) else { return Ok(()) };
+        let settled = Settled { topic, delivery, is_ack: frame.command == Command::Ack };
+        match frame.header("transaction") {
+            Some(id) => session.settle_in_transaction(id, settled).map_err(of_transaction),
+            None => self.settle_now(settled),
+        }
+    }
+
+    fn settle_now(&self, Settled { topic, delivery, is_ack }: Settled) -> Result<(), Failure> {
+        let is_known = self.queues.as_ref().is_some_and(|queues| queues.settle(&topic, delivery, is_ack));
+        let unknown = || {
+            let text = "there is no such delivery: acknowledge each message once".to_owned();
+            Failure("cannot acknowledge", text)
+        };
+        if is_known { Ok(()) } else { Err(unknown()) }
     }
 }
 
@@ -452,6 +571,14 @@ impl Handler for Stomp {
         if let Err(failure) = self.fail_overdue(conn, session) {
             return fail(conn, session, &failure, receipt.as_deref());
         }
+        if let Some(queues) = &self.queues {
+            // Consumers that have taken no more may have read meanwhile.
+            session
+                .subscriptions
+                .iter()
+                .filter_map(|one| one.consumer.as_ref())
+                .for_each(|(topic, _)| queues.pump(topic));
+        }
         // While the server does not read, no heart-beat can arrive.
         if session.is_paused {
             session.beats.last_received_ms = now_ms;
@@ -475,6 +602,10 @@ impl Handler for Stomp {
         Identity { user: session.user().to_owned(), client: String::new() }
     }
 
+    fn on_close(&mut self, _: &mut Context<'_>, session: Session, _: CloseCause) {
+        session.subscriptions.into_iter().for_each(|subscription| self.stop_consuming(subscription.consumer));
+    }
+
     fn on_disconnect(&mut self, conn: &mut Context<'_>, session: &mut Session, code: CloseCode, reason: &str) {
         send_error(conn, session.version, &Failure("disconnected by an operator", reason.to_owned()), None);
         conn.close(code, reason);
@@ -487,31 +618,32 @@ impl Handler for Stomp {
     }
 }
 
-/// Publishes what transactions have committed, as far as requests may wait for answers.
-fn publish_committed(conn: &mut Context<'_>, session: &mut Session) {
-    while !session.is_full() {
-        let Some((draft, receipt)) = session.committed.pop_front() else { return };
-        let request_id = session.begin(Pending::Publish(receipt));
-        conn.publish_with(draft, Some(request_id));
-    }
+/// A subscription to which only the application sends.
+fn of_application(id: &str, destination: &str, has_acks: bool) -> Subscription {
+    let (id, destination) = (id.into(), destination.into());
+    Subscription { id, destination, topic: None, has_acks, consumer: None }
 }
 
-/// Ends the last of a client's subscriptions to a topic.
-fn unsubscribe(conn: &mut Context<'_>, session: &mut Session, frame: &Frame<'_>) -> Result<(), Failure> {
-    let id = match (frame.header("id"), session.version) {
-        (None, Version::V10) => required(frame, "destination")?,
-        _ => required(frame, "id")?,
-    };
-    let index = session.subscriptions.iter().position(|subscription| *subscription.id == *id);
-    let index = index.ok_or_else(|| Failure("cannot unsubscribe", format!("there is no subscription '{id}'")))?;
-    let Subscription { topic: Some(topic), .. } = session.subscriptions.remove(index) else { return Ok(()) };
-    if session.of_topic(&topic).next().is_none() {
-        conn.unsubscribe(topic);
-    } else {
-        let encoding = message::encoding(session, &topic);
-        conn.encode_as(topic, encoding);
+/// Begins to consume a queue. Returns the number of the consumer.
+fn consume(
+    conn: &mut Context<'_>,
+    session: &Session,
+    (queues, topic): (&Broker, &TopicName),
+    frame: &Frame<'_>,
+    (id, destination): (&str, &str),
+) -> Result<u64, String> {
+    if frame.header("since").is_some() {
+        return Err("a queue has no history: SUBSCRIBE without since".to_owned());
     }
-    Ok(())
+    let mode = AckMode::of(frame.header("ack"));
+    let prefetch = match frame.header("prefetch-count").map(str::parse) {
+        None => STOMP_PREFETCH,
+        Some(Ok(count)) => count,
+        Some(Err(_)) => return Err("prefetch-count must be a number of messages".to_owned()),
+    };
+    let (id, destination, has_acks) = (id.into(), destination.into(), mode != AckMode::Auto);
+    let receiver = Receiver { handle: conn.handle(), version: session.version, id, destination, has_acks };
+    queues.join(topic, receiver, mode, prefetch).map_err(|error| error.text().to_owned())
 }
 
 /// The token of CONNECT.
@@ -624,7 +756,9 @@ fn send_frame<'h>(
 /// Sets the timer to the next heart-beat, loss, or expiry.
 pub(super) fn set_timer(conn: &mut Context<'_>, session: &Session) {
     let timeout_ms = session.asked.as_ref().map(|waiting| waiting.timeout_ms);
-    let times = [session.beats.send_ms(), session.beats.lost_ms(), session.expires_ms, timeout_ms];
+    let consumes = session.subscriptions.iter().any(|subscription| subscription.consumer.is_some());
+    let retry_ms = consumes.then(|| conn.clock().now_ms + STOMP_QUEUE_RETRY_MS);
+    let times = [session.beats.send_ms(), session.beats.lost_ms(), session.expires_ms, timeout_ms, retry_ms];
     match times.into_iter().flatten().min() {
         Some(next_ms) => conn.set_timer(Duration::from_millis(next_ms.saturating_sub(conn.clock().now_ms))),
         None => conn.clear_timer(),

@@ -6,7 +6,9 @@
 
 use std::sync::LazyLock;
 
+use super::broker::Receiver;
 use super::frame::{Version, encode};
+use super::queue::Item;
 use super::session::{Session, Subscription};
 use crate::gateway::{Encoder, register};
 use crate::proto::{self, Message, MessageKind};
@@ -95,6 +97,25 @@ pub(super) fn encode_direct(
     let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.len());
     encode(&mut out, "MESSAGE", own.into_iter().chain(headers.filter(|(name, _)| !OWN.contains(name))), body, version);
+    out
+}
+
+/// The MESSAGE of a queue: `id` names the delivery, for acknowledgements.
+pub(super) fn encode_delivery(receiver: &Receiver, id: &str, item: &Item) -> Vec<u8> {
+    let body = &item.draft.payload;
+    let length = body.len().to_string();
+    let own = [
+        ("subscription", &*receiver.id),
+        ("message-id", id),
+        ("destination", &*receiver.destination),
+        ("content-length", &length),
+    ];
+    let ack = receiver.has_acks.then_some(("ack", id));
+    let redelivered = item.is_redelivered.then_some(("redelivered", "true"));
+    let tags = item.draft.tags.iter().flatten().map(|(name, value)| (name.as_str(), value.as_str()));
+    let tags = tags.filter(|(name, _)| !OWN.contains(name) && *name != "redelivered");
+    let mut out = Vec::with_capacity(MESSAGE_OVERHEAD_BYTES + body.len());
+    encode(&mut out, "MESSAGE", own.into_iter().chain(ack).chain(redelivered).chain(tags), body, receiver.version);
     out
 }
 

@@ -16,15 +16,18 @@
 
 mod application;
 mod ask;
+mod broker;
 mod destination;
 pub mod frame;
 mod handler;
 mod message;
+mod queue;
 mod session;
 
 use std::sync::LazyLock;
 
 pub use application::{Answer, Application, Call, Client, Reply};
+pub use broker::Broker;
 #[cfg(feature = "control")]
 pub(crate) use handler::ERROR_COUNTS;
 pub use handler::Stomp;

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::application::NO_CALL;
 use super::frame::Version;
+use super::queue::parse_delivery;
 use crate::gateway::Context;
 use crate::gateway::readers::ReaderClaims;
 use crate::limits::{
-    STOMP_HEART_BEAT_MS_MIN, STOMP_HEART_BEATS_MISSED, STOMP_REQUESTS_MAX, STOMP_TRANSACTION_BYTES_MAX,
-    STOMP_TRANSACTIONS_MAX,
+    STOMP_HEART_BEAT_MS_MIN, STOMP_HEART_BEATS_MISSED, STOMP_PREFETCH_MAX, STOMP_REQUESTS_MAX,
+    STOMP_TRANSACTION_BYTES_MAX, STOMP_TRANSACTIONS_MAX,
 };
 use crate::topics::{Draft, TopicName};
 
@@ -54,6 +55,8 @@ pub(super) struct Subscription {
     pub(super) topic: Option<TopicName>,
     /// Messages carry an id to acknowledge.
     pub(super) has_acks: bool,
+    /// The queue and the number of its consumer, if it is one with competing consumers.
+    pub(super) consumer: Option<(TopicName, u64)>,
 }
 
 /// SENDs that wait for COMMIT.
@@ -61,6 +64,17 @@ pub(super) struct Subscription {
 pub(super) struct Transaction {
     pub(super) id: Box<str>,
     pub(super) drafts: Vec<Draft>,
+    /// ACKs and NACKs of deliveries, for COMMIT.
+    pub(super) settled: Vec<Settled>,
+}
+
+/// An ACK or a NACK of a delivery from a queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settled {
+    pub(super) topic: TopicName,
+    /// The consumer and its delivery.
+    pub(super) delivery: (u64, u64),
+    pub(super) is_ack: bool,
 }
 
 /// A request to a home shard.
@@ -182,7 +196,7 @@ impl Session {
         if self.transactions.len() == STOMP_TRANSACTIONS_MAX {
             return Err("too many open transactions: at most 16");
         }
-        self.transactions.push(Transaction { id: id.into(), drafts: Vec::new() });
+        self.transactions.push(Transaction { id: id.into(), drafts: Vec::new(), settled: Vec::new() });
         Ok(())
     }
 
@@ -205,11 +219,32 @@ impl Session {
         }
     }
 
-    /// Ends a transaction. Returns its publications.
-    pub(super) fn end_transaction(&mut self, id: &str) -> Result<Vec<Draft>, &'static str> {
+    /// Adds an ACK or a NACK to an open transaction.
+    pub(super) fn settle_in_transaction(&mut self, id: &str, settled: Settled) -> Result<(), &'static str> {
+        let held: usize = self.transactions.iter().map(|open| open.settled.len()).sum();
+        if held == STOMP_PREFETCH_MAX {
+            return Err("too many acknowledgements in open transactions: commit earlier");
+        }
+        let open = self.transactions.iter_mut().find(|transaction| *transaction.id == *id);
+        open.ok_or("there is no such transaction: send BEGIN first")?.settled.push(settled);
+        Ok(())
+    }
+
+    /// The queue and the delivery that an ACK or a NACK names.
+    pub(super) fn delivery(&self, id: &str) -> Option<(TopicName, (u64, u64))> {
+        let (consumer, delivery) = parse_delivery(id)?;
+        let of_queue = |subscription: &Subscription| {
+            let (topic, number) = subscription.consumer.as_ref()?;
+            (*number == consumer).then(|| topic.clone())
+        };
+        Some((self.subscriptions.iter().find_map(of_queue)?, (consumer, delivery)))
+    }
+
+    /// Ends a transaction. Returns what it contains.
+    pub(super) fn end_transaction(&mut self, id: &str) -> Result<Transaction, &'static str> {
         let index = self.transactions.iter().position(|transaction| *transaction.id == *id);
         let index = index.ok_or("there is no such transaction: send BEGIN first")?;
-        Ok(self.transactions.remove(index).drafts)
+        Ok(self.transactions.remove(index))
     }
 }
 
@@ -260,7 +295,7 @@ mod tests {
         assert!(session.begin_transaction("0").is_err());
         session.add_to_transaction("1", draft(STOMP_TRANSACTION_BYTES_MAX / 2)).unwrap();
         assert!(session.add_to_transaction("2", draft(STOMP_TRANSACTION_BYTES_MAX / 2)).is_err(), "of all together");
-        assert_eq!(session.end_transaction("1").unwrap().len(), 1);
+        assert_eq!(session.end_transaction("1").unwrap().drafts.len(), 1);
         session.add_to_transaction("2", draft(STOMP_TRANSACTION_BYTES_MAX / 2)).unwrap();
         assert!(session.add_to_transaction("1", draft(1)).is_err());
         assert!(session.end_transaction("1").is_err());
