@@ -280,6 +280,7 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     centrifuge.events = events.clone().map(|events| Arc::new(events) as _);
     let (centrifuge, tokens) = (Arc::new(centrifuge.clone()), centrifuge.tokens);
     let (of_http_stream, of_event_stream) = (centrifuge.clone(), centrifuge.clone());
+    let (of_uni, of_uni_http, of_uni_sse) = (centrifuge.clone(), centrifuge.clone(), centrifuge.clone());
     let sessions = centrifuge.sessions.clone();
     let runtime = runtime()?;
     let ServerSettings { control: address, control_mode, .. } = &settings.server;
@@ -318,6 +319,9 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
         .route(CENTRIFUGE, move || Centrifuge::new(centrifuge.clone()))
         .route("/connection/http_stream", move || Centrifuge::http_stream(of_http_stream.clone()))
         .route("/connection/sse", move || Centrifuge::event_stream(of_event_stream.clone()))
+        .route("/connection/uni_websocket", move || Centrifuge::uni_websocket(of_uni.clone()))
+        .route("/connection/uni_http_stream", move || Centrifuge::uni_http_stream(of_uni_http.clone()))
+        .route("/connection/uni_sse", move || Centrifuge::uni_event_stream(of_uni_sse.clone()))
         .route("/emulation", move || Emulation::new(sessions.clone()));
     if settings.server.echo {
         builder = builder.route("/echo", || Echo);

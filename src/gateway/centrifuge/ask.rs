@@ -18,7 +18,8 @@ use crate::topics::{Draft, TopicName};
 impl Call<'_, '_> {
     /// Closes the connection, and notes with what.
     pub(super) fn close(&mut self, code: CloseCode, reason: &str) {
-        if self.session.wire.is_stream() && self.session.closed_with.is_none() {
+        let wire = self.session.wire;
+        if (wire.is_stream() || wire.is_unidirectional()) && self.session.closed_with.is_none() {
             // The end of a stream has no code: a push before it has.
             let disconnect = Some(DisconnectPush { code: u32::from(code.0), reason: reason.to_owned() });
             let push = Reply::push(Push { disconnect, ..Push::default() });

@@ -193,7 +193,7 @@ impl Call<'_, '_> {
             session: self.session.emulation.map(|session| format!("{session:032x}")).unwrap_or_default(),
             node: if self.session.wire.is_stream() { NODE.to_owned() } else { String::new() },
             ping: ping_ms.div_ceil(1000) as u32,
-            pong: ping_ms > 0,
+            pong: ping_ms > 0 && !self.session.wire.is_unidirectional(),
             ..ConnectResult::default()
         }
     }

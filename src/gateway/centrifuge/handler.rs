@@ -10,13 +10,14 @@ use super::call::{Call, Failure};
 use super::clients::Clients;
 use super::config::CentrifugeConfig;
 use super::emulation::Emulated;
-use super::json::{JsonReader, encode_reply_json};
+use super::json::{JsonReader, connect_command, encode_bare_push, encode_reply_json};
 use super::pace::Wait;
 use super::protobuf::{encode_reply_protobuf, read_protobuf};
-use super::protocol::{Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
+use super::protocol::{ClientError, Command, Disconnect, Request, SubscribeRequest, Taken, Unsubscribed};
 use super::push::{
     EVENT_PING, EVENT_STREAM, JSON, JSON_LINES, JSON_PING, LINE_PING, PROTOBUF, PROTOBUF_PING, PROTOBUF_STREAM,
-    PROTOBUF_STREAM_PING, encode_event,
+    PROTOBUF_STREAM_PING, UNI_EVENT_PING, UNI_EVENT_STREAM, UNI_JSON, UNI_JSON_PING, UNI_LINE_PING, UNI_LINES,
+    encode_event,
 };
 use super::reply::{Push, RefreshPush, Reply};
 use super::session::{Connecting, Ended, Grant, Renewal, Session, Stage, Subscriber, Wire};
@@ -42,6 +43,16 @@ enum Transport {
     WebSocket,
     HttpStream,
     EventStream,
+    UniWebSocket,
+    UniHttpStream,
+    UniEventStream,
+}
+
+impl Transport {
+    /// Whether it is one with WebSockets.
+    fn is_websocket(self) -> bool {
+        matches!(self, Transport::WebSocket | Transport::UniWebSocket)
+    }
 }
 
 /// All except the reader, since commands borrow from its buffers while they run.
@@ -69,6 +80,23 @@ impl Centrifuge {
         Centrifuge::over(Transport::EventStream, config)
     }
 
+    /// A handler of unidirectional WebSockets: a client's first message, or the parameter `cf_connect`, is the content
+    /// of its connect request. It receives pushes without replies around them, and the server ignores what else it
+    /// sends.
+    pub fn uni_websocket(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        Centrifuge::over(Transport::UniWebSocket, config)
+    }
+
+    /// The same for lines of a response to a POST request.
+    pub fn uni_http_stream(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        Centrifuge::over(Transport::UniHttpStream, config)
+    }
+
+    /// The same for event streams.
+    pub fn uni_event_stream(config: Arc<CentrifugeConfig>) -> Centrifuge {
+        Centrifuge::over(Transport::UniEventStream, config)
+    }
+
     fn over(transport: Transport, config: Arc<CentrifugeConfig>) -> Centrifuge {
         let conversations = Conversations { config, clients: Clients::default(), scratch: Vec::new() };
         Centrifuge { transport, reader: JsonReader::default(), conversations }
@@ -79,13 +107,19 @@ impl Handler for Centrifuge {
     type State = ();
 
     fn on_open(&mut self, conn: &mut Context<'_>, request: &Handshake<'_>) -> Result<Accept, Refusal> {
-        if self.transport != Transport::WebSocket {
+        if !self.transport.is_websocket() {
             return Err(Refusal::new(400, "no WebSocket here: connect to /connection/websocket"));
         }
-        let (wire, subprotocol) = choose_wire(request);
+        let (wire, subprotocol) = match self.transport {
+            Transport::UniWebSocket => (Wire::UniJson, None),
+            _ => choose_wire(request),
+        };
         let has_frame_pings = query_has(request, "cf_ws_frame_ping_pong", "true");
         let (encoding, heartbeat) = forms(wire);
         self.conversations.begin(conn, wire, !has_frame_pings, request);
+        if let Some(connect) = request.query("cf_connect").filter(|_| wire.is_unidirectional()) {
+            self.read(conn, &connect_command(connect.as_bytes()));
+        }
         let message_bytes_max = self.conversations.config.message_bytes_max;
         let accept = Accept::default().message_bytes_max(message_bytes_max).encoding(encoding);
         let accept = if has_frame_pings { accept } else { accept.heartbeat(heartbeat) };
@@ -100,21 +134,26 @@ impl Handler for Centrifuge {
             (Transport::EventStream, Some(commands)) => {
                 Ok(self.stream(conn, Wire::EventStream, request, commands.as_bytes()))
             }
+            (Transport::UniEventStream, connect) => {
+                Ok(self.stream(conn, Wire::UniEventStream, request, connect.unwrap_or_default().as_bytes()))
+            }
             (Transport::EventStream, None) => Err(Refusal::new(400, "send a connect command as cf_connect")),
-            (Transport::HttpStream, _) => Err(Refusal::new(405, "use POST")),
-            (Transport::WebSocket, _) => {
+            (Transport::HttpStream | Transport::UniHttpStream, _) => Err(Refusal::new(405, "use POST")),
+            (Transport::WebSocket | Transport::UniWebSocket, _) => {
                 Err(Refusal::new(426, "this is a WebSocket endpoint: connect to it with a WebSocket client"))
             }
         }
     }
 
     fn body_bytes_max(&self) -> Option<usize> {
-        (self.transport != Transport::WebSocket).then_some(EMULATION_BYTES_MAX)
+        (!self.transport.is_websocket()).then_some(EMULATION_BYTES_MAX)
     }
 
     fn on_post(&mut self, conn: &mut Context<'_>, request: &Get<'_>, body: &[u8]) -> Result<Response, Refusal> {
         let wire = match self.transport {
             Transport::EventStream => Wire::EventStream,
+            Transport::UniEventStream => Wire::UniEventStream,
+            Transport::UniHttpStream => Wire::UniLines,
             _ if request.header("Content-Type") == Some("application/octet-stream") => Wire::ProtobufStream,
             _ => Wire::JsonLines,
         };
@@ -122,7 +161,12 @@ impl Handler for Centrifuge {
     }
 
     fn on_message(&mut self, conn: &mut Context<'_>, _: &mut (), message: Message<'_>) {
-        self.read(conn, message.payload);
+        let Some(session) = self.conversations.clients.get_mut(conn.id()) else { return };
+        match (session.wire.is_unidirectional(), matches!(session.stage, Stage::New)) {
+            (false, _) => self.read(conn, message.payload),
+            (true, true) => self.read(conn, &connect_command(message.payload)),
+            (true, false) => {}
+        }
     }
 
     fn on_resume(&mut self, conn: &mut Context<'_>, _: &mut ()) {
@@ -203,9 +247,12 @@ impl Centrifuge {
     fn stream(&mut self, conn: &mut Context<'_>, wire: Wire, request: &Get<'_>, commands: &[u8]) -> Response {
         let (encoding, heartbeat) = forms(wire);
         self.conversations.begin(conn, wire, true, request);
-        self.read(conn, commands);
+        match wire.is_unidirectional() {
+            true => self.read(conn, &connect_command(commands)),
+            false => self.read(conn, commands),
+        }
         let content_type = match wire {
-            Wire::EventStream => "text/event-stream",
+            Wire::EventStream | Wire::UniEventStream => "text/event-stream",
             Wire::ProtobufStream => "application/octet-stream",
             _ => "application/json",
         };
@@ -398,6 +445,10 @@ impl Conversations {
     /// Sends a reply, or keeps it until the connect reply has been sent.
     fn reply(&mut self, conn: &mut Context<'_>, reply: Reply) {
         let Some(session) = self.clients.get_mut(conn.id()) else { return };
+        if let Some(error) = reply.error.as_ref().filter(|_| session.wire.is_unidirectional()) {
+            let why = end_of(error.code);
+            return self.close(conn, why);
+        }
         match &mut session.stage {
             Stage::Connecting(connecting) => connecting.later.push(reply),
             Stage::New | Stage::Asking | Stage::Open | Stage::Refused => {
@@ -510,6 +561,18 @@ impl Conversations {
     }
 }
 
+/// How the connection of a unidirectional client ends whose connect request has failed with an error: it has no other
+/// way to learn that.
+fn end_of(error: u32) -> Disconnect {
+    match error {
+        code if code == ClientError::TokenExpired.code() || code == ClientError::Expired.code() => Disconnect::Expired,
+        code if code == ClientError::Internal.code() || code == ClientError::TooManyRequests.code() => {
+            Disconnect::ServerError
+        }
+        _ => Disconnect::BadRequest("the connect request was rejected"),
+    }
+}
+
 /// The encoding of pushes on a wire, and its pings.
 fn forms(wire: Wire) -> (Encoding, Heartbeat) {
     match wire {
@@ -518,6 +581,9 @@ fn forms(wire: Wire) -> (Encoding, Heartbeat) {
         Wire::JsonLines => (*JSON_LINES, *LINE_PING),
         Wire::ProtobufStream => (*PROTOBUF_STREAM, *PROTOBUF_STREAM_PING),
         Wire::EventStream => (*EVENT_STREAM, *EVENT_PING),
+        Wire::UniJson => (*UNI_JSON, *UNI_JSON_PING),
+        Wire::UniLines => (*UNI_LINES, *UNI_LINE_PING),
+        Wire::UniEventStream => (*UNI_EVENT_STREAM, *UNI_EVENT_PING),
     }
 }
 
@@ -547,14 +613,16 @@ pub(super) fn send(conn: &mut Context<'_>, wire: Wire, scratch: &mut Vec<u8>, re
         Wire::Json | Wire::JsonLines => encode_reply_json(scratch, reply),
         Wire::Protobuf | Wire::ProtobufStream => encode_reply_protobuf(scratch, reply),
         Wire::EventStream => encode_event(scratch, |out| encode_reply_json(out, reply)),
+        Wire::UniJson | Wire::UniLines => encode_bare_push(scratch, reply),
+        Wire::UniEventStream => encode_event(scratch, |out| encode_bare_push(out, reply)),
     }
     match wire {
-        Wire::Json => conn.send(Message { kind: MessageKind::Text, payload: scratch }),
+        Wire::Json | Wire::UniJson => conn.send(Message { kind: MessageKind::Text, payload: scratch }),
         Wire::Protobuf => conn.send(Message { kind: MessageKind::Binary, payload: scratch }),
-        Wire::JsonLines => {
+        Wire::JsonLines | Wire::UniLines => {
             scratch.push(b'\n');
             conn.write(scratch);
         }
-        Wire::ProtobufStream | Wire::EventStream => conn.write(scratch),
+        Wire::ProtobufStream | Wire::EventStream | Wire::UniEventStream => conn.write(scratch),
     }
 }

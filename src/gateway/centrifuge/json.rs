@@ -14,7 +14,7 @@ use super::protocol::{
     Taken,
 };
 use super::raw::member;
-use super::reply::Reply;
+use super::reply::{ConnectResult, Reply};
 
 /// Maximum size of a message, in bytes, for which the reader keeps its buffers.
 const KEEP_BYTES: usize = 64 * 1024;
@@ -97,6 +97,29 @@ impl JsonReader {
 /// Appends a reply, without a newline: each reply is one message.
 pub fn encode_reply_json(out: &mut Vec<u8>, reply: &Reply) {
     serde_json::to_writer(out, reply).expect("every reply has a JSON form");
+}
+
+/// Appends what a unidirectional client receives instead of a reply: the push alone, or the result of its connect
+/// request as one. Other replies have no form: such a client sends no other commands.
+pub(super) fn encode_bare_push(out: &mut Vec<u8>, reply: &Reply) {
+    #[derive(serde::Serialize)]
+    struct Connected<'r> {
+        connect: &'r ConnectResult,
+    }
+    let written = match reply {
+        Reply { push: Some(push), .. } => serde_json::to_writer(out, push),
+        Reply { connect: Some(connect), .. } => serde_json::to_writer(out, &Connected { connect }),
+        _ => Ok(()),
+    };
+    written.expect("every push has a JSON form");
+}
+
+/// The command of a unidirectional client, which sends only the content of its connect request.
+pub(super) fn connect_command(request: &[u8]) -> Vec<u8> {
+    let request = if request.trim_ascii().is_empty() { b"{}" } else { request };
+    // A command is a line. In JSON, line breaks are only space.
+    let line = request.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte });
+    b"{\"id\":1,\"connect\":".iter().copied().chain(line).chain(*b"}").collect()
 }
 
 /// The command in `value`; `line` is its text.

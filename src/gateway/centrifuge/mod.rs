@@ -15,7 +15,7 @@
 //! A [`Backend`] may decide on connections, subscriptions and publications, and answers calls.
 //!
 //! Not supported, beyond streams of publications: maps and shared polls (error 108), deltas and filters of
-//! publications, messages to an application (close code 3508), and the unidirectional transports.
+//! publications, and messages to an application (close code 3508).
 
 mod access;
 mod answer;

@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use super::json::encode_reply_json;
+use super::json::{encode_bare_push, encode_reply_json};
 use super::protobuf::encode_reply_protobuf;
 use super::reply::{ClientInfo, Presence, Publication, Push, Reply};
 use crate::conn::Heartbeat;
@@ -25,6 +25,24 @@ pub static PROTOBUF_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(Proto
 
 /// Pushes in JSON as events of an event stream.
 pub static EVENT_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(EventStream));
+
+/// Pushes in JSON without a reply around them.
+pub(super) static UNI_JSON: LazyLock<Encoding> = LazyLock::new(|| register(UniJson));
+
+/// The same as lines.
+pub(super) static UNI_LINES: LazyLock<Encoding> = LazyLock::new(|| register(UniLines));
+
+/// The same as events of an event stream.
+pub(super) static UNI_EVENT_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(UniEventStream));
+
+/// The pings of these, which have no answer.
+pub(super) static UNI_JSON_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"\x81\x02{}", None));
+
+/// See [`UNI_JSON_PING`].
+pub(super) static UNI_LINE_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"{}\n", None));
+
+/// See [`UNI_JSON_PING`].
+pub(super) static UNI_EVENT_PING: LazyLock<Heartbeat> = LazyLock::new(|| Heartbeat::regular(b"data: {}\n\n", None));
 
 const NO_PONG: Option<(CloseCode, &str)> = Some((CloseCode(3012), "no pong"));
 
@@ -148,6 +166,68 @@ impl Encoder for EventStream {
 
     fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
         encode_event(out, |out| encode_presence_json(out, topic, info, has_joined));
+    }
+}
+
+struct UniJson;
+
+impl Encoder for UniJson {
+    fn name(&self) -> &'static str {
+        "Centrifugo, unidirectional"
+    }
+
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_as(MessageKind::Text, out, |out| encode_bare_push(out, &publication_push(body)));
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        Json.publication_bytes_max(body)
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_as(MessageKind::Text, out, |out| encode_bare_push(out, &presence_push(topic, info, has_joined)));
+    }
+}
+
+struct UniLines;
+
+impl Encoder for UniLines {
+    fn name(&self) -> &'static str {
+        "Centrifugo, unidirectional HTTP stream"
+    }
+
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_bare_push(out, &publication_push(body));
+        out.push(b'\n');
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        Json.publication_bytes_max(body)
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_bare_push(out, &presence_push(topic, info, has_joined));
+        out.push(b'\n');
+    }
+}
+
+struct UniEventStream;
+
+impl Encoder for UniEventStream {
+    fn name(&self) -> &'static str {
+        "Centrifugo, unidirectional event stream"
+    }
+
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        encode_event(out, |out| encode_bare_push(out, &publication_push(body)));
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        Json.publication_bytes_max(body)
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        encode_event(out, |out| encode_bare_push(out, &presence_push(topic, info, has_joined)));
     }
 }
 

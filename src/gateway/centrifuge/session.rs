@@ -81,6 +81,12 @@ pub(super) enum Wire {
     ProtobufStream,
     /// A reply is an event of an event stream.
     EventStream,
+    /// Unidirectional: a push is a text message on a WebSocket.
+    UniJson,
+    /// Unidirectional: a push is a line of an HTTP response.
+    UniLines,
+    /// Unidirectional: a push is an event of an event stream.
+    UniEventStream,
 }
 
 impl Wire {
@@ -90,7 +96,12 @@ impl Wire {
 
     /// Whether the client's commands arrive by other requests.
     pub(super) fn is_stream(self) -> bool {
-        !matches!(self, Wire::Json | Wire::Protobuf)
+        matches!(self, Wire::JsonLines | Wire::ProtobufStream | Wire::EventStream)
+    }
+
+    /// Whether the client sends its connect request and nothing more. It receives pushes, not replies.
+    pub(super) fn is_unidirectional(self) -> bool {
+        matches!(self, Wire::UniJson | Wire::UniLines | Wire::UniEventStream)
     }
 
     /// The name of the transport in calls of the backend.
@@ -99,6 +110,9 @@ impl Wire {
             Wire::Json | Wire::Protobuf => "websocket",
             Wire::JsonLines | Wire::ProtobufStream => "http_stream",
             Wire::EventStream => "sse",
+            Wire::UniJson => "uni_websocket",
+            Wire::UniLines => "uni_http_stream",
+            Wire::UniEventStream => "uni_sse",
         }
     }
 }
