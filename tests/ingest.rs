@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Instant;
 
+use serde_json::json;
 use support::server::Server;
 use support::{PATIENCE, http};
 
@@ -157,4 +158,52 @@ fn a_client_that_does_not_read_acknowledgements_is_not_read_from() {
     let sent = (0..1000).take_while(|_| connection.write_all(body.as_bytes()).is_ok()).count();
     assert!(sent < 1000, "the server read {} MiB without a reader of its acknowledgements", (sent * body.len()) >> 20);
     assert_eq!(http::post(server.control, "/publish/b", "text/plain", b"x").status, 200);
+}
+
+/// Sends a request with JSON to Centrifugo's server API.
+fn call(server: &Server, method: &str, request: &serde_json::Value) -> serde_json::Value {
+    let body = request.to_string();
+    let response = http::post(server.control, &format!("/api/{method}"), "application/json", body.as_bytes());
+    assert_eq!(response.status, 200, "{method}: {}", response.text());
+    serde_json::from_slice(&response.body).expect("JSON")
+}
+
+#[test]
+fn the_server_api_and_requests_of_their_own_change_the_same_values() {
+    let file = support::target_dir("ingest").join("keyed.toml");
+    std::fs::write(&file, "[namespaces.map]\nkeyed = true\nkeys_max = 3\n").expect("the directory can be written to");
+    let server = Server::start(&["--config", file.to_str().expect("a path of UTF-8")]);
+    let result = |method: &str, request: serde_json::Value| call(&server, method, &request)["result"].clone();
+    let set = |key: &str, mode: &str| json!({"channel": "map:a", "key": key, "data": {"n": 1}, "key_mode": mode});
+    assert_eq!(result("map_publish", set("a", "if_new"))["offset"], 1);
+    let suppressed = |reason: &str| json!({"suppressed": true, "suppress_reason": reason});
+    assert_eq!(result("map_publish", set("a", "if_new")), suppressed("key_exists"));
+    assert_eq!(result("map_publish", set("b", "if_exists")), suppressed("key_not_found"));
+    assert_eq!(result("map_publish", set("b", ""))["offset"], 2);
+    let response = http::get(server.control, "/state/map%3Aa/b");
+    assert_eq!((response.status, response.text()), (200, "{\"n\":1}"));
+    assert!(response.header("etag").is_some_and(|tag| tag.ends_with(":2\"")), "{}", response.head);
+    let page = result("map_read_state", json!({"channel": "map:a", "limit": 1}));
+    assert_eq!((page["entries"][0]["key"].as_str(), page["offset"].as_u64()), (Some("a"), Some(2)));
+    let page = result("map_read_state", json!({"channel": "map:a", "cursor": page["cursor"]}));
+    assert_eq!((page["entries"][0]["key"].as_str(), page["cursor"].as_str()), (Some("b"), None));
+    let page = result("map_read_state", json!({"channel": "map:a", "key": "b"}));
+    assert_eq!(page["entries"][0]["data"], json!({"n": 1}));
+    assert_eq!(result("map_stats", json!({"channel": "map:a"})), json!({"num_keys": 2}));
+    assert_eq!(result("map_remove", json!({"channel": "map:a", "key": "a"}))["offset"], 3);
+    assert_eq!(result("map_remove", json!({"channel": "map:a", "key": "a"})), suppressed("key_not_found"));
+    assert_eq!(http::get(server.control, "/state/map%3Aa/a").status, 404);
+    let rows = [
+        ("map_publish", json!({"channel": "map:a", "key": "c", "data": 1, "key_mode": "x"}), 107),
+        ("map_publish", json!({"channel": "map:a", "data": 1}), 107),
+        ("map_publish", json!({"channel": "map:a", "key": "c", "data": 1, "score": 5}), 108),
+        ("map_read_state", json!({"channel": "map:a", "asc": true}), 108),
+        ("map_read_state", json!({"channel": "map:a", "cursor": "x"}), 107),
+        ("map_read_state", json!({"channel": "map:a", "cursor": "0000000000001:1:1"}), 112),
+        ("publish", json!({"channel": "map:a", "data": 1}), 107),
+        ("map_stats", json!({"channel": "other"}), 108),
+    ];
+    for (method, request, code) in rows {
+        assert_eq!(call(&server, method, &request)["error"]["code"], code, "{method} {request}");
+    }
 }

@@ -124,6 +124,7 @@ impl ToShards for Shards {
             published_ms: 0,
             history_len: 2,
             history_bytes: 10,
+            keys: 0,
             present: 0,
             has_subscribers: true,
         };

@@ -93,6 +93,7 @@ impl Topic {
             published_ms: self.published_ms,
             history_len: kept.map_or(0, |kept| kept.history.len()),
             history_bytes: kept.map_or(0, |kept| kept.history.bytes()),
+            keys: kept.map_or(0, Retained::keys),
             present: kept.map_or(0, |kept| kept.present.len()),
             has_subscribers: !self.shards.is_empty(),
         }

@@ -40,6 +40,8 @@ pub struct TopicSummary {
     pub history_len: usize,
     /// Bytes of these.
     pub history_bytes: usize,
+    /// Number of values, if it is keyed.
+    pub keys: usize,
     /// Number of present clients, where its namespace remembers subscribers.
     pub present: usize,
     /// Whether a shard has subscribers.

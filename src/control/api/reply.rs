@@ -41,10 +41,39 @@ pub(super) enum Outcome {
     Disconnected {
         num_connections: usize,
     },
+    /// A change of a map that was not made.
+    Suppressed {
+        suppressed: bool,
+        suppress_reason: &'static str,
+    },
+    MapState {
+        entries: Vec<MapEntry>,
+        offset: u64,
+        epoch: String,
+        #[serde(skip_serializing_if = "String::is_empty")]
+        cursor: String,
+    },
+    MapStats {
+        num_keys: usize,
+    },
     Info {
         nodes: Vec<Node>,
     },
     Done {},
+}
+
+/// A value of a map, or that it has none any more.
+#[derive(Debug, Serialize)]
+pub(super) struct MapEntry {
+    #[serde(flatten)]
+    publication: Publication,
+    time: u64,
+}
+
+impl From<&Body> for MapEntry {
+    fn from(body: &Body) -> MapEntry {
+        MapEntry { publication: publication(body), time: body.time_ms }
+    }
 }
 
 /// Whatever there is to say about a channel.

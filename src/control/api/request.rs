@@ -23,6 +23,10 @@ pub(super) enum Call<'a> {
     History(History),
     HistoryRemove(Channel),
     Channels(Channels),
+    MapPublish(MapPublish<'a>),
+    MapRemove(MapRemove),
+    MapReadState(MapReadState),
+    MapStats(Channel),
     Info,
 }
 
@@ -163,14 +167,74 @@ pub(super) struct Channels {
     pub(super) cursor: Option<String>,
 }
 
+/// Sets a key of a map.
+#[derive(Deserialize)]
+pub(super) struct MapPublish<'a> {
+    pub(super) channel: Option<String>,
+    pub(super) key: Option<String>,
+    #[serde(borrow)]
+    pub(super) data: Option<&'a RawValue>,
+    pub(super) b64data: Option<String>,
+    pub(super) tags: Option<BTreeMap<String, String>>,
+    pub(super) idempotency_key: Option<String>,
+    /// `if_new` or `if_exists`.
+    pub(super) key_mode: Option<String>,
+    #[serde(borrow)]
+    stream_data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    b64stream_data: Option<&'a RawValue>,
+    version: Option<u64>,
+    score: Option<i64>,
+}
+
+/// Removes a key of a map.
+#[derive(Deserialize)]
+pub(super) struct MapRemove {
+    pub(super) channel: Option<String>,
+    pub(super) key: Option<String>,
+    pub(super) idempotency_key: Option<String>,
+}
+
+/// Reads a page of a map, or one key.
+#[derive(Deserialize)]
+pub(super) struct MapReadState {
+    pub(super) channel: Option<String>,
+    pub(super) cursor: Option<String>,
+    pub(super) limit: Option<usize>,
+    pub(super) key: Option<String>,
+    asc: Option<bool>,
+    revision_offset: Option<u64>,
+}
+
+impl MapPublish<'_> {
+    /// Whether it asks for something that keyed topics do not have.
+    pub(super) fn asks_for_more(&self) -> bool {
+        let extras = [self.stream_data, self.b64stream_data].iter().any(Option::is_some);
+        extras || self.version.is_some_and(|version| version > 0) || self.score.is_some_and(|score| score != 0)
+    }
+}
+
+impl MapReadState {
+    /// Whether it asks for an order or a past that keyed topics do not have.
+    pub(super) fn asks_for_more(&self) -> bool {
+        self.asc == Some(true) || self.revision_offset.is_some_and(|offset| offset > 0)
+    }
+}
+
 impl<'a> Call<'a> {
     /// All methods, for people.
     pub(super) const METHODS: &'static str = "publish, broadcast, subscribe, unsubscribe, disconnect, refresh, presence, \
-                                              presence_stats, history, history_remove, channels, info and batch";
+                                              presence_stats, history, history_remove, channels, map_publish, \
+                                              map_remove, map_read_state, map_stats, info and batch";
 
     /// Whether the call changes nothing, so that a key that only reads may make it.
     pub(super) fn is_read(&self) -> bool {
-        matches!(self, Call::Presence(_) | Call::PresenceStats(_) | Call::History(_) | Call::Channels(_) | Call::Info)
+        let is_map_read = matches!(self, Call::MapReadState(_) | Call::MapStats(_));
+        is_map_read
+            || matches!(
+                self,
+                Call::Presence(_) | Call::PresenceStats(_) | Call::History(_) | Call::Channels(_) | Call::Info
+            )
     }
 
     /// Reads what `method` is called with; `None` if there is no such method.
@@ -187,6 +251,10 @@ impl<'a> Call<'a> {
             "history" => read(json, Call::History),
             "history_remove" => read(json, Call::HistoryRemove),
             "channels" => read(json, Call::Channels),
+            "map_publish" => read(json, Call::MapPublish),
+            "map_remove" => read(json, Call::MapRemove),
+            "map_read_state" => read(json, Call::MapReadState),
+            "map_stats" => read(json, Call::MapStats),
             "info" => read(json, |_: BTreeMap<String, &RawValue>| Call::Info),
             _ => return None,
         })

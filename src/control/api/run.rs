@@ -10,7 +10,9 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::value::RawValue;
 
-use super::reply::{ApiError, BatchReply, ChannelInfo, NamedReply, Node, Outcome, Reply, client_info, publication};
+use super::reply::{
+    ApiError, BatchReply, ChannelInfo, MapEntry, NamedReply, Node, Outcome, Reply, client_info, publication,
+};
 use super::request::{self, Batch, Call};
 use crate::buf::ConnId;
 use crate::control::lists::Cursor;
@@ -20,12 +22,13 @@ use crate::control::{State, shards};
 use crate::gateway::centrifuge::{HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult};
 use crate::gateway::{UserAction, UserCommand};
 use crate::limits::{
-    API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, LIST_ROWS_MAX, PUBLISH_BYTES_MAX,
+    API_PARALLEL_MAX, CONTROL_PAYLOAD_BYTES_MAX, HISTORY_ANSWER_MAX, LIST_ROWS_MAX, PUBLISH_BYTES_MAX, STATE_PAGE_KEYS,
 };
 use crate::proto::CloseCode;
 use crate::server::{ConnectionsQuery, Disconnection, PublishError};
 use crate::topics::{
-    Answer, ClientInfo, Draft, Epoch, HistoryPage, HistoryQuery, Namespace, Position, Query, TopicName, TopicPattern,
+    Answer, ClientInfo, Condition, Draft, Epoch, HistoryPage, HistoryQuery, Namespace, Position, Query, StateCursor,
+    StateQuery, TopicName, TopicPattern,
 };
 
 /// What a user's connections are closed with unless the request says otherwise: the client does not come back.
@@ -105,6 +108,10 @@ pub(super) async fn call(state: &State, call: &Call<'_>, body: &Bytes) -> Outcom
         Call::History(request) => history(state, request).await,
         Call::HistoryRemove(request) => history_remove(state, request).await,
         Call::Channels(request) => channels(state, request).await,
+        Call::MapPublish(request) => map_publish(state, request, body).await,
+        Call::MapRemove(request) => map_remove(state, request).await,
+        Call::MapReadState(request) => map_read_state(state, request).await,
+        Call::MapStats(request) => map_stats(state, request).await,
         Call::Info => info(state).await,
     }
 }
@@ -122,6 +129,96 @@ fn send(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Result<s
 /// Waits for the position of a publication that was sent.
 async fn published(sent: Result<shards::Outcome, ApiError>) -> Outcomes {
     Ok(sent?.await.unwrap_or(Err(PublishError::Stopping))?.into())
+}
+
+async fn map_publish(state: &State, request: &request::MapPublish<'_>, body: &Bytes) -> Outcomes {
+    if request.asks_for_more() {
+        return Err(ApiError::NotAvailable);
+    }
+    let topic = map_topic(state, &request.channel)?;
+    let (is_text, payload) = payload(request.data, request.b64data.as_deref(), body)?;
+    let condition = match request.key_mode.as_deref().unwrap_or_default() {
+        "" => Condition::None,
+        "if_new" => Condition::New,
+        "if_exists" => Condition::Exists,
+        _ => return Err(ApiError::BadRequest),
+    };
+    let tags = request.tags.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
+    let draft = Draft {
+        condition,
+        tags: sorted_tags(tags).map_err(|_| ApiError::BadRequest)?,
+        idempotency_key: optional_key(&request.idempotency_key)?,
+        ..Draft::put(topic, &map_key(&request.key)?, is_text, payload)
+    };
+    changed(state.publish(draft).await, if condition == Condition::New { "key_exists" } else { "key_not_found" })
+}
+
+async fn map_remove(state: &State, request: &request::MapRemove) -> Outcomes {
+    let topic = map_topic(state, &request.channel)?;
+    let idempotency_key = optional_key(&request.idempotency_key)?;
+    let draft = Draft { idempotency_key, ..Draft::remove(topic, &map_key(&request.key)?) };
+    changed(state.publish(draft).await, "key_not_found")
+}
+
+/// The outcome of a change of a map; `reason` is why it was not made if the map is not as expected.
+fn changed(outcome: Result<Position, PublishError>, reason: &'static str) -> Outcomes {
+    match outcome {
+        Ok(position) => Ok(position.into()),
+        Err(PublishError::Conflict | PublishError::NoSuchKey) => {
+            Ok(Outcome::Suppressed { suppressed: true, suppress_reason: reason })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn map_read_state(state: &State, request: &request::MapReadState) -> Outcomes {
+    if request.asks_for_more() {
+        return Err(ApiError::NotAvailable);
+    }
+    let topic = map_topic(state, &request.channel)?;
+    let cursor = request.cursor.as_deref().filter(|cursor| !cursor.is_empty());
+    let from = cursor.map(|cursor| StateCursor::from_text(cursor).ok_or(ApiError::BadRequest)).transpose()?;
+    let key = request.key.as_deref().filter(|key| !key.is_empty());
+    let limit = if key.is_some() { 1 } else { request.limit.filter(|limit| *limit > 0).unwrap_or(STATE_PAGE_KEYS) };
+    let page = match state.ask(topic.clone(), Query::State(StateQuery { from, limit })).await? {
+        Answer::State(page) if page.begins && from.is_some() => return Err(ApiError::UnrecoverablePosition),
+        Answer::State(page) => page,
+        answer => return Err(refusal(&answer)),
+    };
+    let Position { epoch, offset } = page.position;
+    let (entries, cursor) = match key {
+        None => {
+            let cursor = page.next.map(|next| next.to_string()).unwrap_or_default();
+            (page.bodies.iter().map(|body| MapEntry::from(&**body)).collect(), cursor)
+        }
+        Some(key) => match state.ask(topic, Query::Value(key.into())).await? {
+            Answer::Value(value) => (value.iter().map(|body| MapEntry::from(&**body)).collect(), String::new()),
+            answer => return Err(refusal(&answer)),
+        },
+    };
+    Ok(Outcome::MapState { entries, offset, epoch: epoch.to_string(), cursor })
+}
+
+async fn map_stats(state: &State, request: &request::Channel) -> Outcomes {
+    match state.ask(map_topic(state, &request.channel)?, Query::Summary).await? {
+        Answer::Summary(summary) => Ok(Outcome::MapStats { num_keys: summary.map_or(0, |summary| summary.keys) }),
+        answer => Err(refusal(&answer)),
+    }
+}
+
+fn map_topic(state: &State, channel: &Option<String>) -> Result<TopicName, ApiError> {
+    let topic = topic(channel)?;
+    if namespace(state, &topic)?.keyed { Ok(topic) } else { Err(ApiError::NotAvailable) }
+}
+
+fn map_key(key: &Option<String>) -> Result<Box<str>, ApiError> {
+    optional_key(key)?.ok_or(ApiError::BadRequest)
+}
+
+/// A key, if there is one.
+fn optional_key(key: &Option<String>) -> Result<Option<Box<str>>, ApiError> {
+    let key = key.as_deref().filter(|key| !key.is_empty());
+    key.map(|key| checked_key("a key", key)).transpose().map_err(|_| ApiError::BadRequest)
 }
 
 async fn broadcast(state: &State, request: &request::Publish<'_>, body: &Bytes) -> Outcomes {
@@ -354,14 +451,9 @@ fn drafts(request: &request::Publish<'_>, body: &Bytes) -> Result<impl Fn(TopicN
         return Err(ApiError::NotAvailable);
     }
     let (is_text, payload) = payload(request.data, request.b64data.as_deref(), body)?;
-    let bad = |_: String| ApiError::BadRequest;
-    let checked = |key: &Option<String>| {
-        let key = key.as_deref().filter(|key| !key.is_empty());
-        key.map(|key| checked_key("a key", key)).transpose().map_err(bad)
-    };
-    let (key, idempotency_key) = (checked(&request.key)?, checked(&request.idempotency_key)?);
+    let (key, idempotency_key) = (optional_key(&request.key)?, optional_key(&request.idempotency_key)?);
     let tags = request.tags.iter().flatten().map(|(name, value)| (name.clone(), value.clone())).collect();
-    let tags = sorted_tags(tags).map_err(bad)?;
+    let tags = sorted_tags(tags).map_err(|_| ApiError::BadRequest)?;
     let skip_history = request.skip_history.unwrap_or(false);
     Ok(move |topic| Draft {
         key: key.clone(),
