@@ -207,6 +207,7 @@ mod tests {
                 "client_certificates" => "optional",
                 "slow_consumer" => "conflate",
                 "storage" => "memory",
+                "queues" => "broker",
                 "subscribe" => "nobody",
                 "publish" | "history" | "presence_read" => "anyone",
                 _ => "a",

@@ -330,7 +330,7 @@ impl<R: Ring> Shard<'_, R> {
         if is_too_old(&entry.conn.outbox, since_ms) {
             return Err(OutboxFull);
         }
-        let queue_key = queue_key(run, None);
+        let queue_key = topic_key(run);
         let mut push = |frame: &SharedFrame| {
             let frame = frame.clone();
             change_outbox(entry, self.metrics, |outbox| outbox.push_bounded(frame, queue_key, bytes_max, now_ms))
@@ -348,7 +348,7 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot as usize];
         for part in parts {
             let queue_key = match &run.pushes[part.push] {
-                Push::Publication(_) => queue_key(run, None),
+                Push::Publication(_) => topic_key(run),
                 Push::Joined(_) | Push::Left(_) => presence_key(run),
             };
             let frame = part.frame.clone();
@@ -369,7 +369,7 @@ impl<R: Ring> Shard<'_, R> {
             let frame = part.frame.clone();
             match &run.pushes[part.push] {
                 Push::Publication(publication) => {
-                    let queue_key = queue_key(run, publication.body.key.as_deref());
+                    let queue_key = publication_key(run, publication.body.key.as_deref(), self.key_seed);
                     let replaced = change_outbox(entry, self.metrics, |outbox| {
                         outbox.push_replacing(frame, queue_key, bytes_max, since_ms, now_ms)
                     })?;
@@ -398,14 +398,19 @@ fn is_too_old(outbox: &Outbox, since_ms: u64) -> bool {
 const PRESENCE_KEY: u64 = 1;
 
 fn presence_key(run: &Run) -> QueueKey {
-    QueueKey { namespace: run.namespace.number(), topic: run.topic.number(), key: PRESENCE_KEY }
+    QueueKey { key: PRESENCE_KEY, ..topic_key(run) }
 }
 
-fn queue_key(run: &Run, key: Option<&str>) -> QueueKey {
-    let key = key.map_or(0, |key| {
-        let mut hasher = DefaultHasher::new();
-        key.hash(&mut hasher);
-        hasher.finish().max(PRESENCE_KEY + 1)
-    });
-    QueueKey { namespace: run.namespace.number(), topic: run.topic.number(), key }
+/// The key of publications that have none.
+fn topic_key(run: &Run) -> QueueKey {
+    QueueKey { namespace: run.namespace.number(), topic: run.topic.number(), key: 0 }
+}
+
+/// The key of a publication. The secret `seed` makes the hash unpredictable: nobody can choose a key that replaces
+/// the waiting values of another one.
+fn publication_key(run: &Run, key: Option<&str>, seed: u64) -> QueueKey {
+    let Some(key) = key else { return topic_key(run) };
+    let mut hasher = DefaultHasher::new();
+    (seed, key).hash(&mut hasher);
+    QueueKey { key: hasher.finish().max(PRESENCE_KEY + 1), ..topic_key(run) }
 }

@@ -39,7 +39,7 @@ use crate::gateway::{Clock, Command, Context, ContextParts, ErasedHandler, Origi
 use crate::limits::{MESH_RETRY_MS, PUBLISHER_RECENT_MS, PUBLISHER_ROUNDS_MAX, SWEEP_INTERVAL_MS};
 use crate::proto::{Deflater, Inflater};
 use crate::ring::{Completion, Errno, Event, Op, Ring, Token};
-use crate::topics::{Answer, Batch, Bundles, Draft, Home, Topics};
+use crate::topics::{Answer, Batch, Bundles, Draft, Home, Topics, mix};
 
 /// The longest wait of a shard without timers; a wakeup this rare costs nothing worth saving.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -102,6 +102,8 @@ pub(super) struct Shard<'m, R: Ring> {
     /// Time of the next sweep of the home.
     sweep_ms: u64,
     pub(super) random: Random,
+    /// Of the hashes of keys that subscribers' backlogs compare.
+    pub(super) key_seed: u64,
 
     pub(super) listeners: Vec<ShardListener>,
     pub(super) accepts: Accepts,
@@ -181,6 +183,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             now_us: 0,
             sweep_ms: 0,
             random: Random::new(parts.seed),
+            key_seed: mix(parts.seed),
             listeners: parts.listeners,
             accepts: Accepts::default(),
             admission: Admission::new(rate),
