@@ -92,8 +92,13 @@ impl KeepAlive {
         if now_ms >= give_up_ms {
             return KeepAliveAction::Lost;
         }
-        if config.ping_interval_ms == 0 || is_pinged {
+        if config.ping_interval_ms == 0 {
             return KeepAliveAction::Wait { until_ms: give_up_ms };
+        }
+        // An answer may come before then, and the next ping is due an interval later.
+        let look_ms = now_ms.saturating_add(config.ping_interval_ms).min(give_up_ms);
+        if is_pinged {
+            return KeepAliveAction::Wait { until_ms: look_ms };
         }
         let ping_after_ms = match self.first_ping_after_ms {
             0 => config.ping_interval_ms,
@@ -109,7 +114,7 @@ impl KeepAlive {
             return KeepAliveAction::Ping { until_ms: now_ms.saturating_add(config.ping_interval_ms) };
         }
         self.pinged_after_ms = saturate(self.silence_ms(now_ms)).max(1);
-        KeepAliveAction::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(give_up_ms) }
+        KeepAliveAction::Ping { until_ms: now_ms.saturating_add(config.pong_timeout_ms).min(look_ms) }
     }
 }
 
@@ -125,6 +130,25 @@ mod tests {
 
     const WEBSOCKET: Heartbeat = Heartbeat::WEBSOCKET;
     const CONFIG: KeepAliveConfig = KeepAliveConfig { ping_interval_ms: 25, pong_timeout_ms: 10, idle_timeout_ms: 0 };
+
+    #[test]
+    fn pings_keep_their_interval_where_answers_may_take_longer() {
+        let config = KeepAliveConfig { ping_interval_ms: 10, pong_timeout_ms: 35, idle_timeout_ms: 0 };
+        let mut peer = KeepAlive::new(100);
+        assert_eq!(peer.on_timer(110, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: 120 });
+        let mut slow = peer;
+        peer.on_recv(111, WEBSOCKET);
+        assert_eq!(peer.on_timer(120, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: 121 });
+        assert_eq!(peer.on_timer(121, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: 131 });
+
+        assert_eq!(slow.on_timer(120, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: 130 });
+        let mut lost = slow;
+        slow.on_recv(125, WEBSOCKET);
+        assert_eq!(slow.on_timer(130, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: 135 });
+        assert_eq!(slow.on_timer(135, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: 145 });
+        assert_eq!(lost.on_timer(140, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: 145 });
+        assert_eq!(lost.on_timer(145, &config, WEBSOCKET), KeepAliveAction::Lost);
+    }
 
     #[test]
     fn a_silent_peer_is_pinged_and_then_lost() {
@@ -188,8 +212,8 @@ mod tests {
         assert_eq!(KeepAlive::new(5).on_timer(6, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
         let config = KeepAliveConfig { pong_timeout_ms: u64::MAX, ..CONFIG };
         let mut peer = KeepAlive::new(5);
-        assert_eq!(peer.on_timer(30, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: u64::MAX });
-        assert_eq!(peer.on_timer(31, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: u64::MAX });
+        assert_eq!(peer.on_timer(30, &config, WEBSOCKET), KeepAliveAction::Ping { until_ms: 55 });
+        assert_eq!(peer.on_timer(55, &config, WEBSOCKET), KeepAliveAction::Wait { until_ms: 80 });
     }
 
     #[test]
