@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::ChurnOptions;
 use crate::error::Error;
@@ -35,15 +34,7 @@ pub(crate) fn run(options: &ChurnOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(
-        common,
-        Share::of_one()?,
-        clients.payload_kind(),
-        topics,
-        *connections,
-        publishing.publishers,
-        run.recorder(),
-    );
+    let feed = Feed::of_one(common, &clients, topics, *connections, publishing.publishers, run.recorder())?;
     let mut churn = Churn::new(options, feed);
     clients.connect(0..*connections, &mut churn)?;
     clients.connect_publishers(&mut churn)?;

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::DrainOptions;
 use crate::error::Error;
@@ -37,15 +36,7 @@ pub(crate) fn run(options: &DrainOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(
-        common,
-        Share::of_one()?,
-        clients.payload_kind(),
-        topics,
-        *connections,
-        publishing.publishers,
-        run.recorder(),
-    );
+    let feed = Feed::of_one(common, &clients, topics, *connections, publishing.publishers, run.recorder())?;
     let mut drain =
         Drain { feed, connections: *connections, stopped: None, closed_after: Vec::new(), closed_otherwise: 0 };
     clients.connect(0..*connections, &mut drain)?;

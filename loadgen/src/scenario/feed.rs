@@ -70,6 +70,22 @@ pub(crate) trait Feeding: Sink {
 }
 
 impl Feed {
+    /// The feed of a run with one worker, which has all clients.
+    ///
+    /// # Errors
+    /// As [`Share::of_one`].
+    pub(crate) fn of_one(
+        common: &CommonOptions,
+        clients: &Clients,
+        topics: Arc<Topics>,
+        subscribers: u32,
+        publishers: u32,
+        recorder: Recorder,
+    ) -> Result<Feed, Error> {
+        let (share, kind) = (Share::of_one()?, clients.payload_kind());
+        Ok(Feed::new(common, share, kind, topics, subscribers, publishers, recorder))
+    }
+
     /// A feed without subscribers and publications. Clients numbered below `subscribers` may subscribe. Payloads arrive
     /// in messages of this kind.
     pub(crate) fn new(

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::SlowOptions;
 use crate::error::Error;
@@ -35,15 +34,7 @@ pub(crate) fn run(options: &SlowOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::new(
-        common,
-        Share::of_one()?,
-        clients.payload_kind(),
-        topics,
-        connections - slow,
-        publishing.publishers,
-        run.recorder(),
-    );
+    let feed = Feed::of_one(common, &clients, topics, connections - slow, publishing.publishers, run.recorder())?;
     let mut scenario = Slow::new(options, slow, feed);
     clients.connect(0..*connections, &mut scenario)?;
     clients.connect_publishers(&mut scenario)?;

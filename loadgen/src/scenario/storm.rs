@@ -7,7 +7,6 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::check::board::Share;
 use crate::check::topics::Topics;
 use crate::cli::StormOptions;
 use crate::error::Error;
@@ -46,16 +45,7 @@ pub(crate) fn run(options: &StormOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::split(&common.connect.topic, *watchers, *crowd));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), watchers + crowd, Some(publishing))?;
-    let feed = Feed::new(
-        common,
-        Share::of_one()?,
-        clients.payload_kind(),
-        topics,
-        *watchers,
-        publishing.publishers,
-        run.recorder(),
-    )
-    .on_topics(1);
+    let feed = Feed::of_one(common, &clients, topics, *watchers, publishing.publishers, run.recorder())?.on_topics(1);
     let mut storm = Storm::new(options, feed);
     clients.listen_as(Attention::Busy);
     clients.connect(0..*watchers, &mut storm)?;
