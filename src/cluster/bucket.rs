@@ -89,7 +89,8 @@ struct Following {
     bases: Bases,
     /// When the last record was read.
     read_ms: u64,
-    /// When the node began to read behind an older ledger; `None` behind a present one.
+    /// When the node began to read behind an older ledger, until it has reached the end of the log; `None` behind a
+    /// present one.
     replay_ms: Option<u64>,
     /// Whether the reader has reached the end of the log once, and all positions are known.
     is_settled: bool,
@@ -162,7 +163,7 @@ impl<T> Bucket<T> {
 
     /// Whether the node reads the log behind an older ledger, and has not reached its end.
     fn is_replaying(&self) -> bool {
-        self.following().is_some_and(|following| following.replay_ms.is_some() && !following.is_settled)
+        self.following().is_some_and(|following| following.replay_ms.is_some())
     }
 
     fn following(&self) -> Option<&Following> {
@@ -342,10 +343,11 @@ impl<T> Bucket<T> {
 
     /// Reading can't go on: the positions are unknown until the bucket has joined again.
     fn begin_joining(&mut self, trouble: Trouble, scene: &mut Scene<'_, T>) {
-        scene.counts.lost += u64::from(!self.is_replaying());
+        let needs_present = trouble == Trouble::LeftBehind && self.is_replaying();
+        // Without histories the node joins all the same: nothing is lost.
+        scene.counts.lost += u64::from(!needs_present);
         // What the present fetch returns may be of a log that is no more.
         *scene.fetches += 1;
-        let needs_present = self.is_replaying();
         let joining = Joining::new(trouble == Trouble::Rewritten, scene.now_ms);
         self.state = State::Joining(Joining { needs_present, ..joining });
         let waiting = self.writer.abandon((scene.random)());
@@ -361,6 +363,7 @@ impl<T> Bucket<T> {
             return self.begin_joining(trouble, scene);
         }
         if following.reader.is_caught_up() && !std::mem::replace(&mut following.is_settled, true) {
+            following.replay_ms = None;
             scene.out.push(Output::Settled { bucket: self.index });
         }
     }
@@ -407,7 +410,7 @@ impl<T> Bucket<T> {
         match &mut self.state {
             State::Following(following) => {
                 let is_late = following.replay_ms.is_some_and(|since_ms| scene.now_ms >= since_ms + REPLAY_MS_MAX);
-                if is_late && !following.is_settled {
+                if is_late {
                     return self.begin_joining(Trouble::LeftBehind, scene);
                 }
                 if let Some(after) = following.reader.on_time(scene.now_ms) {
