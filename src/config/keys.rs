@@ -316,8 +316,8 @@ const DEFLATE: &[Key] = &[
         name: "takeover_max",
         takes: ValueKind::Whole(0, COUNT),
         about: "Connections of a shard whose compressed messages may refer back to earlier ones (context takeover), which\n\
-                takes 8 KB for each; those beyond do without. Makes replies smaller, not publications: those are\n\
-                compressed once for all.",
+                takes 8 KB for each; further connections do without. It makes replies smaller, but not publications:\n\
+                the server compresses those once for all subscribers.",
     },
 ];
 
@@ -327,7 +327,7 @@ const NAMESPACE: &[Key] = &[
     Key {
         name: "history_size",
         takes: ValueKind::Whole(0, COUNT),
-        about: "Publications that each topic keeps for who comes back or late. 0: none.",
+        about: "Publications that each topic keeps for new and reconnecting subscribers. 0: none.",
     },
     Key {
         name: "history_ttl_ms",
@@ -339,12 +339,12 @@ const NAMESPACE: &[Key] = &[
         takes: ValueKind::Whole(0, MANY),
         about: "Bytes of payload that each topic keeps.",
     },
-    Key { name: "presence", takes: ValueKind::Switch, about: "Keep who has subscribed, so that it can be asked for." },
-    Key { name: "join_leave", takes: ValueKind::Switch, about: "Tell subscribers that ask for it who comes and goes." },
+    Key { name: "presence", takes: ValueKind::Switch, about: "Keep a list of each topic's subscribers, which clients can request." },
+    Key { name: "join_leave", takes: ValueKind::Switch, about: "Send joins and leaves to subscribers that request them." },
     Key {
         name: "force_join_leave",
         takes: ValueKind::Switch,
-        about: "Tell all subscribers, also those that do not ask.",
+        about: "Send joins and leaves to all subscribers, requested or not.",
     },
     Key {
         name: "subscribe",
@@ -365,14 +365,14 @@ const NAMESPACE: &[Key] = &[
     Key {
         name: "presence_read",
         takes: WHO,
-        about: "Who may ask who has subscribed: nobody, subscribers, users or anyone.",
+        about: "Who may request the list of subscribers: nobody, subscribers, users or anyone.",
     },
     Key {
         name: "slow_consumer",
         takes: ValueKind::Word(&["close", "drop-oldest", "conflate"]),
-        about: "What becomes of a subscriber that does not read as fast as is published: close disconnects it,\n\
-                drop-oldest drops what has waited longest, conflate keeps the latest for each key (or topic) only.\n\
-                Event streams of several topics are disconnected whatever stands here.",
+        about: "What happens to a subscriber that reads more slowly than others publish: close disconnects it,\n\
+                drop-oldest drops the oldest publications, conflate keeps only the newest of each key (or topic).\n\
+                Slow event streams of several topics are always disconnected.",
     },
     Key {
         name: "outbox_bytes_max",
@@ -395,7 +395,7 @@ const NAMESPACE: &[Key] = &[
     Key {
         name: "deflate",
         takes: ValueKind::Switch,
-        about: "Compress publications for who has agreed on it. Needs [deflate] enabled.",
+        about: "Compress publications for clients that support it. Needs [deflate] enabled.",
     },
     Key {
         name: "keyed",
