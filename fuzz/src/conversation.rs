@@ -18,7 +18,7 @@ pub(crate) fn conversation(input: &[u8]) {
     let mut conn = Connection::new(0);
     conn.open(MESSAGE_BYTES_MAX, (flags & 1 != 0).then_some(WindowBits::MAX));
     if flags & 2 != 0 {
-        conn.phase = Phase::Closing;
+        conn.begin_close();
     }
     let pongs = if flags & 2 == 0 { count_pings(bytes, flags & 1 != 0) } else { 0 };
     let mut sent = Vec::new();
@@ -32,7 +32,7 @@ pub(crate) fn conversation(input: &[u8]) {
     let closes = received.iter().filter(|received| matches!(received, Received::Close(_))).count();
     assert_eq!(closes, usize::from(cause.is_some()), "{cause:?}: {received:?}");
     match (cause, received.last()) {
-        (None, _) => assert!(conn.phase == Phase::Open),
+        (None, _) => assert!(*conn.phase() == Phase::Open),
         (Some(CloseCause::Peer), Some(Received::Close(_))) => {}
         (Some(CloseCause::Protocol), Some(Received::Close(Some(1002 | 1007 | 1009)))) => {}
         end => panic!("unexpected end: {end:?}"),

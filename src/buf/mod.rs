@@ -4,6 +4,7 @@
 //! Knows nothing of sockets or of WebSocket.
 #![allow(unsafe_code)]
 
+mod by_slot;
 mod conn_id;
 mod recv_ring;
 mod shared;
@@ -11,7 +12,8 @@ mod spsc;
 mod sync;
 mod wake_flag;
 
-pub use conn_id::ConnId;
+pub use by_slot::BySlot;
+pub use conn_id::{ConnId, SlotId};
 pub use recv_ring::Received;
 pub(crate) use recv_ring::RecvRing;
 pub use shared::{LazyFrame, SharedFrame};

@@ -75,8 +75,7 @@ impl Transport {
 /// The conversation with one peer.
 #[derive(Debug)]
 pub struct Connection {
-    /// How far it has come.
-    pub phase: Phase,
+    phase: Phase,
     /// The backlog.
     pub outbox: Outbox,
     /// Signs of life.
@@ -116,14 +115,46 @@ impl Connection {
         }
     }
 
+    /// How far it has come.
+    pub fn phase(&self) -> &Phase {
+        &self.phase
+    }
+
+    /// Keeps the first bytes of an opening handshake that has not come whole.
+    pub fn hold_handshake(&mut self, head: Vec<u8>) {
+        assert!(matches!(self.phase, Phase::Handshake(_)), "an opening handshake goes on");
+        self.phase = Phase::Handshake(head);
+    }
+
+    /// Takes the bytes that [`hold_handshake`](Self::hold_handshake) has kept.
+    pub fn take_handshake(&mut self) -> Vec<u8> {
+        match &mut self.phase {
+            Phase::Handshake(head) => std::mem::take(head),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The server has sent a Close frame (RFC 6455 §7.1.2).
+    pub fn begin_close(&mut self) {
+        assert!(matches!(self.phase, Phase::Open | Phase::Closing), "only an open WebSocket sends a Close frame");
+        self.phase = Phase::Closing;
+    }
+
+    /// Neither side sends any more.
+    pub fn end(&mut self) {
+        self.phase = Phase::Ended;
+    }
+
     /// The peer gets a response without an end.
     pub fn open_stream(&mut self) {
+        assert!(matches!(self.phase, Phase::Handshake(_)), "a request opens a stream");
         self.phase = Phase::Streaming;
         self.transport = Transport::Stream;
     }
 
     /// Messages in a [`Framing`](crate::proto::Framing) go both ways from now on, each of at most `message_bytes_max`.
     pub fn open_framed(&mut self, message_bytes_max: u32) {
+        assert!(matches!(self.phase, Phase::Handshake(_)), "a connection opens once");
         self.phase = Phase::Framed(Box::default());
         self.transport = Transport::Framed;
         self.decoder = Decoder::new(Role::Server, message_bytes_max);
@@ -132,6 +163,7 @@ impl Connection {
     /// The opening handshake was accepted. Messages beyond `message_bytes_max` end the connection from now on. With
     /// `deflate_window` they may be compressed, both ways.
     pub fn open(&mut self, message_bytes_max: u32, deflate_window: Option<WindowBits>) {
+        assert!(matches!(self.phase, Phase::Handshake(_)), "a connection opens once");
         self.phase = Phase::Open;
         self.deflate_window = deflate_window;
         self.decoder = Decoder::new(Role::Server, message_bytes_max);

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::metrics::MemoryInUse;
 use super::shards::{CountsOfShard, Outcome, ToShards};
 use super::{Access, State};
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::gateway::{Identity, UserCommand};
 use crate::proto::MessageKind;
 use crate::server::{
@@ -149,7 +149,7 @@ impl ToShards for Shards {
     ) -> Result<oneshot::Receiver<ConnectionsPage>, PublishError> {
         let connection = |slot: usize| ConnectionSummary {
             shard: shard as u16,
-            id: ConnId { slot: slot as u32, generation: 3 },
+            id: ConnId { slot: SlotId(slot as u32), generation: 3 },
             peer: Some(([192, 0, 2, slot as u8], 40_000).into()),
             client_subject: Some("CN=ann".to_owned()),
             route: "/feed/".to_owned(),
@@ -180,7 +180,7 @@ impl ToShards for Shards {
     fn slowest(&mut self, count: usize) -> Result<Vec<oneshot::Receiver<Vec<SlowConnection>>>, PublishError> {
         let connection = |shard, outbox_bytes| SlowConnection {
             shard,
-            id: ConnId { slot: 2, generation: 0 },
+            id: ConnId { slot: SlotId(2), generation: 0 },
             peer: Some(([192, 0, 2, 7], 40_000).into()),
             outbox_bytes,
             oldest_age_ms: 5,

@@ -74,7 +74,7 @@ impl From<SlowConnection> for Row {
         let SlowConnection { shard, id, peer, outbox_bytes, oldest_age_ms, topics } = connection;
         let names = topics.iter().map(|topic| topic.to_string()).collect();
         let peer = peer.map(address_text);
-        let (slot, generation, topic_count) = (id.slot, id.generation, topics.len());
+        let (slot, generation, topic_count) = (id.slot.0, id.generation, topics.len());
         Row { shard, slot, generation, peer, outbox_bytes, oldest_age_ms, topic_count, topics: names }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 #[cfg(feature = "centrifuge")]
 use super::UserCommand;
 use super::{Accept, Context, Get, Handler, Identity, Refusal, Request, Response};
-use crate::buf::ConnId;
+use crate::buf::{BySlot, ConnId};
 use crate::conn::CloseCause;
 use crate::proto::{CloseCode, Message};
 #[cfg(feature = "product")]
@@ -56,12 +56,12 @@ pub(crate) struct Stateful<H: Handler> {
 /// States by slot. A handler without state has none.
 struct States<S> {
     none: (),
-    by_slot: Vec<Option<Box<S>>>,
+    by_slot: BySlot<Box<S>>,
 }
 
 impl<H: Handler> Stateful<H> {
     pub(crate) fn new(handler: H) -> Stateful<H> {
-        Stateful { handler, states: States { none: (), by_slot: Vec::new() } }
+        Stateful { handler, states: States { none: (), by_slot: BySlot::default() } }
     }
 
     /// Keeps the state of a stream.
@@ -82,25 +82,21 @@ impl<S: 'static> States<S> {
         if Self::is_none() {
             return;
         }
-        let slot = conn.slot as usize;
-        if self.by_slot.len() <= slot {
-            self.by_slot.resize_with(slot + 1, || None);
-        }
-        let earlier = self.by_slot[slot].replace(Box::new(state));
+        let earlier = self.by_slot.set(conn.slot, Box::new(state));
         assert!(earlier.is_none(), "a connection opens where another one has its state");
     }
 
     fn get(&mut self, conn: ConnId) -> &mut S {
         match (&mut self.none as &mut dyn Any).downcast_mut() {
             Some(none) => none,
-            None => self.by_slot[conn.slot as usize].as_deref_mut().expect("an open connection has a state"),
+            None => self.by_slot.get_mut(conn.slot).expect("an open connection has a state"),
         }
     }
 
     fn peek(&self, conn: ConnId) -> &S {
         match (&self.none as &dyn Any).downcast_ref() {
             Some(none) => none,
-            None => self.by_slot[conn.slot as usize].as_deref().expect("an open connection has a state"),
+            None => self.by_slot.get(conn.slot).expect("an open connection has a state"),
         }
     }
 
@@ -108,7 +104,7 @@ impl<S: 'static> States<S> {
         // A box of () holds no memory.
         match (Box::new(()) as Box<dyn Any>).downcast() {
             Ok(none) => *none,
-            Err(_) => *self.by_slot[conn.slot as usize].take().expect("an open connection has a state"),
+            Err(_) => *self.by_slot.take(conn.slot).expect("an open connection has a state"),
         }
     }
 

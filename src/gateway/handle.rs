@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::limits::HANDLE_BYTES_MAX;
 use crate::proto::{CloseCode, Message, MessageKind};
 
@@ -136,7 +136,7 @@ impl Handle {
     /// Names the connection: unique in the server while it is open.
     #[cfg(feature = "centrifuge")]
     pub(super) fn name(&self) -> String {
-        let ConnId { slot, generation } = self.0.id;
+        let ConnId { slot: SlotId(slot), generation } = self.0.id;
         format!("{}-{slot}-{generation}", self.0.origin.shard)
     }
 }
@@ -245,7 +245,7 @@ mod tests {
     fn a_handle_rejects_what_exceeds_its_bounds() {
         let letters = Arc::new(Letters::default());
         let origin = Origin { courier: letters.clone(), shard: 0 };
-        let handle = Handle(Link::new(ConnId { slot: 1, generation: 2 }, &origin, false));
+        let handle = Handle(Link::new(ConnId { slot: SlotId(1), generation: 2 }, &origin, false));
         let large = vec![0; HANDLE_BYTES_MAX + 1];
         assert_eq!(handle.send(Message::binary(&large)), Ok(()), "the first may have any size");
         assert_eq!(handle.send(Message::text("x")), Err(SendError::Full));

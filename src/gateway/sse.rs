@@ -195,7 +195,7 @@ fn last_event_id<'a>(request: &Get<'a>) -> Option<&'a str> {
 /// The reconnect delay in milliseconds; differs between connections.
 fn retry_ms(conn: ConnId) -> u64 {
     // Neighbouring slots get distant delays (Knuth's multiplicative hash).
-    let mixed = (conn.slot ^ conn.generation.rotate_left(16)).wrapping_mul(2_654_435_769);
+    let mixed = (conn.slot.0 ^ conn.generation.rotate_left(16)).wrapping_mul(2_654_435_769);
     SSE_RETRY_MS + u64::from(mixed) * SSE_RETRY_SPREAD_MS / u64::from(u32::MAX)
 }
 

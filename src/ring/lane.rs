@@ -281,7 +281,7 @@ impl Lane {
         }
         for target in [Some(target), target.before()].into_iter().flatten() {
             let cancel = opcode::AsyncCancel::new(target.to_bits()).build().flags(Flags::SKIP_SUCCESS);
-            self.push(cancel, Token::new(Op::Cancel, 0, target.slot()), reaped);
+            self.push(cancel, Token::of_slot(Op::Cancel, 0, target.slot()), reaped);
         }
     }
 

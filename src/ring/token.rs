@@ -1,6 +1,6 @@
 //! The 64 bits that travel with an operation and come back with its completion.
 
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 
 /// What kind of operation a completion belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -72,7 +72,12 @@ impl Token {
 
     /// An operation of a connection.
     pub fn of_conn(op: Op, id: ConnId) -> Token {
-        Token::new(op, id.generation, id.slot)
+        Token::of_slot(op, id.generation, id.slot)
+    }
+
+    /// An operation of a connection that ends within the call, with the index of its bytes.
+    pub fn of_slot(op: Op, tag: u32, slot: SlotId) -> Token {
+        Token::new(op, tag, slot.0)
     }
 
     /// The kind of operation.
@@ -87,8 +92,8 @@ impl Token {
     }
 
     /// The slot.
-    pub fn slot(self) -> u32 {
-        self.0 as u32
+    pub fn slot(self) -> SlotId {
+        SlotId(self.0 as u32)
     }
 
     /// The connection of an operation made with [`of_conn`](Self::of_conn).
@@ -103,7 +108,7 @@ impl Token {
             Op::Send => Op::BeforeSend,
             _ => return None,
         };
-        Some(Token::new(op, self.tag(), self.slot()))
+        Some(Token::of_slot(op, self.tag(), self.slot()))
     }
 
     /// The operation that this is the poll before.
@@ -113,7 +118,7 @@ impl Token {
             Op::BeforeSend => Op::Send,
             _ => return None,
         };
-        Some(Token::new(op, self.tag(), self.slot()))
+        Some(Token::of_slot(op, self.tag(), self.slot()))
     }
 
     /// As the kernel carries it.
@@ -137,7 +142,7 @@ mod tests {
             assert_eq!(op as usize, index + 1);
             for (tag, slot) in [(0, 0), (0xff_ffff, u32::MAX), (0x12_3456, 0x789a_bcde)] {
                 let token = Token::from_bits(Token::new(op, tag, slot).to_bits());
-                assert_eq!((token.op(), token.tag(), token.slot()), (op, tag, slot));
+                assert_eq!((token.op(), token.tag(), token.slot()), (op, tag, SlotId(slot)));
             }
         }
     }

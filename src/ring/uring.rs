@@ -410,7 +410,7 @@ mod tests {
 
     use super::super::Errno;
     use super::*;
-    use crate::buf::ConnId;
+    use crate::buf::{ConnId, SlotId};
 
     const SOON: Duration = Duration::from_millis(20);
 
@@ -419,7 +419,7 @@ mod tests {
     }
 
     fn token(op: Op, slot: u32) -> Token {
-        Token::of_conn(op, ConnId { slot, generation: 1 })
+        Token::of_conn(op, ConnId { slot: SlotId(slot), generation: 1 })
     }
 
     /// A socket in slot 0 of `ring`, and its other end.
@@ -611,7 +611,7 @@ mod tests {
         assert_eq!(tokens, [send.token]);
         let mut completions = Vec::new();
         ring.wait(SOON, &mut completions);
-        let slots = completions.iter().map(|completion| completion.token.slot());
+        let slots = completions.iter().map(|completion| completion.token.slot().0);
         assert!(slots.eq(0..COMPLETIONS + 2 * SUBMISSIONS), "each once and in order");
     }
 
@@ -631,7 +631,7 @@ mod tests {
         for (received, (slot, expected, has_rest)) in
             completions.into_iter().zip([(1, &b"little"[..], false), (0, &b"muc"[..], true)])
         {
-            assert_eq!((received.token.slot(), received.has_rest), (slot, has_rest));
+            assert_eq!((received.token.slot().0, received.has_rest), (slot, has_rest));
             let piece = received.received.unwrap();
             assert_eq!(ring.received(&piece), expected);
             ring.release(piece);
@@ -667,7 +667,7 @@ mod tests {
             let event = Event::new().unwrap();
             ring.submit_watch(&event, Token::new(Op::Wake, 0, 0));
             sender.send((ring.address(), event.clone())).unwrap();
-            assert_eq!(next(&mut ring, Op::Doorbell).token.slot(), 5);
+            assert_eq!(next(&mut ring, Op::Doorbell).token.slot().0, 5);
             woke.send(()).unwrap();
             let woken = next(&mut ring, Op::Wake);
             assert!(woken.more);
@@ -889,7 +889,7 @@ mod tests {
         for (slot, peer) in (0..6).zip(&mut peers) {
             peer.write_all(&[slot as u8; 3]).unwrap();
             let received = next(&mut ring, Op::Recv);
-            assert_eq!((received.token.slot(), received.more), (slot, true));
+            assert_eq!((received.token.slot().0, received.more), (slot, true));
             let piece = received.received.unwrap();
             assert_eq!(ring.received(&piece), [slot as u8; 3]);
             ring.release(piece);
@@ -912,7 +912,7 @@ mod tests {
         assert_eq!(next(&mut ring, Op::Send).result, Ok(4));
         ring.submit_cancel(FixedFd(4), token(Op::Recv, 4));
         let ended = next(&mut ring, Op::Recv);
-        assert_eq!((ended.token.slot(), ended.result), (4, Err(Errno::Canceled)));
+        assert_eq!((ended.token.slot().0, ended.result), (4, Err(Errno::Canceled)));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::buf::{BySlot, SlotId};
+
 /// Locks, so that shards seldom meet.
 const STRIPES: usize = 64;
 
@@ -79,31 +81,30 @@ impl AddressCounts {
 pub(super) struct Addresses {
     counts: AddressCounts,
     /// By slot; none where it is not counted.
-    networks: Vec<Option<Network>>,
+    networks: BySlot<Network>,
 }
 
 impl Addresses {
     /// Of a shard that has no connections.
     pub(super) fn new(counts: AddressCounts) -> Addresses {
-        Addresses { counts, networks: Vec::new() }
+        Addresses { counts, networks: BySlot::default() }
     }
 
     /// A connection from `address` begins in `slot`. `false`: it is one too many, and is not counted.
-    pub(super) fn enter(&mut self, slot: u32, address: IpAddr) -> bool {
+    pub(super) fn enter(&mut self, slot: SlotId, address: IpAddr) -> bool {
         // Its proxy may have named another address before.
         self.leave(slot);
         let network = Network::of(address);
         let may_enter = self.counts.enter(network);
-        if self.networks.len() <= slot as usize {
-            self.networks.resize(slot as usize + 1, None);
+        if may_enter {
+            self.networks.set(slot, network);
         }
-        self.networks[slot as usize] = may_enter.then_some(network);
         may_enter
     }
 
     /// The connection in `slot` has ended.
-    pub(super) fn leave(&mut self, slot: u32) {
-        if let Some(network) = self.networks.get_mut(slot as usize).and_then(Option::take) {
+    pub(super) fn leave(&mut self, slot: SlotId) {
+        if let Some(network) = self.networks.take(slot) {
             self.counts.leave(network);
         }
     }
@@ -118,24 +119,24 @@ mod tests {
         let counts = AddressCounts::new(2);
         let (mut here, mut there) = (Addresses::new(counts.clone()), Addresses::new(counts.clone()));
         let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        assert!(here.enter(5, address("10.0.0.1")));
-        assert!(there.enter(5, address("::ffff:10.0.0.1")), "the same by another name");
-        assert!(!here.enter(6, address("10.0.0.1")));
-        assert!(here.enter(7, address("10.0.0.2")));
-        here.leave(6);
-        assert!(!there.enter(6, address("10.0.0.1")), "who was refused takes nobody's place along");
-        here.leave(5);
-        assert!(there.enter(6, address("10.0.0.1")));
-        [5, 6].into_iter().for_each(|slot| there.leave(slot));
-        here.leave(7);
+        assert!(here.enter(SlotId(5), address("10.0.0.1")));
+        assert!(there.enter(SlotId(5), address("::ffff:10.0.0.1")), "the same by another name");
+        assert!(!here.enter(SlotId(6), address("10.0.0.1")));
+        assert!(here.enter(SlotId(7), address("10.0.0.2")));
+        here.leave(SlotId(6));
+        assert!(!there.enter(SlotId(6), address("10.0.0.1")), "who was refused takes nobody's place along");
+        here.leave(SlotId(5));
+        assert!(there.enter(SlotId(6), address("10.0.0.1")));
+        [5, 6].into_iter().for_each(|slot| there.leave(SlotId(slot)));
+        here.leave(SlotId(7));
         assert!(counts.stripes.iter().all(|stripe| stripe.lock().unwrap().is_empty()), "nobody is remembered");
     }
 
     #[test]
     fn a_network_counts_as_one_address() {
         let mut addresses = Addresses::new(AddressCounts::new(1));
-        assert!(addresses.enter(0, "2001:db8:1:2::1".parse().unwrap()));
-        assert!(!addresses.enter(1, "2001:db8:1:2:ffff::2".parse().unwrap()));
-        assert!(addresses.enter(2, "2001:db8:1:3::1".parse().unwrap()));
+        assert!(addresses.enter(SlotId(0), "2001:db8:1:2::1".parse().unwrap()));
+        assert!(!addresses.enter(SlotId(1), "2001:db8:1:2:ffff::2".parse().unwrap()));
+        assert!(addresses.enter(SlotId(2), "2001:db8:1:3::1".parse().unwrap()));
     }
 }

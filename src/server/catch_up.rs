@@ -116,7 +116,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Sends the requests that need not wait any longer, except those of connections that have ended.
     pub(super) fn submit_catch_ups(&mut self) {
         while let Some((subscribe, to)) = self.catch_ups.take() {
-            if self.find(to.id).is_some_and(|slot| self.slots[slot as usize].cause.is_none()) {
+            if self.find(to.id).is_some_and(|slot| self.slots[slot].cause.is_none()) {
                 self.submit_subscribe(subscribe, to);
             }
         }
@@ -127,7 +127,7 @@ impl<R: Ring> Shard<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::buf::ConnId;
+    use crate::buf::{ConnId, SlotId};
     use crate::limits::{CATCH_UP_TURN_BYTES, CATCH_UPS_IN_PROGRESS_MAX, CATCH_UPS_IN_PROGRESS_MIN};
     use crate::topics::TopicName;
 
@@ -137,7 +137,7 @@ mod tests {
         let topic = TopicName::new("a").expect("a topic's name");
         let subscribe =
             Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id: Some(1) };
-        (subscribe, ToConn { shard: 0, id: ConnId { slot: 0, generation: 0 }, request_id: 1 })
+        (subscribe, ToConn { shard: 0, id: ConnId { slot: SlotId(0), generation: 0 }, request_id: 1 })
     }
 
     #[test]

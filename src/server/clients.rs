@@ -15,7 +15,7 @@ use super::close::Peer;
 use super::metrics::{CloseCause, ShardMetrics};
 use super::receive::{InputBytes, Progress};
 use super::shard::Shard;
-use crate::buf::Received;
+use crate::buf::{BySlot, Received, SlotId};
 use crate::log;
 use crate::proto::{ForwardedClient, ForwardedHeader, ProxyHeader, RequestHead};
 use crate::ring::Ring;
@@ -98,41 +98,35 @@ impl std::error::Error for InvalidNetwork {}
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     /// Connections whose header has not arrived whole, by slot, and its bytes so far.
-    awaited: HashMap<u32, Vec<u8>>,
+    awaited: HashMap<SlotId, Vec<u8>>,
     /// By slot.
-    addresses: Vec<Option<SocketAddr>>,
+    addresses: BySlot<SocketAddr>,
 }
 
 impl Clients {
     /// A connection in `slot` begins, with a header.
-    pub(super) fn begin(&mut self, slot: u32) {
+    pub(super) fn begin(&mut self, slot: SlotId) {
         self.awaited.insert(slot, Vec::new());
     }
 
     /// The connection in `slot` has ended.
-    pub(super) fn end(&mut self, slot: u32) {
+    pub(super) fn end(&mut self, slot: SlotId) {
         self.awaited.remove(&slot);
-        if let Some(address) = self.addresses.get_mut(slot as usize) {
-            *address = None;
-        }
+        self.addresses.take(slot);
     }
 
     /// Whether the connection's header has not arrived whole.
-    pub(super) fn await_header(&self, slot: u32) -> bool {
+    pub(super) fn await_header(&self, slot: SlotId) -> bool {
         !self.awaited.is_empty() && self.awaited.contains_key(&slot)
     }
 
     /// The address that a proxy has named.
-    pub(super) fn address(&self, slot: u32) -> Option<SocketAddr> {
-        self.addresses.get(slot as usize).copied().flatten()
+    pub(super) fn address(&self, slot: SlotId) -> Option<SocketAddr> {
+        self.addresses.get(slot).copied()
     }
 
-    fn set_address(&mut self, slot: u32, address: SocketAddr) {
-        let index = slot as usize;
-        if self.addresses.len() <= index {
-            self.addresses.resize(index + 1, None);
-        }
-        self.addresses[index] = Some(address);
+    fn set_address(&mut self, slot: SlotId, address: SocketAddr) {
+        self.addresses.set(slot, address);
     }
 }
 
@@ -153,7 +147,7 @@ impl ClientFinder<'_> {
     /// The client has too many connections.
     pub(super) fn find(
         &mut self,
-        slot: u32,
+        slot: SlotId,
         peer: Option<IpAddr>,
         head: &RequestHead<'_>,
     ) -> Result<Option<IpAddr>, Shed> {
@@ -199,7 +193,7 @@ pub(crate) fn address_text(address: SocketAddr) -> String {
 
 impl<R: Ring> Shard<'_, R> {
     /// Handles a received piece of a connection that awaits its header.
-    pub(super) fn on_proxied_bytes(&mut self, slot: u32, piece: &Received) -> (Progress, bool) {
+    pub(super) fn on_proxied_bytes(&mut self, slot: SlotId, piece: &Received) -> (Progress, bool) {
         let header = self.clients.awaited.get_mut(&slot).expect("a connection that awaits its header");
         header.extend_from_slice(self.ring.received(piece));
         match ProxyHeader::decode(header) {
@@ -209,7 +203,7 @@ impl<R: Ring> Shard<'_, R> {
                 if let Some(client) = client {
                     self.clients.set_address(slot, client);
                     let is_one_too_many =
-                        self.addresses.as_mut().is_some_and(|addresses| !addresses.enter(slot, client.ip()));
+                        self.acceptor.addresses.as_mut().is_some_and(|addresses| !addresses.enter(slot, client.ip()));
                     if is_one_too_many {
                         self.encode_shed(slot, Shed::Address);
                         return (Progress::Over(CloseCause::Refused), false);

@@ -12,8 +12,8 @@ use super::recv_mode::RecvMode;
 use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
-use crate::buf::ConnId;
-use crate::conn::{Outbox, Phase, Transport};
+use crate::buf::{ConnId, SlotId};
+use crate::conn::{Outbox, Transport};
 use crate::gateway::{Command, Context, ContextParts, Link, Wire};
 use crate::limits::{CLOSE_TIMEOUT_MS, LINGER_MS, LOG_TOPICS_MAX};
 use crate::log;
@@ -33,7 +33,7 @@ impl fmt::Display for Peer {
 
 impl<R: Ring> Shard<'_, R> {
     /// The handler has closed it: what it has sent is the last.
-    pub(super) fn close_for(&mut self, slot: u32, cause: CloseCause) {
+    pub(super) fn close_for(&mut self, slot: SlotId, cause: CloseCause) {
         match self.slot(slot).conn.transport {
             Transport::WebSocket => self.await_close(slot, cause),
             Transport::Stream | Transport::Framed => self.finish(slot, cause),
@@ -41,22 +41,22 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// We have sent a Close frame; the peer has some seconds to answer it.
-    pub(super) fn await_close(&mut self, slot: u32, cause: CloseCause) {
-        self.slot(slot).conn.phase = Phase::Closing;
+    pub(super) fn await_close(&mut self, slot: SlotId, cause: CloseCause) {
+        self.slot(slot).conn.begin_close();
         self.leave(slot, cause);
         self.open_input(slot);
         self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
     }
 
     /// The conversation is over; what was said last still leaves.
-    pub(super) fn finish(&mut self, slot: u32, cause: CloseCause) {
+    pub(super) fn finish(&mut self, slot: SlotId, cause: CloseCause) {
         if !self.is_serving(slot) {
             return;
         }
         self.leave(slot, cause);
         self.drop_input(slot);
         let entry = self.slot(slot);
-        entry.conn.phase = Phase::Ended;
+        entry.conn.end();
         entry.stage = Stage::Flushing;
         entry.is_close_received = cause == CloseCause::Peer;
         self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
@@ -64,8 +64,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// All has been said: ends our half of the stream, and gives the peer a moment to end its own.
-    pub(super) fn submit_shutdown(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn submit_shutdown(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
         entry.stage = Stage::Lingering;
         entry.is_shutting = true;
         self.ring.submit_shutdown(entry.socket, Token::of_conn(Op::Shutdown, entry.id));
@@ -83,8 +83,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// The handler no longer knows the connection, and its subscriptions end. Only the first time counts.
-    fn leave(&mut self, slot: u32, cause: CloseCause) {
-        let entry = &mut self.slots[slot as usize];
+    fn leave(&mut self, slot: SlotId, cause: CloseCause) {
+        let entry = &mut self.slots[slot];
         if entry.cause.is_some() {
             return;
         }
@@ -92,14 +92,14 @@ impl<R: Ring> Shard<'_, R> {
         if matches!(cause, CloseCause::SlowConsumer | CloseCause::RateLimited) {
             self.log_close(slot, cause);
         }
-        self.handshake_peers.remove(&slot);
-        let entry = &mut self.slots[slot as usize];
+        self.acceptor.handshake_peers.remove(&slot);
+        let entry = &mut self.slots[slot];
         if std::mem::take(&mut entry.is_delivery_paused) {
             // Pushes that wait for a first reply that will not follow would arrive without it.
             change_outbox(entry, self.metrics, Outbox::drop_pushed);
             self.mark_dirty(slot);
         }
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         let (id, route, subscriptions) = (entry.id, entry.route, std::mem::take(&mut entry.subscriptions));
         let open = self.metrics.open(entry.conn.transport);
         self.metrics.closed(cause).add(1);
@@ -156,9 +156,9 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn log_close(&mut self, slot: u32, cause: CloseCause) {
+    fn log_close(&mut self, slot: SlotId, cause: CloseCause) {
         let Some(left_out) = log::CLOSED.take() else { return };
-        let entry = &self.slots[slot as usize];
+        let entry = &self.slots[slot];
         let named = entry.subscriptions.iter().take(LOG_TOPICS_MAX);
         let topics: Vec<&str> = named.map(|subscription| self.topics.name(subscription.topic).as_str()).collect();
         let (topics, topic_count) = (topics.join(","), entry.subscriptions.len());
@@ -169,16 +169,16 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// A handshake or a request was rejected with this reason.
-    pub(super) fn log_rejected(&mut self, slot: u32, reason: &str) {
+    pub(super) fn log_rejected(&mut self, slot: SlotId, reason: &str) {
         let Some(left_out) = log::REJECTED.take() else { return };
-        let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(self.slots[slot as usize].socket)));
+        let peer = Peer(self.clients.address(slot).or_else(|| self.ring.peer(self.slots[slot].socket)));
         let subject = self.sessions.subject(slot);
         tracing::info!(%peer, subject, reason, left_out, "request rejected");
     }
 
     /// Ends the connection at once. Its backlog is dropped; operations in the kernel are
     /// cancelled and awaited.
-    pub(super) fn terminate(&mut self, slot: u32, cause: CloseCause) {
+    pub(super) fn terminate(&mut self, slot: SlotId, cause: CloseCause) {
         if self.slot(slot).has_reply {
             // The reply must not be submitted after the descriptor was closed and given to somebody else.
             self.send_replies();
@@ -187,8 +187,8 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         self.leave(slot, cause);
-        let entry = &mut self.slots[slot as usize];
-        entry.conn.phase = Phase::Ended;
+        let entry = &mut self.slots[slot];
+        entry.conn.end();
         entry.stage = Stage::Terminating;
         change_outbox(entry, self.metrics, |outbox| *outbox = Outbox::default());
         if entry.is_sending {
@@ -199,8 +199,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Closes a terminated connection's descriptor as soon as the kernel holds no operation of it.
-    pub(super) fn close_when_idle(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn close_when_idle(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
         if entry.stage == Stage::Terminating && !entry.has_operations() {
             entry.stage = Stage::Closing;
             self.ring.submit_close(entry.socket, Token::of_conn(Op::Close, entry.id));
@@ -210,13 +210,12 @@ impl<R: Ring> Shard<'_, R> {
     /// The descriptor is closed: the slot is free for another connection.
     pub(super) fn on_close(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept until its descriptor is closed");
-        self.slots.remove(slot as usize);
+        self.slots.remove(slot);
         self.sessions.end(slot);
         self.clients.end(slot);
-        if let Some(addresses) = &mut self.addresses {
+        if let Some(addresses) = &mut self.acceptor.addresses {
             addresses.leave(slot);
         }
-        self.generations[slot as usize] = id.next().generation;
         self.metrics.closing.sub(1);
         self.metrics.connections.set(self.slots.len() as u64);
     }

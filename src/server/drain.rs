@@ -5,7 +5,7 @@ use super::accept::Shed;
 use super::random::Random;
 use super::shard::Shard;
 use super::slot::Stage;
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::conn::Phase;
 use crate::limits::{DRAIN_HANDOVER_MS, DRAIN_SETTLE_MS, TICK_MS};
 use crate::proto::CloseCode;
@@ -94,8 +94,8 @@ impl<R: Ring> Shard<'_, R> {
         }
         let mut all = Vec::with_capacity(self.slots.len());
         let mut new = Vec::new();
-        for (_, slot) in &self.slots {
-            let is_new = matches!(slot.conn.phase, Phase::Handshake(_));
+        for slot in self.slots.iter() {
+            let is_new = matches!(slot.conn.phase(), Phase::Handshake(_));
             if is_new { &mut new } else { &mut all }.push(slot.id);
         }
         let (spread_ms, patience_ms) = (self.config.drain_spread_ms, self.config.drain_timeout_ms);
@@ -146,9 +146,9 @@ impl<R: Ring> Shard<'_, R> {
         self.drain.as_ref().is_some_and(|drain| drain.done_ms.is_some()) && self.mesh.has_untaken()
     }
 
-    fn close_for_drain(&mut self, slot: u32) {
+    fn close_for_drain(&mut self, slot: SlotId) {
         let entry = self.slot(slot);
-        if entry.stage != Stage::Serving || !entry.conn.phase.is_served() {
+        if entry.stage != Stage::Serving || !entry.conn.phase().is_served() {
             return;
         }
         self.call_handler(slot, |handler, context| handler.on_drain(context));
@@ -163,14 +163,14 @@ mod tests {
     use super::*;
 
     fn drain(count: u32, spread_ms: u64) -> Drain {
-        let all = (0..count).map(|slot| ConnId { slot, generation: 0 }).collect();
+        let all = (0..count).map(|slot| ConnId { slot: SlotId(slot), generation: 0 }).collect();
         let mut drain = Drain::new(all, &mut Random::new(1), 1000, spread_ms, 500);
         drain.begin(1000, false);
         drain
     }
 
     fn told(drain: &mut Drain, now_ms: u64) -> Vec<u32> {
-        std::iter::from_fn(|| drain.next(now_ms)).map(|id| id.slot).collect()
+        std::iter::from_fn(|| drain.next(now_ms)).map(|id| id.slot.0).collect()
     }
 
     #[test]
@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_while_something_is_on_its_way() {
-        let all = vec![ConnId { slot: 1, generation: 0 }];
+        let all = vec![ConnId { slot: SlotId(1), generation: 0 }];
         let mut drain = Drain::new(all, &mut Random::new(1), 1000, 0, 500);
         drain.begin(999, false);
         assert_eq!((told(&mut drain, 999), drain.next_ms(999)), (vec![], 1000), "it may not have come yet");
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn those_who_go_on_publishing_do_not_keep_it_from_beginning() {
-        let all = vec![ConnId { slot: 1, generation: 0 }];
+        let all = vec![ConnId { slot: SlotId(1), generation: 0 }];
         let mut drain = Drain::new(all, &mut Random::new(1), 1000, 0, 500);
         drain.begin(1499, true);
         assert!(told(&mut drain, 1499).is_empty());

@@ -13,7 +13,7 @@ use super::send::change_outbox;
 use super::shard::Shard;
 use super::slot::Stage;
 use super::variant::encode;
-use crate::buf::SharedFrame;
+use crate::buf::{SharedFrame, SlotId};
 use crate::conn::{Outbox, OutboxFull, QueueKey};
 use crate::limits::TLS_SEND_BYTES;
 use crate::ring::{Errno, Op, Ring, SendNow, Token};
@@ -84,12 +84,12 @@ impl<R: Ring> Shard<'_, R> {
         if !self.topics.has_work() {
             return;
         }
-        let mut batch = std::mem::take(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.scratch.batch);
         for lane in Lane::ALL {
             self.send_slice(lane, &mut batch);
         }
         batch.clear();
-        self.batch = batch;
+        self.scratch.batch = batch;
         self.count_deflate();
     }
 
@@ -126,19 +126,19 @@ impl<R: Ring> Shard<'_, R> {
     /// Sends once to each connection of `round`.
     fn send_round(&mut self, batch: &Batch, round: &[Visit]) {
         let sources = self.prepare_round(batch, round);
-        let (slots, bundles) = (&self.slots, &self.bundles);
+        let (slots, bundles) = (&self.slots, &self.scratch.bundles);
         let sessions = &self.sessions;
         let sends = round.iter().zip(&sources).enumerate().filter_map(|(index, (visit, source))| {
             let bytes = source.bytes(bundles).filter(|_| !sessions.has(visit.slot))?;
-            let token = Token::new(Op::Publish, index as u32, visit.slot);
-            Some(SendNow { socket: slots[visit.slot as usize].socket, bytes, is_last: false, token })
+            let token = Token::of_slot(Op::Publish, index as u32, visit.slot);
+            Some(SendNow { socket: slots[visit.slot].socket, bytes, is_last: false, token })
         });
-        let mut incomplete = std::mem::take(&mut self.incomplete);
+        let mut incomplete = std::mem::take(&mut self.scratch.incomplete);
         self.ring.send_now(sends, &mut incomplete);
         for completion in incomplete.drain(..) {
             self.on_publish_incomplete(batch, round[completion.token.tag() as usize], None, completion.result);
         }
-        self.incomplete = incomplete;
+        self.scratch.incomplete = incomplete;
         if !self.sessions.is_empty() {
             self.seal_round(batch, round, &sources);
         }
@@ -150,7 +150,7 @@ impl<R: Ring> Shard<'_, R> {
                 }
             }
         }
-        self.bundles.clear();
+        self.scratch.bundles.clear();
     }
 
     /// Sends to the TLS connections of `round`, some 64 KB of records at once.
@@ -159,7 +159,7 @@ impl<R: Ring> Shard<'_, R> {
         let mut sends: Vec<(Visit, Range<usize>)> = Vec::new();
         for (visit, source) in round.iter().zip(sources) {
             let Some(session) = self.sessions.get(visit.slot) else { continue };
-            let Some(bytes) = source.bytes(&self.bundles) else { continue };
+            let Some(bytes) = source.bytes(&self.scratch.bundles) else { continue };
             let start = sealed.len();
             session.seal(bytes, &mut sealed);
             self.metrics.bytes_sent.add((sealed.len() - start - bytes.len()) as u64);
@@ -176,16 +176,16 @@ impl<R: Ring> Shard<'_, R> {
     fn send_sealed(&mut self, batch: &Batch, sends: &mut Vec<(Visit, Range<usize>)>, sealed: &mut Vec<u8>) {
         let slots = &self.slots;
         let of_all = sends.iter().enumerate().map(|(index, (visit, range))| {
-            let token = Token::new(Op::Publish, index as u32, visit.slot);
-            SendNow { socket: slots[visit.slot as usize].socket, bytes: &sealed[range.clone()], is_last: false, token }
+            let token = Token::of_slot(Op::Publish, index as u32, visit.slot);
+            SendNow { socket: slots[visit.slot].socket, bytes: &sealed[range.clone()], is_last: false, token }
         });
-        let mut incomplete = std::mem::take(&mut self.incomplete);
+        let mut incomplete = std::mem::take(&mut self.scratch.incomplete);
         self.ring.send_now(of_all, &mut incomplete);
         for completion in incomplete.drain(..) {
             let (visit, range) = &sends[completion.token.tag() as usize];
             self.on_publish_incomplete(batch, *visit, Some(&sealed[range.clone()]), completion.result);
         }
-        self.incomplete = incomplete;
+        self.scratch.incomplete = incomplete;
         sends.clear();
         sealed.clear();
     }
@@ -195,9 +195,9 @@ impl<R: Ring> Shard<'_, R> {
         let has_contexts = self.metrics.deflate_contexts.get() > 0;
         let (mut deliveries, mut deflated, mut bytes_sent, mut sends) = (0, 0, 0, 0);
         let mut tally = Tally::default();
-        let (slots, bundles) = (&mut self.slots, &mut self.bundles);
+        let (slots, bundles) = (&mut self.slots, &mut self.scratch.bundles);
         let sources = round.iter().map(|visit| {
-            let entry = &mut slots[visit.slot as usize];
+            let entry = &mut slots[visit.slot];
             if entry.cause.is_some() {
                 return Source::Gone;
             }
@@ -263,7 +263,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Queues the bytes that a socket did not take: the frame cut by the send goes first, the policy can still drop or
     /// replace the frames behind it.
-    fn queue_rest(&mut self, slot: u32, run: &Run, sent: usize) {
+    fn queue_rest(&mut self, slot: SlotId, run: &Run, sent: usize) {
         let (begun, parts) = run.cut(sent);
         let bytes: usize = parts.iter().map(|part| part.frame.len()).sum();
         self.metrics.bytes_sent.sub(bytes as u64);
@@ -275,7 +275,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Lets the subscriber's handler encode a run. The encoding depends on everything sent before, so no frame can be
     /// dropped or replaced: whatever the policy, the connection ends above the limit.
-    fn hand_over(&mut self, slot: u32, run: &Run) {
+    fn hand_over(&mut self, slot: SlotId, run: &Run) {
         for push in run.pushes.iter() {
             // A handler may end any subscription, and a topic ends with its last one.
             if self.find_subscription(slot, run.topic).is_none() || !self.is_listening(slot) {
@@ -286,14 +286,14 @@ impl<R: Ring> Shard<'_, R> {
         }
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let since_ms = self.since_ms(run.namespace);
-        let outbox = &self.slots[slot as usize].conn.outbox;
+        let outbox = &self.slots[slot].conn.outbox;
         if outbox.counted_bytes() > bytes_max || is_too_old(outbox, since_ms) {
             self.close_slow(slot, run);
         }
     }
 
     /// Closes a connection that does not read this run's namespace as fast as that is published.
-    fn close_slow(&mut self, slot: u32, run: &Run) {
+    fn close_slow(&mut self, slot: SlotId, run: &Run) {
         self.metrics.namespace(run.namespace).slow_closed.add(1);
         self.terminate(slot, CloseCause::SlowConsumer);
     }
@@ -307,8 +307,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Queues parts of a run for a subscriber with a backlog, under the policy of the topic's namespace.
-    fn queue_parts(&mut self, slot: u32, run: &Run, parts: &[Part]) {
-        if self.slots[slot as usize].stage != Stage::Serving {
+    fn queue_parts(&mut self, slot: SlotId, run: &Run, parts: &[Part]) {
+        if self.slots[slot].stage != Stage::Serving {
             return;
         }
         let since_ms = self.since_ms(run.namespace);
@@ -323,10 +323,10 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn queue_or_close(&mut self, slot: u32, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
+    fn queue_or_close(&mut self, slot: SlotId, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let now_ms = self.now_ms;
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         if is_too_old(&entry.conn.outbox, since_ms) {
             return Err(OutboxFull);
         }
@@ -342,10 +342,10 @@ impl<R: Ring> Shard<'_, R> {
         parts.iter().try_for_each(|part| push(&part.frame))
     }
 
-    fn queue_dropping(&mut self, slot: u32, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
+    fn queue_dropping(&mut self, slot: SlotId, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let now_ms = self.now_ms;
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         for part in parts {
             let queue_key = match &run.pushes[part.push] {
                 Push::Publication(_) => topic_key(run),
@@ -361,10 +361,10 @@ impl<R: Ring> Shard<'_, R> {
         Ok(())
     }
 
-    fn queue_conflating(&mut self, slot: u32, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
+    fn queue_conflating(&mut self, slot: SlotId, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {
         let bytes_max = self.config.namespaces.get(run.namespace).outbox_bytes_max;
         let now_ms = self.now_ms;
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         for part in parts {
             let frame = part.frame.clone();
             match &run.pushes[part.push] {

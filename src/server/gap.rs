@@ -17,7 +17,7 @@ impl<R: Ring> Shard<'_, R> {
         let mut concerned = self.gap.take().map(Drain::into_left).unwrap_or_default();
         let is_concerned =
             |slot: &Slot| slot.subscriptions.iter().any(|subscription| topics.contains(&subscription.topic));
-        concerned.extend(self.slots.iter().filter(|(_, slot)| is_concerned(slot)).map(|(_, slot)| slot.id));
+        concerned.extend(self.slots.iter().filter(|slot| is_concerned(slot)).map(|slot| slot.id));
         self.gap = Some(Drain::new(concerned, &mut self.random, self.now_ms, GAP_SPREAD_MS, 0));
         self.close_gap();
     }

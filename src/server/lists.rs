@@ -9,7 +9,7 @@ use super::mesh::{Parcel, Publisher};
 use super::metrics::CloseCause;
 use super::shard::Shard;
 use super::slot::Slot;
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::conn::{Phase, Transport};
 use crate::gateway::Identity;
 use crate::limits::{LIST_ADDRESSES, LIST_ROWS_MAX, LIST_TOPICS, LIST_VISITS};
@@ -255,7 +255,7 @@ impl<R: Ring> Shard<'_, R> {
             if connections.len() >= query.limit || addresses >= LIST_ADDRESSES {
                 return ConnectionsPage { connections, next: Some(index) };
             }
-            let Some(slot) = self.slots.get(index) else { continue };
+            let Some(slot) = self.slots.get(SlotId(index as u32)) else { continue };
             let is_subscribed =
                 |slot: &Slot, topic| slot.subscriptions.iter().any(|subscription| Some(subscription.topic) == topic);
             if topic.is_some_and(|topic| !is_subscribed(slot, topic)) {
@@ -269,7 +269,7 @@ impl<R: Ring> Shard<'_, R> {
             let peer = self.clients.address(slot.id.slot).or_else(|| self.ring.peer(slot.socket));
             let is_from = |address: &IpAddr| peer.is_some_and(|peer| peer.ip().to_canonical() == *address);
             if query.address.as_ref().is_none_or(is_from) {
-                connections.push(self.describe(&self.slots[index], peer, identity));
+                connections.push(self.describe(slot, peer, identity));
             }
         }
         ConnectionsPage { connections, next: (end < self.slots.capacity()).then_some(end) }
@@ -295,7 +295,7 @@ impl<R: Ring> Shard<'_, R> {
                 Transport::Stream => "stream",
                 Transport::Framed => "framed",
             },
-            state: match slot.conn.phase {
+            state: match slot.conn.phase() {
                 Phase::Handshake(_) => "opening",
                 _ if slot.cause.is_some() => "closing",
                 _ => "open",
@@ -313,14 +313,14 @@ impl<R: Ring> Shard<'_, R> {
         let Disconnection { connections, code, reason } = disconnection;
         let mut count = 0;
         for id in connections.iter().take(LIST_ROWS_MAX) {
-            let Some(slot) = self.find(*id).filter(|slot| self.slots[*slot as usize].cause.is_none()) else { continue };
+            let Some(slot) = self.find(*id).filter(|slot| self.slots[*slot].cause.is_none()) else { continue };
             count += 1;
             if self.is_listening(slot) {
                 self.call_handler(slot, |handler, context| handler.on_disconnect(context, *code, reason));
             }
             if self.is_listening(slot) {
                 self.call_handler(slot, |_, context| context.close(*code, reason));
-            } else if self.slots[slot as usize].cause.is_none() {
+            } else if self.slots[slot].cause.is_none() {
                 // It has no handler yet.
                 self.terminate(slot, CloseCause::Application);
             }

@@ -735,6 +735,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    use crate::buf::SlotId;
     use crate::topics::JoinId;
 
     const HOME_KEY: [u64; 2] = [1, 2];
@@ -855,7 +856,7 @@ mod tests {
     }
 
     fn query() -> Parcel {
-        let to = ToConn { shard: 0, id: ConnId { slot: 0, generation: 0 }, request_id: 0 };
+        let to = ToConn { shard: 0, id: ConnId { slot: SlotId(0), generation: 0 }, request_id: 0 };
         let (topic, query) = (TopicName::new("a").unwrap(), Query::Presence);
         Parcel::Query(Box::new(TopicQuery { topic, query, reply: ReplyTo::Conn(to) }))
     }

@@ -27,6 +27,7 @@ mod shard;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod slots;
 mod slowest;
 mod start;
 mod state;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::mesh::{Parcel, Publish, ReplyTo, ToConn, TopicQuery};
 use super::shard::Shard;
-use crate::buf::SharedFrame;
+use crate::buf::{SharedFrame, SlotId};
 use crate::gateway::Command;
 use crate::limits::{FRAME_HEADER_BYTES_MAX, STATE_EXPIRIES_PER_TURN};
 use crate::proto::{Message, MessageKind, encode_message};
@@ -15,15 +15,14 @@ use crate::topics::{
 
 impl<R: Ring> Shard<'_, R> {
     /// Executes the commands that the handler of `slot` has queued.
-    pub(super) fn apply_commands(&mut self, slot: u32) {
-        let mut commands = std::mem::take(&mut self.commands);
+    pub(super) fn apply_commands(&mut self, slot: SlotId) {
+        let mut commands = std::mem::take(&mut self.scratch.commands);
         commands.drain(..).for_each(|command| self.apply(slot, command));
-        self.commands = commands;
+        self.scratch.commands = commands;
     }
 
-    fn apply(&mut self, slot: u32, command: Command) {
-        let reply =
-            |shard: &Self, request_id| ToConn { shard: shard.number(), id: shard.slots[slot as usize].id, request_id };
+    fn apply(&mut self, slot: SlotId, command: Command) {
+        let reply = |shard: &Self, request_id| ToConn { shard: shard.number(), id: shard.slots[slot].id, request_id };
         match command {
             Command::Subscribe(subscribe) => self.subscribe(slot, subscribe),
             Command::PauseDelivery => self.slot(slot).is_delivery_paused = self.slot(slot).cause.is_none(),

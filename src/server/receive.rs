@@ -13,7 +13,7 @@ use super::recv_mode::RecvMode;
 use super::shard::Shard;
 use super::slot::{ConnExtras, Slot, Stage, wire};
 use super::timers::note_alive;
-use crate::buf::Received;
+use crate::buf::{Received, SlotId};
 use crate::conn::{Heartbeat, Next, Phase, Rate, RateConfig, TooMuch, Transport};
 use crate::gateway::{
     Accept, Clock, Command, Context, ContextParts, Get, Input, Link, Origin, Origins, Outcome, Page, PageRefused,
@@ -133,7 +133,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Has `on_input` pass input to the conversation, and carries out what follows.
-    pub(super) fn run_input(&mut self, slot: u32, on_input: impl FnOnce(&mut Self) -> (Progress, bool)) {
+    pub(super) fn run_input(&mut self, slot: SlotId, on_input: impl FnOnce(&mut Self) -> (Progress, bool)) {
         let start = self.begin_reply(slot);
         let (progress, is_opened) = on_input(self);
         self.end_reply(slot, start);
@@ -145,8 +145,8 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Passes input to the conversation, through TLS if the listener speaks it. Returns the conversation's progress,
     /// and whether it accepted the handshake.
-    pub(super) fn on_input(&mut self, slot: u32, input: InputBytes<'_>) -> (Progress, bool) {
-        if self.slots[slot as usize].stage != Stage::Serving {
+    pub(super) fn on_input(&mut self, slot: SlotId, input: InputBytes<'_>) -> (Progress, bool) {
+        if self.slots[slot].stage != Stage::Serving {
             return (Progress::Continue, false);
         }
         if self.sessions.has(slot) {
@@ -157,9 +157,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Notes that the peer has sent something.
-    pub(super) fn count_piece(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
-        if entry.conn.phase.takes_messages() {
+    pub(super) fn count_piece(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
+        if entry.conn.phase().takes_messages() {
             entry.traffic.on_piece(entry.conn.keep_alive.silence_ms(self.now_ms));
         }
         note_alive(entry, self.metrics, self.now_ms);
@@ -168,15 +168,15 @@ impl<R: Ring> Shard<'_, R> {
     /// Continues a conversation. Returns its progress, and whether it accepted the handshake.
     pub(super) fn converse(
         &mut self,
-        slot: u32,
+        slot: SlotId,
         on_bytes: impl FnOnce(&mut InputContext<'_>, &mut R) -> Progress,
     ) -> (Progress, bool) {
         let clock = self.clock();
-        let entry = &mut self.slots[slot as usize];
-        let (peer, client_subject) = match entry.conn.phase {
+        let entry = &mut self.slots[slot];
+        let (peer, client_subject) = match entry.conn.phase() {
             Phase::Handshake(_) => {
                 let named = self.clients.address(slot).map(|address| address.ip());
-                (named.or_else(|| self.handshake_peers.get(&slot).copied()), self.sessions.subject(slot))
+                (named.or_else(|| self.acceptor.handshake_peers.get(&slot).copied()), self.sessions.subject(slot))
             }
             _ => (None, None),
         };
@@ -188,7 +188,7 @@ impl<R: Ring> Shard<'_, R> {
             routes: &mut self.routes,
             out_start: self.replies.bytes.len(),
             out: &mut self.replies.bytes,
-            commands: &mut self.commands,
+            commands: &mut self.scratch.commands,
             inflater: &mut self.inflater,
             deflater: &mut self.deflater,
             allowed_origins: &self.config.allowed_origins,
@@ -210,7 +210,7 @@ impl<R: Ring> Shard<'_, R> {
                 proxies: &self.config.trusted_proxies,
                 header: self.config.forwarded_header,
                 clients: &mut self.clients,
-                addresses: self.addresses.as_mut(),
+                addresses: self.acceptor.addresses.as_mut(),
                 metrics: self.metrics,
             },
             shed: None,
@@ -227,16 +227,16 @@ impl<R: Ring> Shard<'_, R> {
             self.log_rejected(slot, &reason);
         }
         self.arm_handler_timer(slot);
-        if is_opened && self.slots[slot as usize].takes_context_over() {
+        if is_opened && self.slots[slot].takes_context_over() {
             self.metrics.deflate_contexts.add(1);
         }
         (progress, is_opened)
     }
 
     /// The handshake was accepted.
-    fn on_opened(&mut self, slot: u32) {
-        self.handshake_peers.remove(&slot);
-        let entry = &self.slots[slot as usize];
+    fn on_opened(&mut self, slot: SlotId) {
+        self.acceptor.handshake_peers.remove(&slot);
+        let entry = &self.slots[slot];
         self.metrics.open(entry.conn.transport).add(1);
         let route = entry.route.expect("a handler has opened the connection");
         self.metrics.routes()[usize::from(route)].1.add(1);
@@ -251,7 +251,7 @@ impl<R: Ring> Shard<'_, R> {
         self.watch_life(slot);
     }
 
-    pub(super) fn on_progress(&mut self, slot: u32, progress: Progress) {
+    pub(super) fn on_progress(&mut self, slot: SlotId, progress: Progress) {
         self.apply_commands(slot);
         self.settle_input(slot);
         match progress {
@@ -262,7 +262,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// The kernel has ended a receive.
-    fn on_recv_ended(&mut self, slot: u32, result: Result<u32, Errno>, has_rest: bool) {
+    fn on_recv_ended(&mut self, slot: SlotId, result: Result<u32, Errno>, has_rest: bool) {
         match self.slot(slot).stage {
             Stage::Terminating => self.close_when_idle(slot),
             Stage::Closing => {}
@@ -274,7 +274,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn resume_recv(&mut self, slot: u32, was_scarce: bool, has_rest: bool) {
+    fn resume_recv(&mut self, slot: SlotId, was_scarce: bool, has_rest: bool) {
         match (self.slot(slot).is_paused, was_scarce, has_rest) {
             (true, ..) => {}
             (false, true, _) => self.await_buffers(slot),
@@ -283,7 +283,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn on_end_of_stream(&mut self, slot: u32) {
+    fn on_end_of_stream(&mut self, slot: SlotId) {
         // The peer has ended only its half and may still read the flushed bytes.
         if self.slot(slot).stage != Stage::Flushing {
             self.terminate(slot, CloseCause::PeerLost);
@@ -294,7 +294,7 @@ impl<R: Ring> Shard<'_, R> {
 impl InputContext<'_> {
     /// Resumes a paused input: first the handler's own backlog, then the unread bytes.
     pub(super) fn resume(&mut self) -> Progress {
-        if self.slot.conn.phase.takes_messages() || self.slot.conn.phase == Phase::Streaming {
+        if self.slot.conn.phase().takes_messages() || *self.slot.conn.phase() == Phase::Streaming {
             match self.resume_handler() {
                 Ok(Progress::Continue) => {}
                 Ok(progress) => return progress,
@@ -302,7 +302,7 @@ impl InputContext<'_> {
             }
         }
         let mut unread = ConnExtras::take_unread(&mut self.slot.extras);
-        match self.slot.conn.phase {
+        match self.slot.conn.phase() {
             Phase::Open | Phase::Framed(_) | Phase::Closing => self.read_frames(&mut unread),
             Phase::Handshake(_) | Phase::Streaming | Phase::Ended => Progress::Continue,
         }
@@ -336,7 +336,7 @@ impl InputContext<'_> {
     fn on_handler_closed(&mut self) -> Progress {
         match self.slot.conn.transport {
             Transport::WebSocket => {
-                self.slot.conn.phase = Phase::Closing;
+                self.slot.conn.begin_close();
                 Progress::Continue
             }
             Transport::Stream | Transport::Framed => Progress::Closed,
@@ -347,7 +347,7 @@ impl InputContext<'_> {
     /// and to count the subscriptions anew. After the server's Close frame no message gets a reply, and the server
     /// reads all input.
     fn must_wait(&mut self, subscriptions: usize) -> bool {
-        if !self.slot.conn.phase.takes_messages() {
+        if !self.slot.conn.phase().takes_messages() {
             return false;
         }
         let is_behind = self.slot.is_flooded() || self.out.len() - self.out_start > REPLIES_BYTES;
@@ -360,9 +360,9 @@ impl InputContext<'_> {
     }
 
     pub(super) fn on_bytes(&mut self, input: &mut [u8]) -> Progress {
-        match &mut self.slot.conn.phase {
-            Phase::Handshake(held) => {
-                let held = std::mem::take(held);
+        match self.slot.conn.phase() {
+            Phase::Handshake(_) => {
+                let held = self.slot.conn.take_handshake();
                 match &self.listener.protocol {
                     Some((route, protocol)) => self.connect(*route, protocol, input),
                     None => self.read_handshake(held, input),
@@ -386,13 +386,13 @@ impl InputContext<'_> {
             }
             Ok(None) => {
                 let held = if is_held { held } else { whole.to_vec() };
-                self.slot.conn.phase = Phase::Handshake(held);
+                self.slot.conn.hold_handshake(held);
                 return Progress::Continue;
             }
             Err(error) => (self.refuse(error), 0),
         };
         match progress {
-            Progress::Continue if self.slot.conn.phase == Phase::Open || self.slot.conn.phase == Phase::Closing => {
+            Progress::Continue if matches!(self.slot.conn.phase(), Phase::Open | Phase::Closing) => {
                 self.read_new_frames(&mut whole[request_len..])
             }
             other => other,
@@ -527,7 +527,7 @@ impl InputContext<'_> {
                 }
                 self.accept(route, &upgrade, &accept, params, &first_out);
                 if is_closed {
-                    self.slot.conn.phase = Phase::Closing;
+                    self.slot.conn.begin_close();
                 }
                 Progress::Continue
             }
@@ -671,7 +671,7 @@ impl InputContext<'_> {
     }
 
     fn over(&mut self, cause: CloseCause) -> Progress {
-        self.slot.conn.phase = Phase::Ended;
+        self.slot.conn.end();
         Progress::Over(cause)
     }
 
@@ -760,7 +760,7 @@ impl InputContext<'_> {
             }
         }
         // Only after the loop: the bytes after the handler's Close frame may hold the peer's.
-        if self.slot.conn.phase == Phase::Closing { Progress::Closed } else { Progress::Continue }
+        if *self.slot.conn.phase() == Phase::Closing { Progress::Closed } else { Progress::Continue }
     }
 
     /// Closes a connection that has exceeded its rate limit.
@@ -769,7 +769,7 @@ impl InputContext<'_> {
             TooMuch::Messages => "too many messages in a second: send fewer",
             TooMuch::Bytes => "too many bytes in a second: send fewer",
         };
-        match (&self.slot.conn.phase, &self.listener.protocol) {
+        match (self.slot.conn.phase(), &self.listener.protocol) {
             (Phase::Open, _) => encode_close(self.out, Some(CloseCode::POLICY_VIOLATION), reason, None),
             (Phase::Framed(_), Some((_, protocol))) => protocol.framing.encode(self.out, Message::text(reason)),
             _ => {}

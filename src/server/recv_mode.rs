@@ -22,7 +22,7 @@
 
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::limits::{RECV_BUSY_GAP_MS, RECV_BUSY_PIECES, RECV_QUIET_MS, RECV_SCARCE_PAUSE_MS, RECV_TURN_CONNS};
 use crate::ring::{Op, Ring, Token};
 
@@ -96,7 +96,7 @@ impl Slot {
 
     /// The mode that waits for the next bytes.
     fn next_recv_mode(&self) -> RecvMode {
-        match (self.stage, &self.conn.phase) {
+        match (self.stage, self.conn.phase()) {
             (Stage::Serving, phase) if phase.takes_messages() && self.traffic.is_busy() => RecvMode::Stream,
             // The peer has ended its half of the stream.
             (Stage::Flushing | Stage::Lingering, _) if self.is_close_received => RecvMode::None,
@@ -107,13 +107,13 @@ impl Slot {
 
 impl<R: Ring> Shard<'_, R> {
     /// Submits the next receive operation of a connection that has none.
-    pub(super) fn arm_recv(&mut self, slot: u32) {
+    pub(super) fn arm_recv(&mut self, slot: SlotId) {
         let recv_mode = self.slot(slot).next_recv_mode();
         self.set_recv_mode(slot, recv_mode);
     }
 
     /// Queues a connection after a receive that left bytes in the socket.
-    pub(super) fn arm_rest(&mut self, slot: u32) {
+    pub(super) fn arm_rest(&mut self, slot: SlotId) {
         let recv_mode = match self.slot(slot).next_recv_mode() {
             RecvMode::None => RecvMode::None,
             _ => RecvMode::Queued,
@@ -123,27 +123,27 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Submits the first receive of an accepted connection. Its request has most likely arrived, since the kernel
     /// defers the accept until the first bytes.
-    pub(super) fn arm_accepted(&mut self, slot: u32) {
+    pub(super) fn arm_accepted(&mut self, slot: SlotId) {
         self.set_recv_mode(slot, RecvMode::Now);
     }
 
     /// Queues a connection after a receive that found no buffer.
-    pub(super) fn await_buffers(&mut self, slot: u32) {
+    pub(super) fn await_buffers(&mut self, slot: SlotId) {
         self.metrics.recv_buffers_scarce.add(1);
         self.set_recv_mode(slot, RecvMode::Buffers);
     }
 
-    fn set_recv_mode(&mut self, slot: u32, recv_mode: RecvMode) {
-        let entry = &mut self.slots[slot as usize];
+    fn set_recv_mode(&mut self, slot: SlotId, recv_mode: RecvMode) {
+        let entry = &mut self.slots[slot];
         entry.recv_mode = recv_mode;
         let (socket, id) = (entry.socket, entry.id);
         match recv_mode {
             RecvMode::None => {}
             RecvMode::Queued => {
-                self.recv_queue.push_back(id);
+                self.queues.receive.push_back(id);
                 self.metrics.recv_turns_awaited.add(1);
             }
-            RecvMode::Buffers => self.awaiting_buffers.push(id),
+            RecvMode::Buffers => self.queues.buffers.push(id),
             RecvMode::Poll => self.ring.submit_poll(socket, Token::of_conn(Op::Poll, id)),
             RecvMode::Now => self.ring.submit_recv_now(socket, Token::of_conn(Op::Recv, id)),
             RecvMode::Late => unreachable!("only `recv_queued` submits a late receive"),
@@ -153,18 +153,18 @@ impl<R: Ring> Shard<'_, R> {
 
     /// At the end of a turn: submits receives for the next connections in the queue.
     pub(super) fn submit_queued_recvs(&mut self) {
-        let count = self.recv_queue.len().min(RECV_TURN_CONNS);
+        let count = self.queues.receive.len().min(RECV_TURN_CONNS);
         for _ in 0..count {
-            let next = self.recv_queue.pop_front().and_then(|id| self.find(id));
+            let next = self.queues.receive.pop_front().and_then(|id| self.find(id));
             // The connection may have ended since it was queued.
-            if let Some(slot) = next.filter(|slot| self.slots[*slot as usize].recv_mode == RecvMode::Queued) {
+            if let Some(slot) = next.filter(|slot| self.slots[*slot].recv_mode == RecvMode::Queued) {
                 self.recv_queued(slot, self.config.recv_turn_bytes / count as u32);
             }
         }
     }
 
-    fn recv_queued(&mut self, slot: u32, bytes_max: u32) {
-        let entry = &mut self.slots[slot as usize];
+    fn recv_queued(&mut self, slot: SlotId, bytes_max: u32) {
+        let entry = &mut self.slots[slot];
         if entry.is_paused {
             entry.recv_mode = RecvMode::None;
         } else {
@@ -178,29 +178,29 @@ impl<R: Ring> Shard<'_, R> {
     /// it does not submit receives that must fail.
     pub(super) fn submit_scarce(&mut self) {
         let mut index = 0;
-        while let Some(id) = self.awaiting_buffers.get(index).copied() {
-            let waiting = self.find(id).filter(|slot| self.slots[*slot as usize].recv_mode == RecvMode::Buffers);
+        while let Some(id) = self.queues.buffers.get(index).copied() {
+            let waiting = self.find(id).filter(|slot| self.slots[*slot].recv_mode == RecvMode::Buffers);
             match waiting {
-                Some(slot) if !self.ring.has_recv_buffers(self.slots[slot as usize].socket) => {
+                Some(slot) if !self.ring.has_recv_buffers(self.slots[slot].socket) => {
                     index += 1;
                     continue;
                 }
-                Some(slot) if self.slots[slot as usize].is_paused => self.slot(slot).recv_mode = RecvMode::None,
+                Some(slot) if self.slots[slot].is_paused => self.slot(slot).recv_mode = RecvMode::None,
                 Some(slot) => self.arm_rest(slot),
                 None => {}
             }
-            self.awaiting_buffers.swap_remove(index);
+            self.queues.buffers.swap_remove(index);
         }
     }
 
     /// When the shard looks for free buffers again, if a connection needs one.
     pub(super) fn next_scarce_ms(&self) -> Option<u64> {
-        (!self.awaiting_buffers.is_empty()).then_some(self.now_ms + RECV_SCARCE_PAUSE_MS)
+        (!self.queues.buffers.is_empty()).then_some(self.now_ms + RECV_SCARCE_PAUSE_MS)
     }
 
     /// Ends the multishot receive of a connection after a large piece.
-    pub(super) fn throttle_if_greedy(&mut self, slot: u32, len: u32) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn throttle_if_greedy(&mut self, slot: SlotId, len: u32) {
+        let entry = &mut self.slots[slot];
         if len < self.config.recv_turn_bytes || std::mem::replace(&mut entry.traffic.is_greedy, true) {
             return;
         }
@@ -210,8 +210,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Cancels the receive operation. The kernel still completes it.
-    pub(super) fn cancel_recv(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn cancel_recv(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
         match entry.recv_mode.op() {
             Some(op) => self.ring.submit_cancel(entry.socket, Token::of_conn(op, entry.id)),
             None => entry.recv_mode = RecvMode::None,
@@ -234,7 +234,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Returns a silent connection from the multishot receive to the poll.
-    pub(super) fn poll_if_quiet(&mut self, slot: u32) {
+    pub(super) fn poll_if_quiet(&mut self, slot: SlotId) {
         let now_ms = self.now_ms;
         let entry = self.slot(slot);
         let is_quiet = entry.conn.keep_alive.silence_ms(now_ms) >= RECV_QUIET_MS;

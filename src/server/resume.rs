@@ -15,13 +15,14 @@ use super::receive::Progress;
 use super::recv_mode::RecvMode;
 use super::shard::Shard;
 use super::slot::{ConnExtras, Stage};
+use crate::buf::SlotId;
 use crate::gateway::Input;
 use crate::limits::{RECV_PAUSE_BYTES, RESUME_TURN_CONNS};
 use crate::ring::Ring;
 
 impl<R: Ring> Shard<'_, R> {
     /// Applies the handler's choice for the connection's messages.
-    pub(super) fn set_input(&mut self, slot: u32, input: Input) {
+    pub(super) fn set_input(&mut self, slot: SlotId, input: Input) {
         let entry = self.slot(slot);
         // It is in the queue already.
         if (entry.input(), input) != (Input::Queued, Input::Ready) {
@@ -31,14 +32,14 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Reads all further input without the handler: the peer's Close frame may be in it.
-    pub(super) fn open_input(&mut self, slot: u32) {
+    pub(super) fn open_input(&mut self, slot: SlotId) {
         let entry = self.slot(slot);
         entry.set_input(if entry.has_unread() { Input::Ready } else { Input::Open });
         self.settle_input(slot);
     }
 
     /// Drops unread input.
-    pub(super) fn drop_input(&mut self, slot: u32) {
+    pub(super) fn drop_input(&mut self, slot: SlotId) {
         let entry = self.slot(slot);
         drop(ConnExtras::take_unread(&mut entry.extras));
         entry.set_input(Input::Open);
@@ -46,7 +47,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Stops receiving from a peer with a backlog above the limit: its requests would add to it.
-    pub(super) fn pause_if_flooded(&mut self, slot: u32) {
+    pub(super) fn pause_if_flooded(&mut self, slot: SlotId) {
         let entry = self.slot(slot);
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES {
             entry.set_flooded(true);
@@ -54,7 +55,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    pub(super) fn resume_if_drained(&mut self, slot: u32) {
+    pub(super) fn resume_if_drained(&mut self, slot: SlotId) {
         let entry = self.slot(slot);
         if entry.is_flooded() && entry.conn.outbox.bytes() <= RECV_PAUSE_BYTES / 2 {
             entry.set_flooded(false);
@@ -63,8 +64,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Starts or stops receiving from the connection, as its state requires.
-    pub(super) fn settle_input(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn settle_input(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
         if matches!(entry.stage, Stage::Terminating | Stage::Closing) {
             // The connection ended while the shard read its messages.
             drop(ConnExtras::take_unread(&mut entry.extras));
@@ -73,7 +74,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         if entry.input() == Input::Ready && !entry.is_flooded() {
             entry.set_input(Input::Queued);
-            self.resuming.push_back(entry.id);
+            self.queues.resume.push_back(entry.id);
         }
         let is_paused = entry.is_flooded() || entry.input() != Input::Open;
         if std::mem::replace(&mut entry.is_paused, is_paused) == is_paused {
@@ -91,16 +92,16 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Resumes the next paused connections.
     pub(super) fn resume_some(&mut self) {
-        for _ in 0..self.resuming.len().min(RESUME_TURN_CONNS) {
-            let next = self.resuming.pop_front().and_then(|id| self.find(id));
+        for _ in 0..self.queues.resume.len().min(RESUME_TURN_CONNS) {
+            let next = self.queues.resume.pop_front().and_then(|id| self.find(id));
             // The connection may have ended or been paused again.
-            if let Some(slot) = next.filter(|slot| self.slots[*slot as usize].input() == Input::Queued) {
+            if let Some(slot) = next.filter(|slot| self.slots[*slot].input() == Input::Queued) {
                 self.resume(slot);
             }
         }
     }
 
-    fn resume(&mut self, slot: u32) {
+    fn resume(&mut self, slot: SlotId) {
         let entry = self.slot(slot);
         if entry.is_flooded() {
             entry.set_input(Input::Ready);

@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
-use crate::buf::{ConnId, SharedFrame};
+use crate::buf::{ConnId, SharedFrame, SlotId};
 use crate::conn::Outbox;
 use crate::gateway::{Context, Letter};
 use crate::limits::REPLIES_BYTES;
@@ -18,7 +18,7 @@ pub(super) struct Replies {
     /// The bytes of all, one after the other.
     pub(super) bytes: Vec<u8>,
     /// Whose they are: at most one range for a connection.
-    ranges: Vec<(u32, Range<usize>)>,
+    ranges: Vec<(SlotId, Range<usize>)>,
 }
 
 /// Changes an outbox and keeps the count of what waits.
@@ -36,7 +36,7 @@ pub(super) fn change_outbox<T>(slot: &mut Slot, metrics: &ShardMetrics, change: 
 impl<R: Ring> Shard<'_, R> {
     /// Begins to collect a reply: what is appended to `replies.bytes` until [`end_reply`](Self::end_reply) is for
     /// `slot`. Returns where it begins.
-    pub(super) fn begin_reply(&mut self, slot: u32) -> usize {
+    pub(super) fn begin_reply(&mut self, slot: SlotId) -> usize {
         let end = self.replies.bytes.len();
         // Right behind what there is for it already, it goes on with that.
         if let Some((_, range)) = self.replies.ranges.pop_if(|(last, range)| *last == slot && range.end == end) {
@@ -50,7 +50,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Ends what [`begin_reply`](Self::begin_reply) began at `start`.
-    pub(super) fn end_reply(&mut self, slot: u32, start: usize) {
+    pub(super) fn end_reply(&mut self, slot: SlotId, start: usize) {
         let end = self.replies.bytes.len();
         if start == end {
             return;
@@ -60,7 +60,7 @@ impl<R: Ring> Shard<'_, R> {
             self.replies.bytes.truncate(start);
             return;
         }
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         if !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             // An earlier send has found the peer gone; its descriptor may be another connection's when this would go.
             self.replies.bytes.truncate(start);
@@ -82,8 +82,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Ends a reply for which all that was pushed has waited.
-    pub(super) fn end_first_reply(&mut self, slot: u32, start: usize) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn end_first_reply(&mut self, slot: SlotId, start: usize) {
+        let entry = &mut self.slots[slot];
         entry.is_delivery_paused = false;
         if !entry.is_behind() {
             return self.end_reply(slot, start);
@@ -97,8 +97,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Sends a control frame, which passes by whatever waits.
-    pub(super) fn send_control(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn send_control(&mut self, slot: SlotId, encode: impl FnOnce(&mut Vec<u8>)) {
+        let entry = &mut self.slots[slot];
         if entry.is_behind() {
             let mut bytes = Vec::new();
             encode(&mut bytes);
@@ -119,12 +119,12 @@ impl<R: Ring> Shard<'_, R> {
         let Replies { mut bytes, mut ranges } = std::mem::take(&mut self.replies);
         let mut sealed = std::mem::take(&mut self.sessions.sealed);
         let records = self.seal_replies(&bytes, &ranges, &mut sealed);
-        let mut incomplete = std::mem::take(&mut self.incomplete);
+        let mut incomplete = std::mem::take(&mut self.scratch.incomplete);
         let slots = &mut self.slots;
         let sends = ranges.iter().enumerate().map(|(index, (slot, range))| {
-            let entry = &mut slots[*slot as usize];
+            let entry = &mut slots[*slot];
             entry.has_reply = false;
-            let token = Token::new(Op::Reply, index as u32, *slot);
+            let token = Token::of_slot(Op::Reply, index as u32, *slot);
             let records = records_at(&records, &sealed, index);
             // The shard closes a connection without a backlog at the end of this turn; with TLS, after close_notify.
             let is_last = entry.is_close_received && entry.conn.outbox.is_empty() && records.is_none();
@@ -138,7 +138,7 @@ impl<R: Ring> Shard<'_, R> {
             let records = records_at(&records, &sealed, index);
             self.on_reply_incomplete(slot, &bytes[range], records, completion.result);
         }
-        self.incomplete = incomplete;
+        self.scratch.incomplete = incomplete;
         sealed.clear();
         sealed.shrink_to(4 * REPLIES_BYTES);
         self.sessions.sealed = sealed;
@@ -154,13 +154,13 @@ impl<R: Ring> Shard<'_, R> {
     fn seal_replies(
         &mut self,
         bytes: &[u8],
-        ranges: &[(u32, Range<usize>)],
+        ranges: &[(SlotId, Range<usize>)],
         sealed: &mut Vec<u8>,
     ) -> Vec<Option<Range<usize>>> {
         if self.sessions.is_empty() {
             return Vec::new();
         }
-        let seal = |(slot, range): &(u32, Range<usize>)| {
+        let seal = |(slot, range): &(SlotId, Range<usize>)| {
             let start = sealed.len();
             self.sessions.get(*slot)?.seal(&bytes[range.clone()], sealed);
             self.metrics.bytes_sent.add((sealed.len() - start - range.len()) as u64);
@@ -169,7 +169,7 @@ impl<R: Ring> Shard<'_, R> {
         ranges.iter().map(seal).collect()
     }
 
-    fn on_reply_incomplete(&mut self, slot: u32, reply: &[u8], records: Option<&[u8]>, result: Result<u32, Errno>) {
+    fn on_reply_incomplete(&mut self, slot: SlotId, reply: &[u8], records: Option<&[u8]>, result: Result<u32, Errno>) {
         match result {
             Err(error) if Self::is_fatal(error) => self.terminate(slot, CloseCause::PeerLost),
             _ => {
@@ -184,9 +184,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Puts the rest of a send that did not go whole before all else that waits.
-    pub(super) fn put_back(&mut self, slot: u32, frame: SharedFrame, skip: usize) {
+    pub(super) fn put_back(&mut self, slot: SlotId, frame: SharedFrame, skip: usize) {
         self.metrics.bytes_sent.sub((frame.len() - skip) as u64);
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         if matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             change_outbox(entry, self.metrics, |outbox| outbox.push_front(frame, skip));
             self.mark_dirty(slot);
@@ -197,7 +197,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn settle_dirty(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for slot in dirty.drain(..) {
-            if let Some(entry) = self.slots.get_mut(slot as usize) {
+            if let Some(entry) = self.slots.get_mut(slot) {
                 entry.is_dirty = false;
                 self.settle(slot);
             }
@@ -205,8 +205,8 @@ impl<R: Ring> Shard<'_, R> {
         self.dirty = dirty;
     }
 
-    fn settle(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
+    fn settle(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
         if entry.is_sending || !matches!(entry.stage, Stage::Serving | Stage::Flushing) {
             return;
         }
@@ -221,19 +221,19 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// What leaves next, and how many of its first bytes have left already; `None` if nothing may.
-    fn next_send(&mut self, slot: u32) -> Option<(SharedFrame, usize)> {
+    fn next_send(&mut self, slot: SlotId) -> Option<(SharedFrame, usize)> {
         if self.sessions.has(slot) {
             return self.next_sealed(slot).map(|records| (records, 0));
         }
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         if entry.is_delivery_paused {
             return None;
         }
         entry.conn.outbox.next_run(usize::MAX).map(|(run, bytes)| (run, bytes.start))
     }
 
-    fn submit_send(&mut self, slot: u32, run: SharedFrame, skip: usize) {
-        let entry = &mut self.slots[slot as usize];
+    fn submit_send(&mut self, slot: SlotId, run: SharedFrame, skip: usize) {
+        let entry = &mut self.slots[slot];
         entry.is_sending = true;
         entry.sending_bytes = (run.len() - skip) as u32;
         self.ring.submit_send(entry.socket, run, skip, Token::of_conn(Op::Send, entry.id));
@@ -241,7 +241,7 @@ impl<R: Ring> Shard<'_, R> {
 
     pub(super) fn on_send(&mut self, completion: Completion) {
         let slot = self.find(completion.token.conn_id()).expect("a slot is kept while the kernel sends for it");
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         entry.is_sending = false;
         if entry.stage == Stage::Terminating {
             return self.close_when_idle(slot);
@@ -261,8 +261,8 @@ impl<R: Ring> Shard<'_, R> {
 
     /// So many bytes of a connection's handles have just become a reply. Those that are not in its outbox any more make
     /// room for others.
-    fn count_handle_bytes(&mut self, slot: u32, more: usize) {
-        let Slot { conn, extras, .. } = &mut self.slots[slot as usize];
+    fn count_handle_bytes(&mut self, slot: SlotId, more: usize) {
+        let Slot { conn, extras, .. } = &mut self.slots[slot];
         let Some(extras) = extras.as_deref_mut().filter(|extras| extras.link.is_some()) else { return };
         let before = extras.handle_bytes + more;
         extras.handle_bytes = before.min(conn.outbox.bytes());
@@ -274,7 +274,7 @@ impl<R: Ring> Shard<'_, R> {
     /// A handle on a connection has sent something.
     pub(super) fn on_letter(&mut self, id: ConnId, letter: Letter) {
         let Some(slot) = self.find(id).filter(|slot| self.is_listening(*slot)) else { return };
-        let extras = self.slots[slot as usize].extras.as_ref();
+        let extras = self.slots[slot].extras.as_ref();
         let is_carried = extras.and_then(|extras| extras.link.as_ref()).is_some_and(|link| link.is_carried);
         let act = |context: &mut Context<'_>, act: &dyn Fn(&mut Context<'_>)| match is_carried {
             true => context.carried(act),
@@ -299,8 +299,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// A send that should have told at once how far it came completed later: nobody knows what the peer has.
-    pub(super) fn on_late_send(&mut self, slot: u32) {
-        if self.slots.contains(slot as usize) {
+    pub(super) fn on_late_send(&mut self, slot: SlotId) {
+        if self.slots.get(slot).is_some() {
             self.terminate(slot, CloseCause::PeerLost);
         }
     }

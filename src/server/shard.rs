@@ -6,18 +6,14 @@
 //! [`secure`](super::secure), [`send`](super::send), [`close`](super::close), [`timers`](super::timers),
 //! [`publish`](super::publish), [`drain`](super::drain).
 
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::VecDeque;
 #[cfg(feature = "centrifuge")]
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use slab::Slab;
-
 use super::ServerConfig;
-use super::accept::Accepts;
-use super::addresses::{AddressCounts, Addresses};
-use super::admission::Admission;
+use super::accept::Acceptor;
+use super::addresses::AddressCounts;
 use super::ahead::Ahead;
 use super::catch_up::CatchUps;
 use super::clients::Clients;
@@ -29,10 +25,11 @@ use super::random::Random;
 use super::secure::Sessions;
 use super::send::Replies;
 use super::slot::{ConnExtras, Slot, Stage, wire};
+use super::slots::Slots;
 use super::timers::note_alive;
 use super::variant::nanoseconds;
 use super::wheel::Wheel;
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 #[cfg(feature = "centrifuge")]
 use crate::gateway::UserCommand;
 use crate::gateway::{Clock, Command, Context, ContextParts, ErasedHandler, Origin, Outcome, Routes};
@@ -89,11 +86,7 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) inflater: Inflater,
     pub(super) deflater: Deflater,
 
-    pub(super) slots: Slab<Slot>,
-    /// The generation of each slot's next connection.
-    pub(super) generations: Vec<u32>,
-    pub(super) connections_max: usize,
-    pub(super) descriptors: usize,
+    pub(super) slots: Slots,
     pub(super) wheel: Wheel,
     pub(super) now_ms: u64,
     unix_ms: u64,
@@ -106,13 +99,7 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) key_seed: u64,
 
     pub(super) listeners: Vec<ShardListener>,
-    pub(super) accepts: Accepts,
-    pub(super) admission: Admission,
-    pub(super) addresses: Option<Addresses>,
-    /// Where the connections in their opening handshake come from, by slot.
-    pub(super) handshake_peers: HashMap<u32, IpAddr>,
-    /// When to accept again, if the kernel had no room.
-    pub(super) accept_retry_ms: Option<u64>,
+    pub(super) acceptor: Acceptor,
     /// The drain, once it has begun.
     pub(super) drain: Option<Drain>,
     /// Connections of subscribers that may have missed publications.
@@ -126,23 +113,38 @@ pub(super) struct Shard<'m, R: Ring> {
     pub(super) clients: Clients,
     /// Of the connections of TLS listeners.
     pub(super) sessions: Sessions,
-    /// Connections queued for a receive, the next one first. Some may have ended.
-    pub(super) recv_queue: VecDeque<ConnId>,
-    /// Connections that need a receive buffer. Some may have ended.
-    pub(super) awaiting_buffers: Vec<ConnId>,
-    /// Connections queued to resume, the next one first. Some may have ended.
-    pub(super) resuming: VecDeque<ConnId>,
+    pub(super) queues: Queues,
     /// Connections with data to send or an end to complete, after the turn's sends.
-    pub(super) dirty: Vec<u32>,
-    /// The next subscribers of the fan-out, and the bytes joined for them.
+    pub(super) dirty: Vec<SlotId>,
+    pub(super) scratch: Scratch,
+    /// When a publisher of the control plane was last answered.
+    publisher_ms: Option<u64>,
+}
+
+/// Connections that queue for something, the next one first. Some may have ended.
+#[derive(Default)]
+pub(super) struct Queues {
+    /// For a receive.
+    pub(super) receive: VecDeque<ConnId>,
+    /// For a receive buffer.
+    pub(super) buffers: Vec<ConnId>,
+    /// To resume.
+    pub(super) resume: VecDeque<ConnId>,
+}
+
+/// Memory that turns use again. Each is empty between its uses.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// The next subscribers of the fan-out.
     pub(super) batch: Batch,
+    /// The bytes joined for them.
     pub(super) bundles: Bundles,
+    /// The commands of the handler's last call.
     pub(super) commands: Vec<Command>,
+    /// The sends that did not go whole.
     pub(super) incomplete: Vec<Completion>,
     completions: Vec<Completion>,
     parcels: Vec<Parcel>,
-    /// When a publisher of the control plane was last answered.
-    publisher_ms: Option<u64>,
     due: Vec<(ConnId, u64)>,
 }
 
@@ -172,11 +174,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             last_drafts: Vec::new(),
             catch_ups: CatchUps::new(catch_up),
             answers: Vec::new(),
-            // Unused capacity is not touched, so it costs nothing. Growing later would move a million slots.
-            slots: Slab::with_capacity(parts.descriptors),
-            generations: Vec::with_capacity(parts.descriptors),
-            connections_max: parts.connections_max,
-            descriptors: parts.descriptors,
+            slots: Slots::with_capacity(parts.descriptors),
             wheel: Wheel::new(0),
             now_ms: 0,
             unix_ms: 0,
@@ -185,11 +183,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             random: Random::new(parts.seed),
             key_seed: mix(parts.seed),
             listeners: parts.listeners,
-            accepts: Accepts::default(),
-            admission: Admission::new(rate),
-            addresses: parts.addresses.map(Addresses::new),
-            handshake_peers: HashMap::new(),
-            accept_retry_ms: None,
+            acceptor: Acceptor::new(rate, parts.addresses, parts.descriptors, parts.connections_max),
             drain: None,
             gap: None,
             ahead: Ahead::default(),
@@ -197,26 +191,18 @@ impl<'m, R: Ring> Shard<'m, R> {
             replies: Replies::default(),
             clients: Clients::default(),
             sessions: Sessions::default(),
-            recv_queue: VecDeque::new(),
-            awaiting_buffers: Vec::new(),
-            resuming: VecDeque::new(),
+            queues: Queues::default(),
             dirty: Vec::new(),
-            batch: Batch::default(),
-            bundles: Bundles::default(),
-            commands: Vec::new(),
-            incomplete: Vec::new(),
-            completions: Vec::new(),
-            parcels: Vec::new(),
+            scratch: Scratch::default(),
             publisher_ms: None,
-            due: Vec::new(),
         };
         shard.home.limit_pages(catch_up.state_page_keys);
         shard.home.report_to(shard.config.events.clone());
         let names = shard.routes.names().map(str::to_owned);
         shard.metrics.begin(names, shard.config.namespaces.iter().count());
         shard.metrics.rings.set(shard.ring.rings() as u64);
-        shard.metrics.descriptors_max.set(shard.descriptors as u64);
-        shard.metrics.connections_max.set(shard.connections_max as u64);
+        shard.metrics.descriptors_max.set(parts.descriptors as u64);
+        shard.metrics.connections_max.set(parts.connections_max as u64);
         shard.ring.submit_watch(&shard.wake, Token::new(Op::Wake, 0, 0));
         shard.submit_accepts();
         shard
@@ -239,7 +225,7 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// Lets other shards wake this one; returns the longest time that it may sleep.
     pub(super) fn fall_asleep(&mut self) -> Duration {
-        let is_waited_for = !self.recv_queue.is_empty() || !self.resuming.is_empty();
+        let is_waited_for = !self.queues.receive.is_empty() || !self.queues.resume.is_empty();
         let has_work = self.topics.has_work() || self.catch_ups.has_work() || self.sessions.have_work();
         let has_answers = !self.answers.is_empty() || !self.last_drafts.is_empty();
         if has_work || has_answers || is_waited_for {
@@ -251,7 +237,7 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// Waits until something completes or `timeout` passed.
     pub(super) fn wait(&mut self, timeout: Duration) {
-        self.ring.wait(timeout, &mut self.completions);
+        self.ring.wait(timeout, &mut self.scratch.completions);
         self.mesh.woke();
     }
 
@@ -279,9 +265,9 @@ impl<'m, R: Ring> Shard<'m, R> {
         self.now_us = self.ring.now_us();
         self.metrics.turns.add(1);
         self.catch_ups.begin_turn();
-        let mut completions = std::mem::take(&mut self.completions);
+        let mut completions = std::mem::take(&mut self.scratch.completions);
         completions.drain(..).for_each(|completion| self.on_completion(completion));
-        self.completions = completions;
+        self.scratch.completions = completions;
         self.on_parcels();
         self.submit_catch_ups();
         self.resume_some();
@@ -364,14 +350,14 @@ impl<'m, R: Ring> Shard<'m, R> {
 
     /// Handles the arrived parcels. Returns whether the shard answered a publisher.
     fn take_parcels(&mut self) -> bool {
-        let mut parcels = std::mem::take(&mut self.parcels);
+        let mut parcels = std::mem::take(&mut self.scratch.parcels);
         self.mesh.receive(&mut parcels);
         let mut is_answered = false;
         for parcel in parcels.drain(..) {
             is_answered |= matches!(&parcel, Parcel::Publish(publish) if publish.is_from_control());
             self.on_parcel(parcel);
         }
-        self.parcels = parcels;
+        self.scratch.parcels = parcels;
         self.mesh.take_returned().into_iter().for_each(|parcel| self.on_returned(parcel));
         for (to, answer) in std::mem::take(&mut self.answers) {
             self.on_answer(to, answer);
@@ -428,15 +414,15 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     fn on_time(&mut self) {
-        let mut due = std::mem::take(&mut self.due);
+        let mut due = std::mem::take(&mut self.scratch.due);
         self.wheel.take_due(self.now_ms, &mut due);
         due.drain(..).for_each(|(id, tick)| self.on_timer(id, tick));
-        self.due = due;
+        self.scratch.due = due;
         self.drain_some();
         self.close_gap();
         self.remove_expired();
         self.end_ahead();
-        self.accept_retry_ms = self.accept_retry_ms.filter(|retry_ms| self.now_ms < *retry_ms);
+        self.acceptor.end_pause(self.now_ms);
         if self.now_ms >= self.sweep_ms {
             self.metrics.completion_overflows.set(self.ring.overflows());
             self.home.sweep(self.unix_ms);
@@ -457,11 +443,11 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     /// Calls the handler of `slot`, and carries out its commands.
-    pub(super) fn call_handler(&mut self, slot: u32, call: impl FnOnce(&mut dyn ErasedHandler, &mut Context<'_>)) {
+    pub(super) fn call_handler(&mut self, slot: SlotId, call: impl FnOnce(&mut dyn ErasedHandler, &mut Context<'_>)) {
         let start = self.begin_reply(slot);
         let clock = self.clock();
         let is_listening = self.is_listening(slot);
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         let Some(route) = entry.route.filter(|_| is_listening) else {
             // A reply before this one has failed and ended the connection.
             return self.end_reply(slot, start);
@@ -471,7 +457,7 @@ impl<'m, R: Ring> Shard<'m, R> {
             id: entry.id,
             clock,
             out: &mut self.replies.bytes,
-            commands: &mut self.commands,
+            commands: &mut self.scratch.commands,
             subscriptions: entry.subscriptions.len(),
             subscriptions_max: self.config.subscriptions_per_connection_max,
             wire: wire(
@@ -518,22 +504,22 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     /// The slot of a connection, if it is still open.
-    pub(super) fn find(&self, id: ConnId) -> Option<u32> {
-        self.slots.get(id.slot as usize).is_some_and(|slot| slot.id == id).then_some(id.slot)
+    pub(super) fn find(&self, id: ConnId) -> Option<SlotId> {
+        self.slots.find(id)
     }
 
-    pub(super) fn slot(&mut self, slot: u32) -> &mut Slot {
-        &mut self.slots[slot as usize]
+    pub(super) fn slot(&mut self, slot: SlotId) -> &mut Slot {
+        &mut self.slots[slot]
     }
 
     /// The listener that accepted a connection.
-    pub(super) fn listener_of(&self, slot: u32) -> &ShardListener {
-        &self.listeners[usize::from(self.slots[slot as usize].listener)]
+    pub(super) fn listener_of(&self, slot: SlotId) -> &ShardListener {
+        &self.listeners[usize::from(self.slots[slot].listener)]
     }
 
     /// Marks the connection for `settle_dirty`, after the turn's sends.
-    pub(super) fn mark_dirty(&mut self, slot: u32) {
-        let marked = &mut self.slots[slot as usize].is_dirty;
+    pub(super) fn mark_dirty(&mut self, slot: SlotId) {
+        let marked = &mut self.slots[slot].is_dirty;
         if !std::mem::replace(marked, true) {
             self.dirty.push(slot);
         }
@@ -545,13 +531,13 @@ impl<'m, R: Ring> Shard<'m, R> {
     }
 
     /// Whether the handler still serves the connection.
-    pub(super) fn is_listening(&self, slot: u32) -> bool {
-        let entry = &self.slots[slot as usize];
-        entry.cause.is_none() && entry.conn.phase.is_served()
+    pub(super) fn is_listening(&self, slot: SlotId) -> bool {
+        let entry = &self.slots[slot];
+        entry.cause.is_none() && entry.conn.phase().is_served()
     }
 
     /// Whether the connection is in [`Stage::Serving`].
-    pub(super) fn is_serving(&self, slot: u32) -> bool {
-        self.slots[slot as usize].stage == Stage::Serving
+    pub(super) fn is_serving(&self, slot: SlotId) -> bool {
+        self.slots[slot].stage == Stage::Serving
     }
 }

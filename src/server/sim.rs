@@ -98,7 +98,7 @@ impl SimShard<'_> {
     pub fn fall_asleep(&mut self) -> Duration {
         let timeout = self.shard.fall_asleep();
         let shard = &self.shard;
-        let is_waited_for = !shard.recv_queue.is_empty() || !shard.resuming.is_empty();
+        let is_waited_for = !shard.queues.receive.is_empty() || !shard.queues.resume.is_empty();
         let has_work =
             shard.topics.has_work() || shard.mesh.has_incoming() || is_waited_for || shard.catch_ups.are_stuck();
         assert!(timeout.is_zero() || !has_work, "a shard sleeps for {timeout:?} though it has something to do");
@@ -140,31 +140,35 @@ impl SimShard<'_> {
     pub fn check(&self, kernel: &SimKernel) {
         let slots = &self.shard.slots;
         assert_eq!(self.metrics.connections.get(), slots.len() as u64, "the gauge of connections is off");
-        let open = slots.iter().map(|(_, slot)| slot).filter(|slot| slot.route.is_some() && slot.cause.is_none());
+        let open = slots.iter().filter(|slot| slot.route.is_some() && slot.cause.is_none());
         let open: Vec<&Slot> = open.collect();
         for transport in Transport::ALL {
             let count = open.iter().filter(|slot| slot.conn.transport == transport).count() as u64;
             assert_eq!(self.metrics.open(transport).get(), count, "the gauge of {transport:?} connections is off");
         }
-        let closing = slots.iter().filter(|(_, slot)| slot.cause.is_some()).count() as u64;
+        let closing = slots.iter().filter(|slot| slot.cause.is_some()).count() as u64;
         assert_eq!(self.metrics.closing.get(), closing, "the gauge of closing connections is off");
         for (route, (name, count)) in self.metrics.routes().iter().enumerate() {
             let open = open.iter().filter(|slot| slot.route.map(usize::from) == Some(route)).count() as u64;
             assert_eq!(count.get(), open, "the gauge of connections to {name} is off");
         }
-        let outbox_bytes: usize = slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).sum();
+        let outbox_bytes: usize = slots.iter().map(|slot| slot.conn.outbox.bytes()).sum();
         assert_eq!(self.metrics.outbox_bytes.get(), outbox_bytes as u64, "the gauge of outbox bytes is off");
-        let behind = slots.iter().filter(|(_, slot)| !slot.conn.outbox.is_empty()).count();
+        let behind = slots.iter().filter(|slot| !slot.conn.outbox.is_empty()).count();
         assert_eq!(self.metrics.outbox_connections.get(), behind as u64, "the gauge of outboxes is off");
-        let subscriptions: usize = slots.iter().map(|(_, slot)| slot.subscriptions.len()).sum();
+        let subscriptions: usize = slots.iter().map(|slot| slot.subscriptions.len()).sum();
         assert_eq!(self.metrics.subscriptions.get(), subscriptions as u64, "the gauge of subscriptions is off");
         let by_namespace: u64 = self.metrics.namespaces().iter().map(|namespace| namespace.subscriptions.get()).sum();
         assert_eq!(by_namespace, subscriptions as u64, "the gauges of the namespaces' subscriptions are off");
         assert_eq!(self.metrics.topics.get(), self.shard.topics.len() as u64, "the gauge of topics is off");
         let accepts = kernel.accepts(self.shard.ring.index());
-        assert_eq!(self.shard.accepts.len(), accepts, "the shard waits for accepts that the kernel does not have");
-        slots.iter().for_each(|(_, slot)| self.check_slot(kernel, slot));
-        slots.iter().for_each(|(_, slot)| self.check_presence(slot));
+        assert_eq!(
+            self.shard.acceptor.accepts.len(),
+            accepts,
+            "the shard waits for accepts that the kernel does not have"
+        );
+        slots.iter().for_each(|slot| self.check_slot(kernel, slot));
+        slots.iter().for_each(|slot| self.check_presence(slot));
     }
 
     /// Whether something has come from other shards or the control plane that it has not taken.
@@ -189,13 +193,13 @@ impl SimShard<'_> {
 
     /// Appends the joins that the subscriptions of this shard's connections began with.
     pub fn list_subscribed(&self, joins: &mut Vec<(TopicName, JoinId)>) {
-        let present = self.shard.slots.iter().flat_map(|(_, slot)| &slot.extras).flat_map(|extras| &extras.presence);
+        let present = self.shard.slots.iter().flat_map(|slot| &slot.extras).flat_map(|extras| &extras.presence);
         joins.extend(present.map(|(topic, presence)| (self.shard.topics.name(*topic).clone(), presence.join)));
     }
 
     /// Whether it has as many connections as it may, so that others wait to be accepted.
     pub fn is_full(&self) -> bool {
-        self.shard.slots.len() >= self.shard.descriptors
+        self.shard.slots.len() >= self.shard.acceptor.descriptors
     }
 
     /// Checks that a shard that leaves has told everybody to go whom it leaves behind, and, unless it is late, that the
@@ -205,7 +209,7 @@ impl SimShard<'_> {
     /// If it has not.
     pub fn check_goodbyes(&self, is_late: bool) {
         assert!(is_late || !self.shard.mesh.has_untaken(), "a shard leaves with what was for others");
-        let untold = self.shard.slots.iter().map(|(_, slot)| slot).find(|slot| slot.cause.is_none());
+        let untold = self.shard.slots.iter().find(|slot| slot.cause.is_none());
         assert!(untold.is_none(), "nobody has told this connection that the server leaves: {untold:?}");
     }
 
@@ -244,7 +248,7 @@ impl SimShard<'_> {
         if slot.stage == Stage::Closing {
             return;
         }
-        let is_bounded = match (slot.stage, &slot.conn.phase) {
+        let is_bounded = match (slot.stage, slot.conn.phase()) {
             (Stage::Terminating | Stage::Closing, _) => false,
             (Stage::Serving, phase) if phase.is_served() => false,
             (Stage::Serving | Stage::Flushing | Stage::Lingering, _) => true,
@@ -265,7 +269,7 @@ impl SimShard<'_> {
         assert_eq!(believed, known, "the shard waits for an operation that the kernel does not have");
         let must_receive = matches!(slot.stage, Stage::Serving | Stage::Lingering) && !slot.is_paused;
         assert!(slot.recv_mode != RecvMode::None || !must_receive, "a connection is no longer received from: {slot:?}");
-        let turns = self.shard.recv_queue.iter().filter(|id| **id == slot.id).count();
+        let turns = self.shard.queues.receive.iter().filter(|id| **id == slot.id).count();
         let is_awaited = slot.recv_mode == RecvMode::Queued;
         assert!(turns == usize::from(is_awaited) || slot.stage == Stage::Terminating, "not its turn once: {slot:?}");
         let is_delivery_paused = slot.is_delivery_paused && slot.stage == Stage::Serving;
@@ -280,7 +284,7 @@ impl SimShard<'_> {
         );
         let is_awaited = slot.is_sending || is_delivery_paused || !slot.is_flooded() || slot.stage != Stage::Serving;
         assert!(is_awaited, "a pause that nobody ends: {slot:?}");
-        let is_queued = self.shard.resuming.contains(&slot.id) || slot.input() != Input::Queued;
+        let is_queued = self.shard.queues.resume.contains(&slot.id) || slot.input() != Input::Queued;
         assert!(
             is_queued && (slot.input() != Input::Ready || slot.is_flooded()),
             "messages that wait for nothing: {slot:?}"
@@ -289,13 +293,13 @@ impl SimShard<'_> {
 
     /// Bytes of the send whose end a connection waits for; its peer may have them already.
     pub fn sending_bytes(&self, id: ConnId) -> usize {
-        let slot = self.shard.find(id).map(|slot| &self.shard.slots[slot as usize]);
+        let slot = self.shard.find(id).map(|slot| &self.shard.slots[slot]);
         slot.filter(|slot| slot.is_sending).map_or(0, |slot| slot.sending_bytes as usize)
     }
 
     /// The most that waits in an outbox.
     pub fn outbox_bytes_max(&self) -> usize {
-        self.shard.slots.iter().map(|(_, slot)| slot.conn.outbox.bytes()).max().unwrap_or(0)
+        self.shard.slots.iter().map(|slot| slot.conn.outbox.bytes()).max().unwrap_or(0)
     }
 }
 

@@ -28,8 +28,7 @@ pub struct SlowConnection {
 impl<R: Ring> Shard<'_, R> {
     /// The `count` connections that have the most waiting, those first that have more.
     pub(super) fn slowest(&mut self, count: usize) -> Vec<SlowConnection> {
-        let mut behind: Vec<&Slot> =
-            self.slots.iter().map(|(_, slot)| slot).filter(|slot| !slot.conn.outbox.is_empty()).collect();
+        let mut behind: Vec<&Slot> = self.slots.iter().filter(|slot| !slot.conn.outbox.is_empty()).collect();
         behind.sort_unstable_by_key(|slot| std::cmp::Reverse(slot.conn.outbox.bytes()));
         behind.truncate(count);
         let describe = |slot: &Slot| {

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use super::mesh::ToConn;
 use super::shard::Shard;
+use crate::buf::SlotId;
 use crate::gateway::Subscribe;
 use crate::limits::STATE_ENTRY_BYTES;
 use crate::ring::Ring;
@@ -28,14 +29,14 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Takes a request, which leaves when the connection has no backlog.
-    pub(super) fn queue_state_read(&mut self, slot: u32, subscribe: Subscribe, to: ToConn) {
+    pub(super) fn queue_state_read(&mut self, slot: SlotId, subscribe: Subscribe, to: ToConn) {
         self.slot(slot).extras.get_or_insert_default().state_reads.waiting.push_back((subscribe, to));
         self.mark_dirty(slot);
     }
 
     /// Requests the next page of a connection, if it has no backlog. Call it after the turn's sends.
-    pub(super) fn submit_state_read(&mut self, slot: u32) {
-        let entry = &mut self.slots[slot as usize];
+    pub(super) fn submit_state_read(&mut self, slot: SlotId) {
+        let entry = &mut self.slots[slot];
         // A backlog that the handler holds back may wait for this page.
         let is_behind = entry.is_behind() && !entry.is_delivery_paused;
         let Some(reads) = entry.extras.as_mut().map(|extras| &mut extras.state_reads) else { return };
@@ -58,7 +59,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// The connection receives a page, which the bounds of its backlog do not count. Returns its bytes, about.
-    pub(super) fn expect_page(&mut self, slot: u32, page: &StatePage) -> usize {
+    pub(super) fn expect_page(&mut self, slot: SlotId, page: &StatePage) -> usize {
         let bytes = page.bytes + page.bodies.len() * STATE_ENTRY_BYTES;
         self.metrics.state_pages.add(1);
         self.slot(slot).conn.outbox.expect_catch_up(bytes);
@@ -68,8 +69,8 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Whether a connection waits for a page that nothing will request.
     #[cfg(feature = "sim")]
-    pub(super) fn forgets_state_read(&self, slot: u32) -> bool {
-        let entry = &self.slots[slot as usize];
+    pub(super) fn forgets_state_read(&self, slot: SlotId) -> bool {
+        let entry = &self.slots[slot];
         let waits = entry.extras.as_ref().is_some_and(|extras| {
             let reads = &extras.state_reads;
             !reads.is_reading && !reads.waiting.is_empty()

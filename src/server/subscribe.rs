@@ -8,6 +8,7 @@ use super::mesh::{Parcel, SubscribeReply, SubscribeRequest, ToConn};
 use super::shard::Shard;
 use super::slot::Subscription;
 use super::variant::variant_of;
+use crate::buf::SlotId;
 use crate::gateway::Subscribe;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
@@ -32,7 +33,7 @@ pub(super) struct PendingSubscribe {
 }
 
 impl<R: Ring> Shard<'_, R> {
-    pub(super) fn subscribe(&mut self, slot: u32, subscribe: Subscribe) {
+    pub(super) fn subscribe(&mut self, slot: SlotId, subscribe: Subscribe) {
         // The connection may have ended since the request, by a failed large reply: nothing would end this
         // subscription.
         if self.slot(slot).cause.is_some() {
@@ -69,7 +70,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Closes a connection if its client would know of the subscription before the topic's home does: it would silently
     /// lose the publications in between. This happens when an interest, or a join that has added the topic here, waits
     /// for room.
-    pub(super) fn refuse_early(&mut self, slot: u32, reason: &str) {
+    pub(super) fn refuse_early(&mut self, slot: SlotId, reason: &str) {
         self.call_handler(slot, |_, context| context.close(CloseCode::TRY_AGAIN_LATER, reason));
     }
 
@@ -105,9 +106,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Subscribes `slot` to the topic's pushes.
-    fn go_live(&mut self, slot: u32, topic: TopicId, join_leave: bool, encoding: Option<LabelledEncoding>) {
+    fn go_live(&mut self, slot: SlotId, topic: TopicId, join_leave: bool, encoding: Option<LabelledEncoding>) {
         let namespace = self.config.namespaces.get(self.topics.namespace(topic));
-        let mut variant = variant_of(&self.slots[slot as usize], namespace, encoding);
+        let mut variant = variant_of(&self.slots[slot], namespace, encoding);
         variant.join_leave = namespace.join_leave && (join_leave || namespace.force_join_leave);
         if self.find_subscription(slot, topic).is_none() {
             self.topics.subscribe(topic, slot, variant);
@@ -119,11 +120,11 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Changes the encoding of a subscription from the next pushes on.
-    pub(super) fn encode_as(&mut self, slot: u32, topic: &TopicName, encoding: Option<LabelledEncoding>) {
+    pub(super) fn encode_as(&mut self, slot: SlotId, topic: &TopicName, encoding: Option<LabelledEncoding>) {
         let Some(id) = self.topics.find(topic) else { return };
         let Some(index) = self.find_subscription(slot, id) else { return };
         let namespace = self.config.namespaces.get(self.topics.namespace(id));
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         let before = entry.subscriptions[index].variant;
         let join_leave = before.join_leave;
         let after = Variant { join_leave, ..variant_of(entry, namespace, encoding) };
@@ -132,8 +133,8 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Where a topic is in a connection's list.
-    pub(super) fn find_subscription(&self, slot: u32, topic: TopicId) -> Option<usize> {
-        self.slots[slot as usize].subscriptions.iter().position(|subscription| subscription.topic == topic)
+    pub(super) fn find_subscription(&self, slot: SlotId, topic: TopicId) -> Option<usize> {
+        self.slots[slot].subscriptions.iter().position(|subscription| subscription.topic == topic)
     }
 
     /// Sends a subscribe request to the topic's home.
@@ -266,7 +267,7 @@ impl<R: Ring> Shard<'_, R> {
     fn begin_subscription(&mut self, joined: SubscribeReply) -> (ToConn, Answer) {
         let SubscribeReply { to, joining, mut answer } = joined;
         let PendingSubscribe { topic, catch_up, join_leave, encoding, presence } = joining;
-        let slot = self.find(to.id).filter(|slot| self.slots[*slot as usize].cause.is_none());
+        let slot = self.find(to.id).filter(|slot| self.slots[*slot].cause.is_none());
         let name = self.topics.name(topic).clone();
         let mut bytes = 0;
         self.end_state_read(to, &name, catch_up);
@@ -293,12 +294,12 @@ impl<R: Ring> Shard<'_, R> {
     /// Limits a recovery to the room in the connection's backlog, which also holds the unread recoveries of its other
     /// topics. With more, the server would close the connection as a slow consumer, and the client would reconnect and
     /// request the same recovery again. Returns its bytes.
-    fn bound_recovery(&mut self, slot: u32, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) -> usize {
+    fn bound_recovery(&mut self, slot: SlotId, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) -> usize {
         if let Recovery::State(page) = recovery {
             return self.expect_page(slot, page);
         }
         let bytes_max = self.config.namespaces.get(self.topics.namespace(topic)).outbox_bytes_max;
-        let entry = &mut self.slots[slot as usize];
+        let entry = &mut self.slots[slot];
         let Some(route) = entry.route else { return 0 };
         let handler = self.routes.handler(route);
         let size = |body: &Body| handler.missed_bytes_max(entry.id, entry.encoding, body);
@@ -326,13 +327,13 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn remember_presence(&mut self, slot: u32, topic: TopicId, presence: Option<Presence>) {
+    fn remember_presence(&mut self, slot: SlotId, topic: TopicId, presence: Option<Presence>) {
         if let Some(presence) = presence {
             self.slot(slot).extras.get_or_insert_default().presence.push((topic, presence));
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, slot: u32, topic: &TopicName) {
+    pub(super) fn unsubscribe(&mut self, slot: SlotId, topic: &TopicName) {
         let Some(id) = self.topics.find(topic) else { return };
         if let Some(index) = self.find_subscription(slot, id) {
             let subscription = self.slot(slot).subscriptions.swap_remove(index);
@@ -341,7 +342,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Ends a subscription that was taken off the connection's list.
-    pub(super) fn end_subscription(&mut self, slot: u32, subscription: Subscription) {
+    pub(super) fn end_subscription(&mut self, slot: SlotId, subscription: Subscription) {
         let Subscription { topic, variant } = subscription;
         let name = self.topics.name(topic).clone();
         self.metrics.namespace(self.topics.namespace(topic)).subscriptions.sub(1);
@@ -356,7 +357,7 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
     }
 
-    fn take_presence(&mut self, slot: u32, topic: TopicId) -> Option<Presence> {
+    fn take_presence(&mut self, slot: SlotId, topic: TopicId) -> Option<Presence> {
         let presence = &mut self.slot(slot).extras.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)

@@ -3,7 +3,7 @@
 use super::metrics::{CloseCause, ShardMetrics};
 use super::shard::Shard;
 use super::slot::{Slot, Stage};
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::conn::{KeepAliveAction, Phase, Transport};
 use crate::proto::{encode_close, encode_response};
 use crate::ring::Ring;
@@ -18,22 +18,22 @@ pub(super) fn note_alive(slot: &mut Slot, metrics: &ShardMetrics, now_ms: u64) {
 
 impl<R: Ring> Shard<'_, R> {
     /// The connection's present state must not last longer than this.
-    pub(super) fn set_deadline(&mut self, slot: u32, deadline_ms: u64) {
+    pub(super) fn set_deadline(&mut self, slot: SlotId, deadline_ms: u64) {
         self.slot(slot).deadline_ms = deadline_ms;
         self.set_timer(slot, deadline_ms);
     }
 
     /// Sets the connection's one timer in the wheel: to `at_ms`, or to its handler's timer if that expires earlier.
-    fn set_timer(&mut self, slot: u32, at_ms: u64) {
-        let entry = &mut self.slots[slot as usize];
+    fn set_timer(&mut self, slot: SlotId, at_ms: u64) {
+        let entry = &mut self.slots[slot];
         let at_ms = entry.timer_ms().map_or(at_ms, |timer_ms| timer_ms.min(at_ms));
         entry.timer_tick = self.wheel.set(entry.id, at_ms) as u32;
     }
 
     /// After a call of the handler: has the wheel fire for its timer, unless it fires earlier anyway. A later time
     /// changes nothing in the wheel, so a handler that sets its timer often does not fill it.
-    pub(super) fn arm_handler_timer(&mut self, slot: u32) {
-        let entry = &self.slots[slot as usize];
+    pub(super) fn arm_handler_timer(&mut self, slot: SlotId) {
+        let entry = &self.slots[slot];
         let Some(timer_ms) = entry.timer_ms() else { return };
         let ticks_earlier = entry.timer_tick.wrapping_sub(self.wheel.tick(timer_ms) as u32);
         if (ticks_earlier as i32) > 0 {
@@ -42,7 +42,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Calls the handler if its timer has expired.
-    fn run_handler_timer(&mut self, slot: u32) {
+    fn run_handler_timer(&mut self, slot: SlotId) {
         let now_ms = self.now_ms;
         let extras = self.slot(slot).extras.as_mut();
         if extras.and_then(|extras| extras.timer_ms.take_if(|timer_ms| *timer_ms <= now_ms)).is_some() {
@@ -51,9 +51,9 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Messages go both ways from now on: signs of life are what counts.
-    pub(super) fn watch_life(&mut self, slot: u32) {
+    pub(super) fn watch_life(&mut self, slot: SlotId) {
         let now_ms = self.now_ms;
-        let conn = &mut self.slots[slot as usize].conn;
+        let conn = &mut self.slots[slot].conn;
         let heartbeat = conn.heartbeat;
         let action = conn.keep_alive.on_timer(now_ms, &self.config.keep_alive, heartbeat);
         match action {
@@ -80,7 +80,7 @@ impl<R: Ring> Shard<'_, R> {
         if entry.timer_tick != tick as u32 {
             return;
         }
-        match (entry.stage, &entry.conn.phase) {
+        match (entry.stage, entry.conn.phase()) {
             (Stage::Terminating | Stage::Closing, _) => {}
             (Stage::Serving, phase) if phase.is_served() => {
                 self.run_handler_timer(slot);
@@ -104,7 +104,7 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
-    fn reply_with(&mut self, slot: u32, encode: impl FnOnce(&mut Vec<u8>)) {
+    fn reply_with(&mut self, slot: SlotId, encode: impl FnOnce(&mut Vec<u8>)) {
         let start = self.begin_reply(slot);
         encode(&mut self.replies.bytes);
         self.end_reply(slot, start);

@@ -79,15 +79,16 @@ impl Wheel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::buf::SlotId;
 
     fn id(slot: u32) -> ConnId {
-        ConnId { slot, generation: 0 }
+        ConnId { slot: SlotId(slot), generation: 0 }
     }
 
     fn due(wheel: &mut Wheel, now_ms: u64) -> Vec<u32> {
         let mut due = Vec::new();
         wheel.take_due(now_ms, &mut due);
-        due.into_iter().map(|(id, _)| id.slot).collect()
+        due.into_iter().map(|(id, _)| id.slot.0).collect()
     }
 
     #[test]

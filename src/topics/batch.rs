@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Run;
+use crate::buf::SlotId;
 use crate::limits::FAN_OUT_JOIN_BYTES;
 
 /// A subscriber and the runs that are due to it: a range of the batch's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Visit {
     /// The subscriber's slot.
-    pub slot: u32,
+    pub slot: SlotId,
     start: u32,
     end: u32,
 }
@@ -115,7 +116,8 @@ impl Batch {
             due.sort_unstable();
             let start = self.lists.len() as u32;
             self.lists.append(due);
-            self.visits.push(Visit { slot: self.first + offset as u32, start, end: self.lists.len() as u32 });
+            let slot = SlotId(self.first + offset as u32);
+            self.visits.push(Visit { slot, start, end: self.lists.len() as u32 });
         }
     }
 
@@ -197,7 +199,7 @@ mod tests {
         let due = [(1, 0), (2, 1), (3, 1), (5, 0), (1, 1), (3, 0), (5, 1)];
         let batch = batch(&[b"a", b"b"], &due);
         let slots: Vec<(u32, usize)> =
-            batch.visits().iter().map(|visit| (visit.slot, batch.runs(*visit).len())).collect();
+            batch.visits().iter().map(|visit| (visit.slot.0, batch.runs(*visit).len())).collect();
         assert_eq!(slots, [(1, 2), (2, 1), (3, 2), (5, 2)]);
         let mut bundles = Bundles::default();
         let ranges: Vec<Range<usize>> = batch.visits().iter().map(|visit| bundles.join(&batch, *visit)).collect();

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 use super::carousel::{Carousel, Place};
 use super::queue::{Encode, Owner, Queue};
 use super::{Batch, Encoding, NamespaceId, Push, Subscribers, TopicName, Variant};
+use crate::buf::SlotId;
 use crate::limits::{COALESCE_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX};
 
 /// A topic with subscribers on this shard; valid while it has some.
@@ -125,33 +126,33 @@ impl Topics {
     }
 
     /// Subscribes `slot`, which receives `variant` of each further push. `false` if it is subscribed already.
-    pub fn subscribe(&mut self, id: TopicId, slot: u32, variant: Variant) -> bool {
+    pub fn subscribe(&mut self, id: TopicId, slot: SlotId, variant: Variant) -> bool {
         let first = self.pushes;
         let topic = self.topic_mut(id);
-        let is_new = topic.subscribers_mut(variant).insert(slot);
+        let is_new = topic.subscribers_mut(variant).insert(slot.0);
         if let Some(queue) = topic.queue.as_mut().filter(|_| is_new) {
-            queue.insert_newcomer(slot, first);
+            queue.insert_newcomer(slot.0, first);
         }
         is_new
     }
 
     /// Changes the variant that `slot` receives, of the pushes that are due to it, too.
-    pub fn change_variant(&mut self, id: TopicId, slot: u32, before: Variant, after: Variant) {
+    pub fn change_variant(&mut self, id: TopicId, slot: SlotId, before: Variant, after: Variant) {
         let topic = self.topic_mut(id);
-        let was_subscribed = topic.subscribers_mut(before).remove(slot);
+        let was_subscribed = topic.subscribers_mut(before).remove(slot.0);
         assert!(was_subscribed, "a subscriber is in the set of its variant");
-        topic.subscribers_mut(after).insert(slot);
+        topic.subscribers_mut(after).insert(slot.0);
         topic.subscribers.retain(|(_, subscribers)| !subscribers.is_empty());
     }
 
     /// Ends the subscription of `slot` to `variant`. `true` if the topic has no more subscribers: the caller must
     /// notify its home shard.
-    pub fn unsubscribe(&mut self, id: TopicId, slot: u32, variant: Variant) -> bool {
+    pub fn unsubscribe(&mut self, id: TopicId, slot: SlotId, variant: Variant) -> bool {
         let topic = self.topic_mut(id);
-        topic.subscribers_mut(variant).remove(slot);
+        topic.subscribers_mut(variant).remove(slot.0);
         topic.subscribers.retain(|(_, subscribers)| !subscribers.is_empty());
         if let Some(queue) = &mut topic.queue {
-            queue.remove_newcomer(slot);
+            queue.remove_newcomer(slot.0);
         }
         self.forget_if_unused(id)
     }

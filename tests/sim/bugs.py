@@ -35,7 +35,7 @@ class Bug(NamedTuple):
 BUGS = [
     Bug(
         "generation-not-advanced",
-        "src/server/close.rs",
+        "src/server/slots.rs",
         "= id.next().generation;",
         "= id.generation;",
     ),
@@ -84,9 +84,10 @@ BUGS = [
     Bug(
         "two-runs-in-one-fan-out",
         "src/topics/batch.rs",
-        "self.visits.push(Visit { slot: self.first + offset as u32, start, end: self.lists.len() as u32 });",
+        "let slot = SlotId(self.first + offset as u32);\n"
+        "            self.visits.push(Visit { slot, start, end: self.lists.len() as u32 });",
         "(start..self.lists.len() as u32).for_each(|at| {\n                "
-        "self.visits.push(Visit { slot: self.first + offset as u32, start: at, end: at + 1 })\n            });",
+        "self.visits.push(Visit { slot: SlotId(self.first + offset as u32), start: at, end: at + 1 })\n            });",
     ),
     Bug(
         "reply-overtakes-outbox",
@@ -169,16 +170,16 @@ BUGS = [
     Bug(
         "accept-not-renewed",
         "src/server/accept.rs",
-        "let listener = self.accepts.remove(completion.token.tag());",
+        "let listener = self.acceptor.accepts.remove(completion.token.tag());",
         "let is_ok = completion.result.is_ok();\n"
-        "        let listener = if is_ok { self.accepts.remove(completion.token.tag()) } else { 0 };",
+        "        let listener = if is_ok { self.acceptor.accepts.remove(completion.token.tag()) } else { 0 };",
     ),
     Bug(
         "no-retry-when-full",
         "src/server/accept.rs",
-        "self.metrics.accept_stalls.add(1);\n                self.accept_retry_ms = "
+        "self.metrics.accept_stalls.add(1);\n                self.acceptor.retry_ms = "
         "Some(self.now_ms + ACCEPT_RETRY_MS);",
-        "self.metrics.accept_stalls.add(1);\n                self.accept_retry_ms = Some(u64::MAX);",
+        "self.metrics.accept_stalls.add(1);\n                self.acceptor.retry_ms = Some(u64::MAX);",
     ),
     Bug(
         "outbox-without-bound",
@@ -261,8 +262,8 @@ BUGS = [
     Bug(
         "drain-forgets-the-busy",
         "src/server/drain.rs",
-        "if entry.stage != Stage::Serving || !entry.conn.phase.is_served() {",
-        "if entry.is_sending || entry.stage != Stage::Serving || !entry.conn.phase.is_served() {",
+        "if entry.stage != Stage::Serving || !entry.conn.phase().is_served() {",
+        "if entry.is_sending || entry.stage != Stage::Serving || !entry.conn.phase().is_served() {",
     ),
     Bug(
         "interest-not-told",
@@ -304,7 +305,7 @@ BUGS = [
     Bug(
         "joined-bytes-reused",
         "src/server/fan_out.rs",
-        "        self.bundles.clear();\n",
+        "        self.scratch.bundles.clear();\n",
         "",
     ),
     Bug(
@@ -329,14 +330,15 @@ BUGS = [
     Bug(
         "turn-slept-through",
         "src/server/shard.rs",
-        "let is_waited_for = !self.recv_queue.is_empty() || ",
+        "let is_waited_for = !self.queues.receive.is_empty() || ",
         "let is_waited_for = ",
     ),
     Bug(
         "turn-never-given",
         "src/server/recv_mode.rs",
-        "self.recv_queue.push_back(id);",
-        "if self.recv_queue.is_empty() {\n                    self.recv_queue.push_back(id);\n                }",
+        "self.queues.receive.push_back(id);",
+        "if self.queues.receive.is_empty() {\n                    "
+        "self.queues.receive.push_back(id);\n                }",
     ),
     Bug(
         "recovery-one-short",
@@ -371,7 +373,7 @@ BUGS = [
     Bug(
         "staged-before-the-answer",
         "src/topics/table.rs",
-        "            queue.insert_newcomer(slot, first);\n",
+        "            queue.insert_newcomer(slot.0, first);\n",
         "            let _ = (queue, first);\n",
     ),
     Bug(
@@ -407,7 +409,7 @@ BUGS = [
     Bug(
         "starved-of-buffers-forgotten",
         "src/server/recv_mode.rs",
-        "self.awaiting_buffers.push(id)",
+        "self.queues.buffers.push(id)",
         "drop(id)",
     ),
     Bug(
@@ -419,8 +421,8 @@ BUGS = [
     Bug(
         "paused-input-never-resumed",
         "src/server/resume.rs",
-        "self.resuming.push_back(entry.id);",
-        "if self.resuming.is_empty() {\n                self.resuming.push_back(entry.id);\n            }",
+        "self.queues.resume.push_back(entry.id);",
+        "if self.queues.resume.is_empty() {\n                self.queues.resume.push_back(entry.id);\n            }",
     ),
     Bug(
         "left-without-handing-over",
@@ -467,7 +469,7 @@ BUGS = [
     Bug(
         "changed-variant-lost",
         "src/topics/table.rs",
-        "topic.subscribers_mut(after).insert(slot);",
+        "topic.subscribers_mut(after).insert(slot.0);",
         "",
     ),
     Bug(

@@ -12,7 +12,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::Duration;
 
-use ringfeed::buf::ConnId;
+use ringfeed::buf::{ConnId, SlotId};
 use ringfeed::proto::{Upgrade, decode_request_head, encode_accept};
 use ringfeed::ring::{ACCEPTS_MAX, Completion, Event, FixedFd, Op, Ring, SendNow, Token, Uring, UringConfig};
 
@@ -110,7 +110,7 @@ impl RingFloor {
     }
 
     fn on_completion(&mut self, completion: Completion) {
-        let slot = completion.token.slot();
+        let slot = completion.token.slot().0;
         match completion.token.op() {
             Op::Accept => self.on_accept(&completion),
             Op::Poll => self.ring.submit_recv_now(FixedFd(slot), token(Op::Recv, slot)),
@@ -136,7 +136,7 @@ impl RingFloor {
     }
 
     fn on_recv(&mut self, completion: Completion) {
-        let slot = completion.token.slot();
+        let slot = completion.token.slot().0;
         let state = &mut self.sockets[slot as usize];
         let mut answer = None;
         if let Some(piece) = completion.received {
@@ -248,5 +248,5 @@ fn accept(slot: u32, bytes: &[u8], partial: &mut HashMap<u32, Vec<u8>>) -> Optio
 
 /// A slot is reused only after all operations on the old socket completed.
 fn token(op: Op, slot: u32) -> Token {
-    Token::of_conn(op, ConnId { slot, generation: 0 })
+    Token::of_conn(op, ConnId { slot: SlotId(slot), generation: 0 })
 }

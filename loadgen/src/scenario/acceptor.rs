@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use ringfeed::buf::ConnId;
+use ringfeed::buf::{ConnId, SlotId};
 use ringfeed::proto::{
     Decoder, Event, Opcode, RequestHead, Role, Upgrade, decode_request_head, encode_accept, encode_frame,
 };
@@ -80,7 +80,7 @@ impl Acceptor {
         self.submit_accepts();
         self.ring.wait(TURN, completions);
         for completion in completions.drain(..) {
-            let slot = completion.token.slot();
+            let slot = completion.token.slot().0;
             match completion.token.op() {
                 Op::Accept => self.on_accept(&completion),
                 Op::Poll => self.ring.submit_recv_now(FixedFd(slot), token(Op::Recv, slot)),
@@ -112,7 +112,7 @@ impl Acceptor {
 
     /// Answers the request and, after it, pings.
     fn on_recv(&mut self, completion: Completion) {
-        let slot = completion.token.slot();
+        let slot = completion.token.slot().0;
         if let Some(piece) = completion.received {
             let mut request = self.partial.remove(&slot).unwrap_or_default();
             request.extend_from_slice(self.ring.received(&piece));
@@ -171,7 +171,7 @@ fn answer(head: &RequestHead<'_>) -> Option<Vec<u8>> {
 
 /// A slot is reused only after all operations on the old socket completed, so one generation suffices.
 fn token(op: Op, slot: u32) -> Token {
-    Token::of_conn(op, ConnId { slot, generation: 0 })
+    Token::of_conn(op, ConnId { slot: SlotId(slot), generation: 0 })
 }
 
 #[cfg(test)]

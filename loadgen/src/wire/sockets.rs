@@ -7,8 +7,7 @@
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
-use ringfeed::buf::ConnId;
-use ringfeed::buf::SharedFrame;
+use ringfeed::buf::{ConnId, SharedFrame, SlotId};
 use ringfeed::ring::{Completion, Errno, Event, FixedFd, Gather, Op, Ring, SendNow, Token, Uring, UringConfig};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -262,7 +261,7 @@ impl Sockets {
                 Op::Recv => self.on_recv(completion, observer),
                 Op::Poll => self.on_poll(completion),
                 Op::Send => self.on_send(completion, observer),
-                Op::Close => self.on_closed(completion.token.slot()),
+                Op::Close => self.on_closed(completion.token.slot().0),
                 Op::Wake => self.on_wake(&completion),
                 op => unreachable!("{op:?} was never submitted"),
             }
@@ -272,7 +271,7 @@ impl Sockets {
 
     /// Data may be available. If the socket has failed, the receive returns the error.
     fn on_poll(&mut self, completion: Completion) {
-        let number = completion.token.slot();
+        let number = completion.token.slot().0;
         let socket = &mut self.sockets[number as usize];
         socket.receiving = Listening::Not;
         match (socket.state, socket.attention) {
@@ -286,7 +285,7 @@ impl Sockets {
     }
 
     fn on_recv(&mut self, completion: Completion, observer: &mut impl Observer) {
-        let number = completion.token.slot();
+        let number = completion.token.slot().0;
         let mut result = Ok(());
         if let Some(piece) = completion.received {
             if self.sockets[number as usize].state == State::Open {
@@ -338,7 +337,7 @@ impl Sockets {
     }
 
     fn on_send(&mut self, completion: Completion, observer: &mut impl Observer) {
-        let number = completion.token.slot();
+        let number = completion.token.slot().0;
         let socket = &mut self.sockets[number as usize];
         socket.sending = false;
         match (socket.state, completion.result) {
@@ -452,7 +451,7 @@ impl Sockets {
         });
         ring.send_now(sends, incomplete);
         for completion in incomplete.drain(..) {
-            let number = completion.token.slot();
+            let number = completion.token.slot().0;
             let sent = match completion.result {
                 Ok(sent) => sent as usize,
                 Err(error) if error.is_temporary() => 0,
@@ -481,7 +480,7 @@ impl Sockets {
 
 /// A number is reused only after all operations on the old socket completed, so every token has generation 0.
 fn token(op: Op, number: u32) -> Token {
-    Token::of_conn(op, ConnId { slot: number, generation: 0 })
+    Token::of_conn(op, ConnId { slot: SlotId(number), generation: 0 })
 }
 
 /// Raises the descriptor limit to the hard limit.

@@ -232,7 +232,7 @@ impl From<ConnectionSummary> for Connection {
             summary;
         Connection {
             shard,
-            slot: id.slot,
+            slot: id.slot.0,
             generation: id.generation,
             address: peer.map(address_text),
             subject: summary.client_subject,

@@ -14,7 +14,7 @@ use super::reply::{
     ApiError, BatchReply, ChannelInfo, MapEntry, NamedReply, Node, Outcome, Reply, client_info, publication,
 };
 use super::request::{self, Batch, Call};
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::control::lists::Cursor;
 use crate::control::others::OtherNode;
 use crate::control::publish::{checked_key, sorted_tags};
@@ -280,7 +280,7 @@ async fn disconnect_matching(state: &State, request: &request::Disconnect, how: 
     }
     let num_connections = match (request.connection, request.address, &request.topic) {
         (Some(request::Connection { shard, slot, generation }), None, None) => {
-            let connections = vec![ConnId { slot, generation }];
+            let connections = vec![ConnId { slot: SlotId(slot), generation }];
             state.disconnect(shard.into(), Disconnection { connections, ..how }).await?
         }
         (None, address, name) => {

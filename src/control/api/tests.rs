@@ -8,7 +8,7 @@ use hyper::Request;
 use serde_json::{Value, json};
 
 use super::post;
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::control::access::Right;
 use crate::control::audit::Operator;
 use crate::control::fake::Shards;
@@ -294,7 +294,7 @@ fn any_connection_can_be_closed() {
         json!({"connection": {"shard": 1, "slot": 7, "generation": 2}, "disconnect": {"code": 4000, "reason": "r"}});
     assert_eq!(call(&shards, "disconnect", one), json!({"result": {"num_connections": 1}}));
     let (shard, how) = shards.disconnected.borrow()[0].clone();
-    assert_eq!((shard, how.connections, how.code.0), (1, vec![ConnId { slot: 7, generation: 2 }], 4000));
+    assert_eq!((shard, how.connections, how.code.0), (1, vec![ConnId { slot: SlotId(7), generation: 2 }], 4000));
     let gone = json!({"connection": {"shard": 9, "slot": 7, "generation": 2}});
     assert_eq!(call(&shards, "disconnect", gone), json!({"result": {"num_connections": 0}}));
     let of_address = call(&shards, "disconnect", json!({"address": "::ffff:192.0.2.1"}));

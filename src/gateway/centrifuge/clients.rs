@@ -6,13 +6,13 @@ use std::hash::{BuildHasher, RandomState};
 use smallvec::SmallVec;
 
 use super::session::{ClientId, Session};
-use crate::buf::ConnId;
+use crate::buf::{BySlot, ConnId};
 
 /// The clients of a shard.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     /// By slot. Most slots may belong to other protocols.
-    sessions: Vec<Option<Box<Session>>>,
+    sessions: BySlot<Box<Session>>,
     /// Connections by authenticated user; anonymous ones are found by a scan.
     users: HashMap<Box<str>, SmallVec<[ConnId; 1]>>,
     names: Names,
@@ -34,28 +34,26 @@ impl Clients {
     }
 
     pub(super) fn insert(&mut self, session: Session) {
-        let slot = session.id.slot as usize;
-        if let Some(earlier) = self.sessions.get(slot).and_then(|earlier| earlier.as_ref().map(|earlier| earlier.id)) {
+        let slot = session.id.slot;
+        if let Some(earlier) = self.sessions.get(slot).map(|earlier| earlier.id) {
             self.remove(earlier);
         }
-        if self.sessions.len() <= slot {
-            self.sessions.resize_with(slot + 1, || None);
-        }
-        self.sessions[slot] = Some(Box::new(session));
+        self.sessions.set(slot, Box::new(session));
     }
 
     pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Session> {
-        let session = self.sessions.get_mut(id.slot as usize)?.as_deref_mut();
-        session.filter(|session| session.id == id)
+        self.sessions.get_mut(id.slot).map(|session| &mut **session).filter(|session| session.id == id)
     }
 
     pub(super) fn get(&self, id: ConnId) -> Option<&Session> {
-        self.sessions.get(id.slot as usize)?.as_deref().filter(|session| session.id == id)
+        self.sessions.get(id.slot).map(|session| &**session).filter(|session| session.id == id)
     }
 
     pub(super) fn remove(&mut self, id: ConnId) {
-        let Some(slot) = self.sessions.get_mut(id.slot as usize) else { return };
-        let Some(session) = slot.take_if(|session| session.id == id) else { return };
+        if self.get(id).is_none() {
+            return;
+        }
+        let session = self.sessions.take(id.slot).expect("it was found");
         if let Some(connections) = self.users.get_mut(&session.user) {
             connections.retain(|other| *other != id);
             if connections.is_empty() {
@@ -81,7 +79,7 @@ impl Clients {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.sessions.iter().flatten().map(|session| &**session)
+        self.sessions.iter().map(|session| &**session)
     }
 }
 
@@ -91,9 +89,10 @@ mod tests {
 
     use super::super::session::Wire;
     use super::*;
+    use crate::buf::SlotId;
 
     fn id(slot: u32) -> ConnId {
-        ConnId { slot, generation: 3 }
+        ConnId { slot: SlotId(slot), generation: 3 }
     }
 
     fn clients(slots: &[u32]) -> Clients {
@@ -109,7 +108,7 @@ mod tests {
     fn an_earlier_connection_of_a_slot_has_no_session() {
         let mut clients = clients(&[4]);
         assert!(clients.get_mut(id(4)).is_some());
-        for stranger in [ConnId { slot: 4, generation: 2 }, id(3), id(5)] {
+        for stranger in [ConnId { slot: SlotId(4), generation: 2 }, id(3), id(5)] {
             assert!(clients.get_mut(stranger).is_none());
             clients.remove(stranger);
         }

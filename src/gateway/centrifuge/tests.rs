@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::signature::testing::{SigningKey, sign};
 use super::*;
-use crate::buf::ConnId;
+use crate::buf::{ConnId, SlotId};
 use crate::conn::CloseCause;
 use crate::gateway::{
     Accept, Clock, Command as ShardCommand, Context, ContextParts, Get, Handler, Input, Request as Handshake,
@@ -30,7 +30,7 @@ use crate::topics::{
 /// The time at which conversations begin, in seconds of Unix time.
 const NOW_S: u64 = 1_000_000;
 
-const ID: ConnId = ConnId { slot: 5, generation: 1 };
+const ID: ConnId = ConnId { slot: SlotId(5), generation: 1 };
 
 /// A handler with one client.
 struct TestPeer {

@@ -223,13 +223,13 @@ mod tests {
     use std::os::fd::AsFd;
 
     use super::*;
-    use crate::buf::ConnId;
+    use crate::buf::{ConnId, SlotId};
     use crate::ring::{Errno, Op};
 
     const SOON_US: u64 = 1_000_000;
 
     fn token(op: Op) -> Token {
-        Token::of_conn(op, ConnId { slot: 3, generation: 1 })
+        Token::of_conn(op, ConnId { slot: SlotId(3), generation: 1 })
     }
 
     /// A ring on a kernel with these faults, and one connection, accepted and received from.
@@ -364,7 +364,7 @@ mod tests {
     #[should_panic(expected = "another connection's descriptor")]
     fn a_foreign_operation_is_refused() {
         let (kernel, mut ring, _, socket) = connect(Faults::none());
-        ring.submit_shutdown(socket, Token::of_conn(Op::Shutdown, ConnId { slot: 3, generation: 2 }));
+        ring.submit_shutdown(socket, Token::of_conn(Op::Shutdown, ConnId { slot: SlotId(3), generation: 2 }));
         completions(&kernel, &mut ring);
     }
 

@@ -363,7 +363,7 @@ impl Visitors {
     }
 
     fn name(conn: &Context<'_>) -> String {
-        format!("client {}", conn.id().slot)
+        format!("client {}", conn.id().slot.0)
     }
 }
 

@@ -17,7 +17,7 @@ fn name(text: &str) -> TopicName {
 fn subscribe(topics: &mut Topics, topic: &str, slot: u32, variant: Variant) -> TopicId {
     let namespace = Namespaces::default().find(&name(topic)).unwrap();
     let (id, _) = topics.find_or_make(&name(topic), namespace);
-    assert!(topics.subscribe(id, slot, variant));
+    assert!(topics.subscribe(id, SlotId(slot), variant));
     id
 }
 
@@ -45,7 +45,7 @@ fn send_on(topics: &mut Topics, lane: Lane, slots: usize) -> Vec<(String, u32)> 
     let mut batch = Batch::default();
     topics.gather(lane, slots, &mut batch, &mut encode);
     let text = |visit| batch.runs(visit).map(|run| String::from_utf8(run.bytes.to_vec()).unwrap()).collect::<Vec<_>>();
-    batch.visits().iter().map(|visit| (text(*visit).join(" "), visit.slot)).collect()
+    batch.visits().iter().map(|visit| (text(*visit).join(" "), visit.slot.0)).collect()
 }
 
 fn send(topics: &mut Topics, slots: usize) -> Vec<(String, u32)> {
@@ -66,7 +66,7 @@ fn the_number_of_topics_has_a_limit_and_their_subscribers_do_not() {
     }
     assert!(!topics.has_room_for(&name("new")) && topics.has_room_for(&name("7")));
     let id = topics.find(&name("7")).unwrap();
-    assert!(topics.subscribe(id, 0, RAW) && topics.unsubscribe(id, 0, RAW));
+    assert!(topics.subscribe(id, SlotId(0), RAW) && topics.unsubscribe(id, SlotId(0), RAW));
     assert!(topics.has_room_for(&name("new")));
 }
 
@@ -75,7 +75,7 @@ fn all_due_pushes_of_a_connection_leave_in_one_visit() {
     let mut topics = Topics::default();
     let a = subscribe(&mut topics, "a", 9, RAW);
     assert_eq!(subscribe(&mut topics, "a", 3, RAW), a);
-    assert!(!topics.subscribe(a, 3, RAW));
+    assert!(!topics.subscribe(a, SlotId(3), RAW));
     subscribe(&mut topics, "b", 3, RAW);
     stage(&mut topics, "a", b"1");
     stage(&mut topics, "b", b"x");
@@ -95,7 +95,7 @@ fn each_variant_is_a_run_for_its_subscribers() {
     stage(&mut topics, "a", b"x");
     stage(&mut topics, "a", b"y");
     assert_eq!(send(&mut topics, 100), sent(&[("xy", 1), ("XY", 4), ("XY", 5)]));
-    assert!(!topics.unsubscribe(id, 1, RAW));
+    assert!(!topics.unsubscribe(id, SlotId(1), RAW));
     stage(&mut topics, "a", b"z");
     assert_eq!(send(&mut topics, 100), sent(&[("Z", 4), ("Z", 5)]));
 }
@@ -111,7 +111,7 @@ fn a_push_during_a_round_joins_it() {
     stage(&mut topics, "a", b"x");
     // A new subscriber receives no earlier pushes, and one that has left receives none.
     subscribe(&mut topics, "large", 20, RAW);
-    topics.unsubscribe(large, 3, RAW);
+    topics.unsubscribe(large, SlotId(3), RAW);
     assert_eq!(send(&mut topics, 3), sent(&[("12", 2), ("12 x", 4), ("12", 5)]));
     stage(&mut topics, "large", b"3");
     assert_eq!(send(&mut topics, 1), sent(&[("3", 20)]));
@@ -152,7 +152,7 @@ fn a_resubscription_of_the_same_slot_receives_no_earlier_pushes() {
     let id = subscribe(&mut topics, "a", 1, RAW);
     subscribe(&mut topics, "a", 2, RAW);
     stage(&mut topics, "a", b"1");
-    topics.unsubscribe(id, 1, RAW);
+    topics.unsubscribe(id, SlotId(1), RAW);
     subscribe(&mut topics, "a", 1, RAW);
     stage(&mut topics, "a", b"2");
     assert_eq!(send(&mut topics, 100), sent(&[("2", 1), ("12", 2)]));
@@ -212,8 +212,8 @@ fn a_topic_without_subscribers_is_forgotten_with_its_pushes() {
     stage(&mut topics, "a", b"1");
     assert_eq!(send(&mut topics, 1), sent(&[("1", 1)]));
     stage_until(&mut topics, "a", b"2", 20);
-    assert!(!topics.unsubscribe(id, 1, RAW));
-    assert!(topics.unsubscribe(id, 2, RAW));
+    assert!(!topics.unsubscribe(id, SlotId(1), RAW));
+    assert!(topics.unsubscribe(id, SlotId(2), RAW));
     assert!(topics.is_empty() && topics.is_quiet());
     subscribe(&mut topics, "a", 2, RAW);
     topics.board_due(20);
@@ -225,7 +225,7 @@ fn pushes_for_earlier_subscribers_do_not_reach_new_ones() {
     let mut topics = Topics::default();
     let before = subscribe(&mut topics, "a", 1, RAW);
     for _ in 0..2 {
-        assert!(topics.unsubscribe(before, 1, RAW));
+        assert!(topics.unsubscribe(before, SlotId(1), RAW));
         topics.begin_disinterest(&name("a"));
         assert_eq!(subscribe(&mut topics, "a", 1, RAW), before);
     }
@@ -242,7 +242,7 @@ fn a_topic_stays_while_a_subscribe_request_is_pending() {
     let mut topics = Topics::default();
     let id = subscribe(&mut topics, "a", 1, RAW);
     topics.begin_subscribe(id);
-    assert!(!topics.unsubscribe(id, 1, RAW));
+    assert!(!topics.unsubscribe(id, SlotId(1), RAW));
     stage(&mut topics, "a", b"1");
     assert!(topics.is_quiet(), "the topic has no subscribers");
     assert!(topics.end_subscribe(id) && topics.is_empty());
@@ -260,7 +260,7 @@ fn newcomers_without_earlier_pushes_are_forgotten() {
         stage(&mut topics, "a", b"1");
         for slot in 1000 + round * 20..1020 + round * 20 {
             subscribe(&mut topics, "a", slot, RAW);
-            topics.unsubscribe(id, slot - 1000, RAW);
+            topics.unsubscribe(id, SlotId(slot - 1000), RAW);
         }
         // Stop before the end, so that the queue is never empty.
         topics.gather(Lane::Crowds, 450, &mut batch, &mut encode);
@@ -329,7 +329,7 @@ impl Model {
             Step::Leave(slot, topic) => {
                 if let Some((variant, _)) = self.next.remove(&(slot, topic)) {
                     let id = self.topics.find(&name(&topic.to_string())).unwrap();
-                    self.topics.unsubscribe(id, slot, variant);
+                    self.topics.unsubscribe(id, SlotId(slot), variant);
                 }
             }
             Step::End(slot) => (0..TOPICS).for_each(|topic| self.take(Step::Leave(slot, topic))),
@@ -348,13 +348,13 @@ impl Model {
         self.topics.gather(lane, slots, &mut self.batch, &mut encode);
         let mut seen = Vec::new();
         for visit in self.batch.visits() {
-            seen.push(visit.slot);
+            seen.push(visit.slot.0);
             for run in self.batch.runs(*visit) {
                 let topic: usize = self.topics.name(run.topic).as_str().parse().unwrap();
-                let (variant, next) = self.next.get_mut(&(visit.slot, topic)).expect("the slot has subscribed");
+                let (variant, next) = self.next.get_mut(&(visit.slot.0, topic)).expect("the slot has subscribed");
                 assert_eq!(run.variant, *variant);
                 for number in std::str::from_utf8(&run.bytes).unwrap().split_whitespace() {
-                    assert_eq!(number.parse(), Ok(*next), "slot {} on topic {topic}", visit.slot);
+                    assert_eq!(number.parse(), Ok(*next), "slot {} on topic {topic}", visit.slot.0);
                     *next += 1;
                 }
             }
@@ -415,7 +415,7 @@ fn a_subscriber_whose_variant_changes_receives_each_push_once() {
         stage(&mut topics, "a", b"x");
         // A part of the subscribers has received it when one of them changes.
         let mut sends = send(&mut topics, 4);
-        topics.change_variant(id, changed, RAW, LOUD);
+        topics.change_variant(id, SlotId(changed), RAW, LOUD);
         stage(&mut topics, "a", b"y");
         while topics.has_work() {
             sends.extend(send(&mut topics, 4));
@@ -427,5 +427,5 @@ fn a_subscriber_whose_variant_changes_receives_each_push_once() {
             assert_eq!(text.ends_with('Y'), is_loud, "slot {slot} after {changed} has changed: {text}");
         }
     }
-    assert!(topics.unsubscribe(id, 0, LOUD) || topics.find(&name("a")).is_some());
+    assert!(topics.unsubscribe(id, SlotId(0), LOUD) || topics.find(&name("a")).is_some());
 }
