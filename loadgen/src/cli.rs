@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::payload::PAYLOAD_BYTES_MIN;
-use crate::options::{ConnectOptions, OutputOptions, PublishOptions, parse_duration};
+use crate::options::{ConnectOptions, OutputOptions, PublishOptions, parse_duration, parse_header};
 use crate::scenario::reconnect::Sdk;
 use crate::wire::target::Target;
 
@@ -55,6 +55,12 @@ pub(crate) enum Task {
     /// A server gets SIGTERM with all subscribers connected: a deployment. Checks that it closes them at an even pace,
     /// without losing earlier messages.
     Drain(DrainOptions),
+    /// Run a plan: a file with stages of connections and rates, groups of topics, and expectations; see
+    /// loadgen/README.md.
+    Run(RunOptions),
+    /// Work on plans.
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Accept and hold connections, and do nothing else: a peer for runs that measure the client
     #[command(hide = true)]
     Accept(AcceptOptions),
@@ -66,7 +72,7 @@ pub(crate) enum Task {
 }
 
 impl Task {
-    /// The options that all scenarios share; `None` for other tasks.
+    /// The options that all scenarios share; `None` for other tasks, and for plans, which have some of them.
     pub(crate) fn common(&self) -> Option<&CommonOptions> {
         match self {
             Task::Fanout(options) => Some(&options.common),
@@ -77,7 +83,7 @@ impl Task {
             Task::Slow(options) => Some(&options.common),
             Task::Churn(options) => Some(&options.common),
             Task::Drain(options) => Some(&options.common),
-            Task::Accept(_) | Task::Compare(_) | Task::Ab(_) => None,
+            Task::Run(_) | Task::Plan(_) | Task::Accept(_) | Task::Compare(_) | Task::Ab(_) => None,
         }
     }
 }
@@ -219,6 +225,63 @@ pub(crate) struct FanoutOptions {
     /// clients are
     #[arg(long, default_value_t = 1, requires = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) burst: u32,
+}
+
+/// A plan, and the server to run it against.
+#[derive(Debug, Args)]
+pub(crate) struct RunOptions {
+    /// The plan
+    pub(crate) file: PathBuf,
+    /// URL to connect to: ws://HOST:PORT/PATH, or wss:// for TLS; http:// or https:// for event streams. Several topics
+    /// need {topic} in it
+    #[arg(long)]
+    pub(crate) url: Target,
+    /// Where to publish: http://HOST:PORT/PATH sends each message as a POST, ws://HOST:PORT/PATH over a WebSocket
+    #[arg(long)]
+    pub(crate) publish: Target,
+    /// Header for each POST, or for the WebSocket handshake, as 'Name: value'; may be repeated
+    #[arg(long, value_parser = parse_header)]
+    pub(crate) publish_header: Vec<(String, String)>,
+    /// Stretch or shorten all stages so that together they take this long
+    #[arg(long, value_parser = parse_duration)]
+    pub(crate) duration: Option<Duration>,
+    /// Length of the warm-up, with the connections and the rate of the first stage's beginning
+    #[arg(long, default_value = "1s", value_parser = parse_duration)]
+    pub(crate) warmup: Duration,
+    /// Threads, each with its share of the subscribers; the first one publishes, too
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=WORKERS_MAX))]
+    pub(crate) workers: u32,
+    /// Compress messages in both directions; the server must agree
+    #[arg(long)]
+    pub(crate) deflate: bool,
+    /// Process id of the server, if it runs on this machine: adds its CPU time and memory to the report
+    #[arg(long)]
+    pub(crate) server_pid: Option<u32>,
+    /// Run on this CPU only; with several workers, on these CPUs in rotation
+    #[arg(long, value_name = "CPU", value_delimiter = ',')]
+    pub(crate) cpu: Vec<u32>,
+    /// Make the same run so many times, and print the spread of its figures
+    #[arg(long, value_name = "TIMES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) repeat: u32,
+    #[command(flatten)]
+    pub(crate) tolerance: Tolerance,
+    #[command(flatten)]
+    pub(crate) output: OutputOptions,
+    #[command(flatten)]
+    pub(crate) connect: ConnectOptions,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    /// Check plans without a server. An error names the line and the remedy.
+    Check(PlanOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanOptions {
+    /// The plans
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -2,7 +2,8 @@
 //!
 //! [`cli`] and [`options`] parse the flags. Each file of [`scenario`] is one loop on one thread: `echo`, `connect` and
 //! `idle` stand alone; `fanout`, `storm`, `slow`, `churn` and `drain` publish through a `feed`. A scenario decides when
-//! each client connects, and handles received messages.
+//! each client connects, and handles received messages. `fanout` runs a [`scenario::load`], from its flags or from the
+//! file of a [`scenario::plan`].
 //!
 //! [`wire`] has the clients: one conversation per client in the protocol of its [`driver`], over the sockets of one
 //! ring, with or without TLS. [`check`] defines the content of a message, tracks which subscriber has received which
@@ -26,10 +27,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Arguments, CommonOptions, Task};
+use cli::{Arguments, CommonOptions, PlanCommand, RunOptions, Task};
 use error::Error;
 use report::{Outcome, compare, output};
-use scenario::{acceptor, churn, connect, drain, echo, fanout, idle, slow, storm};
+use scenario::{acceptor, churn, connect, drain, echo, fanout, idle, plan, slow, storm};
 use series::{ab, repeat};
 
 fn main() -> ExitCode {
@@ -42,11 +43,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: &Task) -> Result<ExitCode, Error> {
-    if let Some(common) = task.common() {
-        output::check(&common.output)?;
-        if common.repeat > 1 {
-            return repeat::run(common.repeat);
-        }
+    if let Some(common) = task.common()
+        && let Some(done) = prepare(common)?
+    {
+        return Ok(done);
     }
     match task {
         Task::Fanout(options) => publish(fanout::run(options)?, &options.common),
@@ -57,9 +57,25 @@ fn run(task: &Task) -> Result<ExitCode, Error> {
         Task::Slow(options) => publish(slow::run(options)?, &options.common),
         Task::Churn(options) => publish(churn::run(options)?, &options.common),
         Task::Drain(options) => publish(drain::run(options)?, &options.common),
+        Task::Run(options) => run_plan(options),
+        Task::Plan(PlanCommand::Check(options)) => plan::check(options),
         Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
         Task::Ab(options) => ab::run(options).map(|()| ExitCode::SUCCESS),
+    }
+}
+
+/// Checks the options of a run. With `--repeat`, makes all its runs, and returns the exit code.
+fn prepare(common: &CommonOptions) -> Result<Option<ExitCode>, Error> {
+    output::check(&common.output)?;
+    if common.repeat > 1 { repeat::run(common.repeat).map(Some) } else { Ok(None) }
+}
+
+fn run_plan(options: &RunOptions) -> Result<ExitCode, Error> {
+    let (common, publishing, load) = plan::prepare(options)?;
+    match prepare(&common)? {
+        Some(done) => Ok(done),
+        None => publish(fanout::drive(&common, &publishing, &load)?, &common),
     }
 }
 

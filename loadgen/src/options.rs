@@ -12,7 +12,7 @@ use crate::report::expect::{self, Expectation};
 use crate::wire::target::Target;
 
 /// The longest time: stamps of messages reach further.
-const DURATION_MAX: Duration = Duration::from_secs(86_400);
+pub(crate) const DURATION_MAX: Duration = Duration::from_secs(86_400);
 
 /// How clients connect.
 #[derive(Clone, Debug, Args)]
@@ -151,7 +151,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
 }
 
 /// Splits `Name: value`.
-fn parse_header(text: &str) -> Result<(String, String), String> {
+pub(crate) fn parse_header(text: &str) -> Result<(String, String), String> {
     let (name, value) = text.split_once(':').ok_or("expected 'Name: value'")?;
     let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
     if !is_name || value.bytes().any(|byte| byte.is_ascii_control()) {

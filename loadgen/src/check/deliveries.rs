@@ -149,6 +149,11 @@ impl Deliveries {
         self.audiences[topic as usize].window = Window::new(true);
     }
 
+    /// The server gives the messages of `topic` their order, since it has several publishers.
+    pub(crate) fn follow_order_of_server(&mut self, topic: u32) {
+        self.audiences[topic as usize].window = Window::new(false);
+    }
+
     /// Resets the counts of the warm-up, but not its faults.
     pub(crate) fn start_measuring(&mut self) {
         self.counts.fill(0);
@@ -925,7 +930,7 @@ mod tests {
     #[test]
     fn topics_of_one_subscriber_may_overtake_each_other_but_each_is_in_order_and_once() {
         let receive = |received: &[(u32, u64)]| {
-            let topics = Topics::several("t", 2, 3, 3, 0.0).and_one("other".to_owned(), 1);
+            let topics = Topics::several("t", 2, 3, 3, 0.0).and(Topics::one("other", 1));
             let mut deliveries = of_several(topics, 3, 3);
             for (topic, number) in received {
                 deliveries.on_message(0, text(&message_of(*topic, *number)), None, 500);
@@ -1021,7 +1026,7 @@ mod tests {
 
     #[test]
     fn the_latency_of_a_watched_topic_is_recorded_apart() {
-        let topics = Topics::one("t", 1).and_one("w".to_owned(), 1);
+        let topics = Topics::one("t", 1).and(Topics::one("w", 1));
         let mut deliveries = of_several(topics, 2, 0);
         deliveries.watch(1);
         (0..2).for_each(|topic| deliveries.publish(topic, &message_of(topic, 0), Times::now(0)));

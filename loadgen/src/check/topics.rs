@@ -49,14 +49,12 @@ impl Topics {
         Topics { names: numbered(name, count), seats: lists.concat(), firsts }
     }
 
-    /// The same, and one more topic, the last, with `watchers` more subscribers.
-    pub(crate) fn and_one(mut self, name: String, watchers: u32) -> Topics {
-        let topic = self.count();
-        self.names.push(name);
-        for _ in 0..watchers {
-            self.seats.push(topic);
-            self.firsts.push(self.seats.len() as u32);
-        }
+    /// The same, and after them the topics and subscribers of `other`.
+    pub(crate) fn and(mut self, other: Topics) -> Topics {
+        let (topics, seats) = (self.count(), self.seats.len() as u32);
+        self.names.extend(other.names);
+        self.seats.extend(other.seats.iter().map(|topic| topics + topic));
+        self.firsts.extend(other.firsts[1..].iter().map(|first| seats + first));
         self
     }
 
@@ -223,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_part_has_the_seats_of_its_subscribers() {
-        let topics = Topics::several("t", 4, 3, 2, 0.0).and_one("w".to_owned(), 2);
+        let topics = Topics::several("t", 4, 3, 2, 0.0).and(Topics::one("w", 2));
         let part = topics.part(2..5);
         assert_eq!((part.count(), part.seats_of_first(3), part.names_of(2)), (4, 5, "w".into()));
         assert_eq!([part.names_of(0), part.names_of(1)], [topics.names_of(2), topics.names_of(3)]);
@@ -232,7 +230,7 @@ mod tests {
 
     #[test]
     fn topics_are_listed_and_found_by_subscriber() {
-        let topics = Topics::several("t", 4, 3, 3, 0.0).and_one("w".to_owned(), 2);
+        let topics = Topics::several("t", 4, 3, 3, 0.0).and(Topics::one("w", 2));
         assert_eq!([2, 5].map(|subscriber| topics.names_of(subscriber).into_owned()), ["t-0,t-1,t-2", "w"]);
         assert_eq!([2, 3].map(|topic| topics.seat_in(1, topic)), [Some(5), None]);
         assert_eq!((topics.seats(4), topics.seat_in(5, 3), topics.topic_at(13)), (12..13, Some(13), 3));

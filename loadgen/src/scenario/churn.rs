@@ -34,17 +34,17 @@ pub(crate) fn run(options: &ChurnOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::of_one(common, &clients, topics, *connections, publishing.publishers, run.recorder())?;
+    let pace = Pace::new(Some(*rate), None);
+    let feed = Feed::of_one(common, &clients, topics, *connections, publishing.publishers, pace, run.recorder())?;
     let mut churn = Churn::new(options, feed);
     clients.connect(0..*connections, &mut churn)?;
     clients.connect_publishers(&mut churn)?;
     churn.leaving.start(churn.feed.deliveries.recorder.now_ns());
 
-    let pace = || Pace::new(Some(*rate), None);
-    feed::run_for(&mut churn, common.warmup, pace(), &mut clients, &mut run);
+    feed::run_for(&mut churn, common.warmup, &mut clients, &mut run);
     churn.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut churn, common.duration, pace(), &mut clients, &mut run);
+    feed::run_for(&mut churn, common.duration, &mut clients, &mut run);
     let figures = churn.figures();
     let load = format!("{rate} publications a second while {leave_rate} a second leave and return");
     feed::report(run, churn.feed, common, "churn", load, true, figures)

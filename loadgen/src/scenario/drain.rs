@@ -36,16 +36,17 @@ pub(crate) fn run(options: &DrainOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::of_one(common, &clients, topics, *connections, publishing.publishers, run.recorder())?;
+    let pace = Pace::new(Some(*rate), None);
+    let feed = Feed::of_one(common, &clients, topics, *connections, publishing.publishers, pace, run.recorder())?;
     let mut drain =
         Drain { feed, connections: *connections, stopped: None, closed_after: Vec::new(), closed_otherwise: 0 };
     clients.connect(0..*connections, &mut drain)?;
     clients.connect_publishers(&mut drain)?;
 
-    feed::run_for(&mut drain, common.warmup, Pace::new(Some(*rate), None), &mut clients, &mut run);
+    feed::run_for(&mut drain, common.warmup, &mut clients, &mut run);
     drain.feed.deliveries.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut drain, common.duration, Pace::new(Some(*rate), None), &mut clients, &mut run);
+    feed::run_for(&mut drain, common.duration, &mut clients, &mut run);
     drain.publish_last(&mut clients);
     stop(server_pid)?;
     drain.stopped = Some(Instant::now());

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::check::board::{Board, Share};
 use crate::check::topics::Topics;
-use crate::cli::FanoutOptions;
+use crate::cli::{CommonOptions, FanoutOptions};
 use crate::error::Error;
 use crate::host::pin;
 use crate::options::PublishOptions;
@@ -15,62 +15,61 @@ use crate::report::figure::Figure;
 use crate::report::recorder::Recorder;
 use crate::report::timeline::Timeline;
 use crate::scenario::crew::{self, Command, Crew, Part};
+use crate::scenario::crowd::Crowd;
+use crate::scenario::curve::Curve;
 use crate::scenario::feed::{self, Feed, Feeding};
+use crate::scenario::load::{Group, Load};
 use crate::scenario::pace::Pace;
 use crate::scenario::run::Run;
-use crate::wire::clients::{Clients, Incoming, Known, Out, Ready, Sink, TURN};
+use crate::wire::clients::{Clients, Incoming, Known, Out, Ready, Sink};
 
 /// Runs the scenario.
 ///
 /// # Errors
 /// If the server is unreachable or refuses the connections, or this host's limits are too low.
 pub(crate) fn run(options: &FanoutOptions) -> Result<Outcome, Error> {
-    let FanoutOptions { common, connections, watchers, workers, .. } = options;
+    drive(&options.common, &options.publishing, &load(options)?)
+}
+
+/// Connects the subscribers of a load, publishes, and checks every delivery.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn drive(common: &CommonOptions, publishing: &PublishOptions, load: &Load) -> Result<Outcome, Error> {
     pin::to_cpu(common.cpu_of(0))?;
-    let topics = topics(options)?;
-    let subscribers = connections + watchers;
-    check_workers(options, subscribers)?;
+    load.check(common, publishing)?;
     let run = Run::start(common, feed::UNIT)?;
-    let plan = Plan {
-        options,
-        topics,
-        ranges: crew::split(subscribers, *workers),
-        board: Board::new(*workers)?,
+    let setup = Setup {
+        common,
+        publishing,
+        load,
+        topics: load.topics(&common.connect.topic),
+        ranges: crew::split(load.subscribers(), load.workers),
+        board: Board::new(load.workers)?,
         timeline: run.timeline(),
     };
     let (mut outcome, parts) = std::thread::scope(|scope| {
-        let crew = Crew::start(scope, *workers, |worker, orders| {
-            let (mut clients, fanout) = plan.set_up(worker, None)?;
+        let crew = Crew::start(scope, load.workers, |worker, orders| {
+            let (mut clients, fanout) = setup.connect(worker, None)?;
             orders.done();
             Ok(feed::follow(fanout, &mut clients, orders))
         });
-        lead(&plan, run, crew)
+        lead(&setup, run, crew)
     })?;
     for Part { counts, findings } in parts {
         outcome.counts.extend(counts);
         outcome.findings.push(findings);
     }
     // Watchers have a load of their own.
-    outcome.counts.truncate(*connections as usize);
+    outcome.counts.truncate(load.counted() as usize);
     Ok(outcome)
 }
 
-fn check_workers(options: &FanoutOptions, subscribers: u32) -> Result<(), Error> {
-    let workers = options.workers;
-    if workers > subscribers {
-        return Err(Error::new(format!("{workers} workers need at least {workers} connections, not {subscribers}")));
-    }
-    if workers > 1 && options.publishing.publishers > 1 {
-        return Err(Error::new(
-            "the order of several publishers is checked by one worker only: use --workers 1 or --publishers 1",
-        ));
-    }
-    Ok(())
-}
-
 /// What each worker needs to begin.
-struct Plan<'a> {
-    options: &'a FanoutOptions,
+struct Setup<'a> {
+    common: &'a CommonOptions,
+    publishing: &'a PublishOptions,
+    load: &'a Load,
     topics: Topics,
     /// The subscribers of each worker.
     ranges: Vec<Range<u32>>,
@@ -78,10 +77,10 @@ struct Plan<'a> {
     timeline: Arc<Timeline>,
 }
 
-impl Plan<'_> {
+impl Setup<'_> {
     /// Connects the subscribers of `worker`.
-    fn set_up(&self, worker: usize, publishing: Option<&PublishOptions>) -> Result<(Clients, Fanout), Error> {
-        let FanoutOptions { common, watchers, watch_rate, .. } = self.options;
+    fn connect(&self, worker: usize, publishing: Option<&PublishOptions>) -> Result<(Clients, Fanout), Error> {
+        let Setup { common, load, .. } = self;
         pin::to_cpu(common.cpu_of(worker))?;
         let range = self.ranges[worker].clone();
         let subscribers = range.len() as u32;
@@ -89,45 +88,73 @@ impl Plan<'_> {
         let mut clients = Clients::new(common, Arc::clone(&topics), subscribers, publishing)?;
         let share = Share { board: Arc::clone(&self.board), worker, first: range.start };
         let recorder = Recorder::new(Arc::clone(&self.timeline));
-        let publishers = self.options.publishing.publishers;
-        let mut feed = Feed::new(common, share, clients.payload_kind(), topics, subscribers, publishers, recorder);
-        if *watchers > 0 {
-            feed = feed.watch_last(*watch_rate);
-        }
-        let mut fanout = Fanout { subscribers, feed };
-        clients.connect(0..subscribers, &mut fanout)?;
+        let feed = Feed::new(common, share, clients.payload_kind(), topics, subscribers, load.streams(), recorder);
+        let mut crowd = load.crowd(&range);
+        let begin = crowd.begin();
+        let mut fanout = Fanout { subscribers, feed, crowd };
+        begin.into_iter().try_for_each(|part| clients.connect(part, &mut fanout))?;
         Ok((clients, fanout))
     }
 }
 
 /// The work of the first worker: publishes, and leads the others.
-fn lead(plan: &Plan<'_>, mut run: Run, crew: Crew<'_>) -> Result<(Outcome, Vec<Part>), Error> {
-    let options = plan.options;
-    let common = &options.common;
-    let mut publishing = options.publishing.clone();
-    publishing.publishers += u32::from(options.watchers > 0);
-    let (mut clients, mut fanout) = plan.set_up(0, Some(&publishing))?;
+fn lead(setup: &Setup<'_>, mut run: Run, crew: Crew<'_>) -> Result<(Outcome, Vec<Part>), Error> {
+    let Setup { common, load, .. } = setup;
+    let publishing = PublishOptions { publishers: load.publishers(), ..setup.publishing.clone() };
+    let (mut clients, mut fanout) = setup.connect(0, Some(&publishing))?;
     crew.await_all()?;
     clients.connect_publishers(&mut fanout)?;
-    plan.board.wake().into_iter().for_each(|wake| clients.wake_by(wake));
+    setup.board.wake().into_iter().for_each(|wake| clients.wake_by(wake));
 
-    let pace = || Pace::new(options.rate, options.in_flight).in_bursts(options.burst);
-    feed::run_for(&mut fanout, common.warmup, pace(), &mut clients, &mut run);
+    feed::run_for(&mut fanout, common.warmup, &mut clients, &mut run);
     crew.tell(Command::Measure);
     crew.await_all()?;
-    fanout.feed.deliveries.start_measuring();
+    fanout.start_measuring();
     let published = fanout.feed.published;
     run.start_measuring()?;
-    feed::run_for(&mut fanout, common.duration, pace(), &mut clients, &mut run);
+    feed::run_for(&mut fanout, common.duration, &mut clients, &mut run);
     let parts = crew.stop();
     let figures = vec![Figure::new("publications", (fanout.feed.published - published) as f64, "")];
-    let load = load(options, pace());
-    let outcome = feed::report(run, fanout.feed, common, "fanout", load, pace().is_open_loop(), figures)?;
+    let outcome =
+        feed::report(run, fanout.feed, common, load.scenario, load.words.clone(), load.is_open_loop(), figures)?;
     Ok((outcome, parts))
 }
 
+/// The load that the flags describe.
+fn load(options: &FanoutOptions) -> Result<Load, Error> {
+    let FanoutOptions { common, connections, topics, topics_per_connection: each, skew, watchers, .. } = options;
+    if each > topics {
+        return Err(Error::new(format!(
+            "{each} topics for each connection need --topics {each} or more, not {topics}"
+        )));
+    }
+    if u64::from(*topics) > u64::from(*connections) * u64::from(*each) {
+        let needed = topics.div_ceil(*each);
+        return Err(Error::new(format!("{topics} topics need at least {needed} connections, not {connections}")));
+    }
+    if *each > 1 && !common.connect.takes_several_topics() {
+        return Err(Error::new("--topics-per-connection needs --driver raw, --driver sse or a --script"));
+    }
+    let pace = Pace::new(options.rate, options.in_flight).in_bursts(options.burst);
+    let words = words(options, &pace);
+    let crowd = Group {
+        topics: *topics,
+        each: *each,
+        skew: *skew,
+        publishers: options.publishing.publishers,
+        ..Group::new(String::new(), *connections, pace, common.size)
+    };
+    let mut groups = vec![crowd];
+    if *watchers > 0 {
+        let pace = Pace::new(Some(options.watch_rate), None);
+        let group = Group::new("watched".to_owned(), *watchers, pace, common.size);
+        groups.push(Group { is_watched: true, ..group });
+    }
+    Ok(Load { scenario: "fanout", groups, connected: Curve::flat(1.0), workers: options.workers, words })
+}
+
 /// The load, in words.
-fn load(options: &FanoutOptions, pace: Pace) -> String {
+fn words(options: &FanoutOptions, pace: &Pace) -> String {
     let FanoutOptions { topics, topics_per_connection, watchers, watch_rate, .. } = options;
     let mut load = match options.publishing.publishers {
         1 => format!("{pace} from one publisher"),
@@ -149,46 +176,11 @@ fn load(options: &FanoutOptions, pace: Pace) -> String {
     load
 }
 
-fn topics(options: &FanoutOptions) -> Result<Topics, Error> {
-    let FanoutOptions { common, connections, topics, topics_per_connection: each, skew, watchers, .. } = options;
-    let (connect, publish) = (&common.connect, &options.publishing.publish);
-    if each > topics {
-        return Err(Error::new(format!(
-            "{each} topics for each connection need --topics {each} or more, not {topics}"
-        )));
-    }
-    if u64::from(*topics) > u64::from(*connections) * u64::from(*each) {
-        let needed = topics.div_ceil(*each);
-        return Err(Error::new(format!("{topics} topics need at least {needed} connections, not {connections}")));
-    }
-    if *each > 1 && !connect.takes_several_topics() {
-        return Err(Error::new("--topics-per-connection needs --driver raw, --driver sse or a --script"));
-    }
-    if *topics > 1 || *watchers > 0 {
-        if connect.needs_topic_in_address() && !common.url.has_topic() {
-            return Err(Error::new(format!("{}: several topics need {{topic}} in the address", common.url)));
-        }
-        if connect.needs_topic_in_publish_address() && (publish.is_web_socket() || !publish.has_topic()) {
-            return Err(Error::new(format!(
-                "{publish}: publishing on several topics needs an address that begins with http and has {{topic}}, or \
-                 a --script"
-            )));
-        }
-    }
-    let crowd = match *topics {
-        1 => Topics::one(&connect.topic, *connections),
-        several => Topics::several(&connect.topic, *connections, several, *each, *skew),
-    };
-    Ok(match *watchers {
-        0 => crowd,
-        several => crowd.and_one(format!("{}-watched", connect.topic), several),
-    })
-}
-
 /// State of the run.
 struct Fanout {
     subscribers: u32,
     feed: Feed,
+    crowd: Crowd,
 }
 
 impl Feeding for Fanout {
@@ -196,8 +188,15 @@ impl Feeding for Fanout {
         &mut self.feed
     }
 
-    fn on_turn(&mut self, _clients: &mut Clients) -> Duration {
-        TURN
+    fn on_turn(&mut self, clients: &mut Clients) -> Duration {
+        self.crowd.turn(clients, &mut self.feed.deliveries)
+    }
+
+    /// The stages begin, too.
+    fn start_measuring(&mut self) {
+        self.feed.deliveries.start_measuring();
+        self.feed.begin_stages();
+        self.crowd.start(self.feed.deliveries.recorder.now_ns());
     }
 }
 

@@ -1,5 +1,6 @@
 //! Publishes at a pace and checks every delivery: all of `fanout`, and the background load of other scenarios.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::report::figure::Figure;
 use crate::report::recorder::{Recorded, Recorder, Times};
 use crate::report::{Findings, Outcome};
 use crate::scenario::crew::{Command, Orders, Part};
+use crate::scenario::curve::Curve;
 use crate::scenario::pace::Pace;
 use crate::scenario::run::Run;
 use crate::wire::clients::{Clients, Sink, TURN};
@@ -37,13 +39,9 @@ pub(crate) const TOPIC_SHIFT: u32 = 40;
 /// The publications and their deliveries.
 pub(crate) struct Feed {
     pub(crate) deliveries: Deliveries,
-    /// Publications so far.
+    /// Publications so far, without those of a watched topic.
     pub(crate) published: u64,
-    publishers: u32,
-    /// Only the first `topic_count` topics have publications in rotation.
-    topic_count: u32,
-    /// The topic after them has its own schedule.
-    watched: Option<Watched>,
+    streams: Vec<Stream>,
     /// A publisher's connection has ended, and its messages with it.
     publisher_ended: bool,
     /// The end of the schedule so far.
@@ -51,14 +49,50 @@ pub(crate) struct Feed {
     /// Nothing happened in the last turn.
     is_quiet: bool,
     run: RunName,
-    payload: Vec<u8>,
 }
 
-/// The schedule of the watched topic. It has a publisher of its own, numbered after the others.
-#[derive(Clone, Copy)]
-struct Watched {
-    rate: u32,
+/// Publications with a schedule, topics and publishers of their own.
+#[derive(Clone)]
+pub(crate) struct Stream {
     pace: Pace,
+    /// The rate of the measured part, if it differs from that of the warm-up.
+    stages: Option<Curve>,
+    /// In rotation, as are the publishers and the payloads.
+    topics: Range<u32>,
+    publishers: Range<u32>,
+    payloads: Vec<Vec<u8>>,
+    /// Publications so far.
+    published: u64,
+    /// The latency of its topics is reported apart.
+    is_watched: bool,
+}
+
+impl Stream {
+    /// Publishes on these topics, from these publishers, payloads of these sizes.
+    pub(crate) fn new(pace: Pace, topics: Range<u32>, publishers: Range<u32>, sizes: &[u32]) -> Stream {
+        let payload = |size: &u32| {
+            let mut payload = vec![0; *size as usize];
+            payload::write(&mut payload, Stamp { run: 0, sequence: 0, time_ns: 0 });
+            payload
+        };
+        let payloads = sizes.iter().map(payload).collect();
+        Stream { pace, stages: None, topics, publishers, payloads, published: 0, is_watched: false }
+    }
+
+    /// Publishes at this rate in the measured part.
+    pub(crate) fn over(self, stages: Option<Curve>) -> Stream {
+        Stream { stages, ..self }
+    }
+
+    /// Reports the latency of its topics apart.
+    pub(crate) fn watched(self) -> Stream {
+        Stream { is_watched: true, ..self }
+    }
+}
+
+/// The item number `index` in rotation.
+fn in_rotation(range: &Range<u32>, index: u64) -> u32 {
+    range.start + (index % range.len() as u64) as u32
 }
 
 /// A scenario around a feed.
@@ -67,10 +101,15 @@ pub(crate) trait Feeding: Sink {
 
     /// Does the scenario's own work. Returns how long it can wait for the next.
     fn on_turn(&mut self, clients: &mut Clients) -> Duration;
+
+    /// Discards the figures of the warm-up.
+    fn start_measuring(&mut self) {
+        self.feed().deliveries.start_measuring();
+    }
 }
 
 impl Feed {
-    /// The feed of a run with one worker, which has all clients.
+    /// The feed of a run with one worker, which has all clients. Publishes on all topics.
     ///
     /// # Errors
     /// As [`Share::of_one`].
@@ -80,10 +119,12 @@ impl Feed {
         topics: Arc<Topics>,
         subscribers: u32,
         publishers: u32,
+        pace: Pace,
         recorder: Recorder,
     ) -> Result<Feed, Error> {
         let (share, kind) = (Share::of_one()?, clients.payload_kind());
-        Ok(Feed::new(common, share, kind, topics, subscribers, publishers, recorder))
+        let streams = vec![Stream::new(pace, 0..topics.count(), 0..publishers, &[common.size])];
+        Ok(Feed::new(common, share, kind, topics, subscribers, streams, recorder))
     }
 
     /// A feed without subscribers and publications. Clients numbered below `subscribers` may subscribe. Payloads arrive
@@ -94,39 +135,37 @@ impl Feed {
         kind: MessageKind,
         topics: Arc<Topics>,
         subscribers: u32,
-        publishers: u32,
+        streams: Vec<Stream>,
         recorder: Recorder,
     ) -> Feed {
-        let mut payload = vec![0; common.size as usize];
         let run = share.board.run;
-        payload::write(&mut payload, Stamp { run, sequence: 0, time_ns: 0 });
-        let topic_count = topics.count();
-        let one_publisher = publishers == 1;
-        let deliveries = Deliveries::new(share, kind, topics, subscribers, one_publisher, recorder, common.tolerance);
-        Feed {
-            deliveries,
-            published: 0,
-            publishers,
-            topic_count,
-            watched: None,
-            publisher_ended: false,
-            scheduled_until_ns: 0,
-            is_quiet: false,
-            run,
-            payload,
+        let mut deliveries = Deliveries::new(share, kind, topics, subscribers, true, recorder, common.tolerance);
+        for Stream { topics, publishers, is_watched, .. } in &streams {
+            for topic in topics.clone() {
+                if publishers.len() > 1 {
+                    deliveries.follow_order_of_server(topic);
+                }
+                if *is_watched {
+                    deliveries.watch(topic);
+                }
+            }
         }
+        Feed { deliveries, published: 0, streams, publisher_ended: false, scheduled_until_ns: 0, is_quiet: false, run }
     }
 
     /// Publishes on the first `count` topics only.
-    pub(crate) fn on_topics(self, count: u32) -> Feed {
-        Feed { topic_count: count, ..self }
+    pub(crate) fn on_topics(mut self, count: u32) -> Feed {
+        self.streams[0].topics = 0..count;
+        self
     }
 
-    /// Publishes on the last topic by its own schedule and publisher, and reports its latency apart.
-    pub(crate) fn watch_last(mut self, rate: u32) -> Feed {
-        self.topic_count -= 1;
-        self.deliveries.watch(self.topic_count);
-        Feed { watched: Some(Watched { rate, pace: Pace::new(Some(rate), None) }), ..self }
+    /// From now on, publishes at the rates of the measured part.
+    pub(crate) fn begin_stages(&mut self) {
+        for stream in &mut self.streams {
+            if let Some(curve) = stream.stages.take() {
+                stream.pace = stream.pace.clone().over(curve);
+            }
+        }
     }
 
     /// A publisher's connection has ended.
@@ -152,52 +191,50 @@ impl Feed {
     }
 
     /// Starts the schedules.
-    fn start(&mut self, pace: &mut Pace) {
+    fn start(&mut self) {
         let now_ns = self.deliveries.recorder.now_ns();
-        pace.start(now_ns);
-        if let Some(Watched { rate, pace }) = &mut self.watched {
-            *pace = Pace::new(Some(*rate), None);
-            pace.start(now_ns);
-        }
+        self.streams.iter_mut().for_each(|stream| stream.pace.start(now_ns));
     }
 
-    /// Publishes the due messages, with topics and publishers in rotation.
-    fn publish_due(&mut self, pace: &mut Pace, clients: &mut Clients) {
-        let now_ns = self.deliveries.recorder.now_ns();
-        self.publish_watched(now_ns, clients);
-        for _ in 0..PUBLICATIONS_PER_TURN {
-            let Some(intended_ns) = pace.take_due(self.deliveries.under_way(), now_ns) else { return };
-            let topic = (self.published % u64::from(self.topic_count)) as u32;
-            let publisher = (self.published % u64::from(self.publishers)) as u32;
-            let times = Times { intended_ns, actual_ns: now_ns };
-            self.published += 1;
-            if pace.is_client_driven() {
-                self.deliveries.recorder.published(times);
+    /// Publishes the due messages: those of the last stream, which may be watched, first.
+    fn publish_due(&mut self, clients: &mut Clients) {
+        let actual_ns = self.deliveries.recorder.now_ns();
+        for index in (0..self.streams.len()).rev() {
+            for _ in 0..PUBLICATIONS_PER_TURN {
+                let Stream { pace, is_watched, .. } = &mut self.streams[index];
+                let under_way = if *is_watched { 0 } else { self.deliveries.under_way() };
+                let Some(intended_ns) = pace.take_due(under_way, actual_ns) else { break };
+                let times = Times { intended_ns, actual_ns };
+                if pace.is_client_driven() {
+                    self.deliveries.recorder.published(times);
+                }
+                self.publish(index, times, clients);
             }
-            self.publish(topic, publisher, times, clients);
         }
     }
 
-    fn publish_watched(&mut self, now_ns: u64, clients: &mut Clients) {
-        while let Some(intended_ns) = self.watched.as_mut().and_then(|watched| watched.pace.take_due(0, now_ns)) {
-            self.publish(self.topic_count, self.publishers, Times { intended_ns, actual_ns: now_ns }, clients);
-        }
-    }
-
-    fn publish(&mut self, topic: u32, publisher: u32, times: Times, clients: &mut Clients) {
+    /// Publishes the next message of a stream, with topics, publishers and payloads in rotation.
+    fn publish(&mut self, stream: usize, times: Times, clients: &mut Clients) {
+        let Stream { topics, publishers, payloads, published, is_watched, .. } = &mut self.streams[stream];
+        let (topic, publisher) = (in_rotation(topics, *published), in_rotation(publishers, *published));
+        let sizes = payloads.len() as u64;
+        let payload = &mut payloads[(*published % sizes) as usize];
+        *published += 1;
+        self.published += u64::from(!*is_watched);
         let number = self.deliveries.next_sequence(topic);
         let sequence = u64::from(topic) << TOPIC_SHIFT | number;
-        payload::write_stamp(&mut self.payload, Stamp { run: self.run, sequence, time_ns: times.intended_ns });
-        self.deliveries.publish(topic, &self.payload, times);
-        clients.publish(publisher, (topic, number), &self.payload, times.actual_ns);
+        payload::write_stamp(payload, Stamp { run: self.run, sequence, time_ns: times.intended_ns });
+        self.deliveries.publish(topic, payload, times);
+        clients.publish(publisher, (topic, number), payload, times.actual_ns);
     }
 
     /// Time until the next publication is due, at most `patience`.
-    fn next_due_in(&self, pace: &Pace, patience: Duration) -> Duration {
+    fn next_due_in(&self, patience: Duration) -> Duration {
         let (under_way, now_ns) = (self.deliveries.under_way(), self.deliveries.recorder.now_ns());
-        let watched = self.watched.and_then(|watched| watched.pace.next_due_in(0, now_ns));
-        let due = [pace.next_due_in(under_way, now_ns), watched];
-        due.into_iter().flatten().fold(patience, Duration::min)
+        let due = self.streams.iter().filter_map(|Stream { pace, is_watched, .. }| {
+            pace.next_due_in(if *is_watched { 0 } else { under_way }, now_ns)
+        });
+        due.fold(patience, Duration::min)
     }
 
     /// Whether everything published was delivered and acknowledged, or is no longer expected.
@@ -230,31 +267,27 @@ impl Feed {
 
 /// Publishes one message now.
 pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
-    scenario.feed().publish_due(&mut Pace::new(None, None), clients);
+    let feed = scenario.feed();
+    let times = Times::now(feed.deliveries.recorder.now_ns());
+    feed.publish(0, times, clients);
 }
 
-/// Publishes at this pace for `duration`, then waits for all deliveries.
-pub(crate) fn run_for(
-    scenario: &mut impl Feeding,
-    duration: Duration,
-    mut pace: Pace,
-    clients: &mut Clients,
-    run: &mut Run,
-) {
+/// Publishes on schedule for `duration`, then waits for all deliveries.
+pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, clients: &mut Clients, run: &mut Run) {
     let end = Instant::now() + duration;
-    scenario.feed().start(&mut pace);
+    scenario.feed().start();
     loop {
         let feed = scenario.feed();
         let is_publishing = Instant::now() < end && !feed.is_over();
         if is_publishing {
             feed.scheduled_until_ns = feed.deliveries.recorder.now_ns();
-            feed.publish_due(&mut pace, clients);
+            feed.publish_due(clients);
         } else if feed.is_settled(clients) {
             return;
         }
         let (last_ns, faults) = (feed.last_ns(), feed.deliveries.faults.sum());
         let patience = scenario.on_turn(clients).min(TURN);
-        let timeout = if is_publishing { scenario.feed().next_due_in(&pace, patience) } else { patience };
+        let timeout = if is_publishing { scenario.feed().next_due_in(patience) } else { patience };
         clients.turn(timeout, scenario);
         scenario.feed().turn_over(last_ns, faults, run);
     }
@@ -265,14 +298,15 @@ pub(crate) fn follow(mut scenario: impl Feeding, clients: &mut Clients, orders: 
     loop {
         match orders.next() {
             Some(Command::Measure) => {
-                scenario.feed().deliveries.start_measuring();
+                scenario.start_measuring();
                 orders.done();
             }
             Some(Command::Stop) => break,
             Some(Command::WarmUp) | None => {}
         }
         let last_ns = scenario.feed().deliveries.own_progress_ns();
-        clients.turn(ORDERS_WITHIN, &mut scenario);
+        let patience = scenario.on_turn(clients).min(ORDERS_WITHIN);
+        clients.turn(patience, &mut scenario);
         let deliveries = &mut scenario.feed().deliveries;
         deliveries.turn_over();
         if deliveries.own_progress_ns() == last_ns {

@@ -34,17 +34,17 @@ pub(crate) fn run(options: &SlowOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::one(&common.connect.topic, *connections));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), *connections, Some(publishing))?;
-    let feed = Feed::of_one(common, &clients, topics, connections - slow, publishing.publishers, run.recorder())?;
+    let pace = Pace::new(Some(*rate), None);
+    let feed = Feed::of_one(common, &clients, topics, connections - slow, publishing.publishers, pace, run.recorder())?;
     let mut scenario = Slow::new(options, slow, feed);
     clients.connect(0..*connections, &mut scenario)?;
     clients.connect_publishers(&mut scenario)?;
     (connections - slow..*connections).for_each(|client| clients.attend(client, Attention::OnDemand));
 
-    let pace = || Pace::new(Some(*rate), None);
-    feed::run_for(&mut scenario, common.warmup, pace(), &mut clients, &mut run);
+    feed::run_for(&mut scenario, common.warmup, &mut clients, &mut run);
     scenario.feed.deliveries.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut scenario, common.duration, pace(), &mut clients, &mut run);
+    feed::run_for(&mut scenario, common.duration, &mut clients, &mut run);
     scenario.feed.stop_recording();
     scenario.read_backlog(&mut clients);
     let figures = scenario.figures();

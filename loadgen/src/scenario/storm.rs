@@ -45,7 +45,9 @@ pub(crate) fn run(options: &StormOptions) -> Result<Outcome, Error> {
     let topics = Arc::new(Topics::split(&common.connect.topic, *watchers, *crowd));
     let mut run = Run::start(common, feed::UNIT)?;
     let mut clients = Clients::new(common, Arc::clone(&topics), watchers + crowd, Some(publishing))?;
-    let feed = Feed::of_one(common, &clients, topics, *watchers, publishing.publishers, run.recorder())?.on_topics(1);
+    let pace = Pace::new(Some(*rate), None);
+    let feed = Feed::of_one(common, &clients, topics, *watchers, publishing.publishers, pace, run.recorder())?;
+    let feed = feed.on_topics(1);
     let mut storm = Storm::new(options, feed);
     clients.listen_as(Attention::Busy);
     clients.connect(0..*watchers, &mut storm)?;
@@ -53,17 +55,16 @@ pub(crate) fn run(options: &StormOptions) -> Result<Outcome, Error> {
     clients.connect(*watchers..watchers + crowd, &mut storm)?;
     clients.connect_publishers(&mut storm)?;
 
-    let pace = || Pace::new(Some(*rate), None);
-    feed::run_for(&mut storm, common.warmup, pace(), &mut clients, &mut run);
+    feed::run_for(&mut storm, common.warmup, &mut clients, &mut run);
     storm.feed.deliveries.start_measuring();
     run.start_measuring()?;
-    feed::run_for(&mut storm, options.calm, pace(), &mut clients, &mut run);
+    feed::run_for(&mut storm, options.calm, &mut clients, &mut run);
     let calm = mem::replace(&mut storm.feed.deliveries.recorder.recorded.corrected, Latencies::new());
     storm.break_out();
     let end = Instant::now() + common.duration + PATIENCE;
-    feed::run_for(&mut storm, common.duration, pace(), &mut clients, &mut run);
+    feed::run_for(&mut storm, common.duration, &mut clients, &mut run);
     while storm.has_disconnected() && !storm.feed.is_over() && Instant::now() < end {
-        feed::run_for(&mut storm, Duration::from_millis(500), pace(), &mut clients, &mut run);
+        feed::run_for(&mut storm, Duration::from_millis(500), &mut clients, &mut run);
     }
     let figures = storm.figures(&calm);
     storm.feed.deliveries.recorder.recorded.corrected.merge(&calm);

@@ -333,6 +333,11 @@ impl Clients {
         self.connections.opening_count
     }
 
+    /// Whether one more client may begin its handshake.
+    pub(crate) fn may_open(&self) -> bool {
+        self.connections.opening_count < self.handshakes_max
+    }
+
     /// Number of ready clients, including publishers.
     pub(crate) fn ready_count(&self) -> u32 {
         self.connections.ready_count

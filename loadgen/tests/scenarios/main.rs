@@ -4,6 +4,7 @@
 
 mod hub;
 mod outputs;
+mod plans;
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
