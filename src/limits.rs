@@ -313,6 +313,14 @@ pub const COALESCE_MS_MAX: u64 = 1000;
 /// Bytes of a topic's publications that wait to leave together with others. With more, they leave at once.
 pub const COALESCE_BYTES_MAX: usize = 64 * 1024;
 
+/// Bytes of a publication that can be sent as a delta to the one before, at most, and of the one before. A delta of
+/// that size takes less than a millisecond, once for all subscribers.
+pub const DELTA_BYTES_MAX: usize = 128 * 1024;
+
+/// Bytes of the newest publications that a shard keeps for deltas, of topics whose subscribers receive deltas.
+/// Publications after those beyond that leave whole.
+pub const DELTA_BASES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Bytes that the kernel takes for a connection and has not sent yet (`TCP_NOTSENT_LOWAT`), by default. Bytes
 /// beyond that stay in the server's backlog, where they can still be dropped or conflated.
 pub const SOCKET_NOTSENT_BYTES: u32 = 128 * 1024;

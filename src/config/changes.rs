@@ -55,6 +55,7 @@ const LIVE_IN_NAMESPACES: &[&str] = &[
     "slow_consumer",
     "outbox_bytes_max",
     "outbox_age_ms",
+    "delta",
     "keys_max",
     "value_bytes_max",
     "state_bytes_max",

@@ -398,6 +398,12 @@ const NAMESPACE: &[Key] = &[
         about: "Compress publications for clients that support it. Needs [deflate] enabled.",
     },
     Key {
+        name: "delta",
+        takes: ValueKind::Switch,
+        about: "Send publications as deltas to the ones before, to clients of Centrifugo's protocol that request\n\
+                delta = \"fossil\". For publications that change little. Not with keyed.",
+    },
+    Key {
         name: "keyed",
         takes: ValueKind::Switch,
         about: "Keep the newest value of each key, which new subscribers receive first: see docs/state.md. Not with\n\

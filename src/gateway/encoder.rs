@@ -46,6 +46,13 @@ pub trait Encoder: Send + Sync + 'static {
         self.encode_publication(out, body);
     }
 
+    /// Appends a publication as a delta: `patch` turns the payload of `base`, the publication before, into that of
+    /// `body`. For subscribers with [`Encoding::with_deltas`]. The default appends nothing: the publication leaves
+    /// whole.
+    fn encode_delta(&self, out: &mut Vec<u8>, body: &Body, base: &Body, patch: &[u8]) {
+        let _ = (out, body, base, patch);
+    }
+
     /// Names the protocol and its encoding, for people.
     fn name(&self) -> &'static str {
         "other"
@@ -102,6 +109,13 @@ pub fn encode_publication(encoding: Encoding, body: &Body) -> Option<SharedFrame
     let mut out = Vec::new();
     encoder(encoding)?.encode_publication(&mut out, body);
     Some(SharedFrame::new(out))
+}
+
+/// The wire bytes of a publication as a delta; `None` if it leaves whole.
+pub fn encode_delta(encoding: Encoding, body: &Body, base: &Body, patch: &[u8]) -> Option<SharedFrame> {
+    let mut out = Vec::new();
+    encoder(encoding)?.encode_delta(&mut out, body, base, patch);
+    Some(out).filter(|out| !out.is_empty()).map(SharedFrame::new)
 }
 
 /// The wire bytes of a page of a state: its publications, one after the other. The first reader of the page encodes it.

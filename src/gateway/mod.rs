@@ -39,7 +39,9 @@ pub(crate) use context::{ContextParts, Input, Outcome, Wire};
 #[cfg(feature = "product")]
 pub use demo::DemoPages;
 pub use echo::Echo;
-pub use encoder::{Encoder, encode_labelled, encode_presence, encode_publication, encoding_name, register};
+pub use encoder::{
+    Encoder, encode_delta, encode_labelled, encode_presence, encode_publication, encoding_name, register,
+};
 pub(crate) use erased::ErasedHandler;
 pub use feed::Feed;
 #[cfg(all(test, feature = "centrifuge"))]

@@ -17,6 +17,9 @@
 //! compression  Inflater, Deflater, and their negotiation in the handshake
 //!              (deflate)
 //!
+//! deltas       fossil_delta: what turns one publication into the next
+//!              (fossil)
+//!
 //! others       Framing: messages of protocols that run without HTTP and WebSocket
 //!              (framing)
 //! ```
@@ -32,6 +35,7 @@ mod encoder;
 mod error;
 mod extensions;
 mod forwarded;
+pub(crate) mod fossil;
 mod frame;
 mod framing;
 mod handshake;
@@ -52,6 +56,7 @@ pub use encoder::{encode_close, encode_deflated, encode_fragment, encode_frame, 
 pub use error::{ClientHandshakeError, HandshakeError, ProtocolError};
 pub use extensions::ExtensionOffer;
 pub use forwarded::{ForwardedClient, ForwardedHeader};
+pub use fossil::fossil_delta;
 pub use frame::{FrameHeader, Opcode};
 pub use framing::{Framed, Framing, FramingError};
 pub use handshake::{

@@ -18,7 +18,8 @@ use crate::conn::{Outbox, OutboxFull, QueueKey};
 use crate::limits::TLS_SEND_BYTES;
 use crate::ring::{Errno, Op, Ring, SendNow, Token};
 use crate::topics::{
-    Batch, Bundles, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicName, Variant, Visit,
+    Batch, Bundles, Deltas, Encoding, Lane, NamespaceId, Part, Push, Run, SlowConsumer, TopicId, TopicName, Variant,
+    Visit,
 };
 
 /// The bytes that a visit sends.
@@ -125,7 +126,9 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Sends once to each connection of `round`.
     fn send_round(&mut self, batch: &Batch, round: &[Visit]) {
-        let sources = self.prepare_round(batch, round);
+        let (sources, chained) = self.prepare_round(batch, round);
+        // Before the sends: one that does not go whole may break the chain again.
+        chained.into_iter().for_each(|(slot, topic)| self.set_deltas(slot, topic, Deltas::Next));
         let (slots, bundles) = (&self.slots, &self.scratch.bundles);
         let sessions = &self.sessions;
         let sends = round.iter().zip(&sources).enumerate().filter_map(|(index, (visit, source))| {
@@ -190,11 +193,12 @@ impl<R: Ring> Shard<'_, R> {
         sealed.clear();
     }
 
-    /// Chooses the source of each connection of `round`, joins runs, and counts the deliveries.
-    fn prepare_round(&mut self, batch: &Batch, round: &[Visit]) -> Vec<Source> {
+    /// Chooses the source of each connection of `round`, joins runs, and counts the deliveries. Also returns the
+    /// subscribers that receive a whole publication and, after it, deltas.
+    fn prepare_round(&mut self, batch: &Batch, round: &[Visit]) -> (Vec<Source>, Vec<(SlotId, TopicId)>) {
         let has_contexts = self.metrics.deflate_contexts.get() > 0;
         let (mut deliveries, mut deflated, mut bytes_sent, mut sends) = (0, 0, 0, 0);
-        let mut tally = Tally::default();
+        let (mut tally, mut chained) = (Tally::default(), Vec::new());
         let (slots, bundles) = (&mut self.slots, &mut self.scratch.bundles);
         let sources = round.iter().map(|visit| {
             let entry = &mut slots[visit.slot];
@@ -217,6 +221,8 @@ impl<R: Ring> Shard<'_, R> {
             if is_own || entry.is_behind() {
                 return Source::Later;
             }
+            let begins = |run: &&Rc<Run>| run.variant.encoding.deltas() == Deltas::First;
+            chained.extend(batch.runs(*visit).filter(begins).map(|run| (visit.slot, run.topic)));
             debug_assert!(!entry.has_reply, "this turn's replies have left, or this push would overtake them");
             let mut runs = batch.runs(*visit);
             let source = match (runs.len(), runs.next()) {
@@ -237,7 +243,7 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.deliveries_deflated.add(deflated);
         self.metrics.bytes_sent.add(bytes_sent);
         self.metrics.fan_out_sends.add(sends);
-        sources
+        (sources, chained)
     }
 
     /// `records`: those that were made for a TLS connection.
@@ -312,7 +318,10 @@ impl<R: Ring> Shard<'_, R> {
             return;
         }
         let since_ms = self.since_ms(run.namespace);
-        let queued = match self.config.namespaces.get(run.namespace).slow_consumer {
+        let policy = self.config.namespaces.get(run.namespace).slow_consumer;
+        let whole = self.make_whole(slot, run, parts, policy);
+        let parts = whole.as_deref().unwrap_or(parts);
+        let queued = match policy {
             SlowConsumer::Close => self.queue_or_close(slot, run, parts, since_ms),
             SlowConsumer::DropOldest => self.queue_dropping(slot, run, parts, since_ms),
             SlowConsumer::Conflate => self.queue_conflating(slot, run, parts, since_ms),
@@ -321,6 +330,28 @@ impl<R: Ring> Shard<'_, R> {
             Ok(()) => self.mark_dirty(slot),
             Err(OutboxFull) => self.close_slow(slot, run),
         }
+    }
+
+    /// For a subscriber with deltas: the whole frames of `parts`, if the policy may drop or replace some of them before
+    /// they leave. Then the next publication that leaves without waiting is whole as well.
+    fn make_whole(&mut self, slot: SlotId, run: &Run, parts: &[Part], policy: SlowConsumer) -> Option<Vec<Part>> {
+        let encoding = run.variant.encoding;
+        if encoding.deltas() == Deltas::None {
+            return None;
+        }
+        if policy == SlowConsumer::Close {
+            self.set_deltas(slot, run.topic, Deltas::Next);
+            return None;
+        }
+        self.set_deltas(slot, run.topic, Deltas::First);
+        let variant = Variant { encoding: encoding.whole(), ..run.variant };
+        let topic = self.topics.name(run.topic);
+        let (deflater, metrics) = (&mut self.deflater, self.metrics);
+        let part = |part: &Part| {
+            let frame = encode(topic, &run.pushes[part.push], variant, deflater, metrics);
+            Part { push: part.push, frame: frame.expect("this variant has a frame of this push") }
+        };
+        Some(parts.iter().map(part).collect())
     }
 
     fn queue_or_close(&mut self, slot: SlotId, run: &Run, parts: &[Part], since_ms: u64) -> Result<(), OutboxFull> {

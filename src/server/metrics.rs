@@ -114,6 +114,14 @@ pub struct ShardMetrics {
     pub fan_out_sends: Cell,
     /// Of deliveries, to subscribers with which compression was agreed on.
     pub deliveries_deflated: Cell,
+    /// Publications made into deltas here, each once for all shards.
+    pub deltas: Cell,
+    /// Bytes of their payloads.
+    pub deltas_bytes_in: Cell,
+    /// Bytes of the deltas.
+    pub deltas_bytes_out: Cell,
+    /// Publications that are too large for a delta, or whose delta is no smaller: they leave whole.
+    pub deltas_declined: Cell,
     /// Publications whose compressed bytes were there already, made by another shard or for other subscribers.
     pub deflate_shared: Cell,
     /// Messages compressed here, whether that made them smaller or not.

@@ -315,6 +315,8 @@ fn names_subscribers(_: &Slot) -> bool {
     false
 }
 
+#[cfg(all(test, feature = "centrifuge"))]
+mod delta_tests;
 #[cfg(test)]
 mod fan_out_tests;
 #[cfg(test)]

@@ -13,8 +13,8 @@ use crate::gateway::Subscribe;
 use crate::proto::CloseCode;
 use crate::ring::Ring;
 use crate::topics::{
-    Answer, Body, CatchUp, JoinId, LabelledEncoding, NamespaceId, Presence, PublishError, Push, Recovery, TopicId,
-    TopicName, Variant,
+    Answer, Body, CatchUp, Deltas, Encoding, JoinId, LabelledEncoding, NamespaceId, Presence, PublishError, Push,
+    Recovery, TopicId, TopicName, Variant,
 };
 
 /// State of a join in progress. It travels to the topic's home and back, so a connection may have any number of joins
@@ -130,6 +130,24 @@ impl<R: Ring> Shard<'_, R> {
         let after = Variant { join_leave, ..variant_of(entry, namespace, encoding) };
         entry.subscriptions[index].variant = after;
         self.topics.change_variant(id, slot, before, after);
+    }
+
+    /// Changes which deltas a subscriber receives, if it still subscribes: the next publication whole, or all further
+    /// ones as deltas.
+    pub(super) fn set_deltas(&mut self, slot: SlotId, topic: TopicId, deltas: Deltas) {
+        let Some(index) = self.find_subscription(slot, topic) else { return };
+        let subscription = &mut self.slots[slot].subscriptions[index];
+        let before = subscription.variant;
+        let encoding = match deltas {
+            Deltas::None => before.encoding.whole(),
+            Deltas::First => before.encoding.with_deltas(),
+            Deltas::Next => before.encoding.after_publication(),
+        };
+        if encoding != before.encoding {
+            subscription.variant.encoding = encoding;
+            let after = subscription.variant;
+            self.topics.change_variant(topic, slot, before, after);
+        }
     }
 
     /// Where a topic is in a connection's list.
@@ -274,7 +292,8 @@ impl<R: Ring> Shard<'_, R> {
         match (slot, &mut answer) {
             (Some(slot), Answer::StatePage { page, .. }) => bytes = self.expect_page(slot, page),
             (Some(slot), Answer::Subscribed { recovery, .. }) => {
-                bytes = self.bound_recovery(slot, topic, catch_up, recovery);
+                let of_recovery = encoding.map_or(self.slots[slot].encoding, |own| own.encoding);
+                bytes = self.bound_recovery(slot, topic, of_recovery, catch_up, recovery);
                 self.go_live(slot, topic, join_leave, encoding);
                 self.remember_presence(slot, topic, presence);
             }
@@ -294,7 +313,14 @@ impl<R: Ring> Shard<'_, R> {
     /// Limits a recovery to the room in the connection's backlog, which also holds the unread recoveries of its other
     /// topics. With more, the server would close the connection as a slow consumer, and the client would reconnect and
     /// request the same recovery again. Returns its bytes.
-    fn bound_recovery(&mut self, slot: SlotId, topic: TopicId, catch_up: CatchUp, recovery: &mut Recovery) -> usize {
+    fn bound_recovery(
+        &mut self,
+        slot: SlotId,
+        topic: TopicId,
+        encoding: Encoding,
+        catch_up: CatchUp,
+        recovery: &mut Recovery,
+    ) -> usize {
         if let Recovery::State(page) = recovery {
             return self.expect_page(slot, page);
         }
@@ -302,7 +328,7 @@ impl<R: Ring> Shard<'_, R> {
         let entry = &mut self.slots[slot];
         let Some(route) = entry.route else { return 0 };
         let handler = self.routes.handler(route);
-        let size = |body: &Body| handler.missed_bytes_max(entry.id, entry.encoding, body);
+        let size = |body: &Body| handler.missed_bytes_max(entry.id, encoding, body);
         let room = bytes_max.saturating_sub(entry.conn.outbox.catch_up_bytes());
         let was_lost = matches!(recovery, Recovery::Lost);
         let bytes = recovery.fit(catch_up, room, size);

@@ -6,11 +6,12 @@ use rustix::time::{ClockId, clock_gettime};
 use super::metrics::ShardMetrics;
 use super::shard::Shard;
 use super::slot::Slot;
-use crate::buf::SharedFrame;
+use crate::buf::{LazyFrame, SharedFrame};
 use crate::gateway::{self, encode_presence};
-use crate::proto::{Deflater, FrameHeader, Message, MessageKind, Opcode, WindowBits, encode_deflated};
+use crate::limits::DELTA_BYTES_MAX;
+use crate::proto::{Deflater, FrameHeader, Message, MessageKind, Opcode, WindowBits, encode_deflated, fossil_delta};
 use crate::ring::Ring;
-use crate::topics::{Encoding, LabelledEncoding, Namespace, Publication, Push, TopicName, Variant};
+use crate::topics::{Body, Deltas, Encoding, LabelledEncoding, Namespace, Publication, Push, TopicName, Variant};
 
 /// The variant of pushes to a connection from topics of a namespace. `encoding` is that of the subscription, if it has
 /// one of its own.
@@ -75,6 +76,11 @@ fn encode_publication(
     if variant.label > 0 {
         return encode_labelled(publication, variant, deflater);
     }
+    if variant.encoding.deltas() == Deltas::Next
+        && let Some(frame) = encode_delta(publication, variant, deflater, metrics)
+    {
+        return Some(frame);
+    }
     let frame = match variant.encoding {
         Encoding::RAW => publication.body.frame.clone(),
         encoding => {
@@ -82,9 +88,45 @@ fn encode_publication(
             frame.get_or_make(|| gateway::encode_publication(encoding, &publication.body))?.clone()
         }
     };
+    let in_window = |window: WindowBits| publication.frames.get(variant.encoding, window.get());
     let deflated = WindowBits::new(variant.window)
-        .and_then(|window| encode_compressed(&frame, publication, variant.encoding, window, deflater, metrics));
+        .and_then(|window| encode_compressed(&frame, in_window, window, deflater, metrics));
     Some(deflated.unwrap_or(frame))
+}
+
+/// The frame of a publication as a delta to the one before; `None` if it leaves whole.
+fn encode_delta(
+    publication: &Publication,
+    variant: Variant,
+    deflater: &mut Deflater,
+    metrics: &ShardMetrics,
+) -> Option<SharedFrame> {
+    let delta = publication.frames.delta()?;
+    let patch = delta.patch(|base| make_patch(base, &publication.body, metrics))?;
+    let make = || gateway::encode_delta(variant.encoding, &publication.body, delta.base(), patch);
+    let frame = delta.get(variant.encoding, 0).get_or_make(make)?.clone();
+    let in_window = |window: WindowBits| delta.get(variant.encoding, window.get());
+    let deflated = WindowBits::new(variant.window)
+        .and_then(|window| encode_compressed(&frame, in_window, window, deflater, metrics));
+    Some(deflated.unwrap_or(frame))
+}
+
+/// What turns the payload of `base` into that of `body`, if that is smaller.
+fn make_patch(base: &Body, body: &Body, metrics: &ShardMetrics) -> Option<Box<[u8]>> {
+    let payload = body.payload();
+    if payload.len() > DELTA_BYTES_MAX {
+        metrics.deltas_declined.add(1);
+        return None;
+    }
+    let patch = fossil_delta(base.payload(), payload);
+    if patch.len() >= payload.len() {
+        metrics.deltas_declined.add(1);
+        return None;
+    }
+    metrics.deltas.add(1);
+    metrics.deltas_bytes_in.add(payload.len() as u64);
+    metrics.deltas_bytes_out.add(patch.len() as u64);
+    Some(patch.into())
 }
 
 /// A frame with a label is of this shard alone: the other shards may not have such subscriptions.
@@ -98,10 +140,10 @@ fn encode_labelled(publication: &Publication, variant: Variant, deflater: &mut D
     Some(deflated.unwrap_or(frame))
 }
 
-fn encode_compressed(
+/// `in_window`: where all shards find the compressed frame.
+fn encode_compressed<'f>(
     frame: &SharedFrame,
-    publication: &Publication,
-    encoding: Encoding,
+    in_window: impl FnOnce(WindowBits) -> &'f LazyFrame,
     window: WindowBits,
     deflater: &mut Deflater,
     metrics: &ShardMetrics,
@@ -109,8 +151,7 @@ fn encode_compressed(
     let message = message(frame);
     let window = deflater.window_for(message.payload.len(), window)?;
     let mut is_shared = true;
-    let lazy_frame = publication.frames.get(encoding, window.get());
-    let deflated = lazy_frame.get_or_make(|| {
+    let deflated = in_window(window).get_or_make(|| {
         is_shared = false;
         deflate(message, window, deflater)
     });

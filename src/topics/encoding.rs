@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::Body;
 use crate::buf::LazyFrame;
 use crate::limits::ENCODINGS_MAX;
 
@@ -21,6 +22,23 @@ pub struct LabelledEncoding {
     /// The label, for its encoder; 0 is none.
     pub label: u8,
 }
+
+/// How a subscriber receives publications: whole, or as deltas to the ones before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deltas {
+    /// All whole.
+    None,
+    /// The next one whole, since it may not have received the one before; those after that as deltas.
+    First,
+    /// As deltas: it has received the one before, or will before this one.
+    Next,
+}
+
+/// The bits of an [`Encoding`] with deltas, above its number.
+const DELTAS: u8 = 0x80;
+const NEXT: u8 = 0x40;
+
+const _: () = assert!(ENCODINGS_MAX <= NEXT as usize, "a number and the bits of deltas fit into one byte");
 
 /// Number of compression windows: 9 to 15 bits, and none.
 const WINDOWS: usize = 8;
@@ -46,19 +64,102 @@ impl Encoding {
 
     /// Its number, below [`ENCODINGS_MAX`].
     pub(crate) fn number(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0 & !(DELTAS | NEXT))
+    }
+
+    /// The encoding of a subscriber that receives deltas, from a whole publication on.
+    #[must_use]
+    pub fn with_deltas(self) -> Encoding {
+        Encoding(self.whole().0 | DELTAS)
+    }
+
+    /// The encoding of the same subscriber after a publication that it has received, or will before the next one.
+    #[must_use]
+    pub(crate) fn after_publication(self) -> Encoding {
+        match self.deltas() {
+            Deltas::None => self,
+            Deltas::First | Deltas::Next => Encoding(self.0 | NEXT),
+        }
+    }
+
+    /// The same without deltas.
+    #[must_use]
+    pub fn whole(self) -> Encoding {
+        Encoding(self.0 & !(DELTAS | NEXT))
+    }
+
+    /// Whether the next publication is a delta.
+    pub fn deltas(self) -> Deltas {
+        match (self.0 & DELTAS, self.0 & NEXT) {
+            (0, _) => Deltas::None,
+            (_, 0) => Deltas::First,
+            _ => Deltas::Next,
+        }
     }
 }
 
-/// The frames of one publication: for each encoding plain, and compressed for each window. All shards share them.
+/// The frames of one publication in one form: for each encoding plain, and compressed for each window.
+#[derive(Debug, Default)]
+struct FormFrames([OnceLock<Box<[LazyFrame; WINDOWS]>>; ENCODINGS_MAX]);
+
+impl FormFrames {
+    fn get(&self, encoding: Encoding, bits: u8) -> &LazyFrame {
+        let frames = self.0[encoding.number()].get_or_init(Default::default);
+        &frames[usize::from(bits.saturating_sub(8))]
+    }
+}
+
+/// The frames of one publication. All shards share them.
 #[derive(Clone, Debug, Default)]
-pub struct Frames(Arc<[OnceLock<Box<[LazyFrame; WINDOWS]>>; ENCODINGS_MAX]>);
+pub struct Frames(Arc<Forms>);
+
+#[derive(Debug, Default)]
+struct Forms {
+    whole: FormFrames,
+    delta: OnceLock<Box<Delta>>,
+}
+
+/// A publication as what has changed since the one before in its topic: made once for all shards, when the first
+/// subscriber needs it.
+#[derive(Debug)]
+pub struct Delta {
+    base: Arc<Body>,
+    patch: OnceLock<Option<Box<[u8]>>>,
+    frames: FormFrames,
+}
 
 impl Frames {
     /// The frame of this encoding, compressed with a window of `bits`; 0 is not compressed.
     pub fn get(&self, encoding: Encoding, bits: u8) -> &LazyFrame {
-        let frames = self.0[encoding.number()].get_or_init(Default::default);
-        &frames[usize::from(bits.saturating_sub(8))]
+        self.0.whole.get(encoding, bits)
+    }
+
+    /// Lets the publication be a delta to `base`, the one before.
+    pub(super) fn begin_delta(&self, base: Arc<Body>) {
+        self.0.delta.get_or_init(|| Box::new(Delta { base, patch: OnceLock::new(), frames: FormFrames::default() }));
+    }
+
+    /// The publication as a delta, if a shard knows the one before.
+    pub fn delta(&self) -> Option<&Delta> {
+        self.0.delta.get().map(|delta| &**delta)
+    }
+}
+
+impl Delta {
+    /// The publication before.
+    pub fn base(&self) -> &Body {
+        &self.base
+    }
+
+    /// What turns the payload of the base into that of the publication, made by `make` at the first call; `None` if
+    /// `make` returned `None` then.
+    pub fn patch(&self, make: impl FnOnce(&Body) -> Option<Box<[u8]>>) -> Option<&[u8]> {
+        self.patch.get_or_init(|| make(&self.base)).as_deref()
+    }
+
+    /// As [`Frames::get`].
+    pub fn get(&self, encoding: Encoding, bits: u8) -> &LazyFrame {
+        self.frames.get(encoding, bits)
     }
 }
 
@@ -77,6 +178,17 @@ mod tests {
             .flat_map(|encoding| [0, 9, 12, 15].map(|bits| std::ptr::from_ref(frames.get(encoding, bits))))
             .collect();
         assert_eq!(found.len(), 3 * 4);
+    }
+
+    #[test]
+    fn deltas_begin_with_a_whole_publication() {
+        let plain = Encoding::numbered(ENCODINGS_MAX - 1);
+        let first = plain.with_deltas();
+        let next = first.after_publication();
+        let states = [plain, first, next, next.after_publication(), next.with_deltas()].map(Encoding::deltas);
+        assert_eq!(states, [Deltas::None, Deltas::First, Deltas::Next, Deltas::Next, Deltas::First]);
+        assert!([first, next].iter().all(|encoding| encoding.whole() == plain && encoding.number() == plain.number()));
+        assert_eq!(plain.after_publication(), plain);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(crate) mod testing;
 
 pub use ask::{Answer, PublishError, Query};
 pub use batch::{Batch, Bundles, Visit};
-pub use encoding::{Encoding, Frames, LabelledEncoding};
+pub use encoding::{Delta, Deltas, Encoding, Frames, LabelledEncoding};
 pub use event::{Event, EventSink};
 pub use history::{CatchUp, History, HistoryPage, HistoryQuery, Recovery};
 pub use home::{Home, HomeId, Sequenced};

@@ -99,6 +99,8 @@ pub struct Namespace {
     pub coalesce_ms: u64,
     /// Whether to compress publications for connections that have negotiated compression.
     pub deflate: bool,
+    /// Whether subscribers that request it receive publications as deltas to the ones before. Not for keyed topics.
+    pub delta: bool,
     /// Whether its topics are keyed: the server keeps the newest value of each key, which new subscribers receive
     /// first. Each publication has a key then.
     pub keyed: bool,
@@ -139,6 +141,7 @@ impl Default for Namespace {
             outbox_age_ms: 0,
             coalesce_ms: 0,
             deflate: true,
+            delta: false,
             keyed: false,
             keys_max: STATE_KEYS_MAX,
             value_bytes_max: STATE_VALUE_BYTES_MAX,
@@ -253,6 +256,12 @@ impl Namespaces {
                 return Err(format!(
                     "[namespaces.{name}] is keyed, but a node that joins a cluster would not know the values that were \
                      set before: remove keyed, or serve its topics from a server that is not in a cluster"
+                ));
+            }
+            if namespace.delta {
+                return Err(format!(
+                    "[namespaces.{name}] is keyed, but delta = true is for publications of topics that are not: remove one \
+                     of them"
                 ));
             }
             if namespace.slow_consumer == SlowConsumer::DropOldest {

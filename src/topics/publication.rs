@@ -24,6 +24,13 @@ pub struct Position {
     pub offset: u64,
 }
 
+impl Position {
+    /// Whether `next` is the position after this one.
+    pub fn is_before(self, next: Position) -> bool {
+        self.epoch == next.epoch && self.offset + 1 == next.offset
+    }
+}
+
 /// A client, as other clients see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientInfo {

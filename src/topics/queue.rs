@@ -201,7 +201,15 @@ impl Queue {
         let Owner { topic, name, namespace } = owner;
         let skipped = self.boarded.partition_point(|entry| entry.number < first);
         let entries = self.boarded.range_mut(skipped..).enumerate();
-        let part = |(push, entry): (usize, &mut Entry)| Some(Part { push, frame: entry.frame(name, variant, encode)? });
+        // Of those that receive deltas, some may not have the publication before the first.
+        let mut form = variant;
+        let part = |(push, entry): (usize, &mut Entry)| {
+            let frame = entry.frame(name, form, encode);
+            if entry.is_publication() {
+                form.encoding = form.encoding.after_publication();
+            }
+            Some(Part { push, frame: frame? })
+        };
         let parts = entries.filter_map(part).collect();
         let pushes = self.boarded.range(skipped..).map(|entry| entry.push.clone()).collect();
         Run::new(topic, namespace, variant, pushes, parts).map(Rc::new)
@@ -211,7 +219,11 @@ impl Queue {
 impl Entry {
     /// When it arrived, if it is a publication.
     fn publication_arrived_us(&self) -> Option<u64> {
-        matches!(self.push, Push::Publication(_)).then_some(self.arrived_us)
+        self.is_publication().then_some(self.arrived_us)
+    }
+
+    fn is_publication(&self) -> bool {
+        matches!(self.push, Push::Publication(_))
     }
 
     fn frame(&mut self, name: &TopicName, variant: Variant, encode: &mut Encode<'_>) -> Option<SharedFrame> {

@@ -6,15 +6,18 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use slab::Slab;
 use smallvec::SmallVec;
 
 use super::carousel::{Carousel, Place};
 use super::queue::{Encode, Owner, Queue};
-use super::{Batch, Encoding, NamespaceId, Push, Subscribers, TopicName, Variant};
+use super::{Batch, Body, Deltas, Encoding, NamespaceId, Publication, Push, Subscribers, TopicName, Variant};
 use crate::buf::SlotId;
-use crate::limits::{COALESCE_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX};
+use crate::limits::{
+    COALESCE_BYTES_MAX, DELTA_BASES_BYTES_MAX, DELTA_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX,
+};
 
 /// A topic with subscribers on this shard; valid while it has some.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -45,6 +48,8 @@ struct Topic {
     pending: u32,
     /// The pushes that some subscribers have not received, if any.
     queue: Option<Box<Queue>>,
+    /// The newest publication, while subscribers receive deltas to it.
+    base: Option<Arc<Body>>,
 }
 
 /// The topics of one shard.
@@ -66,6 +71,8 @@ pub struct Topics {
     /// number of such notices. Pushes from before the notice are for earlier subscribers. A new subscriber must not
     /// receive them: it would miss the pushes that the home shard does not send after the notice.
     disinterests: HashMap<TopicName, u32>,
+    /// Bytes of the payloads that the topics keep for deltas.
+    bases_bytes: usize,
 }
 
 impl Lane {
@@ -103,6 +110,7 @@ impl Topics {
             pushes: 0,
             batches: [0; 2],
             disinterests: HashMap::new(),
+            bases_bytes: 0,
         }
     }
 
@@ -118,8 +126,14 @@ impl Topics {
         match self.ids.entry(name.clone()) {
             Entry::Occupied(entry) => (*entry.get(), false),
             Entry::Vacant(entry) => {
-                let topic =
-                    Topic { name: name.clone(), namespace, subscribers: SmallVec::new(), pending: 0, queue: None };
+                let topic = Topic {
+                    name: name.clone(),
+                    namespace,
+                    subscribers: SmallVec::new(),
+                    pending: 0,
+                    queue: None,
+                    base: None,
+                };
                 (*entry.insert(TopicId(self.topics.insert(topic) as u32)), true)
             }
         }
@@ -176,6 +190,7 @@ impl Topics {
         }
         let topic = self.topics.remove(id.0 as usize);
         self.ids.remove(&topic.name);
+        self.bases_bytes -= topic.base.map_or(0, |base| base.payload().len());
         if let Some(queue) = topic.queue {
             if let Some(place) = queue.place {
                 self.carousels[queue.lane as usize].remove(place, id);
@@ -229,6 +244,9 @@ impl Topics {
         let topic = &mut self.topics[id.0 as usize];
         if topic.subscribers.is_empty() {
             return;
+        }
+        if let Push::Publication(publication) = &push {
+            topic.begin_delta(publication, &mut self.bases_bytes);
         }
         let queue = topic.queue.get_or_insert_with(|| Box::new(Queue::new()));
         queue.push(self.pushes, arrived_us, push);
@@ -372,10 +390,10 @@ impl Topics {
         let mut counts = SubscriberCounts::new();
         let Some(id) = self.find(name) else { return counts };
         for (variant, subscribers) in &self.topics[id.0 as usize].subscribers {
-            let count = subscribers.len() as u64;
-            match counts.iter_mut().find(|(encoding, _)| *encoding == variant.encoding) {
+            let (count, of_variant) = (subscribers.len() as u64, variant.encoding.whole());
+            match counts.iter_mut().find(|(encoding, _)| *encoding == of_variant) {
                 Some((_, sum)) => *sum += count,
-                None => counts.push((variant.encoding, count)),
+                None => counts.push((of_variant, count)),
             }
         }
         counts
@@ -403,6 +421,27 @@ impl Topic {
             self.subscribers.len() - 1
         });
         &mut self.subscribers[index].1
+    }
+
+    /// Lets a publication be a delta to the one before, and keeps it for the next one, if subscribers receive deltas.
+    /// `bases_bytes`: of all topics.
+    fn begin_delta(&mut self, publication: &Publication, bases_bytes: &mut usize) {
+        let has_deltas = self.subscribers.iter().any(|(variant, _)| variant.encoding.deltas() != Deltas::None);
+        if !has_deltas && self.base.is_none() {
+            return;
+        }
+        let before = self.base.take();
+        *bases_bytes -= before.as_ref().map_or(0, |base| base.payload().len());
+        let bytes = publication.body.payload().len();
+        if has_deltas && bytes <= DELTA_BYTES_MAX && *bases_bytes + bytes <= DELTA_BASES_BYTES_MAX {
+            self.base = Some(publication.body.clone());
+            *bases_bytes += bytes;
+        }
+        // All shards agree on the base: the one before is the same everywhere.
+        let is_before = |base: &Arc<Body>| base.position.is_before(publication.body.position);
+        if let Some(base) = before.filter(is_before) {
+            publication.frames.begin_delta(base);
+        }
     }
 }
 

@@ -61,4 +61,5 @@ scenarios! {
     tokens: "tokens";
     server_side: "serverSide";
     maps: "maps";
+    deltas: "deltas";
 }

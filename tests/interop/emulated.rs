@@ -24,6 +24,7 @@ publish = \"subscribers\"
 presence = true
 presence_read = \"subscribers\"
 history_size = 10
+delta = true
 ";
 
 #[test]

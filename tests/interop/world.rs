@@ -57,7 +57,8 @@ fn namespaces() -> Namespaces {
     };
     let locked = Namespace { subscribe: Allowed::Nobody, ..Namespace::default() };
     let map = Namespace { keyed: true, publish: Allowed::Subscribers, ..Namespace::default() };
-    let named = [("history", history), ("room", room), ("locked", locked), ("map", map)];
+    let delta = Namespace { delta: true, ..history.clone() };
+    let named = [("history", history), ("room", room), ("locked", locked), ("map", map), ("delta", delta)];
     let named = named.into_iter().map(|(name, namespace)| (name.to_owned(), namespace));
     Namespaces::new(Namespace::default(), named.collect())
 }
@@ -136,6 +137,7 @@ impl World {
         let words: Vec<&str> = line.split(' ').collect();
         match words[..] {
             ["publish", topic, first, count] => self.publish_all(topic, number(first), number(count)),
+            ["documents", topic, first, count] => self.publish_documents(topic, number(first), number(count)),
             ["cut", topic, first, count] => {
                 self.proxy.cut();
                 self.publish_all(topic, number(first), number(count));
@@ -154,6 +156,12 @@ impl World {
 
     fn publish_all(&mut self, topic: &str, first: usize, count: usize) {
         (first..first + count).for_each(|n| self.publish(topic, &format!("{{\n\"n\": {n}}}")));
+    }
+
+    fn publish_documents(&mut self, topic: &str, first: usize, count: usize) {
+        let padding = "\\u00e4☃\\\"".repeat(100);
+        let document = |n| format!("{{\n\"n\": {n}, \"padding\": \"{padding}\", \"end\": {}}}", n % 3);
+        (first..first + count).for_each(|n| self.publish(topic, &document(n)));
     }
 
     fn publish(&mut self, topic: &str, text: &str) {

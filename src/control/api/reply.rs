@@ -258,6 +258,7 @@ pub(super) fn publication(body: &Body) -> Publication {
         info: body.info.as_deref().map(client_info),
         offset: body.position.offset,
         tags: body.tags.iter().flatten().cloned().collect(),
+        delta: false,
         key: body.key.as_deref().unwrap_or_default().to_owned(),
         removed: body.effect == Effect::Remove,
     }

@@ -48,7 +48,7 @@ pub(super) const GAUGES: [Row; 17] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-pub(super) const COUNTERS: [Row; 42] = [
+pub(super) const COUNTERS: [Row; 46] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -93,6 +93,12 @@ pub(super) const COUNTERS: [Row; 42] = [
     }),
     ("ringfeed_deliveries_deflated", "Deliveries to subscribers that take compressed ones", |shard| {
         &shard.deliveries_deflated
+    }),
+    ("ringfeed_deltas", "Publications made into deltas, each once for all subscribers", |shard| &shard.deltas),
+    ("ringfeed_delta_input_bytes", "Payload bytes of publications made into deltas", |shard| &shard.deltas_bytes_in),
+    ("ringfeed_delta_output_bytes", "Bytes of deltas", |shard| &shard.deltas_bytes_out),
+    ("ringfeed_deltas_declined", "Publications too large for a delta, or with a delta no smaller", |shard| {
+        &shard.deltas_declined
     }),
     ("ringfeed_deflate_messages", "Messages compressed", |shard| &shard.deflate_messages),
     ("ringfeed_deflate_input_bytes", "Bytes of compressed messages before", |shard| &shard.deflate_bytes_in),

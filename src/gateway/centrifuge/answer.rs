@@ -10,7 +10,7 @@ use super::map::{add_last_page, continues};
 use super::protocol::{ClientError, Disconnect, Unsubscribed};
 use super::reply::{
     ClientInfo, Done, HistoryResult, PresenceEntry, PresenceResult, PresenceStatsResult, Publication, Push, Reply,
-    SubscribePush, SubscribeResult,
+    SubscribePush, SubscribeResult, quoted,
 };
 use super::session::{Ended, PendingRequest, Renewal, RequestKind, Stage, Subscriber, Subscribing};
 use crate::limits::{CONNECT_RECOVERY_BYTES_MAX, PRESENCE_ANSWER_BYTES_MAX};
@@ -111,6 +111,7 @@ impl Call<'_, '_> {
             add_last_page(&mut result, read, page, subscribing.recovers);
             return result;
         }
+        result.delta = subscribing.has_deltas;
         if !is_recoverable {
             return result;
         }
@@ -123,9 +124,18 @@ impl Call<'_, '_> {
             result.recovered = true;
             // The client counts on from its own position, publication by publication.
             result.offset = subscribing.offset;
-            result.publications = missed.iter().map(|body| Publication::from(&**body)).collect();
+            result.publications = missed.iter().map(|body| self.missed(body, subscribing.has_deltas)).collect();
         }
         result
+    }
+
+    /// A missed publication, whole.
+    fn missed(&self, body: &Body, has_deltas: bool) -> Publication {
+        let publication = Publication::from(body);
+        match has_deltas && self.session.wire.is_json() {
+            true => Publication { data: quoted(&publication.data), ..publication },
+            false => publication,
+        }
     }
 
     pub(super) fn not_subscribed(&mut self, id: u32, subscribing: &Subscribing, error: ClientError) -> Vec<Reply> {
@@ -225,6 +235,7 @@ impl From<&Body> for Publication {
             info: body.info.as_deref().map(ClientInfo::from),
             offset: body.position.offset,
             tags: body.tags.iter().flatten().cloned().collect(),
+            delta: false,
             key: body.key.as_deref().unwrap_or_default().to_owned(),
             removed: body.effect == Effect::Remove,
         }

@@ -9,6 +9,7 @@ use super::map::{MAP, map_read};
 use super::protocol::{
     ClientError, ConnectRequest, Disconnect, HistoryRequest, PublishRequest, Request, SubscribeRequest,
 };
+use super::push::with_deltas;
 use super::reply::{ConnectResult, Done, RefreshResult, Reply, SubRefreshResult};
 use super::session::{
     Asked, Channel, Connecting, Ended, ExpiryRules, Grant, Renewal, RequestKind, Session, Stage, Subscriber,
@@ -18,7 +19,9 @@ use super::token::{ConnectionClaims, TokenError};
 use crate::gateway::refused::{self, SubscribeCause};
 use crate::gateway::{Context, Subscribe, TooManySubscriptions};
 use crate::limits::{HISTORY_ANSWER_MAX, HISTORY_PAGE_BYTES, KEY_BYTES_MAX};
-use crate::topics::{Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, Position, Query, TopicName};
+use crate::topics::{
+    Allowed, CatchUp, Draft, Epoch, Event, HistoryQuery, LabelledEncoding, Position, Query, TopicName,
+};
 
 /// The server's version in connect replies.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -203,7 +206,7 @@ impl Call<'_, '_> {
         if ![0, MAP].contains(&request.kind) {
             return Err(ClientError::NotAvailable.into());
         }
-        // The server may decline `fossil`; other names are mistakes, as in Centrifugo.
+        // Other names are mistakes, as in Centrifugo.
         if !matches!(request.delta, "" | "fossil") {
             return Err(bad_request("bad request: unknown delta"));
         }
@@ -279,6 +282,9 @@ impl Call<'_, '_> {
         // Operators are not to be seen.
         let is_present = (namespace.presence || namespace.join_leave) && !self.session.is_operator;
         let presence = is_present.then(|| self.session.client_info(topic.as_str()));
+        // The server may decline deltas: also to clients that can't say that they take them.
+        let has_deltas = namespace.delta && !request.delta.is_empty() && by == Subscriber::Client;
+        let encoding = has_deltas.then(|| LabelledEncoding { encoding: with_deltas(self.session.wire), label: 0 });
         let subscribing = Subscribing {
             topic: topic.clone(),
             by,
@@ -286,12 +292,13 @@ impl Call<'_, '_> {
             recovers: request.recover,
             rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
             map: map.map(|(read, _)| read),
+            has_deltas,
             data,
             ended: None,
         };
         let request_id = self.session.add_pending(command, RequestKind::Subscribe(subscribing));
         let (channel, request_id, join_leave) = (topic.clone(), Some(request_id), request.join_leave);
-        let subscribe = Subscribe { topic, catch_up, presence, join_leave, encoding: None, request_id };
+        let subscribe = Subscribe { topic, catch_up, presence, join_leave, encoding, request_id };
         self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions { .. }| {
             request_id.and_then(|request_id| self.session.take_pending(request_id));
             self.session.remove_channel(channel.as_str());

@@ -2,9 +2,13 @@
 
 use std::sync::LazyLock;
 
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
 use super::json::{encode_bare_push, encode_reply_json};
 use super::protobuf::encode_reply_protobuf;
-use super::reply::{ClientInfo, Presence, Publication, Push, Reply};
+use super::reply::{ClientInfo, Presence, Publication, Push, Reply, quoted};
+use super::session::Wire;
 use crate::conn::Heartbeat;
 use crate::gateway::encoder::{Encoder, register};
 use crate::gateway::sizes::{attribute_bytes_max, data_bytes_max, escaped_bytes};
@@ -25,6 +29,44 @@ pub static PROTOBUF_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(Proto
 
 /// Pushes in JSON as events of an event stream.
 pub static EVENT_STREAM: LazyLock<Encoding> = LazyLock::new(|| register(EventStream));
+
+/// Pushes in JSON to clients with deltas.
+static JSON_DELTAS: LazyLock<Encoding> = LazyLock::new(|| {
+    register(Strings {
+        name: "Centrifugo, JSON with deltas",
+        write: |out, reply| encode_as(MessageKind::Text, out, |out| encode_reply_json(out, reply)),
+    })
+});
+
+/// The same as lines.
+static LINES_DELTAS: LazyLock<Encoding> = LazyLock::new(|| {
+    let write = |out: &mut Vec<u8>, reply: &Reply| {
+        encode_reply_json(out, reply);
+        out.push(b'\n');
+    };
+    register(Strings { name: "Centrifugo, HTTP stream with deltas", write })
+});
+
+/// The same as events of an event stream.
+static EVENTS_DELTAS: LazyLock<Encoding> = LazyLock::new(|| {
+    register(Strings {
+        name: "Centrifugo, event stream with deltas",
+        write: |out, reply| encode_event(out, |out| encode_reply_json(out, reply)),
+    })
+});
+
+/// The encoding of pushes on a wire to a subscriber that receives publications as deltas. In Protobuf, whole
+/// publications are those of all others.
+pub(super) fn with_deltas(wire: Wire) -> Encoding {
+    let encoding = match wire {
+        Wire::Protobuf => *PROTOBUF,
+        Wire::ProtobufStream => *PROTOBUF_STREAM,
+        Wire::JsonLines | Wire::UniLines => *LINES_DELTAS,
+        Wire::EventStream | Wire::UniEventStream => *EVENTS_DELTAS,
+        Wire::Json | Wire::UniJson => *JSON_DELTAS,
+    };
+    encoding.with_deltas()
+}
 
 /// Pushes in JSON without a reply around them.
 pub(super) static UNI_JSON: LazyLock<Encoding> = LazyLock::new(|| register(UniJson));
@@ -85,11 +127,55 @@ impl Encoder for Json {
     }
 }
 
+/// JSON for clients with deltas: the payload is a string, with JSON or with what makes JSON of the one before.
+struct Strings {
+    name: &'static str,
+    write: fn(&mut Vec<u8>, &Reply),
+}
+
+impl Encoder for Strings {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
+        (self.write)(out, &push_with(body, quoted(body.payload()), false));
+    }
+
+    fn encode_delta(&self, out: &mut Vec<u8>, body: &Body, base: &Body, patch: &[u8]) {
+        // Other payloads are not sent verbatim, and the patch is between what was published.
+        if is_json(base.payload()) && is_json(body.payload()) {
+            let patch = std::str::from_utf8(patch).expect("the delta of a text is a text");
+            let data = serde_json::to_vec(patch).expect("a text has a JSON form");
+            (self.write)(out, &push_with(body, data.into(), true));
+        }
+    }
+
+    fn publication_bytes_max(&self, body: &Body) -> usize {
+        // What is no JSON is a string in a string.
+        let twice = if is_json(body.payload()) { 0 } else { Json.publication_bytes_max(body) };
+        Json.publication_bytes_max(body) + twice
+    }
+
+    fn encode_presence(&self, out: &mut Vec<u8>, topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) {
+        (self.write)(out, &presence_push(topic, info, has_joined));
+    }
+}
+
+fn is_json(payload: &[u8]) -> bool {
+    serde_json::from_slice::<&RawValue>(payload).is_ok()
+}
+
 struct Protobuf;
 
 impl Encoder for Protobuf {
     fn name(&self) -> &'static str {
         "Centrifugo, Protobuf"
+    }
+
+    fn encode_delta(&self, out: &mut Vec<u8>, body: &Body, _: &Body, patch: &[u8]) {
+        let push = push_with(body, Bytes::copy_from_slice(patch), true);
+        encode_as(MessageKind::Binary, out, |out| encode_reply_protobuf(out, &push));
     }
 
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
@@ -134,6 +220,10 @@ struct ProtobufStream;
 impl Encoder for ProtobufStream {
     fn name(&self) -> &'static str {
         "Centrifugo, Protobuf stream"
+    }
+
+    fn encode_delta(&self, out: &mut Vec<u8>, body: &Body, _: &Body, patch: &[u8]) {
+        encode_reply_protobuf(out, &push_with(body, Bytes::copy_from_slice(patch), true));
     }
 
     fn encode_publication(&self, out: &mut Vec<u8>, body: &Body) {
@@ -276,6 +366,12 @@ pub fn encode_presence_protobuf(out: &mut Vec<u8>, topic: &TopicName, info: &top
 fn publication_push(body: &Body) -> Reply {
     let (channel, publication) = (body.topic.to_string(), Some(Publication::from(body)));
     Reply::push(Push { channel, publication, ..Push::default() })
+}
+
+/// The push of a publication with other data.
+fn push_with(body: &Body, data: Bytes, delta: bool) -> Reply {
+    let publication = Some(Publication { data, delta, ..Publication::from(body) });
+    Reply::push(Push { channel: body.topic.to_string(), publication, ..Push::default() })
 }
 
 fn presence_push(topic: &TopicName, info: &topics::ClientInfo, has_joined: bool) -> Reply {

@@ -2,6 +2,7 @@
 //!
 //! Both encodings omit fields that are empty or zero. The field numbers are those of Centrifugo's `client.proto`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -162,6 +163,10 @@ pub struct Publication {
     #[prost(btree_map = "string, string", tag = "7")]
     #[serde(skip_serializing_if = "is_default")]
     pub tags: BTreeMap<String, String>,
+    /// Whether the payload is a delta to that of the publication before.
+    #[prost(bool, tag = "8")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub delta: bool,
     /// The conflation key: this publication replaces earlier ones with the same key.
     #[prost(string, tag = "11")]
     #[serde(skip_serializing_if = "is_default")]
@@ -338,6 +343,10 @@ pub struct SubscribeResult {
     #[prost(bool, tag = "12")]
     #[serde(skip_serializing_if = "is_default")]
     pub was_recovering: bool,
+    /// Whether publications may be deltas to the ones before. In JSON, payloads are strings with their JSON then.
+    #[prost(bool, tag = "13")]
+    #[serde(skip_serializing_if = "is_default")]
+    pub delta: bool,
     /// 1 is a map.
     #[prost(int32, tag = "15")]
     #[serde(rename = "type", skip_serializing_if = "is_default")]
@@ -491,6 +500,21 @@ fn json<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> 
     RawValue::from_string(line).expect("a space may replace a newline").serialize(serializer)
 }
 
+/// The text that the bytes are in JSON, as a string: what clients with deltas parse, and what deltas are to.
+pub(super) fn quoted(bytes: &[u8]) -> Bytes {
+    let is_verbatim = |text: &&str| serde_json::from_str::<&RawValue>(text).is_ok();
+    let text = match std::str::from_utf8(bytes).ok().filter(is_verbatim) {
+        Some(text) => Cow::Borrowed(text),
+        None => {
+            let mut out = Vec::new();
+            let written = json(&Bytes::copy_from_slice(bytes), &mut serde_json::Serializer::new(&mut out));
+            written.expect("any bytes have a JSON form");
+            Cow::Owned(String::from_utf8(out).expect("JSON is text"))
+        }
+    };
+    serde_json::to_vec(&text).expect("a text has a JSON form").into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -528,6 +552,20 @@ mod tests {
     }
 
     #[test]
+    fn payloads_of_clients_with_deltas_are_strings_with_json() {
+        let rows: [(&[u8], &str); 5] = [
+            (b"{\"a\": 1}", r#""{\"a\": 1}""#),
+            (b"[1,\n2]", r#""[1,\n2]""#),
+            (b"\"text\"", r#""\"text\"""#),
+            (b"no \"JSON\"", r#""\"no \\\"JSON\\\"\"""#),
+            (b"\xff", r#""\"/w==\"""#),
+        ];
+        for (payload, expected) in rows {
+            assert_eq!(std::str::from_utf8(&quoted(payload)).unwrap(), expected);
+        }
+    }
+
+    #[test]
     fn errors_have_codes_and_texts() {
         let text = |error| serde_json::to_string(&Reply::error(7, error)).unwrap();
         assert_eq!(
@@ -553,6 +591,7 @@ mod tests {
             info: Some(info),
             offset: 300,
             tags: BTreeMap::from([("t".to_owned(), "a\"".to_owned())]),
+            delta: true,
             key: "k".to_owned(),
             removed: false,
         };
@@ -560,15 +599,16 @@ mod tests {
         let reply = Reply::push(push);
         let json = concat!(
             r#"{"push":{"channel":"ch","pub":{"data":0,"info":{"user":"42","client":"c","conn_info":{},"chan_info":1},"#,
-            r#""offset":300,"tags":{"t":"a\""},"key":"k"}}}"#
+            r#""offset":300,"tags":{"t":"a\""},"delta":true,"key":"k"}}}"#
         );
         assert_eq!(serde_json::to_string(&reply).unwrap(), json);
         let protobuf = concat!(
-            "\x22\x28\x12\x02ch\x22\x22",
+            "\x22\x2a\x12\x02ch\x22\x24",
             "\x22\x010",
             "\x2a\x0e\x0a\x0242\x12\x01c\x1a\x02{}\x22\x011",
             "\x30\u{ac}\x02",
             "\x3a\x07\x0a\x01t\x12\x02a\"",
+            "\x40\x01",
             "\x5a\x01k"
         );
         // 300 is encoded as ac 02, and the text above has ac as two bytes.

@@ -206,6 +206,7 @@ pub(super) struct WaitingSubscribe {
     kind: i32,
     phase: i32,
     cursor: String,
+    delta: String,
 }
 
 /// A call that the backend has not answered.
@@ -264,6 +265,8 @@ pub(super) struct Subscribing {
     pub(super) rejects_gap: bool,
     /// What it reads of a map; `None` for a stream.
     pub(super) map: Option<MapRead>,
+    /// Whether it receives publications as deltas.
+    pub(super) has_deltas: bool,
     /// From the application, for the client.
     pub(super) data: Bytes,
     /// Set if it must end as soon as it begins.
@@ -470,6 +473,7 @@ impl WaitingSubscribe {
             kind: request.kind,
             phase: request.phase,
             cursor: request.cursor.to_owned(),
+            delta: request.delta.to_owned(),
         }
     }
 
@@ -484,6 +488,7 @@ impl WaitingSubscribe {
             kind: self.kind,
             phase: self.phase,
             cursor: &self.cursor,
+            delta: &self.delta,
             ..SubscribeRequest::default()
         }
     }

@@ -1,7 +1,8 @@
 // emulated.js HTTP-URL SECRET
 //
 // The package `centrifuge` on Node.js where WebSockets are blocked: over http_stream in both encodings, and over sse.
-// Each client connects, subscribes, publishes, receives, calls presence, is disconnected by the server, and leaves.
+// Each client connects, subscribes with deltas, publishes, receives, calls presence, is disconnected by the server, and
+// leaves.
 'use strict';
 
 const { EventSource } = require('eventsource');
@@ -37,16 +38,18 @@ async function tryTransport(url, transport, encoding, sign) {
     const connected = next(client, 'connected');
     client.connect();
     check((await connected).transport === transport, 'another transport');
-    const subscription = client.newSubscription('chat:lobby');
+    const subscription = client.newSubscription('chat:lobby', { delta: 'fossil' });
     const subscribed = next(subscription, 'subscribed');
     subscription.subscribe();
     await subscribed;
     for (let n = 0; n < 20; n++) {
         const published = next(subscription, 'publication');
-        await subscription.publish(encode({ n, text: 'é\n"' }));
+        await subscription.publish(encode({ n, text: 'é\n"', padding: 'x'.repeat(100) }));
         const { data } = await published;
         check(decode(data).n === n && decode(data).text === 'é\n"', data);
     }
+    const { numFullPayloads, numDeltaPayloads } = subscription.deltaStats();
+    check(numFullPayloads === 1 && numDeltaPayloads === 19, numFullPayloads, numDeltaPayloads);
     // Commands at once, whose requests race: each has its answer.
     const answers = await Promise.all(Array.from({ length: 20 }, () => subscription.presenceStats()));
     check(answers.every(({ numUsers }) => numUsers === 1), answers);

@@ -3,6 +3,7 @@
 // Each scenario is given `env`: `make(options)` makes a client, `encode` and `decode` turn values into a publication's
 // data and back, `sign(claims)` makes a token, and `cue(line)` asks the other side of the test to do something:
 //   publish TOPIC FIRST COUNT   publish {"n":FIRST} and so on
+//   documents TOPIC FIRST COUNT the same, each with more that stays the same
 //   cut TOPIC FIRST COUNT       cut the network, publish, let connections through again
 //   storm TOPIC                 publish all the time while the network is cut, until its subscriber is back
 //   last TOPIC                  publish once more, and say so
@@ -329,6 +330,35 @@ const scenarios = {
         const recovered = subscriptions.filter((context) => context.recovered).map(({ channel }) => channel);
         check(recovered.sort().join() === 'history:s1,history:s2', 'recovered', subscriptions);
         client.disconnect();
+    },
+
+    // Publications as deltas, with a recovery in between, beside a subscriber without deltas.
+    async deltas(env) {
+        const clients = [env.make(), env.make()];
+        const subscriptions = [{ delta: 'fossil' }, {}].map((options, index) => {
+            return clients[index].newSubscription('delta:a', options);
+        });
+        const all = subscriptions.map((subscription) => collect(env, subscription));
+        for (const [index, subscription] of subscriptions.entries()) {
+            subscription.subscribe();
+            await connected(clients[index]);
+            await subscription.ready();
+        }
+        const until = (count) => Promise.all(all.map((one) => one.until((seen) => seen.length >= count)));
+        env.cue('documents delta:a 0 50');
+        await until(50);
+        const stats = subscriptions[0].deltaStats();
+        check(stats.numFullPayloads === 1 && stats.numDeltaPayloads === 49, 'not deltas:', stats);
+        check(stats.bytesReceived < stats.bytesDecoded / 10, 'large deltas:', stats);
+        const back = subscriptions.map((subscription) => next(subscription, 'subscribed'));
+        env.cue('cut delta:a 50 20');
+        check((await Promise.all(back)).every(({ recovered }) => recovered), 'not recovered');
+        await until(70);
+        env.cue('documents delta:a 70 30');
+        await until(100);
+        all.forEach(({ seen }) => checkWhole(seen, 100));
+        check(subscriptions[0].deltaStats().numDeltaPayloads >= 75, 'no deltas after a recovery');
+        clients.forEach((client) => client.disconnect());
     },
 
     // Maps: the state in several pages, changes from both sides, recovery, and a restart, after which all is gone.
