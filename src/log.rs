@@ -29,6 +29,10 @@ pub(crate) static TOKENS: Budget = Budget::new();
 #[cfg(feature = "control")]
 pub(crate) static BACKEND: Budget = Budget::new();
 
+/// The broker of a cluster has rejected the node, or something of it.
+#[cfg(feature = "cluster")]
+pub(crate) static BROKER: Budget = Budget::new();
+
 /// A request to the control port came without the key, or from a foreign page.
 #[cfg(feature = "control")]
 pub(crate) static KEYS: Budget = Budget::new();

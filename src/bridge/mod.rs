@@ -5,6 +5,7 @@
 //! behind the feed, nor the feed behind HTTP.
 
 mod config;
+mod connect;
 mod log;
 mod nats;
 mod questions;

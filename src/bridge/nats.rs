@@ -4,11 +4,9 @@
 //! nothing of a node, and no state can be out of step after a fault. A stream's leader answers for it, so that a node
 //! never reads from a copy that is behind. Whatever the servers or the client drop shows as a gap, and is fetched.
 
-use std::fs;
-use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use async_nats::{Client, ConnectOptions, Message, Request, RequestErrorKind, Subscriber};
+use async_nats::{Client, Message, Request, RequestErrorKind, Subscriber};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -16,22 +14,11 @@ use futures_util::stream::{self, StreamExt};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::BridgeError;
 use super::config::{ClusterConfig, Storage};
+use super::connect::{CONNECT_MAX, CONNECT_RETRY, REMEDY_PERMISSIONS, REQUEST_MAX, Rejections, connect};
 use super::log::Log;
-use super::{BridgeError, config};
 use crate::cluster::Event;
-
-/// How long a node that starts tries to reach a server.
-const CONNECT_MAX: Duration = Duration::from_secs(30);
-
-/// Pause before it tries again.
-const CONNECT_RETRY: Duration = Duration::from_millis(500);
-
-/// Time of one attempt to connect, and of one request.
-const REQUEST_MAX: Duration = Duration::from_secs(5);
-
-/// Messages that wait for the bridge before the client drops more. Records that were dropped are fetched later.
-const LIVE_MAX: usize = 1024;
 
 /// Records that one fetch returns, and bytes of them.
 const FETCH_RECORDS: u64 = 4096;
@@ -71,8 +58,9 @@ impl Nats {
     pub(super) async fn connect(config: &ClusterConfig, node: u64) -> Result<Nats, BridgeError> {
         let (sender, events) = mpsc::unbounded_channel();
         let deadline = Instant::now() + CONNECT_MAX;
-        let client = connect(config, &sender, deadline).await?;
-        check_server(&client, deadline).await?;
+        let rejections = Rejections::default();
+        let client = connect(config, &sender, &rejections, deadline).await?;
+        check_server(&client, &rejections, deadline).await?;
         let checks = (0..config.buckets).map(|bucket| check_stream(&client, config, bucket, deadline));
         let mut checks = stream::iter(checks).buffer_unordered(CHECK_PARALLEL);
         while let Some(checked) = checks.next().await {
@@ -173,84 +161,8 @@ impl Log for Nats {
     }
 }
 
-/// Connects to the first server that answers before the deadline.
-async fn connect(
-    config: &ClusterConfig,
-    sender: &mpsc::UnboundedSender<Event>,
-    deadline: Instant,
-) -> Result<Client, BridgeError> {
-    let servers: Vec<async_nats::ServerAddr> = config
-        .servers
-        .iter()
-        .map(|server| server.parse().map_err(|error| BridgeError(format!("servers: '{server}': {error}"))))
-        .collect::<Result<_, _>>()?;
-    loop {
-        let error = match options(config, sender.clone())?.connect(servers.clone()).await {
-            Ok(client) => return Ok(client),
-            Err(error) => error,
-        };
-        let is_final = matches!(
-            error.kind(),
-            async_nats::ConnectErrorKind::Authentication | async_nats::ConnectErrorKind::AuthorizationViolation
-        );
-        if is_final || Instant::now() >= deadline {
-            let remedy = match is_final {
-                true => "check user, password_file and credentials_file",
-                false => "start one (nats-server -js), or name others in servers",
-            };
-            return Err(BridgeError(format!("no NATS server of {:?} accepts: {error}: {remedy}", config.servers)));
-        }
-        tokio::time::sleep(CONNECT_RETRY).await;
-    }
-}
-
-fn options(config: &ClusterConfig, sender: mpsc::UnboundedSender<Event>) -> Result<ConnectOptions, BridgeError> {
-    let read = |path: &Path| {
-        fs::read_to_string(path).map_err(|error| BridgeError(format!("{}: cannot be read: {error}", path.display())))
-    };
-    let mut options = ConnectOptions::new()
-        .name(format!("ringfeed {}", config.node_name()))
-        .connection_timeout(REQUEST_MAX)
-        .request_timeout(Some(REQUEST_MAX))
-        .ping_interval(Duration::from_secs(5))
-        .subscription_capacity(LIVE_MAX)
-        .reconnect_delay_callback(|attempts| {
-            // Nodes do not come back all at once.
-            let spread_ms = 100 << attempts.min(4);
-            Duration::from_millis(config::random() % spread_ms + 20)
-        })
-        .event_callback(move |event| {
-            let event = match event {
-                async_nats::Event::Connected => Some(Event::Connected),
-                async_nats::Event::Disconnected | async_nats::Event::Closed => Some(Event::Disconnected),
-                other => {
-                    tracing::debug!(event = %other, "NATS");
-                    None
-                }
-            };
-            event.into_iter().for_each(|event| drop(sender.send(event)));
-            std::future::ready(())
-        });
-    if !config.user.is_empty() {
-        let password = read(&config.password_file)?;
-        options = options.user_and_password(config.user.clone(), password.trim_end().to_owned());
-    }
-    if !config.credentials_file.as_os_str().is_empty() {
-        let path = config.credentials_file.display();
-        let wrong = |error| BridgeError(format!("{path}: not a file of credentials: {error}"));
-        options = options.credentials(&read(&config.credentials_file)?).map_err(wrong)?;
-    }
-    if !config.tls_ca_file.as_os_str().is_empty() {
-        options = options.add_root_certificates(config.tls_ca_file.clone()).require_tls(true);
-    }
-    if !config.tls_cert_file.as_os_str().is_empty() {
-        options = options.add_client_certificate(config.tls_cert_file.clone(), config.tls_key_file.clone());
-    }
-    Ok(options)
-}
-
 /// Checks the version, and that JetStream is on.
-async fn check_server(client: &Client, deadline: Instant) -> Result<(), BridgeError> {
+async fn check_server(client: &Client, rejections: &Rejections, deadline: Instant) -> Result<(), BridgeError> {
     let info = client.server_info();
     let numbers = version(&info.version);
     if numbers < VERSION_MIN {
@@ -264,7 +176,11 @@ async fn check_server(client: &Client, deadline: Instant) -> Result<(), BridgeEr
         );
     }
     loop {
-        match request(client, "$JS.API.INFO", Bytes::new()).await {
+        let answer = request(client, "$JS.API.INFO", Bytes::new()).await;
+        if let (Err(Failure::NoAnswer), Some(rejection)) = (&answer, rejections.take()) {
+            return Err(BridgeError(format!("JetStream can't be used: {rejection}: {REMEDY_PERMISSIONS}")));
+        }
+        match answer {
             Ok(answer) if answer["error"].is_null() => return Ok(()),
             Ok(answer) if Instant::now() >= deadline => {
                 return Err(BridgeError(format!("JetStream can't be used: {}: {REMEDY_JETSTREAM}", answer["error"])));

@@ -84,6 +84,8 @@ pub enum Event {
     Connected,
     /// The broker can't be reached.
     Disconnected,
+    /// The broker has rejected the node, or something of it.
+    Rejected,
 }
 
 /// What a node wants done. `T` is what a publisher waits with.
@@ -313,6 +315,7 @@ impl<T> Node<T> {
                 self.on_time(now_ms, unix_ms);
             }
             Event::Disconnected => _ = self.cut_ms.get_or_insert(now_ms),
+            Event::Rejected => self.counts.rejections += 1,
         }
     }
 

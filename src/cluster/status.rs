@@ -61,6 +61,8 @@ pub struct Counts {
     pub lost: u64,
     /// Connections to the broker.
     pub connects: u64,
+    /// Rejections by the broker: of credentials, or of what the node may not do.
+    pub rejections: u64,
 }
 
 /// The state of a node.

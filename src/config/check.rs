@@ -77,7 +77,11 @@ impl Checker<'_> {
 
     fn check_value(&mut self, path: &Path<'_>, key: &Key, value: &Spanned<DeValue<'_>>) {
         if !is_taken(key.takes, value.get_ref()) {
-            let shown = shorten(&self.file[value.span()]);
+            let shown = match key.takes {
+                // They may hold a password.
+                ValueKind::Servers => "…".to_owned(),
+                _ => shorten(&self.file[value.span()]),
+            };
             let text = format!("{} = {shown}: must be {}", path.join("."), key.takes);
             self.problem(value.span().start, text);
         }
@@ -116,8 +120,10 @@ fn is_taken(takes: ValueKind, value: &DeValue<'_>) -> bool {
         ValueKind::ListenAddress => value.as_str().is_some_and(|text| text.parse::<ListenAddress>().is_ok()),
         ValueKind::Mode => value.as_str().is_some_and(|text| text.parse::<SocketMode>().is_ok()),
         ValueKind::Servers => {
-            let is_text = |item: &Spanned<DeValue<'_>>| item.get_ref().as_str().is_some_and(|text| !text.is_empty());
-            value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_text))
+            let is_server = |item: &Spanned<DeValue<'_>>| {
+                item.get_ref().as_str().is_some_and(|text| !text.is_empty() && !text.contains('@'))
+            };
+            value.as_array().is_some_and(|list| !list.is_empty() && list.iter().all(is_server))
         }
         ValueKind::Routes => value.as_array().is_some_and(|list| {
             list.iter().all(|path| path.get_ref().as_str().is_some_and(|path| path.starts_with('/')))

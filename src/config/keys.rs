@@ -602,15 +602,17 @@ const CLUSTER: &[Key] = &[
     Key {
         name: "servers",
         takes: ValueKind::Servers,
-        about: "NATS servers. A node uses one, and others when it fails.",
+        about: "NATS servers. A node uses one, and others when it fails. With tls:// instead of nats:// in one of them,\n\
+                TLS is required of all.",
     },
     Key {
         name: "credentials_file",
         takes: ValueKind::Path,
-        about: "A file with credentials for the NATS servers (.creds). Empty: none.",
+        about: "A file with credentials for the NATS servers (.creds), or with the seed of an nkey. Empty: none.",
     },
     Key { name: "user", takes: ValueKind::Text, about: "The user at the NATS servers. Empty: none." },
     Key { name: "password_file", takes: ValueKind::Path, about: "A file with the user's password. Empty: none." },
+    Key { name: "token_file", takes: ValueKind::Path, about: "A file with a token for the NATS servers. Empty: none." },
     Key {
         name: "tls_ca_file",
         takes: ValueKind::Path,
@@ -755,7 +757,9 @@ impl fmt::Display for ValueKind {
             ValueKind::Certificates => {
                 f.write_str("a list of pairs, as [{ cert_file = \"cert.pem\", key_file = \"key.pem\" }]")
             }
-            ValueKind::Servers => f.write_str("a list of addresses, as [\"nats://127.0.0.1:4222\"]"),
+            ValueKind::Servers => f.write_str(
+                "a list of addresses, as [\"tls://nats.example.com:4222\"]; set user and password_file for a password",
+            ),
             ValueKind::Routes => f.write_str("a list of paths, as [\"/feed/\"]"),
             ValueKind::Switch => f.write_str("true or false"),
             ValueKind::Text => f.write_str("a text"),

@@ -102,20 +102,19 @@ fn check_keyed(settings: &Settings) -> Result<(), String> {
     settings.topic_namespaces().check(settings.cluster.enabled)
 }
 
-/// A cluster's name is a part of subjects and of streams' names.
+/// Whether a node can say who it is, and keeps its secrets.
 fn check_cluster(settings: &Settings) -> Result<(), String> {
     let cluster = &settings.cluster;
-    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
-    if cluster.name.is_empty() || !cluster.name.bytes().all(is_name) {
-        return Err(format!("[cluster]: name = '{}': use ASCII letters, digits, - and _", cluster.name));
+    if !cluster.enabled {
+        return Ok(());
     }
-    if cluster.tls_cert_file.as_os_str().is_empty() != cluster.tls_key_file.as_os_str().is_empty() {
-        return Err("[cluster]: tls_cert_file and tls_key_file need each other".to_owned());
+    if let Some(server) = cluster.exposed_server() {
+        tracing::warn!(
+            "[cluster]: {server} is reached without TLS: who is in between can read and make publications; write tls:// \
+             or set tls_ca_file"
+        );
     }
-    if cluster.user.is_empty() != cluster.password_file.as_os_str().is_empty() {
-        return Err("[cluster]: user and password_file need each other".to_owned());
-    }
-    Ok(())
+    cluster.check().map_err(|error| format!("[cluster]: {error}"))
 }
 
 /// Whether a socket for one address would be in the way of the other's.
@@ -162,6 +161,9 @@ mod tests {
             ("tokens.jwks_file = \"/nowhere/keys\"", "/nowhere/keys: cannot be read"),
             ("tokens.jwks_url = \"login.example.com\"", "jwks_url = \"login.example.com\": must be a URL"),
             ("tokens.jwks_url = \"ftp://a/\"", "must be a URL"),
+            ("[cluster]\nenabled = true\nname = \"a.b\"", "use ASCII letters"),
+            ("[cluster]\nenabled = true\ntoken_file = \"/nowhere/token\"", "/nowhere/token: cannot be read"),
+            ("[cluster]\nenabled = true\nservers = [\"ws://a\"]", "write nats://HOST:PORT"),
         ];
         for (text, expected) in rows {
             let error = outcome(text).unwrap_err();

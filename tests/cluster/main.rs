@@ -6,8 +6,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../tls/authority.rs"]
+#[allow(dead_code, reason = "shared with the tests of TLS, which use all of it")]
+mod authority;
 mod nats;
 mod protocols;
+mod secure;
 mod subscriber;
 
 use std::collections::HashMap;

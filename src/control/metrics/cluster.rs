@@ -26,7 +26,7 @@ const GAUGES: [Row<Figures>; 7] = [
     ("ringfeed_cluster_topics", "Topics with publications", |node| sum(node, |bucket| bucket.topics as u64)),
 ];
 
-const COUNTERS: [Row<Counts>; 9] = [
+const COUNTERS: [Row<Counts>; 10] = [
     ("ringfeed_cluster_appended_records", "Records appended, also again", |counts| counts.appended),
     ("ringfeed_cluster_append_failures", "Appends without an acknowledgement", |counts| counts.append_failures),
     ("ringfeed_cluster_applied_entries", "Publications that counted", |counts| counts.applied),
@@ -36,6 +36,7 @@ const COUNTERS: [Row<Counts>; 9] = [
     ("ringfeed_cluster_state_transfers", "Positions of a log taken from another node", |counts| counts.transfers),
     ("ringfeed_cluster_lost_logs", "Times that a log was rewritten, or had left the node behind", |counts| counts.lost),
     ("ringfeed_cluster_connects", "Connections to the broker", |counts| counts.connects),
+    ("ringfeed_cluster_rejections", "Rejections by the broker: see the log", |counts| counts.rejections),
 ];
 
 fn sum(node: &Figures, number: fn(&BucketStatus) -> u64) -> u64 {
