@@ -250,7 +250,10 @@ mod tests {
     use super::*;
 
     fn with_servers(servers: &[&str]) -> ClusterConfig {
-        ClusterConfig { servers: servers.iter().map(|server| (*server).to_owned()).collect(), ..ClusterConfig::default() }
+        ClusterConfig {
+            servers: servers.iter().map(|server| (*server).to_owned()).collect(),
+            ..ClusterConfig::default()
+        }
     }
 
     #[test]

@@ -188,8 +188,8 @@ fn tls_remedy(error: &rustls::Error) -> &'static str {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
         ) => "name the servers in servers as their certificates name them",
         rustls::Error::InvalidCertificate(_) => {
-            "set tls_ca_file to the certificate of the authority that the servers' certificates are from, and renew those \
-             that have expired"
+            "set tls_ca_file to the certificate of the authority that the servers' certificates are from, and renew \
+             those that have expired"
         }
         rustls::Error::AlertReceived(_) => {
             "set tls_cert_file and tls_key_file to a certificate for clients, of the authority that the servers trust"
@@ -217,7 +217,8 @@ mod tests {
             let (is_final, remedy) = remedy_of(error);
             assert!(is_final && remedy.contains(key), "{text}: {remedy}");
         }
-        let refused = ConnectError::with_source(ConnectErrorKind::Io, io::Error::from(io::ErrorKind::ConnectionRefused));
+        let refused =
+            ConnectError::with_source(ConnectErrorKind::Io, io::Error::from(io::ErrorKind::ConnectionRefused));
         assert!(!remedy(&refused).0, "a server may come");
     }
 }

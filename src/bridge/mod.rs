@@ -6,6 +6,7 @@
 
 mod config;
 mod connect;
+mod examine;
 mod log;
 mod nats;
 mod questions;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot};
 
 pub use config::{ClusterConfig, Storage};
+pub use examine::{Change, Check, examine};
 use log::Log;
 use nats::Nats;
 use questions::{Asker, Questions};

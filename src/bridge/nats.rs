@@ -36,7 +36,7 @@ const VERSION_MIN: [u64; 3] = [2, 9, 0];
 const VERSION_GOOD: [u64; 3] = [2, 10, 23];
 
 /// JetStream's error codes: a stream that is not there, and more copies than there are servers.
-const STREAM_NOT_FOUND: u64 = 10059;
+pub(super) const STREAM_NOT_FOUND: u64 = 10059;
 const REPLICAS_NOT_CLUSTERED: u64 = 10074;
 const NO_SUITABLE_PEERS: u64 = 10005;
 
@@ -163,17 +163,11 @@ impl Log for Nats {
 
 /// Checks the version, and that JetStream is on.
 async fn check_server(client: &Client, rejections: &Rejections, deadline: Instant) -> Result<(), BridgeError> {
-    let info = client.server_info();
-    let numbers = version(&info.version);
-    if numbers < VERSION_MIN {
-        return Err(BridgeError(format!("NATS server {} is too old: run 2.9.0 or newer", info.version)));
-    }
-    if numbers < VERSION_GOOD {
-        let version = &info.version;
-        tracing::warn!(
-            version,
-            "this NATS server may lose streams when it is killed: run 2.10.23 or newer in production"
-        );
+    let version = client.server_info().version;
+    match old_version(&version) {
+        Some((true, remedy)) => return Err(BridgeError(format!("NATS server {version} is too old: {remedy}"))),
+        Some((false, remedy)) => tracing::warn!(version, "this NATS server is old: {remedy}"),
+        None => {}
     }
     loop {
         let answer = request(client, "$JS.API.INFO", Bytes::new()).await;
@@ -196,10 +190,21 @@ async fn check_server(client: &Client, rejections: &Rejections, deadline: Instan
     }
 }
 
-const REMEDY_JETSTREAM: &str = "start the servers with -js, or jetstream {} in their configuration";
+pub(super) const REMEDY_JETSTREAM: &str = "start the servers with -js, or jetstream {} in their configuration";
 
 fn is_clustered(client: &Client) -> bool {
     client.server_info().cluster.is_some()
+}
+
+/// Whether servers of this version can't be used, or should not, and the remedy.
+pub(super) fn old_version(text: &str) -> Option<(bool, &'static str)> {
+    match version(text) {
+        numbers if numbers < VERSION_MIN => Some((true, "run 2.9.0 or newer")),
+        numbers if numbers < VERSION_GOOD => {
+            Some((false, "it may lose streams when it is killed: run 2.10.23 or newer in production"))
+        }
+        _ => None,
+    }
 }
 
 /// The numbers of a version; what is not a number counts as 0.
@@ -209,7 +214,7 @@ fn version(text: &str) -> [u64; 3] {
 }
 
 /// The settings of a bucket's stream, as JetStream has them.
-fn stream_settings(config: &ClusterConfig, bucket: u16) -> Value {
+pub(super) fn stream_settings(config: &ClusterConfig, bucket: u16) -> Value {
     json!({
         "name": config.stream(bucket),
         "description": config.description(),
@@ -248,7 +253,10 @@ async fn check_stream(
     let wanted = stream_settings(config, bucket);
     loop {
         let error = match stream_info(client, config, bucket).await {
-            Ok(answer) if answer["error"].is_null() => return compare(&stream, &wanted, &answer["config"]),
+            Ok(answer) if answer["error"].is_null() => {
+                return compare(&stream, &wanted, &answer["config"])
+                    .map_err(|(found, remedy)| BridgeError(format!("{found}: {remedy}")));
+            }
             Ok(answer) if answer["error"]["err_code"] == STREAM_NOT_FOUND => {
                 match create_stream(client, config, bucket).await {
                     Ok(answer) if answer["error"].is_null() => return Ok(()),
@@ -262,35 +270,42 @@ async fn check_stream(
         let code = error["err_code"].as_u64().unwrap_or_default();
         let is_alone = code == REPLICAS_NOT_CLUSTERED || code == NO_SUITABLE_PEERS && !is_clustered(client);
         if is_alone || Instant::now() >= deadline {
-            let remedy = match code {
-                REPLICAS_NOT_CLUSTERED | NO_SUITABLE_PEERS => {
-                    "run as many NATS servers as replicas in one cluster, or set replicas = 1"
-                }
-                _ => "look at the logs of the NATS servers, and at the limits of the account",
-            };
+            let remedy = stream_remedy(code);
             return Err(BridgeError(format!("stream {stream} can't be made: {error}: {remedy}")));
         }
         tokio::time::sleep(CONNECT_RETRY).await;
     }
 }
 
+/// What to do where a stream can't be made, by JetStream's code of the error.
+pub(super) fn stream_remedy(code: u64) -> &'static str {
+    match code {
+        REPLICAS_NOT_CLUSTERED | NO_SUITABLE_PEERS => {
+            "run as many NATS servers as replicas in one cluster, or set replicas = 1"
+        }
+        _ => "look at the logs of the NATS servers, and at the limits of the account",
+    }
+}
+
 /// Whether a stream that is there is as it should be.
-fn compare(stream: &str, wanted: &Value, found: &Value) -> Result<(), BridgeError> {
+///
+/// # Errors
+/// What differs, and the remedy.
+pub(super) fn compare(stream: &str, wanted: &Value, found: &Value) -> Result<(), (String, String)> {
     let is_other = |name: &&(&str, &str)| match name.0 {
         "republish" => ["src", "dest"].iter().any(|end| wanted[name.0][end] != found[name.0][end]),
         name => wanted[name] != found[name],
     };
     match CHECKED.iter().find(is_other) {
         None => Ok(()),
-        Some((name, key)) => Err(BridgeError(format!(
-            "stream {stream} has {name} {}, not {}: set {key} as the other nodes have it, or stop them all and delete the \
-             streams RF_*",
-            found[name], wanted[name]
-        ))),
+        Some((name, key)) => Err((
+            format!("stream {stream} has {name} {}, not {}", found[name], wanted[name]),
+            format!("set {key} as the other nodes have it, or stop them all and delete the streams RF_*"),
+        )),
     }
 }
 
-async fn stream_info(client: &Client, config: &ClusterConfig, bucket: u16) -> Result<Value, Failure> {
+pub(super) async fn stream_info(client: &Client, config: &ClusterConfig, bucket: u16) -> Result<Value, Failure> {
     request(client, &format!("$JS.API.STREAM.INFO.{}", config.stream(bucket)), Bytes::new()).await
 }
 
@@ -340,7 +355,7 @@ async fn fetch_records(
 
 /// Why a request has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failure {
+pub(super) enum Failure {
     /// Nobody serves its subject.
     NoResponders,
     /// No answer, or one that is not JSON.
@@ -348,7 +363,7 @@ enum Failure {
 }
 
 /// Sends a request, and reads its answer as JSON.
-async fn request(client: &Client, subject: &str, payload: Bytes) -> Result<Value, Failure> {
+pub(super) async fn request(client: &Client, subject: &str, payload: Bytes) -> Result<Value, Failure> {
     let request = Request::new().payload(payload).timeout(Some(REQUEST_MAX));
     match client.send_request(subject.to_owned(), request).await {
         Ok(message) => serde_json::from_slice(&message.payload).map_err(|_| Failure::NoAnswer),
@@ -375,8 +390,11 @@ mod tests {
         for (name, key) in CHECKED {
             let mut found = wanted.clone();
             found[name] = json!({});
-            let error = compare("RF_ringfeed_3", &wanted, &found).unwrap_err().to_string();
-            assert!(error.contains(&format!("has {name}")) && error.contains(&format!("set {key} ")), "{error}");
+            let (error, remedy) = compare("RF_ringfeed_3", &wanted, &found).unwrap_err();
+            assert!(
+                error.contains(&format!("has {name}")) && remedy.contains(&format!("set {key} ")),
+                "{error}: {remedy}"
+            );
         }
     }
 }

@@ -391,10 +391,15 @@ fn serve(settings: &Settings, arguments: ServeArguments) -> Result<Ended, String
     Ok(ended)
 }
 
-/// Reaches the cluster's log. The hash is of what all nodes should have alike.
-fn connect_cluster(settings: &Settings) -> Result<Bridge, String> {
+/// A hash of what all nodes of a cluster should have alike.
+pub(super) fn settings_hash(settings: &Settings) -> u64 {
     let namespaces = toml::to_string(&settings.namespaces).unwrap_or_default();
-    let hash = stable_hash(0, namespaces.as_bytes());
+    stable_hash(0, namespaces.as_bytes())
+}
+
+/// Reaches the cluster's log.
+fn connect_cluster(settings: &Settings) -> Result<Bridge, String> {
+    let hash = settings_hash(settings);
     let history_ms = settings.namespaces.values().map(Namespace::history_ms).max().unwrap_or(0);
     Bridge::connect(&settings.cluster, hash, history_ms).map_err(|error| error.to_string())
 }

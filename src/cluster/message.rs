@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use prost::{Message as _, Oneof};
 
+use super::status::PeerStatus;
+
 /// A message of a node.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Message {
@@ -143,4 +145,21 @@ impl Message {
     pub(super) fn encode(from: u64, body: body::Body) -> Bytes {
         Message { from, body: Some(body) }.encode_to_vec().into()
     }
+}
+
+/// The node that says who it is in a message to all, and whether it leaves. For observers that are no node: `settings`
+/// is the hash of theirs.
+pub fn announced(bytes: &Bytes, settings: u64, unix_ms: u64) -> Option<(PeerStatus, bool)> {
+    let Message { from, body: Some(body::Body::Heartbeat(heartbeat)) } = Message::decode(bytes.clone()).ok()? else {
+        return None;
+    };
+    let node = PeerStatus {
+        id: from,
+        name: heartbeat.name,
+        version: heartbeat.version,
+        silent_ms: 0,
+        skew_ms: heartbeat.unix_ms as i64 - unix_ms as i64,
+        has_other_settings: heartbeat.settings != settings,
+    };
+    Some((node, heartbeat.is_last))
 }

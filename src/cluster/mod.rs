@@ -39,7 +39,7 @@ mod writer;
 
 pub use base::Reach;
 pub use ledger::Ledger;
-pub use message::{Ask, Reply};
+pub use message::{Ask, Reply, announced};
 pub use node::{Config, Event, Node, Output, Work};
 pub use record::Info;
 pub use status::{BucketStatus, ClusterStatus, Counts, Figures, PeerStatus};

@@ -9,6 +9,7 @@ mod support;
 #[path = "../tls/authority.rs"]
 #[allow(dead_code, reason = "shared with the tests of TLS, which use all of it")]
 mod authority;
+mod doctor;
 mod nats;
 mod protocols;
 mod secure;

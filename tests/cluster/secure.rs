@@ -17,7 +17,7 @@ const SEED: &str = "SUACSSL3UAHUDXKFSNVUZRF5UHPMWZ6BFDTJ7M6USDXIEDNPPQYYYCU3VY";
 const PUBLIC_KEY: &str = "UDXU4RCSJNZOIQHZNWXHXORDPRTGNJAHAHFRGZNEEJCPQTT2M7NLCNF4";
 
 /// A file of the test that only its owner can read.
-fn secret_file(name: &str, secret: &str) -> PathBuf {
+pub(crate) fn secret_file(name: &str, secret: &str) -> PathBuf {
     let path = target_dir("cluster").join(format!("{name}-{}", std::process::id()));
     std::fs::write(&path, format!("{secret}\n")).expect("the target directory can be written to");
     let only_owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
@@ -54,7 +54,7 @@ fn errors(config: &Path) -> String {
 }
 
 /// A node that has joined, and publishes.
-fn works(config: &Path) -> Server {
+pub(crate) fn works(config: &Path) -> Server {
     let server = Server::start_with_config(config, &[]);
     let deadline = Instant::now() + PATIENCE;
     while http::get(server.control, "/readyz").status != 200 {
@@ -85,8 +85,7 @@ fn nodes_and_nats_servers_show_each_other_certificates_and_a_password() {
     let nats = Nats::start_with_settings(&nats::CURRENT, "secure", &settings);
     let servers = format!("servers = [\"tls://localhost:{}\"]\n", nats.port());
     let trust = format!("tls_ca_file = \"{}\"\n", file("ca.pem"));
-    let certificate =
-        format!("tls_cert_file = \"{}\"\ntls_key_file = \"{}\"\n", file("node.crt"), file("node.key"));
+    let certificate = format!("tls_cert_file = \"{}\"\ntls_key_file = \"{}\"\n", file("node.crt"), file("node.key"));
     let user = |password: &str| {
         let path = secret_file(&format!("password-{}", password.len()), password);
         format!("user = \"node\"\npassword_file = \"{}\"\n", path.display())
@@ -134,7 +133,8 @@ fn tokens_and_nkeys_open_a_server_and_tls_is_not_negotiable() {
     let said = errors_of("token-wrong", &format!("{servers}token_file = \"{}\"\n", wrong.display()));
     assert!(said.contains("token_file") && !said.contains("another one"), "{said}");
     // A node that wants TLS sends no token to a server without it.
-    let secure = format!("servers = [\"tls://localhost:{}\"]\ntoken_file = \"{}\"\n", nats.port(), token_file.display());
+    let secure =
+        format!("servers = [\"tls://localhost:{}\"]\ntoken_file = \"{}\"\n", nats.port(), token_file.display());
     let said = errors_of("token-tls", &secure);
     assert!(said.contains("serve TLS there"), "{said}");
     drop(nats);
@@ -142,7 +142,8 @@ fn tokens_and_nkeys_open_a_server_and_tls_is_not_negotiable() {
     let nkey = format!("jetstream {{}}\nauthorization {{ users: [ {{ nkey: {PUBLIC_KEY} }} ] }}\n");
     let nats = Nats::start_with_settings(&nats::CURRENT, "nkey", &nkey);
     let seed = secret_file("seed", SEED);
-    let lines = format!("servers = [\"nats://127.0.0.1:{}\"]\ncredentials_file = \"{}\"\n", nats.port(), seed.display());
+    let lines =
+        format!("servers = [\"nats://127.0.0.1:{}\"]\ncredentials_file = \"{}\"\n", nats.port(), seed.display());
     drop(works(&config("nkey", &lines)));
 }
 

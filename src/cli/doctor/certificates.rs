@@ -116,7 +116,7 @@ fn key_type(file: &Path, link: &ChainLink) -> Finding {
 }
 
 /// Whether others than the server's user and group can read a secret.
-fn readers(name: &'static str, file: &Path) -> Finding {
+pub(super) fn readers(name: &'static str, file: &Path) -> Finding {
     let path = file.display();
     let Ok(metadata) = fs::metadata(file) else {
         return Finding::new(name, Verdict::Required, format_args!("{path} can't be read"), "a file", "");

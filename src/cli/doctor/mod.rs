@@ -5,6 +5,7 @@
 
 mod certificates;
 mod checks;
+mod cluster;
 mod finding;
 mod host;
 
@@ -37,9 +38,18 @@ pub(super) struct DoctorArguments {
     /// A configuration file, whose certificates are checked, too
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Check the NATS servers of the configuration's [cluster] instead of this host
+    #[arg(long, requires = "config")]
+    cluster: bool,
 }
 
 pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
+    if let (true, Some(file)) = (arguments.cluster, &arguments.config) {
+        return match config::load(file).map_err(|error| error.to_string()).and_then(|read| cluster::examine(&read)) {
+            Ok(findings) => report(&findings),
+            Err(error) => bad_input(&error),
+        };
+    }
     let host = Host::new("/");
     let cpus = std::thread::available_parallelism().map_or(1, usize::from) as u64;
     let shards = arguments.shards.filter(|shards| *shards > 0).map_or(cpus, u64::from);
@@ -53,6 +63,11 @@ pub(super) fn run(arguments: DoctorArguments) -> ExitCode {
         }
     }
     println!("{} connections on {} shards:", target.connections, target.shards);
+    report(&findings)
+}
+
+/// Prints the findings. The exit code is 1 where something must be changed.
+fn report(findings: &[Finding]) -> ExitCode {
     findings.iter().for_each(|finding| println!("{finding}"));
     match findings.iter().filter(|finding| finding.verdict == Verdict::Required).count() {
         0 => ExitCode::SUCCESS,
