@@ -1,12 +1,15 @@
 // Bun's built-in WebSocket server: publishes to topics and echoes, without other work per message. With --deflate it
-// compresses, using the compressor shared by all connections.
+// compresses, using the compressor shared by all connections. With --tls CERT KEY it listens for wss.
 //
 // A socket of /feed/a,b subscribes to a and b. A message on /publish goes to the topic bench, one on /publish/topics to
 // the topic before its first blank.
 const deflate = process.argv.includes("--deflate");
+const at = process.argv.indexOf("--tls");
+const tls = at < 0 ? undefined : { cert: Bun.file(process.argv[at + 1]), key: Bun.file(process.argv[at + 2]) };
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: 0,
+  tls,
   fetch(request, server) {
     const path = new URL(request.url).pathname;
     if (server.upgrade(request, { data: path })) return undefined;
@@ -31,5 +34,5 @@ const server = Bun.serve({
   },
 });
 
-console.log(`listening on ws://127.0.0.1:${server.port}`);
+console.log(`listening on ${tls ? "wss" : "ws"}://127.0.0.1:${server.port}`);
 console.log("ready");

@@ -1,10 +1,20 @@
 #!/usr/bin/env bash
-# nginx with nchan, as one process: WebSocket subscribers at /feed/<topic>, POST to /publish/<topic>.
+# nginx with nchan, as one process: WebSocket subscribers at /feed/<topic>, POST to /publish/<topic>. With two
+# arguments, a certificate and its key, subscribers connect over TLS.
 #
 # It prints its address before it listens: the reader must retry until a connection succeeds.
 set -euo pipefail
 port=$("$(dirname "$0")/free_port.sh")
 directory=$(mktemp -d)
+scheme=ws
+tls=
+publishing=$port
+if [[ $# -eq 2 ]]; then
+    scheme=wss
+    tls=" ssl; ssl_certificate $1; ssl_certificate_key $2; ssl_session_tickets on"
+    publishing=$("$(dirname "$0")/free_port.sh")
+    tls="$tls; listen 127.0.0.1:$publishing"
+fi
 cat >"$directory/nginx.conf" <<CONF
 load_module /usr/lib/nginx/modules/ngx_nchan_module.so;
 daemon off;
@@ -22,7 +32,7 @@ http {
   keepalive_requests 1000000000;
   nchan_shared_memory_size 128M;
   server {
-    listen 127.0.0.1:$port;
+    listen 127.0.0.1:$port$tls;
     location ~ /feed/(\w+)\$ {
       nchan_subscriber websocket;
       nchan_channel_id \$1;
@@ -36,7 +46,7 @@ http {
   }
 }
 CONF
-echo "listening on ws://127.0.0.1:$port"
-echo "control on http://127.0.0.1:$port"
+echo "listening on $scheme://127.0.0.1:$port"
+echo "control on http://127.0.0.1:$publishing"
 echo ready
 exec nginx -c "$directory/nginx.conf"

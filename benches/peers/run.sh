@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Ringfeed against other servers, in alternation. See benches/README.md.
 #
-#   benches/peers/run.sh [--no-steering | --each-its-own] [--deflate | --capacity | --tickers | --neighbours]
+#   benches/peers/run.sh [--no-steering | --each-its-own] [--deflate | --capacity | --tickers | --neighbours | --tls]
 #                        [--rounds N] [--duration 2s] [--case TEXT]
 #
 # Installs the peers: Bun and ws from npm (needs node and npm) and the Rust servers by cargo, below the target
@@ -22,7 +22,7 @@ case "${1:-}" in
 esac
 plan=peers
 case "${1:-}" in
---deflate | --capacity | --tickers | --neighbours)
+--deflate | --capacity | --tickers | --neighbours | --tls)
     plan=${1#--}
     shift
     ;;

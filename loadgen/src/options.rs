@@ -35,6 +35,9 @@ pub(crate) struct ConnectOptions {
     /// Trust the certificate authorities in this PEM file instead of the public ones
     #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
     pub(crate) ca: Option<PathBuf>,
+    /// Resume earlier TLS sessions where the server has given tickets, as returning clients do
+    #[arg(long)]
+    pub(crate) tls_resume: bool,
     /// Addresses of this host to connect from. Default on loopback: as many of 127.0.0.0/8 as the connections need
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub(crate) source: Vec<IpAddr>,

@@ -5,6 +5,7 @@
 //! are compared. A run with a lost or wrong message ends the comparison; the cases before it are written. For a server
 //! that promises no order among publishers, different orders are only reported.
 
+mod certificate;
 mod measure;
 mod plan;
 mod results;
@@ -17,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 
+use certificate::Certificate;
 use measure::Measurement;
 use plan::Plan;
 use results::Place;
@@ -63,6 +65,8 @@ enum PlanName {
     Acknowledgements,
     /// The latency of a topic with one subscriber beside a topic with many
     Neighbours,
+    /// Ringfeed over TLS against Ringfeed without, and against other servers over TLS
+    Tls,
 }
 
 fn main() -> ExitCode {
@@ -88,6 +92,7 @@ fn run(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
         PlanName::Tickers => Plan::tickers(&binaries, &arguments.peers),
         PlanName::Acknowledgements => Plan::acknowledgements(&binaries),
         PlanName::Neighbours => Plan::neighbours(&binaries, &arguments.peers),
+        PlanName::Tls => Plan::tls(&binaries, &arguments.peers, &Certificate::make(&binaries, &arguments.peers)?),
     };
     let mut measurements = Vec::new();
     let outcome = measure_all(arguments, &plan, &binaries, &mut measurements);

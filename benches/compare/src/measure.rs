@@ -198,6 +198,9 @@ pub(crate) fn run(
     if plan.deflate {
         loadgen.arg("--deflate");
     }
+    if plan.is_secure {
+        loadgen.arg("--insecure");
+    }
     loadgen.args(["--duration", duration, "--warmup", case.warmup, "--cpu", CLIENT_CPU]);
     // A slow server is not a fault: its latency is a result.
     loadgen.args(["--late", "1m"]);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::certificate::Certificate;
 use crate::measure::Report;
 
 /// A server program, and how to connect to it.
@@ -18,6 +19,8 @@ pub(crate) struct ServerPlan {
     pub(crate) mixes_publishers: bool,
     /// Whether its control plane runs on the load generator's CPU instead of that of its shards.
     pub(crate) control_apart: bool,
+    /// Whether clients connect over TLS, and accept its certificate.
+    pub(crate) is_secure: bool,
 }
 
 /// How to publish to a server.
@@ -268,6 +271,31 @@ impl Plan {
         Plan { name: "neighbours", servers, cases, summary: Vec::new() }
     }
 
+    /// The cost of TLS: Ringfeed with it against Ringfeed without, and against other servers with the same certificate.
+    pub(crate) fn tls(binaries: &Path, peers: &Path, certificate: &Certificate) -> Plan {
+        let files = [&certificate.cert_file, &certificate.key_file].map(|file| file.display().to_string());
+        let secure = |name, publish, command| ServerPlan { is_secure: true, ..server(name, command, publish) };
+        let ringfeed_over_tls = vec![
+            path(binaries, "ringfeed"),
+            "serve".to_owned(),
+            "--config".to_owned(),
+            certificate.configuration.display().to_string(),
+        ];
+        let bun = [bun(peers), vec!["--tls".to_owned()], files.to_vec()].concat();
+        let nchan = [vec![path(Path::new("benches/peers"), "nchan.sh")], files.to_vec()].concat();
+        let servers = vec![
+            secure("Ringfeed over TLS", Publish::Post, ringfeed_over_tls),
+            ringfeed(binaries),
+            secure("Bun over TLS", Publish::WebSocket, bun),
+            secure("nginx with nchan over TLS", Publish::Post, nchan),
+        ];
+        let mut cases: Vec<Case> =
+            IN_FLIGHT.map(|(in_flight, publishers)| fanout(1_000, 64, in_flight, publishers, vec![0, 1, 2])).into();
+        cases.push(connect(vec![0, 1, 2, 3]));
+        cases.push(idle(5_000, vec![0, 1, 2, 3]));
+        Plan { name: "tls", servers, cases, summary: Vec::new() }
+    }
+
     /// The effect of a tenth of stalled subscribers on the others, by slow-consumer policy.
     pub(crate) fn stalled(binaries: &Path) -> Plan {
         let stalled = |name, config| ServerPlan { name, stalled: 10, ..configured(binaries, config) };
@@ -292,7 +320,16 @@ impl Plan {
 }
 
 fn server(name: &'static str, command: Vec<String>, publish: Publish) -> ServerPlan {
-    ServerPlan { name, command, publish, deflate: false, stalled: 0, mixes_publishers: false, control_apart: false }
+    ServerPlan {
+        name,
+        command,
+        publish,
+        deflate: false,
+        stalled: 0,
+        mixes_publishers: false,
+        control_apart: false,
+        is_secure: false,
+    }
 }
 
 fn bun(peers: &Path) -> Vec<String> {

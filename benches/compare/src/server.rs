@@ -27,7 +27,7 @@ pub(crate) struct Server {
 /// The addresses that a server prints.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Addresses {
-    /// `ws://host:port`.
+    /// `ws://host:port` or `wss://host:port`.
     listening: Option<String>,
     /// `http://host:port`.
     control: Option<String>,
@@ -77,7 +77,7 @@ impl Server {
     /// Some servers print their address before they listen there.
     fn wait_until_reached(&self) -> Result<(), Box<dyn Error>> {
         let listening = self.listening()?;
-        let address = listening.strip_prefix("ws://").ok_or("the address does not begin with ws://")?;
+        let (_, address) = listening.split_once("://").ok_or("the address has no scheme")?;
         let deadline = Instant::now() + PATIENCE;
         while let Err(error) = TcpStream::connect(address) {
             if Instant::now() > deadline {
@@ -118,7 +118,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// `ws://host:port`.
+    /// `ws://host:port` or `wss://host:port`.
     pub(crate) fn listening(&self) -> Result<&str, Box<dyn Error>> {
         Ok(self.addresses.listening.as_deref().ok_or("the server printed no address to connect to")?)
     }

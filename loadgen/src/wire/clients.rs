@@ -180,7 +180,7 @@ impl Clients {
         let count = subscribers + publishers;
         let is_encrypted =
             [Some(&to_subscribe), to_publish.as_ref()].into_iter().flatten().any(|route| route.name.is_some());
-        let tls = is_encrypted.then(|| Tls::new(trust(connect), count)).transpose()?;
+        let tls = is_encrypted.then(|| Tls::new(trust(connect), connect.tls_resume, count)).transpose()?;
         Ok(Clients {
             sockets: Sockets::new(count, tls)?,
             connections: Connections {

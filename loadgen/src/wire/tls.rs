@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
@@ -41,15 +42,15 @@ pub(crate) struct Tls {
 }
 
 impl Tls {
-    /// Room for sessions of `count` sockets.
+    /// Room for sessions of `count` sockets. Without `resume` each handshake is a full one, as of a new client.
     ///
     /// # Errors
     /// If the file of authorities can't be read.
-    pub(crate) fn new(trust: Trust<'_>, count: u32) -> Result<Tls, Error> {
+    pub(crate) fn new(trust: Trust<'_>, resume: bool, count: u32) -> Result<Tls, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().expect("the provider supports them");
-        let config = match trust {
+        let mut config = match trust {
             Trust::Any => builder
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
@@ -60,6 +61,9 @@ impl Tls {
             }
             Trust::Authorities(path) => builder.with_root_certificates(read_roots(path)?).with_no_client_auth(),
         };
+        if !resume {
+            config.resumption = Resumption::disabled();
+        }
         let sessions = (0..count).map(|_| None).collect();
         Ok(Tls { config: Arc::new(config), sessions })
     }
