@@ -202,7 +202,7 @@ fn a_service_manager_learns_of_each_step() {
         let manager = manager(&address);
         let mut command = ringfeed();
         command.env("NOTIFY_SOCKET", &address).env("WATCHDOG_USEC", "300000").env_remove("WATCHDOG_PID");
-        let server = Server::start_command(command);
+        let server = Server::start_as(command, &[]);
         let first = notified(&manager, "READY=1");
         assert!(first.len() == 1 && first[0].contains("STATUS=serving"), "{first:?}");
         notified(&manager, "WATCHDOG=1");

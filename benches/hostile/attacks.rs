@@ -28,8 +28,6 @@ hmac_secret = "a key that nobody has guessed yet"
 [namespaces.default]
 subscribe = "anyone"
 
-[namespaces.default]
-
 [namespaces.private]
 subscribe = "nobody"
 

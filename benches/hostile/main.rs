@@ -1,7 +1,7 @@
 //! The effect of hostile clients on other clients: round trips and a feed, with and without each attack, in turns.
 //!
 //! ```text
-//! cargo bench --bench hostile [-- [--rounds N] [--seconds N] [NAME …]]
+//! cargo bench --bench hostile [-- [--rounds N] [--seconds N] [--server BINARY] [NAME …]]
 //! ```
 //!
 //! The server has one shard and CPU 0; neighbours and attackers share CPU 1, where attackers get only the time that
@@ -9,7 +9,8 @@
 //! loopback device busy without a byte for the server: its effect on neighbours is caused by the machine, not by the
 //! server. A table row is an attack: the neighbours' latencies over all rounds, the median and range of the ratio of
 //! each round's two halves, and the server's memory before the first attack and at most in any. The outcomes of the
-//! attackers and the counters of the server go to standard error.
+//! attackers and the counters of the server go to standard error. With `--server` another binary is attacked, for
+//! example one of an earlier commit.
 
 mod attack;
 mod attacks;
@@ -22,6 +23,7 @@ mod peer;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
 use attack::{Attack, Attackers, Tally};
@@ -45,6 +47,8 @@ fn main() {
     let is_bench = take_flag(&mut arguments, "--bench");
     let rounds = take_value(&mut arguments, "--rounds").unwrap_or(if is_bench { 7 } else { 1 });
     let seconds = take_value(&mut arguments, "--seconds").unwrap_or(if is_bench { 2.0 } else { 0.1 });
+    let binary: Option<String> = take_value(&mut arguments, "--server");
+    let binary = binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_ringfeed").to_owned());
     println!(
         "| attack | round trip p50, p99 | under attack | ratio p99 | feed p50, p99 | under attack | ratio p99 | memory | \
          at most |"
@@ -52,7 +56,7 @@ fn main() {
     println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
     for attack in attacks::ATTACKS {
         if arguments.is_empty() || arguments.iter().any(|name| name == attack.name) {
-            compare(attack, rounds, Duration::from_secs_f64(seconds));
+            compare(attack, &binary, rounds, Duration::from_secs_f64(seconds));
         }
     }
 }
@@ -87,12 +91,13 @@ impl Half {
     }
 }
 
-fn compare(attack: &'static Attack, rounds: usize, duration: Duration) {
+fn compare(attack: &'static Attack, binary: &str, rounds: usize, duration: Duration) {
     let config = target_dir("hostile").join("bench.toml");
     std::fs::write(&config, attacks::CONFIG).expect("the target directory can be written to");
     let config = config.to_str().expect("a path of UTF-8");
     run_on(0);
-    let server = Server::start(&[&["--shards", "1", "--echo", "--config", config], attack.flags].concat());
+    let flags = [&["--shards", "1", "--echo", "--config", config], attack.flags].concat();
+    let server = Server::start_as(Command::new(binary), &flags);
     run_on(1);
     let mut neighbours = Neighbours::new(server.data, server.control);
     let (mut quiet, mut attacked, mut tally) = (Half::default(), Half::default(), Tally::default());

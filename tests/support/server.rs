@@ -67,15 +67,11 @@ impl Server {
         Server::start_with_config(&certificate().with_file_name("tls.toml"), flags)
     }
 
-    /// The same for the binary as `command` runs it, without flags yet.
+    /// The same for the binary as `command` runs it, with these flags.
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    pub(crate) fn start_command(command: Command) -> Server {
-        Server::start_as(command, &[])
-    }
-
-    fn start_as(command: Command, flags: &[&str]) -> Server {
+    pub(crate) fn start_as(command: Command, flags: &[&str]) -> Server {
         Server::start_at(command, &["--listen", "127.0.0.1:0"], flags)
     }
 
