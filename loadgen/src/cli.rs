@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use crate::check::payload::PAYLOAD_BYTES_MIN;
-use crate::options::{ConnectOptions, OutputOptions, PublishOptions, parse_duration, parse_header};
+use crate::options::{AgentOptions, ConnectOptions, OutputOptions, PublishOptions, parse_duration, parse_header};
 use crate::scenario::reconnect::Sdk;
 use crate::wire::target::Target;
 
@@ -61,6 +61,8 @@ pub(crate) enum Task {
     /// Work on plans.
     #[command(subcommand)]
     Plan(PlanCommand),
+    /// Take a part of the subscribers of runs on other machines, whose --agents name this address.
+    Agent(AgentCommandOptions),
     /// Accept and hold connections, and do nothing else: a peer for runs that measure the client
     #[command(hide = true)]
     Accept(AcceptOptions),
@@ -83,7 +85,7 @@ impl Task {
             Task::Slow(options) => Some(&options.common),
             Task::Churn(options) => Some(&options.common),
             Task::Drain(options) => Some(&options.common),
-            Task::Run(_) | Task::Plan(_) | Task::Accept(_) | Task::Compare(_) | Task::Ab(_) => None,
+            Task::Run(_) | Task::Plan(_) | Task::Agent(_) | Task::Accept(_) | Task::Compare(_) | Task::Ab(_) => None,
         }
     }
 }
@@ -225,6 +227,8 @@ pub(crate) struct FanoutOptions {
     /// clients are
     #[arg(long, default_value_t = 1, requires = "rate", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) burst: u32,
+    #[command(flatten)]
+    pub(crate) agents: AgentOptions,
 }
 
 /// A plan, and the server to run it against.
@@ -269,6 +273,25 @@ pub(crate) struct RunOptions {
     pub(crate) output: OutputOptions,
     #[command(flatten)]
     pub(crate) connect: ConnectOptions,
+    #[command(flatten)]
+    pub(crate) agents: AgentOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentCommandOptions {
+    /// Address to listen on; other addresses than those of loopback need a key
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: SocketAddr,
+    /// File with the key, 16 characters or more, that the coordinator has to have, too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) agent_key_file: Option<PathBuf>,
+    /// Set this program's clock ahead, to test what a coordinator makes of it
+    #[arg(long, value_name = "MS", default_value_t = 0, hide = true, allow_negative_numbers = true,
+          value_parser = clap::value_parser!(i64).range(-86_400_000..=86_400_000))]
+    pub(crate) skew_clock_ms: i64,
+    /// Answer pings this much later, for the same reason
+    #[arg(long, value_name = "TIME", hide = true, value_parser = parse_duration)]
+    pub(crate) answer_after: Option<Duration>,
 }
 
 #[derive(Debug, Subcommand)]

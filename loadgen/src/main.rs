@@ -10,8 +10,11 @@
 //! message, and counts what went wrong. [`report`] records latencies, decides whether this program was the bottleneck,
 //! and prints the result. [`host`] reads the cost of the server and of this program.
 //!
+//! [`agents`] spreads the subscribers of a run over several machines.
+//!
 //! `loadgen --help` and the README list the exit codes.
 
+mod agents;
 mod check;
 mod cli;
 mod driver;
@@ -27,6 +30,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use agents::agent;
 use cli::{Arguments, CommonOptions, PlanCommand, RunOptions, Task};
 use error::Error;
 use report::{Outcome, compare, output};
@@ -59,6 +63,7 @@ fn run(task: &Task) -> Result<ExitCode, Error> {
         Task::Drain(options) => publish(drain::run(options)?, &options.common),
         Task::Run(options) => run_plan(options),
         Task::Plan(PlanCommand::Check(options)) => plan::check(options),
+        Task::Agent(options) => agent::run(options),
         Task::Accept(options) => acceptor::run(options).map(|()| ExitCode::SUCCESS),
         Task::Compare(options) => compare::run(options).map(|()| ExitCode::SUCCESS),
         Task::Ab(options) => ab::run(options).map(|()| ExitCode::SUCCESS),
@@ -75,7 +80,7 @@ fn run_plan(options: &RunOptions) -> Result<ExitCode, Error> {
     let (common, publishing, load) = plan::prepare(options)?;
     match prepare(&common)? {
         Some(done) => Ok(done),
-        None => publish(fanout::drive(&common, &publishing, &load)?, &common),
+        None => publish(fanout::drive(&common, &publishing, &load, &options.agents)?, &common),
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use serde::{Deserialize, Serialize};
 
 use crate::driver::DriverName;
 use crate::error::Error;
@@ -15,7 +16,7 @@ use crate::wire::target::Target;
 pub(crate) const DURATION_MAX: Duration = Duration::from_secs(86_400);
 
 /// How clients connect.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Args, Serialize, Deserialize)]
 pub(crate) struct ConnectOptions {
     /// The protocol of the server
     #[arg(long, value_enum, default_value = "raw")]
@@ -70,6 +71,18 @@ impl ConnectOptions {
     pub(crate) fn needs_topic_in_publish_address(&self) -> bool {
         self.script.is_none() && matches!(self.driver, DriverName::Raw | DriverName::Sse)
     }
+}
+
+/// Other machines that take a part of the subscribers.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct AgentOptions {
+    /// Agents (loadgen agent) that take equal parts of the subscribers, as this program does: HOST:PORT,HOST:PORT.
+    /// Needs a schedule (--rate)
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub(crate) agents: Vec<String>,
+    /// File with the key that the agents have, too
+    #[arg(long, value_name = "FILE", requires = "agents")]
+    pub(crate) agent_key_file: Option<PathBuf>,
 }
 
 /// Where the result goes, and what it has to be.

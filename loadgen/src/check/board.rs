@@ -21,6 +21,12 @@ pub(crate) struct Board {
     under_way: [AtomicUsize; 2],
     /// Wakes the publishing worker when another has received the last message of a publication.
     wake: Event,
+    /// Messages that the server refused, for agents.
+    refusals: Mutex<Vec<(u32, u64)>>,
+    /// The start of the stages as time of the run, if it is common to several machines; otherwise 0.
+    stages_from_ns: AtomicU64,
+    /// The coordinator has gone.
+    has_ended: AtomicBool,
 }
 
 /// The part of one worker.
@@ -103,9 +109,25 @@ impl Board {
     /// # Errors
     /// If the kernel has no event for it.
     pub(crate) fn new(workers: u32) -> Result<Arc<Board>, Error> {
+        Board::of_run(workers, payload::random_run())
+    }
+
+    /// A board in a run with this name.
+    ///
+    /// # Errors
+    /// As [`Board::new`].
+    pub(crate) fn of_run(workers: u32, run: RunName) -> Result<Arc<Board>, Error> {
         let wake = Event::new().map_err(|error| Error::new(format!("can't make an event: {error}")))?;
         let places = (0..workers).map(|_| Place::default()).collect();
-        Ok(Arc::new(Board { run: payload::random_run(), places, under_way: Default::default(), wake }))
+        Ok(Arc::new(Board {
+            run,
+            places,
+            under_way: Default::default(),
+            wake,
+            refusals: Mutex::default(),
+            stages_from_ns: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+        }))
     }
 
     /// A board of one worker in a run with this name.
@@ -132,17 +154,47 @@ impl Board {
         self.under_way[group as usize].fetch_add(1, Ordering::AcqRel);
         let ticket = Arc::new(Ticket { board: Arc::clone(self), group });
         let posting = Posting { topic, number, payload: payload.into(), times, ticket };
-        self.tell_others(|| Notice::Published(posting.clone()));
+        self.tell(&self.places[1..], || Notice::Published(posting.clone()));
         posting
     }
 
     /// Tells all workers but the first that the server refused a message.
     pub(crate) fn refuse(&self, topic: u32, number: u64) {
-        self.tell_others(|| Notice::Refused(topic, number));
+        self.tell(&self.places[1..], || Notice::Refused(topic, number));
+        lock(&self.refusals).push((topic, number));
     }
 
-    fn tell_others(&self, notice: impl Fn() -> Notice) {
-        for place in &self.places[1..] {
+    /// Tells all workers of an agent that the server refused a message of the coordinator.
+    pub(crate) fn hear_of_refusal(&self, topic: u32, number: u64) {
+        self.tell(&self.places, || Notice::Refused(topic, number));
+    }
+
+    /// The messages that the server refused since the last call.
+    pub(crate) fn take_refusals(&self) -> Vec<(u32, u64)> {
+        std::mem::take(&mut *lock(&self.refusals))
+    }
+
+    /// The stages start at this time of the run.
+    pub(crate) fn start_stages(&self, at_ns: u64) {
+        self.stages_from_ns.store(at_ns, Ordering::Release);
+    }
+
+    /// The start of the stages, if it is common to several machines.
+    pub(crate) fn stages_from(&self) -> Option<u64> {
+        Some(self.stages_from_ns.load(Ordering::Acquire)).filter(|ns| *ns > 0)
+    }
+
+    /// The run can't go on.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
+    }
+
+    fn tell(&self, places: &[Place], notice: impl Fn() -> Notice) {
+        for place in places {
             lock(&place.mail).push(notice());
             place.has_mail.store(true, Ordering::Release);
         }
@@ -222,6 +274,20 @@ mod tests {
         assert_eq!([board.under_way(Group::InRotation), board.under_way(Group::Watched)], [0, 1]);
         drop(watched);
         assert_eq!(board.under_way(Group::Watched), 0);
+    }
+
+    #[test]
+    fn refusals_reach_the_agents_and_all_their_workers() {
+        let (board, of_agent) = (Board::new(1).unwrap(), Board::new(2).unwrap());
+        board.refuse(1, 2);
+        for (topic, number) in board.take_refusals() {
+            of_agent.hear_of_refusal(topic, number);
+        }
+        for worker in 0..2 {
+            assert!(matches!(of_agent.take_mail(worker)[..], [Notice::Refused(1, 2)]), "{worker}");
+        }
+        assert!(board.take_refusals().is_empty());
+        assert_eq!((board.stages_from(), board.has_ended()), (None, false));
     }
 
     #[test]

@@ -183,6 +183,11 @@ impl Deliveries {
         self.share.board.subscribers()
     }
 
+    /// Whether the run can't go on.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.share.board.has_ended()
+    }
+
     /// Number of publications with outstanding deliveries at any worker, without those of the watched topic.
     pub(crate) fn under_way(&self) -> usize {
         self.share.board.under_way(Group::InRotation)

@@ -131,6 +131,14 @@ pub(crate) struct FaultReport {
     pub(crate) examples: Vec<String>,
 }
 
+/// The faults of an agent, on their way to its coordinator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct FaultsFound {
+    pub(crate) counts: Counts,
+    connections: BTreeMap<u32, Counts>,
+    examples: Vec<String>,
+}
+
 /// A message, as faults count and name it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Label<'a> {
@@ -346,6 +354,20 @@ impl Faults {
         self.examples.truncate(EXAMPLES_MAX);
         self.skipped.extend(other.skipped);
         self.replaced.extend(other.replaced);
+    }
+
+    /// The faults, for the coordinator.
+    pub(crate) fn found(&self) -> FaultsFound {
+        let examples = self.examples.iter().map(|example| example.words.clone()).collect();
+        FaultsFound { counts: self.counts, connections: self.connections.clone(), examples }
+    }
+
+    /// What the agent at this address found.
+    pub(crate) fn of_found(found: FaultsFound, address: &str) -> Faults {
+        let FaultsFound { counts, connections, examples } = found;
+        let example = |words| Example { words: format!("agent {address}: {words}"), skipped: None };
+        let examples = examples.into_iter().take(EXAMPLES_MAX).map(example).collect();
+        Faults { counts, connections, examples, ..Faults::new(Duration::MAX) }
     }
 
     /// The summary for the report.

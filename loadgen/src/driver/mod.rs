@@ -89,7 +89,7 @@ pub(crate) trait Driver: Send + Sync {
 }
 
 /// The drivers by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 pub(crate) enum DriverName {
     /// Each message is a payload: Ringfeed's raw feed, and any server that broadcasts each message it receives
     Raw,

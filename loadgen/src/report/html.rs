@@ -4,6 +4,7 @@ use crate::check::faults::FaultReport;
 use crate::report::figure::Figure;
 use crate::report::latency::Summary;
 use crate::report::plot::{Axis, Line, Scale, svg};
+use crate::report::table::CLOCKS_TOO_FAR;
 use crate::report::text::{bytes, count, microseconds, quantity};
 use crate::report::timeline::Tick;
 use crate::report::{Report, Verdict};
@@ -135,6 +136,10 @@ fn details(report: &Report) -> String {
         ("lateness of the schedule, p99".to_owned(), microseconds(report.self_check.lateness_p99_us)),
         ("receive backlog, p99".to_owned(), microseconds(report.self_check.backlog_p99_us)),
     ];
+    rows.extend(report.agents.iter().map(|agent| ("agent".to_owned(), escape(&agent.to_string()))));
+    if !report.agents.iter().all(|agent| agent.tells_latency) {
+        rows.push(("no latency".to_owned(), CLOCKS_TOO_FAR.to_owned()));
+    }
     rows.extend(report.expectations.iter().map(|outcome| {
         let label = if outcome.holds { "as expected" } else { "not as expected" };
         (label.to_owned(), escape(&outcome.to_string()))

@@ -4,7 +4,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Serializer, V2DeflateSerializer};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
 use serde::{Deserialize, Serialize};
 
 /// Longer latencies are recorded as this: a day.
@@ -88,6 +88,21 @@ impl Latencies {
         let done = V2DeflateSerializer::new().serialize(&self.0, &mut bytes);
         done.expect("the counts fit, and memory takes all bytes");
         BASE64_STANDARD.encode(bytes)
+    }
+
+    /// The histogram that [`encoded`](Self::encoded) wrote, of three significant digits.
+    ///
+    /// # Errors
+    /// If the text is none, or has other bounds.
+    pub(crate) fn decoded(text: &str) -> Result<Latencies, String> {
+        let bytes = BASE64_STANDARD.decode(text).map_err(|error| format!("no histogram: {error}"))?;
+        let decoded: Result<Histogram<u64>, _> = Deserializer::new().deserialize(&mut &bytes[..]);
+        let mut latencies = Latencies::new();
+        latencies
+            .0
+            .add(decoded.map_err(|error| format!("no histogram: {error}"))?)
+            .map_err(|error| error.to_string())?;
+        Ok(latencies)
     }
 
     /// The usual quantiles; `None` without latencies.
@@ -178,6 +193,14 @@ mod tests {
         assert!((all.quantile_us(1.0) / 86_400e6 - 1.0).abs() < 1e-3);
         all.clear();
         assert_eq!(all.summary_if_any(), None);
+    }
+
+    #[test]
+    fn an_encoded_histogram_is_read_back() {
+        let decoded = Latencies::decoded(&thousand().encoded()).unwrap();
+        assert_eq!(decoded.summary_if_any(), thousand().summary_if_any());
+        assert_eq!(Latencies::decoded(&Latencies::new().encoded()).unwrap().count(), 0);
+        assert!(Latencies::decoded("?").is_err() && Latencies::decoded("AAAA").is_err());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The result of a run, as `--json` writes it (see SCHEMA.md) and `compare` reads it, and the verdict.
 
+pub(crate) mod agents;
 pub(crate) mod compare;
 pub(crate) mod expect;
 pub(crate) mod figure;
@@ -23,9 +24,11 @@ use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
+use crate::agents::wire::Found;
 use crate::check::faults::{FaultReport, Faults};
 use crate::error::Error;
 use crate::host::machine;
+use crate::report::agents::AgentReport;
 use crate::report::expect::Expectation;
 use crate::report::figure::Figure;
 use crate::report::latency::Summary;
@@ -75,6 +78,9 @@ pub(crate) struct Report {
     pub(crate) figures: Vec<Figure>,
     pub(crate) faults: FaultReport,
     pub(crate) self_check: SelfCheck,
+    /// The agents of the run, without this program.
+    #[serde(default)]
+    pub(crate) agents: Vec<AgentReport>,
     /// What became of the expectations.
     #[serde(default)]
     pub(crate) expectations: Vec<expect::Outcome>,
@@ -180,6 +186,27 @@ pub(crate) struct Outcome {
     pub(crate) measured: Measured,
     /// Figures that only this scenario reports, in the order shown.
     pub(crate) figures: Vec<Figure>,
+    pub(crate) agents: Vec<AgentReport>,
+}
+
+impl Outcome {
+    /// What an agent sends to its coordinator, with the time of its last message.
+    pub(crate) fn found(self, last_ns: u64) -> Found {
+        let Measured { cost, history, pauses, .. } = self.measured;
+        let Findings { recorded, faults } = merged(self.findings);
+        Found {
+            counts: self.counts,
+            recorded: recorded.found(),
+            faults: faults.found(),
+            last_ns,
+            client_cpu: cost.client_cpu,
+            throttled: cost.starvation.throttled,
+            stolen: cost.starvation.stolen,
+            longest_pause: pauses.longest,
+            all_pauses: pauses.total,
+            ticks: history.ticks,
+        }
+    }
 }
 
 /// Latencies that one worker measured, and its faults from the start of the run.
@@ -215,6 +242,10 @@ impl Report {
         let seconds = cost.elapsed.as_secs_f64();
         let slowest = counts.iter().min().copied().unwrap_or(0);
         let self_check = SelfCheck::of(&recorded, pauses, &cost);
+        let agents = outcome.agents;
+        // The publications of another machine have only their scheduled time.
+        let (is_alone, tells) = (agents.is_empty(), agents.iter().all(|agent| agent.tells_latency));
+        let history = if tells { history } else { history.without_latencies() };
         Report {
             schema: SCHEMA.to_owned(),
             version: VERSION,
@@ -226,9 +257,9 @@ impl Report {
             count,
             per_second: ratio(count as f64, seconds),
             latency: LatencyReport {
-                corrected: recorded.corrected.summary_if_any().filter(|_| outcome.open_loop),
-                uncorrected: recorded.uncorrected.summary_if_any(),
-                watched: recorded.watched.summary_if_any(),
+                corrected: recorded.corrected.summary_if_any().filter(|_| outcome.open_loop && tells),
+                uncorrected: recorded.uncorrected.summary_if_any().filter(|_| is_alone),
+                watched: recorded.watched.summary_if_any().filter(|_| tells),
                 acknowledged: recorded.acknowledged.summary_if_any(),
             },
             slowest_share: ratio(slowest as f64 * counts.len() as f64, count as f64),
@@ -251,6 +282,7 @@ impl Report {
             load: outcome.load,
             unit: outcome.unit.to_owned(),
             figures: outcome.figures,
+            agents,
             expectations: Vec::new(),
             made: machine::made(),
             history,
@@ -351,6 +383,7 @@ pub(crate) mod tests {
                 since_start: Duration::from_secs(3),
             },
             figures: vec![Figure::new("away", 2.5, "s")],
+            agents: Vec::new(),
             findings: vec![Findings { recorded, faults: Faults::new(Duration::MAX) }],
         }
     }

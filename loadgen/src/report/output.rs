@@ -36,7 +36,9 @@ pub(crate) fn publish(options: &OutputOptions, outcome: Outcome) -> Result<u8, E
     let OutputOptions { json, html, hgrm, hlog, csv, junit, .. } = options;
     let started = SystemTime::now() - outcome.measured.since_start;
     let findings = merged(outcome.findings);
-    let hgrm = hgrm.as_ref().map(|path| (path, percentiles::table(honest(&findings, outcome.open_loop))));
+    let tells = outcome.agents.iter().all(|agent| agent.tells_latency);
+    let hgrm =
+        hgrm.as_ref().filter(|_| tells).map(|path| (path, percentiles::table(honest(&findings, outcome.open_loop))));
     let report = Report::new(Outcome { findings: vec![findings], ..outcome }).expecting(&options.expectations()?);
     let text = || serde_json::to_string_pretty(&report).expect("a report serializes");
     match json {

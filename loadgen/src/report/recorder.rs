@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::check::faults::Counts;
 use crate::host::process::ThreadTime;
 use crate::report::latency::Latencies;
@@ -53,6 +55,14 @@ pub(crate) struct Recorder {
     idle: Option<(u64, u64, ThreadTime)>,
 }
 
+/// The figures of an agent, on their way to its coordinator.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct RecordedFound {
+    /// Encoded histograms, in the order of the fields of [`Recorded`].
+    histograms: [String; 6],
+    busy_share: f64,
+}
+
 /// Figures of the measured part of a run, of one worker or of all.
 #[derive(Debug)]
 pub(crate) struct Recorded {
@@ -88,6 +98,31 @@ impl Recorded {
         self.watched.merge(&other.watched);
         self.acknowledged.merge(&other.acknowledged);
         self.busy_share = self.busy_share.max(other.busy_share);
+    }
+
+    /// The figures, for the coordinator.
+    pub(crate) fn found(&self) -> RecordedFound {
+        let Recorded { corrected, uncorrected, lateness, backlog, watched, acknowledged, busy_share } = self;
+        let histograms = [corrected, uncorrected, lateness, backlog, watched, acknowledged].map(Latencies::encoded);
+        RecordedFound { histograms, busy_share: *busy_share }
+    }
+
+    /// What an agent found.
+    ///
+    /// # Errors
+    /// If a histogram can't be read.
+    pub(crate) fn of_found(found: &RecordedFound) -> Result<Recorded, String> {
+        let [corrected, uncorrected, lateness, backlog, watched, acknowledged] =
+            found.histograms.each_ref().map(|encoded| Latencies::decoded(encoded));
+        Ok(Recorded {
+            corrected: corrected?,
+            uncorrected: uncorrected?,
+            lateness: lateness?,
+            backlog: backlog?,
+            watched: watched?,
+            acknowledged: acknowledged?,
+            busy_share: found.busy_share,
+        })
     }
 
     fn clear(&mut self) {

@@ -6,6 +6,10 @@ use crate::report::latency::Summary;
 use crate::report::text::{bytes, count, microseconds, quantity};
 use crate::report::{Report, ServerReport, Verdict};
 
+/// Why a run with agents has no latencies.
+pub(crate) const CLOCKS_TOO_FAR: &str =
+    "an agent's clock is not known to a tenth of the median latency: use a faster network, or a slower load";
+
 /// Width of the label column.
 const LABEL: usize = 24;
 
@@ -23,6 +27,10 @@ pub(crate) fn of_run(report: &Report) -> String {
     lines.extend(report.server.iter().flat_map(|server| server_lines(server, unit)));
     lines.extend(report.figures.iter().map(|Figure { name, value, unit }| line(name, &quantity(*value, unit))));
     lines.push(client_line(report));
+    lines.extend(report.agents.iter().map(|agent| line("agent", &agent.to_string())));
+    if !report.agents.iter().all(|agent| agent.tells_latency) {
+        lines.push(line("no latency", CLOCKS_TOO_FAR));
+    }
     lines.extend(fault_lines(&report.faults));
     lines.extend(report.expectations.iter().map(|outcome| {
         let label = if outcome.holds { "as expected" } else { "NOT AS EXPECTED" };

@@ -133,12 +133,41 @@ pub(crate) struct History {
     pub(crate) intervals: Vec<Interval>,
 }
 
+impl History {
+    /// Adds the ticks of an agent. The latencies of a tick are then the largest of any.
+    pub(crate) fn add(&mut self, ticks: &[Tick]) {
+        for (index, other) in ticks.iter().enumerate() {
+            let Some(tick) = self.ticks.get_mut(index) else {
+                self.ticks.push(other.clone());
+                continue;
+            };
+            tick.per_second += other.per_second;
+            tick.p50_us = tick.p50_us.max(other.p50_us);
+            tick.p99_us = tick.p99_us.max(other.p99_us);
+            tick.connections += other.connections;
+            tick.faults += other.faults;
+            tick.client_cpus += other.client_cpus;
+        }
+    }
+
+    /// Removes all latencies.
+    pub(crate) fn without_latencies(mut self) -> History {
+        self.ticks.iter_mut().for_each(|tick| (tick.p50_us, tick.p99_us) = (0.0, 0.0));
+        self
+    }
+}
+
 impl Timeline {
     /// Starts the clock. The length of a tick suits a run that takes `planned`. The latencies of each tick are kept if
     /// `keeps_intervals`.
     pub(crate) fn start(planned: Duration, keeps_intervals: bool) -> Timeline {
+        Timeline::start_at(Instant::now(), planned, keeps_intervals)
+    }
+
+    /// The same with a clock that started at this time.
+    pub(crate) fn start_at(start: Instant, planned: Duration, keeps_intervals: bool) -> Timeline {
         let tick = (planned / TICKS).clamp(TICK_MIN, TICK_MAX);
-        Timeline { start: Instant::now(), tick_ns: tick.as_nanos() as u64, keeps_intervals, ticks: Mutex::default() }
+        Timeline { start, tick_ns: tick.as_nanos() as u64, keeps_intervals, ticks: Mutex::default() }
     }
 
     /// Nanoseconds since the start of the run.

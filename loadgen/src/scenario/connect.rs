@@ -57,6 +57,7 @@ pub(crate) fn run(options: &ConnectScenarioOptions) -> Result<Outcome, Error> {
         findings: vec![Findings { recorded: connecting.recorder.recorded, faults: connecting.faults }],
         measured,
         figures: Vec::new(),
+        agents: Vec::new(),
     })
 }
 

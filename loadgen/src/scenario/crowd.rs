@@ -72,7 +72,7 @@ impl Crowd {
             return Duration::from_nanos(self.next_look_ns - now_ns);
         }
         self.next_look_ns = now_ns + LOOK_NS;
-        let seconds = (now_ns - started_ns) as f64 / 1e9;
+        let seconds = now_ns.saturating_sub(started_ns) as f64 / 1e9;
         let mut left = CHANGES_PER_TURN;
         for part in &mut self.parts {
             let due = part.due(seconds);

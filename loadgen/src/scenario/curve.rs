@@ -1,19 +1,20 @@
 //! A number that changes over time in straight lines: publications a second, or a share of the connections.
 
-use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The number from time 0 on. After the last line it stays as it is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Curve {
-    lines: Arc<[Line]>,
+    lines: Vec<Line>,
     /// The end of the last line: value, seconds, and the area below the lines.
     rest: f64,
     rest_from_s: f64,
     rest_area: f64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Line {
     from: f64,
     to: f64,
@@ -26,7 +27,7 @@ struct Line {
 impl Curve {
     /// Always `value`.
     pub(crate) fn flat(value: f64) -> Curve {
-        Curve { lines: Arc::default(), rest: value, rest_from_s: 0.0, rest_area: 0.0 }
+        Curve { lines: Vec::new(), rest: value, rest_from_s: 0.0, rest_area: 0.0 }
     }
 
     /// Reaches each value at the end of its stage, in a straight line. The first has its value from the beginning.

@@ -70,6 +70,7 @@ pub(crate) fn run(options: &EchoOptions) -> Result<Outcome, Error> {
         findings,
         measured,
         figures: Vec::new(),
+        agents: Vec::new(),
     })
 }
 

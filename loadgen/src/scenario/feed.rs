@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ringfeed::proto::MessageKind;
 
@@ -25,6 +25,10 @@ use crate::wire::clients::{Clients, Sink, TURN};
 
 /// Longest time until a worker notices what the first one says.
 const ORDERS_WITHIN: Duration = Duration::from_millis(10);
+
+/// Where another machine publishes, its messages are expected so long before they are due: more than the clocks differ,
+/// and than a turn takes.
+const AHEAD: Duration = Duration::from_millis(50);
 
 /// The unit of the count.
 pub(crate) const UNIT: &str = "deliveries";
@@ -49,6 +53,10 @@ pub(crate) struct Feed {
     /// Nothing happened in the last turn.
     is_quiet: bool,
     run: RunName,
+    /// Another machine publishes, and this one expects each message so long before it is due. Otherwise 0.
+    ahead_ns: u64,
+    /// So long after the end of the schedule, what is still due before it is published: other machines expect it.
+    catches_up: Duration,
 }
 
 /// Publications with a schedule, topics and publishers of their own.
@@ -150,13 +158,38 @@ impl Feed {
                 }
             }
         }
-        Feed { deliveries, published: 0, streams, publisher_ended: false, scheduled_until_ns: 0, is_quiet: false, run }
+        Feed {
+            deliveries,
+            published: 0,
+            streams,
+            publisher_ended: false,
+            scheduled_until_ns: 0,
+            is_quiet: false,
+            run,
+            ahead_ns: 0,
+            catches_up: Duration::ZERO,
+        }
     }
 
     /// Publishes on the first `count` topics only.
     pub(crate) fn on_topics(mut self, count: u32) -> Feed {
         self.streams[0].topics = 0..count;
         self
+    }
+
+    /// Another machine publishes on the same schedule.
+    pub(crate) fn publish_elsewhere(&mut self) {
+        self.ahead_ns = AHEAD.as_nanos() as u64;
+    }
+
+    /// Other machines expect all that is scheduled, so this one publishes it, if within `patience` after the end.
+    pub(crate) fn catch_up(&mut self, patience: Duration) {
+        self.catches_up = patience;
+    }
+
+    /// Whether a publication that was scheduled before `end_ns` has not been made.
+    pub(crate) fn is_behind(&self, end_ns: u64) -> bool {
+        self.streams.iter().any(|stream| stream.pace.is_due_before(end_ns))
     }
 
     /// From now on, publishes at the rates of the measured part.
@@ -176,12 +209,18 @@ impl Feed {
 
     /// Whether publishing makes no sense any more.
     pub(crate) fn is_over(&self) -> bool {
-        self.publisher_ended || self.deliveries.subscribers() == 0 || interrupt::has_come()
+        let has_ended = self.deliveries.has_ended() || interrupt::has_come();
+        self.publisher_ended || self.deliveries.subscribers() == 0 || has_ended
     }
 
     /// Time of the last message, or the end of the schedule if that is later.
-    fn last_ns(&self) -> u64 {
+    pub(crate) fn last_ns(&self) -> u64 {
         self.scheduled_until_ns.max(self.deliveries.last_progress_ns())
+    }
+
+    /// The measured part goes on until this time, if that is later.
+    pub(crate) fn go_on_until(&mut self, last_ns: u64) {
+        self.scheduled_until_ns = self.scheduled_until_ns.max(last_ns);
     }
 
     /// Ends the measured part, although the run goes on.
@@ -190,22 +229,29 @@ impl Feed {
         self.deliveries.recorder.stop_measuring(last_ns);
     }
 
-    /// Starts the schedules.
-    fn start(&mut self) {
-        let now_ns = self.deliveries.recorder.now_ns();
-        self.streams.iter_mut().for_each(|stream| stream.pace.start(now_ns));
+    /// Starts the schedules at this time.
+    fn start(&mut self, start_ns: u64) {
+        self.streams.iter_mut().for_each(|stream| stream.pace.start(start_ns));
     }
 
-    /// Publishes the due messages: those of the last stream, which may be watched, first.
-    fn publish_due(&mut self, clients: &mut Clients) {
-        let actual_ns = self.deliveries.recorder.now_ns();
+    /// The time up to which messages are due.
+    fn due_ns(&self) -> u64 {
+        self.deliveries.recorder.now_ns() + self.ahead_ns
+    }
+
+    /// Publishes the messages that are due, and were scheduled before `end_ns`: those of the last stream, which may be
+    /// watched, first.
+    fn publish_due(&mut self, end_ns: u64, clients: &mut Clients) {
+        let actual_ns = self.due_ns();
+        let due_ns = actual_ns.min(end_ns.saturating_sub(1));
         for index in (0..self.streams.len()).rev() {
             for _ in 0..PUBLICATIONS_PER_TURN {
                 let Stream { pace, is_watched, .. } = &mut self.streams[index];
                 let under_way = if *is_watched { 0 } else { self.deliveries.under_way() };
-                let Some(intended_ns) = pace.take_due(under_way, actual_ns) else { break };
-                let times = Times { intended_ns, actual_ns };
-                if pace.is_client_driven() {
+                let Some(intended_ns) = pace.take_due(under_way, due_ns) else { break };
+                let is_elsewhere = self.ahead_ns > 0;
+                let times = Times { intended_ns, actual_ns: if is_elsewhere { intended_ns } else { actual_ns } };
+                if pace.is_client_driven() && !is_elsewhere {
                     self.deliveries.recorder.published(times);
                 }
                 self.publish(index, times, clients);
@@ -225,12 +271,15 @@ impl Feed {
         let sequence = u64::from(topic) << TOPIC_SHIFT | number;
         payload::write_stamp(payload, Stamp { run: self.run, sequence, time_ns: times.intended_ns });
         self.deliveries.publish(topic, payload, times);
+        if self.ahead_ns > 0 {
+            return;
+        }
         clients.publish(publisher, (topic, number), payload, times.actual_ns);
     }
 
     /// Time until the next publication is due, at most `patience`.
     fn next_due_in(&self, patience: Duration) -> Duration {
-        let (under_way, now_ns) = (self.deliveries.under_way(), self.deliveries.recorder.now_ns());
+        let (under_way, now_ns) = (self.deliveries.under_way(), self.due_ns());
         let due = self.streams.iter().filter_map(|Stream { pace, is_watched, .. }| {
             pace.next_due_in(if *is_watched { 0 } else { under_way }, now_ns)
         });
@@ -274,14 +323,28 @@ pub(crate) fn publish_one(scenario: &mut impl Feeding, clients: &mut Clients) {
 
 /// Publishes on schedule for `duration`, then waits for all deliveries.
 pub(crate) fn run_for(scenario: &mut impl Feeding, duration: Duration, clients: &mut Clients, run: &mut Run) {
-    let end = Instant::now() + duration;
-    scenario.feed().start();
+    let start_ns = scenario.feed().deliveries.recorder.now_ns();
+    run_from(scenario, start_ns, duration, clients, run);
+}
+
+/// The same from this time of the run on.
+pub(crate) fn run_from(
+    scenario: &mut impl Feeding,
+    start_ns: u64,
+    duration: Duration,
+    clients: &mut Clients,
+    run: &mut Run,
+) {
+    let end_ns = start_ns + duration.as_nanos() as u64;
+    scenario.feed().start(start_ns);
     loop {
         let feed = scenario.feed();
-        let is_publishing = Instant::now() < end && !feed.is_over();
+        let now_ns = feed.deliveries.recorder.now_ns();
+        let may_catch_up = now_ns < end_ns + feed.catches_up.as_nanos() as u64;
+        let is_publishing = !feed.is_over() && (now_ns < end_ns || may_catch_up && feed.is_behind(end_ns));
         if is_publishing {
-            feed.scheduled_until_ns = feed.deliveries.recorder.now_ns();
-            feed.publish_due(clients);
+            feed.scheduled_until_ns = now_ns;
+            feed.publish_due(end_ns, clients);
         } else if feed.is_settled(clients) {
             return;
         }
@@ -350,5 +413,6 @@ pub(crate) fn report(
         findings: vec![Findings { recorded: recorder.recorded, faults }],
         measured,
         figures,
+        agents: Vec::new(),
     })
 }

@@ -75,6 +75,7 @@ pub(crate) fn run(options: &IdleOptions) -> Result<Outcome, Error> {
         findings: vec![Findings { recorded: idle.recorder.recorded, faults: idle.faults }],
         measured,
         figures,
+        agents: Vec::new(),
     })
 }
 

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::check::topics::Topics;
 use crate::cli::CommonOptions;
 use crate::error::Error;
@@ -25,7 +27,7 @@ pub(crate) struct Load {
 }
 
 /// Subscribers of the same topics, and what is published to them.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Group {
     /// Appended to the name of the run's topic; may be empty.
     pub(crate) name: String,
@@ -90,6 +92,24 @@ impl Load {
     /// Whether all publications have a schedule.
     pub(crate) fn is_open_loop(&self) -> bool {
         self.groups.iter().all(|group| group.pace.is_open_loop())
+    }
+
+    /// Checks that this many agents can take a part of this load.
+    ///
+    /// # Errors
+    /// If not, with the remedy.
+    pub(crate) fn check_agents(&self, agents: u32) -> Result<(), Error> {
+        let (needed, subscribers) = ((agents + 1) * self.workers, self.subscribers());
+        if needed > subscribers {
+            return Err(Error::new(format!("{agents} agents need at least {needed} connections, not {subscribers}")));
+        }
+        if self.groups.iter().any(|group| group.publishers > 1) {
+            return Err(Error::new("the order of several publishers is unknown to agents: use one publisher"));
+        }
+        if !self.groups.iter().all(|group| group.pace.is_client_driven()) {
+            return Err(Error::new("agents need a schedule: give --rate, and not --in-flight"));
+        }
+        Ok(())
     }
 
     /// Checks that this many workers, the driver and the addresses can carry this load.

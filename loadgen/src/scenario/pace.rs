@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::scenario::curve::Curve;
 
 /// The load model of a run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Pace {
     /// Closed loop: this many publications in flight.
     InFlight(usize),
@@ -67,7 +69,17 @@ impl Pace {
         matches!(self, Pace::Rate { in_flight: None, .. })
     }
 
-    /// Starts the schedule now, from its beginning.
+    /// Whether the next publication is due before this time, and nothing can hold it up.
+    pub(crate) fn is_due_before(&self, end_ns: u64) -> bool {
+        match self {
+            Pace::Rate { per_second, start_ns, taken, burst, in_flight: None } => {
+                scheduled_ns(per_second, *start_ns, *taken, *burst).is_some_and(|intended_ns| intended_ns < end_ns)
+            }
+            Pace::Rate { .. } | Pace::InFlight(_) => false,
+        }
+    }
+
+    /// Starts the schedule at this time, from its beginning.
     pub(crate) fn start(&mut self, now_ns: u64) {
         if let Pace::Rate { start_ns, taken, .. } = self {
             (*start_ns, *taken) = (now_ns, 0);

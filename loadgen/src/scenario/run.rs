@@ -46,9 +46,17 @@ impl Run {
     /// # Errors
     /// If the kernel refuses to handle signals.
     pub(crate) fn start(common: &CommonOptions, unit: &'static str) -> Result<Run, Error> {
-        interrupt::heed()?;
         let planned: Duration = common.warmup + common.duration;
         let timeline = Arc::new(Timeline::start(planned, common.output.hlog.is_some()));
+        Run::on(timeline, common, unit)
+    }
+
+    /// The same on a clock that has started.
+    ///
+    /// # Errors
+    /// As [`Run::start`].
+    pub(crate) fn on(timeline: Arc<Timeline>, common: &CommonOptions, unit: &'static str) -> Result<Run, Error> {
+        interrupt::heed()?;
         if let Some(address) = common.output.metrics {
             live::serve(address, Arc::clone(&timeline), unit)?;
         }
@@ -75,8 +83,16 @@ impl Run {
     /// # Errors
     /// If the server process does not exist.
     pub(crate) fn start_measuring(&mut self) -> Result<(), Error> {
+        self.start_measuring_at(self.timeline.now_ns())
+    }
+
+    /// The same for a measured part that starts at this time, which is soon.
+    ///
+    /// # Errors
+    /// As [`start_measuring`](Self::start_measuring).
+    pub(crate) fn start_measuring_at(&mut self, at_ns: u64) -> Result<(), Error> {
         self.timeline.mark_start();
-        self.meter = Some(Meter::start(self.timeline.now_ns(), self.server_pid, self.cpu)?);
+        self.meter = Some(Meter::start(at_ns, self.server_pid, self.cpu)?);
         self.heartbeat.reset();
         Ok(())
     }

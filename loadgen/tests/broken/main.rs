@@ -1,5 +1,6 @@
 //! Runs the load generator against servers with one fault each: it must name the fault and count it.
 
+mod agents;
 mod server;
 mod starved;
 
@@ -64,8 +65,9 @@ fn loadgen(name: &str, flags: &[&str]) -> Run {
 /// as late by default, since other programs on the machine may delay this one.
 fn fan_out(name: &str, server: &Server, flags: &[&str]) -> Run {
     let (feed, publish) = (server.url("/feed"), server.url("/publish"));
-    let mut all = vec!["fanout", "--url", &feed, "--publish", &publish, "--connections", "2"];
-    let usual = [["--warmup", "0ms"], ["--duration", "2s"], ["--rate", "1000"], ["--late", "1m"]];
+    let mut all = vec!["fanout", "--url", &feed, "--publish", &publish];
+    let usual =
+        [["--connections", "2"], ["--warmup", "0ms"], ["--duration", "2s"], ["--rate", "1000"], ["--late", "1m"]];
     all.extend(usual.iter().filter(|[flag, _]| !flags.contains(flag)).flatten());
     all.extend(flags);
     loadgen(name, &all)
