@@ -844,5 +844,17 @@ pub const CLUSTER_INTAKE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Time for the other nodes of a cluster to answer a question, in milliseconds.
 pub const CLUSTER_ANSWER_MS: u64 = 1000;
 
+/// Bytes of the clients of one node of a cluster whose joins and leaves other nodes learn of.
+pub const CLUSTER_MEMBERS_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Joins and leaves behind a gap that a node keeps of another one.
+pub const CLUSTER_MEMBERS_EARLY_MAX: usize = 4096;
+
+/// Time after which a node requests the clients of another one again, in milliseconds.
+pub const CLUSTER_MEMBERS_ASK_MS: u64 = 3000;
+
+/// Joins and leaves of other nodes that a node hands to its shards in one turn.
+pub const CLUSTER_MEMBERS_PER_TURN: usize = 256;
+
 /// Questions of a node to all others that are under way.
 pub const CLUSTER_QUESTIONS_MAX: usize = 1024;

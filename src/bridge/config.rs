@@ -224,7 +224,7 @@ fn is_address(server: &str) -> bool {
     ["nats", "tls"].contains(&scheme) && !address.is_empty() && !address.contains(['@', '/', ' '])
 }
 
-/// What is in a file; `None` if it has no name.
+/// The content of a file; `None` if it has no name.
 fn content(path: &Path) -> Result<Option<String>, String> {
     if path.as_os_str().is_empty() {
         return Ok(None);

@@ -14,7 +14,7 @@ mod questions;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -27,10 +27,10 @@ use nats::Nats;
 use questions::{Asker, Questions};
 pub use questions::{NodeAnswer, Question};
 
-use crate::cluster::{ClusterStatus, Config, Node, Output, Reach, Work};
+use crate::cluster::{ClusterStatus, Config, Member, Node, Output, Reach, Work};
 use crate::limits::CLUSTER_INTAKE_BYTES_MAX;
 use crate::server::{Order, OrderRequest, Placement, Publisher, Status, Waiter};
-use crate::topics::PublishError;
+use crate::topics::{ClientInfo, PublishError, TopicName};
 
 /// How often the node looks at the time.
 const TICK: Duration = Duration::from_millis(50);
@@ -57,6 +57,8 @@ impl std::error::Error for BridgeError {}
 enum Request {
     /// From a shard.
     Order(OrderRequest, Waiter),
+    /// From a shard: a client has joined or left.
+    Member(Member),
     /// From the control plane: ask all other nodes.
     Ask(Question, oneshot::Sender<Vec<NodeAnswer>>),
     /// Leave the cluster.
@@ -67,8 +69,10 @@ enum Request {
 #[derive(Clone)]
 struct Intake {
     requests: mpsc::UnboundedSender<Request>,
-    /// Bytes of publications that the bridge has not taken.
+    /// Bytes of publications, joins and leaves that the bridge has not taken.
     bytes: Arc<AtomicUsize>,
+    /// Joins for which there was no room.
+    members_left_out: Arc<AtomicU64>,
     buckets: u16,
 }
 
@@ -88,6 +92,24 @@ impl Order for Intake {
             _ => Ok(()),
         }
     }
+
+    fn on_member(&self, topic: &TopicName, client: &Arc<ClientInfo>, has_joined: bool) {
+        let member = Member { topic: topic.clone(), info: client.clone(), has_joined };
+        let bytes = member_bytes(&member);
+        let held = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        if has_joined && held > CLUSTER_INTAKE_BYTES_MAX {
+            // Its leave is no news then. Each other leave follows from a join that had room.
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+            self.members_left_out.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        // Without a bridge nobody waits for it.
+        let _ = self.requests.send(Request::Member(member));
+    }
+}
+
+fn member_bytes(member: &Member) -> usize {
+    size_of::<Member>() + member.topic.as_str().len() + member.info.bytes()
 }
 
 fn size(request: &OrderRequest) -> usize {
@@ -143,7 +165,9 @@ impl Bridge {
             start_wait_ms: config.start_wait_ms,
             reach: Reach { history_ms, log_age_ms: config.log_max_age_ms, log_bytes: config.log_max_bytes },
         };
-        let (config, taken, shown) = (config.clone(), bytes.clone(), status.clone());
+        let members_left_out = Arc::new(AtomicU64::new(0));
+        let (config, taken, shown, left_out) =
+            (config.clone(), bytes.clone(), status.clone(), members_left_out.clone());
         let buckets = config.buckets;
         let run = move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -162,8 +186,9 @@ impl Bridge {
                 let questions = Questions::new(publisher.clone(), shards);
                 let node = Node::new(node_config, config::random(), 0);
                 let start = Instant::now();
-                let (requests, bytes, status) = (intake, taken, shown);
-                let mut running = Running { broker, node, publisher, requests, bytes, status, questions, start };
+                let (requests, bytes, members_left_out, status) = (intake, taken, left_out, shown);
+                let mut running =
+                    Running { broker, node, publisher, requests, bytes, members_left_out, status, questions, start };
                 running.node.set_payload_max(payload_max);
                 running.run().await;
             });
@@ -171,7 +196,7 @@ impl Bridge {
         let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(run);
         let thread = thread.map_err(|error| cannot("start a thread", &error))?;
         connected.recv().unwrap_or_else(|_| Err(BridgeError("its thread has ended".to_owned())))?;
-        Ok(Bridge { intake: Intake { requests, bytes, buckets }, start, thread, status })
+        Ok(Bridge { intake: Intake { requests, bytes, members_left_out, buckets }, start, thread, status })
     }
 
     /// What gives publications their positions, for the shards.
@@ -226,6 +251,7 @@ struct Running<L> {
     publisher: Publisher,
     requests: mpsc::UnboundedReceiver<Request>,
     bytes: Arc<AtomicUsize>,
+    members_left_out: Arc<AtomicU64>,
     status: ClusterStatus,
     questions: Questions,
     start: Instant,
@@ -262,7 +288,8 @@ impl<L: Log> Running<L> {
     /// Writes the node's state where others read it.
     fn show(&mut self, was_connected: &mut bool) {
         let now_ms = self.now_ms();
-        let figures = self.node.figures(now_ms);
+        let mut figures = self.node.figures(now_ms);
+        figures.counts.members_left_out += self.members_left_out.load(Ordering::Relaxed);
         if figures.is_connected != *was_connected {
             *was_connected = figures.is_connected;
             match figures.is_connected {
@@ -305,6 +332,10 @@ impl<L: Log> Running<L> {
                             self.ask(&Question::Presence(topic), Asker::Shard(waiter), now_ms);
                         }
                     }
+                }
+                Some(Request::Member(member)) => {
+                    self.bytes.fetch_sub(member_bytes(&member), Ordering::Relaxed);
+                    self.node.on_member(&member);
                 }
                 Some(Request::Ask(question, sender)) => {
                     self.ask(&question, Asker::Control(sender), now_ms);
@@ -357,6 +388,9 @@ impl<L: Log> Running<L> {
                 }
                 Output::Answered { ticket, result } => Placement::Answered { waiter: ticket, result },
                 Output::HistoryRemoved { topic, ticket } => Placement::HistoryRemoved { topic, waiter: ticket },
+                Output::Member(Member { topic, info, has_joined }) => {
+                    Placement::Member { topic, client: info, has_joined }
+                }
                 Output::Evicted { topic } => Placement::Evicted(topic),
                 Output::Lineage { bucket, lineage } => Placement::Lineage { bucket, lineage },
                 Output::Unsettled { bucket } => {

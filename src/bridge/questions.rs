@@ -31,7 +31,7 @@ pub enum Question {
     Disconnect(ConnectionsQuery, Disconnection),
 }
 
-/// Who asks.
+/// The asker.
 #[derive(Debug)]
 pub(super) enum Asker {
     /// The control plane.

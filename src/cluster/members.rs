@@ -39,6 +39,11 @@ impl Members {
         self.peers.retain(|_, peer| now_ms < peer.heard_ms + CLUSTER_PEER_GONE_MS);
     }
 
+    /// Whether it is a node that is here.
+    pub(super) fn has(&self, id: u64) -> bool {
+        self.peers.contains_key(&id)
+    }
+
     /// The nodes that follow a bucket.
     pub(super) fn following(&self, bucket: u16) -> impl Iterator<Item = u64> {
         let follows = move |peer: &Peer| {

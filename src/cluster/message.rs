@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::{Message as _, Oneof};
 
+use super::record::Info;
 use super::status::PeerStatus;
 
 /// A message of a node.
@@ -12,7 +13,7 @@ pub(super) struct Message {
     #[prost(fixed64, tag = "1")]
     pub from: u64,
     /// What it says.
-    #[prost(oneof = "body::Body", tags = "2, 3, 4, 5, 6")]
+    #[prost(oneof = "body::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: Option<body::Body>,
 }
 
@@ -38,6 +39,15 @@ pub(super) mod body {
         /// The answer.
         #[prost(message, tag = "6")]
         Reply(Reply),
+        /// To all: clients of the sender have joined or left.
+        #[prost(message, tag = "7")]
+        MemberChanges(MemberChanges),
+        /// To a node: send all your clients.
+        #[prost(message, tag = "8")]
+        MembersRequest(MembersRequest),
+        /// Some of them.
+        #[prost(message, tag = "9")]
+        MembersPart(MembersPart),
     }
 }
 
@@ -62,6 +72,9 @@ pub(super) struct Heartbeat {
     /// The node is stopping: this is its last message.
     #[prost(bool, tag = "6")]
     pub is_last: bool,
+    /// The number of its last changes of members.
+    #[prost(uint64, tag = "7")]
+    pub members: u64,
 }
 
 /// Where a node is in the log of a bucket.
@@ -138,6 +151,52 @@ pub struct Reply {
     /// What it is, for the layers above.
     #[prost(bytes = "bytes", tag = "2")]
     pub answer: Bytes,
+}
+
+/// Clients that have joined or left topics.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemberChanges {
+    /// One after that of the node's changes before.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// In order.
+    #[prost(message, repeated, tag = "2")]
+    pub changes: Vec<MemberChange>,
+}
+
+/// A client that has joined or left a topic.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MemberChange {
+    /// The topic.
+    #[prost(string, tag = "1")]
+    pub topic: String,
+    /// Whether it has joined; it has left otherwise.
+    #[prost(bool, tag = "2")]
+    pub has_joined: bool,
+    /// The client.
+    #[prost(message, optional, tag = "3")]
+    pub info: Option<Info>,
+}
+
+/// Asks for all clients of a node.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct MembersRequest {}
+
+/// Some of all clients of a node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MembersPart {
+    /// The number of the last changes before.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    /// The number of the part, from 0.
+    #[prost(uint64, tag = "2")]
+    pub index: u64,
+    /// How many parts there are.
+    #[prost(uint64, tag = "3")]
+    pub total: u64,
+    /// The clients.
+    #[prost(message, repeated, tag = "4")]
+    pub members: Vec<MemberChange>,
 }
 
 impl Message {

@@ -15,6 +15,7 @@
 //! | `base` | older ledgers, from which a node that joins reads the log again and so gets the histories |
 //! | `message` | messages between nodes, outside the log |
 //! | `members` | which other nodes there are |
+//! | `roster` | joins and leaves of the clients of other nodes |
 //! | `node` | all buckets of a node: events in, outputs out |
 //! | `status` | what the rest of the process may know of it |
 //!
@@ -34,6 +35,7 @@ mod model;
 mod node;
 mod reader;
 pub mod record;
+mod roster;
 mod status;
 mod writer;
 
@@ -42,4 +44,5 @@ pub use ledger::Ledger;
 pub use message::{Ask, Reply, announced};
 pub use node::{Config, Event, Node, Output, Work};
 pub use record::Info;
+pub use roster::Member;
 pub use status::{BucketStatus, ClusterStatus, Counts, Figures, PeerStatus};

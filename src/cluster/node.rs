@@ -8,9 +8,10 @@ use prost::Message as _;
 use super::base::Reach;
 use super::bucket::{Bucket, Scene};
 use super::members::{Members, Peer};
-use super::message::{Ask, Heartbeat, Message, Reply, SnapshotPart, SnapshotRequest, body};
+use super::message::{Ask, Heartbeat, MembersRequest, Message, Reply, SnapshotPart, SnapshotRequest, body};
 use super::reader::Mark;
 use super::record::Entry;
+use super::roster::{Member, OtherMembers, OwnMembers};
 use super::status::{BucketStatus, Counts, Figures, PeerStatus};
 use crate::limits::{CLUSTER_HEARTBEAT_MS, CLUSTER_RECORD_SPARE_BYTES, CLUSTER_SNAPSHOT_PART_BYTES};
 use crate::topics::{Draft, Position, PublishError, TopicName, bucket_of, mix};
@@ -174,6 +175,8 @@ pub enum Output<T> {
         /// The bucket.
         bucket: u16,
     },
+    /// A client of another node has joined or left a topic.
+    Member(Member),
     /// Another node asks.
     Asked {
         /// The node.
@@ -215,6 +218,8 @@ pub struct Node<T> {
     /// The number of the newest fetch, by bucket.
     fetches: Vec<u64>,
     members: Members,
+    own_members: OwnMembers,
+    other_members: OtherMembers,
     /// Bytes that an entry may have.
     entry_bytes_max: usize,
     /// By peer and bucket.
@@ -238,6 +243,8 @@ impl<T> Node<T> {
             buckets,
             config,
             members: Members::default(),
+            own_members: OwnMembers::default(),
+            other_members: OtherMembers::default(),
             entry_bytes_max: usize::MAX,
             uploads: HashMap::new(),
             cut_ms: Some(now_ms),
@@ -260,6 +267,8 @@ impl<T> Node<T> {
 
     /// Takes what the node wants done, in order.
     pub fn take_outputs(&mut self) -> Vec<Output<T>> {
+        self.send_member_changes();
+        self.out.extend(self.other_members.take_news().into_iter().map(Output::Member));
         std::mem::take(&mut self.out)
     }
 
@@ -278,6 +287,11 @@ impl<T> Node<T> {
             return self.out.push(Output::Answered { ticket, result });
         }
         self.with_bucket(bucket, now_ms, unix_ms, |bucket, scene| bucket.push(entry, ticket, scene));
+    }
+
+    /// A client of this node has joined or left a topic that announces this.
+    pub fn on_member(&mut self, member: &Member) {
+        self.own_members.on_change(member);
     }
 
     /// Whether the broker can't be reached for so long that publications are rejected.
@@ -322,6 +336,7 @@ impl<T> Node<T> {
     /// Does what is due. Call it at least every 100 ms.
     pub fn on_time(&mut self, now_ms: u64, unix_ms: u64) {
         self.members.on_time(now_ms);
+        self.other_members.retain(|id| self.members.has(id));
         self.uploads.retain(|_, upload| now_ms < upload.asked_ms + UPLOAD_IDLE_MS);
         if self.cut_ms.is_none() && now_ms >= self.heartbeat_ms {
             self.heartbeat_ms = now_ms + CLUSTER_HEARTBEAT_MS;
@@ -351,6 +366,7 @@ impl<T> Node<T> {
             settings: self.config.settings,
             buckets: self.buckets.iter().map(Bucket::announce).collect(),
             is_last,
+            members: self.own_members.number(),
         };
         self.out.push(Output::Broadcast(Message::encode(self.config.node, body::Body::Heartbeat(heartbeat))));
     }
@@ -378,8 +394,18 @@ impl<T> Node<T> {
                         bucket.on_sign(state.applied, now_ms);
                     }
                 }
+                let number = heartbeat.members;
                 self.members.on_heartbeat(from, heartbeat, now_ms, unix_ms);
+                self.other_members.retain(|id| self.members.has(id));
+                let (is_known, is_ready) = (self.members.has(from), self.is_ready());
+                if is_known && self.other_members.on_heartbeat(from, number, is_ready, now_ms) {
+                    let message = Message::encode(self.config.node, body::Body::MembersRequest(MembersRequest {}));
+                    self.out.push(Output::Send { to: from, message });
+                }
             }
+            body::Body::MemberChanges(changes) => self.other_members.on_changes(from, changes),
+            body::Body::MembersRequest(_) => self.send_members(from),
+            body::Body::MembersPart(part) => self.other_members.on_part(from, part),
             body::Body::SnapshotRequest(request) => self.on_snapshot_request(from, request, now_ms),
             body::Body::SnapshotPart(part) => {
                 let bucket = u16::try_from(part.bucket).ok().filter(|bucket| *bucket < self.config.buckets);
@@ -388,6 +414,22 @@ impl<T> Node<T> {
             }
             body::Body::Ask(ask) => self.out.push(Output::Asked { from, ask }),
             body::Body::Reply(reply) => self.out.push(Output::Replied { from, reply }),
+        }
+    }
+
+    fn send_member_changes(&mut self) {
+        for changes in self.own_members.take_changes() {
+            let message = Message::encode(self.config.node, body::Body::MemberChanges(changes));
+            self.out.push(Output::Broadcast(message));
+        }
+    }
+
+    /// Sends all clients of this node, behind the changes that were not sent.
+    fn send_members(&mut self, to: u64) {
+        self.send_member_changes();
+        for part in self.own_members.parts() {
+            let message = Message::encode(self.config.node, body::Body::MembersPart(part));
+            self.out.push(Output::Send { to, message });
         }
     }
 
@@ -484,7 +526,12 @@ impl<T> Node<T> {
             is_ready: self.is_ready(),
             buckets: self.buckets.iter().map(bucket).collect(),
             peers: self.members.iter().map(peer).collect(),
-            counts: self.counts,
+            members: self.other_members.len(),
+            counts: Counts {
+                members_left_out: self.own_members.left_out,
+                members_requested: self.other_members.requested,
+                ..self.counts
+            },
         }
     }
 

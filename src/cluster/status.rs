@@ -63,6 +63,10 @@ pub struct Counts {
     pub connects: u64,
     /// Rejections by the broker: of credentials, or of what the node may not do.
     pub rejections: u64,
+    /// Joins of this node's clients that others do not learn of, for want of room.
+    pub members_left_out: u64,
+    /// How often the clients of another node were requested, since changes were missed.
+    pub members_requested: u64,
 }
 
 /// The state of a node.
@@ -76,6 +80,8 @@ pub struct Figures {
     pub buckets: Vec<BucketStatus>,
     /// All other nodes.
     pub peers: Vec<PeerStatus>,
+    /// Clients of other nodes, in topics that announce joins and leaves.
+    pub members: usize,
     /// Counters.
     pub counts: Counts,
 }

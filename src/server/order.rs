@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::mesh::{Parcel, ReplyTo};
 use super::shard::Shard;
 use crate::ring::Ring;
-use crate::topics::{Answer, ClientInfo, Draft, HomeId, Position, PublishError, Query, TopicName};
+use crate::topics::{Answer, ClientInfo, Draft, HomeId, Position, PublishError, Push, Query, TopicName};
 
 /// Gives publications their positions in the place of home shards. Called on the shards' threads: it must not wait.
 pub trait Order: Send + Sync {
@@ -21,6 +21,9 @@ pub trait Order: Send + Sync {
     /// # Errors
     /// The waiter, and why the request is rejected.
     fn submit(&self, request: OrderRequest, waiter: Waiter) -> Result<(), (Waiter, PublishError)>;
+
+    /// A client has joined or left a topic whose namespace announces this, in this process.
+    fn on_member(&self, topic: &TopicName, client: &Arc<ClientInfo>, has_joined: bool);
 }
 
 /// A request to an [`Order`].
@@ -86,6 +89,15 @@ pub enum Placement {
         /// The clients, in no order, or why they are unknown.
         clients: Result<Vec<Arc<ClientInfo>>, PublishError>,
     },
+    /// A client has joined or left the topic in another process.
+    Member {
+        /// The topic.
+        topic: TopicName,
+        /// The client.
+        client: Arc<ClientInfo>,
+        /// Whether it has joined; it has left otherwise.
+        has_joined: bool,
+    },
     /// The topic is forgotten: its next publication begins another epoch.
     Evicted(TopicName),
     /// The epochs of the bucket's topics without publications are made from this number now.
@@ -132,7 +144,9 @@ impl Placement {
     pub(super) fn target(&self) -> Target<'_> {
         match self {
             Placement::Published { draft, .. } => Target::HomeOf(&draft.topic),
-            Placement::HistoryRemoved { topic, .. } | Placement::Evicted(topic) => Target::HomeOf(topic),
+            Placement::HistoryRemoved { topic, .. } | Placement::Member { topic, .. } | Placement::Evicted(topic) => {
+                Target::HomeOf(topic)
+            }
             Placement::Answered { waiter, .. } | Placement::Present { waiter, .. } => Target::Shard(waiter.home),
             Placement::Lineage { .. }
             | Placement::Unsettled { .. }
@@ -158,6 +172,7 @@ impl Placement {
     pub(super) fn bytes(&self) -> usize {
         let held = match self {
             Placement::Published { draft, .. } => draft.bytes(),
+            Placement::Member { client, .. } => client.bytes(),
             _ => 0,
         };
         size_of::<Placement>() + held
@@ -254,6 +269,7 @@ impl<R: Ring> Shard<'_, R> {
                 (reply, Ok(_)) => unreachable!("only presence has clients: {reply:?}"),
                 (reply, Err(error)) => self.on_outcome(Waiter { reply, ..waiter }, Err(error)),
             },
+            Placement::Member { topic, client, has_joined } => self.on_member_elsewhere(&topic, client, has_joined),
             Placement::Evicted(topic) => self.home.evict(&topic),
             Placement::Lineage { bucket, lineage } => self.home.set_lineage(bucket, lineage),
             Placement::Unsettled { bucket } => {
@@ -265,6 +281,22 @@ impl<R: Ring> Shard<'_, R> {
                 self.rebase(bucket, lineage, &positions);
                 self.on_positions_changed();
             }
+        }
+    }
+
+    /// At the topic's home: tells the order of a client here.
+    pub(super) fn announce_member(&self, topic: &TopicName, client: &Arc<ClientInfo>, has_joined: bool) {
+        if let Some(order) = self.mesh.order() {
+            order.on_member(topic, client, has_joined);
+        }
+    }
+
+    /// At the topic's home: passes a join or a leave of another process on to the subscribers here.
+    fn on_member_elsewhere(&mut self, topic: &TopicName, client: Arc<ClientInfo>, has_joined: bool) {
+        let Some(id) = self.home.find(topic) else { return };
+        if self.home.namespace(id).join_leave {
+            let push = if has_joined { Push::Joined(client) } else { Push::Left(client) };
+            self.push_to_all(id, topic, &push);
         }
     }
 

@@ -248,7 +248,9 @@ impl<R: Ring> Shard<'_, R> {
         };
         let is_news = joining.presence.as_ref().is_some_and(|presence| self.home.add_presence(id, presence));
         let news = joining.presence.as_ref().filter(|_| is_news && self.home.namespace(id).join_leave);
-        let news = news.map(|presence| Push::Joined(presence.info.clone()));
+        let news = news.map(|presence| presence.info.clone());
+        news.iter().for_each(|client| self.announce_member(&topic, client, true));
+        let news = news.map(Push::Joined);
         let joined =
             SubscribeReply { to, joining, answer: Answer::Subscribed { topic: topic.clone(), position, recovery } };
         if to.shard == self.number() {
@@ -402,6 +404,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_leave(&mut self, topic: &TopicName, presence: Presence) {
         let Some(id) = self.home.remove_presence(topic, &presence) else { return };
         if self.home.namespace(id).join_leave {
+            self.announce_member(topic, &presence.info, false);
             self.push_to_all(id, topic, &Push::Left(presence.info));
         }
     }

@@ -815,7 +815,8 @@ impl Home {
         self.history_bytes
     }
 
-    fn find(&self, topic: &TopicName) -> Option<HomeId> {
+    /// The topic, if it is here.
+    pub fn find(&self, topic: &TopicName) -> Option<HomeId> {
         self.ids.get(topic).copied()
     }
 

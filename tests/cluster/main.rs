@@ -10,6 +10,7 @@ mod support;
 #[allow(dead_code, reason = "shared with the tests of TLS, which use all of it")]
 mod authority;
 mod doctor;
+mod members;
 mod nats;
 mod protocols;
 mod secure;
@@ -57,7 +58,8 @@ impl Cluster {
             let path = directory.join(format!("{node}.toml"));
             let text = format!(
                 "[[listener]]\naddress = \"127.0.0.1:0\"\n[namespaces.default]\nhistory_size = 5000\npresence = true\n\
-                 outbox_bytes_max = 16777216\n[centrifuge]\nanonymous = true\n[cluster]\nenabled = true\nnode = \"node-{node}\"\nservers = {}\n\
+                 outbox_bytes_max = 16777216\n[namespaces.rooms]\npresence = true\n\
+                 join_leave = true\nforce_join_leave = true\n[centrifuge]\nanonymous = true\n[cluster]\nenabled = true\nnode = \"node-{node}\"\nservers = {}\n\
                  replicas = {}\nbuckets = 2\nstart_wait_ms = 2000\n",
                 nats.addresses(),
                 servers.min(3)

@@ -43,6 +43,10 @@ pub(crate) struct Stream {
     /// The epoch of each topic, where messages don't name it.
     epochs: HashMap<String, String>,
     events: VecDeque<Event>,
+    /// The client's id, in Centrifugo's protocol.
+    pub(crate) client: String,
+    /// Clients that have joined (`true`) or left, in Centrifugo's protocol.
+    pub(crate) members: Vec<(String, bool)>,
 }
 
 impl Stream {
@@ -56,7 +60,8 @@ impl Stream {
         let socket = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
         socket.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
         let (topics, epochs, events) = (topics.to_vec(), HashMap::new(), VecDeque::new());
-        let mut stream = Stream { protocol, socket, input: Vec::new(), topics, epochs, events };
+        let (input, client, members) = (Vec::new(), String::new(), Vec::new());
+        let mut stream = Stream { protocol, socket, input, topics, epochs, events, client, members };
         let request = request(protocol, topics_and_positions(&stream.topics, positions));
         stream.socket.write_all(request.as_bytes()).ok()?;
         stream.read_head()?;
@@ -189,7 +194,15 @@ impl Stream {
             let topic = self.topics[(id - FIRST_SUBSCRIBE) as usize].clone();
             return self.on_result(topic, &message["subscribe"]);
         }
+        if let Some(client) = message["connect"]["client"].as_str() {
+            self.client = client.to_owned();
+        }
         let push = &message["push"];
+        for (name, has_joined) in [("join", true), ("leave", false)] {
+            if let Some(client) = push[name]["info"]["client"].as_str() {
+                self.members.push((client.to_owned(), has_joined));
+            }
+        }
         if push["pub"].is_object() {
             self.on_publication(&string(&push["channel"]), &push["pub"]);
         }

@@ -1,5 +1,5 @@
 //! Nodes and NATS servers that must show each other who they are: TLS with certificates on both sides, users with the
-//! permissions of the documentation, tokens and nkeys. Whoever is wrong learns the remedy, and no secret is shown.
+//! permissions of the documentation, tokens and nkeys. A wrong one learns the remedy, and no secret is shown.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use ringfeed::gateway::{Feed, Sse};
 use ringfeed::server::{Order, OrderRequest, Placement, Publisher, Server, ServerConfig, Status, Waiter};
 use ringfeed::topics::{
-    Answer, Draft, HistoryQuery, Namespace, Namespaces, Position, PublishError, Query, TopicName, epoch_of,
+    Answer, ClientInfo, Draft, HistoryQuery, Namespace, Namespaces, Position, PublishError, Query, TopicName, epoch_of,
 };
 use serde_json::{Value, json};
 
@@ -32,6 +32,8 @@ impl Order for Kept {
             }
         }
     }
+
+    fn on_member(&self, _: &TopicName, _: &Arc<ClientInfo>, _: bool) {}
 }
 
 /// A server on two shards whose order a test gives.

@@ -12,7 +12,7 @@ use crate::cluster::{BucketStatus, Counts, Figures};
 /// A number of all buckets together: its name, what it is, and where it is found.
 type Row<T> = (&'static str, &'static str, fn(&T) -> u64);
 
-const GAUGES: [Row<Figures>; 7] = [
+const GAUGES: [Row<Figures>; 8] = [
     ("ringfeed_cluster_connected", "Whether the cluster's log can be reached", |node| node.is_connected.into()),
     ("ringfeed_cluster_ready", "Whether the positions of all topics are known", |node| node.is_ready.into()),
     ("ringfeed_cluster_peers", "Other nodes", |node| node.peers.len() as u64),
@@ -23,10 +23,11 @@ const GAUGES: [Row<Figures>; 7] = [
     ("ringfeed_cluster_queue_bytes", "Bytes of publications that wait for a record", |node| {
         sum(node, |bucket| bucket.queue_bytes as u64)
     }),
+    ("ringfeed_cluster_members", "Clients of other nodes whose leaves are announced", |node| node.members as u64),
     ("ringfeed_cluster_topics", "Topics with publications", |node| sum(node, |bucket| bucket.topics as u64)),
 ];
 
-const COUNTERS: [Row<Counts>; 10] = [
+const COUNTERS: [Row<Counts>; 12] = [
     ("ringfeed_cluster_appended_records", "Records appended, also again", |counts| counts.appended),
     ("ringfeed_cluster_append_failures", "Appends without an acknowledgement", |counts| counts.append_failures),
     ("ringfeed_cluster_applied_entries", "Publications that counted", |counts| counts.applied),
@@ -36,6 +37,8 @@ const COUNTERS: [Row<Counts>; 10] = [
     ("ringfeed_cluster_state_transfers", "Positions of a log taken from another node", |counts| counts.transfers),
     ("ringfeed_cluster_lost_logs", "Times that a log was rewritten, or had left the node behind", |counts| counts.lost),
     ("ringfeed_cluster_connects", "Connections to the broker", |counts| counts.connects),
+    ("ringfeed_cluster_members_left_out", "Joins that other nodes do not learn of", |counts| counts.members_left_out),
+    ("ringfeed_cluster_members_requests", "Requests for all clients of a node", |counts| counts.members_requested),
     ("ringfeed_cluster_rejections", "Rejections by the broker: see the log", |counts| counts.rejections),
 ];
 
