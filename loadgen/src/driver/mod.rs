@@ -10,6 +10,7 @@ mod nats;
 mod raw;
 mod script;
 mod sse;
+mod stomp;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -103,6 +104,8 @@ pub(crate) enum DriverName {
     Sse,
     /// Mercure: Server-Sent Events, and a POST with a form
     Mercure,
+    /// STOMP 1.2 over WebSocket, topics below /topic/: Ringfeed's /stomp, RabbitMQ and other brokers with receipts
+    Stomp,
 }
 
 /// The driver for these options; a script has precedence over a name.
@@ -118,6 +121,7 @@ pub(crate) fn choose(name: DriverName, script: Option<&Path>, url: &Target) -> R
         (None, DriverName::Mqtt) => Arc::new(mqtt::Mqtt),
         (None, DriverName::Sse) => Arc::new(sse::Sse),
         (None, DriverName::Mercure) => Arc::new(mercure::Mercure),
+        (None, DriverName::Stomp) => Arc::new(stomp::Stomp),
     };
     match (driver.is_event_stream(), url.is_web_socket()) {
         (true, true) => Err(Error::new(format!("{url}: this driver needs an address that begins with http"))),

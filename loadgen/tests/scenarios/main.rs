@@ -123,6 +123,27 @@ fn the_mqtt_driver_works() {
     gentle_fanout("mqtt", &["--driver", "mqtt", "--url", &url, "--publish", &url]);
 }
 
+/// The server's own frames, published over STOMP and by POST.
+#[test]
+fn the_stomp_driver_works_with_the_real_server() {
+    let config = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("stomp-{}.toml", std::process::id()));
+    std::fs::write(&config, "[namespaces.default]\npublish = \"anyone\"\n").unwrap();
+    let server = plans::Ringfeed::start_with(&["--config", config.to_str().expect("a path is text")]);
+    let url = server.url.replace("/feed/{topic}", "/stomp");
+    gentle_fanout("stomp", &["--driver", "stomp", "--url", &url, "--publish", &url]);
+    gentle_fanout("stomp-post", &["--driver", "stomp", "--url", &url, "--publish", &server.publish, "--size", "500"]);
+    std::fs::remove_file(config).unwrap();
+}
+
+#[test]
+fn a_stomp_broker_that_rejects_publications_is_named() {
+    let server = plans::Ringfeed::start();
+    let url = server.url.replace("/feed/{topic}", "/stomp");
+    let flags = ["fanout", "--driver", "stomp", "--url", &url, "--publish", &url];
+    let run = run("stomp-rejects", &[&flags[..], &GENTLE].concat());
+    assert!(run.code == 1 && run.stdout.contains("publishing: refused: "), "{}{}", run.stdout, run.stderr);
+}
+
 #[test]
 fn event_streams_work() {
     let hub = Hub::start(Speech::EventStream);

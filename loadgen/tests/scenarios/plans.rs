@@ -18,9 +18,13 @@ pub(crate) struct Ringfeed {
 
 impl Ringfeed {
     pub(crate) fn start() -> Ringfeed {
+        Ringfeed::start_with(&[])
+    }
+
+    pub(crate) fn start_with(flags: &[&str]) -> Ringfeed {
         let mut command = Command::new(binary());
         command.args(["serve", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0", "--shards", "1"]);
-        command.args(["--ping-interval-ms", "0"]).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(["--ping-interval-ms", "0"]).args(flags).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = command.spawn().expect("the server can be run");
         let mut stdout = BufReader::new(process.stdout.take().expect("it is piped"));
         let (mut data, mut control, mut line) = (None, None, String::new());
