@@ -317,6 +317,19 @@ pub const COALESCE_BYTES_MAX: usize = 64 * 1024;
 /// that size takes less than a millisecond, once for all subscribers.
 pub const DELTA_BYTES_MAX: usize = 128 * 1024;
 
+/// Bytes of a filter of publications, as a client sends it.
+pub const FILTER_BYTES_MAX: usize = 2048;
+
+/// Conditions and combinations in a filter.
+pub const FILTER_NODES_MAX: usize = 32;
+
+/// Combinations within each other in a filter, with the condition.
+pub const FILTER_DEPTH_MAX: usize = 8;
+
+/// Different filters of the subscribers of a topic on a shard. Each is evaluated once for each publication, which takes
+/// some microseconds at worst, with the longest tags.
+pub const TOPIC_FILTERS_MAX: usize = 128;
+
 /// Bytes of the newest publications that a shard keeps for deltas, of topics whose subscribers receive deltas.
 /// Publications after those beyond that leave whole.
 pub const DELTA_BASES_BYTES_MAX: usize = 64 * 1024 * 1024;

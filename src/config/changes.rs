@@ -56,6 +56,7 @@ const LIVE_IN_NAMESPACES: &[&str] = &[
     "outbox_bytes_max",
     "outbox_age_ms",
     "delta",
+    "tags_filter",
     "keys_max",
     "value_bytes_max",
     "state_bytes_max",

@@ -404,6 +404,11 @@ const NAMESPACE: &[Key] = &[
                 delta = \"fossil\". For publications that change little. Not with keyed.",
     },
     Key {
+        name: "tags_filter",
+        takes: ValueKind::Switch,
+        about: "Let clients of Centrifugo's protocol filter publications by their tags. Not with keyed.",
+    },
+    Key {
         name: "keyed",
         takes: ValueKind::Switch,
         about: "Keep the newest value of each key, which new subscribers receive first: see docs/state.md. Not with\n\

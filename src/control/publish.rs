@@ -131,9 +131,11 @@ pub(super) fn refused(error: PublishError) -> Answer {
         PublishError::TooLarge | PublishError::ValueTooLarge => text(StatusCode::PAYLOAD_TOO_LARGE, error),
         PublishError::NoSuchKey => text(StatusCode::NOT_FOUND, error),
         PublishError::Conflict => text(StatusCode::PRECONDITION_FAILED, error),
-        PublishError::UnknownNamespace | PublishError::SystemTopic | PublishError::NoKey | PublishError::NotKeyed => {
-            text(StatusCode::BAD_REQUEST, error)
-        }
+        PublishError::UnknownNamespace
+        | PublishError::SystemTopic
+        | PublishError::NoKey
+        | PublishError::NotKeyed
+        | PublishError::TooManyFilters => text(StatusCode::BAD_REQUEST, error),
     }
 }
 

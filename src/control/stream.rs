@@ -346,6 +346,7 @@ impl Refusal {
             Refusal::Shard(PublishError::Conflict) => 15,
             Refusal::Shard(PublishError::ValueTooLarge) => 16,
             Refusal::Shard(PublishError::StateFull) => 17,
+            Refusal::Shard(PublishError::TooManyFilters) => 18,
         }
     }
 }

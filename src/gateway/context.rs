@@ -10,7 +10,7 @@ use super::handle::{Handle, Link, Origin};
 use super::sockjs;
 use crate::buf::ConnId;
 use crate::proto::{CloseCode, Framing, Message, MessageKind, PeerDeflater, encode_close, encode_message};
-use crate::topics::{CatchUp, ClientInfo, Draft, LabelledEncoding, Query, TopicName};
+use crate::topics::{CatchUp, ClientInfo, Draft, LabelledEncoding, Query, TagsFilter, TopicName};
 
 /// A request of a handler to its shard, which executes it after the call.
 #[derive(Debug)]
@@ -60,6 +60,9 @@ pub struct Subscribe {
     pub join_leave: bool,
     /// The encoding of this subscription's pushes; `None` is that of the connection.
     pub encoding: Option<LabelledEncoding>,
+    /// The publications that the subscription receives; `None` is all. Requires a `request_id`. Not for connections with
+    /// [`Encoding::PER_CONNECTION`](crate::topics::Encoding::PER_CONNECTION), whose handlers filter by themselves.
+    pub filter: Option<Arc<TagsFilter>>,
     /// With an id, the subscription begins with [`Answer::Subscribed`](crate::topics::Answer::Subscribed), which holds
     /// the topic's position and the missed publications. Without an id it begins at once, and has no result: the shard
     /// ignores a topic of an unknown namespace, and closes the connection with 1013 if it has no room for the topic.
@@ -322,6 +325,7 @@ impl<'a> Context<'a> {
             presence: None,
             join_leave: false,
             encoding: None,
+            filter: None,
             request_id: None,
         };
         self.subscribe_with(subscribe)

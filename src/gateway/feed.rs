@@ -134,7 +134,7 @@ impl Handler for Feed {
 
 /// A subscription of a feed.
 fn subscription(topic: TopicName, catch_up: CatchUp, request_id: Option<u32>) -> Subscribe {
-    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id }
+    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, filter: None, request_id }
 }
 
 /// The distinct topics of a request, and the earlier publications it requests of each.

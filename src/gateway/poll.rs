@@ -74,8 +74,15 @@ impl Handler for Poll {
         };
         conn.set_timer(expires.map_or(wait, |expires| wait.min(expires)));
         let has_since = catch_up != CatchUp::None;
-        let subscribe =
-            Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id: Some(0) };
+        let subscribe = Subscribe {
+            topic,
+            catch_up,
+            presence: None,
+            join_leave: false,
+            encoding: None,
+            filter: None,
+            request_id: Some(0),
+        };
         conn.subscribe_with(subscribe)?;
         let stream = Stream::new("application/json", Waiting { has_since, position: start(catch_up), is_over: false });
         let stream = stream.encoding(Encoding::PER_CONNECTION);

@@ -38,6 +38,9 @@ pub(crate) enum SubscribeCause {
     /// The request makes no sense, or asks for something that is not there.
     #[cfg(feature = "centrifuge")]
     BadRequest,
+    /// The filter is malformed, above a limit, or not allowed.
+    #[cfg(feature = "centrifuge")]
+    Filter,
 }
 
 /// Rejected tokens.
@@ -46,5 +49,5 @@ pub(crate) static TOKENS: Causes<7> =
     Causes::new(["malformed", "no_key", "signature", "audience", "not_yet_valid", "expired", "unsupported"]);
 
 /// Rejected subscriptions.
-pub(crate) static SUBSCRIPTIONS: Causes<5> =
-    Causes::new(["unknown_namespace", "permission_denied", "token_required", "limit", "bad_request"]);
+pub(crate) static SUBSCRIPTIONS: Causes<6> =
+    Causes::new(["unknown_namespace", "permission_denied", "token_required", "limit", "bad_request", "filter"]);

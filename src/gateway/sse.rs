@@ -202,7 +202,7 @@ fn retry_ms(conn: ConnId) -> u64 {
 /// The subscription of the topic with this index.
 fn subscription(topic: TopicName, catch_up: CatchUp, request_id: u32) -> Subscribe {
     let request_id = Some(request_id);
-    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, request_id }
+    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, filter: None, request_id }
 }
 
 /// An event about a topic's position.

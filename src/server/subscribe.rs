@@ -4,6 +4,8 @@
 //! A subscriber that needs the topic's position, or the messages it missed, *joins*: the home answers through the queue
 //! of its publications, so the answer covers everything before it, and pushes carry everything after it.
 
+use std::sync::Arc;
+
 use super::mesh::{Parcel, SubscribeReply, SubscribeRequest, ToConn};
 use super::shard::Shard;
 use super::slot::Subscription;
@@ -14,7 +16,7 @@ use crate::proto::CloseCode;
 use crate::ring::Ring;
 use crate::topics::{
     Answer, Body, CatchUp, Deltas, Encoding, JoinId, LabelledEncoding, NamespaceId, Presence, PublishError, Push,
-    Recovery, TopicId, TopicName, Variant,
+    Recovery, TagsFilter, TopicId, TopicName, Variant,
 };
 
 /// State of a join in progress. It travels to the topic's home and back, so a connection may have any number of joins
@@ -28,6 +30,7 @@ pub(super) struct PendingSubscribe {
     join_leave: bool,
     /// The encoding of the subscription, if it has one of its own.
     encoding: Option<LabelledEncoding>,
+    filter: Option<Arc<TagsFilter>>,
     /// The client's presence, where the namespace keeps it.
     presence: Option<Presence>,
 }
@@ -61,7 +64,7 @@ impl<R: Ring> Shard<'_, R> {
                 if is_new {
                     self.send_interest(&subscribe.topic);
                 }
-                self.go_live(slot, topic, subscribe.join_leave, subscribe.encoding);
+                self.go_live(slot, topic, subscribe.join_leave, subscribe.encoding, None);
             }
             Err(_) => {}
         }
@@ -106,10 +109,20 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     /// Subscribes `slot` to the topic's pushes.
-    fn go_live(&mut self, slot: SlotId, topic: TopicId, join_leave: bool, encoding: Option<LabelledEncoding>) {
+    fn go_live(
+        &mut self,
+        slot: SlotId,
+        topic: TopicId,
+        join_leave: bool,
+        encoding: Option<LabelledEncoding>,
+        filter_label: Option<u8>,
+    ) {
         let namespace = self.config.namespaces.get(self.topics.namespace(topic));
         let mut variant = variant_of(&self.slots[slot], namespace, encoding);
         variant.join_leave = namespace.join_leave && (join_leave || namespace.force_join_leave);
+        if let Some(label) = filter_label {
+            (variant.encoding, variant.label) = (variant.encoding.filtered(), label);
+        }
         if self.find_subscription(slot, topic).is_none() {
             self.topics.subscribe(topic, slot, variant);
             self.slot(slot).subscriptions.push(Subscription { topic, variant });
@@ -157,7 +170,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Sends a subscribe request to the topic's home.
     pub(super) fn submit_subscribe(&mut self, subscribe: Subscribe, to: ToConn) {
-        let Subscribe { topic, catch_up, presence, join_leave, encoding, .. } = subscribe;
+        let Subscribe { topic, catch_up, presence, join_leave, encoding, filter, .. } = subscribe;
         let namespace = match self.accept_topic(&topic) {
             Ok(namespace) => namespace,
             Err(error) => {
@@ -174,7 +187,7 @@ impl<R: Ring> Shard<'_, R> {
         self.metrics.topics.set(self.topics.len() as u64);
         let join = SubscribeRequest {
             topic,
-            joining: PendingSubscribe { topic: id, catch_up, join_leave, encoding, presence },
+            joining: PendingSubscribe { topic: id, catch_up, join_leave, encoding, filter, presence },
             reply: to,
         };
         if home == self.mesh.shard() {
@@ -286,17 +299,24 @@ impl<R: Ring> Shard<'_, R> {
     /// Begins the subscription if the home has accepted it. Returns the answer for the connection's handler.
     fn begin_subscription(&mut self, joined: SubscribeReply) -> (ToConn, Answer) {
         let SubscribeReply { to, joining, mut answer } = joined;
-        let PendingSubscribe { topic, catch_up, join_leave, encoding, presence } = joining;
+        let PendingSubscribe { topic, catch_up, join_leave, encoding, filter, mut presence } = joining;
         let slot = self.find(to.id).filter(|slot| self.slots[*slot].cause.is_none());
         let name = self.topics.name(topic).clone();
         let mut bytes = 0;
         self.end_state_read(to, &name, catch_up);
+        let label = filter.as_ref().map(|filter| self.topics.filter_label(topic, filter));
+        if slot.is_some() && label == Some(None) && matches!(answer, Answer::Subscribed { .. }) {
+            self.metrics.subscriptions_refused.add(1);
+            presence.take().into_iter().for_each(|presence| self.send_leave(&name, presence));
+            answer = Answer::NotSubscribed { topic: name.clone(), error: PublishError::TooManyFilters };
+        }
         match (slot, &mut answer) {
             (Some(slot), Answer::StatePage { page, .. }) => bytes = self.expect_page(slot, page),
             (Some(slot), Answer::Subscribed { recovery, .. }) => {
                 let of_recovery = encoding.map_or(self.slots[slot].encoding, |own| own.encoding);
+                filter.iter().for_each(|filter| recovery.retain(filter));
                 bytes = self.bound_recovery(slot, topic, of_recovery, catch_up, recovery);
-                self.go_live(slot, topic, join_leave, encoding);
+                self.go_live(slot, topic, join_leave, encoding, label.flatten());
                 self.remember_presence(slot, topic, presence);
             }
             (None, Answer::Subscribed { .. }) => {

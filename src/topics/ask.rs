@@ -106,6 +106,8 @@ pub enum PublishError {
     TooManyTopics,
     /// The idempotency keys of the last minutes fill [`IDEMPOTENCY_BYTES_MAX`].
     TooManyKeys,
+    /// The subscribers of the topic have [`TOPIC_FILTERS_MAX`] different filters.
+    TooManyFilters,
     /// The topic's namespace is not configured, but others are.
     UnknownNamespace,
     /// The topic is one of the server's own, `$sys:…`.
@@ -142,6 +144,7 @@ impl fmt::Display for PublishError {
                 "too many publications with idempotency keys within five minutes: \
                  try again later, use shorter keys or none, or run more shards"
             }
+            PublishError::TooManyFilters => "the topic has too many different filters: use one of the others",
             PublishError::UnknownNamespace => {
                 "unknown namespace: add [namespaces.NAME] for the part before the first ':'"
             }

@@ -34,7 +34,8 @@ pub enum Deltas {
     Next,
 }
 
-/// The bits of an [`Encoding`] with deltas, above its number.
+/// The bits of an [`Encoding`] above its number: with deltas, and if the next publication is one. Without deltas, the
+/// second one stands for a filter.
 const DELTAS: u8 = 0x80;
 const NEXT: u8 = 0x40;
 
@@ -82,10 +83,21 @@ impl Encoding {
         }
     }
 
-    /// The same without deltas.
+    /// The same without deltas and filter.
     #[must_use]
     pub fn whole(self) -> Encoding {
         Encoding(self.0 & !(DELTAS | NEXT))
+    }
+
+    /// The encoding of a subscriber with a filter, whose number is the label.
+    #[must_use]
+    pub(crate) fn filtered(self) -> Encoding {
+        Encoding(self.whole().0 | NEXT)
+    }
+
+    /// Whether the label is that of a filter.
+    pub(crate) fn is_filtered(self) -> bool {
+        self.0 & (DELTAS | NEXT) == NEXT
     }
 
     /// Whether the next publication is a delta.
@@ -189,6 +201,12 @@ mod tests {
         assert_eq!(states, [Deltas::None, Deltas::First, Deltas::Next, Deltas::Next, Deltas::First]);
         assert!([first, next].iter().all(|encoding| encoding.whole() == plain && encoding.number() == plain.number()));
         assert_eq!(plain.after_publication(), plain);
+        let filtered = plain.filtered();
+        assert_eq!(
+            (filtered.deltas(), filtered.whole(), filtered.after_publication()),
+            (Deltas::None, plain, filtered)
+        );
+        assert_eq!([plain, first, next, filtered].map(Encoding::is_filtered), [false, false, false, true]);
     }
 
     #[test]

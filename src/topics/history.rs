@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Body, Epoch, Namespace, Position, StateCursor, StatePage};
+use super::{Body, Epoch, Namespace, Position, StateCursor, StatePage, TagsFilter};
 use crate::limits::{HISTORY_ANSWER_MAX, RECOVERY_PUBLICATIONS_MAX};
 
 /// The earlier publications that a new subscriber requests.
@@ -50,6 +50,13 @@ pub enum Recovery {
 }
 
 impl Recovery {
+    /// Keeps the publications that match.
+    pub(crate) fn retain(&mut self, filter: &TagsFilter) {
+        if let Recovery::Recovered(missed) = self {
+            missed.retain(|body| filter.matches(body.tags.as_deref().unwrap_or_default()));
+        }
+    }
+
     /// Limits the recovery to `room` bytes, where `size` returns the bytes of a publication: keeps the newest for
     /// [`CatchUp::Last`], and all or none otherwise. Returns the bytes of the rest.
     pub fn fit(&mut self, catch_up: CatchUp, room: usize, size: impl Fn(&Body) -> usize) -> usize {

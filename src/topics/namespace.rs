@@ -101,6 +101,8 @@ pub struct Namespace {
     pub deflate: bool,
     /// Whether subscribers that request it receive publications as deltas to the ones before. Not for keyed topics.
     pub delta: bool,
+    /// Whether subscribers may filter publications by their tags. Not for keyed topics.
+    pub tags_filter: bool,
     /// Whether its topics are keyed: the server keeps the newest value of each key, which new subscribers receive
     /// first. Each publication has a key then.
     pub keyed: bool,
@@ -142,6 +144,7 @@ impl Default for Namespace {
             coalesce_ms: 0,
             deflate: true,
             delta: false,
+            tags_filter: false,
             keyed: false,
             keys_max: STATE_KEYS_MAX,
             value_bytes_max: STATE_VALUE_BYTES_MAX,
@@ -258,10 +261,10 @@ impl Namespaces {
                      set before: remove keyed, or serve its topics from a server that is not in a cluster"
                 ));
             }
-            if namespace.delta {
+            let for_others = [("delta", namespace.delta), ("tags_filter", namespace.tags_filter)];
+            if let Some((key, _)) = for_others.into_iter().find(|(_, is_set)| *is_set) {
                 return Err(format!(
-                    "[namespaces.{name}] is keyed, but delta = true is for publications of topics that are not: remove one \
-                     of them"
+                    "[namespaces.{name}] is keyed, but {key} = true is for topics that are not: remove one of them"
                 ));
             }
             if namespace.slow_consumer == SlowConsumer::DropOldest {

@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
 use super::carousel::Place;
-use super::{Lane, NamespaceId, Part, Push, Run, TopicId, TopicName, Variant};
+use super::{Lane, NamespaceId, Part, Push, Run, TagsFilter, TopicId, TopicName, Variant};
 use crate::buf::SharedFrame;
 
 /// Returns the frame of a push in a variant, or `None` if subscribers of that variant do not receive the push.
@@ -21,6 +22,8 @@ pub(super) struct Owner<'a> {
     pub(super) topic: TopicId,
     pub(super) name: &'a TopicName,
     pub(super) namespace: NamespaceId,
+    /// Filters of its subscribers, by label.
+    pub(super) filters: &'a [Arc<TagsFilter>],
 }
 
 /// A push and its frames.
@@ -198,13 +201,13 @@ impl Queue {
         first: u64,
         encode: &mut Encode<'_>,
     ) -> Option<Rc<Run>> {
-        let Owner { topic, name, namespace } = owner;
+        let Owner { topic, namespace, .. } = owner;
         let skipped = self.boarded.partition_point(|entry| entry.number < first);
         let entries = self.boarded.range_mut(skipped..).enumerate();
         // Of those that receive deltas, some may not have the publication before the first.
         let mut form = variant;
         let part = |(push, entry): (usize, &mut Entry)| {
-            let frame = entry.frame(name, form, encode);
+            let frame = entry.frame(owner, form, encode);
             if entry.is_publication() {
                 form.encoding = form.encoding.after_publication();
             }
@@ -226,12 +229,26 @@ impl Entry {
         matches!(self.push, Push::Publication(_))
     }
 
-    fn frame(&mut self, name: &TopicName, variant: Variant, encode: &mut Encode<'_>) -> Option<SharedFrame> {
+    fn frame(&mut self, owner: Owner<'_>, variant: Variant, encode: &mut Encode<'_>) -> Option<SharedFrame> {
         if let Some((_, frame)) = self.frames.iter().find(|(other, _)| *other == variant) {
             return frame.clone();
         }
-        let frame = encode(name, &self.push, variant);
+        let frame = match variant.encoding.is_filtered() {
+            true => self.filtered_frame(owner, variant, encode),
+            false => encode(owner.name, &self.push, variant),
+        };
         self.frames.push((variant, frame.clone()));
         frame
+    }
+
+    /// The frame of all subscribers without this filter, if the push matches it.
+    fn filtered_frame(&mut self, owner: Owner<'_>, variant: Variant, encode: &mut Encode<'_>) -> Option<SharedFrame> {
+        let filter = owner.filters.get(usize::from(variant.label)).expect("a filter with subscribers has a label");
+        if let Push::Publication(publication) = &self.push
+            && !filter.matches(publication.body.tags.as_deref().unwrap_or_default())
+        {
+            return None;
+        }
+        self.frame(owner, Variant { encoding: variant.encoding.whole(), label: 0, ..variant }, encode)
     }
 }

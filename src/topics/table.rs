@@ -13,10 +13,13 @@ use smallvec::SmallVec;
 
 use super::carousel::{Carousel, Place};
 use super::queue::{Encode, Owner, Queue};
-use super::{Batch, Body, Deltas, Encoding, NamespaceId, Publication, Push, Subscribers, TopicName, Variant};
+use super::{
+    Batch, Body, Deltas, Encoding, NamespaceId, Publication, Push, Subscribers, TagsFilter, TopicName, Variant,
+};
 use crate::buf::SlotId;
 use crate::limits::{
     COALESCE_BYTES_MAX, DELTA_BASES_BYTES_MAX, DELTA_BYTES_MAX, EXPRESS_SUBSCRIBERS_MAX, SHARD_TOPICS_MAX,
+    TOPIC_FILTERS_MAX,
 };
 
 /// A topic with subscribers on this shard; valid while it has some.
@@ -50,6 +53,8 @@ struct Topic {
     queue: Option<Box<Queue>>,
     /// The newest publication, while subscribers receive deltas to it.
     base: Option<Arc<Body>>,
+    /// Filters by label; those that no subscriber has are replaced by others.
+    filters: Vec<Arc<TagsFilter>>,
 }
 
 /// The topics of one shard.
@@ -133,6 +138,7 @@ impl Topics {
                     pending: 0,
                     queue: None,
                     base: None,
+                    filters: Vec::new(),
                 };
                 (*entry.insert(TopicId(self.topics.insert(topic) as u32)), true)
             }
@@ -157,6 +163,25 @@ impl Topics {
         assert!(was_subscribed, "a subscriber is in the set of its variant");
         topic.subscribers_mut(after).insert(slot.0);
         topic.subscribers.retain(|(_, subscribers)| !subscribers.is_empty());
+    }
+
+    /// The label of a filter among the subscribers of a topic. `None` if [`TOPIC_FILTERS_MAX`] others have subscribers.
+    pub fn filter_label(&mut self, id: TopicId, filter: &Arc<TagsFilter>) -> Option<u8> {
+        let Topic { filters, subscribers, .. } = self.topic_mut(id);
+        let place = filters.iter().position(|other| other == filter).or_else(|| {
+            let is_used = |place: &usize| {
+                let of_filter =
+                    |variant: &Variant| variant.encoding.is_filtered() && usize::from(variant.label) == *place;
+                subscribers.iter().any(|(variant, _)| of_filter(variant))
+            };
+            let free = (0..filters.len()).find(|place| !is_used(place));
+            free.or(Some(filters.len()).filter(|count| *count < TOPIC_FILTERS_MAX))
+        })?;
+        match filters.get_mut(place) {
+            Some(other) => *other = filter.clone(),
+            None => filters.push(filter.clone()),
+        }
+        Some(place as u8)
     }
 
     /// Ends the subscription of `slot` to `variant`. `true` if the topic has no more subscribers: the caller must
@@ -339,7 +364,7 @@ impl Topics {
     fn visit(&mut self, id: TopicId, place: Place, end: Place, batch: &mut Batch, encode: &mut Encode<'_>) {
         let topic = &mut self.topics[id.0 as usize];
         let queue = topic.queue.as_mut().expect("a topic on a carousel has a queue");
-        let owner = Owner { topic: id, name: &topic.name, namespace: topic.namespace };
+        let owner = Owner { topic: id, name: &topic.name, namespace: topic.namespace, filters: &topic.filters };
         queue.place = None;
         queue.expire(place, &mut batch.departed);
         // Subscribers up to here have the same due pushes.

@@ -62,4 +62,5 @@ scenarios! {
     server_side: "serverSide";
     maps: "maps";
     deltas: "deltas";
+    filters: "filters";
 }

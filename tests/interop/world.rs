@@ -58,7 +58,9 @@ fn namespaces() -> Namespaces {
     let locked = Namespace { subscribe: Allowed::Nobody, ..Namespace::default() };
     let map = Namespace { keyed: true, publish: Allowed::Subscribers, ..Namespace::default() };
     let delta = Namespace { delta: true, ..history.clone() };
-    let named = [("history", history), ("room", room), ("locked", locked), ("map", map), ("delta", delta)];
+    let tagged = Namespace { tags_filter: true, ..history.clone() };
+    let named =
+        [("history", history), ("room", room), ("locked", locked), ("map", map), ("delta", delta), ("tagged", tagged)];
     let named = named.into_iter().map(|(name, namespace)| (name.to_owned(), namespace));
     Namespaces::new(Namespace::default(), named.collect())
 }
@@ -138,6 +140,9 @@ impl World {
         match words[..] {
             ["publish", topic, first, count] => self.publish_all(topic, number(first), number(count)),
             ["documents", topic, first, count] => self.publish_documents(topic, number(first), number(count)),
+            ["tagged", topic, first, count] => {
+                (number(first)..number(first) + number(count)).for_each(|n| self.publish_tagged(topic, n));
+            }
             ["cut", topic, first, count] => {
                 self.proxy.cut();
                 self.publish_all(topic, number(first), number(count));
@@ -162,6 +167,13 @@ impl World {
         let padding = "\\u00e4☃\\\"".repeat(100);
         let document = |n| format!("{{\n\"n\": {n}, \"padding\": \"{padding}\", \"end\": {}}}", n % 3);
         (first..first + count).for_each(|n| self.publish(topic, &document(n)));
+    }
+
+    fn publish_tagged(&mut self, topic: &str, n: usize) {
+        let parity = if n.is_multiple_of(2) { "even" } else { "odd" };
+        let tags = [("n".to_owned(), n.to_string()), ("parity".to_owned(), parity.to_owned())];
+        let draft = Draft::new(name(topic), true, format!("{{\"n\":{n}}}").into());
+        self.publish_draft(Draft { tags: Some(tags.into()), ..draft });
     }
 
     fn publish(&mut self, topic: &str, text: &str) {

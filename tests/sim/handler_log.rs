@@ -187,7 +187,15 @@ impl Handler for Room {
             "h" => {
                 let (topic, catch_up, request_id) = (topic(rest), CatchUp::None, Some(HELD));
                 let encoding = encoding(topic.as_str().len());
-                let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, request_id };
+                let subscribe = Subscribe {
+                    topic,
+                    catch_up,
+                    presence: None,
+                    join_leave: false,
+                    encoding,
+                    filter: None,
+                    request_id,
+                };
                 conn.pause_delivery();
                 return conn.subscribe_with(subscribe).expect("few topics");
             }

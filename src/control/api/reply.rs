@@ -222,6 +222,7 @@ impl From<PublishError> for ApiError {
             | PublishError::NoLog
             | PublishError::Unconfirmed => ApiError::Internal,
             PublishError::TooLarge
+            | PublishError::TooManyFilters
             | PublishError::NoKey
             | PublishError::NoSuchKey
             | PublishError::Conflict

@@ -248,9 +248,10 @@ impl From<PublishError> for ClientError {
             PublishError::Busy | PublishError::Stopping | PublishError::NoLog | PublishError::Unconfirmed => {
                 ClientError::Internal
             }
-            PublishError::TooManyTopics | PublishError::TooManyKeys | PublishError::TooLarge => {
-                ClientError::LimitExceeded
-            }
+            PublishError::TooManyTopics
+            | PublishError::TooManyKeys
+            | PublishError::TooManyFilters
+            | PublishError::TooLarge => ClientError::LimitExceeded,
             PublishError::UnknownNamespace => ClientError::UnknownChannel,
             PublishError::SystemTopic => ClientError::PermissionDenied,
             PublishError::NoKey | PublishError::NoSuchKey | PublishError::Conflict => ClientError::BadRequest,

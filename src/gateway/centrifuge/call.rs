@@ -49,8 +49,9 @@ pub(super) enum Failure {
 pub(super) type Outcome = Result<Option<Reply>, Failure>;
 
 /// Counts a rejected subscription.
-fn count_refused(failure: &Failure) {
+fn count_refused(failure: &Failure, request: &SubscribeRequest<'_>) {
     let cause = match failure {
+        Failure::Error(ClientError::BadRequest) if request.filter.is_some() => SubscribeCause::Filter,
         Failure::Error(ClientError::UnknownChannel) => SubscribeCause::UnknownNamespace,
         Failure::Error(ClientError::PermissionDenied | ClientError::TokenExpired) => SubscribeCause::PermissionDenied,
         Failure::Error(ClientError::LimitExceeded) => SubscribeCause::Limit,
@@ -87,7 +88,9 @@ impl Call<'_, '_> {
         match request {
             Request::Pong => unreachable!("a pong is handled above"),
             Request::Connect(_) => unreachable!("a connect command is executed above"),
-            Request::Subscribe(subscribe) => self.subscribe(id, subscribe).inspect_err(count_refused),
+            Request::Subscribe(subscribe) => {
+                self.subscribe(id, subscribe).inspect_err(|failure| count_refused(failure, subscribe))
+            }
             Request::Unsubscribe { channel } => self.unsubscribe(id, channel),
             Request::Publish(publish) => self.publish(id, publish),
             Request::Presence { channel } => self.presence(id, channel, RequestKind::Presence),
@@ -210,15 +213,16 @@ impl Call<'_, '_> {
         if !matches!(request.delta, "" | "fossil") {
             return Err(bad_request("bad request: unknown delta"));
         }
-        if request.has_filter {
-            return Err(ClientError::BadRequest.into());
-        }
         let (topic, namespace) = find_topic(self.config, request.channel)?;
         if namespace.keyed != (request.kind == MAP) {
             return Err(ClientError::NotAvailable.into());
         }
         if namespace.keyed {
             map_read(request)?;
+        }
+        let is_filter_allowed = !namespace.keyed && namespace.tags_filter;
+        if request.filter.as_ref().is_some_and(|filter| filter.is_err() || !is_filter_allowed) {
+            return Err(ClientError::BadRequest.into());
         }
         if self.session.channel(request.channel).is_some() {
             return Err(ClientError::AlreadySubscribed.into());
@@ -283,7 +287,9 @@ impl Call<'_, '_> {
         let is_present = (namespace.presence || namespace.join_leave) && !self.session.is_operator;
         let presence = is_present.then(|| self.session.client_info(topic.as_str()));
         // The server may decline deltas: also to clients that can't say that they take them.
-        let has_deltas = namespace.delta && !request.delta.is_empty() && by == Subscriber::Client;
+        let filter = request.filter.clone().and_then(Result::ok).filter(|_| by == Subscriber::Client);
+        let may_delta = namespace.delta && by == Subscriber::Client && filter.is_none();
+        let has_deltas = may_delta && !request.delta.is_empty();
         let encoding = has_deltas.then(|| LabelledEncoding { encoding: with_deltas(self.session.wire), label: 0 });
         let subscribing = Subscribing {
             topic: topic.clone(),
@@ -298,7 +304,7 @@ impl Call<'_, '_> {
         };
         let request_id = self.session.add_pending(command, RequestKind::Subscribe(subscribing));
         let (channel, request_id, join_leave) = (topic.clone(), Some(request_id), request.join_leave);
-        let subscribe = Subscribe { topic, catch_up, presence, join_leave, encoding, request_id };
+        let subscribe = Subscribe { topic, catch_up, presence, join_leave, encoding, filter, request_id };
         self.conn.subscribe_with(subscribe).map_err(|TooManySubscriptions { .. }| {
             request_id.and_then(|request_id| self.session.take_pending(request_id));
             self.session.remove_channel(channel.as_str());

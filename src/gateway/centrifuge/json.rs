@@ -4,10 +4,13 @@
 //! parser's tape. The server forwards a client's `data` verbatim: the reader finds its text in the original message, so
 //! only its syntax matters.
 
+use std::sync::Arc;
+
 use simd_json::prelude::{TypedScalarValue, ValueAsScalar, ValueIntoString};
 use simd_json::value::tape::Value;
 use simd_json::{Buffers, INPUT_PADDING, Tape, fill_tape_padded};
 
+use super::filter::{BadFilter, read_filter_json};
 use super::normalize::normalize;
 use super::protocol::{
     Command, ConnectRequest, HistoryRequest, Malformed, PublishRequest, Request, StreamPosition, SubscribeRequest,
@@ -15,6 +18,7 @@ use super::protocol::{
 };
 use super::raw::member;
 use super::reply::{ConnectResult, Reply};
+use crate::topics::TagsFilter;
 
 /// Maximum size of a message, in bytes, for which the reader keeps its buffers.
 const KEEP_BYTES: usize = 64 * 1024;
@@ -145,7 +149,8 @@ fn read_request<'a>(name: &str, value: Value<'_, 'a>, line: &'a [u8]) -> Result<
     Ok(match name {
         "connect" => Request::Connect(ConnectRequest { data: data(value, line, name)?, ..read_connect(value)? }),
         "subscribe" => {
-            Request::Subscribe(SubscribeRequest { data: data(value, line, name)?, ..read_subscribe(value)? })
+            let (data, filter) = (data(value, line, name)?, read_filter(value, line)?);
+            Request::Subscribe(SubscribeRequest { data, filter, ..read_subscribe(value)? })
         }
         "unsubscribe" => Request::Unsubscribe { channel: read_channel(value)? },
         "publish" => Request::Publish(read_publish(value, line)?),
@@ -193,7 +198,6 @@ fn read_subscribe<'a>(value: Value<'_, 'a>) -> Result<SubscribeRequest<'a>, Malf
             "offset" => request.offset = integer(value)?,
             "join_leave" => request.join_leave = boolean(value)?,
             "delta" => request.delta = string(value)?,
-            "tf" => request.has_filter = !value.is_null(),
             "flag" => request.flag = integer(value)?,
             "type" => request.kind = integer(value)?,
             "phase" => request.phase = integer(value)?,
@@ -202,6 +206,15 @@ fn read_subscribe<'a>(value: Value<'_, 'a>) -> Result<SubscribeRequest<'a>, Malf
         }
     }
     Ok(request)
+}
+
+/// The filter of a subscribe request.
+fn read_filter(request: Value<'_, '_>, line: &[u8]) -> Result<Option<Result<Arc<TagsFilter>, BadFilter>>, Malformed> {
+    if fields(request)?.all(|(key, value)| key != "tf" || value.is_null()) {
+        return Ok(None);
+    }
+    let filter = member(line, "subscribe", "tf").ok_or(BadFilter).and_then(read_filter_json);
+    Ok(Some(filter.map(Arc::new)))
 }
 
 fn read_publish<'a>(value: Value<'_, 'a>, line: &'a [u8]) -> Result<PublishRequest<'a>, Malformed> {
@@ -354,7 +367,7 @@ mod tests {
             offset: u64::MAX,
             join_leave: true,
             delta: "fossil",
-            has_filter: true,
+            filter: Some(Err(BadFilter)),
             flag: 3,
             kind: 1,
             phase: 2,

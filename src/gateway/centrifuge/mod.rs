@@ -14,8 +14,7 @@
 //!
 //! A [`Backend`] may decide on connections, subscriptions and publications, and answers calls.
 //!
-//! Not supported, beyond streams of publications: maps and shared polls (error 108), deltas and filters of
-//! publications, and messages to an application (close code 3508).
+//! Not supported: shared polls (error 108), and messages to an application (close code 3508).
 
 mod access;
 mod answer;
@@ -26,6 +25,7 @@ mod clients;
 mod config;
 mod emulation;
 mod fetched;
+mod filter;
 mod handler;
 mod json;
 mod map;
@@ -50,6 +50,7 @@ pub use backend::{
 pub use config::{CentrifugeConfig, TokenKeys};
 pub use emulation::{Emulation, Sessions};
 pub use fetched::{FetchOutcome, FetchedKeys};
+pub use filter::BadFilter;
 pub use handler::Centrifuge;
 pub use json::{JsonReader, encode_reply_json};
 pub use protobuf::{encode_reply_protobuf, read_protobuf};

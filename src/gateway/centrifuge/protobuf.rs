@@ -3,10 +3,12 @@
 //! The field numbers are those of Centrifugo's `client.proto`. The decoder skips fields without a meaning here.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
 
+use super::filter::read_filter_protobuf;
 use super::protocol::{
     Command, ConnectRequest, HistoryRequest, Malformed, PublishRequest, Request, StreamPosition, SubscribeRequest,
     Taken,
@@ -224,7 +226,7 @@ impl WireSubscribe {
             offset: self.offset,
             join_leave: self.join_leave,
             delta: &self.delta,
-            has_filter: self.filter.is_some(),
+            filter: self.filter.as_deref().map(|filter| read_filter_protobuf(filter).map(Arc::new)),
             flag: self.flag,
             kind: self.kind,
             phase: self.phase,

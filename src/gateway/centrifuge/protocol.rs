@@ -2,7 +2,11 @@
 //!
 //! A command borrows from its message. This module does not check permissions.
 
+use std::sync::Arc;
+
+use super::filter::BadFilter;
 use crate::proto::CloseCode;
+use crate::topics::TagsFilter;
 
 /// One command of a client.
 #[derive(Clone, Debug, PartialEq)]
@@ -101,8 +105,8 @@ pub struct SubscribeRequest<'a> {
     pub join_leave: bool,
     /// The requested delta compression between publications: empty or `fossil`.
     pub delta: &'a str,
-    /// Whether the client requests a filter of publications.
-    pub has_filter: bool,
+    /// The filter of publications.
+    pub filter: Option<Result<Arc<TagsFilter>, BadFilter>>,
     /// [`REJECT_UNRECOVERED`](Self::REJECT_UNRECOVERED), and bits that have no effect here.
     pub flag: i64,
     /// 0 is a stream of publications, 1 a map; Centrifugo has other kinds.

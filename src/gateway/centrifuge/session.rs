@@ -6,12 +6,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::backend::{BackendAnswer, CallKind};
+use super::filter::BadFilter;
 use super::pace::Pace;
 use super::protocol::SubscribeRequest;
 use super::reply::{ConnectResult, Reply, ServerSubscription, SubscribeResult};
 use crate::buf::ConnId;
 use crate::gateway::Clock;
-use crate::topics::{self, Draft, TopicName};
+use crate::topics::{self, Draft, TagsFilter, TopicName};
 
 /// A client with an open WebSocket.
 #[derive(Debug)]
@@ -207,6 +208,7 @@ pub(super) struct WaitingSubscribe {
     phase: i32,
     cursor: String,
     delta: String,
+    filter: Option<Result<Arc<TagsFilter>, BadFilter>>,
 }
 
 /// A call that the backend has not answered.
@@ -474,6 +476,7 @@ impl WaitingSubscribe {
             phase: request.phase,
             cursor: request.cursor.to_owned(),
             delta: request.delta.to_owned(),
+            filter: request.filter.clone(),
         }
     }
 
@@ -489,6 +492,7 @@ impl WaitingSubscribe {
             phase: self.phase,
             cursor: &self.cursor,
             delta: &self.delta,
+            filter: self.filter.clone(),
             ..SubscribeRequest::default()
         }
     }

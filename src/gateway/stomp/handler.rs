@@ -382,7 +382,8 @@ impl Stomp {
             return Ok(());
         }
         let request_id = Some(session.begin(Pending::Subscribe(receipt)));
-        let subscribe = Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, request_id };
+        let subscribe =
+            Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, filter: None, request_id };
         conn.subscribe_with(subscribe).map_err(|error| failure(Refusal::from(error).text.into_owned()))
     }
 }

@@ -386,6 +386,7 @@ impl Handler for Visitors {
             presence,
             join_leave: true,
             encoding: None,
+            filter: None,
             request_id,
         })
         .unwrap();

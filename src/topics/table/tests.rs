@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::super::testing::publication;
-use super::super::{Encoding, Epoch, Namespaces, Position};
+use super::super::{Encoding, Epoch, Namespaces, Position, TagTest};
 use super::*;
 use crate::buf::SharedFrame;
 
@@ -98,6 +98,57 @@ fn each_variant_is_a_run_for_its_subscribers() {
     assert!(!topics.unsubscribe(id, SlotId(1), RAW));
     stage(&mut topics, "a", b"z");
     assert_eq!(send(&mut topics, 100), sent(&[("Z", 4), ("Z", 5)]));
+}
+
+/// Subscribes with a filter: the tag "t" is `value`.
+fn subscribe_filtered(topics: &mut Topics, slot: u32, value: &str) -> Option<Variant> {
+    let (id, _) = topics.find_or_make(&name("a"), NamespaceId::default());
+    let filter = Arc::new(TagsFilter::Tag("t".into(), TagTest::Equals(value.into())));
+    let label = topics.filter_label(id, &filter)?;
+    let variant = Variant { encoding: Encoding::RAW.filtered(), label, ..RAW };
+    assert!(topics.subscribe(id, SlotId(slot), variant));
+    Some(variant)
+}
+
+fn stage_tagged(topics: &mut Topics, bytes: &[u8], value: &str) {
+    let mut publication = publication("a", Position { epoch: Epoch::new(1), offset: 1 }, bytes);
+    let tags = [("t".to_owned(), value.to_owned())];
+    Arc::get_mut(&mut publication.body).unwrap().tags = Some(tags.into());
+    topics.stage(&name("a"), Push::Publication(publication), 0, |_| 0);
+}
+
+#[test]
+fn subscribers_receive_what_their_filter_matches() {
+    let mut topics = Topics::default();
+    let first = subscribe_filtered(&mut topics, 1, "x").unwrap();
+    assert_eq!(subscribe_filtered(&mut topics, 2, "x"), Some(first), "equal filters share their runs");
+    subscribe_filtered(&mut topics, 3, "y");
+    subscribe(&mut topics, "a", 4, RAW);
+    for (bytes, value) in [("1", "x"), ("2", "y"), ("3", "x"), ("4", "z")] {
+        stage_tagged(&mut topics, bytes.as_bytes(), value);
+    }
+    stage(&mut topics, "a", b"5");
+    assert_eq!(send(&mut topics, 100), sent(&[("13", 1), ("13", 2), ("2", 3), ("12345", 4)]));
+    stage_tagged(&mut topics, b"6", "z");
+    assert_eq!(send(&mut topics, 100), sent(&[("6", 4)]));
+}
+
+#[test]
+fn the_number_of_filters_has_a_limit_and_unused_ones_make_room() {
+    let mut topics = Topics::default();
+    let variants: Vec<Variant> =
+        (0..TOPIC_FILTERS_MAX as u32).map(|n| subscribe_filtered(&mut topics, n, &n.to_string()).unwrap()).collect();
+    assert_eq!(subscribe_filtered(&mut topics, 900, "new"), None);
+    assert_eq!(subscribe_filtered(&mut topics, 901, "7"), Some(variants[7]));
+    let id = topics.find(&name("a")).unwrap();
+    assert!(!topics.unsubscribe(id, SlotId(7), variants[7]));
+    assert_eq!(subscribe_filtered(&mut topics, 902, "new"), None, "another has the filter");
+    assert!(!topics.unsubscribe(id, SlotId(901), variants[7]));
+    assert_eq!(subscribe_filtered(&mut topics, 903, "new"), Some(variants[7]));
+    stage_tagged(&mut topics, b"1", "new");
+    assert_eq!(send(&mut topics, 1000), sent(&[("1", 903)]));
+    stage_tagged(&mut topics, b"2", "7");
+    assert_eq!(send(&mut topics, 1000), sent(&[]));
 }
 
 #[test]

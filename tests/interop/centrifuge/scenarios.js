@@ -4,6 +4,7 @@
 // data and back, `sign(claims)` makes a token, and `cue(line)` asks the other side of the test to do something:
 //   publish TOPIC FIRST COUNT   publish {"n":FIRST} and so on
 //   documents TOPIC FIRST COUNT the same, each with more that stays the same
+//   tagged TOPIC FIRST COUNT    the same with the tags n and parity
 //   cut TOPIC FIRST COUNT       cut the network, publish, let connections through again
 //   storm TOPIC                 publish all the time while the network is cut, until its subscriber is back
 //   last TOPIC                  publish once more, and say so
@@ -358,6 +359,55 @@ const scenarios = {
         await until(100);
         all.forEach(({ seen }) => checkWhole(seen, 100));
         check(subscriptions[0].deltaStats().numDeltaPayloads >= 75, 'no deltas after a recovery');
+        clients.forEach((client) => client.disconnect());
+    },
+
+    // Filters by tags, live and in a recovery, and those that are refused.
+    async filters(env) {
+        const filters = [
+            { key: 'parity', cmp: 'eq', val: 'even' },
+            { op: 'and', nodes: [
+                { key: 'n', cmp: 'gte', val: '50' },
+                { op: 'not', nodes: [{ key: 'parity', cmp: 'in', vals: ['even', 'none'] }] },
+            ] },
+            undefined,
+        ];
+        const clients = filters.map(() => env.make());
+        const subscriptions = filters.map((tagsFilter, index) => clients[index].newSubscription('tagged:a', { tagsFilter }));
+        const all = subscriptions.map((subscription) => collect(env, subscription));
+        for (const [index, subscription] of subscriptions.entries()) {
+            subscription.subscribe();
+            await connected(clients[index]);
+            await subscription.ready();
+        }
+        const expect = async (expected) => {
+            await Promise.all(all.map((one, index) => one.until((seen) => seen.length >= expected[index].length)));
+            all.forEach(({ seen }, index) => {
+                check(seen.map(({ n }) => n).join() === expected[index].join(), 'other publications', index, seen);
+            });
+        };
+        const numbers = Array.from({ length: 100 }, (_, n) => n);
+        env.cue('tagged tagged:a 0 100');
+        const expected = [numbers.filter((n) => n % 2 === 0), numbers.filter((n) => n >= 50 && n % 2 === 1), numbers];
+        await expect(expected);
+        // Publications without tags match none of the filters.
+        const back = subscriptions.map((subscription) => next(subscription, 'subscribed'));
+        env.cue('cut tagged:a 100 10');
+        check((await Promise.all(back)).every(({ recovered }) => recovered), 'not recovered');
+        env.cue('tagged tagged:a 110 2');
+        expected[0].push(110);
+        expected[1].push(111);
+        expected[2].push(...Array.from({ length: 12 }, (_, n) => 100 + n));
+        await expect(expected);
+
+        const refused = async (channel, tagsFilter) => {
+            const subscription = clients[0].newSubscription(channel, { tagsFilter });
+            subscription.subscribe();
+            return (await next(subscription, 'unsubscribed')).code;
+        };
+        check(await refused('history:a', filters[0]) === 107, 'the namespace has no filters');
+        check(await refused('tagged:b', { key: 'n', cmp: 'eq', val: '1'.repeat(2100) }) === 107, 'a long filter');
+        check(await refused('tagged:c', { op: 'and', nodes: Array(40).fill(filters[0]) }) === 107, 'a wide filter');
         clients.forEach((client) => client.disconnect());
     },
 
