@@ -55,6 +55,7 @@ const LIVE_IN_NAMESPACES: &[&str] = &[
     "slow_consumer",
     "outbox_bytes_max",
     "outbox_age_ms",
+    "cache_recovery",
     "delta",
     "tags_filter",
     "keys_max",

@@ -368,6 +368,12 @@ const NAMESPACE: &[Key] = &[
         about: "Who may request the list of subscribers: nobody, subscribers, users or anyone.",
     },
     Key {
+        name: "cache_recovery",
+        takes: ValueKind::Switch,
+        about: "Send the newest publication alone to clients of Centrifugo's protocol that recover, also to those that\n\
+                come for the first time with a position. Needs history_size.",
+    },
+    Key {
         name: "slow_consumer",
         takes: ValueKind::Word(&["close", "drop-oldest", "conflate"]),
         about: "What happens to a subscriber that reads more slowly than others publish: close disconnects it,\n\

@@ -60,8 +60,8 @@ pub struct Subscribe {
     pub join_leave: bool,
     /// The encoding of this subscription's pushes; `None` is that of the connection.
     pub encoding: Option<LabelledEncoding>,
-    /// The publications that the subscription receives; `None` is all. Requires a `request_id`. Not for connections with
-    /// [`Encoding::PER_CONNECTION`](crate::topics::Encoding::PER_CONNECTION), whose handlers filter by themselves.
+    /// The publications that the subscription receives; `None` is all. Requires a `request_id`. Not for connections
+    /// with [`Encoding::PER_CONNECTION`](crate::topics::Encoding::PER_CONNECTION), whose handlers filter by themselves.
     pub filter: Option<Arc<TagsFilter>>,
     /// With an id, the subscription begins with [`Answer::Subscribed`](crate::topics::Answer::Subscribed), which holds
     /// the topic's position and the missed publications. Without an id it begins at once, and has no result: the shard

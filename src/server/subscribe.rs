@@ -357,7 +357,7 @@ impl<R: Ring> Shard<'_, R> {
         entry.conn.outbox.expect_catch_up(bytes);
         let is_lost = matches!(recovery, Recovery::Lost);
         self.metrics.recoveries_cut.add(u64::from(!was_lost && is_lost));
-        if matches!(catch_up, CatchUp::Since { .. }) {
+        if matches!(catch_up, CatchUp::Since { .. } | CatchUp::Newest { .. }) {
             self.metrics.recoveries_lost.add(u64::from(is_lost));
             self.metrics.recovered.add(u64::from(!is_lost));
         }

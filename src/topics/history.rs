@@ -20,6 +20,13 @@ pub enum CatchUp {
     },
     /// This many of the newest.
     Last(usize),
+    /// The newest, unless the subscriber has it: its last position is this one.
+    Newest {
+        /// The epoch of the subscriber's last position.
+        epoch: Option<Epoch>,
+        /// The subscriber's last offset; 0 has none.
+        offset: u64,
+    },
     /// The state of a keyed topic: all of it, or the rest after a page. [`Since`](Self::Since) requests what has
     /// changed of it since then.
     State(Option<StateCursor>),
@@ -30,7 +37,7 @@ impl CatchUp {
     pub fn is_ahead_of(self, top: Position) -> bool {
         match self {
             CatchUp::Since { epoch, offset } => epoch.is_none_or(|epoch| epoch == top.epoch) && offset > top.offset,
-            CatchUp::None | CatchUp::Last(_) | CatchUp::State(_) => false,
+            CatchUp::None | CatchUp::Last(_) | CatchUp::Newest { .. } | CatchUp::State(_) => false,
         }
     }
 }
@@ -182,6 +189,17 @@ impl History {
                 let count = count.min(RECOVERY_PUBLICATIONS_MAX).min(self.fitting(bytes_max));
                 Recovery::Recovered(self.kept.range(self.kept.len() - count..).cloned().collect())
             }
+            CatchUp::Newest { epoch, offset } => {
+                if offset > 0 && epoch == Some(top.epoch) && offset == top.offset {
+                    return Recovery::Recovered(Vec::new());
+                }
+                match self.kept.back() {
+                    Some(newest) if newest.position == top && self.fitting(bytes_max) > 0 => {
+                        Recovery::Recovered(vec![newest.clone()])
+                    }
+                    _ => Recovery::Lost,
+                }
+            }
             CatchUp::Since { epoch, offset } => {
                 if epoch.is_some_and(|epoch| epoch != top.epoch) || offset > top.offset {
                     return Recovery::Lost;
@@ -318,6 +336,27 @@ mod tests {
             matches!(history.recover(since(Some(EPOCH), 9), at(10), 40), Recovery::Lost),
             "one publication skipped the history"
         );
+    }
+
+    #[test]
+    fn the_newest_publication_is_recovered_unless_the_subscriber_has_it() {
+        let aged = Namespace { history_ttl_ms: 2, ..sized(4) };
+        let mut history = history(9, &aged);
+        let newest = |epoch: u64, offset| CatchUp::Newest { epoch: Some(Epoch::new(epoch)), offset };
+        let recover = |history: &History, catch_up, top, bytes_max| match history.recover(catch_up, top, bytes_max) {
+            Recovery::Recovered(publications) => Some(offsets(&publications)),
+            _ => None,
+        };
+        let nothing = CatchUp::Newest { epoch: None, offset: 0 };
+        for catch_up in [nothing, newest(EPOCH, 8), newest(EPOCH, 1), newest(EPOCH + 1, 9), newest(EPOCH, 20)] {
+            assert_eq!(recover(&history, catch_up, at(9), 40), Some(vec![9]), "{catch_up:?}");
+        }
+        assert_eq!(recover(&history, newest(EPOCH, 9), at(9), 40), Some(vec![]));
+        assert_eq!(recover(&history, nothing, at(9), 9), None, "it is larger than the backlog may be");
+        assert_eq!(recover(&history, nothing, at(10), 40), None, "the newest is not in the history");
+        history.expire(&aged, 100);
+        assert_eq!(recover(&history, newest(EPOCH, 8), at(9), 40), None, "it has expired");
+        assert_eq!(recover(&history, newest(EPOCH, 9), at(9), 40), Some(vec![]));
     }
 
     #[test]

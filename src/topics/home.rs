@@ -553,7 +553,7 @@ impl Home {
                 let position = Position { epoch: epoch.unwrap_or(topic.position.epoch), offset };
                 Some(StateCursor { position, began: 0 })
             }
-            CatchUp::None | CatchUp::Last(_) => return None,
+            CatchUp::None | CatchUp::Last(_) | CatchUp::Newest { .. } => return None,
         };
         Some(match topic.kept.as_mut().and_then(|kept| kept.state.as_mut()) {
             Some(state) => state.page(from, topic.position, self.page_keys, now_ms),

@@ -77,6 +77,8 @@ pub struct Namespace {
     pub join_leave: bool,
     /// Whether all subscribers receive joins and leaves, without a request.
     pub force_join_leave: bool,
+    /// Whether Centrifugo's clients that recover receive the newest publication alone, and not all that they missed.
+    pub cache_recovery: bool,
     /// Clients that may subscribe without a token: all but [`Allowed::Subscribers`].
     pub subscribe: Allowed,
     /// Clients that may publish.
@@ -134,6 +136,7 @@ impl Default for Namespace {
             presence: false,
             join_leave: false,
             force_join_leave: false,
+            cache_recovery: false,
             subscribe: Allowed::Anyone,
             publish: Allowed::Nobody,
             history: Allowed::Nobody,

@@ -63,4 +63,5 @@ scenarios! {
     maps: "maps";
     deltas: "deltas";
     filters: "filters";
+    cache: "cache";
 }

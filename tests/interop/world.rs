@@ -59,8 +59,16 @@ fn namespaces() -> Namespaces {
     let map = Namespace { keyed: true, publish: Allowed::Subscribers, ..Namespace::default() };
     let delta = Namespace { delta: true, ..history.clone() };
     let tagged = Namespace { tags_filter: true, ..history.clone() };
-    let named =
-        [("history", history), ("room", room), ("locked", locked), ("map", map), ("delta", delta), ("tagged", tagged)];
+    let cached = Namespace { cache_recovery: true, ..history.clone() };
+    let named = [
+        ("cached", cached),
+        ("history", history),
+        ("room", room),
+        ("locked", locked),
+        ("map", map),
+        ("delta", delta),
+        ("tagged", tagged),
+    ];
     let named = named.into_iter().map(|(name, namespace)| (name.to_owned(), namespace));
     Namespaces::new(Namespace::default(), named.collect())
 }

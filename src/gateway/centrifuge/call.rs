@@ -279,7 +279,10 @@ impl Call<'_, '_> {
             Some((_, catch_up)) => catch_up,
             None if request.recover && namespace.history_size > 0 => {
                 let epoch = (!request.epoch.is_empty()).then(|| Epoch::from_text(request.epoch));
-                CatchUp::Since { epoch, offset: request.offset }
+                match namespace.cache_recovery {
+                    true => CatchUp::Newest { epoch, offset: request.offset },
+                    false => CatchUp::Since { epoch, offset: request.offset },
+                }
             }
             None => CatchUp::None,
         };
@@ -296,7 +299,8 @@ impl Call<'_, '_> {
             by,
             offset: request.offset,
             recovers: request.recover,
-            rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0,
+            // A cache has gaps.
+            rejects_gap: request.flag & SubscribeRequest::REJECT_UNRECOVERED != 0 && !namespace.cache_recovery,
             map: map.map(|(read, _)| read),
             has_deltas,
             data,

@@ -152,7 +152,7 @@ impl Encoder for Strings {
     }
 
     fn publication_bytes_max(&self, body: &Body) -> usize {
-        // What is no JSON is a string in a string.
+        // Other text is a string in a string.
         let twice = if is_json(body.payload()) { 0 } else { Json.publication_bytes_max(body) };
         Json.publication_bytes_max(body) + twice
     }

@@ -373,7 +373,9 @@ const scenarios = {
             undefined,
         ];
         const clients = filters.map(() => env.make());
-        const subscriptions = filters.map((tagsFilter, index) => clients[index].newSubscription('tagged:a', { tagsFilter }));
+        const subscriptions = filters.map((tagsFilter, index) => {
+            return clients[index].newSubscription('tagged:a', { tagsFilter });
+        });
         const all = subscriptions.map((subscription) => collect(env, subscription));
         for (const [index, subscription] of subscriptions.entries()) {
             subscription.subscribe();
@@ -409,6 +411,37 @@ const scenarios = {
         check(await refused('tagged:b', { key: 'n', cmp: 'eq', val: '1'.repeat(2100) }) === 107, 'a long filter');
         check(await refused('tagged:c', { op: 'and', nodes: Array(40).fill(filters[0]) }) === 107, 'a wide filter');
         clients.forEach((client) => client.disconnect());
+    },
+
+    // A topic as a cache: a client that recovers receives the newest publication, unless it has it.
+    async cache(env) {
+        const client = env.make();
+        const other = env.make();
+        const plain = other.newSubscription('cached:a');
+        const watched = collect(env, plain);
+        plain.subscribe();
+        await connected(other);
+        await plain.ready();
+        env.cue('publish cached:a 0 5');
+        await watched.until((all) => all.length >= 5);
+        const subscription = client.newSubscription('cached:a', { since: { offset: 0, epoch: '' } });
+        const { seen, until } = collect(env, subscription);
+        subscription.subscribe();
+        await connected(client);
+        await until((all) => all.length >= 1);
+        const recovered = async (cue) => {
+            const back = next(subscription, 'subscribed');
+            env.cue(cue);
+            return (await back).recovered;
+        };
+        check(await recovered('cut cached:a 5 10'), 'not recovered');
+        await until((all) => all.length >= 2);
+        check(await recovered('cut cached:a 15 0'), 'not recovered');
+        env.cue('publish cached:a 15 1');
+        await until((all) => all.length >= 3);
+        check(seen.map(({ n }) => n).join() === '4,14,15', 'other publications', seen);
+        other.disconnect();
+        client.disconnect();
     },
 
     // Maps: the state in several pages, changes from both sides, recovery, and a restart, after which all is gone.
