@@ -176,6 +176,7 @@
 //! | 4 | [`bridge`] | between shards and a cluster's log in NATS JetStream: a thread |
 //! | 4 | [`control`] | the control plane on tokio-uring: HTTP API, metrics, demo |
 //! | 4 | [`client`] | the WebSocket client on tokio-uring |
+//! | 2 | [`import`] | foreign WebSocket services, pure: their protocol, the types of their messages, documents and code |
 //! | 5 | `testing` | tests of handlers in virtual time |
 //! | 5 | [`config`] | the configuration file |
 //! | 5 | [`cli`] | the command line |
@@ -198,6 +199,8 @@ pub mod conn;
 pub mod control;
 mod counts;
 pub mod gateway;
+#[cfg(feature = "product")]
+pub mod import;
 pub mod limits;
 mod log;
 pub mod proto;

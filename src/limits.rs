@@ -871,3 +871,39 @@ pub const CLUSTER_MEMBERS_PER_TURN: usize = 256;
 
 /// Questions of a node to all others that are under way.
 pub const CLUSTER_QUESTIONS_MAX: usize = 1024;
+
+/// Bytes of one message of a foreign service that `ringfeed test` takes; a larger one ends the connection.
+pub const IMPORT_MESSAGE_BYTES_MAX: u32 = 4 * 1024 * 1024;
+
+/// Messages of a foreign service that `ringfeed test` keeps and infers types from; more are only counted.
+pub const IMPORT_SAMPLES_MAX: usize = 5_000;
+
+/// Bytes of all messages that it keeps.
+pub const IMPORT_SAMPLE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Levels of nesting of a foreign message that get a type; what lies deeper may be anything.
+pub const IMPORT_DEPTH_MAX: usize = 16;
+
+/// Fields of one object of a foreign message; an object with more is a map, whose keys are data.
+pub const IMPORT_FIELDS_MAX: usize = 200;
+
+/// Bytes of a field's name in a foreign message; a longer one is data, so its object is a map.
+pub const IMPORT_KEY_BYTES_MAX: usize = 128;
+
+/// Places in foreign messages that get a type of their own, over all types of messages.
+pub const IMPORT_SHAPES_MAX: usize = 20_000;
+
+/// Types of messages of a foreign service; all others count as one more type.
+pub const IMPORT_TYPES_MAX: usize = 64;
+
+/// Elements of a JSON array that may each have a type of their own.
+pub const IMPORT_TUPLE_MAX: usize = 8;
+
+/// Values of a string that may be an enumeration.
+pub const IMPORT_ENUM_MAX: usize = 8;
+
+/// Strings that must be seen for each value of an enumeration: few strings say nothing about the next one.
+pub const IMPORT_ENUM_SEEN_MIN: u64 = 10;
+
+/// Bytes of an example in a document that `ringfeed test` writes; longer ones are left out.
+pub const IMPORT_EXAMPLE_BYTES_MAX: usize = 4 * 1024;

@@ -16,6 +16,7 @@ mod reload;
 mod serve;
 mod server;
 mod subscribe;
+mod test;
 mod token;
 mod top;
 mod version;
@@ -47,6 +48,7 @@ enum Command {
     Config(config::ConfigArguments),
     Sub(subscribe::SubArguments),
     Pub(publish::PubArguments),
+    Test(Box<test::TestArguments>),
     Doctor(doctor::DoctorArguments),
     Cert(cert::CertArguments),
     Reload(reload::ReloadArguments),
@@ -70,6 +72,7 @@ pub fn run() -> ExitCode {
             Command::Config(arguments) => config::run(arguments),
             Command::Sub(arguments) => subscribe::run(arguments),
             Command::Pub(arguments) => publish::run(arguments),
+            Command::Test(arguments) => test::run(*arguments),
             Command::Doctor(arguments) => doctor::run(arguments),
             Command::Cert(arguments) => cert::run(arguments),
             Command::Reload(arguments) => reload::run(arguments),

@@ -1,6 +1,7 @@
-//! From a URL to a stream of bytes: the name is resolved, a proxy is asked for a tunnel, TLS is set up.
+//! From a URL to a stream of bytes: name resolution, the tunnel of a proxy, TLS.
 
 use std::io;
+use std::net::SocketAddr;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
@@ -45,6 +46,29 @@ pub struct ClientTls {
     pub insecure: bool,
 }
 
+/// A step of a connection that is done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// The host's name, or the proxy's, has this address, and perhaps more.
+    Resolved(SocketAddr),
+    /// TCP, or a Unix socket.
+    Connected,
+    /// The proxy has opened a tunnel.
+    Tunnelled,
+    /// TLS: its version, and the server's own certificate as DER.
+    Secured {
+        /// As in `TLSv1_3`.
+        version: String,
+        /// Empty if the server sent none.
+        certificate: Vec<u8>,
+    },
+    /// The server has accepted the handshake.
+    Upgraded,
+}
+
+/// Receives each step as soon as it is done.
+pub(super) type OnStep<'a> = &'a mut dyn FnMut(Step);
+
 /// A stream to a server, plain or with TLS.
 pub(super) type Stream = Box<dyn Wire>;
 
@@ -53,25 +77,27 @@ pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
-/// Connects to the endpoint.
+/// Connects to the endpoint, step by step.
 ///
 /// # Errors
 /// That the host or the proxy can't be reached, that the proxy rejects it, or that the certificate can't be trusted.
-pub(super) async fn dial(endpoint: &Endpoint, network: &Network) -> Result<Stream, ClientError> {
+pub(super) async fn dial(endpoint: &Endpoint, network: &Network, on_step: OnStep<'_>) -> Result<Stream, ClientError> {
     if let Some(path) = &endpoint.socket {
         let connected = UnixStream::connect(path).await;
         let stream = connected.map_err(|error| ClientError::ConnectUnix { path: path.clone(), error })?;
+        on_step(Step::Connected);
         return Ok(Box::new(stream));
     }
     let stream = match Proxy::choose(&network.proxy, endpoint)? {
-        None => connect_to_any(&endpoint.host, endpoint.port).await?,
+        None => connect_to_any(&endpoint.host, endpoint.port, on_step).await?,
         Some(proxy) => {
-            let mut stream = connect_to_any(&proxy.host, proxy.port).await?;
+            let mut stream = connect_to_any(&proxy.host, proxy.port, on_step).await?;
             proxy.open_tunnel(&mut stream, endpoint).await?;
+            on_step(Step::Tunnelled);
             stream
         }
     };
-    if endpoint.is_secure { secure(stream, endpoint, &network.tls).await } else { Ok(Box::new(stream)) }
+    if endpoint.is_secure { secure(stream, endpoint, &network.tls, on_step).await } else { Ok(Box::new(stream)) }
 }
 
 #[cfg(feature = "client-tls")]
@@ -79,7 +105,7 @@ use super::secure::secure;
 
 /// Without the feature there is no TLS.
 #[cfg(not(feature = "client-tls"))]
-async fn secure(_: TcpStream, _: &Endpoint, _: &ClientTls) -> Result<Stream, ClientError> {
+async fn secure(_: TcpStream, _: &Endpoint, _: &ClientTls, _: OnStep<'_>) -> Result<Stream, ClientError> {
     Err(super::UrlError::Tls.into())
 }
 
@@ -87,14 +113,18 @@ async fn secure(_: TcpStream, _: &Endpoint, _: &ClientTls) -> Result<Stream, Cli
 ///
 /// # Errors
 /// [`ClientError::Resolve`], or [`ClientError::Connect`] for the last address.
-async fn connect_to_any(host: &str, port: u16) -> Result<TcpStream, ClientError> {
+async fn connect_to_any(host: &str, port: u16, on_step: OnStep<'_>) -> Result<TcpStream, ClientError> {
     let unresolved = |error| ClientError::Resolve { host: host.to_owned(), error };
-    let addresses = lookup_host((host, port)).await.map_err(unresolved)?;
+    let mut addresses = lookup_host((host, port)).await.map_err(unresolved)?.peekable();
+    if let Some(first) = addresses.peek() {
+        on_step(Step::Resolved(*first));
+    }
     let mut failure = unresolved(io::Error::from(io::ErrorKind::NotFound));
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 stream.set_nodelay(true)?;
+                on_step(Step::Connected);
                 return Ok(stream);
             }
             Err(error) => failure = ClientError::Connect { address, error },

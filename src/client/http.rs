@@ -102,7 +102,7 @@ async fn in_time<T>(endpoint: &Endpoint, step: impl Future<Output = Result<T, Cl
 }
 
 async fn open(endpoint: &Endpoint, network: &Network) -> Result<SendRequest<Full<Bytes>>, ClientError> {
-    let stream = dial(endpoint, network).await?;
+    let stream = dial(endpoint, network, &mut |_| {}).await?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(ClientError::Http)?;
     // It ends with the sender, which reports its errors.
     tokio::task::spawn_local(connection);

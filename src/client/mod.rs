@@ -50,11 +50,11 @@ use crate::proto::{
     DeflateParams, Deflater, Event, Inflater, Message, MessageKind, Opcode, PeerDeflater, ProtocolError, Role,
     WindowBits, encode_close, encode_frame, encode_message,
 };
-use dial::dial;
+use dial::{OnStep, dial};
 use transport::Transport;
 use url::{Endpoint, Scheme};
 
-pub use dial::{ClientTls, Network, ProxyChoice};
+pub use dial::{ClientTls, Network, ProxyChoice, Step};
 pub use error::{ClientError, UrlError};
 pub use http::HttpClient;
 pub use publish::HttpPublisher;
@@ -143,6 +143,8 @@ pub struct Client {
     /// We have sent a close frame: nothing may follow it.
     close_sent: bool,
     closed: Option<Closed>,
+    /// Pings that the server has sent.
+    pings: u64,
 }
 
 /// Both directions of permessage-deflate.
@@ -198,15 +200,27 @@ impl Client {
     /// server rejected the handshake; what RFC 6455 §4.1 finds wrong with its response; or that all of it took longer
     /// than [`CLIENT_CONNECT_MS`].
     pub async fn connect(url: &str, options: Options) -> Result<Client, ClientError> {
+        Client::connect_by_steps(url, options, &mut |_| {}).await
+    }
+
+    /// The same, and `on_step` receives each [`Step`] as soon as it is done.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_by_steps(
+        url: &str,
+        options: Options,
+        on_step: &mut dyn FnMut(Step),
+    ) -> Result<Client, ClientError> {
         let endpoint = Endpoint::parse(url, Scheme::Ws)?;
         headers::check(&options.headers)?;
-        let connect = Client::connect_to(&endpoint, &options);
+        let connect = Client::connect_to(&endpoint, &options, on_step);
         let connected = timeout(Duration::from_millis(CLIENT_CONNECT_MS), connect).await;
         connected.unwrap_or_else(|_| Err(ClientError::ConnectTimeout { authority: endpoint.authority.clone() }))
     }
 
-    async fn connect_to(endpoint: &Endpoint, options: &Options) -> Result<Client, ClientError> {
-        let mut transport = Transport::new(dial(endpoint, &options.network).await?);
+    async fn connect_to(endpoint: &Endpoint, options: &Options, on_step: OnStep<'_>) -> Result<Client, ClientError> {
+        let mut transport = Transport::new(dial(endpoint, &options.network, on_step).await?);
         let handshake = match options.deflate {
             Some(config) => {
                 let context_takeover = config.context_takeover > 0;
@@ -228,6 +242,7 @@ impl Client {
                 decoded => decoded?,
             };
             if let Some((accepted, head_len)) = decoded {
+                on_step(Step::Upgraded);
                 transport.consume(head_len);
                 let mut decoder = Decoder::new(Role::Client, options.message_bytes_max);
                 let agreed = options.deflate.zip(accepted.deflate);
@@ -241,6 +256,7 @@ impl Client {
                     subprotocol: accepted.subprotocol,
                     close_sent: false,
                     closed: None,
+                    pings: 0,
                 });
             }
             transport.receive().await?;
@@ -250,6 +266,16 @@ impl Client {
     /// The subprotocol that the server chose from those offered.
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
+    }
+
+    /// Whether the server agreed to compress messages.
+    pub fn is_compressed(&self) -> bool {
+        self.compression.is_some()
+    }
+
+    /// The pings that the server has sent so far.
+    pub fn pings(&self) -> u64 {
+        self.pings
     }
 
     /// How the peer closed, once [`next`](Self::next) or [`close`](Self::close) has seen it.
@@ -275,7 +301,10 @@ impl Client {
             self.transport.flush().await?;
             match self.next_received() {
                 Ok(Some(Received::Message(message))) => return Ok(Some(message)),
-                Ok(Some(Received::Ping(payload))) => self.push_pong(&payload),
+                Ok(Some(Received::Ping(payload))) => {
+                    self.pings += 1;
+                    self.push_pong(&payload);
+                }
                 Ok(Some(Received::Pong)) => {}
                 Ok(Some(Received::Close(closed))) => {
                     self.push_close(closed.code, "");

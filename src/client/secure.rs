@@ -15,21 +15,32 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::ClientError;
-use super::dial::{ClientTls, Stream};
+use super::dial::{ClientTls, OnStep, Step, Stream};
 use super::url::Endpoint;
 
 /// Sets TLS up on a connection to the endpoint, and checks the server's certificate.
 ///
 /// # Errors
 /// [`ClientError::Tls`].
-pub(super) async fn secure(stream: TcpStream, endpoint: &Endpoint, tls: &ClientTls) -> Result<Stream, ClientError> {
+pub(super) async fn secure(
+    stream: TcpStream,
+    endpoint: &Endpoint,
+    tls: &ClientTls,
+    on_step: OnStep<'_>,
+) -> Result<Stream, ClientError> {
     let failed = |text: String| ClientError::Tls { text, is_passing: false };
     let config = config(tls).map_err(failed)?;
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| failed(format!("{} can't be the name in a certificate", endpoint.host)))?;
     let connector = TlsConnector::from(Arc::new(config));
     match connector.connect(name, stream).await {
-        Ok(stream) => Ok(Box::new(stream)),
+        Ok(stream) => {
+            let (_, session) = stream.get_ref();
+            let version = session.protocol_version().map(|version| format!("{version:?}")).unwrap_or_default();
+            let certificate = session.peer_certificates().and_then(|chain| chain.first());
+            on_step(Step::Secured { version, certificate: certificate.map(|leaf| leaf.to_vec()).unwrap_or_default() });
+            Ok(Box::new(stream))
+        }
         Err(error) => Err(explained(&error, endpoint)),
     }
 }

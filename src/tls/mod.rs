@@ -39,7 +39,7 @@ pub use model::{
     TlsSettings,
 };
 #[cfg(feature = "tls")]
-pub use report::{ChainLink, KeyType, read_links};
+pub use report::{ChainLink, KeyType, expires_at, read_links};
 #[cfg(feature = "tls")]
 pub use session::Session;
 #[cfg(not(feature = "tls"))]

@@ -24,6 +24,11 @@ pub struct ChainLink {
     pub is_followed_by_issuer: bool,
 }
 
+/// When a certificate, as DER, expires: in seconds of Unix time.
+pub fn expires_at(certificate: &[u8]) -> Option<u64> {
+    der::not_after(certificate)
+}
+
 /// The certificates of a file, in their order: at least one.
 ///
 /// # Errors

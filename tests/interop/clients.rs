@@ -123,6 +123,12 @@ pub(crate) static GREETINGS_DRIVER: LazyLock<Client> = LazyLock::new(|| node("gr
 /// Node.js with the library of `clients/js`.
 pub(crate) static RINGFEED_NODE: LazyLock<Client> = LazyLock::new(|| node("ringfeed_js.js"));
 
+/// Node.js with services for `ringfeed test`, and judges of what it writes.
+pub(crate) static IMPORT_NODE: LazyLock<Client> = LazyLock::new(|| node("import.js"));
+
+/// Python with a service for `ringfeed test`.
+pub(crate) static IMPORT_PYTHON: LazyLock<Client> = LazyLock::new(|| python("import.py"));
+
 /// Node.js running `script`, with what `package-lock.json` names.
 fn node(script: &'static str) -> Client {
     static INSTALLED: Once = Once::new();

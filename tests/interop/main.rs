@@ -1,6 +1,6 @@
 //! The real server and clients that are not ours: Python's `websockets` and `stomp.py`, npm's `ws`, `centrifuge`,
 //! `@stomp/stompjs` and `sockjs-client`, a real browser, and Centrifugo's `cent` for the server API. Also the library
-//! of `clients/js`.
+//! of `clients/js`, and `ringfeed test` against services that are not ours.
 //!
 //! A mistake that the server's codec and our own clients share would cancel out; these share nothing with it.
 //! Each scenario is a function of `client.py` and `client.js`, or a script of its own; here is only who is started
@@ -19,6 +19,7 @@ mod clients;
 mod demo;
 mod emulated;
 mod greetings;
+mod import;
 mod proxy;
 mod ringfeed_js;
 mod secure;

@@ -18,6 +18,7 @@ const MODULES: &[(&str, &[&str])] = &[
     ("ring", &["buf"]),
     ("conn", &["proto", "buf"]),
     ("topics", &["buf"]),
+    ("import", &["proto"]),
     ("cluster", &["topics"]),
     ("gateway", &["counts", "proto", "buf", "conn", "topics"]),
     ("server", &["counts", "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway"]),
@@ -35,7 +36,7 @@ const MODULES: &[(&str, &[&str])] = &[
         "cli",
         &[
             "version", "simd", "proto", "buf", "tls", "ring", "conn", "topics", "gateway", "server", "backend",
-            "relay", "bridge", "control", "client", "config",
+            "relay", "bridge", "control", "client", "config", "import",
         ],
     ),
 ];
