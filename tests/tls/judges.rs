@@ -1,5 +1,6 @@
-//! Judges that others wrote: `gnutls-cli`, and PyPI's `sslyze` with its profile of Mozilla's "intermediate" advice. And
-//! certificates that are replaced a hundred times while clients come and go.
+//! Judges that others wrote: `gnutls-cli`, PyPI's `sslyze` with its profile of Mozilla's "intermediate" advice, Java's
+//! WebSocket client, and by `--ignored` Debian's `testssl.sh`, which takes minutes. And certificates that are replaced a
+//! hundred times while clients come and go.
 
 use std::fs;
 use std::io::Write;
@@ -81,6 +82,48 @@ fn sslyze_finds_nothing_against_mozillas_advice() {
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(said.contains("OK - Compliant"), "{said}");
     assert!(!said.contains("VULNERABLE -"), "{said}");
+}
+
+#[test]
+fn java_receives_a_feed_over_wss() {
+    if Command::new("java").arg("-version").output().is_err() {
+        println!("skipped: there is no Java");
+        return;
+    }
+    let authority = Authority::new("java");
+    authority.make("server");
+    let server = authority.start("", &[]);
+    let mut java = Command::new("java");
+    java.arg(repository("tests/tls/Feed.java")).arg(format!("wss://localhost:{}/feed/java", server.data.port()));
+    java.arg(authority.dir.join("ca.pem")).arg(format!("http://{}/publish/java", server.control));
+    let said = Process::start("java", java).succeed(2 * PATIENCE);
+    assert_eq!(said, "received 40000, closed 1000\n");
+}
+
+#[test]
+#[ignore = "takes some minutes, and needs Debian's testssl.sh"]
+fn testssl_finds_nothing_of_medium_severity() {
+    let authority = Authority::new("testssl");
+    authority.make("server");
+    let server = authority.start("", &[]);
+    let findings = authority.dir.join("findings.csv");
+    let mut command = Command::new("testssl");
+    command.args(["--quiet", "--color", "0", "--severity", "LOW", "--add-ca"]).arg(authority.dir.join("ca.pem"));
+    command.arg("--csvfile").arg(&findings).arg(format!("localhost:{}", server.data.port()));
+    let output = command.output().expect("Debian has it in testssl.sh");
+    let findings = fs::read_to_string(findings).unwrap_or_default();
+    println!("{findings}");
+    // A certificate of a test has nobody who could revoke it. Every suite is strong, so the client's order decides, as
+    // Mozilla advises for this profile.
+    let allowed = ["cert_revocation", "cert_chain_of_trust", "cipher_order"];
+    let is_serious = |line: &&str| {
+        let severities = ["MEDIUM", "HIGH", "CRITICAL", "FATAL"];
+        severities.iter().any(|severity| line.contains(&format!("\"{severity}\"")))
+            && !allowed.iter().any(|id| line.contains(id))
+    };
+    let serious: Vec<&str> = findings.lines().filter(is_serious).collect();
+    assert!(!findings.is_empty(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert!(serious.is_empty(), "{serious:#?}");
 }
 
 #[test]
