@@ -1,6 +1,6 @@
 //! Judges that others wrote: `gnutls-cli`, PyPI's `sslyze` with its profile of Mozilla's "intermediate" advice, Java's
-//! WebSocket client, and by `--ignored` Debian's `testssl.sh`, which takes minutes. And certificates that are replaced a
-//! hundred times while clients come and go.
+//! WebSocket client, and by `--ignored` Debian's `testssl.sh`, which takes minutes. And certificates that are replaced
+//! a hundred times while clients come and go.
 
 use std::fs;
 use std::io::Write;
