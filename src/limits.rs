@@ -869,6 +869,9 @@ pub const CLUSTER_MEMBERS_ASK_MS: u64 = 3000;
 /// Joins and leaves of other nodes that a node hands to its shards in one turn.
 pub const CLUSTER_MEMBERS_PER_TURN: usize = 256;
 
+/// Bytes of a node's figures that other nodes take.
+pub const CLUSTER_FIGURES_BYTES_MAX: usize = 512 * 1024;
+
 /// Questions of a node to all others that are under way.
 pub const CLUSTER_QUESTIONS_MAX: usize = 1024;
 

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 
 pub use config::{ClusterConfig, Storage};
@@ -28,9 +29,9 @@ use questions::{Asker, Questions};
 pub use questions::{NodeAnswer, Question};
 
 use crate::cluster::{ClusterStatus, Config, Member, Node, Output, Reach, Work};
-use crate::limits::CLUSTER_INTAKE_BYTES_MAX;
+use crate::limits::{CLUSTER_FIGURES_BYTES_MAX, CLUSTER_INTAKE_BYTES_MAX};
 use crate::server::{Order, OrderRequest, Placement, Publisher, Status, Waiter};
-use crate::topics::{ClientInfo, PublishError, TopicName};
+use crate::topics::{ClientInfo, Draft, PublishError, TopicName};
 
 /// How often the node looks at the time.
 const TICK: Duration = Duration::from_millis(50);
@@ -59,6 +60,8 @@ enum Request {
     Order(OrderRequest, Waiter),
     /// From a shard: a client has joined or left.
     Member(Member),
+    /// From the control plane: send these figures to all other nodes.
+    Figures(Bytes),
     /// From the control plane: ask all other nodes.
     Ask(Question, oneshot::Sender<Vec<NodeAnswer>>),
     /// Leave the cluster.
@@ -127,20 +130,34 @@ pub struct Bridge {
     start: oneshot::Sender<(Publisher, Status)>,
     thread: JoinHandle<()>,
     status: ClusterStatus,
+    name: Arc<str>,
 }
 
 /// A running bridge.
 pub struct Cluster {
     intake: Intake,
+    publisher: Publisher,
     thread: JoinHandle<()>,
     status: ClusterStatus,
+    name: Arc<str>,
 }
 
 /// The way of the control plane to the other nodes. Clones lead to the same bridge.
 #[derive(Clone)]
 pub struct Peers {
     intake: Intake,
+    publisher: Publisher,
     status: ClusterStatus,
+    name: Arc<str>,
+}
+
+/// The topic with the figures of all nodes.
+const FIGURES_TOPIC: &str = "$sys:nodes";
+
+/// The publication of a node's figures. A slow subscriber gets the last ones of each node.
+fn figures_of(node: &str, text: Bytes) -> Draft {
+    let topic = TopicName::new(FIGURES_TOPIC).expect("the topic's name is valid");
+    Draft { key: Some(node.into()), skip_history: true, ..Draft::new(topic, true, text) }
 }
 
 impl Bridge {
@@ -156,6 +173,7 @@ impl Bridge {
         let (start, started) = oneshot::channel::<(Publisher, Status)>();
         let (ready, connected) = std::sync::mpsc::channel();
         let node = config::random();
+        let name: Arc<str> = config.node_name().into();
         let node_config = Config {
             node,
             name: config.node_name(),
@@ -196,7 +214,7 @@ impl Bridge {
         let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(run);
         let thread = thread.map_err(|error| cannot("start a thread", &error))?;
         connected.recv().unwrap_or_else(|_| Err(BridgeError("its thread has ended".to_owned())))?;
-        Ok(Bridge { intake: Intake { requests, bytes, members_left_out, buckets }, start, thread, status })
+        Ok(Bridge { intake: Intake { requests, bytes, members_left_out, buckets }, start, thread, status, name })
     }
 
     /// What gives publications their positions, for the shards.
@@ -206,17 +224,18 @@ impl Bridge {
 
     /// Joins the cluster. The shards have their positions when [`ClusterStatus`] says that the node is ready.
     pub fn run(self, publisher: Publisher, shards: Status) -> Cluster {
-        let Bridge { intake, start, thread, status } = self;
+        let Bridge { intake, start, thread, status, name } = self;
         // If its thread has ended, all publications are rejected.
-        let _ = start.send((publisher, shards));
-        Cluster { intake, thread, status }
+        let _ = start.send((publisher.clone(), shards));
+        Cluster { intake, publisher, thread, status, name }
     }
 }
 
 impl Cluster {
     /// The way to the other nodes.
     pub fn peers(&self) -> Peers {
-        Peers { intake: self.intake.clone(), status: self.status.clone() }
+        let (intake, publisher) = (self.intake.clone(), self.publisher.clone());
+        Peers { intake, publisher, status: self.status.clone(), name: self.name.clone() }
     }
 
     /// Leaves the cluster: the others need not wait.
@@ -230,6 +249,19 @@ impl Peers {
     /// The state of this node.
     pub fn status(&self) -> &ClusterStatus {
         &self.status
+    }
+
+    /// The name of this node.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Publishes the figures of this node, as text, to the operators at all nodes. `node` tells its runs apart.
+    pub fn share_figures(&self, node: &str, text: Bytes) {
+        let _ = self.publisher.publish(figures_of(node, text.clone()));
+        if text.len() <= CLUSTER_FIGURES_BYTES_MAX {
+            let _ = self.intake.requests.send(Request::Figures(text));
+        }
     }
 
     /// Asks all other nodes. The answers follow, some of them late or never: then the name of the node is all there is.
@@ -337,6 +369,7 @@ impl<L: Log> Running<L> {
                     self.bytes.fetch_sub(member_bytes(&member), Ordering::Relaxed);
                     self.node.on_member(&member);
                 }
+                Some(Request::Figures(text)) => self.node.share_figures(text),
                 Some(Request::Ask(question, sender)) => {
                     self.ask(&question, Asker::Control(sender), now_ms);
                 }
@@ -373,6 +406,11 @@ impl<L: Log> Running<L> {
                 }
                 Output::Send { to, message } => {
                     self.broker.send(to, message);
+                    continue;
+                }
+                Output::Figures { from, text } => {
+                    // A subscriber that misses them gets the next ones.
+                    let _ = self.publisher.publish(figures_of(&format!("{from:016x}"), text));
                     continue;
                 }
                 Output::Asked { from, ask } => {

@@ -13,7 +13,7 @@ pub(super) struct Message {
     #[prost(fixed64, tag = "1")]
     pub from: u64,
     /// What it says.
-    #[prost(oneof = "body::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "body::Body", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub body: Option<body::Body>,
 }
 
@@ -48,6 +48,9 @@ pub(super) mod body {
         /// Some of them.
         #[prost(message, tag = "9")]
         MembersPart(MembersPart),
+        /// To all: the figures of the sender, as JSON.
+        #[prost(bytes = "bytes", tag = "10")]
+        Figures(Bytes),
     }
 }
 

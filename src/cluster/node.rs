@@ -13,7 +13,9 @@ use super::reader::Mark;
 use super::record::Entry;
 use super::roster::{Member, OtherMembers, OwnMembers};
 use super::status::{BucketStatus, Counts, Figures, PeerStatus};
-use crate::limits::{CLUSTER_HEARTBEAT_MS, CLUSTER_RECORD_SPARE_BYTES, CLUSTER_SNAPSHOT_PART_BYTES};
+use crate::limits::{
+    CLUSTER_FIGURES_BYTES_MAX, CLUSTER_HEARTBEAT_MS, CLUSTER_RECORD_SPARE_BYTES, CLUSTER_SNAPSHOT_PART_BYTES,
+};
 use crate::topics::{Draft, Position, PublishError, TopicName, bucket_of, mix};
 
 /// Ledgers that a node sends to peers at the same time.
@@ -177,6 +179,13 @@ pub enum Output<T> {
     },
     /// A client of another node has joined or left a topic.
     Member(Member),
+    /// The figures of another node, as text.
+    Figures {
+        /// The node.
+        from: u64,
+        /// The figures.
+        text: Bytes,
+    },
     /// Another node asks.
     Asked {
         /// The node.
@@ -371,6 +380,11 @@ impl<T> Node<T> {
         self.out.push(Output::Broadcast(Message::encode(self.config.node, body::Body::Heartbeat(heartbeat))));
     }
 
+    /// Sends this node's figures to all others. They may be lost.
+    pub fn share_figures(&mut self, text: Bytes) {
+        self.out.push(Output::Broadcast(Message::encode(self.config.node, body::Body::Figures(text))));
+    }
+
     /// Asks all other nodes.
     pub fn ask(&mut self, ask: Ask) {
         self.out.push(Output::Broadcast(Message::encode(self.config.node, body::Body::Ask(ask))));
@@ -411,6 +425,13 @@ impl<T> Node<T> {
                 let bucket = u16::try_from(part.bucket).ok().filter(|bucket| *bucket < self.config.buckets);
                 let Some(bucket) = bucket else { return };
                 self.with_bucket(bucket, now_ms, unix_ms, |bucket, scene| bucket.on_snapshot_part(from, part, scene));
+            }
+            body::Body::Figures(text) => {
+                let is_good = text.len() <= CLUSTER_FIGURES_BYTES_MAX && simdutf8::basic::from_utf8(&text).is_ok();
+                self.counts.figures_rejected += u64::from(!is_good);
+                if is_good && self.members.has(from) {
+                    self.out.push(Output::Figures { from, text });
+                }
             }
             body::Body::Ask(ask) => self.out.push(Output::Asked { from, ask }),
             body::Body::Reply(reply) => self.out.push(Output::Replied { from, reply }),

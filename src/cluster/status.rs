@@ -65,6 +65,8 @@ pub struct Counts {
     pub rejections: u64,
     /// Joins of this node's clients that others do not learn of, for want of room.
     pub members_left_out: u64,
+    /// Figures of other nodes that were not taken: too large, or not text.
+    pub figures_rejected: u64,
     /// How often the clients of another node were requested, since changes were missed.
     pub members_requested: u64,
 }

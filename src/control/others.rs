@@ -52,6 +52,18 @@ impl Others {
         }
     }
 
+    /// The configured name of this node, if there is a cluster.
+    pub(super) fn name(&self) -> Option<&str> {
+        self.peers.as_ref().map(Peers::name)
+    }
+
+    /// Publishes the figures of this node to the operators at all nodes.
+    pub(super) fn share_figures(&self, node: &str, text: &[u8]) {
+        if let Some(peers) = &self.peers {
+            peers.share_figures(node, text.to_vec().into());
+        }
+    }
+
     /// The answers of all other nodes.
     async fn ask(&self, question: Question) -> Result<Vec<NodeAnswer>, PublishError> {
         let Some(peers) = &self.peers else { return Ok(Vec::new()) };
@@ -100,6 +112,12 @@ impl Others {
     pub(super) fn unready(&self) -> Option<&'static str> {
         None
     }
+
+    pub(super) fn name(&self) -> Option<&str> {
+        None
+    }
+
+    pub(super) fn share_figures(&self, _: &str, _: &[u8]) {}
 
     async fn order(&self, _: UserCommand) -> Result<(), PublishError> {
         Ok(())

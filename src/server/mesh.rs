@@ -357,6 +357,12 @@ impl<A> Mesh<A> {
         self.order.as_ref()
     }
 
+    /// The giver of positions to the publications of a topic, if its home gives none. The server's own topics are those
+    /// of this process.
+    pub(super) fn order_of(&self, topic: &TopicName) -> Option<&Arc<dyn Order>> {
+        self.order.as_ref().filter(|_| !topic.is_system())
+    }
+
     /// This shard, for handles.
     pub(super) fn origin(&self) -> Origin {
         Origin { courier: self.ports.clone(), shard: self.shard as u16 }

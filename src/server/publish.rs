@@ -89,7 +89,7 @@ impl<R: Ring> Shard<'_, R> {
     /// At the topic's home: gives a publication its place and passes it on.
     pub(super) fn sequence(&mut self, publish: Publish) {
         let Publish { mut draft, reply, requested_us } = publish;
-        if self.mesh.order().is_some() {
+        if self.mesh.order_of(&draft.topic).is_some() {
             return self.submit_publication(draft, reply, requested_us);
         }
         let outcome = match self.place(&mut draft) {
@@ -207,7 +207,7 @@ impl<R: Ring> Shard<'_, R> {
         if !self.home.is_settled(&topic) {
             return self.refuse_query(reply, PublishError::NoLog);
         }
-        if self.mesh.order().is_some() && matches!(query, Query::RemoveHistory | Query::Presence) {
+        if self.mesh.order_of(&topic).is_some() && matches!(query, Query::RemoveHistory | Query::Presence) {
             return self.submit_query(topic, query, reply);
         }
         let now_ms = self.unix_ms();

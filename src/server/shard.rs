@@ -154,7 +154,7 @@ impl<'m, R: Ring> Shard<'m, R> {
         let rate = parts.config.handshakes_per_second.div_ceil(all_metrics.len() as u64);
         let namespaces = parts.config.namespaces.clone();
         let home = match parts.mesh.order() {
-            Some(order) => Home::following(order.buckets(), namespaces),
+            Some(order) => Home::following(order.buckets(), parts.epoch_seed, namespaces),
             None => Home::new(parts.epoch_seed, namespaces),
         };
         let catch_up = parts.config.catch_up;

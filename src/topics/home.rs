@@ -110,18 +110,13 @@ impl Retained {
     }
 }
 
-/// Where the epochs of topics come from.
+/// Where the epochs of topics come from to which this home assigns offsets.
 #[derive(Debug)]
-enum Epochs {
-    /// This home assigns offsets.
-    Own {
-        /// Random bits of this process.
-        seed: u64,
-        /// How often topics with publications were forgotten, by a hash of their names.
-        forgotten: Box<[u32]>,
-    },
-    /// A log assigns them, in this many buckets.
-    Log(Box<[LogBucket]>),
+struct OwnEpochs {
+    /// Random bits of this process.
+    seed: u64,
+    /// How often topics with publications were forgotten, by a hash of their names.
+    forgotten: Box<[u32]>,
 }
 
 /// What a home knows of a bucket of the log.
@@ -145,7 +140,9 @@ pub struct Home {
     occupied: usize,
     /// Topics that may have become unused.
     unused: Vec<HomeId>,
-    epochs: Epochs,
+    own_epochs: OwnEpochs,
+    /// A log assigns the offsets of all topics but the server's own, in these buckets; none without a log.
+    log: Box<[LogBucket]>,
     history_bytes: usize,
     /// Of all keyed topics.
     state_bytes: usize,
@@ -163,17 +160,12 @@ pub struct Home {
 impl Home {
     /// A home without topics. Epochs are derived from `epoch_seed`, which should be random.
     pub fn new(epoch_seed: u64, namespaces: Arc<Namespaces>) -> Home {
-        let epochs = Epochs::Own { seed: epoch_seed, forgotten: vec![0; EPOCH_NUMBERS].into() };
-        Home::with_epochs(epochs, namespaces)
+        Home::following(0, epoch_seed, namespaces)
     }
 
     /// A home whose topics get their offsets from a log of so many buckets. All positions are unknown until
     /// [`rebase`](Self::rebase) and [`settle`](Self::settle).
-    pub fn following(buckets: u16, namespaces: Arc<Namespaces>) -> Home {
-        Home::with_epochs(Epochs::Log(vec![LogBucket::default(); buckets.into()].into()), namespaces)
-    }
-
-    fn with_epochs(epochs: Epochs, namespaces: Arc<Namespaces>) -> Home {
+    pub fn following(buckets: u16, epoch_seed: u64, namespaces: Arc<Namespaces>) -> Home {
         Home {
             namespaces,
             ids: HashMap::new(),
@@ -181,7 +173,8 @@ impl Home {
             published: 0,
             occupied: 0,
             unused: Vec::new(),
-            epochs,
+            own_epochs: OwnEpochs { seed: epoch_seed, forgotten: vec![0; EPOCH_NUMBERS].into() },
+            log: vec![LogBucket::default(); buckets.into()].into(),
             history_bytes: 0,
             state_bytes: 0,
             state_keys: 0,
@@ -251,17 +244,20 @@ impl Home {
 
     /// Whether the position of a topic is known. Always, unless a log assigns it.
     pub fn is_settled(&self, topic: &TopicName) -> bool {
-        match &self.epochs {
-            Epochs::Own { .. } => true,
-            Epochs::Log(buckets) => buckets[usize::from(bucket_of(topic, buckets.len() as u16))].is_settled,
-        }
+        self.log_bucket(topic).is_none_or(|bucket| bucket.is_settled)
+    }
+
+    /// The bucket of the log that assigns a topic's offsets; `None` if this home does.
+    fn log_bucket(&self, topic: &TopicName) -> Option<&LogBucket> {
+        let buckets = self.log.len() as u16;
+        (buckets > 0 && !topic.is_system()).then(|| &self.log[usize::from(bucket_of(topic, buckets))])
     }
 
     /// Whether a subscriber knows more of a topic than this home has read of the log.
     pub fn is_ahead(&self, topic: &TopicName, catch_up: CatchUp) -> bool {
         let unpublished = || Position { epoch: self.epoch(topic), offset: 0 };
         let top = self.find(topic).map_or_else(unpublished, |id| self.topics[id.0 as usize].position);
-        matches!(self.epochs, Epochs::Log(_)) && catch_up.is_ahead_of(top)
+        self.log_bucket(topic).is_some() && catch_up.is_ahead_of(top)
     }
 
     /// Takes over the position of the next publication of `topic` from the log. [`record`](Self::record) it then.
@@ -278,8 +274,8 @@ impl Home {
 
     /// Takes over from the log from what the epochs of topics without publications are made.
     pub fn set_lineage(&mut self, bucket: u16, lineage: u64) {
-        if let Epochs::Log(buckets) = &mut self.epochs {
-            buckets[usize::from(bucket)].lineage = Some(lineage);
+        if let Some(bucket) = self.log.get_mut(usize::from(bucket)) {
+            bucket.lineage = Some(lineage);
         }
     }
 
@@ -294,8 +290,8 @@ impl Home {
     }
 
     fn set_settled(&mut self, bucket: u16, is_settled: bool) {
-        if let Epochs::Log(buckets) = &mut self.epochs {
-            buckets[usize::from(bucket)].is_settled = is_settled;
+        if let Some(bucket) = self.log.get_mut(usize::from(bucket)) {
+            bucket.is_settled = is_settled;
         }
     }
 
@@ -307,12 +303,12 @@ impl Home {
         lineage: u64,
         positions: impl Iterator<Item = &'a (TopicName, Position)>,
     ) -> Vec<HomeId> {
-        let Epochs::Log(log) = &mut self.epochs else { return Vec::new() };
-        log[usize::from(bucket)].lineage = Some(lineage);
-        let buckets = log.len() as u16;
+        self.set_lineage(bucket, lineage);
+        let buckets = self.log.len() as u16;
+        let is_in_bucket = |topic: &TopicName| !topic.is_system() && bucket_of(topic, buckets) == bucket;
         let known: HashMap<&TopicName, Position> = positions.map(|(topic, position)| (topic, *position)).collect();
         let mut subscribed = Vec::new();
-        for (index, topic) in self.topics.iter_mut().filter(|(_, topic)| bucket_of(&topic.name, buckets) == bucket) {
+        for (index, topic) in self.topics.iter_mut().filter(|(_, topic)| is_in_bucket(&topic.name)) {
             let unpublished = || Position { epoch: epoch_of(&topic.name, lineage), offset: 0 };
             let position = known.get(&topic.name).copied().unwrap_or_else(unpublished);
             if position != topic.position
@@ -520,11 +516,10 @@ impl Home {
         self.ids.remove(&topic.name);
         if topic.is_published() {
             self.published -= 1;
-            if let Epochs::Own { seed, forgotten } = &mut self.epochs {
-                let number = epoch_number(*seed, &topic.name);
-                let times = &mut forgotten[number as usize % EPOCH_NUMBERS];
-                *times = times.wrapping_add(1);
-            }
+            let OwnEpochs { seed, forgotten } = &mut self.own_epochs;
+            let number = epoch_number(*seed, &topic.name);
+            let times = &mut forgotten[number as usize % EPOCH_NUMBERS];
+            *times = times.wrapping_add(1);
         }
     }
 
@@ -764,7 +759,7 @@ impl Home {
             }
             self.expire(index, now_ms);
             let topic = &self.topics[index];
-            let is_mine = matches!(self.epochs, Epochs::Own { .. });
+            let is_mine = self.log_bucket(&topic.name).is_none();
             let is_idle = is_mine && now_ms >= topic.published_ms.saturating_add(TOPIC_IDLE_MS);
             if topic.is_unused() || is_idle && topic.shards.is_empty() && topic.kept.is_none() {
                 self.forget(index);
@@ -839,19 +834,15 @@ impl Home {
     /// The epoch of a new topic: another one than when it had publications, so that its offsets do not seem to
     /// continue; but the same as when it had none, so a client may keep that position.
     fn epoch(&self, topic: &TopicName) -> Epoch {
-        match &self.epochs {
-            Epochs::Own { seed, forgotten } => {
-                let number = epoch_number(*seed, topic);
-                let mut hasher = DefaultHasher::new();
-                (number, forgotten[number as usize % EPOCH_NUMBERS]).hash(&mut hasher);
-                Epoch::new(hasher.finish())
-            }
-            Epochs::Log(buckets) => {
-                let bucket = buckets[usize::from(bucket_of(topic, buckets.len() as u16))];
-                // Nobody receives the position of a topic while it is unknown.
-                bucket.lineage.map_or(Epoch::NEVER, |lineage| epoch_of(topic, lineage))
-            }
+        if let Some(bucket) = self.log_bucket(topic) {
+            // Nobody receives the position of a topic while it is unknown.
+            return bucket.lineage.map_or(Epoch::NEVER, |lineage| epoch_of(topic, lineage));
         }
+        let OwnEpochs { seed, forgotten } = &self.own_epochs;
+        let number = epoch_number(*seed, topic);
+        let mut hasher = DefaultHasher::new();
+        (number, forgotten[number as usize % EPOCH_NUMBERS]).hash(&mut hasher);
+        Epoch::new(hasher.finish())
     }
 }
 
@@ -1115,7 +1106,7 @@ mod tests {
     #[test]
     fn positions_come_from_the_log() {
         let namespace = Namespace { history_size: 10, ..Namespace::default() };
-        let mut home = Home::following(1, Arc::new(Namespaces::new(namespace, Vec::new())));
+        let mut home = Home::following(1, 7, Arc::new(Namespaces::new(namespace, Vec::new())));
         let (a, b) = (name("a"), name("b"));
         assert!(!home.is_settled(&a));
         assert_eq!(home.rebase(0, 5, [].iter()), []);
@@ -1163,6 +1154,20 @@ mod tests {
         }
         names.sort();
         (names, count)
+    }
+
+    #[test]
+    fn the_topics_of_the_server_itself_are_not_of_the_log() {
+        let stats = TopicName::new("$sys:stats").unwrap();
+        let mut home = Home::following(1, 7, Arc::new(Namespaces::new(Namespace::default(), Vec::new())));
+        assert!(home.is_settled(&stats) && !home.is_settled(&name("a")));
+        let mut draft = Draft::new(stats.clone(), true, Bytes::new());
+        let Ok(Sequenced::New(id, first)) = home.sequence(&mut draft, 0) else { panic!("it has a place") };
+        home.add_interest(&stats, 0).unwrap();
+        assert_eq!(home.rebase(0, 5, [].iter()), [], "its subscribers have missed nothing");
+        let Ok(Sequenced::New(_, second)) = home.sequence(&mut draft, 0) else { panic!("it has a place") };
+        assert_eq!((second.epoch, second.offset), (first.epoch, first.offset + 1));
+        assert!(home.shards(id).contains(&0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod support;
 #[allow(dead_code, reason = "shared with the tests of TLS, which use all of it")]
 mod authority;
 mod doctor;
+mod figures;
 mod members;
 mod nats;
 mod protocols;

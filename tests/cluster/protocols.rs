@@ -57,6 +57,21 @@ impl Stream {
         topics: &[String],
         positions: &Positions,
     ) -> Option<Stream> {
+        Stream::connect_as(protocol, address, topics, positions, None)
+    }
+
+    /// The same in Centrifugo's protocol, from no position, with a token.
+    pub(crate) fn connect_with_token(address: SocketAddr, topics: &[String], token: &str) -> Option<Stream> {
+        Stream::connect_as(Protocol::Centrifugo, address, topics, &Positions::new(), Some(token))
+    }
+
+    fn connect_as(
+        protocol: Protocol,
+        address: SocketAddr,
+        topics: &[String],
+        positions: &Positions,
+        token: Option<&str>,
+    ) -> Option<Stream> {
         let socket = TcpStream::connect_timeout(&address, Duration::from_secs(1)).ok()?;
         socket.set_read_timeout(Some(Duration::from_millis(200))).ok()?;
         let (topics, epochs, events) = (topics.to_vec(), HashMap::new(), VecDeque::new());
@@ -66,7 +81,7 @@ impl Stream {
         stream.socket.write_all(request.as_bytes()).ok()?;
         stream.read_head()?;
         if let Protocol::Centrifugo = protocol {
-            stream.send(&centrifugo_commands(&stream.topics, positions))?;
+            stream.send(&centrifugo_commands(&stream.topics, positions, token))?;
         }
         Some(stream)
     }
@@ -260,7 +275,7 @@ fn request(protocol: Protocol, (topics, since): (String, Option<String>)) -> Str
     format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n")
 }
 
-fn centrifugo_commands(topics: &[String], positions: &Positions) -> String {
+fn centrifugo_commands(topics: &[String], positions: &Positions, token: Option<&str>) -> String {
     let subscribe = |(id, topic): (u64, &String)| {
         let known = positions.get(topic).map(|(epoch, offset)| json!({ "epoch": epoch, "offset": offset }));
         let mut request = known.unwrap_or_else(|| json!({}));
@@ -271,6 +286,7 @@ fn centrifugo_commands(topics: &[String], positions: &Positions) -> String {
         json!({ "id": id, "subscribe": request }).to_string()
     };
     let subscribes = (FIRST_SUBSCRIBE..).zip(topics).map(subscribe);
-    let commands = std::iter::once(json!({ "id": 1, "connect": {} }).to_string()).chain(subscribes);
+    let commands = std::iter::once(json!({ "id": 1, "connect": { "token": token.unwrap_or_default() } }).to_string())
+        .chain(subscribes);
     commands.collect::<Vec<_>>().join("\n")
 }

@@ -11,7 +11,7 @@ use super::super::State;
 use super::super::access::Right;
 use super::super::answer::Answer;
 use super::json;
-use super::stats::TOPIC;
+use super::stats::{TOPIC, host_name};
 use crate::limits::ADMIN_TOKEN_S;
 use crate::proto::Host;
 
@@ -39,8 +39,8 @@ struct Session {
     url: Option<String>,
     token: String,
     expires_s: u64,
-    /// The topic of the server's figures; `null` in a cluster, where topics are common to all nodes.
-    topic: Option<&'static str>,
+    /// The topic of this server's figures.
+    topic: &'static str,
     /// Whether the key does more than read.
     may_act: bool,
     version: &'static str,
@@ -69,11 +69,11 @@ pub(super) fn post(state: &State, headers: &HeaderMap, right: Right) -> Answer {
         url: data_url(state, headers).map(|url| url.to_string()),
         token: state.tokens.operator_token(now_s + ADMIN_TOKEN_S),
         expires_s: ADMIN_TOKEN_S,
-        topic: state.is_alone().then_some(TOPIC),
+        topic: TOPIC,
         may_act: right == Right::All,
         version: env!("CARGO_PKG_VERSION"),
         node: state.uid.clone(),
-        host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        host: host_name(),
     })
 }
 

@@ -128,6 +128,8 @@ impl Latencies {
 pub(super) struct Stats {
     schema: u32,
     node: String,
+    /// The configured name of the node, or that of the host.
+    name: String,
     version: &'static str,
     /// In milliseconds of Unix time.
     time_ms: u64,
@@ -169,6 +171,7 @@ impl Stats {
         Stats {
             schema: 1,
             node: state.uid.clone(),
+            name: state.others.name().map_or_else(host_name, str::to_owned),
             version: env!("CARGO_PKG_VERSION"),
             time_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64,
             uptime_s: SystemTime::now().duration_since(state.started).unwrap_or_default().as_secs(),
@@ -192,7 +195,12 @@ impl Stats {
     }
 }
 
-/// Publishes the figures until the server stops; not in a cluster, where the topic would be that of all nodes.
+/// The name of this host.
+pub(super) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+/// Publishes the figures until the server stops, in a cluster also to the operators at other nodes.
 pub(in super::super) async fn publish(state: Rc<State>) {
     let topic = TopicName::new(TOPIC).expect("the topic's name is valid");
     let mut ticks = interval(PERIOD);
@@ -200,11 +208,9 @@ pub(in super::super) async fn publish(state: Rc<State>) {
     loop {
         ticks.tick().await;
         state.latencies.borrow_mut().advance(&state.status);
-        if !state.is_alone() {
-            continue;
-        }
         let stats = Stats::take(&state).await;
         let payload = serde_json::to_vec(&stats).expect("figures have no maps whose keys are not text");
+        state.others.share_figures(&state.uid, &payload);
         // A subscriber that misses this second's figures gets the next ones.
         if let Err(PublishError::Stopping) = state.send_any(Draft::new(topic.clone(), true, payload.into())) {
             return;

@@ -27,7 +27,7 @@ const GAUGES: [Row<Figures>; 8] = [
     ("ringfeed_cluster_topics", "Topics with publications", |node| sum(node, |bucket| bucket.topics as u64)),
 ];
 
-const COUNTERS: [Row<Counts>; 12] = [
+const COUNTERS: [Row<Counts>; 13] = [
     ("ringfeed_cluster_appended_records", "Records appended, also again", |counts| counts.appended),
     ("ringfeed_cluster_append_failures", "Appends without an acknowledgement", |counts| counts.append_failures),
     ("ringfeed_cluster_applied_entries", "Publications that counted", |counts| counts.applied),
@@ -39,6 +39,7 @@ const COUNTERS: [Row<Counts>; 12] = [
     ("ringfeed_cluster_connects", "Connections to the broker", |counts| counts.connects),
     ("ringfeed_cluster_members_left_out", "Joins that other nodes do not learn of", |counts| counts.members_left_out),
     ("ringfeed_cluster_members_requests", "Requests for all clients of a node", |counts| counts.members_requested),
+    ("ringfeed_cluster_figures_rejected", "Figures of nodes that are too large", |counts| counts.figures_rejected),
     ("ringfeed_cluster_rejections", "Rejections by the broker: see the log", |counts| counts.rejections),
 ];
 
