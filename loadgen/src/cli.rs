@@ -66,7 +66,7 @@ pub(crate) enum Task {
     /// Accept and hold connections, and do nothing else: a peer for runs that measure the client
     #[command(hide = true)]
     Accept(AcceptOptions),
-    /// Compare two reports side by side, with the ratio of the second to the first.
+    /// Compare reports side by side, with the ratios of the others to the first.
     Compare(CompareOptions),
     /// Run a scenario against two servers in alternation, and say which of their figures differ: the median of the
     /// ratios of paired runs, with a 95 % confidence interval.
@@ -147,13 +147,15 @@ pub(crate) struct Tolerance {
     pub(crate) patience: Duration,
 }
 
-/// The two reports to compare.
+/// The reports to compare.
 #[derive(Debug, Args)]
 pub(crate) struct CompareOptions {
-    /// The baseline: a report written with `--json`
-    pub(crate) first: PathBuf,
-    /// The report to compare with the baseline, written with `--json`
-    pub(crate) second: PathBuf,
+    /// Two to five reports written with `--json`, the baseline first
+    #[arg(required = true, num_args = 2..=5, value_name = "FILE")]
+    pub(crate) reports: Vec<PathBuf>,
+    /// Also write the comparison to this file, as an HTML page with plots
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }
 
 /// The two servers, and the scenario.

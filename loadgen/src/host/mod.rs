@@ -7,4 +7,5 @@ pub(crate) mod machine;
 pub(crate) mod meter;
 pub(crate) mod pin;
 pub(crate) mod process;
+pub(crate) mod sampler;
 pub(crate) mod starvation;

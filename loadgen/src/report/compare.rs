@@ -2,104 +2,136 @@
 
 use crate::cli::CompareOptions;
 use crate::error::Error;
+use crate::report::figure::Figure;
 use crate::report::latency::Summary;
 use crate::report::text::{bytes, count, microseconds, quantity, three_digits};
-use crate::report::{Report, Verdict};
+use crate::report::{Report, Verdict, html};
 
-/// A figure that both reports have.
-struct Row {
-    name: String,
-    values: [f64; 2],
-    write: fn(f64) -> String,
+/// The names of the reports.
+pub(crate) const LETTERS: [&str; 5] = ["A", "B", "C", "D", "E"];
+
+/// A figure that all reports have.
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) values: Vec<f64>,
+    pub(crate) write: fn(f64) -> String,
 }
 
-/// Prints the table.
+/// Prints the table, and writes the page.
 ///
 /// # Errors
-/// If a file is not a report, or the reports are of different scenarios.
+/// If a file is not a report, or the reports are of different scenarios, or the page can't be written.
 pub(crate) fn run(options: &CompareOptions) -> Result<(), Error> {
-    let reports = [Report::read(&options.first)?, Report::read(&options.second)?];
-    let [first, second] = &reports;
-    if first.scenario != second.scenario {
-        let (first, second) = (&first.scenario, &second.scenario);
-        return Err(Error::new(format!("can't compare scenario {first} with scenario {second}")));
+    let reports = options.reports.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>, _>>()?;
+    let first = &reports[0].scenario;
+    if let Some(other) = reports.iter().find(|report| report.scenario != *first) {
+        return Err(Error::new(format!("can't compare scenario {first} with scenario {}", other.scenario)));
     }
-    let names = [&options.first, &options.second].map(|path| path.display().to_string());
+    let names: Vec<String> = options.reports.iter().map(|path| path.display().to_string()).collect();
     print!("{}", table(&names, &reports));
+    if let Some(path) = &options.html {
+        let fail = |error| Error::new(format!("can't write {}: {error}", path.display()));
+        std::fs::write(path, html::comparison(&names, &reports)).map_err(fail)?;
+    }
     Ok(())
 }
 
-fn table(names: &[String; 2], reports: &[Report; 2]) -> String {
-    let mut lines: Vec<String> = ["A", "B"].into_iter().zip(names).zip(reports).map(about).collect();
-    let [first, second] = reports;
-    if (first.connections, first.payload_bytes, &first.load) != (second.connections, second.payload_bytes, &second.load)
-    {
+fn table(names: &[String], reports: &[Report]) -> String {
+    let mut lines: Vec<String> = LETTERS.into_iter().zip(names).zip(reports).map(about).collect();
+    if have_other_loads(reports) {
         lines.push("note: the loads differ".to_owned());
     }
     let rows = rows(reports);
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
-    lines.push(format!("  {:width$}  {:>12}  {:>12}  {:>9}", "", "A", "B", "B / A"));
-    lines.extend(rows.iter().map(|Row { name, values, write }| {
-        let [a, b] = values.map(write);
-        format!("  {name:width$}  {a:>12}  {b:>12}  {:>9}", quotient(*values))
+    let (letters, ratios) = (&LETTERS[..reports.len()], &LETTERS[1..reports.len()]);
+    let columns =
+        |texts: &[String], width: usize| texts.iter().map(|text| format!("  {text:>width$}")).collect::<String>();
+    let head = letters.iter().map(|letter| (*letter).to_owned()).collect::<Vec<_>>();
+    let of_first = ratios.iter().map(|letter| format!("{letter} / A")).collect::<Vec<_>>();
+    lines.push(format!("  {:width$}{}{}", "", columns(&head, 12), columns(&of_first, 9)));
+    lines.extend(rows.iter().map(|row| {
+        let values: Vec<String> = row.values.iter().map(|value| (row.write)(*value)).collect();
+        format!("  {:width$}{}{}", row.name, columns(&values, 12), columns(&row.quotients(), 9))
     }));
     lines.iter().map(|line| format!("{line}\n")).collect()
 }
 
-fn about(((letter, name), report): ((&str, &String), &Report)) -> String {
-    let Report { scenario, url, connections, payload_bytes, load, .. } = report;
-    let verdict = match report.verdict {
+/// Whether the reports are of different loads.
+pub(crate) fn have_other_loads(reports: &[Report]) -> bool {
+    let load = |report: &Report| (report.connections, report.payload_bytes, report.load.clone());
+    reports.iter().any(|report| load(report) != load(&reports[0]))
+}
+
+/// The words that belong to every figure of a report that is not clean.
+pub(crate) fn reservation(report: &Report) -> String {
+    match report.verdict {
         Verdict::Clean => String::new(),
         Verdict::Faulty => format!(" FAULTS: {}", report.faults.counts.text()),
         Verdict::ClientBound => " client-bound: not a server figure".to_owned(),
         Verdict::Empty => " nothing was measured".to_owned(),
-    };
-    let connections = count((*connections).into());
-    format!("{letter}: {name}: {scenario} {url}, {connections} connections, {payload_bytes} B, {load}{verdict}")
+    }
 }
 
-fn rows([first, second]: &[Report; 2]) -> Vec<Row> {
+fn about(((letter, name), report): ((&str, &String), &Report)) -> String {
+    let Report { scenario, url, connections, payload_bytes, load, .. } = report;
+    let (connections, but) = (count((*connections).into()), reservation(report));
+    format!("{letter}: {name}: {scenario} {url}, {connections} connections, {payload_bytes} B, {load}{but}")
+}
+
+/// The figures that all reports have.
+pub(crate) fn rows(reports: &[Report]) -> Vec<Row> {
     let whole: fn(f64) -> String = |number| count(number.round() as u64);
-    let row = |name: &str, values, write| Row { name: name.to_owned(), values, write };
-    let mut rows = vec![row(&format!("{} a second", first.unit), [first.per_second, second.per_second], whole)];
-    for (name, from, a) in first.latency.named() {
-        let of_second = second.latency.named();
-        let found = of_second.iter().find(|(other, _, _)| *other == name);
-        rows.extend(found.into_iter().flat_map(|(_, _, b)| latency_rows(name, from, [a, b])));
-    }
-    if let (Some(a), Some(b)) = (&first.server, &second.server) {
-        let each: fn(f64) -> String = |ns| microseconds(ns / 1e3);
-        rows.push(row("server CPU each", [a.cpu_ns_each, b.cpu_ns_each], each));
-        rows.push(row(&format!("{} a CPU second", first.unit), [a.per_cpu_second, b.per_cpu_second], whole));
-        rows.push(row("server memory", [a.resident_bytes as f64, b.resident_bytes as f64], bytes));
-    }
-    rows.push(row("client CPU", [first.client_cpus, second.client_cpus], three_digits));
-    rows.push(row("slowest connection's share", [first.slowest_share, second.slowest_share], three_digits));
-    rows.extend(first.figures.iter().filter_map(|a| {
-        let b = second.figures.iter().find(|b| (&b.name, &b.unit) == (&a.name, &a.unit))?;
-        let name = if a.unit.is_empty() { a.name.clone() } else { format!("{}, {}", a.name, a.unit) };
-        Some(row(&name, [a.value, b.value], |value| quantity(value, "")))
-    }));
-    rows
-}
-
-fn latency_rows(name: &str, from: &str, summaries: [&Summary; 2]) -> [Row; 4] {
-    let row = |figure: &str, value: fn(&Summary) -> f64| Row {
-        name: format!("{figure} {name}, from {from} time"),
-        values: summaries.map(value),
-        write: microseconds,
+    let row = |name: &str, value: &dyn Fn(&Report) -> Option<f64>, write| {
+        let values = reports.iter().map(value).collect::<Option<Vec<_>>>()?;
+        Some(Row { name: name.to_owned(), values, write })
     };
-    [
-        row("p50", |summary| summary.p50_us),
-        row("p99", |summary| summary.p99_us),
-        row("p99.9", |summary| summary.p999_us),
-        row("max", |summary| summary.max_us),
-    ]
+    let first = &reports[0];
+    let mut rows = vec![row(&format!("{} a second", first.unit), &|report| Some(report.per_second), whole)];
+    for (name, from, _) in first.latency.named() {
+        for (figure, value) in QUANTILES {
+            let name_of_row = format!("{figure} {name}, from {from} time");
+            rows.push(row(&name_of_row, &|report| latency(report, name).map(value), microseconds));
+        }
+    }
+    let each: fn(f64) -> String = |ns| microseconds(ns / 1e3);
+    rows.push(row("server CPU each", &|report| Some(report.server.as_ref()?.cpu_ns_each), each));
+    let per_cpu = format!("{} a CPU second", first.unit);
+    rows.push(row(&per_cpu, &|report| Some(report.server.as_ref()?.per_cpu_second), whole));
+    rows.push(row("server memory", &|report| Some(report.server.as_ref()?.resident_bytes as f64), bytes));
+    rows.push(row("client CPU", &|report| Some(report.client_cpus), three_digits));
+    rows.push(row("slowest connection's share", &|report| Some(report.slowest_share), three_digits));
+    for Figure { name, unit, .. } in &first.figures {
+        let found = |report: &Report| {
+            report.figures.iter().find(|figure| (&figure.name, &figure.unit) == (name, unit)).map(|figure| figure.value)
+        };
+        let name_of_row = if unit.is_empty() { name.clone() } else { format!("{name}, {unit}") };
+        rows.push(row(&name_of_row, &found, |value| quantity(value, "")));
+    }
+    rows.into_iter().flatten().collect()
 }
 
-/// The ratio, or a dash if the first value is zero.
-fn quotient([first, second]: [f64; 2]) -> String {
-    if first > 0.0 { format!("{:.3}", second / first) } else { "-".to_owned() }
+/// A quantile, by its name.
+type Quantile = (&'static str, fn(&Summary) -> f64);
+
+/// The quantiles that are compared.
+const QUANTILES: [Quantile; 4] = [
+    ("p50", |summary| summary.p50_us),
+    ("p99", |summary| summary.p99_us),
+    ("p99.9", |summary| summary.p999_us),
+    ("max", |summary| summary.max_us),
+];
+
+fn latency<'a>(report: &'a Report, name: &str) -> Option<&'a Summary> {
+    report.latency.named().into_iter().find(|(known, ..)| *known == name).map(|(.., summary)| summary)
+}
+
+impl Row {
+    /// The ratios of the others to the first, or dashes if that is zero.
+    pub(crate) fn quotients(&self) -> Vec<String> {
+        let first = self.values[0];
+        let quotient = |other: &f64| if first > 0.0 { format!("{:.3}", other / first) } else { "-".to_owned() };
+        self.values[1..].iter().map(quotient).collect()
+    }
 }
 
 #[cfg(test)]
@@ -134,6 +166,18 @@ mod tests {
         other.figures.clear();
         let text = table(&["a", "b"].map(str::to_owned), &[Report::new(outcome()), other]);
         assert!(!["server", "intended", "away"].iter().any(|word| text.contains(word)), "{text}");
-        assert_eq!(quotient([0.0, 1.0]), "-");
+        let none = Row { name: String::new(), values: vec![0.0, 1.0], write: microseconds };
+        assert_eq!(none.quotients(), ["-"]);
+    }
+
+    #[test]
+    fn several_reports_have_a_ratio_each() {
+        let mut half = outcome();
+        half.counts = vec![600];
+        let reports = [Report::new(outcome()), Report::new(half), Report::new(outcome())];
+        let text = table(&["a", "b", "c"].map(str::to_owned), &reports);
+        let line = text.lines().find(|line| line.contains("deliveries a second")).unwrap();
+        let cells: Vec<&str> = line.split_whitespace().skip(3).collect();
+        assert_eq!(cells, ["600", "300", "600", "0.500", "1.000"], "{text}");
     }
 }

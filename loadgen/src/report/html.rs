@@ -1,16 +1,20 @@
 //! The report as an HTML page: one file, without scripts or external resources.
 
 use crate::check::faults::FaultReport;
+use crate::report::compare::{LETTERS, Row, have_other_loads, reservation, rows};
 use crate::report::figure::Figure;
 use crate::report::latency::Summary;
 use crate::report::plot::{Axis, Line, Scale, svg};
 use crate::report::table::CLOCKS_TOO_FAR;
 use crate::report::text::{bytes, count, microseconds, quantity};
-use crate::report::timeline::Tick;
+use crate::report::timeline::{ServerSample, Tick};
 use crate::report::{Report, Verdict};
 
 /// Light and dark colours; a grid of plots.
 const STYLE: &str = include_str!("report.css");
+
+/// The colours of lines, by class.
+const CLASSES: [char; 5] = ['a', 'b', 'c', 'd', 'e'];
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {
@@ -18,12 +22,104 @@ pub(crate) fn page(report: &Report) -> String {
     let (connections, loadgen) = (count((*connections).into()), &report.loadgen);
     let (url, load) = (escape(url), escape(load));
     let body = [verdict(report), tiles(report), plots(report), details(report)].concat();
+    let about = format!("{url}<br>{connections} connections, {payload_bytes} B, {load}");
+    let made = &report.made;
+    let machine = escape(&format!("{}, {} × {}, Linux {}", made.host, made.cpus, made.cpu_model, made.kernel));
+    let command = escape(&made.command.join(" "));
+    let foot = format!("loadgen {loadgen}, {finished_at}<br>{machine}<br><code>loadgen {command}</code>");
+    document(&format!("{scenario}: {load}"), scenario, &about, &body, &foot)
+}
+
+/// A page for several runs, the first of which is the baseline.
+pub(crate) fn comparison(names: &[String], reports: &[Report]) -> String {
+    let scenario = &reports[0].scenario;
+    let run = |((letter, name), report): ((&&str, &String), &Report)| {
+        let Report { connections, payload_bytes, load, finished_at, .. } = report;
+        let (name, load, but) = (escape(name), escape(load), escape(&reservation(report)));
+        let class = if report.verdict == Verdict::Clean { "clean" } else { "faulty" };
+        let connections = count((*connections).into());
+        format!(
+            "<p class=\"verdict {class}\">{letter}: {name}<small>{connections} connections, {payload_bytes} B, {load}; \
+             {finished_at}{but}</small></p>\n"
+        )
+    };
+    let runs: String = LETTERS.iter().zip(names).zip(reports).map(run).collect();
+    let note = if have_other_loads(reports) { "<p class=\"verdict bound\">The loads differ.</p>\n" } else { "" };
+    let body = [runs, note.to_owned(), plots_of_several(reports), comparison_table(reports)].concat();
+    let foot = format!("loadgen {}", env!("CARGO_PKG_VERSION"));
+    document(&format!("{scenario}: {} runs", reports.len()), scenario, &format!("{} runs", reports.len()), &body, &foot)
+}
+
+fn document(title: &str, heading: &str, about: &str, body: &str, foot: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{scenario}: {load}</title>\n<style>\n{STYLE}</style>\n<main>\n\
-         <h1>{scenario}</h1>\n<p class=\"about\">{url}<br>{connections} connections, {payload_bytes} B, {load}</p>\n\
-         {body}<footer>loadgen {loadgen}, {finished_at}</footer>\n</main>\n</html>\n"
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n<main>\n\
+         <h1>{heading}</h1>\n<p class=\"about\">{about}</p>\n{body}<footer>{foot}</footer>\n</main>\n</html>\n"
+    )
+}
+
+/// One plot over time, with a line for each run.
+fn over_time(title: &str, scale: Scale, write: fn(f64) -> String, lines: Vec<Line>, measured_from_s: f64) -> String {
+    let lines: Vec<Line> = lines.into_iter().map(|line| without_zeros(line, scale)).collect();
+    let last = lines.iter().filter_map(|line| line.points.last()).map(|point| point[0]);
+    let end = last.fold(0.0, f64::max);
+    let x = Axis::up_to(end, |seconds| format!("{} s", (seconds * 10.0).round() / 10.0));
+    let y = Axis::over(scale, write, lines.iter().flat_map(|line| line.points.iter().map(|point| point[1])));
+    figure(title, &lines, &svg(title, &x, &y, &lines, measured_from_s.min(end)))
+}
+
+/// The same figures of all runs, in one plot each.
+fn plots_of_several(reports: &[Report]) -> String {
+    let each = |points: &dyn Fn(&Report) -> Vec<[f64; 2]>| {
+        let runs = LETTERS.iter().zip(CLASSES).zip(reports);
+        runs.map(|((letter, class), report)| Line { name: (*letter).to_owned(), class, points: points(report) })
+            .collect()
+    };
+    // Each run begins at its measured part, as the others do.
+    let ticks = |value: fn(&Tick) -> f64| {
+        each(&|report: &Report| {
+            let from_s = report.history.measured_from_s;
+            let measured = report.history.ticks.iter().filter(|tick| tick.at_s > from_s);
+            measured.map(|tick| [tick.at_s - from_s, value(tick)]).collect()
+        })
+    };
+    let server = |value: fn(&ServerSample) -> f64| {
+        each(&|report: &Report| {
+            let from_s = report.history.measured_from_s;
+            let measured = report.history.server.iter().filter(|sample| sample.at_s > from_s);
+            measured.map(|sample| [sample.at_s - from_s, value(sample)]).collect()
+        })
+    };
+    let curves: Vec<Line> = each(&|report: &Report| curve(report.latency.honest()));
+    let rate = format!("{} a second", reports[0].unit);
+    let mut figures = vec![
+        on_nines("Latency by percentile", &curves),
+        over_time(&rate, Scale::Linear, short, ticks(|tick| tick.per_second), 0.0),
+        over_time("p99 over time", Scale::Logarithmic, microseconds, ticks(|tick| tick.p99_us), 0.0),
+        over_time("Faults in each tick", Scale::Linear, short, ticks(|tick| tick.faults as f64), 0.0),
+    ];
+    if reports.iter().any(|report| !report.history.server.is_empty()) {
+        figures.push(over_time("Server CPUs", Scale::Linear, short, server(|sample| sample.cpus), 0.0));
+        let memory = server(|sample| sample.resident_bytes as f64);
+        figures.push(over_time("Server memory", Scale::Linear, bytes, memory, 0.0));
+    }
+    format!("<section class=\"plots\">{}</section>\n", figures.concat())
+}
+
+fn comparison_table(reports: &[Report]) -> String {
+    let letters = LETTERS[..reports.len()].iter().map(|letter| format!("<th>{letter}</th>"));
+    let ratios = LETTERS[1..reports.len()].iter().map(|letter| format!("<th>{letter} / A</th>"));
+    let head: String = letters.chain(ratios).collect();
+    let row = |row: Row| {
+        let values = row.values.iter().map(|value| (row.write)(*value)).chain(row.quotients());
+        let cells: String = values.map(|text| format!("<td>{text}</td>")).collect();
+        format!("<tr><th>{}</th>{cells}</tr>", escape(&row.name))
+    };
+    let rows: String = rows(reports).into_iter().map(row).collect();
+    format!(
+        "<section class=\"details\"><table><caption>Figures</caption><tr class=\"head\"><th></th>{head}</tr>{rows}</table>\
+         </section>\n"
     )
 }
 
@@ -58,38 +154,35 @@ fn tiles(report: &Report) -> String {
 
 fn plots(report: &Report) -> String {
     let history = &report.history;
-    let over_time = |value: fn(&Tick) -> f64| history.ticks.iter().map(|tick| [tick.at_s, value(tick)]).collect();
-    let line = |name, class, value| Line { name, class, points: over_time(value) };
-    let time = [
-        (
-            format!("{} a second", report.unit),
-            Scale::Linear,
-            short as fn(f64) -> String,
-            vec![line("rate", 'a', |tick| tick.per_second)],
-        ),
-        (
-            "Latency over time".to_owned(),
-            Scale::Logarithmic,
-            microseconds as fn(f64) -> String,
-            vec![line("p50", 'a', |tick| tick.p50_us), line("p99", 'b', |tick| tick.p99_us)],
-        ),
-        (
-            "Connections".to_owned(),
-            Scale::Linear,
-            short as fn(f64) -> String,
-            vec![line("open", 'a', |tick| tick.connections as f64)],
-        ),
+    let ticks = |value: fn(&Tick) -> f64| history.ticks.iter().map(|tick| [tick.at_s, value(tick)]).collect();
+    let server = |value: fn(&ServerSample) -> f64| -> Vec<[f64; 2]> {
+        history.server.iter().map(|sample| [sample.at_s, value(sample)]).collect()
+    };
+    let line = |name: &str, class, points| Line { name: name.to_owned(), class, points };
+    let from_s = history.measured_from_s;
+    let rate = format!("{} a second", report.unit);
+    let latency = vec![line("p50", 'a', ticks(|tick| tick.p50_us)), line("p99", 'b', ticks(|tick| tick.p99_us))];
+    let mut cpus = vec![line("load generator", 'b', ticks(|tick| tick.client_cpus))];
+    if !history.server.is_empty() {
+        cpus.insert(0, line("server", 'a', server(|sample| sample.cpus)));
+    }
+    let single =
+        |title: &str, value| over_time(title, Scale::Linear, short, vec![line(title, 'a', ticks(value))], from_s);
+    let mut figures = vec![
+        percentiles(report),
+        single(&rate, |tick| tick.per_second),
+        over_time("Latency over time", Scale::Logarithmic, microseconds, latency, from_s),
+        single("Connections", |tick| tick.connections as f64),
+        over_time("CPUs", Scale::Linear, short, cpus, from_s),
     ];
-    let end = history.ticks.last().map_or(0.0, |tick| tick.at_s);
-    let drawn = time.into_iter().map(|(title, scale, write, lines)| {
-        let x = Axis::up_to(end, |seconds| format!("{} s", (seconds * 10.0).round() / 10.0));
-        // A tick without messages has no latency.
-        let lines = lines.into_iter().map(|line| without_zeros(line, scale)).collect::<Vec<_>>();
-        let y = Axis::over(scale, write, lines.iter().flat_map(|line| line.points.iter().map(|point| point[1])));
-        figure(&title, &lines, &svg(&title, &x, &y, &lines, history.measured_from_s.min(end)))
-    });
-    let mut figures = vec![percentiles(report)];
-    figures.extend(drawn);
+    if !history.server.is_empty() {
+        let memory = vec![line("memory", 'a', server(|sample| sample.resident_bytes as f64))];
+        figures.push(over_time("Server memory", Scale::Linear, bytes, memory, from_s));
+    }
+    if history.ticks.iter().any(|tick| tick.faults > 0) {
+        let faults = vec![line("faults", 'f', ticks(|tick| tick.faults as f64))];
+        figures.push(over_time("Faults in each tick", Scale::Linear, short, faults, from_s));
+    }
     format!("<section class=\"plots\">{}</section>\n", figures.concat())
 }
 
@@ -100,23 +193,29 @@ fn without_zeros(mut line: Line, scale: Scale) -> Line {
 
 /// Latency by share of messages: one line, or two if there is a schedule.
 fn percentiles(report: &Report) -> String {
-    // The maximum is drawn at the last share that the sample can resolve.
-    let points = |summary: &Option<Summary>| {
-        let shares = summary.iter().flat_map(|summary| &summary.curve).filter(|point| point.share < 1.0);
-        shares.map(|point| [point.share, point.us]).collect::<Vec<_>>()
-    };
     let latency = &report.latency;
+    let line =
+        |name: &str, class, summary: Option<&Summary>| Line { name: name.to_owned(), class, points: curve(summary) };
     let lines = match &latency.corrected {
-        None => vec![Line { name: "latency", class: 'a', points: points(&latency.uncorrected) }],
-        corrected @ Some(_) => vec![
-            Line { name: "corrected", class: 'a', points: points(corrected) },
-            Line { name: "uncorrected", class: 'b', points: points(&latency.uncorrected) },
-        ],
+        None => vec![line("latency", 'a', latency.uncorrected.as_ref())],
+        corrected @ Some(_) => {
+            vec![line("corrected", 'a', corrected.as_ref()), line("uncorrected", 'b', latency.uncorrected.as_ref())]
+        }
     };
+    on_nines("Latency by percentile", &lines)
+}
+
+/// Microseconds by share of messages. The maximum is drawn at the last share that the sample can resolve.
+fn curve(summary: Option<&Summary>) -> Vec<[f64; 2]> {
+    let shares = summary.into_iter().flat_map(|summary| &summary.curve).filter(|point| point.share < 1.0);
+    shares.map(|point| [point.share, point.us]).collect()
+}
+
+fn on_nines(title: &str, lines: &[Line]) -> String {
     let all = || lines.iter().flat_map(|line| line.points.iter());
     let x = Axis::over(Scale::Nines, percentile, all().map(|point| point[0]));
     let y = Axis::over(Scale::Logarithmic, microseconds, all().map(|point| point[1]));
-    figure("Latency by percentile", &lines, &svg("Latency by percentile", &x, &y, &lines, 0.0))
+    figure(title, lines, &svg(title, &x, &y, lines, 0.0))
 }
 
 /// A plot with its title and, for several lines, a legend.
@@ -219,9 +318,10 @@ mod tests {
     use crate::report::tests::outcome;
 
     #[test]
-    fn a_page_is_self_contained_and_shows_four_plots() {
+    fn a_page_is_self_contained_and_shows_its_plots() {
         let page = page(&Report::new(outcome()));
-        assert_eq!(page.matches("<svg").count(), 4);
+        assert_eq!(page.matches("<svg").count(), 6, "without faults there is no plot of them");
+        assert!(page.contains("Server memory") && page.contains(">server</span>"), "{page}");
         for foreign in ["<script", "<link", "src=", "@import", "NaN", "inf"] {
             assert!(!page.contains(foreign), "{foreign}");
         }
@@ -258,7 +358,22 @@ mod tests {
         let mut empty = closed;
         empty.history = crate::report::timeline::History::default();
         empty.latency.uncorrected = None;
-        assert_eq!(page(&empty).matches("<svg").count(), 4);
+        assert_eq!(page(&empty).matches("<svg").count(), 5);
+    }
+
+    #[test]
+    fn a_comparison_has_a_line_and_a_column_for_each_run() {
+        let mut faulty = outcome();
+        faulty.findings[0].faults.closed(3, "<reset>");
+        faulty.load = "other".to_owned();
+        let reports = [Report::new(outcome()), Report::new(faulty), Report::new(outcome())];
+        let page = comparison(&["a<.json", "b.json", "c.json"].map(str::to_owned), &reports);
+        assert_eq!((page.matches("<svg").count(), page.matches("<polyline").count()), (6, 18), "{page}");
+        assert!(
+            page.contains("a&lt;.json") && page.contains(" FAULTS: 1 closed") && page.contains("The loads differ.")
+        );
+        assert!(page.contains("<th>C / A</th>") && page.contains("<td>600</td><td>600</td><td>600</td><td>1.000</td>"));
+        assert!(!page.contains("<script") && !page.contains("src="));
     }
 
     #[test]

@@ -336,7 +336,7 @@ pub(crate) mod tests {
     use crate::host::process::Usage;
     use crate::host::starvation::Starvation;
     use crate::report::recorder::Times;
-    use crate::report::timeline::Tick;
+    use crate::report::timeline::{ServerSample, Tick};
 
     /// A run of three connections that received 1,200 messages in two seconds, with latencies of 1 to 1,000 us, each
     /// published 0.9 ms late.
@@ -377,6 +377,9 @@ pub(crate) mod tests {
                     measured_from_s: 1.0,
                     measured_to_s: 3.0,
                     ticks: [1.0, 2.0, 3.0].map(tick).to_vec(),
+                    server: [1.0, 2.0, 3.0]
+                        .map(|at_s| ServerSample { at_s, cpus: 0.6, resident_bytes: 5_000_000 })
+                        .to_vec(),
                     intervals: Vec::new(),
                 },
                 pauses: Pauses::default(),

@@ -41,9 +41,9 @@ pub(crate) enum Scale {
     Nines,
 }
 
-/// One line. Its class, `a` or `b`, selects the colour.
+/// One line. Its class, `a` to `e`, selects the colour.
 pub(crate) struct Line {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) class: char,
     pub(crate) points: Vec<[f64; 2]>,
 }
@@ -186,7 +186,11 @@ mod tests {
     #[test]
     fn a_long_line_is_thinned_and_zero_has_no_logarithm() {
         let axis = Axis::up_to(1000.0, plain);
-        let line = |count: u32| Line { name: "n", class: 'a', points: (0..count).map(|n| [n.into(), 1.0]).collect() };
+        let line = |count: u32| Line {
+            name: "n".to_owned(),
+            class: 'a',
+            points: (0..count).map(|n| [n.into(), 1.0]).collect(),
+        };
         let long = svg("long", &axis, &axis, &[line(1000)], 0.0);
         assert_eq!(long.matches("<circle").count(), 250);
         assert!(!svg("empty", &axis, &axis, &[line(0)], 10.0).contains("NaN"));

@@ -40,6 +40,7 @@ struct Ticks {
     /// Start and end of measuring, nanoseconds.
     measured_ns: [Option<u64>; 2],
     intervals: Vec<Interval>,
+    server: Vec<ServerSample>,
     /// All closed ticks; latencies and connections as [`Totals`] has them.
     totals: Part,
 }
@@ -119,6 +120,16 @@ pub(crate) struct Tick {
     pub(crate) client_cpus: f64,
 }
 
+/// CPU and memory of the server at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ServerSample {
+    /// Seconds since the start of the run.
+    pub(crate) at_s: f64,
+    /// Since the last sample; 1 is one CPU, busy all the time.
+    pub(crate) cpus: f64,
+    pub(crate) resident_bytes: u64,
+}
+
 /// A whole run, from the first connection to the last message.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct History {
@@ -128,6 +139,9 @@ pub(crate) struct History {
     pub(crate) measured_from_s: f64,
     pub(crate) measured_to_s: f64,
     pub(crate) ticks: Vec<Tick>,
+    /// With the server's process.
+    #[serde(default)]
+    pub(crate) server: Vec<ServerSample>,
     /// The latencies of each tick, if they are kept.
     #[serde(skip)]
     pub(crate) intervals: Vec<Interval>,
@@ -183,6 +197,11 @@ impl Timeline {
     /// Length of a tick.
     pub(crate) fn tick(&self) -> Duration {
         Duration::from_nanos(self.tick_ns)
+    }
+
+    /// Adds what the server has used.
+    pub(crate) fn add_sample(&self, sample: ServerSample) {
+        self.lock().server.push(sample);
     }
 
     /// Marks the start of measuring.
@@ -280,8 +299,8 @@ impl Timeline {
         }
         let [from, to] = ticks.measured_ns.map(|ns| ns.unwrap_or_else(|| self.now_ns()) as f64 / 1e9);
         let tick_s = self.tick_ns as f64 / 1e9;
-        let (closed, intervals) = (ticks.closed.clone(), ticks.intervals.clone());
-        History { tick_s, measured_from_s: from, measured_to_s: to, ticks: closed, intervals }
+        let (closed, server, intervals) = (ticks.closed.clone(), ticks.server.clone(), ticks.intervals.clone());
+        History { tick_s, measured_from_s: from, measured_to_s: to, ticks: closed, server, intervals }
     }
 
     /// Ignores poisoning: a worker that panicked leaves consistent numbers, since each changes in one step.

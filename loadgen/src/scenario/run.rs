@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::host::heartbeat::{Heartbeat, Pauses};
 use crate::host::interrupt;
 use crate::host::meter::{Cost, Meter};
+use crate::host::sampler::Sampler;
 use crate::report::live::{self, Watch};
 use crate::report::progress::Progress;
 use crate::report::recorder::Recorder;
@@ -23,6 +24,7 @@ pub(crate) struct Run {
     progress: Progress,
     watch: Option<Watch>,
     heartbeat: Heartbeat,
+    sampler: Option<Sampler>,
     server_pid: Option<u32>,
     cpu: Option<u32>,
     meter: Option<Meter>,
@@ -64,8 +66,9 @@ impl Run {
         let watch = (!aborting.is_empty()).then(|| Watch::start(Arc::clone(&timeline), aborting));
         let progress = Progress::start(Arc::clone(&timeline), unit);
         let heartbeat = Heartbeat::start();
+        let sampler = common.server_pid.map(|pid| Sampler::start(pid, Arc::clone(&timeline)));
         let (server_pid, cpu) = (common.server_pid, common.only_cpu());
-        Ok(Run { timeline, progress, watch, heartbeat, server_pid, cpu, meter: None, idle: None })
+        Ok(Run { timeline, progress, watch, heartbeat, sampler, server_pid, cpu, meter: None, idle: None })
     }
 
     /// Creates the recorder of the worker on this thread.
@@ -122,6 +125,7 @@ impl Run {
         };
         let pauses = self.heartbeat.pauses();
         self.heartbeat.stop();
+        self.sampler.into_iter().for_each(Sampler::stop);
         self.timeline.mark_end();
         self.progress.stop();
         self.watch.into_iter().for_each(Watch::stop);
