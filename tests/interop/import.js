@@ -105,6 +105,17 @@ const services = {
         });
     }),
     text: () => serveWebSocket((socket) => repeat(socket, (n) => `tick ${n}`)),
+    // Passes every bound, one after the other; the last ends the connection.
+    hostile: () => serveWebSocket((socket) => {
+        socket.send('['.repeat(5000));
+        socket.send('['.repeat(100) + ']'.repeat(100));
+        socket.send(JSON.stringify(Object.fromEntries(Array.from({ length: 20000 }, (_, n) => [`k${n}`, n]))));
+        for (let n = 0; n < 300; n++) {
+            const name = `\u001b[2J*/"\u2028'${'\\'}${n}`;
+            socket.send(JSON.stringify({ [name]: n, [`__proto__${n}`]: { class: n }, [`q${n}`]: 1 }));
+        }
+        socket.send('x'.repeat(5 * 1024 * 1024));
+    }),
     // Masked frames are for clients only (RFC 6455 §5.1).
     broken: () => serveWebSocket((socket) => {
         socket._socket.write(Buffer.from([0x81, 0x81, 1, 2, 3, 4, 5]));

@@ -15,6 +15,9 @@ use crate::support::{PATIENCE, repository, target_dir};
 /// How long a compiler may take.
 const COMPILE_PATIENCE: Duration = Duration::from_secs(300);
 
+/// The only warning of a service that passes every bound.
+const NOT_COMPRESSED: &str = "the service does not compress (permessage-deflate was offered)";
+
 /// A service, and where it is.
 struct Service {
     _process: Process,
@@ -143,6 +146,24 @@ fn test_recognises_nats() {
     };
     let found = tested(&url, &["--count", "1"]);
     assert_eq!(found["protocol"], "NATS", "{found:#}");
+}
+
+#[test]
+fn test_stays_within_its_bounds() {
+    let directory = files("hostile");
+    let names = ["types.ts", "api.json", "samples.jsonl"].map(|name| directory.join(name));
+    fs::create_dir_all(&directory).expect("the directory can be made");
+    let [typescript, api, samples] = names.each_ref().map(|file| text(file));
+    let flags = ["--typescript", typescript, "--asyncapi", api, "--record", samples];
+    let found = tested(&Service::node("hostile").url("/"), &flags);
+    assert_eq!((&found["messages"], &found["other_text"]), (&303.into(), &1.into()), "{found:#}");
+    let ended = "a message has more than 4194304 bytes, too many for a test";
+    assert_eq!((&found["ended"], &found["warnings"][0]), (&ended.into(), &NOT_COMPRESSED.into()), "{found:#}");
+    let types = found["types"].as_object().expect("types").len();
+    assert!(types <= ringfeed::limits::IMPORT_TYPES_MAX + 1, "{types} types");
+    assert_eq!(fs::read_to_string(&names[2]).expect("samples").lines().count(), 302);
+    let report = test("ws://127.0.0.1:1/\u{1b}[2J", &[]);
+    assert!(!report.stderr.contains(&0x1b), "{report:?}");
 }
 
 #[test]

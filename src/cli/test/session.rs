@@ -127,6 +127,10 @@ impl Session {
                 facts.close_code = closed.code.map(|code| code.0);
                 session.ended = Some(closed.to_string());
             }
+            Err(ClientError::Protocol(error)) if error.close_code() == CloseCode::MESSAGE_TOO_BIG => {
+                session.ended =
+                    Some(format!("a message has more than {IMPORT_MESSAGE_BYTES_MAX} bytes, too many for a test"));
+            }
             Err(error) => {
                 facts.is_server_at_fault = matches!(error, ClientError::Protocol(_));
                 session.ended = Some(error.to_string());
