@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::cluster::{Ask, Figures, Info, Reply};
-use crate::gateway::{UserAction, UserCommand};
+use crate::gateway::{SubscriptionTerms, UserAction, UserCommand};
 use crate::limits::{CLUSTER_ANSWER_MS, CLUSTER_QUESTIONS_MAX, LIST_ROWS_MAX};
 use crate::proto::CloseCode;
 use crate::server::{
@@ -101,6 +102,10 @@ struct WireQuestion {
     expire_at: Option<u64>,
     #[prost(string, tag = "9")]
     address: String,
+    #[prost(bytes = "bytes", tag = "10")]
+    info: Bytes,
+    #[prost(bytes = "bytes", tag = "11")]
+    data: Bytes,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -273,8 +278,9 @@ impl From<&Question> for WireQuestion {
             Question::Command(UserCommand { user, client, action }) => {
                 (wire.user, wire.client) = (user.clone(), client.clone());
                 match action {
-                    UserAction::Subscribe(topic) => {
-                        wire.topic = topic.to_string();
+                    UserAction::Subscribe(topic, SubscriptionTerms { info, data, expire_at }) => {
+                        (wire.topic, wire.expire_at) = (topic.to_string(), *expire_at);
+                        (wire.info, wire.data) = (info.clone(), data.clone());
                         Kind::Subscribe
                     }
                     UserAction::Unsubscribe(topic) => {
@@ -344,7 +350,11 @@ impl WireQuestion {
                 answer.disconnected = disconnect_all(publisher, &query, &how).await.ok()? as u64;
                 return Some(answer);
             }
-            Kind::Subscribe => UserAction::Subscribe(topic()?),
+            Kind::Subscribe => {
+                let terms =
+                    SubscriptionTerms { info: self.info.clone(), data: self.data.clone(), expire_at: self.expire_at };
+                UserAction::Subscribe(topic()?, terms)
+            }
             Kind::Unsubscribe => UserAction::Unsubscribe(topic()?),
             Kind::Disconnect => {
                 UserAction::Disconnect { code: CloseCode(u16::try_from(self.code).ok()?), reason: self.reason }

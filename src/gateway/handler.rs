@@ -4,6 +4,9 @@ use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+#[cfg(feature = "centrifuge")]
+use bytes::Bytes;
+
 use super::encoder::publication_bytes_max;
 use super::{Accept, Context, Get, Refusal, Request, Response};
 use crate::buf::ConnId;
@@ -225,13 +228,25 @@ pub struct UserCommand {
     pub action: UserAction,
 }
 
+/// The terms of a subscription that the server API begins.
+#[cfg(feature = "centrifuge")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubscriptionTerms {
+    /// Information about the client for other subscribers: JSON, or empty.
+    pub info: Bytes,
+    /// For the client.
+    pub data: Bytes,
+    /// When it ends, in seconds of Unix time; `None` is never.
+    pub expire_at: Option<u64>,
+}
+
 /// The action of a [`UserCommand`].
 #[cfg(feature = "centrifuge")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UserAction {
-    /// Subscribe the connection to this topic.
-    Subscribe(TopicName),
+    /// Subscribe the connection to this topic, on these terms.
+    Subscribe(TopicName, SubscriptionTerms),
     /// End the connection's subscription to this topic.
     Unsubscribe(TopicName),
     /// Close the connection.

@@ -50,7 +50,7 @@ pub(crate) use handle::{Courier, Letter, Link, Origin};
 pub use handle::{Handle, SendError};
 pub use handler::{Handler, Identity};
 #[cfg(feature = "centrifuge")]
-pub use handler::{UserAction, UserCommand};
+pub use handler::{SubscriptionTerms, UserAction, UserCommand};
 pub use later::{CallAnswer, Later, Responder};
 pub use origin::{InvalidPattern, OriginPattern, Origins, PageRefused};
 #[cfg(feature = "control")]

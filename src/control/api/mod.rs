@@ -7,7 +7,7 @@
 //!
 //! Beyond Centrifugo's, `channels` takes `limit` and `cursor`, and `disconnect` a connection, an address or a topic.
 //!
-//! What it does not take is refused with "not available" rather than left undone in silence: a subscription's own data,
+//! What it does not take is refused with "not available" rather than left undone in silence: a subscription's own
 //! positions and overrides, single sessions, and lists of clients to be spared.
 
 mod reply;

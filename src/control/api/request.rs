@@ -7,8 +7,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::gateway::SubscriptionTerms;
 
 /// Calls one method.
 pub(super) enum Call<'a> {
@@ -78,11 +83,9 @@ pub(super) struct Subscribe<'a> {
     #[serde(borrow)]
     info: Option<&'a RawValue>,
     #[serde(borrow)]
-    b64info: Option<&'a RawValue>,
-    #[serde(borrow)]
     data: Option<&'a RawValue>,
-    #[serde(borrow)]
-    b64data: Option<&'a RawValue>,
+    b64info: Option<String>,
+    b64data: Option<String>,
     #[serde(borrow)]
     recover_since: Option<&'a RawValue>,
     #[serde(rename = "override", borrow)]
@@ -298,8 +301,22 @@ impl<'a> BatchCall<'a> {
 impl Subscribe<'_> {
     /// Whether it asks for something that a subscription here does not have.
     pub(super) fn asks_for_more(&self) -> bool {
-        let extras = [self.info, self.b64info, self.data, self.b64data, self.recover_since, self.overriding];
-        extras.iter().any(Option::is_some) || self.expire_at.is_some_and(|time| time != 0)
+        self.recover_since.is_some() || self.overriding.is_some()
+    }
+
+    /// The terms of the subscription; `None` if Base64 or the time is malformed.
+    pub(super) fn terms(&self) -> Option<SubscriptionTerms> {
+        let bytes =
+            |text: &Option<String>, value: Option<&RawValue>| match text.as_deref().filter(|b64| !b64.is_empty()) {
+                Some(b64) => STANDARD.decode(b64).ok().map(Bytes::from),
+                None => Some(value.map_or_else(Bytes::new, |value| Bytes::copy_from_slice(value.get().as_bytes()))),
+            };
+        let expire_at = u64::try_from(self.expire_at.unwrap_or(0)).ok()?;
+        Some(SubscriptionTerms {
+            info: bytes(&self.b64info, self.info)?,
+            data: bytes(&self.b64data, self.data)?,
+            expire_at: Some(expire_at).filter(|time| *time > 0),
+        })
     }
 }
 

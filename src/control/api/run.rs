@@ -245,7 +245,8 @@ async fn subscribe(state: &State, request: &request::Subscribe<'_>) -> Outcomes 
     if is_keyed || request.asks_for_more() {
         return Err(ApiError::NotAvailable);
     }
-    order(state, &request.user, &request.client, &request.session, UserAction::Subscribe(topic)).await
+    let action = UserAction::Subscribe(topic, request.terms().ok_or(ApiError::BadRequest)?);
+    order(state, &request.user, &request.client, &request.session, action).await
 }
 
 async fn unsubscribe(state: &State, request: &request::Unsubscribe) -> Outcomes {

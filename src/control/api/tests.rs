@@ -13,7 +13,7 @@ use crate::control::access::Right;
 use crate::control::audit::Operator;
 use crate::control::fake::Shards;
 use crate::control::peer::Peer;
-use crate::gateway::{UserAction, UserCommand};
+use crate::gateway::{SubscriptionTerms, UserAction, UserCommand};
 use crate::limits::{API_BYTES_MAX, HISTORY_ANSWER_MAX, KEY_BYTES_MAX, PUBLISH_BYTES_MAX};
 use crate::proto::{CloseCode, MessageKind};
 use crate::topics::{Epoch, HistoryQuery, Position, Query, TopicName};
@@ -150,7 +150,9 @@ fn calls_that_make_no_sense_get_centrifugos_codes() {
         ("subscribe", json!({"user": "ann"}), 107),
         ("subscribe", json!({"channel": "a"}), 107),
         ("subscribe", json!({"user": "ann", "channel": "unknown:a"}), 102),
-        ("subscribe", json!({"user": "ann", "channel": "a", "info": {}}), 108),
+        ("subscribe", json!({"user": "ann", "channel": "a", "recover_since": {"offset": 1}}), 108),
+        ("subscribe", json!({"user": "ann", "channel": "a", "b64info": "?"}), 107),
+        ("subscribe", json!({"user": "ann", "channel": "a", "expire_at": -1}), 107),
         ("subscribe", json!({"user": "ann", "channel": "a", "override": {"presence": {"value": true}}}), 108),
         ("unsubscribe", json!({"user": "ann"}), 107),
         ("disconnect", json!({}), 107),
@@ -353,10 +355,14 @@ fn orders_name_their_user_and_what_is_to_be_done() {
         action,
     };
     let disconnect = |code, reason: &str| UserAction::Disconnect { code: CloseCode(code), reason: reason.to_owned() };
+    let subscribe = |terms| UserAction::Subscribe(topic("a"), terms);
+    let (info, data) = (Bytes::from_static(b"{\"n\":1}"), Bytes::from_static(b"\xff"));
+    let terms = subscribe(SubscriptionTerms { info, data, expire_at: Some(9) });
     let refresh = |is_expired, expire_at| UserAction::Refresh { is_expired, expire_at };
     let rows = [
-        ("subscribe", json!({"channel": "a"}), order(None, UserAction::Subscribe(topic("a")))),
-        ("subscribe", json!({"channel": "a", "expire_at": 0}), order(None, UserAction::Subscribe(topic("a")))),
+        ("subscribe", json!({"channel": "a"}), order(None, subscribe(SubscriptionTerms::default()))),
+        ("subscribe", json!({"channel": "a", "expire_at": 0}), order(None, subscribe(SubscriptionTerms::default()))),
+        ("subscribe", json!({"channel": "a", "expire_at": 9, "info": {"n": 1}, "b64data": "/w=="}), order(None, terms)),
         ("unsubscribe", json!({"channel": "a", "client": "c"}), order(Some("c"), UserAction::Unsubscribe(topic("a")))),
         ("disconnect", json!({"whitelist": []}), order(None, disconnect(3503, "force disconnect"))),
         ("disconnect", json!({"disconnect": {"code": 4100, "reason": "bye"}}), order(None, disconnect(4100, "bye"))),

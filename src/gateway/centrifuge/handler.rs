@@ -24,7 +24,8 @@ use super::session::{Connecting, Ended, Grant, Renewal, Session, Stage, Subscrib
 use crate::buf::ConnId;
 use crate::conn::{CloseCause, Heartbeat};
 use crate::gateway::{
-    Accept, Context, Get, Handler, Identity, Refusal, Request as Handshake, Response, Stream, UserAction, UserCommand,
+    Accept, Context, Get, Handler, Identity, Refusal, Request as Handshake, Response, Stream, SubscriptionTerms,
+    UserAction, UserCommand,
 };
 use crate::limits::{CENTRIFUGE_STALE_MS, EMULATION_BYTES_MAX, EMULATION_UNREAD_BYTES_MAX};
 use crate::proto::{CloseCode, Message, MessageKind};
@@ -512,7 +513,7 @@ impl Conversations {
             return;
         }
         match &command.action {
-            UserAction::Subscribe(topic) => self.subscribe(conn, topic),
+            UserAction::Subscribe(topic, terms) => self.subscribe(conn, topic, terms),
             UserAction::Unsubscribe(topic) => self.unsubscribe(conn, topic),
             UserAction::Disconnect { code, reason } => self.close_with(conn, *code, reason),
             UserAction::Refresh { is_expired: true, .. } => self.close(conn, Disconnect::Expired),
@@ -521,18 +522,14 @@ impl Conversations {
     }
 
     /// Subscribes a client for the server API, unless it is subscribed or has the maximum number of subscriptions.
-    fn subscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName) {
+    fn subscribe(&mut self, conn: &mut Context<'_>, topic: &TopicName, terms: &SubscriptionTerms) {
         let Some(mut call) = self.call(conn) else { return };
         let has_room = call.session.channels.len() < call.conn.subscriptions_max();
         if !topic.is_system() && has_room && call.session.channel(topic.as_str()).is_none() {
+            let SubscriptionTerms { info, data, expire_at } = terms.clone();
+            let grant = Grant { expires_s: expire_at, info, data, renewal: Renewal::Nothing };
             // It can't exceed the limit, which was checked above.
-            let _ = call.submit_subscribe(
-                0,
-                topic.clone(),
-                &SubscribeRequest::default(),
-                Subscriber::Server,
-                Grant::default(),
-            );
+            let _ = call.submit_subscribe(0, topic.clone(), &SubscribeRequest::default(), Subscriber::Server, grant);
         }
     }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use jsonwebtoken::Algorithm;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -15,7 +16,7 @@ use crate::buf::{ConnId, SlotId};
 use crate::conn::CloseCause;
 use crate::gateway::{
     Accept, Clock, Command as ShardCommand, Context, ContextParts, Get, Handler, Input, Request as Handshake,
-    Subscribe, UserAction, UserCommand, Wire, nowhere,
+    Subscribe, SubscriptionTerms, UserAction, UserCommand, Wire, nowhere,
 };
 use crate::limits::{
     CENTRIFUGE_STALE_MS, CONN_TOPICS, CONNECT_RECOVERY_BYTES_MAX, HISTORY_PAGE_BYTES, PRESENCE_ANSWER_BYTES_MAX,
@@ -716,11 +717,17 @@ fn a_token_with_impossible_channels_is_rejected() {
 #[test]
 fn the_server_api_commands_connections() {
     let (mut peer, _) = TestPeer::with_claims(&json!({"sub": "42", "exp": NOW_S + 60}));
-    assert_eq!(peer.user_command(UserAction::Subscribe(topic("history:a"))), [] as [Value; 0]);
+    assert_eq!(
+        peer.user_command(UserAction::Subscribe(topic("history:a"), SubscriptionTerms::default())),
+        [] as [Value; 0]
+    );
     let replies = peer.confirm_subscribe(3, Recovery::NotAsked);
     let subscribe = json!({"recoverable": true, "positioned": true, "epoch": epoch(), "offset": 3});
     assert_eq!(replies, [json!({"push": {"channel": "history:a", "subscribe": subscribe}})]);
-    assert_eq!(peer.user_command(UserAction::Subscribe(topic("history:a"))), [] as [Value; 0]);
+    assert_eq!(
+        peer.user_command(UserAction::Subscribe(topic("history:a"), SubscriptionTerms::default())),
+        [] as [Value; 0]
+    );
     assert!(peer.commands.is_empty(), "it has subscribed already");
 
     let replies = peer.user_command(UserAction::Unsubscribe(topic("history:a")));
@@ -932,9 +939,25 @@ fn a_channel_boundary_limits_access() {
     peer.send(&json!({"id": 2, "subscribe": {"channel": "$room:a", "token": allowed}}).to_string());
     assert_eq!(peer.confirm_subscribe(0, Recovery::NotAsked)[0]["id"], 2);
     assert_eq!(send(&mut peer, ("presence", "$room:a", "")), [] as [Value; 0]);
-    peer.user_command(UserAction::Subscribe(topic("dialog#42")));
+    peer.user_command(UserAction::Subscribe(topic("dialog#42"), SubscriptionTerms::default()));
     peer.commands.remove(0);
     assert_eq!(peer.confirm_subscribe(0, Recovery::NotAsked)[0]["push"]["channel"], "dialog#42");
+}
+
+#[test]
+fn the_server_api_subscribes_on_terms() {
+    let (mut peer, _) = TestPeer::with_claims(&json!({"sub": "42"}));
+    let (info, data) = (Bytes::from_static(b"{\"n\":1}"), Bytes::from_static(b"[2]"));
+    let terms = SubscriptionTerms { info, data, expire_at: Some(NOW_S + 100) };
+    assert_eq!(peer.user_command(UserAction::Subscribe(topic("room:a"), terms)), [] as [Value; 0]);
+    let Subscribe { topic, request_id, presence, .. } = peer.subscribe_command();
+    assert_eq!(presence.unwrap().chan_info.as_deref(), Some(&b"{\"n\":1}"[..]));
+    let answer = Answer::Subscribed { topic, position: position(0), recovery: Recovery::NotAsked };
+    let replies = peer.answer(request_id.unwrap(), answer);
+    assert_eq!(replies, [json!({"push": {"channel": "room:a", "subscribe": {"data": [2]}}})]);
+    assert_eq!(peer.advance(100_000 + TOKEN_GRACE_MS - 1), [] as [Value; 0]);
+    let unsubscribe = json!({"code": 2501, "reason": "subscription expired"});
+    assert_eq!(peer.advance(1), [json!({"push": {"channel": "room:a", "unsubscribe": unsubscribe}})]);
 }
 
 #[test]
