@@ -106,7 +106,7 @@ pub enum PublishError {
     TooManyTopics,
     /// The idempotency keys of the last minutes fill [`IDEMPOTENCY_BYTES_MAX`].
     TooManyKeys,
-    /// The subscribers of the topic have [`TOPIC_FILTERS_MAX`] different filters.
+    /// The subscribers of the topic have `TOPIC_FILTERS_MAX` different filters.
     TooManyFilters,
     /// The topic's namespace is not configured, but others are.
     UnknownNamespace,

@@ -165,7 +165,7 @@ impl Topics {
         topic.subscribers.retain(|(_, subscribers)| !subscribers.is_empty());
     }
 
-    /// The label of a filter among the subscribers of a topic. `None` if [`TOPIC_FILTERS_MAX`] others have subscribers.
+    /// The label of a filter among the subscribers of a topic. `None` if `TOPIC_FILTERS_MAX` others have subscribers.
     pub fn filter_label(&mut self, id: TopicId, filter: &Arc<TagsFilter>) -> Option<u8> {
         let Topic { filters, subscribers, .. } = self.topic_mut(id);
         let place = filters.iter().position(|other| other == filter).or_else(|| {
