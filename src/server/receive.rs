@@ -136,9 +136,11 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn run_input(&mut self, slot: SlotId, on_input: impl FnOnce(&mut Self) -> (Progress, bool)) {
         let start = self.begin_reply(slot);
         let (progress, is_opened) = on_input(self);
-        self.end_reply(slot, start);
         if is_opened {
+            self.end_opening_reply(slot, start);
             self.on_opened(slot);
+        } else {
+            self.end_reply(slot, start);
         }
         self.on_progress(slot, progress);
     }

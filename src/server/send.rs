@@ -81,6 +81,18 @@ impl<R: Ring> Shard<'_, R> {
         }
     }
 
+    /// Ends the reply that opens the conversation: not even a control frame may leave before it. It waits only behind
+    /// records that its TLS session has to send first.
+    pub(super) fn end_opening_reply(&mut self, slot: SlotId, start: usize) {
+        let entry = &mut self.slots[slot];
+        if !entry.is_behind() || !entry.conn.outbox.is_empty() {
+            return self.end_reply(slot, start);
+        }
+        let frame = SharedFrame::new(self.replies.bytes.split_off(start));
+        change_outbox(entry, self.metrics, |outbox| outbox.push_front(frame, 0));
+        self.mark_dirty(slot);
+    }
+
     /// Ends a reply for which all that was pushed has waited.
     pub(super) fn end_first_reply(&mut self, slot: SlotId, start: usize) {
         let entry = &mut self.slots[slot];

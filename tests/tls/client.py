@@ -116,6 +116,30 @@ def large(port, control, certificate):
             assert (opcode, got) == (1, payload), size
 
 
+def opened(port, _control, certificate):
+    """Many clients at once, on a server that pings often: the first bytes are the response."""
+
+    def open_some():
+        for _ in range(20):
+            with connect(port, certificate) as tls:
+                upgrade(tls, b"/feed/a")
+
+    failures = []
+
+    def run():
+        try:
+            open_some()
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=run) for _ in range(30)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures, failures
+
+
 def clean_end(port, _control, certificate):
     """The server says that it ends: with the answer to a request, and with that to a Close frame."""
     with connect(port, certificate) as tls:

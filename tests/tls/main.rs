@@ -138,6 +138,12 @@ fn the_header_of_a_proxy_stands_before_tls() {
     assert!(Process::start("curl", command).succeed(PATIENCE).ends_with("200\n"));
 }
 
+/// While the last records of a TLS handshake leave, the response waits, and pings may be due.
+#[test]
+fn no_ping_leaves_before_the_response() {
+    run_python("opened", &Server::start_secure(&["--ping-interval-ms", "100", "--pong-timeout-ms", "60000"]));
+}
+
 #[test]
 fn connections_end_with_close_notify() {
     run_python("clean_end", &Server::start_secure(&["--echo"]));

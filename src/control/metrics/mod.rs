@@ -249,6 +249,6 @@ mod tests {
     fn a_scrape_of_many_shards_and_namespaces_is_small() {
         let text = encoded_with(64, 20);
         let bytes = text.len() + 10 * text.lines().count();
-        assert!(bytes <= 320_000, "{bytes} bytes");
+        assert!(bytes <= 300_000, "{bytes} bytes");
     }
 }

@@ -48,7 +48,7 @@ pub(super) const GAUGES: [Row; 17] = [
 ];
 
 /// Numbers that only grow. The format appends `_total` to their names.
-pub(super) const COUNTERS: [Row; 46] = [
+pub(super) const COUNTERS: [Row; 42] = [
     ("ringfeed_connections_accepted", "Connections accepted", |shard| &shard.accepted),
     ("ringfeed_origins_refused", "Handshakes refused for the web page they came from", |shard| &shard.origins_refused),
     ("ringfeed_requests_unauthorized", "Requests of clients without the right: 401 and 403", |shard| {
@@ -94,12 +94,6 @@ pub(super) const COUNTERS: [Row; 46] = [
     ("ringfeed_deliveries_deflated", "Deliveries to subscribers that take compressed ones", |shard| {
         &shard.deliveries_deflated
     }),
-    ("ringfeed_deltas", "Publications made into deltas, each once for all subscribers", |shard| &shard.deltas),
-    ("ringfeed_delta_input_bytes", "Payload bytes of publications made into deltas", |shard| &shard.deltas_bytes_in),
-    ("ringfeed_delta_output_bytes", "Bytes of deltas", |shard| &shard.deltas_bytes_out),
-    ("ringfeed_deltas_declined", "Publications too large for a delta, or with a delta no smaller", |shard| {
-        &shard.deltas_declined
-    }),
     ("ringfeed_deflate_messages", "Messages compressed", |shard| &shard.deflate_messages),
     ("ringfeed_deflate_input_bytes", "Bytes of compressed messages before", |shard| &shard.deflate_bytes_in),
     ("ringfeed_deflate_output_bytes", "Bytes of compressed messages after", |shard| &shard.deflate_bytes_out),
@@ -135,6 +129,16 @@ pub(super) const COUNTERS: [Row; 46] = [
         &shard.completion_overflows
     }),
     ("ringfeed_turns", "Turns of the shard's loop", |shard| &shard.turns),
+];
+
+/// Numbers that only grow, of all shards together: which of them did the work says nothing.
+const SUMS: [Row; 4] = [
+    ("ringfeed_deltas", "Publications made into deltas, each once for all subscribers", |shard| &shard.deltas),
+    ("ringfeed_delta_input_bytes", "Payload bytes of publications made into deltas", |shard| &shard.deltas_bytes_in),
+    ("ringfeed_delta_output_bytes", "Bytes of deltas", |shard| &shard.deltas_bytes_out),
+    ("ringfeed_deltas_declined", "Publications too large for a delta, or with a delta no smaller", |shard| {
+        &shard.deltas_declined
+    }),
 ];
 
 /// Times that only grow, counted in nanoseconds and told in seconds.
@@ -214,6 +218,7 @@ impl Collector for Shards {
         self.encode_histograms(&mut encoder)?;
         self.encode_recoveries(&mut encoder)?;
         self.encode_refused(&mut encoder)?;
+        self.encode_sums(&mut encoder)?;
         self.encode_namespaces(encoder)
     }
 }
@@ -233,6 +238,14 @@ impl Shards {
     /// The sum of a number over all shards.
     fn sum(&self, number: impl Fn(&ShardMetrics) -> u64) -> u64 {
         self.status.shards.iter().map(number).sum()
+    }
+
+    fn encode_sums(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, number) in SUMS {
+            let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            encode_counter(&mut metric, self.sum(|shard| number(shard).get()))?;
+        }
+        Ok(())
     }
 
     fn encode_tls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
