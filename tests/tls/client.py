@@ -20,6 +20,11 @@ import urllib.request
 PATIENCE = 60
 MESSAGES = 800
 
+UPGRADE = (
+    b"GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
 
 def context(certificate):
     return ssl.create_default_context(cafile=certificate)
@@ -37,10 +42,7 @@ def connect(port, certificate, receive_bytes=None):
 
 def upgrade(tls, path):
     """Opens a WebSocket; returns what came behind the response."""
-    tls.sendall(
-        b"GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n" % path
-    )
+    tls.sendall(UPGRADE % path)
     head = b""
     while b"\r\n\r\n" not in head:
         head += tls.recv(4096)
@@ -117,22 +119,40 @@ def large(port, control, certificate):
 
 
 def opened(port, _control, certificate):
-    """Many clients at once, on a server that pings often: the first bytes are the response."""
+    """Clients whose request arrives with the end of their handshake, on a server that pings often."""
+    trusted = context(certificate)
 
-    def open_some():
-        for _ in range(20):
-            with connect(port, certificate) as tls:
-                upgrade(tls, b"/feed/a")
+    def open_one():
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = trusted.wrap_bio(incoming, outgoing, server_hostname="localhost")
+        with socket.create_connection(("127.0.0.1", port), PATIENCE) as raw:
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    raw.sendall(outgoing.read())
+                    incoming.write(raw.recv(65536))
+            tls.write(UPGRADE % b"/feed/a")
+            raw.sendall(outgoing.read())
+            while True:
+                try:
+                    head = tls.read(65536)
+                    break
+                except ssl.SSLWantReadError:
+                    incoming.write(raw.recv(65536))
+            assert head.startswith(b"HTTP/1.1 101 "), head
 
     failures = []
 
-    def run():
+    def open_some():
         try:
-            open_some()
+            for _ in range(100):
+                open_one()
         except BaseException as failure:
             failures.append(failure)
 
-    threads = [threading.Thread(target=run) for _ in range(30)]
+    threads = [threading.Thread(target=open_some) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:

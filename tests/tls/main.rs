@@ -141,7 +141,7 @@ fn the_header_of_a_proxy_stands_before_tls() {
 /// While the last records of a TLS handshake leave, the response waits, and pings may be due.
 #[test]
 fn no_ping_leaves_before_the_response() {
-    run_python("opened", &Server::start_secure(&["--ping-interval-ms", "100", "--pong-timeout-ms", "60000"]));
+    run_python("opened", &Server::start_secure(&["--ping-interval-ms", "20", "--pong-timeout-ms", "60000"]));
 }
 
 #[test]
