@@ -69,6 +69,13 @@ pub struct Subscribe {
     pub request_id: Option<u32>,
 }
 
+impl Subscribe {
+    /// A subscription to all publications, in the connection's encoding, without presence, joins and leaves.
+    pub fn new(topic: TopicName, catch_up: CatchUp, request_id: Option<u32>) -> Subscribe {
+        Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, filter: None, request_id }
+    }
+}
+
 /// The connection already has as many subscriptions as a connection of this server may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooManySubscriptions {
@@ -319,16 +326,7 @@ impl<'a> Context<'a> {
     /// # Errors
     /// [`TooManySubscriptions`]: the connection has [as many as it may](Self::subscriptions_max).
     pub fn subscribe(&mut self, topic: TopicName) -> Result<(), TooManySubscriptions> {
-        let subscribe = Subscribe {
-            topic,
-            catch_up: CatchUp::None,
-            presence: None,
-            join_leave: false,
-            encoding: None,
-            filter: None,
-            request_id: None,
-        };
-        self.subscribe_with(subscribe)
+        self.subscribe_with(Subscribe::new(topic, CatchUp::None, None))
     }
 
     /// Subscribes with all options. With a `request_id`, the result is

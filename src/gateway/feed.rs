@@ -84,7 +84,7 @@ impl Handler for Feed {
                 (false, CatchUp::None) => None,
                 (false, _) => Some(RAW_REQUEST),
             };
-            conn.subscribe_with(subscription(topic, catch_up, request_id))?;
+            conn.subscribe_with(Subscribe::new(topic, catch_up, request_id))?;
         }
         let accept = Accept::default().message_bytes_max(FEED_MESSAGE_BYTES_MAX);
         Ok(match (has_envelope, is_raw) {
@@ -110,7 +110,7 @@ impl Handler for Feed {
         match answer {
             Answer::StatePage { topic, page } => {
                 send_page(conn, &topic, &page);
-                conn.read_on(subscription(topic, CatchUp::State(page.next), Some(request_id)));
+                conn.read_on(Subscribe::new(topic, CatchUp::State(page.next), Some(request_id)));
             }
             Answer::Subscribed { topic, position, recovery: Recovery::State(page) } => {
                 send_page(conn, &topic, &page);
@@ -130,11 +130,6 @@ impl Handler for Feed {
             _ => {}
         }
     }
-}
-
-/// A subscription of a feed.
-fn subscription(topic: TopicName, catch_up: CatchUp, request_id: Option<u32>) -> Subscribe {
-    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, filter: None, request_id }
 }
 
 /// The distinct topics of a request, and the earlier publications it requests of each.

@@ -74,16 +74,7 @@ impl Handler for Poll {
         };
         conn.set_timer(expires.map_or(wait, |expires| wait.min(expires)));
         let has_since = catch_up != CatchUp::None;
-        let subscribe = Subscribe {
-            topic,
-            catch_up,
-            presence: None,
-            join_leave: false,
-            encoding: None,
-            filter: None,
-            request_id: Some(0),
-        };
-        conn.subscribe_with(subscribe)?;
+        conn.subscribe_with(Subscribe::new(topic, catch_up, Some(0)))?;
         let stream = Stream::new("application/json", Waiting { has_since, position: start(catch_up), is_over: false });
         let stream = stream.encoding(Encoding::PER_CONNECTION);
         Ok(stream.header("Cache-Control", "no-store").header("X-Accel-Buffering", "no").into())

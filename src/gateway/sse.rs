@@ -63,7 +63,7 @@ impl Handler for Sse {
         conn.write(format!("retry: {}\n\n", retry_ms(conn.id())).as_bytes());
         let is_one = topics.len() == 1;
         for (request_id, (topic, catch_up)) in topics.into_iter().zip(catch_up).enumerate() {
-            let subscribe = subscription(topic, catch_up, request_id as u32);
+            let subscribe = Subscribe::new(topic, catch_up, Some(request_id as u32));
             conn.subscribe_with(subscribe)?;
         }
         if !is_one {
@@ -86,7 +86,7 @@ impl Handler for Sse {
             Answer::Subscribed { topic, position, recovery } => (topic, position, recovery),
             Answer::StatePage { topic, page } => {
                 self.write_page(conn, request_id, &topic, &page);
-                return conn.read_on(subscription(topic, CatchUp::State(page.next), request_id));
+                return conn.read_on(Subscribe::new(topic, CatchUp::State(page.next), Some(request_id)));
             }
             // An event stream has no close reason that a browser would read: end it, and the browser reconnects.
             _ => return conn.close(CloseCode::TRY_AGAIN_LATER, ""),
@@ -197,12 +197,6 @@ fn retry_ms(conn: ConnId) -> u64 {
     // Neighbouring slots get distant delays (Knuth's multiplicative hash).
     let mixed = (conn.slot.0 ^ conn.generation.rotate_left(16)).wrapping_mul(2_654_435_769);
     SSE_RETRY_MS + u64::from(mixed) * SSE_RETRY_SPREAD_MS / u64::from(u32::MAX)
-}
-
-/// The subscription of the topic with this index.
-fn subscription(topic: TopicName, catch_up: CatchUp, request_id: u32) -> Subscribe {
-    let request_id = Some(request_id);
-    Subscribe { topic, catch_up, presence: None, join_leave: false, encoding: None, filter: None, request_id }
 }
 
 /// An event about a topic's position.

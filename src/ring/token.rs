@@ -75,7 +75,7 @@ impl Token {
         Token::of_slot(op, id.generation, id.slot)
     }
 
-    /// An operation of a connection that ends within the call, with the index of its bytes.
+    /// An operation of the connection in `slot`. The tag of a send that ends within the call is the index of its bytes.
     pub fn of_slot(op: Op, tag: u32, slot: SlotId) -> Token {
         Token::new(op, tag, slot.0)
     }

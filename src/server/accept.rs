@@ -255,7 +255,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn shed(&mut self, slot: SlotId, shed: Shed) {
         let start = self.begin_reply(slot);
         self.encode_shed(slot, shed);
-        self.slot(slot).conn.end();
+        self.slots[slot].conn.end();
         self.end_reply(slot, start);
         self.finish(slot, CloseCause::Refused);
     }

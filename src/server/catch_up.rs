@@ -135,16 +135,10 @@ mod tests {
 
     fn request(catch_up: CatchUp) -> (Subscribe, ToConn) {
         let topic = TopicName::new("a").expect("a topic's name");
-        let subscribe = Subscribe {
-            topic,
-            catch_up,
-            presence: None,
-            join_leave: false,
-            encoding: None,
-            filter: None,
-            request_id: Some(1),
-        };
-        (subscribe, ToConn { shard: 0, id: ConnId { slot: SlotId(0), generation: 0 }, request_id: 1 })
+        (
+            Subscribe::new(topic, catch_up, Some(1)),
+            ToConn { shard: 0, id: ConnId { slot: SlotId(0), generation: 0 }, request_id: 1 },
+        )
     }
 
     #[test]

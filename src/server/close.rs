@@ -34,7 +34,7 @@ impl fmt::Display for Peer {
 impl<R: Ring> Shard<'_, R> {
     /// The handler has closed it: what it has sent is the last.
     pub(super) fn close_for(&mut self, slot: SlotId, cause: CloseCause) {
-        match self.slot(slot).conn.transport {
+        match self.slots[slot].conn.transport {
             Transport::WebSocket => self.await_close(slot, cause),
             Transport::Stream | Transport::Framed => self.finish(slot, cause),
         }
@@ -42,7 +42,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// We have sent a Close frame; the peer has some seconds to answer it.
     pub(super) fn await_close(&mut self, slot: SlotId, cause: CloseCause) {
-        self.slot(slot).conn.begin_close();
+        self.slots[slot].conn.begin_close();
         self.leave(slot, cause);
         self.open_input(slot);
         self.set_deadline(slot, self.now_ms + CLOSE_TIMEOUT_MS);
@@ -55,7 +55,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         self.leave(slot, cause);
         self.drop_input(slot);
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         entry.conn.end();
         entry.stage = Stage::Flushing;
         entry.is_close_received = cause == CloseCause::Peer;
@@ -78,7 +78,7 @@ impl<R: Ring> Shard<'_, R> {
 
     pub(super) fn on_shutdown(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept while the kernel ends its stream");
-        self.slot(slot).is_shutting = false;
+        self.slots[slot].is_shutting = false;
         self.close_when_idle(slot);
     }
 
@@ -110,7 +110,7 @@ impl<R: Ring> Shard<'_, R> {
             self.metrics.deflate_contexts.sub(1);
         }
         subscriptions.into_iter().for_each(|subscription| self.end_subscription(slot, subscription));
-        let link = self.slot(slot).extras.as_mut().and_then(|extras| {
+        let link = self.slots[slot].extras.as_mut().and_then(|extras| {
             extras.timer_ms = None;
             extras.link.take()
         });
@@ -179,11 +179,11 @@ impl<R: Ring> Shard<'_, R> {
     /// Ends the connection at once. Its backlog is dropped; operations in the kernel are
     /// cancelled and awaited.
     pub(super) fn terminate(&mut self, slot: SlotId, cause: CloseCause) {
-        if self.slot(slot).has_reply {
+        if self.slots[slot].has_reply {
             // The reply must not be submitted after the descriptor was closed and given to somebody else.
             self.send_replies();
         }
-        if matches!(self.slot(slot).stage, Stage::Terminating | Stage::Closing) {
+        if matches!(self.slots[slot].stage, Stage::Terminating | Stage::Closing) {
             return;
         }
         self.leave(slot, cause);

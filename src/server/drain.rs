@@ -147,7 +147,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn close_for_drain(&mut self, slot: SlotId) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         if entry.stage != Stage::Serving || !entry.conn.phase().is_served() {
             return;
         }

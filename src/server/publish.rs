@@ -25,7 +25,7 @@ impl<R: Ring> Shard<'_, R> {
         let reply = |shard: &Self, request_id| ToConn { shard: shard.number(), id: shard.slots[slot].id, request_id };
         match command {
             Command::Subscribe(subscribe) => self.subscribe(slot, subscribe),
-            Command::PauseDelivery => self.slot(slot).is_delivery_paused = self.slot(slot).cause.is_none(),
+            Command::PauseDelivery => self.slots[slot].is_delivery_paused = self.slots[slot].cause.is_none(),
             Command::Unsubscribe(topic) => self.unsubscribe(slot, &topic),
             Command::Encode { topic, encoding } => self.encode_as(slot, &topic, encoding),
             Command::Publish { draft, request_id } => {

@@ -114,7 +114,7 @@ impl<R: Ring> Shard<'_, R> {
             if let Some(slot) = slot {
                 let len = completion.result.unwrap_or(0);
                 self.metrics.bytes_received.add(u64::from(len));
-                if self.slot(slot).is_greedy() {
+                if self.slots[slot].is_greedy() {
                     // Earlier replies need not wait for a large piece.
                     self.send_replies();
                 }
@@ -127,7 +127,7 @@ impl<R: Ring> Shard<'_, R> {
             self.ring.release(piece);
         }
         if let Some(slot) = slot.filter(|_| !completion.more) {
-            self.slot(slot).recv_mode = RecvMode::None;
+            self.slots[slot].recv_mode = RecvMode::None;
             self.on_recv_ended(slot, completion.result, completion.has_rest);
         }
     }
@@ -248,7 +248,7 @@ impl<R: Ring> Shard<'_, R> {
         if let Some(interval_ms) = NonZeroU64::new(self.config.keep_alive.ping_interval_ms) {
             // Random first pings: connections that opened together would otherwise ping together.
             let first_ms = 1 + self.random.below(interval_ms.get());
-            self.slot(slot).conn.keep_alive.ping_first_after(first_ms);
+            self.slots[slot].conn.keep_alive.ping_first_after(first_ms);
         }
         self.watch_life(slot);
     }
@@ -265,7 +265,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// The kernel has ended a receive.
     fn on_recv_ended(&mut self, slot: SlotId, result: Result<u32, Errno>, has_rest: bool) {
-        match self.slot(slot).stage {
+        match self.slots[slot].stage {
             Stage::Terminating => self.close_when_idle(slot),
             Stage::Closing => {}
             Stage::Serving | Stage::Flushing | Stage::Lingering => match result {
@@ -277,7 +277,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn resume_recv(&mut self, slot: SlotId, was_scarce: bool, has_rest: bool) {
-        match (self.slot(slot).is_paused, was_scarce, has_rest) {
+        match (self.slots[slot].is_paused, was_scarce, has_rest) {
             (true, ..) => {}
             (false, true, _) => self.await_buffers(slot),
             (false, false, true) => self.arm_rest(slot),
@@ -287,7 +287,7 @@ impl<R: Ring> Shard<'_, R> {
 
     fn on_end_of_stream(&mut self, slot: SlotId) {
         // The peer has ended only its half and may still read the flushed bytes.
-        if self.slot(slot).stage != Stage::Flushing {
+        if self.slots[slot].stage != Stage::Flushing {
             self.terminate(slot, CloseCause::PeerLost);
         }
     }

@@ -108,13 +108,13 @@ impl Slot {
 impl<R: Ring> Shard<'_, R> {
     /// Submits the next receive operation of a connection that has none.
     pub(super) fn arm_recv(&mut self, slot: SlotId) {
-        let recv_mode = self.slot(slot).next_recv_mode();
+        let recv_mode = self.slots[slot].next_recv_mode();
         self.set_recv_mode(slot, recv_mode);
     }
 
     /// Queues a connection after a receive that left bytes in the socket.
     pub(super) fn arm_rest(&mut self, slot: SlotId) {
-        let recv_mode = match self.slot(slot).next_recv_mode() {
+        let recv_mode = match self.slots[slot].next_recv_mode() {
             RecvMode::None => RecvMode::None,
             _ => RecvMode::Queued,
         };
@@ -185,7 +185,7 @@ impl<R: Ring> Shard<'_, R> {
                     index += 1;
                     continue;
                 }
-                Some(slot) if self.slots[slot].is_paused => self.slot(slot).recv_mode = RecvMode::None,
+                Some(slot) if self.slots[slot].is_paused => self.slots[slot].recv_mode = RecvMode::None,
                 Some(slot) => self.arm_rest(slot),
                 None => {}
             }
@@ -221,7 +221,7 @@ impl<R: Ring> Shard<'_, R> {
     /// The socket is readable, or its poll was cancelled.
     pub(super) fn on_poll(&mut self, id: ConnId) {
         let slot = self.find(id).expect("a slot is kept while the kernel polls its socket");
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         entry.recv_mode = RecvMode::None;
         match entry.stage {
             Stage::Terminating => self.close_when_idle(slot),
@@ -236,7 +236,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Returns a silent connection from the multishot receive to the poll.
     pub(super) fn poll_if_quiet(&mut self, slot: SlotId) {
         let now_ms = self.now_ms;
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         let is_quiet = entry.conn.keep_alive.silence_ms(now_ms) >= RECV_QUIET_MS;
         if is_quiet && entry.recv_mode == RecvMode::Stream {
             entry.traffic = Traffic::default();

@@ -23,7 +23,7 @@ use crate::ring::Ring;
 impl<R: Ring> Shard<'_, R> {
     /// Applies the handler's choice for the connection's messages.
     pub(super) fn set_input(&mut self, slot: SlotId, input: Input) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         // It is in the queue already.
         if (entry.input(), input) != (Input::Queued, Input::Ready) {
             entry.set_input(input);
@@ -33,14 +33,14 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Reads all further input without the handler: the peer's Close frame may be in it.
     pub(super) fn open_input(&mut self, slot: SlotId) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         entry.set_input(if entry.has_unread() { Input::Ready } else { Input::Open });
         self.settle_input(slot);
     }
 
     /// Drops unread input.
     pub(super) fn drop_input(&mut self, slot: SlotId) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         drop(ConnExtras::take_unread(&mut entry.extras));
         entry.set_input(Input::Open);
         self.settle_input(slot);
@@ -48,7 +48,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Stops receiving from a peer with a backlog above the limit: its requests would add to it.
     pub(super) fn pause_if_flooded(&mut self, slot: SlotId) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         if entry.conn.outbox.bytes() > RECV_PAUSE_BYTES {
             entry.set_flooded(true);
             self.settle_input(slot);
@@ -56,7 +56,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     pub(super) fn resume_if_drained(&mut self, slot: SlotId) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         if entry.is_flooded() && entry.conn.outbox.bytes() <= RECV_PAUSE_BYTES / 2 {
             entry.set_flooded(false);
             self.settle_input(slot);
@@ -102,14 +102,14 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn resume(&mut self, slot: SlotId) {
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         if entry.is_flooded() {
             entry.set_input(Input::Ready);
             return;
         }
         entry.set_input(Input::Open);
         let start = self.begin_reply(slot);
-        let (progress, _) = match self.slot(slot).stage {
+        let (progress, _) = match self.slots[slot].stage {
             Stage::Serving => self.converse(slot, |input_context, _| input_context.resume()),
             _ => (Progress::Continue, false),
         };

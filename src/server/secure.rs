@@ -160,7 +160,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         self.log_rejected(slot, failure.reason());
         self.note_unsent(slot);
-        Progress::Over(match self.slot(slot).conn.phase() {
+        Progress::Over(match self.slots[slot].conn.phase() {
             Phase::Handshake(_) => CloseCause::Refused,
             _ => CloseCause::Protocol,
         })
@@ -181,7 +181,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn note_unsent(&mut self, slot: SlotId) {
         let has_unsent = self.sessions.get(slot).is_some_and(|session| session.has_unsent());
         if has_unsent && matches!(self.slots[slot].stage, Stage::Serving | Stage::Flushing) {
-            self.slot(slot).has_unsent_records = true;
+            self.slots[slot].has_unsent_records = true;
             self.mark_dirty(slot);
         }
     }

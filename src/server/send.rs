@@ -40,10 +40,10 @@ impl<R: Ring> Shard<'_, R> {
         let end = self.replies.bytes.len();
         // Right behind what there is for it already, it goes on with that.
         if let Some((_, range)) = self.replies.ranges.pop_if(|(last, range)| *last == slot && range.end == end) {
-            self.slot(slot).has_reply = false;
+            self.slots[slot].has_reply = false;
             return range.start;
         }
-        if self.slot(slot).has_reply {
+        if self.slots[slot].has_reply {
             self.send_replies();
         }
         self.replies.bytes.len()

@@ -24,7 +24,7 @@ use super::metrics::{CloseCause, ShardMetrics};
 use super::random::Random;
 use super::secure::Sessions;
 use super::send::Replies;
-use super::slot::{ConnExtras, Slot, Stage, wire};
+use super::slot::{ConnExtras, Stage, wire};
 use super::slots::Slots;
 use super::timers::note_alive;
 use super::variant::nanoseconds;
@@ -506,10 +506,6 @@ impl<'m, R: Ring> Shard<'m, R> {
     /// The slot of a connection, if it is still open.
     pub(super) fn find(&self, id: ConnId) -> Option<SlotId> {
         self.slots.find(id)
-    }
-
-    pub(super) fn slot(&mut self, slot: SlotId) -> &mut Slot {
-        &mut self.slots[slot]
     }
 
     /// The listener that accepted a connection.

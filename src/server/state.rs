@@ -30,7 +30,7 @@ impl<R: Ring> Shard<'_, R> {
 
     /// Takes a request, which leaves when the connection has no backlog.
     pub(super) fn queue_state_read(&mut self, slot: SlotId, subscribe: Subscribe, to: ToConn) {
-        self.slot(slot).extras.get_or_insert_default().state_reads.waiting.push_back((subscribe, to));
+        self.slots[slot].extras.get_or_insert_default().state_reads.waiting.push_back((subscribe, to));
         self.mark_dirty(slot);
     }
 
@@ -52,7 +52,7 @@ impl<R: Ring> Shard<'_, R> {
     /// A request of this connection has its answer. If it has read a state, the next one may leave.
     pub(super) fn end_state_read(&mut self, to: ToConn, topic: &TopicName, catch_up: CatchUp) {
         let Some(slot) = self.find(to.id).filter(|_| self.reads_state(topic, catch_up)) else { return };
-        if let Some(extras) = &mut self.slot(slot).extras {
+        if let Some(extras) = &mut self.slots[slot].extras {
             extras.state_reads.is_reading = false;
             self.mark_dirty(slot);
         }
@@ -62,7 +62,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn expect_page(&mut self, slot: SlotId, page: &StatePage) -> usize {
         let bytes = page.bytes + page.bodies.len() * STATE_ENTRY_BYTES;
         self.metrics.state_pages.add(1);
-        self.slot(slot).conn.outbox.expect_catch_up(bytes);
+        self.slots[slot].conn.outbox.expect_catch_up(bytes);
         self.mark_dirty(slot);
         bytes
     }

@@ -39,11 +39,11 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn subscribe(&mut self, slot: SlotId, subscribe: Subscribe) {
         // The connection may have ended since the request, by a failed large reply: nothing would end this
         // subscription.
-        if self.slot(slot).cause.is_some() {
+        if self.slots[slot].cause.is_some() {
             return;
         }
         let to =
-            subscribe.request_id.map(|request_id| ToConn { shard: self.number(), id: self.slot(slot).id, request_id });
+            subscribe.request_id.map(|request_id| ToConn { shard: self.number(), id: self.slots[slot].id, request_id });
         if let Some(to) = to {
             if self.reads_state(&subscribe.topic, subscribe.catch_up) {
                 return self.queue_state_read(slot, subscribe, to);
@@ -125,7 +125,7 @@ impl<R: Ring> Shard<'_, R> {
         }
         if self.find_subscription(slot, topic).is_none() {
             self.topics.subscribe(topic, slot, variant);
-            self.slot(slot).subscriptions.push(Subscription { topic, variant });
+            self.slots[slot].subscriptions.push(Subscription { topic, variant });
             self.metrics.subscriptions.add(1);
             self.metrics.namespace(self.topics.namespace(topic)).subscriptions.add(1);
         }
@@ -377,14 +377,14 @@ impl<R: Ring> Shard<'_, R> {
 
     fn remember_presence(&mut self, slot: SlotId, topic: TopicId, presence: Option<Presence>) {
         if let Some(presence) = presence {
-            self.slot(slot).extras.get_or_insert_default().presence.push((topic, presence));
+            self.slots[slot].extras.get_or_insert_default().presence.push((topic, presence));
         }
     }
 
     pub(super) fn unsubscribe(&mut self, slot: SlotId, topic: &TopicName) {
         let Some(id) = self.topics.find(topic) else { return };
         if let Some(index) = self.find_subscription(slot, id) {
-            let subscription = self.slot(slot).subscriptions.swap_remove(index);
+            let subscription = self.slots[slot].subscriptions.swap_remove(index);
             self.end_subscription(slot, subscription);
         }
     }
@@ -406,7 +406,7 @@ impl<R: Ring> Shard<'_, R> {
     }
 
     fn take_presence(&mut self, slot: SlotId, topic: TopicId) -> Option<Presence> {
-        let presence = &mut self.slot(slot).extras.as_mut()?.presence;
+        let presence = &mut self.slots[slot].extras.as_mut()?.presence;
         let index = presence.iter().position(|(other, _)| *other == topic)?;
         Some(presence.swap_remove(index).1)
     }

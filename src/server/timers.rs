@@ -19,7 +19,7 @@ pub(super) fn note_alive(slot: &mut Slot, metrics: &ShardMetrics, now_ms: u64) {
 impl<R: Ring> Shard<'_, R> {
     /// The connection's present state must not last longer than this.
     pub(super) fn set_deadline(&mut self, slot: SlotId, deadline_ms: u64) {
-        self.slot(slot).deadline_ms = deadline_ms;
+        self.slots[slot].deadline_ms = deadline_ms;
         self.set_timer(slot, deadline_ms);
     }
 
@@ -44,7 +44,7 @@ impl<R: Ring> Shard<'_, R> {
     /// Calls the handler if its timer has expired.
     fn run_handler_timer(&mut self, slot: SlotId) {
         let now_ms = self.now_ms;
-        let extras = self.slot(slot).extras.as_mut();
+        let extras = self.slots[slot].extras.as_mut();
         if extras.and_then(|extras| extras.timer_ms.take_if(|timer_ms| *timer_ms <= now_ms)).is_some() {
             self.call_handler(slot, |handler, context| handler.on_timer(context));
         }
@@ -65,7 +65,7 @@ impl<R: Ring> Shard<'_, R> {
             }
             KeepAliveAction::Lost => {
                 let (code, reason) = heartbeat.lost_code();
-                if self.slot(slot).conn.transport == Transport::WebSocket {
+                if self.slots[slot].conn.transport == Transport::WebSocket {
                     self.reply_with(slot, |out| encode_close(out, Some(code), reason, None));
                 }
                 self.finish(slot, CloseCause::PingTimeout);
@@ -76,7 +76,7 @@ impl<R: Ring> Shard<'_, R> {
     pub(super) fn on_timer(&mut self, id: ConnId, tick: u64) {
         let Some(slot) = self.find(id) else { return };
         let now_ms = self.now_ms;
-        let entry = self.slot(slot);
+        let entry = &mut self.slots[slot];
         if entry.timer_tick != tick as u32 {
             return;
         }

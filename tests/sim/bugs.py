@@ -116,13 +116,13 @@ BUGS = [
     Bug(
         "subscribed-after-the-end",
         "src/server/subscribe.rs",
-        "        if self.slot(slot).cause.is_some() {\n            return;\n        }\n",
+        "        if self.slots[slot].cause.is_some() {\n            return;\n        }\n",
         "",
     ),
     Bug(
         "reply-after-close",
         "src/server/close.rs",
-        "if self.slot(slot).has_reply {",
+        "if self.slots[slot].has_reply {",
         "if false {",
     ),
     Bug(

@@ -382,8 +382,7 @@ impl Stomp {
             return Ok(());
         }
         let request_id = Some(session.begin(Pending::Subscribe(receipt)));
-        let subscribe =
-            Subscribe { topic, catch_up, presence: None, join_leave: false, encoding, filter: None, request_id };
+        let subscribe = Subscribe { encoding, ..Subscribe::new(topic, catch_up, request_id) };
         conn.subscribe_with(subscribe).map_err(|error| failure(Refusal::from(error).text.into_owned()))
     }
 }
