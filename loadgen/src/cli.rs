@@ -61,7 +61,7 @@ pub(crate) enum Task {
     /// Work on plans.
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// Take a part of the subscribers of runs on other machines, whose --agents name this address.
+    /// Drive a part of the subscribers for runs on other machines. Those runs name this address in --agents.
     Agent(AgentCommandOptions),
     /// Accept and hold connections, and do nothing else: a peer for runs that measure the client
     #[command(hide = true)]

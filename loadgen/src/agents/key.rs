@@ -51,12 +51,12 @@ impl Key {
         Key(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()))
     }
 
-    /// What proves that `side` has the key, to the side whose nonce is the first.
+    /// The proof that `side` has the key, for the side whose nonce is the first.
     pub(crate) fn prove(&self, side: Side, theirs: &[u8], ours: &[u8]) -> Vec<u8> {
         hmac::sign(&self.0, &message(side, theirs, ours)).as_ref().to_vec()
     }
 
-    /// Whether `proof` is that of `side`, to whom `ours` was sent, and who sent `theirs`.
+    /// Whether `proof` is that of `side`, which received `ours` and sent `theirs`.
     pub(crate) fn is_proof(&self, side: Side, ours: &[u8], theirs: &[u8], proof: &[u8]) -> bool {
         hmac::verify(&self.0, &message(side, ours, theirs), proof).is_ok()
     }
